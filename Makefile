@@ -1,0 +1,143 @@
+# packbuf: GNU make, gcc and python3 are all that the default target needs. `make help` lists the targets.
+
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+ifeq ($(origin CXX),default)
+CXX = g++
+endif
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+DESTDIR ?=
+FUZZ_SECONDS ?= 60
+PROVE_JOBS ?= 2
+STAGES ?= native sanitize clang gates s390x scripts
+
+WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
+STRICT = -std=c11 $(WARN) -Werror -I.
+
+TOOLS = $(wildcard tools/*.c)
+TESTS = $(patsubst tests/%.c,%,$(wildcard tests/*.c))
+FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
+BENCHES = $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
+# the C tests and fuzz targets that also run as s390x (big-endian) programs
+S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
+
+# the sample data, for the tests that want it
+PACKBUF_DATA ?= $(wildcard ../shared/data)
+ifneq ($(PACKBUF_DATA),)
+override PACKBUF_DATA := $(abspath $(PACKBUF_DATA))
+export PACKBUF_DATA
+endif
+export CC CXX
+
+.PHONY: all demo test bench fuzz install uninstall clean help
+.PHONY: $(STAGES:%=stage-%)
+.SECONDARY:
+
+all: packbuf.h $(if $(TOOLS),build/packbuf)
+
+packbuf.h: tools/bundle.py $(wildcard core/*.[ch] codecs/*.[ch])
+	python3 tools/bundle.py core/packbuf.in.h $@
+
+build/packbuf: $(TOOLS) $(wildcard tools/*.h) packbuf.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) -o $@ $(TOOLS) -lm
+
+demo: all
+	examples/demo.sh
+
+# ---- tests: the stages, run by tests/run.sh ----
+
+test:
+	+@MAKE="$(MAKE)" bash tests/run.sh $(STAGES)
+
+CC_native = $(CC)
+CC_sanitize = $(CC)
+CC_clang = clang
+CC_s390x = s390x-linux-gnu-gcc
+FLAGS_native = $(CFLAGS)
+FLAGS_sanitize = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_clang = $(CFLAGS)
+FLAGS_s390x = -O2 -g -static
+EXEC_s390x = qemu-s390x
+PROGRAMS = $(TESTS) $(FUZZERS:%=fuzz_%)
+PROGRAMS_s390x = $(S390X_TESTS)
+TEST_DEPS = packbuf.h $(wildcard tests/*.h fuzz/*.h)
+
+# $(call prove,interpreter,programs)
+prove = prove -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
+
+define stage
+build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c $$(TEST_DEPS)
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DFUZZ_TARGET='"$$*"' -o $$@ $$< fuzz/driver.c -pthread -lm
+build/tests/$(1)/%: tests/%.c $$(TEST_DEPS)
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -o $$@ $$< -pthread -lm
+stage-$(1): $$(addprefix build/tests/$(1)/,$$(or $$(PROGRAMS_$(1)),$$(PROGRAMS)))
+	$$(call prove,$$(EXEC_$(1)),$$^)
+endef
+$(foreach name,native sanitize clang s390x,$(eval $(call stage,$(name))))
+
+stage-gates: all
+	$(call prove,,tests/compile/gates.sh)
+
+stage-scripts: all
+	$(call prove,,$(SCRIPTS))
+
+# ---- fuzzing: corpora grow in build/fuzz/corpus; what is worth keeping goes to fuzz/corpus/TARGET ----
+
+fuzz: $(FUZZERS:%=fuzz-%)
+
+fuzz-%: build/fuzz/%
+	@mkdir -p build/fuzz/corpus/$*
+	$< -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/$*- $(FUZZ_FLAGS) build/fuzz/corpus/$* \
+	    $(wildcard fuzz/corpus/$* spec/vectors)
+
+build/fuzz/%: fuzz/%.c $(TEST_DEPS)
+	@mkdir -p $(@D)
+	clang $(STRICT) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< -pthread -lm
+
+# ---- benchmarks ----
+
+bench: all $(BENCHES:%=build/bench/%)
+	@set -e; for name in $(BENCHES); do echo "== $$name"; build/bench/$$name; done
+
+build/bench/%: bench/%.c packbuf.h $(wildcard bench/*.h)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) -I. $(CFLAGS) -o $@ $< -pthread -lm
+
+# ---- installation: the header, the command, its manual page, and what pkg-config and CMake look for ----
+
+VERSION = $(shell sed -n 's/^\#define PACKBUF_VERSION_\(MAJOR\|MINOR\|PATCH\) *\([0-9]*\).*/\2/p' packbuf.h | paste -sd.)
+FILL = sed 's|@PREFIX@|$(PREFIX)|g; s|@VERSION@|$(VERSION)|g'
+ROOT = $(DESTDIR)$(PREFIX)
+CMAKEDIR = share/cmake/packbuf
+
+install: all
+	install -d '$(ROOT)/include' '$(ROOT)/bin' '$(ROOT)/share/man/man1' '$(ROOT)/share/pkgconfig' '$(ROOT)/$(CMAKEDIR)'
+	install -m 644 packbuf.h '$(ROOT)/include/packbuf.h'
+	[ ! -e build/packbuf ] || install -m 755 build/packbuf '$(ROOT)/bin/packbuf'
+	[ ! -e tools/packbuf.1 ] || install -m 644 tools/packbuf.1 '$(ROOT)/share/man/man1/packbuf.1'
+	$(FILL) tools/packaging/packbuf.pc.in >'$(ROOT)/share/pkgconfig/packbuf.pc'
+	install -m 644 tools/packaging/packbufConfig.cmake '$(ROOT)/$(CMAKEDIR)/packbufConfig.cmake'
+	$(FILL) tools/packaging/packbufConfigVersion.cmake.in >'$(ROOT)/$(CMAKEDIR)/packbufConfigVersion.cmake'
+
+uninstall:
+	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
+	rm -rf '$(ROOT)/$(CMAKEDIR)'
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'all        packbuf.h from core/ and codecs/, and the command build/packbuf (default)'
+	@echo 'demo       a short tour: examples/demo.sh'
+	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
+	@echo 'bench      builds and runs bench/*.c'
+	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
+	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
+	@echo 'clean      removes build/'
+	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'

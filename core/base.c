@@ -1,0 +1,115 @@
+/* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores, checked arithmetic, and the one way to fail.
+ * May use: core/status.h. Must not know: any other room. */
+
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#else
+#define PACKBUF_I_UNLIKELY(x) (x)
+#endif
+
+static uint16_t packbuf_i_load16(const void *p) {
+  uint8_t b[2];
+  memcpy(b, p, 2);
+  return (uint16_t)(b[0] | (unsigned)b[1] << 8);
+}
+
+static uint32_t packbuf_i_load32(const void *p) {
+  uint8_t b[4];
+  memcpy(b, p, 4);
+  return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
+
+static uint64_t packbuf_i_load64(const void *p) {
+  uint8_t b[8];
+  memcpy(b, p, 8);
+  return (uint64_t)b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 | (uint64_t)b[4] << 32 | (uint64_t)b[5] << 40 |
+         (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
+}
+
+static void packbuf_i_store16(void *p, uint16_t v) {
+  uint8_t b[2];
+  b[0] = (uint8_t)v;
+  b[1] = (uint8_t)(v >> 8);
+  memcpy(p, b, 2);
+}
+
+static void packbuf_i_store32(void *p, uint32_t v) {
+  uint8_t b[4];
+  for (int i = 0; i < 4; i++) b[i] = (uint8_t)(v >> (8 * i));
+  memcpy(p, b, 4);
+}
+
+static void packbuf_i_store64(void *p, uint64_t v) {
+  uint8_t b[8];
+  for (int i = 0; i < 8; i++) b[i] = (uint8_t)(v >> (8 * i));
+  memcpy(p, b, 8);
+}
+
+static int packbuf_i_big_endian(void) {
+  const uint16_t one = 1;
+  uint8_t first;
+  memcpy(&first, &one, 1);
+  return first == 0;
+}
+
+/* Checked arithmetic: 1 and the result in *out, or 0 when it would not fit. */
+static int packbuf_i_add(uint64_t a, uint64_t b, uint64_t *out) {
+  *out = a + b;
+  return *out >= a;
+}
+
+static int packbuf_i_mul(uint64_t a, uint64_t b, uint64_t *out) {
+  *out = a * b;
+  return a == 0 || b <= UINT64_MAX / a;
+}
+
+/* Fills the error, when there is one, and returns the status: `return packbuf_i_fail(...)`. */
+static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
+  if (error) {
+    error->code = code;
+    error->rule = PACKBUF_RULE_NONE;
+    error->message = message;
+    error->offset = offset;
+    error->row = row;
+    error->path[0] = 0;
+  }
+  return code;
+}
+
+/* The same for a broken rule of the format: code and text are the rule's. */
+static packbuf_status packbuf_i_broken(packbuf_error *error, packbuf_rule rule, uint64_t offset, uint64_t row) {
+  packbuf_status code = PACKBUF_INVALID_ARGUMENT;
+  const char *text = "";
+  switch (rule) {
+#define PACKBUF_I_X(id, number, status, what, at) \
+  case PACKBUF_RULE_##id: code = PACKBUF_##status; text = what; break;
+    PACKBUF_RULE_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+    default: break;
+  }
+  packbuf_i_fail(error, code, text, offset, row);
+  if (error) error->rule = rule;
+  return code;
+}
+
+static packbuf_status packbuf_i_no_memory(packbuf_error *error) {
+  return packbuf_i_fail(error, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past `capacity` nothing is stored, `size` still counts. */
+typedef struct packbuf_i_sink {
+  uint8_t *at;
+  uint64_t capacity, size;
+} packbuf_i_sink;
+
+static void packbuf_i_push(packbuf_i_sink *sink, const void *data, size_t size) {
+  if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size) memcpy(sink->at + sink->size, data, size);
+  sink->size += size;
+}
+
+static void packbuf_i_push_byte(packbuf_i_sink *sink, uint8_t byte) {
+  if (sink->at && sink->size < sink->capacity) sink->at[sink->size] = byte;
+  sink->size++;
+}

@@ -1,0 +1,425 @@
+/* core/layout.c: what a packed buffer will consist of: which buffers each node has, how each is stored, where everything lies. The result is the plan;
+ * its size is exact. Follows section 19 of the spec (profile 0, the canonical form).
+ * May use: columns, pull, codecs. Must not know: the destination. */
+
+/* A buffer record to be. */
+typedef struct packbuf_i_planned {
+  const packbuf_i_node *node;
+  uint8_t role, dim, storage, device; /* device: the content cannot be looked at */
+  uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
+  packbuf_dtype dtype;
+  uint32_t alias_of;
+  uint64_t count, length, offset;
+  uint64_t print; /* of the first bytes: only buffers with the same are compared */
+  uint8_t value[16];
+} packbuf_i_planned;
+
+typedef struct packbuf_i_plan {
+  packbuf_arena *arena;
+  const packbuf_options *options;
+  packbuf_error *error;
+  packbuf_i_node **nodes;
+  uint32_t node_count, field_count, value_count;
+  packbuf_i_planned *buffers;
+  uint32_t buffer_count, buffer_room;
+  packbuf_i_pair **pairs; /* sorted as section 6 says */
+  uint32_t *pair_nodes;
+  uint32_t pair_count;
+  uint32_t *names; /* node indexes, sorted */
+  uint32_t name_count;
+  uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
+  uint64_t checksums; /* number of data checksums */
+} packbuf_i_plan;
+
+static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code, const char *message, uint64_t row) {
+  packbuf_i_fail(plan->error, code, message, PACKBUF_NOWHERE, row);
+  if (plan->error && node) {
+    const char *path = packbuf_i_node_path(node, plan->arena);
+    if (path) packbuf_i_set_path(plan->error, path, strlen(path));
+  }
+  return code;
+}
+
+static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) {
+  return packbuf_i_no_memory(plan->error);
+}
+
+static uint64_t packbuf_i_round_up(uint64_t n, unsigned exponent) {
+  uint64_t mask = ((uint64_t)1 << exponent) - 1;
+  return (n + mask) & ~mask;
+}
+
+/* The next run of a planned buffer's elements: native byte order for data, little-endian for the rest. */
+static packbuf_i_run packbuf_i_pull_next(packbuf_i_pull *pull) {
+  switch (pull->role) {
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING: return packbuf_i_pull_bits(pull);
+    case PACKBUF_ROLE_NDIMS:
+    case PACKBUF_ROLE_TYPES: return packbuf_i_pull_u8(pull);
+    case PACKBUF_ROLE_OFFSETS: return pull->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? packbuf_i_pull_item_bytes(pull) : packbuf_i_pull_u64(pull);
+    case PACKBUF_ROLE_DATA: break;
+    default: return packbuf_i_pull_u64(pull);
+  }
+  switch (pull->node->codec) {
+    case PACKBUF_CODEC_NDARRAY: return packbuf_i_pull_ndarray(pull);
+    case PACKBUF_CODEC_RAGGED_TENSOR: return packbuf_i_pull_ragged_tensor(pull);
+    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_pull_typed_ragged(pull);
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_pull_media_list(pull);
+    default: return packbuf_i_pull_bytes(pull);
+  }
+}
+
+/* The byte unit that big-endian machines reverse: an element, or half a complex one. */
+static unsigned packbuf_i_swap_unit(packbuf_dtype dtype) {
+  return dtype.code == PACKBUF_DTYPE_COMPLEX ? dtype.bits / 16u : dtype.bits / 8u;
+}
+
+static void packbuf_i_swap(uint8_t *bytes, uint64_t size, unsigned unit) {
+  for (uint64_t at = 0; unit > 1 && at + unit <= size; at += unit)
+    for (unsigned i = 0; i < unit / 2; i++) {
+      uint8_t byte = bytes[at + i];
+      bytes[at + i] = bytes[at + unit - 1 - i];
+      bytes[at + unit - 1 - i] = byte;
+    }
+}
+
+/* ---- which buffers a node has ---- */
+
+static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_i_node *node, unsigned role, unsigned dim,
+                                            packbuf_dtype dtype, uint64_t count) {
+  packbuf_i_planned *buffer;
+  uint64_t bits;
+  if (plan->buffer_count == plan->buffer_room) {
+    uint32_t room = plan->buffer_room ? plan->buffer_room * 2 : 64;
+    packbuf_i_planned *grown = (packbuf_i_planned *)packbuf_arena_alloc(plan->arena, room * sizeof *grown, 16);
+    if (!grown) return packbuf_i_plan_no_memory(plan);
+    if (plan->buffer_count) memcpy(grown, plan->buffers, plan->buffer_count * sizeof *grown);
+    plan->buffers = grown;
+    plan->buffer_room = room;
+  }
+  if (!packbuf_i_mul(count, dtype.bits, &bits) || bits >> 62)
+    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a buffer is too large", PACKBUF_NOWHERE);
+  buffer = &plan->buffers[plan->buffer_count++];
+  memset(buffer, 0, sizeof *buffer);
+  buffer->node = node;
+  buffer->role = (uint8_t)role;
+  buffer->dim = (uint8_t)dim;
+  buffer->dtype = dtype;
+  buffer->count = count;
+  buffer->length = (bits + 7) / 8;
+  buffer->device = role == PACKBUF_ROLE_DATA && node->device;
+  buffer->pushed = role == PACKBUF_ROLE_DATA && (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED);
+  return PACKBUF_OK;
+}
+
+/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of end-to-end rows spans it). */
+static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  for (uint64_t row = 0; row < node->rows; row++) {
+    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row), count;
+    if (packbuf_i_state(node, row) <= 0) continue;
+    if (r->lengths) {
+      count = packbuf_i_native_offset(r->lengths, r->offset_bits, row);
+    } else {
+      uint64_t end = packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1);
+      if (end < first) return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
+      count = end - first;
+    }
+    if (first > r->items || count > r->items - first)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset passes the items", row);
+  }
+  return PACKBUF_OK;
+}
+
+/* Counts null rows, adds up the elements, finds devices. */
+static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
+  uint64_t row, total = 0;
+  int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  if (node->source == PACKBUF_I_FROM_RAGGED) {
+    packbuf_status status = packbuf_i_check_offsets(plan, node);
+    if (status) return status;
+  }
+  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = 0;
+  if (!sums && (node->source == PACKBUF_I_FROM_CELLS || !node->bitmap)) return PACKBUF_OK;
+  for (row = 0; row < node->rows; row++) {
+    int state = packbuf_i_state(node, row);
+    if (state <= 0) {
+      if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
+      continue;
+    }
+    if (!sums) continue;
+    if (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", row);
+    if (node->source == PACKBUF_I_FROM_CELLS) {
+      const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+      if (cell->kind == PACKBUF_TENSOR && cell->as.tensor->device) node->device = cell->as.tensor->device;
+    }
+  }
+  node->elements = total;
+  return PACKBUF_OK;
+}
+
+/* Texts given as arrays are checked here; dynamic ones were during inference. */
+static packbuf_status packbuf_i_check_texts(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  for (uint64_t row = 0; row < node->rows; row++) {
+    const packbuf_text *text = &node->texts[row];
+    uint64_t valid = text->data ? packbuf_i_utf8_valid((const uint8_t *)text->data, text->size) : text->size;
+    if (text->data && valid != text->size) {
+      packbuf_i_plan_fail(plan, node, PACKBUF_BAD_UTF8, "the text is not UTF-8 (the offset is into the text)", row);
+      if (plan->error) plan->error->offset = valid;
+      return PACKBUF_BAD_UTF8;
+    }
+  }
+  return PACKBUF_OK;
+}
+
+/* Bytes that each JSON or MessagePack cell will take. */
+static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
+  if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
+  node->sizes = (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
+  if (!node->sizes) return packbuf_i_plan_no_memory(plan);
+  for (uint64_t row = 0; row < node->rows; row++) {
+    packbuf_i_sink sink = {NULL, 0, 0};
+    packbuf_status status = PACKBUF_OK;
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    if (packbuf_i_state(node, row) > 0)
+      status = node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
+                                                        : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
+    if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
+    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes more than 2^30 bytes", row);
+    node->sizes[row] = sink.size;
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  packbuf_dtype bit = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 1);
+  packbuf_status status = PACKBUF_OK;
+  if (node->nulls + node->missing && node->codec != PACKBUF_CODEC_NULL)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_VALIDITY, 0, bit, node->rows);
+  if (!status && node->missing) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_MISSING, 0, bit, node->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
+  int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
+  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, node->elements);
+  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->rows + 1);
+  for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_SHAPE, d, u64, node->rows);
+  if (!status && shaped && node->mixed_ranks) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_media_list(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), u8 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
+  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, u8, node->elements);
+  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->items + 1);
+  if (!status) status = packbuf_i_plan_masks(plan, node);
+  if (!status && node->typed) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, u8, node->items);
+  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_ITEM_OFFSETS, 0, u64, node->rows + 1);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_leaf(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_status status = PACKBUF_OK;
+  uint64_t elements = node->rows;
+  switch (node->codec) {
+    case PACKBUF_CODEC_NULL: break;
+    case PACKBUF_CODEC_NDARRAY:
+      for (unsigned i = 0; i < node->rank; i++)
+        if (!packbuf_i_mul(elements, node->shape[i], &elements)) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+      status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, elements);
+      break;
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_plan_media_list(plan, node);
+    default: status = packbuf_i_plan_ragged(plan, node);
+  }
+  if (!status) status = packbuf_i_plan_masks(plan, node);
+  if (!status && node->typed && node->codec != PACKBUF_CODEC_NULL)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_status status;
+  if (node->kind == PACKBUF_LEAF && (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED)) {
+    status = packbuf_i_plan_sizes(plan, node);
+    if (status) return status;
+  }
+  if (node->source == PACKBUF_I_FROM_TEXT && node->codec == PACKBUF_CODEC_UTF8_RAGGED) {
+    status = packbuf_i_check_texts(plan, node);
+    if (status) return status;
+  }
+  status = node->kind == PACKBUF_LEAF ? packbuf_i_plan_rows(plan, node) : PACKBUF_OK;
+  if (status) return status;
+  if (node->nulls && (node->flags & PACKBUF_REFUSE_NULL)) {
+    uint64_t row = 0;
+    while (packbuf_i_state(node, row) > 0) row++;
+    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null cell", row);
+  }
+  if (node->kind == PACKBUF_LEAF) return packbuf_i_plan_leaf(plan, node);
+  if (node->kind == PACKBUF_NODE_LIST)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_LENGTHS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), node->rows);
+  return status ? status : packbuf_i_plan_masks(plan, node);
+}
+
+/* ---- how a buffer is stored ---- */
+
+/* All of a buffer of at most 16 bytes, as it will be stored. */
+static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t size = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  while (size < buffer->length) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0 || run.size > buffer->length - size) return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed", PACKBUF_NOWHERE);
+    if (pull.device) {
+      packbuf_status status = pull.device->copy(pull.device->context, buffer->value + size, run.bytes, (size_t)run.size);
+      if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
+    } else {
+      memcpy(buffer->value + size, run.bytes, (size_t)run.size);
+    }
+    size += run.size;
+  }
+  if (pull.status) return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian()) packbuf_i_swap(buffer->value, size, packbuf_i_swap_unit(buffer->dtype));
+  buffer->storage = PACKBUF_INLINE;
+  return PACKBUF_OK;
+}
+
+/* The same for JSON and MessagePack. */
+static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end, packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  for (; !status && row < end; row++)
+    if (packbuf_i_state(node, row) > 0)
+      status = node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
+                                                        : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
+  return status;
+}
+
+/* 1 when every element has the bits of the first, which goes to buffer->value. Looks no farther than the first that differs. */
+static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t element = buffer->dtype.bits / 8u;
+  int first = 1;
+  if (buffer->dtype.bits == 1) { /* the counts tell */
+    const packbuf_i_node *node = buffer->node;
+    uint64_t ones = buffer->role == PACKBUF_ROLE_MISSING ? node->missing : node->rows - node->nulls - node->missing;
+    buffer->value[0] = ones != 0;
+    return ones == 0 || ones == node->rows;
+  }
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  for (;;) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    if (first) memcpy(buffer->value, run.bytes, (size_t)element);
+    first = 0;
+    if (memcmp(run.bytes, buffer->value, (size_t)element) != 0) return 0;
+    if (memcmp(run.bytes + element, run.bytes, (size_t)(run.size - element)) != 0) return 0;
+  }
+  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian()) packbuf_i_swap(buffer->value, element, packbuf_i_swap_unit(buffer->dtype));
+  return 1;
+}
+
+/* 1 when the elements (64-bit, little-endian) ascend by one step without overflow; start and step go to buffer->value. */
+static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t start = 0, step = 0, last = 0, seen = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  for (;;) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    for (uint64_t at = 0; at < run.size; at += 8, seen++) {
+      uint64_t element = packbuf_i_load64(run.bytes + at);
+      if (seen == 0) start = element;
+      else if (seen == 1) step = element - start;
+      /* a step up that wraps, or down that wraps, is no step of the sequence */
+      if (seen && (element - last != step || (step >> 63 ? element > last : element < last))) return 0;
+      last = element;
+    }
+  }
+  packbuf_i_store64(buffer->value, start);
+  packbuf_i_store64(buffer->value + 8, step);
+  return 1;
+}
+
+/* A fingerprint of the first run: buffers with different ones differ. */
+static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  packbuf_i_run run;
+  uint64_t hash = 14695981039346656037u;
+  uint8_t bytes[512];
+  uint64_t size = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  do { /* runs may be cut differently for equal content: gather a fixed number of bytes */
+    uint64_t piece;
+    run = packbuf_i_pull_next(&pull);
+    piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
+    if (piece) memcpy(bytes + size, run.bytes, (size_t)piece);
+    size += piece;
+  } while (run.size && size < sizeof bytes);
+  for (uint64_t i = 0; i < size; i++) hash = (hash ^ bytes[i]) * 1099511628211u;
+  return hash;
+}
+
+static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
+  packbuf_i_pull left, right;
+  packbuf_i_run x = {NULL, 0}, y = {NULL, 0};
+  packbuf_i_pull_start(&left, a->node, a->role, a->dim);
+  packbuf_i_pull_start(&right, b->node, b->role, b->dim);
+  for (;;) {
+    uint64_t size;
+    if (x.size == 0) x = packbuf_i_pull_next(&left);
+    if (y.size == 0) y = packbuf_i_pull_next(&right);
+    size = x.size < y.size ? x.size : y.size;
+    if (size == 0) return x.size == y.size;
+    if (x.bytes != y.bytes && memcmp(x.bytes, y.bytes, (size_t)size) != 0) return 0;
+    x.bytes += size;
+    x.size -= size;
+    y.bytes += size;
+    y.size -= size;
+  }
+}
+
+/* An earlier stored buffer of the same section with the same elements: its index, or the buffer's own. */
+static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index) {
+  packbuf_i_planned *buffer = &plan->buffers[index];
+  buffer->print = packbuf_i_print_of(buffer);
+  for (uint32_t i = 0; i < index; i++) {
+    const packbuf_i_planned *earlier = &plan->buffers[i];
+    if (earlier->storage == PACKBUF_STORED && earlier->print == buffer->print && earlier->count == buffer->count && !earlier->pushed && !earlier->device &&
+        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) && memcmp(&earlier->dtype, &buffer->dtype, sizeof buffer->dtype) == 0 &&
+        packbuf_i_same_elements(earlier, buffer))
+      return i;
+  }
+  return index;
+}
+
+/* Section 19: the first storage that holds. */
+static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
+  packbuf_i_planned *buffer = &plan->buffers[index];
+  int data = buffer->role == PACKBUF_ROLE_DATA, keep = data && (buffer->node->flags & PACKBUF_KEEP_PLAIN);
+  int text = data && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  buffer->storage = PACKBUF_STORED;
+  if (buffer->length <= 16) {
+    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
+    if (!buffer->pushed) return packbuf_i_take_inline(plan, buffer);
+    buffer->storage = PACKBUF_INLINE;
+    return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
+  }
+  if (buffer->device || buffer->pushed || keep) return PACKBUF_OK;
+  if (!text && packbuf_i_is_constant(buffer)) {
+    buffer->storage = PACKBUF_CONSTANT;
+    return PACKBUF_OK;
+  }
+  if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
+    buffer->storage = PACKBUF_SEQUENCE;
+    return PACKBUF_OK;
+  }
+  memset(buffer->value, 0, sizeof buffer->value);
+  buffer->alias_of = packbuf_i_find_alias(plan, index);
+  if (buffer->alias_of != index) buffer->storage = PACKBUF_ALIAS;
+  else buffer->alias_of = 0;
+  return PACKBUF_OK;
+}

@@ -1,0 +1,82 @@
+/* packbuf.h: one header that turns a batch of rows into one contiguous, aligned, verifiable buffer, and reads it back.
+ *
+ * Define PACKBUF_IMPLEMENTATION in exactly one file before including it; include it plainly elsewhere. Needs nothing but a C99 (or C++17) compiler.
+ *
+ * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact size), packbuf_write (one copy per byte).
+ * Read: packbuf_open (checks the head, allocates nothing), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values), packbuf_verify (everything).
+ * The format is spec/packbuf.md. Below: options, errors, values, arenas, batches, views; then, under PACKBUF_IMPLEMENTATION, the implementation. */
+#ifndef PACKBUF_H
+#define PACKBUF_H
+
+#include "core/options.h"
+#include "core/status.h"
+#include "core/arena.h"
+#include "core/checksum.h"
+#include "core/value.h"
+#include "core/infer.h"
+#include "core/batch.h"
+#include "core/view.h"
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* PACKBUF_H */
+
+#if defined(PACKBUF_IMPLEMENTATION) && !defined(PACKBUF_I_IMPLEMENTED)
+#define PACKBUF_I_IMPLEMENTED
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+
+/* what all rooms use */
+#include "core/base.c"
+#include "core/status.c"
+#include "core/arena.c"
+#include "core/crc32c.c"
+#include "core/utf8.c"
+#include "core/decimal.c"
+#include "core/value.c"
+#include "codecs/json_ragged.c"
+#include "codecs/msgpack_ragged.c"
+
+/* pack: rows -> expand -> infer -> codec -> layout -> one buffer */
+#include "core/column.c"
+#include "core/promote.c"
+#include "core/expand.c"
+#include "core/infer.c"
+#include "core/compat.c"
+#include "core/batch.c"
+#include "core/pull.c"
+#include "codecs/ndarray.c"
+#include "codecs/ragged_tensor.c"
+#include "codecs/typed_ragged.c"
+#include "codecs/bytes_ragged.c"
+#include "codecs/media_bytes.c"
+#include "codecs/media_list_ragged.c"
+#include "core/layout.c"
+#include "core/plan.c"
+#include "core/gather.c"
+#include "core/output.c"
+#include "core/write.c"
+
+/* read: one buffer -> head check -> view -> codec -> values */
+#include "core/access.c"
+#include "core/tables.c"
+#include "core/open.c"
+#include "core/find.c"
+#include "core/number.c"
+#include "core/cells.c"
+#include "core/read.c"
+#include "codecs/numbers_read.c"
+#include "codecs/ndarray_read.c"
+#include "codecs/ragged_read.c"
+#include "codecs/text_read.c"
+#include "codecs/media_read.c"
+#include "codecs/readers.c"
+#include "core/verify.c"
+
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#endif /* PACKBUF_IMPLEMENTATION */

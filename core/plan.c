@@ -1,0 +1,259 @@
+/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, choose a storage for each buffer, sort the names, add up the sizes.
+ * May use: batch, expansion, layout. Must not know: the destination. */
+
+/* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and what it must agree with. */
+static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const char *path = packbuf_i_node_path(node, plan->arena);
+  if (!path) return packbuf_i_plan_no_memory(plan);
+  for (size_t i = 0; i < plan->options->schema_count; i++) {
+    const packbuf_schema *schema = &plan->options->schemas[i];
+    if (!schema->path || schema->batch_value != node->scope || strcmp(schema->path, path) != 0) continue;
+    if (schema->codec && schema->codec != (packbuf_codec)node->codec) {
+      if (node->source != PACKBUF_I_FROM_TEXT || (schema->codec != PACKBUF_CODEC_UTF8_RAGGED && schema->codec != PACKBUF_CODEC_BYTES_RAGGED))
+        return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, "the schema asks for another codec than the field's array has", PACKBUF_NOWHERE);
+      node->codec = (uint8_t)schema->codec;
+    }
+    if (schema->dtype.bits && (schema->dtype.code != node->dtype.code || schema->dtype.bits != node->dtype.bits))
+      return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
+    node->flags = schema->flags;
+    node->logical_type = schema->logical_type;
+    node->parameter = schema->parameter;
+    node->parameter_size = schema->parameter ? strlen(schema->parameter) : 0;
+    if (packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE);
+  }
+  return PACKBUF_OK;
+}
+
+/* Expands and infers one field. Compat decisions are for comparison: a column they would change is refused. */
+static packbuf_status packbuf_i_plan_field(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_i_expand expand;
+  if (node->source != PACKBUF_I_FROM_CELLS) return plan->options->schema_count ? packbuf_i_apply_schema(plan, node) : PACKBUF_OK;
+  memset(&expand, 0, sizeof expand);
+  expand.arena = plan->arena;
+  expand.schemas = plan->options->schemas;
+  expand.schema_count = plan->options->schema_count;
+  expand.error = plan->error;
+  expand.nodes = plan->node_count;
+  node->first_child = node->last_child = NULL;
+  if (plan->options->mode == PACKBUF_COMPAT) {
+    packbuf_status status = packbuf_i_check_compat(&expand, node);
+    if (status) return status;
+  }
+  expand.mode = PACKBUF_STRICT;
+  return packbuf_i_expand_node(&expand, node, 0);
+}
+
+static packbuf_status packbuf_i_prepare_tree(packbuf_i_plan *plan, packbuf_i_node *node) {
+  plan->node_count++;
+  if (node->kind == PACKBUF_LEAF) {
+    node->sizes = NULL;
+    if (node->codec == PACKBUF_CODEC_MEDIA_BYTES || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
+      node->first_child = node->last_child = NULL;
+      if (!packbuf_i_prepare_media(node, plan->arena)) return packbuf_i_plan_no_memory(plan);
+    }
+  }
+  for (packbuf_i_node *child = node->first_child; child; child = child->next) {
+    packbuf_status status = packbuf_i_prepare_tree(plan, child);
+    if (status) return status;
+  }
+  return PACKBUF_OK;
+}
+
+/* Pre-order: depth is bounded by expansion (32) and the attribute leaves. */
+static packbuf_status packbuf_i_number_tree(packbuf_i_plan *plan, packbuf_i_node *node, uint32_t *next) {
+  packbuf_status status;
+  node->index = *next;
+  plan->nodes[(*next)++] = node;
+  status = packbuf_i_plan_node(plan, node);
+  for (packbuf_i_node *child = node->first_child; !status && child; child = child->next) status = packbuf_i_number_tree(plan, child, next);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *batch) {
+  packbuf_i_field *field;
+  uint32_t next = 0;
+  for (unsigned scope = 0; scope < 2; scope++)
+    for (field = batch->first; field; field = field->next) {
+      packbuf_status status;
+      if (field->node.scope != scope) continue;
+      if (scope) plan->value_count++;
+      else plan->field_count++;
+      status = packbuf_i_plan_field(plan, &field->node);
+      if (!status) status = packbuf_i_prepare_tree(plan, &field->node);
+      if (status) return status;
+      if (plan->node_count > (1u << 20)) return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
+    }
+  plan->nodes = (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
+  if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
+  for (unsigned scope = 0; scope < 2; scope++)
+    for (field = batch->first; field; field = field->next)
+      if (field->node.scope == scope) {
+        packbuf_status status = packbuf_i_number_tree(plan, &field->node, &next);
+        if (status) return status;
+      }
+  return PACKBUF_OK;
+}
+
+/* ---- the name index and the metadata, sorted ---- */
+
+static int packbuf_i_compare_text(const char *a, size_t a_size, const char *b, size_t b_size) {
+  size_t shorter = a_size < b_size ? a_size : b_size;
+  int order = shorter ? memcmp(a, b, shorter) : 0;
+  return order ? order : a_size < b_size ? -1 : a_size > b_size;
+}
+
+static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
+  const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
+  uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
+  if (px != py) return px < py ? -1 : 1;
+  if (x->scope != y->scope) return x->scope < y->scope ? -1 : 1;
+  return packbuf_i_compare_text(x->name, x->name_size, y->name, y->name_size);
+}
+
+static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
+  if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
+  return packbuf_i_compare_text(plan->pairs[a]->key, strlen(plan->pairs[a]->key), plan->pairs[b]->key, strlen(plan->pairs[b]->key));
+}
+
+/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one of the two arrays. */
+static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
+                                int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
+  for (uint32_t width = 1; width < count; width *= 2) {
+    uint32_t *swap;
+    for (uint32_t from = 0; from < count; from += 2 * width) {
+      uint32_t middle = from + width < count ? from + width : count, end = middle + width < count ? middle + width : count;
+      uint32_t a = from, b = middle;
+      for (uint32_t to = from; to < end; to++) spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
+    }
+    swap = list;
+    list = spare;
+    spare = swap;
+  }
+  return list;
+}
+
+static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
+  uint32_t *list = (uint32_t *)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * 2 * sizeof *list, sizeof *list);
+  if (!list) return packbuf_i_plan_no_memory(plan);
+  for (uint32_t i = 0; i < plan->node_count; i++)
+    if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
+  plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
+  for (uint32_t i = 1; i < plan->name_count; i++)
+    if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
+      return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name", PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+/* The field a metadata path names: the index of its node, or UINT32_MAX. */
+static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
+  for (uint32_t i = 0; i < plan->node_count; i++) {
+    const char *candidate;
+    if (plan->nodes[i]->scope) break;
+    candidate = packbuf_i_node_path(plan->nodes[i], plan->arena);
+    if (candidate && strcmp(candidate, path) == 0) return i;
+  }
+  return UINT32_MAX;
+}
+
+static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
+  packbuf_i_pair *pair;
+  packbuf_i_pair **pairs;
+  uint32_t *list, *nodes, i = 0;
+  for (pair = batch->pairs; pair; pair = pair->next) plan->pair_count++;
+  if (!plan->pair_count) return PACKBUF_OK;
+  if (plan->pair_count > 65536) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
+  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, sizeof(void *));
+  list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
+  if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
+  plan->pairs = pairs;
+  plan->pair_nodes = nodes = list + 2 * plan->pair_count;
+  for (pair = batch->pairs; pair; pair = pair->next, i++) {
+    pairs[i] = pair;
+    nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
+    list[i] = i;
+    if (pair->path && nodes[i] == UINT32_MAX) return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist", pair->path, PACKBUF_NOWHERE);
+  }
+  list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
+  for (i = 1; i < plan->pair_count; i++)
+    if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
+      return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice", pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
+  for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
+    pairs[plan->pair_count + i] = pairs[list[i]];
+    nodes[plan->pair_count + i] = nodes[list[i]];
+  }
+  plan->pairs = pairs + plan->pair_count;
+  plan->pair_nodes = nodes + plan->pair_count;
+  return PACKBUF_OK;
+}
+
+/* ---- where everything lies ---- */
+
+static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
+  uint64_t strings = 0;
+  for (uint32_t i = 0; i < plan->node_count; i++) {
+    const packbuf_i_node *node = plan->nodes[i];
+    strings += node->name_size + node->parameter_size + (node->codec == PACKBUF_CODEC_NDARRAY ? 8u * node->rank : 0);
+  }
+  for (uint32_t i = 0; i < plan->pair_count; i++) strings += strlen(plan->pairs[i]->key) + strlen(plan->pairs[i]->text);
+  if (strings >> 32) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more", PACKBUF_NOWHERE);
+  if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  plan->strings_length = strings;
+  plan->head_length = packbuf_i_round_up(128 + 64 * (uint64_t)plan->node_count + 64 * (uint64_t)plan->buffer_count + 32 * (uint64_t)plan->pair_count +
+                                             4 * (uint64_t)plan->name_count + strings,
+                                         plan->options->alignment_exponent);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
+  unsigned exponent = plan->options->alignment_exponent;
+  uint64_t index = 0, data = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++) { /* data first: their length gives the number of checksums */
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
+    buffer->offset = data;
+    data = packbuf_i_round_up(data + buffer->length, exponent);
+    if (data >> 61) return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+  }
+  plan->data_length = data;
+  plan->checksums = plan->options->data_checksums ? (data + 65535) / 65536 : 0;
+  index = packbuf_i_round_up(4 * plan->checksums, exponent);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
+    buffer->offset = plan->head_length + index;
+    index = packbuf_i_round_up(index + buffer->length, exponent);
+    if (index >> 61) return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+  }
+  plan->index_length = index;
+  plan->total_length = plan->head_length + index + data;
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA) buffer->offset += plan->head_length + index;
+    if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
+  }
+  return PACKBUF_OK;
+}
+
+/* The plan of a batch: made once, kept until something is added. */
+static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *error) {
+  packbuf_error local; /* so that what lies below always has one to take messages from */
+  packbuf_status status;
+  packbuf_i_plan *plan;
+  if (batch->plan) return PACKBUF_OK;
+  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, sizeof(void *));
+  if (!plan) return packbuf_i_no_memory(error);
+  memset(plan, 0, sizeof *plan);
+  plan->arena = batch->arena;
+  plan->options = &batch->options;
+  plan->error = error ? error : &local;
+  plan->rows = batch->rows;
+  status = packbuf_i_plan_nodes(plan, batch);
+  if (!status) status = packbuf_i_plan_names(plan);
+  if (!status) status = packbuf_i_plan_metadata(plan, batch);
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
+  if (!status) status = packbuf_i_plan_head(plan);
+  if (!status) status = packbuf_i_place_buffers(plan);
+  if (!status) batch->plan = plan;
+  return status;
+}

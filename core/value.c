@@ -1,0 +1,667 @@
+/* core/value.c: dtypes, values, their equality (section 16 of the spec), strided arrays as contiguous pieces, and the search for equal keys.
+ * May use: status, arena, utf8, decimal. Must not know: codecs, batches, packed buffers. */
+
+/* ---- dtypes ---- */
+
+static const struct packbuf_i_dtype_entry {
+  char name[16];
+  packbuf_dtype dtype;
+} packbuf_i_dtypes[] = {
+    {"int8", {PACKBUF_DTYPE_INT, 8, 1}},           {"int16", {PACKBUF_DTYPE_INT, 16, 1}},
+    {"int32", {PACKBUF_DTYPE_INT, 32, 1}},         {"int64", {PACKBUF_DTYPE_INT, 64, 1}},
+    {"uint8", {PACKBUF_DTYPE_UINT, 8, 1}},         {"uint16", {PACKBUF_DTYPE_UINT, 16, 1}},
+    {"uint32", {PACKBUF_DTYPE_UINT, 32, 1}},       {"uint64", {PACKBUF_DTYPE_UINT, 64, 1}},
+    {"float16", {PACKBUF_DTYPE_FLOAT, 16, 1}},     {"float32", {PACKBUF_DTYPE_FLOAT, 32, 1}},
+    {"float64", {PACKBUF_DTYPE_FLOAT, 64, 1}},     {"bfloat16", {PACKBUF_DTYPE_BFLOAT, 16, 1}},
+    {"complex64", {PACKBUF_DTYPE_COMPLEX, 64, 1}}, {"complex128", {PACKBUF_DTYPE_COMPLEX, 128, 1}},
+    {"bool", {PACKBUF_DTYPE_BOOL, 8, 1}},          {"float8_e4m3fn", {PACKBUF_DTYPE_FLOAT8_E4M3FN, 8, 1}},
+    {"float8_e5m2", {PACKBUF_DTYPE_FLOAT8_E5M2, 8, 1}},
+};
+#define PACKBUF_I_DTYPES (sizeof packbuf_i_dtypes / sizeof packbuf_i_dtypes[0])
+
+static int packbuf_i_dtype_equal(packbuf_dtype a, packbuf_dtype b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
+
+PACKBUF_API packbuf_dtype packbuf_dtype_of(packbuf_dtype_code code, unsigned bits) {
+  packbuf_dtype dtype;
+  dtype.code = (uint8_t)code;
+  dtype.bits = (uint8_t)bits;
+  dtype.lanes = 1;
+  return dtype;
+}
+
+PACKBUF_API const char *packbuf_dtype_name(packbuf_dtype dtype) {
+  for (size_t i = 0; i < PACKBUF_I_DTYPES; i++)
+    if (packbuf_i_dtype_equal(packbuf_i_dtypes[i].dtype, dtype)) return packbuf_i_dtypes[i].name;
+  return NULL;
+}
+
+PACKBUF_API int packbuf_dtype_parse(const char *name, packbuf_dtype *dtype) {
+  for (size_t i = 0; i < PACKBUF_I_DTYPES; i++) {
+    if (strcmp(packbuf_i_dtypes[i].name, name) != 0) continue;
+    *dtype = packbuf_i_dtypes[i].dtype;
+    return 1;
+  }
+  return 0;
+}
+
+/* 1 for the dtypes a leaf can have (section 8; not the 1-bit one of bitmaps). */
+static int packbuf_i_dtype_known(packbuf_dtype dtype) { return packbuf_dtype_name(dtype) != NULL; }
+
+/* Bytes of an element of a dtype that takes whole bytes. */
+static uint64_t packbuf_i_dtype_bytes(packbuf_dtype dtype) { return (uint64_t)dtype.bits * dtype.lanes / 8; }
+
+/* The product of a shape's dimensions in *count, 0 when one is 0. Returns 0 when the dimensions that are not 0, times the element, reach 2^63. */
+static int packbuf_i_shape_count(const uint64_t *shape, unsigned rank, uint64_t element, uint64_t *count) {
+  uint64_t bytes = element;
+  int empty = 0;
+  *count = 0;
+  if (!element) return 0;
+  for (unsigned d = 0; d < rank; d++) {
+    if (shape[d] == 0) empty = 1;
+    else if (!packbuf_i_mul(bytes, shape[d], &bytes) || bytes >> 63) return 0;
+  }
+  *count = empty ? 0 : bytes / element;
+  return 1;
+}
+
+/* ---- constructors ---- */
+
+static packbuf_value packbuf_i_make(packbuf_kind kind) {
+  packbuf_value value;
+  memset(&value, 0, sizeof value);
+  value.kind = (uint8_t)kind;
+  return value;
+}
+
+static packbuf_value packbuf_i_make_text(packbuf_kind kind, const char *data, size_t size) {
+  packbuf_value value = packbuf_i_make(kind);
+  value.as.text.data = data;
+  value.as.text.size = size;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_null(void) { return packbuf_i_make(PACKBUF_NULL); }
+PACKBUF_API packbuf_value packbuf_missing(void) { return packbuf_i_make(PACKBUF_MISSING); }
+
+PACKBUF_API packbuf_value packbuf_bool(int boolean) {
+  packbuf_value value = packbuf_i_make(PACKBUF_BOOL);
+  value.as.boolean = boolean != 0;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_int(int64_t i) {
+  packbuf_value value = packbuf_i_make(PACKBUF_INT);
+  value.as.i = i;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_uint(uint64_t u) {
+  packbuf_value value = packbuf_i_make(PACKBUF_UINT);
+  value.as.u = u;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_bigint(const char *text) { return packbuf_i_make_text(PACKBUF_BIGINT, text, strlen(text)); }
+
+PACKBUF_API packbuf_value packbuf_float(double f) {
+  packbuf_value value = packbuf_i_make(PACKBUF_FLOAT);
+  value.as.f = f;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_string(const char *text) { return packbuf_i_make_text(PACKBUF_STRING, text, strlen(text)); }
+PACKBUF_API packbuf_value packbuf_string_n(const char *text, size_t size) { return packbuf_i_make_text(PACKBUF_STRING, text, size); }
+PACKBUF_API packbuf_value packbuf_bytes(const void *data, size_t size) { return packbuf_i_make_text(PACKBUF_BYTES, (const char *)data, size); }
+
+PACKBUF_API packbuf_value packbuf_list(const packbuf_value *items, size_t count) {
+  packbuf_value value = packbuf_i_make(PACKBUF_LIST);
+  value.as.list.items = items;
+  value.as.list.count = count;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_dict(const packbuf_entry *entries, size_t count) {
+  packbuf_value value = packbuf_i_make(PACKBUF_DICT);
+  value.as.dict.entries = entries;
+  value.as.dict.count = count;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_tensor_value(const packbuf_tensor *tensor) {
+  packbuf_value value = packbuf_i_make(PACKBUF_TENSOR);
+  value.as.tensor = tensor;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_media_value(const packbuf_media *media) {
+  packbuf_value value = packbuf_i_make(PACKBUF_MEDIA);
+  value.as.media = media;
+  return value;
+}
+
+PACKBUF_API packbuf_value packbuf_opaque_value(const packbuf_opaque *opaque) {
+  packbuf_value value = packbuf_i_make(PACKBUF_OPAQUE);
+  value.as.opaque = opaque;
+  return value;
+}
+
+PACKBUF_API packbuf_media packbuf_media_of(const void *data, size_t size, const char *mime) {
+  packbuf_media media;
+  memset(&media, 0, sizeof media);
+  media.data = data;
+  media.size = size;
+  media.mime = mime;
+  media.mime_size = mime ? strlen(mime) : 0;
+  media.height = media.width = media.channels = -1;
+  return media;
+}
+
+/* ---- strided arrays as contiguous pieces, in row-major order ---- */
+
+typedef struct packbuf_i_pieces {
+  const packbuf_tensor *tensor;
+  const uint8_t *at;
+  uint64_t size, left; /* bytes of a piece; bytes to go */
+  unsigned outer;      /* dimensions that are walked; the others lie side by side */
+  uint64_t index[PACKBUF_MAX_RANK];
+} packbuf_i_pieces;
+
+static void packbuf_i_pieces_start(packbuf_i_pieces *pieces, const packbuf_tensor *tensor) {
+  uint64_t count = 0;
+  unsigned d = tensor->rank;
+  memset(pieces, 0, sizeof *pieces);
+  pieces->tensor = tensor;
+  pieces->at = (const uint8_t *)tensor->data;
+  pieces->size = packbuf_i_dtype_bytes(tensor->dtype);
+  if (!packbuf_i_shape_count(tensor->shape, tensor->rank, pieces->size, &count)) return;
+  pieces->left = count * pieces->size;
+  while (pieces->left && d > 0 && (!tensor->strides || tensor->shape[d - 1] == 1 || tensor->strides[d - 1] == (int64_t)pieces->size))
+    pieces->size *= tensor->shape[--d];
+  pieces->outer = d;
+}
+
+/* The next piece, of pieces->size bytes; NULL at the end. */
+static const uint8_t *packbuf_i_pieces_next(packbuf_i_pieces *pieces) {
+  const packbuf_tensor *tensor = pieces->tensor;
+  const uint8_t *here = pieces->at;
+  if (pieces->left < pieces->size || pieces->left == 0) return NULL;
+  pieces->left -= pieces->size;
+  for (unsigned d = pieces->outer; pieces->left && d-- > 0;) {
+    if (++pieces->index[d] < tensor->shape[d]) {
+      pieces->at += tensor->strides[d];
+      break;
+    }
+    pieces->at -= tensor->strides[d] * (int64_t)(tensor->shape[d] - 1);
+    pieces->index[d] = 0;
+  }
+  return here;
+}
+
+/* ---- equality ---- */
+
+static int packbuf_i_same_bytes(const void *a, size_t a_size, const void *b, size_t b_size) {
+  return a_size == b_size && (a_size == 0 || memcmp(a, b, a_size) == 0);
+}
+
+/* Decimal text -?[1-9][0-9]* */
+static int packbuf_i_is_decimal(const char *text, size_t size) {
+  size_t at = size && text[0] == '-';
+  if (at == size || text[at] == '0') return 0;
+  for (; at < size; at++)
+    if (text[at] < '0' || text[at] > '9') return 0;
+  return 1;
+}
+
+/* The same, and beyond 64 bits: what a BIGINT must be to be written. */
+static int packbuf_i_is_bigint(const char *text, size_t size) {
+  int64_t i;
+  uint64_t u;
+  return packbuf_i_is_decimal(text, size) && packbuf_i_parse_integer(text, size, &i, &u) == 0;
+}
+
+/* An integer in normal form: 0 below zero (*u are the bits of the int64), 1 from zero on, 2 beyond 64 bits (only the text tells). */
+static int packbuf_i_integer_form(const packbuf_value *value, uint64_t *u) {
+  int64_t i = 0;
+  *u = 0;
+  if (value->kind == PACKBUF_BIGINT) {
+    int fits = packbuf_i_is_decimal(value->as.text.data, value->as.text.size)
+                   ? packbuf_i_parse_integer(value->as.text.data, value->as.text.size, &i, u) : 0;
+    if (fits == 0) return 2;
+    if (fits == 2) return 1;
+  } else if (value->kind == PACKBUF_UINT) {
+    *u = value->as.u;
+    return 1;
+  } else {
+    i = value->as.i;
+  }
+  *u = (uint64_t)i;
+  return i >= 0;
+}
+
+static int packbuf_i_is_integer(const packbuf_value *value) {
+  return value->kind == PACKBUF_INT || value->kind == PACKBUF_UINT || value->kind == PACKBUF_BIGINT;
+}
+
+static int packbuf_i_integer_equal(const packbuf_value *a, const packbuf_value *b) {
+  uint64_t x, y;
+  int form = packbuf_i_integer_form(a, &x);
+  if (form != packbuf_i_integer_form(b, &y) || x != y) return 0;
+  return form != 2 || packbuf_i_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
+}
+
+static uint64_t packbuf_i_double_bits(double f) {
+  uint64_t bits;
+  memcpy(&bits, &f, 8);
+  return bits;
+}
+
+static int packbuf_i_tensor_equal(const packbuf_tensor *a, const packbuf_tensor *b) {
+  packbuf_i_pieces x, y;
+  const uint8_t *p = NULL, *q = NULL;
+  uint64_t p_left = 0, q_left = 0;
+  unsigned a_form = a->form ? a->form : (unsigned)PACKBUF_FORM_TENSOR, b_form = b->form ? b->form : (unsigned)PACKBUF_FORM_TENSOR;
+  if (a_form != b_form || !packbuf_i_dtype_equal(a->dtype, b->dtype) || a->rank != b->rank || a->device || b->device ||
+      !packbuf_i_dtype_known(a->dtype)) return 0;
+  for (unsigned d = 0; d < a->rank; d++)
+    if (a->shape[d] != b->shape[d]) return 0;
+  packbuf_i_pieces_start(&x, a);
+  packbuf_i_pieces_start(&y, b);
+  for (;;) {
+    size_t n;
+    if (!p_left) {
+      p = packbuf_i_pieces_next(&x);
+      p_left = x.size;
+    }
+    if (!q_left) {
+      q = packbuf_i_pieces_next(&y);
+      q_left = y.size;
+    }
+    if (!p || !q) return p == q;
+    n = (size_t)(p_left < q_left ? p_left : q_left);
+    if (memcmp(p, q, n) != 0) return 0;
+    p += n;
+    q += n;
+    p_left -= n;
+    q_left -= n;
+  }
+}
+
+static int packbuf_i_media_equal(const packbuf_media *a, const packbuf_media *b) {
+  if (!a->mime != !b->mime || !a->mode != !b->mode || !a->has_rate != !b->has_rate) return 0;
+  if (a->height != b->height || a->width != b->width || a->channels != b->channels) return 0;
+  if (a->has_rate && packbuf_i_double_bits(a->rate) != packbuf_i_double_bits(b->rate)) return 0;
+  if (a->mime && !packbuf_i_same_bytes(a->mime, a->mime_size, b->mime, b->mime_size)) return 0;
+  if (a->mode && !packbuf_i_same_bytes(a->mode, a->mode_size, b->mode, b->mode_size)) return 0;
+  return packbuf_i_same_bytes(a->data, a->size, b->data, b->size);
+}
+
+/* Looks for each key where the last was found and onwards: linear for keys in the same order, quadratic only for shuffled ones. */
+static int packbuf_i_dict_equal(const packbuf_value *a, const packbuf_value *b) {
+  size_t count = a->as.dict.count, at = 0;
+  if (count != b->as.dict.count) return 0;
+  for (size_t i = 0; i < count; i++) {
+    const packbuf_entry *x = &a->as.dict.entries[i], *y = NULL;
+    for (size_t tried = 0; tried < count && !y; tried++) {
+      const packbuf_entry *other = &b->as.dict.entries[at];
+      if (packbuf_equal(&x->key, &other->key)) y = other;
+      if (++at == count) at = 0;
+    }
+    if (!y || !packbuf_equal(&x->value, &y->value)) return 0;
+  }
+  return 1;
+}
+
+PACKBUF_API int packbuf_equal(const packbuf_value *a, const packbuf_value *b) {
+  if (packbuf_i_is_integer(a)) return packbuf_i_is_integer(b) && packbuf_i_integer_equal(a, b);
+  if (a->kind != b->kind) return 0;
+  switch (a->kind) {
+    case PACKBUF_NULL:
+    case PACKBUF_MISSING: return 1;
+    case PACKBUF_BOOL: return !a->as.boolean == !b->as.boolean;
+    case PACKBUF_FLOAT: return packbuf_i_double_bits(a->as.f) == packbuf_i_double_bits(b->as.f);
+    case PACKBUF_STRING:
+    case PACKBUF_BYTES: return packbuf_i_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
+    case PACKBUF_MEDIA: return packbuf_i_media_equal(a->as.media, b->as.media);
+    case PACKBUF_OPAQUE:
+      return packbuf_i_same_bytes(a->as.opaque->data, a->as.opaque->size, b->as.opaque->data, b->as.opaque->size) &&
+             packbuf_i_same_bytes(a->as.opaque->serializer, a->as.opaque->serializer_size, b->as.opaque->serializer, b->as.opaque->serializer_size);
+    case PACKBUF_TENSOR: return packbuf_i_tensor_equal(a->as.tensor, b->as.tensor);
+    case PACKBUF_LIST:
+      if (a->as.list.count != b->as.list.count) return 0;
+      for (size_t i = 0; i < a->as.list.count; i++)
+        if (!packbuf_equal(&a->as.list.items[i], &b->as.list.items[i])) return 0;
+      return 1;
+    case PACKBUF_DICT: return packbuf_i_dict_equal(a, b);
+    default: return 0;
+  }
+}
+
+PACKBUF_API const packbuf_value *packbuf_dict_get(const packbuf_value *dict, const char *key) {
+  size_t size = strlen(key);
+  if (dict->kind != PACKBUF_DICT) return NULL;
+  for (size_t i = 0; i < dict->as.dict.count; i++) {
+    const packbuf_entry *entry = &dict->as.dict.entries[i];
+    if (entry->key.kind == PACKBUF_STRING && packbuf_i_same_bytes(entry->key.as.text.data, entry->key.as.text.size, key, size)) return &entry->value;
+  }
+  return NULL;
+}
+
+/* ---- equal keys ----
+ * Parsers must refuse equal keys in time that stays near linear whatever the bytes are, and the checkers may not allocate. Each key is one word:
+ * 24 bits of its hash above 40 bits of its position. The open dicts share one stack of words. A dict of up to 32 keys compares each new key with those
+ * before it, where the hash agrees; a larger one is sorted when it ends (heapsort, hash collisions decided by the bytes: no input makes it quadratic).
+ * With an arena the stack grows. Without one it is fixed: when it is full all dicts but the smallest lose their words, and are scanned again when they
+ * end, one pass for each stackful of keys. A budget bounds those passes to a multiple of the input; past it the answer is LIMIT. */
+
+#define PACKBUF_I_KEYS_FIXED 4096
+#define PACKBUF_I_KEYS_PAIRWISE 32
+#define PACKBUF_I_KEYS_PASSES 32 /* the budget in multiples of the input: some 128 Ki keys in one dict */
+#define PACKBUF_I_KEY_SHIFT 40
+#define PACKBUF_I_KEY_AT (((uint64_t)1 << PACKBUF_I_KEY_SHIFT) - 1)
+
+/* Where a scan over the keys of one dict stands. */
+typedef struct packbuf_i_key_cursor {
+  uint64_t at, end, left;
+} packbuf_i_key_cursor;
+
+/* What differs between texts, MessagePack and entries in memory. `order` compares the keys at two positions; `first` and `next` scan a dict's own keys. */
+typedef struct packbuf_i_key_source {
+  int (*order)(const void *subject, uint64_t a, uint64_t b);
+  int (*next)(const void *subject, packbuf_i_key_cursor *cursor, uint64_t *word); /* 0: no more keys that end before cursor->end */
+} packbuf_i_key_source;
+
+typedef struct packbuf_i_key_frame {
+  struct packbuf_i_key_frame *outer;
+  packbuf_i_key_cursor start;
+  size_t base, count;
+  uint64_t seen; /* a bit for each hash that occurred: most keys need no look at the others */
+  int evicted;
+} packbuf_i_key_frame;
+
+typedef struct packbuf_i_keys {
+  const packbuf_i_key_source *source;
+  const void *subject;
+  packbuf_arena *arena; /* or NULL */
+  packbuf_i_key_frame *inner;
+  uint64_t *words;
+  size_t top, capacity;
+  uint64_t budget;
+  uint64_t fixed[PACKBUF_I_KEYS_FIXED];
+} packbuf_i_keys;
+
+static void packbuf_i_keys_init(packbuf_i_keys *keys, const packbuf_i_key_source *source, const void *subject, packbuf_arena *arena, uint64_t budget) {
+  keys->source = source;
+  keys->subject = subject;
+  keys->arena = arena;
+  keys->inner = NULL;
+  keys->words = keys->fixed;
+  keys->top = 0;
+  keys->capacity = PACKBUF_I_KEYS_FIXED;
+  keys->budget = budget;
+}
+
+static void packbuf_i_keys_free(packbuf_i_keys *keys) {
+  if (keys->words != keys->fixed) packbuf_i_scratch(keys->arena, keys->words, keys->capacity * sizeof *keys->words, 0);
+  keys->words = keys->fixed;
+}
+
+/* A hash over 8-byte words; whoever feeds it bytewise (escaped JSON keys) gets the same. */
+static uint64_t packbuf_i_hash_word(uint64_t hash, uint64_t word) {
+  hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+  return hash ^ hash >> 32;
+}
+
+static uint64_t packbuf_i_hash_bytes(const uint8_t *data, size_t size) {
+  uint64_t hash = size * 0xFF51AFD7ED558CCDu, tail = 0;
+  size_t at = 0;
+  for (; size - at >= 8; at += 8) hash = packbuf_i_hash_word(hash, packbuf_i_load64(data + at));
+  for (unsigned shift = 0; at < size; at++, shift += 8) tail |= (uint64_t)data[at] << shift;
+  return packbuf_i_hash_word(packbuf_i_hash_word(hash, tail), size);
+}
+
+static uint64_t packbuf_i_key_word(uint64_t hash, uint64_t at) { return (hash & ~PACKBUF_I_KEY_AT) | at; }
+
+static int packbuf_i_key_less(const packbuf_i_keys *keys, uint64_t a, uint64_t b) {
+  int order;
+  if ((a ^ b) >> PACKBUF_I_KEY_SHIFT) return a < b;
+  order = keys->source->order(keys->subject, a & PACKBUF_I_KEY_AT, b & PACKBUF_I_KEY_AT);
+  return order ? order < 0 : a < b;
+}
+
+static int packbuf_i_key_same(const packbuf_i_keys *keys, uint64_t a, uint64_t b) {
+  return (a ^ b) >> PACKBUF_I_KEY_SHIFT == 0 && keys->source->order(keys->subject, a & PACKBUF_I_KEY_AT, b & PACKBUF_I_KEY_AT) == 0;
+}
+
+static void packbuf_i_keys_sift(const packbuf_i_keys *keys, uint64_t *words, size_t root, size_t count) {
+  uint64_t word = words[root];
+  for (size_t child; (child = 2 * root + 1) < count; root = child) {
+    if (child + 1 < count && packbuf_i_key_less(keys, words[child], words[child + 1])) child++;
+    if (!packbuf_i_key_less(keys, word, words[child])) break;
+    words[root] = words[child];
+  }
+  words[root] = word;
+}
+
+/* Sorts words and lowers *duplicate to the first position whose key occurs before it. */
+static void packbuf_i_keys_sort(const packbuf_i_keys *keys, uint64_t *words, size_t count, uint64_t *duplicate) {
+  for (size_t i = count / 2; i-- > 0;) packbuf_i_keys_sift(keys, words, i, count);
+  for (size_t last = count; last-- > 1;) {
+    uint64_t largest = words[0];
+    words[0] = words[last];
+    words[last] = largest;
+    packbuf_i_keys_sift(keys, words, 0, last);
+  }
+  for (size_t i = 1; i < count; i++)
+    if ((words[i] & PACKBUF_I_KEY_AT) < *duplicate && packbuf_i_key_same(keys, words[i - 1], words[i])) *duplicate = words[i] & PACKBUF_I_KEY_AT;
+}
+
+static int packbuf_i_keys_contain(const packbuf_i_keys *keys, const uint64_t *words, size_t count, uint64_t word) {
+  size_t low = 0, high = count;
+  while (low < high) { /* the first that is not below the key's first occurrence */
+    size_t middle = low + (high - low) / 2;
+    if (packbuf_i_key_same(keys, words[middle], word)) return 1;
+    if (packbuf_i_key_less(keys, words[middle], word)) low = middle + 1;
+    else high = middle;
+  }
+  return 0;
+}
+
+/* Scans a dict that lost its words: each pass keeps one stackful of keys, sorted, and looks the later ones up. 0: past the budget. */
+static int packbuf_i_keys_rescan(packbuf_i_keys *keys, const packbuf_i_key_frame *frame, uint64_t end, uint64_t *duplicate) {
+  uint64_t *words = keys->words + keys->top;
+  size_t room = keys->capacity - keys->top, filled;
+  uint64_t before = 0;
+  do {
+    packbuf_i_key_cursor cursor = frame->start;
+    uint64_t word, ordinal = 0;
+    if (end - cursor.at > keys->budget) return 0;
+    keys->budget -= end - cursor.at;
+    cursor.end = end;
+    for (filled = 0; keys->source->next(keys->subject, &cursor, &word); ordinal++) {
+      if (ordinal < before) continue;
+      if (filled < room) {
+        words[filled++] = word;
+        if (filled == room) packbuf_i_keys_sort(keys, words, filled, duplicate);
+      } else if ((word & PACKBUF_I_KEY_AT) < *duplicate && packbuf_i_keys_contain(keys, words, filled, word)) {
+        *duplicate = word & PACKBUF_I_KEY_AT;
+      }
+    }
+    if (filled < room) packbuf_i_keys_sort(keys, words, filled, duplicate);
+    before += filled;
+  } while (filled == room);
+  return 1;
+}
+
+/* Takes the words of all dicts that have at least `threshold` of them; their later keys are not kept either. */
+static void packbuf_i_keys_evict(packbuf_i_keys *keys, size_t threshold) {
+  size_t to = keys->capacity, shift;
+  packbuf_i_key_frame *frame;
+  for (frame = keys->inner; frame; frame = frame->outer) { /* innermost first: what stays is gathered at the high end */
+    if (!frame->evicted && frame->count >= threshold) frame->evicted = 1;
+    if (!frame->evicted) {
+      to -= frame->count;
+      memmove(keys->words + to, keys->words + frame->base, frame->count * sizeof *keys->words);
+    }
+    frame->base = to;
+  }
+  shift = to;
+  for (frame = keys->inner; frame; frame = frame->outer) frame->base -= shift;
+  keys->top = keys->capacity - shift;
+  memmove(keys->words, keys->words + shift, keys->top * sizeof *keys->words);
+}
+
+static int packbuf_i_keys_grow(packbuf_i_keys *keys) {
+  size_t old_size = keys->capacity * sizeof *keys->words;
+  int fixed = keys->words == keys->fixed;
+  uint64_t *grown;
+  if (keys->capacity > SIZE_MAX / 2 / sizeof *keys->words) return 0;
+  grown = (uint64_t *)packbuf_i_scratch(keys->arena, fixed ? NULL : keys->words, fixed ? 0 : old_size, old_size * 2);
+  if (!grown) return 0;
+  if (fixed) memcpy(grown, keys->fixed, old_size);
+  keys->words = grown;
+  keys->capacity *= 2;
+  return 1;
+}
+
+/* A dict begins; cursor: where a scan over its keys would start. */
+static void packbuf_i_keys_open(packbuf_i_keys *keys, packbuf_i_key_frame *frame, uint64_t at, uint64_t left) {
+  frame->outer = keys->inner;
+  frame->start.at = at;
+  frame->start.left = left;
+  frame->start.end = 0;
+  frame->base = keys->top;
+  frame->count = 0;
+  frame->seen = 0;
+  frame->evicted = 0;
+  keys->inner = frame;
+}
+
+/* Adds a key of the innermost dict: 1 added, 0 it is there already, -1 no memory. */
+static int packbuf_i_keys_add(packbuf_i_keys *keys, uint64_t hash, uint64_t at) {
+  packbuf_i_key_frame *frame = keys->inner;
+  uint64_t word = packbuf_i_key_word(hash, at), bit = (uint64_t)1 << (hash >> 58);
+  if (!frame->evicted && frame->count < PACKBUF_I_KEYS_PAIRWISE && (frame->seen & bit))
+    for (size_t i = 0; i < frame->count; i++)
+      if (packbuf_i_key_same(keys, keys->words[frame->base + i], word)) return 0;
+  frame->seen |= bit;
+  if (keys->top == keys->capacity && !frame->evicted) {
+    if (keys->arena && !packbuf_i_keys_grow(keys)) return -1;
+    if (!keys->arena) packbuf_i_keys_evict(keys, 8);                                     /* small dicts keep theirs: they are many, and cheap */
+    if (keys->top > keys->capacity - keys->capacity / 8) packbuf_i_keys_evict(keys, 1); /* nested deeper than usual */
+  }
+  frame->count++;
+  if (!frame->evicted) keys->words[keys->top++] = word;
+  return 1;
+}
+
+/* The innermost dict ends, or the text is wrong at `end`: *duplicate becomes the first position before `end` whose key occurs twice, else stays.
+ * 0: too many keys to check without memory. */
+static int packbuf_i_keys_close(packbuf_i_keys *keys, uint64_t end, uint64_t *duplicate) {
+  packbuf_i_key_frame *frame = keys->inner;
+  int done = 1;
+  keys->inner = frame->outer;
+  if (frame->evicted) {
+    done = packbuf_i_keys_rescan(keys, frame, end, duplicate);
+  } else {
+    if (frame->count > PACKBUF_I_KEYS_PAIRWISE) packbuf_i_keys_sort(keys, keys->words + frame->base, frame->count, duplicate);
+    keys->top = frame->base;
+  }
+  return done;
+}
+
+/* ---- keys of dicts in memory ---- */
+
+static int packbuf_i_order_u64(uint64_t a, uint64_t b) { return a < b ? -1 : a > b; }
+
+static int packbuf_i_order_bytes(const void *a, size_t a_size, const void *b, size_t b_size) {
+  if (a_size != b_size) return a_size < b_size ? -1 : 1;
+  return a_size ? memcmp(a, b, a_size) : 0;
+}
+
+/* Some total order of keys in which equal (section 16) is equal. */
+static int packbuf_i_key_order(const packbuf_value *a, const packbuf_value *b) {
+  int a_integer = packbuf_i_is_integer(a), b_integer = packbuf_i_is_integer(b);
+  unsigned a_kind = a_integer ? (unsigned)PACKBUF_INT : a->kind, b_kind = b_integer ? (unsigned)PACKBUF_INT : b->kind;
+  if (a_kind != b_kind) return a_kind < b_kind ? -1 : 1;
+  if (a_integer) {
+    uint64_t x, y;
+    int a_form = packbuf_i_integer_form(a, &x), b_form = packbuf_i_integer_form(b, &y);
+    if (a_form != b_form) return a_form < b_form ? -1 : 1;
+    return a_form == 2 ? packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size) : packbuf_i_order_u64(x, y);
+  }
+  if (a_kind == PACKBUF_BOOL) return !b->as.boolean - !a->as.boolean;
+  if (a_kind == PACKBUF_FLOAT) return packbuf_i_order_u64(packbuf_i_double_bits(a->as.f), packbuf_i_double_bits(b->as.f));
+  if (a_kind == PACKBUF_STRING || a_kind == PACKBUF_BYTES) return packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
+  return 0;
+}
+
+static uint64_t packbuf_i_key_hash(const packbuf_value *key) {
+  uint64_t u;
+  if (key->kind == PACKBUF_STRING || key->kind == PACKBUF_BYTES)
+    return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
+  if (packbuf_i_is_integer(key)) {
+    if (packbuf_i_integer_form(key, &u) == 2) return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
+    return packbuf_i_hash_word(packbuf_i_hash_word(PACKBUF_INT, u), u);
+  }
+  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(key->as.f);
+  else u = key->kind == PACKBUF_BOOL && key->as.boolean;
+  return packbuf_i_hash_word(packbuf_i_hash_word(key->kind, u), u);
+}
+
+static int packbuf_i_entry_order(const void *subject, uint64_t a, uint64_t b) {
+  const packbuf_entry *entries = (const packbuf_entry *)subject;
+  return packbuf_i_key_order(&entries[a].key, &entries[b].key);
+}
+
+static int packbuf_i_entry_next(const void *subject, packbuf_i_key_cursor *cursor, uint64_t *word) {
+  const packbuf_entry *entries = (const packbuf_entry *)subject;
+  if (cursor->at >= cursor->end) return 0;
+  *word = packbuf_i_key_word(packbuf_i_key_hash(&entries[cursor->at].key), cursor->at);
+  cursor->at++;
+  return 1;
+}
+
+static const packbuf_i_key_source packbuf_i_entry_source = {packbuf_i_entry_order, packbuf_i_entry_next};
+
+/* 1: the keys differ from each other, 0: two are equal, -1: no memory. `keys` was set up for entries and holds no words now. */
+static int packbuf_i_entries_differ(packbuf_i_keys *keys, const packbuf_entry *entries, size_t count) {
+  packbuf_i_key_frame frame;
+  uint64_t duplicate = PACKBUF_NOWHERE;
+  int added = 1;
+  keys->subject = entries;
+  packbuf_i_keys_open(keys, &frame, 0, count);
+  for (size_t i = 0; i < count && added == 1; i++) added = packbuf_i_keys_add(keys, packbuf_i_key_hash(&entries[i].key), i);
+  if (added == 1) packbuf_i_keys_close(keys, count, &duplicate);
+  else {
+    keys->inner = frame.outer;
+    keys->top = frame.base;
+  }
+  return added == 1 ? duplicate == PACKBUF_NOWHERE : added;
+}
+
+/* ---- what the readers and writers of whole cells share ---- */
+
+#define PACKBUF_I_DEPTH 512       /* the default limit of nesting */
+#define PACKBUF_I_DEPTH_LAST 4096 /* what a caller can raise it to: the stack is finite */
+
+static unsigned packbuf_i_depth(unsigned max_depth) {
+  if (max_depth == 0) return PACKBUF_I_DEPTH;
+  return max_depth < PACKBUF_I_DEPTH_LAST ? max_depth : PACKBUF_I_DEPTH_LAST;
+}
+
+static packbuf_status packbuf_i_unencodable(packbuf_error *error, const char *message) {
+  return packbuf_i_fail(error, PACKBUF_UNENCODABLE, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+/* A text of a value: the offset reported is into this text. */
+static packbuf_status packbuf_i_check_utf8(const char *text, size_t size, packbuf_error *error) {
+  size_t valid = size ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  if (valid == size) return PACKBUF_OK;
+  return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid, PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_keys_differ(packbuf_i_keys *keys, const packbuf_value *dict, packbuf_error *error) {
+  int differ = packbuf_i_entries_differ(keys, dict->as.dict.entries, dict->as.dict.count);
+  if (differ < 0) return packbuf_i_no_memory(error);
+  return differ ? PACKBUF_OK : packbuf_i_unencodable(error, "two keys of a dict are equal");
+}

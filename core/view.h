@@ -1,0 +1,148 @@
+/* core/view.h: reading a packed buffer in place. A view owns nothing and allocates nothing; it may be copied, and any number of threads may read through one.
+ * Every number that comes from the bytes is read once, checked, and the checked copy is used: memory that a peer rewrites meanwhile gives wrong values or errors, never an access out of bounds.
+ * May use: values, arena. Must not know: how a batch is built. */
+
+/* Limits on what untrusted bytes may ask for (section 15 of the spec). */
+typedef struct packbuf_limits {
+  uint64_t head_bytes, rows, decoded_bytes, cell_bytes;
+  uint32_t nodes, buffers, metadata, depth, cell_depth;
+} packbuf_limits;
+
+PACKBUF_API packbuf_limits packbuf_default_limits(void);
+
+/* An open packed buffer: the checked copy of its header and directory. Fields are for reading. */
+typedef struct packbuf_view {
+  const uint8_t *base;
+  uint64_t capacity; /* bytes at base that may be read */
+  uint64_t total_length, head_length, index_length, rows;
+  uint32_t node_count, buffer_count, metadata_count, name_count, field_count, value_count;
+  uint32_t optional_features, head_checksum, index_checksum;
+  uint16_t version_minor, profile;
+  uint16_t node_stride, buffer_stride, metadata_stride, name_stride;
+  uint8_t kind; /* 1 batch, 2 manifest */
+  uint8_t alignment_exponent;
+  uint8_t row_order_token[16];
+  uint64_t nodes_at, buffers_at, metadata_at, names_at, strings_at, strings_length; /* offsets of the tables */
+  packbuf_limits limits;
+} packbuf_view;
+
+enum { PACKBUF_OPEN_EXACT = 1 /* size must equal the packed buffer's length: a file, or an object of a store */ };
+
+/* Opens `size` bytes at `data` (any alignment): checks the head (rules H, N, B, M, S), touches nothing else, allocates nothing. limits NULL: the defaults.
+ * The bytes must stay there as long as the view and whatever was read in place from it are used. */
+PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags, const packbuf_limits *limits, packbuf_error *error);
+
+/* How many bytes from the start of a packed buffer are needed to open it and find everything (head + index), from its first 64 bytes. */
+PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total, packbuf_error *error);
+
+typedef enum packbuf_level {
+  PACKBUF_LEVEL_HEAD = 0,  /* what packbuf_open checks */
+  PACKBUF_LEVEL_INDEX = 1, /* and the I rules: checksum, padding, masks, offsets, shapes */
+  PACKBUF_LEVEL_FULL = 2   /* and the D rules: data checksums, padding, bools, UTF-8, JSON, MessagePack */
+} packbuf_level;
+
+/* Verifies up to a level; the error names rule, byte offset, path and row. Reads all it verifies, allocates nothing. */
+PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error);
+
+#define PACKBUF_NO_NODE UINT32_MAX
+
+/* One node: the checked copy of its record. Pointers are into the packed buffer. */
+typedef struct packbuf_node {
+  uint32_t index, parent, descendants, first_buffer, buffer_count;
+  packbuf_node_kind kind;
+  uint8_t scope; /* 0 field, 1 batch value */
+  uint8_t codec; /* packbuf_codec, or a number that this version does not know */
+  uint8_t form, rank, logical_type;
+  packbuf_dtype dtype;
+  uint64_t rows;
+  packbuf_text name, parameter; /* not NUL-terminated */
+  uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: the shape of a cell */
+} packbuf_node;
+
+/* The node at an index (0 to view->node_count - 1, pre-order: the next sibling is at index + 1 + descendants; the first field, then the first batch value, at the top). Errors: OUT_OF_RANGE, and the N rules. */
+PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t index, packbuf_node *node, packbuf_error *error);
+
+/* The node of an escaped path such as "meta.step", "calls[0].name", "a\\.b", among the fields (scope 0) or the batch values (scope 1). Binary search. NOT_FOUND. */
+PACKBUF_API packbuf_status packbuf_find(const packbuf_view *view, unsigned scope, const char *path, packbuf_node *node, packbuf_error *error);
+
+/* The escaped path of a node into `path`, at most `size` bytes with its NUL; returns its whole length. */
+PACKBUF_API size_t packbuf_node_path(const packbuf_view *view, uint32_t index, char *path, size_t size);
+
+typedef enum packbuf_role {
+  PACKBUF_ROLE_DATA = 1,
+  PACKBUF_ROLE_OFFSETS = 2,
+  PACKBUF_ROLE_LENGTHS = 3,
+  PACKBUF_ROLE_SHAPE = 4,
+  PACKBUF_ROLE_NDIMS = 5,
+  PACKBUF_ROLE_VALIDITY = 6,
+  PACKBUF_ROLE_MISSING = 7,
+  PACKBUF_ROLE_TYPES = 8,
+  PACKBUF_ROLE_ITEM_OFFSETS = 9
+} packbuf_role;
+
+typedef enum packbuf_storage {
+  PACKBUF_STORED = 1,
+  PACKBUF_INLINE = 2,
+  PACKBUF_CONSTANT = 3,
+  PACKBUF_SEQUENCE = 4,
+  PACKBUF_ALIAS = 5
+} packbuf_storage;
+
+/* One buffer: the checked copy of its record. */
+typedef struct packbuf_buffer {
+  uint32_t index, node, alias_of;
+  uint8_t role, dim, storage, packing;
+  packbuf_dtype dtype;
+  uint64_t count;          /* elements */
+  uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and sequence. Inline: in the record */
+  const uint8_t *bytes;    /* plain little-endian elements of storage stored, inline and alias; NULL else */
+  uint8_t value[16];       /* constant and sequence (start, step), little-endian */
+} packbuf_buffer;
+
+/* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
+PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role, unsigned dim, packbuf_buffer *buffer, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer, packbuf_error *error);
+
+/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out. */
+PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements, packbuf_error *error);
+
+/* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
+PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first, uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
+
+/* A column that is ready to be read cell by cell: node and buffers, looked up once. Fields are private. */
+typedef struct packbuf_column {
+  const packbuf_view *view;
+  packbuf_node node;
+  packbuf_buffer data, offsets, validity, missing, types, ndims, item_offsets, lengths, shape[PACKBUF_MAX_RANK]; /* absent: storage 0 */
+} packbuf_column;
+
+/* Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING, UNSUPPORTED_DTYPE name what cannot be read; the other columns can. */
+PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column, packbuf_error *error);
+
+/* 1 value, 0 null, -1 missing; OUT_OF_RANGE. */
+PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state, packbuf_error *error);
+/* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for an absent cell of a ragged leaf. */
+PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count, packbuf_error *error);
+/* The shape of a cell of numbers; shape has room for PACKBUF_MAX_RANK. */
+PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank, uint64_t *shape, packbuf_error *error);
+/* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent. NOT_STORED when the data are a constant. */
+PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes, uint64_t *size, packbuf_error *error);
+
+/* A cell as a value: numbers, text and tensors point into the packed buffer where they can, the rest is in the arena (whose limit, and limits.decoded_bytes, bound it).
+ * Cells of dict and list nodes are read with all below them. */
+PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
+/* Rows `first` to `first + count` of one node into values[count]; what does not depend on the row is done once. */
+PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_t node, uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_value *values, packbuf_error *error);
+/* Row `row` of all fields as a dict (missing fields left out), or all batch values as a dict. */
+PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
+/* The whole batch: a list of N dicts. */
+PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
+
+/* A metadata pair; node is PACKBUF_NO_NODE for one of the whole buffer. */
+typedef struct packbuf_metadata {
+  uint32_t node;
+  packbuf_text key, text;
+} packbuf_metadata;
+
+PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata, packbuf_error *error);

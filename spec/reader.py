@@ -1,0 +1,1322 @@
+#!/usr/bin/env python3
+"""The packbuf format 1.0 in executable form: packbuf.md beside this file, section by section, written from that page alone.
+
+    reader.py FILE                            prints the whole packed buffer as tagged JSON (section 22) on one line
+    reader.py --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" and ends with 1 (PATH is - where there is none)
+
+    packed = Packed(bytes, file=True)         opens: rules H, N, B, M and S (section 13)
+    packed.verify("index"), .verify("full")   rules I; rules I and D
+    packed.to_json()                          verifies in full, then returns the text of section 22
+
+The bytes are untrusted: whatever they are, nothing but a PackbufError is raised, and no loop runs longer than the bytes that are there.
+"""
+import base64
+import math
+import re
+import struct
+import sys
+
+U32_NONE = 0xFFFFFFFF
+
+
+class PackbufError(Exception):
+    """A rule that is broken (section 13), the error it raises (section 14), and where."""
+
+    def __init__(self, rule, offset, path, message):
+        self.rule, self.error, self.offset, self.path, self.message = rule, ERROR_OF_RULE[rule], offset, path, message
+        super().__init__(f"{rule} {self.error} {offset} {path or '-'} {message}")
+
+
+# ---- 3. File header and directory ------------------------------------------------------------------------------------------------------
+
+MAGIC = b"\x89PBUF\r\n\x1a"
+FILE_HEADER = struct.Struct("<8sHHBBHIIQQQQII")
+DIRECTORY = struct.Struct("<IIIIHHHHQII16s8s")
+DATA_CHECKSUMS = 1
+CHECKSUM_CHUNK = 65536
+
+
+def _crc32c_table():
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        yield value
+
+
+CRC32C_TABLE = tuple(_crc32c_table())
+
+
+def crc32c(data):
+    crc, table = 0xFFFFFFFF, CRC32C_TABLE
+    for byte in data:
+        crc = crc >> 8 ^ table[(crc ^ byte) & 255]
+    return crc ^ 0xFFFFFFFF
+
+
+# ---- 4. Node table -----------------------------------------------------------------------------------------------------------------------
+
+LEAF, DICT, LIST = 1, 2, 3
+NODE = struct.Struct("<IIIIIHBBBBBBHBBIIIIQ8s")
+
+
+class Node:
+    def __init__(self, packed, index, at):
+        (self.parent_index, self.descendants, self.name_offset, self.name_length, self.first_buffer, self.buffer_count, self.kind, self.scope,
+         self.codec, code, bits, self.form, lanes, self.rank, self.logical_type, self.shape_offset, self.parameter_offset,
+         self.parameter_length, self.zero, self.rows, self.zero2) = NODE.unpack_from(packed.bytes, at)
+        self.packed, self.index, self.at, self.dtype = packed, index, at, (code, bits, lanes)
+        self.parent, self.children, self.position, self.buffers, self.shape = None, [], 0, [], ()
+        self.unreadable = None
+
+    @property
+    def name(self):
+        return self.packed.strings[self.name_offset:self.name_offset + self.name_length]
+
+    @property
+    def path(self):
+        parts, node = [], self
+        while node is not None:
+            if node.parent is not None and node.parent.kind == LIST:
+                parts.append(f"[{node.position}]")
+            else:
+                name = re.sub(r"([\\.\[])", r"\\\1", node.name.decode("utf-8", "replace"))
+                parts.append(name if node.parent is None else "." + name)
+            node = node.parent
+        return "".join(reversed(parts))
+
+    def buffer(self, role, dim=0):
+        for b in self.buffers:
+            if (b.role, b.dim) == (role, dim):
+                return b
+        return None
+
+
+# ---- 5. Buffer table ---------------------------------------------------------------------------------------------------------------------
+
+DATA, OFFSETS, LENGTHS, SHAPE, NDIMS, VALIDITY, MISSING, TYPES, ITEM_OFFSETS = range(1, 10)
+U8, U64, BIT = (1, 8, 1), (1, 64, 1), (1, 1, 1)
+ROLE_DTYPE = {OFFSETS: U64, LENGTHS: U64, SHAPE: U64, NDIMS: U8, VALIDITY: BIT, MISSING: BIT, TYPES: U8, ITEM_OFFSETS: U64}
+STORED, INLINE, CONSTANT, SEQUENCE, ALIAS = range(1, 6)
+BUFFER = struct.Struct("<IBBBBBBHIQQQ16sQ")
+
+
+def byte_length(count, dtype):
+    return (count * dtype[1] * dtype[2] + 7) // 8
+
+
+class Buffer:
+    def __init__(self, packed, index, at):
+        (self.node_index, self.role, self.dim, self.storage, self.packing, code, bits, lanes, self.alias_of, self.count, self.offset,
+         self.length, self.value, self.headers_offset) = BUFFER.unpack_from(packed.bytes, at)
+        self.packed, self.index, self.at, self.dtype = packed, index, at, (code, bits, lanes)
+
+    @property
+    def computed(self):
+        """Constant or sequence: any number of elements without bytes of their own."""
+        return self.storage in (CONSTANT, SEQUENCE)
+
+    @property
+    def section(self):
+        return "data" if self.role == DATA else "index"
+
+    def where(self, byte):
+        """The offset of a byte of the unpacked elements; of computed ones, the record's value."""
+        if self.storage == INLINE:
+            return self.at + 40 + byte
+        return self.at + 40 if self.computed else self.offset + byte
+
+    def where_element(self, i):
+        return self.where(i * self.dtype[1] * self.dtype[2] // 8)
+
+    def raw(self, first, count):
+        """The bytes of elements first .. first + count, of whole bytes each."""
+        size = self.dtype[1] * self.dtype[2] // 8
+        if self.storage == CONSTANT:
+            return self.value[:size] * count
+        if self.storage == SEQUENCE:
+            start, step = self.progression()
+            return b"".join(((start + i * step) % 2**64).to_bytes(8, "little") for i in range(first, first + count))
+        begin = first * size
+        if self.storage == INLINE:
+            return self.value[begin:begin + count * size]
+        return self.packed.bytes[self.offset + begin:self.offset + begin + count * size]
+
+    def progression(self):
+        start = int.from_bytes(self.value[:8], "little", signed=self.dtype[0] == 0)
+        return start, int.from_bytes(self.value[8:], "little", signed=True)
+
+    def __getitem__(self, i):
+        """Element i of an unsigned integer role."""
+        if self.dtype == BIT:
+            if self.storage == CONSTANT:
+                return self.value[0]
+            byte = self.value[i >> 3] if self.storage == INLINE else self.packed.bytes[self.offset + (i >> 3)]
+            return byte >> (i & 7) & 1
+        if self.storage == SEQUENCE:
+            start, step = self.progression()
+            return start + i * step
+        return int.from_bytes(self.raw(i, 1), "little")
+
+
+def rows_to_check(rows, buffers, enough=16):
+    """How many rows a check has to look at. Rows with bytes of their own are all looked at: there are no more than the bytes hold.
+    Where every buffer is absent, constant or a sequence, the first rows decide: constants say the same of each row; a sequence of
+    lengths leaves its range (0 to the number of children, which `enough` covers) soon or never; and the product of at most eight
+    sequences that equals a ninth in nine rows equals it in all."""
+    return rows if any(b is not None and b.count and not b.computed for b in buffers) else min(rows, enough)
+
+
+# ---- 8. dtypes ---------------------------------------------------------------------------------------------------------------------------
+
+INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL, E4M3, E5M2 = 0, 1, 2, 4, 5, 6, 10, 12
+DTYPES = {(code, bits, 1): f"{name}{bits}" for code, name, sizes in
+          ((INT, "int", (8, 16, 32, 64)), (UINT, "uint", (8, 16, 32, 64)), (FLOAT, "float", (16, 32, 64)), (BFLOAT, "bfloat", (16,)),
+           (COMPLEX, "complex", (64, 128))) for bits in sizes}
+DTYPES |= {(BOOL, 8, 1): "bool", (E4M3, 8, 1): "float8_e4m3fn", (E5M2, 8, 1): "float8_e5m2"}
+FLOAT_FIELDS = {(FLOAT, 16): (5, 10), (FLOAT, 32): (8, 23), (BFLOAT, 16): (8, 7), (E4M3, 8): (4, 3), (E5M2, 8): (5, 2)}  # exponent, fraction
+
+
+def widen(bits, code, width):
+    """The bits of the float64 of the same value; the payload of a NaN moves to the top of the wider fraction."""
+    if (code, width) == (FLOAT, 64):
+        return bits
+    exponent_bits, fraction_bits = FLOAT_FIELDS[code, width]
+    sign, top = bits >> (width - 1) << 63, (1 << exponent_bits) - 1
+    exponent, fraction = bits >> fraction_bits & top, bits & (1 << fraction_bits) - 1
+    if code == E4M3 and exponent == top and fraction == 7:
+        return sign | 0x7FF8 << 48
+    if code != E4M3 and exponent == top:
+        return sign | 0x7FF << 52 | fraction << (52 - fraction_bits)
+    scale = max(exponent, 1) - (top >> 1) - fraction_bits
+    value = math.ldexp(fraction + (1 << fraction_bits if exponent else 0), scale)
+    return sign | struct.unpack("<Q", struct.pack("<d", value))[0]
+
+
+# ---- 9. Codecs ---------------------------------------------------------------------------------------------------------------------------
+
+(C_NULL, C_NDARRAY, C_TENSOR, C_TYPED, C_BYTES, C_MEDIA, C_MEDIA_LIST, C_UTF8, C_JSON, C_MSGPACK, C_OPAQUE) = range(1, 12)
+RAGGED = (C_TENSOR, C_TYPED)
+NATURAL, F_LIST, F_ARRAY, F_TENSOR, F_SCALAR, F_BYTES, F_MEDIA = range(7)
+FORM_NAMES = {F_ARRAY: "array", F_TENSOR: "tensor", F_SCALAR: "scalar"}
+TYPE_BOOL, TYPE_INT = 1, 2
+ATTRIBUTES = {"mime": C_UTF8, "height": C_NDARRAY, "width": C_NDARRAY, "channels": C_NDARRAY, "mode": C_UTF8, "rate": C_NDARRAY}
+ATTRIBUTE_DTYPE = {"mime": U8, "height": (INT, 64, 1), "width": (INT, 64, 1), "channels": (INT, 64, 1), "mode": U8, "rate": (FLOAT, 64, 1)}
+EXACT_INT = {16: 2**11, 32: 2**24, 64: 2**53}  # the largest magnitude up to which every integer is a float of so many bits
+
+
+def forms_allowed(node):
+    if node.codec == C_NDARRAY:
+        return (NATURAL, F_ARRAY, F_TENSOR, F_SCALAR) if node.rank == 0 else (F_ARRAY, F_TENSOR)
+    return {C_TENSOR: (F_TENSOR,), C_TYPED: (F_LIST, F_ARRAY), C_MEDIA_LIST: (F_BYTES, F_MEDIA)}.get(node.codec, (NATURAL,))
+
+
+def type_allowed(node, value):
+    form, number = value >> 4, value & 15
+    if form and form not in forms_allowed(node):
+        return False
+    if number == 0:
+        return True
+    if node.codec == C_MEDIA_LIST or (form or node.form) not in (NATURAL, F_LIST) or node.dtype not in DTYPES:
+        return False
+    return number == TYPE_BOOL and node.dtype[0] in (INT, UINT, FLOAT) or number == TYPE_INT and node.dtype[0] == FLOAT
+
+
+def exact(raw, dtype, number):
+    """Whether an element is of the number type: 0 or 1 of bool; an integral value within the exact range, not -0.0, of int."""
+    if dtype[0] != FLOAT:
+        return int.from_bytes(raw, "little") in (0, 1)
+    value = struct.unpack("<d", widen(int.from_bytes(raw, "little"), FLOAT, dtype[1]).to_bytes(8, "little"))[0]
+    if math.copysign(1, value) < 0 and value == 0:
+        return False
+    return value in (0, 1) if number == TYPE_BOOL else abs(value) <= EXACT_INT[dtype[1]] and value == math.floor(value)
+
+
+# ---- 22. Tagged JSON (its pieces; the whole buffer is at the end) ------------------------------------------------------------------------
+
+SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def quote(text):
+    return '"' + re.sub(r'["\\\x00-\x1f]', lambda m: SHORT_ESCAPES.get(m.group(), f"\\u{ord(m.group()):04x}"), text) + '"'
+
+
+def base64_text(data):
+    return '"' + base64.b64encode(data).decode() + '"'
+
+
+def float_text(bits):
+    if bits == 0x7FF8 << 48:
+        return "NaN"
+    value = struct.unpack("<d", bits.to_bytes(8, "little"))[0]
+    if value != value:
+        return f'{{"$float":"{bits:016x}"}}'
+    return repr(value) if abs(value) != math.inf else "Infinity" if value > 0 else "-Infinity"
+
+
+def bytes_text(data):
+    return f'{{"$bytes":{base64_text(data)}}}'
+
+
+def tensor_text(form, dtype, shape, data):
+    shape = ",".join(map(str, shape))
+    return f'{{"$tensor":{{"form":"{FORM_NAMES[form]}","dtype":"{DTYPES[dtype]}","shape":[{shape}],"data":{base64_text(data)}}}}}'
+
+
+def media_text(attributes, data):
+    return '{"$media":{' + "".join(f'"{name}":{text},' for name, text in attributes) + f'"data":{base64_text(data)}}}}}'
+
+
+def opaque_text(serializer, data):
+    return f'{{"$opaque":{{"serializer":{quote(serializer)},"data":{base64_text(data)}}}}}'
+
+
+class Tagged:
+    """Tagged JSON, written piece by piece without recursion."""
+
+    def __init__(self):
+        self.out, self.open = [], []
+
+    def atom(self, text):
+        """A whole value; between the items of a list, and not of a dict (there `key` has written what separates)."""
+        self.separate()
+        self.out.append(text)
+
+    def separate(self):
+        if self.open and not self.open[-1]["dict"]:
+            if self.open[-1]["entries"]:
+                self.out.append(",")
+            self.open[-1]["entries"].append(None)
+
+    def begin(self, is_dict):
+        self.separate()
+        self.open.append({"dict": is_dict, "at": len(self.out), "entries": [], "plain": True, "dollar": False})
+        self.out.append("{" if is_dict else "[")
+
+    def key(self, text, plain, dollar):
+        """`plain`: the key is a string; `dollar`: and starts with $."""
+        d = self.open[-1]
+        d["plain"] &= plain
+        d["dollar"] = dollar
+        self.out += ["," if d["entries"] else "", text, ":"]
+        d["entries"].append(len(self.out) - 3)
+
+    def end(self):
+        d = self.open.pop()
+        if not d["dict"]:
+            self.out.append("]")
+        elif d["plain"] and not (len(d["entries"]) == 1 and d["dollar"]):
+            self.out.append("}")
+        else:
+            self.out[d["at"]] = '{"$dict":['
+            for i, entry in enumerate(d["entries"]):
+                self.out[entry] = "],[" if i else "["
+                self.out[entry + 2] = ","
+            self.out.append("]]}" if d["entries"] else "]}")
+
+    def text(self):
+        return "".join(self.out)
+
+
+def dict_text(pairs):
+    tagged = Tagged()
+    tagged.begin(True)
+    for name, text in pairs:
+        tagged.key(quote(name), True, name.startswith("$"))
+        tagged.atom(text)
+    tagged.end()
+    return tagged.text()
+
+
+# ---- 11. JSON cells ----------------------------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """A cell stops being what it should be at a byte; too_deep: it is nested beyond the limit instead."""
+
+    def __init__(self, position, message, too_deep=False):
+        self.position, self.message, self.too_deep = position, message, too_deep
+        super().__init__(message)
+
+
+ESCAPED = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
+PLAIN_RUN = re.compile(rb'[^"\\\x00-\x1f]*')
+SPACE = re.compile(rb"[ \t\n\r]*")
+DIGITS = re.compile(rb"[0-9]*")
+
+
+def utf8(data, base=0):
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Stop(base + error.start, "not UTF-8") from None
+
+
+def json_string(text, pos):
+    """The string whose opening quote is at pos, and where it ends."""
+    parts, pos = [], pos + 1
+    while True:
+        run = PLAIN_RUN.match(text, pos)
+        parts.append(utf8(run.group(), pos))
+        pos = run.end()
+        c = text[pos:pos + 1]
+        if c == b'"':
+            return "".join(parts), pos + 1
+        if c != b"\\":
+            raise Stop(pos, "a string ends too early or holds a bare control character")
+        kind = text[pos + 1:pos + 2]
+        if kind in ESCAPED:
+            parts.append(ESCAPED[kind])
+            pos += 2
+            continue
+        if kind != b"u":
+            raise Stop(pos + 1, "an unknown escape")
+        unit = json_hex4(text, pos + 2)
+        if unit < 0xD800 or unit > 0xDFFF:
+            parts.append(chr(unit))
+            pos += 6
+        elif unit < 0xDC00 and text[pos + 6:pos + 8] == b"\\u" and 0xDC00 <= (low := json_hex4(text, pos + 8)) <= 0xDFFF:
+            parts.append(chr(0x10000 + (unit - 0xD800 << 10) + low - 0xDC00))
+            pos += 12
+        else:
+            raise Stop(pos, "a lone surrogate")
+
+
+def json_hex4(text, pos):
+    for i in range(pos, pos + 4):
+        if text[i:i + 1] not in b"0123456789abcdefABCDEF" or i >= len(text):
+            raise Stop(i, "four hexadecimal digits belong here")
+    return int(text[pos:pos + 4], 16)
+
+
+def json_word(text, pos, word):
+    for i, byte in enumerate(word):
+        if text[pos + i:pos + i + 1] != bytes((byte,)):
+            raise Stop(pos + i, f"{word.decode()} belongs here")
+    return pos + len(word)
+
+
+def json_digits(text, pos):
+    end = DIGITS.match(text, pos).end()
+    if end == pos:
+        raise Stop(pos, "a digit belongs here")
+    return end
+
+
+def json_number(text, start):
+    """The tagged JSON of a number, and where it ends."""
+    pos = start + (text[start:start + 1] == b"-")
+    if text[pos:pos + 1] == b"I":
+        pos = json_word(text, pos, b"Infinity")
+        return text[start:pos].decode(), pos
+    pos = pos + 1 if text[pos:pos + 1] == b"0" else json_digits(text, pos)
+    integer = True
+    if text[pos:pos + 1] == b".":
+        integer, pos = False, json_digits(text, pos + 1)
+    if text[pos:pos + 1] in (b"e", b"E"):
+        integer, pos = False, json_digits(text, pos + 1 + (text[pos + 1:pos + 2] in (b"+", b"-")))
+    digits = text[start:pos].decode()
+    if integer:
+        return "0" if digits == "-0" else digits, pos
+    value = float(digits)
+    if abs(value) == math.inf:
+        raise Stop(start, "a number beyond float64")
+    return repr(value), pos
+
+
+def json_cell(text, depth):
+    """The tagged JSON of one JSON text."""
+    tagged, stack, pos = Tagged(), [], SPACE.match(text).end()  # stack: the keys of each open object, None for a list
+
+    def key(pos):
+        if text[pos:pos + 1] != b'"':
+            raise Stop(pos, "a key belongs here")
+        name, end = json_string(text, pos)
+        if name in stack[-1]:
+            raise Stop(pos, "a key that is there already")
+        stack[-1].add(name)
+        tagged.key(quote(name), True, name.startswith("$"))
+        end = SPACE.match(text, end).end()
+        return SPACE.match(text, json_word(text, end, b":")).end()
+
+    while True:
+        c = text[pos:pos + 1]
+        if c in (b"[", b"{"):
+            if len(stack) == depth:
+                raise Stop(0, "nested too deeply", True)
+            tagged.begin(c == b"{")
+            stack.append(set() if c == b"{" else None)
+            pos = SPACE.match(text, pos + 1).end()
+            if text[pos:pos + 1] != (b"}" if c == b"{" else b"]"):
+                pos = key(pos) if c == b"{" else pos
+                continue
+        elif c == b'"':
+            string, pos = json_string(text, pos)
+            tagged.atom(quote(string))
+        elif c in (b"n", b"t", b"f", b"N"):
+            word = {b"n": b"null", b"t": b"true", b"f": b"false", b"N": b"NaN"}[c]
+            start, pos = pos, json_word(text, pos, word)
+            if c == b"n" and not stack and SPACE.match(text, pos).end() == len(text):
+                raise Stop(start, "null as a whole cell")
+            tagged.atom(word.decode())
+        elif c and c in b"-0123456789I":
+            number, pos = json_number(text, pos)
+            tagged.atom(number)
+        else:
+            raise Stop(pos, "a value belongs here")
+        while True:  # after a value, or at the end of an empty list or object
+            pos = SPACE.match(text, pos).end()
+            c = text[pos:pos + 1]
+            if not stack:
+                if pos != len(text):
+                    raise Stop(pos, "something follows the value")
+                return tagged.text()
+            if c == (b"]" if stack[-1] is None else b"}"):
+                stack.pop()
+                tagged.end()
+                pos += 1
+            elif c == b",":
+                pos = SPACE.match(text, pos + 1).end()
+                pos = key(pos) if stack[-1] is not None else pos
+                break
+            else:
+                raise Stop(pos, "a comma or the end of a list or object belongs here")
+
+
+# ---- 12. MessagePack cells ---------------------------------------------------------------------------------------------------------------
+
+BIG_INTEGER = re.compile(rb"-?[1-9][0-9]*")
+
+
+def msgpack_token(data, start):
+    """The object whose first byte is at start, for a list or map only its count: (kind, value, end)."""
+    def take(pos, count):
+        if pos + count > len(data):
+            raise Stop(len(data), "the cell ends too early")
+        return data[pos:pos + count]
+
+    def unsigned(pos, count):
+        return int.from_bytes(take(pos, count), "big")
+
+    t, pos = unsigned(start, 1), start + 1
+    if t <= 0x7F or t >= 0xE0:
+        return "int", str(t if t <= 0x7F else t - 256), pos
+    if t <= 0x8F:
+        return "map", t & 15, pos
+    if t <= 0x9F:
+        return "list", t & 15, pos
+    if t <= 0xBF:
+        return "str", utf8(take(pos, t & 31), pos), pos + (t & 31)
+    if t == 0xC1:
+        raise Stop(start, "the type byte 0xC1")
+    if t in (0xC0, 0xC2, 0xC3):
+        return {0xC0: ("nil", "null", pos), 0xC2: ("bool", "false", pos), 0xC3: ("bool", "true", pos)}[t]
+    if t in (0xCA, 0xCB):
+        size = 4 if t == 0xCA else 8
+        return "float", widen(unsigned(pos, size), FLOAT, size * 8), pos + size
+    if 0xCC <= t <= 0xD3:
+        size = 1 << (t & 3)
+        return "int", str(int.from_bytes(take(pos, size), "big", signed=t >= 0xD0)), pos + size
+    if t in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB):
+        size = 1 << (t - (0xC4 if t < 0xD0 else 0xD9))
+        length, pos = unsigned(pos, size), pos + size
+        body = take(pos, length)
+        return ("bin", body, pos + length) if t < 0xD0 else ("str", utf8(body, pos), pos + length)
+    if t >= 0xDC:
+        size = 2 if t in (0xDC, 0xDE) else 4
+        return "list" if t < 0xDE else "map", unsigned(pos, size), pos + size
+    if t <= 0xC9:  # ext 8, 16, 32
+        size = 1 << (t - 0xC7)
+        length, pos = unsigned(pos, size), pos + size
+    else:          # fixext 1, 2, 4, 8, 16
+        length = 1 << (t - 0xD4)
+    ext, body, end = unsigned(pos, 1), take(pos + 1, length), pos + 1 + length
+    try:
+        kind, value = msgpack_ext(ext, body)
+    except Stop as stop:
+        raise Stop(start, stop.message) from None
+    return kind, value, end
+
+
+def msgpack_ext(ext, body):
+    if ext == 1:
+        digits = body.decode("ascii") if BIG_INTEGER.fullmatch(body) else ""
+        if not digits or len(digits) < 25 and -2**63 <= int(digits) < 2**64:
+            raise Stop(0, "not the decimal text of an integer beyond 64 bits")
+        return "int", digits
+    if ext == 2:
+        form, code, bits, rank = body[:4] if len(body) >= 4 else (0, 0, 0, 9)
+        elements = 4 + 8 * rank
+        if form not in FORM_NAMES or rank > 8 or (code, bits, 1) not in DTYPES or len(body) < elements or form == F_SCALAR and rank:
+            raise Stop(0, "not a tensor, array or scalar")
+        shape = struct.unpack_from(f"<{rank}Q", body, 4)
+        if math.prod(shape) * bits // 8 != len(body) - elements or code == BOOL and body[elements:].strip(b"\0\1"):
+            raise Stop(0, "elements that do not fit their shape, or a bool that is neither 0 nor 1")
+        return "tagged", tensor_text(form, (code, bits, 1), shape, body[elements:])
+    if ext == 3:
+        kind, count, pos = msgpack_token(body, 0)
+        order, attributes = list(ATTRIBUTES), []
+        for _ in range(count if kind == "map" and count <= 6 else 7):
+            kind, name, pos = msgpack_token(body, pos)
+            if kind != "str" or name not in order:
+                raise Stop(0, "not an attribute of media, or not in order")
+            order = order[order.index(name) + 1:]
+            kind, value, pos = msgpack_token(body, pos)
+            if kind != ("str" if name in ("mime", "mode") else "float" if name == "rate" else "int") or \
+                    kind == "int" and not (len(value) < 25 and -2**63 <= int(value) < 2**63):
+                raise Stop(0, "an attribute of the wrong type")
+            attributes.append((name, quote(value) if kind == "str" else float_text(value) if kind == "float" else value))
+        return "tagged", media_text(attributes, body[pos:])
+    if ext == 4:
+        kind, serializer, pos = msgpack_token(body, 0)
+        if kind != "str":
+            raise Stop(0, "not a serializer's name")
+        return "tagged", opaque_text(serializer, body[pos:])
+    raise Stop(0, "an unknown extension type")
+
+
+def msgpack_cell(data, depth):
+    """The tagged JSON of one MessagePack object."""
+    tagged, stack, pos = Tagged(), [], 0  # stack: objects still to come, keys so far (None for a list)
+    if data == b"\xc0":
+        raise Stop(0, "nil as a whole cell")
+    while True:
+        kind, value, end = msgpack_token(data, pos)
+        text = {"str": quote, "bin": bytes_text, "float": float_text}.get(kind, str)(value)
+        if stack and stack[-1][1] is not None and stack[-1][0] % 2 == 0:
+            keys = stack[-1][1]
+            if kind in ("list", "map", "tagged") or (kind, value) in keys:
+                raise Stop(pos, "a key of a wrong type, or that is there already")
+            keys.add((kind, value))
+            stack[-1][0] -= 1
+            tagged.key(text, kind == "str", kind == "str" and value.startswith("$"))
+            pos = end
+            continue
+        pos = end
+        if kind in ("list", "map"):
+            if len(stack) == depth:
+                raise Stop(0, "nested too deeply", True)
+            tagged.begin(kind == "map")
+            stack.append([value if kind == "list" else 2 * value, set() if kind == "map" else None])
+        else:
+            tagged.atom(text)
+            if stack:
+                stack[-1][0] -= 1
+        while stack and stack[-1][0] == 0:
+            stack.pop()
+            tagged.end()
+            if stack:
+                stack[-1][0] -= 1
+        if not stack:
+            if pos != len(data):
+                raise Stop(pos, "something follows the object")
+            return tagged.text()
+
+
+# ---- 13, 14. Rules and errors --------------------------------------------------------------------------------------------------------------
+
+_ERRORS = """H1 TRUNCATED H2 BAD_MAGIC H3 UNSUPPORTED_VERSION H4 UNSUPPORTED_FEATURE H5 UNSUPPORTED_KIND H6 BAD_HEADER H7 BAD_HEADER H8 TRUNCATED
+H9 TRAILING_BYTES H10 LIMIT H11 HEAD_CHECKSUM H12 BAD_HEADER H13 NOT_ZERO H14 BAD_HEADER H15 NOT_ZERO
+N1 BAD_NODE N2 BAD_NODE N3 DEPTH N4 BAD_NODE N5 BAD_NODE N6 NOT_ZERO N7 BAD_SHAPE N8 BAD_NODE N9 BAD_NODE N10 BAD_LAYOUT N11 BAD_NAME N12 BAD_UTF8
+N13 BAD_SHAPE N14 BAD_NODE N15 BAD_NODE
+B1 BAD_BUFFER B2 BAD_BUFFER B3 BAD_BUFFER B4 BAD_BUFFER B5 NOT_ZERO B6 BAD_BUFFER B7 BAD_BUFFER B8 BAD_BUFFER B9 BAD_BUFFER B10 BAD_BUFFER
+B11 BAD_LAYOUT B12 BAD_LAYOUT B13 BAD_BUFFER
+M1 BAD_METADATA M2 BAD_METADATA M3 BAD_LAYOUT M4 BAD_UTF8 M5 NOT_ZERO S1 BAD_NAME S2 BAD_NAME S3 DUPLICATE_NAME
+I1 INDEX_CHECKSUM I2 NOT_ZERO I3 BAD_MASK I4 BAD_MASK I5 BAD_MASK I6 BAD_MASK I7 BAD_OFFSETS I8 BAD_OFFSETS I9 BAD_OFFSETS I10 BAD_SHAPE
+I11 BAD_SHAPE I12 BAD_TYPES
+D1 DATA_CHECKSUM D2 NOT_ZERO D3 BAD_BOOL D4 NOT_ZERO D5 BAD_TYPES D6 BAD_UTF8 D7 BAD_JSON D8 BAD_MSGPACK D9 LIMIT""".split()
+ERROR_OF_RULE = dict(zip(_ERRORS[::2], _ERRORS[1::2]))
+
+# ---- 15. Limits ----------------------------------------------------------------------------------------------------------------------------
+
+LIMITS = {"head_bytes": 2**30, "nodes": 2**20, "buffers": 2**22, "metadata": 2**16, "rows": 2**48, "depth": 64, "decoded_bytes": 2**40,
+          "cell_depth": 512, "cell_bytes": 2**30,
+          "shown": 2**26}  # of to_json alone: cells and bytes that are printed
+
+
+class Packed:
+    def __init__(self, data, file=True, limits=None):
+        self.bytes, self.file, self.limits = bytes(data), file, {**LIMITS, **(limits or {})}
+        self.check_header()
+        self.check_nodes()
+        self.check_buffers()
+        self.check_metadata()
+        self.check_names()
+
+    def fail(self, rule, at, message, node=None):
+        raise PackbufError(rule, at, "" if node is None else node.path, message)
+
+    def verify(self, level="full"):
+        """head: what opening has checked; index: rules I too; full: rules D too."""
+        if level in ("index", "full"):
+            self.check_index()
+        if level == "full":
+            self.check_data()
+
+    # -- H: section 3
+
+    def check_header(self):
+        data, fail = self.bytes, self.fail
+        if len(data) < 128:
+            fail("H1", len(data), "not even the file header and directory are there")
+        (magic, major, self.version_minor, self.kind, exponent, self.profile, required, optional, self.total_length, self.head_length,
+         self.index_length, self.rows, self.index_checksum, self.head_checksum) = FILE_HEADER.unpack_from(data, 0)
+        (self.node_count, self.buffer_count, self.metadata_count, self.name_count, node_stride, buffer_stride, metadata_stride, name_stride,
+         self.strings_length, self.field_count, self.value_count, self.row_order_token, zero) = DIRECTORY.unpack_from(data, 64)
+        if magic != MAGIC:
+            fail("H2", 0, "not a packed buffer")
+        if major != 1:
+            fail("H3", 8, f"major version {major}")
+        if required:
+            fail("H4", 16, f"required features {required:#x}")
+        if self.kind not in (1, 2):
+            fail("H5", 12, f"kind {self.kind}")
+        if not 6 <= exponent <= 12:
+            fail("H6", 13, f"alignment exponent {exponent}")
+        self.alignment = a = 1 << exponent
+        if self.head_length < 128 or self.head_length % a or self.head_length > self.total_length:
+            fail("H7", 32, "head_length")
+        if self.index_length % a or self.index_length > self.total_length - self.head_length:
+            fail("H7", 40, "index_length")
+        if self.total_length % a:
+            fail("H7", 24, "total_length")
+        if len(data) < self.total_length:
+            fail("H8", len(data), f"{self.total_length} bytes belong here")
+        if self.file and len(data) > self.total_length:
+            fail("H9", self.total_length, "bytes after the end")
+        for value, limit, at in ((self.head_length, "head_bytes", 32), (self.node_count, "nodes", 64), (self.buffer_count, "buffers", 68),
+                                 (self.metadata_count, "metadata", 72), (self.rows, "rows", 48)):
+            if value > self.limits[limit]:
+                fail("H10", at, f"more than the limit of {limit}")
+        if self.strings_length >= 2**32:
+            fail("H10", 88, "strings_length")
+        if crc32c(data[:60] + bytes(4) + data[64:self.head_length]) != self.head_checksum:
+            fail("H11", 60, "head_checksum")
+        for stride, least, multiple, at in ((node_stride, 64, 8, 80), (buffer_stride, 64, 8, 82), (metadata_stride, 32, 8, 84), (name_stride, 4, 4, 86)):
+            if stride < least or stride % multiple:
+                fail("H12", at, f"stride {stride}")
+        if any(zero):
+            fail("H13", 120, "not zero")
+        self.nodes_at = 128
+        self.buffers_at = self.nodes_at + self.node_count * node_stride
+        self.metadata_at = self.buffers_at + self.buffer_count * buffer_stride
+        self.names_at = self.metadata_at + self.metadata_count * metadata_stride
+        self.strings_at = self.names_at + self.name_count * name_stride
+        end = self.strings_at + self.strings_length
+        if self.head_length != self.align(end):
+            fail("H14", 32, f"the tables and strings need {self.align(end)}")
+        self.check_zero("H15", end, self.head_length)
+        self.strides = node_stride, buffer_stride, metadata_stride, name_stride
+        self.strings = data[self.strings_at:end]
+        self.data_at = self.head_length + self.index_length
+        self.has_checksums = bool(optional & DATA_CHECKSUMS)
+
+    def align(self, at):
+        return at + -at % self.alignment
+
+    def check_zero(self, rule, begin, end, node=None):
+        part = self.bytes[begin:end]
+        rest = part.lstrip(b"\0")
+        if rest:
+            self.fail(rule, begin + len(part) - len(rest), "not zero", node)
+
+    def take_string(self, rule, record_at, field, offset, length, node=None):
+        """Strings lie one after the other: the next one begins where the cursor stands."""
+        if offset != self.strings_cursor or offset + length > self.strings_length:
+            self.fail(rule, record_at + field, "a string that does not lie where the one before it ends", node)
+        self.strings_cursor += length
+        return self.strings[offset:offset + length]
+
+    def check_utf8(self, rule, offset, data, node=None):
+        try:
+            utf8(data)
+        except Stop as stop:
+            self.fail(rule, self.strings_at + offset + stop.position, "not UTF-8", node)
+
+    # -- N: section 4
+
+    def check_nodes(self):
+        self.nodes, self.fields, self.values, path = [], [], [], []  # path: the nodes that enclose the one in turn
+        self.strings_cursor = self.buffers_taken = 0
+        for index in range(self.node_count):
+            node = Node(self, index, self.nodes_at + index * self.strides[0])
+            while path and index > path[-1].index + path[-1].descendants:
+                path.pop()
+            node.parent = path[-1] if path else None
+            siblings = node.parent.children if node.parent else None
+            node.position = len(siblings) if siblings is not None else 0
+            self.check_node(node, path)
+            if siblings is None:
+                siblings = self.values if node.scope else self.fields
+            siblings.append(node)
+            self.nodes.append(node)
+            path.append(node)
+        if self.buffers_taken != self.buffer_count:
+            self.fail("N14", 68, "buffer records that no node takes")
+        if self.field_count != len(self.fields):
+            self.fail("N15", 96, "field_count")
+        if self.value_count != len(self.values):
+            self.fail("N15", 100, "value_count")
+
+    def check_node(self, node, path):
+        up = node.parent
+
+        def fail(rule, field, message):
+            self.fail(rule, node.at + field, message, node)
+
+        if node.kind not in (LEAF, DICT, LIST):
+            fail("N1", 22, f"kind {node.kind}")
+        if node.scope > 1 or (up is None and node.scope == 0 and self.values) or (up and node.scope != up.scope):
+            fail("N1", 23, f"scope {node.scope}")
+        if node.parent_index != (up.index if up else U32_NONE):
+            fail("N2", 0, "not the node that encloses it")
+        if node.index + node.descendants > (up.index + up.descendants if up else self.node_count - 1):
+            fail("N2", 4, "descendants beyond the parent's")
+        if len(path) + 1 > self.limits["depth"]:
+            fail("N3", 0, "nested too deeply")
+        known = C_NULL <= node.codec <= C_OPAQUE
+        if up and up.kind == LEAF and C_NULL <= up.codec <= C_OPAQUE and (up.codec not in (C_MEDIA, C_MEDIA_LIST) or node.kind != LEAF):
+            fail("N4", 22, "not a child that the leaf may have")
+        if (node.codec, node.dtype, node.form, node.rank, node.logical_type) != (0, (0, 0, 0), 0, 0, 0) if node.kind != LEAF else node.codec == 0:
+            fail("N5", 24, "codec, dtype, form, rank or logical type")
+        if node.zero:
+            fail("N6", 44, "not zero")
+        if any(node.zero2):
+            fail("N6", 56, "not zero")
+        if node.rank > 8 or node.rank and known and node.codec not in (C_NDARRAY, *RAGGED):
+            fail("N7", 30, f"rank {node.rank}")
+        if node.kind == LEAF and known and node.form not in forms_allowed(node):
+            fail("N8", 27, f"form {node.form}")
+        items = up is not None and up.codec == C_MEDIA_LIST
+        if not items and node.rows != (up.rows if up else 1 if node.scope else self.rows):
+            fail("N9", 48, f"{node.rows} rows")
+        name = self.take_string("N10", node.at, 8, node.name_offset, node.name_length, node)
+        shape = self.take_string("N10", node.at, 32, node.shape_offset, 8 * node.rank if node.codec == C_NDARRAY else 0, node)
+        parameter = self.take_string("N10", node.at, 36, node.parameter_offset, node.parameter_length, node)
+        if up and up.kind == LIST and node.name_length:
+            fail("N11", 12, "a child of a list has no name")
+        self.check_utf8("N12", node.name_offset, name, node)
+        self.check_utf8("N12", node.parameter_offset, parameter, node)
+        node.parameter = parameter.decode()
+        node.shape = struct.unpack(f"<{len(shape) // 8}Q", shape)
+        if node.codec == C_NDARRAY and byte_length(node.rows * math.prod(node.shape), node.dtype) >= 2**63:
+            fail("N13", 32, "too many elements")
+        if node.first_buffer != self.buffers_taken:
+            fail("N14", 16, "not the next buffer record")
+        if node.buffer_count > self.buffer_count - self.buffers_taken:
+            fail("N14", 20, "more buffer records than there are")
+        self.buffers_taken += node.buffer_count
+
+    # -- B: sections 5 and 7
+
+    def check_buffers(self):
+        self.index_cursor, self.data_cursor, self.buffers, self.used = self.head_length, self.data_at, [], {"index": [], "data": []}
+        if self.has_checksums:
+            chunks = -(-(self.total_length - self.data_at) // CHECKSUM_CHUNK)
+            self.used["index"].append((self.index_cursor, 4 * chunks))
+            self.index_cursor = self.align(self.index_cursor + 4 * chunks)
+        for node in self.nodes:
+            for index in range(node.first_buffer, node.first_buffer + node.buffer_count):
+                b = Buffer(self, index, self.buffers_at + index * self.strides[1])
+                self.check_buffer(node, b)
+                self.buffers.append(b)
+                node.buffers.append(b)
+        if self.index_cursor != self.data_at:
+            self.fail("B12", 40, "index_length is not where the index ends")
+        if self.data_cursor != self.total_length:
+            self.fail("B12", 24, "total_length is not where the data ends")
+        for node in self.nodes:
+            self.set_unreadable(node)
+            self.check_layout(node)
+
+    def check_buffer(self, node, b):
+        def fail(rule, field, message):
+            self.fail(rule, b.at + field, message, node)
+
+        if b.node_index != node.index:
+            fail("B1", 0, "not the node that lists it")
+        if node.buffers and (b.role, b.dim) <= (node.buffers[-1].role, node.buffers[-1].dim):
+            fail("B1", 4, "role and dim do not ascend")
+        if not STORED <= b.storage <= ALIAS:
+            fail("B2", 6, f"storage {b.storage}")
+        if b.dim and (b.role != SHAPE) or b.role == SHAPE and b.dim >= node.rank:
+            fail("B2", 5, f"dim {b.dim}")
+        if b.role == DATA:
+            if b.dtype != node.dtype or C_BYTES <= node.codec <= C_OPAQUE and b.dtype != U8 or byte_length(8, b.dtype) == 0:
+                fail("B3", 8, "dtype")
+        elif b.role in ROLE_DTYPE and b.dtype != ROLE_DTYPE[b.role]:
+            fail("B3", 8, "dtype")
+        length = byte_length(b.count, b.dtype)
+        if length >= 2**63:
+            fail("B4", 16, "too many elements")
+        used_value = {STORED: 0, ALIAS: 0, INLINE: min(length, 16), CONSTANT: min(byte_length(1, b.dtype), 16), SEQUENCE: 16}[b.storage]
+        if b.packing and b.storage in (STORED, ALIAS):
+            used_value = 16
+        for wrong, field in ((b.storage != ALIAS and b.alias_of, 12), (b.storage not in (STORED, ALIAS) and b.offset, 24),
+                             (b.storage not in (STORED, ALIAS) and b.length, 32), (any(b.value[used_value:]), 40),
+                             (not (b.packing and b.storage in (STORED, ALIAS)) and b.headers_offset, 56)):
+            if wrong:
+                fail("B5", field, "not zero")
+        if b.storage == INLINE and length > 16:
+            fail("B6", 16, "too long to be inline")
+        if b.packing and b.storage not in (STORED, ALIAS):
+            fail("B6", 7, f"packing {b.packing}")
+        if b.storage == CONSTANT and (b.dtype[1] * b.dtype[2] == 1 or b.dtype == (BOOL, 8, 1)) and b.value[0] > 1:
+            fail("B7", 40, "a bit or bool that is neither 0 nor 1")
+        if b.storage == SEQUENCE:
+            if b.dtype not in (U64, (INT, 64, 1)):
+                fail("B8", 8, "a sequence of another dtype")
+            start, step = b.progression()
+            low, high = (-2**63, 2**63) if b.dtype[0] == INT else (0, 2**64)
+            if b.count and not low <= start + (b.count - 1) * step < high:
+                fail("B8", 40, "a sequence that overflows")
+        if b.storage == ALIAS:
+            of = self.buffers[b.alias_of] if b.alias_of < b.index else None
+            if of is None or of.storage != STORED or \
+                    any(getattr(b, key) != getattr(of, key) for key in ("section", "dtype", "packing", "count", "offset", "length", "value", "headers_offset")):
+                fail("B9", 12, "not an earlier stored record, or not the same")
+        if b.storage == STORED:
+            if b.packing == 0 and b.length != length:
+                fail("B10", 32, f"{length} bytes belong here")
+            if b.packing:  # its block headers: 16 bytes for each 8 KiB of unpacked bytes, ahead of what follows in the index
+                self.take_range("index", b, "headers_offset", 56, b.headers_offset, 16 * -(-length // 8192), node)
+            self.take_range(b.section, b, "offset", 24, b.offset, b.length, node)
+
+    def take_range(self, section, b, what, field, offset, length, node):
+        cursor, end = (self.data_cursor, self.total_length) if section == "data" else (self.index_cursor, self.data_at)
+        if offset != cursor or offset + length > end:
+            self.fail("B11", b.at + field, f"{what} is not where the {section} stands", node)
+        self.used[section].append((offset, length))
+        if section == "data":
+            self.data_cursor = self.align(offset + length)
+        else:
+            self.index_cursor = self.align(offset + length)
+
+    def set_unreadable(self, node):
+        if node.kind == LEAF and not C_NULL <= node.codec <= C_OPAQUE:
+            node.unreadable = "UNSUPPORTED_CODEC"
+        elif node.kind == LEAF and any(not DATA <= b.role <= ITEM_OFFSETS for b in node.buffers):
+            node.unreadable = "UNSUPPORTED_ROLE"
+        elif any(b.packing for b in node.buffers):
+            node.unreadable = "UNSUPPORTED_PACKING"
+        elif node.kind == LEAF and node.codec != C_NULL and node.dtype not in DTYPES:
+            node.unreadable = "UNSUPPORTED_DTYPE"
+
+    def check_layout(self, node):
+        """B13."""
+        opaque = node.unreadable in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE")
+        rows, items = node.rows, None
+        expect = {(VALIDITY, 0): rows, (MISSING, 0): rows}  # the buffers a node may have, with their counts (None: any)
+        must = set()
+        if node.kind == LEAF and node.codec == C_NULL:
+            del expect[VALIDITY, 0]
+        if node.kind == LIST:
+            expect[LENGTHS, 0] = rows
+            must = {(LENGTHS, 0)}
+        elif node.kind == LEAF and not opaque and node.codec != C_NULL:
+            expect[DATA, 0] = rows * math.prod(node.shape) if node.codec == C_NDARRAY else None
+            must = {(DATA, 0)}
+            if node.codec == C_NDARRAY:
+                if node.rank == 0:
+                    expect[TYPES, 0] = rows
+            else:
+                expect[OFFSETS, 0] = rows + 1
+                must.add((OFFSETS, 0))
+            if node.codec in RAGGED:
+                expect |= {(TYPES, 0): rows, (NDIMS, 0): rows}
+                if node.rank >= 2:
+                    expect |= {(SHAPE, dim): rows for dim in range(node.rank)}
+                    must |= {(SHAPE, dim) for dim in range(node.rank)}
+            if node.codec == C_MEDIA_LIST:
+                offsets = node.buffer(OFFSETS)
+                items = offsets.count - 1 if offsets else 0
+                if offsets and (items < 0 or any(leaf.rows != items for leaf in node.children)):
+                    self.fail("B13", offsets.at, "not one offset more than items", node)
+                expect |= {(OFFSETS, 0): None, (ITEM_OFFSETS, 0): rows + 1, (TYPES, 0): items}
+                must.add((ITEM_OFFSETS, 0))
+        for b in node.buffers:
+            key = b.role, b.dim
+            if key not in expect and not opaque:
+                self.fail("B13", b.at, f"a buffer of role {b.role} does not belong here", node)
+            if expect.get(key) is not None and b.count != expect[key]:
+                self.fail("B13", b.at, f"count {b.count}, {expect[key]} belong here", node)
+        missing = must - {(b.role, b.dim) for b in node.buffers}
+        if missing:
+            self.fail("B13", node.at + 16, f"no buffer of role {min(missing)[0]}", node)
+
+    # -- M, S: section 6
+
+    def check_metadata(self):
+        self.metadata, before = [], None
+        for index in range(self.metadata_count):
+            at = self.metadata_at + index * self.strides[2]
+            node, key_offset, key_length, value_offset, value_length, zero = struct.unpack_from("<IIIII12s", self.bytes, at)
+            if node >= self.node_count and node != U32_NONE:
+                self.fail("M1", at, f"there is no node {node}")
+            this = node, self.strings[key_offset:key_offset + key_length]
+            if before is not None and this <= before and (node < before[0] or key_offset + key_length <= self.strings_length):
+                self.fail("M2", at + 4, "records do not ascend")
+            before = this
+            key = self.take_string("M3", at, 4, key_offset, key_length)
+            value = self.take_string("M3", at, 12, value_offset, value_length)
+            self.check_utf8("M4", key_offset, key)
+            self.check_utf8("M4", value_offset, value)
+            if any(zero):
+                self.fail("M5", at + 20, "not zero")
+            self.metadata.append((node, key.decode(), value.decode()))
+        if self.strings_cursor != self.strings_length:
+            self.fail("M3", 88, "bytes after the last string")
+
+    def check_names(self):
+        def named(node):
+            return node.parent is None or node.parent.kind != LIST
+
+        if self.name_count != sum(map(named, self.nodes)):
+            self.fail("S1", 76, "not one entry for each node that has a name")
+        before = None
+        for i in range(self.name_count):
+            at = self.names_at + i * self.strides[3]
+            index, = struct.unpack_from("<I", self.bytes, at)
+            if index >= self.node_count or not named(self.nodes[index]):
+                self.fail("S1", at, "not a node that has a name")
+            node = self.nodes[index]
+            this = node.parent_index, node.scope, node.name
+            if before is not None and this < before:
+                self.fail("S2", at, "names do not ascend", node)
+            if this == before:
+                self.fail("S3", at, "a name that a sibling has already", node)
+            before = this
+
+    # -- I: sections 7, 9 and 10
+
+    def check_padding(self, rule, section, begin, end):
+        for offset, length in self.used[section]:
+            self.check_zero(rule, begin, offset)
+            begin = offset + length
+        self.check_zero(rule, begin, end)
+
+    def check_index(self):
+        if crc32c(self.bytes[self.head_length:self.data_at]) != self.index_checksum:
+            self.fail("I1", 56, "index_checksum")
+        self.check_padding("I2", "index", self.head_length, self.data_at)
+        for node in self.nodes:
+            self.check_masks(node)
+            if node.kind == LIST and not node.unreadable:
+                self.check_lengths(node)
+            elif node.kind == LEAF and node.unreadable in (None, "UNSUPPORTED_DTYPE", "UNSUPPORTED_PACKING"):
+                self.check_leaf(node)
+
+    def check_masks(self, node):
+        validity, missing = node.buffer(VALIDITY), node.buffer(MISSING)
+        for mask in (validity, missing):
+            if mask and not mask.packing and not mask.computed and mask.count % 8:
+                last = mask.where(mask.count // 8)
+                if self.bytes[last] >> mask.count % 8:
+                    self.fail("I3", last, "bits after the last row", node)
+        null_codec = node.kind == LEAF and node.codec == C_NULL
+        if missing and not validity and not null_codec:
+            self.fail("I4", missing.at, "a missing mask without validity", node)
+        if self.readable(missing, validity) and missing and validity:
+            for row in range(rows_to_check(node.rows, (missing, validity))):
+                if missing[row] and validity[row]:
+                    self.fail("I4", missing.at, f"row {row} is missing, and a value", node)
+        up = node.parent
+        if up is None or up.kind == LEAF or not self.readable(missing, validity, up.buffer(VALIDITY)):
+            return
+        for row in range(rows_to_check(node.rows, (missing, validity, up.buffer(VALIDITY)))):
+            if not present(up, row) and (present(node, row) or missing and missing[row]):
+                self.fail("I5", validity.at if validity else node.at, f"row {row} is absent in the parent and not null here", node)
+        lengths = up.buffer(LENGTHS)
+        if up.kind != LIST or not self.readable(lengths):
+            return
+        for row in range(rows_to_check(node.rows, (missing, validity, up.buffer(VALIDITY), lengths), len(up.children) + 16)):
+            shorter = present(up, row) and lengths[row] <= node.position
+            if shorter != bool(missing and missing[row]):
+                self.fail("I6", missing.at if missing else node.at, f"row {row} is missing and should not be, or the other way round", node)
+
+    @staticmethod
+    def readable(*buffers):
+        return not any(b is not None and b.packing for b in buffers)
+
+    def check_lengths(self, node):
+        lengths, validity = node.buffer(LENGTHS), node.buffer(VALIDITY)
+        rows = range(rows_to_check(node.rows, (lengths, validity), len(node.children) + 16))
+        for row in rows:
+            if lengths[row] and not present(node, row):
+                self.fail("I8", lengths.where_element(row), "the length of an absent list", node)
+        for row in rows:
+            if lengths[row] > len(node.children):
+                self.fail("I9", lengths.where_element(row), f"length {lengths[row]} of {len(node.children)} children", node)
+
+    def check_offsets(self, node, offsets, end):
+        def fail(i):
+            self.fail("I7", offsets.where_element(i), f"offset {offsets[i]} of {end}", node)
+
+        if offsets.storage == SEQUENCE:
+            start, step = offsets.progression()
+            if start or step < 0 and offsets.count > 1 or offsets[offsets.count - 1] != end:
+                fail(0)
+        elif offsets.storage == CONSTANT:
+            if offsets[0] or end:
+                fail(0)
+        else:
+            before = 0
+            for i in range(offsets.count):
+                if offsets[i] < before or i == 0 and offsets[0]:
+                    fail(i)
+                before = offsets[i]
+            if before != end:
+                fail(offsets.count - 1)
+
+    def check_leaf(self, node):
+        data, offsets, item_offsets = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(ITEM_OFFSETS)
+        validity, types, ndims = node.buffer(VALIDITY), node.buffer(TYPES), node.buffer(NDIMS)
+        shape = [node.buffer(SHAPE, dim) for dim in range(node.rank)] if node.codec in RAGGED and node.rank >= 2 else []
+        if offsets and self.readable(offsets):
+            self.check_offsets(node, offsets, data.count)
+        if item_offsets and self.readable(item_offsets):
+            self.check_offsets(node, item_offsets, offsets.count - 1)
+        extents = item_offsets or offsets
+        if extents and self.readable(extents, validity):
+            for row in range(rows_to_check(node.rows, (extents, validity))):
+                if not present(node, row) and extents[row] != extents[row + 1]:
+                    self.fail("I8", extents.where_element(row + 1), "the extent of an absent cell", node)
+        if node.codec in RAGGED and self.readable(validity, ndims, *shape):
+            for row in range(rows_to_check(node.rows, (validity, ndims, *shape))):
+                here = present(node, row)
+                if ndims and ndims[row] > (node.rank if here else 0):
+                    self.fail("I10", ndims.where_element(row), f"{ndims[row]} dimensions", node)
+                dims = (ndims[row] if ndims else node.rank) if here else 0
+                for dim in shape[dims:]:
+                    if dim[row]:
+                        self.fail("I10", dim.where_element(row), "a dimension that the cell does not have", node)
+            if self.readable(offsets):
+                for row in range(rows_to_check(node.rows, (validity, ndims, offsets, *shape))):
+                    if present(node, row) and not self.extent_fits(node, row, offsets, ndims, shape):
+                        self.fail("I11", offsets.where_element(row + 1), "an extent that is not the product of the dimensions", node)
+        if types and self.readable(types, validity):
+            per_row = node.codec != C_MEDIA_LIST
+            for i in range(rows_to_check(types.count, (types, validity) if per_row else (types,))):
+                if types[i] and (per_row and not present(node, i) or not type_allowed(node, types[i])):
+                    self.fail("I12", types.where_element(i), f"type {types[i]:#x}", node)
+
+    @staticmethod
+    def extent_fits(node, row, offsets, ndims, shape):
+        dims = ndims[row] if ndims else node.rank
+        extent = offsets[row + 1] - offsets[row]
+        if dims and not shape:  # rank 1: one dimension, of any length
+            return True
+        return extent == math.prod(dim[row] for dim in shape[:dims])
+
+    # -- D
+
+    def check_data(self):
+        if self.has_checksums:
+            for i, at in enumerate(range(self.data_at, self.total_length, CHECKSUM_CHUNK)):
+                stored, = struct.unpack_from("<I", self.bytes, self.head_length + 4 * i)
+                if crc32c(self.bytes[at:min(at + CHECKSUM_CHUNK, self.total_length)]) != stored:
+                    self.fail("D1", at, "data checksum")
+        self.check_padding("D2", "data", self.data_at, self.total_length)
+        for node in self.nodes:
+            for b in node.buffers:  # D9 of the buffers comes first: what follows may then unpack
+                if DATA <= b.role <= ITEM_OFFSETS and not b.packing and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
+                    self.fail("D9", b.at + 16, "more than the limit of decoded_bytes", node)
+            if node.kind == LEAF and node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE") and node.codec != C_NULL:
+                self.check_leaf_data(node)
+
+    def check_leaf_data(self, node):
+        data, offsets, types, validity = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(TYPES), node.buffer(VALIDITY)
+        if not self.readable(data):
+            return
+        if node.dtype == (BOOL, 8, 1) and not data.computed:
+            raw = data.raw(0, data.count)
+            rest = raw.lstrip(b"\0\1")
+            if rest:
+                self.fail("D3", data.where(len(raw) - len(rest)), "a bool that is neither 0 nor 1", node)
+        each = math.prod(node.shape)  # elements of an ndarray cell
+        if node.codec == C_NDARRAY and validity and self.readable(validity):
+            for row in range(rows_to_check(node.rows, (data, validity))):
+                if not present(node, row):
+                    self.check_absent_zero(node, data, row * each, each)
+        if types and node.codec != C_MEDIA_LIST and self.readable(types, offsets):
+            for row in range(rows_to_check(node.rows, (data, offsets, types))):
+                number = types[row] & 15
+                first, count = (offsets[row], offsets[row + 1] - offsets[row]) if offsets else (row, 1)
+                for i in range(first, first + (min(count, 3) if data.computed else count) if number else first):
+                    if not exact(data.raw(i, 1), node.dtype, number):
+                        self.fail("D5", data.where_element(i), f"not an exact {'bool' if number == TYPE_BOOL else 'int'}", node)
+        if node.codec in (C_UTF8, C_JSON, C_MSGPACK) and self.readable(offsets, validity):
+            for row in range(rows_to_check(node.rows, (data, offsets, validity))):
+                if present(node, row):
+                    self.check_cell(node, data, offsets[row], offsets[row + 1] - offsets[row])
+
+    def check_absent_zero(self, node, data, first, count):
+        if data.computed:
+            raw = data.raw(first, min(count, 2))
+        else:
+            bits = data.dtype[1] * data.dtype[2]
+            begin, end = first * bits, (first + count) * bits
+            raw = bytearray(self.bytes[data.where(begin // 8):data.where((end + 7) // 8)])
+            if raw and end % 8:
+                raw[-1] &= (1 << end % 8) - 1
+            if raw:
+                raw[0] &= 256 - (1 << begin % 8)
+            first = begin // 8
+        rest = raw.lstrip(b"\0")
+        if rest:
+            skipped = len(raw) - len(rest)
+            at = data.at + 40 + skipped % (data.dtype[1] // 8) if data.storage == CONSTANT else data.where(0 if data.computed else first + skipped)
+            self.fail("D4", at, "an absent cell that is not zero", node)
+
+    def check_cell(self, node, data, first, length):
+        if node.codec == C_UTF8:
+            rule, cell = "D6", data.raw(first, min(length, 4) if data.computed else length)
+        else:
+            if length > self.limits["cell_bytes"]:
+                self.fail("D9", data.where(first), "more than the limit of cell_bytes", node)
+            rule, cell = "D7" if node.codec == C_JSON else "D8", data.raw(first, length)
+        try:
+            if node.codec == C_UTF8:
+                utf8(cell)
+            else:
+                (json_cell if node.codec == C_JSON else msgpack_cell)(cell, self.limits["cell_depth"])
+        except Stop as stop:
+            if stop.too_deep:
+                self.fail("D9", data.where(first), stop.message, node)
+            self.fail(rule, data.where(first + stop.position), stop.message, node)
+
+    # -- 22. Tagged JSON of the whole
+
+    def to_json(self):
+        self.verify("full")
+        shown = self.limits["shown"] - sum(node.rows + 1 for node in self.nodes)
+        for b in self.buffers:
+            shown -= byte_length(b.count, b.dtype) if not b.packing else 0
+            if shown < 0:
+                break
+        if shown < 0:
+            self.fail("D9", 48, "more than this reader prints")
+        self.shown = shown
+        fields = ",".join(quote(node.name.decode()) + ":[" + ",".join(self.cell(node, row) for row in range(self.rows)) + "]" for node in self.fields)
+        values = ",".join(quote(node.name.decode()) + ":" + self.cell(node, 0) for node in self.values)
+        metadata = {}
+        for index, key, value in sorted(self.metadata, key=lambda m: m[0] if m[0] != U32_NONE else -1):
+            metadata.setdefault(index, []).append(f"{quote(key)}:{quote(value)}")
+        metadata = ",".join(quote("" if index == U32_NONE else self.nodes[index].path) + ":{" + ",".join(pairs) + "}" for index, pairs in metadata.items())
+        return f'{{"rows":{self.rows},"fields":{{{fields}}},"values":{{{values}}},"metadata":{{{metadata}}}}}'
+
+    def cell(self, node, row):
+        if node.unreadable:
+            return f'{{"$unreadable":"{node.unreadable}"}}'
+        if not present(node, row):
+            return '{"$missing":true}' if is_missing(node, row) else "null"
+        if node.kind == DICT:
+            return dict_text([(child.name.decode(), self.cell(child, row)) for child in node.children if child.unreadable or not is_missing(child, row)])
+        if node.kind == LIST:
+            return "[" + ",".join(self.cell(child, row) for child in node.children[:node.buffer(LENGTHS)[row]]) + "]"
+        data, offsets = node.buffer(DATA), node.buffer(OFFSETS)
+        if node.codec == C_NDARRAY:
+            each = math.prod(node.shape)
+            return self.numbers(node, row, node.shape, data, row * each, each)
+        if node.codec in RAGGED:
+            first, count = offsets[row], offsets[row + 1] - offsets[row]
+            ndims = node.buffer(NDIMS)[row] if node.buffer(NDIMS) else node.rank
+            shape = [node.buffer(SHAPE, dim)[row] for dim in range(ndims)] if node.rank >= 2 else [count] * ndims
+            return self.numbers(node, row, shape, data, first, count)
+        if node.codec == C_MEDIA_LIST:
+            item_offsets = node.buffer(ITEM_OFFSETS)
+            return "[" + ",".join(self.item(node, data, offsets, i) for i in range(item_offsets[row], item_offsets[row + 1])) + "]"
+        raw = data.raw(offsets[row], offsets[row + 1] - offsets[row])
+        if node.codec == C_BYTES:
+            return bytes_text(raw)
+        if node.codec == C_MEDIA:
+            return self.media(node, row, raw)
+        if node.codec == C_UTF8:
+            return quote(raw.decode())
+        if node.codec == C_OPAQUE:
+            return opaque_text(node.parameter, raw)
+        return (json_cell if node.codec == C_JSON else msgpack_cell)(raw, self.limits["cell_depth"])
+
+    def media(self, node, row, raw):
+        leaves = {leaf.name.decode(): leaf for leaf in node.children}
+        attributes = []
+        for name, codec in ATTRIBUTES.items():
+            leaf = leaves.get(name)
+            if leaf and not leaf.unreadable and leaf.codec == codec and leaf.dtype == ATTRIBUTE_DTYPE[name] and leaf.form == NATURAL and \
+                    leaf.rank == 0 and present(leaf, row):
+                attributes.append((name, self.cell(leaf, row)))
+        return media_text(attributes, raw)
+
+    def item(self, node, data, offsets, i):
+        types = node.buffer(TYPES)
+        raw = data.raw(offsets[i], offsets[i + 1] - offsets[i])
+        form = (types[i] >> 4 if types else 0) or node.form
+        return bytes_text(raw) if form == F_BYTES else self.media(node, i, raw)
+
+    def numbers(self, node, row, shape, data, first, count):
+        types = node.buffer(TYPES)
+        value = types[row] if types else 0
+        form = value >> 4 or node.form
+        raw = data.raw(first, count)
+        if form in FORM_NAMES:
+            return tensor_text(form, node.dtype, shape, raw)
+        size = node.dtype[1] // 8
+        items = [number_text(raw[i:i + size], node.dtype, value & 15) for i in range(0, len(raw), size)]
+        for dim, length in reversed(list(enumerate(shape))):
+            lists = math.prod(shape[:dim])  # how many there are of this dimension
+            self.shown -= lists
+            if self.shown < 0:
+                self.fail("D9", 48, "more than this reader prints", node)
+            items = ["[" + ",".join(items[i * length:(i + 1) * length]) + "]" for i in range(lists)]
+        return items[0]
+
+
+def number_text(raw, dtype, number):
+    code, bits, _ = dtype
+    if code == COMPLEX:
+        return tensor_text(F_SCALAR, dtype, (), raw)
+    if code == BOOL or number == TYPE_BOOL:
+        return "true" if any(raw) else "false"
+    if code in (INT, UINT):
+        return str(int.from_bytes(raw, "little", signed=code == INT))
+    wide = widen(int.from_bytes(raw, "little"), code, bits)
+    return str(int(struct.unpack("<d", wide.to_bytes(8, "little"))[0])) if number == TYPE_INT else float_text(wide)
+
+
+# ---- 10. Masks and absent cells ------------------------------------------------------------------------------------------------------------
+
+
+def present(node, row):
+    validity = node.buffer(VALIDITY)
+    return bool(validity[row]) if validity else not (node.kind == LEAF and node.codec == C_NULL)
+
+
+def is_missing(node, row):
+    missing = node.buffer(MISSING)
+    return bool(missing and not missing.packing and missing[row])
+
+
+def main(arguments):
+    verify = arguments[:1] == ["--verify"]
+    level = arguments[1] if verify and arguments[1:2] and arguments[1] in ("head", "index", "full") else None
+    rest = arguments[verify + (level is not None):]
+    if len(rest) != 1:
+        sys.exit(__doc__.strip())
+    try:
+        with open(rest[0], "rb") as file:
+            packed = Packed(file.read())
+        if verify:
+            packed.verify(level or "full")
+        text = "ok" if verify else packed.to_json()
+        sys.stdout.buffer.write(text.encode() + b"\n")
+    except PackbufError as error:
+        stream = sys.stdout if verify else sys.stderr
+        stream.buffer.write(str(error).encode() + b"\n")
+        return 1
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

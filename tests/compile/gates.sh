@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# Compile gates: packbuf.h alone and with PACKBUF_IMPLEMENTATION under every compiler and standard it promises, warnings as
+# errors; how translation units combine; which symbols, macros and writable data it leaves behind. Prints TAP. The gates are
+# functions that run in a folder of their own, JOBS at a time; nothing here knows a single function of the library.
+. "$(dirname "$0")/../tap.sh"
+root=$PWD
+jobs=${JOBS:-2}
+names=()
+
+gate() { # NAME COMMAND...: starts a gate
+    local folder=$tmp/gate${#names[@]}
+    names+=("$1")
+    shift
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+    mkdir "$folder"
+    (cd "$folder" && "$@" >log 2>&1 </dev/null && touch passed) &
+}
+
+gates_done() { # the results, in the order of the gates
+    local i
+    wait
+    for i in "${!names[@]}"; do
+        tap_result "$([ -e "$tmp/gate$i/passed" ] && echo 1)" "${names[i]}" "$tmp/gate$i/log"
+    done
+    tap_done
+}
+
+compile() { # COMPILER STANDARD OUTPUT SOURCE [FLAGS...]; the language follows the standard
+    local language=c
+    case $2 in c++*) language=c++ ;; esac
+    # shellcheck disable=SC2086
+    "$1" -x $language -std="$2" $warnings -O0 -I"$root" "${@:5}" -c -o "$3" "$4"
+}
+public() { nm -g --defined-only "$1" | awk '{ print $NF }'; }
+implementation() { printf '#define PACKBUF_IMPLEMENTATION\n#include "packbuf.h"\n' >"${1:-impl.c}"; }
+none() { # fails when its input has a line, and shows it
+    if grep .; then return 1; fi
+}
+
+# ---- one translation unit ----
+
+alone() { # the header without the implementation compiles and defines nothing
+    echo '#include "packbuf.h"' >alone.c
+    compile "$1" "$2" alone.o alone.c || return
+    nm --defined-only alone.o | none
+}
+
+one_unit() { # COMPILER STANDARD FLAGS...
+    implementation
+    compile "$1" "$2" impl.o impl.c "${@:3}"
+}
+
+orders() { # included twice, in any order, the implementation comes out once
+    local order
+    for order in 'header define header' 'define header header' 'define header undef header' 'header header define header header'; do
+        echo "order: $order"
+        printf '%s\n' $order | sed 's/^header$/#include "packbuf.h"/; s/^define$/#define PACKBUF_IMPLEMENTATION/
+            s/^undef$/#undef PACKBUF_IMPLEMENTATION/' >order.c
+        compile "$1" "$2" order.o order.c || return
+        public order.o >order.txt
+        [ -s order.txt ] || { echo 'no implementation came out'; return 1; }
+        [ -e first.txt ] || cp order.txt first.txt
+        cmp first.txt order.txt || return
+    done
+}
+
+tcc_unit() { # a compiler without vector extensions; it says less, so only errors count
+    implementation
+    tcc -std=c11 -I"$root" "$@" -c -o impl.o impl.c
+}
+
+# ---- two translation units ----
+
+together() { # COMPILER STANDARD COMPILER STANDARD [LINKER]: one implements, the other names every function that it finds there
+    implementation
+    compile "$1" "$2" impl.o impl.c || return
+    {
+        echo '#include "packbuf.h"'
+        echo 'typedef void (*function)(void);'
+        echo 'static const function functions[] = {'
+        public impl.o | sed 's/.*/    (function)&,/'
+        printf '};\nint main(void)\n{\n    size_t i, found = 0;\n'
+        echo '    for (i = 0; i < sizeof functions / sizeof functions[0]; i++)'
+        printf '        found += functions[i] != 0;\n    return found == 0;\n}\n'
+    } >use.c
+    compile "$3" "$4" use.o use.c || return
+    "${5:-$3}" -o use use.o impl.o || return
+    ./use
+}
+
+both_private() { # each with its own static copy
+    implementation a.c
+    implementation b.c
+    echo 'int main(void) { return 0; }' >>b.c
+    compile "$1" "$2" a.o a.c -DPACKBUF_API=static -Wno-unused-function || return
+    compile "$1" "$2" b.o b.c -DPACKBUF_API=static -Wno-unused-function || return
+    public a.o | none || return
+    "$1" -o both a.o b.o
+}
+
+# ---- what is left behind ----
+
+symbols() { # every function carries the prefix, the internal ones too
+    implementation
+    compile "$1" "$2" impl.o impl.c || return
+    public impl.o | grep -v '^packbuf_' | none || return
+    nm -C --defined-only impl.o | awk '$2 ~ /^[tTwWu]$/ && $3 !~ /^packbuf_/' | none
+}
+
+constants() { # no writable data: tables are const, nothing is global and mutable
+    implementation
+    compile "$1" "$2" impl.o impl.c -fno-pic || return
+    nm --defined-only impl.o | awk '$2 ~ /^[bBdDsSgGC]$/' | none
+}
+
+outside() { # nothing prints, aborts, opens files, or looks at errno and the locale; no library is needed
+    implementation
+    compile "$1" "$2" impl.o impl.c || return
+    nm -u impl.o | awk '{ print $NF }' |
+        grep -xE '_?_?(v?[fs]?n?printf(_chk)?|puts|putchar|f(puts|write|open|close|read)|abort|_?exit|errno_location|ctype_[a-z_]*|assert_fail|setlocale|localeconv|strto[a-z]*|ato[a-z]*|std(out|err|in))' |
+        none
+}
+
+macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBUF_
+    local language=c
+    case $2 in c++*) language=c++ ;; esac
+    echo '#include "packbuf.h"' >macros.c
+    "$1" -x $language -std="$2" -I"$root" "${@:3}" -E -dD macros.c >macros.i || return
+    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf\.h"$/ }
+         ours && $1 == "#define" { sub(/\(.*/, "", $2); left[$2] = 1 }
+         $1 == "#undef" { delete left[$2] }
+         END { for (name in left) if (name !~ /^PACKBUF_/) print name }' macros.i | none
+}
+
+programs() { # COMPILER: the other C programs of the tree are as clean
+    local file
+    for file in "$root"/tools/*.c "$root"/bench/*.c "$root"/examples/*.c "$root"/fuzz/*.c; do
+        [ -e "$file" ] || continue
+        compile "$1" c11 program.o "$file" -DFUZZ_TARGET='""' || return
+    done
+}
+
+# ---- the gates ----
+
+have() { command -v "$1" >/dev/null; }
+compilers=()
+for compiler in gcc:c clang:c g++:c++ clang++:c++; do
+    if have "${compiler%:*}"; then compilers+=("$compiler"); else tap_skip "${compiler%:*}" "no ${compiler%:*}"; fi
+done
+
+for entry in "${compilers[@]}"; do
+    compiler=${entry%:*}
+    if [ "${entry#*:}" = c ]; then standards='c99 c11 c17'; last=c11; else standards=c++17; last=c++17; fi
+    for standard in $standards; do
+        gate "$compiler $standard: header alone" alone "$compiler" $standard
+        for simd in 0 1; do
+            gate "$compiler $standard: implementation, PACKBUF_NO_SIMD=$simd" one_unit "$compiler" $standard -DPACKBUF_NO_SIMD=$simd
+            gate "$compiler $standard: implementation, PACKBUF_NO_SIMD=$simd, PACKBUF_API=static" \
+                one_unit "$compiler" $standard -DPACKBUF_NO_SIMD=$simd -DPACKBUF_API=static -Wno-unused-function
+        done
+    done
+    gate "$compiler $last: implementation, optimised" one_unit "$compiler" $last -O3
+    gate "$compiler $last: included twice" orders "$compiler" $last
+    gate "$compiler $last: two units" together "$compiler" $last "$compiler" $last
+    gate "$compiler $last: two private copies" both_private "$compiler" $last
+    gate "$compiler $last: names of functions" symbols "$compiler" $last
+    gate "$compiler $last: no writable data" constants "$compiler" $last
+    gate "$compiler $last: nothing printed, no abort, errno or locale" outside "$compiler" $last
+    gate "$compiler $last: macros of the header" macros "$compiler" $last
+    gate "$compiler $last: macros of the implementation" macros "$compiler" $last -DPACKBUF_IMPLEMENTATION
+    [ "$last" = c++17 ] || gate "$compiler c11: tools, benchmarks, examples, fuzz targets" programs "$compiler"
+done
+if have gcc && have g++; then
+    gate 'implemented in C, used from C++' together gcc c11 g++ c++17
+    gate 'implemented in C++, used from C' together g++ c++17 gcc c11 g++
+fi
+if have gcc && have clang; then
+    gate 'implemented by gcc, used by clang' together gcc c11 clang c11
+fi
+if have tcc; then
+    gate 'tcc c11: implementation' tcc_unit
+    gate 'tcc c11: implementation, PACKBUF_NO_SIMD=1' tcc_unit -DPACKBUF_NO_SIMD=1
+else
+    tap_skip tcc 'no tcc'
+fi
+gates_done

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""TAP: the specification against itself. Its reader (spec/reader.py) reads every valid vector as the tagged JSON beside it and finds in
+every invalid one the rule, error, offset and level that index.tsv names; every rule of section 13 has an invalid vector; the tables and
+the vectors are what their scripts write; and no single flipped bit, with checksums as they were or computed again, makes the reader
+raise anything but its own error, or hang."""
+import faulthandler
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VECTORS = ROOT / "spec" / "vectors"
+sys.path.insert(0, str(ROOT / "spec"))
+
+from reader import ERROR_OF_RULE, Packed, PackbufError, crc32c  # noqa: E402
+
+# Small vectors that together have every codec, storage and mask.
+FLIPPED = ("lists_of_types", "list_of_nulls", "sequence_data", "media_odd_attribute", "msgpack", "metadata", "rank_above_need", "unknown_packing_inside", "types_constant", "json",
+           "empty_strings_in_lists")
+count = failed = 0
+
+
+def result(name, problems):
+    global count, failed
+    count += 1
+    failed += bool(problems)
+    print(f"{'not ok' if problems else 'ok'} {count} - {name}")
+    for problem in problems[:20]:
+        print(f"# {problem}")
+    sys.stdout.flush()
+
+
+def error_of(raw, level):
+    """The error at this level, or None: (rule, error, offset)."""
+    try:
+        Packed(raw).verify(level)
+    except PackbufError as error:
+        return error.rule, error.error, error.offset
+    return None
+
+
+def valid_problems():
+    for path in sorted(VECTORS.glob("valid/*.pbuf")):
+        try:
+            text = Packed(path.read_bytes()).to_json() + "\n"
+        except PackbufError as error:
+            yield f"{path.name}: {error}"
+            continue
+        if text.encode() != path.with_suffix(".json").read_bytes():
+            yield f"{path.name}: not the tagged JSON beside it"
+
+
+def index():
+    for line in (VECTORS / "invalid" / "index.tsv").read_text(encoding="utf-8").splitlines():
+        name, level, rule, error, offset, _ = line.split("\t")
+        yield name, level, (rule, error, int(offset))
+
+
+def invalid_problems():
+    for name, level, expected in index():
+        raw = (VECTORS / "invalid" / name).read_bytes()
+        for at in ("head", "index", "full"):
+            found = error_of(raw, at)
+            if at == level:
+                if found != expected:
+                    yield f"{name}: {found}, not {expected}"
+                break
+            if found:
+                yield f"{name}: {found} at level {at} already"
+
+
+def rule_problems():
+    spec = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"^\| ([HNBMSID]\d+) \| ([A-Z_0-9]+) \|", spec, re.M))
+    if rules != ERROR_OF_RULE:
+        yield f"reader.py's rules are not those of section 13: {set(rules.items()) ^ set(ERROR_OF_RULE.items())}"
+    for rule in sorted(set(rules) - {expected[0] for _, _, expected in index()}):
+        yield f"no invalid vector breaks {rule}"
+
+
+def file_problems():
+    there = {p.name for p in VECTORS.glob("invalid/*.pbuf")}
+    for name in sorted(there ^ {name for name, _, _ in index()}):
+        yield f"{name}: a file without its line, or a line without its file"
+    names = {p.stem for p in VECTORS.glob("valid/*.pbuf")}
+    for name in sorted(set((VECTORS / "valid" / "canonical.txt").read_text().split()) - names):
+        yield f"canonical.txt: there is no {name}"
+
+
+def script_problems(*command):
+    run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    return (run.stdout + run.stderr).splitlines() or ["it failed"] if run.returncode else []
+
+
+def cli_problems():
+    reader = [sys.executable, "spec/reader.py"]
+    for arguments, code, out in ((["spec/vectors/valid/ints.pbuf"], 0, (VECTORS / "valid" / "ints.json").read_text()), (["--verify", "spec/vectors/valid/ints.pbuf"], 0, "ok\n"),
+                                 (["--verify", "head", "spec/vectors/invalid/i1_bit.pbuf"], 0, "ok\n"),
+                                 (["--verify", "index", "spec/vectors/invalid/i5_value.pbuf"], 1, r"I5 BAD_MASK \d+ d\.x .+\n"),
+                                 (["--verify", "full", "spec/vectors/invalid/h2_magic.pbuf"], 1, r"H2 BAD_MAGIC 0 - .+\n")):
+        run = subprocess.run(reader + arguments, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+        if run.returncode != code or not (run.stdout == out or re.fullmatch(out, run.stdout)):
+            yield f"{arguments}: {run.returncode} {run.stdout!r}"
+
+
+def reseal(raw):
+    """Computes the checksums again, as far as the lengths in the header make sense."""
+    total, head, index = struct.unpack_from("<QQQ", raw, 24)
+    if raw[20] & 1 and head + index <= len(raw):
+        for i, at in enumerate(range(head + index, len(raw), 65536)):
+            if head + 4 * i + 4 <= len(raw):
+                struct.pack_into("<I", raw, head + 4 * i, crc32c(raw[at:at + 65536]))
+    if head <= len(raw):
+        struct.pack_into("<I", raw, 56, crc32c(raw[head:head + index]))
+        struct.pack_into("<I", raw, 60, crc32c(raw[:60] + bytes(4) + raw[64:head]))
+
+
+def flip_problems(name):
+    original = (VECTORS / "valid" / f"{name}.pbuf").read_bytes()
+    for bit in range(8 * len(original)):
+        for again in (False, True):
+            raw = bytearray(original)
+            raw[bit >> 3] ^= 1 << (bit & 7)
+            if again:
+                reseal(raw)
+            faulthandler.dump_traceback_later(60, exit=True)
+            try:
+                Packed(raw, limits={"shown": 2**20}).to_json()
+                if not again:
+                    # only what no checksum covers may pass
+                    yield f"bit {bit} flipped, and nothing was found"
+            except PackbufError:
+                pass
+            except Exception as error:  # noqa: BLE001 - that is the test
+                yield f"bit {bit}, checksums {'again' if again else 'as they were'}: {error!r}"
+    faulthandler.cancel_dump_traceback_later()
+
+
+result("every valid vector reads as its tagged JSON", list(valid_problems()))
+result("every invalid vector breaks its rule, at its level and place", list(invalid_problems()))
+result("every rule has an invalid vector", list(rule_problems()))
+result("files and index agree", list(file_problems()))
+result("the command line of reader.py", list(cli_problems()))
+result("the tables of packbuf.md are those of core/status.h", script_problems("tools/spec_tables.py", "--check"))
+result("the vectors are what build.py writes", script_problems("spec/vectors/build.py", "--check"))
+for vector in FLIPPED:
+    result(f"every flipped bit of {vector}", list(flip_problems(vector)))
+print(f"1..{count}")
+sys.exit(bool(failed))

@@ -1,0 +1,124 @@
+/* tools/packbuf.c: the `packbuf` command: its help, and which subcommand runs.
+ * May use: the files beside it. Must not know: what a subcommand does. */
+#include "tool.h"
+
+static const char help_pack[] =
+    "Usage: packbuf pack IN... -o OUT.pbuf [options]\n"
+    "Packs files into one packed buffer. All inputs have the same number of rows; a field name may occur once.\n"
+    "\n"
+    "  IN.jsonl            a dict a line; each key becomes a field. Blank lines are skipped; - is stdin\n"
+    "  IN.npy              a field named by the file's stem; rows are the first dimension\n"
+    "  IN.npz              a field for each member\n"
+    "  IN.safetensors      a field for each tensor; __metadata__ becomes metadata of the buffer\n"
+    "Arrays without a dimension become batch values. Cells of .jsonl may be tagged JSON: {\"$bytes\":BASE64}, {\"$file\":PATH} (the bytes of\n"
+    "a file), {\"$media\":{\"mime\":...,\"data\":BASE64 or \"file\":PATH}}, {\"$tensor\":...} and the others of section 22 of the spec.\n"
+    "\n"
+    "  -o, --output FILE   where to write; - is stdout\n"
+    "  --values FILE.json  a dict of batch values\n"
+    "  --schema FILE.json  {\"PATH\": {\"codec\": \"utf8_ragged\", \"dtype\": \"int32\", \"keep_plain\": true, \"not_nullable\": true,\n"
+    "                      \"timestamp\": \"ns\", \"value\": true, \"view\": \"bfloat16\"}}; value: the path is that of a batch value,\n"
+    "                      view: the bits of an array are of this dtype\n"
+    "  --metadata KEY=TEXT metadata of the buffer (repeatable)\n"
+    "  --ragged DATA=OFFS  the array DATA holds ragged rows that the array OFFS delimits (repeatable)\n"
+    "  --as-values         arrays are batch values as a whole, such as weights; their shapes are free\n"
+    "  --align N           buffers at multiples of N: 64 (default) to 4096\n"
+    "  --no-checksums      no checksums of the data\n"
+    "  --allow-paths       $file may name any file, not only those in the folder of the .jsonl\n"
+    "  --no-tags           objects of JSON are taken as they are\n";
+
+static const char help_unpack[] =
+    "Usage: packbuf unpack FILE.pbuf [-o rows.jsonl | -d DIR] [options]\n"
+    "Writes the rows as JSON lines (tagged JSON, missing keys left out), to stdout unless told otherwise.\n"
+    "\n"
+    "  -o, --output FILE   where to write the rows\n"
+    "  -d, --directory DIR a folder instead: NAME.npy for dense fields of numbers, NAME.npy and NAME_offsets.npy for ragged ones, NAME.jsonl\n"
+    "                      (a cell a line) for all else, values.json for the batch values\n"
+    "  --fields a,b.c      only these paths (repeatable; a comma in a name is \\,)\n"
+    "  --rows 10:20        only these rows: 3, 10:20, 10:, :20, -5:\n"
+    "  --no-verify         do not verify the whole file first\n"
+    "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
+    "  -q, --quiet         no notes on stderr\n";
+
+static const char help_infer[] =
+    "Usage: packbuf infer IN.jsonl [--json] [--compat]\n"
+    "Shows what the columns of a .jsonl file (- is stdin) would be stored as, and why.\n"
+    "\n"
+    "  --json              for machines\n"
+    "  --compat            the rules of Mooncake's merged structured codec instead of the strict ones\n";
+
+static const char help_inspect[] =
+    "Usage: packbuf inspect FILE.pbuf [--json]\n"
+    "Shows what a packed buffer holds: fields, codecs, dtypes, shapes, bytes, metadata. Reads its head only.\n"
+    "\n"
+    "  --json              for machines\n";
+
+static const char help_verify[] =
+    "Usage: packbuf verify FILE.pbuf... [options]\n"
+    "Exits with 0 when the files are valid, else with 1 and a line that names rule, error, byte offset, field and row.\n"
+    "\n"
+    "  --level LEVEL       head, index or full (default): how much to read\n"
+    "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
+    "  -q, --quiet         nothing on stdout\n";
+
+static const char help_cat[] =
+    "Usage: packbuf cat FILE.pbuf --field PATH [--rows 3|10:20]\n"
+    "Prints cells as tagged JSON, one a line.\n"
+    "\n"
+    "  -f, --field PATH    such as a, meta.step, calls[0].name\n"
+    "  --value PATH        a batch value instead\n"
+    "  --rows 10:20        only these rows: 3, 10:20, 10:, :20, -5:\n"
+    "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
+
+static const char help_diff[] =
+    "Usage: packbuf diff A.pbuf B.pbuf [options]\n"
+    "Exits with 0 when both hold equal batches (values, types, null and missing; not the storage), else with 1 and the first differences.\n"
+    "\n"
+    "  --max N             stop after N differences (10)\n"
+    "  --metadata          compare metadata too\n"
+    "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
+    "  -q, --quiet         only the exit code\n";
+
+static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
+                                   {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
+                                   {"infer", "what a .jsonl file would be stored as", help_infer, run_infer},
+                                   {"inspect", "what a packed buffer holds", help_inspect, run_inspect},
+                                   {"verify", "is it valid?", help_verify, run_verify},
+                                   {"cat", "the cells of one field", help_cat, run_cat},
+                                   {"diff", "do two packed buffers hold the same?", help_diff, run_diff},
+                                   {NULL, NULL, NULL, NULL}};
+
+static void print_help(void) {
+  const verb *c;
+  output out;
+  output_open(&out, "-");
+  text_puts(&out.buffer, "Usage: packbuf COMMAND [options]\nPacks batches of rows into contiguous, verifiable buffers, and reads them.\n\n");
+  for (c = commands; c->name; c++) text_printf(&out.buffer, "  %-8s  %s\n", c->name, c->summary);
+  text_puts(&out.buffer, "\n  --help, --version\n\nExit codes: 0 yes or done, 1 no or failed, 2 wrong usage.\n");
+  for (c = commands; c->name; c++) text_printf(&out.buffer, "\n%s", c->help);
+  output_close(&out);
+}
+
+static void print_version(void) {
+  output out;
+  output_open(&out, "-");
+  text_printf(&out.buffer, "packbuf %d.%d.%d (format %d.%d%s)\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, PACKBUF_FORMAT_MAJOR, PACKBUF_FORMAT_MINOR,
+              PACKBUF_TOOL_ZLIB ? ", zlib" : "");
+  output_close(&out);
+}
+
+int main(int argc, char **argv) {
+  const verb *c;
+  catch_signals();
+  if (argc < 2) fail_usage(NULL, "a command is missing");
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (strcmp(argv[1], "help") == 0 && argc == 2)) {
+    print_help();
+    return TOOL_OK;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    print_version();
+    return TOOL_OK;
+  }
+  for (c = commands; c->name; c++)
+    if (strcmp(argv[1], c->name) == 0) return c->run(c, argc - 2, argv + 2);
+  fail_usage(NULL, "there is no command %s", argv[1]);
+}
