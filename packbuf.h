@@ -627,9 +627,13 @@ typedef struct packbuf_view {
   packbuf_limits limits;
 } packbuf_view;
 
-enum { PACKBUF_OPEN_EXACT = 1 /* size must equal the packed buffer's length: a file, or an object of a store */ };
+enum {
+  PACKBUF_OPEN_EXACT = 1, /* size must equal the packed buffer's length: a file, or an object of a store */
+  PACKBUF_OPEN_TABLES = 2 /* check every record too (rules N, B, M, S), as packbuf_verify at level head does: some 10 ns a record */
+};
 
-/* Opens `size` bytes at `data` (any alignment): checks the head (rules H, N, B, M, S), touches nothing else, allocates nothing. limits NULL: the defaults.
+/* Opens `size` bytes at `data` (any alignment): checks header, directory and checksum of the head (rules H), touches nothing but the head, allocates nothing: little more than one pass of CRC-32C over
+ * the head. Each record is checked when it is read, so that what follows is memory-safe whatever the records say; from a stranger, also verify. limits NULL: the defaults.
  * The bytes must stay there as long as the view and whatever was read in place from it are used. */
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags, const packbuf_limits *limits, packbuf_error *error);
 
@@ -637,7 +641,7 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
 PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total, packbuf_error *error);
 
 typedef enum packbuf_level {
-  PACKBUF_LEVEL_HEAD = 0,  /* what packbuf_open checks */
+  PACKBUF_LEVEL_HEAD = 0,  /* the H, N, B, M and S rules: header and every record of the head */
   PACKBUF_LEVEL_INDEX = 1, /* and the I rules: checksum, padding, masks, offsets, shapes */
   PACKBUF_LEVEL_FULL = 2   /* and the D rules: data checksums, padding, bools, UTF-8, JSON, MessagePack */
 } packbuf_level;
@@ -2641,7 +2645,7 @@ static uint64_t packbuf_i_hash_bytes(const uint8_t *data, size_t size) {
   size_t at = 0;
   for (; size - at >= 8; at += 8) hash = packbuf_i_hash_word(hash, packbuf_i_load64(data + at));
   for (unsigned shift = 0; at < size; at++, shift += 8) tail |= (uint64_t)data[at] << shift;
-  return packbuf_i_hash_word(packbuf_i_hash_word(hash, tail), hash);
+  return packbuf_i_hash_word(packbuf_i_hash_word(hash, tail), size);
 }
 
 static uint64_t packbuf_i_key_word(uint64_t hash, uint64_t at) { return (hash & ~PACKBUF_I_KEY_AT) | at; }
@@ -3078,7 +3082,7 @@ static uint64_t packbuf_i_json_hash_escaped(const packbuf_i_json *json, uint64_t
     memset(word, 0, 8);
     for (size_t i = 0; i < n; i++) word[i] = (uint8_t)packbuf_i_json_bytes_next(&bytes);
     hash = packbuf_i_hash_word(hash, packbuf_i_load64(word));
-    if (n < 8) return packbuf_i_hash_word(hash, hash);
+    if (n < 8) return packbuf_i_hash_word(hash, decoded);
   }
 }
 
@@ -3618,10 +3622,15 @@ typedef struct packbuf_i_msgpack_head {
   uint8_t ext;
 } packbuf_i_msgpack_head;
 
+/* A big-endian number of 0, 1, 2, 4 or 8 bytes. */
 static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
-  uint64_t number = 0;
-  for (unsigned i = 0; i < size; i++) number = number << 8 | from[i];
-  return number;
+  switch (size) {
+    case 0: return 0;
+    case 1: return from[0];
+    case 2: return (uint64_t)from[0] << 8 | from[1];
+    case 4: return (uint64_t)from[0] << 24 | (uint64_t)from[1] << 16 | (uint64_t)from[2] << 8 | from[3];
+    default: return packbuf_i_load_big(from, 4) << 32 | packbuf_i_load_big(from + 4, 4);
+  }
 }
 
 /* float32 bits to the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
@@ -3637,24 +3646,39 @@ static double packbuf_i_widen(uint32_t bits) {
   return result;
 }
 
-static packbuf_value packbuf_i_msgpack_number(uint8_t type, uint64_t n) {
+static void packbuf_i_msgpack_int(packbuf_value *value, int64_t i) {
+  value->kind = PACKBUF_INT;
+  value->as.i = i;
+}
+
+/* The value of a number's or constant's type byte and the bits that follow it. */
+static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_t n) {
   switch (type) {
-    case 0xC0: return packbuf_null();
+    case 0xC0: value->kind = PACKBUF_NULL; return;
     case 0xC2:
-    case 0xC3: return packbuf_bool(type & 1);
-    case 0xCA: return packbuf_float(packbuf_i_widen((uint32_t)n));
-    case 0xCB: {
-      double f;
-      memcpy(&f, &n, 8);
-      return packbuf_float(f);
-    }
-    case 0xD0: return packbuf_int((int64_t)(n ^ 0x80) - 0x80);
-    case 0xD1: return packbuf_int((int64_t)(n ^ 0x8000) - 0x8000);
-    case 0xD2: return packbuf_int((int64_t)(n ^ 0x80000000u) - 0x80000000);
+    case 0xC3:
+      value->kind = PACKBUF_BOOL;
+      value->as.boolean = type & 1;
+      return;
+    case 0xCA:
+    case 0xCB:
+      value->kind = PACKBUF_FLOAT;
+      if (type == 0xCA) value->as.f = packbuf_i_widen((uint32_t)n);
+      else memcpy(&value->as.f, &n, 8);
+      return;
+    case 0xD0: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80) - 0x80); return;
+    case 0xD1: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x8000) - 0x8000); return;
+    case 0xD2: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80000000u) - 0x80000000); return;
     default: break; /* unsigned, and int 64 */
   }
-  if (type != 0xD3 && n > (uint64_t)INT64_MAX) return packbuf_uint(n);
-  return packbuf_int(n > (uint64_t)INT64_MAX ? -(int64_t)~n - 1 : (int64_t)n);
+  if (n <= (uint64_t)INT64_MAX) {
+    packbuf_i_msgpack_int(value, (int64_t)n);
+  } else if (type == 0xD3) {
+    packbuf_i_msgpack_int(value, -(int64_t)~n - 1);
+  } else {
+    value->kind = PACKBUF_UINT;
+    value->as.u = n;
+  }
 }
 
 /* Reads the head at `at` (below size). 1; 0: the data end inside it; -1: no such type. */
@@ -3668,7 +3692,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
   head->length = 0;
   head->ext = 0;
   if (type < 0x80 || type >= 0xE0) {
-    head->value = packbuf_int(type < 0x80 ? type : (int64_t)type - 256);
+    packbuf_i_msgpack_int(&head->value, type < 0x80 ? type : (int64_t)type - 256);
     return 1;
   }
   if (type < 0xC0) { /* small dicts, lists, strings */
@@ -3683,7 +3707,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
     if (type >= 0xD4 && type <= 0xD8) n = (uint64_t)1 << (type - 0xD4);
   }
   if (kind == 0) {
-    head->value = packbuf_i_msgpack_number(type, n);
+    packbuf_i_msgpack_number(&head->value, type, n);
     return 1;
   }
   head->value.kind = kind;
@@ -3841,7 +3865,7 @@ static uint64_t packbuf_i_msgpack_bools(const uint8_t *bytes, uint64_t size) {
 }
 
 static int packbuf_i_msgpack_keep_tensor(packbuf_i_msgpack *mp, const packbuf_tensor *tensor, const uint64_t *shape, uint64_t size, packbuf_value *out) {
-  packbuf_tensor *kept = (packbuf_tensor *)packbuf_i_msgpack_alloc(mp, sizeof *kept + 8u * PACKBUF_MAX_RANK);
+  packbuf_tensor *kept = (packbuf_tensor *)packbuf_i_msgpack_alloc(mp, sizeof *kept + 8u * tensor->rank);
   if (!kept) return 0;
   *kept = *tensor;
   kept->shape = (uint64_t *)(void *)(kept + 1);
@@ -4365,8 +4389,9 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
 
 /* pack: rows -> expand -> infer -> codec -> layout -> one buffer */
 /* ---- core/column.c ---- */
-/* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was decided about it.
- * Expansion and inference fill it, the codecs and the layout read it. May use: values, arena. Must not know: how a codec stores cells. */
+/* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
+ * decided about it. Expansion and inference fill it, the codecs and the layout read it.
+ * May use: values, arena. Must not know: how a codec stores cells. */
 
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {
@@ -4392,33 +4417,34 @@ typedef struct packbuf_i_node {
   struct packbuf_i_node *parent, *first_child, *last_child, *next;
   const char *name; /* not NUL-terminated; empty for children of a list */
   size_t name_size;
-  uint32_t index;   /* in the node table, set by the layout; child ordinal of a list before that is its place in the list of children */
-  uint8_t scope;    /* 0 field, 1 batch value */
-  uint8_t kind;     /* packbuf_node_kind */
+  uint32_t index; /* in the node table, set by the layout; child ordinal of a list before that is its place in the list
+                     of children */
+  uint8_t scope; /* 0 field, 1 batch value */
+  uint8_t kind; /* packbuf_node_kind */
   uint64_t rows;
   /* where the cells are */
   packbuf_i_source source;
-  packbuf_i_rows cells;             /* FROM_CELLS */
-  const packbuf_tensor *tensors;    /* FROM_TENSOR (one), FROM_TENSORS (rows of them) */
-  const packbuf_ragged *ragged;     /* FROM_RAGGED */
-  const packbuf_text *texts;        /* FROM_TEXT */
-  const uint8_t *bitmap;            /* validity given by the caller, or NULL */
-  const packbuf_device *device;     /* NULL: host */
+  packbuf_i_rows cells; /* FROM_CELLS */
+  const packbuf_tensor *tensors; /* FROM_TENSOR (one), FROM_TENSORS (rows of them) */
+  const packbuf_ragged *ragged; /* FROM_RAGGED */
+  const packbuf_text *texts; /* FROM_TEXT */
+  const uint8_t *bitmap; /* validity given by the caller, or NULL */
+  const packbuf_device *device; /* NULL: host */
   /* what inference decided */
   uint8_t codec, form, rank, logical_type; /* codec 0: dict or list */
-  uint8_t accepted, typed;                 /* as in packbuf_inferred */
+  uint8_t accepted, typed; /* as in packbuf_inferred */
   packbuf_dtype dtype;
   const char *reason;
   const char *parameter; /* UTF-8: serializer's name or the logical type's parameter */
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
-  uint64_t nulls, missing;          /* cells that are null, missing */
-  unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
-  uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
+  uint64_t nulls, missing; /* cells that are null, missing */
+  unsigned flags; /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  uint8_t mixed_ranks; /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
   uint64_t elements; /* of its data buffer */
-  uint64_t items;    /* media_list_ragged */
-  uint64_t *sizes;   /* json, msgpack: bytes of each cell, in the arena */
+  uint64_t items; /* media_list_ragged */
+  uint64_t *sizes; /* json, msgpack: bytes of each cell, in the arena */
 } packbuf_i_node;
 
 /* The absent cells that expansion hands out. */
@@ -4435,25 +4461,27 @@ typedef struct packbuf_i_expand {
   packbuf_error *error;
 } packbuf_i_expand;
 
-/* Expands and infers node->cells (node->rows of them) under node's path; schema entries may override it. It sets kind, the decision and the counts, and
- * hangs children below the node: a dict or list node's children have packbuf_i_null_cell where the parent's cell is absent, packbuf_i_missing_cell where
- * a key or item is. The root has depth 0. */
+/* Expands and infers node->cells (node->rows of them) under node's path; schema entries may override it. It sets kind,
+ * the decision and the counts, and hangs children below the node: a dict or list node's children have
+ * packbuf_i_null_cell where the parent's cell is absent, packbuf_i_missing_cell where a key or item is. The root has
+ * depth 0. */
 static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_node *node, unsigned depth);
 
 /* The codec of a column that stays a leaf (core/infer.c, core/compat.c); `schema` may be NULL. */
-static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema);
+static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node,
+                                           const packbuf_schema *schema);
 static packbuf_status packbuf_i_infer_compat(packbuf_i_expand *expand, packbuf_i_node *node);
 
 /* The escaped path of a node, NUL-terminated, in the arena; NULL without memory. */
 static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *arena);
 
 /* Fails with the node's path. */
-static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_status code, const char *message,
-                                          uint64_t offset, uint64_t row);
+static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
+                                          packbuf_status code, const char *message, uint64_t offset, uint64_t row);
 /* ---- end of core/column.c ---- */
 /* ---- core/promote.c ---- */
-/* core/promote.c: plain numbers and lists of numbers: what they have in common, the dtype that holds them all exactly (section 18 of the spec), what a
- * cell's types byte says (section 9), and their elements in that dtype.
+/* core/promote.c: plain numbers and lists of numbers: what they have in common, the dtype that holds them all exactly
+ * (section 18 of the spec), what a cell's types byte says (section 9), and their elements in that dtype.
  * May use: values, columns. Must not know: codecs, structure, errors. */
 
 /* The number types of section 9, and as a set: 1 << type. */
@@ -4475,22 +4503,22 @@ typedef struct packbuf_i_numbers {
 
 static unsigned packbuf_i_number_type(unsigned kind) {
   switch (kind) {
-    case PACKBUF_BOOL: return PACKBUF_I_NUMBER_BOOL;
-    case PACKBUF_INT:
-    case PACKBUF_UINT: return PACKBUF_I_NUMBER_INT;
-    case PACKBUF_FLOAT: return PACKBUF_I_NUMBER_FLOAT;
-    default: return 0;
+  case PACKBUF_BOOL: return PACKBUF_I_NUMBER_BOOL;
+  case PACKBUF_INT:
+  case PACKBUF_UINT: return PACKBUF_I_NUMBER_INT;
+  case PACKBUF_FLOAT: return PACKBUF_I_NUMBER_FLOAT;
+  default: return 0;
   }
 }
 
 /* The number type that a dtype shows by itself; 0 for complex ones. */
 static unsigned packbuf_i_natural_type(packbuf_dtype dtype) {
   switch (dtype.code) {
-    case PACKBUF_DTYPE_BOOL: return PACKBUF_I_NUMBER_BOOL;
-    case PACKBUF_DTYPE_INT:
-    case PACKBUF_DTYPE_UINT: return PACKBUF_I_NUMBER_INT;
-    case PACKBUF_DTYPE_COMPLEX: return 0;
-    default: return PACKBUF_I_NUMBER_FLOAT;
+  case PACKBUF_DTYPE_BOOL: return PACKBUF_I_NUMBER_BOOL;
+  case PACKBUF_DTYPE_INT:
+  case PACKBUF_DTYPE_UINT: return PACKBUF_I_NUMBER_INT;
+  case PACKBUF_DTYPE_COMPLEX: return 0;
+  default: return PACKBUF_I_NUMBER_FLOAT;
   }
 }
 
@@ -4500,11 +4528,11 @@ static unsigned packbuf_i_natural_type(packbuf_dtype dtype) {
 static unsigned packbuf_i_float_format(packbuf_dtype dtype, unsigned *fraction_bits) {
   unsigned exponent_bits = 0, fraction = 0;
   switch (dtype.code) {
-    case PACKBUF_DTYPE_FLOAT: exponent_bits = dtype.bits == 64 ? 11 : dtype.bits == 32 ? 8 : 5; break;
-    case PACKBUF_DTYPE_BFLOAT: exponent_bits = 8; break;
-    case PACKBUF_DTYPE_FLOAT8_E4M3FN: exponent_bits = 4; break;
-    case PACKBUF_DTYPE_FLOAT8_E5M2: exponent_bits = 5; break;
-    default: break;
+  case PACKBUF_DTYPE_FLOAT: exponent_bits = dtype.bits == 64 ? 11 : dtype.bits == 32 ? 8 : 5; break;
+  case PACKBUF_DTYPE_BFLOAT: exponent_bits = 8; break;
+  case PACKBUF_DTYPE_FLOAT8_E4M3FN: exponent_bits = 4; break;
+  case PACKBUF_DTYPE_FLOAT8_E5M2: exponent_bits = 5; break;
+  default: break;
   }
   if (exponent_bits) fraction = dtype.bits - 1u - exponent_bits;
   *fraction_bits = fraction;
@@ -4527,7 +4555,8 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
   return !(e4m3fn && *out == 0x7F); /* that one is the NaN */
 }
 
-/* The bits of a float64 in a float dtype; returns 0 when the value would change. A narrower NaN is exact only when it is quiet and without payload. */
+/* The bits of a float64 in a float dtype; returns 0 when the value would change. A narrower NaN is exact only when it
+ * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
   uint64_t bits = packbuf_i_double_bits(f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
@@ -4584,7 +4613,8 @@ static int packbuf_i_count_numbers(packbuf_i_numbers *numbers, const packbuf_val
   return 1;
 }
 
-/* Rank and shape of a rectangular nest of lists, at most 8 deep, told by its first items: exact for cells that inference accepted. */
+/* Rank and shape of a rectangular nest of lists, at most 8 deep, told by its first items: exact for cells that
+ * inference accepted. */
 static unsigned packbuf_i_list_shape(const packbuf_value *cell, uint64_t *shape) {
   unsigned rank = 0;
   while (cell->kind == PACKBUF_LIST && rank < PACKBUF_MAX_RANK) {
@@ -4595,7 +4625,8 @@ static unsigned packbuf_i_list_shape(const packbuf_value *cell, uint64_t *shape)
   return rank;
 }
 
-static int packbuf_i_count_nest(packbuf_i_numbers *numbers, const packbuf_value *list, const uint64_t *shape, unsigned rank) {
+static int packbuf_i_count_nest(packbuf_i_numbers *numbers, const packbuf_value *list, const uint64_t *shape,
+                                unsigned rank) {
   const packbuf_value *items = list->as.list.items;
   if (list->kind != PACKBUF_LIST || list->as.list.count != shape[0] || (shape[0] && !items)) return 0;
   if (rank == 1) return packbuf_i_count_numbers(numbers, items, list->as.list.count);
@@ -4625,18 +4656,21 @@ static int packbuf_i_ints_within(const packbuf_i_numbers *numbers, unsigned bits
 static int packbuf_i_dtype_holds(packbuf_dtype dtype, const packbuf_i_numbers *numbers) {
   unsigned fraction_bits, types = numbers->types;
   switch (dtype.code) {
-    case PACKBUF_DTYPE_BOOL: return !(types & ~PACKBUF_I_BOOLS);
-    case PACKBUF_DTYPE_INT:
-      return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (65 - dtype.bits) && numbers->low >= -(int64_t)(UINT64_MAX >> (65 - dtype.bits)) - 1;
-    case PACKBUF_DTYPE_UINT: return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (64 - dtype.bits) && numbers->low == 0;
-    default: break;
+  case PACKBUF_DTYPE_BOOL: return !(types & ~PACKBUF_I_BOOLS);
+  case PACKBUF_DTYPE_INT:
+    return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (65 - dtype.bits) &&
+           numbers->low >= -(int64_t)(UINT64_MAX >> (65 - dtype.bits)) - 1;
+  case PACKBUF_DTYPE_UINT:
+    return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (64 - dtype.bits) && numbers->low == 0;
+  default: break;
   }
   if (!packbuf_i_float_format(dtype, &fraction_bits)) return types == 0;
   if (dtype.code != PACKBUF_DTYPE_FLOAT && (types & ~PACKBUF_I_FLOATS)) return 0; /* section 9 knows no marks there */
   return !((types & PACKBUF_I_FLOATS) && numbers->inexact) && packbuf_i_ints_within(numbers, fraction_bits + 1);
 }
 
-/* The dtype of plain numbers or lists of them; 0: none holds them all. With no number at all only an asked one will do. */
+/* The dtype of plain numbers or lists of them; 0: none holds them all. With no number at all only an asked one will do.
+ */
 static int packbuf_i_join_numbers(const packbuf_i_numbers *numbers, packbuf_dtype *dtype) {
   unsigned types = numbers->types;
   *dtype = numbers->asked;
@@ -4653,7 +4687,6 @@ static int packbuf_i_arrays_hold(packbuf_dtype dtype, const packbuf_i_numbers *n
   unsigned types = numbers->types;
   if (numbers->asked.bits) return packbuf_i_dtype_equal(numbers->asked, dtype) && packbuf_i_dtype_holds(dtype, numbers);
   if (types == 0) return 1;
-  if (types & (types - 1)) return 0;
   if (types != PACKBUF_I_BOOLS && dtype.bits != 64) return 0;
   return types == 1u << packbuf_i_natural_type(dtype) && packbuf_i_dtype_holds(dtype, numbers);
 }
@@ -4686,7 +4719,9 @@ static void packbuf_i_put_word(uint64_t word, unsigned bytes, uint8_t *dst) {
 }
 
 static uint64_t packbuf_i_integer_word(const packbuf_value *number) {
-  return number->kind == PACKBUF_INT ? (uint64_t)number->as.i : number->kind == PACKBUF_UINT ? number->as.u : (uint64_t)(number->as.boolean != 0);
+  return number->kind == PACKBUF_INT    ? (uint64_t)number->as.i
+         : number->kind == PACKBUF_UINT ? number->as.u
+                                        : (uint64_t)(number->as.boolean != 0);
 }
 
 static double packbuf_i_number_double(const packbuf_value *number) {
@@ -4718,8 +4753,10 @@ static void packbuf_i_put_run(const packbuf_value *items, size_t count, packbuf_
   }
 }
 
-/* Elements first to first + count, in native byte order, of an accepted cell (a plain number or a nest of lists) in the leaf's dtype. */
-static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype, uint64_t first, uint64_t count, void *dst) {
+/* Elements first to first + count, in native byte order, of an accepted cell (a plain number or a nest of lists) in the
+ * leaf's dtype. */
+static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype, uint64_t first, uint64_t count,
+                                  void *dst) {
   uint64_t shape[PACKBUF_MAX_RANK], inner, left;
   unsigned rank = packbuf_i_list_shape(cell, shape);
   uint8_t *to = (uint8_t *)dst;
@@ -4744,11 +4781,13 @@ static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype
 }
 /* ---- end of core/promote.c ---- */
 /* ---- core/expand.c ---- */
-/* core/expand.c: structure expansion (section 17 of the spec): a column of dicts or short lists becomes a node with a column for each key or item.
- * Keys come in first-seen order; rows mostly have the same keys in the same order, so the key after the last one is tried first.
+/* core/expand.c: structure expansion (section 17 of the spec): a column of dicts or short lists becomes a node with a
+ * column for each key or item. Keys come in first-seen order; rows mostly have the same keys in the same order, so the
+ * key after the last one is tried first.
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
-#define PACKBUF_I_PROBE_ROWS 1024 /* looked at before memory is taken: most columns that cannot expand show it there */
+/* Rows looked at before memory is taken: most columns that cannot expand show it there. */
+#define PACKBUF_I_PROBE_ROWS 1024
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
@@ -4756,11 +4795,13 @@ static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype
 /* The place of a child of a list among its siblings. */
 static unsigned packbuf_i_ordinal(const packbuf_i_node *node) {
   unsigned ordinal = 0;
-  for (const packbuf_i_node *sibling = node->parent->first_child; sibling && sibling != node; sibling = sibling->next) ordinal++;
+  for (const packbuf_i_node *sibling = node->parent->first_child; sibling && sibling != node; sibling = sibling->next)
+    ordinal++;
   return ordinal;
 }
 
-/* Writes the path to `to` (NULL: only measures); returns its size. Expansion and the attribute leaves bound the depth. */
+/* Writes the path to `to` (NULL: only measures); returns its size. Expansion and the attribute leaves bound the depth.
+ */
 static size_t packbuf_i_path_put(const packbuf_i_node *node, char *to) {
   size_t at = node->parent ? packbuf_i_path_put(node->parent, to) : 0;
   if (node->parent && node->parent->kind == PACKBUF_NODE_LIST) {
@@ -4796,8 +4837,8 @@ static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *aren
   return path;
 }
 
-static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_status code, const char *message,
-                                          uint64_t offset, uint64_t row) {
+static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
+                                          packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
   packbuf_i_fail(expand->error, code, message, offset, row);
   if (expand->error) {
     const char *path = packbuf_i_node_path(node, expand->arena);
@@ -4824,7 +4865,8 @@ static const char *packbuf_i_path_skip(const packbuf_i_node *node, const char *p
 static const packbuf_schema *packbuf_i_schema_of(const packbuf_i_expand *expand, const packbuf_i_node *node) {
   for (size_t i = expand->schema_count; i-- > 0;) {
     const packbuf_schema *schema = &expand->schemas[i];
-    const char *rest = schema->path && schema->batch_value == node->scope ? packbuf_i_path_skip(node, schema->path) : NULL;
+    const char *rest =
+        schema->path && schema->batch_value == node->scope ? packbuf_i_path_skip(node, schema->path) : NULL;
     if (rest && *rest == 0) return schema;
   }
   return NULL;
@@ -4842,10 +4884,13 @@ typedef struct packbuf_i_columns {
 
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), sizeof(void *));
+  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
+                                                     sizeof(void *));
 }
 
-static int packbuf_i_absent(const packbuf_value *cell) { return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING; }
+static int packbuf_i_absent(const packbuf_value *cell) {
+  return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING;
+}
 
 static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cell) {
   node->nulls += cell->kind == PACKBUF_NULL;
@@ -4854,22 +4899,27 @@ static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cel
 }
 
 /* A key that a dict node can have: string, and not without its bytes. */
-static int packbuf_i_plain_key(const packbuf_value *key) { return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size); }
+static int packbuf_i_plain_key(const packbuf_value *key) {
+  return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size);
+}
 
 /* Rows without the key or item up to `end`. */
 static void packbuf_i_fill_column(packbuf_i_columns *columns, unsigned at, const packbuf_i_node *node, uint64_t end) {
   for (uint64_t row = columns->filled[at]; row < end; row++)
-    columns->cells[at][row] = packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
+    columns->cells[at][row] =
+        packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
   columns->filled[at] = end;
 }
 
 /* Hangs one child below the node for each column. */
-static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i_node *node, packbuf_i_columns *columns, packbuf_node_kind kind) {
+static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i_node *node, packbuf_i_columns *columns,
+                                             packbuf_node_kind kind) {
   if (columns->count > PACKBUF_I_NODES_LIMIT - expand->nodes)
     return packbuf_i_node_fail(expand, node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   node->kind = (uint8_t)kind;
   node->accepted = 1;
-  node->reason = kind == PACKBUF_NODE_DICT ? "all cells are dicts with at most 64 keys in all" : "all cells are lists of at most 8 nulls, dicts and lists";
+  node->reason = kind == PACKBUF_NODE_DICT ? "all cells are dicts with at most 64 keys in all"
+                                           : "all cells are lists of at most 8 nulls, dicts and lists";
   expand->nodes += columns->count;
   for (unsigned i = 0; i < columns->count; i++) {
     packbuf_i_node *child = (packbuf_i_node *)packbuf_arena_alloc(expand->arena, sizeof *child, sizeof(void *));
@@ -4898,15 +4948,20 @@ static unsigned packbuf_i_find_key(const packbuf_i_columns *columns, const packb
     if (next >= columns->count) next = 0;
     name = columns->names[next];
     if (name->as.text.size != key->as.text.size) continue;
-    if (name->as.text.data == key->as.text.data || packbuf_i_same_bytes(name->as.text.data, name->as.text.size, key->as.text.data, key->as.text.size)) return next;
+    if (name->as.text.data == key->as.text.data ||
+        packbuf_i_same_bytes(name->as.text.data, name->as.text.size, key->as.text.data, key->as.text.size))
+      return next;
   }
   return columns->count;
 }
 
-static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_i_columns *columns, const packbuf_value *key, uint64_t row) {
-  size_t valid = packbuf_i_utf8_valid((const uint8_t *)key->as.text.data, key->as.text.size);
+static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_i_node *node,
+                                        packbuf_i_columns *columns, const packbuf_value *key, uint64_t row) {
+  size_t valid = key->as.text.size ? packbuf_i_utf8_valid((const uint8_t *)key->as.text.data, key->as.text.size) : 0;
   unsigned at = columns->count;
-  if (valid != key->as.text.size) return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "a key is not UTF-8 (the offset is into the key)", valid, row);
+  if (valid != key->as.text.size)
+    return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "a key is not UTF-8 (the offset is into the key)", valid,
+                               row);
   columns->cells[at] = packbuf_i_new_column(expand, node->rows);
   if (!columns->cells[at]) return packbuf_i_no_memory(expand->error);
   columns->filled[at] = 0;
@@ -4916,7 +4971,8 @@ static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_
 }
 
 /* Takes the entries of the dict in one row; clears *opens when the column cannot expand. */
-static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_i_columns *columns, uint64_t row, int *opens) {
+static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbuf_i_node *node,
+                                          packbuf_i_columns *columns, uint64_t row, int *opens) {
   const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
   const packbuf_entry *entries = cell->as.dict.entries;
   unsigned next = 0;
@@ -4929,7 +4985,8 @@ static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbu
     if (at == columns->count) status = packbuf_i_new_key(expand, node, columns, &entries[i].key, row);
     if (status) return status;
     if (columns->filled[at] > row)
-      return packbuf_i_node_fail(expand, node, PACKBUF_INVALID_ARGUMENT, "a dict has the same key twice", PACKBUF_NOWHERE, row);
+      return packbuf_i_node_fail(expand, node, PACKBUF_INVALID_ARGUMENT, "a dict has the same key twice",
+                                 PACKBUF_NOWHERE, row);
     if (columns->filled[at] < row) packbuf_i_fill_column(columns, at, node, row);
     columns->cells[at][row] = &entries[i].value;
     columns->filled[at] = row + 1;
@@ -4987,7 +5044,8 @@ static size_t packbuf_i_measure_lists(const packbuf_i_node *node) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     size_t count = cell->as.list.count;
     if (packbuf_i_absent(cell)) continue;
-    if (cell->kind != PACKBUF_LIST || count > PACKBUF_EXPAND_ITEMS || (count && !cell->as.list.items)) return PACKBUF_EXPAND_ITEMS + 1;
+    if (cell->kind != PACKBUF_LIST || count > PACKBUF_EXPAND_ITEMS || (count && !cell->as.list.items))
+      return PACKBUF_EXPAND_ITEMS + 1;
     for (size_t i = 0; i < count; i++) {
       unsigned kind = cell->as.list.items[i].kind;
       if (kind != PACKBUF_NULL && kind != PACKBUF_DICT && kind != PACKBUF_LIST) return PACKBUF_EXPAND_ITEMS + 1;
@@ -5010,7 +5068,9 @@ static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_no
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     int absent = packbuf_i_count_absent(node, cell);
     for (size_t i = 0; i < most; i++)
-      columns.cells[i][row] = absent ? &packbuf_i_null_cell : i < cell->as.list.count ? &cell->as.list.items[i] : &packbuf_i_missing_cell;
+      columns.cells[i][row] = absent                    ? &packbuf_i_null_cell
+                              : i < cell->as.list.count ? &cell->as.list.items[i]
+                                                        : &packbuf_i_missing_cell;
   }
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_LIST);
 }
@@ -5018,7 +5078,8 @@ static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_no
 /* ---- nodes ---- */
 
 /* Forgets an earlier decision and takes what the schema says. */
-static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema) {
+static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packbuf_i_node *node,
+                                           const packbuf_schema *schema) {
   node->first_child = node->last_child = NULL;
   node->kind = PACKBUF_LEAF;
   node->codec = node->form = node->rank = node->accepted = node->typed = node->mixed_ranks = 0;
@@ -5029,8 +5090,10 @@ static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packb
   node->logical_type = schema ? schema->logical_type : 0;
   node->parameter = schema ? schema->parameter : NULL;
   node->parameter_size = node->parameter ? strlen(node->parameter) : 0;
-  if (packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
-    return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (node->parameter_size &&
+      packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
+    return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
@@ -5039,7 +5102,8 @@ static packbuf_status packbuf_i_try_open(packbuf_i_expand *expand, packbuf_i_nod
   uint64_t row = 0;
   packbuf_status status = PACKBUF_OK;
   unsigned kind;
-  if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits)) return PACKBUF_OK; /* the cells have a codec, or are numbers */
+  if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits))
+    return PACKBUF_OK; /* the cells have a codec, or are numbers */
   while (row < node->rows && packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
   if (row == node->rows) return PACKBUF_OK;
   kind = packbuf_i_cell(&node->cells, row)->kind;
@@ -5053,7 +5117,8 @@ static packbuf_status packbuf_i_close_node(const packbuf_i_expand *expand, const
   uint64_t row = 0;
   if (!(node->flags & PACKBUF_REFUSE_NULL) || node->nulls + node->missing == 0) return PACKBUF_OK;
   while (!packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
-  return packbuf_i_node_fail(expand, node, PACKBUF_NOT_NULLABLE, "the field must not have a null or missing cell", PACKBUF_NOWHERE, row);
+  return packbuf_i_node_fail(expand, node, PACKBUF_NOT_NULLABLE, "the field must not have a null or missing cell",
+                             PACKBUF_NOWHERE, row);
 }
 
 static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_node *node, unsigned depth) {
@@ -5062,22 +5127,26 @@ static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_
   if (!status) status = packbuf_i_try_open(expand, node, schema);
   if (status) return status;
   if (depth > PACKBUF_EXPAND_DEPTH && (node->kind != PACKBUF_LEAF || expand->mode == PACKBUF_COMPAT))
-    return packbuf_i_node_fail(expand, node, PACKBUF_DEPTH, "dicts and lists are nested more than 32 deep", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(expand, node, PACKBUF_DEPTH, "dicts and lists are nested more than 32 deep",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (node->kind == PACKBUF_LEAF) {
-    status = expand->mode == PACKBUF_COMPAT ? packbuf_i_infer_compat(expand, node) : packbuf_i_infer_leaf(expand, node, schema);
+    status = expand->mode == PACKBUF_COMPAT ? packbuf_i_infer_compat(expand, node)
+                                            : packbuf_i_infer_leaf(expand, node, schema);
     return status ? status : packbuf_i_close_node(expand, node);
   }
   if (node->logical_type || node->parameter)
-    return packbuf_i_node_fail(expand, node, PACKBUF_UNENCODABLE, "a logical type needs a leaf", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(expand, node, PACKBUF_UNENCODABLE, "a logical type needs a leaf", PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
   status = packbuf_i_close_node(expand, node);
-  for (packbuf_i_node *child = node->first_child; child && !status; child = child->next) status = packbuf_i_expand_node(expand, child, depth + 1);
+  for (packbuf_i_node *child = node->first_child; child && !status; child = child->next)
+    status = packbuf_i_expand_node(expand, child, depth + 1);
   return status;
 }
 /* ---- end of core/expand.c ---- */
 /* ---- core/infer.c ---- */
-/* core/infer.c: the codec of a leaf (sections 17 and 18 of the spec): one pass over its cells gathers facts, from which each codec can say whether it
- * accepts them. The same pass refuses what no codec could write (text that is not UTF-8, equal keys, impossible arrays), so that nobody looks again.
- * Also what the public header of this room declares.
+/* core/infer.c: the codec of a leaf (sections 17 and 18 of the spec): one pass over its cells gathers facts, from which
+ * each codec can say whether it accepts them. The same pass refuses what no codec could write (text that is not UTF-8,
+ * equal keys, impossible arrays), so that nobody looks again. Also what the public header of this room declares.
  * May use: columns, number promotion, expansion, what json_ragged says it can hold. Must not know: layout, bytes. */
 
 /* What is known of the cells of a leaf. */
@@ -5086,14 +5155,14 @@ typedef struct packbuf_i_facts {
   unsigned kinds; /* set of the kinds of present cells, 1 << packbuf_kind */
   packbuf_i_numbers numbers;
   /* lists */
-  uint64_t items;          /* of lists of media and bytes */
-  uint8_t not_numbers;     /* a list is no rectangular nest of numbers of one type */
-  uint8_t not_media;       /* a list has an item that is neither media nor bytes */
+  uint64_t items; /* of lists of media and bytes */
+  uint8_t not_numbers; /* a list is no rectangular nest of numbers of one type */
+  uint8_t not_media; /* a list has an item that is neither media nor bytes */
   uint8_t first_item_form; /* BYTES or MEDIA */
-  uint8_t item_forms;      /* set, 1 << form */
+  uint8_t item_forms; /* set, 1 << form */
   /* arrays and nests of numbers */
   packbuf_dtype dtype; /* of the first array */
-  uint8_t forms;       /* set of the forms of arrays */
+  uint8_t forms; /* set of the forms of arrays */
   uint8_t mixed_dtypes, least_rank, most_rank, first_form;
   /* the rest */
   uint8_t not_json, unholdable, bad_text; /* bad_text: only where errors are not wanted */
@@ -5110,11 +5179,19 @@ typedef struct packbuf_i_look {
   packbuf_i_keys keys;
 } packbuf_i_look;
 
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PACKBUF_I_PREFETCH(address) ((void)0)
+#endif
+
 #define PACKBUF_I_KIND(kind) (1u << (kind))
-#define PACKBUF_I_NUMBERS (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) | PACKBUF_I_KIND(PACKBUF_FLOAT))
-#define PACKBUF_I_JSON_KINDS                                                                                                   \
-  (PACKBUF_I_NUMBERS | PACKBUF_I_KIND(PACKBUF_BIGINT) | PACKBUF_I_KIND(PACKBUF_STRING) | PACKBUF_I_KIND(PACKBUF_LIST) | \
-   PACKBUF_I_KIND(PACKBUF_DICT))
+#define PACKBUF_I_NUMBERS                                                                                              \
+  (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) |                         \
+   PACKBUF_I_KIND(PACKBUF_FLOAT))
+#define PACKBUF_I_JSON_KINDS                                                                                           \
+  (PACKBUF_I_NUMBERS | PACKBUF_I_KIND(PACKBUF_BIGINT) | PACKBUF_I_KIND(PACKBUF_STRING) |                               \
+   PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_DICT))
 
 static packbuf_status packbuf_i_refuse(const packbuf_i_look *look, packbuf_status code, const char *message) {
   return packbuf_i_node_fail(look->expand, look->node, code, message, PACKBUF_NOWHERE, look->row);
@@ -5127,21 +5204,26 @@ static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *tex
   if (valid == size) return PACKBUF_OK;
   look->facts.bad_text = 1;
   if (look->lenient) return PACKBUF_OK;
-  return packbuf_i_node_fail(look->expand, look->node, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid, look->row);
+  return packbuf_i_node_fail(look->expand, look->node, PACKBUF_BAD_UTF8,
+                             "a string is not UTF-8 (the offset is into the string)", valid, look->row);
 }
 
-/* What an array must be for any codec to take it: a known dtype, a form, at most 8 dimensions that do not overflow, data that can be reached. */
+/* What an array must be for any codec to take it: a known dtype, a form, at most 8 dimensions that do not overflow,
+ * data that can be reached. */
 static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const packbuf_tensor *tensor) {
   uint64_t count = 1;
-  if (!packbuf_i_dtype_known(tensor->dtype)) return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
+  if (!packbuf_i_dtype_known(tensor->dtype))
+    return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
   if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array has at most 8 dimensions, and a shape");
-  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR || (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank))
+  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR ||
+      (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array's form is not one that it can have");
   if (!packbuf_i_shape_count(tensor->shape, tensor->rank, packbuf_i_dtype_bytes(tensor->dtype), &count))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array's shape is too large");
   if (count && !tensor->data) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array has no data");
-  if (tensor->device && !tensor->device->copy) return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DEVICE, "device memory needs a copy hook");
+  if (tensor->device && !tensor->device->copy)
+    return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DEVICE, "device memory needs a copy hook");
   return PACKBUF_OK;
 }
 
@@ -5160,8 +5242,10 @@ static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_v
   for (size_t i = 0; i < dict->as.dict.count; i++) {
     const packbuf_entry *entry = &dict->as.dict.entries[i];
     packbuf_status status = PACKBUF_OK;
-    if (entry->key.kind == PACKBUF_STRING) status = packbuf_i_check_text(look, entry->key.as.text.data, entry->key.as.text.size);
-    else if (entry->key.kind == PACKBUF_MISSING || entry->key.kind == PACKBUF_BIGINT || entry->key.kind > PACKBUF_BYTES) odd = 1;
+    if (entry->key.kind == PACKBUF_STRING)
+      status = packbuf_i_check_text(look, entry->key.as.text.data, entry->key.as.text.size);
+    else if (entry->key.kind == PACKBUF_MISSING || entry->key.kind == PACKBUF_BIGINT || entry->key.kind > PACKBUF_BYTES)
+      odd = 1;
     if (!status) status = packbuf_i_check_value(look, &entry->value, depth_left - 1);
     if (status) return status;
   }
@@ -5175,26 +5259,29 @@ static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_v
 static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_value *value, unsigned depth_left) {
   packbuf_status status = PACKBUF_OK;
   switch (value->kind) {
-    case PACKBUF_NULL:
-    case PACKBUF_BOOL:
-    case PACKBUF_INT:
-    case PACKBUF_UINT:
-    case PACKBUF_FLOAT:
-    case PACKBUF_BYTES: return PACKBUF_OK;
-    case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
-    case PACKBUF_BIGINT:
-      if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
-      return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
-    case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
-    case PACKBUF_OPAQUE: return packbuf_i_check_text(look, value->as.opaque->serializer, value->as.opaque->serializer_size);
-    case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
-    case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
-    case PACKBUF_LIST: break;
-    case PACKBUF_MISSING: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value inside a cell cannot be missing");
-    default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
+  case PACKBUF_NULL:
+  case PACKBUF_BOOL:
+  case PACKBUF_INT:
+  case PACKBUF_UINT:
+  case PACKBUF_FLOAT:
+  case PACKBUF_BYTES: return PACKBUF_OK;
+  case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
+  case PACKBUF_BIGINT:
+    if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
+  case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
+  case PACKBUF_OPAQUE:
+    return packbuf_i_check_text(look, value->as.opaque->serializer, value->as.opaque->serializer_size);
+  case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
+  case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
+  case PACKBUF_LIST: break;
+  case PACKBUF_MISSING:
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value inside a cell cannot be missing");
+  default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
   }
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
-  for (size_t i = 0; i < value->as.list.count && !status; i++) status = packbuf_i_check_value(look, &value->as.list.items[i], depth_left - 1);
+  for (size_t i = 0; i < value->as.list.count && !status; i++)
+    status = packbuf_i_check_value(look, &value->as.list.items[i], depth_left - 1);
   return status;
 }
 
@@ -5229,10 +5316,13 @@ static int packbuf_i_note_items(packbuf_i_facts *facts, const packbuf_value *lis
   return 1;
 }
 
-/* A cell that only json_ragged or msgpack_ragged could take. While all are JSON, json_ragged's own check is the only look at them. */
+/* A cell that only json_ragged or msgpack_ragged could take. While all are JSON, json_ragged's own check is the only
+ * look at them. */
 static packbuf_status packbuf_i_look_nested(packbuf_i_look *look, const packbuf_value *cell) {
   if (!look->facts.not_json) {
-    if (packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL) == PACKBUF_OK) return PACKBUF_OK;
+    packbuf_status status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
+    if (status == PACKBUF_OK) return PACKBUF_OK;
+    if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
     look->facts.not_json = 1;
   }
   return packbuf_i_check_value(look, cell, PACKBUF_I_DEPTH);
@@ -5240,19 +5330,16 @@ static packbuf_status packbuf_i_look_nested(packbuf_i_look *look, const packbuf_
 
 static packbuf_status packbuf_i_look_list(packbuf_i_look *look, const packbuf_value *cell) {
   packbuf_i_facts *facts = &look->facts;
-  unsigned rank = 0, media = 0;
-  if (cell->as.list.count && !cell->as.list.items) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
+  unsigned rank = 0;
+  if (cell->as.list.count && !cell->as.list.items)
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
   if (!facts->not_numbers) {
     rank = packbuf_i_count_list(&facts->numbers, cell);
     if (rank) packbuf_i_note_rank(facts, PACKBUF_FORM_LIST, rank);
     else facts->not_numbers = 1;
   }
-  if (!facts->not_media) {
-    media = (unsigned)packbuf_i_note_items(facts, cell);
-    if (!media) facts->not_media = 1;
-  }
+  if (!facts->not_media && !packbuf_i_note_items(facts, cell)) facts->not_media = 1;
   if (rank) return PACKBUF_OK; /* nothing in it but numbers */
-  if (media && cell->as.list.count) facts->not_json = 1;
   return packbuf_i_look_nested(look, cell);
 }
 
@@ -5263,27 +5350,29 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
   facts->present++;
   if (cell->kind <= PACKBUF_DICT) facts->kinds |= PACKBUF_I_KIND(cell->kind);
   switch (cell->kind) {
-    case PACKBUF_BOOL:
-    case PACKBUF_INT:
-    case PACKBUF_UINT:
-    case PACKBUF_FLOAT: packbuf_i_count_numbers(&facts->numbers, cell, 1); return PACKBUF_OK;
-    case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
-    case PACKBUF_OPAQUE: {
-      const packbuf_opaque *opaque = cell->as.opaque;
-      if (!facts->opaque) facts->opaque = opaque;
-      else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer, opaque->serializer_size))
-        facts->mixed_serializers = 1;
-      return packbuf_i_check_value(look, cell, 0);
-    }
-    case PACKBUF_TENSOR:
-      status = packbuf_i_check_array(look, cell->as.tensor);
-      if (status) return status;
-      packbuf_i_note_array(facts, cell->as.tensor);
-      packbuf_i_note_rank(facts, cell->as.tensor->form ? cell->as.tensor->form : (unsigned)PACKBUF_FORM_TENSOR, cell->as.tensor->rank);
-      return PACKBUF_OK;
-    case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
-    case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
-    default: return packbuf_i_check_value(look, cell, 0);
+  case PACKBUF_BOOL:
+  case PACKBUF_INT:
+  case PACKBUF_UINT:
+  case PACKBUF_FLOAT: packbuf_i_count_numbers(&facts->numbers, cell, 1); return PACKBUF_OK;
+  case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
+  case PACKBUF_OPAQUE: {
+    const packbuf_opaque *opaque = cell->as.opaque;
+    if (!facts->opaque) facts->opaque = opaque;
+    else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer,
+                                   opaque->serializer_size))
+      facts->mixed_serializers = 1;
+    return packbuf_i_check_value(look, cell, 0);
+  }
+  case PACKBUF_TENSOR:
+    status = packbuf_i_check_array(look, cell->as.tensor);
+    if (status) return status;
+    packbuf_i_note_array(facts, cell->as.tensor);
+    packbuf_i_note_rank(facts, cell->as.tensor->form ? cell->as.tensor->form : (unsigned)PACKBUF_FORM_TENSOR,
+                        cell->as.tensor->rank);
+    return PACKBUF_OK;
+  case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
+  case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
+  default: return packbuf_i_check_value(look, cell, 0);
   }
 }
 
@@ -5301,7 +5390,8 @@ static void packbuf_i_look_start(packbuf_i_look *look, packbuf_i_expand *expand,
 /* Whether arrays, lists of numbers or both have one dtype; it is stored in *dtype. */
 static int packbuf_i_accepts_ragged(const packbuf_i_facts *facts, packbuf_dtype *dtype) {
   unsigned arrays = facts->kinds & PACKBUF_I_KIND(PACKBUF_TENSOR), lists = facts->kinds & PACKBUF_I_KIND(PACKBUF_LIST);
-  if (facts->kinds != (arrays | lists) || facts->not_numbers || (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY))) return 0;
+  if (facts->kinds != (arrays | lists) || facts->not_numbers || (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY)))
+    return 0;
   if (!arrays) return packbuf_i_join_numbers(&facts->numbers, dtype);
   *dtype = facts->dtype;
   return !facts->mixed_dtypes && packbuf_i_arrays_hold(facts->dtype, &facts->numbers);
@@ -5315,64 +5405,73 @@ static int packbuf_i_accepts_ndarray(const packbuf_i_facts *facts, packbuf_dtype
   return by_schema || facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_SCALAR);
 }
 
-/* Whether a codec takes all cells seen so far. by_schema: it was asked for, and so takes what inference would leave to another. */
+/* Whether a codec takes all cells seen so far. by_schema: it was asked for, and so takes what inference would leave to
+ * another. */
 static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, packbuf_dtype *dtype, int by_schema) {
   *dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
   switch (codec) {
-    case PACKBUF_CODEC_NULL: memset(dtype, 0, sizeof *dtype); return facts->present == 0;
-    case PACKBUF_CODEC_NDARRAY: return packbuf_i_accepts_ndarray(facts, dtype, by_schema);
-    case PACKBUF_CODEC_RAGGED_TENSOR:
-      *dtype = facts->dtype;
-      return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) && !facts->mixed_dtypes &&
-             (!facts->numbers.asked.bits || packbuf_i_dtype_equal(facts->numbers.asked, facts->dtype));
-    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_accepts_ragged(facts, dtype);
-    case PACKBUF_CODEC_BYTES_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_BYTES);
-    case PACKBUF_CODEC_MEDIA_BYTES: return facts->kinds == PACKBUF_I_KIND(PACKBUF_MEDIA);
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !facts->not_media && (by_schema || facts->items);
-    case PACKBUF_CODEC_UTF8_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_STRING);
-    case PACKBUF_CODEC_JSON_RAGGED: return !(facts->kinds & ~PACKBUF_I_JSON_KINDS) && !facts->not_json;
-    case PACKBUF_CODEC_OPAQUE_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_OPAQUE) && !facts->mixed_serializers;
-    case PACKBUF_CODEC_MSGPACK_RAGGED: return !facts->unholdable;
-    default: return 0;
+  case PACKBUF_CODEC_NULL: memset(dtype, 0, sizeof *dtype); return facts->present == 0;
+  case PACKBUF_CODEC_NDARRAY: return packbuf_i_accepts_ndarray(facts, dtype, by_schema);
+  case PACKBUF_CODEC_RAGGED_TENSOR:
+    *dtype = facts->dtype;
+    return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) &&
+           !facts->mixed_dtypes &&
+           (!facts->numbers.asked.bits || packbuf_i_dtype_equal(facts->numbers.asked, facts->dtype));
+  case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_accepts_ragged(facts, dtype);
+  case PACKBUF_CODEC_BYTES_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_BYTES);
+  case PACKBUF_CODEC_MEDIA_BYTES: return facts->kinds == PACKBUF_I_KIND(PACKBUF_MEDIA);
+  case PACKBUF_CODEC_MEDIA_LIST_RAGGED:
+    return facts->kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !facts->not_media && (by_schema || facts->items);
+  case PACKBUF_CODEC_UTF8_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_STRING);
+  case PACKBUF_CODEC_JSON_RAGGED: return !(facts->kinds & ~PACKBUF_I_JSON_KINDS) && !facts->not_json;
+  case PACKBUF_CODEC_OPAQUE_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_OPAQUE) && !facts->mixed_serializers;
+  case PACKBUF_CODEC_MSGPACK_RAGGED: return !facts->unholdable;
+  default: return 0;
   }
 }
 
-/* The rest of what json_ragged asks: no NaN with a payload among the cells that were only looked at as numbers, and a sample that is not too large. */
-static int packbuf_i_accepts_json(const packbuf_i_look *look) {
+/* The rest of what json_ragged asks: no NaN with a payload among the cells that were only looked at as numbers, and a
+ * sample that is not too large. */
+static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *accepts) {
   const packbuf_i_node *node = look->node;
   packbuf_i_sink sink = {NULL, 0, 0};
+  packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
+  *accepts = 0;
   for (uint64_t row = 0; row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS); row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
-    if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST) &&
-        packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL) != PACKBUF_OK)
-      return 0;
-    if (sampled++ >= PACKBUF_JSON_SAMPLE_ROWS) continue;
-    if (packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, NULL) != PACKBUF_OK || sink.size > PACKBUF_JSON_SAMPLE_BYTES) return 0;
+    if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST))
+      status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
+    if (!status && sampled++ < PACKBUF_JSON_SAMPLE_ROWS)
+      status = packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, NULL);
+    if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
+    if (status != PACKBUF_OK || sink.size > PACKBUF_JSON_SAMPLE_BYTES) return PACKBUF_OK;
   }
-  return 1;
+  *accepts = 1;
+  return PACKBUF_OK;
 }
 
 static const char *packbuf_i_reason(packbuf_codec codec) {
   switch (codec) {
-    case PACKBUF_CODEC_NULL: return "no cell has a value";
-    case PACKBUF_CODEC_NDARRAY: return "all cells are numbers, or scalars of one dtype";
-    case PACKBUF_CODEC_RAGGED_TENSOR: return "all cells are tensors of one dtype";
-    case PACKBUF_CODEC_TYPED_RAGGED: return "all cells are arrays or lists of numbers with a common dtype";
-    case PACKBUF_CODEC_BYTES_RAGGED: return "all cells are bytes";
-    case PACKBUF_CODEC_MEDIA_BYTES: return "all cells are media";
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return "all cells are lists of media or bytes";
-    case PACKBUF_CODEC_UTF8_RAGGED: return "all cells are strings";
-    case PACKBUF_CODEC_JSON_RAGGED: return "all cells can be held as JSON";
-    case PACKBUF_CODEC_OPAQUE_RAGGED: return "all cells are bytes of one serializer";
-    default: return "no other codec holds all cells";
+  case PACKBUF_CODEC_NULL: return "no cell has a value";
+  case PACKBUF_CODEC_NDARRAY: return "all cells are numbers, or scalars of one dtype";
+  case PACKBUF_CODEC_RAGGED_TENSOR: return "all cells are tensors of one dtype";
+  case PACKBUF_CODEC_TYPED_RAGGED: return "all cells are arrays or lists of numbers with a common dtype";
+  case PACKBUF_CODEC_BYTES_RAGGED: return "all cells are bytes";
+  case PACKBUF_CODEC_MEDIA_BYTES: return "all cells are media";
+  case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return "all cells are lists of media or bytes";
+  case PACKBUF_CODEC_UTF8_RAGGED: return "all cells are strings";
+  case PACKBUF_CODEC_JSON_RAGGED: return "all cells can be held as JSON";
+  case PACKBUF_CODEC_OPAQUE_RAGGED: return "all cells are bytes of one serializer";
+  default: return "no other codec holds all cells";
   }
 }
 
 /* Writes the decision into the node. */
-static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec, packbuf_dtype dtype) {
+static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec,
+                                       packbuf_dtype dtype) {
   const packbuf_i_facts *facts = &look->facts;
   unsigned natural = packbuf_i_natural_type(dtype), forms = facts->forms;
   node->codec = (uint8_t)codec;
@@ -5396,7 +5495,8 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   }
   if (codec == PACKBUF_CODEC_OPAQUE_RAGGED) {
     if (node->logical_type || node->parameter)
-      return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "opaque cells have no logical type", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+      return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "opaque cells have no logical type",
+                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     node->parameter = facts->opaque ? facts->opaque->serializer : NULL;
     node->parameter_size = facts->opaque ? facts->opaque->serializer_size : 0;
   }
@@ -5407,6 +5507,7 @@ static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *n
   packbuf_status status = PACKBUF_OK;
   for (; look->row < node->rows && !status; look->row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, look->row);
+    if (node->cells.pointers && node->rows - look->row > 16) PACKBUF_I_PREFETCH(node->cells.pointers[look->row + 16]);
     if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
   }
   return status;
@@ -5414,14 +5515,21 @@ static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *n
 
 /* The first codec of section 17 that accepts all cells. */
 static packbuf_status packbuf_i_choose(packbuf_i_look *look, packbuf_i_node *node) {
-  static const uint8_t order[] = {PACKBUF_CODEC_NULL,         PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_CODEC_MEDIA_LIST_RAGGED, PACKBUF_CODEC_TYPED_RAGGED,
-                                  PACKBUF_CODEC_NDARRAY,      PACKBUF_CODEC_BYTES_RAGGED,  PACKBUF_CODEC_MEDIA_BYTES,       PACKBUF_CODEC_UTF8_RAGGED,
-                                  PACKBUF_CODEC_JSON_RAGGED,  PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_CODEC_MSGPACK_RAGGED};
+  static const uint8_t order[] = {
+      PACKBUF_CODEC_NULL,          PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_CODEC_MEDIA_LIST_RAGGED,
+      PACKBUF_CODEC_TYPED_RAGGED,  PACKBUF_CODEC_NDARRAY,       PACKBUF_CODEC_BYTES_RAGGED,
+      PACKBUF_CODEC_MEDIA_BYTES,   PACKBUF_CODEC_UTF8_RAGGED,   PACKBUF_CODEC_JSON_RAGGED,
+      PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_CODEC_MSGPACK_RAGGED};
   packbuf_dtype dtype;
   for (size_t i = 0; i < sizeof order; i++) {
     packbuf_codec codec = (packbuf_codec)order[i];
     if (!packbuf_i_accepts(&look->facts, codec, &dtype, 0)) continue;
-    if (codec == PACKBUF_CODEC_JSON_RAGGED && !packbuf_i_accepts_json(look)) continue;
+    if (codec == PACKBUF_CODEC_JSON_RAGGED) {
+      int accepts;
+      packbuf_status status = packbuf_i_accepts_json(look, &accepts);
+      if (status) return status;
+      if (!accepts) continue;
+    }
     return packbuf_i_settle(look, node, codec, dtype);
   }
   node->codec = PACKBUF_CODEC_MSGPACK_RAGGED;
@@ -5446,7 +5554,8 @@ static int packbuf_i_numeric(packbuf_codec codec) {
 }
 
 /* Checks the cells one by one against the codec, so that the error names the first row that does not fit. */
-static packbuf_status packbuf_i_follow(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec, int *empty_lists) {
+static packbuf_status packbuf_i_follow(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec,
+                                       int *empty_lists) {
   packbuf_status status = PACKBUF_OK;
   packbuf_dtype dtype;
   int fits;
@@ -5456,10 +5565,16 @@ static packbuf_status packbuf_i_follow(packbuf_i_look *look, packbuf_i_node *nod
     status = packbuf_i_look_cell(look, cell);
     if (status) return status;
     fits = packbuf_i_accepts(&look->facts, codec, &dtype, 1);
-    if (codec == PACKBUF_CODEC_JSON_RAGGED && fits) fits = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL) == PACKBUF_OK;
-    *empty_lists = !fits && codec == PACKBUF_CODEC_TYPED_RAGGED && look->facts.kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !look->facts.not_numbers &&
-                   !look->facts.numbers.types;
-    if (!fits && !*empty_lists) return packbuf_i_refuse(look, PACKBUF_UNENCODABLE, "the cell does not fit the codec or dtype that the schema asks for");
+    if (codec == PACKBUF_CODEC_JSON_RAGGED && fits) {
+      status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
+      if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
+      fits = status == PACKBUF_OK;
+    }
+    *empty_lists = !fits && codec == PACKBUF_CODEC_TYPED_RAGGED && look->facts.kinds == PACKBUF_I_KIND(PACKBUF_LIST) &&
+                   !look->facts.not_numbers && !look->facts.numbers.types;
+    if (!fits && !*empty_lists)
+      return packbuf_i_refuse(look, PACKBUF_UNENCODABLE,
+                              "the cell does not fit the codec or dtype that the schema asks for");
   }
   return PACKBUF_OK;
 }
@@ -5470,23 +5585,32 @@ static packbuf_status packbuf_i_obey(packbuf_i_look *look, packbuf_i_node *node,
   packbuf_dtype dtype = schema->dtype;
   int empty_lists = 0;
   if (!packbuf_codec_name(codec) && codec != PACKBUF_CODEC_AUTO)
-    return packbuf_i_node_fail(look->expand, node, PACKBUF_INVALID_ARGUMENT, "the schema's codec is not known", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_INVALID_ARGUMENT, "the schema's codec is not known",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (dtype.bits && !packbuf_i_dtype_known(dtype))
-    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNSUPPORTED_DTYPE, "the schema's dtype is not known", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNSUPPORTED_DTYPE, "the schema's dtype is not known",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   for (uint64_t row = 0; codec == PACKBUF_CODEC_AUTO && row < node->rows; row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
     codec = packbuf_i_numeric_codec(cell);
     look->row = row;
-    if (!codec) return packbuf_i_refuse(look, PACKBUF_UNENCODABLE, "the schema asks for a dtype, but the cell is no number, array or list");
+    if (!codec)
+      return packbuf_i_refuse(look, PACKBUF_UNENCODABLE,
+                              "the schema asks for a dtype, but the cell is no number, array or list");
   }
   look->row = 0;
   if (packbuf_i_numeric(codec)) look->facts.numbers.asked = dtype;
-  else if (codec != PACKBUF_CODEC_AUTO && dtype.bits && !packbuf_i_dtype_equal(dtype, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8)))
-    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "the codec that the schema asks for has no such dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  else if (codec != PACKBUF_CODEC_AUTO && dtype.bits &&
+           !packbuf_i_dtype_equal(dtype, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8)))
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE,
+                               "the codec that the schema asks for has no such dtype", PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
   status = packbuf_i_follow(look, node, codec, &empty_lists);
   if (status) return status;
-  if (empty_lists) return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "no list has a number: name a dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (empty_lists)
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "no list has a number: name a dtype",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (look->facts.present == 0) { /* the codec that was asked for, when it can be told */
     if (codec == PACKBUF_CODEC_AUTO || (packbuf_i_numeric(codec) && !dtype.bits)) codec = PACKBUF_CODEC_NULL;
     if (!packbuf_i_numeric(codec)) packbuf_i_accepts(&look->facts, codec, &dtype, 1);
@@ -5498,7 +5622,8 @@ static packbuf_status packbuf_i_obey(packbuf_i_look *look, packbuf_i_node *node,
   return status;
 }
 
-static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema) {
+static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node,
+                                           const packbuf_schema *schema) {
   packbuf_i_look look;
   packbuf_status status;
   packbuf_i_look_start(&look, expand, node);
@@ -5528,7 +5653,8 @@ static int packbuf_i_show_rows(const packbuf_i_node *node, packbuf_arena *arena,
   if (!present) return 0;
   memset(present, 0, bytes);
   if (node->kind == PACKBUF_NODE_LIST) {
-    lengths = node->rows > SIZE_MAX / 8 - 1 ? NULL : (uint64_t *)packbuf_arena_alloc(arena, (size_t)(node->rows + 1) * 8, 8);
+    lengths =
+        node->rows > SIZE_MAX / 8 - 1 ? NULL : (uint64_t *)packbuf_arena_alloc(arena, (size_t)(node->rows + 1) * 8, 8);
     if (!lengths) return 0;
   }
   for (uint64_t row = 0; row < node->rows; row++) {
@@ -5562,14 +5688,16 @@ static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena,
   return node->kind == PACKBUF_LEAF || packbuf_i_show_rows(node, arena, out);
 }
 
-PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root, packbuf_mode mode, packbuf_arena *arena,
-                                         packbuf_inference *inference, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root,
+                                         packbuf_mode mode, packbuf_arena *arena, packbuf_inference *inference,
+                                         packbuf_error *error) {
   packbuf_i_expand expand;
   packbuf_i_node top;
   packbuf_status status;
   uint32_t at = 0;
   if (!arena || !inference || !root || (count && !values))
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "values, a root, an arena and a result must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "values, a root, an arena and a result must be given",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   memset(&expand, 0, sizeof expand);
   memset(&top, 0, sizeof top);
   expand.arena = arena;
@@ -5583,7 +5711,8 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   status = packbuf_i_expand_node(&expand, &top, 0);
   if (status) return status;
   inference->count = expand.nodes;
-  inference->nodes = (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, sizeof(void *));
+  inference->nodes =
+      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, sizeof(void *));
   if (!inference->nodes) return packbuf_i_no_memory(error);
   for (packbuf_i_node *node = &top; node; node = (packbuf_i_node *)packbuf_i_after(node)) {
     node->index = at;
@@ -5592,11 +5721,14 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   return PACKBUF_OK;
 }
 
-static const char *const packbuf_i_codec_names[] = {NULL,         "null",      "ndarray",           "ragged_tensor", "typed_ragged",   "bytes_ragged",
-                                                    "media_bytes", "media_list_ragged", "utf8_ragged", "json_ragged", "msgpack_ragged", "opaque_ragged"};
+static const char *const packbuf_i_codec_names[] = {
+    NULL,           "null",         "ndarray",        "ragged_tensor",
+    "typed_ragged", "bytes_ragged", "media_bytes",    "media_list_ragged",
+    "utf8_ragged",  "json_ragged",  "msgpack_ragged", "opaque_ragged"};
 
 PACKBUF_API const char *packbuf_codec_name(packbuf_codec codec) {
-  return (unsigned)codec < sizeof packbuf_i_codec_names / sizeof *packbuf_i_codec_names ? packbuf_i_codec_names[codec] : NULL;
+  return (unsigned)codec < sizeof packbuf_i_codec_names / sizeof *packbuf_i_codec_names ? packbuf_i_codec_names[codec]
+                                                                                        : NULL;
 }
 
 PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec) {
@@ -5609,16 +5741,19 @@ PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec) {
 }
 /* ---- end of core/infer.c ---- */
 /* ---- core/compat.c ---- */
-/* core/compat.c: compat mode: what Mooncake's merged structured codec (PR 2521, numpy 2) would choose for a leaf, with its losses, for comparison only.
- * A torch tensor is a value of form TENSOR, an ndarray one of form ARRAY, a numpy scalar one of form SCALAR, a PIL image media; what Python alone can
- * hold is opaque. "Rejected as pickle" is accepted 0 with codec opaque_ragged.
+/* core/compat.c: compat mode: what Mooncake's merged structured codec (PR 2521, numpy 2) would choose for a leaf, with
+ * its losses, for comparison only. A torch tensor is a value of form TENSOR, an ndarray one of form ARRAY, a numpy
+ * scalar one of form SCALAR, a PIL image media; what Python alone can hold is opaque. "Rejected as pickle" is
+ * accepted 0 with codec opaque_ragged.
  * May use: columns, leaf inference, what json_ragged writes. Must not know: layout, bytes. */
 
 #define PACKBUF_I_NUMPY_DIMS 64
 
 /* ---- numpy's promotion ---- */
 
-static int packbuf_i_numpy_known(packbuf_dtype dtype) { return dtype.code <= PACKBUF_DTYPE_FLOAT || dtype.code == PACKBUF_DTYPE_COMPLEX || dtype.code == PACKBUF_DTYPE_BOOL; }
+static int packbuf_i_numpy_known(packbuf_dtype dtype) {
+  return dtype.code <= PACKBUF_DTYPE_FLOAT || dtype.code == PACKBUF_DTYPE_COMPLEX || dtype.code == PACKBUF_DTYPE_BOOL;
+}
 
 static packbuf_dtype packbuf_i_numpy_float(packbuf_dtype real, packbuf_dtype integer) {
   unsigned needs = integer.bits == 8 ? 16 : integer.bits == 16 ? 32 : 64;
@@ -5647,19 +5782,21 @@ static packbuf_dtype packbuf_i_numpy_join(packbuf_dtype a, packbuf_dtype b) {
 }
 
 /* A dtype that grows by joining; bits 0: nothing joined yet. */
-static void packbuf_i_numpy_add(packbuf_dtype *sum, packbuf_dtype dtype) { *sum = sum->bits ? packbuf_i_numpy_join(*sum, dtype) : dtype; }
+static void packbuf_i_numpy_add(packbuf_dtype *sum, packbuf_dtype dtype) {
+  *sum = sum->bits ? packbuf_i_numpy_join(*sum, dtype) : dtype;
+}
 
 /* The dtype np.asarray gives a plain number; bits 0: object, or no number. */
 static packbuf_dtype packbuf_i_numpy_of(const packbuf_value *value) {
   switch (value->kind) {
-    case PACKBUF_BOOL: return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-    case PACKBUF_INT: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
-    case PACKBUF_UINT: return packbuf_dtype_of(value->as.u >> 63 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 64);
-    case PACKBUF_FLOAT: return packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
-    case PACKBUF_TENSOR:
-      if (packbuf_i_numpy_known(value->as.tensor->dtype)) return value->as.tensor->dtype;
-      return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
-    default: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
+  case PACKBUF_BOOL: return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
+  case PACKBUF_INT: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+  case PACKBUF_UINT: return packbuf_dtype_of(value->as.u >> 63 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 64);
+  case PACKBUF_FLOAT: return packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
+  case PACKBUF_TENSOR:
+    if (packbuf_i_numpy_known(value->as.tensor->dtype)) return value->as.tensor->dtype;
+    return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
+  default: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
   }
 }
 
@@ -5711,8 +5848,8 @@ static int packbuf_i_numpy_asarray(packbuf_i_numpy_array *array, const packbuf_v
 /* ---- what each codec takes (rules 10 to 48 of the comparison) ---- */
 
 static int packbuf_i_compat_tensors(const packbuf_i_facts *facts) {
-  return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) && !facts->mixed_dtypes &&
-         facts->least_rank == facts->most_rank;
+  return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) &&
+         !facts->mixed_dtypes && facts->least_rank == facts->most_rank;
 }
 
 static int packbuf_i_compat_media_lists(const packbuf_i_node *node, const packbuf_i_facts *facts) {
@@ -5727,7 +5864,9 @@ static int packbuf_i_compat_media_lists(const packbuf_i_node *node, const packbu
 static int packbuf_i_compat_typed(packbuf_i_node *node, const packbuf_i_facts *facts, packbuf_dtype *dtype) {
   packbuf_i_numpy_array array;
   memset(dtype, 0, sizeof *dtype);
-  if (facts->kinds & ~(PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_TENSOR)) || (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY))) return 0;
+  if (facts->kinds & ~(PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_TENSOR)) ||
+      (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY)))
+    return 0;
   for (uint64_t row = 0; row < node->rows; row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
@@ -5754,19 +5893,23 @@ static int packbuf_i_compat_scalars(const packbuf_i_node *node, const packbuf_i_
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     packbuf_dtype own = packbuf_i_numpy_of(cell);
     if (packbuf_i_absent(cell)) continue;
-    if (cell->kind == PACKBUF_TENSOR && (!own.bits || own.code == PACKBUF_DTYPE_BOOL)) return 0; /* np.bool_ is no np.number */
+    if (cell->kind == PACKBUF_TENSOR && (!own.bits || own.code == PACKBUF_DTYPE_BOOL))
+      return 0; /* np.bool_ is no np.number */
     if (facts->present == 1) return *dtype = own, own.bits != 0;
     if (cell->kind == PACKBUF_FLOAT) floats = 1;
     else if (cell->kind == PACKBUF_TENSOR || cell->kind == PACKBUF_BOOL) packbuf_i_numpy_add(dtype, own);
     else ints = 1;
   }
-  if (floats && (dtype->bits == 0 || packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_BOOL || packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_INT))
+  if (floats && (dtype->bits == 0 || packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_BOOL ||
+                 packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_INT))
     *dtype = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
-  else if (ints && (dtype->bits == 0 || dtype->code == PACKBUF_DTYPE_BOOL)) *dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+  else if (ints && (dtype->bits == 0 || dtype->code == PACKBUF_DTYPE_BOOL))
+    *dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
   return 1;
 }
 
-/* Adds the length of what json.dumps would write; 0 when it would raise. Keys that are numbers, bools or None become strings. */
+/* Adds the length of what json.dumps would write; 0 when it would raise. Keys that are numbers, bools or None become
+ * strings. */
 static int packbuf_i_compat_json(const packbuf_value *value, uint64_t *size) {
   packbuf_i_sink sink = {NULL, 0, 0};
   if (value->kind == PACKBUF_LIST) {
@@ -5780,19 +5923,26 @@ static int packbuf_i_compat_json(const packbuf_value *value, uint64_t *size) {
     for (size_t i = 0; i < value->as.dict.count; i++) {
       const packbuf_entry *entry = &value->as.dict.entries[i];
       if (entry->key.kind != PACKBUF_STRING) *size += 2;
-      if (entry->key.kind > PACKBUF_STRING || !packbuf_i_compat_json(&entry->key, size) || !packbuf_i_compat_json(&entry->value, size)) return 0;
+      if (entry->key.kind > PACKBUF_STRING || !packbuf_i_compat_json(&entry->key, size) ||
+          !packbuf_i_compat_json(&entry->value, size))
+        return 0;
     }
     return 1;
   }
   if (value->kind == PACKBUF_FLOAT && value->as.f != value->as.f) return *size += 3, 1;
-  if (value->kind == PACKBUF_STRING && packbuf_i_utf8_valid((const uint8_t *)value->as.text.data, value->as.text.size) != value->as.text.size) return 0;
+  if (value->kind == PACKBUF_STRING && value->as.text.size &&
+      packbuf_i_utf8_valid((const uint8_t *)value->as.text.data, value->as.text.size) != value->as.text.size)
+    return 0;
   if (value->kind == PACKBUF_TENSOR && value->as.tensor->form == PACKBUF_FORM_SCALAR && !value->as.tensor->device &&
-      packbuf_i_dtype_equal(value->as.tensor->dtype, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64))) { /* np.float64 is a float */
+      packbuf_i_dtype_equal(value->as.tensor->dtype,
+                            packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64))) { /* np.float64 is a float */
     packbuf_value number = packbuf_float(0);
     memcpy(&number.as.f, value->as.tensor->data, 8);
     return packbuf_i_compat_json(&number, size);
   }
-  if (value->kind > PACKBUF_STRING || value->kind == PACKBUF_MISSING || packbuf_i_json_encode(value, 1, &sink, NULL) != PACKBUF_OK) return 0;
+  if (value->kind > PACKBUF_STRING || value->kind == PACKBUF_MISSING ||
+      packbuf_i_json_encode(value, 1, &sink, NULL) != PACKBUF_OK)
+    return 0;
   *size += sink.size;
   return 1;
 }
@@ -5841,7 +5991,9 @@ static packbuf_status packbuf_i_infer_compat(packbuf_i_expand *expand, packbuf_i
   if (codec == PACKBUF_CODEC_RAGGED_TENSOR) node->rank = look.facts.most_rank;
   if (codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) node->form = look.facts.first_item_form;
   if (packbuf_i_numeric(codec))
-    node->form = look.facts.kinds & PACKBUF_I_KIND(PACKBUF_TENSOR) ? look.facts.first_form : codec == PACKBUF_CODEC_TYPED_RAGGED ? (uint8_t)PACKBUF_FORM_LIST : 0;
+    node->form = look.facts.kinds & PACKBUF_I_KIND(PACKBUF_TENSOR) ? look.facts.first_form
+                 : codec == PACKBUF_CODEC_TYPED_RAGGED             ? (uint8_t)PACKBUF_FORM_LIST
+                                                                   : 0;
   return PACKBUF_OK;
 }
 
@@ -5856,17 +6008,21 @@ static packbuf_status packbuf_i_check_leaf(packbuf_i_expand *expand, const packb
   status = packbuf_i_infer_leaf(expand, &strict, NULL);
   if (status) return status;
   if (packbuf_i_numeric((packbuf_codec)leaf->codec)) {
-    if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed) return PACKBUF_OK;
+    if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed)
+      return PACKBUF_OK;
   } else if (leaf->codec != PACKBUF_CODEC_JSON_RAGGED || strict.codec != PACKBUF_CODEC_MSGPACK_RAGGED) {
-    return PACKBUF_OK; /* the codec holds what it takes; of JSON, only what strict inference leaves to MessagePack changes */
+    return PACKBUF_OK; /* the codec holds what it takes; of JSON, only what strict inference leaves to MessagePack
+                          changes */
   }
-  return packbuf_i_node_fail(expand, leaf, PACKBUF_LOSSY, "compat inference would change a value or its type", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return packbuf_i_node_fail(expand, leaf, PACKBUF_LOSSY, "compat inference would change a value or its type",
+                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
 static packbuf_status packbuf_i_check_leaves(packbuf_i_expand *expand, const packbuf_i_node *node) {
   packbuf_status status = PACKBUF_OK;
   if (node->kind == PACKBUF_LEAF) return packbuf_i_check_leaf(expand, node);
-  for (const packbuf_i_node *child = node->first_child; child && !status; child = child->next) status = packbuf_i_check_leaves(expand, child);
+  for (const packbuf_i_node *child = node->first_child; child && !status; child = child->next)
+    status = packbuf_i_check_leaves(expand, child);
   return status;
 }
 
@@ -6382,8 +6538,9 @@ static packbuf_i_run packbuf_i_walk_run(packbuf_i_pull *pull, const packbuf_devi
   return run;
 }
 
-static packbuf_i_run packbuf_i_scratch_run(const packbuf_i_pull *pull, uint64_t size) {
+static packbuf_i_run packbuf_i_scratch_run(packbuf_i_pull *pull, uint64_t size) {
   packbuf_i_run run;
+  pull->device = NULL;
   run.bytes = pull->scratch;
   run.size = size;
   return run;
@@ -7018,16 +7175,15 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
   }
-  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = 0;
-  if (!sums && (node->source == PACKBUF_I_FROM_CELLS || !node->bitmap)) return PACKBUF_OK;
+  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+  if (!sums && (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL : !node->bitmap)) return PACKBUF_OK;
   for (row = 0; row < node->rows; row++) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
       if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
       continue;
     }
-    if (!sums) continue;
-    if (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60)
+    if (sums && (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60))
       return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", row);
     if (node->source == PACKBUF_I_FROM_CELLS) {
       const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
@@ -7275,22 +7431,48 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index) {
   return index;
 }
 
+/* The row of an element of a leaf's data. */
+static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
+  uint64_t row = 0, each = 1;
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
+    return element / each;
+  }
+  for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
+  return row;
+}
+
+/* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
+static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes, uint64_t size, uint64_t first) {
+  uint64_t good = packbuf_i_msgpack_bools(bytes, size);
+  if (good == size) return PACKBUF_OK;
+  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", packbuf_i_row_of(buffer->node, first + good));
+}
+
 /* Section 19: the first storage that holds. */
 static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
   packbuf_i_planned *buffer = &plan->buffers[index];
   int data = buffer->role == PACKBUF_ROLE_DATA, keep = data && (buffer->node->flags & PACKBUF_KEEP_PLAIN);
   int text = data && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  int bools = data && buffer->dtype.code == PACKBUF_DTYPE_BOOL; /* stored ones are checked when they are written */
   buffer->storage = PACKBUF_STORED;
   if (buffer->length <= 16) {
     packbuf_i_sink sink = {buffer->value, buffer->length, 0};
-    if (!buffer->pushed) return packbuf_i_take_inline(plan, buffer);
+    if (!buffer->pushed) {
+      packbuf_status status = packbuf_i_take_inline(plan, buffer);
+      return !status && bools ? packbuf_i_check_bools(plan, buffer, buffer->value, buffer->length, 0) : status;
+    }
     buffer->storage = PACKBUF_INLINE;
     return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
   }
-  if (buffer->device || buffer->pushed || keep) return PACKBUF_OK;
+  if (buffer->device || buffer->pushed) return PACKBUF_OK;
+  if (keep) {
+    buffer->print = packbuf_i_print_of(buffer); /* later fields may be its alias */
+    return PACKBUF_OK;
+  }
   if (!text && packbuf_i_is_constant(buffer)) {
     buffer->storage = PACKBUF_CONSTANT;
-    return PACKBUF_OK;
+    return bools ? packbuf_i_check_bools(plan, buffer, buffer->value, 1, 0) : PACKBUF_OK;
   }
   if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
     buffer->storage = PACKBUF_SEQUENCE;
@@ -7454,10 +7636,10 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
 /* The field a metadata path names: the index of its node, or UINT32_MAX. */
 static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
   for (uint32_t i = 0; i < plan->node_count; i++) {
-    const char *candidate;
+    const char *rest;
     if (plan->nodes[i]->scope) break;
-    candidate = packbuf_i_node_path(plan->nodes[i], plan->arena);
-    if (candidate && strcmp(candidate, path) == 0) return i;
+    rest = packbuf_i_path_skip(plan->nodes[i], path);
+    if (rest && *rest == 0) return i;
   }
   return UINT32_MAX;
 }
@@ -7722,11 +7904,30 @@ static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_no
   return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed", PACKBUF_NOWHERE);
 }
 
+/* How much of the buffer is written. */
+static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_planned *buffer) {
+  return out->section + out->at - buffer->offset;
+}
+
+/* A run of bools from host memory, checked piece by piece just before it is copied. */
+static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer, const packbuf_i_pull *pull, packbuf_i_run run) {
+  while (run.size) {
+    uint64_t piece = run.size < 32768 ? run.size : 32768;
+    packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
+    if (status) return status;
+    packbuf_i_out_bytes(out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
+    run.bytes += piece;
+    run.size -= piece;
+  }
+  return PACKBUF_OK;
+}
+
 /* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum after. */
 static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer, const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
   packbuf_status status = PACKBUF_OK;
   uint8_t *to = packbuf_i_out_here(out);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device) return packbuf_i_out_bools(plan, out, buffer, pull, run);
   if (!pull->device && unit <= 1) {
     packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
@@ -7735,8 +7936,9 @@ static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out
   else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
   if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
   packbuf_i_swap(to, run.size, unit);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL) status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
   packbuf_i_out_written(out, run.size);
-  return PACKBUF_OK;
+  return status;
 }
 
 static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
@@ -7954,10 +8156,10 @@ PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint6
 }
 
 PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes, uint64_t data_bytes) {
-  uint64_t limit = (uint64_t)1 << 40; /* counts below this cannot overflow the sum */
-  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows > limit / 64 || text_bytes > limit || data_bytes >> 62 ||
-      (fields * 2 + rank_sum) * (rows / 8 + 1) > limit * limit / 4096)
-    return UINT64_MAX;
+  uint64_t columns; /* of 8 bytes a row; each of the sum's terms stays below 2^62 */
+  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows >> 60 || text_bytes >> 40 || data_bytes >> 61) return UINT64_MAX;
+  columns = fields * 2 + rank_sum;
+  if (columns && rows >= ((uint64_t)1 << 59) / columns) return UINT64_MAX;
   return PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes);
 }
 /* ---- end of core/write.c ---- */
@@ -8465,6 +8667,9 @@ static packbuf_rule packbuf_i_check_kind(const packbuf_view *view, const packbuf
   if (node->kind == PACKBUF_LEAF ? node->codec == 0
                                  : (node->codec | node->dtype_code | node->dtype_bits | node->dtype_lanes | node->form | node->rank | node->logical_type) != 0)
     return *at += 24, PACKBUF_RULE_N5;
+  if (node->codec == PACKBUF_CODEC_NULL && (node->dtype_code | node->dtype_bits | node->dtype_lanes) != 0) return *at += 24, PACKBUF_RULE_N5;
+  if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED && known && (node->dtype_code != PACKBUF_DTYPE_UINT || node->dtype_bits != 8 || node->dtype_lanes != 1))
+    return *at += 24, PACKBUF_RULE_N5;
   if ((node->zero_at_44 | node->zero_at_56) != 0) return *at += (node->zero_at_44 ? 44u : 56u), PACKBUF_RULE_N6;
   if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK || (known && (node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED))))
     return *at += 30, PACKBUF_RULE_N7;
@@ -8885,8 +9090,8 @@ static packbuf_status packbuf_i_check_tables(const packbuf_view *view, packbuf_e
 }
 /* ---- end of core/tables.c ---- */
 /* ---- core/open.c ---- */
-/* core/open.c: opening a packed buffer: the file header and directory (rules H), then the tables (core/tables.c). Costs time in the head's
- * length, allocates nothing, and touches nothing but the head.
+/* core/open.c: opening a packed buffer: the file header and directory (rules H) and, when asked, the tables (core/tables.c). Costs little more than
+ * the checksum of the head, allocates nothing, and touches nothing but the head.
  * May use: base, crc32c, access, tables. Must not know: codecs, values, the bytes of index and data. */
 
 PACKBUF_API packbuf_limits packbuf_default_limits(void) {
@@ -9005,9 +9210,9 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   uint8_t header[128];
   packbuf_view opened;
   packbuf_rule rule;
-  packbuf_status status;
+  packbuf_status status = PACKBUF_OK;
   uint64_t at = 0;
-  if (view == NULL || (data == NULL && size != 0) || (flags & ~(unsigned)PACKBUF_OPEN_EXACT) != 0)
+  if (view == NULL || (data == NULL && size != 0) || (flags & ~(unsigned)(PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES)) != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   memset(view, 0, sizeof *view); /* a view that failed to open holds no nodes */
   if (size > SIZE_MAX) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "size is larger than the address space", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -9027,7 +9232,7 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   }
   if (rule == PACKBUF_RULE_NONE) rule = packbuf_i_check_directory(&opened, header, &at);
   if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, PACKBUF_NOWHERE);
-  status = packbuf_i_check_tables(&opened, error);
+  if (flags & PACKBUF_OPEN_TABLES) status = packbuf_i_check_tables(&opened, error);
   if (status == PACKBUF_OK) *view = opened;
   return status;
 }
@@ -10750,7 +10955,7 @@ static packbuf_status packbuf_i_verify_data(const packbuf_view *view, packbuf_er
 
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error) {
   packbuf_view now; /* the head is checked again, and what it says now is what the rest is checked against */
-  packbuf_status status = packbuf_open(&now, view->base, view->capacity, 0, &view->limits, error);
+  packbuf_status status = packbuf_open(&now, view->base, view->capacity, PACKBUF_OPEN_TABLES, &view->limits, error);
   if (status != PACKBUF_OK) return status;
   if (now.head_checksum != view->head_checksum || now.head_length != view->head_length || now.total_length != view->total_length)
     return packbuf_i_fail(error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", 60, PACKBUF_NOWHERE);

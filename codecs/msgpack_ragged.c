@@ -17,10 +17,15 @@ typedef struct packbuf_i_msgpack_head {
   uint8_t ext;
 } packbuf_i_msgpack_head;
 
+/* A big-endian number of 0, 1, 2, 4 or 8 bytes. */
 static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
-  uint64_t number = 0;
-  for (unsigned i = 0; i < size; i++) number = number << 8 | from[i];
-  return number;
+  switch (size) {
+    case 0: return 0;
+    case 1: return from[0];
+    case 2: return (uint64_t)from[0] << 8 | from[1];
+    case 4: return (uint64_t)from[0] << 24 | (uint64_t)from[1] << 16 | (uint64_t)from[2] << 8 | from[3];
+    default: return packbuf_i_load_big(from, 4) << 32 | packbuf_i_load_big(from + 4, 4);
+  }
 }
 
 /* float32 bits to the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
@@ -36,24 +41,39 @@ static double packbuf_i_widen(uint32_t bits) {
   return result;
 }
 
-static packbuf_value packbuf_i_msgpack_number(uint8_t type, uint64_t n) {
+static void packbuf_i_msgpack_int(packbuf_value *value, int64_t i) {
+  value->kind = PACKBUF_INT;
+  value->as.i = i;
+}
+
+/* The value of a number's or constant's type byte and the bits that follow it. */
+static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_t n) {
   switch (type) {
-    case 0xC0: return packbuf_null();
+    case 0xC0: value->kind = PACKBUF_NULL; return;
     case 0xC2:
-    case 0xC3: return packbuf_bool(type & 1);
-    case 0xCA: return packbuf_float(packbuf_i_widen((uint32_t)n));
-    case 0xCB: {
-      double f;
-      memcpy(&f, &n, 8);
-      return packbuf_float(f);
-    }
-    case 0xD0: return packbuf_int((int64_t)(n ^ 0x80) - 0x80);
-    case 0xD1: return packbuf_int((int64_t)(n ^ 0x8000) - 0x8000);
-    case 0xD2: return packbuf_int((int64_t)(n ^ 0x80000000u) - 0x80000000);
+    case 0xC3:
+      value->kind = PACKBUF_BOOL;
+      value->as.boolean = type & 1;
+      return;
+    case 0xCA:
+    case 0xCB:
+      value->kind = PACKBUF_FLOAT;
+      if (type == 0xCA) value->as.f = packbuf_i_widen((uint32_t)n);
+      else memcpy(&value->as.f, &n, 8);
+      return;
+    case 0xD0: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80) - 0x80); return;
+    case 0xD1: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x8000) - 0x8000); return;
+    case 0xD2: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80000000u) - 0x80000000); return;
     default: break; /* unsigned, and int 64 */
   }
-  if (type != 0xD3 && n > (uint64_t)INT64_MAX) return packbuf_uint(n);
-  return packbuf_int(n > (uint64_t)INT64_MAX ? -(int64_t)~n - 1 : (int64_t)n);
+  if (n <= (uint64_t)INT64_MAX) {
+    packbuf_i_msgpack_int(value, (int64_t)n);
+  } else if (type == 0xD3) {
+    packbuf_i_msgpack_int(value, -(int64_t)~n - 1);
+  } else {
+    value->kind = PACKBUF_UINT;
+    value->as.u = n;
+  }
 }
 
 /* Reads the head at `at` (below size). 1; 0: the data end inside it; -1: no such type. */
@@ -67,7 +87,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
   head->length = 0;
   head->ext = 0;
   if (type < 0x80 || type >= 0xE0) {
-    head->value = packbuf_int(type < 0x80 ? type : (int64_t)type - 256);
+    packbuf_i_msgpack_int(&head->value, type < 0x80 ? type : (int64_t)type - 256);
     return 1;
   }
   if (type < 0xC0) { /* small dicts, lists, strings */
@@ -82,7 +102,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
     if (type >= 0xD4 && type <= 0xD8) n = (uint64_t)1 << (type - 0xD4);
   }
   if (kind == 0) {
-    head->value = packbuf_i_msgpack_number(type, n);
+    packbuf_i_msgpack_number(&head->value, type, n);
     return 1;
   }
   head->value.kind = kind;
@@ -240,7 +260,7 @@ static uint64_t packbuf_i_msgpack_bools(const uint8_t *bytes, uint64_t size) {
 }
 
 static int packbuf_i_msgpack_keep_tensor(packbuf_i_msgpack *mp, const packbuf_tensor *tensor, const uint64_t *shape, uint64_t size, packbuf_value *out) {
-  packbuf_tensor *kept = (packbuf_tensor *)packbuf_i_msgpack_alloc(mp, sizeof *kept + 8u * PACKBUF_MAX_RANK);
+  packbuf_tensor *kept = (packbuf_tensor *)packbuf_i_msgpack_alloc(mp, sizeof *kept + 8u * tensor->rank);
   if (!kept) return 0;
   *kept = *tensor;
   kept->shape = (uint64_t *)(void *)(kept + 1);

@@ -1,5 +1,6 @@
-/* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was decided about it.
- * Expansion and inference fill it, the codecs and the layout read it. May use: values, arena. Must not know: how a codec stores cells. */
+/* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
+ * decided about it. Expansion and inference fill it, the codecs and the layout read it.
+ * May use: values, arena. Must not know: how a codec stores cells. */
 
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {
@@ -25,33 +26,34 @@ typedef struct packbuf_i_node {
   struct packbuf_i_node *parent, *first_child, *last_child, *next;
   const char *name; /* not NUL-terminated; empty for children of a list */
   size_t name_size;
-  uint32_t index;   /* in the node table, set by the layout; child ordinal of a list before that is its place in the list of children */
-  uint8_t scope;    /* 0 field, 1 batch value */
-  uint8_t kind;     /* packbuf_node_kind */
+  uint32_t index; /* in the node table, set by the layout; child ordinal of a list before that is its place in the list
+                     of children */
+  uint8_t scope; /* 0 field, 1 batch value */
+  uint8_t kind; /* packbuf_node_kind */
   uint64_t rows;
   /* where the cells are */
   packbuf_i_source source;
-  packbuf_i_rows cells;             /* FROM_CELLS */
-  const packbuf_tensor *tensors;    /* FROM_TENSOR (one), FROM_TENSORS (rows of them) */
-  const packbuf_ragged *ragged;     /* FROM_RAGGED */
-  const packbuf_text *texts;        /* FROM_TEXT */
-  const uint8_t *bitmap;            /* validity given by the caller, or NULL */
-  const packbuf_device *device;     /* NULL: host */
+  packbuf_i_rows cells; /* FROM_CELLS */
+  const packbuf_tensor *tensors; /* FROM_TENSOR (one), FROM_TENSORS (rows of them) */
+  const packbuf_ragged *ragged; /* FROM_RAGGED */
+  const packbuf_text *texts; /* FROM_TEXT */
+  const uint8_t *bitmap; /* validity given by the caller, or NULL */
+  const packbuf_device *device; /* NULL: host */
   /* what inference decided */
   uint8_t codec, form, rank, logical_type; /* codec 0: dict or list */
-  uint8_t accepted, typed;                 /* as in packbuf_inferred */
+  uint8_t accepted, typed; /* as in packbuf_inferred */
   packbuf_dtype dtype;
   const char *reason;
   const char *parameter; /* UTF-8: serializer's name or the logical type's parameter */
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
-  uint64_t nulls, missing;          /* cells that are null, missing */
-  unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
-  uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
+  uint64_t nulls, missing; /* cells that are null, missing */
+  unsigned flags; /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  uint8_t mixed_ranks; /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
   uint64_t elements; /* of its data buffer */
-  uint64_t items;    /* media_list_ragged */
-  uint64_t *sizes;   /* json, msgpack: bytes of each cell, in the arena */
+  uint64_t items; /* media_list_ragged */
+  uint64_t *sizes; /* json, msgpack: bytes of each cell, in the arena */
 } packbuf_i_node;
 
 /* The absent cells that expansion hands out. */
@@ -68,18 +70,20 @@ typedef struct packbuf_i_expand {
   packbuf_error *error;
 } packbuf_i_expand;
 
-/* Expands and infers node->cells (node->rows of them) under node's path; schema entries may override it. It sets kind, the decision and the counts, and
- * hangs children below the node: a dict or list node's children have packbuf_i_null_cell where the parent's cell is absent, packbuf_i_missing_cell where
- * a key or item is. The root has depth 0. */
+/* Expands and infers node->cells (node->rows of them) under node's path; schema entries may override it. It sets kind,
+ * the decision and the counts, and hangs children below the node: a dict or list node's children have
+ * packbuf_i_null_cell where the parent's cell is absent, packbuf_i_missing_cell where a key or item is. The root has
+ * depth 0. */
 static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_node *node, unsigned depth);
 
 /* The codec of a column that stays a leaf (core/infer.c, core/compat.c); `schema` may be NULL. */
-static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema);
+static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node,
+                                           const packbuf_schema *schema);
 static packbuf_status packbuf_i_infer_compat(packbuf_i_expand *expand, packbuf_i_node *node);
 
 /* The escaped path of a node, NUL-terminated, in the arena; NULL without memory. */
 static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *arena);
 
 /* Fails with the node's path. */
-static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_status code, const char *message,
-                                          uint64_t offset, uint64_t row);
+static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
+                                          packbuf_status code, const char *message, uint64_t offset, uint64_t row);

@@ -1,13 +1,16 @@
-/* core/compat.c: compat mode: what Mooncake's merged structured codec (PR 2521, numpy 2) would choose for a leaf, with its losses, for comparison only.
- * A torch tensor is a value of form TENSOR, an ndarray one of form ARRAY, a numpy scalar one of form SCALAR, a PIL image media; what Python alone can
- * hold is opaque. "Rejected as pickle" is accepted 0 with codec opaque_ragged.
+/* core/compat.c: compat mode: what Mooncake's merged structured codec (PR 2521, numpy 2) would choose for a leaf, with
+ * its losses, for comparison only. A torch tensor is a value of form TENSOR, an ndarray one of form ARRAY, a numpy
+ * scalar one of form SCALAR, a PIL image media; what Python alone can hold is opaque. "Rejected as pickle" is
+ * accepted 0 with codec opaque_ragged.
  * May use: columns, leaf inference, what json_ragged writes. Must not know: layout, bytes. */
 
 #define PACKBUF_I_NUMPY_DIMS 64
 
 /* ---- numpy's promotion ---- */
 
-static int packbuf_i_numpy_known(packbuf_dtype dtype) { return dtype.code <= PACKBUF_DTYPE_FLOAT || dtype.code == PACKBUF_DTYPE_COMPLEX || dtype.code == PACKBUF_DTYPE_BOOL; }
+static int packbuf_i_numpy_known(packbuf_dtype dtype) {
+  return dtype.code <= PACKBUF_DTYPE_FLOAT || dtype.code == PACKBUF_DTYPE_COMPLEX || dtype.code == PACKBUF_DTYPE_BOOL;
+}
 
 static packbuf_dtype packbuf_i_numpy_float(packbuf_dtype real, packbuf_dtype integer) {
   unsigned needs = integer.bits == 8 ? 16 : integer.bits == 16 ? 32 : 64;
@@ -36,19 +39,21 @@ static packbuf_dtype packbuf_i_numpy_join(packbuf_dtype a, packbuf_dtype b) {
 }
 
 /* A dtype that grows by joining; bits 0: nothing joined yet. */
-static void packbuf_i_numpy_add(packbuf_dtype *sum, packbuf_dtype dtype) { *sum = sum->bits ? packbuf_i_numpy_join(*sum, dtype) : dtype; }
+static void packbuf_i_numpy_add(packbuf_dtype *sum, packbuf_dtype dtype) {
+  *sum = sum->bits ? packbuf_i_numpy_join(*sum, dtype) : dtype;
+}
 
 /* The dtype np.asarray gives a plain number; bits 0: object, or no number. */
 static packbuf_dtype packbuf_i_numpy_of(const packbuf_value *value) {
   switch (value->kind) {
-    case PACKBUF_BOOL: return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-    case PACKBUF_INT: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
-    case PACKBUF_UINT: return packbuf_dtype_of(value->as.u >> 63 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 64);
-    case PACKBUF_FLOAT: return packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
-    case PACKBUF_TENSOR:
-      if (packbuf_i_numpy_known(value->as.tensor->dtype)) return value->as.tensor->dtype;
-      return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
-    default: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
+  case PACKBUF_BOOL: return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
+  case PACKBUF_INT: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+  case PACKBUF_UINT: return packbuf_dtype_of(value->as.u >> 63 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 64);
+  case PACKBUF_FLOAT: return packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
+  case PACKBUF_TENSOR:
+    if (packbuf_i_numpy_known(value->as.tensor->dtype)) return value->as.tensor->dtype;
+    return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
+  default: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
   }
 }
 
@@ -100,8 +105,8 @@ static int packbuf_i_numpy_asarray(packbuf_i_numpy_array *array, const packbuf_v
 /* ---- what each codec takes (rules 10 to 48 of the comparison) ---- */
 
 static int packbuf_i_compat_tensors(const packbuf_i_facts *facts) {
-  return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) && !facts->mixed_dtypes &&
-         facts->least_rank == facts->most_rank;
+  return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) &&
+         !facts->mixed_dtypes && facts->least_rank == facts->most_rank;
 }
 
 static int packbuf_i_compat_media_lists(const packbuf_i_node *node, const packbuf_i_facts *facts) {
@@ -116,7 +121,9 @@ static int packbuf_i_compat_media_lists(const packbuf_i_node *node, const packbu
 static int packbuf_i_compat_typed(packbuf_i_node *node, const packbuf_i_facts *facts, packbuf_dtype *dtype) {
   packbuf_i_numpy_array array;
   memset(dtype, 0, sizeof *dtype);
-  if (facts->kinds & ~(PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_TENSOR)) || (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY))) return 0;
+  if (facts->kinds & ~(PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_TENSOR)) ||
+      (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY)))
+    return 0;
   for (uint64_t row = 0; row < node->rows; row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
@@ -143,19 +150,23 @@ static int packbuf_i_compat_scalars(const packbuf_i_node *node, const packbuf_i_
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     packbuf_dtype own = packbuf_i_numpy_of(cell);
     if (packbuf_i_absent(cell)) continue;
-    if (cell->kind == PACKBUF_TENSOR && (!own.bits || own.code == PACKBUF_DTYPE_BOOL)) return 0; /* np.bool_ is no np.number */
+    if (cell->kind == PACKBUF_TENSOR && (!own.bits || own.code == PACKBUF_DTYPE_BOOL))
+      return 0; /* np.bool_ is no np.number */
     if (facts->present == 1) return *dtype = own, own.bits != 0;
     if (cell->kind == PACKBUF_FLOAT) floats = 1;
     else if (cell->kind == PACKBUF_TENSOR || cell->kind == PACKBUF_BOOL) packbuf_i_numpy_add(dtype, own);
     else ints = 1;
   }
-  if (floats && (dtype->bits == 0 || packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_BOOL || packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_INT))
+  if (floats && (dtype->bits == 0 || packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_BOOL ||
+                 packbuf_i_natural_type(*dtype) == PACKBUF_I_NUMBER_INT))
     *dtype = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
-  else if (ints && (dtype->bits == 0 || dtype->code == PACKBUF_DTYPE_BOOL)) *dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+  else if (ints && (dtype->bits == 0 || dtype->code == PACKBUF_DTYPE_BOOL))
+    *dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
   return 1;
 }
 
-/* Adds the length of what json.dumps would write; 0 when it would raise. Keys that are numbers, bools or None become strings. */
+/* Adds the length of what json.dumps would write; 0 when it would raise. Keys that are numbers, bools or None become
+ * strings. */
 static int packbuf_i_compat_json(const packbuf_value *value, uint64_t *size) {
   packbuf_i_sink sink = {NULL, 0, 0};
   if (value->kind == PACKBUF_LIST) {
@@ -169,19 +180,26 @@ static int packbuf_i_compat_json(const packbuf_value *value, uint64_t *size) {
     for (size_t i = 0; i < value->as.dict.count; i++) {
       const packbuf_entry *entry = &value->as.dict.entries[i];
       if (entry->key.kind != PACKBUF_STRING) *size += 2;
-      if (entry->key.kind > PACKBUF_STRING || !packbuf_i_compat_json(&entry->key, size) || !packbuf_i_compat_json(&entry->value, size)) return 0;
+      if (entry->key.kind > PACKBUF_STRING || !packbuf_i_compat_json(&entry->key, size) ||
+          !packbuf_i_compat_json(&entry->value, size))
+        return 0;
     }
     return 1;
   }
   if (value->kind == PACKBUF_FLOAT && value->as.f != value->as.f) return *size += 3, 1;
-  if (value->kind == PACKBUF_STRING && packbuf_i_utf8_valid((const uint8_t *)value->as.text.data, value->as.text.size) != value->as.text.size) return 0;
+  if (value->kind == PACKBUF_STRING && value->as.text.size &&
+      packbuf_i_utf8_valid((const uint8_t *)value->as.text.data, value->as.text.size) != value->as.text.size)
+    return 0;
   if (value->kind == PACKBUF_TENSOR && value->as.tensor->form == PACKBUF_FORM_SCALAR && !value->as.tensor->device &&
-      packbuf_i_dtype_equal(value->as.tensor->dtype, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64))) { /* np.float64 is a float */
+      packbuf_i_dtype_equal(value->as.tensor->dtype,
+                            packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64))) { /* np.float64 is a float */
     packbuf_value number = packbuf_float(0);
     memcpy(&number.as.f, value->as.tensor->data, 8);
     return packbuf_i_compat_json(&number, size);
   }
-  if (value->kind > PACKBUF_STRING || value->kind == PACKBUF_MISSING || packbuf_i_json_encode(value, 1, &sink, NULL) != PACKBUF_OK) return 0;
+  if (value->kind > PACKBUF_STRING || value->kind == PACKBUF_MISSING ||
+      packbuf_i_json_encode(value, 1, &sink, NULL) != PACKBUF_OK)
+    return 0;
   *size += sink.size;
   return 1;
 }
@@ -230,7 +248,9 @@ static packbuf_status packbuf_i_infer_compat(packbuf_i_expand *expand, packbuf_i
   if (codec == PACKBUF_CODEC_RAGGED_TENSOR) node->rank = look.facts.most_rank;
   if (codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) node->form = look.facts.first_item_form;
   if (packbuf_i_numeric(codec))
-    node->form = look.facts.kinds & PACKBUF_I_KIND(PACKBUF_TENSOR) ? look.facts.first_form : codec == PACKBUF_CODEC_TYPED_RAGGED ? (uint8_t)PACKBUF_FORM_LIST : 0;
+    node->form = look.facts.kinds & PACKBUF_I_KIND(PACKBUF_TENSOR) ? look.facts.first_form
+                 : codec == PACKBUF_CODEC_TYPED_RAGGED             ? (uint8_t)PACKBUF_FORM_LIST
+                                                                   : 0;
   return PACKBUF_OK;
 }
 
@@ -245,17 +265,21 @@ static packbuf_status packbuf_i_check_leaf(packbuf_i_expand *expand, const packb
   status = packbuf_i_infer_leaf(expand, &strict, NULL);
   if (status) return status;
   if (packbuf_i_numeric((packbuf_codec)leaf->codec)) {
-    if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed) return PACKBUF_OK;
+    if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed)
+      return PACKBUF_OK;
   } else if (leaf->codec != PACKBUF_CODEC_JSON_RAGGED || strict.codec != PACKBUF_CODEC_MSGPACK_RAGGED) {
-    return PACKBUF_OK; /* the codec holds what it takes; of JSON, only what strict inference leaves to MessagePack changes */
+    return PACKBUF_OK; /* the codec holds what it takes; of JSON, only what strict inference leaves to MessagePack
+                          changes */
   }
-  return packbuf_i_node_fail(expand, leaf, PACKBUF_LOSSY, "compat inference would change a value or its type", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return packbuf_i_node_fail(expand, leaf, PACKBUF_LOSSY, "compat inference would change a value or its type",
+                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
 static packbuf_status packbuf_i_check_leaves(packbuf_i_expand *expand, const packbuf_i_node *node) {
   packbuf_status status = PACKBUF_OK;
   if (node->kind == PACKBUF_LEAF) return packbuf_i_check_leaf(expand, node);
-  for (const packbuf_i_node *child = node->first_child; child && !status; child = child->next) status = packbuf_i_check_leaves(expand, child);
+  for (const packbuf_i_node *child = node->first_child; child && !status; child = child->next)
+    status = packbuf_i_check_leaves(expand, child);
   return status;
 }
 

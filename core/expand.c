@@ -1,8 +1,10 @@
-/* core/expand.c: structure expansion (section 17 of the spec): a column of dicts or short lists becomes a node with a column for each key or item.
- * Keys come in first-seen order; rows mostly have the same keys in the same order, so the key after the last one is tried first.
+/* core/expand.c: structure expansion (section 17 of the spec): a column of dicts or short lists becomes a node with a
+ * column for each key or item. Keys come in first-seen order; rows mostly have the same keys in the same order, so the
+ * key after the last one is tried first.
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
-#define PACKBUF_I_PROBE_ROWS 1024 /* looked at before memory is taken: most columns that cannot expand show it there */
+/* Rows looked at before memory is taken: most columns that cannot expand show it there. */
+#define PACKBUF_I_PROBE_ROWS 1024
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
@@ -10,11 +12,13 @@
 /* The place of a child of a list among its siblings. */
 static unsigned packbuf_i_ordinal(const packbuf_i_node *node) {
   unsigned ordinal = 0;
-  for (const packbuf_i_node *sibling = node->parent->first_child; sibling && sibling != node; sibling = sibling->next) ordinal++;
+  for (const packbuf_i_node *sibling = node->parent->first_child; sibling && sibling != node; sibling = sibling->next)
+    ordinal++;
   return ordinal;
 }
 
-/* Writes the path to `to` (NULL: only measures); returns its size. Expansion and the attribute leaves bound the depth. */
+/* Writes the path to `to` (NULL: only measures); returns its size. Expansion and the attribute leaves bound the depth.
+ */
 static size_t packbuf_i_path_put(const packbuf_i_node *node, char *to) {
   size_t at = node->parent ? packbuf_i_path_put(node->parent, to) : 0;
   if (node->parent && node->parent->kind == PACKBUF_NODE_LIST) {
@@ -50,8 +54,8 @@ static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *aren
   return path;
 }
 
-static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_status code, const char *message,
-                                          uint64_t offset, uint64_t row) {
+static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
+                                          packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
   packbuf_i_fail(expand->error, code, message, offset, row);
   if (expand->error) {
     const char *path = packbuf_i_node_path(node, expand->arena);
@@ -78,7 +82,8 @@ static const char *packbuf_i_path_skip(const packbuf_i_node *node, const char *p
 static const packbuf_schema *packbuf_i_schema_of(const packbuf_i_expand *expand, const packbuf_i_node *node) {
   for (size_t i = expand->schema_count; i-- > 0;) {
     const packbuf_schema *schema = &expand->schemas[i];
-    const char *rest = schema->path && schema->batch_value == node->scope ? packbuf_i_path_skip(node, schema->path) : NULL;
+    const char *rest =
+        schema->path && schema->batch_value == node->scope ? packbuf_i_path_skip(node, schema->path) : NULL;
     if (rest && *rest == 0) return schema;
   }
   return NULL;
@@ -96,10 +101,13 @@ typedef struct packbuf_i_columns {
 
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), sizeof(void *));
+  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
+                                                     sizeof(void *));
 }
 
-static int packbuf_i_absent(const packbuf_value *cell) { return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING; }
+static int packbuf_i_absent(const packbuf_value *cell) {
+  return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING;
+}
 
 static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cell) {
   node->nulls += cell->kind == PACKBUF_NULL;
@@ -108,22 +116,27 @@ static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cel
 }
 
 /* A key that a dict node can have: string, and not without its bytes. */
-static int packbuf_i_plain_key(const packbuf_value *key) { return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size); }
+static int packbuf_i_plain_key(const packbuf_value *key) {
+  return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size);
+}
 
 /* Rows without the key or item up to `end`. */
 static void packbuf_i_fill_column(packbuf_i_columns *columns, unsigned at, const packbuf_i_node *node, uint64_t end) {
   for (uint64_t row = columns->filled[at]; row < end; row++)
-    columns->cells[at][row] = packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
+    columns->cells[at][row] =
+        packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
   columns->filled[at] = end;
 }
 
 /* Hangs one child below the node for each column. */
-static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i_node *node, packbuf_i_columns *columns, packbuf_node_kind kind) {
+static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i_node *node, packbuf_i_columns *columns,
+                                             packbuf_node_kind kind) {
   if (columns->count > PACKBUF_I_NODES_LIMIT - expand->nodes)
     return packbuf_i_node_fail(expand, node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   node->kind = (uint8_t)kind;
   node->accepted = 1;
-  node->reason = kind == PACKBUF_NODE_DICT ? "all cells are dicts with at most 64 keys in all" : "all cells are lists of at most 8 nulls, dicts and lists";
+  node->reason = kind == PACKBUF_NODE_DICT ? "all cells are dicts with at most 64 keys in all"
+                                           : "all cells are lists of at most 8 nulls, dicts and lists";
   expand->nodes += columns->count;
   for (unsigned i = 0; i < columns->count; i++) {
     packbuf_i_node *child = (packbuf_i_node *)packbuf_arena_alloc(expand->arena, sizeof *child, sizeof(void *));
@@ -152,15 +165,20 @@ static unsigned packbuf_i_find_key(const packbuf_i_columns *columns, const packb
     if (next >= columns->count) next = 0;
     name = columns->names[next];
     if (name->as.text.size != key->as.text.size) continue;
-    if (name->as.text.data == key->as.text.data || packbuf_i_same_bytes(name->as.text.data, name->as.text.size, key->as.text.data, key->as.text.size)) return next;
+    if (name->as.text.data == key->as.text.data ||
+        packbuf_i_same_bytes(name->as.text.data, name->as.text.size, key->as.text.data, key->as.text.size))
+      return next;
   }
   return columns->count;
 }
 
-static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_i_columns *columns, const packbuf_value *key, uint64_t row) {
-  size_t valid = packbuf_i_utf8_valid((const uint8_t *)key->as.text.data, key->as.text.size);
+static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_i_node *node,
+                                        packbuf_i_columns *columns, const packbuf_value *key, uint64_t row) {
+  size_t valid = key->as.text.size ? packbuf_i_utf8_valid((const uint8_t *)key->as.text.data, key->as.text.size) : 0;
   unsigned at = columns->count;
-  if (valid != key->as.text.size) return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "a key is not UTF-8 (the offset is into the key)", valid, row);
+  if (valid != key->as.text.size)
+    return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "a key is not UTF-8 (the offset is into the key)", valid,
+                               row);
   columns->cells[at] = packbuf_i_new_column(expand, node->rows);
   if (!columns->cells[at]) return packbuf_i_no_memory(expand->error);
   columns->filled[at] = 0;
@@ -170,7 +188,8 @@ static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_
 }
 
 /* Takes the entries of the dict in one row; clears *opens when the column cannot expand. */
-static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_i_columns *columns, uint64_t row, int *opens) {
+static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbuf_i_node *node,
+                                          packbuf_i_columns *columns, uint64_t row, int *opens) {
   const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
   const packbuf_entry *entries = cell->as.dict.entries;
   unsigned next = 0;
@@ -183,7 +202,8 @@ static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbu
     if (at == columns->count) status = packbuf_i_new_key(expand, node, columns, &entries[i].key, row);
     if (status) return status;
     if (columns->filled[at] > row)
-      return packbuf_i_node_fail(expand, node, PACKBUF_INVALID_ARGUMENT, "a dict has the same key twice", PACKBUF_NOWHERE, row);
+      return packbuf_i_node_fail(expand, node, PACKBUF_INVALID_ARGUMENT, "a dict has the same key twice",
+                                 PACKBUF_NOWHERE, row);
     if (columns->filled[at] < row) packbuf_i_fill_column(columns, at, node, row);
     columns->cells[at][row] = &entries[i].value;
     columns->filled[at] = row + 1;
@@ -241,7 +261,8 @@ static size_t packbuf_i_measure_lists(const packbuf_i_node *node) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     size_t count = cell->as.list.count;
     if (packbuf_i_absent(cell)) continue;
-    if (cell->kind != PACKBUF_LIST || count > PACKBUF_EXPAND_ITEMS || (count && !cell->as.list.items)) return PACKBUF_EXPAND_ITEMS + 1;
+    if (cell->kind != PACKBUF_LIST || count > PACKBUF_EXPAND_ITEMS || (count && !cell->as.list.items))
+      return PACKBUF_EXPAND_ITEMS + 1;
     for (size_t i = 0; i < count; i++) {
       unsigned kind = cell->as.list.items[i].kind;
       if (kind != PACKBUF_NULL && kind != PACKBUF_DICT && kind != PACKBUF_LIST) return PACKBUF_EXPAND_ITEMS + 1;
@@ -264,7 +285,9 @@ static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_no
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     int absent = packbuf_i_count_absent(node, cell);
     for (size_t i = 0; i < most; i++)
-      columns.cells[i][row] = absent ? &packbuf_i_null_cell : i < cell->as.list.count ? &cell->as.list.items[i] : &packbuf_i_missing_cell;
+      columns.cells[i][row] = absent                    ? &packbuf_i_null_cell
+                              : i < cell->as.list.count ? &cell->as.list.items[i]
+                                                        : &packbuf_i_missing_cell;
   }
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_LIST);
 }
@@ -272,7 +295,8 @@ static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_no
 /* ---- nodes ---- */
 
 /* Forgets an earlier decision and takes what the schema says. */
-static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema) {
+static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packbuf_i_node *node,
+                                           const packbuf_schema *schema) {
   node->first_child = node->last_child = NULL;
   node->kind = PACKBUF_LEAF;
   node->codec = node->form = node->rank = node->accepted = node->typed = node->mixed_ranks = 0;
@@ -283,8 +307,10 @@ static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packb
   node->logical_type = schema ? schema->logical_type : 0;
   node->parameter = schema ? schema->parameter : NULL;
   node->parameter_size = node->parameter ? strlen(node->parameter) : 0;
-  if (packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
-    return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (node->parameter_size &&
+      packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
+    return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
@@ -293,7 +319,8 @@ static packbuf_status packbuf_i_try_open(packbuf_i_expand *expand, packbuf_i_nod
   uint64_t row = 0;
   packbuf_status status = PACKBUF_OK;
   unsigned kind;
-  if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits)) return PACKBUF_OK; /* the cells have a codec, or are numbers */
+  if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits))
+    return PACKBUF_OK; /* the cells have a codec, or are numbers */
   while (row < node->rows && packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
   if (row == node->rows) return PACKBUF_OK;
   kind = packbuf_i_cell(&node->cells, row)->kind;
@@ -307,7 +334,8 @@ static packbuf_status packbuf_i_close_node(const packbuf_i_expand *expand, const
   uint64_t row = 0;
   if (!(node->flags & PACKBUF_REFUSE_NULL) || node->nulls + node->missing == 0) return PACKBUF_OK;
   while (!packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
-  return packbuf_i_node_fail(expand, node, PACKBUF_NOT_NULLABLE, "the field must not have a null or missing cell", PACKBUF_NOWHERE, row);
+  return packbuf_i_node_fail(expand, node, PACKBUF_NOT_NULLABLE, "the field must not have a null or missing cell",
+                             PACKBUF_NOWHERE, row);
 }
 
 static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_node *node, unsigned depth) {
@@ -316,14 +344,18 @@ static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_
   if (!status) status = packbuf_i_try_open(expand, node, schema);
   if (status) return status;
   if (depth > PACKBUF_EXPAND_DEPTH && (node->kind != PACKBUF_LEAF || expand->mode == PACKBUF_COMPAT))
-    return packbuf_i_node_fail(expand, node, PACKBUF_DEPTH, "dicts and lists are nested more than 32 deep", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(expand, node, PACKBUF_DEPTH, "dicts and lists are nested more than 32 deep",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (node->kind == PACKBUF_LEAF) {
-    status = expand->mode == PACKBUF_COMPAT ? packbuf_i_infer_compat(expand, node) : packbuf_i_infer_leaf(expand, node, schema);
+    status = expand->mode == PACKBUF_COMPAT ? packbuf_i_infer_compat(expand, node)
+                                            : packbuf_i_infer_leaf(expand, node, schema);
     return status ? status : packbuf_i_close_node(expand, node);
   }
   if (node->logical_type || node->parameter)
-    return packbuf_i_node_fail(expand, node, PACKBUF_UNENCODABLE, "a logical type needs a leaf", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(expand, node, PACKBUF_UNENCODABLE, "a logical type needs a leaf", PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
   status = packbuf_i_close_node(expand, node);
-  for (packbuf_i_node *child = node->first_child; child && !status; child = child->next) status = packbuf_i_expand_node(expand, child, depth + 1);
+  for (packbuf_i_node *child = node->first_child; child && !status; child = child->next)
+    status = packbuf_i_expand_node(expand, child, depth + 1);
   return status;
 }

@@ -1,6 +1,6 @@
-/* core/infer.c: the codec of a leaf (sections 17 and 18 of the spec): one pass over its cells gathers facts, from which each codec can say whether it
- * accepts them. The same pass refuses what no codec could write (text that is not UTF-8, equal keys, impossible arrays), so that nobody looks again.
- * Also what the public header of this room declares.
+/* core/infer.c: the codec of a leaf (sections 17 and 18 of the spec): one pass over its cells gathers facts, from which
+ * each codec can say whether it accepts them. The same pass refuses what no codec could write (text that is not UTF-8,
+ * equal keys, impossible arrays), so that nobody looks again. Also what the public header of this room declares.
  * May use: columns, number promotion, expansion, what json_ragged says it can hold. Must not know: layout, bytes. */
 
 /* What is known of the cells of a leaf. */
@@ -9,14 +9,14 @@ typedef struct packbuf_i_facts {
   unsigned kinds; /* set of the kinds of present cells, 1 << packbuf_kind */
   packbuf_i_numbers numbers;
   /* lists */
-  uint64_t items;          /* of lists of media and bytes */
-  uint8_t not_numbers;     /* a list is no rectangular nest of numbers of one type */
-  uint8_t not_media;       /* a list has an item that is neither media nor bytes */
+  uint64_t items; /* of lists of media and bytes */
+  uint8_t not_numbers; /* a list is no rectangular nest of numbers of one type */
+  uint8_t not_media; /* a list has an item that is neither media nor bytes */
   uint8_t first_item_form; /* BYTES or MEDIA */
-  uint8_t item_forms;      /* set, 1 << form */
+  uint8_t item_forms; /* set, 1 << form */
   /* arrays and nests of numbers */
   packbuf_dtype dtype; /* of the first array */
-  uint8_t forms;       /* set of the forms of arrays */
+  uint8_t forms; /* set of the forms of arrays */
   uint8_t mixed_dtypes, least_rank, most_rank, first_form;
   /* the rest */
   uint8_t not_json, unholdable, bad_text; /* bad_text: only where errors are not wanted */
@@ -33,11 +33,19 @@ typedef struct packbuf_i_look {
   packbuf_i_keys keys;
 } packbuf_i_look;
 
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PACKBUF_I_PREFETCH(address) ((void)0)
+#endif
+
 #define PACKBUF_I_KIND(kind) (1u << (kind))
-#define PACKBUF_I_NUMBERS (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) | PACKBUF_I_KIND(PACKBUF_FLOAT))
-#define PACKBUF_I_JSON_KINDS                                                                                                   \
-  (PACKBUF_I_NUMBERS | PACKBUF_I_KIND(PACKBUF_BIGINT) | PACKBUF_I_KIND(PACKBUF_STRING) | PACKBUF_I_KIND(PACKBUF_LIST) | \
-   PACKBUF_I_KIND(PACKBUF_DICT))
+#define PACKBUF_I_NUMBERS                                                                                              \
+  (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) |                         \
+   PACKBUF_I_KIND(PACKBUF_FLOAT))
+#define PACKBUF_I_JSON_KINDS                                                                                           \
+  (PACKBUF_I_NUMBERS | PACKBUF_I_KIND(PACKBUF_BIGINT) | PACKBUF_I_KIND(PACKBUF_STRING) |                               \
+   PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_DICT))
 
 static packbuf_status packbuf_i_refuse(const packbuf_i_look *look, packbuf_status code, const char *message) {
   return packbuf_i_node_fail(look->expand, look->node, code, message, PACKBUF_NOWHERE, look->row);
@@ -50,21 +58,26 @@ static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *tex
   if (valid == size) return PACKBUF_OK;
   look->facts.bad_text = 1;
   if (look->lenient) return PACKBUF_OK;
-  return packbuf_i_node_fail(look->expand, look->node, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid, look->row);
+  return packbuf_i_node_fail(look->expand, look->node, PACKBUF_BAD_UTF8,
+                             "a string is not UTF-8 (the offset is into the string)", valid, look->row);
 }
 
-/* What an array must be for any codec to take it: a known dtype, a form, at most 8 dimensions that do not overflow, data that can be reached. */
+/* What an array must be for any codec to take it: a known dtype, a form, at most 8 dimensions that do not overflow,
+ * data that can be reached. */
 static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const packbuf_tensor *tensor) {
   uint64_t count = 1;
-  if (!packbuf_i_dtype_known(tensor->dtype)) return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
+  if (!packbuf_i_dtype_known(tensor->dtype))
+    return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
   if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array has at most 8 dimensions, and a shape");
-  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR || (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank))
+  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR ||
+      (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array's form is not one that it can have");
   if (!packbuf_i_shape_count(tensor->shape, tensor->rank, packbuf_i_dtype_bytes(tensor->dtype), &count))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array's shape is too large");
   if (count && !tensor->data) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array has no data");
-  if (tensor->device && !tensor->device->copy) return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DEVICE, "device memory needs a copy hook");
+  if (tensor->device && !tensor->device->copy)
+    return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DEVICE, "device memory needs a copy hook");
   return PACKBUF_OK;
 }
 
@@ -83,8 +96,10 @@ static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_v
   for (size_t i = 0; i < dict->as.dict.count; i++) {
     const packbuf_entry *entry = &dict->as.dict.entries[i];
     packbuf_status status = PACKBUF_OK;
-    if (entry->key.kind == PACKBUF_STRING) status = packbuf_i_check_text(look, entry->key.as.text.data, entry->key.as.text.size);
-    else if (entry->key.kind == PACKBUF_MISSING || entry->key.kind == PACKBUF_BIGINT || entry->key.kind > PACKBUF_BYTES) odd = 1;
+    if (entry->key.kind == PACKBUF_STRING)
+      status = packbuf_i_check_text(look, entry->key.as.text.data, entry->key.as.text.size);
+    else if (entry->key.kind == PACKBUF_MISSING || entry->key.kind == PACKBUF_BIGINT || entry->key.kind > PACKBUF_BYTES)
+      odd = 1;
     if (!status) status = packbuf_i_check_value(look, &entry->value, depth_left - 1);
     if (status) return status;
   }
@@ -98,26 +113,29 @@ static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_v
 static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_value *value, unsigned depth_left) {
   packbuf_status status = PACKBUF_OK;
   switch (value->kind) {
-    case PACKBUF_NULL:
-    case PACKBUF_BOOL:
-    case PACKBUF_INT:
-    case PACKBUF_UINT:
-    case PACKBUF_FLOAT:
-    case PACKBUF_BYTES: return PACKBUF_OK;
-    case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
-    case PACKBUF_BIGINT:
-      if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
-      return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
-    case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
-    case PACKBUF_OPAQUE: return packbuf_i_check_text(look, value->as.opaque->serializer, value->as.opaque->serializer_size);
-    case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
-    case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
-    case PACKBUF_LIST: break;
-    case PACKBUF_MISSING: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value inside a cell cannot be missing");
-    default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
+  case PACKBUF_NULL:
+  case PACKBUF_BOOL:
+  case PACKBUF_INT:
+  case PACKBUF_UINT:
+  case PACKBUF_FLOAT:
+  case PACKBUF_BYTES: return PACKBUF_OK;
+  case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
+  case PACKBUF_BIGINT:
+    if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
+  case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
+  case PACKBUF_OPAQUE:
+    return packbuf_i_check_text(look, value->as.opaque->serializer, value->as.opaque->serializer_size);
+  case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
+  case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
+  case PACKBUF_LIST: break;
+  case PACKBUF_MISSING:
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value inside a cell cannot be missing");
+  default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
   }
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
-  for (size_t i = 0; i < value->as.list.count && !status; i++) status = packbuf_i_check_value(look, &value->as.list.items[i], depth_left - 1);
+  for (size_t i = 0; i < value->as.list.count && !status; i++)
+    status = packbuf_i_check_value(look, &value->as.list.items[i], depth_left - 1);
   return status;
 }
 
@@ -152,10 +170,13 @@ static int packbuf_i_note_items(packbuf_i_facts *facts, const packbuf_value *lis
   return 1;
 }
 
-/* A cell that only json_ragged or msgpack_ragged could take. While all are JSON, json_ragged's own check is the only look at them. */
+/* A cell that only json_ragged or msgpack_ragged could take. While all are JSON, json_ragged's own check is the only
+ * look at them. */
 static packbuf_status packbuf_i_look_nested(packbuf_i_look *look, const packbuf_value *cell) {
   if (!look->facts.not_json) {
-    if (packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL) == PACKBUF_OK) return PACKBUF_OK;
+    packbuf_status status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
+    if (status == PACKBUF_OK) return PACKBUF_OK;
+    if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
     look->facts.not_json = 1;
   }
   return packbuf_i_check_value(look, cell, PACKBUF_I_DEPTH);
@@ -163,19 +184,16 @@ static packbuf_status packbuf_i_look_nested(packbuf_i_look *look, const packbuf_
 
 static packbuf_status packbuf_i_look_list(packbuf_i_look *look, const packbuf_value *cell) {
   packbuf_i_facts *facts = &look->facts;
-  unsigned rank = 0, media = 0;
-  if (cell->as.list.count && !cell->as.list.items) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
+  unsigned rank = 0;
+  if (cell->as.list.count && !cell->as.list.items)
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
   if (!facts->not_numbers) {
     rank = packbuf_i_count_list(&facts->numbers, cell);
     if (rank) packbuf_i_note_rank(facts, PACKBUF_FORM_LIST, rank);
     else facts->not_numbers = 1;
   }
-  if (!facts->not_media) {
-    media = (unsigned)packbuf_i_note_items(facts, cell);
-    if (!media) facts->not_media = 1;
-  }
+  if (!facts->not_media && !packbuf_i_note_items(facts, cell)) facts->not_media = 1;
   if (rank) return PACKBUF_OK; /* nothing in it but numbers */
-  if (media && cell->as.list.count) facts->not_json = 1;
   return packbuf_i_look_nested(look, cell);
 }
 
@@ -186,27 +204,29 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
   facts->present++;
   if (cell->kind <= PACKBUF_DICT) facts->kinds |= PACKBUF_I_KIND(cell->kind);
   switch (cell->kind) {
-    case PACKBUF_BOOL:
-    case PACKBUF_INT:
-    case PACKBUF_UINT:
-    case PACKBUF_FLOAT: packbuf_i_count_numbers(&facts->numbers, cell, 1); return PACKBUF_OK;
-    case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
-    case PACKBUF_OPAQUE: {
-      const packbuf_opaque *opaque = cell->as.opaque;
-      if (!facts->opaque) facts->opaque = opaque;
-      else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer, opaque->serializer_size))
-        facts->mixed_serializers = 1;
-      return packbuf_i_check_value(look, cell, 0);
-    }
-    case PACKBUF_TENSOR:
-      status = packbuf_i_check_array(look, cell->as.tensor);
-      if (status) return status;
-      packbuf_i_note_array(facts, cell->as.tensor);
-      packbuf_i_note_rank(facts, cell->as.tensor->form ? cell->as.tensor->form : (unsigned)PACKBUF_FORM_TENSOR, cell->as.tensor->rank);
-      return PACKBUF_OK;
-    case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
-    case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
-    default: return packbuf_i_check_value(look, cell, 0);
+  case PACKBUF_BOOL:
+  case PACKBUF_INT:
+  case PACKBUF_UINT:
+  case PACKBUF_FLOAT: packbuf_i_count_numbers(&facts->numbers, cell, 1); return PACKBUF_OK;
+  case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
+  case PACKBUF_OPAQUE: {
+    const packbuf_opaque *opaque = cell->as.opaque;
+    if (!facts->opaque) facts->opaque = opaque;
+    else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer,
+                                   opaque->serializer_size))
+      facts->mixed_serializers = 1;
+    return packbuf_i_check_value(look, cell, 0);
+  }
+  case PACKBUF_TENSOR:
+    status = packbuf_i_check_array(look, cell->as.tensor);
+    if (status) return status;
+    packbuf_i_note_array(facts, cell->as.tensor);
+    packbuf_i_note_rank(facts, cell->as.tensor->form ? cell->as.tensor->form : (unsigned)PACKBUF_FORM_TENSOR,
+                        cell->as.tensor->rank);
+    return PACKBUF_OK;
+  case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
+  case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
+  default: return packbuf_i_check_value(look, cell, 0);
   }
 }
 
@@ -224,7 +244,8 @@ static void packbuf_i_look_start(packbuf_i_look *look, packbuf_i_expand *expand,
 /* Whether arrays, lists of numbers or both have one dtype; it is stored in *dtype. */
 static int packbuf_i_accepts_ragged(const packbuf_i_facts *facts, packbuf_dtype *dtype) {
   unsigned arrays = facts->kinds & PACKBUF_I_KIND(PACKBUF_TENSOR), lists = facts->kinds & PACKBUF_I_KIND(PACKBUF_LIST);
-  if (facts->kinds != (arrays | lists) || facts->not_numbers || (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY))) return 0;
+  if (facts->kinds != (arrays | lists) || facts->not_numbers || (facts->forms & ~PACKBUF_I_KIND(PACKBUF_FORM_ARRAY)))
+    return 0;
   if (!arrays) return packbuf_i_join_numbers(&facts->numbers, dtype);
   *dtype = facts->dtype;
   return !facts->mixed_dtypes && packbuf_i_arrays_hold(facts->dtype, &facts->numbers);
@@ -238,64 +259,73 @@ static int packbuf_i_accepts_ndarray(const packbuf_i_facts *facts, packbuf_dtype
   return by_schema || facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_SCALAR);
 }
 
-/* Whether a codec takes all cells seen so far. by_schema: it was asked for, and so takes what inference would leave to another. */
+/* Whether a codec takes all cells seen so far. by_schema: it was asked for, and so takes what inference would leave to
+ * another. */
 static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, packbuf_dtype *dtype, int by_schema) {
   *dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
   switch (codec) {
-    case PACKBUF_CODEC_NULL: memset(dtype, 0, sizeof *dtype); return facts->present == 0;
-    case PACKBUF_CODEC_NDARRAY: return packbuf_i_accepts_ndarray(facts, dtype, by_schema);
-    case PACKBUF_CODEC_RAGGED_TENSOR:
-      *dtype = facts->dtype;
-      return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) && !facts->mixed_dtypes &&
-             (!facts->numbers.asked.bits || packbuf_i_dtype_equal(facts->numbers.asked, facts->dtype));
-    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_accepts_ragged(facts, dtype);
-    case PACKBUF_CODEC_BYTES_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_BYTES);
-    case PACKBUF_CODEC_MEDIA_BYTES: return facts->kinds == PACKBUF_I_KIND(PACKBUF_MEDIA);
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !facts->not_media && (by_schema || facts->items);
-    case PACKBUF_CODEC_UTF8_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_STRING);
-    case PACKBUF_CODEC_JSON_RAGGED: return !(facts->kinds & ~PACKBUF_I_JSON_KINDS) && !facts->not_json;
-    case PACKBUF_CODEC_OPAQUE_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_OPAQUE) && !facts->mixed_serializers;
-    case PACKBUF_CODEC_MSGPACK_RAGGED: return !facts->unholdable;
-    default: return 0;
+  case PACKBUF_CODEC_NULL: memset(dtype, 0, sizeof *dtype); return facts->present == 0;
+  case PACKBUF_CODEC_NDARRAY: return packbuf_i_accepts_ndarray(facts, dtype, by_schema);
+  case PACKBUF_CODEC_RAGGED_TENSOR:
+    *dtype = facts->dtype;
+    return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) &&
+           !facts->mixed_dtypes &&
+           (!facts->numbers.asked.bits || packbuf_i_dtype_equal(facts->numbers.asked, facts->dtype));
+  case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_accepts_ragged(facts, dtype);
+  case PACKBUF_CODEC_BYTES_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_BYTES);
+  case PACKBUF_CODEC_MEDIA_BYTES: return facts->kinds == PACKBUF_I_KIND(PACKBUF_MEDIA);
+  case PACKBUF_CODEC_MEDIA_LIST_RAGGED:
+    return facts->kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !facts->not_media && (by_schema || facts->items);
+  case PACKBUF_CODEC_UTF8_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_STRING);
+  case PACKBUF_CODEC_JSON_RAGGED: return !(facts->kinds & ~PACKBUF_I_JSON_KINDS) && !facts->not_json;
+  case PACKBUF_CODEC_OPAQUE_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_OPAQUE) && !facts->mixed_serializers;
+  case PACKBUF_CODEC_MSGPACK_RAGGED: return !facts->unholdable;
+  default: return 0;
   }
 }
 
-/* The rest of what json_ragged asks: no NaN with a payload among the cells that were only looked at as numbers, and a sample that is not too large. */
-static int packbuf_i_accepts_json(const packbuf_i_look *look) {
+/* The rest of what json_ragged asks: no NaN with a payload among the cells that were only looked at as numbers, and a
+ * sample that is not too large. */
+static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *accepts) {
   const packbuf_i_node *node = look->node;
   packbuf_i_sink sink = {NULL, 0, 0};
+  packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
+  *accepts = 0;
   for (uint64_t row = 0; row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS); row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
-    if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST) &&
-        packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL) != PACKBUF_OK)
-      return 0;
-    if (sampled++ >= PACKBUF_JSON_SAMPLE_ROWS) continue;
-    if (packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, NULL) != PACKBUF_OK || sink.size > PACKBUF_JSON_SAMPLE_BYTES) return 0;
+    if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST))
+      status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
+    if (!status && sampled++ < PACKBUF_JSON_SAMPLE_ROWS)
+      status = packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, NULL);
+    if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
+    if (status != PACKBUF_OK || sink.size > PACKBUF_JSON_SAMPLE_BYTES) return PACKBUF_OK;
   }
-  return 1;
+  *accepts = 1;
+  return PACKBUF_OK;
 }
 
 static const char *packbuf_i_reason(packbuf_codec codec) {
   switch (codec) {
-    case PACKBUF_CODEC_NULL: return "no cell has a value";
-    case PACKBUF_CODEC_NDARRAY: return "all cells are numbers, or scalars of one dtype";
-    case PACKBUF_CODEC_RAGGED_TENSOR: return "all cells are tensors of one dtype";
-    case PACKBUF_CODEC_TYPED_RAGGED: return "all cells are arrays or lists of numbers with a common dtype";
-    case PACKBUF_CODEC_BYTES_RAGGED: return "all cells are bytes";
-    case PACKBUF_CODEC_MEDIA_BYTES: return "all cells are media";
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return "all cells are lists of media or bytes";
-    case PACKBUF_CODEC_UTF8_RAGGED: return "all cells are strings";
-    case PACKBUF_CODEC_JSON_RAGGED: return "all cells can be held as JSON";
-    case PACKBUF_CODEC_OPAQUE_RAGGED: return "all cells are bytes of one serializer";
-    default: return "no other codec holds all cells";
+  case PACKBUF_CODEC_NULL: return "no cell has a value";
+  case PACKBUF_CODEC_NDARRAY: return "all cells are numbers, or scalars of one dtype";
+  case PACKBUF_CODEC_RAGGED_TENSOR: return "all cells are tensors of one dtype";
+  case PACKBUF_CODEC_TYPED_RAGGED: return "all cells are arrays or lists of numbers with a common dtype";
+  case PACKBUF_CODEC_BYTES_RAGGED: return "all cells are bytes";
+  case PACKBUF_CODEC_MEDIA_BYTES: return "all cells are media";
+  case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return "all cells are lists of media or bytes";
+  case PACKBUF_CODEC_UTF8_RAGGED: return "all cells are strings";
+  case PACKBUF_CODEC_JSON_RAGGED: return "all cells can be held as JSON";
+  case PACKBUF_CODEC_OPAQUE_RAGGED: return "all cells are bytes of one serializer";
+  default: return "no other codec holds all cells";
   }
 }
 
 /* Writes the decision into the node. */
-static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec, packbuf_dtype dtype) {
+static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec,
+                                       packbuf_dtype dtype) {
   const packbuf_i_facts *facts = &look->facts;
   unsigned natural = packbuf_i_natural_type(dtype), forms = facts->forms;
   node->codec = (uint8_t)codec;
@@ -319,7 +349,8 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   }
   if (codec == PACKBUF_CODEC_OPAQUE_RAGGED) {
     if (node->logical_type || node->parameter)
-      return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "opaque cells have no logical type", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+      return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "opaque cells have no logical type",
+                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     node->parameter = facts->opaque ? facts->opaque->serializer : NULL;
     node->parameter_size = facts->opaque ? facts->opaque->serializer_size : 0;
   }
@@ -330,6 +361,7 @@ static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *n
   packbuf_status status = PACKBUF_OK;
   for (; look->row < node->rows && !status; look->row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, look->row);
+    if (node->cells.pointers && node->rows - look->row > 16) PACKBUF_I_PREFETCH(node->cells.pointers[look->row + 16]);
     if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
   }
   return status;
@@ -337,14 +369,21 @@ static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *n
 
 /* The first codec of section 17 that accepts all cells. */
 static packbuf_status packbuf_i_choose(packbuf_i_look *look, packbuf_i_node *node) {
-  static const uint8_t order[] = {PACKBUF_CODEC_NULL,         PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_CODEC_MEDIA_LIST_RAGGED, PACKBUF_CODEC_TYPED_RAGGED,
-                                  PACKBUF_CODEC_NDARRAY,      PACKBUF_CODEC_BYTES_RAGGED,  PACKBUF_CODEC_MEDIA_BYTES,       PACKBUF_CODEC_UTF8_RAGGED,
-                                  PACKBUF_CODEC_JSON_RAGGED,  PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_CODEC_MSGPACK_RAGGED};
+  static const uint8_t order[] = {
+      PACKBUF_CODEC_NULL,          PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_CODEC_MEDIA_LIST_RAGGED,
+      PACKBUF_CODEC_TYPED_RAGGED,  PACKBUF_CODEC_NDARRAY,       PACKBUF_CODEC_BYTES_RAGGED,
+      PACKBUF_CODEC_MEDIA_BYTES,   PACKBUF_CODEC_UTF8_RAGGED,   PACKBUF_CODEC_JSON_RAGGED,
+      PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_CODEC_MSGPACK_RAGGED};
   packbuf_dtype dtype;
   for (size_t i = 0; i < sizeof order; i++) {
     packbuf_codec codec = (packbuf_codec)order[i];
     if (!packbuf_i_accepts(&look->facts, codec, &dtype, 0)) continue;
-    if (codec == PACKBUF_CODEC_JSON_RAGGED && !packbuf_i_accepts_json(look)) continue;
+    if (codec == PACKBUF_CODEC_JSON_RAGGED) {
+      int accepts;
+      packbuf_status status = packbuf_i_accepts_json(look, &accepts);
+      if (status) return status;
+      if (!accepts) continue;
+    }
     return packbuf_i_settle(look, node, codec, dtype);
   }
   node->codec = PACKBUF_CODEC_MSGPACK_RAGGED;
@@ -369,7 +408,8 @@ static int packbuf_i_numeric(packbuf_codec codec) {
 }
 
 /* Checks the cells one by one against the codec, so that the error names the first row that does not fit. */
-static packbuf_status packbuf_i_follow(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec, int *empty_lists) {
+static packbuf_status packbuf_i_follow(packbuf_i_look *look, packbuf_i_node *node, packbuf_codec codec,
+                                       int *empty_lists) {
   packbuf_status status = PACKBUF_OK;
   packbuf_dtype dtype;
   int fits;
@@ -379,10 +419,16 @@ static packbuf_status packbuf_i_follow(packbuf_i_look *look, packbuf_i_node *nod
     status = packbuf_i_look_cell(look, cell);
     if (status) return status;
     fits = packbuf_i_accepts(&look->facts, codec, &dtype, 1);
-    if (codec == PACKBUF_CODEC_JSON_RAGGED && fits) fits = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL) == PACKBUF_OK;
-    *empty_lists = !fits && codec == PACKBUF_CODEC_TYPED_RAGGED && look->facts.kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !look->facts.not_numbers &&
-                   !look->facts.numbers.types;
-    if (!fits && !*empty_lists) return packbuf_i_refuse(look, PACKBUF_UNENCODABLE, "the cell does not fit the codec or dtype that the schema asks for");
+    if (codec == PACKBUF_CODEC_JSON_RAGGED && fits) {
+      status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
+      if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
+      fits = status == PACKBUF_OK;
+    }
+    *empty_lists = !fits && codec == PACKBUF_CODEC_TYPED_RAGGED && look->facts.kinds == PACKBUF_I_KIND(PACKBUF_LIST) &&
+                   !look->facts.not_numbers && !look->facts.numbers.types;
+    if (!fits && !*empty_lists)
+      return packbuf_i_refuse(look, PACKBUF_UNENCODABLE,
+                              "the cell does not fit the codec or dtype that the schema asks for");
   }
   return PACKBUF_OK;
 }
@@ -393,23 +439,32 @@ static packbuf_status packbuf_i_obey(packbuf_i_look *look, packbuf_i_node *node,
   packbuf_dtype dtype = schema->dtype;
   int empty_lists = 0;
   if (!packbuf_codec_name(codec) && codec != PACKBUF_CODEC_AUTO)
-    return packbuf_i_node_fail(look->expand, node, PACKBUF_INVALID_ARGUMENT, "the schema's codec is not known", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_INVALID_ARGUMENT, "the schema's codec is not known",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (dtype.bits && !packbuf_i_dtype_known(dtype))
-    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNSUPPORTED_DTYPE, "the schema's dtype is not known", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNSUPPORTED_DTYPE, "the schema's dtype is not known",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   for (uint64_t row = 0; codec == PACKBUF_CODEC_AUTO && row < node->rows; row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
     codec = packbuf_i_numeric_codec(cell);
     look->row = row;
-    if (!codec) return packbuf_i_refuse(look, PACKBUF_UNENCODABLE, "the schema asks for a dtype, but the cell is no number, array or list");
+    if (!codec)
+      return packbuf_i_refuse(look, PACKBUF_UNENCODABLE,
+                              "the schema asks for a dtype, but the cell is no number, array or list");
   }
   look->row = 0;
   if (packbuf_i_numeric(codec)) look->facts.numbers.asked = dtype;
-  else if (codec != PACKBUF_CODEC_AUTO && dtype.bits && !packbuf_i_dtype_equal(dtype, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8)))
-    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "the codec that the schema asks for has no such dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  else if (codec != PACKBUF_CODEC_AUTO && dtype.bits &&
+           !packbuf_i_dtype_equal(dtype, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8)))
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE,
+                               "the codec that the schema asks for has no such dtype", PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
   status = packbuf_i_follow(look, node, codec, &empty_lists);
   if (status) return status;
-  if (empty_lists) return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "no list has a number: name a dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (empty_lists)
+    return packbuf_i_node_fail(look->expand, node, PACKBUF_UNENCODABLE, "no list has a number: name a dtype",
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (look->facts.present == 0) { /* the codec that was asked for, when it can be told */
     if (codec == PACKBUF_CODEC_AUTO || (packbuf_i_numeric(codec) && !dtype.bits)) codec = PACKBUF_CODEC_NULL;
     if (!packbuf_i_numeric(codec)) packbuf_i_accepts(&look->facts, codec, &dtype, 1);
@@ -421,7 +476,8 @@ static packbuf_status packbuf_i_obey(packbuf_i_look *look, packbuf_i_node *node,
   return status;
 }
 
-static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema) {
+static packbuf_status packbuf_i_infer_leaf(packbuf_i_expand *expand, packbuf_i_node *node,
+                                           const packbuf_schema *schema) {
   packbuf_i_look look;
   packbuf_status status;
   packbuf_i_look_start(&look, expand, node);
@@ -451,7 +507,8 @@ static int packbuf_i_show_rows(const packbuf_i_node *node, packbuf_arena *arena,
   if (!present) return 0;
   memset(present, 0, bytes);
   if (node->kind == PACKBUF_NODE_LIST) {
-    lengths = node->rows > SIZE_MAX / 8 - 1 ? NULL : (uint64_t *)packbuf_arena_alloc(arena, (size_t)(node->rows + 1) * 8, 8);
+    lengths =
+        node->rows > SIZE_MAX / 8 - 1 ? NULL : (uint64_t *)packbuf_arena_alloc(arena, (size_t)(node->rows + 1) * 8, 8);
     if (!lengths) return 0;
   }
   for (uint64_t row = 0; row < node->rows; row++) {
@@ -485,14 +542,16 @@ static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena,
   return node->kind == PACKBUF_LEAF || packbuf_i_show_rows(node, arena, out);
 }
 
-PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root, packbuf_mode mode, packbuf_arena *arena,
-                                         packbuf_inference *inference, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root,
+                                         packbuf_mode mode, packbuf_arena *arena, packbuf_inference *inference,
+                                         packbuf_error *error) {
   packbuf_i_expand expand;
   packbuf_i_node top;
   packbuf_status status;
   uint32_t at = 0;
   if (!arena || !inference || !root || (count && !values))
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "values, a root, an arena and a result must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "values, a root, an arena and a result must be given",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   memset(&expand, 0, sizeof expand);
   memset(&top, 0, sizeof top);
   expand.arena = arena;
@@ -506,7 +565,8 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   status = packbuf_i_expand_node(&expand, &top, 0);
   if (status) return status;
   inference->count = expand.nodes;
-  inference->nodes = (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, sizeof(void *));
+  inference->nodes =
+      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, sizeof(void *));
   if (!inference->nodes) return packbuf_i_no_memory(error);
   for (packbuf_i_node *node = &top; node; node = (packbuf_i_node *)packbuf_i_after(node)) {
     node->index = at;
@@ -515,11 +575,14 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   return PACKBUF_OK;
 }
 
-static const char *const packbuf_i_codec_names[] = {NULL,         "null",      "ndarray",           "ragged_tensor", "typed_ragged",   "bytes_ragged",
-                                                    "media_bytes", "media_list_ragged", "utf8_ragged", "json_ragged", "msgpack_ragged", "opaque_ragged"};
+static const char *const packbuf_i_codec_names[] = {
+    NULL,           "null",         "ndarray",        "ragged_tensor",
+    "typed_ragged", "bytes_ragged", "media_bytes",    "media_list_ragged",
+    "utf8_ragged",  "json_ragged",  "msgpack_ragged", "opaque_ragged"};
 
 PACKBUF_API const char *packbuf_codec_name(packbuf_codec codec) {
-  return (unsigned)codec < sizeof packbuf_i_codec_names / sizeof *packbuf_i_codec_names ? packbuf_i_codec_names[codec] : NULL;
+  return (unsigned)codec < sizeof packbuf_i_codec_names / sizeof *packbuf_i_codec_names ? packbuf_i_codec_names[codec]
+                                                                                        : NULL;
 }
 
 PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec) {

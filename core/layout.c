@@ -139,16 +139,15 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
   }
-  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = 0;
-  if (!sums && (node->source == PACKBUF_I_FROM_CELLS || !node->bitmap)) return PACKBUF_OK;
+  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+  if (!sums && (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL : !node->bitmap)) return PACKBUF_OK;
   for (row = 0; row < node->rows; row++) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
       if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
       continue;
     }
-    if (!sums) continue;
-    if (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60)
+    if (sums && (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60))
       return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", row);
     if (node->source == PACKBUF_I_FROM_CELLS) {
       const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
@@ -396,22 +395,48 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index) {
   return index;
 }
 
+/* The row of an element of a leaf's data. */
+static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
+  uint64_t row = 0, each = 1;
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
+    return element / each;
+  }
+  for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
+  return row;
+}
+
+/* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
+static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes, uint64_t size, uint64_t first) {
+  uint64_t good = packbuf_i_msgpack_bools(bytes, size);
+  if (good == size) return PACKBUF_OK;
+  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", packbuf_i_row_of(buffer->node, first + good));
+}
+
 /* Section 19: the first storage that holds. */
 static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
   packbuf_i_planned *buffer = &plan->buffers[index];
   int data = buffer->role == PACKBUF_ROLE_DATA, keep = data && (buffer->node->flags & PACKBUF_KEEP_PLAIN);
   int text = data && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  int bools = data && buffer->dtype.code == PACKBUF_DTYPE_BOOL; /* stored ones are checked when they are written */
   buffer->storage = PACKBUF_STORED;
   if (buffer->length <= 16) {
     packbuf_i_sink sink = {buffer->value, buffer->length, 0};
-    if (!buffer->pushed) return packbuf_i_take_inline(plan, buffer);
+    if (!buffer->pushed) {
+      packbuf_status status = packbuf_i_take_inline(plan, buffer);
+      return !status && bools ? packbuf_i_check_bools(plan, buffer, buffer->value, buffer->length, 0) : status;
+    }
     buffer->storage = PACKBUF_INLINE;
     return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
   }
-  if (buffer->device || buffer->pushed || keep) return PACKBUF_OK;
+  if (buffer->device || buffer->pushed) return PACKBUF_OK;
+  if (keep) {
+    buffer->print = packbuf_i_print_of(buffer); /* later fields may be its alias */
+    return PACKBUF_OK;
+  }
   if (!text && packbuf_i_is_constant(buffer)) {
     buffer->storage = PACKBUF_CONSTANT;
-    return PACKBUF_OK;
+    return bools ? packbuf_i_check_bools(plan, buffer, buffer->value, 1, 0) : PACKBUF_OK;
   }
   if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
     buffer->storage = PACKBUF_SEQUENCE;

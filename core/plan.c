@@ -148,10 +148,10 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
 /* The field a metadata path names: the index of its node, or UINT32_MAX. */
 static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
   for (uint32_t i = 0; i < plan->node_count; i++) {
-    const char *candidate;
+    const char *rest;
     if (plan->nodes[i]->scope) break;
-    candidate = packbuf_i_node_path(plan->nodes[i], plan->arena);
-    if (candidate && strcmp(candidate, path) == 0) return i;
+    rest = packbuf_i_path_skip(plan->nodes[i], path);
+    if (rest && *rest == 0) return i;
   }
   return UINT32_MAX;
 }

@@ -1,5 +1,5 @@
-/* core/promote.c: plain numbers and lists of numbers: what they have in common, the dtype that holds them all exactly (section 18 of the spec), what a
- * cell's types byte says (section 9), and their elements in that dtype.
+/* core/promote.c: plain numbers and lists of numbers: what they have in common, the dtype that holds them all exactly
+ * (section 18 of the spec), what a cell's types byte says (section 9), and their elements in that dtype.
  * May use: values, columns. Must not know: codecs, structure, errors. */
 
 /* The number types of section 9, and as a set: 1 << type. */
@@ -21,22 +21,22 @@ typedef struct packbuf_i_numbers {
 
 static unsigned packbuf_i_number_type(unsigned kind) {
   switch (kind) {
-    case PACKBUF_BOOL: return PACKBUF_I_NUMBER_BOOL;
-    case PACKBUF_INT:
-    case PACKBUF_UINT: return PACKBUF_I_NUMBER_INT;
-    case PACKBUF_FLOAT: return PACKBUF_I_NUMBER_FLOAT;
-    default: return 0;
+  case PACKBUF_BOOL: return PACKBUF_I_NUMBER_BOOL;
+  case PACKBUF_INT:
+  case PACKBUF_UINT: return PACKBUF_I_NUMBER_INT;
+  case PACKBUF_FLOAT: return PACKBUF_I_NUMBER_FLOAT;
+  default: return 0;
   }
 }
 
 /* The number type that a dtype shows by itself; 0 for complex ones. */
 static unsigned packbuf_i_natural_type(packbuf_dtype dtype) {
   switch (dtype.code) {
-    case PACKBUF_DTYPE_BOOL: return PACKBUF_I_NUMBER_BOOL;
-    case PACKBUF_DTYPE_INT:
-    case PACKBUF_DTYPE_UINT: return PACKBUF_I_NUMBER_INT;
-    case PACKBUF_DTYPE_COMPLEX: return 0;
-    default: return PACKBUF_I_NUMBER_FLOAT;
+  case PACKBUF_DTYPE_BOOL: return PACKBUF_I_NUMBER_BOOL;
+  case PACKBUF_DTYPE_INT:
+  case PACKBUF_DTYPE_UINT: return PACKBUF_I_NUMBER_INT;
+  case PACKBUF_DTYPE_COMPLEX: return 0;
+  default: return PACKBUF_I_NUMBER_FLOAT;
   }
 }
 
@@ -46,11 +46,11 @@ static unsigned packbuf_i_natural_type(packbuf_dtype dtype) {
 static unsigned packbuf_i_float_format(packbuf_dtype dtype, unsigned *fraction_bits) {
   unsigned exponent_bits = 0, fraction = 0;
   switch (dtype.code) {
-    case PACKBUF_DTYPE_FLOAT: exponent_bits = dtype.bits == 64 ? 11 : dtype.bits == 32 ? 8 : 5; break;
-    case PACKBUF_DTYPE_BFLOAT: exponent_bits = 8; break;
-    case PACKBUF_DTYPE_FLOAT8_E4M3FN: exponent_bits = 4; break;
-    case PACKBUF_DTYPE_FLOAT8_E5M2: exponent_bits = 5; break;
-    default: break;
+  case PACKBUF_DTYPE_FLOAT: exponent_bits = dtype.bits == 64 ? 11 : dtype.bits == 32 ? 8 : 5; break;
+  case PACKBUF_DTYPE_BFLOAT: exponent_bits = 8; break;
+  case PACKBUF_DTYPE_FLOAT8_E4M3FN: exponent_bits = 4; break;
+  case PACKBUF_DTYPE_FLOAT8_E5M2: exponent_bits = 5; break;
+  default: break;
   }
   if (exponent_bits) fraction = dtype.bits - 1u - exponent_bits;
   *fraction_bits = fraction;
@@ -73,7 +73,8 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
   return !(e4m3fn && *out == 0x7F); /* that one is the NaN */
 }
 
-/* The bits of a float64 in a float dtype; returns 0 when the value would change. A narrower NaN is exact only when it is quiet and without payload. */
+/* The bits of a float64 in a float dtype; returns 0 when the value would change. A narrower NaN is exact only when it
+ * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
   uint64_t bits = packbuf_i_double_bits(f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
@@ -130,7 +131,8 @@ static int packbuf_i_count_numbers(packbuf_i_numbers *numbers, const packbuf_val
   return 1;
 }
 
-/* Rank and shape of a rectangular nest of lists, at most 8 deep, told by its first items: exact for cells that inference accepted. */
+/* Rank and shape of a rectangular nest of lists, at most 8 deep, told by its first items: exact for cells that
+ * inference accepted. */
 static unsigned packbuf_i_list_shape(const packbuf_value *cell, uint64_t *shape) {
   unsigned rank = 0;
   while (cell->kind == PACKBUF_LIST && rank < PACKBUF_MAX_RANK) {
@@ -141,7 +143,8 @@ static unsigned packbuf_i_list_shape(const packbuf_value *cell, uint64_t *shape)
   return rank;
 }
 
-static int packbuf_i_count_nest(packbuf_i_numbers *numbers, const packbuf_value *list, const uint64_t *shape, unsigned rank) {
+static int packbuf_i_count_nest(packbuf_i_numbers *numbers, const packbuf_value *list, const uint64_t *shape,
+                                unsigned rank) {
   const packbuf_value *items = list->as.list.items;
   if (list->kind != PACKBUF_LIST || list->as.list.count != shape[0] || (shape[0] && !items)) return 0;
   if (rank == 1) return packbuf_i_count_numbers(numbers, items, list->as.list.count);
@@ -171,18 +174,21 @@ static int packbuf_i_ints_within(const packbuf_i_numbers *numbers, unsigned bits
 static int packbuf_i_dtype_holds(packbuf_dtype dtype, const packbuf_i_numbers *numbers) {
   unsigned fraction_bits, types = numbers->types;
   switch (dtype.code) {
-    case PACKBUF_DTYPE_BOOL: return !(types & ~PACKBUF_I_BOOLS);
-    case PACKBUF_DTYPE_INT:
-      return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (65 - dtype.bits) && numbers->low >= -(int64_t)(UINT64_MAX >> (65 - dtype.bits)) - 1;
-    case PACKBUF_DTYPE_UINT: return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (64 - dtype.bits) && numbers->low == 0;
-    default: break;
+  case PACKBUF_DTYPE_BOOL: return !(types & ~PACKBUF_I_BOOLS);
+  case PACKBUF_DTYPE_INT:
+    return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (65 - dtype.bits) &&
+           numbers->low >= -(int64_t)(UINT64_MAX >> (65 - dtype.bits)) - 1;
+  case PACKBUF_DTYPE_UINT:
+    return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (64 - dtype.bits) && numbers->low == 0;
+  default: break;
   }
   if (!packbuf_i_float_format(dtype, &fraction_bits)) return types == 0;
   if (dtype.code != PACKBUF_DTYPE_FLOAT && (types & ~PACKBUF_I_FLOATS)) return 0; /* section 9 knows no marks there */
   return !((types & PACKBUF_I_FLOATS) && numbers->inexact) && packbuf_i_ints_within(numbers, fraction_bits + 1);
 }
 
-/* The dtype of plain numbers or lists of them; 0: none holds them all. With no number at all only an asked one will do. */
+/* The dtype of plain numbers or lists of them; 0: none holds them all. With no number at all only an asked one will do.
+ */
 static int packbuf_i_join_numbers(const packbuf_i_numbers *numbers, packbuf_dtype *dtype) {
   unsigned types = numbers->types;
   *dtype = numbers->asked;
@@ -199,7 +205,6 @@ static int packbuf_i_arrays_hold(packbuf_dtype dtype, const packbuf_i_numbers *n
   unsigned types = numbers->types;
   if (numbers->asked.bits) return packbuf_i_dtype_equal(numbers->asked, dtype) && packbuf_i_dtype_holds(dtype, numbers);
   if (types == 0) return 1;
-  if (types & (types - 1)) return 0;
   if (types != PACKBUF_I_BOOLS && dtype.bits != 64) return 0;
   return types == 1u << packbuf_i_natural_type(dtype) && packbuf_i_dtype_holds(dtype, numbers);
 }
@@ -232,7 +237,9 @@ static void packbuf_i_put_word(uint64_t word, unsigned bytes, uint8_t *dst) {
 }
 
 static uint64_t packbuf_i_integer_word(const packbuf_value *number) {
-  return number->kind == PACKBUF_INT ? (uint64_t)number->as.i : number->kind == PACKBUF_UINT ? number->as.u : (uint64_t)(number->as.boolean != 0);
+  return number->kind == PACKBUF_INT    ? (uint64_t)number->as.i
+         : number->kind == PACKBUF_UINT ? number->as.u
+                                        : (uint64_t)(number->as.boolean != 0);
 }
 
 static double packbuf_i_number_double(const packbuf_value *number) {
@@ -264,8 +271,10 @@ static void packbuf_i_put_run(const packbuf_value *items, size_t count, packbuf_
   }
 }
 
-/* Elements first to first + count, in native byte order, of an accepted cell (a plain number or a nest of lists) in the leaf's dtype. */
-static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype, uint64_t first, uint64_t count, void *dst) {
+/* Elements first to first + count, in native byte order, of an accepted cell (a plain number or a nest of lists) in the
+ * leaf's dtype. */
+static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype, uint64_t first, uint64_t count,
+                                  void *dst) {
   uint64_t shape[PACKBUF_MAX_RANK], inner, left;
   unsigned rank = packbuf_i_list_shape(cell, shape);
   uint8_t *to = (uint8_t *)dst;

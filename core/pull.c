@@ -80,8 +80,9 @@ static packbuf_i_run packbuf_i_walk_run(packbuf_i_pull *pull, const packbuf_devi
   return run;
 }
 
-static packbuf_i_run packbuf_i_scratch_run(const packbuf_i_pull *pull, uint64_t size) {
+static packbuf_i_run packbuf_i_scratch_run(packbuf_i_pull *pull, uint64_t size) {
   packbuf_i_run run;
+  pull->device = NULL;
   run.bytes = pull->scratch;
   run.size = size;
   return run;

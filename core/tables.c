@@ -76,6 +76,9 @@ static packbuf_rule packbuf_i_check_kind(const packbuf_view *view, const packbuf
   if (node->kind == PACKBUF_LEAF ? node->codec == 0
                                  : (node->codec | node->dtype_code | node->dtype_bits | node->dtype_lanes | node->form | node->rank | node->logical_type) != 0)
     return *at += 24, PACKBUF_RULE_N5;
+  if (node->codec == PACKBUF_CODEC_NULL && (node->dtype_code | node->dtype_bits | node->dtype_lanes) != 0) return *at += 24, PACKBUF_RULE_N5;
+  if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED && known && (node->dtype_code != PACKBUF_DTYPE_UINT || node->dtype_bits != 8 || node->dtype_lanes != 1))
+    return *at += 24, PACKBUF_RULE_N5;
   if ((node->zero_at_44 | node->zero_at_56) != 0) return *at += (node->zero_at_44 ? 44u : 56u), PACKBUF_RULE_N6;
   if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK || (known && (node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED))))
     return *at += 30, PACKBUF_RULE_N7;

@@ -263,7 +263,7 @@ static packbuf_status packbuf_i_verify_data(const packbuf_view *view, packbuf_er
 
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error) {
   packbuf_view now; /* the head is checked again, and what it says now is what the rest is checked against */
-  packbuf_status status = packbuf_open(&now, view->base, view->capacity, 0, &view->limits, error);
+  packbuf_status status = packbuf_open(&now, view->base, view->capacity, PACKBUF_OPEN_TABLES, &view->limits, error);
   if (status != PACKBUF_OK) return status;
   if (now.head_checksum != view->head_checksum || now.head_length != view->head_length || now.total_length != view->total_length)
     return packbuf_i_fail(error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", 60, PACKBUF_NOWHERE);

@@ -26,9 +26,13 @@ typedef struct packbuf_view {
   packbuf_limits limits;
 } packbuf_view;
 
-enum { PACKBUF_OPEN_EXACT = 1 /* size must equal the packed buffer's length: a file, or an object of a store */ };
+enum {
+  PACKBUF_OPEN_EXACT = 1, /* size must equal the packed buffer's length: a file, or an object of a store */
+  PACKBUF_OPEN_TABLES = 2 /* check every record too (rules N, B, M, S), as packbuf_verify at level head does: some 10 ns a record */
+};
 
-/* Opens `size` bytes at `data` (any alignment): checks the head (rules H, N, B, M, S), touches nothing else, allocates nothing. limits NULL: the defaults.
+/* Opens `size` bytes at `data` (any alignment): checks header, directory and checksum of the head (rules H), touches nothing but the head, allocates nothing: little more than one pass of CRC-32C over
+ * the head. Each record is checked when it is read, so that what follows is memory-safe whatever the records say; from a stranger, also verify. limits NULL: the defaults.
  * The bytes must stay there as long as the view and whatever was read in place from it are used. */
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags, const packbuf_limits *limits, packbuf_error *error);
 
@@ -36,7 +40,7 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
 PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total, packbuf_error *error);
 
 typedef enum packbuf_level {
-  PACKBUF_LEVEL_HEAD = 0,  /* what packbuf_open checks */
+  PACKBUF_LEVEL_HEAD = 0,  /* the H, N, B, M and S rules: header and every record of the head */
   PACKBUF_LEVEL_INDEX = 1, /* and the I rules: checksum, padding, masks, offsets, shapes */
   PACKBUF_LEVEL_FULL = 2   /* and the D rules: data checksums, padding, bools, UTF-8, JSON, MessagePack */
 } packbuf_level;

@@ -5,11 +5,30 @@ static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_no
   return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed", PACKBUF_NOWHERE);
 }
 
+/* How much of the buffer is written. */
+static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_planned *buffer) {
+  return out->section + out->at - buffer->offset;
+}
+
+/* A run of bools from host memory, checked piece by piece just before it is copied. */
+static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer, const packbuf_i_pull *pull, packbuf_i_run run) {
+  while (run.size) {
+    uint64_t piece = run.size < 32768 ? run.size : 32768;
+    packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
+    if (status) return status;
+    packbuf_i_out_bytes(out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
+    run.bytes += piece;
+    run.size -= piece;
+  }
+  return PACKBUF_OK;
+}
+
 /* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum after. */
 static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer, const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
   packbuf_status status = PACKBUF_OK;
   uint8_t *to = packbuf_i_out_here(out);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device) return packbuf_i_out_bools(plan, out, buffer, pull, run);
   if (!pull->device && unit <= 1) {
     packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
@@ -18,8 +37,9 @@ static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out
   else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
   if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
   packbuf_i_swap(to, run.size, unit);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL) status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
   packbuf_i_out_written(out, run.size);
-  return PACKBUF_OK;
+  return status;
 }
 
 static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
@@ -237,9 +257,9 @@ PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint6
 }
 
 PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes, uint64_t data_bytes) {
-  uint64_t limit = (uint64_t)1 << 40; /* counts below this cannot overflow the sum */
-  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows > limit / 64 || text_bytes > limit || data_bytes >> 62 ||
-      (fields * 2 + rank_sum) * (rows / 8 + 1) > limit * limit / 4096)
-    return UINT64_MAX;
+  uint64_t columns; /* of 8 bytes a row; each of the sum's terms stays below 2^62 */
+  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows >> 60 || text_bytes >> 40 || data_bytes >> 61) return UINT64_MAX;
+  columns = fields * 2 + rank_sum;
+  if (columns && rows >= ((uint64_t)1 << 59) / columns) return UINT64_MAX;
   return PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes);
 }

@@ -4,7 +4,7 @@
     reader.py FILE                            prints the whole packed buffer as tagged JSON (section 22) on one line
     reader.py --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" and ends with 1 (PATH is - where there is none)
 
-    packed = Packed(bytes, file=True)         opens: rules H, N, B, M and S (section 13)
+    packed = Packed(bytes, file=True)         opens and verifies the head: rules H, N, B, M and S (section 13)
     packed.verify("index"), .verify("full")   rules I; rules I and D
     packed.to_json()                          verifies in full, then returns the text of section 22
 
@@ -199,8 +199,8 @@ RAGGED = (C_TENSOR, C_TYPED)
 NATURAL, F_LIST, F_ARRAY, F_TENSOR, F_SCALAR, F_BYTES, F_MEDIA = range(7)
 FORM_NAMES = {F_ARRAY: "array", F_TENSOR: "tensor", F_SCALAR: "scalar"}
 TYPE_BOOL, TYPE_INT = 1, 2
-ATTRIBUTES = {"mime": C_UTF8, "height": C_NDARRAY, "width": C_NDARRAY, "channels": C_NDARRAY, "mode": C_UTF8, "rate": C_NDARRAY}
-ATTRIBUTE_DTYPE = {"mime": U8, "height": (INT, 64, 1), "width": (INT, 64, 1), "channels": (INT, 64, 1), "mode": U8, "rate": (FLOAT, 64, 1)}
+_INT64 = C_NDARRAY, (INT, 64, 1)
+ATTRIBUTES = {"mime": (C_UTF8, U8), "height": _INT64, "width": _INT64, "channels": _INT64, "mode": (C_UTF8, U8), "rate": (C_NDARRAY, (FLOAT, 64, 1))}
 EXACT_INT = {16: 2**11, 32: 2**24, 64: 2**53}  # the largest magnitude up to which every integer is a float of so many bits
 
 
@@ -229,6 +229,19 @@ def exact(raw, dtype, number):
     if math.copysign(1, value) < 0 and value == 0:
         return False
     return value in (0, 1) if number == TYPE_BOOL else abs(value) <= EXACT_INT[dtype[1]] and value == math.floor(value)
+
+
+# ---- 10. Masks and absent cells --------------------------------------------------------------------------------------------------------
+
+
+def present(node, row):
+    validity = node.buffer(VALIDITY)
+    return bool(validity[row]) if validity else not (node.kind == LEAF and node.codec == C_NULL)
+
+
+def is_missing(node, row):
+    missing = node.buffer(MISSING)
+    return bool(missing and not missing.packing and missing[row])
 
 
 # ---- 22. Tagged JSON (its pieces; the whole buffer is at the end) ------------------------------------------------------------------------
@@ -270,61 +283,16 @@ def opaque_text(serializer, data):
     return f'{{"$opaque":{{"serializer":{quote(serializer)},"data":{base64_text(data)}}}}}'
 
 
-class Tagged:
-    """Tagged JSON, written piece by piece without recursion."""
-
-    def __init__(self):
-        self.out, self.open = [], []
-
-    def atom(self, text):
-        """A whole value; between the items of a list, and not of a dict (there `key` has written what separates)."""
-        self.separate()
-        self.out.append(text)
-
-    def separate(self):
-        if self.open and not self.open[-1]["dict"]:
-            if self.open[-1]["entries"]:
-                self.out.append(",")
-            self.open[-1]["entries"].append(None)
-
-    def begin(self, is_dict):
-        self.separate()
-        self.open.append({"dict": is_dict, "at": len(self.out), "entries": [], "plain": True, "dollar": False})
-        self.out.append("{" if is_dict else "[")
-
-    def key(self, text, plain, dollar):
-        """`plain`: the key is a string; `dollar`: and starts with $."""
-        d = self.open[-1]
-        d["plain"] &= plain
-        d["dollar"] = dollar
-        self.out += ["," if d["entries"] else "", text, ":"]
-        d["entries"].append(len(self.out) - 3)
-
-    def end(self):
-        d = self.open.pop()
-        if not d["dict"]:
-            self.out.append("]")
-        elif d["plain"] and not (len(d["entries"]) == 1 and d["dollar"]):
-            self.out.append("}")
-        else:
-            self.out[d["at"]] = '{"$dict":['
-            for i, entry in enumerate(d["entries"]):
-                self.out[entry] = "],[" if i else "["
-                self.out[entry + 2] = ","
-            self.out.append("]]}" if d["entries"] else "]}")
-
-    def text(self):
-        return "".join(self.out)
+def list_text(items):
+    return "[" + ",".join(items) + "]"
 
 
-def dict_text(pairs):
-    tagged = Tagged()
-    tagged.begin(True)
-    for name, text in pairs:
-        tagged.key(quote(name), True, name.startswith("$"))
-        tagged.atom(text)
-    tagged.end()
-    return tagged.text()
+def dict_text(items):
+    """items: key, value, key, value, ... as tagged JSON."""
+    keys, pairs = items[::2], list(zip(items[::2], items[1::2]))
+    if all(key.startswith('"') for key in keys) and not (len(keys) == 1 and keys[0].startswith('"$')):
+        return "{" + ",".join(f"{key}:{value}" for key, value in pairs) + "}"
+    return '{"$dict":' + list_text([f"[{key},{value}]" for key, value in pairs]) + "}"
 
 
 # ---- 11. JSON cells ----------------------------------------------------------------------------------------------------------------------
@@ -425,58 +393,59 @@ def json_number(text, start):
 
 def json_cell(text, depth):
     """The tagged JSON of one JSON text."""
-    tagged, stack, pos = Tagged(), [], SPACE.match(text).end()  # stack: the keys of each open object, None for a list
+    open_, pos = [(None, [])], SPACE.match(text).end()  # what encloses pos: the names so far (None in a list) and the items; first, the cell itself
 
     def key(pos):
         if text[pos:pos + 1] != b'"':
             raise Stop(pos, "a key belongs here")
         name, end = json_string(text, pos)
-        if name in stack[-1]:
+        names, items = open_[-1]
+        if name in names:
             raise Stop(pos, "a key that is there already")
-        stack[-1].add(name)
-        tagged.key(quote(name), True, name.startswith("$"))
+        names.add(name)
+        items.append(quote(name))
         end = SPACE.match(text, end).end()
         return SPACE.match(text, json_word(text, end, b":")).end()
 
     while True:
         c = text[pos:pos + 1]
         if c in (b"[", b"{"):
-            if len(stack) == depth:
+            if len(open_) > depth:
                 raise Stop(0, "nested too deeply", True)
-            tagged.begin(c == b"{")
-            stack.append(set() if c == b"{" else None)
+            open_.append((set() if c == b"{" else None, []))
             pos = SPACE.match(text, pos + 1).end()
             if text[pos:pos + 1] != (b"}" if c == b"{" else b"]"):
                 pos = key(pos) if c == b"{" else pos
                 continue
         elif c == b'"':
             string, pos = json_string(text, pos)
-            tagged.atom(quote(string))
+            open_[-1][1].append(quote(string))
         elif c in (b"n", b"t", b"f", b"N"):
             word = {b"n": b"null", b"t": b"true", b"f": b"false", b"N": b"NaN"}[c]
             start, pos = pos, json_word(text, pos, word)
-            if c == b"n" and not stack and SPACE.match(text, pos).end() == len(text):
+            if c == b"n" and len(open_) == 1 and SPACE.match(text, pos).end() == len(text):
                 raise Stop(start, "null as a whole cell")
-            tagged.atom(word.decode())
+            open_[-1][1].append(word.decode())
         elif c and c in b"-0123456789I":
             number, pos = json_number(text, pos)
-            tagged.atom(number)
+            open_[-1][1].append(number)
         else:
             raise Stop(pos, "a value belongs here")
         while True:  # after a value, or at the end of an empty list or object
             pos = SPACE.match(text, pos).end()
             c = text[pos:pos + 1]
-            if not stack:
+            names, items = open_[-1]
+            if len(open_) == 1:
                 if pos != len(text):
                     raise Stop(pos, "something follows the value")
-                return tagged.text()
-            if c == (b"]" if stack[-1] is None else b"}"):
-                stack.pop()
-                tagged.end()
+                return items[0]
+            if c == (b"]" if names is None else b"}"):
+                open_.pop()
+                open_[-1][1].append(list_text(items) if names is None else dict_text(items))
                 pos += 1
             elif c == b",":
                 pos = SPACE.match(text, pos + 1).end()
-                pos = key(pos) if stack[-1] is not None else pos
+                pos = key(pos) if names is not None else pos
                 break
             else:
                 raise Stop(pos, "a comma or the end of a list or object belongs here")
@@ -576,40 +545,30 @@ def msgpack_ext(ext, body):
 
 def msgpack_cell(data, depth):
     """The tagged JSON of one MessagePack object."""
-    tagged, stack, pos = Tagged(), [], 0  # stack: objects still to come, keys so far (None for a list)
+    open_, pos = [(1, None, [])], 0  # what encloses pos: objects it has in all, keys so far (None in a list), items; first, the cell itself
     if data == b"\xc0":
         raise Stop(0, "nil as a whole cell")
     while True:
+        _, keys, items = open_[-1]
         kind, value, end = msgpack_token(data, pos)
-        text = {"str": quote, "bin": bytes_text, "float": float_text}.get(kind, str)(value)
-        if stack and stack[-1][1] is not None and stack[-1][0] % 2 == 0:
-            keys = stack[-1][1]
+        if keys is not None and len(items) % 2 == 0:
             if kind in ("list", "map", "tagged") or (kind, value) in keys:
                 raise Stop(pos, "a key of a wrong type, or that is there already")
             keys.add((kind, value))
-            stack[-1][0] -= 1
-            tagged.key(text, kind == "str", kind == "str" and value.startswith("$"))
-            pos = end
-            continue
         pos = end
         if kind in ("list", "map"):
-            if len(stack) == depth:
+            if len(open_) > depth:
                 raise Stop(0, "nested too deeply", True)
-            tagged.begin(kind == "map")
-            stack.append([value if kind == "list" else 2 * value, set() if kind == "map" else None])
+            open_.append((value if kind == "list" else 2 * value, set() if kind == "map" else None, []))
         else:
-            tagged.atom(text)
-            if stack:
-                stack[-1][0] -= 1
-        while stack and stack[-1][0] == 0:
-            stack.pop()
-            tagged.end()
-            if stack:
-                stack[-1][0] -= 1
-        if not stack:
+            items.append({"str": quote, "bin": bytes_text, "float": float_text}.get(kind, str)(value))
+        while len(open_) > 1 and len(open_[-1][2]) == open_[-1][0]:
+            _, keys, items = open_.pop()
+            open_[-1][2].append(list_text(items) if keys is None else dict_text(items))
+        if len(open_) == 1:
             if pos != len(data):
                 raise Stop(pos, "something follows the object")
-            return tagged.text()
+            return open_[0][2][0]
 
 
 # ---- 13, 14. Rules and errors --------------------------------------------------------------------------------------------------------------
@@ -646,7 +605,7 @@ class Packed:
         raise PackbufError(rule, at, "" if node is None else node.path, message)
 
     def verify(self, level="full"):
-        """head: what opening has checked; index: rules I too; full: rules D too."""
+        """head: what Packed() has checked; index: rules I too; full: rules D too."""
         if level in ("index", "full"):
             self.check_index()
         if level == "full":
@@ -776,8 +735,10 @@ class Packed:
         known = C_NULL <= node.codec <= C_OPAQUE
         if up and up.kind == LEAF and C_NULL <= up.codec <= C_OPAQUE and (up.codec not in (C_MEDIA, C_MEDIA_LIST) or node.kind != LEAF):
             fail("N4", 22, "not a child that the leaf may have")
-        if (node.codec, node.dtype, node.form, node.rank, node.logical_type) != (0, (0, 0, 0), 0, 0, 0) if node.kind != LEAF else node.codec == 0:
-            fail("N5", 24, "codec, dtype, form, rank or logical type")
+        if node.kind != LEAF and (node.codec, node.dtype, node.form, node.rank, node.logical_type) != (0, (0, 0, 0), 0, 0, 0):
+            fail("N5", 24, "codec, dtype, form, rank or logical type of a dict or list")
+        if node.kind == LEAF and (node.codec == 0 or node.codec == C_NULL and node.dtype != (0, 0, 0) or C_BYTES <= node.codec <= C_OPAQUE and node.dtype != U8):
+            fail("N5", 24, "a leaf without codec, or of a dtype that its codec does not have")
         if node.zero:
             fail("N6", 44, "not zero")
         if any(node.zero2):
@@ -841,7 +802,7 @@ class Packed:
         if b.dim and (b.role != SHAPE) or b.role == SHAPE and b.dim >= node.rank:
             fail("B2", 5, f"dim {b.dim}")
         if b.role == DATA:
-            if b.dtype != node.dtype or C_BYTES <= node.codec <= C_OPAQUE and b.dtype != U8 or byte_length(8, b.dtype) == 0:
+            if b.dtype != node.dtype or byte_length(8, b.dtype) == 0:
                 fail("B3", 8, "dtype")
         elif b.role in ROLE_DTYPE and b.dtype != ROLE_DTYPE[b.role]:
             fail("B3", 8, "dtype")
@@ -907,7 +868,7 @@ class Packed:
         rows, items = node.rows, None
         expect = {(VALIDITY, 0): rows, (MISSING, 0): rows}  # the buffers a node may have, with their counts (None: any)
         must = set()
-        if node.kind == LEAF and node.codec == C_NULL:
+        if node.kind == LEAF and node.codec == C_NULL and not opaque:
             del expect[VALIDITY, 0]
         if node.kind == LIST:
             expect[LENGTHS, 0] = rows
@@ -1201,8 +1162,11 @@ class Packed:
         metadata = {}
         for index, key, value in sorted(self.metadata, key=lambda m: m[0] if m[0] != U32_NONE else -1):
             metadata.setdefault(index, []).append(f"{quote(key)}:{quote(value)}")
-        metadata = ",".join(quote("" if index == U32_NONE else self.nodes[index].path) + ":{" + ",".join(pairs) + "}" for index, pairs in metadata.items())
+        metadata = ",".join(quote(self.metadata_path(index)) + ":{" + ",".join(pairs) + "}" for index, pairs in metadata.items())
         return f'{{"rows":{self.rows},"fields":{{{fields}}},"values":{{{values}}},"metadata":{{{metadata}}}}}'
+
+    def metadata_path(self, index):
+        return "" if index == U32_NONE else "values:" * self.nodes[index].scope + self.nodes[index].path
 
     def cell(self, node, row):
         if node.unreadable:
@@ -1210,9 +1174,10 @@ class Packed:
         if not present(node, row):
             return '{"$missing":true}' if is_missing(node, row) else "null"
         if node.kind == DICT:
-            return dict_text([(child.name.decode(), self.cell(child, row)) for child in node.children if child.unreadable or not is_missing(child, row)])
+            shown = [child for child in node.children if child.unreadable or not is_missing(child, row)]
+            return dict_text([text for child in shown for text in (quote(child.name.decode()), self.cell(child, row))])
         if node.kind == LIST:
-            return "[" + ",".join(self.cell(child, row) for child in node.children[:node.buffer(LENGTHS)[row]]) + "]"
+            return list_text([self.cell(child, row) for child in node.children[:node.buffer(LENGTHS)[row]]])
         data, offsets = node.buffer(DATA), node.buffer(OFFSETS)
         if node.codec == C_NDARRAY:
             each = math.prod(node.shape)
@@ -1224,7 +1189,7 @@ class Packed:
             return self.numbers(node, row, shape, data, first, count)
         if node.codec == C_MEDIA_LIST:
             item_offsets = node.buffer(ITEM_OFFSETS)
-            return "[" + ",".join(self.item(node, data, offsets, i) for i in range(item_offsets[row], item_offsets[row + 1])) + "]"
+            return list_text([self.item(node, data, offsets, i) for i in range(item_offsets[row], item_offsets[row + 1])])
         raw = data.raw(offsets[row], offsets[row + 1] - offsets[row])
         if node.codec == C_BYTES:
             return bytes_text(raw)
@@ -1239,11 +1204,11 @@ class Packed:
     def media(self, node, row, raw):
         leaves = {leaf.name.decode(): leaf for leaf in node.children}
         attributes = []
-        for name, codec in ATTRIBUTES.items():
+        for name, what in ATTRIBUTES.items():
             leaf = leaves.get(name)
-            if leaf and not leaf.unreadable and leaf.codec == codec and leaf.dtype == ATTRIBUTE_DTYPE[name] and leaf.form == NATURAL and \
-                    leaf.rank == 0 and present(leaf, row):
-                attributes.append((name, self.cell(leaf, row)))
+            if leaf and not leaf.unreadable and (leaf.codec, leaf.dtype, leaf.form, leaf.rank) == (*what, NATURAL, 0) and present(leaf, row):
+                text = number_text(leaf.buffer(DATA).raw(row, 1), leaf.dtype, 0) if leaf.codec == C_NDARRAY else self.cell(leaf, row)
+                attributes.append((name, text))
         return media_text(attributes, raw)
 
     def item(self, node, data, offsets, i):
@@ -1266,7 +1231,7 @@ class Packed:
             self.shown -= lists
             if self.shown < 0:
                 self.fail("D9", 48, "more than this reader prints", node)
-            items = ["[" + ",".join(items[i * length:(i + 1) * length]) + "]" for i in range(lists)]
+            items = [list_text(items[i * length:(i + 1) * length]) for i in range(lists)]
         return items[0]
 
 
@@ -1280,19 +1245,6 @@ def number_text(raw, dtype, number):
         return str(int.from_bytes(raw, "little", signed=code == INT))
     wide = widen(int.from_bytes(raw, "little"), code, bits)
     return str(int(struct.unpack("<d", wide.to_bytes(8, "little"))[0])) if number == TYPE_INT else float_text(wide)
-
-
-# ---- 10. Masks and absent cells ------------------------------------------------------------------------------------------------------------
-
-
-def present(node, row):
-    validity = node.buffer(VALIDITY)
-    return bool(validity[row]) if validity else not (node.kind == LEAF and node.codec == C_NULL)
-
-
-def is_missing(node, row):
-    missing = node.buffer(MISSING)
-    return bool(missing and not missing.packing and missing[row])
 
 
 def main(arguments):

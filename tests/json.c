@@ -271,7 +271,7 @@ static void test_equal_keys(void)
     bad("{\"a\":1,\"a\":2}", PACKBUF_BAD_JSON, 7);
     bad("{\"a\":1,\"b\":2, \"\\u0061\":3}", PACKBUF_BAD_JSON, 14);
     bad("{\"\":1,\"\":2}", PACKBUF_BAD_JSON, 6);
-    bad("{\"\\ud83d\\ude00\":1,\"\xF0\x9F\x98\x80\":1}", PACKBUF_BAD_JSON, 17);
+    bad("{\"\\ud83d\\ude00\":1,\"\xF0\x9F\x98\x80\":1}", PACKBUF_BAD_JSON, 18);
     bad("{\"long key of more than eight bytes\":1,\"long key of m\\u006fre than eight bytes\":1}", PACKBUF_BAD_JSON, 39);
     bad("[{\"a\":{\"a\":1,\"b\":{\"a\":{}}},\"a\":1}]", PACKBUF_BAD_JSON, 27);
     good("{\"a\":{\"a\":1},\"b\":{\"a\":1}}", "{\"a\":{\"a\":1},\"b\":{\"a\":1}}");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """TAP: the specification against itself. Its reader (spec/reader.py) reads every valid vector as the tagged JSON beside it and finds in
-every invalid one the rule, error, offset and level that index.tsv names; every rule of section 13 has an invalid vector; the tables and
-the vectors are what their scripts write; and no single flipped bit, with checksums as they were or computed again, makes the reader
+every invalid one the rule, error, offset and level that index.tsv names; every rule of section 13 has an invalid vector; the tables, the
+vectors and the worked example are what their scripts write; and no single flipped bit, with checksums as they were or computed again, makes the reader
 raise anything but its own error, or hang."""
 import faulthandler
 import pathlib
@@ -106,6 +106,23 @@ def cli_problems():
             yield f"{arguments}: {run.returncode} {run.stdout!r}"
 
 
+def example_problems():
+    """The bytes of the worked example as they stand on the page."""
+    page = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8").split("<!-- WORKED_EXAMPLE -->")[1].split("<!-- end WORKED_EXAMPLE -->")[0]
+    raw, zeros = b"", False
+    for line in re.findall(r"^(?:[0-9a-f]{8}.*|\*)$", page, re.M):
+        if line != "*":
+            at, part = int(line[:8], 16), bytes.fromhex(line[10:57])
+            if zeros:
+                raw = raw.ljust(at, b"\0")
+            if at != len(raw):
+                yield f"line {line[:8]} follows {len(raw):08x}"
+            raw += part
+        zeros = line == "*"
+    if raw != (VECTORS / "valid" / "worked_example.pbuf").read_bytes():
+        yield "not the bytes of the vector"
+
+
 def reseal(raw):
     """Computes the checksums again, as far as the lengths in the header make sense."""
     total, head, index = struct.unpack_from("<QQQ", raw, 24)
@@ -146,6 +163,8 @@ result("files and index agree", list(file_problems()))
 result("the command line of reader.py", list(cli_problems()))
 result("the tables of packbuf.md are those of core/status.h", script_problems("tools/spec_tables.py", "--check"))
 result("the vectors are what build.py writes", script_problems("spec/vectors/build.py", "--check"))
+result("the worked example of packbuf.md is what annotate.py writes", script_problems("spec/vectors/annotate.py", "--check"))
+result("the worked example of packbuf.md has the bytes of its vector", list(example_problems()))
 for vector in FLIPPED:
     result(f"every flipped bit of {vector}", list(flip_problems(vector)))
 print(f"1..{count}")

@@ -56,12 +56,13 @@ static void tagged_base64(tagged_text *out, const void *data, size_t size) {
 static void tagged_plain(tagged_text *out, const packbuf_value *value) {
   size_t size = 0;
   char *text;
+  /* measured, then written: where the value points to memory that changes meanwhile, the second call says so */
   if (packbuf_json_write(value, NULL, 0, &size, NULL) != PACKBUF_OK || (text = (char *)malloc(size + 1)) == NULL) {
     out->failed = 1;
     return;
   }
-  if (packbuf_json_write(value, text, size + 1, &size, NULL) != PACKBUF_OK) out->failed = 1;
-  tagged_add(out, text, size);
+  if (packbuf_json_write(value, text, size + 1, &size, NULL) == PACKBUF_OK) tagged_add(out, text, size);
+  else out->failed = 1;
   free(text);
 }
 

@@ -1,10 +1,11 @@
-/* Values for tests from a short notation much like Python's; test-only, include after packbuf.h with its implementation.
+/* Values for tests from a short notation much like Python's; test-only, include after packbuf.h with its
+ * implementation.
  *
  *   None True False Missing   12 -3 18446744073709551616   0.5 -0.0 nan inf nan1 (a NaN with a payload)
- *   "text" b"bytes" (escapes \\ \" \xHH)   "x"#100 (the text 100 times)   [a, b] (a, b) {"k": v}   item*9 (in lists: 9 times)
- *   tensor:int64(2,3) array:int32() scalar:float32   media media:image/png   opaque:pickle
- *   deep(3) = {"a":{"a":{"a":1}}}   deepl(3) = [[[1]]]   keys(2) = {"k0":0,"k1":1}
- * Elements of arrays are zero. A notation that is wrong ends the program. */
+ *   "text" b"bytes" (escapes \\ \" \xHH)   "x"#100 (the text 100 times)   [a, b] (a, b) {"k": v}   item*9 (in lists: 9
+ * times) tensor:int64(2,3) array:int32() scalar:float32   media media:image/png   opaque:pickle deep(3) =
+ * {"a":{"a":{"a":1}}}   deepl(3) = [[[1]]]   keys(2) = {"k0":0,"k1":1} Elements of arrays are zero. A notation that is
+ * wrong ends the program. */
 #ifndef VALUES_H
 #define VALUES_H
 
@@ -12,36 +13,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct values {
+typedef struct values_reader {
   const char *at;
   packbuf_arena *arena;
-} values;
+} values_reader;
 
-static packbuf_value values_one(values *v);
+static packbuf_value values_one(values_reader *v);
 
-static void values_wrong(const values *v) {
+static void values_wrong(const values_reader *v) {
   printf("Bail out! bad notation at: %.40s\n", v->at);
   exit(2);
 }
 
-static void *values_new(values *v, size_t count, size_t size) {
+static void *values_new(values_reader *v, size_t count, size_t size) {
   void *memory = packbuf_arena_alloc(v->arena, count * size + 1, 16);
   if (!memory) values_wrong(v);
   return memory;
 }
 
-static void values_space(values *v) {
+static void values_space(values_reader *v) {
   while (*v->at == ' ' || *v->at == ',') v->at++;
 }
 
-static int values_take(values *v, const char *word) {
+static int values_take(values_reader *v, const char *word) {
   size_t size = strlen(word);
   if (strncmp(v->at, word, size) != 0) return 0;
   v->at += size;
   return 1;
 }
 
-static size_t values_count(values *v) {
+static size_t values_count(values_reader *v) {
   char *end;
   size_t n = (size_t)strtoull(v->at, &end, 10);
   if (end == v->at) values_wrong(v);
@@ -49,7 +50,7 @@ static size_t values_count(values *v) {
   return n;
 }
 
-static packbuf_value values_text(values *v, int bytes) {
+static packbuf_value values_text(values_reader *v, int bytes) {
   size_t size = 0, times = 1;
   char *text = (char *)values_new(v, strlen(v->at), 1), *all;
   for (v->at++; *v->at != '"'; v->at++) {
@@ -73,7 +74,7 @@ static packbuf_value values_text(values *v, int bytes) {
   return bytes ? packbuf_bytes(all, size * times) : packbuf_string_n(all, size * times);
 }
 
-static packbuf_value values_list(values *v, char close) {
+static packbuf_value values_list(values_reader *v, char close) {
   size_t count = 0, room = 16;
   packbuf_value *items = (packbuf_value *)malloc(room * sizeof *items), *kept;
   for (values_space(v); *v->at != close; values_space(v)) {
@@ -89,7 +90,7 @@ static packbuf_value values_list(values *v, char close) {
   return packbuf_list(kept, count);
 }
 
-static packbuf_value values_dict(values *v) {
+static packbuf_value values_dict(values_reader *v) {
   size_t count = 0, room = 16;
   packbuf_entry *entries = (packbuf_entry *)malloc(room * sizeof *entries), *kept;
   for (values_space(v); *v->at != '}'; values_space(v)) {
@@ -106,7 +107,7 @@ static packbuf_value values_dict(values *v) {
   return packbuf_dict(kept, count);
 }
 
-static packbuf_value values_array(values *v, packbuf_form form) {
+static packbuf_value values_array(values_reader *v, packbuf_form form) {
   static const double zeros[64];
   packbuf_tensor *tensor = (packbuf_tensor *)values_new(v, 1, sizeof *tensor);
   uint64_t *shape = (uint64_t *)values_new(v, PACKBUF_MAX_RANK, sizeof *shape);
@@ -124,7 +125,7 @@ static packbuf_value values_array(values *v, packbuf_form form) {
   return packbuf_tensor_value(tensor);
 }
 
-static packbuf_value values_number(values *v) {
+static packbuf_value values_number(values_reader *v) {
   size_t size = strspn(v->at, "+-.0123456789e");
   char text[64];
   int64_t i = 0;
@@ -145,7 +146,7 @@ static packbuf_value values_number(values *v) {
 }
 
 /* deep(n), deepl(n), keys(n) */
-static packbuf_value values_made(values *v, int what) {
+static packbuf_value values_made(values_reader *v, int what) {
   size_t n = values_count(v);
   packbuf_value value = packbuf_int(1);
   if (!values_take(v, ")")) values_wrong(v);
@@ -168,7 +169,7 @@ static packbuf_value values_made(values *v, int what) {
   return value;
 }
 
-static packbuf_value values_named(values *v, int media) {
+static packbuf_value values_named(values_reader *v, int media) {
   char *name = (char *)values_new(v, strlen(v->at) + 1, 1);
   size_t size = 0;
   if (values_take(v, ":")) {
@@ -197,7 +198,7 @@ static double values_nan(uint64_t bits) {
   return f;
 }
 
-static packbuf_value values_one(values *v) {
+static packbuf_value values_one(values_reader *v) {
   values_space(v);
   if (*v->at == '"') return values_text(v, 0);
   if (*v->at == 'b' && v->at[1] == '"') return v->at++, values_text(v, 1);
@@ -224,7 +225,7 @@ static packbuf_value values_one(values *v) {
 
 /* The value that `text` denotes; a column is a list. */
 static packbuf_value values_of(const char *text, packbuf_arena *arena) {
-  values v;
+  values_reader v;
   packbuf_value value;
   v.at = text;
   v.arena = arena;

@@ -4,6 +4,8 @@
 #include "tool.h"
 #include "schema.h"
 
+#include <unistd.h>
+
 typedef struct input {
   source from;
   jsonl rows;                /* of a .jsonl, else rows.rows NULL */
@@ -355,6 +357,7 @@ int run_pack(const verb *command, int argc, char **argv) {
   it.command = command;
   if (!rest.count) fail_usage(command, "no input files");
   if (!name) fail_usage(command, "-o OUT.pbuf is missing");
+  if (strcmp(name, "-") == 0 && isatty(1)) fail_usage(command, "a packed buffer is not for a terminal: -o FILE, or a pipe");
   packbuf_arena_init(&it.arena, NULL);
   split_metadata(&it, &metadata);
   it.inputs = (input *)must_alloc(rest.count * sizeof *it.inputs);

@@ -133,5 +133,5 @@ void open_packed(const verb *command, source *from, packbuf_view *view, const ch
   packbuf_error error;
   if (decoded_bytes) limits.decoded_bytes = parse_number(command, "decoded-bytes", decoded_bytes);
   source_open(from, name);
-  if (packbuf_open(view, from->data, from->size, PACKBUF_OPEN_EXACT, &limits, &error)) fail_status(name, &error);
+  if (packbuf_open(view, from->data, from->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, &limits, &error)) fail_status(name, &error);
 }

@@ -2,6 +2,8 @@
  * May use: memory, messages. Must not know: what the cells say. */
 #include "table.h"
 
+enum { WIDEST = 64 }; /* longer cells push their line to the right */
+
 void table_cell(table *to, const char *data, size_t size) {
   size_t capacity = size * 4 + 16;
   char *cell = (char *)must_alloc(capacity);
@@ -29,12 +31,14 @@ void table_print(table *from, output *out) {
   int colour = out->fd == 1 && colour_on(1);
   for (i = 0; i < rows * from->columns; i++)
     if (width_of(from->cells.items[i]) > widths[i % from->columns]) widths[i % from->columns] = width_of(from->cells.items[i]);
+  for (k = 0; k < from->columns; k++)
+    if (widths[k] > WIDEST) widths[k] = WIDEST;
   for (i = 0; i < rows; i++) {
     size_t trail = 0;
     if (colour && i == 0) text_puts(&out->buffer, "\033[1m");
     for (k = 0; k < from->columns; k++) {
       const char *cell = from->cells.items[i * from->columns + k];
-      size_t pad = widths[k] - width_of(cell);
+      size_t width = width_of(cell), pad = widths[k] > width ? widths[k] - width : 0;
       int right = (int)(from->right >> k & 1);
       if (k) trail += 2;
       if (right) trail += pad;

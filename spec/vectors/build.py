@@ -558,7 +558,8 @@ class Batch:
             b.alias, b.offset, b.length, b.value, b.headers = 0, 0, byte_length(b.count, b.dtype), bytes(16), 0
             assert b.length == len(b.raw) or b.storage in ("constant", "sequence") or b.packing, (b.owner.name, b.role)
             section = b.role == 1, b.dtype, b.count, bytes(b.raw)
-            storage = b.storage or self.canonical(b, section in earlier)
+            pushed = b.role == 1 and b.owner.codec in (9, 10)  # JSON and MessagePack data are neither aliases nor their targets
+            storage = b.storage or self.canonical(b, section in earlier and not pushed)
             b.code = {"stored": 1, "inline": 2, "constant": 3, "sequence": 4, "alias": 5}[storage]
             if storage == "inline":
                 b.value = b.raw.ljust(16, b"\0")
@@ -573,7 +574,7 @@ class Batch:
                 b.value = b.raw[:8] + (step % 2**64).to_bytes(8, "little")
             elif storage == "alias":
                 b.alias = earlier[section]
-            elif section not in earlier:
+            elif section not in earlier and not pushed:
                 earlier[section] = i
 
     @staticmethod
@@ -584,7 +585,7 @@ class Batch:
         if b.dtype == BIT:
             if b.raw in (bits([0] * b.count), bits([1] * b.count)):
                 return "constant"
-        elif b.raw == b.raw[:size] * b.count:
+        elif b.raw == b.raw[:size] * b.count and not (b.role == 1 and 5 <= b.owner.codec <= 11):
             return "constant"
         if b.role != 1 and b.dtype in (U64, (0, 64, 1)):
             v = struct.unpack("<%dQ" % b.count, b.raw)
@@ -684,7 +685,7 @@ class Batch:
     def tagged(self):
         fields = ",".join(string_json(c.name) + ":" + "[" + ",".join(json_text(x, 1) for x in c.cells) + "]" for c in self.fields)
         values = ",".join(string_json(c.name) + ":" + json_text(c.cells[0], 1) for c in self.values)
-        owners = [("", self.meta)] + [(n.path, n.meta) for n in self.nodes]
+        owners = [("", self.meta)] + [("values:" * n.scope + n.path, n.meta) for n in self.nodes]
         meta = ",".join(string_json(path) + ":{" + ",".join(string_json(k) + ":" + string_json(pairs[k]) for k in sorted(pairs, key=str.encode)) + "}"
                         for path, pairs in owners if pairs)
         return '{"rows":%d,"fields":{%s},"values":{%s},"metadata":{%s}}\n' % (self.rows, fields, values, meta)
@@ -709,6 +710,7 @@ def valid(name, batch, tagged=None, canonical=False):
 def values(name, rows=None, fields=None, batch_values=None, meta=None, field_meta=None):
     """A canonical vector: content alone decides."""
     cols = [infer(n, cells) for n, cells in (fields or {}).items()]
+    assert len({col.rows for col in cols}) <= 1, name
     for col in cols:
         col.meta = (field_meta or {}).get(col.name, {})
     rows = len(next(iter(fields.values()))) if rows is None else rows
@@ -739,8 +741,10 @@ def valid_canonical():
     values("bool_and_int_in_float", fields={"a": [True, 2.5, N, 1], "b": [1, 2.5, 2**53, -2**53], "c": [False, 0.0, 0, M]})
     values("lists_of_types", fields={"a": [[1, 2], [1.5], [True], [], N], "b": [[1], [True, False], M, [], [2**62]]})
     values("lists_mixed_types", fields={"a": [[1, 2.5], [True, 1], []], "b": [[1, "x"], [1], N], "c": [[[1, 2], [3]], [0], [[]]]})
-    values("null_columns", fields={"n": [N, N, N], "m": [M, M, M], "both": [N, M, N]})
-    values("null_columns_long", fields={"n": [N] * 300, "m": [M] * 300, "both": [N, M] * 150})
+    values("null_columns", fields={"n": [N, N, N], "both": [N, M, N]})
+    values("null_columns_long", fields={"n": [N] * 300, "both": [N, M] * 150})
+    values("missing_columns", fields={"m": [M, M, M], "n": [N, N, N], "d": [{"k": 1}, M, N]}, batch_values={"m": M, "n": N})
+    values("missing_columns_long", fields={"m": [M] * 300})
     values("null_missing_empty", fields={"s": ["", N, M, "x"], "b": [b"", N, M, b"\0"], "l": [[], N, M, [1]], "d": [{}, N, M, {"k": N}], "e": [[], N, M, []],
                                          "o": [{}, N, M, {}], "j": ["", [], N, {}]})
     values("text", fields={"s": ["plain", "", "\u00e9\u4e2d\U0001f600", "\"\\\b\f\n\r\t\x00\x1f\x7f", "a\u0000b"]})
@@ -759,13 +763,16 @@ def valid_canonical():
     values("wide_dict_is_json", fields={"d": [{"k%d" % i: i for i in range(65)}], "e": [{"k%d" % i: i for i in range(64)}]})
     values("long_list_is_json", fields={"l": [[{"a": 1}] * 9], "m": [[{"a": 1}] * 8]})
     values("dollar_keys", fields={"d": [{"$a": 1}, {"$a": 1, "b": 2}, {}], "j": [[1, {"$x": N}], "s", {"$bytes": "AA=="}], "$f": [1, 2, 3]}, batch_values={"$v": 1})
-    values("batch_values", 3, {"a": [1, 2, 3]}, {"v": {"x": [{"y": 1}, N], "z": {"w": "deep"}}, "n": N, "m": M, "l": [1, 2, 3], "t": tensor("float32", [1, 2], (1, 2))})
+    values("batch_values", 3, {"a": [1, 2, 3]}, {"v": {"x": [{"y": 1}, N], "z": {"w": "deep"}}, "n": N, "l": [1, 2, 3], "t": tensor("float32", [1, 2], (1, 2))})
     values("batch_values_only", 0, {}, {"step": 7})
     values("same_name_twice", 2, {"a": [1, 2], "b": ["x", "y"]}, {"b": b"z", "a": 1.5})
     values("names", fields={"a.b": [1], "a[0]": [2], "a\\b": [3], "": [4], "\u00fc\u4e2d": [5], "a": [{"x.y": 1, "": {"[": 2}, "\\": [{"q": 3}]}], "Z": [6], "a\x00": [7]},
            field_meta={"a.b": {"unit": "m"}, "a[0]": {"k": "v"}, "a\\b": {"": ""}, "\u00fc\u4e2d": {"\u00e9": "\u4e2d"}})
     values("metadata", fields={"a": [1, 2], "s": ["p", "q"]}, meta={"z": "last", "a": "first", "": "empty key", "\u00e9": "\u4e2d\n"},
            field_meta={"a": {"unit": "m", "b": ""}, "s": {"lang": "en"}})
+    vals = [infer("a", [{"x.y": 1}]).with_meta(of="the value"), infer("", [2]).with_meta(k="v")]
+    vals[0].children[0].meta = {"unit": "s"}
+    valid("metadata_of_values", Batch(1, [infer("a", [1]).with_meta(of="the field")], vals, {"k": "v"}), canonical=True)
     values("tensors", fields={"same": [tensor("float32", [1, 2, 3, 4], (2, 2)), tensor("float32", [5, 6], (1, 2)), N],
                               "mixed": [tensor("int8", [1], ()), tensor("int8", [1, 2], (2,)), tensor("int8", [1, 2, 3, 4, 5, 6], (1, 2, 3))],
                               "empty": [tensor("uint16", [], (0, 3)), tensor("uint16", [], (0,)), M],
@@ -803,6 +810,38 @@ def valid_canonical():
     values("sequences", fields={"s": ["ab"] * 20, "l": [[1, 2]] * 20, "n": [[[]] * (i % 3) for i in range(20)], "t": [tensor("uint8", [1] * (i + 1), (1, i + 1)) for i in range(20)]})
     values("aliases", fields={"a": ["x%d" % (i % 7) for i in range(30)], "b": ["x%d" % (i % 7) for i in range(30)], "c": [i * i for i in range(30)], "d": [i * i for i in range(30)],
                               "e": ["y%d" % (i % 7) if i != 3 else "long" for i in range(30)], "f": ["z%d" % (i % 7) if i != 3 else "LONG" for i in range(30)]})
+    same = {"s": ["\0"] * 40, "b": [b"aa" * 10, b"", N] + [b"a"] * 20, "c": [b"x" * 17], "j": [int("1" * 22)] * 2, "m": [Media(b"..")] * 10, "l": [[b"y", b"yy"]] * 10,
+            "o": [Opaque("s", b"zz")] * 10}
+    values("constant_bytes", fields={k: v + [N] * (40 - len(v)) for k, v in same.items()})
+    once = {"j": [[i, "x"] for i in range(12)], "m": [{i: b"x"} for i in range(12)], "p": [Media(b"pic%d" % i, mime="a/%d" % i) for i in range(12)],
+            "l": [[b"item%d" % i, b""] for i in range(12)], "o": [Opaque("s", b"opaque%d" % i) for i in range(12)], "b": [b"byte%d" % i for i in range(12)]}
+    values("aliases_of_bytes", fields=once | {k + "2": v for k, v in once.items()} | {"b_of_s": ["byte%d" % i for i in range(12)], "s_of_j": [json_text(v, 0) for v in once["j"]],
+                                              "b_of_m": [msgpack(v) for v in once["m"]]})
+    ragged_rows = [tensor("uint8", [0] * (i * i % 7) * 2, (i * i % 7, 2)) for i in range(20)]
+    values("aliases_across_roles", fields={"t": ragged_rows, "n": [[{}] * (i * i % 7) for i in range(20)], "d": [tensor("int8", [1], (1,) * (1 + i % 2)) for i in range(20)],
+                                           "k": [[1.0 + i % 2 if i % 2 == 0 else 2] for i in range(20)], "x": [[1.5] if i % 2 else [2] for i in range(20)]})
+    values("aliases_of_masks", fields={"a": [N if i % 3 else i for i in range(200)], "b": [str(i) if i % 3 == 0 else N for i in range(200)], "m": [M if i % 3 == 0 and i else i for i in range(200)],
+                                       "all": [7] * 200})
+    values("sequences_down", fields={"t": [tensor("uint8", [1] * (20 - i), (20 - i, 1)) for i in range(20)], "wrap": [i - 10 for i in range(20)]})
+    deep = 1
+    for _ in range(33):
+        deep = {"k": deep}
+    values("depth_33", fields={"d": [deep, N]})
+    deep = 1.5
+    for _ in range(7):
+        deep = [deep]
+    values("number_lists_8_and_9_deep", fields={"eight": [[deep] * 9], "nine": [[[deep]] * 9], "ragged": [[[1], [1, 2]] + [[1]] * 8]})
+    values("arrays_with_other_lists", fields={"a": [array("float64", [1]), [1]], "b": [array("int64", [1]), [2**63]], "c": [array("uint64", [1]), [-1]], "d": [array("bool", [1]), [1]],
+                                              "e": [array("float64", [1]), [1.5, 1]], "f": [array("int64", [1]), [True]], "g": [array("int32", [1]), []], "h": [array("float32", [1]), [1.5]],
+                                              "i": [array("int64", [1]), [2**63 - 1]], "j": [array("int64", [1]), scalar("int64", 1)], "k": [[], array("int8", [1])], "l": [[], tensor("int8", [1])]})
+    values("wholes_that_fall_apart", fields={"keys": [{"a": 1}, {1: 2}, N], "wide": [{"a%d" % i: i for i in range(33)}, {"b%d" % i: i for i in range(33)}, N], "long": [[{}] * 8, [{}] * 9, []],
+                                             "items": [[N, 1], [N], []], "payload": [[Float(0x7FF8000000000001), "x"], [N], N], "dict_list": [{"a": 1}, [], N], "list_string": [["a"], [], N],
+                                             "bytes_first": [[b"b", Media(b"m", mode="L")], [Media(b"")], N], "serializers": [Opaque("a", b""), Opaque("b", b""), N],
+                                             "media_bytes": [Media(b""), b"", N], "number_string": [1, "1", N], "big": [2**64, -2**63 - 1, N], "zero": [-0.0, 0, N]})
+    values("field_order", fields={"b": [1, N], "a": [M, 2], "c": [M, "x"]}, batch_values={"z": 1, "a": 2})
+    reward = ndarray("reward", [1.0, 0.0, 0.5], "float32")  # of an array: plain numbers are float64
+    valid("worked_example", Batch(3, [reward, infer("tokens", [tensor("int64", v) for v in ([9707, 1879, 0, 151645], [], [40, 151645])]),
+                                      infer("text", ["Hello world! How are you?", N, "I see."])], [infer("step", [7])], {"tokenizer": "qwen"}), canonical=True)
     values("two_checksum_chunks", fields={"n": [(i * i) % 251 for i in range(9000)]})
 
 
@@ -826,7 +865,7 @@ def valid_codecs():
     quiet = ndarray("float32_nan", [Tensor(2, "float32", (), b"\1\0\xc0\x7f")], "float32")
     quiet.form, quiet.cells = 0, [Float(0x7FF8000020000000)]
     valid("natural_small_floats", Batch(1, cols + [quiet]))
-    valid("types_in_ndarray", Batch(4, [typed_ndarray("f", [1, 0, 2.5, True], "float64"), typed_ndarray("h", [1, False, 2048, 0.5], "float16"),
+    valid("types_in_ndarray", Batch(4, [ndarray("f", [1, 0, 2.5, True], "float64"), ndarray("h", [1, False, 2048, 0.5], "float16"),
                                         forms_ndarray("g", "int8", [0x20, 0x30, 0x40, 0])]))
     valid("typed_ragged_dtypes", Batch(2, [ragged(d, [[1, 2], []], 4, d) for d in ("int8", "uint32")] + [ragged("float32", [[1.5], [1, 2]], 4, "float32")]))
     valid("rank_above_need", Batch(2, [ragged("a", [tensor("int8", [1, 2]), tensor("int8", [1], ())], 3, "int8", rank=3)]))
@@ -842,6 +881,17 @@ def valid_codecs():
     odd.children = [ndarray("height", [1.5, N], "float64")]
     odd.cells = [Media(b"a"), N]
     valid("media_odd_attribute", Batch(2, [odd]))
+    odd = media("m", [Media(b"a", height=1, rate=2.0), N, Media(b"b", height=0)])
+    odd.children[0] = blob_types(odd.children[0], [1, 0, 0x20])
+    odd.children[1] = blob_types(odd.children[1], [2, 0, 0])
+    valid("media_attribute_types", Batch(3, [odd]))
+    odd = media("m", [Media(b"a"), N])
+    odd.children = [ndarray("width", [scalar("int64", 1), N], "int64"), ndarray("height", [array("int64", [5]), N], "int64", (1,)), ndarray("channels", [3, N], "int32"),
+                    ndarray("rate", [1, N], "int64"), blob("mime", [b"image/png", N], 5), blob("mode", ["RGB", N], 9), dict_like("other", 2)]
+    valid("media_no_attributes", Batch(2, [odd]))
+    odd = media_list("l", [[Media(b"a", mime="x"), b"b"], N, [Media(b"c")]])
+    odd.children.append(ndarray("height", [scalar("int64", v) for v in (1, 2, 3)], "int64"))
+    valid("media_list_no_attribute", Batch(3, [odd]))
     ws = blob("j", [1, [1, {"a": 2.0}], "\u00e9/\U0001f600", 0, [-0.0, 100.0, 10**30]], 9,
               [b" 1\n", b"[ 1 ,\t{ \"a\" : 2e0 } ]\r", b'"\\u00E9\\/\\ud83d\\ude00"', b"-0", b"[-0e0,1E+2,1000000000000000000000000000000]"])
     deep = blob("d", [Shown("[" * 512 + "]" * 512)] + [1] * 4, 9, [b"[" * 512 + b"]" * 512] + [b"1"] * 4)
@@ -853,8 +903,8 @@ def valid_codecs():
     valid("msgpack_lax", Batch(len(lax), [blob("m", [v for _, v in lax], 10, [r for r, _ in lax])]))
 
 
-def typed_ndarray(name, cells, dtype):
-    return ndarray(name, cells, dtype)
+def dict_like(name, rows):
+    return blob(name, [{"a": 1}] * rows, 9)
 
 
 def forms_ndarray(name, dtype, types):
@@ -1123,6 +1173,17 @@ def invalid_nodes():
         for kind, path in (("dict", "d"), ("list", "l")):
             bad("n5_%s_%s" % (kind, name), "N5", path, 24, name + " of a " + kind, fmt, value, poke=field)
     bad("n5_leaf_codec_0", "N5", "a", 24, "a leaf without codec", "B", 0)
+    for dtype in ((1, 8, 1), (1, 0, 0), (0, 8, 0), (0, 0, 1)):
+        b = Batch(2, [infer("n", [N, N])])
+        invalid("n5_null_%d_%d_%d" % dtype, b, "N5", b.node("n", 24), "a null of dtype %d, %d, %d" % dtype, (b.node("n", 25), "BBBH", dtype[0], dtype[1], 0, dtype[2]))
+    byte_leaves = {5: b"x", 6: Media(b"x"), 7: [b"x"], 8: "x", 9: {"$j": 1}, 10: {b"k": 1}, 11: Opaque("s", b"x")}
+    for codec, cell in byte_leaves.items():
+        for name, dtype in (("int8", (0, 8, 1)), ("none", (0, 0, 0)), ("2_lanes", (1, 8, 2))):
+            leaf = infer_leaf("c", [cell], [cell]) if codec != 9 else blob("c", [cell], 9)
+            b = Batch(1, [leaf])
+            record = b.buffer("c", 8, "data")
+            invalid("n5_codec_%d_%s" % (codec, name), b, "N5", b.node("c", 24), "codec %d of dtype %d, %d, %d" % (codec, *dtype),
+                    (b.node("c", 25), "BBBH", dtype[0], dtype[1], leaf.form, dtype[2]), (record, "BBH", *dtype))
     bad("n6_44", "N6", "a", 44, "zero bytes", "B", 1)
     bad("n6_47", "N6", "a", 44, "zero bytes", "B", 1, poke=47)
     bad("n6_56", "N6", "d", 56, "zero bytes", "B", 1)
@@ -1223,8 +1284,10 @@ def invalid_buffers():
     invalid("b3_no_bits", b, "B3", b.buffer("k", 8, "data"), "elements of 0 bits", (b.node("k", 26), "B", 0), (b.buffer("k", 9, "data"), "B", 0))
     b = two_roles()
     invalid("b3_no_lanes", b, "B3", b.buffer("k", 8, "data"), "elements of 0 lanes", (b.node("k", 28), "H", 0), (b.buffer("k", 10, "data"), "H", 0))
-    b = two_roles()
-    invalid("b3_text_of_int8", b, "B3", b.buffer("s", 8, "data"), "a utf8_ragged of int8", (b.node("s", 25), "B", 0), (b.buffer("s", 8, "data"), "B", 0))
+    bad("b3_text_code", "B3", "s", "data", 8, "the data of a utf8_ragged are int8", "B", 0)
+    bad("b3_text_lanes", "B3", "s", "data", 8, "the data of a utf8_ragged have 2 lanes", "H", 2, poke=10)
+    b = Batch(2, [plus(infer("a", [N, N]), Buf(1, (0, 0, 0), 0, b""))])
+    invalid("b3_null_data", b, "B3", b.buffer("a", 8, "data"), "data of codec null, elements of 0 bits")
     bad("b4_2_63", "B4", "b", "data", 16, "2^63 bytes", "Q", 2**63)
     bad("b4_int64", "B4", "j", "data", 16, "2^60 int64", "Q", 2**60)
     bad("b4_2_64", "B4", "i", "data", 16, "2^64 - 1 int64", "Q", 2**64 - 1)
@@ -1333,6 +1396,8 @@ def invalid_b13():
     extra("list_offsets", plus(infer("a", [[], []]), u64s(2, [0, 0, 0])), "offsets", "a list with offsets")
     extra("dict_unknown_role", plus(infer("a", [{}, {}]), Buf(77, U64, 2, bytes(16))), 77, "a dict with a buffer of unknown role")
     extra("null_validity", plus(infer("a", [N, N]), Buf(6, BIT, 2, b"\0")), "validity", "codec null with validity")
+    unknown = plus(infer("a", [N, N]), Buf(6, BIT, 3, b"\0"), Buf(77, U64, 2, bytes(16)))
+    extra("null_unknown_role_validity", unknown, "validity", "validity of 3 rows of 2, beside a buffer of unknown role")
     extra("null_types", plus(infer("a", [N, N]), u8), "types", "codec null with types")
     extra("text_types", plus(infer("a", ["x", "y"]), u8), "types", "text with types")
     extra("text_item_offsets", plus(infer("a", ["x", "y"]), u64s(9, [0, 1, 2])), "item_offsets", "text with item_offsets")
@@ -1650,14 +1715,14 @@ BAD_JSON = [  # name, text, the byte where it stops being JSON
     ("minus_nan", b"-NaN", 1), ("infinity_cut", b"-Infinit", 8), ("control", b'"a\nb"', 2), ("control_0", b'"\x00"', 1), ("escape_x", b'"\\x41"', 2), ("escape_end", b'"\\', 2),
     ("escape_u", b'"\\u12g4"', 5), ("escape_u_cut", b'"\\u12', 5), ("lone_high", b'"ab\\ud800"', 3), ("lone_low", b'"\\udc00"', 1), ("high_high", b'"\\ud800\\ud800"', 1),
     ("high_letter", b'"\\ud800x"', 1), ("duplicate", b'{"a":1,"a":2}', 7), ("duplicate_escaped", b'{"a":1,"\\u0061":2}', 7), ("duplicate_inside", b'[{"k":1,"j":2, "k" :1}]', 15),
-    ("utf8", b'"ab\xff"', 3), ("utf8_surrogate", b'"\xed\xa0\x80"', 1), ("utf8_cut", b'"\xc3"', 1), ("utf8_key", b'{"\x80":1}', 2), ("single_quotes", b"'a'", 0), ("comment", b"1//x", 1),
+    ("utf8", b'"ab\xff"', 3), ("utf8_surrogate", b'"\xed\xa0\x80"', 1), ("utf8_cut", b'"\xc3"', 1), ("utf8_key", b'{"\x80":1}', 2), ("letter_before_utf8", b'[Z,"\xff"]', 1), ("utf8_before_letter", b'["\xff",Z]', 2), ("cut_after_utf8", b'["\xff"', 2), ("single_quotes", b"'a'", 0), ("comment", b"1//x", 1),
     ("formfeed", b"\x0c1", 0), ("vertical_tab", b"[1,\x0b2]", 3)]
 
 BAD_MSGPACK = [  # name, bytes, the byte where they stop being MessagePack
     ("empty", b"", 0), ("nil", b"\xc0", 0), ("c1", b"\xc1", 0), ("c1_inside", b"\x92\1\xc1", 2), ("two_objects", b"\1\2", 1), ("short_list", b"\x92\1", 2), ("short_map", b"\x81\1", 2),
     ("short_str", b"\xa3ab", 3), ("short_str8", b"\xd9", 1), ("short_bin", b"\xc4\5abc", 5), ("short_int", b"\xcd\1", 2), ("short_float", b"\xcb\0\0\0", 4), ("short_ext", b"\xd4", 1),
     ("short_ext8", b"\xc7\5\1abc", 6), ("list_4g", b"\xdd\xff\xff\xff\xff\1", 6), ("map_4g", b"\xdf\xff\xff\xff\xff\1\1", 7), ("str_4g", b"\xdb\xff\xff\xff\xff" + b"x", 6),
-    ("utf8", b"\xa3a\xffb", 2), ("utf8_cut", b"\xa2a\xc3", 2), ("key_list", b"\x81\x90\1", 1), ("key_map", b"\x82\1\1\x80\1", 3), ("key_media", b"\x81\xd4\3\x80\1", 1), ("duplicate_int", b"\x82\1\1\xcc\1\2", 3),
+    ("utf8", b"\xa3a\xffb", 2), ("utf8_cut", b"\xa2a\xc3", 2), ("c1_before_utf8", b"\x92\xc1\xa1\xff", 1), ("utf8_before_cut", b"\x93\xa1\xff\1", 2), ("key_list", b"\x81\x90\1", 1), ("key_map", b"\x82\1\1\x80\1", 3), ("key_media", b"\x81\xd4\3\x80\1", 1), ("duplicate_int", b"\x82\1\1\xcc\1\2", 3),
     ("duplicate_str", b"\x82\xa1a\1\xd9\1a\2", 4), ("duplicate_float", b"\x82\xca\x3f\x80\0\0\1\xcb\x3f\xf0\0\0\0\0\0\0\2", 7), ("duplicate_nil", b"\x82\xc0\1\xc0\2", 3), ("timestamp", b"\xd6\xff\0\0\0\0", 0),
     ("ext_0", b"\xd4\0\0", 0), ("ext_5", b"\xd4\5\0", 0), ("int_small", b"\xd4\1" + b"1", 0), ("int_fits", b"\xc7\x14\1" + b"18446744073709551615", 0), ("int_fits_negative", b"\xc7\x14\1-9223372036854775808", 0),
     ("int_zeros", b"\xc7\x15\1" + b"018446744073709551616", 0), ("int_plus", b"\xc7\x15\1" + b"+18446744073709551616", 0), ("int_empty", b"\xc7\0\1", 0), ("int_space", b"\xc7\x15\1" + b"18446744073709551616 ", 0),

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""TAP: `packbuf pack` writes the canonical form. For each name in spec/vectors/valid/canonical.txt the columns of NAME.json (tagged JSON) are
+turned into rows, batch values and metadata as the command takes them, packed, and compared with NAME.pbuf byte for byte. A vector
+that says what rows cannot is left out, with a note."""
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VALID = ROOT / "spec" / "vectors" / "valid"
+sys.path.insert(0, str(ROOT / "spec"))
+
+from reader import Packed  # noqa: E402
+
+MISSING = {"$missing": True}
+ARRAYS = {"worked_example": {"reward": "f"}}  # fields of dense arrays, which come as .npy: the struct format of their elements
+count = failed = 0
+left_out = []
+
+
+def result(name, problems):
+    global count, failed
+    count += 1
+    failed += bool(problems)
+    print(f"{'not ok' if problems else 'ok'} {count} - {name}")
+    for problem in problems[:20]:
+        print(f"# {problem}")
+    sys.stdout.flush()
+
+
+def text(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def cannot(batch):
+    """Why rows cannot say this, or None."""
+    fields, values = batch["fields"], batch["values"]
+    if any(path for path in batch["metadata"]):
+        return "metadata of a node"
+    if fields and not batch["rows"]:
+        return "fields without rows"
+    if any("\0" in name for name in (*values, *batch["metadata"].get("", {}))):
+        return "a NUL on the command line, or in the name of a batch value"
+    if any("" == key or "=" in key for key in batch["metadata"].get("", {})):
+        return "an empty key, or one with ="
+    if MISSING in values.values() or any(cells and all(cell == MISSING for cell in cells) for cells in fields.values()):
+        return "a field that no row has, or a missing batch value"
+    if list(fields) != list(dict.fromkeys(name for row in rows(batch) for name in row)):
+        return "fields in another order than rows have them"
+    return None
+
+
+def rows(batch):
+    return [{name: cells[row] for name, cells in batch["fields"].items() if cells[row] != MISSING} for row in range(batch["rows"])]
+
+
+def npy(path, letter, cells):
+    head = f"{{'descr': '<{letter}{struct.calcsize(letter)}', 'fortran_order': False, 'shape': ({len(cells)},), }}".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + struct.pack(f"<{len(cells)}{letter}", *cells))
+
+
+def pack(name, batch, folder):
+    """What the command wrote, and what it said."""
+    arrays = ARRAYS.get(name, {})
+    inputs = []
+    for field, letter in arrays.items():
+        inputs.append(str(folder / f"{field}.npy"))
+        npy(folder / f"{field}.npy", letter, batch["fields"].pop(field))
+    (folder / "rows.jsonl").write_text("".join(text(row) + "\n" for row in rows(batch)), encoding="utf-8")
+    (folder / "values.json").write_text(text(batch["values"]), encoding="utf-8")
+    metadata = [f"--metadata={key}={value}" for key, value in batch["metadata"].get("", {}).items()]
+    out = folder / "out.pbuf"
+    run = subprocess.run([ROOT / "build" / "packbuf", "pack", *inputs, folder / "rows.jsonl", "--values", folder / "values.json", *metadata, "-o", out], capture_output=True, timeout=60)
+    return (out.read_bytes() if run.returncode == 0 else None), (run.stdout + run.stderr).decode(errors="replace").strip()
+
+
+def differences(ours, theirs):
+    """Where two packed buffers differ: the header fields, nodes and buffers first, then the first byte."""
+    a, b = Packed(theirs), Packed(ours)
+    for what in ("total_length", "head_length", "index_length", "node_count", "buffer_count", "strings"):
+        if getattr(a, what) != getattr(b, what):
+            yield f"{what}: {getattr(a, what)}, not {getattr(b, what)}"
+    for x, y in zip(a.nodes, b.nodes):
+        for what in ("path", "kind", "scope", "codec", "dtype", "form", "rank", "rows", "buffer_count", "descendants", "parameter"):
+            if getattr(x, what) != getattr(y, what):
+                yield f"node {y.index} {y.path}: {what} {getattr(x, what)}, not {getattr(y, what)}"
+        for p, q in zip(x.buffers, y.buffers):
+            for what in ("role", "dim", "storage", "dtype", "alias_of", "count", "offset", "length", "value"):
+                if getattr(p, what) != getattr(q, what):
+                    yield f"node {y.index} {y.path}, buffer of role {q.role}: {what} {getattr(p, what)}, not {getattr(q, what)}"
+    at = next((i for i, (x, y) in enumerate(zip(theirs, ours)) if x != y), min(len(ours), len(theirs)))
+    yield f"the first byte that differs is at {at}"
+
+
+def problems(name, batch):
+    expected = (VALID / f"{name}.pbuf").read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        found, said = pack(name, batch, pathlib.Path(folder))
+    if found is None:
+        return [f"packbuf pack: {said}"]
+    return [] if found == expected else list(differences(expected, found))
+
+
+if not (ROOT / "build" / "packbuf").exists():
+    sys.exit("there is no build/packbuf: make all")
+for name in (VALID / "canonical.txt").read_text().split():
+    batch = json.loads((VALID / f"{name}.json").read_text(encoding="utf-8"))
+    why = cannot(batch)
+    if why:
+        left_out.append(f"{name} ({why})")
+    else:
+        result(f"{name} is packed byte for byte", problems(name, batch))
+print(f"# {len(left_out)} of {count + len(left_out)} vectors cannot be said in rows: " + "; ".join(left_out))
+print(f"1..{count}")
+sys.exit(bool(failed) or not count)
