@@ -3395,9 +3395,16 @@ static int packbuf_i_json_value(packbuf_i_json *json, unsigned depth_left) {
   }
 }
 
+/* Text that is UTF-8 up to `valid` only: what is wrong before that comes first. */
+static void packbuf_i_json_run_invalid(packbuf_i_json *json, unsigned max_depth, uint64_t valid) {
+  json->size = valid;
+  if (packbuf_i_json_value(json, packbuf_i_depth(max_depth)) || (json->status == PACKBUF_BAD_JSON && json->fail_at == valid))
+    packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+}
+
 static packbuf_status packbuf_i_json_run(packbuf_i_json *json, unsigned max_depth, int cell) {
   uint64_t valid = packbuf_i_utf8_valid(json->text, (size_t)json->size), start = packbuf_i_json_blank(json);
-  if (valid != json->size) packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+  if (valid != json->size) packbuf_i_json_run_invalid(json, max_depth, valid);
   else if (json->size > PACKBUF_I_KEY_AT) packbuf_i_json_stop(json, PACKBUF_LIMIT, "the text is larger than 1 TiB", 0);
   else if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
     json->at = packbuf_i_json_blank(json);
@@ -4025,7 +4032,11 @@ static int packbuf_i_msgpack_key(packbuf_i_msgpack *mp, packbuf_value *key) {
   int added;
   if (!packbuf_i_msgpack_take(mp, at, mp->size, &head)) return 0;
   if (!packbuf_i_msgpack_key_of(mp->data, &head, key)) return packbuf_i_msgpack_bad(mp, at, "not a key");
-  if (key->kind == PACKBUF_BIGINT ? !packbuf_i_msgpack_bigint(mp, head.next, head.next + head.length, key) : !packbuf_i_msgpack_plain(mp, &head, key)) return 0;
+  if (key->kind == PACKBUF_BIGINT) {
+    if (!packbuf_i_msgpack_bigint(mp, head.next, head.next + head.length, key)) return packbuf_i_msgpack_bad(mp, at, mp->message);
+  } else if (!packbuf_i_msgpack_plain(mp, &head, key)) {
+    return 0;
+  }
   mp->at = head.next + head.length;
   added = packbuf_i_keys_add(&mp->keys, packbuf_i_key_hash(key), at);
   if (added < 0) return packbuf_i_msgpack_stop(mp, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE);
@@ -4071,7 +4082,11 @@ static int packbuf_i_msgpack_value(packbuf_i_msgpack *mp, unsigned depth_left, p
                                            : packbuf_i_msgpack_dict(mp, depth_left - 1, head.length, out);
   }
   mp->at += head.length;
-  if (head.value.kind == PACKBUF_I_KIND_EXT) return packbuf_i_msgpack_extension(mp, &head, out);
+  if (head.value.kind == PACKBUF_I_KIND_EXT) {
+    if (packbuf_i_msgpack_extension(mp, &head, out)) return 1;
+    if (mp->status != PACKBUF_OUT_OF_MEMORY) mp->fail_at = at; /* an extension is wrong as a whole */
+    return 0;
+  }
   return packbuf_i_msgpack_plain(mp, &head, out);
 }
 

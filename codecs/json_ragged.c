@@ -497,9 +497,16 @@ static int packbuf_i_json_value(packbuf_i_json *json, unsigned depth_left) {
   }
 }
 
+/* Text that is UTF-8 up to `valid` only: what is wrong before that comes first. */
+static void packbuf_i_json_run_invalid(packbuf_i_json *json, unsigned max_depth, uint64_t valid) {
+  json->size = valid;
+  if (packbuf_i_json_value(json, packbuf_i_depth(max_depth)) || (json->status == PACKBUF_BAD_JSON && json->fail_at == valid))
+    packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+}
+
 static packbuf_status packbuf_i_json_run(packbuf_i_json *json, unsigned max_depth, int cell) {
   uint64_t valid = packbuf_i_utf8_valid(json->text, (size_t)json->size), start = packbuf_i_json_blank(json);
-  if (valid != json->size) packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+  if (valid != json->size) packbuf_i_json_run_invalid(json, max_depth, valid);
   else if (json->size > PACKBUF_I_KEY_AT) packbuf_i_json_stop(json, PACKBUF_LIMIT, "the text is larger than 1 TiB", 0);
   else if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
     json->at = packbuf_i_json_blank(json);

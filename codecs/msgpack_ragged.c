@@ -420,7 +420,11 @@ static int packbuf_i_msgpack_key(packbuf_i_msgpack *mp, packbuf_value *key) {
   int added;
   if (!packbuf_i_msgpack_take(mp, at, mp->size, &head)) return 0;
   if (!packbuf_i_msgpack_key_of(mp->data, &head, key)) return packbuf_i_msgpack_bad(mp, at, "not a key");
-  if (key->kind == PACKBUF_BIGINT ? !packbuf_i_msgpack_bigint(mp, head.next, head.next + head.length, key) : !packbuf_i_msgpack_plain(mp, &head, key)) return 0;
+  if (key->kind == PACKBUF_BIGINT) {
+    if (!packbuf_i_msgpack_bigint(mp, head.next, head.next + head.length, key)) return packbuf_i_msgpack_bad(mp, at, mp->message);
+  } else if (!packbuf_i_msgpack_plain(mp, &head, key)) {
+    return 0;
+  }
   mp->at = head.next + head.length;
   added = packbuf_i_keys_add(&mp->keys, packbuf_i_key_hash(key), at);
   if (added < 0) return packbuf_i_msgpack_stop(mp, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE);
@@ -466,7 +470,11 @@ static int packbuf_i_msgpack_value(packbuf_i_msgpack *mp, unsigned depth_left, p
                                            : packbuf_i_msgpack_dict(mp, depth_left - 1, head.length, out);
   }
   mp->at += head.length;
-  if (head.value.kind == PACKBUF_I_KIND_EXT) return packbuf_i_msgpack_extension(mp, &head, out);
+  if (head.value.kind == PACKBUF_I_KIND_EXT) {
+    if (packbuf_i_msgpack_extension(mp, &head, out)) return 1;
+    if (mp->status != PACKBUF_OUT_OF_MEMORY) mp->fail_at = at; /* an extension is wrong as a whole */
+    return 0;
+  }
   return packbuf_i_msgpack_plain(mp, &head, out);
 }
 

@@ -172,6 +172,8 @@ static void test_limits(void) {
   column = packbuf_list(rows, 129);
   rows[128] = values_of("[\"x\"#2000000]", &arena);
   tap_ok(!run(column) && result.nodes[0].codec == PACKBUF_CODEC_JSON_RAGGED, "row 128 is not in the sample");
+  rows[0] = values_of("[0.5]", &arena);
+  tap_ok(!run(column) && result.nodes[0].codec == PACKBUF_CODEC_JSON_RAGGED, "nor when floats are looked at beyond it");
   rows[127] = rows[128];
   tap_ok(!run(column) && result.nodes[0].codec == PACKBUF_CODEC_MSGPACK_RAGGED, "row 127 is");
   rows[0] = packbuf_null();

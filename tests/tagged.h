@@ -264,8 +264,14 @@ static packbuf_status tagged_metadata(tagged_text *out, const packbuf_view *view
     if (status != PACKBUF_OK) return status;
     if (pair.node != node) continue;
     if (!open) {
+      packbuf_node owner;
+      size_t prefix = 0;
       path[0] = 0;
-      if (node != PACKBUF_NO_NODE) packbuf_node_path(view, node, path, sizeof path);
+      if (node != PACKBUF_NO_NODE && packbuf_get_node(view, node, &owner, error) == PACKBUF_OK && owner.scope == 1) {
+        memcpy(path, "values:", 8);
+        prefix = 7;
+      }
+      if (node != PACKBUF_NO_NODE) packbuf_node_path(view, node, path + prefix, sizeof path - prefix);
       if (*any) tagged_puts(out, ",");
       tagged_string(out, path, strlen(path));
       tagged_puts(out, ":{");

@@ -1678,7 +1678,7 @@ def invalid_data():
         invalid("d6_%d" % i, b, "D6", b.element("s", "data", 4 + wrong), "text " + raw.hex())
     b = Batch(2, [blob("s", ["", ""], 8, [b"\xc3", b"\xa9"])])
     invalid("d6_split", b, "D6", b.element("s", "data"), "a character that two cells share")
-    b = Batch(20, [blob("s", [""] * 20, 8, [b"\x80"] * 20)])
+    b = Batch(20, [blob("s", [""] * 20, 8, [b"\x80"] * 20).store("constant", "data")])
     invalid("d6_constant", b, "D6", b.buffer("s", 40, "data"), "a constant that is not UTF-8")
     for name, raw, wrong in BAD_JSON:
         b = Batch(2, [blob("j", [0, 0], 9, [b"[1]", raw])])
