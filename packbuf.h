@@ -471,8 +471,8 @@ typedef struct packbuf_inference {
   uint32_t count;
 } packbuf_inference;
 
-/* Expands and infers one column of `count` values; `root` names its path. The result lies in the arena.
- * Errors: DEPTH (error->path says where), LIMIT (more than 2^20 nodes), OUT_OF_MEMORY, BAD_UTF8 for a text that is not UTF-8 (with the row). One pass over the values, plus one per level of nesting. */
+/* Expands and infers one column of `count` values; `root` names it (and is escaped like a field's name). The result lies in the arena.
+ * Errors: DEPTH (error->path says where), LIMIT (more than 2^20 nodes), OUT_OF_MEMORY, BAD_UTF8 for a text that is not UTF-8 (strict only; with the row). One pass over the values, plus one per level of nesting. */
 PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root, packbuf_mode mode, packbuf_arena *arena,
                                          packbuf_inference *inference, packbuf_error *error);
 
@@ -494,7 +494,7 @@ enum {
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a cell does not fit */
-  packbuf_dtype dtype;   /* of the numbers; bits 0: as inferred. UNENCODABLE, with the row, when a number is not exact in it */
+  packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row, when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
@@ -5141,7 +5141,7 @@ static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_
   packbuf_status status = packbuf_i_start_node(expand, node, schema);
   if (!status) status = packbuf_i_try_open(expand, node, schema);
   if (status) return status;
-  if (depth > PACKBUF_EXPAND_DEPTH && (node->kind != PACKBUF_LEAF || expand->mode == PACKBUF_COMPAT))
+  if (depth > PACKBUF_EXPAND_DEPTH)
     return packbuf_i_node_fail(expand, node, PACKBUF_DEPTH, "dicts and lists are nested more than 32 deep",
                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (node->kind == PACKBUF_LEAF) {

@@ -11,7 +11,7 @@ enum {
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a cell does not fit */
-  packbuf_dtype dtype;   /* of the numbers; bits 0: as inferred. UNENCODABLE, with the row, when a number is not exact in it */
+  packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row, when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */

@@ -343,7 +343,7 @@ static packbuf_status packbuf_i_expand_node(packbuf_i_expand *expand, packbuf_i_
   packbuf_status status = packbuf_i_start_node(expand, node, schema);
   if (!status) status = packbuf_i_try_open(expand, node, schema);
   if (status) return status;
-  if (depth > PACKBUF_EXPAND_DEPTH && (node->kind != PACKBUF_LEAF || expand->mode == PACKBUF_COMPAT))
+  if (depth > PACKBUF_EXPAND_DEPTH)
     return packbuf_i_node_fail(expand, node, PACKBUF_DEPTH, "dicts and lists are nested more than 32 deep",
                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (node->kind == PACKBUF_LEAF) {

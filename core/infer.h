@@ -52,8 +52,8 @@ typedef struct packbuf_inference {
   uint32_t count;
 } packbuf_inference;
 
-/* Expands and infers one column of `count` values; `root` names its path. The result lies in the arena.
- * Errors: DEPTH (error->path says where), LIMIT (more than 2^20 nodes), OUT_OF_MEMORY, BAD_UTF8 for a text that is not UTF-8 (with the row). One pass over the values, plus one per level of nesting. */
+/* Expands and infers one column of `count` values; `root` names it (and is escaped like a field's name). The result lies in the arena.
+ * Errors: DEPTH (error->path says where), LIMIT (more than 2^20 nodes), OUT_OF_MEMORY, BAD_UTF8 for a text that is not UTF-8 (strict only; with the row). One pass over the values, plus one per level of nesting. */
 PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root, packbuf_mode mode, packbuf_arena *arena,
                                          packbuf_inference *inference, packbuf_error *error);
 

@@ -154,13 +154,13 @@ static void test_limits(void) {
   is("[[{\"a\":1}*9]]", "r json_ragged");
   is("[[[1]*8]]", "r[]");
   is("[[[1]*9]]", "r typed_ragged int64");
-  tap_ok(!infer("[deep(33)]") && result.count == 34 && strcmp(result.nodes[33].path + 65, ".a") == 0,
-         "a dict at depth 32 expands");
+  tap_ok(!infer("[deep(32)]") && result.count == 33 && strcmp(result.nodes[32].path + 63, ".a") == 0,
+         "32 nested dicts expand");
   snprintf(path, sizeof path, "r%.66s", ".a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a");
-  fails("[deep(34)]", PACKBUF_DEPTH, PACKBUF_NOWHERE, PACKBUF_NOWHERE, path);
-  tap_ok(!infer("[deepl(34)]") && result.nodes[33].codec == PACKBUF_CODEC_TYPED_RAGGED,
-         "a list of numbers at depth 33 is a leaf");
-  fails("[deepl(35)]", PACKBUF_DEPTH, PACKBUF_NOWHERE, PACKBUF_NOWHERE,
+  fails("[deep(33)]", PACKBUF_DEPTH, PACKBUF_NOWHERE, PACKBUF_NOWHERE, path);
+  tap_ok(!infer("[deepl(33)]") && result.nodes[32].codec == PACKBUF_CODEC_TYPED_RAGGED,
+         "a list of numbers at depth 32 is a leaf");
+  fails("[deepl(34)]", PACKBUF_DEPTH, PACKBUF_NOWHERE, PACKBUF_NOWHERE,
         "r[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]");
   is("[{\"\":{\"\":1,\"a.b\":2,\"c[0]\":3,\"d\\\\\":4}}]", "r{}");
   tap_ok(find("r..") && find("r..a\\.b") && find("r..c\\[0]") && find("r..d\\\\"),

@@ -169,7 +169,7 @@
 {165, "[1,[2]]", "json_ragged", "leaf", "r json_ragged"},
 {166, "[deep(32)]", "json_ragged", "dict r, dict r.a, dict r.a.a ...",
  "r{}, r.a{}, r.a.a{}, r.a.a.a{}, r.a.a.a.a{}, r.a.a.a.a.a{}, r.a.a.a.a.a.a{}, r.a.a.a.a.a.a.a{} ..."},
-{167, "[deep(33)]", "json_ragged", "ValueError(depth)", "r{}, r.a{}, r.a.a{}, r.a.a.a{}, r.a.a.a.a{}, r.a.a.a.a.a{}, r.a.a.a.a.a.a{}, r.a.a.a.a.a.a.a{} ..."},
+{167, "[deep(33)]", "json_ragged", "ValueError(depth)", "DEPTH at r.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a"},
 {168, "[deepl(40)]", "typed_ragged int64", "ValueError(depth)",
  "DEPTH at r[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]"},
 {169, "[deepl(31)]", "typed_ragged int64", "list r, list r[0], list r[0][0] ...",

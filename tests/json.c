@@ -166,7 +166,7 @@ static void test_strings(void)
     bad("\"a\xFF\"", PACKBUF_BAD_UTF8, 2);
     bad("\"\xC0\xAF\"", PACKBUF_BAD_UTF8, 1);
     bad("\"\xED\xA0\x80\"", PACKBUF_BAD_UTF8, 1);
-    bad("x \"\xF5\"", PACKBUF_BAD_UTF8, 3); /* the whole text must be UTF-8 before it is read */
+    bad("x \"\xF5\"", PACKBUF_BAD_JSON, 0); /* what is wrong before that comes first */
 }
 
 static void test_containers(void)

@@ -184,7 +184,7 @@ static const edge edges[] = {
     {164, "[true \"a\"] [1 \"b\"]", LEAF, PACKBUF_CODEC_JSON_RAGGED, PACKBUF_OK, NULL},
     {165, "1 [2]", LEAF, PACKBUF_CODEC_JSON_RAGGED, PACKBUF_OK, NULL},
     {166, "@deep32", DICT, 0, PACKBUF_OK, NULL},
-    {167, "@deep33", DICT, 0, PACKBUF_OK, "section 17 refuses what would expand below depth 32: the leaf there does not"},
+    {167, "@deep33", REFUSED, 0, PACKBUF_DEPTH, NULL},
     {168, "@deepl40", REFUSED, 0, PACKBUF_DEPTH, NULL},
     {169, "@deepl31", LIST, 0, PACKBUF_OK, NULL},
     {170, "@selfref", REFUSED, 0, PACKBUF_DEPTH, NULL},

@@ -824,9 +824,9 @@ def valid_canonical():
                                        "all": [7] * 200})
     values("sequences_down", fields={"t": [tensor("uint8", [1] * (20 - i), (20 - i, 1)) for i in range(20)], "wrap": [i - 10 for i in range(20)]})
     deep = 1
-    for _ in range(33):
+    for _ in range(32):
         deep = {"k": deep}
-    values("depth_33", fields={"d": [deep, N]})
+    values("depth_32", fields={"d": [deep, N]})
     deep = 1.5
     for _ in range(7):
         deep = [deep]
