@@ -2870,6 +2870,16 @@ static int packbuf_i_entries_differ(packbuf_i_keys *keys, const packbuf_entry *e
 
 /* ---- what the readers and writers of whole cells share ---- */
 
+static unsigned packbuf_i_first_set(uint64_t bits) {
+#if defined(__GNUC__) || defined(__clang__)
+  return (unsigned)__builtin_ctzll(bits);
+#else
+  unsigned n = 0;
+  for (; !(bits & 1); bits >>= 1) n++;
+  return n;
+#endif
+}
+
 #define PACKBUF_I_DEPTH 512       /* the default limit of nesting */
 #define PACKBUF_I_DEPTH_LAST 4096 /* what a caller can raise it to: the stack is finite */
 
@@ -2903,17 +2913,7 @@ static packbuf_status packbuf_i_keys_differ(packbuf_i_keys *keys, const packbuf_
 
 /* ---- strings ---- */
 
-static unsigned packbuf_i_first_set(uint64_t bits) {
-#if defined(__GNUC__) || defined(__clang__)
-  return (unsigned)__builtin_ctzll(bits);
-#else
-  unsigned n = 0;
-  for (; !(bits & 1); bits >>= 1) n++;
-  return n;
-#endif
-}
-
-/* Offset of the first byte at or after `at` that stands for itself in no string: a quote, a backslash, a control character; or size. */
+/* Offset of the first byte at or after `at` that does not stand for itself in a string: a quote, a backslash, a control character; or size. */
 static uint64_t packbuf_i_json_plain(const uint8_t *text, uint64_t at, uint64_t size) {
   const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
   for (; size - at >= 8; at += 8) {
@@ -3398,14 +3398,17 @@ static int packbuf_i_json_value(packbuf_i_json *json, unsigned depth_left) {
 /* Text that is UTF-8 up to `valid` only: what is wrong before that comes first. */
 static void packbuf_i_json_run_invalid(packbuf_i_json *json, unsigned max_depth, uint64_t valid) {
   json->size = valid;
-  if (packbuf_i_json_value(json, packbuf_i_depth(max_depth)) || (json->status == PACKBUF_BAD_JSON && json->fail_at == valid))
-    packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+  if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
+    json->at = packbuf_i_json_blank(json);
+    packbuf_i_json_bad(json, json->at, "text after the value");
+  }
+  if (json->status == PACKBUF_BAD_JSON && json->fail_at == valid) packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
 }
 
 static packbuf_status packbuf_i_json_run(packbuf_i_json *json, unsigned max_depth, int cell) {
   uint64_t valid = packbuf_i_utf8_valid(json->text, (size_t)json->size), start = packbuf_i_json_blank(json);
-  if (valid != json->size) packbuf_i_json_run_invalid(json, max_depth, valid);
-  else if (json->size > PACKBUF_I_KEY_AT) packbuf_i_json_stop(json, PACKBUF_LIMIT, "the text is larger than 1 TiB", 0);
+  if (json->size > PACKBUF_I_KEY_AT) packbuf_i_json_stop(json, PACKBUF_LIMIT, "the text is larger than 1 TiB", 0);
+  else if (valid != json->size) packbuf_i_json_run_invalid(json, max_depth, valid);
   else if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
     json->at = packbuf_i_json_blank(json);
     if (json->at < json->size) packbuf_i_json_bad(json, json->at, "text after the value");
@@ -3605,7 +3608,8 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   if (!status) status = packbuf_i_json_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   *size = (size_t)sink.size;
-  if (text && sink.size > capacity) return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (text && sink.size > capacity)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 /* ---- end of codecs/json_ragged.c ---- */
@@ -3692,7 +3696,8 @@ static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_
 static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint64_t at, packbuf_i_msgpack_head *head) {
   /* for types 0xC0 to 0xDF: bytes of the number or length that follows, and the kind (0: a number or constant; FE: none) */
   static const uint8_t bytes[32] = {0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4};
-  static const uint8_t kinds[32] = {0, 0xFE, 0, 0, 8, 8, 8, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
+  static const uint8_t kinds[32] = {0, 0xFE, 0, 0, 8, 8, 8, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0,
+                                    0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
   uint8_t type = data[at], kind = 0;
   uint64_t n = 0;
   head->next = at + 1;
@@ -3732,7 +3737,7 @@ typedef struct packbuf_i_msgpack {
   uint64_t size, at;
   packbuf_arena *arena;
   int build;     /* 1: keep values; 0: check only */
-  int hopeless;  /* more items are owed than bytes are left: the checker finds out what is wrong first */
+  int hopeless;  /* more items are owed than bytes are left: nothing is allocated for them, and the checker finds out what is wrong first */
   uint64_t owed; /* items of the open lists and dicts that have not begun: at least a byte each, so allocations are bounded by the data */
   packbuf_status status;
   const char *message;
@@ -3767,8 +3772,8 @@ static int packbuf_i_msgpack_take(packbuf_i_msgpack *mp, uint64_t at, uint64_t s
   int read = at < size ? packbuf_i_msgpack_read_head(mp->data, size, at, head) : 0;
   if (read < 0) return packbuf_i_msgpack_bad(mp, at, "not a MessagePack type");
   if (read == 0) return packbuf_i_msgpack_short(mp, size);
-  if (head->length > (size - head->next) / (head->value.kind == PACKBUF_DICT ? 2 : 1)) return packbuf_i_msgpack_short(mp, size);
-  return 1;
+  if (head->value.kind == PACKBUF_LIST || head->value.kind == PACKBUF_DICT) return 1; /* items are looked at one by one */
+  return head->length <= size - head->next || packbuf_i_msgpack_short(mp, size);
 }
 
 /* The value of a head that is a number, text or bytes; refuses text that is not UTF-8. */
@@ -3955,7 +3960,8 @@ static int packbuf_i_msgpack_media(packbuf_i_msgpack *mp, uint64_t at, uint64_t 
   at = map.next;
   for (uint64_t i = 0; i < map.length; i++, name++) {
     if (!packbuf_i_msgpack_take(mp, at, end, &key)) return 0;
-    while (name < 6 && !(key.value.kind == PACKBUF_STRING && packbuf_i_same_bytes(mp->data + key.next, (size_t)key.length, packbuf_i_media_names[name], strlen(packbuf_i_media_names[name])))) name++;
+    if (key.value.kind != PACKBUF_STRING) return packbuf_i_msgpack_bad(mp, at, "an attribute's name is no string");
+    while (name < 6 && !packbuf_i_same_bytes(mp->data + key.next, (size_t)key.length, packbuf_i_media_names[name], strlen(packbuf_i_media_names[name]))) name++;
     if (name == 6) return packbuf_i_msgpack_bad(mp, at, "no such attribute, or out of order");
     if (!packbuf_i_msgpack_attribute(mp, name, key.next + key.length, end, &media, &at)) return 0;
   }
@@ -4011,7 +4017,7 @@ static int packbuf_i_msgpack_room(packbuf_i_msgpack *mp, uint64_t items, packbuf
     mp->hopeless = 1;
     return packbuf_i_msgpack_short(mp, mp->size);
   }
-  *room = (packbuf_value *)packbuf_i_msgpack_alloc(mp, items * sizeof **room); /* items are at most the data's bytes */
+  *room = (packbuf_value *)packbuf_i_msgpack_alloc(mp, items * sizeof **room); /* fewer items than bytes */
   return *room != NULL;
 }
 
@@ -4397,7 +4403,8 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   *size = (size_t)sink.size;
-  if (data && sink.size > capacity) return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (data && sink.size > capacity)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 /* ---- end of codecs/msgpack_ragged.c ---- */
@@ -9576,7 +9583,9 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     if (slot) *slot = buffer;
     else unknown_role = 1;
     if (buffer.packing != 0) packed = 1;
-    if (slot && !packbuf_i_same_dtype(buffer.dtype, buffer.role == PACKBUF_ROLE_DATA ? column->node.dtype : packbuf_i_role_dtype(buffer.role)))
+    if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
+      status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE, error);
+    else if (slot && !packbuf_i_same_dtype(buffer.dtype, buffer.role == PACKBUF_ROLE_DATA ? column->node.dtype : packbuf_i_role_dtype(buffer.role)))
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B3, packbuf_i_buffer_at(view, buffer.index) + 8, PACKBUF_NOWHERE, error);
   }
   if (status != PACKBUF_OK) return status;
@@ -9588,22 +9597,39 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
-/* Whether the buffers that reading relies on are there: B13 again, since the bytes may have changed since they were opened. */
+/* Whether a buffer is absent or has so many elements. */
+static int packbuf_i_counts(const packbuf_buffer *buffer, uint64_t elements) {
+  return !packbuf_i_there(buffer) || buffer->count == elements;
+}
+
+/* The counts that B13 demands of a leaf that has all its buffers. rows + 1 cannot overflow: rows is at most 2^63. */
+static int packbuf_i_leaf_counts(const packbuf_column *column) {
+  const packbuf_node *node = &column->node;
+  const int items = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  uint64_t elements = node->rows, each = 1;
+  if (node->codec == PACKBUF_CODEC_NDARRAY && (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) || column->data.count != elements)) return 0;
+  for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
+    if (!packbuf_i_counts(&column->shape[d], node->rows)) return 0;
+  }
+  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, node->rows + 1) && packbuf_i_counts(&column->ndims, node->rows) &&
+         packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : node->rows);
+}
+
+/* Whether the buffers that reading relies on are there and as long as the rows demand: B13 again, since the bytes may have changed since they were checked. */
 static int packbuf_i_complete(const packbuf_column *column) {
   const packbuf_node *node = &column->node;
-  if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths);
+  if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths) && column->lengths.count == node->rows;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL) return 1;
   if (!packbuf_i_there(&column->data)) return 0;
   if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED && packbuf_i_element_bits(node->dtype) != 8) return 0;
-  if (node->codec == PACKBUF_CODEC_NDARRAY) return 1;
-  if (!packbuf_i_there(&column->offsets)) return 0;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return packbuf_i_there(&column->item_offsets) && column->offsets.count != 0;
+  if (node->codec != PACKBUF_CODEC_NDARRAY && !packbuf_i_there(&column->offsets)) return 0;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED && (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0)) return 0;
   if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
     for (unsigned d = 0; node->rank >= 2 && d < node->rank; d++) {
       if (!packbuf_i_there(&column->shape[d])) return 0;
     }
   }
-  return 1;
+  return packbuf_i_leaf_counts(column);
 }
 
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column, packbuf_error *error) {
@@ -10397,7 +10423,8 @@ static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_err
   const packbuf_buffer *with[3];
   packbuf_status status = packbuf_i_verify_bools(c, error);
   uint64_t rows;
-  with[0] = &c->data, with[1] = &c->offsets, with[2] = &c->types;
+  with[0] = c->offsets.storage == PACKBUF_CONSTANT ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[1] = &c->offsets, with[2] = &c->types;
   if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->offsets)) return status;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
@@ -10535,7 +10562,8 @@ static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error
   const packbuf_buffer *with[3];
   packbuf_status status = PACKBUF_OK;
   uint64_t rows;
-  with[0] = &c->data, with[1] = &c->offsets, with[2] = &c->validity;
+  with[0] = c->offsets.storage == PACKBUF_CONSTANT ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[1] = &c->offsets, with[2] = &c->validity;
   if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {

@@ -5,17 +5,7 @@
 
 /* ---- strings ---- */
 
-static unsigned packbuf_i_first_set(uint64_t bits) {
-#if defined(__GNUC__) || defined(__clang__)
-  return (unsigned)__builtin_ctzll(bits);
-#else
-  unsigned n = 0;
-  for (; !(bits & 1); bits >>= 1) n++;
-  return n;
-#endif
-}
-
-/* Offset of the first byte at or after `at` that stands for itself in no string: a quote, a backslash, a control character; or size. */
+/* Offset of the first byte at or after `at` that does not stand for itself in a string: a quote, a backslash, a control character; or size. */
 static uint64_t packbuf_i_json_plain(const uint8_t *text, uint64_t at, uint64_t size) {
   const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
   for (; size - at >= 8; at += 8) {
@@ -500,14 +490,17 @@ static int packbuf_i_json_value(packbuf_i_json *json, unsigned depth_left) {
 /* Text that is UTF-8 up to `valid` only: what is wrong before that comes first. */
 static void packbuf_i_json_run_invalid(packbuf_i_json *json, unsigned max_depth, uint64_t valid) {
   json->size = valid;
-  if (packbuf_i_json_value(json, packbuf_i_depth(max_depth)) || (json->status == PACKBUF_BAD_JSON && json->fail_at == valid))
-    packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+  if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
+    json->at = packbuf_i_json_blank(json);
+    packbuf_i_json_bad(json, json->at, "text after the value");
+  }
+  if (json->status == PACKBUF_BAD_JSON && json->fail_at == valid) packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
 }
 
 static packbuf_status packbuf_i_json_run(packbuf_i_json *json, unsigned max_depth, int cell) {
   uint64_t valid = packbuf_i_utf8_valid(json->text, (size_t)json->size), start = packbuf_i_json_blank(json);
-  if (valid != json->size) packbuf_i_json_run_invalid(json, max_depth, valid);
-  else if (json->size > PACKBUF_I_KEY_AT) packbuf_i_json_stop(json, PACKBUF_LIMIT, "the text is larger than 1 TiB", 0);
+  if (json->size > PACKBUF_I_KEY_AT) packbuf_i_json_stop(json, PACKBUF_LIMIT, "the text is larger than 1 TiB", 0);
+  else if (valid != json->size) packbuf_i_json_run_invalid(json, max_depth, valid);
   else if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
     json->at = packbuf_i_json_blank(json);
     if (json->at < json->size) packbuf_i_json_bad(json, json->at, "text after the value");
@@ -707,6 +700,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   if (!status) status = packbuf_i_json_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   *size = (size_t)sink.size;
-  if (text && sink.size > capacity) return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (text && sink.size > capacity)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }

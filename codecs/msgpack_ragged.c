@@ -80,7 +80,8 @@ static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_
 static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint64_t at, packbuf_i_msgpack_head *head) {
   /* for types 0xC0 to 0xDF: bytes of the number or length that follows, and the kind (0: a number or constant; FE: none) */
   static const uint8_t bytes[32] = {0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4};
-  static const uint8_t kinds[32] = {0, 0xFE, 0, 0, 8, 8, 8, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
+  static const uint8_t kinds[32] = {0, 0xFE, 0, 0, 8, 8, 8, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0,
+                                    0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
   uint8_t type = data[at], kind = 0;
   uint64_t n = 0;
   head->next = at + 1;
@@ -120,7 +121,7 @@ typedef struct packbuf_i_msgpack {
   uint64_t size, at;
   packbuf_arena *arena;
   int build;     /* 1: keep values; 0: check only */
-  int hopeless;  /* more items are owed than bytes are left: the checker finds out what is wrong first */
+  int hopeless;  /* more items are owed than bytes are left: nothing is allocated for them, and the checker finds out what is wrong first */
   uint64_t owed; /* items of the open lists and dicts that have not begun: at least a byte each, so allocations are bounded by the data */
   packbuf_status status;
   const char *message;
@@ -155,8 +156,8 @@ static int packbuf_i_msgpack_take(packbuf_i_msgpack *mp, uint64_t at, uint64_t s
   int read = at < size ? packbuf_i_msgpack_read_head(mp->data, size, at, head) : 0;
   if (read < 0) return packbuf_i_msgpack_bad(mp, at, "not a MessagePack type");
   if (read == 0) return packbuf_i_msgpack_short(mp, size);
-  if (head->length > (size - head->next) / (head->value.kind == PACKBUF_DICT ? 2 : 1)) return packbuf_i_msgpack_short(mp, size);
-  return 1;
+  if (head->value.kind == PACKBUF_LIST || head->value.kind == PACKBUF_DICT) return 1; /* items are looked at one by one */
+  return head->length <= size - head->next || packbuf_i_msgpack_short(mp, size);
 }
 
 /* The value of a head that is a number, text or bytes; refuses text that is not UTF-8. */
@@ -343,7 +344,8 @@ static int packbuf_i_msgpack_media(packbuf_i_msgpack *mp, uint64_t at, uint64_t 
   at = map.next;
   for (uint64_t i = 0; i < map.length; i++, name++) {
     if (!packbuf_i_msgpack_take(mp, at, end, &key)) return 0;
-    while (name < 6 && !(key.value.kind == PACKBUF_STRING && packbuf_i_same_bytes(mp->data + key.next, (size_t)key.length, packbuf_i_media_names[name], strlen(packbuf_i_media_names[name])))) name++;
+    if (key.value.kind != PACKBUF_STRING) return packbuf_i_msgpack_bad(mp, at, "an attribute's name is no string");
+    while (name < 6 && !packbuf_i_same_bytes(mp->data + key.next, (size_t)key.length, packbuf_i_media_names[name], strlen(packbuf_i_media_names[name]))) name++;
     if (name == 6) return packbuf_i_msgpack_bad(mp, at, "no such attribute, or out of order");
     if (!packbuf_i_msgpack_attribute(mp, name, key.next + key.length, end, &media, &at)) return 0;
   }
@@ -399,7 +401,7 @@ static int packbuf_i_msgpack_room(packbuf_i_msgpack *mp, uint64_t items, packbuf
     mp->hopeless = 1;
     return packbuf_i_msgpack_short(mp, mp->size);
   }
-  *room = (packbuf_value *)packbuf_i_msgpack_alloc(mp, items * sizeof **room); /* items are at most the data's bytes */
+  *room = (packbuf_value *)packbuf_i_msgpack_alloc(mp, items * sizeof **room); /* fewer items than bytes */
   return *room != NULL;
 }
 
@@ -785,6 +787,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   *size = (size_t)sink.size;
-  if (data && sink.size > capacity) return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (data && sink.size > capacity)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }

@@ -46,7 +46,9 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     if (slot) *slot = buffer;
     else unknown_role = 1;
     if (buffer.packing != 0) packed = 1;
-    if (slot && !packbuf_i_same_dtype(buffer.dtype, buffer.role == PACKBUF_ROLE_DATA ? column->node.dtype : packbuf_i_role_dtype(buffer.role)))
+    if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
+      status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE, error);
+    else if (slot && !packbuf_i_same_dtype(buffer.dtype, buffer.role == PACKBUF_ROLE_DATA ? column->node.dtype : packbuf_i_role_dtype(buffer.role)))
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B3, packbuf_i_buffer_at(view, buffer.index) + 8, PACKBUF_NOWHERE, error);
   }
   if (status != PACKBUF_OK) return status;
@@ -58,22 +60,39 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
-/* Whether the buffers that reading relies on are there: B13 again, since the bytes may have changed since they were opened. */
+/* Whether a buffer is absent or has so many elements. */
+static int packbuf_i_counts(const packbuf_buffer *buffer, uint64_t elements) {
+  return !packbuf_i_there(buffer) || buffer->count == elements;
+}
+
+/* The counts that B13 demands of a leaf that has all its buffers. rows + 1 cannot overflow: rows is at most 2^63. */
+static int packbuf_i_leaf_counts(const packbuf_column *column) {
+  const packbuf_node *node = &column->node;
+  const int items = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  uint64_t elements = node->rows, each = 1;
+  if (node->codec == PACKBUF_CODEC_NDARRAY && (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) || column->data.count != elements)) return 0;
+  for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
+    if (!packbuf_i_counts(&column->shape[d], node->rows)) return 0;
+  }
+  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, node->rows + 1) && packbuf_i_counts(&column->ndims, node->rows) &&
+         packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : node->rows);
+}
+
+/* Whether the buffers that reading relies on are there and as long as the rows demand: B13 again, since the bytes may have changed since they were checked. */
 static int packbuf_i_complete(const packbuf_column *column) {
   const packbuf_node *node = &column->node;
-  if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths);
+  if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths) && column->lengths.count == node->rows;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL) return 1;
   if (!packbuf_i_there(&column->data)) return 0;
   if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED && packbuf_i_element_bits(node->dtype) != 8) return 0;
-  if (node->codec == PACKBUF_CODEC_NDARRAY) return 1;
-  if (!packbuf_i_there(&column->offsets)) return 0;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return packbuf_i_there(&column->item_offsets) && column->offsets.count != 0;
+  if (node->codec != PACKBUF_CODEC_NDARRAY && !packbuf_i_there(&column->offsets)) return 0;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED && (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0)) return 0;
   if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
     for (unsigned d = 0; node->rank >= 2 && d < node->rank; d++) {
       if (!packbuf_i_there(&column->shape[d])) return 0;
     }
   }
-  return 1;
+  return packbuf_i_leaf_counts(column);
 }
 
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column, packbuf_error *error) {

@@ -641,6 +641,16 @@ static int packbuf_i_entries_differ(packbuf_i_keys *keys, const packbuf_entry *e
 
 /* ---- what the readers and writers of whole cells share ---- */
 
+static unsigned packbuf_i_first_set(uint64_t bits) {
+#if defined(__GNUC__) || defined(__clang__)
+  return (unsigned)__builtin_ctzll(bits);
+#else
+  unsigned n = 0;
+  for (; !(bits & 1); bits >>= 1) n++;
+  return n;
+#endif
+}
+
 #define PACKBUF_I_DEPTH 512       /* the default limit of nesting */
 #define PACKBUF_I_DEPTH_LAST 4096 /* what a caller can raise it to: the stack is finite */
 

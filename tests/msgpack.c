@@ -189,6 +189,8 @@ static void test_bad(void)
     bad("DD FFFFFFFF C0", PACKBUF_BAD_MSGPACK, 6, "a list of 2^32 items in one byte");
     bad("DF FFFFFFFF C0C0", PACKBUF_BAD_MSGPACK, 7, "a map of 2^32 entries");
     bad("DF 80000000 C0C0", PACKBUF_BAD_MSGPACK, 7, "a map of 2^31 entries");
+    bad("DD FFFFFFFF C1", PACKBUF_BAD_MSGPACK, 5, "a list of 2^32 items of which the first is wrong");
+    bad("DF FFFFFFFF 0000 00", PACKBUF_BAD_MSGPACK, 7, "a map of 2^32 entries of which the second is");
     bad("93 93 93 C0", PACKBUF_BAD_MSGPACK, 4, "lists that owe more items than there are bytes");
     bad("92 93 C1 C0 C0", PACKBUF_BAD_MSGPACK, 2, "they owe too much, but another byte is wrong first");
     bad("82 C0", PACKBUF_BAD_MSGPACK, 2, "half a map");

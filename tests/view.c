@@ -81,7 +81,7 @@ static void any_address(void) {
       if (packbuf_i_big_endian()) typed &= status == PACKBUF_NOT_STORED;
       else typed &= ((uintptr_t)buffer.bytes % 8 == 0) == (status == PACKBUF_OK) && (status == PACKBUF_OK || status == PACKBUF_UNALIGNED);
       typed &= packbuf_get_typed(&buffer, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), &elements, NULL) == PACKBUF_WRONG_TYPE;
-      status = packbuf_copy_elements(&view, &buffer, 1, 2, out, sizeof out, NULL);
+      status = packbuf_copy_elements(&view, &buffer, 1, 1, out, sizeof out, NULL);
       first = packbuf_i_load64(buffer.bytes + 8);
       copied &= status == PACKBUF_OK && out[0] == first;
     }

@@ -93,11 +93,13 @@ static void infer_column(const jsonl *rows, const packbuf_text *key, packbuf_val
   packbuf_arena arena;
   packbuf_inference result;
   packbuf_error error;
-  char *path = escape_path(key->data, key->size);
+  char *root = (char *)must_alloc(key->size + 1);
   uint32_t i;
+  memcpy(root, key->data, key->size);
+  root[key->size] = 0;
   packbuf_arena_init(&arena, NULL);
   fill_column(rows, key, column);
-  if (packbuf_infer(column, rows->count, path, mode, &arena, &result, &error)) fail_infer(rows, &error);
+  if (packbuf_infer(column, rows->count, root, mode, &arena, &result, &error)) fail_infer(rows, &error);
   for (i = 0; i < result.count; i++) {
     if (lines) {
       add_line(lines, &result.nodes[i]);
@@ -108,7 +110,7 @@ static void infer_column(const jsonl *rows, const packbuf_text *key, packbuf_val
     *any = 1;
   }
   packbuf_arena_free(&arena);
-  free(path);
+  free(root);
 }
 
 int run_infer(const verb *command, int argc, char **argv) {

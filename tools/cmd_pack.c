@@ -301,6 +301,21 @@ static void split_metadata(job *to, const strings *given) {
 
 /* ---- writing ---- */
 
+/* Every path of the schema must be one of the batch: a misspelt one would pass unnoticed. */
+static void check_paths(const job *from, const void *memory, uint64_t size) {
+  packbuf_view view;
+  packbuf_node node;
+  packbuf_error error;
+  size_t i;
+  if (!from->wishes.count) return;
+  if (packbuf_open(&view, memory, size, PACKBUF_OPEN_EXACT, NULL, &error)) fail_status(NULL, &error);
+  for (i = 0; i < from->wishes.count; i++) {
+    const packbuf_schema *schema = &from->wishes.items[i].schema;
+    if (packbuf_find(&view, schema->batch_value, schema->path, &node, NULL))
+      fail(NULL, "schema: there is no %s %s", schema->batch_value ? "batch value" : "field", schema->path);
+  }
+}
+
 static void write_batch(job *from, const char *name) {
   output out;
   packbuf_error error;
@@ -315,6 +330,7 @@ static void write_batch(job *from, const char *name) {
   progress("writing", 0, 0);
   if (packbuf_write(&from->batch, memory, size, &written, &error)) fail_batch(from, &error);
   if (written != size) fail(name, "measured %llu bytes but wrote %llu", (unsigned long long)size, (unsigned long long)written);
+  check_paths(from, memory, size);
   if (!mapped) {
     output_write(&out, memory, (size_t)size);
     free(memory);

@@ -356,9 +356,9 @@ static int read_media(tag_context *context, const packbuf_value *value, packbuf_
   packbuf_media *media = (packbuf_media *)must_arena(context->arena, sizeof *media, sizeof(void *));
   size_t i;
   *media = packbuf_media_of("", 0, NULL);
+  if (!packbuf_dict_get(value, "data") == !packbuf_dict_get(value, "file")) return problem(context, "$media has either data or file");
   for (i = 0; i < value->as.dict.count; i++)
     if (!read_attribute(context, media, &value->as.dict.entries[i])) return 0;
-  if (!packbuf_dict_get(value, "data") == !packbuf_dict_get(value, "file")) return problem(context, "$media has either data or file");
   *out = packbuf_media_value(media);
   return 1;
 }
