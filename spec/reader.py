@@ -345,6 +345,8 @@ def json_string(text, pos):
         elif unit < 0xDC00 and text[pos + 6:pos + 8] == b"\\u" and 0xDC00 <= (low := json_hex4(text, pos + 8)) <= 0xDFFF:
             parts.append(chr(0x10000 + (unit - 0xD800 << 10) + low - 0xDC00))
             pos += 12
+        elif unit < 0xDC00 and text[pos + 6:pos + 8] in (b"", b"\\"):
+            raise Stop(len(text), "the text ends inside a surrogate pair")
         else:
             raise Stop(pos, "a lone surrogate")
 
@@ -518,7 +520,7 @@ def msgpack_ext(ext, body):
         if form not in FORM_NAMES or rank > 8 or (code, bits, 1) not in DTYPES or len(body) < elements or form == F_SCALAR and rank:
             raise Stop(0, "not a tensor, array or scalar")
         shape = struct.unpack_from(f"<{rank}Q", body, 4)
-        if math.prod(shape) * bits // 8 != len(body) - elements or code == BOOL and body[elements:].strip(b"\0\1"):
+        if math.prod(n for n in shape if n) * bits // 8 >= 2**63 or math.prod(shape) * bits // 8 != len(body) - elements or code == BOOL and body[elements:].strip(b"\0\1"):
             raise Stop(0, "elements that do not fit their shape, or a bool that is neither 0 nor 1")
         return "tagged", tensor_text(form, (code, bits, 1), shape, body[elements:])
     if ext == 3:
@@ -531,7 +533,7 @@ def msgpack_ext(ext, body):
             order = order[order.index(name) + 1:]
             kind, value, pos = msgpack_token(body, pos)
             if kind != ("str" if name in ("mime", "mode") else "float" if name == "rate" else "int") or \
-                    kind == "int" and not (len(value) < 25 and -2**63 <= int(value) < 2**63):
+                    kind == "int" and not (len(value) < 25 and 0 <= int(value) < 2**63):
                 raise Stop(0, "an attribute of the wrong type")
             attributes.append((name, quote(value) if kind == "str" else float_text(value) if kind == "float" else value))
         return "tagged", media_text(attributes, body[pos:])
