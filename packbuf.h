@@ -1373,15 +1373,15 @@ static PACKBUF_I_CRC_AVX512_INLINE __m512i packbuf_i_crc_move64(unsigned char *d
 static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_fold_end(__m512i v) {
   __m512i by = _mm512_inserti32x4(_mm512_inserti32x4(_mm512_inserti32x4(_mm512_setzero_si512(), PACKBUF_I_CRC_BY384, 0), PACKBUF_I_CRC_BY256, 1), PACKBUF_I_CRC_BY128, 2);
   __m512i moved = packbuf_i_crc_fold(v, by, _mm512_setzero_si512());
-  __m128i sum = _mm_xor_si128(_mm_xor_si128(_mm512_castsi512_si128(moved), _mm512_extracti32x4_epi32(moved, 1)),
-                              _mm_xor_si128(_mm512_extracti32x4_epi32(moved, 2), _mm512_extracti32x4_epi32(v, 3)));
+  __m128i sum = _mm_xor_si128(_mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 0), _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 1)),
+                              _mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 2), _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, v, 3)));
   uint64_t state = (uint64_t)_mm_crc32_u64(0, (unsigned long long)_mm_cvtsi128_si64(sum));
   return (uint32_t)_mm_crc32_u64(state, (unsigned long long)_mm_extract_epi64(sum, 1));
 }
 
 /* Not finalised; size >= 256; returns the state after the last whole 64 bytes. In stream mode dst is 64-byte aligned. */
 static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t state, unsigned char *dst, const unsigned char *src, size_t size, int mode, const unsigned char *ahead) {
-  __m512i by = _mm512_broadcast_i32x4(PACKBUF_I_CRC_BY2048);
+  __m512i by = _mm512_maskz_broadcast_i32x4((__mmask16)0xFFFF, PACKBUF_I_CRC_BY2048);
   __m512i a, b, c, d;
   size_t distance = size < PACKBUF_I_CRC_AHEAD ? size : PACKBUF_I_CRC_AHEAD;
   a = _mm512_xor_si512(packbuf_i_crc_move64(dst, src, 0, mode), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)state)));
@@ -1405,7 +1405,7 @@ static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t 
     c = packbuf_i_crc_fold(c, by, packbuf_i_crc_move64(dst, src, 128, mode));
     d = packbuf_i_crc_fold(d, by, packbuf_i_crc_move64(dst, src, 192, mode));
   }
-  by = _mm512_broadcast_i32x4(PACKBUF_I_CRC_BY512);
+  by = _mm512_maskz_broadcast_i32x4((__mmask16)0xFFFF, PACKBUF_I_CRC_BY512);
   d = packbuf_i_crc_fold(packbuf_i_crc_fold(packbuf_i_crc_fold(a, by, b), by, c), by, d);
   for (; size >= 64; size -= 64) {
     d = packbuf_i_crc_fold(d, by, packbuf_i_crc_move64(dst, src, 0, mode));
@@ -9681,7 +9681,7 @@ static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t 
 }
 
 PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count, packbuf_error *error) {
-  int state;
+  int state = 0;
   const packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   *first = *count = 0;
@@ -9713,8 +9713,8 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
 
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank, uint64_t *shape, packbuf_error *error) {
   const packbuf_node *node = &column->node;
-  uint64_t first, count;
-  int state;
+  uint64_t first = 0, count = 0;
+  int state = 0;
   packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
@@ -9734,8 +9734,8 @@ PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes, uint64_t *size, packbuf_error *error) {
   const packbuf_node *node = &column->node;
   const uint32_t element = packbuf_i_element_bits(column->data.dtype) / 8;
-  uint64_t first, count;
-  int state;
+  uint64_t first = 0, count = 0;
+  int state = 0;
   packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
@@ -9879,7 +9879,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   status = codec->begin ? codec->begin(&cells) : PACKBUF_OK;
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++, cells.left--) {
     packbuf_value *value = packbuf_i_slot(out, i);
-    int state;
+    int state = 0;
     status = packbuf_cell_state(column, first + i, &state, r->error);
     if (status != PACKBUF_OK) break;
     if (state == 1) status = codec->read(&cells, first + i, value);
@@ -9951,7 +9951,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
 /* One row of a list: its length decides which items there are. */
 static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_column *self, uint64_t row, const packbuf_value *items, uint64_t width, packbuf_value *value) {
   uint64_t length, ignored;
-  int state;
+  int state = 0;
   packbuf_status status = packbuf_cell_state(self, row, &state, r->error);
   if (status != PACKBUF_OK) return status;
   *value = state == 0 ? packbuf_null() : packbuf_missing();
@@ -10201,8 +10201,8 @@ static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
 
 static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_node *node = &cells->column->node;
-  uint64_t first, count;
-  unsigned form, number;
+  uint64_t first = 0, count = 0;
+  unsigned form = 0, number = 0;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
   if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
@@ -10284,7 +10284,7 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
 static packbuf_status packbuf_i_ragged_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_column *c = cells->column;
   uint64_t first, count, shape[PACKBUF_MAX_RANK];
-  unsigned form, number, rank;
+  unsigned form = 0, number = 0, rank = 0;
   void *kept = NULL;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
   if (status == PACKBUF_OK) status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
@@ -10428,7 +10428,7 @@ static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_err
   if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->offsets)) return status;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint64_t first, count;
+    uint64_t first = 0, count = 0;
     uint8_t type = 0;
     if (!packbuf_i_get8(&c->types, row, &type) || (type & 15) == 0) continue;
     status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
@@ -10506,7 +10506,7 @@ static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_
   const packbuf_limits *limits = &c->view->limits;
   packbuf_error inner;
   const void *data;
-  uint64_t first, count;
+  uint64_t first = 0, count = 0;
   size_t size;
   packbuf_status status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
@@ -10567,7 +10567,7 @@ static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error
   if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint64_t first, count;
+    uint64_t first = 0, count = 0;
     if (!packbuf_i_present(c, row)) continue;
     status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
     if (status != PACKBUF_OK) break;
@@ -10619,7 +10619,7 @@ static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
 static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, unsigned which, uint64_t row, packbuf_value *value) {
   packbuf_i_leaf_cells leaf;
   packbuf_status status;
-  int state;
+  int state = 0;
   *value = packbuf_null();
   if ((cells->attributes >> which & 1) == 0) return PACKBUF_OK;
   status = packbuf_cell_state(&cells->attribute[which], row, &state, cells->reader->error);
@@ -10663,7 +10663,7 @@ static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t
 /* One item of a media list: bytes or media by its form. */
 static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t item, packbuf_value *value) {
   const packbuf_column *c = cells->column;
-  uint64_t first, count;
+  uint64_t first = 0, count = 0;
   uint8_t type = 0;
   const void *data;
   packbuf_status status = packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
@@ -10680,7 +10680,7 @@ static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t
 static packbuf_status packbuf_i_media_list_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   packbuf_value *items;
   void *memory;
-  uint64_t first, count;
+  uint64_t first = 0, count = 0;
   packbuf_status status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
   if (status == PACKBUF_OK) status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
   if (status != PACKBUF_OK) return status;

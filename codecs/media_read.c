@@ -40,7 +40,7 @@ static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
 static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, unsigned which, uint64_t row, packbuf_value *value) {
   packbuf_i_leaf_cells leaf;
   packbuf_status status;
-  int state;
+  int state = 0;
   *value = packbuf_null();
   if ((cells->attributes >> which & 1) == 0) return PACKBUF_OK;
   status = packbuf_cell_state(&cells->attribute[which], row, &state, cells->reader->error);
@@ -84,7 +84,7 @@ static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t
 /* One item of a media list: bytes or media by its form. */
 static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t item, packbuf_value *value) {
   const packbuf_column *c = cells->column;
-  uint64_t first, count;
+  uint64_t first = 0, count = 0;
   uint8_t type = 0;
   const void *data;
   packbuf_status status = packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
@@ -101,7 +101,7 @@ static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t
 static packbuf_status packbuf_i_media_list_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   packbuf_value *items;
   void *memory;
-  uint64_t first, count;
+  uint64_t first = 0, count = 0;
   packbuf_status status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
   if (status == PACKBUF_OK) status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
   if (status != PACKBUF_OK) return status;

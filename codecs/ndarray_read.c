@@ -13,8 +13,8 @@ static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
 
 static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_node *node = &cells->column->node;
-  uint64_t first, count;
-  unsigned form, number;
+  uint64_t first = 0, count = 0;
+  unsigned form = 0, number = 0;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
   if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;

@@ -5,7 +5,7 @@
 static packbuf_status packbuf_i_ragged_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_column *c = cells->column;
   uint64_t first, count, shape[PACKBUF_MAX_RANK];
-  unsigned form, number, rank;
+  unsigned form = 0, number = 0, rank = 0;
   void *kept = NULL;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
   if (status == PACKBUF_OK) status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
@@ -149,7 +149,7 @@ static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_err
   if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->offsets)) return status;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint64_t first, count;
+    uint64_t first = 0, count = 0;
     uint8_t type = 0;
     if (!packbuf_i_get8(&c->types, row, &type) || (type & 15) == 0) continue;
     status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);

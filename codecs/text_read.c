@@ -66,7 +66,7 @@ static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_
   const packbuf_limits *limits = &c->view->limits;
   packbuf_error inner;
   const void *data;
-  uint64_t first, count;
+  uint64_t first = 0, count = 0;
   size_t size;
   packbuf_status status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
@@ -127,7 +127,7 @@ static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error
   if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint64_t first, count;
+    uint64_t first = 0, count = 0;
     if (!packbuf_i_present(c, row)) continue;
     status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
     if (status != PACKBUF_OK) break;

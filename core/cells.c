@@ -144,7 +144,7 @@ static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t 
 }
 
 PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count, packbuf_error *error) {
-  int state;
+  int state = 0;
   const packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   *first = *count = 0;
@@ -176,8 +176,8 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
 
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank, uint64_t *shape, packbuf_error *error) {
   const packbuf_node *node = &column->node;
-  uint64_t first, count;
-  int state;
+  uint64_t first = 0, count = 0;
+  int state = 0;
   packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
@@ -197,8 +197,8 @@ PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes, uint64_t *size, packbuf_error *error) {
   const packbuf_node *node = &column->node;
   const uint32_t element = packbuf_i_element_bits(column->data.dtype) / 8;
-  uint64_t first, count;
-  int state;
+  uint64_t first = 0, count = 0;
+  int state = 0;
   packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)

@@ -253,15 +253,15 @@ static PACKBUF_I_CRC_AVX512_INLINE __m512i packbuf_i_crc_move64(unsigned char *d
 static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_fold_end(__m512i v) {
   __m512i by = _mm512_inserti32x4(_mm512_inserti32x4(_mm512_inserti32x4(_mm512_setzero_si512(), PACKBUF_I_CRC_BY384, 0), PACKBUF_I_CRC_BY256, 1), PACKBUF_I_CRC_BY128, 2);
   __m512i moved = packbuf_i_crc_fold(v, by, _mm512_setzero_si512());
-  __m128i sum = _mm_xor_si128(_mm_xor_si128(_mm512_castsi512_si128(moved), _mm512_extracti32x4_epi32(moved, 1)),
-                              _mm_xor_si128(_mm512_extracti32x4_epi32(moved, 2), _mm512_extracti32x4_epi32(v, 3)));
+  __m128i sum = _mm_xor_si128(_mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 0), _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 1)),
+                              _mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 2), _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, v, 3)));
   uint64_t state = (uint64_t)_mm_crc32_u64(0, (unsigned long long)_mm_cvtsi128_si64(sum));
   return (uint32_t)_mm_crc32_u64(state, (unsigned long long)_mm_extract_epi64(sum, 1));
 }
 
 /* Not finalised; size >= 256; returns the state after the last whole 64 bytes. In stream mode dst is 64-byte aligned. */
 static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t state, unsigned char *dst, const unsigned char *src, size_t size, int mode, const unsigned char *ahead) {
-  __m512i by = _mm512_broadcast_i32x4(PACKBUF_I_CRC_BY2048);
+  __m512i by = _mm512_maskz_broadcast_i32x4((__mmask16)0xFFFF, PACKBUF_I_CRC_BY2048);
   __m512i a, b, c, d;
   size_t distance = size < PACKBUF_I_CRC_AHEAD ? size : PACKBUF_I_CRC_AHEAD;
   a = _mm512_xor_si512(packbuf_i_crc_move64(dst, src, 0, mode), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)state)));
@@ -285,7 +285,7 @@ static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t 
     c = packbuf_i_crc_fold(c, by, packbuf_i_crc_move64(dst, src, 128, mode));
     d = packbuf_i_crc_fold(d, by, packbuf_i_crc_move64(dst, src, 192, mode));
   }
-  by = _mm512_broadcast_i32x4(PACKBUF_I_CRC_BY512);
+  by = _mm512_maskz_broadcast_i32x4((__mmask16)0xFFFF, PACKBUF_I_CRC_BY512);
   d = packbuf_i_crc_fold(packbuf_i_crc_fold(packbuf_i_crc_fold(a, by, b), by, c), by, d);
   for (; size >= 64; size -= 64) {
     d = packbuf_i_crc_fold(d, by, packbuf_i_crc_move64(dst, src, 0, mode));

@@ -125,7 +125,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   status = codec->begin ? codec->begin(&cells) : PACKBUF_OK;
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++, cells.left--) {
     packbuf_value *value = packbuf_i_slot(out, i);
-    int state;
+    int state = 0;
     status = packbuf_cell_state(column, first + i, &state, r->error);
     if (status != PACKBUF_OK) break;
     if (state == 1) status = codec->read(&cells, first + i, value);
@@ -197,7 +197,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
 /* One row of a list: its length decides which items there are. */
 static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_column *self, uint64_t row, const packbuf_value *items, uint64_t width, packbuf_value *value) {
   uint64_t length, ignored;
-  int state;
+  int state = 0;
   packbuf_status status = packbuf_cell_state(self, row, &state, r->error);
   if (status != PACKBUF_OK) return status;
   *value = state == 0 ? packbuf_null() : packbuf_missing();

@@ -621,14 +621,16 @@ static void utf8_check(const uint8_t *text, size_t size) { utf8_is(text, size, u
 /* A sequence alone and in ASCII text at places that wander over the vectors, always up to a guard page. */
 static void utf8_sequence(fence f, const uint8_t *bytes, size_t size, int often) {
   static size_t place;
+  size_t whole;
   uint8_t *text = f.end - size;
   memcpy(text, bytes, size);
   utf8_check(text, size);
   place = (place + 7) % 131;
-  text = f.end - 64 - place; /* at the end */
-  memset(text, 'a', 64 + place - size);
+  whole = utf8_avx2 ? 64 + place : 4 + place % 40; /* the wide kernel begins at 64 */
+  text = f.end - whole;
+  memset(text, 'a', whole - size);
   memcpy(f.end - size, bytes, size);
-  utf8_check(text, 64 + place);
+  utf8_check(text, whole);
   if (!often) return;
   text = f.end - 192;
   memset(text, 'a', 192);
@@ -859,6 +861,11 @@ static const number parses[] = {
     {0x3FD4B8F2F1E5A28Cu, "3.2378839133029012895883524125015321748630094140479e-1"}, {0x43389E56EE5E7A58u, "6929495644600919.5"},
     {0x7D13EE2EE9D5716Du, "3.18223219e294"}, {0x4314976C0803FEACu, "1448997445238699"}, {0x44DFE185D6C70058u, "6.0221409e+23"},
     {0x3EB0000000000000u, "9.5367431640625e-7"}, {0x496FFFFFFFFFFFFFu, "5708990770823839207320493820740630171355185151999e-3"},
+    {0x6CFBA06371D51D8Au, "9523641452928486765e198"}, {0x64777FE14F40159Bu, "9299437776150998265e157"},
+    {0x5411CFF66922BF44u, "9511739134228537908e78"}, {0x6A7DA2C42FCE2BC5u, "9291670768920183330e186"},
+    {0x5A4CEC72F961CFC5u, "9789510569809118153e108"}, {0x14F307A67F1F69FFu, "9261453446107000190e-226"},
+    {0x0988FEE8275E77E1u, "9922465941194031929e-281"}, {0x7B5058EC9DE7641Cu, "9723520580679062213e267"},
+    {0x6CFBA06371D51D8Au, "9523641452928486765.0000000000000000000000001e198"}, {0x6CFBA06371D51D8Au, "9523641452928486764.999999999e198"},
 };
 
 #define INFINITE ((uint64_t)0x7FF << 52)
@@ -997,6 +1004,68 @@ static void decimal_hard(void) {
   expect(fesetround(FE_TONEAREST) == 0, "back to nearest");
   verdict("");
 #endif
+}
+
+/* ---- powers of ten against long arithmetic ---- */
+
+typedef struct natural {
+  uint32_t limb[40]; /* first the lowest */
+} natural;
+
+static int natural_bits(const natural *n) {
+  for (int i = 39; i >= 0; i--)
+    for (int bit = 31; bit >= 0; bit--)
+      if (n->limb[i] >> bit & 1) return 32 * i + bit + 1;
+  return 0;
+}
+
+static unsigned natural_bit(const natural *n, int bit) { return bit < 0 ? 0u : n->limb[bit / 32] >> bit % 32 & 1; }
+
+/* to += n * factor * 2^(32 shift) */
+static void natural_add(natural *to, const natural *n, uint32_t factor, int shift) {
+  uint64_t carry = 0;
+  for (int i = shift; i < 40; i++) {
+    carry += (uint64_t)n->limb[i - shift] * factor + to->limb[i];
+    to->limb[i] = (uint32_t)carry;
+    carry >>= 32;
+  }
+}
+
+static void product_of_five(natural *n) {
+  natural five = {{0}};
+  natural_add(&five, n, 5, 0);
+  *n = five;
+}
+
+/* high:low are the first 128 bits of 10^k, that is of 5^k, cut off. */
+static void decimal_powers(void) {
+  begin("numbers: the first 128 bits of all powers of ten");
+  for (int sign = -1; sign <= 1; sign += 2) {
+    natural five = {{1}};
+    for (int k = 0; k <= (sign < 0 ? 351 : 350); k++) {
+      const int bits = natural_bits(&five);
+      uint64_t high, low;
+      packbuf_i_pow10(sign * k, &high, &low);
+      if (sign > 0 || k == 0) {
+        uint64_t top[2] = {0, 0};
+        for (int i = 0; i < 128; i++) top[i / 64] = top[i / 64] << 1 | natural_bit(&five, bits - 1 - i);
+        expect(high == top[0] && low == top[1], "10^%d", k);
+        expect(packbuf_i_log2_of_pow10(k) == bits - 1 + k, "logarithm of 10^%d", k);
+      } else { /* they are floor(2^n / 5^k): their product with 5^k lies below 2^n, by less than 5^k */
+        natural product = {{0}}, more;
+        natural_add(&product, &five, (uint32_t)low, 0);
+        natural_add(&product, &five, (uint32_t)(low >> 32), 1);
+        natural_add(&product, &five, (uint32_t)high, 2);
+        natural_add(&product, &five, (uint32_t)(high >> 32), 3);
+        more = product;
+        natural_add(&more, &five, 1, 0);
+        expect(high >> 63 && natural_bits(&more) == natural_bits(&product) + 1, "10^-%d", k);
+        expect(packbuf_i_log2_of_pow10(-k) == -bits - k, "logarithm of 10^-%d", k);
+      }
+      product_of_five(&five);
+    }
+  }
+  verdict("");
 }
 
 /* ---- the middle between two doubles, exactly: digits * 10^power ---- */
@@ -1225,6 +1294,7 @@ static void integers(void) {
 static void numbers(void) {
   texts = fenced(4 * DIGITS);
   decimal_hard();
+  decimal_powers();
   decimal_middles();
   decimal_round_trips();
   integers();

@@ -361,7 +361,7 @@ def npy_tests(tmp):
     good('unpack rank 8', 'unpack', 'rank.pbuf', '-d', 'rank')
     ok((tmp / 'rank' / 'rank.npy').read_bytes() == (tmp / 'rank.npy').read_bytes(), 'rank 8 comes back')
     if numpy is None:
-        skip('cross-check with numpy', 'no numpy')
+        print('# no numpy: no cross-check')
     else:
         numpy.save(tmp / 'np.npy', numpy.arange(24, dtype='>f4').reshape(4, 6).T)
         numpy.save(tmp / 'expected.npy', numpy.ascontiguousarray(numpy.arange(24, dtype='<f4').reshape(4, 6).T))
@@ -663,9 +663,10 @@ def pipe_tests(tmp):
         subprocess.run([TOOL, 'pack', '-', '-o', '/dev/stdout'], input=rows, stdout=f, check=False)
     ok((tmp / 'b.pbuf').read_bytes() == r.out or not (tmp / 'b.pbuf').read_bytes(), '/dev/stdout')
     os.mkfifo(tmp / 'fifo')
-    reader = subprocess.Popen(['cat', 'fifo'], stdout=subprocess.PIPE)
+    with open(tmp / 'read', 'wb') as f:
+        reader = subprocess.Popen(['cat', 'fifo'], stdout=f)
     good('to a fifo', 'pack', '-', '-o', 'fifo', stdin=rows)
-    ok(reader.communicate(timeout=60)[0] == r.out and stat.S_ISFIFO(os.stat(tmp / 'fifo').st_mode), 'which stays a fifo')
+    ok(reader.wait(60) == 0 and (tmp / 'read').read_bytes() == r.out and stat.S_ISFIFO(os.stat(tmp / 'fifo').st_mode), 'which stays a fifo')
     for how in (signal.SIG_DFL, signal.SIG_IGN):
         p = subprocess.Popen([TOOL, 'unpack', 'a.pbuf'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda h=how: signal.signal(signal.SIGPIPE, h), restore_signals=False)
         p.stdout.readline()
@@ -680,11 +681,11 @@ def pipe_tests(tmp):
                 bad(f'a full disk: {args[0]}', 1, ['stdout', 'No space left'], *args, stdout=full)
         bad('a full device as -o', 1, ['/dev/full', 'No space left'], 'unpack', 'a.pbuf', '-o', '/dev/full')
     else:
-        skip('a full disk', 'no /dev/full')
+        print('# no /dev/full: a full disk not tried')
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
     bad('a file size limit: pack', 1, ['c.pbuf', 'cannot write'], 'pack', '-', '-o', 'c.pbuf', stdin=rows, preexec_fn=limit)
     bad('a file size limit: unpack', 1, ['c.jsonl', 'cannot write'], 'unpack', 'a.pbuf', '-o', 'c.jsonl', preexec_fn=limit)
-    bad('a file size limit: unpack -d', 1, ['t.jsonl', 'cannot write'], 'unpack', 'a.pbuf', '-d', 'made/', preexec_fn=limit)
+    bad('a file size limit: unpack -d', 1, ['made/', '.npy', 'cannot write'], 'unpack', 'a.pbuf', '-d', 'made/', preexec_fn=limit)
     ok(leftovers(tmp) == [] and not any((tmp / n).exists() for n in ['c.pbuf', 'c.jsonl', 'made']), 'nothing is left behind', os.listdir(tmp))
     (tmp / 'kept.jsonl').write_text('kept')
     bad('an old file stays when writing fails', 1, ['cannot write'], 'unpack', 'a.pbuf', '-o', 'kept.jsonl', preexec_fn=limit)
@@ -702,13 +703,12 @@ def signal_tests(tmp):
     put(tmp / 'x.npy', npy('|i1', (30000000,), bytes(30000000)))
     good('pack 30 million constants', 'pack', 'x.npy', '-o', 'x.pbuf')
     ok((tmp / 'x.pbuf').stat().st_size < 2000, 'in one record')
+    rows = ('{"t":null,"n":1}\n' * 500000).encode()
+    good('pack 500 thousand lines', 'pack', '-', '-o', 'y.pbuf', '--schema', put(tmp / 's.json', b'{"n":{"codec":"json_ragged"}}'), stdin=rows)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        for args in (['-o', 'out.jsonl'], ['-d', 'dir', '--rows', '0:29999999', '--fields', 'x']):
+        for args in (['-o', 'out.jsonl'], ['-d', 'dir']):
             target = tmp / ('out.jsonl' if args[0] == '-o' else 'dir')
-            if args[0] == '-d':
-                (tmp / 'r.jsonl').write_text('')
-                continue
-            p = subprocess.Popen([TOOL, 'unpack', 'x.pbuf', *args], stderr=subprocess.PIPE)
+            p = subprocess.Popen([TOOL, 'unpack', 'x.pbuf' if args[0] == '-o' else 'y.pbuf', *args], stderr=subprocess.PIPE)
             end = time.time() + 60
             while time.time() < end and not leftovers(tmp) and p.poll() is None:
                 time.sleep(0.002)
@@ -817,8 +817,7 @@ def hostile_tests(tmp):
         r = checked(tool, 'pack', 'bomb.npz', '-o', 'x')
         ok(r.code == 1 and 'claims' in r.err, 'a member that claims too much', r)
     else:
-        skip('deflated .npz', 'no zlib')
-        skip('a member that claims too much', 'no zlib')
+        print('# no zlib: deflated .npz not tried')
     row = {'a': 1, 'b': {'$bytes': 'AAE='}, 'c': [[1, 2], [3]], 'd': {'e': None, 'f': 'x'}, 'm': {'$media': {'mime': 'a/b', 'height': 1, 'data': 'AA=='}}, 't': {'$tensor': {'form': 'array', 'dtype': 'int16', 'shape': [1], 'data': 'AAA='}}, 'o': {'$dict': [[1, 2]]}, 'l': [{'g': [1]}, {}]}
     seeds = {'h.npy': members['a.npy'], 'h.npz': zipped(members), 'i.npz': zipped(members, zipfile.ZIP_DEFLATED), 'h.safetensors': safetensors({'a': ('F32', [2], bytes(8)), 'b': ('U8', [2, 2], bytes(4))}, {'k': 'v'}),
              'h.jsonl': (json.dumps(row) + '\n' + json.dumps({**row, 'a': 2.5}) + '\n').encode()}
@@ -861,8 +860,9 @@ def hostile_tests(tmp):
             break
     ok(worst is None, f'{rounds} damaged packed buffers: never worse than an error', worst)
     env = {**os.environ, 'ASAN_OPTIONS': 'exitcode=99:detect_leaks=1'}
-    leaks = [run(*args, tool=tool, env=env) for args in (['inspect', 'seed.pbuf'], ['unpack', 'seed.pbuf'], ['unpack', 'seed.pbuf', '-q', '-d', 'leak'], ['cat', 'seed.pbuf', '-f', 'd'], ['verify', 'seed.pbuf'])]
-    ok(all(r.code == 0 or 'LeakSanitizer has encountered a fatal error' in r.err for r in leaks) or any('ptrace' in r.err for r in leaks), 'what runs to its end leaks little', *[r for r in leaks if r.code])
+    leaks = [run(*args, tool=tool, env=env) for args in (['inspect', 'seed.pbuf'], ['inspect', '--json', 'seed.pbuf'], ['unpack', 'seed.pbuf', '--fields', 'a,d.f'], ['unpack', 'seed.pbuf', '-q', '-d', 'leak'], ['cat', 'seed.pbuf', '-f', 'd'],
+                                                         ['verify', 'seed.pbuf'], ['diff', 'seed.pbuf', 'seed.pbuf', '--metadata'], ['infer', 'seed.jsonl'], ['infer', 'seed.jsonl', '--json'])]
+    ok(all(r.code == 0 or 'fatal error' in r.err for r in leaks), 'what runs to its end frees all', *[r for r in leaks if r.code])  # a tracer makes LeakSanitizer itself fail
 
 
 # ---- the sample data ----

@@ -196,7 +196,8 @@ static int diff_metadata(job *to, const side *a, const side *b) {
     if (packbuf_get_metadata(&a->view, i, &pair, NULL)) continue;
     path = pair.node == PACKBUF_NO_NODE ? NULL : node_path(&a->view, pair.node);
     if (!has_pair(&b->view, path, &pair)) {
-      text_printf(&line, "metadata %s%s%.*s: %.*s only in %s", path ? path : "", path ? " " : "", (int)pair.key.size, pair.key.data, pair.text.size < 60 ? (int)pair.text.size : 60, pair.text.data, a->from.name);
+      text_printf(&line, "metadata %s%s%.*s: %.*s only in %s", path ? path : "", path ? " " : "", (int)pair.key.size, pair.key.data,
+                  pair.text.size < 60 ? (int)pair.text.size : 60, pair.text.data, a->from.name);
       text_add(&line, "", 1);
       more = found_one(to, line.data);
     }
@@ -219,7 +220,11 @@ int run_diff(const verb *command, int argc, char **argv) {
   int metadata = 0, quiet = 0, more;
   char line[128];
   strings rest = {NULL, 0};
-  const option options[] = {{0, "max", NULL, &most, NULL}, {0, "metadata", &metadata, NULL, NULL}, {'q', "quiet", &quiet, NULL, NULL}, {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{0, "max", NULL, &most, NULL},
+                            {0, "metadata", &metadata, NULL, NULL},
+                            {'q', "quiet", &quiet, NULL, NULL},
+                            {0, "decoded-bytes", NULL, &decoded, NULL},
+                            {0, NULL, NULL, NULL, NULL}};
   parse_options(command, argc, argv, options, &rest);
   if (rest.count != 2) fail_usage(command, "two files are needed");
   it.most = most ? parse_number(command, "max", most) : 10;
@@ -239,5 +244,6 @@ int run_diff(const verb *command, int argc, char **argv) {
   output_close(&it.out);
   source_close(&it.a.from);
   source_close(&it.b.from);
+  strings_free(&rest);
   return it.found ? TOOL_NO : TOOL_OK;
 }

@@ -75,7 +75,8 @@ static void add_json(text *to, const packbuf_inferred *node) {
   } else {
     text_printf(to, ",\"children\":%lu", (unsigned long)node->child_count);
   }
-  text_printf(to, ",\"rows\":%llu,\"nulls\":%llu,\"missing\":%llu,\"reason\":", (unsigned long long)node->rows, (unsigned long long)node->nulls, (unsigned long long)node->missing);
+  text_printf(to, ",\"rows\":%llu,\"nulls\":%llu,\"missing\":%llu,\"reason\":", (unsigned long long)node->rows, (unsigned long long)node->nulls,
+              (unsigned long long)node->missing);
   print_string(to, node->reason ? node->reason : "", node->reason ? strlen(node->reason) : 0);
   text_puts(to, "}");
 }
@@ -160,5 +161,6 @@ int run_infer(const verb *command, int argc, char **argv) {
   free(rows.lines);
   packbuf_arena_free(&arena);
   source_close(&from);
+  strings_free(&rest);
   return TOOL_OK;
 }

@@ -15,7 +15,8 @@ static const char *storage_word(unsigned storage) {
 }
 
 static const char *role_word(unsigned role) {
-  static const char *const words[] = {"?", "data", "offsets", "lengths", "shape", "ndims", "validity", "missing", "types", "item_offsets", "row_index", "prefix_row", "prefix_length"};
+  static const char *const words[] = {"?",       "data",  "offsets",      "lengths",   "shape",      "ndims",        "validity",
+                                      "missing", "types", "item_offsets", "row_index", "prefix_row", "prefix_length"};
   return words[role <= 12 ? role : 0];
 }
 
@@ -120,10 +121,12 @@ static void add_line(table *to, const packbuf_view *view, const packbuf_node *no
 static void print_header(const packbuf_view *view, text *to) {
   char profile[24];
   snprintf(profile, sizeof profile, view->profile == 0 ? "plain" : view->profile == 1 ? "packed" : "%u", (unsigned)view->profile);
-  text_printf(to, "packbuf %d.%u %s, profile %s: %llu rows, %lu fields, %lu batch values\n", PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", profile,
-              (unsigned long long)view->rows, (unsigned long)view->field_count, (unsigned long)view->value_count);
-  text_printf(to, "%llu bytes: head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length, (unsigned long long)view->head_length,
-              (unsigned long long)view->index_length, (unsigned long long)(view->total_length - view->head_length - view->index_length), 1u << view->alignment_exponent,
+  text_printf(to, "packbuf %d.%u %s, profile %s: %llu rows, %lu fields, %lu batch values\n", PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor,
+              view->kind == 1 ? "batch" : "manifest", profile, (unsigned long long)view->rows, (unsigned long)view->field_count,
+              (unsigned long)view->value_count);
+  text_printf(to, "%llu bytes: head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length,
+              (unsigned long long)view->head_length, (unsigned long long)view->index_length,
+              (unsigned long long)(view->total_length - view->head_length - view->index_length), 1u << view->alignment_exponent,
               view->optional_features & 1 ? "data checksums" : "no data checksums");
 }
 
@@ -189,8 +192,10 @@ static void json_buffers(const packbuf_view *view, const char *file, const packb
     if (buffer.dtype.bits == 1) snprintf(dtype, sizeof dtype, "uint1");
     text_printf(to, "%s{\"role\":\"%s\"", i ? "," : "", role_word(buffer.role));
     if (buffer.role == PACKBUF_ROLE_SHAPE) text_printf(to, ",\"dim\":%u", (unsigned)buffer.dim);
-    text_printf(to, ",\"storage\":\"%s\",\"packing\":%u,\"dtype\":\"%s\",\"count\":%llu", storage_word(buffer.storage), (unsigned)buffer.packing, dtype, (unsigned long long)buffer.count);
-    if (buffer.storage == PACKBUF_STORED || buffer.storage == PACKBUF_ALIAS) text_printf(to, ",\"offset\":%llu,\"length\":%llu", (unsigned long long)buffer.offset, (unsigned long long)buffer.length);
+    text_printf(to, ",\"storage\":\"%s\",\"packing\":%u,\"dtype\":\"%s\",\"count\":%llu", storage_word(buffer.storage), (unsigned)buffer.packing,
+                dtype, (unsigned long long)buffer.count);
+    if (buffer.storage == PACKBUF_STORED || buffer.storage == PACKBUF_ALIAS)
+      text_printf(to, ",\"offset\":%llu,\"length\":%llu", (unsigned long long)buffer.offset, (unsigned long long)buffer.length);
     text_puts(to, "}");
   }
   text_puts(to, "]");
@@ -218,7 +223,8 @@ static void json_node(const packbuf_view *view, const char *file, const packbuf_
     text_puts(to, ",\"parameter\":");
     print_string(to, node->parameter.data, node->parameter.size);
   }
-  text_printf(to, ",\"rows\":%llu,\"raw_bytes\":%llu,\"stored_bytes\":%llu", (unsigned long long)node->rows, (unsigned long long)costs.raw, (unsigned long long)costs.stored);
+  text_printf(to, ",\"rows\":%llu,\"raw_bytes\":%llu,\"stored_bytes\":%llu", (unsigned long long)node->rows, (unsigned long long)costs.raw,
+              (unsigned long long)costs.stored);
   if (node->scope && costs.in_head && costs.raw <= 256) {
     size_t before = to->size, start;
     text_puts(to, ",\"value\":");
@@ -264,10 +270,12 @@ static void inspect_machine(const packbuf_view *view, const char *file, output *
   packbuf_node node;
   text *to = &out->buffer;
   uint32_t i;
-  text_printf(to, "{\"version\":\"%d.%u\",\"kind\":\"%s\",\"profile\":%u,\"rows\":%llu,\"fields\":%lu,\"values\":%lu,", PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest",
-              (unsigned)view->profile, (unsigned long long)view->rows, (unsigned long)view->field_count, (unsigned long)view->value_count);
-  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"", (unsigned long long)view->total_length,
-              (unsigned long long)view->head_length, (unsigned long long)view->index_length, 1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
+  text_printf(to, "{\"version\":\"%d.%u\",\"kind\":\"%s\",\"profile\":%u,\"rows\":%llu,\"fields\":%lu,\"values\":%lu,", PACKBUF_FORMAT_MAJOR,
+              (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", (unsigned)view->profile, (unsigned long long)view->rows,
+              (unsigned long)view->field_count, (unsigned long)view->value_count);
+  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"",
+              (unsigned long long)view->total_length, (unsigned long long)view->head_length, (unsigned long long)view->index_length,
+              1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
   for (i = 0; i < 16; i++) text_printf(to, "%02x", (unsigned)view->row_order_token[i]);
   text_puts(to, "\",");
   json_metadata(view, file, to);
@@ -296,5 +304,6 @@ int run_inspect(const verb *command, int argc, char **argv) {
   else inspect_people(&view, from.name, &out);
   output_close(&out);
   source_close(&from);
+  strings_free(&rest);
   return TOOL_OK;
 }

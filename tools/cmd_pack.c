@@ -81,7 +81,8 @@ static tag_context tags_of(job *to, const char *file) {
 static void read_input(job *to, input *in, const char *file) {
   size_t i;
   memset(in, 0, sizeof *in);
-  if (strcmp(file, "-") != 0 && !ends_with(file, ".jsonl") && !ends_with(file, ".ndjson") && !ends_with(file, ".npy") && !ends_with(file, ".npz") && !ends_with(file, ".safetensors"))
+  if (strcmp(file, "-") != 0 && !ends_with(file, ".jsonl") && !ends_with(file, ".ndjson") && !ends_with(file, ".npy") && !ends_with(file, ".npz") &&
+      !ends_with(file, ".safetensors"))
     fail_usage(to->command, "%s: inputs end with .jsonl, .npy, .npz or .safetensors; - is JSON lines from stdin", file);
   source_open(&in->from, file);
   in->first_array = to->arrays.count;
@@ -144,7 +145,8 @@ static void check_ragged(job *to) {
   for (i = 0; i < to->arrays.count; i++) {
     array *data = to->arrays.items[i], *offsets = offsets_of(to, data);
     if (!offsets) continue;
-    if (offsets == data || offsets->tensor.rank != 1 || offsets->shape[0] < 1 || offsets->unit || offsets->tensor.dtype.code != PACKBUF_DTYPE_INT || offsets->tensor.dtype.bits < 32)
+    if (offsets == data || offsets->tensor.rank != 1 || offsets->shape[0] < 1 || offsets->unit || offsets->tensor.dtype.code != PACKBUF_DTYPE_INT ||
+        offsets->tensor.dtype.bits < 32)
       fail(offsets->file, "offsets for --ragged are int32 or int64 of one dimension, one more than there are rows");
     if (data->tensor.rank < 1 || data->tensor.strides) fail(data->file, "data for --ragged need a dimension and C order");
     offsets->offsets = 1;
@@ -161,7 +163,8 @@ static void check_names_and_rows(job *to) {
     for (k = in->first_array; k < in->first_array + in->count; k++) {
       array *item = to->arrays.items[k], *offsets = offsets_of(to, item);
       if (item->offsets) continue;
-      new_name(is_value(to, item) ? &to->values : &to->fields, is_value(to, item) ? "batch value" : "field", item->name, strlen(item->name), item->file);
+      new_name(is_value(to, item) ? &to->values : &to->fields, is_value(to, item) ? "batch value" : "field", item->name, strlen(item->name),
+               item->file);
       if (offsets) same_rows(to, offsets->file, offsets->shape[0] - 1);
       else if (!is_value(to, item)) same_rows(to, item->file, item->shape[0]);
     }
@@ -189,7 +192,8 @@ static void apply_wishes(job *to) {
       if (found->view.bits != item->tensor.dtype.bits) fail(item->file, "cannot be viewed as another size of elements");
       item->tensor.dtype = found->view;
       found->used = 1;
-      if (found->view.code == PACKBUF_DTYPE_BFLOAT || found->view.code >= PACKBUF_DTYPE_COMPLEX) item->tensor.form = item->tensor.form == PACKBUF_FORM_NATURAL ? PACKBUF_FORM_ARRAY : item->tensor.form;
+      if (found->view.code == PACKBUF_DTYPE_BFLOAT || found->view.code >= PACKBUF_DTYPE_COMPLEX)
+        item->tensor.form = item->tensor.form == PACKBUF_FORM_NATURAL ? PACKBUF_FORM_ARRAY : item->tensor.form;
     }
     if (item->unit && !item->offsets && !(found && found->schema.logical_type)) {
       if (!found) {
@@ -202,7 +206,8 @@ static void apply_wishes(job *to) {
     free(path);
   }
   for (i = 0; i < to->wishes.count; i++)
-    if (to->wishes.items[i].view.bits && !to->wishes.items[i].used) fail(NULL, "schema: %s: view is for array inputs, and there is none of that name", to->wishes.items[i].schema.path);
+    if (to->wishes.items[i].view.bits && !to->wishes.items[i].used)
+      fail(NULL, "schema: %s: view is for array inputs, and there is none of that name", to->wishes.items[i].schema.path);
 }
 
 /* ---- the batch ---- */
@@ -346,8 +351,10 @@ static packbuf_options batch_options(job *from, const char *align, int no_checks
   size_t i;
   if (align) {
     uint64_t bytes = parse_number(from->command, "align", align);
-    for (options.alignment_exponent = 6; options.alignment_exponent < 12 && (uint64_t)1 << options.alignment_exponent != bytes;) options.alignment_exponent++;
-    if ((uint64_t)1 << options.alignment_exponent != bytes) fail_usage(from->command, "--align: 64, 128, 256, 512, 1024, 2048 or 4096, not %s", align);
+    for (options.alignment_exponent = 6; options.alignment_exponent < 12 && (uint64_t)1 << options.alignment_exponent != bytes;)
+      options.alignment_exponent++;
+    if ((uint64_t)1 << options.alignment_exponent != bytes)
+      fail_usage(from->command, "--align: 64, 128, 256, 512, 1024, 2048 or 4096, not %s", align);
   }
   options.data_checksums = !no_checksums;
   for (i = 0; i < from->wishes.count; i++) schemas[i] = from->wishes.items[i].schema;
@@ -361,9 +368,16 @@ int run_pack(const verb *command, int argc, char **argv) {
   const char *name = NULL, *values = NULL, *schema = NULL, *align = NULL;
   int no_checksums = 0;
   strings rest = {NULL, 0}, metadata = {NULL, 0};
-  const option options[] = {{'o', "output", NULL, &name, NULL}, {0, "values", NULL, &values, NULL}, {0, "schema", NULL, &schema, NULL}, {0, "metadata", NULL, NULL, &metadata},
-                            {0, "align", NULL, &align, NULL}, {0, "no-checksums", &no_checksums, NULL, NULL}, {0, "ragged", NULL, NULL, &it.ragged},
-                            {0, "as-values", &it.as_values, NULL, NULL}, {0, "allow-paths", &it.allow_paths, NULL, NULL}, {0, "no-tags", &it.no_tags, NULL, NULL},
+  const option options[] = {{'o', "output", NULL, &name, NULL},
+                            {0, "values", NULL, &values, NULL},
+                            {0, "schema", NULL, &schema, NULL},
+                            {0, "metadata", NULL, NULL, &metadata},
+                            {0, "align", NULL, &align, NULL},
+                            {0, "no-checksums", &no_checksums, NULL, NULL},
+                            {0, "ragged", NULL, NULL, &it.ragged},
+                            {0, "as-values", &it.as_values, NULL, NULL},
+                            {0, "allow-paths", &it.allow_paths, NULL, NULL},
+                            {0, "no-tags", &it.no_tags, NULL, NULL},
                             {0, NULL, NULL, NULL, NULL}};
   packbuf_options how;
   packbuf_error error;
@@ -390,7 +404,8 @@ int run_pack(const verb *command, int argc, char **argv) {
   add_inputs(&it);
   if (values) add_values(&it, values);
   for (i = 0; i < it.metadata.count; i++)
-    if (packbuf_add_metadata(&it.batch, NULL, it.metadata.items[i].key, it.metadata.items[i].text, &error)) fail_status(it.metadata.items[i].file, &error);
+    if (packbuf_add_metadata(&it.batch, NULL, it.metadata.items[i].key, it.metadata.items[i].text, &error))
+      fail_status(it.metadata.items[i].file, &error);
   write_batch(&it, name);
   return TOOL_OK;
 }

@@ -47,8 +47,10 @@ int run_unpack(const verb *command, int argc, char **argv) {
   const char *name = NULL, *folder = NULL, *range = NULL, *decoded = NULL;
   int no_verify = 0, quiet = 0;
   strings rest = {NULL, 0}, fields = {NULL, 0};
-  const option options[] = {{'o', "output", NULL, &name, NULL}, {'d', "directory", NULL, &folder, NULL}, {0, "fields", NULL, NULL, &fields}, {0, "rows", NULL, &range, NULL},
-                            {0, "no-verify", &no_verify, NULL, NULL}, {'q', "quiet", &quiet, NULL, NULL}, {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{'o', "output", NULL, &name, NULL},         {'d', "directory", NULL, &folder, NULL},
+                            {0, "fields", NULL, NULL, &fields},         {0, "rows", NULL, &range, NULL},
+                            {0, "no-verify", &no_verify, NULL, NULL},   {'q', "quiet", &quiet, NULL, NULL},
+                            {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
   source from;
   packbuf_view view;
   columns list;
@@ -56,6 +58,7 @@ int run_unpack(const verb *command, int argc, char **argv) {
   parse_options(command, argc, argv, options, &rest);
   if (rest.count != 1) fail_usage(command, "one FILE.pbuf is needed");
   if (name && folder) fail_usage(command, "either -o or -d");
+  if (folder && !*folder) fail_usage(command, "-d needs a folder");
   memset(&job, 0, sizeof job);
   open_packed(command, &from, &view, rest.items[0], decoded);
   job.rows = parse_rows(command, range, from.name, view.rows);
@@ -69,6 +72,7 @@ int run_unpack(const verb *command, int argc, char **argv) {
     make_folder(folder);
     export_columns(&job, &list);
     if (view.value_count && !fields.count) export_values(&job);
+    export_end(&job);
   } else {
     output out;
     output_open(&out, name ? name : "-");
@@ -79,13 +83,19 @@ int run_unpack(const verb *command, int argc, char **argv) {
   outputs_commit();
   columns_free(&list);
   source_close(&from);
+  strings_free(&rest);
+  strings_free(&fields);
   return TOOL_OK;
 }
 
 int run_cat(const verb *command, int argc, char **argv) {
   const char *range = NULL, *decoded = NULL;
   strings rest = {NULL, 0}, fields = {NULL, 0}, values = {NULL, 0};
-  const option options[] = {{'f', "field", NULL, NULL, &fields}, {0, "value", NULL, NULL, &values}, {0, "rows", NULL, &range, NULL}, {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{'f', "field", NULL, NULL, &fields},
+                            {0, "value", NULL, NULL, &values},
+                            {0, "rows", NULL, &range, NULL},
+                            {0, "decoded-bytes", NULL, &decoded, NULL},
+                            {0, NULL, NULL, NULL, NULL}};
   source from;
   packbuf_view view;
   packbuf_arena arena;
@@ -115,5 +125,8 @@ int run_cat(const verb *command, int argc, char **argv) {
   }
   output_close(&out);
   source_close(&from);
+  strings_free(&rest);
+  strings_free(&fields);
+  strings_free(&values);
   return TOOL_OK;
 }

@@ -13,7 +13,8 @@ static int verify_one(const verb *command, const char *name, packbuf_level level
   if (decoded) limits.decoded_bytes = parse_number(command, "decoded-bytes", decoded);
   source_open(&from, name);
   progress("verifying", 0, 0);
-  bad = packbuf_open(&view, from.data, from.size, PACKBUF_OPEN_EXACT, &limits, &error) != PACKBUF_OK || packbuf_verify(&view, level, &error) != PACKBUF_OK;
+  bad = packbuf_open(&view, from.data, from.size, PACKBUF_OPEN_EXACT, &limits, &error) != PACKBUF_OK ||
+        packbuf_verify(&view, level, &error) != PACKBUF_OK;
   if (bad) {
     packbuf_error_format(&error, line, sizeof line);
     say(name, "%s", line);
@@ -28,7 +29,8 @@ int run_verify(const verb *command, int argc, char **argv) {
   const char *word = "full", *decoded = NULL;
   int quiet = 0, result = TOOL_OK;
   strings rest = {NULL, 0};
-  const option options[] = {{0, "level", NULL, &word, NULL}, {'q', "quiet", &quiet, NULL, NULL}, {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {
+      {0, "level", NULL, &word, NULL}, {'q', "quiet", &quiet, NULL, NULL}, {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
   output out;
   size_t i, level;
   parse_options(command, argc, argv, options, &rest);
@@ -42,5 +44,6 @@ int run_verify(const verb *command, int argc, char **argv) {
     output_flush(&out);
   }
   output_close(&out);
+  strings_free(&rest);
   return result;
 }

@@ -15,10 +15,11 @@ static void open_file(export_job *job, output *out, const selected *from, const 
   text_add(&path, "", 1);
   free(name);
   name = strcpy((char *)must_alloc(path.size), path.data);
+  strings_add(&job->made, name);
   other = name_set_add(&job->names, name, strlen(name), from->path);
   if (other) fail(job->file, "%s and %s would both be %s: unpack them apart with --fields", other, from->path, name);
   path.size = 0;
-  text_printf(&path, "%s/%s", job->folder, name);
+  text_printf(&path, "%s%s%s", job->folder, job->folder[strlen(job->folder) - 1] == '/' ? "" : "/", name);
   text_add(&path, "", 1);
   output_open(out, path.data); /* the path stays with the output */
 }
@@ -73,7 +74,8 @@ static void note_bits(const export_job *job, const selected *from) {
 
 /* "ns" when the leaf is a timestamp that numpy has, else NULL. */
 static const char *unit_of(const packbuf_node *node, char *to) {
-  if (node->logical_type != 1 || memcmp(&node->dtype, &int64, sizeof int64) != 0 || !npy_unit(node->parameter.data, node->parameter.size)) return NULL;
+  if (node->logical_type != 1 || memcmp(&node->dtype, &int64, sizeof int64) != 0 || !npy_unit(node->parameter.data, node->parameter.size))
+    return NULL;
   memcpy(to, node->parameter.data, node->parameter.size);
   to[node->parameter.size] = 0;
   return to;
@@ -157,7 +159,8 @@ static int export_ragged(export_job *job, const selected *from) {
   output out;
   uint64_t shape[PACKBUF_MAX_RANK], item, first, last;
   char unit[8];
-  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || node->rank < 1 || !plain_numbers(job, node)) return 0;
+  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || node->rank < 1 || !plain_numbers(job, node))
+    return 0;
   if (!find_buffer(job, node, PACKBUF_ROLE_DATA, 0, &data) || !find_buffer(job, node, PACKBUF_ROLE_OFFSETS, 0, &offsets)) return 0;
   item = trailing(job, node, shape);
   if (!item) return 0;
@@ -208,7 +211,7 @@ void export_values(export_job *job) {
   packbuf_arena arena;
   output out;
   size_t i;
-  char label[] = "values", path[] = "(batch values)";
+  static char label[] = "values", path[] = "(batch values)";
   memset(&values, 0, sizeof values);
   values.label = label;
   values.label_size = strlen(label);
@@ -229,4 +232,18 @@ void export_values(export_job *job) {
   text_puts(&out.buffer, "}\n");
   close_file(&out);
   columns_free(&list);
+}
+
+void export_end(export_job *job) {
+  union {
+    const char *in;
+    char *out;
+  } name;
+  size_t i;
+  for (i = 0; i < job->made.count; i++) {
+    name.in = job->made.items[i];
+    free(name.out);
+  }
+  strings_free(&job->made);
+  name_set_free(&job->names);
 }

@@ -8,11 +8,13 @@ typedef struct export_job {
   const packbuf_view *view;
   const char *file, *folder;
   row_range rows;
-  int quiet; /* no notes on stderr */
-  name_set names; /* of files */
+  int quiet;      /* no notes on stderr */
+  name_set names; /* of files, which `made` owns */
+  strings made;
 } export_job;
 
 void export_columns(export_job *job, columns *list);
 void export_values(export_job *job);
+void export_end(export_job *job);
 
 #endif

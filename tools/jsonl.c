@@ -35,7 +35,9 @@ static void parse_tagged(const char *file, uint64_t line, const char *start, siz
   packbuf_error error;
   packbuf_value plain;
   if (packbuf_json_parse(start, size, 0, context->arena, &plain, &error)) fail_parse(file, line, start, size, &error);
-  if (!read_tags(context, &plain, value)) fail_at(file, line, start, PACKBUF_NOWHERE, context->problem, context->problem_path[0] == '.' ? context->problem_path + 1 : context->problem_path);
+  if (!read_tags(context, &plain, value))
+    fail_at(file, line, start, PACKBUF_NOWHERE, context->problem,
+            context->problem_path[0] == '.' ? context->problem_path + 1 : context->problem_path);
 }
 
 static size_t after_mark(const source *from) { return from->size >= 3 && memcmp(from->data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; }

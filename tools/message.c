@@ -22,10 +22,8 @@ size_t show_text(const char *string, size_t size, char *to, size_t capacity) {
     unsigned char c = (unsigned char)string[i];
     if (c == 0xc2 && i + 1 < size && (unsigned char)string[i + 1] < 0xa0 && (unsigned char)string[i + 1] >= 0x80)
       n += (size_t)snprintf(to + n, capacity - n, "\\x%02x", (unsigned)(unsigned char)string[++i]);
-    else if (c < 0x20 || c == 0x7f)
-      n += (size_t)snprintf(to + n, capacity - n, "\\x%02x", (unsigned)c);
-    else
-      to[n++] = (char)c;
+    else if (c < 0x20 || c == 0x7f) n += (size_t)snprintf(to + n, capacity - n, "\\x%02x", (unsigned)c);
+    else to[n++] = (char)c;
   }
   if (capacity) to[n] = 0;
   return n;

@@ -121,7 +121,8 @@ static void take_shape(header *h) {
 
 static void take_descr(header *h) {
   skip_space(h);
-  if (h->at < h->end && (*h->at == '[' || *h->at == '(')) fail(h->file, "holds a structured dtype (records), which is no field: save its parts as arrays of their own");
+  if (h->at < h->end && (*h->at == '[' || *h->at == '('))
+    fail(h->file, "holds a structured dtype (records), which is no field: save its parts as arrays of their own");
   take_string(h, h->descr, sizeof h->descr);
 }
 
@@ -177,8 +178,8 @@ static packbuf_dtype parse_descr(const char *file, const char *descr, const char
     char kind;
     packbuf_dtype_code code;
     unsigned sizes; /* of elements: bit n for n bytes */
-  } kinds[] = {{'b', PACKBUF_DTYPE_BOOL, 1u << 1}, {'i', PACKBUF_DTYPE_INT, 0x116}, {'u', PACKBUF_DTYPE_UINT, 0x116},
-               {'f', PACKBUF_DTYPE_FLOAT, 0x114}, {'c', PACKBUF_DTYPE_COMPLEX, 0x10100}, {'M', PACKBUF_DTYPE_INT, 0x100}};
+  } kinds[] = {{'b', PACKBUF_DTYPE_BOOL, 1u << 1}, {'i', PACKBUF_DTYPE_INT, 0x116},       {'u', PACKBUF_DTYPE_UINT, 0x116},
+               {'f', PACKBUF_DTYPE_FLOAT, 0x114},  {'c', PACKBUF_DTYPE_COMPLEX, 0x10100}, {'M', PACKBUF_DTYPE_INT, 0x100}};
   unsigned long size;
   size_t i, n;
   char *end, *copy;
@@ -204,7 +205,7 @@ static packbuf_dtype parse_descr(const char *file, const char *descr, const char
   return packbuf_dtype_of(kinds[i].code, (unsigned)size * 8);
 }
 
-static const void *swap_copy(const uint8_t *data, uint64_t bytes, packbuf_dtype dtype, packbuf_arena *arena) {
+const void *swapped_copy(const uint8_t *data, uint64_t bytes, packbuf_dtype dtype, packbuf_arena *arena) {
   uint8_t *copy = (uint8_t *)must_arena(arena, (size_t)bytes, 64);
   memcpy(copy, data, (size_t)bytes);
   reverse_elements(copy, (size_t)bytes, dtype);
@@ -241,10 +242,11 @@ void npy_read(const char *file, const uint8_t *data, uint64_t size, array *to, p
   to->file = file;
   to->tensor.dtype = parse_descr(file, h.descr, &to->unit, &swapped, arena);
   if (!array_bytes(to->tensor.dtype, h.rank, h.shape, &bytes)) fail(file, "the array's shape is too large");
-  if (bytes > size - end) fail(file, "ends too early: the array needs %llu bytes, there are %llu", (unsigned long long)bytes, (unsigned long long)(size - end));
+  if (bytes > size - end)
+    fail(file, "ends too early: the array needs %llu bytes, there are %llu", (unsigned long long)bytes, (unsigned long long)(size - end));
   if (bytes < size - end) fail(file, "has %llu bytes after the array", (unsigned long long)(size - end - bytes));
   memcpy(to->shape, h.shape, sizeof to->shape);
-  to->tensor.data = swapped && bytes ? swap_copy(data + end, bytes, to->tensor.dtype, arena) : data + end;
+  to->tensor.data = swapped && bytes ? swapped_copy(data + end, bytes, to->tensor.dtype, arena) : data + end;
   to->tensor.rank = (uint8_t)h.rank;
   to->tensor.form = PACKBUF_FORM_ARRAY;
   to->tensor.shape = to->shape;
@@ -267,7 +269,11 @@ packbuf_dtype npy_dtype(packbuf_dtype dtype) {
 }
 
 void npy_header(text *to, packbuf_dtype dtype, const char *unit, unsigned rank, const uint64_t *shape) {
-  char kind = dtype.code == PACKBUF_DTYPE_BOOL ? 'b' : dtype.code == PACKBUF_DTYPE_INT ? 'i' : dtype.code == PACKBUF_DTYPE_UINT ? 'u' : dtype.code == PACKBUF_DTYPE_FLOAT ? 'f' : 'c';
+  char kind = dtype.code == PACKBUF_DTYPE_BOOL    ? 'b'
+              : dtype.code == PACKBUF_DTYPE_INT   ? 'i'
+              : dtype.code == PACKBUF_DTYPE_UINT  ? 'u'
+              : dtype.code == PACKBUF_DTYPE_FLOAT ? 'f'
+                                                  : 'c';
   size_t before = to->size, length, padding;
   unsigned i, digits;
   text_add(to, "\x93NUMPY\x01\0\0\0", 10);

@@ -4,6 +4,7 @@
 #include "tool.h"
 
 #if PACKBUF_TOOL_ZLIB
+#define ZLIB_CONST
 #include <zlib.h>
 #endif
 
@@ -116,7 +117,8 @@ static const uint8_t *inflate_member(const char *label, const uint8_t *data, con
   uint64_t in_left = m->stored, out_left = m->size;
   z_stream stream;
   int status = Z_OK;
-  if (m->size / 1100 > m->stored + 64) fail(label, "claims to unpack to %llu bytes, more than its %llu bytes can", (unsigned long long)m->size, (unsigned long long)m->stored);
+  if (m->size / 1100 > m->stored + 64)
+    fail(label, "claims to unpack to %llu bytes, more than its %llu bytes can", (unsigned long long)m->size, (unsigned long long)m->stored);
   out = (uint8_t *)must_arena(arena, (size_t)m->size, 64);
   memset(&stream, 0, sizeof stream);
   if (inflateInit2(&stream, -15) != Z_OK) fail_memory();
@@ -153,7 +155,8 @@ static const uint8_t *member_bytes(const source *from, const char *label, const 
 #if PACKBUF_TOOL_ZLIB
     data = inflate_member(label, data, m, arena);
 #else
-    fail(label, "is deflated, and this build has no zlib: save it with numpy.savez instead of savez_compressed, or build with -DPACKBUF_TOOL_ZLIB=1 -lz");
+    fail(label,
+         "is deflated, and this build has no zlib: save it with numpy.savez instead of savez_compressed, or build with -DPACKBUF_TOOL_ZLIB=1 -lz");
 #endif
   } else {
     fail(label, "is compressed by zip method %u: stored and deflated are known", m->method);

@@ -7,6 +7,11 @@ void strings_add(strings *list, const char *item) {
   list->items[list->count++] = item;
 }
 
+void strings_free(strings *list) {
+  free(list->items);
+  memset(list, 0, sizeof *list);
+}
+
 static void set_option(const verb *command, const option *found, const char *shown, const char *value) {
   if (found->flag) {
     if (value) fail_usage(command, "%s takes no value", shown);
@@ -115,14 +120,12 @@ row_range parse_rows(const verb *command, const char *string, const char *file, 
   if (!string) return range;
   end = string + strlen(string);
   colon = strchr(string, ':');
-  if (!*string || !read_end(string, colon ? colon : end, rows, 0, &range.first) ||
-      (colon && !read_end(colon + 1, end, rows, rows, &last)))
+  if (!*string || !read_end(string, colon ? colon : end, rows, 0, &range.first) || (colon && !read_end(colon + 1, end, rows, rows, &last)))
     fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20 or -5:", string);
   if (!colon) {
     uint64_t number = 0;
     int beyond = *string == '-' && read_digits(string + 1, end, &number) && number > rows;
-    if (beyond || range.first >= rows)
-      fail(file, "row %s lies beyond the end: there are %llu rows", string, (unsigned long long)rows);
+    if (beyond || range.first >= rows) fail(file, "row %s lies beyond the end: there are %llu rows", string, (unsigned long long)rows);
     range.count = 1;
     return range;
   }

@@ -183,7 +183,7 @@ void output_close(output *out) {
     unwatch_mapping(out->map);
     if (munmap(out->map, out->map_size) != 0) fail_errno(out->name, "cannot write");
   }
-  if (close(out->fd) != 0) fail_errno(out->name, "cannot write");
+  if (close(out->fd) != 0 && !(out->fd == 1 && errno == EBADF)) fail_errno(out->name, "cannot write"); /* stdout may be closed when nothing is said */
 }
 
 void outputs_commit(void) {
@@ -202,6 +202,13 @@ void outputs_commit(void) {
     if (!t->live) continue;
     if (t->target && rename(t->path, t->target) != 0) fail_errno(t->target, "cannot write");
     t->live = 0;
+  }
+  while (temporaries) {
+    t = temporaries;
+    temporaries = t->next;
+    free(t->path);
+    free(t->target);
+    free(t);
   }
   sigprocmask(SIG_SETMASK, &before, NULL);
 }

@@ -39,18 +39,16 @@ static const char help_unpack[] =
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
     "  -q, --quiet         no notes on stderr\n";
 
-static const char help_infer[] =
-    "Usage: packbuf infer IN.jsonl [--json] [--compat]\n"
-    "Shows what the columns of a .jsonl file (- is stdin) would be stored as, and why.\n"
-    "\n"
-    "  --json              for machines\n"
-    "  --compat            the rules of Mooncake's merged structured codec instead of the strict ones\n";
+static const char help_infer[] = "Usage: packbuf infer IN.jsonl [--json] [--compat]\n"
+                                 "Shows what the columns of a .jsonl file (- is stdin) would be stored as, and why.\n"
+                                 "\n"
+                                 "  --json              for machines\n"
+                                 "  --compat            the rules of Mooncake's merged structured codec instead of the strict ones\n";
 
-static const char help_inspect[] =
-    "Usage: packbuf inspect FILE.pbuf [--json]\n"
-    "Shows what a packed buffer holds: fields, codecs, dtypes, shapes, bytes, metadata. Reads its head only.\n"
-    "\n"
-    "  --json              for machines\n";
+static const char help_inspect[] = "Usage: packbuf inspect FILE.pbuf [--json]\n"
+                                   "Shows what a packed buffer holds: fields, codecs, dtypes, shapes, bytes, metadata. Reads its head only.\n"
+                                   "\n"
+                                   "  --json              for machines\n";
 
 static const char help_verify[] =
     "Usage: packbuf verify FILE.pbuf... [options]\n"
@@ -60,14 +58,13 @@ static const char help_verify[] =
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
     "  -q, --quiet         nothing on stdout\n";
 
-static const char help_cat[] =
-    "Usage: packbuf cat FILE.pbuf --field PATH [--rows 3|10:20]\n"
-    "Prints cells as tagged JSON, one a line.\n"
-    "\n"
-    "  -f, --field PATH    such as a, meta.step, calls[0].name\n"
-    "  --value PATH        a batch value instead\n"
-    "  --rows 10:20        only these rows: 3, 10:20, 10:, :20, -5:\n"
-    "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
+static const char help_cat[] = "Usage: packbuf cat FILE.pbuf --field PATH [--rows 3|10:20]\n"
+                               "Prints cells as tagged JSON, one a line.\n"
+                               "\n"
+                               "  -f, --field PATH    such as a, meta.step, calls[0].name\n"
+                               "  --value PATH        a batch value instead\n"
+                               "  --rows 10:20        only these rows: 3, 10:20, 10:, :20, -5:\n"
+                               "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
 
 static const char help_diff[] =
     "Usage: packbuf diff A.pbuf B.pbuf [options]\n"
@@ -79,13 +76,13 @@ static const char help_diff[] =
     "  -q, --quiet         only the exit code\n";
 
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
-                                   {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
-                                   {"infer", "what a .jsonl file would be stored as", help_infer, run_infer},
-                                   {"inspect", "what a packed buffer holds", help_inspect, run_inspect},
-                                   {"verify", "is it valid?", help_verify, run_verify},
-                                   {"cat", "the cells of one field", help_cat, run_cat},
-                                   {"diff", "do two packed buffers hold the same?", help_diff, run_diff},
-                                   {NULL, NULL, NULL, NULL}};
+                                {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
+                                {"infer", "what a .jsonl file would be stored as", help_infer, run_infer},
+                                {"inspect", "what a packed buffer holds", help_inspect, run_inspect},
+                                {"verify", "is it valid?", help_verify, run_verify},
+                                {"cat", "the cells of one field", help_cat, run_cat},
+                                {"diff", "do two packed buffers hold the same?", help_diff, run_diff},
+                                {NULL, NULL, NULL, NULL}};
 
 static void print_help(void) {
   const verb *c;
@@ -101,8 +98,8 @@ static void print_help(void) {
 static void print_version(void) {
   output out;
   output_open(&out, "-");
-  text_printf(&out.buffer, "packbuf %d.%d.%d (format %d.%d%s)\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, PACKBUF_FORMAT_MAJOR, PACKBUF_FORMAT_MINOR,
-              PACKBUF_TOOL_ZLIB ? ", zlib" : "");
+  text_printf(&out.buffer, "packbuf %d.%d.%d (format %d.%d%s)\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH,
+              PACKBUF_FORMAT_MAJOR, PACKBUF_FORMAT_MINOR, PACKBUF_TOOL_ZLIB ? ", zlib" : "");
   output_close(&out);
 }
 

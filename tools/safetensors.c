@@ -10,7 +10,8 @@ static int is_word(const packbuf_value *value, const char *word) {
 /* A string of the header as a C string in the arena. */
 static const char *c_string(const char *file, const packbuf_value *value, packbuf_arena *arena) {
   char *copy;
-  if (value->kind != PACKBUF_STRING || memchr(value->as.text.data, 0, value->as.text.size)) fail(file, "the header has a name or metadata that is no string without NUL");
+  if (value->kind != PACKBUF_STRING || memchr(value->as.text.data, 0, value->as.text.size))
+    fail(file, "the header has a name or metadata that is no string without NUL");
   copy = (char *)must_arena(arena, value->as.text.size + 1, 1);
   memcpy(copy, value->as.text.data, value->as.text.size);
   copy[value->as.text.size] = 0;
@@ -22,10 +23,22 @@ static packbuf_dtype read_dtype(const char *file, const char *name, const packbu
     const char *word;
     packbuf_dtype_code code;
     unsigned bits;
-  } dtypes[] = {{"BOOL", PACKBUF_DTYPE_BOOL, 8}, {"I8", PACKBUF_DTYPE_INT, 8}, {"I16", PACKBUF_DTYPE_INT, 16}, {"I32", PACKBUF_DTYPE_INT, 32}, {"I64", PACKBUF_DTYPE_INT, 64},
-                {"U8", PACKBUF_DTYPE_UINT, 8}, {"U16", PACKBUF_DTYPE_UINT, 16}, {"U32", PACKBUF_DTYPE_UINT, 32}, {"U64", PACKBUF_DTYPE_UINT, 64},
-                {"F16", PACKBUF_DTYPE_FLOAT, 16}, {"F32", PACKBUF_DTYPE_FLOAT, 32}, {"F64", PACKBUF_DTYPE_FLOAT, 64}, {"BF16", PACKBUF_DTYPE_BFLOAT, 16},
-                {"F8_E4M3", PACKBUF_DTYPE_FLOAT8_E4M3FN, 8}, {"F8_E5M2", PACKBUF_DTYPE_FLOAT8_E5M2, 8}, {"C64", PACKBUF_DTYPE_COMPLEX, 64}};
+  } dtypes[] = {{"BOOL", PACKBUF_DTYPE_BOOL, 8},
+                {"I8", PACKBUF_DTYPE_INT, 8},
+                {"I16", PACKBUF_DTYPE_INT, 16},
+                {"I32", PACKBUF_DTYPE_INT, 32},
+                {"I64", PACKBUF_DTYPE_INT, 64},
+                {"U8", PACKBUF_DTYPE_UINT, 8},
+                {"U16", PACKBUF_DTYPE_UINT, 16},
+                {"U32", PACKBUF_DTYPE_UINT, 32},
+                {"U64", PACKBUF_DTYPE_UINT, 64},
+                {"F16", PACKBUF_DTYPE_FLOAT, 16},
+                {"F32", PACKBUF_DTYPE_FLOAT, 32},
+                {"F64", PACKBUF_DTYPE_FLOAT, 64},
+                {"BF16", PACKBUF_DTYPE_BFLOAT, 16},
+                {"F8_E4M3", PACKBUF_DTYPE_FLOAT8_E4M3FN, 8},
+                {"F8_E5M2", PACKBUF_DTYPE_FLOAT8_E5M2, 8},
+                {"C64", PACKBUF_DTYPE_COMPLEX, 64}};
   size_t i;
   if (!value || value->kind != PACKBUF_STRING) fail(file, "tensor %s: dtype is no string", name);
   for (i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
@@ -49,7 +62,8 @@ static int by_begin(const void *a, const void *b) {
   return x->end < y->end ? -1 : x->end > y->end;
 }
 
-static extent read_tensor(const char *file, const char *name, const packbuf_value *about, const uint8_t *data, uint64_t size, array *to, packbuf_arena *arena) {
+static extent read_tensor(const char *file, const char *name, const packbuf_value *about, const uint8_t *data, uint64_t size, array *to,
+                          packbuf_arena *arena) {
   const packbuf_value *shape, *offsets;
   extent where = {0, 0, name};
   uint64_t bytes;
@@ -70,7 +84,7 @@ static extent read_tensor(const char *file, const char *name, const packbuf_valu
   if (where.begin > where.end || where.end > size) fail(file, "tensor %s: data_offsets lie outside the file", name);
   if (!array_bytes(to->tensor.dtype, to->tensor.rank, to->shape, &bytes) || bytes != where.end - where.begin)
     fail(file, "tensor %s: data_offsets do not fit dtype and shape", name);
-  to->tensor.data = data + where.begin;
+  to->tensor.data = big_endian() && bytes ? swapped_copy(data + where.begin, bytes, to->tensor.dtype, arena) : data + where.begin;
   to->tensor.form = PACKBUF_FORM_TENSOR;
   to->tensor.shape = to->shape;
   return where;
@@ -103,7 +117,9 @@ void safetensors_read(const source *from, arrays *list, pairs *metadata, packbuf
   for (i = 0; i < head.as.dict.count; i++) {
     const packbuf_entry *entry = &head.as.dict.entries[i];
     if (is_word(&entry->key, "__metadata__")) read_metadata(file, &entry->value, metadata, arena);
-    else extents[count++] = read_tensor(file, c_string(file, &entry->key, arena), &entry->value, from->data + 8 + length, from->size - 8 - length, arrays_add(list), arena);
+    else
+      extents[count++] = read_tensor(file, c_string(file, &entry->key, arena), &entry->value, from->data + 8 + length, from->size - 8 - length,
+                                     arrays_add(list), arena);
   }
   qsort(extents, count, sizeof *extents, by_begin);
   for (i = 0; i < count; i++) {

@@ -45,7 +45,8 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
     read_flag(file, path, entry, "value", &flag);
     to->schema.batch_value = (uint8_t)flag;
   } else {
-    fail(file, "%s: unknown key %.*s (codec, dtype, keep_plain, not_nullable, timestamp, value, view)", path, (int)entry->key.as.text.size, entry->key.as.text.data);
+    fail(file, "%s: unknown key %.*s (codec, dtype, keep_plain, not_nullable, timestamp, value, view)", path, (int)entry->key.as.text.size,
+         entry->key.as.text.data);
   }
 }
 

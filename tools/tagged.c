@@ -72,8 +72,7 @@ static void print_float(text *to, const packbuf_value *value) {
   memcpy(&bits, &value->as.f, sizeof bits);
   if ((bits & 0x7fffffffffffffffu) > 0x7ff0000000000000u && bits != 0x7ff8000000000000u)
     text_printf(to, "{\"$float\":\"%016llx\"}", (unsigned long long)bits);
-  else
-    print_plain(to, value);
+  else print_plain(to, value);
 }
 
 static void print_tensor(text *to, const packbuf_tensor *tensor) {
@@ -310,10 +309,12 @@ static int read_tensor(tag_context *context, const packbuf_value *value, packbuf
     return problem(context, "$tensor: shape is a list of at most 8 numbers, of none for a scalar");
   tensor->rank = (uint8_t)shape->as.list.count;
   for (i = 0; i < shape->as.list.count; i++)
-    if (!read_number(&shape->as.list.items[i], &dims[i])) return problem(context, "$tensor: shape is a list of at most 8 numbers, of none for a scalar");
+    if (!read_number(&shape->as.list.items[i], &dims[i]))
+      return problem(context, "$tensor: shape is a list of at most 8 numbers, of none for a scalar");
   tensor->shape = dims;
   if (!read_base64(context, packbuf_dict_get(value, "data"), &tensor->data, &size)) return 0;
-  if (!array_bytes(tensor->dtype, tensor->rank, dims, &bytes) || bytes != size) return problem(context, "$tensor: data has another length than shape and dtype");
+  if (!array_bytes(tensor->dtype, tensor->rank, dims, &bytes) || bytes != size)
+    return problem(context, "$tensor: data has another length than shape and dtype");
   if (big_endian()) {
     unsigned char *copy = (unsigned char *)must_arena(context->arena, size, 64);
     memcpy(copy, tensor->data, size);
@@ -327,7 +328,10 @@ static int read_tensor(tag_context *context, const packbuf_value *value, packbuf
 /* One attribute, or data or file, of $media. */
 static int read_attribute(tag_context *context, packbuf_media *media, const packbuf_entry *entry) {
   const packbuf_value *value = &entry->value;
-  int64_t *number = equals(&entry->key, "height") ? &media->height : equals(&entry->key, "width") ? &media->width : equals(&entry->key, "channels") ? &media->channels : NULL;
+  int64_t *number = equals(&entry->key, "height")     ? &media->height
+                    : equals(&entry->key, "width")    ? &media->width
+                    : equals(&entry->key, "channels") ? &media->channels
+                                                      : NULL;
   if (number) {
     if (value->kind != PACKBUF_INT || value->as.i < 0) return problem(context, "$media: height, width and channels are numbers of pixels");
     *number = value->as.i;
@@ -366,7 +370,8 @@ static int read_media(tag_context *context, const packbuf_value *value, packbuf_
 static int read_opaque(tag_context *context, const packbuf_value *value, packbuf_value *out) {
   const packbuf_value *serializer = packbuf_dict_get(value, "serializer");
   packbuf_opaque *opaque = (packbuf_opaque *)must_arena(context->arena, sizeof *opaque, sizeof(void *));
-  if (value->as.dict.count != 2 || !serializer || serializer->kind != PACKBUF_STRING) return problem(context, "$opaque has the keys serializer and data");
+  if (value->as.dict.count != 2 || !serializer || serializer->kind != PACKBUF_STRING)
+    return problem(context, "$opaque has the keys serializer and data");
   opaque->serializer = serializer->as.text.data;
   opaque->serializer_size = serializer->as.text.size;
   if (!read_base64(context, packbuf_dict_get(value, "data"), &opaque->data, &opaque->size)) return 0;

@@ -56,6 +56,7 @@ typedef struct verb {
 /* Fills in the options (an array that ends with name NULL); what is no option becomes `rest`. --help prints the help and exits. */
 void parse_options(const verb *command, int argc, char **argv, const option *options, strings *rest);
 void strings_add(strings *list, const char *item);
+void strings_free(strings *list); /* not the items */
 /* A non-negative number; a usage error when it is none. */
 uint64_t parse_number(const verb *command, const char *name, const char *text);
 
@@ -158,7 +159,7 @@ int read_tags(tag_context *context, const packbuf_value *value, packbuf_value *o
 /* One selected column. */
 typedef struct selected {
   packbuf_node node;
-  char *path, *label;    /* escaped path; the name it is shown by: of a top-level node its own, else the path */
+  char *path, *label; /* escaped path; the name it is shown by: of a top-level node its own, else the path */
   size_t label_size;
   packbuf_value *values; /* of the last read_cells; NULL: not readable as a whole */
   uint64_t first;        /* row of values[0] */
@@ -186,8 +187,8 @@ char *safe_file_name(const char *name, size_t size);
 int utf8_valid(const char *data, size_t size);
 /* The node of a path that the command line names; ends the program when there is none. */
 void find_node(const packbuf_view *view, const char *file, unsigned scope, const char *path, packbuf_node *node);
-char *node_path(const packbuf_view *view, uint32_t index); /* malloc'd */
-const char *node_word(const packbuf_node *node);           /* "dict", "list", a codec's name or "codec 77" */
+char *node_path(const packbuf_view *view, uint32_t index);   /* malloc'd */
+const char *node_word(const packbuf_node *node);             /* "dict", "list", a codec's name or "codec 77" */
 void dtype_word(packbuf_dtype dtype, char *to, size_t size); /* "float32", "" or "dtype 9/8/1" */
 int unreadable(packbuf_status status);                       /* an UNSUPPORTED_... status */
 
@@ -219,8 +220,9 @@ typedef struct arrays {
 } arrays;
 
 array *arrays_add(arrays *list);
-int big_endian(void);                                                       /* this machine */
+int big_endian(void);                                                 /* this machine */
 void reverse_elements(void *data, size_t bytes, packbuf_dtype dtype); /* the bytes of each number */
+const void *swapped_copy(const uint8_t *data, uint64_t bytes, packbuf_dtype dtype, packbuf_arena *arena);
 /* The .npy file in `data`; element pointers go into it, big-endian elements are copied. */
 void npy_read(const char *file, const uint8_t *data, uint64_t size, array *to, packbuf_arena *arena);
 /* The header that numpy.save writes for a C-contiguous array. unit: NULL, or that of a datetime64. */

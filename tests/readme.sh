@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# What README.md shows is true: its C example compiles and runs, every command line of its shell blocks that can run here does, its files exist.
+. "$(dirname "$0")/tap.sh"
+root=$PWD
+PATH=$root/build:$PATH
+
+block() { # LANGUAGE NUMBER: the text of that fenced block
+    awk -v want="$1" -v number="$2" '$0 == "```" want { n++; take = n == number; next } $0 == "```" { take = 0 } take' README.md
+}
+
+c_example() {
+    block c 1 >"$tmp/example.c"
+    # shellcheck disable=SC2086
+    ${CC:-gcc} -std=c11 -Wall -Wextra -Werror -I. -o "$tmp/example" "$tmp/example.c" || return
+    "$tmp/example" | tee "$tmp/printed"
+    grep -q '{"reward":1.0,"text":"Hello"}' "$tmp/printed"
+}
+
+command_lines() ( # those of the second shell block, on the sample, in order
+    cp examples/sample/rows.jsonl "$tmp/rows.jsonl"
+    cd "$tmp" || return
+    (cd "$root" && block sh 2) | grep '^packbuf' | sed 's/ *#.*//' >lines
+    cp rows.jsonl before.jsonl
+    sed -i 's/^packbuf diff a.pbuf b.pbuf$/cp batch.pbuf a.pbuf; cp batch.pbuf b.pbuf; packbuf diff a.pbuf b.pbuf/' lines
+    [ "$(wc -l <lines)" -ge 7 ] && bash -eu lines && packbuf pack rows.jsonl -o again.pbuf && cmp batch.pbuf again.pbuf
+)
+
+named_files() {
+    local file
+    for file in $(grep -oE '\]\([a-zA-Z0-9_./-]+\)' README.md | tr -d '])(') packbuf.h spec/packbuf.md spec/reader.py tests/requirements.md; do
+        [ -e "$file" ] || { echo "README.md names $file, which is not there"; return 1; }
+    done
+}
+
+tap_run "the C example compiles and prints what it says" c_example
+tap_run "the command lines run" command_lines
+tap_run "the files exist" named_files
+tap_done
