@@ -41,9 +41,12 @@ all: packbuf.h $(if $(TOOLS),build/packbuf)
 packbuf.h: tools/bundle.py $(wildcard core/*.[ch] codecs/*.[ch])
 	python3 tools/bundle.py core/packbuf.in.h $@
 
+# deflated .npz files are read when zlib is there
+ZLIB := $(shell printf '\043include <zlib.h>\nint main(void) { return zlibVersion() == 0; }' | $(CC) -x c - -o /dev/null -lz 2>/dev/null && echo yes)
+
 build/packbuf: $(TOOLS) $(wildcard tools/*.h) packbuf.h
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARN) $(CFLAGS) -o $@ $(TOOLS) -lm
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(if $(ZLIB),-DPACKBUF_TOOL_ZLIB=1) -o $@ $(TOOLS) -lm $(if $(ZLIB),-lz)
 
 demo: all
 	examples/demo.sh
