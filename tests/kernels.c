@@ -464,7 +464,9 @@ static void out_check(const op *ops, unsigned count, int stream, int checksums, 
         const uint8_t *ahead = ahead_at((int)below(AHEADS), from);
         const unsigned long before = forced.gathers + forced.copies;
         packbuf_i_out_bytes(&out, src, size, ahead);
-        if (size < PACKBUF_I_LONG || checksums) expect(forced.gathers + forced.copies > before && forced.ahead == ahead, "run %u of %zu: not by the forced kernels, or ahead was lost", i, size);
+        if (size < PACKBUF_I_LONG || checksums)
+          expect(forced.gathers + forced.copies > before && forced.ahead == ahead,
+                 "run %u of %zu: not by the forced kernels, or ahead was lost", i, size);
       } else {
         memcpy(packbuf_i_out_here(&out), src, size);
         packbuf_i_out_written(&out, size);
@@ -891,8 +893,8 @@ static void parse_is(const char *text, size_t size, uint64_t want) {
   int finite;
   memcpy(copy, text, size);
   finite = packbuf_i_parse_double(copy, size, &value);
-  expect(bits_of(value) == want && finite == ((want & MAGNITUDE) != INFINITE), "%.*s%s: %016llX, not %016llX, finite %d", size > 150 ? 150 : (int)size, text, size > 150 ? "..." : "",
-         (unsigned long long)bits_of(value), (unsigned long long)want, finite);
+  expect(bits_of(value) == want && finite == ((want & MAGNITUDE) != INFINITE), "%.*s%s: %016llX, not %016llX, finite %d", size > 150 ? 150 : (int)size, text,
+         size > 150 ? "..." : "", (unsigned long long)bits_of(value), (unsigned long long)want, finite);
 }
 
 /* The text of a double, null-terminated; nothing behind the 24 characters it may take is touched. */
@@ -1031,7 +1033,7 @@ static void natural_add(natural *to, const natural *n, uint32_t factor, int shif
   }
 }
 
-static void product_of_five(natural *n) {
+static void natural_times_five(natural *n) {
   natural five = {{0}};
   natural_add(&five, n, 5, 0);
   *n = five;
@@ -1062,7 +1064,7 @@ static void decimal_powers(void) {
         expect(high >> 63 && natural_bits(&more) == natural_bits(&product) + 1, "10^-%d", k);
         expect(packbuf_i_log2_of_pow10(-k) == -bits - k, "logarithm of 10^-%d", k);
       }
-      product_of_five(&five);
+      natural_times_five(&five);
     }
   }
   verdict("");

@@ -63,7 +63,7 @@ static const mv_dtype mv_dtypes[] = {
 
 enum { MV_DTYPES = sizeof mv_dtypes / sizeof *mv_dtypes };
 
-static packbuf_dtype mv_dtype_at(unsigned i)
+static inline packbuf_dtype mv_dtype_at(unsigned i)
 {
     return packbuf_dtype_of(mv_dtypes[i].code, mv_dtypes[i].bits);
 }
@@ -332,7 +332,7 @@ static packbuf_value mv_value(mv_text *text)
 }
 
 /* The rows of a column in the notation. */
-static packbuf_value *mv_column(const char *notation, size_t *rows)
+static inline packbuf_value *mv_column(const char *notation, size_t *rows)
 {
     mv_text text;
     text.at = notation;
@@ -438,7 +438,7 @@ static int mv_same(const packbuf_value *a, const packbuf_value *b)
 
 static uint64_t mv_seed = 88172645463325252u;
 
-static uint64_t mv_random(void)
+static inline uint64_t mv_random(void)
 {
     mv_seed ^= mv_seed << 13;
     mv_seed ^= mv_seed >> 7;
@@ -446,7 +446,7 @@ static uint64_t mv_random(void)
     return mv_seed;
 }
 
-static unsigned mv_below(unsigned n)
+static inline unsigned mv_below(unsigned n)
 {
     return (unsigned)((mv_random() >> 11) % n);
 }

@@ -1444,7 +1444,7 @@ static void test_changes(void)
         packbuf_status s;
         packbuf_view view;
         mv_trip trip;
-        uint64_t size, at;
+        uint64_t size = 0, at;
         int good;
         memset(validity, 0xfe, sizeof validity);
         for (unsigned i = 0; i < ROWS; i++) {
