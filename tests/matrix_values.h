@@ -20,7 +20,7 @@
 
 static void *mv_blocks;
 
-static void *mv_alloc(size_t size)
+static inline void *mv_alloc(size_t size)
 {
     void **block = (void **)malloc(sizeof(void *) * 2 + size);
     if (!block) abort();
@@ -29,7 +29,7 @@ static void *mv_alloc(size_t size)
     return block + 2;
 }
 
-static void mv_free(void)
+static inline void mv_free(void)
 {
     while (mv_blocks) {
         void **block = (void **)mv_blocks;
@@ -38,7 +38,7 @@ static void mv_free(void)
     }
 }
 
-static void *mv_copy(const void *data, size_t size)
+static inline void *mv_copy(const void *data, size_t size)
 {
     void *copy = mv_alloc(size + 1);
     if (size) memcpy(copy, data, size);
@@ -74,13 +74,13 @@ typedef struct mv_text {
     const char *at;
 } mv_text;
 
-static int mv_more(mv_text *text)
+static inline int mv_more(mv_text *text)
 {
     while (*text->at == ' ') text->at++;
     return *text->at != 0;
 }
 
-static int mv_take(mv_text *text, const char *token)
+static inline int mv_take(mv_text *text, const char *token)
 {
     size_t size = strlen(token);
     mv_more(text);
@@ -89,7 +89,7 @@ static int mv_take(mv_text *text, const char *token)
     return 1;
 }
 
-static void mv_must(mv_text *text, const char *token)
+static inline void mv_must(mv_text *text, const char *token)
 {
     if (!mv_take(text, token)) {
         fprintf(stderr, "notation: %s expected at: %s\n", token, text->at);
@@ -97,13 +97,13 @@ static void mv_must(mv_text *text, const char *token)
     }
 }
 
-static unsigned mv_hex(char c)
+static inline unsigned mv_hex(char c)
 {
     return (unsigned)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
 }
 
 /* A quoted text; its bytes, NUL-terminated, and their number. */
-static char *mv_quoted(mv_text *text, size_t *size)
+static inline char *mv_quoted(mv_text *text, size_t *size)
 {
     char *to;
     mv_must(text, "\"");
@@ -122,7 +122,7 @@ static char *mv_quoted(mv_text *text, size_t *size)
     return to;
 }
 
-static void mv_store(uint8_t *to, uint64_t word, unsigned bytes)
+static inline void mv_store(uint8_t *to, uint64_t word, unsigned bytes)
 {
     uint32_t word32 = (uint32_t)word;
     uint16_t word16 = (uint16_t)word;
@@ -133,7 +133,7 @@ static void mv_store(uint8_t *to, uint64_t word, unsigned bytes)
 }
 
 /* One number (half of a complex one) in the dtype, in native order. */
-static void mv_element(mv_text *text, const mv_dtype *dtype, uint8_t *to)
+static inline void mv_element(mv_text *text, const mv_dtype *dtype, uint8_t *to)
 {
     unsigned bytes = dtype->code == PACKBUF_DTYPE_COMPLEX ? dtype->bits / 16 : dtype->bits / 8;
     char *end;
@@ -154,7 +154,7 @@ static void mv_element(mv_text *text, const mv_dtype *dtype, uint8_t *to)
     text->at = end;
 }
 
-static packbuf_value mv_tensor(mv_text *text, unsigned form)
+static inline packbuf_value mv_tensor(mv_text *text, unsigned form)
 {
     packbuf_tensor *tensor = (packbuf_tensor *)mv_alloc(sizeof *tensor);
     uint64_t *shape = (uint64_t *)mv_alloc(8 * PACKBUF_MAX_RANK), count = 1;
@@ -203,7 +203,7 @@ static packbuf_value mv_tensor(mv_text *text, unsigned form)
     return packbuf_tensor_value(tensor);
 }
 
-static packbuf_value mv_number(mv_text *text)
+static inline packbuf_value mv_number(mv_text *text)
 {
     const char *from = text->at, *end = from;
     char *stop;
@@ -230,7 +230,7 @@ static packbuf_value mv_number(mv_text *text)
 static packbuf_value mv_value(mv_text *text);
 
 /* Values up to `close`, each as often as it is repeated. */
-static packbuf_value *mv_values(mv_text *text, const char *close, size_t *count)
+static inline packbuf_value *mv_values(mv_text *text, const char *close, size_t *count)
 {
     size_t room = 8;
     packbuf_value *items = (packbuf_value *)mv_alloc(room * sizeof *items);
@@ -256,7 +256,7 @@ static packbuf_value *mv_values(mv_text *text, const char *close, size_t *count)
     return items;
 }
 
-static packbuf_value mv_dict_of(const packbuf_value *items, size_t count)
+static inline packbuf_value mv_dict_of(const packbuf_value *items, size_t count)
 {
     packbuf_entry *entries = (packbuf_entry *)mv_alloc((count / 2 + 1) * sizeof *entries);
     for (size_t i = 0; i + 1 < count; i += 2) {
@@ -266,7 +266,7 @@ static packbuf_value mv_dict_of(const packbuf_value *items, size_t count)
     return packbuf_dict(entries, count / 2);
 }
 
-static packbuf_value mv_media(mv_text *text, int opaque)
+static inline packbuf_value mv_media(mv_text *text, int opaque)
 {
     size_t size, name;
     char *bytes = mv_quoted(text, &size);
@@ -291,7 +291,7 @@ static packbuf_value mv_media(mv_text *text, int opaque)
     }
 }
 
-static packbuf_value mv_value(mv_text *text)
+static inline packbuf_value mv_value(mv_text *text)
 {
     size_t count;
     mv_more(text);
@@ -341,7 +341,7 @@ static inline packbuf_value *mv_column(const char *notation, size_t *rows)
 
 /* ---- a comparison that shares no code with packbuf_equal ---- */
 
-static int mv_same_bytes(const void *a, size_t a_size, const void *b, size_t b_size)
+static inline int mv_same_bytes(const void *a, size_t a_size, const void *b, size_t b_size)
 {
     return a_size == b_size && (a_size == 0 || memcmp(a, b, a_size) == 0);
 }
@@ -356,7 +356,7 @@ static const uint8_t *mv_element_at(const packbuf_tensor *tensor, uint64_t index
     return (const uint8_t *)tensor->data + at;
 }
 
-static int mv_same_tensor(const packbuf_tensor *a, const packbuf_tensor *b)
+static inline int mv_same_tensor(const packbuf_tensor *a, const packbuf_tensor *b)
 {
     unsigned a_form = a->form ? a->form : (unsigned)PACKBUF_FORM_TENSOR, b_form = b->form ? b->form : (unsigned)PACKBUF_FORM_TENSOR;
     uint64_t count = 1;
@@ -372,7 +372,7 @@ static int mv_same_tensor(const packbuf_tensor *a, const packbuf_tensor *b)
 
 static int mv_same(const packbuf_value *a, const packbuf_value *b);
 
-static int mv_same_dict(const packbuf_value *a, const packbuf_value *b)
+static inline int mv_same_dict(const packbuf_value *a, const packbuf_value *b)
 {
     if (a->as.dict.count != b->as.dict.count) return 0;
     for (size_t i = 0; i < a->as.dict.count; i++) {
@@ -389,20 +389,20 @@ static int mv_same_dict(const packbuf_value *a, const packbuf_value *b)
     return 1;
 }
 
-static int mv_same_attribute(const char *a, size_t a_size, const char *b, size_t b_size)
+static inline int mv_same_attribute(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     if (!a || !b) return a == b;
     return mv_same_bytes(a, a_size, b, b_size);
 }
 
-static int mv_same_media(const packbuf_media *a, const packbuf_media *b)
+static inline int mv_same_media(const packbuf_media *a, const packbuf_media *b)
 {
     return mv_same_bytes(a->data, a->size, b->data, b->size) && mv_same_attribute(a->mime, a->mime_size, b->mime, b->mime_size) &&
            mv_same_attribute(a->mode, a->mode_size, b->mode, b->mode_size) && a->height == b->height && a->width == b->width && a->channels == b->channels &&
            a->has_rate == b->has_rate && (!a->has_rate || memcmp(&a->rate, &b->rate, 8) == 0);
 }
 
-static int mv_same(const packbuf_value *a, const packbuf_value *b)
+static inline int mv_same(const packbuf_value *a, const packbuf_value *b)
 {
     unsigned kind = a->kind;
     if (kind != b->kind) {
@@ -472,7 +472,7 @@ typedef struct mv_trip {
     const char *step; /* the one that failed */
 } mv_trip;
 
-static void mv_trip_begin(mv_trip *trip, uint64_t rows, const packbuf_options *options)
+static inline void mv_trip_begin(mv_trip *trip, uint64_t rows, const packbuf_options *options)
 {
     memset(trip, 0, sizeof *trip);
     trip->error.message = "";
@@ -482,7 +482,7 @@ static void mv_trip_begin(mv_trip *trip, uint64_t rows, const packbuf_options *o
 }
 
 /* Measures, writes into memory of exactly that size, opens as a file, verifies everything. */
-static packbuf_status mv_trip_pack(mv_trip *trip)
+static inline packbuf_status mv_trip_pack(mv_trip *trip)
 {
     uint64_t written = 0;
     packbuf_status status;
@@ -503,7 +503,7 @@ static packbuf_status mv_trip_pack(mv_trip *trip)
     return status;
 }
 
-static void mv_trip_end(mv_trip *trip)
+static inline void mv_trip_end(mv_trip *trip)
 {
     free(trip->data);
     packbuf_arena_free(&trip->arena);

@@ -935,7 +935,7 @@ static void test_storage(void)
     int64_t stride[1] = {24}, reverse[1] = {-8};
     float zeros[2] = {0.0f, -0.0f}, signs[N];
     packbuf_text same[N], empty[N];
-    packbuf_value json[N];
+    packbuf_value json[N], odd[N];
     packbuf_node node;
     packbuf_buffer a, b;
     packbuf_tensor t;
@@ -949,6 +949,7 @@ static void test_storage(void)
         same[i] = text_of("xx");
         empty[i] = text_of("");
         json[i] = packbuf_list(NULL, 0);
+        odd[i] = i % 2 ? packbuf_int(1) : packbuf_string("x");
     }
     offsets[N] = N;
     memset(&r, 0, sizeof r);
@@ -977,6 +978,8 @@ static void test_storage(void)
     packbuf_add_strings(&trip.batch, "empty", empty, NULL);
     packbuf_add_strings(&trip.batch, "again", same, NULL);
     packbuf_add_values(&trip.batch, "lists", json, NULL);
+    packbuf_add_values(&trip.batch, "json", odd, NULL);
+    packbuf_add_values(&trip.batch, "json again", odd, NULL);
     if (tap_ok(packs(&trip), "a batch of every storage")) {
         tap_ok(storage(&trip, "squares", PACKBUF_ROLE_DATA) == PACKBUF_STORED, "numbers are stored");
         tap_ok(storage(&trip, "scattered", PACKBUF_ROLE_DATA) == PACKBUF_ALIAS && storage(&trip, "column", PACKBUF_ROLE_DATA) == PACKBUF_ALIAS && storage(&trip, "ragged", PACKBUF_ROLE_DATA) == PACKBUF_ALIAS,
@@ -991,6 +994,9 @@ static void test_storage(void)
         tap_ok(storage(&trip, "signs", PACKBUF_ROLE_DATA) == PACKBUF_STORED, "0.0 and -0.0 are no constant");
         tap_ok(storage(&trip, "ragged", PACKBUF_ROLE_OFFSETS) == PACKBUF_SEQUENCE, "offsets of rows of one length are a sequence");
         tap_ok(storage(&trip, "empty", PACKBUF_ROLE_OFFSETS) == PACKBUF_CONSTANT && storage(&trip, "empty", PACKBUF_ROLE_DATA) == PACKBUF_INLINE, "offsets of empty rows are a constant, no data are inline");
+        tap_ok(storage(&trip, "same", PACKBUF_ROLE_DATA) == PACKBUF_STORED && storage(&trip, "again", PACKBUF_ROLE_DATA) == PACKBUF_ALIAS && storage(&trip, "again", PACKBUF_ROLE_OFFSETS) == PACKBUF_SEQUENCE,
+               "text is no constant, so that cells can be read in place, but may be an alias");
+        tap_ok(storage(&trip, "json", PACKBUF_ROLE_DATA) == PACKBUF_STORED && storage(&trip, "json again", PACKBUF_ROLE_DATA) == PACKBUF_STORED, "JSON is neither");
         tap_ok(storage(&trip, "lists", PACKBUF_ROLE_LENGTHS) == PACKBUF_CONSTANT, "lengths of empty lists are a constant");
         tap_ok(is(&trip, "same", N - 1, "\"xx\"") && is(&trip, "again", 0, "\"xx\"") && is(&trip, "empty", 9, "\"\"") && is(&trip, "ascending", 999, "3002") && is(&trip, "scattered", 999, "998001") && is(&trip, "lists", 7, "[]"), "all read alike");
     }
