@@ -210,7 +210,7 @@ PACKBUF_API const char *packbuf_status_text(packbuf_status status);
 PACKBUF_API const char *packbuf_rule_name(packbuf_rule rule);
 PACKBUF_API const char *packbuf_rule_text(packbuf_rule rule);
 
-/* Formats an error as one line without newline: "BAD_HEADER (H6) at byte 13, field a.b, row 3: text". Writes at most `size` bytes, NUL included; returns the length the whole line has. */
+/* Formats an error as one line without newline: "BAD_MAGIC (H2) at byte 0: not a packed buffer (the rule: the magic is right)". Writes at most `size` bytes, NUL included; returns the length the whole line has. */
 PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, size_t size);
 /* ---- end of core/status.h ---- */
 /* ---- core/arena.h ---- */
@@ -410,7 +410,7 @@ PACKBUF_API const packbuf_value *packbuf_dict_get(const packbuf_value *dict, con
  * max_depth 0: the default of 512. Errors: BAD_JSON, BAD_UTF8, DEPTH with error->offset in text; OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_json_parse(const char *text, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
 /* A value as JSON text into `text`, at most `capacity` bytes; *size is the length the whole text has (text may be NULL to measure).
- * Errors: UNENCODABLE for what JSON cannot hold, BAD_UTF8, CAPACITY. */
+ * Errors: UNENCODABLE for what JSON cannot hold (tensors and arrays, bytes, media, opaque: a row that holds one cannot be written; form LIST reads back as a list), BAD_UTF8, CAPACITY. */
 PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *text, size_t capacity, size_t *size, packbuf_error *error);
 /* The same for one MessagePack object (section 12 of the spec). Read values point into `data` where they can. */
 PACKBUF_API packbuf_status packbuf_msgpack_parse(const void *data, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
@@ -530,7 +530,8 @@ typedef struct packbuf_batch {
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena, const packbuf_options *options, packbuf_error *error);
 
 /* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls. Descriptions are copied, data are not.
- * Errors: DUPLICATE_NAME, BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE, UNSUPPORTED_DEVICE, OUT_OF_MEMORY. */
+ * Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE, UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
+ * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse; the batch is then begun anew. */
 
 /* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 = present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */
 PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *name, const packbuf_tensor *tensor, const uint8_t *validity, packbuf_error *error);
@@ -551,7 +552,7 @@ typedef struct packbuf_ragged {
   const packbuf_device *device;
 } packbuf_ragged;
 
-/* Codec ragged_tensor (form TENSOR) or typed_ragged. Also OUT_OF_RANGE, with the row, for offsets that descend or pass `items`. */
+/* Codec ragged_tensor (form TENSOR) or typed_ragged. Offsets that descend or pass `items` are OUT_OF_RANGE, with the row, when measured. */
 PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged, packbuf_error *error);
 
 /* One tensor a row, each with its own shape and strides, all of one dtype and form; tensors[i].dtype.bits == 0 makes row i null. Codec ragged_tensor or typed_ragged. */
@@ -657,7 +658,7 @@ typedef struct packbuf_node {
   packbuf_node_kind kind;
   uint8_t scope; /* 0 field, 1 batch value */
   uint8_t codec; /* packbuf_codec, or a number that this version does not know */
-  uint8_t form, rank, logical_type;
+  uint8_t form, rank, logical_type; /* rank and shape are those of one cell: an array of [rows, T] has rank 1 */
   packbuf_dtype dtype;
   uint64_t rows;
   packbuf_text name, parameter; /* not NUL-terminated */
@@ -708,7 +709,8 @@ typedef struct packbuf_buffer {
 PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role, unsigned dim, packbuf_buffer *buffer, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer, packbuf_error *error);
 
-/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out. */
+/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING.
+ * Then copy out with packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the field was written with PACKBUF_KEEP_PLAIN. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements, packbuf_error *error);
 
 /* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
@@ -776,6 +778,15 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 #define PACKBUF_I_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #else
 #define PACKBUF_I_UNLIKELY(x) (x)
+#endif
+
+/* Hides where a fetched value came from: the compiler can then not fetch it a second time instead of keeping it. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_FETCHED(x) __asm__ volatile("" : "+r"(x))
+#define PACKBUF_I_FETCHED_STRUCT(x) __asm__ volatile("" : "+m"(x))
+#else
+#define PACKBUF_I_FETCHED(x) ((void)0)
+#define PACKBUF_I_FETCHED_STRUCT(x) ((void)0)
 #endif
 
 static uint16_t packbuf_i_load16(const void *p) {
@@ -867,20 +878,30 @@ static packbuf_status packbuf_i_no_memory(packbuf_error *error) {
   return packbuf_i_fail(error, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
-/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past `capacity` nothing is stored, `size` still counts. */
+/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past `capacity` nothing is stored, `size` still counts, up to UINT64_MAX.
+ * To measure, `capacity` is a limit past which encoders may stop (0: none). */
 typedef struct packbuf_i_sink {
   uint8_t *at;
   uint64_t capacity, size;
 } packbuf_i_sink;
 
+static void packbuf_i_push_size(packbuf_i_sink *sink, uint64_t size) {
+  sink->size = size > UINT64_MAX - sink->size ? UINT64_MAX : sink->size + size;
+}
+
+/* 1 when a measuring sink is past its limit. */
+static int packbuf_i_push_enough(const packbuf_i_sink *sink) {
+  return !sink->at && sink->capacity && sink->size > sink->capacity;
+}
+
 static void packbuf_i_push(packbuf_i_sink *sink, const void *data, size_t size) {
   if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size) memcpy(sink->at + sink->size, data, size);
-  sink->size += size;
+  packbuf_i_push_size(sink, size);
 }
 
 static void packbuf_i_push_byte(packbuf_i_sink *sink, uint8_t byte) {
   if (sink->at && sink->size < sink->capacity) sink->at[sink->size] = byte;
-  sink->size++;
+  packbuf_i_push_size(sink, 1);
 }
 /* ---- end of core/base.c ---- */
 /* ---- core/status.c ---- */
@@ -976,7 +997,12 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_number(&line, error->row);
   }
   packbuf_i_line_text(&line, ": ");
+  if (error->rule != PACKBUF_RULE_NONE) {
+    packbuf_i_line_text(&line, packbuf_status_text(error->code));
+    packbuf_i_line_text(&line, " (the rule: ");
+  }
   packbuf_i_line_text(&line, error->message ? error->message : packbuf_status_text(error->code));
+  if (error->rule != PACKBUF_RULE_NONE) packbuf_i_line_text(&line, ")");
   if (line.size) line.text[line.length < line.size ? line.length : line.size - 1] = 0;
   return line.length;
 }
@@ -1037,30 +1063,36 @@ PACKBUF_API void packbuf_arena_init_fixed(packbuf_arena *arena, void *memory, si
   arena->end = memory ? arena->next + size : arena->next;
 }
 
-/* A block with room for `need` bytes. One that serves a single large request goes behind the newest, whose free bytes stay in use. */
+/* A block with room for `need` bytes, not yet among the arena's. */
 static packbuf_i_block *packbuf_i_new_block(packbuf_arena *arena, size_t need) {
   size_t size = PACKBUF_I_BLOCK_FIRST;
-  packbuf_i_block *newest = arena->blocks, *block;
+  const packbuf_i_block *newest = arena->blocks;
+  packbuf_i_block *block;
   if (newest) size = newest->size < PACKBUF_I_BLOCK_LAST / 2 ? newest->size * 2 : PACKBUF_I_BLOCK_LAST;
   if (need > SIZE_MAX - sizeof *block) return NULL;
   if (need + sizeof *block > size / 2) size = need + sizeof *block;
   block = (packbuf_i_block *)arena->allocator.resize(arena->allocator.context, NULL, 0, size);
   if (!block) return NULL;
   block->size = size;
-  if (newest && size == need + sizeof *block) {
+  return block;
+}
+
+/* A block that serves a single large request goes behind the newest, whose free bytes stay in use. */
+static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_block *block, size_t need) {
+  packbuf_i_block *newest = arena->blocks;
+  if (newest && block->size == need + sizeof *block) {
     block->older = newest->older;
     newest->older = block;
   } else {
     block->older = newest;
     arena->blocks = block;
   }
-  return block;
 }
 
 PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t alignment) {
   size_t skip = (size_t)(0 - (uintptr_t)arena->next) & (alignment - 1);
   unsigned char *at = arena->next;
-  packbuf_i_block *block;
+  packbuf_i_block *block = NULL;
   int bump = at && skip <= (size_t)(arena->end - at) && size <= (size_t)(arena->end - at) - skip;
   if (alignment == 0 || alignment > 4096 || (alignment & (alignment - 1))) return NULL;
   if (size > arena->limit || arena->used > arena->limit - size) return NULL;
@@ -1070,13 +1102,14 @@ PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t 
     if (!block) return NULL;
     at = (unsigned char *)(block + 1);
     skip = (size_t)(0 - (uintptr_t)at) & (alignment - 1);
-    if (arena->blocks == block) {
-      arena->next = at;
-      arena->end = (unsigned char *)block + block->size;
-    }
   }
   /* the limit counts padding too, or aligned small requests would slip under it */
-  if (skip > arena->limit - arena->used - size) return NULL;
+  if (skip > arena->limit - arena->used - size) {
+    if (block) arena->allocator.resize(arena->allocator.context, block, block->size, 0);
+    return NULL;
+  }
+  if (block) packbuf_i_link_block(arena, block, size + alignment);
+  if (block && arena->blocks == block) arena->end = (unsigned char *)block + block->size;
   arena->used += skip + size;
   if (bump || arena->blocks == block) arena->next = at + skip + size;
   return at + skip;
@@ -2434,8 +2467,8 @@ static int packbuf_i_same_bytes(const void *a, size_t a_size, const void *b, siz
 
 /* Decimal text -?[1-9][0-9]* */
 static int packbuf_i_is_decimal(const char *text, size_t size) {
-  size_t at = size && text[0] == '-';
-  if (at == size || text[at] == '0') return 0;
+  size_t at = text && size && text[0] == '-';
+  if (!text || at == size || text[at] == '0') return 0;
   for (; at < size; at++)
     if (text[at] < '0' || text[at] > '9') return 0;
   return 1;
@@ -2615,6 +2648,7 @@ typedef struct packbuf_i_keys {
   uint64_t *words;
   size_t top, capacity;
   uint64_t budget;
+  uint64_t values; /* looked at so far: lists that are shared many times over may be far more than memory holds */
   uint64_t fixed[PACKBUF_I_KEYS_FIXED];
 } packbuf_i_keys;
 
@@ -2627,6 +2661,7 @@ static void packbuf_i_keys_init(packbuf_i_keys *keys, const packbuf_i_key_source
   keys->top = 0;
   keys->capacity = PACKBUF_I_KEYS_FIXED;
   keys->budget = budget;
+  keys->values = 0;
 }
 
 static void packbuf_i_keys_free(packbuf_i_keys *keys) {
@@ -2892,9 +2927,20 @@ static packbuf_status packbuf_i_unencodable(packbuf_error *error, const char *me
   return packbuf_i_fail(error, PACKBUF_UNENCODABLE, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
+/* Lists and dicts without what their count says; tensors, media and opaque values that are NULL. */
+static int packbuf_i_no_items(const packbuf_value *value) {
+  return value->kind == PACKBUF_LIST ? value->as.list.count && !value->as.list.items : value->as.dict.count && !value->as.dict.entries;
+}
+
+static int packbuf_i_points_nowhere(const packbuf_value *value) {
+  return (value->kind == PACKBUF_TENSOR && !value->as.tensor) || (value->kind == PACKBUF_MEDIA && !value->as.media) ||
+         (value->kind == PACKBUF_OPAQUE && !value->as.opaque);
+}
+
 /* A text of a value: the offset reported is into this text. */
 static packbuf_status packbuf_i_check_utf8(const char *text, size_t size, packbuf_error *error) {
-  size_t valid = size ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  if (size && !text) return packbuf_i_unencodable(error, "a string has no data");
   if (valid == size) return PACKBUF_OK;
   return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid, PACKBUF_NOWHERE);
 }
@@ -2958,8 +3004,8 @@ static unsigned packbuf_i_json_escape(const uint8_t *text, uint64_t at, uint64_t
   if (*code < 0xD800 || *code > 0xDFFF) return 6;
   if (*code <= 0xDBFF) { /* the text may end inside the pair: then that is what is wrong */
     if (*bad == size) return 0;
-    if (size - *bad < 2 && text[*bad] == '\\') {
-      *bad = size;
+    if (size - *bad < 2) { /* a byte is fetched once: it may change */
+      *bad = text[*bad] == '\\' ? size : at;
       return 0;
     }
     if (text[*bad] == '\\' && text[*bad + 1] == 'u') {
@@ -2999,7 +3045,7 @@ static unsigned packbuf_i_json_utf8(uint32_t code, uint8_t out[4]) {
   return 4;
 }
 
-/* The bytes that a checked string stands for, one after the other; -1 at its closing quote. */
+/* The bytes that a checked string stands for, one after the other; -1 at its closing quote, or where it ends now that it was changed meanwhile. */
 typedef struct packbuf_i_json_bytes {
   const uint8_t *text;
   uint64_t at, size;
@@ -3017,10 +3063,23 @@ static void packbuf_i_json_bytes_start(packbuf_i_json_bytes *bytes, const uint8_
 static int packbuf_i_json_bytes_next(packbuf_i_json_bytes *bytes) {
   uint32_t code;
   uint64_t bad;
+  unsigned length;
+  uint8_t byte;
   if (bytes->next < bytes->count) return bytes->pending[bytes->next++];
-  if (bytes->text[bytes->at] == '"') return -1;
-  if (bytes->text[bytes->at] != '\\') return bytes->text[bytes->at++];
-  bytes->at += packbuf_i_json_escape(bytes->text, bytes->at, bytes->size, &code, &bad);
+  if (bytes->at >= bytes->size) return -1;
+  byte = bytes->text[bytes->at];
+  PACKBUF_I_FETCHED(byte);
+  if (byte == '"') return -1;
+  if (byte != '\\') {
+    bytes->at++;
+    return byte;
+  }
+  length = packbuf_i_json_escape(bytes->text, bytes->at, bytes->size, &code, &bad);
+  if (length == 0) {
+    bytes->at = bytes->size;
+    return -1;
+  }
+  bytes->at += length;
   bytes->count = packbuf_i_json_utf8(code, bytes->pending);
   bytes->next = 1;
   return bytes->pending[0];
@@ -3455,8 +3514,10 @@ static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsig
   packbuf_status status = PACKBUF_OK;
   size_t count = value->kind == PACKBUF_LIST ? value->as.list.count : value->as.dict.count;
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (packbuf_i_no_items(value)) return packbuf_i_unencodable(error, "a list or dict has no items");
   for (size_t i = 0; i < count && !status; i++) {
     const packbuf_value *item = value->kind == PACKBUF_LIST ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
+    if (++keys->values >> 30) return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (value->kind == PACKBUF_DICT) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
       if (key->kind != PACKBUF_STRING) return packbuf_i_unencodable(error, "a key is no string");
@@ -3578,6 +3639,7 @@ static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsig
   for (size_t i = 0; i < count; i++) {
     const packbuf_value *item = list ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
     packbuf_status status;
+    if (packbuf_i_push_enough(sink)) return packbuf_i_fail(error, PACKBUF_LIMIT, "the text is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (i) packbuf_i_push_byte(sink, ',');
     if (!list) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
@@ -3700,6 +3762,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
                                     0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
   uint8_t type = data[at], kind = 0;
   uint64_t n = 0;
+  PACKBUF_I_FETCHED(type);
   head->next = at + 1;
   head->length = 0;
   head->ext = 0;
@@ -3715,6 +3778,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
     if (kind == 0xFE) return -1;
     if (bytes[type - 0xC0] > size - head->next) return 0;
     n = packbuf_i_load_big(data + head->next, bytes[type - 0xC0]);
+    PACKBUF_I_FETCHED(n);
     head->next += bytes[type - 0xC0];
     if (type >= 0xD4 && type <= 0xD8) n = (uint64_t)1 << (type - 0xD4);
   }
@@ -3726,7 +3790,9 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
   head->length = n;
   if (kind != PACKBUF_I_KIND_EXT) return 1;
   if (head->next == size) return 0;
-  head->ext = data[head->next++];
+  type = data[head->next++];
+  PACKBUF_I_FETCHED(type);
+  head->ext = type;
   return 1;
 }
 
@@ -3804,14 +3870,18 @@ static int packbuf_i_msgpack_key_of(const uint8_t *data, const packbuf_i_msgpack
   return 1;
 }
 
+/* The key at `at`, which was read before; should it have changed meanwhile to what is no key or ends too late, an empty one. */
+static packbuf_value packbuf_i_msgpack_key_again(const packbuf_i_msgpack *mp, uint64_t at) {
+  packbuf_i_msgpack_head head;
+  packbuf_value key;
+  memset(&head, 0, sizeof head);
+  if (packbuf_i_msgpack_read_head(mp->data, mp->size, at, &head) == 1 && packbuf_i_msgpack_key_of(mp->data, &head, &key) && head.length <= mp->size - head.next) return key;
+  return packbuf_string_n(NULL, 0);
+}
+
 static int packbuf_i_msgpack_key_order(const void *subject, uint64_t a, uint64_t b) {
   const packbuf_i_msgpack *mp = (const packbuf_i_msgpack *)subject;
-  packbuf_i_msgpack_head head;
-  packbuf_value x, y;
-  packbuf_i_msgpack_read_head(mp->data, mp->size, a, &head); /* both were read before */
-  packbuf_i_msgpack_key_of(mp->data, &head, &x);
-  packbuf_i_msgpack_read_head(mp->data, mp->size, b, &head);
-  packbuf_i_msgpack_key_of(mp->data, &head, &y);
+  const packbuf_value x = packbuf_i_msgpack_key_again(mp, a), y = packbuf_i_msgpack_key_again(mp, b);
   return packbuf_i_key_order(&x, &y);
 }
 
@@ -3897,16 +3967,22 @@ static int packbuf_i_msgpack_tensor(packbuf_i_msgpack *mp, uint64_t at, uint64_t
   packbuf_tensor tensor;
   uint64_t shape[PACKBUF_MAX_RANK], count, size, elements;
   const uint8_t *body = mp->data + at;
+  uint8_t head[4];
   if (end - at < 4) return packbuf_i_msgpack_short(mp, end);
+  memcpy(head, body, 4);
+  PACKBUF_I_FETCHED_STRUCT(head);
   memset(&tensor, 0, sizeof tensor);
-  tensor.form = body[0];
-  tensor.dtype = packbuf_dtype_of((packbuf_dtype_code)body[1], body[2]);
-  tensor.rank = body[3];
+  tensor.form = head[0];
+  tensor.dtype = packbuf_dtype_of((packbuf_dtype_code)head[1], head[2]);
+  tensor.rank = head[3];
   if (tensor.form < PACKBUF_FORM_ARRAY || tensor.form > PACKBUF_FORM_SCALAR) return packbuf_i_msgpack_bad(mp, at, "a tensor of no such form");
   if (!packbuf_i_dtype_known(tensor.dtype)) return packbuf_i_msgpack_bad(mp, at + 1, "a tensor of no such dtype");
   if (tensor.rank > (tensor.form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK)) return packbuf_i_msgpack_bad(mp, at + 3, "a tensor of too many dimensions");
   if ((end - at - 4) / 8 < tensor.rank) return packbuf_i_msgpack_short(mp, end);
-  for (unsigned d = 0; d < tensor.rank; d++) shape[d] = packbuf_i_load64(body + 4 + 8 * d);
+  for (unsigned d = 0; d < tensor.rank; d++) {
+    shape[d] = packbuf_i_load64(body + 4 + 8 * d);
+    PACKBUF_I_FETCHED(shape[d]);
+  }
   if (!packbuf_i_shape_count(shape, tensor.rank, packbuf_i_dtype_bytes(tensor.dtype), &count))
     return packbuf_i_msgpack_bad(mp, at + 4, "a tensor is too large");
   size = count * packbuf_i_dtype_bytes(tensor.dtype);
@@ -4142,6 +4218,7 @@ static packbuf_status packbuf_i_msgpack_can_tensor(const packbuf_tensor *tensor,
   const uint8_t *piece;
   uint64_t count, element = packbuf_i_dtype_bytes(tensor->dtype);
   if (!packbuf_i_dtype_known(tensor->dtype)) return packbuf_i_unencodable(error, "a tensor of an unknown dtype");
+  if (tensor->rank && !tensor->shape) return packbuf_i_unencodable(error, "a tensor has no shape");
   if (tensor->rank > (tensor->form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK)) return packbuf_i_unencodable(error, "a tensor has too many dimensions");
   if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR) return packbuf_i_unencodable(error, "a tensor of no such form");
   if (!packbuf_i_shape_count(tensor->shape, tensor->rank, element, &count) || count * element > UINT32_MAX - 4 - 8u * tensor->rank)
@@ -4159,6 +4236,7 @@ static packbuf_status packbuf_i_msgpack_can_tensor(const packbuf_tensor *tensor,
 
 static packbuf_status packbuf_i_msgpack_can_media(const packbuf_media *media, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
+  if (media->size && !media->data) return packbuf_i_unencodable(error, "media have no data");
   if (media->height < -1 || media->width < -1 || media->channels < -1) return packbuf_i_unencodable(error, "height, width or channels of media is below 0");
   /* 128: more than the names, the numbers and the heads take */
   if (media->size > UINT32_MAX - 128 || (media->mime && media->mime_size > UINT32_MAX - 128 - media->size) ||
@@ -4171,6 +4249,7 @@ static packbuf_status packbuf_i_msgpack_can_media(const packbuf_media *media, pa
 
 /* Everything but lists and dicts. */
 static packbuf_status packbuf_i_msgpack_can_leaf(const packbuf_value *value, packbuf_error *error) {
+  if (packbuf_i_points_nowhere(value)) return packbuf_i_unencodable(error, "a tensor, media or opaque value is not there");
   switch (value->kind) {
     case PACKBUF_NULL:
     case PACKBUF_BOOL:
@@ -4183,10 +4262,12 @@ static packbuf_status packbuf_i_msgpack_can_leaf(const packbuf_value *value, pac
     case PACKBUF_STRING:
     case PACKBUF_BYTES:
       if (value->as.text.size > UINT32_MAX) return packbuf_i_unencodable(error, "a string or bytes are too large");
+      if (value->as.text.size && !value->as.text.data) return packbuf_i_unencodable(error, "a string or bytes have no data");
       return value->kind == PACKBUF_STRING ? packbuf_i_check_utf8(value->as.text.data, value->as.text.size, error) : PACKBUF_OK;
     case PACKBUF_TENSOR: return packbuf_i_msgpack_can_tensor(value->as.tensor, error);
     case PACKBUF_MEDIA: return packbuf_i_msgpack_can_media(value->as.media, error);
     case PACKBUF_OPAQUE:
+      if (value->as.opaque->size && !value->as.opaque->data) return packbuf_i_unencodable(error, "an opaque value has no data");
       if (value->as.opaque->size > UINT32_MAX - 5 || value->as.opaque->serializer_size > UINT32_MAX - 5 - value->as.opaque->size)
         return packbuf_i_unencodable(error, "an opaque value is too large");
       return packbuf_i_check_utf8(value->as.opaque->serializer, value->as.opaque->serializer_size, error);
@@ -4201,7 +4282,9 @@ static packbuf_status packbuf_i_msgpack_can_below(const packbuf_value *value, un
   if (!list && value->kind != PACKBUF_DICT) return packbuf_i_msgpack_can_leaf(value, error);
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (count > UINT32_MAX) return packbuf_i_unencodable(error, "a list or dict is too long");
+  if (packbuf_i_no_items(value)) return packbuf_i_unencodable(error, "a list or dict has no items");
   for (size_t i = 0; i < count && !status; i++) {
+    if (++keys->values >> 30) return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (!list) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
       if (key->kind == PACKBUF_MISSING || key->kind > PACKBUF_BYTES) return packbuf_i_unencodable(error, "not a key");
@@ -4302,7 +4385,7 @@ static packbuf_status packbuf_i_msgpack_put_tensor(packbuf_i_sink *sink, const p
   for (unsigned d = 0; d < tensor->rank; d++) packbuf_i_store64(body + 4 + 8 * d, tensor->shape[d]);
   packbuf_i_push(sink, body, 4 + 8u * tensor->rank);
   if (!sink->at) { /* measuring: every element counts, none is looked at */
-    sink->size += pieces.left;
+    packbuf_i_push_size(sink, pieces.left);
     return PACKBUF_OK;
   }
   while (!status && (piece = packbuf_i_pieces_next(&pieces)) != NULL)
@@ -4381,6 +4464,7 @@ static packbuf_status packbuf_i_msgpack_encode(const packbuf_value *value, unsig
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   packbuf_i_msgpack_put_count(sink, list ? 0x90 : 0x80, list ? 0xDC : 0xDE, count);
   for (size_t i = 0; i < count && !status; i++) {
+    if (packbuf_i_push_enough(sink)) return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (!list) status = packbuf_i_msgpack_put_leaf(&value->as.dict.entries[i].key, sink, error);
     if (!status) status = packbuf_i_msgpack_encode(list ? &value->as.list.items[i] : &value->as.dict.entries[i].value, depth_left - 1, sink, error);
   }
@@ -5196,6 +5280,7 @@ typedef struct packbuf_i_look {
   packbuf_i_expand *expand;
   const packbuf_i_node *node;
   uint64_t row;
+  uint64_t values; /* looked at in the cell: lists that are shared many times over may be far more than memory holds */
   int lenient; /* compat: text that is not UTF-8 is a fact, not an error */
   packbuf_i_facts facts;
   packbuf_i_keys keys;
@@ -5222,7 +5307,8 @@ static packbuf_status packbuf_i_refuse(const packbuf_i_look *look, packbuf_statu
 /* ---- what every value must be ---- */
 
 static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *text, size_t size) {
-  size_t valid = size ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  if (size && !text) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a string has no data");
   if (valid == size) return PACKBUF_OK;
   look->facts.bad_text = 1;
   if (look->lenient) return PACKBUF_OK;
@@ -5234,6 +5320,7 @@ static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *tex
  * data that can be reached. */
 static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const packbuf_tensor *tensor) {
   uint64_t count = 1;
+  if (!tensor) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array is not there");
   if (!packbuf_i_dtype_known(tensor->dtype))
     return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
   if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape))
@@ -5250,9 +5337,20 @@ static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const pa
 }
 
 static packbuf_status packbuf_i_check_media(packbuf_i_look *look, const packbuf_media *media) {
-  packbuf_status status = media->mime ? packbuf_i_check_text(look, media->mime, media->mime_size) : PACKBUF_OK;
+  packbuf_status status = PACKBUF_OK;
+  if (!media || (media->size && !media->data))
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "media have no data");
+  if (media->height < -1 || media->width < -1 || media->channels < -1)
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "height, width or channels of media is below -1 (not known)");
+  if (media->mime) status = packbuf_i_check_text(look, media->mime, media->mime_size);
   if (!status && media->mode) status = packbuf_i_check_text(look, media->mode, media->mode_size);
   return status;
+}
+
+static packbuf_status packbuf_i_check_opaque(packbuf_i_look *look, const packbuf_opaque *opaque) {
+  if (!opaque || (opaque->size && !opaque->data))
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an opaque value has no data");
+  return packbuf_i_check_text(look, opaque->serializer, opaque->serializer_size);
 }
 
 static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_value *value, unsigned depth_left);
@@ -5261,13 +5359,12 @@ static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_
 static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_value *dict, unsigned depth_left) {
   int odd = 0, differ = 1;
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
+  if (packbuf_i_no_items(dict)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a dict has no entries");
   for (size_t i = 0; i < dict->as.dict.count; i++) {
     const packbuf_entry *entry = &dict->as.dict.entries[i];
     packbuf_status status = PACKBUF_OK;
-    if (entry->key.kind == PACKBUF_STRING)
-      status = packbuf_i_check_text(look, entry->key.as.text.data, entry->key.as.text.size);
-    else if (entry->key.kind == PACKBUF_MISSING || entry->key.kind == PACKBUF_BIGINT || entry->key.kind > PACKBUF_BYTES)
-      odd = 1;
+    if (entry->key.kind == PACKBUF_MISSING || entry->key.kind > PACKBUF_BYTES) odd = 1;
+    else status = packbuf_i_check_value(look, &entry->key, 0);
     if (!status) status = packbuf_i_check_value(look, &entry->value, depth_left - 1);
     if (status) return status;
   }
@@ -5280,20 +5377,22 @@ static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_v
 /* Any value inside a cell; also a cell itself. */
 static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_value *value, unsigned depth_left) {
   packbuf_status status = PACKBUF_OK;
+  if (++look->values >> 30) return packbuf_i_refuse(look, PACKBUF_LIMIT, "a cell has 2^30 values or more");
   switch (value->kind) {
   case PACKBUF_NULL:
   case PACKBUF_BOOL:
   case PACKBUF_INT:
   case PACKBUF_UINT:
-  case PACKBUF_FLOAT:
-  case PACKBUF_BYTES: return PACKBUF_OK;
+  case PACKBUF_FLOAT: return PACKBUF_OK;
+  case PACKBUF_BYTES:
+    if (value->as.text.data || !value->as.text.size) return PACKBUF_OK;
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "bytes have no data");
   case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
   case PACKBUF_BIGINT:
     if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
   case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
-  case PACKBUF_OPAQUE:
-    return packbuf_i_check_text(look, value->as.opaque->serializer, value->as.opaque->serializer_size);
+  case PACKBUF_OPAQUE: return packbuf_i_check_opaque(look, value->as.opaque);
   case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
   case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
   case PACKBUF_LIST: break;
@@ -5302,6 +5401,7 @@ static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_
   default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
   }
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
+  if (packbuf_i_no_items(value)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
   for (size_t i = 0; i < value->as.list.count && !status; i++)
     status = packbuf_i_check_value(look, &value->as.list.items[i], depth_left - 1);
   return status;
@@ -5345,16 +5445,17 @@ static packbuf_status packbuf_i_look_nested(packbuf_i_look *look, const packbuf_
     packbuf_status status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
     if (status == PACKBUF_OK) return PACKBUF_OK;
     if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
+    if (status == PACKBUF_LIMIT) return packbuf_i_refuse(look, PACKBUF_LIMIT, "a cell has 2^30 values or more");
     look->facts.not_json = 1;
   }
+  look->values = 0;
   return packbuf_i_check_value(look, cell, PACKBUF_I_DEPTH);
 }
 
 static packbuf_status packbuf_i_look_list(packbuf_i_look *look, const packbuf_value *cell) {
   packbuf_i_facts *facts = &look->facts;
   unsigned rank = 0;
-  if (cell->as.list.count && !cell->as.list.items)
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
+  if (packbuf_i_no_items(cell)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
   if (!facts->not_numbers) {
     rank = packbuf_i_count_list(&facts->numbers, cell);
     if (rank) packbuf_i_note_rank(facts, PACKBUF_FORM_LIST, rank);
@@ -5379,11 +5480,13 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
   case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
   case PACKBUF_OPAQUE: {
     const packbuf_opaque *opaque = cell->as.opaque;
+    status = packbuf_i_check_opaque(look, opaque);
+    if (status) return status;
     if (!facts->opaque) facts->opaque = opaque;
     else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer,
                                    opaque->serializer_size))
       facts->mixed_serializers = 1;
-    return packbuf_i_check_value(look, cell, 0);
+    return PACKBUF_OK;
   }
   case PACKBUF_TENSOR:
     status = packbuf_i_check_array(look, cell->as.tensor);
@@ -5394,7 +5497,7 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
     return PACKBUF_OK;
   case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
   case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
-  default: return packbuf_i_check_value(look, cell, 0);
+  default: look->values = 0; return packbuf_i_check_value(look, cell, 0);
   }
 }
 
@@ -5402,6 +5505,7 @@ static void packbuf_i_look_start(packbuf_i_look *look, packbuf_i_expand *expand,
   look->expand = expand;
   look->node = node;
   look->row = 0;
+  look->values = 0;
   look->lenient = 0;
   memset(&look->facts, 0, sizeof look->facts);
   packbuf_i_keys_init(&look->keys, &packbuf_i_entry_source, NULL, expand->arena, UINT64_MAX);
@@ -5456,7 +5560,7 @@ static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, 
  * sample that is not too large. */
 static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *accepts) {
   const packbuf_i_node *node = look->node;
-  packbuf_i_sink sink = {NULL, 0, 0};
+  packbuf_i_sink sink = {NULL, PACKBUF_JSON_SAMPLE_BYTES, 0};
   packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
@@ -5556,7 +5660,7 @@ static packbuf_status packbuf_i_choose(packbuf_i_look *look, packbuf_i_node *nod
   }
   node->codec = PACKBUF_CODEC_MSGPACK_RAGGED;
   node->dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-  node->reason = "no codec holds a key that is no null, bool, integer of 64 bits, float, string or bytes";
+  node->reason = "no codec holds a key that is no null, bool, integer, float, string or bytes";
   return PACKBUF_OK;
 }
 
@@ -5567,6 +5671,7 @@ static packbuf_codec packbuf_i_numeric_codec(const packbuf_value *cell) {
   if (packbuf_i_number_type(cell->kind)) return PACKBUF_CODEC_NDARRAY;
   if (cell->kind == PACKBUF_LIST) return PACKBUF_CODEC_TYPED_RAGGED;
   if (cell->kind != PACKBUF_TENSOR) return PACKBUF_CODEC_AUTO;
+  if (!cell->as.tensor) return PACKBUF_CODEC_RAGGED_TENSOR; /* refused when it is looked at */
   if (cell->as.tensor->form == PACKBUF_FORM_ARRAY) return PACKBUF_CODEC_TYPED_RAGGED;
   return cell->as.tensor->form == PACKBUF_FORM_SCALAR ? PACKBUF_CODEC_NDARRAY : PACKBUF_CODEC_RAGGED_TENSOR;
 }
@@ -6078,6 +6183,7 @@ typedef struct packbuf_i_field {
 typedef struct packbuf_i_pair {
   struct packbuf_i_pair *next;
   const char *path, *key, *text; /* path NULL: of the whole buffer */
+  size_t key_size, text_size;    /* as they were when the pair was added: a text that grows is cut, not overrun */
 } packbuf_i_pair;
 
 PACKBUF_API packbuf_options packbuf_default_options(void) {
@@ -6221,6 +6327,7 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
   packbuf_i_field *field;
   packbuf_tensor item;
   packbuf_status status = packbuf_i_check_add(batch, name, ragged, error);
+  uint64_t bytes;
   unsigned i;
   if (status) return status;
   memset(&item, 0, sizeof item);
@@ -6237,9 +6344,10 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
       ragged->form == PACKBUF_FORM_SCALAR)
     return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "ragged rows need 32- or 64-bit offsets, items of rank 0 to 7, and form tensor, array or list",
                                 name, PACKBUF_NOWHERE);
-  for (i = 0; i < ragged->item_rank; i++)
-    if (ragged->items >> 48 || ragged->item_shape[i] >> 48)
-      return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the items are too large", name, PACKBUF_NOWHERE);
+  bytes = packbuf_i_dtype_bytes(ragged->dtype);
+  for (i = 0; i < ragged->item_rank; i++) bytes *= ragged->item_shape[i] ? ragged->item_shape[i] : 1; /* checked with the item */
+  if (!packbuf_i_mul(bytes, ragged->items, &bytes) || bytes >> 62)
+    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the items are too large", name, PACKBUF_NOWHERE);
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
   if (status) return status;
   field->ragged = *ragged;
@@ -6351,10 +6459,12 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key, const char *text,
                                                 packbuf_error *error) {
   packbuf_i_pair *pair;
+  size_t key_size, text_size;
   packbuf_status status = packbuf_i_check_add(batch, key, text, error);
   if (status) return status;
-  if (packbuf_i_utf8_valid((const uint8_t *)key, strlen(key)) != strlen(key) ||
-      packbuf_i_utf8_valid((const uint8_t *)text, strlen(text)) != strlen(text))
+  key_size = strlen(key);
+  text_size = strlen(text);
+  if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size || packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
     return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, sizeof(void *));
   if (!pair) return packbuf_i_no_memory(error);
@@ -6362,6 +6472,8 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
   pair->path = path;
   pair->key = key;
   pair->text = text;
+  pair->key_size = key_size;
+  pair->text_size = text_size;
   if (batch->last_pair) batch->last_pair->next = pair;
   else batch->pairs = pair;
   batch->last_pair = pair;
@@ -6455,11 +6567,15 @@ PACKBUF_API packbuf_status packbuf_add_rows(packbuf_batch *batch, const packbuf_
   for (uint64_t row = 0; row < batch->rows; row++) {
     if (rows[row].kind != PACKBUF_DICT)
       return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "a row is no dict", PACKBUF_NOWHERE, row);
+    if (rows[row].as.dict.count && !rows[row].as.dict.entries)
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a dict has no entries", PACKBUF_NOWHERE, row);
     for (size_t i = 0; i < rows[row].as.dict.count; i++) {
       const packbuf_entry *entry = &rows[row].as.dict.entries[i];
       uint32_t index = 0;
       if (entry->key.kind != PACKBUF_STRING)
         return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "a row has a key that is no string", PACKBUF_NOWHERE, row);
+      if (entry->key.as.text.size && !entry->key.as.text.data)
+        return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a key has no data", PACKBUF_NOWHERE, row);
       status = packbuf_i_row_field_of(&columns, &entry->key, (uint32_t)i, &index, error);
       if (status) return status;
       if (columns.cells[index][row] != &packbuf_i_missing_cell)
@@ -6495,6 +6611,7 @@ typedef struct packbuf_i_walk {
   const uint8_t *at;
   uint64_t run, left; /* bytes of a run; runs to go */
   unsigned outer;
+  int once; /* 1: who only asks which elements there are walks a dimension of stride 0 once */
   uint64_t shape[PACKBUF_MAX_RANK], index[PACKBUF_MAX_RANK];
   int64_t strides[PACKBUF_MAX_RANK];
 } packbuf_i_walk;
@@ -6512,20 +6629,28 @@ typedef struct packbuf_i_pull {
   uint8_t scratch[PACKBUF_I_SCRATCH];
 } packbuf_i_pull;
 
+static uint64_t packbuf_i_walk_count(const packbuf_i_walk *walk, uint64_t count, int64_t stride) {
+  return walk->once && count && !stride ? 1 : count;
+}
+
 static void packbuf_i_walk_start(packbuf_i_walk *walk, const void *data, unsigned rank, const uint64_t *shape, const int64_t *strides,
                                  uint64_t element) {
   unsigned d = rank;
   walk->at = (const uint8_t *)data;
   walk->run = element;
   walk->left = 1;
-  while (d > 0 && (!strides || shape[d - 1] == 1 || (strides[d - 1] >= 0 && (uint64_t)strides[d - 1] == walk->run)))
-    walk->run *= shape[--d];
+  while (d > 0) {
+    uint64_t count = strides ? packbuf_i_walk_count(walk, shape[d - 1], strides[d - 1]) : shape[d - 1];
+    if (strides && count != 1 && (strides[d - 1] < 0 || (uint64_t)strides[d - 1] != walk->run)) break;
+    walk->run *= count;
+    d--;
+  }
   walk->outer = d;
   for (unsigned i = 0; i < d; i++) {
-    walk->shape[i] = shape[i];
+    walk->shape[i] = packbuf_i_walk_count(walk, shape[i], strides[i]);
     walk->strides[i] = strides[i];
     walk->index[i] = 0;
-    walk->left *= shape[i];
+    walk->left *= walk->shape[i];
   }
   if (walk->run == 0) walk->left = 0;
 }
@@ -7080,6 +7205,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
+  uint32_t *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
   uint32_t pair_count;
@@ -7230,20 +7357,30 @@ static packbuf_status packbuf_i_check_texts(packbuf_i_plan *plan, const packbuf_
   return PACKBUF_OK;
 }
 
+/* No codec holds the cells: names the first row that MessagePack, the last resort, does not. */
+static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  uint64_t row = 0;
+  while (row < node->rows && (packbuf_i_state(node, row) <= 0 ||
+                              packbuf_i_msgpack_can(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, plan->arena, NULL) != PACKBUF_UNENCODABLE))
+    row++;
+  return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
+}
+
 /* Bytes that each JSON or MessagePack cell will take. */
 static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
+  if (!node->accepted) return packbuf_i_plan_refused(plan, node);
   if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
   node->sizes = (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
   for (uint64_t row = 0; row < node->rows; row++) {
-    packbuf_i_sink sink = {NULL, 0, 0};
+    packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_state(node, row) > 0)
       status = node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
                                                         : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
+    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
     if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
-    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes more than 2^30 bytes", row);
     node->sizes[row] = sink.size;
   }
   return PACKBUF_OK;
@@ -7367,6 +7504,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     return ones == 0 || ones == node->rows;
   }
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  pull.walk.once = 1;
   for (;;) {
     packbuf_i_run run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
@@ -7439,17 +7577,32 @@ static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_p
   }
 }
 
-/* An earlier stored buffer of the same section with the same elements: its index, or the buffer's own. */
-static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index) {
+/* Room for the prints of all buffers, at most half full. */
+static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
+  uint32_t slots = 2;
+  if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  while (slots < 2 * plan->buffer_count) slots *= 2;
+  plan->prints = (uint32_t *)packbuf_arena_alloc(plan->arena, slots * sizeof *plan->prints, sizeof *plan->prints);
+  if (!plan->prints) return packbuf_i_plan_no_memory(plan);
+  memset(plan->prints, 0, slots * sizeof *plan->prints);
+  plan->print_mask = slots - 1;
+  return PACKBUF_OK;
+}
+
+/* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always, when `alone`), which then joins the table. Equal prints
+ * share one chain of slots in ascending order, so what the table holds between them changes nothing. */
+static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
   packbuf_i_planned *buffer = &plan->buffers[index];
+  uint32_t slot;
   buffer->print = packbuf_i_print_of(buffer);
-  for (uint32_t i = 0; i < index; i++) {
-    const packbuf_i_planned *earlier = &plan->buffers[i];
-    if (earlier->storage == PACKBUF_STORED && earlier->print == buffer->print && earlier->count == buffer->count && !earlier->pushed && !earlier->device &&
+  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot]; slot = (slot + 1) & plan->print_mask) {
+    const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
+    if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) && memcmp(&earlier->dtype, &buffer->dtype, sizeof buffer->dtype) == 0 &&
         packbuf_i_same_elements(earlier, buffer))
-      return i;
+      return plan->prints[slot] - 1;
   }
+  plan->prints[slot] = index + 1;
   return index;
 }
 
@@ -7489,7 +7642,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   }
   if (buffer->device || buffer->pushed) return PACKBUF_OK;
   if (keep) {
-    buffer->print = packbuf_i_print_of(buffer); /* later fields may be its alias */
+    packbuf_i_find_alias(plan, index, 1); /* later fields may be its alias */
     return PACKBUF_OK;
   }
   if (!text && packbuf_i_is_constant(buffer)) {
@@ -7501,7 +7654,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
     return PACKBUF_OK;
   }
   memset(buffer->value, 0, sizeof buffer->value);
-  buffer->alias_of = packbuf_i_find_alias(plan, index);
+  buffer->alias_of = packbuf_i_find_alias(plan, index, 0);
   if (buffer->alias_of != index) buffer->storage = PACKBUF_ALIAS;
   else buffer->alias_of = 0;
   return PACKBUF_OK;
@@ -7623,7 +7776,7 @@ static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint3
 
 static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
   if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, strlen(plan->pairs[a]->key), plan->pairs[b]->key, strlen(plan->pairs[b]->key));
+  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key, plan->pairs[b]->key_size);
 }
 
 /* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one of the two arrays. */
@@ -7705,7 +7858,7 @@ static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
     const packbuf_i_node *node = plan->nodes[i];
     strings += node->name_size + node->parameter_size + (node->codec == PACKBUF_CODEC_NDARRAY ? 8u * node->rank : 0);
   }
-  for (uint32_t i = 0; i < plan->pair_count; i++) strings += strlen(plan->pairs[i]->key) + strlen(plan->pairs[i]->text);
+  for (uint32_t i = 0; i < plan->pair_count; i++) strings += plan->pairs[i]->key_size + plan->pairs[i]->text_size;
   if (strings >> 32) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more", PACKBUF_NOWHERE);
   if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
   plan->strings_length = strings;
@@ -7761,6 +7914,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   status = packbuf_i_plan_nodes(plan, batch);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);
+  if (!status) status = packbuf_i_start_prints(plan);
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
   if (!status) status = packbuf_i_plan_head(plan);
   if (!status) status = packbuf_i_place_buffers(plan);
@@ -7805,7 +7959,7 @@ static packbuf_i_gather packbuf_i_gather_best(void) {
 
 static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
   (void)ahead;
-  memcpy(dst, src, size);
+  if (size) memcpy(dst, src, size);
 }
 
 static packbuf_i_gather packbuf_i_gather_best(void) {
@@ -8078,8 +8232,8 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
     to = packbuf_i_put_text(to, node->parameter, node->parameter_size);
   }
   for (uint32_t i = 0; i < plan->pair_count; i++) {
-    to = packbuf_i_put_text(to, plan->pairs[i]->key, strlen(plan->pairs[i]->key));
-    to = packbuf_i_put_text(to, plan->pairs[i]->text, strlen(plan->pairs[i]->text));
+    to = packbuf_i_put_text(to, plan->pairs[i]->key, plan->pairs[i]->key_size);
+    to = packbuf_i_put_text(to, plan->pairs[i]->text, plan->pairs[i]->text_size);
   }
 }
 
@@ -8123,7 +8277,7 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   }
   for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
-    size_t key = strlen(plan->pairs[i]->key), text = strlen(plan->pairs[i]->text);
+    size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
     packbuf_i_store32(record, plan->pair_nodes[i]);
     packbuf_i_store32(record + 4, (uint32_t)strings);
     packbuf_i_store32(record + 8, (uint32_t)key);
@@ -8192,15 +8346,6 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
  * element is fetched once into a local copy, the copy is checked against the memory there is, and only the copy is used; that the head was
  * checked when it was opened is never relied on. What the functions return is safe to use; whether it makes sense is verify's matter.
  * May use: base, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
-
-/* Hides where a fetched value came from: the compiler can then not fetch it a second time instead of keeping it. */
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_FETCHED(x) __asm__ volatile("" : "+r"(x))
-#define PACKBUF_I_FETCHED_STRUCT(x) __asm__ volatile("" : "+m"(x))
-#else
-#define PACKBUF_I_FETCHED(x) ((void)0)
-#define PACKBUF_I_FETCHED_STRUCT(x) ((void)0)
-#endif
 
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
@@ -8442,6 +8587,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const pa
   for (uint32_t i = 0; i < node->buffer_count; i++) {
     packbuf_i_buffer_record raw;
     if (!packbuf_i_fetch_buffer(view, node->first_buffer + i, &raw)) break;
+    if (raw.node != node->index) return packbuf_i_broken(error, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, node->first_buffer + i), PACKBUF_NOWHERE);
     if (raw.role != (uint8_t)role || raw.dim != dim) continue;
     return packbuf_get_buffer_at(view, node->first_buffer + i, buffer, error);
   }
@@ -9338,10 +9484,10 @@ static uint32_t packbuf_i_find_item(const packbuf_view *view, uint32_t parent, u
   packbuf_i_node_record node;
   uint64_t child = (uint64_t)parent + 1, end;
   if (!packbuf_i_fetch_node(view, parent, &node) || node.kind != PACKBUF_NODE_LIST) return PACKBUF_NO_NODE;
-  end = child + node.descendants;
+  end = child + node.descendants < view->node_count ? child + node.descendants : view->node_count;
   for (; child < end; item--) {
+    if (!packbuf_i_fetch_node(view, (uint32_t)child, &node) || node.parent != parent) break;
     if (item == 0) return (uint32_t)child;
-    if (!packbuf_i_fetch_node(view, (uint32_t)child, &node)) break;
     child += 1 + (uint64_t)node.descendants;
   }
   return PACKBUF_NO_NODE;
@@ -9570,7 +9716,7 @@ static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role
 
 /* Loads node and buffers. *unreadable: PACKBUF_OK, or why the column as a whole cannot be read; single buffers of it may be readable then. */
 static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t index, packbuf_column *column, packbuf_status *unreadable, packbuf_error *error) {
-  int unknown_role = 0, packed = 0;
+  int unknown_role = 0, packed = 0, before = -1;
   packbuf_status status;
   memset(column, 0, sizeof *column);
   column->view = view;
@@ -9579,6 +9725,9 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     packbuf_buffer buffer, *slot;
     status = packbuf_get_buffer_at(view, column->node.first_buffer + i, &buffer, error);
     if (status != PACKBUF_OK) break;
+    if (buffer.node != index || buffer.role * 256 + buffer.dim <= before)
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, buffer.index) + (buffer.node != index ? 0 : 4), PACKBUF_NOWHERE, error);
+    before = buffer.role * 256 + buffer.dim;
     slot = packbuf_i_role_slot(column, buffer.role, buffer.dim);
     if (slot) *slot = buffer;
     else unknown_role = 1;
@@ -9836,6 +9985,8 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
   const size_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_status status;
   void *copy;
+  if (PACKBUF_I_UNLIKELY(first > data->count || count > data->count - first))
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index), PACKBUF_NOWHERE);
   if (data->bytes && (element == 1 || !packbuf_i_big_endian())) {
     *out = data->bytes + first * element;
     return PACKBUF_OK;
@@ -9888,7 +10039,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   return status;
 }
 
-static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth);
+static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth);
 
 /* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
 static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
@@ -9898,8 +10049,9 @@ static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begi
   return count;
 }
 
-/* Reads the siblings from `begin` on into the values of `width` entries (keys: their names) or items a row. */
-static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint64_t begin, uint64_t end, uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries, packbuf_value *items,
+/* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row. Each is held within its
+ * parent's subtree (N2), which nobody may have checked: no node is then walked twice at one depth. */
+static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t parent, uint64_t begin, uint64_t end, uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries, packbuf_value *items,
                                               unsigned depth) {
   uint64_t child = begin;
   for (uint64_t k = 0; k < width; k++) {
@@ -9908,9 +10060,11 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint64_t begi
     packbuf_status status = child < end ? packbuf_get_node(r->view, (uint32_t)child, &node, r->error)
                                         : packbuf_i_broken(r->error, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)begin) + 4, PACKBUF_NOWHERE); /* it was there when they were counted */
     if (status != PACKBUF_OK) return status;
+    if (node.parent != parent || node.descendants >= end - child)
+      return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)child) + (node.parent != parent ? 0 : 4), (uint32_t)child, PACKBUF_NOWHERE);
     slots.first = entries ? &entries[k].value : &items[k];
     slots.step = (size_t)width * (entries ? sizeof *entries : sizeof *items);
-    status = packbuf_i_read_node(r, (uint32_t)child, first, count, slots, depth + 1);
+    status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
     if (status != PACKBUF_OK) return status;
     for (uint64_t i = 0; entries && i < count; i++) entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
     child += 1 + (uint64_t)node.descendants;
@@ -9930,7 +10084,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_take(r, cells, sizeof *entries, 8, &memory);
     if (status != PACKBUF_OK) return status;
     entries = (packbuf_entry *)memory;
-    status = packbuf_i_read_siblings(r, begin, end, width, first, count, entries, NULL, depth);
+    status = packbuf_i_read_siblings(r, self ? self->node.index : PACKBUF_NO_NODE, begin, end, width, first, count, entries, NULL, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) {
     packbuf_entry *row = cells ? entries + i * width : NULL;
@@ -9977,19 +10131,20 @@ static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_take(r, cells, sizeof *items, 8, &memory);
     if (status != PACKBUF_OK) return status;
     items = (packbuf_value *)memory;
-    status = packbuf_i_read_siblings(r, begin, end, width, first, count, NULL, items, depth);
+    status = packbuf_i_read_siblings(r, self->node.index, begin, end, width, first, count, NULL, items, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++)
     status = packbuf_i_read_list(r, self, first + i, cells ? items + i * width : NULL, width, packbuf_i_slot(out, i));
   return status;
 }
 
-/* Any node. The depth is bounded here too: the bytes may have changed since they were opened. */
-static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
+/* Any node whose subtree ends by `end`. The depth is bounded here too: the bytes may have changed since they were opened. */
+static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
   packbuf_column column;
   packbuf_status status = packbuf_open_column(r->view, index, &column, r->error);
   if (status != PACKBUF_OK) return status;
   if (depth > PACKBUF_I_DEPTH_CAP || depth > r->view->limits.depth) return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N3, packbuf_i_node_at(r->view, index), index, PACKBUF_NOWHERE);
+  if (column.node.descendants >= end - index) return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, index) + 4, index, PACKBUF_NOWHERE);
   if (first > column.node.rows || count > column.node.rows - first)
     return packbuf_i_fail_node(r->view, index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", first, r->error);
   if (column.node.kind == PACKBUF_NODE_LIST) return packbuf_i_read_lists(r, &column, first, count, out, depth);
@@ -10018,7 +10173,7 @@ PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_
   packbuf_i_slots out;
   out.first = values;
   out.step = sizeof *values;
-  return packbuf_i_end_read(&r, packbuf_i_read_node(&r, node, first, count, out, 1));
+  return packbuf_i_end_read(&r, packbuf_i_read_node(&r, node, view->node_count, first, count, out, 1));
 }
 
 PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
@@ -10142,6 +10297,11 @@ static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *con
     if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
   }
   return rows < 16 ? rows : 16;
+}
+
+/* A constant, or a sequence that does not move (which B8 refuses, but the record may have changed since). */
+static int packbuf_i_all_equal(const packbuf_buffer *buffer) {
+  return buffer->storage == PACKBUF_CONSTANT || (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
 }
 
 static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
@@ -10423,7 +10583,7 @@ static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_err
   const packbuf_buffer *with[3];
   packbuf_status status = packbuf_i_verify_bools(c, error);
   uint64_t rows;
-  with[0] = c->offsets.storage == PACKBUF_CONSTANT ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[0] = packbuf_i_all_equal(&c->offsets) ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
   with[1] = &c->offsets, with[2] = &c->types;
   if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->offsets)) return status;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
@@ -10562,7 +10722,7 @@ static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error
   const packbuf_buffer *with[3];
   packbuf_status status = PACKBUF_OK;
   uint64_t rows;
-  with[0] = c->offsets.storage == PACKBUF_CONSTANT ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[0] = packbuf_i_all_equal(&c->offsets) ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
   with[1] = &c->offsets, with[2] = &c->validity;
   if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
@@ -10585,6 +10745,7 @@ static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error
 static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
   static const char names[PACKBUF_I_ATTRIBUTES][9] = {"mime", "height", "width", "channels", "mode", "rate"};
   unsigned i = 0;
+  if (leaf->kind != PACKBUF_LEAF) return PACKBUF_I_ATTRIBUTES;
   while (i < PACKBUF_I_ATTRIBUTES && !(leaf->name.size == strlen(names[i]) && memcmp(leaf->name.data, names[i], leaf->name.size) == 0)) i++;
   if (i == PACKBUF_I_MIME || i == PACKBUF_I_MODE) return leaf->codec == PACKBUF_CODEC_UTF8_RAGGED ? i : (unsigned)PACKBUF_I_ATTRIBUTES;
   if (i < PACKBUF_I_ATTRIBUTES &&
@@ -10594,7 +10755,8 @@ static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
   return i;
 }
 
-/* Opens the attribute leaves, once for all rows. Leaves that are no attributes or cannot be read are left to those who read them as leaves. */
+/* Opens the attribute leaves, once for all rows, the first of a name. Leaves that are no attributes or cannot be read are left to those who read
+ * them as leaves. What is used is judged as it was opened: its record may have changed since it was first fetched. */
 static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
   const packbuf_node *node = &cells->column->node;
   const uint64_t end = (uint64_t)node->index + 1 + node->descendants;
@@ -10603,11 +10765,12 @@ static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
     unsigned which;
     packbuf_status status = packbuf_get_node(cells->column->view, (uint32_t)child, &leaf, cells->reader->error);
     if (status != PACKBUF_OK) return status;
-    which = leaf.kind == PACKBUF_LEAF ? packbuf_i_media_attribute_of(&leaf) : (unsigned)PACKBUF_I_ATTRIBUTES;
-    if (which < PACKBUF_I_ATTRIBUTES) {
-      packbuf_error inner;
-      status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], &inner);
-      if (status == PACKBUF_OK) cells->attributes |= 1u << which;
+    if (leaf.parent != node->index || leaf.descendants >= end - child)
+      return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_N2, packbuf_i_node_at(cells->column->view, (uint32_t)child) + (leaf.parent != node->index ? 0 : 4), PACKBUF_NOWHERE);
+    which = packbuf_i_media_attribute_of(&leaf);
+    if (which < PACKBUF_I_ATTRIBUTES && (cells->attributes >> which & 1) == 0) {
+      status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], NULL);
+      if (status == PACKBUF_OK && packbuf_i_media_attribute_of(&cells->attribute[which].node) == which) cells->attributes |= 1u << which;
       else if (status < PACKBUF_UNSUPPORTED_VERSION) return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_B13, packbuf_i_node_at(cells->column->view, (uint32_t)child) + 16, PACKBUF_NOWHERE);
     }
     child += 1 + (uint64_t)leaf.descendants;
@@ -10627,6 +10790,10 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
   leaf.reader = cells->reader;
   leaf.column = &cells->attribute[which];
   leaf.left = 1;
+  leaf.each = 0;
+  leaf.shape = NULL;
+  leaf.attributes = 0;
+  memset(leaf.bulk, 0, sizeof leaf.bulk);
   if (which == PACKBUF_I_MIME || which == PACKBUF_I_MODE) return packbuf_i_utf8_read(&leaf, row, value);
   return packbuf_i_read_number(&leaf, row, row, 0, value);
 }
@@ -10750,6 +10917,7 @@ typedef struct packbuf_i_verify_node {
 typedef struct packbuf_i_verifier {
   const packbuf_view *view;
   packbuf_error *error;
+  uint64_t *aliased;
   uint32_t depth;
   packbuf_i_verify_node path[PACKBUF_I_DEPTH_CAP];
 } packbuf_i_verifier;
@@ -10908,13 +11076,29 @@ static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbu
   const int list = up_node->kind == PACKBUF_NODE_LIST;
   if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) || !packbuf_i_readable(&c->missing)) return PACKBUF_OK;
   status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
+  if (status == PACKBUF_OK && c->node.rows != up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE, v->error);
   if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
   if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
   if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
   return status;
 }
 
-/* I3 to I12 of one node. */
+/* D9 for the aliases of a node in one section: each is walked as if it were stored, so they are charged together. *aliased: bytes so far. */
+static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased, packbuf_error *error) {
+  for (uint32_t i = 0; i < c->node.buffer_count; i++) {
+    packbuf_i_buffer_record b;
+    uint64_t length;
+    const uint32_t index = c->node.first_buffer + i;
+    if (!packbuf_i_fetch_buffer(c->view, index, &b) || b.storage != PACKBUF_ALIAS || b.packing != 0 || !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data) continue;
+    if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > c->view->limits.decoded_bytes - *aliased)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_buffer_at(c->view, index) + 16, PACKBUF_NOWHERE, error);
+    *aliased += length;
+  }
+  return PACKBUF_OK;
+}
+
+/* D9 for the aliases of one node in the index, then I3 to I12. */
 static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_t index) {
   packbuf_i_verify_node *up, *self;
   packbuf_column c;
@@ -10922,13 +11106,14 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   if (status != PACKBUF_OK) return status;
   while (v->depth > 0 && v->path[v->depth - 1].last < index) v->depth--;
   up = v->depth ? &v->path[v->depth - 1] : NULL;
-  status = packbuf_i_verify_masks(&c, v->error);
+  status = packbuf_i_verify_aliases(&c, 0, v->aliased, v->error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_masks(&c, v->error);
   if (status == PACKBUF_OK && up) {
     status = packbuf_i_verify_child(v, &c, up);
     up->position++;
   }
   if (status != PACKBUF_OK) return status;
-  if (!packbuf_i_complete(&c) && (unreadable == PACKBUF_OK || unreadable == PACKBUF_UNSUPPORTED_PACKING))
+  if (!packbuf_i_complete(&c) && (unreadable == PACKBUF_OK || unreadable == PACKBUF_UNSUPPORTED_PACKING || unreadable == PACKBUF_UNSUPPORTED_DTYPE))
     return packbuf_i_broken_cell(&c, PACKBUF_RULE_B13, packbuf_i_node_at(v->view, index) + 16, PACKBUF_NOWHERE, v->error);
   if (c.node.descendants != 0 || c.node.kind == PACKBUF_NODE_LIST) {
     if (v->depth >= PACKBUF_I_DEPTH_CAP) return packbuf_i_broken_cell(&c, PACKBUF_RULE_N3, packbuf_i_node_at(v->view, index), PACKBUF_NOWHERE, v->error);
@@ -10946,13 +11131,14 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   return packbuf_i_codec_reader_of(c.node.codec)->index(&c, v->error);
 }
 
-static packbuf_status packbuf_i_verify_index(const packbuf_view *view, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_i_verifier v;
   packbuf_status status;
   if (packbuf_i_crc_kernel_best()->crc(0, view->base + view->head_length, (size_t)view->index_length) != view->index_checksum)
     return packbuf_i_broken(error, PACKBUF_RULE_I1, 56, PACKBUF_NOWHERE);
   v.view = view;
   v.error = error;
+  v.aliased = aliased;
   v.depth = 0;
   status = packbuf_i_verify_padding(view, 0, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++) status = packbuf_i_verify_node_index(&v, index);
@@ -10973,7 +11159,7 @@ static packbuf_status packbuf_i_verify_checksums(const packbuf_view *view, packb
 }
 
 /* D9 for the buffers of a node, then D3 to D9 for its cells. */
-static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint32_t index, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint32_t index, uint64_t *aliased, packbuf_error *error) {
   packbuf_column c;
   packbuf_status unreadable, status = packbuf_i_load_column(view, index, &c, &unreadable, error);
   if (status != PACKBUF_OK) return status;
@@ -10984,26 +11170,29 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > view->limits.decoded_bytes)
       return packbuf_i_broken_cell(&c, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, c.node.first_buffer + i) + 16, PACKBUF_NOWHERE, error);
   }
+  status = packbuf_i_verify_aliases(&c, 1, aliased, error);
+  if (status != PACKBUF_OK) return status;
   if (c.node.kind != PACKBUF_LEAF || c.node.codec == PACKBUF_CODEC_NULL || unreadable == PACKBUF_UNSUPPORTED_CODEC || unreadable == PACKBUF_UNSUPPORTED_ROLE) return PACKBUF_OK;
   if (!packbuf_i_readable(&c.data) || !packbuf_i_complete(&c)) return PACKBUF_OK;
   return packbuf_i_codec_reader_of(c.node.codec)->data(&c, error);
 }
 
-static packbuf_status packbuf_i_verify_data(const packbuf_view *view, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_status status = packbuf_i_verify_checksums(view, error);
   if (status == PACKBUF_OK) status = packbuf_i_verify_padding(view, 1, error);
-  for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++) status = packbuf_i_verify_node_data(view, index, error);
+  for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++) status = packbuf_i_verify_node_data(view, index, aliased, error);
   return status;
 }
 
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error) {
+  uint64_t aliased = 0;
   packbuf_view now; /* the head is checked again, and what it says now is what the rest is checked against */
   packbuf_status status = packbuf_open(&now, view->base, view->capacity, PACKBUF_OPEN_TABLES, &view->limits, error);
   if (status != PACKBUF_OK) return status;
   if (now.head_checksum != view->head_checksum || now.head_length != view->head_length || now.total_length != view->total_length)
     return packbuf_i_fail(error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", 60, PACKBUF_NOWHERE);
-  if (level >= PACKBUF_LEVEL_INDEX) status = packbuf_i_verify_index(&now, error);
-  if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL) status = packbuf_i_verify_data(&now, error);
+  if (level >= PACKBUF_LEVEL_INDEX) status = packbuf_i_verify_index(&now, &aliased, error);
+  if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL) status = packbuf_i_verify_data(&now, &aliased, error);
   return status;
 }
 /* ---- end of core/verify.c ---- */

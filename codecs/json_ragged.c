@@ -50,8 +50,8 @@ static unsigned packbuf_i_json_escape(const uint8_t *text, uint64_t at, uint64_t
   if (*code < 0xD800 || *code > 0xDFFF) return 6;
   if (*code <= 0xDBFF) { /* the text may end inside the pair: then that is what is wrong */
     if (*bad == size) return 0;
-    if (size - *bad < 2 && text[*bad] == '\\') {
-      *bad = size;
+    if (size - *bad < 2) { /* a byte is fetched once: it may change */
+      *bad = text[*bad] == '\\' ? size : at;
       return 0;
     }
     if (text[*bad] == '\\' && text[*bad + 1] == 'u') {
@@ -91,7 +91,7 @@ static unsigned packbuf_i_json_utf8(uint32_t code, uint8_t out[4]) {
   return 4;
 }
 
-/* The bytes that a checked string stands for, one after the other; -1 at its closing quote. */
+/* The bytes that a checked string stands for, one after the other; -1 at its closing quote, or where it ends now that it was changed meanwhile. */
 typedef struct packbuf_i_json_bytes {
   const uint8_t *text;
   uint64_t at, size;
@@ -109,10 +109,23 @@ static void packbuf_i_json_bytes_start(packbuf_i_json_bytes *bytes, const uint8_
 static int packbuf_i_json_bytes_next(packbuf_i_json_bytes *bytes) {
   uint32_t code;
   uint64_t bad;
+  unsigned length;
+  uint8_t byte;
   if (bytes->next < bytes->count) return bytes->pending[bytes->next++];
-  if (bytes->text[bytes->at] == '"') return -1;
-  if (bytes->text[bytes->at] != '\\') return bytes->text[bytes->at++];
-  bytes->at += packbuf_i_json_escape(bytes->text, bytes->at, bytes->size, &code, &bad);
+  if (bytes->at >= bytes->size) return -1;
+  byte = bytes->text[bytes->at];
+  PACKBUF_I_FETCHED(byte);
+  if (byte == '"') return -1;
+  if (byte != '\\') {
+    bytes->at++;
+    return byte;
+  }
+  length = packbuf_i_json_escape(bytes->text, bytes->at, bytes->size, &code, &bad);
+  if (length == 0) {
+    bytes->at = bytes->size;
+    return -1;
+  }
+  bytes->at += length;
   bytes->count = packbuf_i_json_utf8(code, bytes->pending);
   bytes->next = 1;
   return bytes->pending[0];
@@ -547,8 +560,10 @@ static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsig
   packbuf_status status = PACKBUF_OK;
   size_t count = value->kind == PACKBUF_LIST ? value->as.list.count : value->as.dict.count;
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (packbuf_i_no_items(value)) return packbuf_i_unencodable(error, "a list or dict has no items");
   for (size_t i = 0; i < count && !status; i++) {
     const packbuf_value *item = value->kind == PACKBUF_LIST ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
+    if (++keys->values >> 30) return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (value->kind == PACKBUF_DICT) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
       if (key->kind != PACKBUF_STRING) return packbuf_i_unencodable(error, "a key is no string");
@@ -670,6 +685,7 @@ static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsig
   for (size_t i = 0; i < count; i++) {
     const packbuf_value *item = list ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
     packbuf_status status;
+    if (packbuf_i_push_enough(sink)) return packbuf_i_fail(error, PACKBUF_LIMIT, "the text is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (i) packbuf_i_push_byte(sink, ',');
     if (!list) {
       const packbuf_value *key = &value->as.dict.entries[i].key;

@@ -6,6 +6,7 @@
 static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
   static const char names[PACKBUF_I_ATTRIBUTES][9] = {"mime", "height", "width", "channels", "mode", "rate"};
   unsigned i = 0;
+  if (leaf->kind != PACKBUF_LEAF) return PACKBUF_I_ATTRIBUTES;
   while (i < PACKBUF_I_ATTRIBUTES && !(leaf->name.size == strlen(names[i]) && memcmp(leaf->name.data, names[i], leaf->name.size) == 0)) i++;
   if (i == PACKBUF_I_MIME || i == PACKBUF_I_MODE) return leaf->codec == PACKBUF_CODEC_UTF8_RAGGED ? i : (unsigned)PACKBUF_I_ATTRIBUTES;
   if (i < PACKBUF_I_ATTRIBUTES &&
@@ -15,7 +16,8 @@ static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
   return i;
 }
 
-/* Opens the attribute leaves, once for all rows. Leaves that are no attributes or cannot be read are left to those who read them as leaves. */
+/* Opens the attribute leaves, once for all rows, the first of a name. Leaves that are no attributes or cannot be read are left to those who read
+ * them as leaves. What is used is judged as it was opened: its record may have changed since it was first fetched. */
 static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
   const packbuf_node *node = &cells->column->node;
   const uint64_t end = (uint64_t)node->index + 1 + node->descendants;
@@ -24,11 +26,12 @@ static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
     unsigned which;
     packbuf_status status = packbuf_get_node(cells->column->view, (uint32_t)child, &leaf, cells->reader->error);
     if (status != PACKBUF_OK) return status;
-    which = leaf.kind == PACKBUF_LEAF ? packbuf_i_media_attribute_of(&leaf) : (unsigned)PACKBUF_I_ATTRIBUTES;
-    if (which < PACKBUF_I_ATTRIBUTES) {
-      packbuf_error inner;
-      status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], &inner);
-      if (status == PACKBUF_OK) cells->attributes |= 1u << which;
+    if (leaf.parent != node->index || leaf.descendants >= end - child)
+      return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_N2, packbuf_i_node_at(cells->column->view, (uint32_t)child) + (leaf.parent != node->index ? 0 : 4), PACKBUF_NOWHERE);
+    which = packbuf_i_media_attribute_of(&leaf);
+    if (which < PACKBUF_I_ATTRIBUTES && (cells->attributes >> which & 1) == 0) {
+      status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], NULL);
+      if (status == PACKBUF_OK && packbuf_i_media_attribute_of(&cells->attribute[which].node) == which) cells->attributes |= 1u << which;
       else if (status < PACKBUF_UNSUPPORTED_VERSION) return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_B13, packbuf_i_node_at(cells->column->view, (uint32_t)child) + 16, PACKBUF_NOWHERE);
     }
     child += 1 + (uint64_t)leaf.descendants;
@@ -48,6 +51,10 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
   leaf.reader = cells->reader;
   leaf.column = &cells->attribute[which];
   leaf.left = 1;
+  leaf.each = 0;
+  leaf.shape = NULL;
+  leaf.attributes = 0;
+  memset(leaf.bulk, 0, sizeof leaf.bulk);
   if (which == PACKBUF_I_MIME || which == PACKBUF_I_MODE) return packbuf_i_utf8_read(&leaf, row, value);
   return packbuf_i_read_number(&leaf, row, row, 0, value);
 }

@@ -84,6 +84,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
                                     0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
   uint8_t type = data[at], kind = 0;
   uint64_t n = 0;
+  PACKBUF_I_FETCHED(type);
   head->next = at + 1;
   head->length = 0;
   head->ext = 0;
@@ -99,6 +100,7 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
     if (kind == 0xFE) return -1;
     if (bytes[type - 0xC0] > size - head->next) return 0;
     n = packbuf_i_load_big(data + head->next, bytes[type - 0xC0]);
+    PACKBUF_I_FETCHED(n);
     head->next += bytes[type - 0xC0];
     if (type >= 0xD4 && type <= 0xD8) n = (uint64_t)1 << (type - 0xD4);
   }
@@ -110,7 +112,9 @@ static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint6
   head->length = n;
   if (kind != PACKBUF_I_KIND_EXT) return 1;
   if (head->next == size) return 0;
-  head->ext = data[head->next++];
+  type = data[head->next++];
+  PACKBUF_I_FETCHED(type);
+  head->ext = type;
   return 1;
 }
 
@@ -188,14 +192,18 @@ static int packbuf_i_msgpack_key_of(const uint8_t *data, const packbuf_i_msgpack
   return 1;
 }
 
+/* The key at `at`, which was read before; should it have changed meanwhile to what is no key or ends too late, an empty one. */
+static packbuf_value packbuf_i_msgpack_key_again(const packbuf_i_msgpack *mp, uint64_t at) {
+  packbuf_i_msgpack_head head;
+  packbuf_value key;
+  memset(&head, 0, sizeof head);
+  if (packbuf_i_msgpack_read_head(mp->data, mp->size, at, &head) == 1 && packbuf_i_msgpack_key_of(mp->data, &head, &key) && head.length <= mp->size - head.next) return key;
+  return packbuf_string_n(NULL, 0);
+}
+
 static int packbuf_i_msgpack_key_order(const void *subject, uint64_t a, uint64_t b) {
   const packbuf_i_msgpack *mp = (const packbuf_i_msgpack *)subject;
-  packbuf_i_msgpack_head head;
-  packbuf_value x, y;
-  packbuf_i_msgpack_read_head(mp->data, mp->size, a, &head); /* both were read before */
-  packbuf_i_msgpack_key_of(mp->data, &head, &x);
-  packbuf_i_msgpack_read_head(mp->data, mp->size, b, &head);
-  packbuf_i_msgpack_key_of(mp->data, &head, &y);
+  const packbuf_value x = packbuf_i_msgpack_key_again(mp, a), y = packbuf_i_msgpack_key_again(mp, b);
   return packbuf_i_key_order(&x, &y);
 }
 
@@ -281,16 +289,22 @@ static int packbuf_i_msgpack_tensor(packbuf_i_msgpack *mp, uint64_t at, uint64_t
   packbuf_tensor tensor;
   uint64_t shape[PACKBUF_MAX_RANK], count, size, elements;
   const uint8_t *body = mp->data + at;
+  uint8_t head[4];
   if (end - at < 4) return packbuf_i_msgpack_short(mp, end);
+  memcpy(head, body, 4);
+  PACKBUF_I_FETCHED_STRUCT(head);
   memset(&tensor, 0, sizeof tensor);
-  tensor.form = body[0];
-  tensor.dtype = packbuf_dtype_of((packbuf_dtype_code)body[1], body[2]);
-  tensor.rank = body[3];
+  tensor.form = head[0];
+  tensor.dtype = packbuf_dtype_of((packbuf_dtype_code)head[1], head[2]);
+  tensor.rank = head[3];
   if (tensor.form < PACKBUF_FORM_ARRAY || tensor.form > PACKBUF_FORM_SCALAR) return packbuf_i_msgpack_bad(mp, at, "a tensor of no such form");
   if (!packbuf_i_dtype_known(tensor.dtype)) return packbuf_i_msgpack_bad(mp, at + 1, "a tensor of no such dtype");
   if (tensor.rank > (tensor.form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK)) return packbuf_i_msgpack_bad(mp, at + 3, "a tensor of too many dimensions");
   if ((end - at - 4) / 8 < tensor.rank) return packbuf_i_msgpack_short(mp, end);
-  for (unsigned d = 0; d < tensor.rank; d++) shape[d] = packbuf_i_load64(body + 4 + 8 * d);
+  for (unsigned d = 0; d < tensor.rank; d++) {
+    shape[d] = packbuf_i_load64(body + 4 + 8 * d);
+    PACKBUF_I_FETCHED(shape[d]);
+  }
   if (!packbuf_i_shape_count(shape, tensor.rank, packbuf_i_dtype_bytes(tensor.dtype), &count))
     return packbuf_i_msgpack_bad(mp, at + 4, "a tensor is too large");
   size = count * packbuf_i_dtype_bytes(tensor.dtype);
@@ -526,6 +540,7 @@ static packbuf_status packbuf_i_msgpack_can_tensor(const packbuf_tensor *tensor,
   const uint8_t *piece;
   uint64_t count, element = packbuf_i_dtype_bytes(tensor->dtype);
   if (!packbuf_i_dtype_known(tensor->dtype)) return packbuf_i_unencodable(error, "a tensor of an unknown dtype");
+  if (tensor->rank && !tensor->shape) return packbuf_i_unencodable(error, "a tensor has no shape");
   if (tensor->rank > (tensor->form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK)) return packbuf_i_unencodable(error, "a tensor has too many dimensions");
   if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR) return packbuf_i_unencodable(error, "a tensor of no such form");
   if (!packbuf_i_shape_count(tensor->shape, tensor->rank, element, &count) || count * element > UINT32_MAX - 4 - 8u * tensor->rank)
@@ -543,6 +558,7 @@ static packbuf_status packbuf_i_msgpack_can_tensor(const packbuf_tensor *tensor,
 
 static packbuf_status packbuf_i_msgpack_can_media(const packbuf_media *media, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
+  if (media->size && !media->data) return packbuf_i_unencodable(error, "media have no data");
   if (media->height < -1 || media->width < -1 || media->channels < -1) return packbuf_i_unencodable(error, "height, width or channels of media is below 0");
   /* 128: more than the names, the numbers and the heads take */
   if (media->size > UINT32_MAX - 128 || (media->mime && media->mime_size > UINT32_MAX - 128 - media->size) ||
@@ -555,6 +571,7 @@ static packbuf_status packbuf_i_msgpack_can_media(const packbuf_media *media, pa
 
 /* Everything but lists and dicts. */
 static packbuf_status packbuf_i_msgpack_can_leaf(const packbuf_value *value, packbuf_error *error) {
+  if (packbuf_i_points_nowhere(value)) return packbuf_i_unencodable(error, "a tensor, media or opaque value is not there");
   switch (value->kind) {
     case PACKBUF_NULL:
     case PACKBUF_BOOL:
@@ -567,10 +584,12 @@ static packbuf_status packbuf_i_msgpack_can_leaf(const packbuf_value *value, pac
     case PACKBUF_STRING:
     case PACKBUF_BYTES:
       if (value->as.text.size > UINT32_MAX) return packbuf_i_unencodable(error, "a string or bytes are too large");
+      if (value->as.text.size && !value->as.text.data) return packbuf_i_unencodable(error, "a string or bytes have no data");
       return value->kind == PACKBUF_STRING ? packbuf_i_check_utf8(value->as.text.data, value->as.text.size, error) : PACKBUF_OK;
     case PACKBUF_TENSOR: return packbuf_i_msgpack_can_tensor(value->as.tensor, error);
     case PACKBUF_MEDIA: return packbuf_i_msgpack_can_media(value->as.media, error);
     case PACKBUF_OPAQUE:
+      if (value->as.opaque->size && !value->as.opaque->data) return packbuf_i_unencodable(error, "an opaque value has no data");
       if (value->as.opaque->size > UINT32_MAX - 5 || value->as.opaque->serializer_size > UINT32_MAX - 5 - value->as.opaque->size)
         return packbuf_i_unencodable(error, "an opaque value is too large");
       return packbuf_i_check_utf8(value->as.opaque->serializer, value->as.opaque->serializer_size, error);
@@ -585,7 +604,9 @@ static packbuf_status packbuf_i_msgpack_can_below(const packbuf_value *value, un
   if (!list && value->kind != PACKBUF_DICT) return packbuf_i_msgpack_can_leaf(value, error);
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (count > UINT32_MAX) return packbuf_i_unencodable(error, "a list or dict is too long");
+  if (packbuf_i_no_items(value)) return packbuf_i_unencodable(error, "a list or dict has no items");
   for (size_t i = 0; i < count && !status; i++) {
+    if (++keys->values >> 30) return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (!list) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
       if (key->kind == PACKBUF_MISSING || key->kind > PACKBUF_BYTES) return packbuf_i_unencodable(error, "not a key");
@@ -686,7 +707,7 @@ static packbuf_status packbuf_i_msgpack_put_tensor(packbuf_i_sink *sink, const p
   for (unsigned d = 0; d < tensor->rank; d++) packbuf_i_store64(body + 4 + 8 * d, tensor->shape[d]);
   packbuf_i_push(sink, body, 4 + 8u * tensor->rank);
   if (!sink->at) { /* measuring: every element counts, none is looked at */
-    sink->size += pieces.left;
+    packbuf_i_push_size(sink, pieces.left);
     return PACKBUF_OK;
   }
   while (!status && (piece = packbuf_i_pieces_next(&pieces)) != NULL)
@@ -765,6 +786,7 @@ static packbuf_status packbuf_i_msgpack_encode(const packbuf_value *value, unsig
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   packbuf_i_msgpack_put_count(sink, list ? 0x90 : 0x80, list ? 0xDC : 0xDE, count);
   for (size_t i = 0; i < count && !status; i++) {
+    if (packbuf_i_push_enough(sink)) return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (!list) status = packbuf_i_msgpack_put_leaf(&value->as.dict.entries[i].key, sink, error);
     if (!status) status = packbuf_i_msgpack_encode(list ? &value->as.list.items[i] : &value->as.dict.entries[i].value, depth_left - 1, sink, error);
   }

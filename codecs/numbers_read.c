@@ -86,6 +86,11 @@ static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *con
   return rows < 16 ? rows : 16;
 }
 
+/* A constant, or a sequence that does not move (which B8 refuses, but the record may have changed since). */
+static int packbuf_i_all_equal(const packbuf_buffer *buffer) {
+  return buffer->storage == PACKBUF_CONSTANT || (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
+}
+
 static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
   if (packbuf_i_there(&c->validity)) return packbuf_i_get_bit(&c->validity, row);
   return !(c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NULL);

@@ -144,7 +144,7 @@ static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_err
   const packbuf_buffer *with[3];
   packbuf_status status = packbuf_i_verify_bools(c, error);
   uint64_t rows;
-  with[0] = c->offsets.storage == PACKBUF_CONSTANT ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[0] = packbuf_i_all_equal(&c->offsets) ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
   with[1] = &c->offsets, with[2] = &c->types;
   if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->offsets)) return status;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);

@@ -122,7 +122,7 @@ static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error
   const packbuf_buffer *with[3];
   packbuf_status status = PACKBUF_OK;
   uint64_t rows;
-  with[0] = c->offsets.storage == PACKBUF_CONSTANT ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[0] = packbuf_i_all_equal(&c->offsets) ? NULL : &c->data; /* constant offsets: all cells are empty, whatever the data are */
   with[1] = &c->offsets, with[2] = &c->validity;
   if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
   rows = packbuf_i_rows_to_check(c->node.rows, with, 3);

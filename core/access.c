@@ -3,15 +3,6 @@
  * checked when it was opened is never relied on. What the functions return is safe to use; whether it makes sense is verify's matter.
  * May use: base, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
 
-/* Hides where a fetched value came from: the compiler can then not fetch it a second time instead of keeping it. */
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_FETCHED(x) __asm__ volatile("" : "+r"(x))
-#define PACKBUF_I_FETCHED_STRUCT(x) __asm__ volatile("" : "+m"(x))
-#else
-#define PACKBUF_I_FETCHED(x) ((void)0)
-#define PACKBUF_I_FETCHED_STRUCT(x) ((void)0)
-#endif
-
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
   uint32_t parent, descendants, name_offset, name_length, first_buffer;
@@ -252,6 +243,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const pa
   for (uint32_t i = 0; i < node->buffer_count; i++) {
     packbuf_i_buffer_record raw;
     if (!packbuf_i_fetch_buffer(view, node->first_buffer + i, &raw)) break;
+    if (raw.node != node->index) return packbuf_i_broken(error, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, node->first_buffer + i), PACKBUF_NOWHERE);
     if (raw.role != (uint8_t)role || raw.dim != dim) continue;
     return packbuf_get_buffer_at(view, node->first_buffer + i, buffer, error);
   }

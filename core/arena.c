@@ -38,30 +38,36 @@ PACKBUF_API void packbuf_arena_init_fixed(packbuf_arena *arena, void *memory, si
   arena->end = memory ? arena->next + size : arena->next;
 }
 
-/* A block with room for `need` bytes. One that serves a single large request goes behind the newest, whose free bytes stay in use. */
+/* A block with room for `need` bytes, not yet among the arena's. */
 static packbuf_i_block *packbuf_i_new_block(packbuf_arena *arena, size_t need) {
   size_t size = PACKBUF_I_BLOCK_FIRST;
-  packbuf_i_block *newest = arena->blocks, *block;
+  const packbuf_i_block *newest = arena->blocks;
+  packbuf_i_block *block;
   if (newest) size = newest->size < PACKBUF_I_BLOCK_LAST / 2 ? newest->size * 2 : PACKBUF_I_BLOCK_LAST;
   if (need > SIZE_MAX - sizeof *block) return NULL;
   if (need + sizeof *block > size / 2) size = need + sizeof *block;
   block = (packbuf_i_block *)arena->allocator.resize(arena->allocator.context, NULL, 0, size);
   if (!block) return NULL;
   block->size = size;
-  if (newest && size == need + sizeof *block) {
+  return block;
+}
+
+/* A block that serves a single large request goes behind the newest, whose free bytes stay in use. */
+static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_block *block, size_t need) {
+  packbuf_i_block *newest = arena->blocks;
+  if (newest && block->size == need + sizeof *block) {
     block->older = newest->older;
     newest->older = block;
   } else {
     block->older = newest;
     arena->blocks = block;
   }
-  return block;
 }
 
 PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t alignment) {
   size_t skip = (size_t)(0 - (uintptr_t)arena->next) & (alignment - 1);
   unsigned char *at = arena->next;
-  packbuf_i_block *block;
+  packbuf_i_block *block = NULL;
   int bump = at && skip <= (size_t)(arena->end - at) && size <= (size_t)(arena->end - at) - skip;
   if (alignment == 0 || alignment > 4096 || (alignment & (alignment - 1))) return NULL;
   if (size > arena->limit || arena->used > arena->limit - size) return NULL;
@@ -71,13 +77,14 @@ PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t 
     if (!block) return NULL;
     at = (unsigned char *)(block + 1);
     skip = (size_t)(0 - (uintptr_t)at) & (alignment - 1);
-    if (arena->blocks == block) {
-      arena->next = at;
-      arena->end = (unsigned char *)block + block->size;
-    }
   }
   /* the limit counts padding too, or aligned small requests would slip under it */
-  if (skip > arena->limit - arena->used - size) return NULL;
+  if (skip > arena->limit - arena->used - size) {
+    if (block) arena->allocator.resize(arena->allocator.context, block, block->size, 0);
+    return NULL;
+  }
+  if (block) packbuf_i_link_block(arena, block, size + alignment);
+  if (block && arena->blocks == block) arena->end = (unsigned char *)block + block->size;
   arena->used += skip + size;
   if (bump || arena->blocks == block) arena->next = at + skip + size;
   return at + skip;

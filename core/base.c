@@ -9,6 +9,15 @@
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
+/* Hides where a fetched value came from: the compiler can then not fetch it a second time instead of keeping it. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_FETCHED(x) __asm__ volatile("" : "+r"(x))
+#define PACKBUF_I_FETCHED_STRUCT(x) __asm__ volatile("" : "+m"(x))
+#else
+#define PACKBUF_I_FETCHED(x) ((void)0)
+#define PACKBUF_I_FETCHED_STRUCT(x) ((void)0)
+#endif
+
 static uint16_t packbuf_i_load16(const void *p) {
   uint8_t b[2];
   memcpy(b, p, 2);
@@ -98,18 +107,28 @@ static packbuf_status packbuf_i_no_memory(packbuf_error *error) {
   return packbuf_i_fail(error, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
-/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past `capacity` nothing is stored, `size` still counts. */
+/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past `capacity` nothing is stored, `size` still counts, up to UINT64_MAX.
+ * To measure, `capacity` is a limit past which encoders may stop (0: none). */
 typedef struct packbuf_i_sink {
   uint8_t *at;
   uint64_t capacity, size;
 } packbuf_i_sink;
 
+static void packbuf_i_push_size(packbuf_i_sink *sink, uint64_t size) {
+  sink->size = size > UINT64_MAX - sink->size ? UINT64_MAX : sink->size + size;
+}
+
+/* 1 when a measuring sink is past its limit. */
+static int packbuf_i_push_enough(const packbuf_i_sink *sink) {
+  return !sink->at && sink->capacity && sink->size > sink->capacity;
+}
+
 static void packbuf_i_push(packbuf_i_sink *sink, const void *data, size_t size) {
   if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size) memcpy(sink->at + sink->size, data, size);
-  sink->size += size;
+  packbuf_i_push_size(sink, size);
 }
 
 static void packbuf_i_push_byte(packbuf_i_sink *sink, uint8_t byte) {
   if (sink->at && sink->size < sink->capacity) sink->at[sink->size] = byte;
-  sink->size++;
+  packbuf_i_push_size(sink, 1);
 }

@@ -16,6 +16,7 @@ typedef struct packbuf_i_field {
 typedef struct packbuf_i_pair {
   struct packbuf_i_pair *next;
   const char *path, *key, *text; /* path NULL: of the whole buffer */
+  size_t key_size, text_size;    /* as they were when the pair was added: a text that grows is cut, not overrun */
 } packbuf_i_pair;
 
 PACKBUF_API packbuf_options packbuf_default_options(void) {
@@ -159,6 +160,7 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
   packbuf_i_field *field;
   packbuf_tensor item;
   packbuf_status status = packbuf_i_check_add(batch, name, ragged, error);
+  uint64_t bytes;
   unsigned i;
   if (status) return status;
   memset(&item, 0, sizeof item);
@@ -175,9 +177,10 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
       ragged->form == PACKBUF_FORM_SCALAR)
     return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "ragged rows need 32- or 64-bit offsets, items of rank 0 to 7, and form tensor, array or list",
                                 name, PACKBUF_NOWHERE);
-  for (i = 0; i < ragged->item_rank; i++)
-    if (ragged->items >> 48 || ragged->item_shape[i] >> 48)
-      return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the items are too large", name, PACKBUF_NOWHERE);
+  bytes = packbuf_i_dtype_bytes(ragged->dtype);
+  for (i = 0; i < ragged->item_rank; i++) bytes *= ragged->item_shape[i] ? ragged->item_shape[i] : 1; /* checked with the item */
+  if (!packbuf_i_mul(bytes, ragged->items, &bytes) || bytes >> 62)
+    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the items are too large", name, PACKBUF_NOWHERE);
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
   if (status) return status;
   field->ragged = *ragged;
@@ -289,10 +292,12 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key, const char *text,
                                                 packbuf_error *error) {
   packbuf_i_pair *pair;
+  size_t key_size, text_size;
   packbuf_status status = packbuf_i_check_add(batch, key, text, error);
   if (status) return status;
-  if (packbuf_i_utf8_valid((const uint8_t *)key, strlen(key)) != strlen(key) ||
-      packbuf_i_utf8_valid((const uint8_t *)text, strlen(text)) != strlen(text))
+  key_size = strlen(key);
+  text_size = strlen(text);
+  if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size || packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
     return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, sizeof(void *));
   if (!pair) return packbuf_i_no_memory(error);
@@ -300,6 +305,8 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
   pair->path = path;
   pair->key = key;
   pair->text = text;
+  pair->key_size = key_size;
+  pair->text_size = text_size;
   if (batch->last_pair) batch->last_pair->next = pair;
   else batch->pairs = pair;
   batch->last_pair = pair;
@@ -393,11 +400,15 @@ PACKBUF_API packbuf_status packbuf_add_rows(packbuf_batch *batch, const packbuf_
   for (uint64_t row = 0; row < batch->rows; row++) {
     if (rows[row].kind != PACKBUF_DICT)
       return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "a row is no dict", PACKBUF_NOWHERE, row);
+    if (rows[row].as.dict.count && !rows[row].as.dict.entries)
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a dict has no entries", PACKBUF_NOWHERE, row);
     for (size_t i = 0; i < rows[row].as.dict.count; i++) {
       const packbuf_entry *entry = &rows[row].as.dict.entries[i];
       uint32_t index = 0;
       if (entry->key.kind != PACKBUF_STRING)
         return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "a row has a key that is no string", PACKBUF_NOWHERE, row);
+      if (entry->key.as.text.size && !entry->key.as.text.data)
+        return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a key has no data", PACKBUF_NOWHERE, row);
       status = packbuf_i_row_field_of(&columns, &entry->key, (uint32_t)i, &index, error);
       if (status) return status;
       if (columns.cells[index][row] != &packbuf_i_missing_cell)

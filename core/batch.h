@@ -47,7 +47,8 @@ typedef struct packbuf_batch {
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena, const packbuf_options *options, packbuf_error *error);
 
 /* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls. Descriptions are copied, data are not.
- * Errors: DUPLICATE_NAME, BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE, UNSUPPORTED_DEVICE, OUT_OF_MEMORY. */
+ * Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE, UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
+ * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse; the batch is then begun anew. */
 
 /* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 = present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */
 PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *name, const packbuf_tensor *tensor, const uint8_t *validity, packbuf_error *error);
@@ -68,7 +69,7 @@ typedef struct packbuf_ragged {
   const packbuf_device *device;
 } packbuf_ragged;
 
-/* Codec ragged_tensor (form TENSOR) or typed_ragged. Also OUT_OF_RANGE, with the row, for offsets that descend or pass `items`. */
+/* Codec ragged_tensor (form TENSOR) or typed_ragged. Offsets that descend or pass `items` are OUT_OF_RANGE, with the row, when measured. */
 PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged, packbuf_error *error);
 
 /* One tensor a row, each with its own shape and strides, all of one dtype and form; tensors[i].dtype.bits == 0 makes row i null. Codec ragged_tensor or typed_ragged. */

@@ -33,7 +33,7 @@ static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role
 
 /* Loads node and buffers. *unreadable: PACKBUF_OK, or why the column as a whole cannot be read; single buffers of it may be readable then. */
 static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t index, packbuf_column *column, packbuf_status *unreadable, packbuf_error *error) {
-  int unknown_role = 0, packed = 0;
+  int unknown_role = 0, packed = 0, before = -1;
   packbuf_status status;
   memset(column, 0, sizeof *column);
   column->view = view;
@@ -42,6 +42,9 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     packbuf_buffer buffer, *slot;
     status = packbuf_get_buffer_at(view, column->node.first_buffer + i, &buffer, error);
     if (status != PACKBUF_OK) break;
+    if (buffer.node != index || buffer.role * 256 + buffer.dim <= before)
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, buffer.index) + (buffer.node != index ? 0 : 4), PACKBUF_NOWHERE, error);
+    before = buffer.role * 256 + buffer.dim;
     slot = packbuf_i_role_slot(column, buffer.role, buffer.dim);
     if (slot) *slot = buffer;
     else unknown_role = 1;

@@ -76,10 +76,10 @@ static uint32_t packbuf_i_find_item(const packbuf_view *view, uint32_t parent, u
   packbuf_i_node_record node;
   uint64_t child = (uint64_t)parent + 1, end;
   if (!packbuf_i_fetch_node(view, parent, &node) || node.kind != PACKBUF_NODE_LIST) return PACKBUF_NO_NODE;
-  end = child + node.descendants;
+  end = child + node.descendants < view->node_count ? child + node.descendants : view->node_count;
   for (; child < end; item--) {
+    if (!packbuf_i_fetch_node(view, (uint32_t)child, &node) || node.parent != parent) break;
     if (item == 0) return (uint32_t)child;
-    if (!packbuf_i_fetch_node(view, (uint32_t)child, &node)) break;
     child += 1 + (uint64_t)node.descendants;
   }
   return PACKBUF_NO_NODE;

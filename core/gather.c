@@ -34,7 +34,7 @@ static packbuf_i_gather packbuf_i_gather_best(void) {
 
 static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
   (void)ahead;
-  memcpy(dst, src, size);
+  if (size) memcpy(dst, src, size);
 }
 
 static packbuf_i_gather packbuf_i_gather_best(void) {

@@ -28,6 +28,7 @@ typedef struct packbuf_i_look {
   packbuf_i_expand *expand;
   const packbuf_i_node *node;
   uint64_t row;
+  uint64_t values; /* looked at in the cell: lists that are shared many times over may be far more than memory holds */
   int lenient; /* compat: text that is not UTF-8 is a fact, not an error */
   packbuf_i_facts facts;
   packbuf_i_keys keys;
@@ -54,7 +55,8 @@ static packbuf_status packbuf_i_refuse(const packbuf_i_look *look, packbuf_statu
 /* ---- what every value must be ---- */
 
 static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *text, size_t size) {
-  size_t valid = size ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  if (size && !text) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a string has no data");
   if (valid == size) return PACKBUF_OK;
   look->facts.bad_text = 1;
   if (look->lenient) return PACKBUF_OK;
@@ -66,6 +68,7 @@ static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *tex
  * data that can be reached. */
 static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const packbuf_tensor *tensor) {
   uint64_t count = 1;
+  if (!tensor) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array is not there");
   if (!packbuf_i_dtype_known(tensor->dtype))
     return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
   if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape))
@@ -82,9 +85,20 @@ static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const pa
 }
 
 static packbuf_status packbuf_i_check_media(packbuf_i_look *look, const packbuf_media *media) {
-  packbuf_status status = media->mime ? packbuf_i_check_text(look, media->mime, media->mime_size) : PACKBUF_OK;
+  packbuf_status status = PACKBUF_OK;
+  if (!media || (media->size && !media->data))
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "media have no data");
+  if (media->height < -1 || media->width < -1 || media->channels < -1)
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "height, width or channels of media is below -1 (not known)");
+  if (media->mime) status = packbuf_i_check_text(look, media->mime, media->mime_size);
   if (!status && media->mode) status = packbuf_i_check_text(look, media->mode, media->mode_size);
   return status;
+}
+
+static packbuf_status packbuf_i_check_opaque(packbuf_i_look *look, const packbuf_opaque *opaque) {
+  if (!opaque || (opaque->size && !opaque->data))
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an opaque value has no data");
+  return packbuf_i_check_text(look, opaque->serializer, opaque->serializer_size);
 }
 
 static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_value *value, unsigned depth_left);
@@ -93,13 +107,12 @@ static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_
 static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_value *dict, unsigned depth_left) {
   int odd = 0, differ = 1;
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
+  if (packbuf_i_no_items(dict)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a dict has no entries");
   for (size_t i = 0; i < dict->as.dict.count; i++) {
     const packbuf_entry *entry = &dict->as.dict.entries[i];
     packbuf_status status = PACKBUF_OK;
-    if (entry->key.kind == PACKBUF_STRING)
-      status = packbuf_i_check_text(look, entry->key.as.text.data, entry->key.as.text.size);
-    else if (entry->key.kind == PACKBUF_MISSING || entry->key.kind == PACKBUF_BIGINT || entry->key.kind > PACKBUF_BYTES)
-      odd = 1;
+    if (entry->key.kind == PACKBUF_MISSING || entry->key.kind > PACKBUF_BYTES) odd = 1;
+    else status = packbuf_i_check_value(look, &entry->key, 0);
     if (!status) status = packbuf_i_check_value(look, &entry->value, depth_left - 1);
     if (status) return status;
   }
@@ -112,20 +125,22 @@ static packbuf_status packbuf_i_check_dict(packbuf_i_look *look, const packbuf_v
 /* Any value inside a cell; also a cell itself. */
 static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_value *value, unsigned depth_left) {
   packbuf_status status = PACKBUF_OK;
+  if (++look->values >> 30) return packbuf_i_refuse(look, PACKBUF_LIMIT, "a cell has 2^30 values or more");
   switch (value->kind) {
   case PACKBUF_NULL:
   case PACKBUF_BOOL:
   case PACKBUF_INT:
   case PACKBUF_UINT:
-  case PACKBUF_FLOAT:
-  case PACKBUF_BYTES: return PACKBUF_OK;
+  case PACKBUF_FLOAT: return PACKBUF_OK;
+  case PACKBUF_BYTES:
+    if (value->as.text.data || !value->as.text.size) return PACKBUF_OK;
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "bytes have no data");
   case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
   case PACKBUF_BIGINT:
     if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
   case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
-  case PACKBUF_OPAQUE:
-    return packbuf_i_check_text(look, value->as.opaque->serializer, value->as.opaque->serializer_size);
+  case PACKBUF_OPAQUE: return packbuf_i_check_opaque(look, value->as.opaque);
   case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
   case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
   case PACKBUF_LIST: break;
@@ -134,6 +149,7 @@ static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_
   default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
   }
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
+  if (packbuf_i_no_items(value)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
   for (size_t i = 0; i < value->as.list.count && !status; i++)
     status = packbuf_i_check_value(look, &value->as.list.items[i], depth_left - 1);
   return status;
@@ -177,16 +193,17 @@ static packbuf_status packbuf_i_look_nested(packbuf_i_look *look, const packbuf_
     packbuf_status status = packbuf_i_json_can(cell, PACKBUF_I_DEPTH, look->expand->arena, NULL);
     if (status == PACKBUF_OK) return PACKBUF_OK;
     if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_memory(look->expand->error);
+    if (status == PACKBUF_LIMIT) return packbuf_i_refuse(look, PACKBUF_LIMIT, "a cell has 2^30 values or more");
     look->facts.not_json = 1;
   }
+  look->values = 0;
   return packbuf_i_check_value(look, cell, PACKBUF_I_DEPTH);
 }
 
 static packbuf_status packbuf_i_look_list(packbuf_i_look *look, const packbuf_value *cell) {
   packbuf_i_facts *facts = &look->facts;
   unsigned rank = 0;
-  if (cell->as.list.count && !cell->as.list.items)
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
+  if (packbuf_i_no_items(cell)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
   if (!facts->not_numbers) {
     rank = packbuf_i_count_list(&facts->numbers, cell);
     if (rank) packbuf_i_note_rank(facts, PACKBUF_FORM_LIST, rank);
@@ -211,11 +228,13 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
   case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
   case PACKBUF_OPAQUE: {
     const packbuf_opaque *opaque = cell->as.opaque;
+    status = packbuf_i_check_opaque(look, opaque);
+    if (status) return status;
     if (!facts->opaque) facts->opaque = opaque;
     else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer,
                                    opaque->serializer_size))
       facts->mixed_serializers = 1;
-    return packbuf_i_check_value(look, cell, 0);
+    return PACKBUF_OK;
   }
   case PACKBUF_TENSOR:
     status = packbuf_i_check_array(look, cell->as.tensor);
@@ -226,7 +245,7 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
     return PACKBUF_OK;
   case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
   case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
-  default: return packbuf_i_check_value(look, cell, 0);
+  default: look->values = 0; return packbuf_i_check_value(look, cell, 0);
   }
 }
 
@@ -234,6 +253,7 @@ static void packbuf_i_look_start(packbuf_i_look *look, packbuf_i_expand *expand,
   look->expand = expand;
   look->node = node;
   look->row = 0;
+  look->values = 0;
   look->lenient = 0;
   memset(&look->facts, 0, sizeof look->facts);
   packbuf_i_keys_init(&look->keys, &packbuf_i_entry_source, NULL, expand->arena, UINT64_MAX);
@@ -288,7 +308,7 @@ static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, 
  * sample that is not too large. */
 static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *accepts) {
   const packbuf_i_node *node = look->node;
-  packbuf_i_sink sink = {NULL, 0, 0};
+  packbuf_i_sink sink = {NULL, PACKBUF_JSON_SAMPLE_BYTES, 0};
   packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
@@ -388,7 +408,7 @@ static packbuf_status packbuf_i_choose(packbuf_i_look *look, packbuf_i_node *nod
   }
   node->codec = PACKBUF_CODEC_MSGPACK_RAGGED;
   node->dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-  node->reason = "no codec holds a key that is no null, bool, integer of 64 bits, float, string or bytes";
+  node->reason = "no codec holds a key that is no null, bool, integer, float, string or bytes";
   return PACKBUF_OK;
 }
 
@@ -399,6 +419,7 @@ static packbuf_codec packbuf_i_numeric_codec(const packbuf_value *cell) {
   if (packbuf_i_number_type(cell->kind)) return PACKBUF_CODEC_NDARRAY;
   if (cell->kind == PACKBUF_LIST) return PACKBUF_CODEC_TYPED_RAGGED;
   if (cell->kind != PACKBUF_TENSOR) return PACKBUF_CODEC_AUTO;
+  if (!cell->as.tensor) return PACKBUF_CODEC_RAGGED_TENSOR; /* refused when it is looked at */
   if (cell->as.tensor->form == PACKBUF_FORM_ARRAY) return PACKBUF_CODEC_TYPED_RAGGED;
   return cell->as.tensor->form == PACKBUF_FORM_SCALAR ? PACKBUF_CODEC_NDARRAY : PACKBUF_CODEC_RAGGED_TENSOR;
 }

@@ -22,6 +22,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
+  uint32_t *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
   uint32_t pair_count;
@@ -172,20 +174,30 @@ static packbuf_status packbuf_i_check_texts(packbuf_i_plan *plan, const packbuf_
   return PACKBUF_OK;
 }
 
+/* No codec holds the cells: names the first row that MessagePack, the last resort, does not. */
+static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  uint64_t row = 0;
+  while (row < node->rows && (packbuf_i_state(node, row) <= 0 ||
+                              packbuf_i_msgpack_can(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, plan->arena, NULL) != PACKBUF_UNENCODABLE))
+    row++;
+  return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
+}
+
 /* Bytes that each JSON or MessagePack cell will take. */
 static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
+  if (!node->accepted) return packbuf_i_plan_refused(plan, node);
   if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
   node->sizes = (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
   for (uint64_t row = 0; row < node->rows; row++) {
-    packbuf_i_sink sink = {NULL, 0, 0};
+    packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_state(node, row) > 0)
       status = node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
                                                         : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
+    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
     if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
-    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes more than 2^30 bytes", row);
     node->sizes[row] = sink.size;
   }
   return PACKBUF_OK;
@@ -309,6 +321,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     return ones == 0 || ones == node->rows;
   }
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  pull.walk.once = 1;
   for (;;) {
     packbuf_i_run run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
@@ -381,17 +394,32 @@ static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_p
   }
 }
 
-/* An earlier stored buffer of the same section with the same elements: its index, or the buffer's own. */
-static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index) {
+/* Room for the prints of all buffers, at most half full. */
+static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
+  uint32_t slots = 2;
+  if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  while (slots < 2 * plan->buffer_count) slots *= 2;
+  plan->prints = (uint32_t *)packbuf_arena_alloc(plan->arena, slots * sizeof *plan->prints, sizeof *plan->prints);
+  if (!plan->prints) return packbuf_i_plan_no_memory(plan);
+  memset(plan->prints, 0, slots * sizeof *plan->prints);
+  plan->print_mask = slots - 1;
+  return PACKBUF_OK;
+}
+
+/* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always, when `alone`), which then joins the table. Equal prints
+ * share one chain of slots in ascending order, so what the table holds between them changes nothing. */
+static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
   packbuf_i_planned *buffer = &plan->buffers[index];
+  uint32_t slot;
   buffer->print = packbuf_i_print_of(buffer);
-  for (uint32_t i = 0; i < index; i++) {
-    const packbuf_i_planned *earlier = &plan->buffers[i];
-    if (earlier->storage == PACKBUF_STORED && earlier->print == buffer->print && earlier->count == buffer->count && !earlier->pushed && !earlier->device &&
+  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot]; slot = (slot + 1) & plan->print_mask) {
+    const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
+    if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) && memcmp(&earlier->dtype, &buffer->dtype, sizeof buffer->dtype) == 0 &&
         packbuf_i_same_elements(earlier, buffer))
-      return i;
+      return plan->prints[slot] - 1;
   }
+  plan->prints[slot] = index + 1;
   return index;
 }
 
@@ -431,7 +459,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   }
   if (buffer->device || buffer->pushed) return PACKBUF_OK;
   if (keep) {
-    buffer->print = packbuf_i_print_of(buffer); /* later fields may be its alias */
+    packbuf_i_find_alias(plan, index, 1); /* later fields may be its alias */
     return PACKBUF_OK;
   }
   if (!text && packbuf_i_is_constant(buffer)) {
@@ -443,7 +471,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
     return PACKBUF_OK;
   }
   memset(buffer->value, 0, sizeof buffer->value);
-  buffer->alias_of = packbuf_i_find_alias(plan, index);
+  buffer->alias_of = packbuf_i_find_alias(plan, index, 0);
   if (buffer->alias_of != index) buffer->storage = PACKBUF_ALIAS;
   else buffer->alias_of = 0;
   return PACKBUF_OK;

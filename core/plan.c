@@ -113,7 +113,7 @@ static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint3
 
 static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
   if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, strlen(plan->pairs[a]->key), plan->pairs[b]->key, strlen(plan->pairs[b]->key));
+  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key, plan->pairs[b]->key_size);
 }
 
 /* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one of the two arrays. */
@@ -195,7 +195,7 @@ static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
     const packbuf_i_node *node = plan->nodes[i];
     strings += node->name_size + node->parameter_size + (node->codec == PACKBUF_CODEC_NDARRAY ? 8u * node->rank : 0);
   }
-  for (uint32_t i = 0; i < plan->pair_count; i++) strings += strlen(plan->pairs[i]->key) + strlen(plan->pairs[i]->text);
+  for (uint32_t i = 0; i < plan->pair_count; i++) strings += plan->pairs[i]->key_size + plan->pairs[i]->text_size;
   if (strings >> 32) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more", PACKBUF_NOWHERE);
   if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
   plan->strings_length = strings;
@@ -251,6 +251,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   status = packbuf_i_plan_nodes(plan, batch);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);
+  if (!status) status = packbuf_i_start_prints(plan);
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
   if (!status) status = packbuf_i_plan_head(plan);
   if (!status) status = packbuf_i_place_buffers(plan);

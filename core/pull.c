@@ -15,6 +15,7 @@ typedef struct packbuf_i_walk {
   const uint8_t *at;
   uint64_t run, left; /* bytes of a run; runs to go */
   unsigned outer;
+  int once; /* 1: who only asks which elements there are walks a dimension of stride 0 once */
   uint64_t shape[PACKBUF_MAX_RANK], index[PACKBUF_MAX_RANK];
   int64_t strides[PACKBUF_MAX_RANK];
 } packbuf_i_walk;
@@ -32,20 +33,28 @@ typedef struct packbuf_i_pull {
   uint8_t scratch[PACKBUF_I_SCRATCH];
 } packbuf_i_pull;
 
+static uint64_t packbuf_i_walk_count(const packbuf_i_walk *walk, uint64_t count, int64_t stride) {
+  return walk->once && count && !stride ? 1 : count;
+}
+
 static void packbuf_i_walk_start(packbuf_i_walk *walk, const void *data, unsigned rank, const uint64_t *shape, const int64_t *strides,
                                  uint64_t element) {
   unsigned d = rank;
   walk->at = (const uint8_t *)data;
   walk->run = element;
   walk->left = 1;
-  while (d > 0 && (!strides || shape[d - 1] == 1 || (strides[d - 1] >= 0 && (uint64_t)strides[d - 1] == walk->run)))
-    walk->run *= shape[--d];
+  while (d > 0) {
+    uint64_t count = strides ? packbuf_i_walk_count(walk, shape[d - 1], strides[d - 1]) : shape[d - 1];
+    if (strides && count != 1 && (strides[d - 1] < 0 || (uint64_t)strides[d - 1] != walk->run)) break;
+    walk->run *= count;
+    d--;
+  }
   walk->outer = d;
   for (unsigned i = 0; i < d; i++) {
-    walk->shape[i] = shape[i];
+    walk->shape[i] = packbuf_i_walk_count(walk, shape[i], strides[i]);
     walk->strides[i] = strides[i];
     walk->index[i] = 0;
-    walk->left *= shape[i];
+    walk->left *= walk->shape[i];
   }
   if (walk->run == 0) walk->left = 0;
 }

@@ -82,6 +82,8 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
   const size_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_status status;
   void *copy;
+  if (PACKBUF_I_UNLIKELY(first > data->count || count > data->count - first))
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index), PACKBUF_NOWHERE);
   if (data->bytes && (element == 1 || !packbuf_i_big_endian())) {
     *out = data->bytes + first * element;
     return PACKBUF_OK;
@@ -134,7 +136,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   return status;
 }
 
-static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth);
+static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth);
 
 /* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
 static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
@@ -144,8 +146,9 @@ static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begi
   return count;
 }
 
-/* Reads the siblings from `begin` on into the values of `width` entries (keys: their names) or items a row. */
-static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint64_t begin, uint64_t end, uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries, packbuf_value *items,
+/* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row. Each is held within its
+ * parent's subtree (N2), which nobody may have checked: no node is then walked twice at one depth. */
+static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t parent, uint64_t begin, uint64_t end, uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries, packbuf_value *items,
                                               unsigned depth) {
   uint64_t child = begin;
   for (uint64_t k = 0; k < width; k++) {
@@ -154,9 +157,11 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint64_t begi
     packbuf_status status = child < end ? packbuf_get_node(r->view, (uint32_t)child, &node, r->error)
                                         : packbuf_i_broken(r->error, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)begin) + 4, PACKBUF_NOWHERE); /* it was there when they were counted */
     if (status != PACKBUF_OK) return status;
+    if (node.parent != parent || node.descendants >= end - child)
+      return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)child) + (node.parent != parent ? 0 : 4), (uint32_t)child, PACKBUF_NOWHERE);
     slots.first = entries ? &entries[k].value : &items[k];
     slots.step = (size_t)width * (entries ? sizeof *entries : sizeof *items);
-    status = packbuf_i_read_node(r, (uint32_t)child, first, count, slots, depth + 1);
+    status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
     if (status != PACKBUF_OK) return status;
     for (uint64_t i = 0; entries && i < count; i++) entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
     child += 1 + (uint64_t)node.descendants;
@@ -176,7 +181,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_take(r, cells, sizeof *entries, 8, &memory);
     if (status != PACKBUF_OK) return status;
     entries = (packbuf_entry *)memory;
-    status = packbuf_i_read_siblings(r, begin, end, width, first, count, entries, NULL, depth);
+    status = packbuf_i_read_siblings(r, self ? self->node.index : PACKBUF_NO_NODE, begin, end, width, first, count, entries, NULL, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) {
     packbuf_entry *row = cells ? entries + i * width : NULL;
@@ -223,19 +228,20 @@ static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_take(r, cells, sizeof *items, 8, &memory);
     if (status != PACKBUF_OK) return status;
     items = (packbuf_value *)memory;
-    status = packbuf_i_read_siblings(r, begin, end, width, first, count, NULL, items, depth);
+    status = packbuf_i_read_siblings(r, self->node.index, begin, end, width, first, count, NULL, items, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++)
     status = packbuf_i_read_list(r, self, first + i, cells ? items + i * width : NULL, width, packbuf_i_slot(out, i));
   return status;
 }
 
-/* Any node. The depth is bounded here too: the bytes may have changed since they were opened. */
-static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
+/* Any node whose subtree ends by `end`. The depth is bounded here too: the bytes may have changed since they were opened. */
+static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
   packbuf_column column;
   packbuf_status status = packbuf_open_column(r->view, index, &column, r->error);
   if (status != PACKBUF_OK) return status;
   if (depth > PACKBUF_I_DEPTH_CAP || depth > r->view->limits.depth) return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N3, packbuf_i_node_at(r->view, index), index, PACKBUF_NOWHERE);
+  if (column.node.descendants >= end - index) return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, index) + 4, index, PACKBUF_NOWHERE);
   if (first > column.node.rows || count > column.node.rows - first)
     return packbuf_i_fail_node(r->view, index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", first, r->error);
   if (column.node.kind == PACKBUF_NODE_LIST) return packbuf_i_read_lists(r, &column, first, count, out, depth);
@@ -264,7 +270,7 @@ PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_
   packbuf_i_slots out;
   out.first = values;
   out.step = sizeof *values;
-  return packbuf_i_end_read(&r, packbuf_i_read_node(&r, node, first, count, out, 1));
+  return packbuf_i_end_read(&r, packbuf_i_read_node(&r, node, view->node_count, first, count, out, 1));
 }
 
 PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {

@@ -90,7 +90,12 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_number(&line, error->row);
   }
   packbuf_i_line_text(&line, ": ");
+  if (error->rule != PACKBUF_RULE_NONE) {
+    packbuf_i_line_text(&line, packbuf_status_text(error->code));
+    packbuf_i_line_text(&line, " (the rule: ");
+  }
   packbuf_i_line_text(&line, error->message ? error->message : packbuf_status_text(error->code));
+  if (error->rule != PACKBUF_RULE_NONE) packbuf_i_line_text(&line, ")");
   if (line.size) line.text[line.length < line.size ? line.length : line.size - 1] = 0;
   return line.length;
 }

@@ -169,5 +169,5 @@ PACKBUF_API const char *packbuf_status_text(packbuf_status status);
 PACKBUF_API const char *packbuf_rule_name(packbuf_rule rule);
 PACKBUF_API const char *packbuf_rule_text(packbuf_rule rule);
 
-/* Formats an error as one line without newline: "BAD_HEADER (H6) at byte 13, field a.b, row 3: text". Writes at most `size` bytes, NUL included; returns the length the whole line has. */
+/* Formats an error as one line without newline: "BAD_MAGIC (H2) at byte 0: not a packed buffer (the rule: the magic is right)". Writes at most `size` bytes, NUL included; returns the length the whole line has. */
 PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, size_t size);

@@ -205,8 +205,8 @@ static int packbuf_i_same_bytes(const void *a, size_t a_size, const void *b, siz
 
 /* Decimal text -?[1-9][0-9]* */
 static int packbuf_i_is_decimal(const char *text, size_t size) {
-  size_t at = size && text[0] == '-';
-  if (at == size || text[at] == '0') return 0;
+  size_t at = text && size && text[0] == '-';
+  if (!text || at == size || text[at] == '0') return 0;
   for (; at < size; at++)
     if (text[at] < '0' || text[at] > '9') return 0;
   return 1;
@@ -386,6 +386,7 @@ typedef struct packbuf_i_keys {
   uint64_t *words;
   size_t top, capacity;
   uint64_t budget;
+  uint64_t values; /* looked at so far: lists that are shared many times over may be far more than memory holds */
   uint64_t fixed[PACKBUF_I_KEYS_FIXED];
 } packbuf_i_keys;
 
@@ -398,6 +399,7 @@ static void packbuf_i_keys_init(packbuf_i_keys *keys, const packbuf_i_key_source
   keys->top = 0;
   keys->capacity = PACKBUF_I_KEYS_FIXED;
   keys->budget = budget;
+  keys->values = 0;
 }
 
 static void packbuf_i_keys_free(packbuf_i_keys *keys) {
@@ -663,9 +665,20 @@ static packbuf_status packbuf_i_unencodable(packbuf_error *error, const char *me
   return packbuf_i_fail(error, PACKBUF_UNENCODABLE, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
+/* Lists and dicts without what their count says; tensors, media and opaque values that are NULL. */
+static int packbuf_i_no_items(const packbuf_value *value) {
+  return value->kind == PACKBUF_LIST ? value->as.list.count && !value->as.list.items : value->as.dict.count && !value->as.dict.entries;
+}
+
+static int packbuf_i_points_nowhere(const packbuf_value *value) {
+  return (value->kind == PACKBUF_TENSOR && !value->as.tensor) || (value->kind == PACKBUF_MEDIA && !value->as.media) ||
+         (value->kind == PACKBUF_OPAQUE && !value->as.opaque);
+}
+
 /* A text of a value: the offset reported is into this text. */
 static packbuf_status packbuf_i_check_utf8(const char *text, size_t size, packbuf_error *error) {
-  size_t valid = size ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  if (size && !text) return packbuf_i_unencodable(error, "a string has no data");
   if (valid == size) return PACKBUF_OK;
   return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid, PACKBUF_NOWHERE);
 }

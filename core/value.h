@@ -156,7 +156,7 @@ PACKBUF_API const packbuf_value *packbuf_dict_get(const packbuf_value *dict, con
  * max_depth 0: the default of 512. Errors: BAD_JSON, BAD_UTF8, DEPTH with error->offset in text; OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_json_parse(const char *text, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
 /* A value as JSON text into `text`, at most `capacity` bytes; *size is the length the whole text has (text may be NULL to measure).
- * Errors: UNENCODABLE for what JSON cannot hold, BAD_UTF8, CAPACITY. */
+ * Errors: UNENCODABLE for what JSON cannot hold (tensors and arrays, bytes, media, opaque: a row that holds one cannot be written; form LIST reads back as a list), BAD_UTF8, CAPACITY. */
 PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *text, size_t capacity, size_t *size, packbuf_error *error);
 /* The same for one MessagePack object (section 12 of the spec). Read values point into `data` where they can. */
 PACKBUF_API packbuf_status packbuf_msgpack_parse(const void *data, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);

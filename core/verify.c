@@ -15,6 +15,7 @@ typedef struct packbuf_i_verify_node {
 typedef struct packbuf_i_verifier {
   const packbuf_view *view;
   packbuf_error *error;
+  uint64_t *aliased;
   uint32_t depth;
   packbuf_i_verify_node path[PACKBUF_I_DEPTH_CAP];
 } packbuf_i_verifier;
@@ -173,13 +174,29 @@ static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbu
   const int list = up_node->kind == PACKBUF_NODE_LIST;
   if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) || !packbuf_i_readable(&c->missing)) return PACKBUF_OK;
   status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
+  if (status == PACKBUF_OK && c->node.rows != up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE, v->error);
   if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
   if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
   if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
   return status;
 }
 
-/* I3 to I12 of one node. */
+/* D9 for the aliases of a node in one section: each is walked as if it were stored, so they are charged together. *aliased: bytes so far. */
+static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased, packbuf_error *error) {
+  for (uint32_t i = 0; i < c->node.buffer_count; i++) {
+    packbuf_i_buffer_record b;
+    uint64_t length;
+    const uint32_t index = c->node.first_buffer + i;
+    if (!packbuf_i_fetch_buffer(c->view, index, &b) || b.storage != PACKBUF_ALIAS || b.packing != 0 || !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data) continue;
+    if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > c->view->limits.decoded_bytes - *aliased)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_buffer_at(c->view, index) + 16, PACKBUF_NOWHERE, error);
+    *aliased += length;
+  }
+  return PACKBUF_OK;
+}
+
+/* D9 for the aliases of one node in the index, then I3 to I12. */
 static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_t index) {
   packbuf_i_verify_node *up, *self;
   packbuf_column c;
@@ -187,13 +204,14 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   if (status != PACKBUF_OK) return status;
   while (v->depth > 0 && v->path[v->depth - 1].last < index) v->depth--;
   up = v->depth ? &v->path[v->depth - 1] : NULL;
-  status = packbuf_i_verify_masks(&c, v->error);
+  status = packbuf_i_verify_aliases(&c, 0, v->aliased, v->error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_masks(&c, v->error);
   if (status == PACKBUF_OK && up) {
     status = packbuf_i_verify_child(v, &c, up);
     up->position++;
   }
   if (status != PACKBUF_OK) return status;
-  if (!packbuf_i_complete(&c) && (unreadable == PACKBUF_OK || unreadable == PACKBUF_UNSUPPORTED_PACKING))
+  if (!packbuf_i_complete(&c) && (unreadable == PACKBUF_OK || unreadable == PACKBUF_UNSUPPORTED_PACKING || unreadable == PACKBUF_UNSUPPORTED_DTYPE))
     return packbuf_i_broken_cell(&c, PACKBUF_RULE_B13, packbuf_i_node_at(v->view, index) + 16, PACKBUF_NOWHERE, v->error);
   if (c.node.descendants != 0 || c.node.kind == PACKBUF_NODE_LIST) {
     if (v->depth >= PACKBUF_I_DEPTH_CAP) return packbuf_i_broken_cell(&c, PACKBUF_RULE_N3, packbuf_i_node_at(v->view, index), PACKBUF_NOWHERE, v->error);
@@ -211,13 +229,14 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   return packbuf_i_codec_reader_of(c.node.codec)->index(&c, v->error);
 }
 
-static packbuf_status packbuf_i_verify_index(const packbuf_view *view, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_i_verifier v;
   packbuf_status status;
   if (packbuf_i_crc_kernel_best()->crc(0, view->base + view->head_length, (size_t)view->index_length) != view->index_checksum)
     return packbuf_i_broken(error, PACKBUF_RULE_I1, 56, PACKBUF_NOWHERE);
   v.view = view;
   v.error = error;
+  v.aliased = aliased;
   v.depth = 0;
   status = packbuf_i_verify_padding(view, 0, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++) status = packbuf_i_verify_node_index(&v, index);
@@ -238,7 +257,7 @@ static packbuf_status packbuf_i_verify_checksums(const packbuf_view *view, packb
 }
 
 /* D9 for the buffers of a node, then D3 to D9 for its cells. */
-static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint32_t index, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint32_t index, uint64_t *aliased, packbuf_error *error) {
   packbuf_column c;
   packbuf_status unreadable, status = packbuf_i_load_column(view, index, &c, &unreadable, error);
   if (status != PACKBUF_OK) return status;
@@ -249,25 +268,28 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > view->limits.decoded_bytes)
       return packbuf_i_broken_cell(&c, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, c.node.first_buffer + i) + 16, PACKBUF_NOWHERE, error);
   }
+  status = packbuf_i_verify_aliases(&c, 1, aliased, error);
+  if (status != PACKBUF_OK) return status;
   if (c.node.kind != PACKBUF_LEAF || c.node.codec == PACKBUF_CODEC_NULL || unreadable == PACKBUF_UNSUPPORTED_CODEC || unreadable == PACKBUF_UNSUPPORTED_ROLE) return PACKBUF_OK;
   if (!packbuf_i_readable(&c.data) || !packbuf_i_complete(&c)) return PACKBUF_OK;
   return packbuf_i_codec_reader_of(c.node.codec)->data(&c, error);
 }
 
-static packbuf_status packbuf_i_verify_data(const packbuf_view *view, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_status status = packbuf_i_verify_checksums(view, error);
   if (status == PACKBUF_OK) status = packbuf_i_verify_padding(view, 1, error);
-  for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++) status = packbuf_i_verify_node_data(view, index, error);
+  for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++) status = packbuf_i_verify_node_data(view, index, aliased, error);
   return status;
 }
 
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error) {
+  uint64_t aliased = 0;
   packbuf_view now; /* the head is checked again, and what it says now is what the rest is checked against */
   packbuf_status status = packbuf_open(&now, view->base, view->capacity, PACKBUF_OPEN_TABLES, &view->limits, error);
   if (status != PACKBUF_OK) return status;
   if (now.head_checksum != view->head_checksum || now.head_length != view->head_length || now.total_length != view->total_length)
     return packbuf_i_fail(error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", 60, PACKBUF_NOWHERE);
-  if (level >= PACKBUF_LEVEL_INDEX) status = packbuf_i_verify_index(&now, error);
-  if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL) status = packbuf_i_verify_data(&now, error);
+  if (level >= PACKBUF_LEVEL_INDEX) status = packbuf_i_verify_index(&now, &aliased, error);
+  if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL) status = packbuf_i_verify_data(&now, &aliased, error);
   return status;
 }

@@ -56,7 +56,7 @@ typedef struct packbuf_node {
   packbuf_node_kind kind;
   uint8_t scope; /* 0 field, 1 batch value */
   uint8_t codec; /* packbuf_codec, or a number that this version does not know */
-  uint8_t form, rank, logical_type;
+  uint8_t form, rank, logical_type; /* rank and shape are those of one cell: an array of [rows, T] has rank 1 */
   packbuf_dtype dtype;
   uint64_t rows;
   packbuf_text name, parameter; /* not NUL-terminated */
@@ -107,7 +107,8 @@ typedef struct packbuf_buffer {
 PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role, unsigned dim, packbuf_buffer *buffer, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer, packbuf_error *error);
 
-/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out. */
+/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING.
+ * Then copy out with packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the field was written with PACKBUF_KEEP_PLAIN. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements, packbuf_error *error);
 
 /* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */

@@ -157,8 +157,8 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
     to = packbuf_i_put_text(to, node->parameter, node->parameter_size);
   }
   for (uint32_t i = 0; i < plan->pair_count; i++) {
-    to = packbuf_i_put_text(to, plan->pairs[i]->key, strlen(plan->pairs[i]->key));
-    to = packbuf_i_put_text(to, plan->pairs[i]->text, strlen(plan->pairs[i]->text));
+    to = packbuf_i_put_text(to, plan->pairs[i]->key, plan->pairs[i]->key_size);
+    to = packbuf_i_put_text(to, plan->pairs[i]->text, plan->pairs[i]->text_size);
   }
 }
 
@@ -202,7 +202,7 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   }
   for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
-    size_t key = strlen(plan->pairs[i]->key), text = strlen(plan->pairs[i]->text);
+    size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
     packbuf_i_store32(record, plan->pair_nodes[i]);
     packbuf_i_store32(record + 4, (uint32_t)strings);
     packbuf_i_store32(record + 8, (uint32_t)key);

@@ -11,7 +11,9 @@ say() { printf '\n$ packbuf %s\n' "$*"; }
 say pack rows.jsonl -o rows.pbuf
 "$packbuf" pack "$sample/rows.jsonl" -o "$work/rows.pbuf"
 say inspect rows.pbuf
-"$packbuf" inspect "$work/rows.pbuf"
+"$packbuf" inspect "$work/rows.pbuf" >"$work/tree"
+head -n 24 "$work/tree"
+printf '... %s lines in all\n' "$(wc -l <"$work/tree")"
 say verify rows.pbuf
 "$packbuf" verify "$work/rows.pbuf"
 say cat rows.pbuf --field meta.step --rows 0:5

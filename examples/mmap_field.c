@@ -52,7 +52,9 @@ int main(void) {
   packbuf_view view;
   packbuf_node node;
   packbuf_buffer buffer;
+  static float copy[ROWS * WIDTH];
   const void *elements;
+  packbuf_status status;
   struct stat info;
   void *mapped;
   int file;
@@ -62,8 +64,14 @@ int main(void) {
   mapped = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED) return fail(&error);
   if (packbuf_open(&view, mapped, (uint64_t)info.st_size, PACKBUF_OPEN_EXACT, NULL, &error) || packbuf_find(&view, 0, "values", &node, &error) ||
-      packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error) || packbuf_get_typed(&buffer, node.dtype, &elements, &error))
+      packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error))
     return fail(&error);
+  status = packbuf_get_typed(&buffer, node.dtype, &elements, &error);
+  if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED) { /* a constant, say: it has to be copied */
+    status = packbuf_copy_elements(&view, &buffer, 0, buffer.count, copy, sizeof copy, &error);
+    elements = copy;
+  }
+  if (status) return fail(&error);
   printf("values[999][32] = %g, read at byte %llu of %llu\n", (double)((const float *)elements)[999 * WIDTH + 32],
          (unsigned long long)(buffer.offset + (999 * WIDTH + 32) * 4), (unsigned long long)view.total_length);
   munmap(mapped, (size_t)info.st_size);

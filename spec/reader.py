@@ -961,12 +961,22 @@ class Packed:
         if crc32c(self.bytes[self.head_length:self.data_at]) != self.index_checksum:
             self.fail("I1", 56, "index_checksum")
         self.check_padding("I2", "index", self.head_length, self.data_at)
+        self.aliased = 0
         for node in self.nodes:
+            self.check_aliases(node, False)
             self.check_masks(node)
             if node.kind == LIST and not node.unreadable:
                 self.check_lengths(node)
             elif node.kind == LEAF and node.unreadable in (None, "UNSUPPORTED_DTYPE", "UNSUPPORTED_PACKING"):
                 self.check_leaf(node)
+
+    def check_aliases(self, node, data):
+        """D9: what the aliases of one section add to the bytes that are walked."""
+        for b in node.buffers:
+            if b.storage == ALIAS and not b.packing and DATA <= b.role <= ITEM_OFFSETS and (b.role == DATA) == data:
+                self.aliased += byte_length(b.count, b.dtype)
+                if self.aliased > self.limits["decoded_bytes"]:
+                    self.fail("D9", b.at + 16, "aliases of more than the limit of decoded_bytes", node)
 
     def check_masks(self, node):
         validity, missing = node.buffer(VALIDITY), node.buffer(MISSING)
@@ -1083,6 +1093,7 @@ class Packed:
             for b in node.buffers:  # D9 of the buffers comes first: what follows may then unpack
                 if DATA <= b.role <= ITEM_OFFSETS and not b.packing and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "more than the limit of decoded_bytes", node)
+            self.check_aliases(node, True)
             if node.kind == LEAF and node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE") and node.codec != C_NULL:
                 self.check_leaf_data(node)
 

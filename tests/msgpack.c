@@ -661,6 +661,43 @@ static void test_memory(void)
     free(data);
 }
 
+/* Pointers that lead nowhere are refused, not followed. */
+static void test_nowhere(void)
+{
+    static const packbuf_opaque opaque = {NULL, 3, "x", 1};
+    packbuf_media media = packbuf_media_of(NULL, 3, NULL);
+    packbuf_tensor tensor;
+    packbuf_value list = packbuf_list(NULL, 2), bare = packbuf_string_n(NULL, 2), texts[3];
+    packbuf_entry entry;
+    memset(&tensor, 0, sizeof tensor);
+    tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 8);
+    tensor.rank = 1;
+    can(packbuf_list(NULL, 2), PACKBUF_UNENCODABLE, "a list without items");
+    can(packbuf_dict(NULL, 2), PACKBUF_UNENCODABLE, "a dict without entries");
+    can(packbuf_list(&list, 1), PACKBUF_UNENCODABLE, "a list without items in a list");
+    can(bare, PACKBUF_UNENCODABLE, "a string without data");
+    can(packbuf_bytes(NULL, 2), PACKBUF_UNENCODABLE, "bytes without data");
+    can(packbuf_media_value(NULL), PACKBUF_UNENCODABLE, "media that are NULL");
+    can(packbuf_media_value(&media), PACKBUF_UNENCODABLE, "media without data");
+    can(packbuf_opaque_value(NULL), PACKBUF_UNENCODABLE, "an opaque value that is NULL");
+    can(packbuf_opaque_value(&opaque), PACKBUF_UNENCODABLE, "an opaque value without data");
+    can(packbuf_tensor_value(NULL), PACKBUF_UNENCODABLE, "a tensor that is NULL");
+    can(packbuf_tensor_value(&tensor), PACKBUF_UNENCODABLE, "a tensor without a shape");
+    entry.key = bare;
+    entry.value = packbuf_null();
+    can(packbuf_dict(&entry, 1), PACKBUF_UNENCODABLE, "a key without data");
+    texts[0] = bare;
+    texts[1] = list;
+    texts[2] = packbuf_dict(NULL, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        size_t size;
+        tap_ok(packbuf_json_write(&texts[i], NULL, 0, &size, NULL) == PACKBUF_UNENCODABLE, "JSON refuses them too (%u)", i);
+    }
+    texts[0] = packbuf_bigint("18446744073709551616");
+    texts[0].as.text.data = NULL;
+    can(texts[0], PACKBUF_UNENCODABLE, "a big integer without data");
+}
+
 int main(void)
 {
     test_scalars();
@@ -672,6 +709,7 @@ int main(void)
     test_depth();
     test_tensors();
     test_can();
+    test_nowhere();
     test_extensions();
     test_many_keys();
     test_failures();

@@ -198,6 +198,7 @@ static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view
     packbuf_column column;
     int state = 1;
     packbuf_status status = packbuf_get_node(view, i, &child, error);
+    if (status == PACKBUF_OK && (child.parent != up->index || child.descendants > up->index + up->descendants - i)) status = PACKBUF_BAD_NODE;
     if (status == PACKBUF_OK && dict && packbuf_open_column(view, i, &column, error) == PACKBUF_OK) status = packbuf_cell_state(&column, row, &state, error);
     if (status != PACKBUF_OK) return status;
     i += 1 + child.descendants;

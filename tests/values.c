@@ -31,7 +31,7 @@ static void test_status(void)
     packbuf_i_fail(&error, PACKBUF_BAD_HEADER, "text", 13, 3);
     error.rule = PACKBUF_RULE_H6;
     packbuf_i_set_path(&error, "a.b", 3);
-    line_is(&error, "BAD_HEADER (H6) at byte 13, field a.b, row 3: text");
+    line_is(&error, "BAD_HEADER (H6) at byte 13, field a.b, row 3: a field of the header is wrong (the rule: text)");
     error.rule = PACKBUF_RULE_NONE;
     line_is(&error, "BAD_HEADER at byte 13, field a.b, row 3: text");
     error.offset = PACKBUF_NOWHERE;

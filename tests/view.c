@@ -320,6 +320,264 @@ static void limits(void) {
   free(f.data);
 }
 
+/* ---- what a stranger may write: packed buffers made by hand, record by record, whose checksums are right ---- */
+
+typedef struct forged {
+  uint8_t nodes[64 * 64], buffers[64 * 64], strings[64], *file;
+  uint32_t node_count, buffer_count, fields, strings_length;
+  size_t size;
+} forged;
+
+static uint8_t *forge_node(forged *f, uint32_t parent, uint32_t descendants, unsigned kind, unsigned codec, uint32_t first_buffer, unsigned buffer_count) {
+  uint8_t *record = f->nodes + 64 * f->node_count++;
+  packbuf_i_store32(record, parent);
+  packbuf_i_store32(record + 4, descendants);
+  packbuf_i_store32(record + 16, first_buffer);
+  packbuf_i_store16(record + 20, (uint16_t)buffer_count);
+  record[22] = (uint8_t)kind;
+  record[24] = (uint8_t)codec;
+  if (codec > PACKBUF_CODEC_NULL) record[25] = PACKBUF_DTYPE_UINT, record[26] = 8, record[28] = 1;
+  packbuf_i_store64(record + 48, 1);
+  return record;
+}
+
+static uint8_t *forge_buffer(forged *f, uint32_t node, unsigned role, unsigned storage, unsigned bits, uint64_t count, uint64_t start, uint64_t step) {
+  uint8_t *record = f->buffers + 64 * f->buffer_count++;
+  packbuf_i_store32(record, node);
+  record[4] = (uint8_t)role;
+  record[6] = (uint8_t)storage;
+  record[8] = PACKBUF_DTYPE_UINT, record[9] = (uint8_t)bits, record[10] = 1;
+  packbuf_i_store64(record + 16, count);
+  packbuf_i_store64(record + 40, start);
+  packbuf_i_store64(record + 48, step);
+  return record;
+}
+
+/* One row; `data` bytes '1' behind the head, which every stored and alias record is made to name. Opens; the caller frees f->file. */
+static packbuf_status forge(forged *f, uint64_t data, const packbuf_limits *limits, packbuf_view *view) {
+  static const uint8_t magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 13, 10, 26};
+  const uint64_t strings_at = 128 + 64 * (uint64_t)(f->node_count + f->buffer_count) + 4 * (uint64_t)f->fields, head = (strings_at + f->strings_length + 63) / 64 * 64;
+  uint8_t *p;
+  f->size = (size_t)(head + data);
+  p = f->file = (uint8_t *)calloc(1, f->size);
+  memcpy(p, magic, 8);
+  p[8] = 1, p[12] = 1, p[13] = 6;
+  packbuf_i_store64(p + 24, f->size);
+  packbuf_i_store64(p + 32, head);
+  packbuf_i_store64(p + 48, 1);
+  packbuf_i_store32(p + 64, f->node_count);
+  packbuf_i_store32(p + 68, f->buffer_count);
+  packbuf_i_store32(p + 76, f->fields);
+  p[80] = 64, p[82] = 64, p[84] = 32, p[86] = 4;
+  packbuf_i_store64(p + 88, f->strings_length);
+  packbuf_i_store32(p + 96, f->fields);
+  for (uint32_t i = 0; i < f->buffer_count; i++) {
+    uint8_t *record = f->buffers + 64 * i;
+    if (record[6] == PACKBUF_STORED || record[6] == PACKBUF_ALIAS) packbuf_i_store64(record + 24, head), packbuf_i_store64(record + 32, data);
+  }
+  memcpy(p + 128, f->nodes, 64 * f->node_count);
+  memcpy(p + 128 + 64 * f->node_count, f->buffers, 64 * f->buffer_count);
+  for (uint32_t i = 0; i < f->fields; i++) packbuf_i_store32(p + strings_at - 4 * (f->fields - i), i);
+  memcpy(p + strings_at, f->strings, f->strings_length);
+  memset(p + head, '1', (size_t)data);
+  packbuf_i_store32(p + 60, packbuf_i_crc_kernel_best()->crc(0, p, (size_t)head));
+  return packbuf_open(view, p, f->size, 0, limits, NULL);
+}
+
+/* Subtrees that overlap: a walk that believed them would double its work with every pair. */
+static void overlapping_nodes(void) {
+  forged f;
+  packbuf_view view;
+  packbuf_arena arena;
+  packbuf_value value;
+  packbuf_error error;
+  packbuf_node node;
+  packbuf_status opened, status;
+  memset(&f, 0, sizeof f);
+  packbuf_arena_init(&arena, NULL);
+  for (uint32_t i = 0; i < 60; i += 2) {
+    forge_node(&f, PACKBUF_NO_NODE, 1, PACKBUF_NODE_DICT, 0, 0, 0);
+    forge_node(&f, PACKBUF_NO_NODE, 58 - i, PACKBUF_NODE_DICT, 0, 0, 0);
+  }
+  f.fields = 60;
+  opened = forge(&f, 0, NULL, &view);
+  status = packbuf_read_row(&view, 0, &arena, &value, &error);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2 && arena.used < 100000, "a child of another parent is refused when it is read: %s", packbuf_status_name(status));
+  free(f.file);
+  memset(&f, 0, sizeof f);
+  forge_node(&f, PACKBUF_NO_NODE, 1, PACKBUF_NODE_LIST, 0, 0, 1);
+  forge_node(&f, 0, 1, PACKBUF_LEAF, PACKBUF_CODEC_NULL, 0, 0);
+  forge_node(&f, 0, 0, PACKBUF_LEAF, PACKBUF_CODEC_NULL, 0, 0);
+  forge_buffer(&f, 0, PACKBUF_ROLE_LENGTHS, PACKBUF_CONSTANT, 64, 1, 1, 0);
+  f.fields = 1;
+  opened = forge(&f, 0, NULL, &view);
+  status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2 && error.offset == 128 + 64 + 4, "and so is one that ends behind its parent: %s", packbuf_status_name(status));
+  tap_ok(packbuf_find(&view, 0, "[0]", &node, NULL) == PACKBUF_OK && node.index == 1 && packbuf_find(&view, 0, "[1]", &node, NULL) == PACKBUF_NOT_FOUND,
+         "items are looked for within the list");
+  packbuf_arena_free(&arena);
+  free(f.file);
+}
+
+/* Nodes that claim the records of another, and records out of order. */
+static void borrowed_buffers(void) {
+  forged f;
+  packbuf_view view;
+  packbuf_column column;
+  packbuf_buffer buffer;
+  packbuf_node node;
+  packbuf_error error;
+  packbuf_status opened, status;
+  memset(&f, 0, sizeof f);
+  forge_node(&f, PACKBUF_NO_NODE, 0, PACKBUF_LEAF, PACKBUF_CODEC_NULL, 0, 2);
+  forge_node(&f, PACKBUF_NO_NODE, 0, PACKBUF_LEAF, PACKBUF_CODEC_NULL, 0, 2);
+  forge_buffer(&f, 0, PACKBUF_ROLE_MISSING, PACKBUF_CONSTANT, 1, 1, 0, 0);
+  forge_buffer(&f, 0, PACKBUF_ROLE_MISSING, PACKBUF_CONSTANT, 1, 1, 0, 0);
+  f.fields = 2;
+  opened = forge(&f, 0, NULL, &view);
+  status = packbuf_open_column(&view, 1, &column, &error);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1 && error.offset == 128 + 128, "a record of another node is refused: %s", packbuf_status_name(status));
+  status = packbuf_open_column(&view, 0, &column, &error);
+  tap_ok(status == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1 && error.offset == 128 + 128 + 64 + 4, "a role that comes twice, too: %s", packbuf_status_name(status));
+  (void)packbuf_get_node(&view, 1, &node, NULL);
+  tap_ok(packbuf_get_buffer(&view, &node, PACKBUF_ROLE_MISSING, 0, &buffer, &error) == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1, "packbuf_get_buffer refuses it");
+  free(f.file);
+}
+
+/* Three fields of the same 64 bytes: two aliases, which verification walks again. */
+static void charged_aliases(void) {
+  forged f;
+  packbuf_limits l = packbuf_default_limits();
+  packbuf_view view;
+  packbuf_error error;
+  packbuf_status opened, status;
+  memset(&f, 0, sizeof f);
+  memcpy(f.strings, "abc", 3);
+  f.strings_length = f.fields = 3;
+  for (uint32_t i = 0; i < 3; i++) {
+    uint8_t *record = forge_node(&f, PACKBUF_NO_NODE, 0, PACKBUF_LEAF, PACKBUF_CODEC_JSON_RAGGED, 2 * i, 2);
+    packbuf_i_store32(record + 8, i);
+    packbuf_i_store32(record + 12, 1);
+    packbuf_i_store32(record + 32, i + 1);
+    packbuf_i_store32(record + 36, i + 1);
+    forge_buffer(&f, i, PACKBUF_ROLE_DATA, i ? PACKBUF_ALIAS : PACKBUF_STORED, 8, 64, 0, 0);
+    forge_buffer(&f, i, PACKBUF_ROLE_OFFSETS, PACKBUF_SEQUENCE, 64, 2, 0, 64);
+  }
+  l.decoded_bytes = 128;
+  opened = forge(&f, 64, &l, &view);
+  memset(&error, 0, sizeof error);
+  status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_OK, "two aliases of 64 bytes are within a limit of 128: %s, rule %d at %lu", packbuf_status_name(status), (int)error.rule, (unsigned long)error.offset);
+  view.limits.decoded_bytes = 127;
+  status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
+  tap_ok(status == PACKBUF_LIMIT && error.rule == PACKBUF_RULE_D9 && error.offset == 128 + 3 * 64 + 4 * 64 + 16, "and not of 127: %s at %lu", packbuf_status_name(status), (unsigned long)error.offset);
+  free(f.file);
+}
+
+/* An attribute that comes twice: the first counts, and is opened once; one whose buffers lie is refused. */
+static void repeated_attributes(void) {
+  static const unsigned bytes[3] = {'d', 'x', 'y'};
+  forged f;
+  packbuf_view view;
+  packbuf_arena arena;
+  packbuf_value value;
+  packbuf_error error;
+  packbuf_status opened, status;
+  memset(&f, 0, sizeof f);
+  packbuf_arena_init(&arena, NULL);
+  memcpy(f.strings, "mime", 4);
+  f.strings_length = 4, f.fields = 1;
+  for (uint32_t i = 0; i < 3; i++) {
+    uint8_t *record = forge_node(&f, i ? 0 : PACKBUF_NO_NODE, i ? 0 : 2, PACKBUF_LEAF, i ? PACKBUF_CODEC_UTF8_RAGGED : PACKBUF_CODEC_MEDIA_BYTES, 2 * i, 2);
+    packbuf_i_store32(record + 12, 4);
+    forge_buffer(&f, i, PACKBUF_ROLE_DATA, PACKBUF_INLINE, 8, 1, bytes[i], 0);
+    forge_buffer(&f, i, PACKBUF_ROLE_OFFSETS, PACKBUF_SEQUENCE, 64, 2, 0, 1);
+  }
+  opened = forge(&f, 0, NULL, &view);
+  status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_OK && value.kind == PACKBUF_MEDIA && value.as.media->mime_size == 1 && value.as.media->mime[0] == 'x', "the first of two equal attributes counts: %s", packbuf_status_name(status));
+  free(f.file);
+  packbuf_i_store32(f.nodes + 64 * 2, 1);
+  opened = forge(&f, 0, NULL, &view);
+  status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2, "an attribute of another node is refused: %s", packbuf_status_name(status));
+  packbuf_arena_free(&arena);
+  free(f.file);
+}
+
+static void *exactly(const void *text, size_t size) {
+  void *copy = malloc(size);
+  memcpy(copy, text, size);
+  return copy;
+}
+
+/* What was checked and then changed, as the code that comes after the check sees it: on memory of just its size, for the sanitizers. */
+static void changed_after_check(void) {
+  static const char *const strings[] = {"\"ab", "\"\\", "\"a\\x", "\"\\u00", "\"\\ud800\\", "\"\\ud800x"};
+  static const char *const keys[] = {"\xDB", "\xDB\xFF\xFF\xFF\xFF", "\xD9\x7F", "\xBF", "\xC1", "\xC7\x05", "\xCF\x01", "\xC9\xFF\xFF\xFF\xFF\x01", "\x81"};
+  packbuf_i_leaf_cells *cells = (packbuf_i_leaf_cells *)calloc(1, sizeof *cells);
+  packbuf_i_reader reader;
+  packbuf_error error;
+  packbuf_column c, up;
+  packbuf_view view;
+  packbuf_status unreadable;
+  const void *out;
+  uint8_t data[4] = {0};
+  int ended = 1, ordered = 1;
+  unsigned compared = 0;
+  for (unsigned i = 0; i < sizeof strings / sizeof *strings; i++) {
+    const size_t size = strlen(strings[i]);
+    uint8_t *text = (uint8_t *)exactly(strings[i], size);
+    packbuf_i_json_bytes bytes;
+    unsigned taken = 0;
+    packbuf_i_json_bytes_start(&bytes, text, size, 0);
+    while (taken < 100 && packbuf_i_json_bytes_next(&bytes) >= 0) taken++;
+    ended &= taken < size && packbuf_i_json_bytes_next(&bytes) == -1;
+    free(text);
+  }
+  tap_ok(ended, "a JSON string that lost its end ends with the text");
+  for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++) {
+    packbuf_i_msgpack mp;
+    uint8_t *text;
+    memset(&mp, 0, sizeof mp);
+    mp.size = strlen(keys[i]);
+    mp.data = text = (uint8_t *)exactly(keys[i], (size_t)mp.size);
+    ordered &= packbuf_i_msgpack_key_order(&mp, 0, 0) == 0 && packbuf_i_msgpack_key_again(&mp, 0).as.text.size == 0;
+    free(text);
+  }
+  tap_ok(ordered, "a MessagePack key that became longer than the data is empty");
+  memset(&c, 0, sizeof c);
+  reader.error = &error, cells->reader = &reader, cells->column = &c;
+  c.data.bytes = data, c.data.count = 4, c.data.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
+  c.view = &view;
+  memset(&view, 0, sizeof view);
+  tap_ok(packbuf_i_elements(cells, 1, 3, &out) == PACKBUF_OK && packbuf_i_elements(cells, 2, 3, &out) == PACKBUF_BAD_BUFFER && packbuf_i_elements(cells, UINT64_MAX, 2, &out) == PACKBUF_BAD_BUFFER,
+         "elements beyond the end are not handed out");
+  free(cells);
+  memset(&c, 0, sizeof c);
+  c.view = &view, c.node.kind = PACKBUF_LEAF, c.node.codec = PACKBUF_CODEC_JSON_RAGGED, c.node.rows = UINT64_C(1) << 50;
+  c.data.storage = PACKBUF_STORED, c.data.bytes = data, c.data.count = 4;
+  c.offsets.storage = PACKBUF_SEQUENCE, c.offsets.count = c.node.rows + 1, c.offsets.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
+  tap_ok(packbuf_i_text_data(&c, &error) == PACKBUF_BAD_JSON, "2^50 empty cells of a sequence that does not move are not counted out");
+  {
+    const file f = load("valid/everything_stored.pbuf");
+    (void)packbuf_open(&view, f.data, f.size, 0, NULL, NULL);
+    for (uint32_t i = 0; i < view.node_count; i++) {
+      packbuf_i_verifier v;
+      packbuf_i_verify_node up_node;
+      if (packbuf_i_load_column(&view, i, &c, &unreadable, NULL) != PACKBUF_OK || c.node.parent == PACKBUF_NO_NODE) continue;
+      if (packbuf_i_load_column(&view, c.node.parent, &up, &unreadable, NULL) != PACKBUF_OK || up.node.kind == PACKBUF_LEAF || !packbuf_i_there(&up.validity)) continue;
+      memset(&up_node, 0, sizeof up_node);
+      up_node.index = up.node.index, up_node.kind = (uint8_t)up.node.kind, up_node.masked = 1;
+      v.view = &view, v.error = &error;
+      c.node.rows = UINT64_C(1) << 50;
+      compared += packbuf_i_verify_child(&v, &c, &up_node) == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N9 && error.offset == packbuf_i_node_at(&view, i) + 48;
+    }
+    free(f.data);
+  }
+  tap_ok(compared > 0, "rows that differ from the parent's are refused (%u nodes)", compared);
+}
+
 typedef struct failing {
   unsigned calls, fail_at;
 } failing;
@@ -489,6 +747,11 @@ int main(int argc, char **argv) {
   ranges();
   computed();
   limits();
+  overlapping_nodes();
+  borrowed_buffers();
+  charged_aliases();
+  repeated_attributes();
+  changed_after_check();
   out_of_memory("valid/everything_stored.pbuf");
   out_of_memory("valid/media_lists.pbuf");
   out_of_memory("valid/json.pbuf");

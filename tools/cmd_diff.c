@@ -210,7 +210,7 @@ static int diff_metadata(job *to, const side *a, const side *b) {
 static void open_side(const verb *command, side *to, const char *name, const char *decoded) {
   packbuf_error error;
   open_packed(command, &to->from, &to->view, name, decoded);
-  if (packbuf_verify(&to->view, PACKBUF_LEVEL_INDEX, &error)) fail_status(name, &error);
+  if (packbuf_verify(&to->view, PACKBUF_LEVEL_FULL, &error)) fail_status(name, &error);
   packbuf_arena_init(&to->arena, NULL);
 }
 

@@ -110,7 +110,7 @@ int run_cat(const verb *command, int argc, char **argv) {
   memset(&which, 0, sizeof which);
   find_node(&view, from.name, values.count ? 1 : 0, values.count ? values.items[0] : fields.items[0], &which.node);
   rows = parse_rows(command, range, from.name, which.node.rows);
-  verify_first(&view, from.name, PACKBUF_LEVEL_INDEX);
+  verify_first(&view, from.name, PACKBUF_LEVEL_FULL);
   packbuf_arena_init(&arena, NULL);
   output_open(&out, "-");
   for (at = 0; at < rows.count; at += n) {
