@@ -11,7 +11,9 @@ static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
       run.bytes = (const uint8_t *)node->texts[pull->row].data;
     } else {
       const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
-      const void *data = cell->kind == PACKBUF_MEDIA ? cell->as.media->data : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data : cell->as.text.data;
+      const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
+                         : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
+                                                        : cell->as.text.data;
       run.bytes = (const uint8_t *)data;
     }
   }

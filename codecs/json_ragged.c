@@ -1,11 +1,12 @@
-/* codecs/json_ragged.c: cells as JSON text (section 11 of the spec): what can be written, the writer, the parser, the checker.
- * The parser and the checker are one body: the checker is the parser that keeps nothing, so they cannot disagree. Recursion is as deep as the
- * caller's limit, never deeper than PACKBUF_I_DEPTH_LAST.
+/* codecs/json_ragged.c: cells as JSON text (section 11 of the spec): what can be written, the writer, the parser, the
+ * checker. The parser and the checker are one body: the checker is the parser that keeps nothing, so they cannot
+ * disagree. Recursion is as deep as the caller's limit, never deeper than PACKBUF_I_DEPTH_LAST.
  * May use: base, arena, utf8, decimal, values. Must not know: columns, packed buffers, other codecs. */
 
 /* ---- strings ---- */
 
-/* Offset of the first byte at or after `at` that does not stand for itself in a string: a quote, a backslash, a control character; or size. */
+/* Offset of the first byte at or after `at` that does not stand for itself in a string: a quote, a backslash, a control
+ * character; or size. */
 static uint64_t packbuf_i_json_plain(const uint8_t *text, uint64_t at, uint64_t size) {
   const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
   for (; size - at >= 8; at += 8) {
@@ -31,7 +32,8 @@ static unsigned packbuf_i_json_hex(const uint8_t *text, uint64_t at, uint64_t si
   return n;
 }
 
-/* The escape whose backslash is at `at`: its length and code point; or 0, and the byte where it is wrong in *bad (of a lone surrogate: its backslash). */
+/* The escape whose backslash is at `at`: its length and code point; or 0, and the byte where it is wrong in *bad (of a
+ * lone surrogate: its backslash). */
 static unsigned packbuf_i_json_escape(const uint8_t *text, uint64_t at, uint64_t size, uint32_t *code, uint64_t *bad) {
   static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
   uint32_t low;
@@ -91,7 +93,8 @@ static unsigned packbuf_i_json_utf8(uint32_t code, uint8_t out[4]) {
   return 4;
 }
 
-/* The bytes that a checked string stands for, one after the other; -1 at its closing quote, or where it ends now that it was changed meanwhile. */
+/* The bytes that a checked string stands for, one after the other; -1 at its closing quote, or where it ends now that
+ * it was changed meanwhile. */
 typedef struct packbuf_i_json_bytes {
   const uint8_t *text;
   uint64_t at, size;
@@ -99,7 +102,8 @@ typedef struct packbuf_i_json_bytes {
   unsigned next, count;
 } packbuf_i_json_bytes;
 
-static void packbuf_i_json_bytes_start(packbuf_i_json_bytes *bytes, const uint8_t *text, uint64_t size, uint64_t quote) {
+static void packbuf_i_json_bytes_start(packbuf_i_json_bytes *bytes, const uint8_t *text, uint64_t size,
+                                       uint64_t quote) {
   bytes->text = text;
   bytes->size = size;
   bytes->at = quote + 1;
@@ -159,7 +163,7 @@ static int packbuf_i_json_bad(packbuf_i_json *json, uint64_t at, const char *mes
 }
 
 static int packbuf_i_json_no_memory(packbuf_i_json *json) {
-  return packbuf_i_json_stop(json, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE);
+  return packbuf_i_json_stop(json, PACKBUF_OUT_OF_MEMORY, packbuf_i_no_memory_text, PACKBUF_NOWHERE);
 }
 
 static int packbuf_i_json_key_order(const void *subject, uint64_t a, uint64_t b) {
@@ -191,8 +195,10 @@ static uint64_t packbuf_i_json_hash_escaped(const packbuf_i_json *json, uint64_t
   }
 }
 
-/* Offset of the closing quote of the string that opens at `quote`, checked or cut off at `end` (then at least end). *decoded: bytes it stands for. */
-static uint64_t packbuf_i_json_close_quote(const packbuf_i_json *json, uint64_t quote, uint64_t end, size_t *decoded, int *escaped) {
+/* Offset of the closing quote of the string that opens at `quote`, checked or cut off at `end` (then at least end).
+ * *decoded: bytes it stands for. */
+static uint64_t packbuf_i_json_close_quote(const packbuf_i_json *json, uint64_t quote, uint64_t end, size_t *decoded,
+                                           int *escaped) {
   uint64_t at = packbuf_i_json_plain(json->text, quote + 1, end), bad;
   uint32_t code;
   uint8_t out[4];
@@ -208,7 +214,8 @@ static uint64_t packbuf_i_json_close_quote(const packbuf_i_json *json, uint64_t 
   return at < end && json->text[at] == '"' ? at : end;
 }
 
-/* The next key of the object that cursor->at began in. cursor->left: 2 before its brace, 1 where a key may come, 0 elsewhere. */
+/* The next key of the object that cursor->at began in. cursor->left: 2 before its brace, 1 where a key may come, 0
+ * elsewhere. */
 static int packbuf_i_json_key_next(const void *subject, packbuf_i_key_cursor *cursor, uint64_t *word) {
   const packbuf_i_json *json = (const packbuf_i_json *)subject;
   uint64_t depth = 0;
@@ -221,7 +228,9 @@ static int packbuf_i_json_key_next(const void *subject, packbuf_i_key_cursor *cu
         cursor->at = packbuf_i_json_close_quote(json, quote, cursor->end, &decoded, &escaped);
         if (cursor->at == cursor->end) return 0;
         if (depth || cursor->left != 1) break;
-        *word = packbuf_i_key_word(escaped ? packbuf_i_json_hash_escaped(json, quote, decoded) : packbuf_i_hash_bytes(json->text + quote + 1, decoded), quote);
+        *word = packbuf_i_key_word(escaped ? packbuf_i_json_hash_escaped(json, quote, decoded)
+                                           : packbuf_i_hash_bytes(json->text + quote + 1, decoded),
+                                   quote);
         cursor->left = 0;
         cursor->at++;
         return 1;
@@ -252,7 +261,8 @@ static int packbuf_i_json_grow(packbuf_i_json *json) {
   int first = json->stack == json->first;
   packbuf_value *grown;
   if (json->capacity > SIZE_MAX / 2 / sizeof *json->stack) return 0;
-  grown = (packbuf_value *)packbuf_i_scratch(json->arena, first ? NULL : json->stack, first ? 0 : old_size, old_size * 2);
+  grown =
+      (packbuf_value *)packbuf_i_scratch(json->arena, first ? NULL : json->stack, first ? 0 : old_size, old_size * 2);
   if (!grown) return 0;
   if (first) memcpy(grown, json->first, old_size);
   json->stack = grown;
@@ -298,7 +308,9 @@ static int packbuf_i_json_gather(packbuf_i_json *json, size_t base, packbuf_kind
 
 static uint64_t packbuf_i_json_blank(const packbuf_i_json *json) {
   uint64_t at = json->at;
-  while (at < json->size && (json->text[at] == ' ' || json->text[at] == '\n' || json->text[at] == '\r' || json->text[at] == '\t')) at++;
+  while (at < json->size &&
+         (json->text[at] == ' ' || json->text[at] == '\n' || json->text[at] == '\r' || json->text[at] == '\t'))
+    at++;
   return at;
 }
 
@@ -341,7 +353,8 @@ static int packbuf_i_json_real(packbuf_i_json *json, uint64_t at) {
   value = packbuf_i_json_push(json);
   if (!value) return 0;
   value->kind = PACKBUF_FLOAT;
-  if ((json->build || exponent || at - json->at > 300) && !packbuf_i_parse_double(text, (size_t)(at - json->at), &value->as.f))
+  if ((json->build || exponent || at - json->at > 300) &&
+      !packbuf_i_parse_double(text, (size_t)(at - json->at), &value->as.f))
     return packbuf_i_json_bad(json, json->at, "a number is too large");
   json->at = at;
   return 1;
@@ -353,7 +366,8 @@ static int packbuf_i_json_number(packbuf_i_json *json) {
   packbuf_value *value;
   for (; at < json->size && (unsigned)text[at] - '0' < 10; at++) number = number * 10 + (unsigned)text[at] - '0';
   if (at == from) {
-    if (from > json->at && from < json->size && text[from] == 'I') return packbuf_i_json_literal(json, "-Infinity", PACKBUF_FLOAT, 0xFFF0000000000000u);
+    if (from > json->at && from < json->size && text[from] == 'I')
+      return packbuf_i_json_literal(json, "-Infinity", PACKBUF_FLOAT, 0xFFF0000000000000u);
     return packbuf_i_json_bad(json, at, from > json->at ? "a digit is missing" : "not a JSON value");
   }
   if (text[from] == '0' && at > from + 1) return packbuf_i_json_bad(json, from + 1, "a number starts with 0");
@@ -399,7 +413,8 @@ static int packbuf_i_json_string(packbuf_i_json *json, uint64_t *hash) {
     at = packbuf_i_json_plain(json->text, quote + 1, json->size);
     while (at < json->size && json->text[at] == '\\') {
       unsigned length = packbuf_i_json_escape(json->text, at, json->size, &code, &bad);
-      if (!length) return packbuf_i_json_bad(json, bad, bad == at ? "a surrogate without its other half" : "not an escape");
+      if (!length)
+        return packbuf_i_json_bad(json, bad, bad == at ? "a surrogate without its other half" : "not an escape");
       at = packbuf_i_json_plain(json->text, at + length, json->size);
     }
     return packbuf_i_json_bad(json, at, "a control character in a string");
@@ -408,7 +423,9 @@ static int packbuf_i_json_string(packbuf_i_json *json, uint64_t *hash) {
   value->as.text.data = (const char *)json->text + quote + 1;
   value->as.text.size = decoded;
   json->at = at + 1;
-  if (hash) *hash = escaped ? packbuf_i_json_hash_escaped(json, quote, decoded) : packbuf_i_hash_bytes(json->text + quote + 1, decoded);
+  if (hash)
+    *hash = escaped ? packbuf_i_json_hash_escaped(json, quote, decoded)
+                    : packbuf_i_hash_bytes(json->text + quote + 1, decoded);
   return !escaped || !json->build || packbuf_i_json_decode_escapes(json, quote, value);
 }
 
@@ -477,8 +494,10 @@ static int packbuf_i_json_object(packbuf_i_json *json, unsigned depth_left) {
   /* equal keys ahead of another error are the first error: all orders of checking must report the same byte */
   if (!done) duplicate = json->fail_at;
   if (!packbuf_i_keys_close(&json->keys, done ? json->at - 1 : duplicate, &duplicate) && done)
-    return packbuf_i_json_stop(json, PACKBUF_LIMIT, "an object has too many keys to be checked without memory", frame.start.at);
-  if (duplicate != (done ? PACKBUF_NOWHERE : json->fail_at)) return packbuf_i_json_bad(json, duplicate, "an object has two equal keys");
+    return packbuf_i_json_stop(json, PACKBUF_LIMIT, "an object has too many keys to be checked without memory",
+                               frame.start.at);
+  if (duplicate != (done ? PACKBUF_NOWHERE : json->fail_at))
+    return packbuf_i_json_bad(json, duplicate, "an object has two equal keys");
   return done && packbuf_i_json_gather(json, base, PACKBUF_DICT);
 }
 
@@ -490,7 +509,8 @@ static int packbuf_i_json_value(packbuf_i_json *json, unsigned depth_left) {
     case '[':
     case '{':
       if (!depth_left) return packbuf_i_json_stop(json, PACKBUF_DEPTH, "nested too deeply", json->at);
-      return json->text[json->at] == '[' ? packbuf_i_json_list(json, depth_left - 1) : packbuf_i_json_object(json, depth_left - 1);
+      return json->text[json->at] == '[' ? packbuf_i_json_list(json, depth_left - 1)
+                                         : packbuf_i_json_object(json, depth_left - 1);
     case 'n': return packbuf_i_json_literal(json, "null", PACKBUF_NULL, 0);
     case 't': return packbuf_i_json_literal(json, "true", PACKBUF_BOOL, 1);
     case 'f': return packbuf_i_json_literal(json, "false", PACKBUF_BOOL, 0);
@@ -507,7 +527,8 @@ static void packbuf_i_json_run_invalid(packbuf_i_json *json, unsigned max_depth,
     json->at = packbuf_i_json_blank(json);
     packbuf_i_json_bad(json, json->at, "text after the value");
   }
-  if (json->status == PACKBUF_BAD_JSON && json->fail_at == valid) packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
+  if (json->status == PACKBUF_BAD_JSON && json->fail_at == valid)
+    packbuf_i_json_stop(json, PACKBUF_BAD_UTF8, "the text is not UTF-8", valid);
 }
 
 static packbuf_status packbuf_i_json_run(packbuf_i_json *json, unsigned max_depth, int cell) {
@@ -517,14 +538,15 @@ static packbuf_status packbuf_i_json_run(packbuf_i_json *json, unsigned max_dept
   else if (packbuf_i_json_value(json, packbuf_i_depth(max_depth))) {
     json->at = packbuf_i_json_blank(json);
     if (json->at < json->size) packbuf_i_json_bad(json, json->at, "text after the value");
-    else if (cell && json->text[start] == 'n') packbuf_i_json_bad(json, start, "a cell is null: that is a mask's matter");
+    else if (cell && json->text[start] == 'n')
+      packbuf_i_json_bad(json, start, "a cell is null: that is a mask's matter");
   }
   return json->status;
 }
 
 /* An arena makes room for many keys, and for values when there is somewhere to put them. */
-static packbuf_status packbuf_i_json_read(const uint8_t *text, uint64_t size, unsigned max_depth, int cell, packbuf_arena *arena, packbuf_value *value,
-                                          packbuf_error *error) {
+static packbuf_status packbuf_i_json_read(const uint8_t *text, uint64_t size, unsigned max_depth, int cell,
+                                          packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   packbuf_i_json json;
   json.text = text;
   json.size = size;
@@ -544,26 +566,31 @@ static packbuf_status packbuf_i_json_read(const uint8_t *text, uint64_t size, un
 }
 
 /* Text to a value in the arena. Whoever reads a cell has it checked for null by packbuf_i_json_check, or sees it. */
-static packbuf_status packbuf_i_json_decode(const uint8_t *text, uint64_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value,
-                                            packbuf_error *error) {
+static packbuf_status packbuf_i_json_decode(const uint8_t *text, uint64_t size, unsigned max_depth,
+                                            packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   return packbuf_i_json_read(text, size, max_depth, 0, arena, value, error);
 }
 
-/* Whether text is JSON, without memory. cell 1: as a cell, so a null is refused. LIMIT: some 128 Ki keys or more in one object. */
-static packbuf_status packbuf_i_json_check(const uint8_t *text, uint64_t size, unsigned max_depth, int cell, packbuf_error *error) {
+/* Whether text is JSON, without memory. cell 1: as a cell, so a null is refused. LIMIT: some 128 Ki keys or more in one
+ * object. */
+static packbuf_status packbuf_i_json_check(const uint8_t *text, uint64_t size, unsigned max_depth, int cell,
+                                           packbuf_error *error) {
   return packbuf_i_json_read(text, size, max_depth, cell, NULL, NULL, error);
 }
 
 /* ---- what can be written ---- */
 
-static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsigned depth_left, packbuf_i_keys *keys, packbuf_error *error) {
+static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsigned depth_left, packbuf_i_keys *keys,
+                                               packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
   size_t count = value->kind == PACKBUF_LIST ? value->as.list.count : value->as.dict.count;
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (packbuf_i_no_items(value)) return packbuf_i_unencodable(error, "a list or dict has no items");
   for (size_t i = 0; i < count && !status; i++) {
-    const packbuf_value *item = value->kind == PACKBUF_LIST ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
-    if (++keys->values >> 30) return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    const packbuf_value *item =
+        value->kind == PACKBUF_LIST ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
+    if (++keys->values >> 30)
+      return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (value->kind == PACKBUF_DICT) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
       if (key->kind != PACKBUF_STRING) return packbuf_i_unencodable(error, "a key is no string");
@@ -594,7 +621,8 @@ static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsig
 
 /* OK exactly when packbuf_i_json_encode will succeed and its text is valid; else UNENCODABLE, BAD_UTF8 or DEPTH.
  * An arena (or NULL) makes dicts of more than 4096 keys faster to check; nothing stays in it. */
-static packbuf_status packbuf_i_json_can(const packbuf_value *value, unsigned depth_left, packbuf_arena *scratch, packbuf_error *error) {
+static packbuf_status packbuf_i_json_can(const packbuf_value *value, unsigned depth_left, packbuf_arena *scratch,
+                                         packbuf_error *error) {
   packbuf_i_keys keys;
   packbuf_value list;
   packbuf_status status;
@@ -656,10 +684,12 @@ static packbuf_status packbuf_i_json_put_float(const packbuf_value *value, packb
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink, packbuf_error *error);
+static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink,
+                                               packbuf_error *error);
 
 /* Pushes a value for which packbuf_i_json_can says OK: texts and equal keys are not looked at again. */
-static packbuf_status packbuf_i_json_encode(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink, packbuf_error *error) {
+static packbuf_status packbuf_i_json_encode(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink,
+                                            packbuf_error *error) {
   switch (value->kind) {
     case PACKBUF_NULL: packbuf_i_push(sink, "null", 4); return PACKBUF_OK;
     case PACKBUF_BOOL:
@@ -670,14 +700,17 @@ static packbuf_status packbuf_i_json_encode(const packbuf_value *value, unsigned
     case PACKBUF_UINT: packbuf_i_json_put_number(value, sink); return PACKBUF_OK;
     case PACKBUF_BIGINT: packbuf_i_push(sink, value->as.text.data, value->as.text.size); return PACKBUF_OK;
     case PACKBUF_FLOAT: return packbuf_i_json_put_float(value, sink, error);
-    case PACKBUF_STRING: packbuf_i_json_put_string((const uint8_t *)value->as.text.data, value->as.text.size, sink); return PACKBUF_OK;
+    case PACKBUF_STRING:
+      packbuf_i_json_put_string((const uint8_t *)value->as.text.data, value->as.text.size, sink);
+      return PACKBUF_OK;
     case PACKBUF_LIST:
     case PACKBUF_DICT: return packbuf_i_json_put_items(value, depth_left, sink, error);
     default: return packbuf_i_unencodable(error, "JSON has no such value");
   }
 }
 
-static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink, packbuf_error *error) {
+static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink,
+                                               packbuf_error *error) {
   int list = value->kind == PACKBUF_LIST;
   size_t count = list ? value->as.list.count : value->as.dict.count;
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -685,7 +718,8 @@ static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsig
   for (size_t i = 0; i < count; i++) {
     const packbuf_value *item = list ? &value->as.list.items[i] : &value->as.dict.entries[i].value;
     packbuf_status status;
-    if (packbuf_i_push_enough(sink)) return packbuf_i_fail(error, PACKBUF_LIMIT, "the text is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    if (packbuf_i_push_enough(sink))
+      return packbuf_i_fail(error, PACKBUF_LIMIT, "the text is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (i) packbuf_i_push_byte(sink, ',');
     if (!list) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
@@ -702,12 +736,13 @@ static packbuf_status packbuf_i_json_put_items(const packbuf_value *value, unsig
 
 /* ---- public ---- */
 
-PACKBUF_API packbuf_status packbuf_json_parse(const char *text, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value,
-                                              packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_json_parse(const char *text, size_t size, unsigned max_depth, packbuf_arena *arena,
+                                              packbuf_value *value, packbuf_error *error) {
   return packbuf_i_json_decode((const uint8_t *)text, size, max_depth, arena, value, error);
 }
 
-PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *text, size_t capacity, size_t *size, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *text, size_t capacity, size_t *size,
+                                              packbuf_error *error) {
   packbuf_i_sink sink;
   packbuf_status status = packbuf_i_json_can(value, PACKBUF_I_DEPTH, NULL, error);
   sink.at = (uint8_t *)text;
@@ -717,6 +752,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   if (status) return status;
   *size = (size_t)sink.size;
   if (text && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }

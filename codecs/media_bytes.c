@@ -1,31 +1,10 @@
-/* codecs/media_bytes.c: the attribute leaves of media (section 9 of the spec), packing side, for media_bytes and media_list_ragged. The bytes go as in codecs/bytes_ragged.c.
+/* codecs/media_bytes.c: the attribute leaves of media (section 9 of the spec), packing side, for media_bytes and
+ * media_list_ragged. The bytes go as in codecs/bytes_ragged.c.
  * May use: columns. Must not know: the layout. */
 
-typedef enum packbuf_i_attribute {
-  PACKBUF_I_MIME,
-  PACKBUF_I_HEIGHT,
-  PACKBUF_I_WIDTH,
-  PACKBUF_I_CHANNELS,
-  PACKBUF_I_MODE,
-  PACKBUF_I_RATE,
-  PACKBUF_I_ATTRIBUTES
-} packbuf_i_attribute;
-
-static const char *const packbuf_i_attribute_names[PACKBUF_I_ATTRIBUTES] = {"mime", "height", "width", "channels", "mode", "rate"};
-
-/* An attribute of a media cell as a value; null when it has none (or is no media). */
-static packbuf_value packbuf_i_attribute_of(const packbuf_value *cell, unsigned attribute) {
-  const packbuf_media *media;
-  if (cell->kind != PACKBUF_MEDIA) return packbuf_null();
-  media = cell->as.media;
-  switch (attribute) {
-    case PACKBUF_I_MIME: return media->mime ? packbuf_string_n(media->mime, media->mime_size) : packbuf_null();
-    case PACKBUF_I_MODE: return media->mode ? packbuf_string_n(media->mode, media->mode_size) : packbuf_null();
-    case PACKBUF_I_HEIGHT: return media->height >= 0 ? packbuf_int(media->height) : packbuf_null();
-    case PACKBUF_I_WIDTH: return media->width >= 0 ? packbuf_int(media->width) : packbuf_null();
-    case PACKBUF_I_CHANNELS: return media->channels >= 0 ? packbuf_int(media->channels) : packbuf_null();
-    default: return media->has_rate ? packbuf_float(media->rate) : packbuf_null();
-  }
+/* An attribute of a cell or item; null when it has none, or is no media. */
+static packbuf_value packbuf_i_cell_attribute(const packbuf_value *cell, unsigned attribute) {
+  return cell->kind == PACKBUF_MEDIA ? packbuf_i_attribute_of(cell->as.media, attribute) : packbuf_null();
 }
 
 static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
@@ -42,18 +21,23 @@ static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
   }
 }
 
-/* The column of one attribute over the cells (or items) of a media leaf: hung below it when any has the attribute. 0: no memory. */
+/* The column of one attribute over the cells (or items) of a media leaf: hung below it when any has the attribute. 0:
+ * no memory. */
 static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
   packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, sizeof(void *));
-  packbuf_value *values = count > SIZE_MAX / sizeof *values ? NULL : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, sizeof(void *));
+  packbuf_value *values =
+      count > SIZE_MAX / sizeof *values
+          ? NULL
+          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, sizeof(void *));
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);
   for (uint64_t row = 0; row < media->rows; row++) {
     const packbuf_value *cell = packbuf_i_cell(&media->cells, row);
-    if (media->codec == PACKBUF_CODEC_MEDIA_BYTES) values[n++] = packbuf_i_attribute_of(cell, attribute);
+    if (media->codec == PACKBUF_CODEC_MEDIA_BYTES) values[n++] = packbuf_i_cell_attribute(cell, attribute);
     else
-      for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++) values[n++] = packbuf_i_attribute_of(&cell->as.list.items[i], attribute);
+      for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++)
+        values[n++] = packbuf_i_cell_attribute(&cell->as.list.items[i], attribute);
   }
   for (uint64_t i = 0; i < n; i++) leaf->nulls += values[i].kind == PACKBUF_NULL;
   if (leaf->nulls == n) return 1; /* no cell has it */

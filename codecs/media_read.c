@@ -1,23 +1,25 @@
-/* codecs/media_read.c: reading and verifying media_bytes and media_list_ragged: bytes with attributes, which are ordinary child leaves, one row a cell
- * (media_bytes) or one row an item (media_list_ragged).
+/* codecs/media_read.c: reading and verifying media_bytes and media_list_ragged: bytes with attributes, which are
+ * ordinary child leaves, one row a cell (media_bytes) or one row an item (media_list_ragged).
  * May use: base, access, number, cells, read, ragged_read (offsets), text_read. Must not know: what an image is. */
 
-/* Which attribute a leaf is, or PACKBUF_I_ATTRIBUTES: by name, and only with the codec and dtype that section 9 gives it. */
+/* Which attribute a leaf is, or PACKBUF_I_ATTRIBUTES: by name, and only with the codec and dtype that section 9 gives
+ * it. */
 static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
-  static const char names[PACKBUF_I_ATTRIBUTES][9] = {"mime", "height", "width", "channels", "mode", "rate"};
-  unsigned i = 0;
+  unsigned i = packbuf_i_attribute_named(leaf->name.data, leaf->name.size);
   if (leaf->kind != PACKBUF_LEAF) return PACKBUF_I_ATTRIBUTES;
-  while (i < PACKBUF_I_ATTRIBUTES && !(leaf->name.size == strlen(names[i]) && memcmp(leaf->name.data, names[i], leaf->name.size) == 0)) i++;
-  if (i == PACKBUF_I_MIME || i == PACKBUF_I_MODE) return leaf->codec == PACKBUF_CODEC_UTF8_RAGGED ? i : (unsigned)PACKBUF_I_ATTRIBUTES;
+  if (i == PACKBUF_I_MIME || i == PACKBUF_I_MODE)
+    return leaf->codec == PACKBUF_CODEC_UTF8_RAGGED ? i : (unsigned)PACKBUF_I_ATTRIBUTES;
   if (i < PACKBUF_I_ATTRIBUTES &&
-      (leaf->codec != PACKBUF_CODEC_NDARRAY || leaf->rank != 0 || leaf->form != PACKBUF_FORM_NATURAL || leaf->dtype.bits != 64 ||
-       leaf->dtype.lanes != 1 || leaf->dtype.code != (i == PACKBUF_I_RATE ? PACKBUF_DTYPE_FLOAT : PACKBUF_DTYPE_INT)))
+      (leaf->codec != PACKBUF_CODEC_NDARRAY || leaf->rank != 0 || leaf->form != PACKBUF_FORM_NATURAL ||
+       leaf->dtype.bits != 64 || leaf->dtype.lanes != 1 ||
+       leaf->dtype.code != (i == PACKBUF_I_RATE ? PACKBUF_DTYPE_FLOAT : PACKBUF_DTYPE_INT)))
     return PACKBUF_I_ATTRIBUTES;
   return i;
 }
 
-/* Opens the attribute leaves, once for all rows, the first of a name. Leaves that are no attributes or cannot be read are left to those who read
- * them as leaves. What is used is judged as it was opened: its record may have changed since it was first fetched. */
+/* Opens the attribute leaves, once for all rows, the first of a name. Leaves that are no attributes or cannot be read
+ * are left to those who read them as leaves. What is used is judged as it was opened: its record may have changed since
+ * it was first fetched. */
 static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
   const packbuf_node *node = &cells->column->node;
   const uint64_t end = (uint64_t)node->index + 1 + node->descendants;
@@ -27,12 +29,18 @@ static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
     packbuf_status status = packbuf_get_node(cells->column->view, (uint32_t)child, &leaf, cells->reader->error);
     if (status != PACKBUF_OK) return status;
     if (leaf.parent != node->index || leaf.descendants >= end - child)
-      return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_N2, packbuf_i_node_at(cells->column->view, (uint32_t)child) + (leaf.parent != node->index ? 0 : 4), PACKBUF_NOWHERE);
+      return packbuf_i_broken(
+          cells->reader->error, PACKBUF_RULE_N2,
+          packbuf_i_node_at(cells->column->view, (uint32_t)child) + (leaf.parent != node->index ? 0 : 4),
+          PACKBUF_NOWHERE);
     which = packbuf_i_media_attribute_of(&leaf);
     if (which < PACKBUF_I_ATTRIBUTES && (cells->attributes >> which & 1) == 0) {
       status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], NULL);
-      if (status == PACKBUF_OK && packbuf_i_media_attribute_of(&cells->attribute[which].node) == which) cells->attributes |= 1u << which;
-      else if (status < PACKBUF_UNSUPPORTED_VERSION) return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_B13, packbuf_i_node_at(cells->column->view, (uint32_t)child) + 16, PACKBUF_NOWHERE);
+      if (status == PACKBUF_OK && packbuf_i_media_attribute_of(&cells->attribute[which].node) == which)
+        cells->attributes |= 1u << which;
+      else if (status < PACKBUF_UNSUPPORTED_VERSION)
+        return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_B13,
+                                packbuf_i_node_at(cells->column->view, (uint32_t)child) + 16, PACKBUF_NOWHERE);
     }
     child += 1 + (uint64_t)leaf.descendants;
   }
@@ -40,7 +48,8 @@ static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
 }
 
 /* One attribute of row `row` of its leaf; *value is null when there is none. */
-static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, unsigned which, uint64_t row, packbuf_value *value) {
+static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, unsigned which, uint64_t row,
+                                                packbuf_value *value) {
   packbuf_i_leaf_cells leaf;
   packbuf_status status;
   int state = 0;
@@ -60,22 +69,19 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
 }
 
 /* Media over `size` bytes; its attributes stand in row `row` of their leaves. */
-static packbuf_status packbuf_i_media_value(packbuf_i_leaf_cells *cells, uint64_t row, const void *data, size_t size, packbuf_value *value) {
+static packbuf_status packbuf_i_media_value(packbuf_i_leaf_cells *cells, uint64_t row, const void *data, size_t size,
+                                            packbuf_value *value) {
   packbuf_value found[PACKBUF_I_ATTRIBUTES];
   packbuf_media *media;
   void *memory;
   packbuf_status status = PACKBUF_OK;
-  for (unsigned i = 0; status == PACKBUF_OK && i < PACKBUF_I_ATTRIBUTES; i++) status = packbuf_i_media_attribute(cells, i, row, &found[i]);
+  for (unsigned i = 0; status == PACKBUF_OK && i < PACKBUF_I_ATTRIBUTES; i++)
+    status = packbuf_i_media_attribute(cells, i, row, &found[i]);
   if (status == PACKBUF_OK) status = packbuf_i_take_one(cells, 0, sizeof *media, &memory);
   if (status != PACKBUF_OK) return status;
   media = (packbuf_media *)memory;
   *media = packbuf_media_of(data, size, NULL);
-  if (found[PACKBUF_I_MIME].kind == PACKBUF_STRING) media->mime = found[PACKBUF_I_MIME].as.text.data, media->mime_size = found[PACKBUF_I_MIME].as.text.size;
-  if (found[PACKBUF_I_MODE].kind == PACKBUF_STRING) media->mode = found[PACKBUF_I_MODE].as.text.data, media->mode_size = found[PACKBUF_I_MODE].as.text.size;
-  if (found[PACKBUF_I_HEIGHT].kind == PACKBUF_INT) media->height = found[PACKBUF_I_HEIGHT].as.i;
-  if (found[PACKBUF_I_WIDTH].kind == PACKBUF_INT) media->width = found[PACKBUF_I_WIDTH].as.i;
-  if (found[PACKBUF_I_CHANNELS].kind == PACKBUF_INT) media->channels = found[PACKBUF_I_CHANNELS].as.i;
-  if (found[PACKBUF_I_RATE].kind == PACKBUF_FLOAT) media->rate = found[PACKBUF_I_RATE].as.f, media->has_rate = 1;
+  for (unsigned i = 0; i < PACKBUF_I_ATTRIBUTES; i++) packbuf_i_set_attribute(media, i, &found[i]);
   *value = packbuf_media_value(media);
   return PACKBUF_OK;
 }
@@ -89,18 +95,22 @@ static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t
 }
 
 /* One item of a media list: bytes or media by its form. */
-static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t item, packbuf_value *value) {
+static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t item,
+                                           packbuf_value *value) {
   const packbuf_column *c = cells->column;
   uint64_t first = 0, count = 0;
   uint8_t type = 0;
   const void *data;
-  packbuf_status status = packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
+  packbuf_status status =
+      packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
-  if (packbuf_i_there(&c->types) && (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type)))
+  if (packbuf_i_there(&c->types) &&
+      (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type)))
     return packbuf_i_broken_read(cells, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, item), row);
   status = packbuf_i_elements(cells, first, count, &data);
   if (status != PACKBUF_OK) return status;
-  if ((type ? type >> 4 : c->node.form) != PACKBUF_FORM_BYTES) return packbuf_i_media_value(cells, item, data, (size_t)count, value);
+  if ((type ? type >> 4 : c->node.form) != PACKBUF_FORM_BYTES)
+    return packbuf_i_media_value(cells, item, data, (size_t)count, value);
   *value = packbuf_bytes(data, (size_t)count);
   return PACKBUF_OK;
 }
@@ -126,10 +136,12 @@ static packbuf_status packbuf_i_media_list_index(const packbuf_column *c, packbu
   const packbuf_buffer *with[1];
   packbuf_status status = packbuf_i_verify_offsets(c, &c->offsets, c->data.count, error);
   uint64_t items = 0;
-  if (status == PACKBUF_OK) status = packbuf_i_verify_offsets(c, &c->item_offsets, c->offsets.count ? c->offsets.count - 1 : 0, error);
+  if (status == PACKBUF_OK)
+    status = packbuf_i_verify_offsets(c, &c->item_offsets, c->offsets.count ? c->offsets.count - 1 : 0, error);
   if (status == PACKBUF_OK) status = packbuf_i_verify_extents(c, &c->item_offsets, error);
   with[0] = &c->types;
-  if (packbuf_i_there(&c->types) && packbuf_i_readable(&c->types)) items = packbuf_i_rows_to_check(c->types.count, with, 1);
+  if (packbuf_i_there(&c->types) && packbuf_i_readable(&c->types))
+    items = packbuf_i_rows_to_check(c->types.count, with, 1);
   for (uint64_t item = 0; status == PACKBUF_OK && item < items; item++) {
     uint8_t type = 0;
     if (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type))

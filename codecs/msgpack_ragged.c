@@ -1,5 +1,6 @@
-/* codecs/msgpack_ragged.c: cells as MessagePack (section 12 of the spec): what can be written, the writer, the parser, the checker.
- * Parser and checker are one body, as in json_ragged. What is read points into the data: text, bytes, and the elements of tensors.
+/* codecs/msgpack_ragged.c: cells as MessagePack (section 12 of the spec): what can be written, the writer, the parser,
+ * the checker. Parser and checker are one body, as in json_ragged. What is read points into the data: text, bytes, and
+ * the elements of tensors.
  * May use: base, arena, utf8, decimal, values. Must not know: columns, packed buffers, other codecs. */
 
 #define PACKBUF_I_EXT_BIGINT 1
@@ -78,10 +79,12 @@ static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_
 
 /* Reads the head at `at` (below size). 1; 0: the data end inside it; -1: no such type. */
 static int packbuf_i_msgpack_read_head(const uint8_t *data, uint64_t size, uint64_t at, packbuf_i_msgpack_head *head) {
-  /* for types 0xC0 to 0xDF: bytes of the number or length that follows, and the kind (0: a number or constant; FE: none) */
-  static const uint8_t bytes[32] = {0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4};
-  static const uint8_t kinds[32] = {0, 0xFE, 0, 0, 8, 8, 8, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0,
-                                    0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7, 7, 7, 12, 12, 13, 13};
+  /* for types 0xC0 to 0xDF: bytes of the number or length that follows, and the kind (0: a number or constant; FE:
+   * none) */
+  static const uint8_t bytes[32] = {0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8,
+                                    1, 2, 4, 8, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4};
+  static const uint8_t kinds[32] = {0, 0xFE, 0, 0, 8,    8,    8,    0xFF, 0xFF, 0xFF, 0, 0, 0,  0,  0,  0,
+                                    0, 0,    0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 7,    7, 7, 12, 12, 13, 13};
   uint8_t type = data[at], kind = 0;
   uint64_t n = 0;
   PACKBUF_I_FETCHED(type);
@@ -125,8 +128,10 @@ typedef struct packbuf_i_msgpack {
   uint64_t size, at;
   packbuf_arena *arena;
   int build;     /* 1: keep values; 0: check only */
-  int hopeless;  /* more items are owed than bytes are left: nothing is allocated for them, and the checker finds out what is wrong first */
-  uint64_t owed; /* items of the open lists and dicts that have not begun: at least a byte each, so allocations are bounded by the data */
+  int hopeless;  /* more items are owed than bytes are left: nothing is allocated for them, and the checker finds out
+                    what is wrong first */
+  uint64_t owed; /* items of the open lists and dicts that have not begun: at least a byte each, so allocations are
+                    bounded by the data */
   packbuf_status status;
   const char *message;
   uint64_t fail_at;
@@ -151,7 +156,7 @@ static int packbuf_i_msgpack_short(packbuf_i_msgpack *mp, uint64_t size) {
 
 static void *packbuf_i_msgpack_alloc(packbuf_i_msgpack *mp, uint64_t size) {
   void *memory = size <= SIZE_MAX ? packbuf_arena_alloc(mp->arena, (size_t)size, 8) : NULL;
-  if (!memory) packbuf_i_msgpack_stop(mp, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE);
+  if (!memory) packbuf_i_msgpack_stop(mp, PACKBUF_OUT_OF_MEMORY, packbuf_i_no_memory_text, PACKBUF_NOWHERE);
   return memory;
 }
 
@@ -160,7 +165,8 @@ static int packbuf_i_msgpack_take(packbuf_i_msgpack *mp, uint64_t at, uint64_t s
   int read = at < size ? packbuf_i_msgpack_read_head(mp->data, size, at, head) : 0;
   if (read < 0) return packbuf_i_msgpack_bad(mp, at, "not a MessagePack type");
   if (read == 0) return packbuf_i_msgpack_short(mp, size);
-  if (head->value.kind == PACKBUF_LIST || head->value.kind == PACKBUF_DICT) return 1; /* items are looked at one by one */
+  if (head->value.kind == PACKBUF_LIST || head->value.kind == PACKBUF_DICT)
+    return 1; /* items are looked at one by one */
   return head->length <= size - head->next || packbuf_i_msgpack_short(mp, size);
 }
 
@@ -172,7 +178,8 @@ static int packbuf_i_msgpack_plain(packbuf_i_msgpack *mp, const packbuf_i_msgpac
   out->as.text.size = (size_t)head->length;
   if (head->value.kind == PACKBUF_STRING) {
     size_t valid = packbuf_i_utf8_valid(mp->data + head->next, (size_t)head->length);
-    if (valid != head->length) return packbuf_i_msgpack_stop(mp, PACKBUF_BAD_UTF8, "a string is not UTF-8", head->next + valid);
+    if (valid != head->length)
+      return packbuf_i_msgpack_stop(mp, PACKBUF_BAD_UTF8, "a string is not UTF-8", head->next + valid);
   }
   return 1;
 }
@@ -192,12 +199,15 @@ static int packbuf_i_msgpack_key_of(const uint8_t *data, const packbuf_i_msgpack
   return 1;
 }
 
-/* The key at `at`, which was read before; should it have changed meanwhile to what is no key or ends too late, an empty one. */
+/* The key at `at`, which was read before; should it have changed meanwhile to what is no key or ends too late, an empty
+ * one. */
 static packbuf_value packbuf_i_msgpack_key_again(const packbuf_i_msgpack *mp, uint64_t at) {
   packbuf_i_msgpack_head head;
   packbuf_value key;
   memset(&head, 0, sizeof head);
-  if (packbuf_i_msgpack_read_head(mp->data, mp->size, at, &head) == 1 && packbuf_i_msgpack_key_of(mp->data, &head, &key) && head.length <= mp->size - head.next) return key;
+  if (packbuf_i_msgpack_read_head(mp->data, mp->size, at, &head) == 1 &&
+      packbuf_i_msgpack_key_of(mp->data, &head, &key) && head.length <= mp->size - head.next)
+    return key;
   return packbuf_string_n(NULL, 0);
 }
 
@@ -208,7 +218,8 @@ static int packbuf_i_msgpack_key_order(const void *subject, uint64_t a, uint64_t
 }
 
 /* Steps over the object at *at; 0 when it does not end before `end`. */
-static int packbuf_i_msgpack_skip(const packbuf_i_msgpack *mp, uint64_t *at, uint64_t end, packbuf_i_msgpack_head *head) {
+static int packbuf_i_msgpack_skip(const packbuf_i_msgpack *mp, uint64_t *at, uint64_t end,
+                                  packbuf_i_msgpack_head *head) {
   uint64_t objects = 1, from = *at;
   packbuf_i_msgpack_head next;
   for (; objects; objects--) {
@@ -229,56 +240,41 @@ static int packbuf_i_msgpack_key_next(const void *subject, packbuf_i_key_cursor 
   packbuf_i_msgpack_head head;
   packbuf_value key;
   uint64_t at = cursor->at;
-  if (!cursor->left || !packbuf_i_msgpack_skip(mp, &cursor->at, cursor->end, &head) || !packbuf_i_msgpack_key_of(mp->data, &head, &key)) return 0;
+  if (!cursor->left || !packbuf_i_msgpack_skip(mp, &cursor->at, cursor->end, &head) ||
+      !packbuf_i_msgpack_key_of(mp->data, &head, &key))
+    return 0;
   *word = packbuf_i_key_word(packbuf_i_key_hash(&key), at);
   cursor->left--;
-  if (!packbuf_i_msgpack_skip(mp, &cursor->at, cursor->end, &head)) cursor->left = 0; /* this key counts, but no other will come */
+  if (!packbuf_i_msgpack_skip(mp, &cursor->at, cursor->end, &head))
+    cursor->left = 0; /* this key counts, but no other will come */
   return 1;
 }
 
-static const packbuf_i_key_source packbuf_i_msgpack_key_source = {packbuf_i_msgpack_key_order, packbuf_i_msgpack_key_next};
+static const packbuf_i_key_source packbuf_i_msgpack_key_source = {packbuf_i_msgpack_key_order,
+                                                                  packbuf_i_msgpack_key_next};
 
 /* ---- extensions: [at, end) is the body ---- */
 
 static int packbuf_i_msgpack_bigint(packbuf_i_msgpack *mp, uint64_t at, uint64_t end, packbuf_value *out) {
   const char *text = (const char *)mp->data + at;
-  if (!packbuf_i_is_bigint(text, (size_t)(end - at))) return packbuf_i_msgpack_bad(mp, at, "not a decimal number beyond 64 bits");
+  if (!packbuf_i_is_bigint(text, (size_t)(end - at)))
+    return packbuf_i_msgpack_bad(mp, at, "not a decimal number beyond 64 bits");
   *out = packbuf_i_make_text(PACKBUF_BIGINT, text, (size_t)(end - at));
   return 1;
 }
 
-/* Bytes that change places together when the byte order does. */
-static unsigned packbuf_i_msgpack_unit(packbuf_dtype dtype) { return dtype.bits / (dtype.code == PACKBUF_DTYPE_COMPLEX ? 16u : 8u); }
-
-static void packbuf_i_msgpack_swap(uint8_t *bytes, uint64_t size, unsigned unit) {
-  for (uint64_t at = 0; unit > 1 && at + unit <= size; at += unit) {
-    for (unsigned i = 0; i < unit / 2; i++) {
-      uint8_t byte = bytes[at + i];
-      bytes[at + i] = bytes[at + unit - 1 - i];
-      bytes[at + unit - 1 - i] = byte;
-    }
-  }
-}
-
-/* Offset of the first byte that is no bool, or size. */
-static uint64_t packbuf_i_msgpack_bools(const uint8_t *bytes, uint64_t size) {
-  uint64_t at = 0;
-  while (size - at >= 8 && (packbuf_i_load64(bytes + at) & 0xFEFEFEFEFEFEFEFEu) == 0) at += 8;
-  while (at < size && bytes[at] <= 1) at++;
-  return at;
-}
-
-static int packbuf_i_msgpack_keep_tensor(packbuf_i_msgpack *mp, const packbuf_tensor *tensor, const uint64_t *shape, uint64_t size, packbuf_value *out) {
+static int packbuf_i_msgpack_keep_tensor(packbuf_i_msgpack *mp, const packbuf_tensor *tensor, const uint64_t *shape,
+                                         uint64_t size, packbuf_value *out) {
   packbuf_tensor *kept = (packbuf_tensor *)packbuf_i_msgpack_alloc(mp, sizeof *kept + 8u * tensor->rank);
   if (!kept) return 0;
   *kept = *tensor;
   kept->shape = (uint64_t *)(void *)(kept + 1);
   if (tensor->rank) memcpy(kept + 1, shape, 8u * tensor->rank);
-  if (packbuf_i_big_endian() && packbuf_i_msgpack_unit(tensor->dtype) > 1) {
+  if (packbuf_i_big_endian() && packbuf_i_swap_unit(tensor->dtype) > 1) {
     uint8_t *swapped = (uint8_t *)packbuf_i_msgpack_alloc(mp, size);
     if (!swapped) return 0;
     if (size) memcpy(swapped, tensor->data, (size_t)size);
-    packbuf_i_msgpack_swap(swapped, size, packbuf_i_msgpack_unit(tensor->dtype));
+    packbuf_i_swap(swapped, size, packbuf_i_swap_unit(tensor->dtype));
     kept->data = swapped;
   }
   *out = packbuf_tensor_value(kept);
@@ -297,9 +293,11 @@ static int packbuf_i_msgpack_tensor(packbuf_i_msgpack *mp, uint64_t at, uint64_t
   tensor.form = head[0];
   tensor.dtype = packbuf_dtype_of((packbuf_dtype_code)head[1], head[2]);
   tensor.rank = head[3];
-  if (tensor.form < PACKBUF_FORM_ARRAY || tensor.form > PACKBUF_FORM_SCALAR) return packbuf_i_msgpack_bad(mp, at, "a tensor of no such form");
+  if (tensor.form < PACKBUF_FORM_ARRAY || tensor.form > PACKBUF_FORM_SCALAR)
+    return packbuf_i_msgpack_bad(mp, at, "a tensor of no such form");
   if (!packbuf_i_dtype_known(tensor.dtype)) return packbuf_i_msgpack_bad(mp, at + 1, "a tensor of no such dtype");
-  if (tensor.rank > (tensor.form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK)) return packbuf_i_msgpack_bad(mp, at + 3, "a tensor of too many dimensions");
+  if (tensor.rank > (tensor.form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK))
+    return packbuf_i_msgpack_bad(mp, at + 3, "a tensor of too many dimensions");
   if ((end - at - 4) / 8 < tensor.rank) return packbuf_i_msgpack_short(mp, end);
   for (unsigned d = 0; d < tensor.rank; d++) {
     shape[d] = packbuf_i_load64(body + 4 + 8 * d);
@@ -313,55 +311,45 @@ static int packbuf_i_msgpack_tensor(packbuf_i_msgpack *mp, uint64_t at, uint64_t
   if (size < end - elements) return packbuf_i_msgpack_bad(mp, elements + size, "bytes after a tensor's elements");
   tensor.data = mp->data + elements;
   if (tensor.dtype.code == PACKBUF_DTYPE_BOOL) {
-    uint64_t bools = packbuf_i_msgpack_bools(mp->data + elements, size);
+    uint64_t bools = packbuf_i_first_not_bool(mp->data + elements, size);
     if (bools < size) return packbuf_i_msgpack_bad(mp, elements + bools, "a bool byte is neither 0 nor 1");
   }
   return !mp->build || packbuf_i_msgpack_keep_tensor(mp, &tensor, shape, size, out);
 }
 
-/* The attributes of media in the order they are written. */
-static const char packbuf_i_media_names[6][9] = {"mime", "height", "width", "channels", "mode", "rate"};
-
-static int packbuf_i_msgpack_attribute(packbuf_i_msgpack *mp, unsigned name, uint64_t at, uint64_t end, packbuf_media *media, uint64_t *next) {
+static int packbuf_i_msgpack_attribute(packbuf_i_msgpack *mp, unsigned attribute, uint64_t at, uint64_t end,
+                                       packbuf_media *media, uint64_t *next) {
   packbuf_i_msgpack_head head;
   packbuf_value value;
   if (!packbuf_i_msgpack_take(mp, at, end, &head) || !packbuf_i_msgpack_plain(mp, &head, &value)) return 0;
   *next = head.next + head.length;
-  if (name == 0 || name == 4) {
+  if (attribute == PACKBUF_I_MIME || attribute == PACKBUF_I_MODE) {
     if (value.kind != PACKBUF_STRING) return packbuf_i_msgpack_bad(mp, at, "an attribute is no string");
-    if (name == 0) {
-      media->mime = value.as.text.data;
-      media->mime_size = value.as.text.size;
-    } else {
-      media->mode = value.as.text.data;
-      media->mode_size = value.as.text.size;
-    }
-  } else if (name == 5) {
+  } else if (attribute == PACKBUF_I_RATE) {
     if (value.kind != PACKBUF_FLOAT) return packbuf_i_msgpack_bad(mp, at, "an attribute is no float");
-    media->rate = value.as.f;
-    media->has_rate = 1;
-  } else {
-    if (value.kind != PACKBUF_INT || value.as.i < 0) return packbuf_i_msgpack_bad(mp, at, "an attribute is no integer from 0 to 2^63 - 1");
-    if (name == 1) media->height = value.as.i;
-    else if (name == 2) media->width = value.as.i;
-    else media->channels = value.as.i;
+  } else if (value.kind != PACKBUF_INT || value.as.i < 0) {
+    return packbuf_i_msgpack_bad(mp, at, "an attribute is no integer from 0 to 2^63 - 1");
   }
+  packbuf_i_set_attribute(media, attribute, &value);
   return 1;
 }
 
 static int packbuf_i_msgpack_media(packbuf_i_msgpack *mp, uint64_t at, uint64_t end, packbuf_value *out) {
   packbuf_media media = packbuf_media_of(NULL, 0, NULL), *kept;
   packbuf_i_msgpack_head map, key;
-  unsigned name = 0;
+  unsigned least = 0; /* attributes stand in their order */
   if (!packbuf_i_msgpack_take(mp, at, end, &map)) return 0;
   if (map.value.kind != PACKBUF_DICT) return packbuf_i_msgpack_bad(mp, at, "media without a map of attributes");
   at = map.next;
-  for (uint64_t i = 0; i < map.length; i++, name++) {
+  for (uint64_t i = 0; i < map.length; i++) {
+    unsigned attribute;
     if (!packbuf_i_msgpack_take(mp, at, end, &key)) return 0;
     if (key.value.kind != PACKBUF_STRING) return packbuf_i_msgpack_bad(mp, at, "an attribute's name is no string");
-    while (name < 6 && !packbuf_i_same_bytes(mp->data + key.next, (size_t)key.length, packbuf_i_media_names[name], strlen(packbuf_i_media_names[name]))) name++;
-    if (name == 6) return packbuf_i_msgpack_bad(mp, at, "no such attribute, or out of order");
-    if (!packbuf_i_msgpack_attribute(mp, name, key.next + key.length, end, &media, &at)) return 0;
+    attribute = packbuf_i_attribute_named(mp->data + key.next, (size_t)key.length);
+    if (attribute < least || attribute == PACKBUF_I_ATTRIBUTES)
+      return packbuf_i_msgpack_bad(mp, at, "no such attribute, or out of order");
+    if (!packbuf_i_msgpack_attribute(mp, attribute, key.next + key.length, end, &media, &at)) return 0;
+    least = attribute + 1;
   }
   if (!mp->build) return 1;
   media.data = mp->data + at;
@@ -378,7 +366,8 @@ static int packbuf_i_msgpack_opaque(packbuf_i_msgpack *mp, uint64_t at, uint64_t
   packbuf_opaque *opaque;
   packbuf_value name;
   if (!packbuf_i_msgpack_take(mp, at, end, &head)) return 0;
-  if (head.value.kind != PACKBUF_STRING) return packbuf_i_msgpack_bad(mp, at, "an opaque value without a serializer's name");
+  if (head.value.kind != PACKBUF_STRING)
+    return packbuf_i_msgpack_bad(mp, at, "an opaque value without a serializer's name");
   if (!packbuf_i_msgpack_plain(mp, &head, &name)) return 0;
   if (!mp->build) return 1;
   opaque = (packbuf_opaque *)packbuf_i_msgpack_alloc(mp, sizeof *opaque);
@@ -437,13 +426,14 @@ static int packbuf_i_msgpack_key(packbuf_i_msgpack *mp, packbuf_value *key) {
   if (!packbuf_i_msgpack_take(mp, at, mp->size, &head)) return 0;
   if (!packbuf_i_msgpack_key_of(mp->data, &head, key)) return packbuf_i_msgpack_bad(mp, at, "not a key");
   if (key->kind == PACKBUF_BIGINT) {
-    if (!packbuf_i_msgpack_bigint(mp, head.next, head.next + head.length, key)) return packbuf_i_msgpack_bad(mp, at, mp->message);
+    if (!packbuf_i_msgpack_bigint(mp, head.next, head.next + head.length, key))
+      return packbuf_i_msgpack_bad(mp, at, mp->message);
   } else if (!packbuf_i_msgpack_plain(mp, &head, key)) {
     return 0;
   }
   mp->at = head.next + head.length;
   added = packbuf_i_keys_add(&mp->keys, packbuf_i_key_hash(key), at);
-  if (added < 0) return packbuf_i_msgpack_stop(mp, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE);
+  if (added < 0) return packbuf_i_msgpack_stop(mp, PACKBUF_OUT_OF_MEMORY, packbuf_i_no_memory_text, PACKBUF_NOWHERE);
   return added || packbuf_i_msgpack_bad(mp, at, "a map has two equal keys");
 }
 
@@ -466,12 +456,16 @@ static int packbuf_i_msgpack_dict(packbuf_i_msgpack *mp, unsigned depth_left, ui
   int done;
   packbuf_i_keys_open(&mp->keys, &frame, mp->at, count);
   done = packbuf_i_msgpack_entries(mp, depth_left, count, out);
-  if (!done && (mp->hopeless || (mp->status != PACKBUF_BAD_MSGPACK && mp->status != PACKBUF_BAD_UTF8 && mp->status != PACKBUF_DEPTH))) return 0;
+  if (!done && (mp->hopeless ||
+                (mp->status != PACKBUF_BAD_MSGPACK && mp->status != PACKBUF_BAD_UTF8 && mp->status != PACKBUF_DEPTH)))
+    return 0;
   /* equal keys ahead of another error are the first error, as in JSON */
   if (!done) duplicate = mp->fail_at;
   if (!packbuf_i_keys_close(&mp->keys, done ? mp->at : duplicate, &duplicate) && done)
-    return packbuf_i_msgpack_stop(mp, PACKBUF_LIMIT, "a map has too many keys to be checked without memory", frame.start.at);
-  if (duplicate != (done ? PACKBUF_NOWHERE : mp->fail_at)) return packbuf_i_msgpack_bad(mp, duplicate, "a map has two equal keys");
+    return packbuf_i_msgpack_stop(mp, PACKBUF_LIMIT, "a map has too many keys to be checked without memory",
+                                  frame.start.at);
+  if (duplicate != (done ? PACKBUF_NOWHERE : mp->fail_at))
+    return packbuf_i_msgpack_bad(mp, duplicate, "a map has two equal keys");
   return done;
 }
 
@@ -494,8 +488,8 @@ static int packbuf_i_msgpack_value(packbuf_i_msgpack *mp, unsigned depth_left, p
   return packbuf_i_msgpack_plain(mp, &head, out);
 }
 
-static packbuf_status packbuf_i_msgpack_read(const uint8_t *data, uint64_t size, unsigned max_depth, int cell, packbuf_arena *arena, packbuf_value *value,
-                                             packbuf_error *error) {
+static packbuf_status packbuf_i_msgpack_read(const uint8_t *data, uint64_t size, unsigned max_depth, int cell,
+                                             packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   packbuf_i_msgpack mp;
   packbuf_value result;
   mp.data = data;
@@ -519,14 +513,16 @@ static packbuf_status packbuf_i_msgpack_read(const uint8_t *data, uint64_t size,
   return PACKBUF_OK;
 }
 
-/* Whether data are one MessagePack object, without memory. cell 1: as a cell, so nil is refused. LIMIT: some 128 Ki keys or more in one map. */
-static packbuf_status packbuf_i_msgpack_check(const uint8_t *data, uint64_t size, unsigned max_depth, int cell, packbuf_error *error) {
+/* Whether data are one MessagePack object, without memory. cell 1: as a cell, so nil is refused. LIMIT: some 128 Ki
+ * keys or more in one map. */
+static packbuf_status packbuf_i_msgpack_check(const uint8_t *data, uint64_t size, unsigned max_depth, int cell,
+                                              packbuf_error *error) {
   return packbuf_i_msgpack_read(data, size, max_depth, cell, NULL, NULL, error);
 }
 
 /* Data to a value in the arena. */
-static packbuf_status packbuf_i_msgpack_decode(const uint8_t *data, uint64_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value,
-                                               packbuf_error *error) {
+static packbuf_status packbuf_i_msgpack_decode(const uint8_t *data, uint64_t size, unsigned max_depth,
+                                               packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   packbuf_status status = packbuf_i_msgpack_read(data, size, max_depth, 0, arena, value, error);
   /* the checker, which needs no room for items, finds the byte where bad data go wrong first */
   if (status == PACKBUF_BAD_MSGPACK) status = packbuf_i_msgpack_read(data, size, max_depth, 0, arena, NULL, error);
@@ -541,25 +537,31 @@ static packbuf_status packbuf_i_msgpack_can_tensor(const packbuf_tensor *tensor,
   uint64_t count, element = packbuf_i_dtype_bytes(tensor->dtype);
   if (!packbuf_i_dtype_known(tensor->dtype)) return packbuf_i_unencodable(error, "a tensor of an unknown dtype");
   if (tensor->rank && !tensor->shape) return packbuf_i_unencodable(error, "a tensor has no shape");
-  if (tensor->rank > (tensor->form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK)) return packbuf_i_unencodable(error, "a tensor has too many dimensions");
-  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR) return packbuf_i_unencodable(error, "a tensor of no such form");
-  if (!packbuf_i_shape_count(tensor->shape, tensor->rank, element, &count) || count * element > UINT32_MAX - 4 - 8u * tensor->rank)
+  if (tensor->rank > (tensor->form == PACKBUF_FORM_SCALAR ? 0 : PACKBUF_MAX_RANK))
+    return packbuf_i_unencodable(error, "a tensor has too many dimensions");
+  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR)
+    return packbuf_i_unencodable(error, "a tensor of no such form");
+  if (!packbuf_i_shape_count(tensor->shape, tensor->rank, element, &count) ||
+      count * element > UINT32_MAX - 4 - 8u * tensor->rank)
     return packbuf_i_unencodable(error, "a tensor is too large");
   if (count && !tensor->data) return packbuf_i_unencodable(error, "a tensor has no data");
   if (tensor->device && !tensor->device->copy)
-    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DEVICE, "a tensor lies in memory of a device without a copy hook", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DEVICE, "a tensor lies in memory of a device without a copy hook",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (tensor->dtype.code != PACKBUF_DTYPE_BOOL || tensor->device) return PACKBUF_OK;
   packbuf_i_pieces_start(&pieces, tensor);
   while ((piece = packbuf_i_pieces_next(&pieces)) != NULL)
-    if (packbuf_i_msgpack_bools(piece, pieces.size) < pieces.size)
-      return packbuf_i_fail(error, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    if (packbuf_i_first_not_bool(piece, pieces.size) < pieces.size)
+      return packbuf_i_fail(error, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", PACKBUF_NOWHERE,
+                            PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
 static packbuf_status packbuf_i_msgpack_can_media(const packbuf_media *media, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
   if (media->size && !media->data) return packbuf_i_unencodable(error, "media have no data");
-  if (media->height < -1 || media->width < -1 || media->channels < -1) return packbuf_i_unencodable(error, "height, width or channels of media is below 0");
+  if (media->height < -1 || media->width < -1 || media->channels < -1)
+    return packbuf_i_unencodable(error, "height, width or channels of media is below 0");
   /* 128: more than the names, the numbers and the heads take */
   if (media->size > UINT32_MAX - 128 || (media->mime && media->mime_size > UINT32_MAX - 128 - media->size) ||
       (media->mode && media->mode_size > UINT32_MAX - 128 - media->size - (media->mime ? media->mime_size : 0)))
@@ -571,7 +573,8 @@ static packbuf_status packbuf_i_msgpack_can_media(const packbuf_media *media, pa
 
 /* Everything but lists and dicts. */
 static packbuf_status packbuf_i_msgpack_can_leaf(const packbuf_value *value, packbuf_error *error) {
-  if (packbuf_i_points_nowhere(value)) return packbuf_i_unencodable(error, "a tensor, media or opaque value is not there");
+  if (packbuf_i_points_nowhere(value))
+    return packbuf_i_unencodable(error, "a tensor, media or opaque value is not there");
   switch (value->kind) {
     case PACKBUF_NULL:
     case PACKBUF_BOOL:
@@ -579,25 +582,31 @@ static packbuf_status packbuf_i_msgpack_can_leaf(const packbuf_value *value, pac
     case PACKBUF_UINT:
     case PACKBUF_FLOAT: return PACKBUF_OK;
     case PACKBUF_BIGINT:
-      if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size) && value->as.text.size <= UINT32_MAX) return PACKBUF_OK;
+      if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size) && value->as.text.size <= UINT32_MAX)
+        return PACKBUF_OK;
       return packbuf_i_unencodable(error, "an integer's text is not a decimal number beyond 64 bits");
     case PACKBUF_STRING:
     case PACKBUF_BYTES:
       if (value->as.text.size > UINT32_MAX) return packbuf_i_unencodable(error, "a string or bytes are too large");
-      if (value->as.text.size && !value->as.text.data) return packbuf_i_unencodable(error, "a string or bytes have no data");
-      return value->kind == PACKBUF_STRING ? packbuf_i_check_utf8(value->as.text.data, value->as.text.size, error) : PACKBUF_OK;
+      if (value->as.text.size && !value->as.text.data)
+        return packbuf_i_unencodable(error, "a string or bytes have no data");
+      return value->kind == PACKBUF_STRING ? packbuf_i_check_utf8(value->as.text.data, value->as.text.size, error)
+                                           : PACKBUF_OK;
     case PACKBUF_TENSOR: return packbuf_i_msgpack_can_tensor(value->as.tensor, error);
     case PACKBUF_MEDIA: return packbuf_i_msgpack_can_media(value->as.media, error);
     case PACKBUF_OPAQUE:
-      if (value->as.opaque->size && !value->as.opaque->data) return packbuf_i_unencodable(error, "an opaque value has no data");
-      if (value->as.opaque->size > UINT32_MAX - 5 || value->as.opaque->serializer_size > UINT32_MAX - 5 - value->as.opaque->size)
+      if (value->as.opaque->size && !value->as.opaque->data)
+        return packbuf_i_unencodable(error, "an opaque value has no data");
+      if (value->as.opaque->size > UINT32_MAX - 5 ||
+          value->as.opaque->serializer_size > UINT32_MAX - 5 - value->as.opaque->size)
         return packbuf_i_unencodable(error, "an opaque value is too large");
       return packbuf_i_check_utf8(value->as.opaque->serializer, value->as.opaque->serializer_size, error);
     default: return packbuf_i_unencodable(error, "MessagePack has no such value");
   }
 }
 
-static packbuf_status packbuf_i_msgpack_can_below(const packbuf_value *value, unsigned depth_left, packbuf_i_keys *keys, packbuf_error *error) {
+static packbuf_status packbuf_i_msgpack_can_below(const packbuf_value *value, unsigned depth_left, packbuf_i_keys *keys,
+                                                  packbuf_error *error) {
   int list = value->kind == PACKBUF_LIST;
   size_t count = list ? value->as.list.count : value->as.dict.count;
   packbuf_status status = PACKBUF_OK;
@@ -606,20 +615,24 @@ static packbuf_status packbuf_i_msgpack_can_below(const packbuf_value *value, un
   if (count > UINT32_MAX) return packbuf_i_unencodable(error, "a list or dict is too long");
   if (packbuf_i_no_items(value)) return packbuf_i_unencodable(error, "a list or dict has no items");
   for (size_t i = 0; i < count && !status; i++) {
-    if (++keys->values >> 30) return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    if (++keys->values >> 30)
+      return packbuf_i_fail(error, PACKBUF_LIMIT, "2^30 values or more", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (!list) {
       const packbuf_value *key = &value->as.dict.entries[i].key;
       if (key->kind == PACKBUF_MISSING || key->kind > PACKBUF_BYTES) return packbuf_i_unencodable(error, "not a key");
       status = packbuf_i_msgpack_can_leaf(key, error);
     }
-    if (!status) status = packbuf_i_msgpack_can_below(list ? &value->as.list.items[i] : &value->as.dict.entries[i].value, depth_left - 1, keys, error);
+    if (!status)
+      status = packbuf_i_msgpack_can_below(list ? &value->as.list.items[i] : &value->as.dict.entries[i].value,
+                                           depth_left - 1, keys, error);
   }
   return !status && !list ? packbuf_i_keys_differ(keys, value, error) : status;
 }
 
-/* OK exactly when packbuf_i_msgpack_encode will succeed (but for a device's copy hook) and what it pushes is valid; else UNENCODABLE, BAD_UTF8, BAD_BOOL,
- * DEPTH or UNSUPPORTED_DEVICE. The arena as for packbuf_i_json_can. */
-static packbuf_status packbuf_i_msgpack_can(const packbuf_value *value, unsigned depth_left, packbuf_arena *scratch, packbuf_error *error) {
+/* OK exactly when packbuf_i_msgpack_encode will succeed (but for a device's copy hook) and what it pushes is valid;
+ * else UNENCODABLE, BAD_UTF8, BAD_BOOL, DEPTH or UNSUPPORTED_DEVICE. The arena as for packbuf_i_json_can. */
+static packbuf_status packbuf_i_msgpack_can(const packbuf_value *value, unsigned depth_left, packbuf_arena *scratch,
+                                            packbuf_error *error) {
   packbuf_i_keys keys;
   packbuf_status status;
   packbuf_i_keys_init(&keys, &packbuf_i_entry_source, NULL, scratch, UINT64_MAX);
@@ -655,7 +668,9 @@ static void packbuf_i_msgpack_put_int(packbuf_i_sink *sink, int64_t i) {
   else packbuf_i_msgpack_put(sink, 0xD3, (uint64_t)i, 8);
 }
 
-static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, double f) { packbuf_i_msgpack_put(sink, 0xCB, packbuf_i_double_bits(f), 8); }
+static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, double f) {
+  packbuf_i_msgpack_put(sink, 0xCB, packbuf_i_double_bits(f), 8);
+}
 
 /* The head of a list (0x90, 0xDC) or dict (0x80, 0xDE). */
 static void packbuf_i_msgpack_put_count(packbuf_i_sink *sink, unsigned small_type, unsigned type, size_t count) {
@@ -666,18 +681,37 @@ static void packbuf_i_msgpack_put_count(packbuf_i_sink *sink, unsigned small_typ
 
 static void packbuf_i_msgpack_put_string(packbuf_i_sink *sink, const char *text, size_t size) {
   if (size < 32) packbuf_i_msgpack_put(sink, 0xA0 | (unsigned)size, 0, 0);
-  else packbuf_i_msgpack_put(sink, size <= 0xFF ? 0xD9 : size <= 0xFFFF ? 0xDA : 0xDB, size, size <= 0xFF ? 1 : size <= 0xFFFF ? 2 : 4);
+  else
+    packbuf_i_msgpack_put(sink,
+                          size <= 0xFF     ? 0xD9
+                          : size <= 0xFFFF ? 0xDA
+                                           : 0xDB,
+                          size,
+                          size <= 0xFF     ? 1
+                          : size <= 0xFFFF ? 2
+                                           : 4);
   packbuf_i_push(sink, text, size);
 }
 
 static void packbuf_i_msgpack_put_extension(packbuf_i_sink *sink, unsigned ext, uint64_t size) {
-  if (size && size <= 16 && (size & (size - 1)) == 0) packbuf_i_msgpack_put(sink, 0xD4 + packbuf_i_first_set(size), 0, 0);
-  else packbuf_i_msgpack_put(sink, size <= 0xFF ? 0xC7 : size <= 0xFFFF ? 0xC8 : 0xC9, size, size <= 0xFF ? 1 : size <= 0xFFFF ? 2 : 4);
+  if (size && size <= 16 && (size & (size - 1)) == 0)
+    packbuf_i_msgpack_put(sink, 0xD4 + packbuf_i_first_set(size), 0, 0);
+  else
+    packbuf_i_msgpack_put(sink,
+                          size <= 0xFF     ? 0xC7
+                          : size <= 0xFFFF ? 0xC8
+                                           : 0xC9,
+                          size,
+                          size <= 0xFF     ? 1
+                          : size <= 0xFFFF ? 2
+                                           : 4);
   packbuf_i_push_byte(sink, (uint8_t)ext);
 }
 
-static packbuf_status packbuf_i_msgpack_put_piece(packbuf_i_sink *sink, const packbuf_tensor *tensor, const uint8_t *piece, size_t size, packbuf_error *error) {
-  uint8_t *to = sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size ? sink->at + sink->size : NULL;
+static packbuf_status packbuf_i_msgpack_put_piece(packbuf_i_sink *sink, const packbuf_tensor *tensor,
+                                                  const uint8_t *piece, size_t size, packbuf_error *error) {
+  uint8_t *to =
+      sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size ? sink->at + sink->size : NULL;
   sink->size += size;
   if (!to) return PACKBUF_OK;
   if (tensor->device) {
@@ -686,13 +720,15 @@ static packbuf_status packbuf_i_msgpack_put_piece(packbuf_i_sink *sink, const pa
   } else {
     memcpy(to, piece, size);
   }
-  if (packbuf_i_big_endian()) packbuf_i_msgpack_swap(to, size, packbuf_i_msgpack_unit(tensor->dtype));
-  if (tensor->dtype.code == PACKBUF_DTYPE_BOOL && packbuf_i_msgpack_bools(to, size) < size) /* a device's were not seen before */
+  if (packbuf_i_big_endian()) packbuf_i_swap(to, size, packbuf_i_swap_unit(tensor->dtype));
+  if (tensor->dtype.code == PACKBUF_DTYPE_BOOL &&
+      packbuf_i_first_not_bool(to, size) < size) /* a device's were not seen before */
     return packbuf_i_fail(error, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_msgpack_put_tensor(packbuf_i_sink *sink, const packbuf_tensor *tensor, packbuf_error *error) {
+static packbuf_status packbuf_i_msgpack_put_tensor(packbuf_i_sink *sink, const packbuf_tensor *tensor,
+                                                   packbuf_error *error) {
   packbuf_i_pieces pieces;
   const uint8_t *piece;
   uint8_t body[4 + 8 * PACKBUF_MAX_RANK];
@@ -716,23 +752,16 @@ static packbuf_status packbuf_i_msgpack_put_tensor(packbuf_i_sink *sink, const p
 }
 
 static void packbuf_i_msgpack_put_attributes(packbuf_i_sink *sink, const packbuf_media *media) {
-  int present[6];
   size_t count = 0;
-  present[0] = media->mime != NULL;
-  present[1] = media->height != -1;
-  present[2] = media->width != -1;
-  present[3] = media->channels != -1;
-  present[4] = media->mode != NULL;
-  present[5] = media->has_rate != 0;
-  for (unsigned i = 0; i < 6; i++) count += (size_t)present[i];
+  for (unsigned i = 0; i < PACKBUF_I_ATTRIBUTES; i++) count += packbuf_i_attribute_of(media, i).kind != PACKBUF_NULL;
   packbuf_i_msgpack_put_count(sink, 0x80, 0xDE, count);
-  for (unsigned i = 0; i < 6; i++) {
-    if (!present[i]) continue;
-    packbuf_i_msgpack_put_string(sink, packbuf_i_media_names[i], strlen(packbuf_i_media_names[i]));
-    if (i == 0) packbuf_i_msgpack_put_string(sink, media->mime, media->mime_size);
-    else if (i == 4) packbuf_i_msgpack_put_string(sink, media->mode, media->mode_size);
-    else if (i == 5) packbuf_i_msgpack_put_float(sink, media->rate);
-    else packbuf_i_msgpack_put_int(sink, i == 1 ? media->height : i == 2 ? media->width : media->channels);
+  for (unsigned i = 0; i < PACKBUF_I_ATTRIBUTES; i++) {
+    const packbuf_value value = packbuf_i_attribute_of(media, i);
+    if (value.kind == PACKBUF_NULL) continue;
+    packbuf_i_msgpack_put_string(sink, packbuf_i_attribute_names[i], strlen(packbuf_i_attribute_names[i]));
+    if (value.kind == PACKBUF_STRING) packbuf_i_msgpack_put_string(sink, value.as.text.data, value.as.text.size);
+    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, value.as.f);
+    else packbuf_i_msgpack_put_int(sink, value.as.i);
   }
 }
 
@@ -752,7 +781,8 @@ static void packbuf_i_msgpack_put_opaque(packbuf_i_sink *sink, const packbuf_opa
   packbuf_i_push(sink, opaque->data, opaque->size);
 }
 
-static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, packbuf_i_sink *sink, packbuf_error *error) {
+static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, packbuf_i_sink *sink,
+                                                 packbuf_error *error) {
   size_t size = value->as.text.size;
   switch (value->kind) {
     case PACKBUF_NULL: packbuf_i_push_byte(sink, 0xC0); break;
@@ -766,7 +796,14 @@ static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, pac
       packbuf_i_push(sink, value->as.text.data, size);
       break;
     case PACKBUF_BYTES:
-      packbuf_i_msgpack_put(sink, size <= 0xFF ? 0xC4 : size <= 0xFFFF ? 0xC5 : 0xC6, size, size <= 0xFF ? 1 : size <= 0xFFFF ? 2 : 4);
+      packbuf_i_msgpack_put(sink,
+                            size <= 0xFF     ? 0xC4
+                            : size <= 0xFFFF ? 0xC5
+                                             : 0xC6,
+                            size,
+                            size <= 0xFF     ? 1
+                            : size <= 0xFFFF ? 2
+                                             : 4);
       packbuf_i_push(sink, value->as.text.data, size);
       break;
     case PACKBUF_TENSOR: return packbuf_i_msgpack_put_tensor(sink, value->as.tensor, error);
@@ -778,7 +815,8 @@ static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, pac
 }
 
 /* Pushes a value for which packbuf_i_msgpack_can says OK: texts and equal keys are not looked at again. */
-static packbuf_status packbuf_i_msgpack_encode(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink, packbuf_error *error) {
+static packbuf_status packbuf_i_msgpack_encode(const packbuf_value *value, unsigned depth_left, packbuf_i_sink *sink,
+                                               packbuf_error *error) {
   int list = value->kind == PACKBUF_LIST;
   size_t count = list ? value->as.list.count : value->as.dict.count;
   packbuf_status status = PACKBUF_OK;
@@ -786,21 +824,25 @@ static packbuf_status packbuf_i_msgpack_encode(const packbuf_value *value, unsig
   if (!depth_left) return packbuf_i_fail(error, PACKBUF_DEPTH, "nested too deeply", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   packbuf_i_msgpack_put_count(sink, list ? 0x90 : 0x80, list ? 0xDC : 0xDE, count);
   for (size_t i = 0; i < count && !status; i++) {
-    if (packbuf_i_push_enough(sink)) return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    if (packbuf_i_push_enough(sink))
+      return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is too large", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     if (!list) status = packbuf_i_msgpack_put_leaf(&value->as.dict.entries[i].key, sink, error);
-    if (!status) status = packbuf_i_msgpack_encode(list ? &value->as.list.items[i] : &value->as.dict.entries[i].value, depth_left - 1, sink, error);
+    if (!status)
+      status = packbuf_i_msgpack_encode(list ? &value->as.list.items[i] : &value->as.dict.entries[i].value,
+                                        depth_left - 1, sink, error);
   }
   return status;
 }
 
 /* ---- public ---- */
 
-PACKBUF_API packbuf_status packbuf_msgpack_parse(const void *data, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value,
-                                                 packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_msgpack_parse(const void *data, size_t size, unsigned max_depth,
+                                                 packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   return packbuf_i_msgpack_decode((const uint8_t *)data, size, max_depth, arena, value, error);
 }
 
-PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, void *data, size_t capacity, size_t *size, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, void *data, size_t capacity, size_t *size,
+                                                 packbuf_error *error) {
   packbuf_i_sink sink;
   packbuf_status status = packbuf_i_msgpack_can(value, PACKBUF_I_DEPTH, NULL, error);
   sink.at = (uint8_t *)data;
@@ -810,6 +852,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   if (status) return status;
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }

@@ -1,4 +1,5 @@
-/* codecs/ndarray.c: cells of one shape, packing side: one dense array, or plain numbers and typed scalars one by one. An absent cell is zero bytes.
+/* codecs/ndarray.c: cells of one shape, packing side: one dense array, or plain numbers and typed scalars one by one.
+ * An absent cell is zero bytes.
  * May use: pull, columns. Must not know: the layout. */
 
 /* Zero bytes for the absent cell at pull->row, in pieces. */
@@ -21,15 +22,16 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
   step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
   if (!node->bitmap) { /* the whole array is one walk */
-    if (!pull->walking) packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
+    if (!pull->walking)
+      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
     pull->walking = 1;
     return packbuf_i_walk_run(pull, tensor->device);
   }
   for (; cell && (pull->walking ? pull->walk.left > 0 : pull->row < node->rows); pull->walking = 0) {
     if (!pull->walking) {
       if (packbuf_i_state(node, pull->row) <= 0) return packbuf_i_pull_zeros(pull, cell);
-      packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)pull->row, tensor->rank - 1u, tensor->shape + 1,
-                           tensor->strides ? tensor->strides + 1 : NULL, element);
+      packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)pull->row, tensor->rank - 1u,
+                           tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
       pull->row++;
     }
     pull->walking = 1;
@@ -52,7 +54,8 @@ static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
     else if (cell->kind != PACKBUF_TENSOR) packbuf_i_put_numbers(cell, node->dtype, 0, 1, to);
     else if (!cell->as.tensor->device) memcpy(to, cell->as.tensor->data, (size_t)element);
     else if (!pull->status)
-      pull->status = cell->as.tensor->device->copy(cell->as.tensor->device->context, to, cell->as.tensor->data, (size_t)element);
+      pull->status =
+          cell->as.tensor->device->copy(cell->as.tensor->device->context, to, cell->as.tensor->data, (size_t)element);
   }
   return packbuf_i_scratch_run(pull, size);
 }

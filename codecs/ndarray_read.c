@@ -22,7 +22,8 @@ static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64
   return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, first, count, value);
 }
 
-/* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or UINT64_MAX. */
+/* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or
+ * UINT64_MAX. */
 static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, uint64_t count) {
   const uint64_t end = first + count;
   uint64_t i = first / 8;
@@ -43,7 +44,8 @@ static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, ui
 }
 
 /* D4 for one absent row. */
-static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each, packbuf_error *error) {
+static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
+                                              packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   const uint64_t bits = packbuf_i_element_bits(data->dtype);
   uint64_t at = UINT64_MAX;
@@ -57,7 +59,8 @@ static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t 
     at = packbuf_i_first_not_zero(data->value, 0, bits < 128 ? bits : 128);
     if (at != UINT64_MAX) at += packbuf_i_element_at(c->view, data, 0);
   } else {
-    for (uint64_t i = row * each; i < row * each + (each < 2 ? each : 2); i++) { /* two zeros in a row: a sequence of zeros */
+    for (uint64_t i = row * each; i < row * each + (each < 2 ? each : 2);
+         i++) { /* two zeros in a row: a sequence of zeros */
       uint64_t element;
       if (!packbuf_i_get64(data, i, &element) || element != 0) at = packbuf_i_element_at(c->view, data, i);
     }
@@ -65,7 +68,9 @@ static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t 
   return at == UINT64_MAX ? PACKBUF_OK : packbuf_i_broken_cell(c, PACKBUF_RULE_D4, at, row, error);
 }
 
-static packbuf_status packbuf_i_ndarray_index(const packbuf_column *c, packbuf_error *error) { return packbuf_i_verify_types(c, error); }
+static packbuf_status packbuf_i_ndarray_index(const packbuf_column *c, packbuf_error *error) {
+  return packbuf_i_verify_types(c, error);
+}
 
 static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_error *error) {
   const packbuf_buffer *with[2];
@@ -73,7 +78,8 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
   packbuf_status status = packbuf_i_verify_bools(c, error);
   with[0] = &c->data, with[1] = &c->validity;
   (void)packbuf_i_product(c->node.shape, c->node.rank, &each);
-  if (packbuf_i_there(&c->validity) && packbuf_i_readable(&c->validity) && each != 0) rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  if (packbuf_i_there(&c->validity) && packbuf_i_readable(&c->validity) && each != 0)
+    rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
     if (row % 64 == 0 && packbuf_i_get_bits(&c->validity, row / 64) == UINT64_MAX) row += 63;
     else if (!packbuf_i_present(c, row)) status = packbuf_i_verify_absent(c, row, each, error);
@@ -83,7 +89,8 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
   rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
   for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
     uint8_t type = 0;
-    if (packbuf_i_get8(&c->types, row, &type) && (type & 15) != 0) status = packbuf_i_verify_exact(c, row, type & 15, row, 1, error);
+    if (packbuf_i_get8(&c->types, row, &type) && (type & 15) != 0)
+      status = packbuf_i_verify_exact(c, row, type & 15, row, 1, error);
   }
   return status;
 }

@@ -1,9 +1,11 @@
-/* codecs/numbers_read.c: what ndarray, ragged_tensor and typed_ragged share when they are read and verified: cells shown as tensors, arrays,
- * scalars, numbers or nested lists, by the form and types of section 9; the element rules D3 and D5.
+/* codecs/numbers_read.c: what ndarray, ragged_tensor and typed_ragged share when they are read and verified: cells
+ * shown as tensors, arrays, scalars, numbers or nested lists, by the form and types of section 9; the element rules D3
+ * and D5.
  * May use: base, access, number, cells, read. Must not know: where a cell's extent comes from. */
 
 /* Number type and form of a present cell. */
-static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uint64_t row, unsigned *form, unsigned *number) {
+static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uint64_t row, unsigned *form,
+                                          unsigned *number) {
   const packbuf_column *c = cells->column;
   uint8_t type = 0;
   if (packbuf_i_there(&c->types) && (!packbuf_i_get8(&c->types, row, &type) || !packbuf_i_type_allowed(&c->node, type)))
@@ -14,7 +16,9 @@ static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uin
 }
 
 /* Tensor, array or scalar over `count` elements at `first`; shape must outlive it. */
-static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_t row, unsigned form, unsigned rank, const uint64_t *shape, uint64_t first, uint64_t count, packbuf_value *value) {
+static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_t row, unsigned form, unsigned rank,
+                                            const uint64_t *shape, uint64_t first, uint64_t count,
+                                            packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_tensor *tensor;
   const void *data;
@@ -23,7 +27,8 @@ static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_
   if (status != PACKBUF_OK) return status;
   if (c->node.dtype.code == PACKBUF_DTYPE_BOOL && count) {
     const uint64_t wrong = packbuf_i_first_not_bool((const uint8_t *)data, count);
-    if (wrong < count) return packbuf_i_broken_read(cells, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, &c->data, first + wrong), row);
+    if (wrong < count)
+      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, &c->data, first + wrong), row);
   }
   status = packbuf_i_take_one(cells, 0, sizeof *tensor, &memory);
   if (status != PACKBUF_OK) return status;
@@ -39,17 +44,23 @@ static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_
 }
 
 /* One element as a plain number; a complex one is a scalar. */
-static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t i, unsigned number, packbuf_value *value) {
+static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t i, unsigned number,
+                                            packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_rule rule;
-  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX) return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, i, 1, value);
+  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX)
+    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, i, 1, value);
   rule = packbuf_i_number(&c->data, i, number, value);
-  return rule == PACKBUF_RULE_NONE ? PACKBUF_OK : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
+  return rule == PACKBUF_RULE_NONE
+             ? PACKBUF_OK
+             : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
 }
 
-/* Nested lists of `count` numbers, from the inside out: the numbers first, then for each dimension, last to first, the lists of what was made before. No dimensions: the number. */
-static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells, uint64_t row, unsigned number, unsigned rank, const uint64_t *shape, uint64_t first, uint64_t count,
-                                                     packbuf_value *value) {
+/* Nested lists of `count` numbers, from the inside out: the numbers first, then for each dimension, last to first, the
+ * lists of what was made before. No dimensions: the number. */
+static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells, uint64_t row, unsigned number,
+                                                     unsigned rank, const uint64_t *shape, uint64_t first,
+                                                     uint64_t count, packbuf_value *value) {
   packbuf_value *items;
   void *memory;
   packbuf_status status;
@@ -71,14 +82,16 @@ static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells
       lists = (packbuf_value *)memory;
     }
     if (shape[d] > SIZE_MAX) return packbuf_i_no_room(cells->reader, UINT64_MAX);
-    for (uint64_t i = 0; i < size; i++) lists[i] = packbuf_list(shape[d] ? items + i * shape[d] : NULL, (size_t)shape[d]);
+    for (uint64_t i = 0; i < size; i++)
+      lists[i] = packbuf_list(shape[d] ? items + i * shape[d] : NULL, (size_t)shape[d]);
     items = lists;
   }
   return PACKBUF_OK;
 }
 
-/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or sequences, nine decide, since a
- * product of at most eight sequences that has the right value in nine rows has it in all. NULL: no such buffer. */
+/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
+ * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
+ * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
     if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
@@ -88,7 +101,8 @@ static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *con
 
 /* A constant, or a sequence that does not move (which B8 refuses, but the record may have changed since). */
 static int packbuf_i_all_equal(const packbuf_buffer *buffer) {
-  return buffer->storage == PACKBUF_CONSTANT || (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
+  return buffer->storage == PACKBUF_CONSTANT ||
+         (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
 }
 
 static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
@@ -100,13 +114,18 @@ static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
 static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   uint64_t wrong;
-  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_known_dtype(c->node.dtype) || data->bytes == NULL) return PACKBUF_OK;
+  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) || data->bytes == NULL)
+    return PACKBUF_OK;
   wrong = packbuf_i_first_not_bool(data->bytes, data->count);
-  return wrong == data->count ? PACKBUF_OK : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong), PACKBUF_NOWHERE, error);
+  return wrong == data->count ? PACKBUF_OK
+                              : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong),
+                                                      PACKBUF_NOWHERE, error);
 }
 
-/* D5 for `count` elements of one cell. Of a constant one element decides, of a sequence three do: two in a row that are 0 or 1 and a third make a constant. */
-static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first, uint64_t count, packbuf_error *error) {
+/* D5 for `count` elements of one cell. Of a constant one element decides, of a sequence three do: two in a row that are
+ * 0 or 1 and a third make a constant. */
+static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first,
+                                             uint64_t count, packbuf_error *error) {
   if (c->data.bytes == NULL && count > 3) count = 3;
   for (uint64_t i = first; i < first + count; i++) {
     uint64_t raw;
@@ -121,7 +140,8 @@ static packbuf_status packbuf_i_verify_types(const packbuf_column *c, packbuf_er
   const packbuf_buffer *with[2];
   uint64_t rows;
   with[0] = &c->types, with[1] = &c->validity;
-  if (!packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
+  if (!packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->validity))
+    return PACKBUF_OK;
   rows = packbuf_i_rows_to_check(c->types.count, with, 2);
   for (uint64_t row = 0; row < rows; row++) {
     uint8_t type = 0;

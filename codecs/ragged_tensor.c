@@ -1,5 +1,6 @@
-/* codecs/ragged_tensor.c: rows of one dtype, each with its own shape, packing side: rows by offsets into one array, one array a row, or tensor cells.
- * codecs/typed_ragged.c adds rows that are lists. May use: pull, columns. Must not know: the layout. */
+/* codecs/ragged_tensor.c: rows of one dtype, each with its own shape, packing side: rows by offsets into one array,
+ * one array a row, or tensor cells. codecs/typed_ragged.c adds rows that are lists.
+ * May use: pull, columns. Must not know: the layout. */
 
 static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
@@ -22,7 +23,9 @@ static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
       if (packbuf_i_state(node, pull->row++) <= 0) continue;
       packbuf_i_cell_dims(node, pull->row - 1, shape);
       strides[0] = stride;
-      packbuf_i_walk_start(&pull->walk, (const uint8_t *)r->data + stride * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, pull->row - 1),
+      packbuf_i_walk_start(&pull->walk,
+                           (const uint8_t *)r->data +
+                               stride * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, pull->row - 1),
                            1, shape, strides, item);
     }
     pull->walking = pull->walk.left > 0;
@@ -74,7 +77,8 @@ static packbuf_i_run packbuf_i_pull_arrays(packbuf_i_pull *pull) {
         pull->device = tensor->device;
         return run;
       }
-      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, packbuf_i_dtype_bytes(tensor->dtype));
+      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                           packbuf_i_dtype_bytes(tensor->dtype));
     } else {
       tensor = packbuf_i_row_tensor(node, pull->row - 1);
     }

@@ -1,6 +1,7 @@
-/* core/access.c: the one layer that reads an opened packed buffer. A peer may rewrite the bytes at any time, so every record, string and
- * element is fetched once into a local copy, the copy is checked against the memory there is, and only the copy is used; that the head was
- * checked when it was opened is never relied on. What the functions return is safe to use; whether it makes sense is verify's matter.
+/* core/access.c: the one layer that reads an opened packed buffer. A peer may rewrite the bytes at any time, so every
+ * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
+ * only the copy is used; that the head was checked when it was opened is never relied on. What the functions return is
+ * safe to use; whether it makes sense is verify's matter.
  * May use: base, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
 
 /* A node record (section 4), field by field as it lies in the bytes. */
@@ -26,21 +27,12 @@ typedef struct packbuf_i_buffer_record {
 } packbuf_i_buffer_record;
 
 /* Both are 64 bytes without padding: on a little-endian machine a fetch is one copy. */
-typedef char packbuf_i_record_size[sizeof(packbuf_i_node_record) == 64 && sizeof(packbuf_i_buffer_record) == 64 ? 1 : -1];
+typedef char
+    packbuf_i_record_size[sizeof(packbuf_i_node_record) == 64 && sizeof(packbuf_i_buffer_record) == 64 ? 1 : -1];
 
 static void packbuf_i_swap16(uint16_t *v) { *v = packbuf_i_load16(v); }
 static void packbuf_i_swap32(uint32_t *v) { *v = packbuf_i_load32(v); }
 static void packbuf_i_swap64(uint64_t *v) { *v = packbuf_i_load64(v); }
-
-static packbuf_dtype packbuf_i_make_dtype(unsigned code, unsigned bits, unsigned lanes) {
-  packbuf_dtype dtype;
-  dtype.code = (uint8_t)code;
-  dtype.bits = (uint8_t)bits;
-  dtype.lanes = (uint16_t)lanes;
-  return dtype;
-}
-
-static int packbuf_i_same_dtype(packbuf_dtype a, packbuf_dtype b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
 
 /* Bits of one element; 0 where there is no dtype. Below 2^24. */
 static uint32_t packbuf_i_element_bits(packbuf_dtype dtype) { return (uint32_t)dtype.bits * dtype.lanes; }
@@ -58,23 +50,8 @@ static int packbuf_i_byte_length(uint64_t count, packbuf_dtype dtype, uint64_t *
   return 1;
 }
 
-/* Whether this reader knows what the elements of a leaf are (section 8). */
-static int packbuf_i_known_dtype(packbuf_dtype dtype) {
-  if (dtype.lanes != 1) return 0;
-  switch (dtype.code) {
-    case PACKBUF_DTYPE_INT:
-    case PACKBUF_DTYPE_UINT: return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64;
-    case PACKBUF_DTYPE_FLOAT: return dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64;
-    case PACKBUF_DTYPE_BFLOAT: return dtype.bits == 16;
-    case PACKBUF_DTYPE_COMPLEX: return dtype.bits == 64 || dtype.bits == 128;
-    case PACKBUF_DTYPE_BOOL:
-    case PACKBUF_DTYPE_FLOAT8_E4M3FN:
-    case PACKBUF_DTYPE_FLOAT8_E5M2: return dtype.bits == 8;
-    default: return 0;
-  }
-}
-
-/* The product of `rank` dimensions in *product; 0 when it is 2^64 or more. One zero dimension makes it 0 whatever the others are. */
+/* The product of `rank` dimensions in *product; 0 when it is 2^64 or more. One zero dimension makes it 0 whatever the
+ * others are. */
 static int packbuf_i_product(const uint64_t *shape, unsigned rank, uint64_t *product) {
   uint64_t result = 1;
   int fits = 1;
@@ -90,11 +67,20 @@ static int packbuf_i_product(const uint64_t *shape, unsigned rank, uint64_t *pro
   return fits;
 }
 
-/* Where record `index` of a table lies. The view is a checked copy: index < count means that the whole record is there. */
-static uint64_t packbuf_i_node_at(const packbuf_view *view, uint32_t index) { return view->nodes_at + (uint64_t)index * view->node_stride; }
-static uint64_t packbuf_i_buffer_at(const packbuf_view *view, uint32_t index) { return view->buffers_at + (uint64_t)index * view->buffer_stride; }
-static uint64_t packbuf_i_metadata_at(const packbuf_view *view, uint32_t index) { return view->metadata_at + (uint64_t)index * view->metadata_stride; }
-static uint64_t packbuf_i_name_at(const packbuf_view *view, uint32_t index) { return view->names_at + (uint64_t)index * view->name_stride; }
+/* Where record `index` of a table lies. The view is a checked copy: index < count means that the whole record is
+ * there. */
+static uint64_t packbuf_i_node_at(const packbuf_view *view, uint32_t index) {
+  return view->nodes_at + (uint64_t)index * view->node_stride;
+}
+static uint64_t packbuf_i_buffer_at(const packbuf_view *view, uint32_t index) {
+  return view->buffers_at + (uint64_t)index * view->buffer_stride;
+}
+static uint64_t packbuf_i_metadata_at(const packbuf_view *view, uint32_t index) {
+  return view->metadata_at + (uint64_t)index * view->metadata_stride;
+}
+static uint64_t packbuf_i_name_at(const packbuf_view *view, uint32_t index) {
+  return view->names_at + (uint64_t)index * view->name_stride;
+}
 
 /* Fetches node record `index`; 0 when there is none. */
 static int packbuf_i_fetch_node(const packbuf_view *view, uint32_t index, packbuf_i_node_record *node) {
@@ -111,7 +97,13 @@ static int packbuf_i_fetch_node(const packbuf_view *view, uint32_t index, packbu
   return 1;
 }
 
-static packbuf_dtype packbuf_i_node_dtype(const packbuf_i_node_record *node) { return packbuf_i_make_dtype(node->dtype_code, node->dtype_bits, node->dtype_lanes); }
+static packbuf_dtype packbuf_i_node_dtype(const packbuf_i_node_record *node) {
+  packbuf_dtype dtype;
+  dtype.code = node->dtype_code;
+  dtype.bits = node->dtype_bits;
+  dtype.lanes = node->dtype_lanes;
+  return dtype;
+}
 
 /* Fetches buffer record `index`; 0 when there is none. */
 static int packbuf_i_fetch_buffer(const packbuf_view *view, uint32_t index, packbuf_i_buffer_record *buffer) {
@@ -145,7 +137,8 @@ static int packbuf_i_string(const packbuf_view *view, uint64_t offset, uint64_t 
 /* The dimensions of an ndarray cell; 0 when they do not lie within the strings. */
 static int packbuf_i_fetch_shape(const packbuf_view *view, const packbuf_i_node_record *node, uint64_t *shape) {
   packbuf_text text;
-  if (node->rank > PACKBUF_MAX_RANK || !packbuf_i_string(view, node->shape_offset, 8u * (uint64_t)node->rank, &text)) return 0;
+  if (node->rank > PACKBUF_MAX_RANK || !packbuf_i_string(view, node->shape_offset, 8u * (uint64_t)node->rank, &text))
+    return 0;
   for (unsigned d = 0; d < node->rank; d++) {
     shape[d] = packbuf_i_load64(text.data + 8 * d);
     PACKBUF_I_FETCHED(shape[d]);
@@ -154,27 +147,35 @@ static int packbuf_i_fetch_shape(const packbuf_view *view, const packbuf_i_node_
 }
 
 /* What makes a node record unsafe to follow; PACKBUF_RULE_NONE when nothing does. `at`: the field. */
-static packbuf_rule packbuf_i_node_unsafe(const packbuf_view *view, uint32_t index, const packbuf_i_node_record *node, packbuf_node *out, unsigned *at) {
+static packbuf_rule packbuf_i_node_unsafe(const packbuf_view *view, uint32_t index, const packbuf_i_node_record *node,
+                                          packbuf_node *out, unsigned *at) {
   if (node->kind < PACKBUF_LEAF || node->kind > PACKBUF_NODE_LIST) return *at = 22, PACKBUF_RULE_N1;
   if (node->scope > 1) return *at = 23, PACKBUF_RULE_N1;
   if (node->parent != PACKBUF_NO_NODE && node->parent >= index) return *at = 0, PACKBUF_RULE_N2;
   if (node->descendants > view->node_count - 1 - index) return *at = 4, PACKBUF_RULE_N2;
   if (node->rank > PACKBUF_MAX_RANK) return *at = 30, PACKBUF_RULE_N7;
   if (!packbuf_i_string(view, node->name_offset, node->name_length, &out->name)) return *at = 8, PACKBUF_RULE_N10;
-  if (!packbuf_i_string(view, node->parameter_offset, node->parameter_length, &out->parameter)) return *at = 36, PACKBUF_RULE_N10;
-  if (node->first_buffer > view->buffer_count || node->buffer_count > view->buffer_count - node->first_buffer) return *at = 16, PACKBUF_RULE_N14;
+  if (!packbuf_i_string(view, node->parameter_offset, node->parameter_length, &out->parameter))
+    return *at = 36, PACKBUF_RULE_N10;
+  if (node->first_buffer > view->buffer_count || node->buffer_count > view->buffer_count - node->first_buffer)
+    return *at = 16, PACKBUF_RULE_N14;
   memset(out->shape, 0, sizeof out->shape);
-  if (node->codec == PACKBUF_CODEC_NDARRAY && node->kind == PACKBUF_LEAF && !packbuf_i_fetch_shape(view, node, out->shape)) return *at = 32, PACKBUF_RULE_N10;
+  if (node->codec == PACKBUF_CODEC_NDARRAY && node->kind == PACKBUF_LEAF &&
+      !packbuf_i_fetch_shape(view, node, out->shape))
+    return *at = 32, PACKBUF_RULE_N10;
   return PACKBUF_RULE_NONE;
 }
 
-PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t index, packbuf_node *node, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t index, packbuf_node *node,
+                                            packbuf_error *error) {
   packbuf_i_node_record raw;
   packbuf_rule rule;
   unsigned at = 0;
-  if (!packbuf_i_fetch_node(view, index, &raw)) return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_fetch_node(view, index, &raw))
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   rule = packbuf_i_node_unsafe(view, index, &raw, node, &at);
-  if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, packbuf_i_node_at(view, index) + at, PACKBUF_NOWHERE);
+  if (rule != PACKBUF_RULE_NONE)
+    return packbuf_i_broken(error, rule, packbuf_i_node_at(view, index) + at, PACKBUF_NOWHERE);
   node->index = index;
   node->parent = raw.parent;
   node->descendants = raw.descendants;
@@ -192,28 +193,35 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
 }
 
 /* What makes a buffer record unsafe to follow: elements that are not where it says. `at`: the field. */
-static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw, unsigned *at) {
+static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
+                                            unsigned *at) {
   uint64_t length;
   if (raw->storage < PACKBUF_STORED || raw->storage > PACKBUF_ALIAS) return *at = 6, PACKBUF_RULE_B2;
   if (!packbuf_i_byte_length(raw->count, raw->dtype, &length)) return *at = 16, PACKBUF_RULE_B4;
   if (raw->storage == PACKBUF_STORED || raw->storage == PACKBUF_ALIAS) {
     if (raw->packing == 0 && raw->length != length) return *at = 32, PACKBUF_RULE_B10;
-    if (raw->offset > view->total_length || raw->length > view->total_length - raw->offset) return *at = 24, PACKBUF_RULE_B11;
+    if (raw->offset > view->total_length || raw->length > view->total_length - raw->offset)
+      return *at = 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
   }
   if (raw->packing != 0) return *at = 7, PACKBUF_RULE_B6;
   if (raw->storage == PACKBUF_INLINE && length > 16) return *at = 16, PACKBUF_RULE_B6;
-  if (raw->storage == PACKBUF_SEQUENCE && (raw->dtype.code > PACKBUF_DTYPE_UINT || packbuf_i_element_bits(raw->dtype) != 64)) return *at = 8, PACKBUF_RULE_B8;
+  if (raw->storage == PACKBUF_SEQUENCE &&
+      (raw->dtype.code > PACKBUF_DTYPE_UINT || packbuf_i_element_bits(raw->dtype) != 64))
+    return *at = 8, PACKBUF_RULE_B8;
   return PACKBUF_RULE_NONE;
 }
 
-PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer,
+                                                 packbuf_error *error) {
   packbuf_i_buffer_record raw;
   packbuf_rule rule;
   unsigned at = 0;
-  if (!packbuf_i_fetch_buffer(view, index, &raw)) return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "no such buffer", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_fetch_buffer(view, index, &raw))
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "no such buffer", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   rule = packbuf_i_buffer_unsafe(view, &raw, &at);
-  if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, packbuf_i_buffer_at(view, index) + at, PACKBUF_NOWHERE);
+  if (rule != PACKBUF_RULE_NONE)
+    return packbuf_i_broken(error, rule, packbuf_i_buffer_at(view, index) + at, PACKBUF_NOWHERE);
   buffer->index = index;
   buffer->node = raw.node;
   buffer->alias_of = raw.alias_of;
@@ -238,34 +246,40 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role, unsigned dim, packbuf_buffer *buffer,
-                                              packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role,
+                                              unsigned dim, packbuf_buffer *buffer, packbuf_error *error) {
   for (uint32_t i = 0; i < node->buffer_count; i++) {
     packbuf_i_buffer_record raw;
     if (!packbuf_i_fetch_buffer(view, node->first_buffer + i, &raw)) break;
-    if (raw.node != node->index) return packbuf_i_broken(error, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, node->first_buffer + i), PACKBUF_NOWHERE);
+    if (raw.node != node->index)
+      return packbuf_i_broken(error, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, node->first_buffer + i),
+                              PACKBUF_NOWHERE);
     if (raw.role != (uint8_t)role || raw.dim != dim) continue;
     return packbuf_get_buffer_at(view, node->first_buffer + i, buffer, error);
   }
   return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the node has no such buffer", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
-PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata,
+                                                packbuf_error *error) {
   uint8_t raw[20];
   uint64_t at;
-  if (index >= view->metadata_count) return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "no such metadata", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (index >= view->metadata_count)
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "no such metadata", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   at = packbuf_i_metadata_at(view, index);
   memcpy(raw, view->base + at, sizeof raw);
   PACKBUF_I_FETCHED_STRUCT(raw);
   metadata->node = packbuf_i_load32(raw);
-  if (!packbuf_i_string(view, packbuf_i_load32(raw + 4), packbuf_i_load32(raw + 8), &metadata->key)) return packbuf_i_broken(error, PACKBUF_RULE_M3, at + 4, PACKBUF_NOWHERE);
+  if (!packbuf_i_string(view, packbuf_i_load32(raw + 4), packbuf_i_load32(raw + 8), &metadata->key))
+    return packbuf_i_broken(error, PACKBUF_RULE_M3, at + 4, PACKBUF_NOWHERE);
   if (!packbuf_i_string(view, packbuf_i_load32(raw + 12), packbuf_i_load32(raw + 16), &metadata->text))
     return packbuf_i_broken(error, PACKBUF_RULE_M3, at + 12, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
-/* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count is all there is to check.
- * Packed elements (packing other than 0) are never computed: callers refuse them first, and here they read as absent. */
+/* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count
+ * is all there is to check. Packed elements (packing other than 0) are never computed: callers refuse them first, and
+ * here they read as absent. */
 
 /* Element i of a buffer of 64-bit integers; 0 when there is none. */
 static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *out) {
@@ -283,7 +297,8 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 
 /* Element i of a buffer of bytes; 0 when there is none. */
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0)) return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
+    return 0;
   *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -293,7 +308,9 @@ static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out
 static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t raw[8] = {0};
   uint64_t left, bits;
-  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1 || buffer->packing != 0)) return 0;
+  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1 ||
+                         buffer->packing != 0))
+    return 0;
   left = buffer->count - i * 64;
   if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;
@@ -310,7 +327,8 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
 /* Bit i of a bitmap; 0 beyond its end. */
 static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t byte;
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1 || buffer->packing != 0)) return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1 || buffer->packing != 0))
+    return 0;
   if (buffer->bytes == NULL) return buffer->value[0] != 0;
   byte = buffer->bytes[i / 8];
   PACKBUF_I_FETCHED(byte);
@@ -324,39 +342,34 @@ static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buf
   return buffer->offset + (bits < 8 ? i * bits / 8 : i * (bits / 8));
 }
 
-PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
+                                             packbuf_error *error) {
   uint32_t bits = packbuf_i_element_bits(dtype), size = bits < 8 ? 1 : bits / 8;
-  if (!packbuf_i_same_dtype(buffer->dtype, dtype)) return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->packing != 0) return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->bytes == NULL) return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_dtype_equal(buffer->dtype, dtype))
+    return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (buffer->packing != 0)
+    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (buffer->bytes == NULL)
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (size > 1 && packbuf_i_big_endian())
-    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are in another byte order than this machine's: copy them out", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED,
+                          "the elements are in another byte order than this machine's: copy them out", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (dtype.code == PACKBUF_DTYPE_COMPLEX) size /= 2; /* aligned as the floats they are made of */
   if (size > 8) size = 8;
   if ((size & (size - 1)) == 0 && ((uintptr_t)buffer->bytes & (size - 1)) != 0)
-    return packbuf_i_fail(error, PACKBUF_UNALIGNED, "the bytes are not aligned for typed access: copy them out", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_UNALIGNED, "the bytes are not aligned for typed access: copy them out",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   *elements = buffer->bytes;
   return PACKBUF_OK;
 }
 
-/* Swaps the bytes of `count` words of `size` bytes in place: little-endian elements on a big-endian machine. */
-static void packbuf_i_swap_words(uint8_t *data, size_t count, size_t size) {
-  for (size_t i = 0; i < count; i++, data += size) {
-    for (size_t a = 0, b = size - 1; a < b; a++, b--) {
-      const uint8_t byte = data[a];
-      data[a] = data[b];
-      data[b] = byte;
-    }
-  }
-}
-
-/* Native words of one element: a complex number is two. */
-static size_t packbuf_i_word_size(packbuf_dtype dtype) {
-  return dtype.code == PACKBUF_DTYPE_COMPLEX ? dtype.bits / 16u : dtype.bits / 8u;
-}
-
-/* Writes the bytes of `count` computed elements: constants by doubling what is written, sequences one by one; little-endian. */
-static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size_t count, size_t element, uint8_t *out) {
+/* Writes the bytes of `count` computed elements: constants by doubling what is written, sequences one by one;
+ * little-endian. */
+static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size_t count, size_t element,
+                              uint8_t *out) {
   const size_t size = count * element;
   if (buffer->storage == PACKBUF_SEQUENCE) {
     const uint64_t start = packbuf_i_load64(buffer->value), step = packbuf_i_load64(buffer->value + 8);
@@ -372,7 +385,8 @@ static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size
   }
 }
 
-/* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the range, that packing is 0 and that elements are whole bytes. */
+/* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the
+ * range, that packing is 0 and that elements are whole bytes. */
 static void packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
   const size_t element = packbuf_i_element_bits(buffer->dtype) / 8;
   if (buffer->bytes) {
@@ -380,10 +394,8 @@ static void packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, 
   } else {
     packbuf_i_compute(buffer, first, count, element, out);
   }
-  if (packbuf_i_big_endian() && packbuf_i_known_dtype(buffer->dtype) && element > 1) {
-    const size_t word = packbuf_i_word_size(buffer->dtype);
-    packbuf_i_swap_words(out, count * (element / word), word);
-  }
+  if (packbuf_i_big_endian() && packbuf_i_dtype_known(buffer->dtype))
+    packbuf_i_swap(out, (uint64_t)count * element, packbuf_i_swap_unit(buffer->dtype));
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
@@ -395,18 +407,27 @@ static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, si
   if (count % 8) out[size - 1] = (uint8_t)(out[size - 1] & ((1u << count % 8) - 1));
 }
 
-PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first, uint64_t count, void *dst, uint64_t capacity,
-                                                 packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
+                                                 uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
   uint64_t size;
-  if (buffer->packing != 0) return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (buffer->packing != 0)
+    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (first > buffer->count || count > buffer->count - first)
-    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer elements", packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
-  if ((bits != 1 && bits % 8 != 0) || (bits > 128 && buffer->bytes == NULL)) return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE, "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (bits == 1 && first % 8 != 0) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer elements",
+                          packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
+  if ((bits != 1 && bits % 8 != 0) || (bits > 128 && buffer->bytes == NULL))
+    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE,
+                          "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (bits == 1 && first % 8 != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (!packbuf_i_byte_length(count, buffer->dtype, &size) || size > view->limits.decoded_bytes)
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
-  if (size > capacity || size > SIZE_MAX) return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (size > capacity || size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (bits == 1) packbuf_i_copy_bits(buffer, first, (size_t)count, (uint8_t *)dst);
   else packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
   return PACKBUF_OK;

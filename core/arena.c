@@ -3,8 +3,9 @@
 
 #include <stdlib.h>
 
+/* Blocks double up to the last size; larger requests get a block of their own. */
 #define PACKBUF_I_BLOCK_FIRST ((size_t)4096)
-#define PACKBUF_I_BLOCK_LAST ((size_t)4 << 20) /* blocks double up to this; larger requests get a block of their own */
+#define PACKBUF_I_BLOCK_LAST ((size_t)4 << 20)
 
 typedef struct packbuf_i_block {
   struct packbuf_i_block *older;
@@ -106,13 +107,15 @@ PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   }
 }
 
-/* Scratch memory for as long as a call runs: grows (memory, old size) to new_size, or frees it (new_size 0). It counts against the arena's limit
- * only while it lasts. On a fixed arena it is cut from the free bytes, and given back when nothing was cut after it. 16-byte aligned; NULL: no memory. */
+/* Scratch memory for as long as a call runs: grows (memory, old size) to new_size, or frees it (new_size 0). It counts
+ * against the arena's limit only while it lasts. On a fixed arena it is cut from the free bytes, and given back when
+ * nothing was cut after it. 16-byte aligned; NULL: no memory. */
 static void *packbuf_i_scratch(packbuf_arena *arena, void *memory, size_t old_size, size_t new_size) {
   unsigned char *old = (unsigned char *)memory;
   void *grown;
   if (new_size && (arena->used > arena->limit || new_size > arena->limit - arena->used)) return NULL;
-  if (arena->allocator.resize) return memory || new_size ? arena->allocator.resize(arena->allocator.context, memory, old_size, new_size) : NULL;
+  if (arena->allocator.resize)
+    return memory || new_size ? arena->allocator.resize(arena->allocator.context, memory, old_size, new_size) : NULL;
   if (old && old + old_size == arena->next) {
     if (new_size > old_size && new_size - old_size > (size_t)(arena->end - arena->next)) return NULL;
     arena->next = old + new_size;

@@ -1,7 +1,16 @@
-/* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores, checked arithmetic, and the one way to fail.
+/* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
+ * checked arithmetic, and the one way to fail.
  * May use: core/status.h. Must not know: any other room. */
 
 #include <string.h>
+
+/* Whether this is an x86 processor whose intrinsics the compiler has. */
+#if !PACKBUF_NO_SIMD && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
+#define PACKBUF_I_X86 1
+#include <immintrin.h>
+#else
+#define PACKBUF_I_X86 0
+#endif
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -33,8 +42,8 @@ static uint32_t packbuf_i_load32(const void *p) {
 static uint64_t packbuf_i_load64(const void *p) {
   uint8_t b[8];
   memcpy(b, p, 8);
-  return (uint64_t)b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 | (uint64_t)b[4] << 32 | (uint64_t)b[5] << 40 |
-         (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
+  return (uint64_t)b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 | (uint64_t)b[4] << 32 |
+         (uint64_t)b[5] << 40 | (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
 }
 
 static void packbuf_i_store16(void *p, uint16_t v) {
@@ -63,6 +72,17 @@ static int packbuf_i_big_endian(void) {
   return first == 0;
 }
 
+/* The place of the lowest bit that is set; bits is not 0. */
+static unsigned packbuf_i_first_set(uint64_t bits) {
+#if defined(__GNUC__) || defined(__clang__)
+  return (unsigned)__builtin_ctzll(bits);
+#else
+  unsigned n = 0;
+  for (; !(bits & 1); bits >>= 1) n++;
+  return n;
+#endif
+}
+
 /* Checked arithmetic: 1 and the result in *out, or 0 when it would not fit. */
 static int packbuf_i_add(uint64_t a, uint64_t b, uint64_t *out) {
   *out = a + b;
@@ -74,8 +94,19 @@ static int packbuf_i_mul(uint64_t a, uint64_t b, uint64_t *out) {
   return a == 0 || b <= UINT64_MAX / a;
 }
 
+/* The first bytes of a packed buffer. */
+static const uint8_t packbuf_i_magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0x0A, 0x1A};
+
+/* Each chunk of the data section has a checksum; the last one may be shorter. */
+#define PACKBUF_I_CHUNK ((uint64_t)65536)
+
+static uint64_t packbuf_i_chunks(uint64_t data_length) {
+  return data_length / PACKBUF_I_CHUNK + (data_length % PACKBUF_I_CHUNK != 0);
+}
+
 /* Fills the error, when there is one, and returns the status: `return packbuf_i_fail(...)`. */
-static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
+static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, const char *message, uint64_t offset,
+                                     uint64_t row) {
   if (error) {
     error->code = code;
     error->rule = PACKBUF_RULE_NONE;
@@ -87,28 +118,32 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
   return code;
 }
 
-/* The same for a broken rule of the format: code and text are the rule's. */
-static packbuf_status packbuf_i_broken(packbuf_error *error, packbuf_rule rule, uint64_t offset, uint64_t row) {
-  packbuf_status code = PACKBUF_INVALID_ARGUMENT;
-  const char *text = "";
+static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
   switch (rule) {
-#define PACKBUF_I_X(id, number, status, what, at) \
-  case PACKBUF_RULE_##id: code = PACKBUF_##status; text = what; break;
+#define PACKBUF_I_X(id, number, status, text, at) \
+  case PACKBUF_RULE_##id: return PACKBUF_##status;
     PACKBUF_RULE_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
-    default: break;
+    default: return PACKBUF_INVALID_ARGUMENT;
   }
-  packbuf_i_fail(error, code, text, offset, row);
+}
+
+/* The same for a broken rule of the format: code and text are the rule's. */
+static packbuf_status packbuf_i_broken(packbuf_error *error, packbuf_rule rule, uint64_t offset, uint64_t row) {
+  packbuf_status code = packbuf_i_fail(error, packbuf_i_rule_status(rule), packbuf_rule_text(rule), offset, row);
   if (error) error->rule = rule;
   return code;
 }
 
+static const char packbuf_i_no_memory_text[] = "the allocator returned no memory, or the arena is full";
+
 static packbuf_status packbuf_i_no_memory(packbuf_error *error) {
-  return packbuf_i_fail(error, PACKBUF_OUT_OF_MEMORY, "the allocator returned no memory, or the arena is full", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return packbuf_i_fail(error, PACKBUF_OUT_OF_MEMORY, packbuf_i_no_memory_text, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
-/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past `capacity` nothing is stored, `size` still counts, up to UINT64_MAX.
- * To measure, `capacity` is a limit past which encoders may stop (0: none). */
+/* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past
+ * `capacity` nothing is stored, `size` still counts, up to UINT64_MAX. To measure, `capacity` is a limit past which
+ * encoders may stop (0: none). */
 typedef struct packbuf_i_sink {
   uint8_t *at;
   uint64_t capacity, size;
@@ -124,7 +159,8 @@ static int packbuf_i_push_enough(const packbuf_i_sink *sink) {
 }
 
 static void packbuf_i_push(packbuf_i_sink *sink, const void *data, size_t size) {
-  if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size) memcpy(sink->at + sink->size, data, size);
+  if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size)
+    memcpy(sink->at + sink->size, data, size);
   packbuf_i_push_size(sink, size);
 }
 

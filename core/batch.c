@@ -1,4 +1,5 @@
-/* core/batch.c: the batch builder: takes descriptions of fields, checks what can be checked without looking at the data, and keeps them in order.
+/* core/batch.c: the batch builder: takes descriptions of fields, checks what can be checked without looking at the
+ * data, and keeps them in order.
  * May use: arena, values, columns. Must not know: codecs, layout, how bytes are written. */
 
 /* A field or batch value, with the copies of its descriptions. */
@@ -30,7 +31,8 @@ PACKBUF_API packbuf_options packbuf_default_options(void) {
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error) {
   if (!batch || !arena)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and arena must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and arena must be given", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   memset(batch, 0, sizeof *batch);
   batch->arena = arena;
   batch->rows = rows;
@@ -38,20 +40,22 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
   if (batch->options.profile != 0 || batch->options.alignment_exponent < 6 || batch->options.alignment_exponent > 12 ||
       batch->options.data_checksums > 1 || (unsigned)batch->options.mode > PACKBUF_COMPAT ||
       (batch->options.schema_count && !batch->options.schemas))
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status code, const char *message, const char *name,
-                                           uint64_t row) {
+static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status code, const char *message,
+                                           const char *name, uint64_t row) {
   packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
   if (error && name) packbuf_i_set_path(error, name, strlen(name));
   return code;
 }
 
-/* A new field at the end of the batch. The name is checked for UTF-8 here, for being the only one of its kind when the batch is measured. */
+/* A new field at the end of the batch. The name is checked for UTF-8 here, for being the only one of its kind when the
+ * batch is measured. */
 static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name, size_t name_size, unsigned scope,
                                           packbuf_i_field **out, packbuf_error *error) {
   packbuf_i_field *field;
@@ -76,34 +80,19 @@ static void packbuf_i_link_field(packbuf_batch *batch, packbuf_i_field *field) {
   batch->plan = NULL;
 }
 
-static packbuf_status packbuf_i_check_add(const packbuf_batch *batch, const char *name, const void *what, packbuf_error *error) {
+static packbuf_status packbuf_i_check_add(const packbuf_batch *batch, const char *name, const void *what,
+                                          packbuf_error *error) {
   if (!batch || !name || !what)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch, name and data must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch, name and data must be given", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
-/* What makes an array description impossible: unknown dtype, rank, a product that overflows, no data, a device that cannot be copied from. */
-static packbuf_status packbuf_i_check_tensor(const packbuf_tensor *tensor, const char *name, uint64_t row, packbuf_error *error) {
-  uint64_t bytes;
-  unsigned i;
-  if (!packbuf_i_dtype_known(tensor->dtype))
-    return packbuf_i_field_fail(error, PACKBUF_UNSUPPORTED_DTYPE, "the array's dtype is not one of section 8", name, row);
-  if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape))
-    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "an array has at most 8 dimensions, and a shape", name, row);
-  if (tensor->form != PACKBUF_FORM_NATURAL && tensor->form != PACKBUF_FORM_ARRAY && tensor->form != PACKBUF_FORM_TENSOR &&
-      tensor->form != PACKBUF_FORM_SCALAR)
-    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the array's form is not one that arrays have", name, row);
-  bytes = packbuf_i_dtype_bytes(tensor->dtype);
-  for (i = 0; i < tensor->rank; i++)
-    if (!packbuf_i_mul(bytes, tensor->shape[i] ? tensor->shape[i] : 1, &bytes) || bytes >> 62)
-      return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the array's shape is too large", name, row);
-  for (i = 0; i < tensor->rank; i++)
-    if (tensor->shape[i] == 0) bytes = 0;
-  if (bytes && !tensor->data)
-    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the array has no data", name, row);
-  if (tensor->device && !tensor->device->copy)
-    return packbuf_i_field_fail(error, PACKBUF_UNSUPPORTED_DEVICE, "device memory needs a copy hook", name, row);
-  return PACKBUF_OK;
+static packbuf_status packbuf_i_check_tensor(const packbuf_tensor *tensor, const char *name, uint64_t row,
+                                             packbuf_error *error) {
+  const char *message;
+  packbuf_status status = packbuf_i_array_fault(tensor, &message);
+  return status ? packbuf_i_field_fail(error, status, message, name, row) : PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *name, const packbuf_tensor *tensor,
@@ -115,10 +104,11 @@ PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *
   status = packbuf_i_check_tensor(tensor, name, PACKBUF_NOWHERE, error);
   if (status) return status;
   if (tensor->rank == 0 || tensor->shape[0] != batch->rows)
-    return packbuf_i_field_fail(error, PACKBUF_ROW_COUNT, "the array's first dimension is not the batch's number of rows", name,
-                                PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(error, PACKBUF_ROW_COUNT,
+                                "the array's first dimension is not the batch's number of rows", name, PACKBUF_NOWHERE);
   if (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank > 1)
-    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "scalars have no dimensions of their own", name, PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "scalars have no dimensions of their own", name,
+                                PACKBUF_NOWHERE);
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
   if (status) return status;
   field->tensor = *tensor;
@@ -173,12 +163,15 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
   if (ragged->items == 0 && !item.data) item.data = ""; /* nothing to point to */
   status = packbuf_i_check_tensor(&item, name, PACKBUF_NOWHERE, error);
   if (status) return status;
-  if (ragged->item_rank >= PACKBUF_MAX_RANK || (ragged->offset_bits != 32 && ragged->offset_bits != 64) || !ragged->offsets ||
-      ragged->form == PACKBUF_FORM_SCALAR)
-    return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "ragged rows need 32- or 64-bit offsets, items of rank 0 to 7, and form tensor, array or list",
-                                name, PACKBUF_NOWHERE);
+  if (ragged->item_rank >= PACKBUF_MAX_RANK || (ragged->offset_bits != 32 && ragged->offset_bits != 64) ||
+      !ragged->offsets || ragged->form == PACKBUF_FORM_SCALAR)
+    return packbuf_i_field_fail(
+        error, PACKBUF_INVALID_ARGUMENT,
+        "ragged rows need 32- or 64-bit offsets, items of rank 0 to 7, and form tensor, array or list", name,
+        PACKBUF_NOWHERE);
   bytes = packbuf_i_dtype_bytes(ragged->dtype);
-  for (i = 0; i < ragged->item_rank; i++) bytes *= ragged->item_shape[i] ? ragged->item_shape[i] : 1; /* checked with the item */
+  for (i = 0; i < ragged->item_rank; i++)
+    bytes *= ragged->item_shape[i] ? ragged->item_shape[i] : 1; /* checked with the item */
   if (!packbuf_i_mul(bytes, ragged->items, &bytes) || bytes >> 62)
     return packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, "the items are too large", name, PACKBUF_NOWHERE);
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
@@ -191,7 +184,8 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
   field->node.bitmap = ragged->validity;
   field->node.device = ragged->device;
   field->node.form = ragged->form ? ragged->form : (uint8_t)PACKBUF_FORM_TENSOR;
-  field->node.codec = field->node.form == PACKBUF_FORM_TENSOR ? PACKBUF_CODEC_RAGGED_TENSOR : PACKBUF_CODEC_TYPED_RAGGED;
+  field->node.codec =
+      field->node.form == PACKBUF_FORM_TENSOR ? PACKBUF_CODEC_RAGGED_TENSOR : PACKBUF_CODEC_TYPED_RAGGED;
   field->node.dtype = ragged->dtype;
   field->node.rank = (uint8_t)(ragged->item_rank + 1);
   field->node.reason = "rows given by offsets";
@@ -205,8 +199,7 @@ PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char 
   const packbuf_tensor *first = NULL;
   packbuf_status status;
   uint64_t row;
-  if (!batch || !name || (!tensors && batch->rows))
-    return packbuf_i_check_add(batch, name, tensors, error);
+  if (!batch || !name || (!tensors && batch->rows)) return packbuf_i_check_add(batch, name, tensors, error);
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
   if (status) return status;
   for (row = 0; row < batch->rows; row++) {
@@ -214,7 +207,7 @@ PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char 
     status = packbuf_i_check_tensor(&tensors[row], name, row, error);
     if (status) return status;
     if (!first) first = &tensors[row];
-    if (memcmp(&first->dtype, &tensors[row].dtype, sizeof first->dtype) != 0 || first->form != tensors[row].form)
+    if (!packbuf_i_dtype_equal(first->dtype, tensors[row].dtype) || first->form != tensors[row].form)
       return packbuf_i_field_fail(error, PACKBUF_WRONG_TYPE, "all rows must have one dtype and form", name, row);
     if (tensors[row].rank > field->node.rank) field->node.rank = tensors[row].rank;
     if (tensors[row].device) field->node.device = tensors[row].device;
@@ -227,7 +220,8 @@ PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char 
   if (first) {
     if (first->form == PACKBUF_FORM_ARRAY) field->node.codec = PACKBUF_CODEC_TYPED_RAGGED;
     if (first->form == PACKBUF_FORM_SCALAR)
-      return packbuf_i_field_fail(error, PACKBUF_WRONG_TYPE, "scalars go into packbuf_add_tensor or packbuf_add_values", name, PACKBUF_NOWHERE);
+      return packbuf_i_field_fail(error, PACKBUF_WRONG_TYPE, "scalars go into packbuf_add_tensor or packbuf_add_values",
+                                  name, PACKBUF_NOWHERE);
     field->node.form = first->form ? first->form : (uint8_t)PACKBUF_FORM_TENSOR;
     field->node.dtype = first->dtype;
   }
@@ -236,8 +230,8 @@ PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char 
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_add_text(packbuf_batch *batch, const char *name, const packbuf_text *cells, packbuf_codec codec,
-                                         packbuf_error *error) {
+static packbuf_status packbuf_i_add_text(packbuf_batch *batch, const char *name, const packbuf_text *cells,
+                                         packbuf_codec codec, packbuf_error *error) {
   static const packbuf_text none = {NULL, 0};
   packbuf_i_field *field;
   packbuf_status status = packbuf_i_check_add(batch, name, batch && !batch->rows && !cells ? &none : cells, error);
@@ -253,17 +247,21 @@ static packbuf_status packbuf_i_add_text(packbuf_batch *batch, const char *name,
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_add_strings(packbuf_batch *batch, const char *name, const packbuf_text *cells, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_add_strings(packbuf_batch *batch, const char *name, const packbuf_text *cells,
+                                               packbuf_error *error) {
   return packbuf_i_add_text(batch, name, cells, PACKBUF_CODEC_UTF8_RAGGED, error);
 }
 
-PACKBUF_API packbuf_status packbuf_add_bytes(packbuf_batch *batch, const char *name, const packbuf_text *cells, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_add_bytes(packbuf_batch *batch, const char *name, const packbuf_text *cells,
+                                             packbuf_error *error) {
   return packbuf_i_add_text(batch, name, cells, PACKBUF_CODEC_BYTES_RAGGED, error);
 }
 
-PACKBUF_API packbuf_status packbuf_add_values(packbuf_batch *batch, const char *name, const packbuf_value *values, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_add_values(packbuf_batch *batch, const char *name, const packbuf_value *values,
+                                              packbuf_error *error) {
   packbuf_i_field *field;
-  packbuf_status status = packbuf_i_check_add(batch, name, batch && !batch->rows && !values ? &packbuf_i_null_cell : values, error);
+  packbuf_status status =
+      packbuf_i_check_add(batch, name, batch && !batch->rows && !values ? &packbuf_i_null_cell : values, error);
   if (status) return status;
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
   if (status) return status;
@@ -289,15 +287,16 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key, const char *text,
-                                                packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
+                                                const char *text, packbuf_error *error) {
   packbuf_i_pair *pair;
   size_t key_size, text_size;
   packbuf_status status = packbuf_i_check_add(batch, key, text, error);
   if (status) return status;
   key_size = strlen(key);
   text_size = strlen(text);
-  if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size || packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
+  if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size ||
+      packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
     return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, sizeof(void *));
   if (!pair) return packbuf_i_no_memory(error);
@@ -314,7 +313,8 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
   return PACKBUF_OK;
 }
 
-/* The columns of packbuf_add_rows: an open-addressing table from key to column. The table only finds columns; their order is that of first sight. */
+/* The columns of packbuf_add_rows: an open-addressing table from key to column. The table only finds columns; their
+ * order is that of first sight. */
 typedef struct packbuf_i_row_fields {
   packbuf_batch *batch;
   packbuf_i_field **fields; /* in first-seen order; room for `room` */
@@ -323,15 +323,13 @@ typedef struct packbuf_i_row_fields {
   uint32_t count, room;
 } packbuf_i_row_fields;
 
-static uint32_t packbuf_i_text_hash(const char *text, size_t size) {
-  uint32_t hash = 2166136261u;
-  for (size_t i = 0; i < size; i++) hash = (hash ^ (uint8_t)text[i]) * 16777619u;
-  return hash;
+static uint32_t packbuf_i_name_hash(const char *name, size_t size) {
+  return (uint32_t)packbuf_i_hash_bytes((const uint8_t *)name, size);
 }
 
 static void packbuf_i_row_fields_put(packbuf_i_row_fields *columns, uint32_t index) {
   const packbuf_i_node *node = &columns->fields[index]->node;
-  uint32_t mask = columns->room * 2 - 1, slot = packbuf_i_text_hash(node->name, node->name_size) & mask;
+  uint32_t mask = columns->room * 2 - 1, slot = packbuf_i_name_hash(node->name, node->name_size) & mask;
   while (columns->slots[slot]) slot = (slot + 1) & mask;
   columns->slots[slot] = index + 1;
 }
@@ -340,7 +338,8 @@ static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
   uint32_t room = columns->room ? columns->room * 2 : 64;
   packbuf_arena *arena = columns->batch->arena;
   packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, sizeof(void *));
-  const packbuf_value ***cells = (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, sizeof(void *));
+  const packbuf_value ***cells =
+      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, sizeof(void *));
   uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, sizeof(void *));
   if (!fields || !cells || !slots) return 0;
   if (columns->count) {
@@ -358,12 +357,13 @@ static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
 
 static int packbuf_i_row_field_is(const packbuf_i_row_fields *columns, uint32_t index, const packbuf_value *key) {
   const packbuf_i_node *node = &columns->fields[index]->node;
-  return node->name_size == key->as.text.size && (node->name_size == 0 || memcmp(node->name, key->as.text.data, node->name_size) == 0);
+  return packbuf_i_same_bytes(node->name, node->name_size, key->as.text.data, key->as.text.size);
 }
 
-/* The column of a key; a new one, missing in all rows so far, when there is none. `guess` is where the row before had it. */
-static packbuf_status packbuf_i_row_field_of(packbuf_i_row_fields *columns, const packbuf_value *key, uint32_t guess, uint32_t *index,
-                                          packbuf_error *error) {
+/* The column of a key; a new one, missing in all rows so far, when there is none. `guess` is where the row before had
+ * it. */
+static packbuf_status packbuf_i_row_field_of(packbuf_i_row_fields *columns, const packbuf_value *key, uint32_t guess,
+                                             uint32_t *index, packbuf_error *error) {
   packbuf_batch *batch = columns->batch;
   packbuf_status status;
   uint32_t slot, mask;
@@ -374,16 +374,19 @@ static packbuf_status packbuf_i_row_field_of(packbuf_i_row_fields *columns, cons
   }
   if (columns->count == columns->room && !packbuf_i_row_fields_grow(columns)) return packbuf_i_no_memory(error);
   mask = columns->room * 2 - 1;
-  for (slot = packbuf_i_text_hash(key->as.text.data, key->as.text.size) & mask; columns->slots[slot]; slot = (slot + 1) & mask) {
+  for (slot = packbuf_i_name_hash(key->as.text.data, key->as.text.size) & mask; columns->slots[slot];
+       slot = (slot + 1) & mask) {
     *index = columns->slots[slot] - 1;
     if (packbuf_i_row_field_is(columns, *index, key)) return PACKBUF_OK;
   }
-  if (columns->count >= (1u << 20)) return packbuf_i_fail(error, PACKBUF_LIMIT, "more than 2^20 fields", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (columns->count >= (1u << 20))
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "more than 2^20 fields", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   *index = columns->count;
   status = packbuf_i_new_field(batch, key->as.text.data, key->as.text.size, 0, &columns->fields[*index], error);
   if (status) return status;
   if (batch->rows > SIZE_MAX / sizeof(void *)) return packbuf_i_no_memory(error);
-  columns->cells[*index] = (const packbuf_value **)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * sizeof(void *), sizeof(void *));
+  columns->cells[*index] =
+      (const packbuf_value **)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * sizeof(void *), sizeof(void *));
   if (!columns->cells[*index]) return packbuf_i_no_memory(error);
   for (row = 0; row < batch->rows; row++) columns->cells[*index][row] = &packbuf_i_missing_cell;
   columns->count++;
@@ -393,7 +396,8 @@ static packbuf_status packbuf_i_row_field_of(packbuf_i_row_fields *columns, cons
 
 PACKBUF_API packbuf_status packbuf_add_rows(packbuf_batch *batch, const packbuf_value *rows, packbuf_error *error) {
   packbuf_i_row_fields columns;
-  packbuf_status status = packbuf_i_check_add(batch, "", batch && !batch->rows && !rows ? &packbuf_i_null_cell : rows, error);
+  packbuf_status status =
+      packbuf_i_check_add(batch, "", batch && !batch->rows && !rows ? &packbuf_i_null_cell : rows, error);
   if (status) return status;
   memset(&columns, 0, sizeof columns);
   columns.batch = batch;

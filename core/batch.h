@@ -1,17 +1,20 @@
-/* core/batch.h: building a batch, its exact size, and writing it.
- * A batch holds descriptions only: the data stay where the caller has them, unchanged until packbuf_write has returned.
+/* core/batch.h: building a batch, its exact size, and writing it. A batch holds descriptions only: the data stay where
+ * the caller has them, unchanged until packbuf_write has returned.
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1,  /* zero-copy field: its data are stored as they are, never as a constant or an alias */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are, never as a constant or an alias */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
-/* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean "as inferred". */
+/* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
+ * "as inferred". */
 typedef struct packbuf_schema {
   const char *path;
-  packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a cell does not fit */
-  packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row, when a number is not exact in it */
+  packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
+                            cell does not fit */
+  packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row,
+                            when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
@@ -42,18 +45,24 @@ typedef struct packbuf_batch {
   struct packbuf_i_plan *plan;
 } packbuf_batch;
 
-/* Starts a batch of `rows` rows; everything that building and writing it needs comes from the arena. options NULL: the defaults.
- * The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range. */
-PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena, const packbuf_options *options, packbuf_error *error);
+/* Starts a batch of `rows` rows; everything that building and writing it needs comes from the arena. options NULL: the
+ * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range. */
+PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
+                                              const packbuf_options *options, packbuf_error *error);
 
-/* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls. Descriptions are copied, data are not.
- * Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE, UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
- * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse; the batch is then begun anew. */
+/* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls.
+ * Descriptions are copied, data are not. Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE,
+ * UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
+ * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse;
+ * the batch is then begun anew. */
 
-/* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 = present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */
-PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *name, const packbuf_tensor *tensor, const uint8_t *validity, packbuf_error *error);
+/* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 =
+ * present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */
+PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *name, const packbuf_tensor *tensor,
+                                              const uint8_t *validity, packbuf_error *error);
 
-/* Ragged rows in one array: row i is items offsets[i] to offsets[i+1], or offsets[i] to offsets[i] + lengths[i]; an item is an array of the trailing shape `item_shape`. */
+/* Ragged rows in one array: row i is items offsets[i] to offsets[i+1], or offsets[i] to offsets[i] + lengths[i]; an
+ * item is an array of the trailing shape `item_shape`. */
 typedef struct packbuf_ragged {
   const void *data;
   packbuf_dtype dtype;
@@ -61,19 +70,23 @@ typedef struct packbuf_ragged {
   uint8_t item_rank;          /* 0 to 7: dimensions of one item; rows have item_rank + 1 */
   uint8_t offset_bits;        /* 32 or 64: offsets and lengths are int32 or int64 in native order */
   const uint64_t *item_shape; /* item_rank numbers */
-  int64_t item_stride;        /* bytes from one item to the next; 0: items lie side by side. An item itself is contiguous */
-  uint64_t items;             /* items that data holds: offsets may not pass it */
-  const void *offsets;        /* rows + 1 of them, or rows when there are lengths; need not start at 0 */
-  const void *lengths;        /* NULL, or rows of them */
-  const uint8_t *validity;    /* NULL, or a bitmap; the extent of an absent row is ignored */
+  int64_t item_stride; /* bytes from one item to the next; 0: items lie side by side. An item itself is contiguous */
+  uint64_t items;      /* items that data holds: offsets may not pass it */
+  const void *offsets; /* rows + 1 of them, or rows when there are lengths; need not start at 0 */
+  const void *lengths; /* NULL, or rows of them */
+  const uint8_t *validity; /* NULL, or a bitmap; the extent of an absent row is ignored */
   const packbuf_device *device;
 } packbuf_ragged;
 
-/* Codec ragged_tensor (form TENSOR) or typed_ragged. Offsets that descend or pass `items` are OUT_OF_RANGE, with the row, when measured. */
-PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged, packbuf_error *error);
+/* Codec ragged_tensor (form TENSOR) or typed_ragged. Offsets that descend or pass `items` are OUT_OF_RANGE, with the
+ * row, when measured. */
+PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged,
+                                              packbuf_error *error);
 
-/* One tensor a row, each with its own shape and strides, all of one dtype and form; tensors[i].dtype.bits == 0 makes row i null. Codec ragged_tensor or typed_ragged. */
-PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char *name, const packbuf_tensor *tensors, packbuf_error *error);
+/* One tensor a row, each with its own shape and strides, all of one dtype and form; tensors[i].dtype.bits == 0 makes
+ * row i null. Codec ragged_tensor or typed_ragged. */
+PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char *name, const packbuf_tensor *tensors,
+                                               packbuf_error *error);
 
 /* A cell of text or bytes; data NULL makes the row null. */
 typedef struct packbuf_text {
@@ -81,37 +94,52 @@ typedef struct packbuf_text {
   size_t size;
 } packbuf_text;
 
-/* `rows` strings (codec utf8_ragged; BAD_UTF8 with row and offset in the text when measured) or byte strings (codec bytes_ragged). */
-PACKBUF_API packbuf_status packbuf_add_strings(packbuf_batch *batch, const char *name, const packbuf_text *cells, packbuf_error *error);
-PACKBUF_API packbuf_status packbuf_add_bytes(packbuf_batch *batch, const char *name, const packbuf_text *cells, packbuf_error *error);
+/* `rows` strings (codec utf8_ragged; BAD_UTF8 with row and offset in the text when measured) or byte strings (codec
+ * bytes_ragged). */
+PACKBUF_API packbuf_status packbuf_add_strings(packbuf_batch *batch, const char *name, const packbuf_text *cells,
+                                               packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_add_bytes(packbuf_batch *batch, const char *name, const packbuf_text *cells,
+                                             packbuf_error *error);
 
 /* `rows` dynamic values: expanded and inferred (sections 17 and 18 of the spec). */
-PACKBUF_API packbuf_status packbuf_add_values(packbuf_batch *batch, const char *name, const packbuf_value *values, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_add_values(packbuf_batch *batch, const char *name, const packbuf_value *values,
+                                              packbuf_error *error);
 
-/* `rows` dicts: each key becomes a field (in first-seen order; a row without the key is missing). WRONG_TYPE, with the row, when a row is no dict or a key no string. */
+/* `rows` dicts: each key becomes a field (in first-seen order; a row without the key is missing). WRONG_TYPE, with the
+ * row, when a row is no dict or a key no string. */
 PACKBUF_API packbuf_status packbuf_add_rows(packbuf_batch *batch, const packbuf_value *rows, packbuf_error *error);
 
 /* A value of the batch as a whole (one row); *value is copied, what it points to is not. */
-PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const char *name, const packbuf_value *value, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const char *name, const packbuf_value *value,
+                                                   packbuf_error *error);
 
-/* A string pair of the whole buffer (path NULL) or of a field ("a.b"; found when measured: NOT_FOUND). Neither string is copied. */
-PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key, const char *text, packbuf_error *error);
+/* A string pair of the whole buffer (path NULL) or of a field ("a.b"; found when measured: NOT_FOUND). Neither string
+ * is copied. */
+PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
+                                                const char *text, packbuf_error *error);
 
-/* The exact number of bytes that packbuf_write will write. Expands, infers and lays out; the result is kept until something is added.
- * Errors: those of inference and encoding, with path and row. */
+/* The exact number of bytes that packbuf_write will write. Expands, infers and lays out; the result is kept until
+ * something is added. Errors: those of inference and encoding, with path and row. */
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
-/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers). *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
-PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size, packbuf_error *error);
+/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers). *size: bytes written, also set
+ * on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
+                                         packbuf_error *error);
 
 /* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 
-/* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any of them exists:
- * a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB.
- * rank_sum: sum of the ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32 bytes more a pair). Saturates at UINT64_MAX. */
-#define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                                      \
-  ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) +              \
-   ((uint64_t)(fields) * 2 + (uint64_t)(rank_sum)) * 8 * ((uint64_t)(rows) + 1) + (uint64_t)(data_bytes) +                  \
+/* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
+ * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
+ * (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of the
+ * ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32
+ * bytes more a pair). Saturates at UINT64_MAX. */
+/* clang-format off */
+#define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
+  ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \
+   ((uint64_t)(fields) * 2 + (uint64_t)(rank_sum)) * 8 * ((uint64_t)(rows) + 1) + (uint64_t)(data_bytes) +     \
    ((uint64_t)(data_bytes) + (uint64_t)(fields) * 64) / 65536 * 4)
-PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes, uint64_t data_bytes);
+/* clang-format on */
+PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,
+                                   uint64_t data_bytes);

@@ -1,11 +1,15 @@
-/* core/cells.c: a column ready to be read cell by cell: the state, extent, shape and bytes of one cell, each checked when it is read.
- * May use: base, access, tables (what is known), number, value. Must not know: how cells become values, how a batch is written. */
+/* core/cells.c: a column ready to be read cell by cell: the state, extent, shape and bytes of one cell, each checked
+ * when it is read.
+ * May use: base, access, tables (what is known), number, value. Must not know: how cells become values, how a batch
+ * is written. */
 
-static packbuf_status packbuf_i_broken_cell(const packbuf_column *column, packbuf_rule rule, uint64_t at, uint64_t row, packbuf_error *error) {
+static packbuf_status packbuf_i_broken_cell(const packbuf_column *column, packbuf_rule rule, uint64_t at, uint64_t row,
+                                            packbuf_error *error) {
   return packbuf_i_broken_node(error, column->view, rule, at, column->node.index, row);
 }
 
-static packbuf_status packbuf_i_fail_node(const packbuf_view *view, uint32_t node, packbuf_status code, const char *message, uint64_t row, packbuf_error *error) {
+static packbuf_status packbuf_i_fail_node(const packbuf_view *view, uint32_t node, packbuf_status code,
+                                          const char *message, uint64_t row, packbuf_error *error) {
   packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
   if (error) packbuf_node_path(view, node, error->path, sizeof error->path);
   return code;
@@ -31,8 +35,10 @@ static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role
   }
 }
 
-/* Loads node and buffers. *unreadable: PACKBUF_OK, or why the column as a whole cannot be read; single buffers of it may be readable then. */
-static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t index, packbuf_column *column, packbuf_status *unreadable, packbuf_error *error) {
+/* Loads node and buffers. *unreadable: PACKBUF_OK, or why the column as a whole cannot be read; single buffers of it
+ * may be readable then. */
+static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t index, packbuf_column *column,
+                                            packbuf_status *unreadable, packbuf_error *error) {
   int unknown_role = 0, packed = 0, before = -1;
   packbuf_status status;
   memset(column, 0, sizeof *column);
@@ -43,23 +49,32 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     status = packbuf_get_buffer_at(view, column->node.first_buffer + i, &buffer, error);
     if (status != PACKBUF_OK) break;
     if (buffer.node != index || buffer.role * 256 + buffer.dim <= before)
-      return packbuf_i_broken_cell(column, PACKBUF_RULE_B1, packbuf_i_buffer_at(view, buffer.index) + (buffer.node != index ? 0 : 4), PACKBUF_NOWHERE, error);
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B1,
+                                   packbuf_i_buffer_at(view, buffer.index) + (buffer.node != index ? 0 : 4),
+                                   PACKBUF_NOWHERE, error);
     before = buffer.role * 256 + buffer.dim;
     slot = packbuf_i_role_slot(column, buffer.role, buffer.dim);
     if (slot) *slot = buffer;
     else unknown_role = 1;
     if (buffer.packing != 0) packed = 1;
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
-      status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE, error);
-    else if (slot && !packbuf_i_same_dtype(buffer.dtype, buffer.role == PACKBUF_ROLE_DATA ? column->node.dtype : packbuf_i_role_dtype(buffer.role)))
-      status = packbuf_i_broken_cell(column, PACKBUF_RULE_B3, packbuf_i_buffer_at(view, buffer.index) + 8, PACKBUF_NOWHERE, error);
+      status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
+                                     error);
+    else if (slot &&
+             !packbuf_i_dtype_equal(buffer.dtype, buffer.role == PACKBUF_ROLE_DATA ? column->node.dtype
+                                                                                   : packbuf_i_role_dtype(buffer.role)))
+      status = packbuf_i_broken_cell(column, PACKBUF_RULE_B3, packbuf_i_buffer_at(view, buffer.index) + 8,
+                                     PACKBUF_NOWHERE, error);
   }
   if (status != PACKBUF_OK) return status;
   *unreadable = PACKBUF_OK;
-  if (column->node.kind == PACKBUF_LEAF && !packbuf_i_known_codec(column->node.codec)) *unreadable = PACKBUF_UNSUPPORTED_CODEC;
+  if (column->node.kind == PACKBUF_LEAF && !packbuf_i_known_codec(column->node.codec))
+    *unreadable = PACKBUF_UNSUPPORTED_CODEC;
   else if (column->node.kind == PACKBUF_LEAF && unknown_role) *unreadable = PACKBUF_UNSUPPORTED_ROLE;
   else if (packed) *unreadable = PACKBUF_UNSUPPORTED_PACKING;
-  else if (column->node.kind == PACKBUF_LEAF && column->node.codec != PACKBUF_CODEC_NULL && !packbuf_i_known_dtype(column->node.dtype)) *unreadable = PACKBUF_UNSUPPORTED_DTYPE;
+  else if (column->node.kind == PACKBUF_LEAF && column->node.codec != PACKBUF_CODEC_NULL &&
+           !packbuf_i_dtype_known(column->node.dtype))
+    *unreadable = PACKBUF_UNSUPPORTED_DTYPE;
   return PACKBUF_OK;
 }
 
@@ -73,15 +88,20 @@ static int packbuf_i_leaf_counts(const packbuf_column *column) {
   const packbuf_node *node = &column->node;
   const int items = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   uint64_t elements = node->rows, each = 1;
-  if (node->codec == PACKBUF_CODEC_NDARRAY && (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) || column->data.count != elements)) return 0;
+  if (node->codec == PACKBUF_CODEC_NDARRAY &&
+      (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) ||
+       column->data.count != elements))
+    return 0;
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
     if (!packbuf_i_counts(&column->shape[d], node->rows)) return 0;
   }
-  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, node->rows + 1) && packbuf_i_counts(&column->ndims, node->rows) &&
+  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, node->rows + 1) &&
+         packbuf_i_counts(&column->ndims, node->rows) &&
          packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : node->rows);
 }
 
-/* Whether the buffers that reading relies on are there and as long as the rows demand: B13 again, since the bytes may have changed since they were checked. */
+/* Whether the buffers that reading relies on are there and as long as the rows demand: B13 again, since the bytes may
+ * have changed since they were checked. */
 static int packbuf_i_complete(const packbuf_column *column) {
   const packbuf_node *node = &column->node;
   if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths) && column->lengths.count == node->rows;
@@ -89,7 +109,9 @@ static int packbuf_i_complete(const packbuf_column *column) {
   if (!packbuf_i_there(&column->data)) return 0;
   if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED && packbuf_i_element_bits(node->dtype) != 8) return 0;
   if (node->codec != PACKBUF_CODEC_NDARRAY && !packbuf_i_there(&column->offsets)) return 0;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED && (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0)) return 0;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED &&
+      (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0))
+    return 0;
   if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
     for (unsigned d = 0; node->rank >= 2 && d < node->rank; d++) {
       if (!packbuf_i_there(&column->shape[d])) return 0;
@@ -98,86 +120,113 @@ static int packbuf_i_complete(const packbuf_column *column) {
   return packbuf_i_leaf_counts(column);
 }
 
-PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
+                                               packbuf_error *error) {
   packbuf_status unreadable, status = packbuf_i_load_column(view, node, column, &unreadable, error);
   if (status != PACKBUF_OK) return status;
-  if (unreadable != PACKBUF_OK) return packbuf_i_fail_node(view, node, unreadable, packbuf_status_text(unreadable), PACKBUF_NOWHERE, error);
-  if (!packbuf_i_complete(column)) return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_node_at(view, node) + 16, PACKBUF_NOWHERE, error);
+  if (unreadable != PACKBUF_OK)
+    return packbuf_i_fail_node(view, node, unreadable, packbuf_status_text(unreadable), PACKBUF_NOWHERE, error);
+  if (!packbuf_i_complete(column))
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_node_at(view, node) + 16, PACKBUF_NOWHERE, error);
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
+                                              packbuf_error *error) {
   int valid = !(column->node.kind == PACKBUF_LEAF && column->node.codec == PACKBUF_CODEC_NULL), missing = 0;
-  if (PACKBUF_I_UNLIKELY(row >= column->node.rows)) return packbuf_i_fail_node(column->view, column->node.index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", row, error);
+  if (PACKBUF_I_UNLIKELY(row >= column->node.rows))
+    return packbuf_i_fail_node(column->view, column->node.index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", row,
+                               error);
   if (packbuf_i_there(&column->validity)) valid = packbuf_i_get_bit(&column->validity, row);
   if (packbuf_i_there(&column->missing)) missing = packbuf_i_get_bit(&column->missing, row);
-  if (PACKBUF_I_UNLIKELY(valid && missing)) return packbuf_i_broken_cell(column, PACKBUF_RULE_I4, packbuf_i_buffer_at(column->view, column->missing.index), row, error);
+  if (PACKBUF_I_UNLIKELY(valid && missing))
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_I4, packbuf_i_buffer_at(column->view, column->missing.index), row,
+                                 error);
   *state = valid ? 1 : missing ? -1 : 0;
   return PACKBUF_OK;
 }
 
 /* Elements offsets[i] to offsets[i + 1] of `end`. */
-static packbuf_status packbuf_i_between(const packbuf_column *column, const packbuf_buffer *offsets, uint64_t i, uint64_t end, uint64_t row, uint64_t *first, uint64_t *count,
+static packbuf_status packbuf_i_between(const packbuf_column *column, const packbuf_buffer *offsets, uint64_t i,
+                                        uint64_t end, uint64_t row, uint64_t *first, uint64_t *count,
                                         packbuf_error *error) {
   uint64_t from, to;
-  if (PACKBUF_I_UNLIKELY(i == UINT64_MAX || !packbuf_i_get64(offsets, i, &from) || !packbuf_i_get64(offsets, i + 1, &to)))
-    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, offsets->index), row, error);
-  if (PACKBUF_I_UNLIKELY(from > to || to > end)) return packbuf_i_broken_cell(column, PACKBUF_RULE_I7, packbuf_i_element_at(column->view, offsets, i + (from <= end)), row, error);
+  if (PACKBUF_I_UNLIKELY(i == UINT64_MAX || !packbuf_i_get64(offsets, i, &from) ||
+                         !packbuf_i_get64(offsets, i + 1, &to)))
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, offsets->index), row,
+                                 error);
+  if (PACKBUF_I_UNLIKELY(from > to || to > end))
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_I7,
+                                 packbuf_i_element_at(column->view, offsets, i + (from <= end)), row, error);
   *first = from;
   *count = to - from;
   return PACKBUF_OK;
 }
 
 /* The extent of a present cell. */
-static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count, packbuf_error *error) {
+static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count,
+                                         packbuf_error *error) {
   const packbuf_node *node = &column->node;
   *first = 0;
   if (node->kind == PACKBUF_NODE_LIST) {
     if (packbuf_i_get64(&column->lengths, row, count)) return PACKBUF_OK;
-    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, column->lengths.index), row, error);
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, column->lengths.index),
+                                 row, error);
   }
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     uint64_t end;
-    if (packbuf_i_product(node->shape, node->rank, count) && packbuf_i_mul(row, *count, first) && packbuf_i_add(*first, *count, &end) && end <= column->data.count) return PACKBUF_OK;
-    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, column->data.index), row, error);
+    if (packbuf_i_product(node->shape, node->rank, count) && packbuf_i_mul(row, *count, first) &&
+        packbuf_i_add(*first, *count, &end) && end <= column->data.count)
+      return PACKBUF_OK;
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, column->data.index), row,
+                                 error);
   }
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    return packbuf_i_between(column, &column->item_offsets, row, column->offsets.count ? column->offsets.count - 1 : 0, row, first, count, error);
+    return packbuf_i_between(column, &column->item_offsets, row, column->offsets.count ? column->offsets.count - 1 : 0,
+                             row, first, count, error);
   return packbuf_i_between(column, &column->offsets, row, column->data.count, row, first, count, error);
 }
 
-PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
+                                               uint64_t *count, packbuf_error *error) {
   int state = 0;
   const packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   *first = *count = 0;
-  if (column->node.kind == PACKBUF_NODE_DICT || (column->node.kind == PACKBUF_LEAF && column->node.codec == PACKBUF_CODEC_NULL)) return PACKBUF_OK;
+  if (column->node.kind == PACKBUF_NODE_DICT ||
+      (column->node.kind == PACKBUF_LEAF && column->node.codec == PACKBUF_CODEC_NULL))
+    return PACKBUF_OK;
   if (state != 1 && column->node.codec != PACKBUF_CODEC_NDARRAY) return PACKBUF_OK;
   return packbuf_i_cell_run(column, row, first, count, error);
 }
 
 /* The dimensions of a present cell of a ragged leaf with `count` elements. */
-static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint64_t row, uint64_t count, unsigned *rank, uint64_t *shape, packbuf_error *error) {
+static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint64_t row, uint64_t count, unsigned *rank,
+                                             uint64_t *shape, packbuf_error *error) {
   const packbuf_node *node = &column->node;
   uint8_t dims = node->rank;
   uint64_t product;
   if (packbuf_i_there(&column->ndims) && (!packbuf_i_get8(&column->ndims, row, &dims) || dims > node->rank))
-    return packbuf_i_broken_cell(column, PACKBUF_RULE_I10, packbuf_i_element_at(column->view, &column->ndims, row), row, error);
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_I10, packbuf_i_element_at(column->view, &column->ndims, row), row,
+                                 error);
   *rank = dims;
   if (node->rank < 2) {
     shape[0] = count;
   } else {
     for (unsigned d = 0; d < node->rank; d++) {
       if (!packbuf_i_get64(&column->shape[d], row, &shape[d]) || (d >= dims && shape[d] != 0))
-        return packbuf_i_broken_cell(column, PACKBUF_RULE_I10, packbuf_i_element_at(column->view, &column->shape[d], row), row, error);
+        return packbuf_i_broken_cell(column, PACKBUF_RULE_I10,
+                                     packbuf_i_element_at(column->view, &column->shape[d], row), row, error);
     }
   }
   if (!packbuf_i_product(shape, dims, &product) || product != count)
-    return packbuf_i_broken_cell(column, PACKBUF_RULE_I11, packbuf_i_element_at(column->view, &column->offsets, row + 1), row, error);
+    return packbuf_i_broken_cell(column, PACKBUF_RULE_I11,
+                                 packbuf_i_element_at(column->view, &column->offsets, row + 1), row, error);
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank, uint64_t *shape, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
+                                              uint64_t *shape, packbuf_error *error) {
   const packbuf_node *node = &column->node;
   uint64_t first = 0, count = 0;
   int state = 0;
@@ -197,7 +246,8 @@ PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint
   return status != PACKBUF_OK ? status : packbuf_i_ragged_shape(column, row, count, rank, shape, error);
 }
 
-PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes, uint64_t *size, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
+                                              uint64_t *size, packbuf_error *error) {
   const packbuf_node *node = &column->node;
   const uint32_t element = packbuf_i_element_bits(column->data.dtype) / 8;
   uint64_t first = 0, count = 0;
@@ -205,13 +255,16 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   packbuf_status status = packbuf_cell_state(column, row, &state, error);
   if (status != PACKBUF_OK) return status;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "cells of this column are not one run of bytes", row, error);
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE,
+                               "cells of this column are not one run of bytes", row, error);
   *bytes = NULL;
   *size = 0;
   if (state != 1) return PACKBUF_OK;
   status = packbuf_i_cell_run(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
-  if (column->data.bytes == NULL) return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED), row, error);
+  if (column->data.bytes == NULL)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
+                               row, error);
   *bytes = column->data.bytes + first * element;
   *size = count * element;
   return PACKBUF_OK;

@@ -28,32 +28,32 @@ typedef struct packbuf_i_node {
   size_t name_size;
   uint32_t index; /* in the node table, set by the layout; child ordinal of a list before that is its place in the list
                      of children */
-  uint8_t scope; /* 0 field, 1 batch value */
-  uint8_t kind; /* packbuf_node_kind */
+  uint8_t scope;  /* 0 field, 1 batch value */
+  uint8_t kind;   /* packbuf_node_kind */
   uint64_t rows;
   /* where the cells are */
   packbuf_i_source source;
-  packbuf_i_rows cells; /* FROM_CELLS */
+  packbuf_i_rows cells;          /* FROM_CELLS */
   const packbuf_tensor *tensors; /* FROM_TENSOR (one), FROM_TENSORS (rows of them) */
-  const packbuf_ragged *ragged; /* FROM_RAGGED */
-  const packbuf_text *texts; /* FROM_TEXT */
-  const uint8_t *bitmap; /* validity given by the caller, or NULL */
-  const packbuf_device *device; /* NULL: host */
+  const packbuf_ragged *ragged;  /* FROM_RAGGED */
+  const packbuf_text *texts;     /* FROM_TEXT */
+  const uint8_t *bitmap;         /* validity given by the caller, or NULL */
+  const packbuf_device *device;  /* NULL: host */
   /* what inference decided */
   uint8_t codec, form, rank, logical_type; /* codec 0: dict or list */
-  uint8_t accepted, typed; /* as in packbuf_inferred */
+  uint8_t accepted, typed;                 /* as in packbuf_inferred */
   packbuf_dtype dtype;
   const char *reason;
   const char *parameter; /* UTF-8: serializer's name or the logical type's parameter */
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
-  uint64_t nulls, missing; /* cells that are null, missing */
-  unsigned flags; /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
-  uint8_t mixed_ranks; /* ragged: an ndims buffer is needed */
+  uint64_t nulls, missing;          /* cells that are null, missing */
+  unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
   uint64_t elements; /* of its data buffer */
-  uint64_t items; /* media_list_ragged */
-  uint64_t *sizes; /* json, msgpack: bytes of each cell, in the arena */
+  uint64_t items;    /* media_list_ragged */
+  uint64_t *sizes;   /* json, msgpack: bytes of each cell, in the arena */
 } packbuf_i_node;
 
 /* The absent cells that expansion hands out. */

@@ -1,7 +1,7 @@
 /* core/compat.c: compat mode: what Mooncake's merged structured codec (PR 2521, numpy 2) would choose for a leaf, with
  * its losses, for comparison only. A torch tensor is a value of form TENSOR, an ndarray one of form ARRAY, a numpy
- * scalar one of form SCALAR, a PIL image media; what Python alone can hold is opaque. "Rejected as pickle" is
- * accepted 0 with codec opaque_ragged.
+ * scalar one of form SCALAR, a PIL image media; what Python alone can hold is opaque. "Rejected as pickle" is accepted
+ * 0 with codec opaque_ragged.
  * May use: columns, leaf inference, what json_ragged writes. Must not know: layout, bytes. */
 
 #define PACKBUF_I_NUMPY_DIMS 64
@@ -46,14 +46,14 @@ static void packbuf_i_numpy_add(packbuf_dtype *sum, packbuf_dtype dtype) {
 /* The dtype np.asarray gives a plain number; bits 0: object, or no number. */
 static packbuf_dtype packbuf_i_numpy_of(const packbuf_value *value) {
   switch (value->kind) {
-  case PACKBUF_BOOL: return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-  case PACKBUF_INT: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
-  case PACKBUF_UINT: return packbuf_dtype_of(value->as.u >> 63 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 64);
-  case PACKBUF_FLOAT: return packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
-  case PACKBUF_TENSOR:
-    if (packbuf_i_numpy_known(value->as.tensor->dtype)) return value->as.tensor->dtype;
-    return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
-  default: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
+    case PACKBUF_BOOL: return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
+    case PACKBUF_INT: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+    case PACKBUF_UINT: return packbuf_dtype_of(value->as.u >> 63 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 64);
+    case PACKBUF_FLOAT: return packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 64);
+    case PACKBUF_TENSOR:
+      if (packbuf_i_numpy_known(value->as.tensor->dtype)) return value->as.tensor->dtype;
+      return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
+    default: return packbuf_dtype_of(PACKBUF_DTYPE_INT, 0);
   }
 }
 

@@ -1,33 +1,11 @@
-/*
- * CRC-32C (Castagnoli): one checksum kernel per instruction set, and the fused "copy and checksum" of raw columns.
- * Uses: the C library's memcpy; x86 intrinsics or the ARM CRC instructions where the compiler has them.
- * Must not know: containers, columns, blocks, errors, allocators.
- * Values are finalised: crc(0, "123456789", 9) == 0xE3069283 and crc(crc(0, a), b) == crc(0, ab).
- */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+/* core/crc32c.c: CRC-32C (Castagnoli): one checksum kernel per instruction set, and the fused "copy and checksum" of
+ * raw columns. Values are finalised: crc(0, "123456789", 9) == 0xE3069283 and crc(crc(0, a), b) == crc(0, ab).
+ * May use: base; x86 intrinsics or the ARM CRC instructions where the compiler has them. Must not know: columns,
+ * errors. */
 
-#ifndef PACKBUF_I_UNUSED
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_UNUSED __attribute__((unused))
-#else
-#define PACKBUF_I_UNUSED
-#endif
-#endif
-
-#if defined(PACKBUF_NO_SIMD) && PACKBUF_NO_SIMD
-#define PACKBUF_I_CRC_SIMD 0
-#else
-#define PACKBUF_I_CRC_SIMD 1
-#endif
-#if PACKBUF_I_CRC_SIMD && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
-#define PACKBUF_I_CRC_X86 1
-#include <immintrin.h>
-#else
-#define PACKBUF_I_CRC_X86 0
-#endif
-#if PACKBUF_I_CRC_SIMD && defined(__aarch64__) && defined(__ARM_FEATURE_CRC32) && defined(__AARCH64EL__) && !defined(__TINYC__)
+#define PACKBUF_I_CRC_X86 PACKBUF_I_X86
+#if !PACKBUF_NO_SIMD && defined(__aarch64__) && defined(__ARM_FEATURE_CRC32) && defined(__AARCH64EL__) && \
+    !defined(__TINYC__)
 #define PACKBUF_I_CRC_ARM 1
 #include <arm_acle.h>
 #else
@@ -48,8 +26,11 @@ typedef struct {
 /* Slicing (Kounavis and Berry) by sixteen nibbles: 1 KiB of table for eight bytes a step. Row t is what nibble t of a
  * little-endian 64-bit word adds to the remainder; by linearity four values (its single bits) give all sixteen. Bit i
  * of the word stands for x^(95-i) mod P. The last two rows also serve byte steps. */
-#define PACKBUF_I_CRC_ROW4(a, b, c, v) (v), (v) ^ (a), (v) ^ (b), (v) ^ (a) ^ (b), (v) ^ (c), (v) ^ (a) ^ (c), (v) ^ (b) ^ (c), (v) ^ (a) ^ (b) ^ (c)
+/* clang-format off */
+#define PACKBUF_I_CRC_ROW4(a, b, c, v) \
+  (v), (v) ^ (a), (v) ^ (b), (v) ^ (a) ^ (b), (v) ^ (c), (v) ^ (a) ^ (c), (v) ^ (b) ^ (c), (v) ^ (a) ^ (b) ^ (c)
 #define PACKBUF_I_CRC_ROW(a, b, c, d) {PACKBUF_I_CRC_ROW4(a, b, c, 0u), PACKBUF_I_CRC_ROW4(a, b, c, d)}
+/* clang-format on */
 static const uint32_t packbuf_i_crc_table[16][16] = {
     PACKBUF_I_CRC_ROW(0x493C7D27u, 0x9278FA4Eu, 0x211D826Du, 0x423B04DAu),
     PACKBUF_I_CRC_ROW(0x847609B4u, 0x0D006599u, 0x1A00CB32u, 0x34019664u),
@@ -69,24 +50,20 @@ static const uint32_t packbuf_i_crc_table[16][16] = {
     PACKBUF_I_CRC_ROW(0x105EC76Fu, 0x20BD8EDEu, 0x417B1DBCu, 0x82F63B78u),
 };
 
-static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_load32(const unsigned char *p) {
-  return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 #define PACKBUF_I_CRC_NIBBLE(word, shift, row) packbuf_i_crc_table[row][((word) >> (shift)) & 15u]
-#define PACKBUF_I_CRC_WORD(word, row)                                                                 \
-  (PACKBUF_I_CRC_NIBBLE(word, 0, row) ^ PACKBUF_I_CRC_NIBBLE(word, 4, (row) + 1) ^                    \
-   PACKBUF_I_CRC_NIBBLE(word, 8, (row) + 2) ^ PACKBUF_I_CRC_NIBBLE(word, 12, (row) + 3) ^             \
-   PACKBUF_I_CRC_NIBBLE(word, 16, (row) + 4) ^ PACKBUF_I_CRC_NIBBLE(word, 20, (row) + 5) ^            \
+#define PACKBUF_I_CRC_WORD(word, row)                                                      \
+  (PACKBUF_I_CRC_NIBBLE(word, 0, row) ^ PACKBUF_I_CRC_NIBBLE(word, 4, (row) + 1) ^         \
+   PACKBUF_I_CRC_NIBBLE(word, 8, (row) + 2) ^ PACKBUF_I_CRC_NIBBLE(word, 12, (row) + 3) ^  \
+   PACKBUF_I_CRC_NIBBLE(word, 16, (row) + 4) ^ PACKBUF_I_CRC_NIBBLE(word, 20, (row) + 5) ^ \
    PACKBUF_I_CRC_NIBBLE(word, 24, (row) + 6) ^ PACKBUF_I_CRC_NIBBLE(word, 28, (row) + 7))
 
-static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_plain(uint32_t crc, const void *data, size_t size) {
+static uint32_t packbuf_i_crc_plain(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   crc = ~crc;
   for (; size >= 8; size -= 8, p += 8) {
-    uint32_t high = packbuf_i_crc_load32(p + 4);
+    uint32_t high = packbuf_i_load32(p + 4);
     uint32_t rest = PACKBUF_I_CRC_WORD(high, 8); /* does not wait for the previous step */
-    crc ^= packbuf_i_crc_load32(p);
+    crc ^= packbuf_i_load32(p);
     crc = PACKBUF_I_CRC_WORD(crc, 0) ^ rest;
   }
   for (; size > 0; size--, p++) {
@@ -97,14 +74,13 @@ static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_plain(uint32_t crc, const void *d
 }
 
 /* Copies piece by piece so that the checksum reads from the first-level cache. */
-static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_plain_copy(uint32_t crc, void *dst, const void *src, size_t size, int stream, const void *ahead) {
+static uint32_t packbuf_i_crc_copy_pieces(uint32_t (*kernel)(uint32_t crc, const void *data, size_t size), uint32_t crc,
+                                          void *dst, const void *src, size_t size) {
   unsigned char *to = (unsigned char *)dst;
   const unsigned char *from = (const unsigned char *)src;
-  (void)stream;
-  (void)ahead;
   while (size > 0) {
     size_t piece = size < 4096 ? size : 4096;
-    crc = packbuf_i_crc_plain(crc, from, piece);
+    crc = kernel(crc, from, piece);
     memcpy(to, from, piece);
     to += piece;
     from += piece;
@@ -113,12 +89,20 @@ static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_plain_copy(uint32_t crc, void *ds
   return crc;
 }
 
+static uint32_t packbuf_i_crc_plain_copy(uint32_t crc, void *dst, const void *src, size_t size, int stream,
+                                         const void *ahead) {
+  (void)stream;
+  (void)ahead;
+  return packbuf_i_crc_copy_pieces(packbuf_i_crc_plain, crc, dst, src, size);
+}
+
 #if PACKBUF_I_CRC_X86
 
 #define PACKBUF_I_CRC_SSE42 __attribute__((target("sse4.2,pclmul")))
 #define PACKBUF_I_CRC_SSE42_INLINE inline __attribute__((always_inline, unused, target("sse4.2,pclmul")))
 #define PACKBUF_I_CRC_AVX512 __attribute__((target("sse4.2,pclmul,avx512f,vpclmulqdq")))
-#define PACKBUF_I_CRC_AVX512_INLINE inline __attribute__((always_inline, unused, target("sse4.2,pclmul,avx512f,vpclmulqdq")))
+#define PACKBUF_I_CRC_AVX512_INLINE \
+  inline __attribute__((always_inline, unused, target("sse4.2,pclmul,avx512f,vpclmulqdq")))
 
 #ifndef PACKBUF_I_CRC_AHEAD
 #define PACKBUF_I_CRC_AHEAD 4096 /* bytes of software prefetch: a page, where the hardware's own prefetch stops */
@@ -133,7 +117,8 @@ static PACKBUF_I_CRC_SSE42_INLINE uint64_t packbuf_i_crc_step8(uint64_t state, c
 }
 
 /* One stream, not finalised; copies as it goes unless dst is NULL. Heads and tails only. */
-static PACKBUF_I_CRC_SSE42 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_sse42_short(uint32_t state, unsigned char *dst, const unsigned char *src, size_t size) {
+static PACKBUF_I_CRC_SSE42 uint32_t packbuf_i_crc_sse42_short(uint32_t state, unsigned char *dst,
+                                                              const unsigned char *src, size_t size) {
   uint64_t wide = state;
   size_t at = 0;
   if (size == 0) return state;
@@ -163,7 +148,10 @@ static PACKBUF_I_CRC_SSE42_INLINE void packbuf_i_crc_store64(unsigned char *dst,
 /* The crc32 instruction takes three cycles but starts every cycle: three neighbouring parts run side by side and are
  * joined by carry-less products (Gopal et al., "Fast CRC computation for iSCSI polynomial"). shift2 and shift1 are
  * x^(16*part-33) and x^(8*part-33) mod P, bit-reversed: the product's own shift and the final crc32 supply x^33. */
-static PACKBUF_I_CRC_SSE42_INLINE uint32_t packbuf_i_crc_sse42_three(uint32_t state, unsigned char *dst, const unsigned char *src, size_t part, uint32_t shift2, uint32_t shift1, int more, int mode) {
+static PACKBUF_I_CRC_SSE42_INLINE uint32_t packbuf_i_crc_sse42_three(uint32_t state, unsigned char *dst,
+                                                                     const unsigned char *src, size_t part,
+                                                                     uint32_t shift2, uint32_t shift1, int more,
+                                                                     int mode) {
   uint64_t a = state, b = 0, c = 0, product;
   size_t at, i;
   for (at = 0; at < part; at += 64) {
@@ -184,34 +172,38 @@ static PACKBUF_I_CRC_SSE42_INLINE uint32_t packbuf_i_crc_sse42_three(uint32_t st
       packbuf_i_crc_store64(dst + at + 2 * part, p + 2 * part, mode);
     }
   }
-  product = (uint64_t)_mm_cvtsi128_si64(_mm_xor_si128(
-      _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a), _mm_cvtsi64_si128((long long)shift2), 0),
-      _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)b), _mm_cvtsi64_si128((long long)shift1), 0)));
+  product = (uint64_t)_mm_cvtsi128_si64(
+      _mm_xor_si128(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a), _mm_cvtsi64_si128((long long)shift2), 0),
+                    _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)b), _mm_cvtsi64_si128((long long)shift1), 0)));
   return (uint32_t)(c ^ (uint64_t)_mm_crc32_u64(0, product));
 }
 
 /* Not finalised. In stream mode dst is 64-byte aligned. */
-static PACKBUF_I_CRC_SSE42_INLINE uint32_t packbuf_i_crc_sse42_body(uint32_t state, unsigned char *dst, const unsigned char *src, size_t size, int mode) {
+static PACKBUF_I_CRC_SSE42_INLINE uint32_t packbuf_i_crc_sse42_body(uint32_t state, unsigned char *dst,
+                                                                    const unsigned char *src, size_t size, int mode) {
   size_t at = 0, step;
   for (step = 3 * 1024; size - at >= step; at += step)
-    state = packbuf_i_crc_sse42_three(state, mode ? dst + at : dst, src + at, 1024, 0xA51B6135u, 0x170076FAu, size - at >= 2 * step, mode);
+    state = packbuf_i_crc_sse42_three(state, mode ? dst + at : dst, src + at, 1024, 0xA51B6135u, 0x170076FAu,
+                                      size - at >= 2 * step, mode);
   for (step = 3 * 128; size - at >= step; at += step)
-    state = packbuf_i_crc_sse42_three(state, mode ? dst + at : dst, src + at, 128, 0xB9E02B86u, 0x0D3B6092u, size - at >= 2 * step, mode);
+    state = packbuf_i_crc_sse42_three(state, mode ? dst + at : dst, src + at, 128, 0xB9E02B86u, 0x0D3B6092u,
+                                      size - at >= 2 * step, mode);
   return packbuf_i_crc_sse42_short(state, mode ? dst + at : NULL, src + at, size - at);
 }
 
-static PACKBUF_I_CRC_SSE42 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_sse42(uint32_t crc, const void *data, size_t size) {
+static PACKBUF_I_CRC_SSE42 uint32_t packbuf_i_crc_sse42(uint32_t crc, const void *data, size_t size) {
   if (size == 0) return crc;
   return ~packbuf_i_crc_sse42_body(~crc, NULL, (const unsigned char *)data, size, PACKBUF_I_CRC_ONLY);
 }
 
 /* Bytes before the first 64-byte boundary of dst; whole lines only may be streamed. */
-static PACKBUF_I_UNUSED size_t packbuf_i_crc_head(const unsigned char *dst, size_t size) {
+static size_t packbuf_i_crc_head(const unsigned char *dst, size_t size) {
   size_t head = (size_t)(0u - (uintptr_t)dst) & 63u;
   return head < size ? head : size;
 }
 
-static PACKBUF_I_CRC_SSE42 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_sse42_copy(uint32_t crc, void *dst, const void *src, size_t size, int stream, const void *ahead) {
+static PACKBUF_I_CRC_SSE42 uint32_t packbuf_i_crc_sse42_copy(uint32_t crc, void *dst, const void *src, size_t size,
+                                                             int stream, const void *ahead) {
   unsigned char *to = (unsigned char *)dst;
   const unsigned char *from = (const unsigned char *)src;
   uint32_t state = ~crc;
@@ -228,8 +220,8 @@ static PACKBUF_I_CRC_SSE42 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_sse42_copy(ui
 }
 
 /* Folding (Gopal et al., "Fast CRC computation using PCLMULQDQ"): in every 128-bit lane the low half is the earlier,
- * higher-degree one. Moving a lane on by D bits multiplies the low half by x^(D+63) and the high half by x^(D-1), mod P,
- * bit-reversed in the upper 32 bits; the product of reversed operands supplies the missing x. */
+ * higher-degree one. Moving a lane on by D bits multiplies the low half by x^(D+63) and the high half by x^(D-1), mod
+ * P, bit-reversed in the upper 32 bits; the product of reversed operands supplies the missing x. */
 #define PACKBUF_I_CRC_FOLD_LOW(v) ((long long)((uint64_t)(v) << 32))
 #define PACKBUF_I_CRC_FOLD(low, high) _mm_set_epi64x(PACKBUF_I_CRC_FOLD_LOW(high), PACKBUF_I_CRC_FOLD_LOW(low))
 #define PACKBUF_I_CRC_BY128 PACKBUF_I_CRC_FOLD(0x3743F7BDu, 0x3171D430u)
@@ -239,28 +231,38 @@ static PACKBUF_I_CRC_SSE42 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_sse42_copy(ui
 #define PACKBUF_I_CRC_BY2048 PACKBUF_I_CRC_FOLD(0xE9A5D8BEu, 0x1426A815u)
 
 static PACKBUF_I_CRC_AVX512_INLINE __m512i packbuf_i_crc_fold(__m512i value, __m512i factor, __m512i next) {
-  return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, factor, 0x00), _mm512_clmulepi64_epi128(value, factor, 0x11), next, 0x96);
+  return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, factor, 0x00),
+                                   _mm512_clmulepi64_epi128(value, factor, 0x11), next, 0x96);
 }
 
-static PACKBUF_I_CRC_AVX512_INLINE __m512i packbuf_i_crc_move64(unsigned char *dst, const unsigned char *src, size_t at, int mode) {
+static PACKBUF_I_CRC_AVX512_INLINE __m512i packbuf_i_crc_move64(unsigned char *dst, const unsigned char *src, size_t at,
+                                                                int mode) {
   __m512i v = _mm512_loadu_si512((const void *)(src + at));
   if (mode == PACKBUF_I_CRC_STREAM) _mm512_stream_si512((__m512i *)(void *)(dst + at), v);
   if (mode == PACKBUF_I_CRC_COPY) _mm512_storeu_si512((void *)(dst + at), v);
   return v;
 }
 
-/* The remainder of 64 folded bytes: the four lanes are moved to the last one, whose 16 bytes the crc32 instruction ends. */
+/* The remainder of 64 folded bytes: the four lanes are moved to the last one, whose 16 bytes the crc32 instruction
+ * ends. */
 static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_fold_end(__m512i v) {
-  __m512i by = _mm512_inserti32x4(_mm512_inserti32x4(_mm512_inserti32x4(_mm512_setzero_si512(), PACKBUF_I_CRC_BY384, 0), PACKBUF_I_CRC_BY256, 1), PACKBUF_I_CRC_BY128, 2);
+  __m512i by = _mm512_inserti32x4(
+      _mm512_inserti32x4(_mm512_inserti32x4(_mm512_setzero_si512(), PACKBUF_I_CRC_BY384, 0), PACKBUF_I_CRC_BY256, 1),
+      PACKBUF_I_CRC_BY128, 2);
   __m512i moved = packbuf_i_crc_fold(v, by, _mm512_setzero_si512());
-  __m128i sum = _mm_xor_si128(_mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 0), _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 1)),
-                              _mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 2), _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, v, 3)));
+  __m128i sum = _mm_xor_si128(_mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 0),
+                                            _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 1)),
+                              _mm_xor_si128(_mm512_maskz_extracti32x4_epi32((__mmask8)0xF, moved, 2),
+                                            _mm512_maskz_extracti32x4_epi32((__mmask8)0xF, v, 3)));
   uint64_t state = (uint64_t)_mm_crc32_u64(0, (unsigned long long)_mm_cvtsi128_si64(sum));
   return (uint32_t)_mm_crc32_u64(state, (unsigned long long)_mm_extract_epi64(sum, 1));
 }
 
-/* Not finalised; size >= 256; returns the state after the last whole 64 bytes. In stream mode dst is 64-byte aligned. */
-static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t state, unsigned char *dst, const unsigned char *src, size_t size, int mode, const unsigned char *ahead) {
+/* Not finalised; size >= 256; returns the state after the last whole 64 bytes. In stream mode dst is 64-byte
+ * aligned. */
+static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t state, unsigned char *dst,
+                                                                       const unsigned char *src, size_t size, int mode,
+                                                                       const unsigned char *ahead) {
   __m512i by = _mm512_maskz_broadcast_i32x4((__mmask16)0xFFFF, PACKBUF_I_CRC_BY2048);
   __m512i a, b, c, d;
   size_t distance = size < PACKBUF_I_CRC_AHEAD ? size : PACKBUF_I_CRC_AHEAD;
@@ -274,7 +276,9 @@ static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t 
     size -= 256;
     if (size < 256) break;
     if (size >= PACKBUF_I_CRC_AHEAD + 256 || ahead) {
-      const unsigned char *soon = size >= PACKBUF_I_CRC_AHEAD + 256 ? src + PACKBUF_I_CRC_AHEAD : ahead + (distance - (size < distance ? size : distance));
+      const unsigned char *soon = size >= PACKBUF_I_CRC_AHEAD + 256
+                                      ? src + PACKBUF_I_CRC_AHEAD
+                                      : ahead + (distance - (size < distance ? size : distance));
       _mm_prefetch((const char *)soon, _MM_HINT_T0);
       _mm_prefetch((const char *)(soon + 64), _MM_HINT_T0);
       _mm_prefetch((const char *)(soon + 128), _MM_HINT_T0);
@@ -295,7 +299,7 @@ static PACKBUF_I_CRC_AVX512_INLINE uint32_t packbuf_i_crc_vpclmul_body(uint32_t 
   return packbuf_i_crc_fold_end(d);
 }
 
-static PACKBUF_I_CRC_AVX512 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_vpclmul(uint32_t crc, const void *data, size_t size) {
+static PACKBUF_I_CRC_AVX512 uint32_t packbuf_i_crc_vpclmul(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   uint32_t state = ~crc;
   if (size >= 256) {
@@ -306,7 +310,8 @@ static PACKBUF_I_CRC_AVX512 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_vpclmul(uint
   return ~packbuf_i_crc_sse42_short(state, NULL, p, size);
 }
 
-static PACKBUF_I_CRC_AVX512 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_vpclmul_copy(uint32_t crc, void *dst, const void *src, size_t size, int stream, const void *ahead) {
+static PACKBUF_I_CRC_AVX512 uint32_t packbuf_i_crc_vpclmul_copy(uint32_t crc, void *dst, const void *src, size_t size,
+                                                                int stream, const void *ahead) {
   unsigned char *to = (unsigned char *)dst;
   const unsigned char *from = (const unsigned char *)src;
   uint32_t state = ~crc;
@@ -315,7 +320,8 @@ static PACKBUF_I_CRC_AVX512 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_vpclmul_copy
   if (stream && size >= 1024) {
     size_t head = packbuf_i_crc_head(to, size);
     state = packbuf_i_crc_sse42_short(state, to, from, head);
-    state = packbuf_i_crc_vpclmul_body(state, to + head, from + head, size - head, PACKBUF_I_CRC_STREAM, (const unsigned char *)ahead);
+    state = packbuf_i_crc_vpclmul_body(state, to + head, from + head, size - head, PACKBUF_I_CRC_STREAM,
+                                       (const unsigned char *)ahead);
     done = head + ((size - head) & ~(size_t)63);
     if (stream == 1) _mm_sfence();
   } else if (size >= 256) {
@@ -329,7 +335,7 @@ static PACKBUF_I_CRC_AVX512 PACKBUF_I_UNUSED uint32_t packbuf_i_crc_vpclmul_copy
 
 #if PACKBUF_I_CRC_ARM
 
-static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
+static uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   crc = ~crc;
   for (; size >= 8; size -= 8, p += 8) {
@@ -341,33 +347,24 @@ static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_arm(uint32_t crc, const void *dat
   return ~crc;
 }
 
-static PACKBUF_I_UNUSED uint32_t packbuf_i_crc_arm_copy(uint32_t crc, void *dst, const void *src, size_t size, int stream, const void *ahead) {
-  unsigned char *to = (unsigned char *)dst;
-  const unsigned char *from = (const unsigned char *)src;
+static uint32_t packbuf_i_crc_arm_copy(uint32_t crc, void *dst, const void *src, size_t size, int stream,
+                                       const void *ahead) {
   (void)stream;
   (void)ahead;
-  while (size > 0) {
-    size_t piece = size < 4096 ? size : 4096;
-    crc = packbuf_i_crc_arm(crc, from, piece);
-    memcpy(to, from, piece);
-    to += piece;
-    from += piece;
-    size -= piece;
-  }
-  return crc;
+  return packbuf_i_crc_copy_pieces(packbuf_i_crc_arm, crc, dst, src, size);
 }
 
 #endif /* PACKBUF_I_CRC_ARM */
 
 /* Orders the non-temporal stores of earlier copy_crc calls with stream == 2 before all later stores. */
-static PACKBUF_I_UNUSED void packbuf_i_crc_fence(void) {
+static void packbuf_i_crc_fence(void) {
 #if PACKBUF_I_CRC_X86
   _mm_sfence();
 #endif
 }
 
 /* Slowest first; every entry needs the features of those before it. */
-static PACKBUF_I_UNUSED const packbuf_i_crc_kernel packbuf_i_crc_kernels[] = {
+static const packbuf_i_crc_kernel packbuf_i_crc_kernels[] = {
     {"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy},
 #if PACKBUF_I_CRC_X86
     {"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy},
@@ -379,7 +376,7 @@ static PACKBUF_I_UNUSED const packbuf_i_crc_kernel packbuf_i_crc_kernels[] = {
 };
 
 /* Kernel number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
-static PACKBUF_I_UNUSED const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsigned index) {
+static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsigned index) {
   if (index >= sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0]) return NULL;
 #if PACKBUF_I_CRC_X86
   if (index >= 1 && !(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))) return NULL;
@@ -388,7 +385,7 @@ static PACKBUF_I_UNUSED const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsi
   return &packbuf_i_crc_kernels[index];
 }
 
-static PACKBUF_I_UNUSED const packbuf_i_crc_kernel *packbuf_i_crc_kernel_best(void) {
+static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_best(void) {
   unsigned index = (unsigned)(sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0]) - 1;
   while (index > 0 && packbuf_i_crc_kernel_at(index) == NULL) index--;
   return &packbuf_i_crc_kernels[index];
@@ -398,6 +395,4 @@ PACKBUF_API uint32_t packbuf_checksum(uint32_t crc, const void *data, size_t siz
   return packbuf_i_crc_kernel_best()->crc(crc, data, size);
 }
 
-PACKBUF_API const char *packbuf_checksum_kernel(void) {
-  return packbuf_i_crc_kernel_best()->name;
-}
+PACKBUF_API const char *packbuf_checksum_kernel(void) { return packbuf_i_crc_kernel_best()->name; }

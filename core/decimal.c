@@ -1,34 +1,20 @@
-/*
- * Numbers and text: shortest double formatting, correctly rounded parsing, integers. Text is as in JSON and as Python
- * prints it; results never depend on the locale, the rounding mode or the floating-point registers (x87, flush to zero),
- * because all arithmetic is on integers.
- * Uses: the C library's memcpy and memset.
- * Must not know: JSON structure, containers, columns, errors, allocators. IEEE 754 binary64 is assumed.
- */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifndef PACKBUF_I_UNUSED
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_UNUSED __attribute__((unused))
-#else
-#define PACKBUF_I_UNUSED
-#endif
-#endif
+/* core/decimal.c: numbers and text: shortest double formatting, correctly rounded parsing, integers. Text is as in
+ * JSON and as Python prints it; results never depend on the locale, the rounding mode or the floating-point registers
+ * (x87, flush to zero), because all arithmetic is on integers. IEEE 754 binary64 is assumed.
+ * May use: base. Must not know: JSON structure, columns, errors. */
 
 /* ---- 64 x 64 bit products ---- */
 
 #if defined(__SIZEOF_INT128__) && !defined(__TINYC__) && !defined(PACKBUF_I_DECIMAL_NO_INT128)
 __extension__ typedef unsigned __int128 packbuf_i_decimal_wide;
 
-static PACKBUF_I_UNUSED uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint64_t *low) {
+static uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint64_t *low) {
   packbuf_i_decimal_wide p = (packbuf_i_decimal_wide)a * b;
   *low = (uint64_t)p;
   return (uint64_t)(p >> 64);
 }
 #else
-static PACKBUF_I_UNUSED uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint64_t *low) {
+static uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint64_t *low) {
   uint64_t a0 = a & 0xFFFFFFFFu, a1 = a >> 32, b0 = b & 0xFFFFFFFFu, b1 = b >> 32;
   uint64_t p00 = a0 * b0, p01 = a0 * b1, p10 = a1 * b0;
   uint64_t middle = (p00 >> 32) + (p01 & 0xFFFFFFFFu) + (p10 & 0xFFFFFFFFu);
@@ -38,7 +24,7 @@ static PACKBUF_I_UNUSED uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint
 #endif
 
 /* Leading zero bits of a non-zero word. */
-static PACKBUF_I_UNUSED int packbuf_i_leading_zeros(uint64_t x) {
+static int packbuf_i_leading_zeros(uint64_t x) {
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
   return __builtin_clzll(x);
 #else
@@ -55,22 +41,42 @@ static PACKBUF_I_UNUSED int packbuf_i_leading_zeros(uint64_t x) {
 /* ---- powers of ten ---- */
 
 /* floor(a / 2^bits) for |a| < 2^31, without shifting a negative number */
-static PACKBUF_I_UNUSED int packbuf_i_floor_shift(int a, int bits) {
+static int packbuf_i_floor_shift(int a, int bits) {
   return (int)(((uint32_t)a + 0x80000000u) >> bits) - (int)(0x80000000u >> bits);
 }
 
 /* floor(log2(10^k)); checked against exact arithmetic for |k| <= 400 */
-static PACKBUF_I_UNUSED int packbuf_i_log2_of_pow10(int k) { return packbuf_i_floor_shift(k * 1741647, 19); }
+static int packbuf_i_log2_of_pow10(int k) { return packbuf_i_floor_shift(k * 1741647, 19); }
 
 #define PACKBUF_I_POW5_STEP 27 /* 5^27 is the last power of five below 2^63 */
 static const uint64_t packbuf_i_pow5_small[PACKBUF_I_POW5_STEP] = {
-    1u, 5u, 25u, 125u,
-    625u, 3125u, 15625u, 78125u,
-    390625u, 1953125u, 9765625u, 48828125u,
-    244140625u, 1220703125u, 6103515625u, 30517578125u,
-    152587890625u, 762939453125u, 3814697265625u, 19073486328125u,
-    95367431640625u, 476837158203125u, 2384185791015625u, 11920928955078125u,
-    59604644775390625u, 298023223876953125u, 1490116119384765625u,
+    1u,
+    5u,
+    25u,
+    125u,
+    625u,
+    3125u,
+    15625u,
+    78125u,
+    390625u,
+    1953125u,
+    9765625u,
+    48828125u,
+    244140625u,
+    1220703125u,
+    6103515625u,
+    30517578125u,
+    152587890625u,
+    762939453125u,
+    3814697265625u,
+    19073486328125u,
+    95367431640625u,
+    476837158203125u,
+    2384185791015625u,
+    11920928955078125u,
+    59604644775390625u,
+    298023223876953125u,
+    1490116119384765625u,
 };
 
 /* The first 192 bits of 10^(27*(i-13)), cut off. (The idea of few table entries times small powers is Ryu's, Adams.) */
@@ -105,7 +111,7 @@ static const uint64_t packbuf_i_pow10_base[26][3] = {
 
 /* The first 128 bits of 10^k, cut off, for -351 <= k <= 350; exact for 0 <= k <= 55. The base's error of 2^-191 never
  * reaches these bits: every k was compared with exact arithmetic. */
-static PACKBUF_I_UNUSED void packbuf_i_pow10(int k, uint64_t *high, uint64_t *low) {
+static void packbuf_i_pow10(int k, uint64_t *high, uint64_t *low) {
   int index = (k + 13 * PACKBUF_I_POW5_STEP) / PACKBUF_I_POW5_STEP;
   uint64_t small = packbuf_i_pow5_small[k + 13 * PACKBUF_I_POW5_STEP - index * PACKBUF_I_POW5_STEP];
   const uint64_t *base = packbuf_i_pow10_base[index];
@@ -136,8 +142,8 @@ static PACKBUF_I_UNUSED void packbuf_i_pow10(int k, uint64_t *high, uint64_t *lo
 
 /* ---- integers ---- */
 
-/* Writes the decimal digits of value, at least one; returns their number. */
-static PACKBUF_I_UNUSED size_t packbuf_i_digits(uint64_t value, char *out) {
+/* Writes the decimal digits of value, at most 20, without a terminator; returns their number. */
+static size_t packbuf_i_format_u64(uint64_t value, char *out) {
   char reversed[20];
   size_t n = 0, i;
   while (value >= 100000000u) { /* 32-bit divisions from here on, which matters where 64-bit ones are slow */
@@ -159,17 +165,14 @@ static PACKBUF_I_UNUSED size_t packbuf_i_digits(uint64_t value, char *out) {
   return n;
 }
 
-/* Both return the length; no terminator is written. */
-static PACKBUF_I_UNUSED size_t packbuf_i_format_u64(uint64_t value, char out[24]) { return packbuf_i_digits(value, out); }
-
-static PACKBUF_I_UNUSED size_t packbuf_i_format_i64(int64_t value, char out[24]) {
-  if (value >= 0) return packbuf_i_digits((uint64_t)value, out);
+static size_t packbuf_i_format_i64(int64_t value, char out[24]) {
+  if (value >= 0) return packbuf_i_format_u64((uint64_t)value, out);
   out[0] = '-';
-  return 1 + packbuf_i_digits(0u - (uint64_t)value, out + 1);
+  return 1 + packbuf_i_format_u64(0u - (uint64_t)value, out + 1);
 }
 
 /* The text matches -?[0-9]+. 1: fits int64, in *i; 2: fits only uint64, in *u; 0: fits neither. */
-static PACKBUF_I_UNUSED int packbuf_i_parse_integer(const char *text, size_t size, int64_t *i, uint64_t *u) {
+static int packbuf_i_parse_integer(const char *text, size_t size, int64_t *i, uint64_t *u) {
   const uint64_t limit = (uint64_t)1 << 63;
   uint64_t value = 0;
   int negative = size > 0 && text[0] == '-';
@@ -195,7 +198,7 @@ static PACKBUF_I_UNUSED int packbuf_i_parse_integer(const char *text, size_t siz
 /* ---- formatting ---- */
 
 /* floor(g * c / 2^128) for the 128-bit g, with the last bit set when anything was cut off (round to odd) */
-static PACKBUF_I_UNUSED uint64_t packbuf_i_scale_to_odd(uint64_t high, uint64_t low, uint64_t c) {
+static uint64_t packbuf_i_scale_to_odd(uint64_t high, uint64_t low, uint64_t c) {
   uint64_t unused, middle, carry = packbuf_i_multiply(low, c, &unused);
   uint64_t top = packbuf_i_multiply(high, c, &middle);
   middle += carry;
@@ -205,7 +208,7 @@ static PACKBUF_I_UNUSED uint64_t packbuf_i_scale_to_odd(uint64_t high, uint64_t 
 
 /* Shortest digits that read back as fraction * 2^exponent and, of those, the nearest to it: Giulietti, "The Schubfach
  * way to render doubles". value = result * 10^*power; the result may end in zeros. */
-static PACKBUF_I_UNUSED uint64_t packbuf_i_shortest(uint64_t fraction, int exponent, int narrow, int *power) {
+static uint64_t packbuf_i_shortest(uint64_t fraction, int exponent, int narrow, int *power) {
   int k = packbuf_i_floor_shift(exponent * 1262611 - (narrow ? 524031 : 0), 22); /* log10(2^e), log10(3/4 2^e) */
   int h = exponent + packbuf_i_log2_of_pow10(-k) + 1;
   uint64_t high, low, odd = fraction & 1, c = 4 * fraction, left, right, value, s;
@@ -233,7 +236,7 @@ static PACKBUF_I_UNUSED uint64_t packbuf_i_shortest(uint64_t fraction, int expon
   return value < 4 * s + 2 ? s : s + 1;
 }
 
-static PACKBUF_I_UNUSED size_t packbuf_i_put_exponent(char *out, int exponent) {
+static size_t packbuf_i_put_exponent(char *out, int exponent) {
   size_t n = 0;
   unsigned e = (unsigned)(exponent < 0 ? -exponent : exponent);
   out[n++] = 'e';
@@ -245,7 +248,7 @@ static PACKBUF_I_UNUSED size_t packbuf_i_put_exponent(char *out, int exponent) {
 }
 
 /* Lays out n digits (the first is not zero), of which the first counts 10^exponent, as Python's repr does. */
-static PACKBUF_I_UNUSED size_t packbuf_i_layout(const char *digits, size_t n, int exponent, char *out) {
+static size_t packbuf_i_layout(const char *digits, size_t n, int exponent, char *out) {
   size_t at = 0, whole;
   if (exponent < -4 || exponent >= 16) {
     out[at++] = digits[0];
@@ -278,7 +281,7 @@ static PACKBUF_I_UNUSED size_t packbuf_i_layout(const char *digits, size_t n, in
 
 /* The shortest text that reads back as the same (finite) double, as Python's repr prints it: "1.0", "-0.0", "1e+16".
  * Returns the length, at most 24; no terminator is written. */
-static PACKBUF_I_UNUSED size_t packbuf_i_format_double(double value, char out[32]) {
+static size_t packbuf_i_format_double(double value, char out[32]) {
   char digits[24];
   uint64_t bits, fraction, shortest;
   size_t n, at = 0;
@@ -297,7 +300,7 @@ static PACKBUF_I_UNUSED size_t packbuf_i_format_double(double value, char out[32
     int narrow = fraction == 0 && biased > 1;
     shortest = packbuf_i_shortest(fraction | (uint64_t)1 << 52, biased - 1075, narrow, &power);
   }
-  n = packbuf_i_digits(shortest, digits);
+  n = packbuf_i_format_u64(shortest, digits);
   power += (int)n - 1;
   while (n > 1 && digits[n - 1] == '0') n--;
   return at + packbuf_i_layout(digits, n, power, out + at);
@@ -316,7 +319,7 @@ typedef struct {
 /* value * 10^power, value > 0, -342 <= power <= 308. One 64 x 128 bit product (after Lemire, "Number parsing at a
  * gigabyte per second") brackets the true value in [product, product + 2) units of its last bit; only when the middle
  * of two doubles lies in that bracket is the result not known. */
-static PACKBUF_I_UNUSED packbuf_i_rounded packbuf_i_scale(uint64_t value, int power) {
+static packbuf_i_rounded packbuf_i_scale(uint64_t value, int power) {
   packbuf_i_rounded r;
   int zeros = packbuf_i_leading_zeros(value), exact = power >= 0 && power <= 55, top, drop, wide;
   uint64_t high, low, p2, p1, p0, carry, rest, half;
@@ -346,7 +349,7 @@ static PACKBUF_I_UNUSED packbuf_i_rounded packbuf_i_scale(uint64_t value, int po
 }
 
 /* The bits of (mantissa + up) * 2^exponent; a carry into the exponent field is right as it comes. */
-static PACKBUF_I_UNUSED uint64_t packbuf_i_rounded_bits(packbuf_i_rounded r) {
+static uint64_t packbuf_i_rounded_bits(packbuf_i_rounded r) {
   uint64_t bits = ((uint64_t)(r.exponent + 1074) << 52) + r.mantissa + (uint64_t)r.up;
   return bits < (uint64_t)0x7FF << 52 ? bits : (uint64_t)0x7FF << 52;
 }
@@ -359,7 +362,7 @@ typedef struct {
   int size;
 } packbuf_i_big;
 
-static PACKBUF_I_UNUSED void packbuf_i_big_multiply(packbuf_i_big *b, uint32_t factor, uint32_t add) {
+static void packbuf_i_big_multiply(packbuf_i_big *b, uint32_t factor, uint32_t add) {
   uint64_t carry = add;
   int i;
   for (i = 0; i < b->size; i++) {
@@ -370,12 +373,12 @@ static PACKBUF_I_UNUSED void packbuf_i_big_multiply(packbuf_i_big *b, uint32_t f
   if (carry != 0 && b->size < PACKBUF_I_BIG_LIMBS) b->limb[b->size++] = (uint32_t)carry;
 }
 
-static PACKBUF_I_UNUSED void packbuf_i_big_multiply_pow5(packbuf_i_big *b, int power) {
+static void packbuf_i_big_multiply_pow5(packbuf_i_big *b, int power) {
   for (; power >= 13; power -= 13) packbuf_i_big_multiply(b, 1220703125u, 0); /* 5^13 */
   for (; power > 0; power--) packbuf_i_big_multiply(b, 5, 0);
 }
 
-static PACKBUF_I_UNUSED void packbuf_i_big_shift(packbuf_i_big *b, int bits) {
+static void packbuf_i_big_shift(packbuf_i_big *b, int bits) {
   int limbs = bits / 32, i;
   if (b->size == 0) return;
   packbuf_i_big_multiply(b, (uint32_t)1 << (bits % 32), 0);
@@ -385,7 +388,7 @@ static PACKBUF_I_UNUSED void packbuf_i_big_shift(packbuf_i_big *b, int bits) {
   b->size += limbs;
 }
 
-static PACKBUF_I_UNUSED int packbuf_i_big_compare(const packbuf_i_big *a, const packbuf_i_big *b) {
+static int packbuf_i_big_compare(const packbuf_i_big *a, const packbuf_i_big *b) {
   int i;
   if (a->size != b->size) return a->size < b->size ? -1 : 1;
   for (i = a->size - 1; i >= 0; i--)
@@ -404,7 +407,7 @@ typedef struct {
 
 /* Decides `up` of r by comparing all digits with the middle above r's mantissa. No middle has more than 767 digits, so
  * of those after 770 it only matters whether any is not zero: a last digit 1 stands for them. */
-static PACKBUF_I_UNUSED int packbuf_i_exact_up(const packbuf_i_decimal *d, packbuf_i_rounded r) {
+static int packbuf_i_exact_up(const packbuf_i_decimal *d, packbuf_i_rounded r) {
   packbuf_i_big digits, middle;
   const char *p;
   int64_t power = d->power;
@@ -435,7 +438,7 @@ static PACKBUF_I_UNUSED int packbuf_i_exact_up(const packbuf_i_decimal *d, packb
 }
 
 /* Reads digits, point and exponent; the sign is already gone. */
-static PACKBUF_I_UNUSED packbuf_i_decimal packbuf_i_read_decimal(const char *p, const char *end) {
+static packbuf_i_decimal packbuf_i_read_decimal(const char *p, const char *end) {
   packbuf_i_decimal d;
   const char *point = NULL;
   int64_t exponent = 0;
@@ -476,7 +479,7 @@ static PACKBUF_I_UNUSED packbuf_i_decimal packbuf_i_read_decimal(const char *p, 
 }
 
 /* The text matches JSON's number grammar. Stores the nearest double (ties to even); 0 when that is an infinity. */
-static PACKBUF_I_UNUSED int packbuf_i_parse_double(const char *text, size_t size, double *value) {
+static int packbuf_i_parse_double(const char *text, size_t size, double *value) {
   int negative = size > 0 && text[0] == '-';
   packbuf_i_decimal d = packbuf_i_read_decimal(text + negative, text + size);
   uint64_t bits = 0;

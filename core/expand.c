@@ -17,8 +17,8 @@ static unsigned packbuf_i_ordinal(const packbuf_i_node *node) {
   return ordinal;
 }
 
-/* Writes the path to `to` (NULL: only measures); returns its size. Expansion and the attribute leaves bound the depth.
- */
+/* Writes the path to `to` (NULL: only measures); returns its size. Expansion and the attribute leaves bound the
+ * depth. */
 static size_t packbuf_i_path_put(const packbuf_i_node *node, char *to) {
   size_t at = node->parent ? packbuf_i_path_put(node->parent, to) : 0;
   if (node->parent && node->parent->kind == PACKBUF_NODE_LIST) {
@@ -54,14 +54,18 @@ static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *aren
   return path;
 }
 
+/* Fails with the path of a node, which may be NULL. */
+static packbuf_status packbuf_i_fail_at(packbuf_error *error, packbuf_arena *arena, const packbuf_i_node *node,
+                                        packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
+  const char *path = error && node ? packbuf_i_node_path(node, arena) : NULL;
+  packbuf_i_fail(error, code, message, offset, row);
+  if (path) packbuf_i_set_path(error, path, strlen(path));
+  return code;
+}
+
 static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
                                           packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
-  packbuf_i_fail(expand->error, code, message, offset, row);
-  if (expand->error) {
-    const char *path = packbuf_i_node_path(node, expand->arena);
-    if (path) packbuf_i_set_path(expand->error, path, strlen(path));
-  }
-  return code;
+  return packbuf_i_fail_at(expand->error, expand->arena, node, code, message, offset, row);
 }
 
 /* What is left of `path` after the path of the node, or NULL when it does not begin with that. */

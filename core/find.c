@@ -1,5 +1,5 @@
-/* core/find.c: nodes by path, and paths of nodes (section 4: `.name` and `[i]`, with `\`, `.` and `[` escaped in names).
- * Names are found by binary search in the name index, items of lists by walking their siblings.
+/* core/find.c: nodes by path, and paths of nodes (section 4: `.name` and `[i]`, with `\`, `.` and `[` escaped in
+ * names). Names are found by binary search in the name index, items of lists by walking their siblings.
  * May use: base, access, tables (names in order). Must not know: buffers, codecs, values. */
 
 /* One step of a path: a name that is still escaped, or an index. */
@@ -53,7 +53,8 @@ static int packbuf_i_compare_escaped(packbuf_text name, const packbuf_i_step *st
 }
 
 /* The child of `parent` in `scope` that has the step's name, or PACKBUF_NO_NODE. */
-static uint32_t packbuf_i_find_name(const packbuf_view *view, uint32_t parent, unsigned scope, const packbuf_i_step *step) {
+static uint32_t packbuf_i_find_name(const packbuf_view *view, uint32_t parent, unsigned scope,
+                                    const packbuf_i_step *step) {
   const uint64_t group = (uint64_t)parent << 8 | scope;
   uint32_t low = 0, high = view->name_count;
   while (low < high) {
@@ -85,21 +86,27 @@ static uint32_t packbuf_i_find_item(const packbuf_view *view, uint32_t parent, u
   return PACKBUF_NO_NODE;
 }
 
-PACKBUF_API packbuf_status packbuf_find(const packbuf_view *view, unsigned scope, const char *path, packbuf_node *node, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_find(const packbuf_view *view, unsigned scope, const char *path, packbuf_node *node,
+                                        packbuf_error *error) {
   uint32_t at = PACKBUF_NO_NODE;
   int first = 1;
-  if (scope > 1 || path == NULL) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scope is neither 0 nor 1, or path is NULL", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (scope > 1 || path == NULL)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scope is neither 0 nor 1, or path is NULL", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   while (first || *path != 0) {
     packbuf_i_step step;
-    if (!packbuf_i_next_step(&path, first, &step)) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "not a path", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    if (!packbuf_i_next_step(&path, first, &step))
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "not a path", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     at = step.is_item ? packbuf_i_find_item(view, at, step.item) : packbuf_i_find_name(view, at, scope, &step);
-    if (at == PACKBUF_NO_NODE) return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "no node has this path", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    if (at == PACKBUF_NO_NODE)
+      return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "no node has this path", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
     first = 0;
   }
   return packbuf_get_node(view, at, node, error);
 }
 
-/* Text that is built backwards, from a node up to the top, at the end of a buffer; what does not fit in front is counted only. */
+/* Text that is built backwards, from a node up to the top, at the end of a buffer; what does not fit in front is
+ * counted only. */
 typedef struct packbuf_i_backwards {
   char *text;
   size_t room, size;
@@ -122,10 +129,12 @@ static void packbuf_i_prepend_name(packbuf_i_backwards *out, packbuf_text name) 
   }
 }
 
-static void packbuf_i_prepend_item(packbuf_i_backwards *out, const packbuf_view *view, uint32_t parent, uint32_t index) {
+static void packbuf_i_prepend_item(packbuf_i_backwards *out, const packbuf_view *view, uint32_t parent,
+                                   uint32_t index) {
   uint64_t item = 0, child = (uint64_t)parent + 1;
   packbuf_i_node_record node;
-  for (; child < index && packbuf_i_fetch_node(view, (uint32_t)child, &node); item++) child += 1 + (uint64_t)node.descendants;
+  for (; child < index && packbuf_i_fetch_node(view, (uint32_t)child, &node); item++)
+    child += 1 + (uint64_t)node.descendants;
   packbuf_i_prepend(out, ']');
   do packbuf_i_prepend(out, (char)('0' + item % 10));
   while ((item /= 10) != 0);

@@ -1,6 +1,7 @@
-/* core/infer.c: the codec of a leaf (sections 17 and 18 of the spec): one pass over its cells gathers facts, from which
- * each codec can say whether it accepts them. The same pass refuses what no codec could write (text that is not UTF-8,
- * equal keys, impossible arrays), so that nobody looks again. Also what the public header of this room declares.
+/* core/infer.c: the codec of a leaf (sections 17 and 18 of the spec): one pass over its cells gathers facts, from
+ * which each codec can say whether it accepts them. The same pass refuses what no codec could write (text that is not
+ * UTF-8, equal keys, impossible arrays), so that nobody looks again. Also what the public header of this room
+ * declares.
  * May use: columns, number promotion, expansion, what json_ragged says it can hold. Must not know: layout, bytes. */
 
 /* What is known of the cells of a leaf. */
@@ -9,14 +10,14 @@ typedef struct packbuf_i_facts {
   unsigned kinds; /* set of the kinds of present cells, 1 << packbuf_kind */
   packbuf_i_numbers numbers;
   /* lists */
-  uint64_t items; /* of lists of media and bytes */
-  uint8_t not_numbers; /* a list is no rectangular nest of numbers of one type */
-  uint8_t not_media; /* a list has an item that is neither media nor bytes */
+  uint64_t items;          /* of lists of media and bytes */
+  uint8_t not_numbers;     /* a list is no rectangular nest of numbers of one type */
+  uint8_t not_media;       /* a list has an item that is neither media nor bytes */
   uint8_t first_item_form; /* BYTES or MEDIA */
-  uint8_t item_forms; /* set, 1 << form */
+  uint8_t item_forms;      /* set, 1 << form */
   /* arrays and nests of numbers */
   packbuf_dtype dtype; /* of the first array */
-  uint8_t forms; /* set of the forms of arrays */
+  uint8_t forms;       /* set of the forms of arrays */
   uint8_t mixed_dtypes, least_rank, most_rank, first_form;
   /* the rest */
   uint8_t not_json, unholdable, bad_text; /* bad_text: only where errors are not wanted */
@@ -29,7 +30,7 @@ typedef struct packbuf_i_look {
   const packbuf_i_node *node;
   uint64_t row;
   uint64_t values; /* looked at in the cell: lists that are shared many times over may be far more than memory holds */
-  int lenient; /* compat: text that is not UTF-8 is a fact, not an error */
+  int lenient;     /* compat: text that is not UTF-8 is a fact, not an error */
   packbuf_i_facts facts;
   packbuf_i_keys keys;
 } packbuf_i_look;
@@ -41,11 +42,11 @@ typedef struct packbuf_i_look {
 #endif
 
 #define PACKBUF_I_KIND(kind) (1u << (kind))
-#define PACKBUF_I_NUMBERS                                                                                              \
-  (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) |                         \
+#define PACKBUF_I_NUMBERS                                                                      \
+  (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) | \
    PACKBUF_I_KIND(PACKBUF_FLOAT))
-#define PACKBUF_I_JSON_KINDS                                                                                           \
-  (PACKBUF_I_NUMBERS | PACKBUF_I_KIND(PACKBUF_BIGINT) | PACKBUF_I_KIND(PACKBUF_STRING) |                               \
+#define PACKBUF_I_JSON_KINDS                                                             \
+  (PACKBUF_I_NUMBERS | PACKBUF_I_KIND(PACKBUF_BIGINT) | PACKBUF_I_KIND(PACKBUF_STRING) | \
    PACKBUF_I_KIND(PACKBUF_LIST) | PACKBUF_I_KIND(PACKBUF_DICT))
 
 static packbuf_status packbuf_i_refuse(const packbuf_i_look *look, packbuf_status code, const char *message) {
@@ -64,23 +65,14 @@ static packbuf_status packbuf_i_check_text(packbuf_i_look *look, const char *tex
                              "a string is not UTF-8 (the offset is into the string)", valid, look->row);
 }
 
-/* What an array must be for any codec to take it: a known dtype, a form, at most 8 dimensions that do not overflow,
- * data that can be reached. */
 static packbuf_status packbuf_i_check_array(const packbuf_i_look *look, const packbuf_tensor *tensor) {
-  uint64_t count = 1;
+  const char *message;
+  packbuf_status status;
   if (!tensor) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array is not there");
-  if (!packbuf_i_dtype_known(tensor->dtype))
-    return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DTYPE, "an array's dtype is not one of section 8");
-  if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape))
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array has at most 8 dimensions, and a shape");
-  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR ||
-      (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank))
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array's form is not one that it can have");
-  if (!packbuf_i_shape_count(tensor->shape, tensor->rank, packbuf_i_dtype_bytes(tensor->dtype), &count))
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array's shape is too large");
-  if (count && !tensor->data) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an array has no data");
-  if (tensor->device && !tensor->device->copy)
-    return packbuf_i_refuse(look, PACKBUF_UNSUPPORTED_DEVICE, "device memory needs a copy hook");
+  status = packbuf_i_array_fault(tensor, &message);
+  if (status) return packbuf_i_refuse(look, status, message);
+  if (tensor->form == PACKBUF_FORM_SCALAR && tensor->rank)
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "scalars have no dimensions");
   return PACKBUF_OK;
 }
 
@@ -89,7 +81,8 @@ static packbuf_status packbuf_i_check_media(packbuf_i_look *look, const packbuf_
   if (!media || (media->size && !media->data))
     return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "media have no data");
   if (media->height < -1 || media->width < -1 || media->channels < -1)
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "height, width or channels of media is below -1 (not known)");
+    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT,
+                            "height, width or channels of media is below -1 (not known)");
   if (media->mime) status = packbuf_i_check_text(look, media->mime, media->mime_size);
   if (!status && media->mode) status = packbuf_i_check_text(look, media->mode, media->mode_size);
   return status;
@@ -127,26 +120,27 @@ static packbuf_status packbuf_i_check_value(packbuf_i_look *look, const packbuf_
   packbuf_status status = PACKBUF_OK;
   if (++look->values >> 30) return packbuf_i_refuse(look, PACKBUF_LIMIT, "a cell has 2^30 values or more");
   switch (value->kind) {
-  case PACKBUF_NULL:
-  case PACKBUF_BOOL:
-  case PACKBUF_INT:
-  case PACKBUF_UINT:
-  case PACKBUF_FLOAT: return PACKBUF_OK;
-  case PACKBUF_BYTES:
-    if (value->as.text.data || !value->as.text.size) return PACKBUF_OK;
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "bytes have no data");
-  case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
-  case PACKBUF_BIGINT:
-    if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "an integer's text is not a decimal number beyond 64 bits");
-  case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
-  case PACKBUF_OPAQUE: return packbuf_i_check_opaque(look, value->as.opaque);
-  case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
-  case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
-  case PACKBUF_LIST: break;
-  case PACKBUF_MISSING:
-    return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value inside a cell cannot be missing");
-  default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
+    case PACKBUF_NULL:
+    case PACKBUF_BOOL:
+    case PACKBUF_INT:
+    case PACKBUF_UINT:
+    case PACKBUF_FLOAT: return PACKBUF_OK;
+    case PACKBUF_BYTES:
+      if (value->as.text.data || !value->as.text.size) return PACKBUF_OK;
+      return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "bytes have no data");
+    case PACKBUF_STRING: return packbuf_i_check_text(look, value->as.text.data, value->as.text.size);
+    case PACKBUF_BIGINT:
+      if (packbuf_i_is_bigint(value->as.text.data, value->as.text.size)) return PACKBUF_OK;
+      return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT,
+                              "an integer's text is not a decimal number beyond 64 bits");
+    case PACKBUF_MEDIA: return packbuf_i_check_media(look, value->as.media);
+    case PACKBUF_OPAQUE: return packbuf_i_check_opaque(look, value->as.opaque);
+    case PACKBUF_TENSOR: return packbuf_i_check_array(look, value->as.tensor);
+    case PACKBUF_DICT: return packbuf_i_check_dict(look, value, depth_left);
+    case PACKBUF_LIST: break;
+    case PACKBUF_MISSING:
+      return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value inside a cell cannot be missing");
+    default: return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a value is of no known kind");
   }
   if (!depth_left) return packbuf_i_refuse(look, PACKBUF_DEPTH, "a cell is nested more than 512 deep");
   if (packbuf_i_no_items(value)) return packbuf_i_refuse(look, PACKBUF_INVALID_ARGUMENT, "a list has no items");
@@ -221,31 +215,31 @@ static packbuf_status packbuf_i_look_cell(packbuf_i_look *look, const packbuf_va
   facts->present++;
   if (cell->kind <= PACKBUF_DICT) facts->kinds |= PACKBUF_I_KIND(cell->kind);
   switch (cell->kind) {
-  case PACKBUF_BOOL:
-  case PACKBUF_INT:
-  case PACKBUF_UINT:
-  case PACKBUF_FLOAT: packbuf_i_count_numbers(&facts->numbers, cell, 1); return PACKBUF_OK;
-  case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
-  case PACKBUF_OPAQUE: {
-    const packbuf_opaque *opaque = cell->as.opaque;
-    status = packbuf_i_check_opaque(look, opaque);
-    if (status) return status;
-    if (!facts->opaque) facts->opaque = opaque;
-    else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer,
-                                   opaque->serializer_size))
-      facts->mixed_serializers = 1;
-    return PACKBUF_OK;
-  }
-  case PACKBUF_TENSOR:
-    status = packbuf_i_check_array(look, cell->as.tensor);
-    if (status) return status;
-    packbuf_i_note_array(facts, cell->as.tensor);
-    packbuf_i_note_rank(facts, cell->as.tensor->form ? cell->as.tensor->form : (unsigned)PACKBUF_FORM_TENSOR,
-                        cell->as.tensor->rank);
-    return PACKBUF_OK;
-  case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
-  case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
-  default: look->values = 0; return packbuf_i_check_value(look, cell, 0);
+    case PACKBUF_BOOL:
+    case PACKBUF_INT:
+    case PACKBUF_UINT:
+    case PACKBUF_FLOAT: packbuf_i_count_numbers(&facts->numbers, cell, 1); return PACKBUF_OK;
+    case PACKBUF_STRING: return packbuf_i_check_text(look, cell->as.text.data, cell->as.text.size);
+    case PACKBUF_OPAQUE: {
+      const packbuf_opaque *opaque = cell->as.opaque;
+      status = packbuf_i_check_opaque(look, opaque);
+      if (status) return status;
+      if (!facts->opaque) facts->opaque = opaque;
+      else if (!packbuf_i_same_bytes(facts->opaque->serializer, facts->opaque->serializer_size, opaque->serializer,
+                                     opaque->serializer_size))
+        facts->mixed_serializers = 1;
+      return PACKBUF_OK;
+    }
+    case PACKBUF_TENSOR:
+      status = packbuf_i_check_array(look, cell->as.tensor);
+      if (status) return status;
+      packbuf_i_note_array(facts, cell->as.tensor);
+      packbuf_i_note_rank(facts, cell->as.tensor->form ? cell->as.tensor->form : (unsigned)PACKBUF_FORM_TENSOR,
+                          cell->as.tensor->rank);
+      return PACKBUF_OK;
+    case PACKBUF_LIST: return packbuf_i_look_list(look, cell);
+    case PACKBUF_DICT: return packbuf_i_look_nested(look, cell);
+    default: look->values = 0; return packbuf_i_check_value(look, cell, 0);
   }
 }
 
@@ -284,23 +278,24 @@ static int packbuf_i_accepts_ndarray(const packbuf_i_facts *facts, packbuf_dtype
 static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, packbuf_dtype *dtype, int by_schema) {
   *dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
   switch (codec) {
-  case PACKBUF_CODEC_NULL: memset(dtype, 0, sizeof *dtype); return facts->present == 0;
-  case PACKBUF_CODEC_NDARRAY: return packbuf_i_accepts_ndarray(facts, dtype, by_schema);
-  case PACKBUF_CODEC_RAGGED_TENSOR:
-    *dtype = facts->dtype;
-    return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) &&
-           !facts->mixed_dtypes &&
-           (!facts->numbers.asked.bits || packbuf_i_dtype_equal(facts->numbers.asked, facts->dtype));
-  case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_accepts_ragged(facts, dtype);
-  case PACKBUF_CODEC_BYTES_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_BYTES);
-  case PACKBUF_CODEC_MEDIA_BYTES: return facts->kinds == PACKBUF_I_KIND(PACKBUF_MEDIA);
-  case PACKBUF_CODEC_MEDIA_LIST_RAGGED:
-    return facts->kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !facts->not_media && (by_schema || facts->items);
-  case PACKBUF_CODEC_UTF8_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_STRING);
-  case PACKBUF_CODEC_JSON_RAGGED: return !(facts->kinds & ~PACKBUF_I_JSON_KINDS) && !facts->not_json;
-  case PACKBUF_CODEC_OPAQUE_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_OPAQUE) && !facts->mixed_serializers;
-  case PACKBUF_CODEC_MSGPACK_RAGGED: return !facts->unholdable;
-  default: return 0;
+    case PACKBUF_CODEC_NULL: memset(dtype, 0, sizeof *dtype); return facts->present == 0;
+    case PACKBUF_CODEC_NDARRAY: return packbuf_i_accepts_ndarray(facts, dtype, by_schema);
+    case PACKBUF_CODEC_RAGGED_TENSOR:
+      *dtype = facts->dtype;
+      return facts->kinds == PACKBUF_I_KIND(PACKBUF_TENSOR) && facts->forms == PACKBUF_I_KIND(PACKBUF_FORM_TENSOR) &&
+             !facts->mixed_dtypes &&
+             (!facts->numbers.asked.bits || packbuf_i_dtype_equal(facts->numbers.asked, facts->dtype));
+    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_accepts_ragged(facts, dtype);
+    case PACKBUF_CODEC_BYTES_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_BYTES);
+    case PACKBUF_CODEC_MEDIA_BYTES: return facts->kinds == PACKBUF_I_KIND(PACKBUF_MEDIA);
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED:
+      return facts->kinds == PACKBUF_I_KIND(PACKBUF_LIST) && !facts->not_media && (by_schema || facts->items);
+    case PACKBUF_CODEC_UTF8_RAGGED: return facts->kinds == PACKBUF_I_KIND(PACKBUF_STRING);
+    case PACKBUF_CODEC_JSON_RAGGED: return !(facts->kinds & ~PACKBUF_I_JSON_KINDS) && !facts->not_json;
+    case PACKBUF_CODEC_OPAQUE_RAGGED:
+      return facts->kinds == PACKBUF_I_KIND(PACKBUF_OPAQUE) && !facts->mixed_serializers;
+    case PACKBUF_CODEC_MSGPACK_RAGGED: return !facts->unholdable;
+    default: return 0;
   }
 }
 
@@ -329,17 +324,17 @@ static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *ac
 
 static const char *packbuf_i_reason(packbuf_codec codec) {
   switch (codec) {
-  case PACKBUF_CODEC_NULL: return "no cell has a value";
-  case PACKBUF_CODEC_NDARRAY: return "all cells are numbers, or scalars of one dtype";
-  case PACKBUF_CODEC_RAGGED_TENSOR: return "all cells are tensors of one dtype";
-  case PACKBUF_CODEC_TYPED_RAGGED: return "all cells are arrays or lists of numbers with a common dtype";
-  case PACKBUF_CODEC_BYTES_RAGGED: return "all cells are bytes";
-  case PACKBUF_CODEC_MEDIA_BYTES: return "all cells are media";
-  case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return "all cells are lists of media or bytes";
-  case PACKBUF_CODEC_UTF8_RAGGED: return "all cells are strings";
-  case PACKBUF_CODEC_JSON_RAGGED: return "all cells can be held as JSON";
-  case PACKBUF_CODEC_OPAQUE_RAGGED: return "all cells are bytes of one serializer";
-  default: return "no other codec holds all cells";
+    case PACKBUF_CODEC_NULL: return "no cell has a value";
+    case PACKBUF_CODEC_NDARRAY: return "all cells are numbers, or scalars of one dtype";
+    case PACKBUF_CODEC_RAGGED_TENSOR: return "all cells are tensors of one dtype";
+    case PACKBUF_CODEC_TYPED_RAGGED: return "all cells are arrays or lists of numbers with a common dtype";
+    case PACKBUF_CODEC_BYTES_RAGGED: return "all cells are bytes";
+    case PACKBUF_CODEC_MEDIA_BYTES: return "all cells are media";
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return "all cells are lists of media or bytes";
+    case PACKBUF_CODEC_UTF8_RAGGED: return "all cells are strings";
+    case PACKBUF_CODEC_JSON_RAGGED: return "all cells can be held as JSON";
+    case PACKBUF_CODEC_OPAQUE_RAGGED: return "all cells are bytes of one serializer";
+    default: return "no other codec holds all cells";
   }
 }
 

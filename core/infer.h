@@ -20,7 +20,8 @@ typedef enum packbuf_node_kind { PACKBUF_LEAF = 1, PACKBUF_NODE_DICT = 2, PACKBU
 
 typedef enum packbuf_mode {
   PACKBUF_STRICT = 0, /* the rules of the spec's sections 17 and 18: never changes a value or a type */
-  PACKBUF_COMPAT = 1  /* the rules of Mooncake's merged structured codec (numpy promotion), for comparison; packing under it refuses what would change (LOSSY) */
+  PACKBUF_COMPAT = 1 /* the rules of Mooncake's merged structured codec (numpy promotion), for comparison; packing under
+                        it refuses what would change (LOSSY) */
 } packbuf_mode;
 
 /* Limits of expansion and inference. */
@@ -34,9 +35,9 @@ typedef enum packbuf_mode {
 typedef struct packbuf_inferred {
   const char *path; /* escaped, NUL-terminated, in the arena */
   packbuf_node_kind kind;
-  uint32_t parent;         /* index, or UINT32_MAX for the root */
-  uint32_t child_count;    /* of dict and list */
-  int accepted;            /* leaf: 0 when the codec is only named as the fallback (compat), or nothing can hold the column */
+  uint32_t parent;      /* index, or UINT32_MAX for the root */
+  uint32_t child_count; /* of dict and list */
+  int accepted; /* leaf: 0 when the codec is only named as the fallback (compat), or nothing can hold the column */
   packbuf_codec codec;     /* leaf */
   packbuf_dtype dtype;     /* leaf with numbers; {0, 0, 0} else */
   uint8_t rank, form;      /* as in section 4 of the spec */
@@ -52,10 +53,12 @@ typedef struct packbuf_inference {
   uint32_t count;
 } packbuf_inference;
 
-/* Expands and infers one column of `count` values; `root` names it (and is escaped like a field's name). The result lies in the arena.
- * Errors: DEPTH (error->path says where), LIMIT (more than 2^20 nodes), OUT_OF_MEMORY, BAD_UTF8 for a text that is not UTF-8 (strict only; with the row). One pass over the values, plus one per level of nesting. */
-PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root, packbuf_mode mode, packbuf_arena *arena,
-                                         packbuf_inference *inference, packbuf_error *error);
+/* Expands and infers one column of `count` values; `root` names it (and is escaped like a field's name). The result
+ * lies in the arena. Errors: DEPTH (error->path says where), LIMIT (more than 2^20 nodes), OUT_OF_MEMORY, BAD_UTF8 for
+ * a text that is not UTF-8 (strict only; with the row). One pass over the values, plus one per level of nesting. */
+PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t count, const char *root,
+                                         packbuf_mode mode, packbuf_arena *arena, packbuf_inference *inference,
+                                         packbuf_error *error);
 
 /* "utf8_ragged" and the like; NULL for an unknown codec. And back: 0 when there is none of that name. */
 PACKBUF_API const char *packbuf_codec_name(packbuf_codec codec);

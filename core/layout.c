@@ -1,5 +1,6 @@
-/* core/layout.c: what a packed buffer will consist of: which buffers each node has, how each is stored, where everything lies. The result is the plan;
- * its size is exact. Follows section 19 of the spec (profile 0, the canonical form).
+/* core/layout.c: what a packed buffer will consist of: which buffers each node has, how each is stored, where
+ * everything lies. The result is the plan; its size is exact. Follows section 19 of the spec (profile 0, the canonical
+ * form).
  * May use: columns, pull, codecs. Must not know: the destination. */
 
 /* A buffer record to be. */
@@ -22,7 +23,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
-  uint32_t *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t
+      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
   uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
@@ -33,18 +35,12 @@ typedef struct packbuf_i_plan {
   uint64_t checksums; /* number of data checksums */
 } packbuf_i_plan;
 
-static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code, const char *message, uint64_t row) {
-  packbuf_i_fail(plan->error, code, message, PACKBUF_NOWHERE, row);
-  if (plan->error && node) {
-    const char *path = packbuf_i_node_path(node, plan->arena);
-    if (path) packbuf_i_set_path(plan->error, path, strlen(path));
-  }
-  return code;
+static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
+                                          const char *message, uint64_t row) {
+  return packbuf_i_fail_at(plan->error, plan->arena, node, code, message, PACKBUF_NOWHERE, row);
 }
 
-static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) {
-  return packbuf_i_no_memory(plan->error);
-}
+static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
 
 static uint64_t packbuf_i_round_up(uint64_t n, unsigned exponent) {
   uint64_t mask = ((uint64_t)1 << exponent) - 1;
@@ -58,7 +54,9 @@ static packbuf_i_run packbuf_i_pull_next(packbuf_i_pull *pull) {
     case PACKBUF_ROLE_MISSING: return packbuf_i_pull_bits(pull);
     case PACKBUF_ROLE_NDIMS:
     case PACKBUF_ROLE_TYPES: return packbuf_i_pull_u8(pull);
-    case PACKBUF_ROLE_OFFSETS: return pull->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? packbuf_i_pull_item_bytes(pull) : packbuf_i_pull_u64(pull);
+    case PACKBUF_ROLE_OFFSETS:
+      return pull->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? packbuf_i_pull_item_bytes(pull)
+                                                                  : packbuf_i_pull_u64(pull);
     case PACKBUF_ROLE_DATA: break;
     default: return packbuf_i_pull_u64(pull);
   }
@@ -71,24 +69,10 @@ static packbuf_i_run packbuf_i_pull_next(packbuf_i_pull *pull) {
   }
 }
 
-/* The byte unit that big-endian machines reverse: an element, or half a complex one. */
-static unsigned packbuf_i_swap_unit(packbuf_dtype dtype) {
-  return dtype.code == PACKBUF_DTYPE_COMPLEX ? dtype.bits / 16u : dtype.bits / 8u;
-}
-
-static void packbuf_i_swap(uint8_t *bytes, uint64_t size, unsigned unit) {
-  for (uint64_t at = 0; unit > 1 && at + unit <= size; at += unit)
-    for (unsigned i = 0; i < unit / 2; i++) {
-      uint8_t byte = bytes[at + i];
-      bytes[at + i] = bytes[at + unit - 1 - i];
-      bytes[at + unit - 1 - i] = byte;
-    }
-}
-
 /* ---- which buffers a node has ---- */
 
-static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_i_node *node, unsigned role, unsigned dim,
-                                            packbuf_dtype dtype, uint64_t count) {
+static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_i_node *node, unsigned role,
+                                            unsigned dim, packbuf_dtype dtype, uint64_t count) {
   packbuf_i_planned *buffer;
   uint64_t bits;
   if (plan->buffer_count == plan->buffer_room) {
@@ -110,11 +94,13 @@ static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_
   buffer->count = count;
   buffer->length = (bits + 7) / 8;
   buffer->device = role == PACKBUF_ROLE_DATA && node->device;
-  buffer->pushed = role == PACKBUF_ROLE_DATA && (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED);
+  buffer->pushed = role == PACKBUF_ROLE_DATA &&
+                   (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED);
   return PACKBUF_OK;
 }
 
-/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of end-to-end rows spans it). */
+/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of
+ * end-to-end rows spans it). */
 static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_ragged *r = node->ragged;
   for (uint64_t row = 0; row < node->rows; row++) {
@@ -142,7 +128,10 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
     if (status) return status;
   }
   if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
-  if (!sums && (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL : !node->bitmap)) return PACKBUF_OK;
+  if (!sums &&
+      (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
+                                            : !node->bitmap))
+    return PACKBUF_OK;
   for (row = 0; row < node->rows; row++) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
@@ -177,8 +166,9 @@ static packbuf_status packbuf_i_check_texts(packbuf_i_plan *plan, const packbuf_
 /* No codec holds the cells: names the first row that MessagePack, the last resort, does not. */
 static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf_i_node *node) {
   uint64_t row = 0;
-  while (row < node->rows && (packbuf_i_state(node, row) <= 0 ||
-                              packbuf_i_msgpack_can(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, plan->arena, NULL) != PACKBUF_UNENCODABLE))
+  while (row < node->rows &&
+         (packbuf_i_state(node, row) <= 0 || packbuf_i_msgpack_can(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH,
+                                                                   plan->arena, NULL) != PACKBUF_UNENCODABLE))
     row++;
   return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
 }
@@ -187,15 +177,17 @@ static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf
 static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
   if (!node->accepted) return packbuf_i_plan_refused(plan, node);
   if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
-  node->sizes = (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
+  node->sizes =
+      (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
   for (uint64_t row = 0; row < node->rows; row++) {
     packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
-                                                        : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
+      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
+                   ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
+                   : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
     if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
     if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
     node->sizes[row] = sink.size;
@@ -219,7 +211,9 @@ static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, packbuf_i_node
   if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->rows + 1);
   for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
     status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_SHAPE, d, u64, node->rows);
-  if (!status && shaped && node->mixed_ranks) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+  if (!status && shaped && node->mixed_ranks)
+    status =
+        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
   return status;
 }
 
@@ -240,7 +234,8 @@ static packbuf_status packbuf_i_plan_leaf(packbuf_i_plan *plan, packbuf_i_node *
     case PACKBUF_CODEC_NULL: break;
     case PACKBUF_CODEC_NDARRAY:
       for (unsigned i = 0; i < node->rank; i++)
-        if (!packbuf_i_mul(elements, node->shape[i], &elements)) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+        if (!packbuf_i_mul(elements, node->shape[i], &elements))
+          return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
       status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, elements);
       break;
     case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_plan_media_list(plan, node);
@@ -248,13 +243,15 @@ static packbuf_status packbuf_i_plan_leaf(packbuf_i_plan *plan, packbuf_i_node *
   }
   if (!status) status = packbuf_i_plan_masks(plan, node);
   if (!status && node->typed && node->codec != PACKBUF_CODEC_NULL)
-    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+    status =
+        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
   return status;
 }
 
 static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *node) {
   packbuf_status status;
-  if (node->kind == PACKBUF_LEAF && (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED)) {
+  if (node->kind == PACKBUF_LEAF &&
+      (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED)) {
     status = packbuf_i_plan_sizes(plan, node);
     if (status) return status;
   }
@@ -271,7 +268,8 @@ static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *
   }
   if (node->kind == PACKBUF_LEAF) return packbuf_i_plan_leaf(plan, node);
   if (node->kind == PACKBUF_NODE_LIST)
-    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_LENGTHS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), node->rows);
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_LENGTHS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64),
+                                   node->rows);
   return status ? status : packbuf_i_plan_masks(plan, node);
 }
 
@@ -284,32 +282,41 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
   while (size < buffer->length) {
     packbuf_i_run run = packbuf_i_pull_next(&pull);
-    if (run.size == 0 || run.size > buffer->length - size) return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed", PACKBUF_NOWHERE);
+    if (run.size == 0 || run.size > buffer->length - size)
+      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_INVALID_ARGUMENT,
+                                 "the data changed while they were packed", PACKBUF_NOWHERE);
     if (pull.device) {
-      packbuf_status status = pull.device->copy(pull.device->context, buffer->value + size, run.bytes, (size_t)run.size);
-      if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
+      packbuf_status status =
+          pull.device->copy(pull.device->context, buffer->value + size, run.bytes, (size_t)run.size);
+      if (status)
+        return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
     } else {
       memcpy(buffer->value + size, run.bytes, (size_t)run.size);
     }
     size += run.size;
   }
-  if (pull.status) return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
-  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian()) packbuf_i_swap(buffer->value, size, packbuf_i_swap_unit(buffer->dtype));
+  if (pull.status)
+    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian())
+    packbuf_i_swap(buffer->value, size, packbuf_i_swap_unit(buffer->dtype));
   buffer->storage = PACKBUF_INLINE;
   return PACKBUF_OK;
 }
 
 /* The same for JSON and MessagePack. */
-static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end, packbuf_error *error) {
+static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
+                                           packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
   for (; !status && row < end; row++)
     if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
-                                                        : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
+      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
+                   ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
+                   : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
   return status;
 }
 
-/* 1 when every element has the bits of the first, which goes to buffer->value. Looks no farther than the first that differs. */
+/* 1 when every element has the bits of the first, which goes to buffer->value. Looks no farther than the first that
+ * differs. */
 static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
   uint64_t element = buffer->dtype.bits / 8u;
@@ -330,11 +337,13 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     if (memcmp(run.bytes, buffer->value, (size_t)element) != 0) return 0;
     if (memcmp(run.bytes + element, run.bytes, (size_t)(run.size - element)) != 0) return 0;
   }
-  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian()) packbuf_i_swap(buffer->value, element, packbuf_i_swap_unit(buffer->dtype));
+  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian())
+    packbuf_i_swap(buffer->value, element, packbuf_i_swap_unit(buffer->dtype));
   return 1;
 }
 
-/* 1 when the elements (64-bit, little-endian) ascend by one step without overflow; start and step go to buffer->value. */
+/* 1 when the elements (64-bit, little-endian) ascend by one step without overflow; start and step go to
+ * buffer->value. */
 static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
   uint64_t start = 0, step = 0, last = 0, seen = 0;
@@ -356,11 +365,10 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
   return 1;
 }
 
-/* A fingerprint of the first run: buffers with different ones differ. */
+/* A fingerprint of the first 512 bytes: buffers with different ones differ. */
 static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
   packbuf_i_run run;
-  uint64_t hash = 14695981039346656037u;
   uint8_t bytes[512];
   uint64_t size = 0;
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
@@ -371,8 +379,7 @@ static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
     if (piece) memcpy(bytes + size, run.bytes, (size_t)piece);
     size += piece;
   } while (run.size && size < sizeof bytes);
-  for (uint64_t i = 0; i < size; i++) hash = (hash ^ bytes[i]) * 1099511628211u;
-  return hash;
+  return packbuf_i_hash_bytes(bytes, (size_t)size);
 }
 
 static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
@@ -397,7 +404,8 @@ static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_p
 /* Room for the prints of all buffers, at most half full. */
 static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
   uint32_t slots = 2;
-  if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  if (plan->buffer_count > (1u << 22))
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
   while (slots < 2 * plan->buffer_count) slots *= 2;
   plan->prints = (uint32_t *)packbuf_arena_alloc(plan->arena, slots * sizeof *plan->prints, sizeof *plan->prints);
   if (!plan->prints) return packbuf_i_plan_no_memory(plan);
@@ -406,17 +414,19 @@ static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always, when `alone`), which then joins the table. Equal prints
- * share one chain of slots in ascending order, so what the table holds between them changes nothing. */
+/* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
+ * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
+ * table holds between them changes nothing. */
 static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
   packbuf_i_planned *buffer = &plan->buffers[index];
   uint32_t slot;
   buffer->print = packbuf_i_print_of(buffer);
-  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot]; slot = (slot + 1) & plan->print_mask) {
+  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot];
+       slot = (slot + 1) & plan->print_mask) {
     const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
     if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
-        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) && memcmp(&earlier->dtype, &buffer->dtype, sizeof buffer->dtype) == 0 &&
-        packbuf_i_same_elements(earlier, buffer))
+        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
+        packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
       return plan->prints[slot] - 1;
   }
   plan->prints[slot] = index + 1;
@@ -435,10 +445,12 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
-static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes, uint64_t size, uint64_t first) {
-  uint64_t good = packbuf_i_msgpack_bools(bytes, size);
+static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes,
+                                            uint64_t size, uint64_t first) {
+  uint64_t good = packbuf_i_first_not_bool(bytes, size);
   if (good == size) return PACKBUF_OK;
-  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", packbuf_i_row_of(buffer->node, first + good));
+  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1",
+                             packbuf_i_row_of(buffer->node, first + good));
 }
 
 /* Section 19: the first storage that holds. */

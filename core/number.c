@@ -1,7 +1,6 @@
-/* core/number.c: one element of a dtype as a plain number: widening to float64 bit for bit, exactness of number types, the value it is shown as.
+/* core/number.c: one element of a dtype as a plain number: widening to float64 bit for bit, exactness of number types,
+ * the value it is shown as.
  * May use: base, access, value. Must not know: cells, rows, codecs. */
-
-enum { PACKBUF_I_TYPE_BOOL = 1, PACKBUF_I_TYPE_INT = 2 }; /* number types of a types buffer (section 9); 3 (float) is never allowed */
 
 /* An element of 8 to 64 bits as a little-endian number; 0 when there is none. */
 static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t *out) {
@@ -51,12 +50,15 @@ static int packbuf_i_type_allowed(const packbuf_node *node, uint8_t type) {
   const unsigned form = type >> 4, number = type & 15, shown = form ? form : node->form;
   if (form > 7 || (form && (packbuf_i_forms_allowed(node->codec, node->rank) >> form & 1) == 0)) return 0;
   if (number == 0) return 1;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED || (shown != PACKBUF_FORM_NATURAL && shown != PACKBUF_FORM_LIST) || !packbuf_i_known_dtype(node->dtype)) return 0;
-  if (number == PACKBUF_I_TYPE_BOOL) return node->dtype.code <= PACKBUF_DTYPE_FLOAT;
-  return number == PACKBUF_I_TYPE_INT && node->dtype.code == PACKBUF_DTYPE_FLOAT;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED || (shown != PACKBUF_FORM_NATURAL && shown != PACKBUF_FORM_LIST) ||
+      !packbuf_i_dtype_known(node->dtype))
+    return 0;
+  if (number == PACKBUF_I_NUMBER_BOOL) return node->dtype.code <= PACKBUF_DTYPE_FLOAT;
+  return number == PACKBUF_I_NUMBER_INT && node->dtype.code == PACKBUF_DTYPE_FLOAT;
 }
 
-/* Whether an element of int, uint or float is exact as the number type: 0 or 1 of bool; of int, integral, within the range where every integer is one; -0.0 is neither. */
+/* Whether an element of int, uint or float is exact as the number type: 0 or 1 of bool; of int, integral, within the
+ * range where every integer is one; -0.0 is neither. */
 static int packbuf_i_exact(uint64_t raw, packbuf_dtype dtype, unsigned number) {
   double value, limit;
   if (dtype.code != PACKBUF_DTYPE_FLOAT) return raw <= 1;
@@ -64,7 +66,7 @@ static int packbuf_i_exact(uint64_t raw, packbuf_dtype dtype, unsigned number) {
   value = packbuf_i_double(raw);
   limit = dtype.bits == 64 ? 9007199254740992.0 : dtype.bits == 32 ? 16777216.0 : 2048.0;
   if (raw == UINT64_C(1) << 63) return 0;
-  if (number == PACKBUF_I_TYPE_BOOL) return raw == 0 || raw == UINT64_C(0x3FF) << 52;
+  if (number == PACKBUF_I_NUMBER_BOOL) return raw == 0 || raw == UINT64_C(0x3FF) << 52;
   return value >= -limit && value <= limit && (double)(int64_t)value == value; /* NaN fails the first */
 }
 
@@ -79,7 +81,7 @@ static packbuf_rule packbuf_i_number(const packbuf_buffer *data, uint64_t i, uns
   }
   if (number != 0) {
     if (!packbuf_i_exact(raw, dtype, number)) return PACKBUF_RULE_D5;
-    if (number == PACKBUF_I_TYPE_BOOL) *value = packbuf_bool(raw != 0);
+    if (number == PACKBUF_I_NUMBER_BOOL) *value = packbuf_bool(raw != 0);
     else *value = packbuf_int((int64_t)packbuf_i_double(packbuf_i_widen_element(raw, dtype)));
     return PACKBUF_RULE_NONE;
   }
@@ -92,16 +94,4 @@ static packbuf_rule packbuf_i_number(const packbuf_buffer *data, uint64_t i, uns
     *value = packbuf_float(packbuf_i_double(packbuf_i_widen_element(raw, dtype)));
   }
   return PACKBUF_RULE_NONE;
-}
-
-/* The first of `count` bytes that is neither 0 nor 1; count when there is none. */
-static uint64_t packbuf_i_first_not_bool(const uint8_t *data, uint64_t count) {
-  uint64_t i = 0;
-  for (; i + 64 <= count; i += 64) {
-    uint64_t bits = 0;
-    for (unsigned k = 0; k < 64; k += 8) bits |= packbuf_i_load64(data + i + k);
-    if (bits & UINT64_C(0xFEFEFEFEFEFEFEFE)) break;
-  }
-  while (i < count && data[i] <= 1) i++;
-  return i;
 }

@@ -1,5 +1,6 @@
-/* core/open.c: opening a packed buffer: the file header and directory (rules H) and, when asked, the tables (core/tables.c). Costs little more than
- * the checksum of the head, allocates nothing, and touches nothing but the head.
+/* core/open.c: opening a packed buffer: the file header and directory (rules H) and, when asked, the tables
+ * (core/tables.c). Costs little more than the checksum of the head, allocates nothing, and touches nothing but the
+ * head.
  * May use: base, crc32c, access, tables. Must not know: codecs, values, the bytes of index and data. */
 
 PACKBUF_API packbuf_limits packbuf_default_limits(void) {
@@ -18,9 +19,8 @@ PACKBUF_API packbuf_limits packbuf_default_limits(void) {
 
 /* Rules H2 to H7 on the first 64 bytes, which go into the view. */
 static packbuf_rule packbuf_i_read_header(packbuf_view *view, const uint8_t *header, uint64_t *at) {
-  static const uint8_t magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0x0A, 0x1A};
   uint64_t mask;
-  if (memcmp(header, magic, 8) != 0) return *at = 0, PACKBUF_RULE_H2;
+  if (memcmp(header, packbuf_i_magic, 8) != 0) return *at = 0, PACKBUF_RULE_H2;
   if (packbuf_i_load16(header + 8) != PACKBUF_FORMAT_MAJOR) return *at = 8, PACKBUF_RULE_H3;
   if (packbuf_i_load32(header + 16) != 0) return *at = 16, PACKBUF_RULE_H4;
   if (header[12] < 1 || header[12] > 2) return *at = 12, PACKBUF_RULE_H5;
@@ -37,18 +37,22 @@ static packbuf_rule packbuf_i_read_header(packbuf_view *view, const uint8_t *hea
   view->index_checksum = packbuf_i_load32(header + 56);
   view->head_checksum = packbuf_i_load32(header + 60);
   mask = (UINT64_C(1) << view->alignment_exponent) - 1;
-  if (view->head_length < 128 || (view->head_length & mask) || view->head_length > view->total_length) return *at = 32, PACKBUF_RULE_H7;
-  if ((view->index_length & mask) || view->index_length > view->total_length - view->head_length) return *at = 40, PACKBUF_RULE_H7;
+  if (view->head_length < 128 || (view->head_length & mask) || view->head_length > view->total_length)
+    return *at = 32, PACKBUF_RULE_H7;
+  if ((view->index_length & mask) || view->index_length > view->total_length - view->head_length)
+    return *at = 40, PACKBUF_RULE_H7;
   if (view->total_length & mask) return *at = 24, PACKBUF_RULE_H7;
   return PACKBUF_RULE_NONE;
 }
 
-PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total,
+                                        packbuf_error *error) {
   uint8_t header[64];
   packbuf_view view;
   packbuf_rule rule;
   uint64_t at = 0;
-  if (data == NULL && size != 0) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data is NULL", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (data == NULL && size != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data is NULL", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
@@ -73,7 +77,8 @@ static void packbuf_i_read_directory(packbuf_view *view, const uint8_t *director
   view->field_count = packbuf_i_load32(directory + 32);
   view->value_count = packbuf_i_load32(directory + 36);
   memcpy(view->row_order_token, directory + 40, 16);
-  view->nodes_at = 128; /* a count times a stride stays below 2^48: no sum here overflows, once strings_length is below 2^32 */
+  view->nodes_at =
+      128; /* a count times a stride stays below 2^48: no sum here overflows, once strings_length is below 2^32 */
   view->buffers_at = view->nodes_at + (uint64_t)view->node_count * view->node_stride;
   view->metadata_at = view->buffers_at + (uint64_t)view->buffer_count * view->buffer_stride;
   view->names_at = view->metadata_at + (uint64_t)view->metadata_count * view->metadata_stride;
@@ -92,7 +97,8 @@ static packbuf_rule packbuf_i_check_limits(const packbuf_view *view, uint64_t *a
   return PACKBUF_RULE_NONE;
 }
 
-/* Rules H11 to H15: the rest of the directory, once the limits hold. `header`: the copy of the first 128 bytes that the view was filled from. */
+/* Rules H11 to H15: the rest of the directory, once the limits hold. `header`: the copy of the first 128 bytes that the
+ * view was filled from. */
 static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const uint8_t *header, uint64_t *at) {
   static const uint8_t zero[4] = {0, 0, 0, 0};
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
@@ -114,16 +120,21 @@ static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const ui
   return PACKBUF_RULE_NONE;
 }
 
-PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags, const packbuf_limits *limits, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
+                                        const packbuf_limits *limits, packbuf_error *error) {
   uint8_t header[128];
   packbuf_view opened;
   packbuf_rule rule;
   packbuf_status status = PACKBUF_OK;
   uint64_t at = 0;
-  if (view == NULL || (data == NULL && size != 0) || (flags & ~(unsigned)(PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES)) != 0)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (view == NULL || (data == NULL && size != 0) ||
+      (flags & ~(unsigned)(PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES)) != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   memset(view, 0, sizeof *view); /* a view that failed to open holds no nodes */
-  if (size > SIZE_MAX) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "size is larger than the address space", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "size is larger than the address space", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
   memset(&opened, 0, sizeof opened);
   opened.base = (const uint8_t *)data;
@@ -133,7 +144,8 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&opened, header, &at);
   if (rule == PACKBUF_RULE_NONE && size < opened.total_length) at = size, rule = PACKBUF_RULE_H8;
-  if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length) at = opened.total_length, rule = PACKBUF_RULE_H9;
+  if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length)
+    at = opened.total_length, rule = PACKBUF_RULE_H9;
   if (rule == PACKBUF_RULE_NONE) {
     packbuf_i_read_directory(&opened, header + 64);
     rule = packbuf_i_check_limits(&opened, &at);

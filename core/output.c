@@ -1,10 +1,12 @@
-/* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed a block at a time while the block is in the cache;
- * long ones are copied and checksummed in one pass, past the caches where the destination is large anyway.
+/* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
+ * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
+ * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384                      /* short runs: bytes that wait for their checksum. Divides its 64 KiB */
-#define PACKBUF_I_LONG 8192                        /* runs from here on go in one pass */
-#define PACKBUF_I_STREAM_FROM ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
+#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
+#define PACKBUF_I_STREAM_FROM \
+  ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
 /* Sections are written front to back. In the data section a checksum closes every 64 KiB. */
 typedef struct packbuf_i_out {
@@ -21,7 +23,7 @@ typedef struct packbuf_i_out {
 /* A copy with non-temporal stores where that is possible; the end of the section fences. */
 static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
   size_t at = 0;
-#if PACKBUF_I_CRC_X86
+#if PACKBUF_I_X86
   for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
   for (; at + 64 <= size; at += 64) {
     _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
@@ -32,29 +34,30 @@ static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size)
   memcpy(dst + at, src + at, size - at);
 }
 
-/* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that are in place already. */
+/* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
+ * are in place already. */
 static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *bytes, const uint8_t *ahead) {
   while (out->summed < to) {
-    uint64_t inside = out->summed & 65535, piece = 65536 - inside < to - out->summed ? 65536 - inside : to - out->summed;
+    uint64_t inside = out->summed % PACKBUF_I_CHUNK, left = PACKBUF_I_CHUNK - inside;
+    uint64_t piece = left < to - out->summed ? left : to - out->summed;
     uint8_t *place = out->base + out->section + out->summed;
     out->summed += piece;
     if (bytes) {
-      out->crc = out->kernel->copy_crc(out->crc, place, bytes, (size_t)piece, out->stream ? 2 : 0, out->summed < to ? bytes + piece : ahead);
+      out->crc = out->kernel->copy_crc(out->crc, place, bytes, (size_t)piece, out->stream ? 2 : 0,
+                                       out->summed < to ? bytes + piece : ahead);
       bytes += piece;
     } else {
       out->crc = out->kernel->crc(out->crc, place, (size_t)piece);
     }
-    if (inside + piece == 65536) {
-      packbuf_i_store32(out->base + out->checksums_at + (out->summed / 65536 - 1) * 4, out->crc);
+    if (piece == left) {
+      packbuf_i_store32(out->base + out->checksums_at + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
       out->crc = 0;
     }
   }
 }
 
 /* Where the next bytes go; packbuf_i_out_written counts them once they are there. */
-static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) {
-  return out->base + out->section + out->at;
-}
+static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->base + out->section + out->at; }
 
 static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
   out->at += size;
@@ -96,7 +99,8 @@ static void packbuf_i_out_begin(packbuf_i_out *out, void *base, uint64_t section
 static void packbuf_i_out_end(packbuf_i_out *out) {
   if (out->checksums_at) {
     packbuf_i_out_sum(out, out->at, NULL, NULL);
-    if (out->at % 65536) packbuf_i_store32(out->base + out->checksums_at + out->at / 65536 * 4, out->crc);
+    if (out->at % PACKBUF_I_CHUNK)
+      packbuf_i_store32(out->base + out->checksums_at + out->at / PACKBUF_I_CHUNK * 4, out->crc);
   }
   if (out->stream) packbuf_i_crc_fence();
 }

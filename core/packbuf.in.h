@@ -1,10 +1,15 @@
 /* packbuf.h: one header that turns a batch of rows into one contiguous, aligned, verifiable buffer, and reads it back.
  *
- * Define PACKBUF_IMPLEMENTATION in exactly one file before including it; include it plainly elsewhere. Needs nothing but a C99 (or C++17) compiler.
+ * Define PACKBUF_IMPLEMENTATION in exactly one file before including it; include it plainly elsewhere. Needs nothing
+ * but a C99 (or C++17) compiler.
  *
- * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact size), packbuf_write (one copy per byte).
- * Read: packbuf_open (checks the head, allocates nothing), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values), packbuf_verify (everything).
- * The format is spec/packbuf.md. Below: options, errors, values, arenas, batches, views; then, under PACKBUF_IMPLEMENTATION, the implementation. */
+ * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
+ * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
+ * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
+ * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
+ * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
+ * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views; then,
+ * under PACKBUF_IMPLEMENTATION, the implementation. */
 #ifndef PACKBUF_H
 #define PACKBUF_H
 

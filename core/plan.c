@@ -1,7 +1,9 @@
-/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, choose a storage for each buffer, sort the names, add up the sizes.
+/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, choose a storage for each
+ * buffer, sort the names, add up the sizes.
  * May use: batch, expansion, layout. Must not know: the destination. */
 
-/* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and what it must agree with. */
+/* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
+ * what it must agree with. */
 static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_node *node) {
   const char *path = packbuf_i_node_path(node, plan->arena);
   if (!path) return packbuf_i_plan_no_memory(plan);
@@ -9,12 +11,15 @@ static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_nod
     const packbuf_schema *schema = &plan->options->schemas[i];
     if (!schema->path || schema->batch_value != node->scope || strcmp(schema->path, path) != 0) continue;
     if (schema->codec && schema->codec != (packbuf_codec)node->codec) {
-      if (node->source != PACKBUF_I_FROM_TEXT || (schema->codec != PACKBUF_CODEC_UTF8_RAGGED && schema->codec != PACKBUF_CODEC_BYTES_RAGGED))
-        return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, "the schema asks for another codec than the field's array has", PACKBUF_NOWHERE);
+      if (node->source != PACKBUF_I_FROM_TEXT ||
+          (schema->codec != PACKBUF_CODEC_UTF8_RAGGED && schema->codec != PACKBUF_CODEC_BYTES_RAGGED))
+        return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
+                                   "the schema asks for another codec than the field's array has", PACKBUF_NOWHERE);
       node->codec = (uint8_t)schema->codec;
     }
     if (schema->dtype.bits && (schema->dtype.code != node->dtype.code || schema->dtype.bits != node->dtype.bits))
-      return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
+      return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
+                                 "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
     node->flags = schema->flags;
     node->logical_type = schema->logical_type;
     node->parameter = schema->parameter;
@@ -28,7 +33,8 @@ static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_nod
 /* Expands and infers one field. Compat decisions are for comparison: a column they would change is refused. */
 static packbuf_status packbuf_i_plan_field(packbuf_i_plan *plan, packbuf_i_node *node) {
   packbuf_i_expand expand;
-  if (node->source != PACKBUF_I_FROM_CELLS) return plan->options->schema_count ? packbuf_i_apply_schema(plan, node) : PACKBUF_OK;
+  if (node->source != PACKBUF_I_FROM_CELLS)
+    return plan->options->schema_count ? packbuf_i_apply_schema(plan, node) : PACKBUF_OK;
   memset(&expand, 0, sizeof expand);
   expand.arena = plan->arena;
   expand.schemas = plan->options->schemas;
@@ -66,7 +72,8 @@ static packbuf_status packbuf_i_number_tree(packbuf_i_plan *plan, packbuf_i_node
   node->index = *next;
   plan->nodes[(*next)++] = node;
   status = packbuf_i_plan_node(plan, node);
-  for (packbuf_i_node *child = node->first_child; !status && child; child = child->next) status = packbuf_i_number_tree(plan, child, next);
+  for (packbuf_i_node *child = node->first_child; !status && child; child = child->next)
+    status = packbuf_i_number_tree(plan, child, next);
   return status;
 }
 
@@ -82,9 +89,11 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
       status = packbuf_i_plan_field(plan, &field->node);
       if (!status) status = packbuf_i_prepare_tree(plan, &field->node);
       if (status) return status;
-      if (plan->node_count > (1u << 20)) return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
+      if (plan->node_count > (1u << 20))
+        return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
     }
-  plan->nodes = (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
+  plan->nodes =
+      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
   if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
   for (unsigned scope = 0; scope < 2; scope++)
     for (field = batch->first; field; field = field->next)
@@ -97,12 +106,6 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
 
 /* ---- the name index and the metadata, sorted ---- */
 
-static int packbuf_i_compare_text(const char *a, size_t a_size, const char *b, size_t b_size) {
-  size_t shorter = a_size < b_size ? a_size : b_size;
-  int order = shorter ? memcmp(a, b, shorter) : 0;
-  return order ? order : a_size < b_size ? -1 : a_size > b_size;
-}
-
 static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
   const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
   uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
@@ -113,18 +116,22 @@ static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint3
 
 static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
   if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key, plan->pairs[b]->key_size);
+  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key,
+                                plan->pairs[b]->key_size);
 }
 
-/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one of the two arrays. */
+/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one
+ * of the two arrays. */
 static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
                                 int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
   for (uint32_t width = 1; width < count; width *= 2) {
     uint32_t *swap;
     for (uint32_t from = 0; from < count; from += 2 * width) {
-      uint32_t middle = from + width < count ? from + width : count, end = middle + width < count ? middle + width : count;
+      uint32_t middle = from + width < count ? from + width : count,
+               end = middle + width < count ? middle + width : count;
       uint32_t a = from, b = middle;
-      for (uint32_t to = from; to < end; to++) spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
+      for (uint32_t to = from; to < end; to++)
+        spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
     }
     swap = list;
     list = spare;
@@ -134,14 +141,16 @@ static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint
 }
 
 static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
-  uint32_t *list = (uint32_t *)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * 2 * sizeof *list, sizeof *list);
+  uint32_t *list =
+      (uint32_t *)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * 2 * sizeof *list, sizeof *list);
   if (!list) return packbuf_i_plan_no_memory(plan);
   for (uint32_t i = 0; i < plan->node_count; i++)
     if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
   plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
   for (uint32_t i = 1; i < plan->name_count; i++)
     if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
-      return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name", PACKBUF_NOWHERE);
+      return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name",
+                                 PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
@@ -162,7 +171,8 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
   uint32_t *list, *nodes, i = 0;
   for (pair = batch->pairs; pair; pair = pair->next) plan->pair_count++;
   if (!plan->pair_count) return PACKBUF_OK;
-  if (plan->pair_count > 65536) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
+  if (plan->pair_count > 65536)
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
   pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, sizeof(void *));
   list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
   if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
@@ -172,12 +182,15 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
     pairs[i] = pair;
     nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
     list[i] = i;
-    if (pair->path && nodes[i] == UINT32_MAX) return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist", pair->path, PACKBUF_NOWHERE);
+    if (pair->path && nodes[i] == UINT32_MAX)
+      return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
+                                  pair->path, PACKBUF_NOWHERE);
   }
   list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
   for (i = 1; i < plan->pair_count; i++)
     if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
-      return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice", pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
+      return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
+                                  pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
   for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
     pairs[plan->pair_count + i] = pairs[list[i]];
     nodes[plan->pair_count + i] = nodes[list[i]];
@@ -196,11 +209,14 @@ static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
     strings += node->name_size + node->parameter_size + (node->codec == PACKBUF_CODEC_NDARRAY ? 8u * node->rank : 0);
   }
   for (uint32_t i = 0; i < plan->pair_count; i++) strings += plan->pairs[i]->key_size + plan->pairs[i]->text_size;
-  if (strings >> 32) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more", PACKBUF_NOWHERE);
-  if (plan->buffer_count > (1u << 22)) return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  if (strings >> 32)
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more",
+                               PACKBUF_NOWHERE);
+  if (plan->buffer_count > (1u << 22))
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
   plan->strings_length = strings;
-  plan->head_length = packbuf_i_round_up(128 + 64 * (uint64_t)plan->node_count + 64 * (uint64_t)plan->buffer_count + 32 * (uint64_t)plan->pair_count +
-                                             4 * (uint64_t)plan->name_count + strings,
+  plan->head_length = packbuf_i_round_up(128 + 64 * (uint64_t)plan->node_count + 64 * (uint64_t)plan->buffer_count +
+                                             32 * (uint64_t)plan->pair_count + 4 * (uint64_t)plan->name_count + strings,
                                          plan->options->alignment_exponent);
   return PACKBUF_OK;
 }
@@ -213,23 +229,26 @@ static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
     if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
     buffer->offset = data;
     data = packbuf_i_round_up(data + buffer->length, exponent);
-    if (data >> 61) return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+    if (data >> 61)
+      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
   }
   plan->data_length = data;
-  plan->checksums = plan->options->data_checksums ? (data + 65535) / 65536 : 0;
+  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(data) : 0;
   index = packbuf_i_round_up(4 * plan->checksums, exponent);
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
     if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
     buffer->offset = plan->head_length + index;
     index = packbuf_i_round_up(index + buffer->length, exponent);
-    if (index >> 61) return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+    if (index >> 61)
+      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
   }
   plan->index_length = index;
   plan->total_length = plan->head_length + index + data;
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA) buffer->offset += plan->head_length + index;
+    if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA)
+      buffer->offset += plan->head_length + index;
     if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
   }
   return PACKBUF_OK;

@@ -2,7 +2,7 @@
  * (section 18 of the spec), what a cell's types byte says (section 9), and their elements in that dtype.
  * May use: values, columns. Must not know: codecs, structure, errors. */
 
-/* The number types of section 9, and as a set: 1 << type. */
+/* The number types of section 9 (float is never written: no dtype but a float one holds floats), and as a set. */
 #define PACKBUF_I_NUMBER_BOOL 1u
 #define PACKBUF_I_NUMBER_INT 2u
 #define PACKBUF_I_NUMBER_FLOAT 3u
@@ -21,22 +21,22 @@ typedef struct packbuf_i_numbers {
 
 static unsigned packbuf_i_number_type(unsigned kind) {
   switch (kind) {
-  case PACKBUF_BOOL: return PACKBUF_I_NUMBER_BOOL;
-  case PACKBUF_INT:
-  case PACKBUF_UINT: return PACKBUF_I_NUMBER_INT;
-  case PACKBUF_FLOAT: return PACKBUF_I_NUMBER_FLOAT;
-  default: return 0;
+    case PACKBUF_BOOL: return PACKBUF_I_NUMBER_BOOL;
+    case PACKBUF_INT:
+    case PACKBUF_UINT: return PACKBUF_I_NUMBER_INT;
+    case PACKBUF_FLOAT: return PACKBUF_I_NUMBER_FLOAT;
+    default: return 0;
   }
 }
 
 /* The number type that a dtype shows by itself; 0 for complex ones. */
 static unsigned packbuf_i_natural_type(packbuf_dtype dtype) {
   switch (dtype.code) {
-  case PACKBUF_DTYPE_BOOL: return PACKBUF_I_NUMBER_BOOL;
-  case PACKBUF_DTYPE_INT:
-  case PACKBUF_DTYPE_UINT: return PACKBUF_I_NUMBER_INT;
-  case PACKBUF_DTYPE_COMPLEX: return 0;
-  default: return PACKBUF_I_NUMBER_FLOAT;
+    case PACKBUF_DTYPE_BOOL: return PACKBUF_I_NUMBER_BOOL;
+    case PACKBUF_DTYPE_INT:
+    case PACKBUF_DTYPE_UINT: return PACKBUF_I_NUMBER_INT;
+    case PACKBUF_DTYPE_COMPLEX: return 0;
+    default: return PACKBUF_I_NUMBER_FLOAT;
   }
 }
 
@@ -46,11 +46,11 @@ static unsigned packbuf_i_natural_type(packbuf_dtype dtype) {
 static unsigned packbuf_i_float_format(packbuf_dtype dtype, unsigned *fraction_bits) {
   unsigned exponent_bits = 0, fraction = 0;
   switch (dtype.code) {
-  case PACKBUF_DTYPE_FLOAT: exponent_bits = dtype.bits == 64 ? 11 : dtype.bits == 32 ? 8 : 5; break;
-  case PACKBUF_DTYPE_BFLOAT: exponent_bits = 8; break;
-  case PACKBUF_DTYPE_FLOAT8_E4M3FN: exponent_bits = 4; break;
-  case PACKBUF_DTYPE_FLOAT8_E5M2: exponent_bits = 5; break;
-  default: break;
+    case PACKBUF_DTYPE_FLOAT: exponent_bits = dtype.bits == 64 ? 11 : dtype.bits == 32 ? 8 : 5; break;
+    case PACKBUF_DTYPE_BFLOAT: exponent_bits = 8; break;
+    case PACKBUF_DTYPE_FLOAT8_E4M3FN: exponent_bits = 4; break;
+    case PACKBUF_DTYPE_FLOAT8_E5M2: exponent_bits = 5; break;
+    default: break;
   }
   if (exponent_bits) fraction = dtype.bits - 1u - exponent_bits;
   *fraction_bits = fraction;
@@ -174,21 +174,21 @@ static int packbuf_i_ints_within(const packbuf_i_numbers *numbers, unsigned bits
 static int packbuf_i_dtype_holds(packbuf_dtype dtype, const packbuf_i_numbers *numbers) {
   unsigned fraction_bits, types = numbers->types;
   switch (dtype.code) {
-  case PACKBUF_DTYPE_BOOL: return !(types & ~PACKBUF_I_BOOLS);
-  case PACKBUF_DTYPE_INT:
-    return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (65 - dtype.bits) &&
-           numbers->low >= -(int64_t)(UINT64_MAX >> (65 - dtype.bits)) - 1;
-  case PACKBUF_DTYPE_UINT:
-    return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (64 - dtype.bits) && numbers->low == 0;
-  default: break;
+    case PACKBUF_DTYPE_BOOL: return !(types & ~PACKBUF_I_BOOLS);
+    case PACKBUF_DTYPE_INT:
+      return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (65 - dtype.bits) &&
+             numbers->low >= -(int64_t)(UINT64_MAX >> (65 - dtype.bits)) - 1;
+    case PACKBUF_DTYPE_UINT:
+      return !(types & PACKBUF_I_FLOATS) && numbers->high <= UINT64_MAX >> (64 - dtype.bits) && numbers->low == 0;
+    default: break;
   }
   if (!packbuf_i_float_format(dtype, &fraction_bits)) return types == 0;
   if (dtype.code != PACKBUF_DTYPE_FLOAT && (types & ~PACKBUF_I_FLOATS)) return 0; /* section 9 knows no marks there */
   return !((types & PACKBUF_I_FLOATS) && numbers->inexact) && packbuf_i_ints_within(numbers, fraction_bits + 1);
 }
 
-/* The dtype of plain numbers or lists of them; 0: none holds them all. With no number at all only an asked one will do.
- */
+/* The dtype of plain numbers or lists of them; 0: none holds them all. With no number at all only an asked one will
+ * do. */
 static int packbuf_i_join_numbers(const packbuf_i_numbers *numbers, packbuf_dtype *dtype) {
   unsigned types = numbers->types;
   *dtype = numbers->asked;

@@ -1,16 +1,19 @@
-/* core/pull.c: the elements of a buffer that is to be written, as a sequence of runs: stretches of the caller's memory, or pieces computed into a scratch.
- * Measuring, choosing a storage, comparing and writing all pull the same runs, so they cannot disagree. Codecs fill in the data (codecs/), this room the rest.
+/* core/pull.c: the elements of a buffer that is to be written, as a sequence of runs: stretches of the caller's
+ * memory, or pieces computed into a scratch. Measuring, choosing a storage, comparing and writing all pull the same
+ * runs, so they cannot disagree. Codecs fill in the data (codecs/), this room the rest.
  * May use: columns. Must not know: where the bytes go. */
 
 #define PACKBUF_I_SCRATCH 4096
 
-/* Two words, so that it travels in registers: rows are short, and every store between two of them waits behind the copy. */
+/* Two words, so that it travels in registers: rows are short, and every store between two of them waits behind the
+ * copy. */
 typedef struct packbuf_i_run {
   const uint8_t *bytes;
   uint64_t size; /* 0: the end */
 } packbuf_i_run;
 
-/* A walk over a strided array in row-major order: the inner dimensions that lie side by side are one run, the outer ones an odometer. */
+/* A walk over a strided array in row-major order: the inner dimensions that lie side by side are one run, the outer
+ * ones an odometer. */
 typedef struct packbuf_i_walk {
   const uint8_t *at;
   uint64_t run, left; /* bytes of a run; runs to go */
@@ -23,12 +26,12 @@ typedef struct packbuf_i_walk {
 typedef struct packbuf_i_pull {
   const packbuf_i_node *node;
   uint8_t role, dim;
-  uint8_t walking;   /* inside a cell's array */
-  uint64_t row, at;  /* next row; next element or byte inside it */
-  uint64_t sum;      /* running offset */
-  packbuf_status status; /* of a device's copy hook */
+  uint8_t walking;              /* inside a cell's array */
+  uint64_t row, at;             /* next row; next element or byte inside it */
+  uint64_t sum;                 /* running offset */
+  packbuf_status status;        /* of a device's copy hook */
   const packbuf_device *device; /* where the last run's bytes are; NULL: host memory */
-  const uint8_t *ahead;  /* where the run after it will probably be; NULL: unknown */
+  const uint8_t *ahead;         /* where the run after it will probably be; NULL: unknown */
   packbuf_i_walk walk;
   uint8_t scratch[PACKBUF_I_SCRATCH];
 } packbuf_i_pull;
@@ -37,8 +40,8 @@ static uint64_t packbuf_i_walk_count(const packbuf_i_walk *walk, uint64_t count,
   return walk->once && count && !stride ? 1 : count;
 }
 
-static void packbuf_i_walk_start(packbuf_i_walk *walk, const void *data, unsigned rank, const uint64_t *shape, const int64_t *strides,
-                                 uint64_t element) {
+static void packbuf_i_walk_start(packbuf_i_walk *walk, const void *data, unsigned rank, const uint64_t *shape,
+                                 const int64_t *strides, uint64_t element) {
   unsigned d = rank;
   walk->at = (const uint8_t *)data;
   walk->run = element;
@@ -142,7 +145,9 @@ static uint64_t packbuf_i_extent(const packbuf_i_node *node, uint64_t row) {
   if (node->source == PACKBUF_I_FROM_TEXT) return node->texts[row].size;
   if (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    return cell->kind == PACKBUF_MEDIA ? cell->as.media->size : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->size : cell->as.text.size;
+    return cell->kind == PACKBUF_MEDIA    ? cell->as.media->size
+           : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->size
+                                          : cell->as.text.size;
   }
   rank = packbuf_i_cell_dims(node, row, shape);
   for (unsigned i = 0; i < rank; i++) extent *= shape[i];
@@ -228,7 +233,8 @@ static packbuf_i_run packbuf_i_pull_u8(packbuf_i_pull *pull) {
       continue;
     }
     if (packbuf_i_state(node, pull->row) <= 0) pull->scratch[size] = 0;
-    else if (pull->role == PACKBUF_ROLE_NDIMS) pull->scratch[size] = (uint8_t)packbuf_i_cell_dims(node, pull->row, shape);
+    else if (pull->role == PACKBUF_ROLE_NDIMS)
+      pull->scratch[size] = (uint8_t)packbuf_i_cell_dims(node, pull->row, shape);
     else pull->scratch[size] = packbuf_i_cell_type(node, cell);
     size++;
     pull->row++;

@@ -1,7 +1,9 @@
-/* core/read.c: reconstruction: cells, columns, rows and batch values as dynamic values in the caller's arena.
- * Columns are read whole into slots (a value every `step` bytes), so that children fill the entries of their parents' dicts in place, and what
- * does not depend on the row is done once. limits.decoded_bytes bounds what one call takes from the arena.
- * May use: base, arena, value, access, cells; the codecs' read halves through one table. Must not know: how a leaf stores its cells. */
+/* core/read.c: reconstruction: cells, columns, rows and batch values as dynamic values in the caller's arena. Columns
+ * are read whole into slots (a value every `step` bytes), so that children fill the entries of their parents' dicts in
+ * place, and what does not depend on the row is done once. limits.decoded_bytes bounds what one call takes from the
+ * arena.
+ * May use: base, arena, value, access, cells; the codecs' read halves through one table. Must not know: how a leaf
+ * stores its cells. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;
@@ -21,7 +23,8 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
-/* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are left. */
+/* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are
+ * left. */
 typedef struct packbuf_i_bulk {
   unsigned char *next;
   uint64_t ready;
@@ -31,11 +34,11 @@ typedef struct packbuf_i_bulk {
 typedef struct packbuf_i_leaf_cells {
   packbuf_i_reader *reader;
   const packbuf_column *column;
-  uint64_t left;            /* cells still to be read, the one in turn included */
-  uint64_t each;            /* ndarray: elements of a cell */
-  const uint64_t *shape;    /* ndarray: in the arena, shared by all cells */
-  packbuf_i_bulk bulk[2];   /* tensors, media, opaque values; shapes */
-  unsigned attributes;      /* media: a bit for each attribute leaf that is there */
+  uint64_t left;          /* cells still to be read, the one in turn included */
+  uint64_t each;          /* ndarray: elements of a cell */
+  const uint64_t *shape;  /* ndarray: in the arena, shared by all cells */
+  packbuf_i_bulk bulk[2]; /* tensors, media, opaque values; shapes */
+  unsigned attributes;    /* media: a bit for each attribute leaf that is there */
   packbuf_column attribute[6];
 } packbuf_i_leaf_cells;
 
@@ -72,18 +75,22 @@ static packbuf_status packbuf_i_take_one(packbuf_i_leaf_cells *cells, unsigned b
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, packbuf_rule rule, uint64_t at, uint64_t row) {
+static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, packbuf_rule rule, uint64_t at,
+                                            uint64_t row) {
   return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
 }
 
-/* `count` elements of whole bytes at `first`, as bytes in native order: in place where that is what the buffer holds, else a copy in the arena. */
-static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t first, uint64_t count, const void **out) {
+/* `count` elements of whole bytes at `first`, as bytes in native order: in place where that is what the buffer holds,
+ * else a copy in the arena. */
+static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t first, uint64_t count,
+                                         const void **out) {
   const packbuf_buffer *data = &cells->column->data;
   const size_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_status status;
   void *copy;
   if (PACKBUF_I_UNLIKELY(first > data->count || count > data->count - first))
-    return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index), PACKBUF_NOWHERE);
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index),
+                                 PACKBUF_NOWHERE);
   if (data->bytes && (element == 1 || !packbuf_i_big_endian())) {
     *out = data->bytes + first * element;
     return PACKBUF_OK;
@@ -96,7 +103,8 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
 }
 
 /* The bytes of a present cell of a column of bytes or text. */
-static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t *first, const void **data, size_t *size) {
+static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t *first, const void **data,
+                                          size_t *size) {
   uint64_t count;
   packbuf_status status = packbuf_i_cell_run(cells->column, row, first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
@@ -105,7 +113,8 @@ static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t 
   return status;
 }
 
-/* The read half of a codec (codecs/NAME_read.c). begin: once per call, may be NULL. read: one present cell. index, data: its I7 to I12, and D3 to D9. */
+/* The read half of a codec (codecs/NAME_read.c). begin: once per call, may be NULL. read: one present cell. index,
+ * data: its I7 to I12, and D3 to D9. */
 typedef struct packbuf_i_codec_reader {
   packbuf_status (*begin)(packbuf_i_leaf_cells *cells);
   packbuf_status (*read)(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value);
@@ -115,7 +124,8 @@ typedef struct packbuf_i_codec_reader {
 
 static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec);
 
-static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_column *column, uint64_t first, uint64_t count, packbuf_i_slots out) {
+static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_column *column, uint64_t first,
+                                          uint64_t count, packbuf_i_slots out) {
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
@@ -136,41 +146,53 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   return status;
 }
 
-static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth);
+static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first,
+                                          uint64_t count, packbuf_i_slots out, unsigned depth);
 
 /* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
 static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
   uint64_t count = 0;
   packbuf_i_node_record node;
-  for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++) begin += 1 + (uint64_t)node.descendants;
+  for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
+    begin += 1 + (uint64_t)node.descendants;
   return count;
 }
 
-/* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row. Each is held within its
- * parent's subtree (N2), which nobody may have checked: no node is then walked twice at one depth. */
-static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t parent, uint64_t begin, uint64_t end, uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries, packbuf_value *items,
-                                              unsigned depth) {
+/* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row.
+ * Each is held within its parent's subtree (N2), which nobody may have checked: no node is then walked twice at one
+ * depth. */
+static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t parent, uint64_t begin, uint64_t end,
+                                              uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries,
+                                              packbuf_value *items, unsigned depth) {
   uint64_t child = begin;
   for (uint64_t k = 0; k < width; k++) {
     packbuf_i_slots slots;
     packbuf_node node;
-    packbuf_status status = child < end ? packbuf_get_node(r->view, (uint32_t)child, &node, r->error)
-                                        : packbuf_i_broken(r->error, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)begin) + 4, PACKBUF_NOWHERE); /* it was there when they were counted */
+    packbuf_status status =
+        child < end ? packbuf_get_node(r->view, (uint32_t)child, &node, r->error)
+                    : packbuf_i_broken(r->error, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)begin) + 4,
+                                       PACKBUF_NOWHERE); /* it was there when they were counted */
     if (status != PACKBUF_OK) return status;
     if (node.parent != parent || node.descendants >= end - child)
-      return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, (uint32_t)child) + (node.parent != parent ? 0 : 4), (uint32_t)child, PACKBUF_NOWHERE);
+      return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2,
+                                   packbuf_i_node_at(r->view, (uint32_t)child) + (node.parent != parent ? 0 : 4),
+                                   (uint32_t)child, PACKBUF_NOWHERE);
     slots.first = entries ? &entries[k].value : &items[k];
     slots.step = (size_t)width * (entries ? sizeof *entries : sizeof *items);
     status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
     if (status != PACKBUF_OK) return status;
-    for (uint64_t i = 0; entries && i < count; i++) entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
+    for (uint64_t i = 0; entries && i < count; i++)
+      entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
     child += 1 + (uint64_t)node.descendants;
   }
   return PACKBUF_OK;
 }
 
-/* Dicts of the siblings from begin to end; missing ones are left out. self: the dict node with its masks; NULL for the batch itself. */
-static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_column *self, uint64_t begin, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
+/* Dicts of the siblings from begin to end; missing ones are left out. self: the dict node with its masks; NULL for the
+ * batch itself. */
+static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_column *self, uint64_t begin,
+                                           uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out,
+                                           unsigned depth) {
   const uint64_t width = packbuf_i_count_siblings(r->view, begin, end);
   uint64_t cells;
   packbuf_entry *entries = NULL;
@@ -181,7 +203,8 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_take(r, cells, sizeof *entries, 8, &memory);
     if (status != PACKBUF_OK) return status;
     entries = (packbuf_entry *)memory;
-    status = packbuf_i_read_siblings(r, self ? self->node.index : PACKBUF_NO_NODE, begin, end, width, first, count, entries, NULL, depth);
+    status = packbuf_i_read_siblings(r, self ? self->node.index : PACKBUF_NO_NODE, begin, end, width, first, count,
+                                     entries, NULL, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) {
     packbuf_entry *row = cells ? entries + i * width : NULL;
@@ -200,7 +223,8 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
 }
 
 /* One row of a list: its length decides which items there are. */
-static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_column *self, uint64_t row, const packbuf_value *items, uint64_t width, packbuf_value *value) {
+static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_column *self, uint64_t row,
+                                          const packbuf_value *items, uint64_t width, packbuf_value *value) {
   uint64_t length, ignored;
   int state = 0;
   packbuf_status status = packbuf_cell_state(self, row, &state, r->error);
@@ -209,16 +233,21 @@ static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_col
   if (state != 1) return PACKBUF_OK;
   status = packbuf_i_cell_run(self, row, &ignored, &length, r->error);
   if (status != PACKBUF_OK) return status;
-  if (length > width) return packbuf_i_broken_cell(self, PACKBUF_RULE_I9, packbuf_i_element_at(r->view, &self->lengths, row), row, r->error);
+  if (length > width)
+    return packbuf_i_broken_cell(self, PACKBUF_RULE_I9, packbuf_i_element_at(r->view, &self->lengths, row), row,
+                                 r->error);
   for (uint64_t k = 0; k < width; k++) {
-    if ((items[k].kind == PACKBUF_MISSING) != (k >= length)) return packbuf_i_broken_cell(self, PACKBUF_RULE_I6, packbuf_i_node_at(r->view, self->node.index), row, r->error);
+    if ((items[k].kind == PACKBUF_MISSING) != (k >= length))
+      return packbuf_i_broken_cell(self, PACKBUF_RULE_I6, packbuf_i_node_at(r->view, self->node.index), row, r->error);
   }
   *value = packbuf_list(length ? items : NULL, (size_t)length);
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_column *self, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
-  const uint64_t begin = (uint64_t)self->node.index + 1, end = begin + self->node.descendants, width = packbuf_i_count_siblings(r->view, begin, end);
+static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_column *self, uint64_t first,
+                                           uint64_t count, packbuf_i_slots out, unsigned depth) {
+  const uint64_t begin = (uint64_t)self->node.index + 1, end = begin + self->node.descendants,
+                 width = packbuf_i_count_siblings(r->view, begin, end);
   uint64_t cells;
   packbuf_value *items = NULL;
   packbuf_status status = PACKBUF_OK;
@@ -235,17 +264,25 @@ static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_co
   return status;
 }
 
-/* Any node whose subtree ends by `end`. The depth is bounded here too: the bytes may have changed since they were opened. */
-static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out, unsigned depth) {
+/* Any node whose subtree ends by `end`. The depth is bounded here too: the bytes may have changed since they were
+ * opened. */
+static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first,
+                                          uint64_t count, packbuf_i_slots out, unsigned depth) {
   packbuf_column column;
   packbuf_status status = packbuf_open_column(r->view, index, &column, r->error);
   if (status != PACKBUF_OK) return status;
-  if (depth > PACKBUF_I_DEPTH_CAP || depth > r->view->limits.depth) return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N3, packbuf_i_node_at(r->view, index), index, PACKBUF_NOWHERE);
-  if (column.node.descendants >= end - index) return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, index) + 4, index, PACKBUF_NOWHERE);
+  if (depth > PACKBUF_I_DEPTH_CAP || depth > r->view->limits.depth)
+    return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N3, packbuf_i_node_at(r->view, index), index,
+                                 PACKBUF_NOWHERE);
+  if (column.node.descendants >= end - index)
+    return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, index) + 4, index,
+                                 PACKBUF_NOWHERE);
   if (first > column.node.rows || count > column.node.rows - first)
     return packbuf_i_fail_node(r->view, index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", first, r->error);
   if (column.node.kind == PACKBUF_NODE_LIST) return packbuf_i_read_lists(r, &column, first, count, out, depth);
-  if (column.node.kind == PACKBUF_NODE_DICT) return packbuf_i_read_dicts(r, &column, (uint64_t)index + 1, (uint64_t)index + 1 + column.node.descendants, first, count, out, depth);
+  if (column.node.kind == PACKBUF_NODE_DICT)
+    return packbuf_i_read_dicts(r, &column, (uint64_t)index + 1, (uint64_t)index + 1 + column.node.descendants, first,
+                                count, out, depth);
   return packbuf_i_read_leaf(r, &column, first, count, out);
 }
 
@@ -256,7 +293,8 @@ static packbuf_i_reader packbuf_i_begin_read(const packbuf_view *view, packbuf_a
   r.arena = arena;
   r.error = error;
   r.arena_limit = arena->limit;
-  if (view->limits.decoded_bytes < UINT64_MAX - arena->used && arena->used + view->limits.decoded_bytes < arena->limit) arena->limit = arena->used + view->limits.decoded_bytes;
+  if (view->limits.decoded_bytes < UINT64_MAX - arena->used && arena->used + view->limits.decoded_bytes < arena->limit)
+    arena->limit = arena->used + view->limits.decoded_bytes;
   return r;
 }
 
@@ -265,7 +303,8 @@ static packbuf_status packbuf_i_end_read(packbuf_i_reader *r, packbuf_status sta
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_t node, uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_value *values, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_t node, uint64_t first, uint64_t count,
+                                               packbuf_arena *arena, packbuf_value *values, packbuf_error *error) {
   packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);
   packbuf_i_slots out;
   out.first = values;
@@ -273,7 +312,8 @@ PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_
   return packbuf_i_end_read(&r, packbuf_i_read_node(&r, node, view->node_count, first, count, out, 1));
 }
 
-PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row,
+                                             packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   return packbuf_read_column(view, node, row, 1, arena, value, error);
 }
 
@@ -281,28 +321,35 @@ PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t 
 static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
   uint64_t at = 0;
   packbuf_i_node_record node;
-  for (uint32_t i = 0; i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++) at += 1 + (uint64_t)node.descendants;
+  for (uint32_t i = 0;
+       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
+    at += 1 + (uint64_t)node.descendants;
   return at < view->node_count ? at : view->node_count;
 }
 
-PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
+                                             packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);
   packbuf_i_slots out;
   out.first = rows;
   out.step = sizeof *rows;
   if (first > view->rows || count > view->rows - first)
-    return packbuf_i_end_read(&r, packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the batch has fewer rows", PACKBUF_NOWHERE, first));
+    return packbuf_i_end_read(
+        &r, packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the batch has fewer rows", PACKBUF_NOWHERE, first));
   return packbuf_i_end_read(&r, packbuf_i_read_dicts(&r, NULL, 0, packbuf_i_fields_end(view), first, count, out, 0));
 }
 
-PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t row, packbuf_arena *arena,
+                                            packbuf_value *value, packbuf_error *error) {
   return packbuf_read_rows(view, row, 1, arena, value, error);
 }
 
-PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena,
+                                                     packbuf_value *value, packbuf_error *error) {
   packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);
   packbuf_i_slots out;
   out.first = value;
   out.step = sizeof *value;
-  return packbuf_i_end_read(&r, packbuf_i_read_dicts(&r, NULL, packbuf_i_fields_end(view), view->node_count, 0, 1, out, 0));
+  return packbuf_i_end_read(&r,
+                            packbuf_i_read_dicts(&r, NULL, packbuf_i_fields_end(view), view->node_count, 0, 1, out, 0));
 }

@@ -1,9 +1,10 @@
-/* core/status.h: every way a call can end.
- * Two X-macro lists: the status codes that calls return, and the numbered rules of the format with the code each one raises.
- * The enum, the strings and the tables of spec/packbuf.md (sections 13 and 14) all come from here.
+/* core/status.h: every way a call can end. Two X-macro lists: the status codes that calls return, and the numbered
+ * rules of the format with the code each one raises. The enum, the strings and the tables of spec/packbuf.md (sections
+ * 13 and 14) all come from here.
  * May use: nothing. Must not know: any other room. */
 
 /* X(name, number, text). Numbers are fixed for ever. */
+/* clang-format off */
 #define PACKBUF_STATUS_LIST(X)                                                                                        \
   X(OK, 0, "success")                                                                                                 \
   /* the caller */                                                                                                    \
@@ -58,7 +59,8 @@
   X(LOSSY, 121, "the value would change")                                                                             \
   X(NOT_NULLABLE, 122, "a null or missing cell in a field that must not have one")
 
-/* X(id, number, status, text, at): the rules of spec/packbuf.md in the order they are checked. `at` says which byte offset is reported. */
+/* X(id, number, status, text, at): the rules of spec/packbuf.md in the order they are checked. `at` says which byte
+ * offset is reported. */
 #define PACKBUF_RULE_LIST(X)                                                                                          \
   X(H1, 101, TRUNCATED, "at least 128 bytes are there: file header and directory", "number of bytes there are")      \
   X(H2, 102, BAD_MAGIC, "the magic is right", "0")                                                                    \
@@ -132,13 +134,14 @@
   X(D7, 707, BAD_JSON, "a cell of json_ragged is JSON as section 11 says", "the byte where it stops being so")        \
   X(D8, 708, BAD_MSGPACK, "a cell of msgpack_ragged is MessagePack as section 12 says", "the byte where it stops being so") \
   X(D9, 709, LIMIT, "what is unpacked stays within the caller's limits", "the record's count 16, or the cell")
+/* clang-format on */
 
 /* What a call returned. PACKBUF_OK is 0. */
 typedef enum packbuf_status {
 #define PACKBUF_I_X(name, number, text) PACKBUF_##name = number,
   PACKBUF_STATUS_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
-  PACKBUF_STATUS_MAX_ = 0x7fff /* not a status: keeps the enum open for newer versions */
+      PACKBUF_STATUS_MAX_ = 0x7fff /* not a status: keeps the enum open for newer versions */
 } packbuf_status;
 
 /* A numbered rule of the format; 0 where no rule is concerned. packbuf_rule_name(PACKBUF_RULE_H2) is "H2". */
@@ -147,27 +150,31 @@ typedef enum packbuf_rule {
 #define PACKBUF_I_X(id, number, status, text, at) PACKBUF_RULE_##id = number,
   PACKBUF_RULE_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
-  PACKBUF_RULE_MAX_ = 0x7fff
+      PACKBUF_RULE_MAX_ = 0x7fff
 } packbuf_rule;
 
 #define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset and .row: does not apply */
 #define PACKBUF_ERROR_PATH 120     /* bytes of packbuf_error.path, its final NUL included */
 
-/* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may be copied. */
+/* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may
+ * be copied. */
 typedef struct packbuf_error {
   packbuf_status code;
-  packbuf_rule rule;             /* the rule of the format that is broken, or PACKBUF_RULE_NONE */
-  const char *message;           /* static text */
-  uint64_t offset;               /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
-  uint64_t row;                  /* row of the batch or of the column, or PACKBUF_NOWHERE */
-  char path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
+  packbuf_rule rule;   /* the rule of the format that is broken, or PACKBUF_RULE_NONE */
+  const char *message; /* static text */
+  uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
+  uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
+  char
+      path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
 } packbuf_error;
 
-/* The name of a status ("BAD_MAGIC"), its one-line text, and the name ("H2") and text of a rule. Static strings; "?" for unknown numbers. Thread-safe. */
+/* The name of a status ("BAD_MAGIC"), its one-line text, and the name ("H2") and text of a rule. Static strings; "?"
+ * for unknown numbers. Thread-safe. */
 PACKBUF_API const char *packbuf_status_name(packbuf_status status);
 PACKBUF_API const char *packbuf_status_text(packbuf_status status);
 PACKBUF_API const char *packbuf_rule_name(packbuf_rule rule);
 PACKBUF_API const char *packbuf_rule_text(packbuf_rule rule);
 
-/* Formats an error as one line without newline: "BAD_MAGIC (H2) at byte 0: not a packed buffer (the rule: the magic is right)". Writes at most `size` bytes, NUL included; returns the length the whole line has. */
+/* Formats an error as one line without newline: "BAD_MAGIC (H2) at byte 0: not a packed buffer (the rule: the magic is
+ * right)". Writes at most `size` bytes, NUL included; returns the length the whole line has. */
 PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, size_t size);

@@ -1,33 +1,12 @@
-/*
- * UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
- * Uses: the C library's memcpy; AVX2 intrinsics where the compiler and the processor have them.
- * Must not know: containers, columns, strings with owners, errors, allocators.
- */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+/* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
+ * May use: base; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
 
-#ifndef PACKBUF_I_UNUSED
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_UNUSED __attribute__((unused))
-#else
-#define PACKBUF_I_UNUSED
-#endif
-#endif
-
-#if defined(PACKBUF_NO_SIMD) && PACKBUF_NO_SIMD
-#define PACKBUF_I_UTF8_AVX2 0
-#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
-#define PACKBUF_I_UTF8_AVX2 1
-#include <immintrin.h>
-#else
-#define PACKBUF_I_UTF8_AVX2 0
-#endif
+#define PACKBUF_I_UTF8_AVX2 PACKBUF_I_X86
 
 #define PACKBUF_I_UTF8_HIGH 0x8080808080808080u
 
 /* Offset of the first of `size` bytes at or after `at` that may not be ASCII: exact at the end, else in steps of 8. */
-static PACKBUF_I_UNUSED size_t packbuf_i_utf8_skip_ascii(const uint8_t *data, size_t at, size_t size) {
+static size_t packbuf_i_utf8_skip_ascii(const uint8_t *data, size_t at, size_t size) {
   uint64_t w[4];
   for (; size - at >= 32; at += 32) {
     memcpy(w, data + at, 32);
@@ -41,7 +20,7 @@ static PACKBUF_I_UNUSED size_t packbuf_i_utf8_skip_ascii(const uint8_t *data, si
 }
 
 /* Length of the sequence that starts with the non-ASCII byte data[0], 0 when it is not valid within `size` bytes. */
-static PACKBUF_I_UNUSED size_t packbuf_i_utf8_sequence(const uint8_t *data, size_t size) {
+static size_t packbuf_i_utf8_sequence(const uint8_t *data, size_t size) {
   unsigned lead = data[0], low = 0x80, high = 0xBF;
   if (lead < 0xC2 || lead > 0xF4 || size < 2) return 0;
   if (lead == 0xE0) low = 0xA0;  /* shorter form exists */
@@ -57,7 +36,7 @@ static PACKBUF_I_UNUSED size_t packbuf_i_utf8_sequence(const uint8_t *data, size
 }
 
 /* Plain C, and the definition; `at` is the start of a sequence. */
-static PACKBUF_I_UNUSED size_t packbuf_i_utf8_plain(const uint8_t *data, size_t at, size_t size) {
+static size_t packbuf_i_utf8_plain(const uint8_t *data, size_t at, size_t size) {
   while (at < size) {
     if (data[at] < 0x80) {
       at = packbuf_i_utf8_skip_ascii(data, at + 1, size);
@@ -76,31 +55,36 @@ static PACKBUF_I_UNUSED size_t packbuf_i_utf8_plain(const uint8_t *data, size_t 
 /* Keiser and Lemire, "Validating UTF-8 in less than one instruction per byte": three 16-entry lookups (both nibbles of
  * the previous byte, high nibble of this one) yield sets of possible errors; what remains in all three is an error.
  * One bit for every kind of error: */
-#define PACKBUF_I_U8_SHORT 1   /* 11...... followed by no continuation */
-#define PACKBUF_I_U8_LONG 2    /* 0....... followed by a continuation */
-#define PACKBUF_I_U8_OVER3 4   /* 11100000 100..... */
-#define PACKBUF_I_U8_LARGE 8   /* 11110100 1001.... and more */
+#define PACKBUF_I_U8_SHORT 1  /* 11...... followed by no continuation */
+#define PACKBUF_I_U8_LONG 2   /* 0....... followed by a continuation */
+#define PACKBUF_I_U8_OVER3 4  /* 11100000 100..... */
+#define PACKBUF_I_U8_LARGE 8  /* 11110100 1001.... and more */
 #define PACKBUF_I_U8_SURR 16  /* 11101101 101..... */
-#define PACKBUF_I_U8_OVER2 32  /* 1100000. 10...... */
-#define PACKBUF_I_U8_OVER4 64  /* 11110000 1000.... ; with F5..FF it also stands for too large */
+#define PACKBUF_I_U8_OVER2 32 /* 1100000. 10...... */
+#define PACKBUF_I_U8_OVER4 64 /* 11110000 1000.... ; with F5..FF it also stands for too large */
 #define PACKBUF_I_U8_CONT 128 /* continuation after continuation: an error unless a 3- or 4-byte lead demands it */
-#define PACKBUF_I_U8_CARRY (PACKBUF_I_U8_SHORT | PACKBUF_I_U8_LONG | PACKBUF_I_U8_CONT) /* whatever the low nibble is */
+/* What an error is whatever the low nibble is. */
+#define PACKBUF_I_U8_CARRY (PACKBUF_I_U8_SHORT | PACKBUF_I_U8_LONG | PACKBUF_I_U8_CONT)
 #define PACKBUF_I_U8_BIG4 (PACKBUF_I_U8_CARRY | PACKBUF_I_U8_LARGE | PACKBUF_I_U8_OVER4)
 #define PACKBUF_I_U8_4(kind) PACKBUF_I_U8_##kind, PACKBUF_I_U8_##kind, PACKBUF_I_U8_##kind, PACKBUF_I_U8_##kind
 #define PACKBUF_I_UTF8_AVX2_TARGET __attribute__((target("avx2")))
 #define PACKBUF_I_UTF8_AVX2_INLINE inline __attribute__((always_inline, unused, target("avx2")))
 
+/* clang-format off */
 static const uint8_t packbuf_i_utf8_table[3][16] = {
     /* by the previous byte's high nibble */
     {
         PACKBUF_I_U8_4(LONG), PACKBUF_I_U8_4(LONG),
         PACKBUF_I_U8_4(CONT),
         PACKBUF_I_U8_SHORT | PACKBUF_I_U8_OVER2, PACKBUF_I_U8_SHORT,
-        PACKBUF_I_U8_SHORT | PACKBUF_I_U8_OVER3 | PACKBUF_I_U8_SURR, PACKBUF_I_U8_SHORT | PACKBUF_I_U8_LARGE | PACKBUF_I_U8_OVER4},
+        PACKBUF_I_U8_SHORT | PACKBUF_I_U8_OVER3 | PACKBUF_I_U8_SURR,
+        PACKBUF_I_U8_SHORT | PACKBUF_I_U8_LARGE | PACKBUF_I_U8_OVER4},
     /* by its low nibble */
     {
-        PACKBUF_I_U8_CARRY | PACKBUF_I_U8_OVER2 | PACKBUF_I_U8_OVER3 | PACKBUF_I_U8_OVER4, PACKBUF_I_U8_CARRY | PACKBUF_I_U8_OVER2,
-        PACKBUF_I_U8_CARRY, PACKBUF_I_U8_CARRY, PACKBUF_I_U8_CARRY | PACKBUF_I_U8_LARGE, PACKBUF_I_U8_BIG4, PACKBUF_I_U8_BIG4, PACKBUF_I_U8_BIG4,
+        PACKBUF_I_U8_CARRY | PACKBUF_I_U8_OVER2 | PACKBUF_I_U8_OVER3 | PACKBUF_I_U8_OVER4,
+        PACKBUF_I_U8_CARRY | PACKBUF_I_U8_OVER2,
+        PACKBUF_I_U8_CARRY, PACKBUF_I_U8_CARRY, PACKBUF_I_U8_CARRY | PACKBUF_I_U8_LARGE,
+        PACKBUF_I_U8_BIG4, PACKBUF_I_U8_BIG4, PACKBUF_I_U8_BIG4,
         PACKBUF_I_U8_4(BIG4),
         PACKBUF_I_U8_BIG4, PACKBUF_I_U8_BIG4 | PACKBUF_I_U8_SURR, PACKBUF_I_U8_BIG4, PACKBUF_I_U8_BIG4},
     /* by this byte's high nibble */
@@ -112,6 +96,7 @@ static const uint8_t packbuf_i_utf8_table[3][16] = {
         PACKBUF_I_U8_CONT | PACKBUF_I_U8_LONG | PACKBUF_I_U8_OVER2 | PACKBUF_I_U8_SURR | PACKBUF_I_U8_LARGE,
         PACKBUF_I_U8_4(SHORT)},
 };
+/* clang-format on */
 
 static PACKBUF_I_UTF8_AVX2_INLINE __m256i packbuf_i_utf8_lookup(int table, __m256i nibbles) {
   __m128i entries = _mm_loadu_si128((const __m128i *)(const void *)packbuf_i_utf8_table[table]);
@@ -127,7 +112,8 @@ static PACKBUF_I_UTF8_AVX2_INLINE __m256i packbuf_i_utf8_special(__m256i now, __
   return _mm256_and_si256(_mm256_and_si256(high, low), here);
 }
 
-/* As above, with the rule that byte two and three of long sequences are continuations; `before` are the 32 bytes ahead. */
+/* As above, with the rule that byte two and three of long sequences are continuations; `before` are the 32 bytes
+ * ahead. */
 static PACKBUF_I_UTF8_AVX2_INLINE __m256i packbuf_i_utf8_errors(__m256i now, __m256i before) {
   __m256i seam = _mm256_permute2x128_si256(before, now, 0x21);
   __m256i special = packbuf_i_utf8_special(now, _mm256_alignr_epi8(now, seam, 15));
@@ -152,7 +138,7 @@ static PACKBUF_I_UTF8_AVX2_INLINE size_t packbuf_i_utf8_avx2_ascii(const uint8_t
 }
 
 /* `size` when all is valid, else an offset at or before the first invalid sequence, at the start of a sequence. */
-static PACKBUF_I_UTF8_AVX2_TARGET PACKBUF_I_UNUSED size_t packbuf_i_utf8_avx2_scan(const uint8_t *data, size_t size) {
+static PACKBUF_I_UTF8_AVX2_TARGET size_t packbuf_i_utf8_avx2_scan(const uint8_t *data, size_t size) {
   uint8_t tail[64];
   __m256i before = _mm256_setzero_si256(), a, b, errors;
   size_t at = 0;
@@ -168,8 +154,9 @@ static PACKBUF_I_UTF8_AVX2_TARGET PACKBUF_I_UNUSED size_t packbuf_i_utf8_avx2_sc
     }
     if (_mm256_movemask_epi8(_mm256_or_si256(a, b)) == 0) {
       /* ASCII: only the last three bytes ahead may still wait for continuations */
-      errors = _mm256_subs_epu8(before, _mm256_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-          -1, -1, -1, -1, -1, -1, -1, -1, -1, (char)0xEF, (char)0xDF, (char)0xBF));
+      errors = _mm256_subs_epu8(
+          before, _mm256_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                   -1, -1, -1, -1, -1, -1, -1, -1, (char)0xEF, (char)0xDF, (char)0xBF));
     } else {
       errors = _mm256_or_si256(packbuf_i_utf8_errors(a, before), packbuf_i_utf8_errors(b, a));
     }
@@ -190,7 +177,7 @@ static PACKBUF_I_UTF8_AVX2_TARGET PACKBUF_I_UNUSED size_t packbuf_i_utf8_avx2_sc
 #endif /* PACKBUF_I_UTF8_AVX2 */
 
 /* `size` when all of it is valid UTF-8, else the offset of the first byte of the first invalid sequence. */
-static PACKBUF_I_UNUSED size_t packbuf_i_utf8_valid(const uint8_t *data, size_t size) {
+static size_t packbuf_i_utf8_valid(const uint8_t *data, size_t size) {
   size_t at = 0;
 #if PACKBUF_I_UTF8_AVX2
   if (size >= 64 && __builtin_cpu_supports("avx2")) {

@@ -1,8 +1,10 @@
-/* core/value.c: dtypes, values, their equality (section 16 of the spec), strided arrays as contiguous pieces, and the search for equal keys.
+/* core/value.c: dtypes, values, their equality (section 16 of the spec), strided arrays as contiguous pieces, and the
+ * search for equal keys.
  * May use: status, arena, utf8, decimal. Must not know: codecs, batches, packed buffers. */
 
 /* ---- dtypes ---- */
 
+/* clang-format off */
 static const struct packbuf_i_dtype_entry {
   char name[16];
   packbuf_dtype dtype;
@@ -17,9 +19,12 @@ static const struct packbuf_i_dtype_entry {
     {"bool", {PACKBUF_DTYPE_BOOL, 8, 1}},          {"float8_e4m3fn", {PACKBUF_DTYPE_FLOAT8_E4M3FN, 8, 1}},
     {"float8_e5m2", {PACKBUF_DTYPE_FLOAT8_E5M2, 8, 1}},
 };
+/* clang-format on */
 #define PACKBUF_I_DTYPES (sizeof packbuf_i_dtypes / sizeof packbuf_i_dtypes[0])
 
-static int packbuf_i_dtype_equal(packbuf_dtype a, packbuf_dtype b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
+static int packbuf_i_dtype_equal(packbuf_dtype a, packbuf_dtype b) {
+  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
+}
 
 PACKBUF_API packbuf_dtype packbuf_dtype_of(packbuf_dtype_code code, unsigned bits) {
   packbuf_dtype dtype;
@@ -45,12 +50,52 @@ PACKBUF_API int packbuf_dtype_parse(const char *name, packbuf_dtype *dtype) {
 }
 
 /* 1 for the dtypes a leaf can have (section 8; not the 1-bit one of bitmaps). */
-static int packbuf_i_dtype_known(packbuf_dtype dtype) { return packbuf_dtype_name(dtype) != NULL; }
+static int packbuf_i_dtype_known(packbuf_dtype dtype) {
+  if (dtype.lanes != 1) return 0;
+  switch (dtype.code) {
+    case PACKBUF_DTYPE_INT:
+    case PACKBUF_DTYPE_UINT: return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64;
+    case PACKBUF_DTYPE_FLOAT: return dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64;
+    case PACKBUF_DTYPE_BFLOAT: return dtype.bits == 16;
+    case PACKBUF_DTYPE_COMPLEX: return dtype.bits == 64 || dtype.bits == 128;
+    case PACKBUF_DTYPE_BOOL:
+    case PACKBUF_DTYPE_FLOAT8_E4M3FN:
+    case PACKBUF_DTYPE_FLOAT8_E5M2: return dtype.bits == 8;
+    default: return 0;
+  }
+}
 
 /* Bytes of an element of a dtype that takes whole bytes. */
 static uint64_t packbuf_i_dtype_bytes(packbuf_dtype dtype) { return (uint64_t)dtype.bits * dtype.lanes / 8; }
 
-/* The product of a shape's dimensions in *count, 0 when one is 0. Returns 0 when the dimensions that are not 0, times the element, reach 2^63. */
+/* The byte unit that big-endian machines reverse: an element, or half a complex one. */
+static unsigned packbuf_i_swap_unit(packbuf_dtype dtype) {
+  return dtype.code == PACKBUF_DTYPE_COMPLEX ? dtype.bits / 16u : dtype.bits / 8u;
+}
+
+static void packbuf_i_swap(uint8_t *bytes, uint64_t size, unsigned unit) {
+  for (uint64_t at = 0; unit > 1 && at + unit <= size; at += unit)
+    for (unsigned i = 0; i < unit / 2; i++) {
+      uint8_t byte = bytes[at + i];
+      bytes[at + i] = bytes[at + unit - 1 - i];
+      bytes[at + unit - 1 - i] = byte;
+    }
+}
+
+/* The first of `count` bytes that is neither 0 nor 1; count when there is none. */
+static uint64_t packbuf_i_first_not_bool(const uint8_t *data, uint64_t count) {
+  uint64_t i = 0;
+  for (; i + 64 <= count; i += 64) {
+    uint64_t bits = 0;
+    for (unsigned k = 0; k < 64; k += 8) bits |= packbuf_i_load64(data + i + k);
+    if (bits & UINT64_C(0xFEFEFEFEFEFEFEFE)) break;
+  }
+  while (i < count && data[i] <= 1) i++;
+  return i;
+}
+
+/* The product of a shape's dimensions in *count, 0 when one is 0. Returns 0 when the dimensions that are not 0, times
+ * the element, reach 2^63. */
 static int packbuf_i_shape_count(const uint64_t *shape, unsigned rank, uint64_t element, uint64_t *count) {
   uint64_t bytes = element;
   int empty = 0;
@@ -62,6 +107,25 @@ static int packbuf_i_shape_count(const uint64_t *shape, unsigned rank, uint64_t 
   }
   *count = empty ? 0 : bytes / element;
   return 1;
+}
+
+/* What makes an array impossible for any codec to take: an unknown dtype, a form or rank it cannot have, dimensions
+ * that overflow, no data, a device that cannot be copied from. */
+static packbuf_status packbuf_i_array_fault(const packbuf_tensor *tensor, const char **message) {
+  uint64_t count;
+  *message = "an array's dtype is not one of section 8";
+  if (!packbuf_i_dtype_known(tensor->dtype)) return PACKBUF_UNSUPPORTED_DTYPE;
+  *message = "an array has at most 8 dimensions, and a shape";
+  if (tensor->rank > PACKBUF_MAX_RANK || (tensor->rank && !tensor->shape)) return PACKBUF_INVALID_ARGUMENT;
+  *message = "an array's form is not one that arrays have";
+  if (tensor->form == PACKBUF_FORM_LIST || tensor->form > PACKBUF_FORM_SCALAR) return PACKBUF_INVALID_ARGUMENT;
+  *message = "an array's shape is too large";
+  if (!packbuf_i_shape_count(tensor->shape, tensor->rank, packbuf_i_dtype_bytes(tensor->dtype), &count))
+    return PACKBUF_INVALID_ARGUMENT;
+  *message = "an array has no data";
+  if (count && !tensor->data) return PACKBUF_INVALID_ARGUMENT;
+  *message = "device memory needs a copy hook";
+  return tensor->device && !tensor->device->copy ? PACKBUF_UNSUPPORTED_DEVICE : PACKBUF_OK;
 }
 
 /* ---- constructors ---- */
@@ -101,7 +165,9 @@ PACKBUF_API packbuf_value packbuf_uint(uint64_t u) {
   return value;
 }
 
-PACKBUF_API packbuf_value packbuf_bigint(const char *text) { return packbuf_i_make_text(PACKBUF_BIGINT, text, strlen(text)); }
+PACKBUF_API packbuf_value packbuf_bigint(const char *text) {
+  return packbuf_i_make_text(PACKBUF_BIGINT, text, strlen(text));
+}
 
 PACKBUF_API packbuf_value packbuf_float(double f) {
   packbuf_value value = packbuf_i_make(PACKBUF_FLOAT);
@@ -109,9 +175,15 @@ PACKBUF_API packbuf_value packbuf_float(double f) {
   return value;
 }
 
-PACKBUF_API packbuf_value packbuf_string(const char *text) { return packbuf_i_make_text(PACKBUF_STRING, text, strlen(text)); }
-PACKBUF_API packbuf_value packbuf_string_n(const char *text, size_t size) { return packbuf_i_make_text(PACKBUF_STRING, text, size); }
-PACKBUF_API packbuf_value packbuf_bytes(const void *data, size_t size) { return packbuf_i_make_text(PACKBUF_BYTES, (const char *)data, size); }
+PACKBUF_API packbuf_value packbuf_string(const char *text) {
+  return packbuf_i_make_text(PACKBUF_STRING, text, strlen(text));
+}
+PACKBUF_API packbuf_value packbuf_string_n(const char *text, size_t size) {
+  return packbuf_i_make_text(PACKBUF_STRING, text, size);
+}
+PACKBUF_API packbuf_value packbuf_bytes(const void *data, size_t size) {
+  return packbuf_i_make_text(PACKBUF_BYTES, (const char *)data, size);
+}
 
 PACKBUF_API packbuf_value packbuf_list(const packbuf_value *items, size_t count) {
   packbuf_value value = packbuf_i_make(PACKBUF_LIST);
@@ -175,7 +247,8 @@ static void packbuf_i_pieces_start(packbuf_i_pieces *pieces, const packbuf_tenso
   pieces->size = packbuf_i_dtype_bytes(tensor->dtype);
   if (!packbuf_i_shape_count(tensor->shape, tensor->rank, pieces->size, &count)) return;
   pieces->left = count * pieces->size;
-  while (pieces->left && d > 0 && (!tensor->strides || tensor->shape[d - 1] == 1 || tensor->strides[d - 1] == (int64_t)pieces->size))
+  while (pieces->left && d > 0 &&
+         (!tensor->strides || tensor->shape[d - 1] == 1 || tensor->strides[d - 1] == (int64_t)pieces->size))
     pieces->size *= tensor->shape[--d];
   pieces->outer = d;
 }
@@ -203,6 +276,13 @@ static int packbuf_i_same_bytes(const void *a, size_t a_size, const void *b, siz
   return a_size == b_size && (a_size == 0 || memcmp(a, b, a_size) == 0);
 }
 
+/* As names are ordered: by unsigned bytes, a prefix before its extension. */
+static int packbuf_i_compare_text(const char *a, size_t a_size, const char *b, size_t b_size) {
+  size_t shorter = a_size < b_size ? a_size : b_size;
+  int order = shorter ? memcmp(a, b, shorter) : 0;
+  return order ? order : a_size < b_size ? -1 : a_size > b_size;
+}
+
 /* Decimal text -?[1-9][0-9]* */
 static int packbuf_i_is_decimal(const char *text, size_t size) {
   size_t at = text && size && text[0] == '-';
@@ -219,13 +299,15 @@ static int packbuf_i_is_bigint(const char *text, size_t size) {
   return packbuf_i_is_decimal(text, size) && packbuf_i_parse_integer(text, size, &i, &u) == 0;
 }
 
-/* An integer in normal form: 0 below zero (*u are the bits of the int64), 1 from zero on, 2 beyond 64 bits (only the text tells). */
+/* An integer in normal form: 0 below zero (*u are the bits of the int64), 1 from zero on, 2 beyond 64 bits (only the
+ * text tells). */
 static int packbuf_i_integer_form(const packbuf_value *value, uint64_t *u) {
   int64_t i = 0;
   *u = 0;
   if (value->kind == PACKBUF_BIGINT) {
     int fits = packbuf_i_is_decimal(value->as.text.data, value->as.text.size)
-                   ? packbuf_i_parse_integer(value->as.text.data, value->as.text.size, &i, u) : 0;
+                   ? packbuf_i_parse_integer(value->as.text.data, value->as.text.size, &i, u)
+                   : 0;
     if (fits == 0) return 2;
     if (fits == 2) return 1;
   } else if (value->kind == PACKBUF_UINT) {
@@ -259,9 +341,11 @@ static int packbuf_i_tensor_equal(const packbuf_tensor *a, const packbuf_tensor 
   packbuf_i_pieces x, y;
   const uint8_t *p = NULL, *q = NULL;
   uint64_t p_left = 0, q_left = 0;
-  unsigned a_form = a->form ? a->form : (unsigned)PACKBUF_FORM_TENSOR, b_form = b->form ? b->form : (unsigned)PACKBUF_FORM_TENSOR;
+  unsigned a_form = a->form ? a->form : (unsigned)PACKBUF_FORM_TENSOR,
+           b_form = b->form ? b->form : (unsigned)PACKBUF_FORM_TENSOR;
   if (a_form != b_form || !packbuf_i_dtype_equal(a->dtype, b->dtype) || a->rank != b->rank || a->device || b->device ||
-      !packbuf_i_dtype_known(a->dtype)) return 0;
+      !packbuf_i_dtype_known(a->dtype))
+    return 0;
   for (unsigned d = 0; d < a->rank; d++)
     if (a->shape[d] != b->shape[d]) return 0;
   packbuf_i_pieces_start(&x, a);
@@ -286,6 +370,59 @@ static int packbuf_i_tensor_equal(const packbuf_tensor *a, const packbuf_tensor 
   }
 }
 
+/* The attributes of media, in the order they are written (section 9). */
+typedef enum packbuf_i_attribute {
+  PACKBUF_I_MIME,
+  PACKBUF_I_HEIGHT,
+  PACKBUF_I_WIDTH,
+  PACKBUF_I_CHANNELS,
+  PACKBUF_I_MODE,
+  PACKBUF_I_RATE,
+  PACKBUF_I_ATTRIBUTES
+} packbuf_i_attribute;
+
+static const char packbuf_i_attribute_names[PACKBUF_I_ATTRIBUTES][9] = {"mime",     "height", "width",
+                                                                        "channels", "mode",   "rate"};
+
+/* Which attribute has the name; PACKBUF_I_ATTRIBUTES: none. */
+static unsigned packbuf_i_attribute_named(const void *name, size_t size) {
+  unsigned i = 0;
+  while (i < PACKBUF_I_ATTRIBUTES &&
+         !packbuf_i_same_bytes(name, size, packbuf_i_attribute_names[i], strlen(packbuf_i_attribute_names[i])))
+    i++;
+  return i;
+}
+
+/* An attribute as a value; null when there is none. */
+static packbuf_value packbuf_i_attribute_of(const packbuf_media *media, unsigned attribute) {
+  switch (attribute) {
+    case PACKBUF_I_MIME: return media->mime ? packbuf_string_n(media->mime, media->mime_size) : packbuf_null();
+    case PACKBUF_I_MODE: return media->mode ? packbuf_string_n(media->mode, media->mode_size) : packbuf_null();
+    case PACKBUF_I_HEIGHT: return media->height >= 0 ? packbuf_int(media->height) : packbuf_null();
+    case PACKBUF_I_WIDTH: return media->width >= 0 ? packbuf_int(media->width) : packbuf_null();
+    case PACKBUF_I_CHANNELS: return media->channels >= 0 ? packbuf_int(media->channels) : packbuf_null();
+    default: return media->has_rate ? packbuf_float(media->rate) : packbuf_null();
+  }
+}
+
+/* The same back: a value of the attribute's kind, or null, which changes nothing. */
+static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, const packbuf_value *value) {
+  if (value->kind == PACKBUF_STRING && attribute == PACKBUF_I_MIME) {
+    media->mime = value->as.text.data;
+    media->mime_size = value->as.text.size;
+  } else if (value->kind == PACKBUF_STRING && attribute == PACKBUF_I_MODE) {
+    media->mode = value->as.text.data;
+    media->mode_size = value->as.text.size;
+  } else if (value->kind == PACKBUF_FLOAT && attribute == PACKBUF_I_RATE) {
+    media->rate = value->as.f;
+    media->has_rate = 1;
+  } else if (value->kind == PACKBUF_INT) {
+    if (attribute == PACKBUF_I_HEIGHT) media->height = value->as.i;
+    if (attribute == PACKBUF_I_WIDTH) media->width = value->as.i;
+    if (attribute == PACKBUF_I_CHANNELS) media->channels = value->as.i;
+  }
+}
+
 static int packbuf_i_media_equal(const packbuf_media *a, const packbuf_media *b) {
   if (!a->mime != !b->mime || !a->mode != !b->mode || !a->has_rate != !b->has_rate) return 0;
   if (a->height != b->height || a->width != b->width || a->channels != b->channels) return 0;
@@ -295,7 +432,8 @@ static int packbuf_i_media_equal(const packbuf_media *a, const packbuf_media *b)
   return packbuf_i_same_bytes(a->data, a->size, b->data, b->size);
 }
 
-/* Looks for each key where the last was found and onwards: linear for keys in the same order, quadratic only for shuffled ones. */
+/* Looks for each key where the last was found and onwards: linear for keys in the same order, quadratic only for
+ * shuffled ones. */
 static int packbuf_i_dict_equal(const packbuf_value *a, const packbuf_value *b) {
   size_t count = a->as.dict.count, at = 0;
   if (count != b->as.dict.count) return 0;
@@ -324,7 +462,8 @@ PACKBUF_API int packbuf_equal(const packbuf_value *a, const packbuf_value *b) {
     case PACKBUF_MEDIA: return packbuf_i_media_equal(a->as.media, b->as.media);
     case PACKBUF_OPAQUE:
       return packbuf_i_same_bytes(a->as.opaque->data, a->as.opaque->size, b->as.opaque->data, b->as.opaque->size) &&
-             packbuf_i_same_bytes(a->as.opaque->serializer, a->as.opaque->serializer_size, b->as.opaque->serializer, b->as.opaque->serializer_size);
+             packbuf_i_same_bytes(a->as.opaque->serializer, a->as.opaque->serializer_size, b->as.opaque->serializer,
+                                  b->as.opaque->serializer_size);
     case PACKBUF_TENSOR: return packbuf_i_tensor_equal(a->as.tensor, b->as.tensor);
     case PACKBUF_LIST:
       if (a->as.list.count != b->as.list.count) return 0;
@@ -341,17 +480,20 @@ PACKBUF_API const packbuf_value *packbuf_dict_get(const packbuf_value *dict, con
   if (dict->kind != PACKBUF_DICT) return NULL;
   for (size_t i = 0; i < dict->as.dict.count; i++) {
     const packbuf_entry *entry = &dict->as.dict.entries[i];
-    if (entry->key.kind == PACKBUF_STRING && packbuf_i_same_bytes(entry->key.as.text.data, entry->key.as.text.size, key, size)) return &entry->value;
+    if (entry->key.kind == PACKBUF_STRING &&
+        packbuf_i_same_bytes(entry->key.as.text.data, entry->key.as.text.size, key, size))
+      return &entry->value;
   }
   return NULL;
 }
 
-/* ---- equal keys ----
- * Parsers must refuse equal keys in time that stays near linear whatever the bytes are, and the checkers may not allocate. Each key is one word:
- * 24 bits of its hash above 40 bits of its position. The open dicts share one stack of words. A dict of up to 32 keys compares each new key with those
- * before it, where the hash agrees; a larger one is sorted when it ends (heapsort, hash collisions decided by the bytes: no input makes it quadratic).
- * With an arena the stack grows. Without one it is fixed: when it is full all dicts but the smallest lose their words, and are scanned again when they
- * end, one pass for each stackful of keys. A budget bounds those passes to a multiple of the input; past it the answer is LIMIT. */
+/* ---- equal keys ---- Parsers must refuse equal keys in time that stays near linear whatever the bytes are, and the
+ * checkers may not allocate. Each key is one word: 24 bits of its hash above 40 bits of its position. The open dicts
+ * share one stack of words. A dict of up to 32 keys compares each new key with those before it, where the hash agrees;
+ * a larger one is sorted when it ends (heapsort, hash collisions decided by the bytes: no input makes it quadratic).
+ * With an arena the stack grows. Without one it is fixed: when it is full all dicts but the smallest lose their words,
+ * and are scanned again when they end, one pass for each stackful of keys. A budget bounds those passes to a multiple
+ * of the input; past it the answer is LIMIT. */
 
 #define PACKBUF_I_KEYS_FIXED 4096
 #define PACKBUF_I_KEYS_PAIRWISE 32
@@ -364,10 +506,12 @@ typedef struct packbuf_i_key_cursor {
   uint64_t at, end, left;
 } packbuf_i_key_cursor;
 
-/* What differs between texts, MessagePack and entries in memory. `order` compares the keys at two positions; `first` and `next` scan a dict's own keys. */
+/* What differs between texts, MessagePack and entries in memory. `order` compares the keys at two positions; `first`
+ * and `next` scan a dict's own keys. */
 typedef struct packbuf_i_key_source {
   int (*order)(const void *subject, uint64_t a, uint64_t b);
-  int (*next)(const void *subject, packbuf_i_key_cursor *cursor, uint64_t *word); /* 0: no more keys that end before cursor->end */
+  int (*next)(const void *subject, packbuf_i_key_cursor *cursor,
+              uint64_t *word); /* 0: no more keys that end before cursor->end */
 } packbuf_i_key_source;
 
 typedef struct packbuf_i_key_frame {
@@ -390,7 +534,8 @@ typedef struct packbuf_i_keys {
   uint64_t fixed[PACKBUF_I_KEYS_FIXED];
 } packbuf_i_keys;
 
-static void packbuf_i_keys_init(packbuf_i_keys *keys, const packbuf_i_key_source *source, const void *subject, packbuf_arena *arena, uint64_t budget) {
+static void packbuf_i_keys_init(packbuf_i_keys *keys, const packbuf_i_key_source *source, const void *subject,
+                                packbuf_arena *arena, uint64_t budget) {
   keys->source = source;
   keys->subject = subject;
   keys->arena = arena;
@@ -431,7 +576,8 @@ static int packbuf_i_key_less(const packbuf_i_keys *keys, uint64_t a, uint64_t b
 }
 
 static int packbuf_i_key_same(const packbuf_i_keys *keys, uint64_t a, uint64_t b) {
-  return (a ^ b) >> PACKBUF_I_KEY_SHIFT == 0 && keys->source->order(keys->subject, a & PACKBUF_I_KEY_AT, b & PACKBUF_I_KEY_AT) == 0;
+  return (a ^ b) >> PACKBUF_I_KEY_SHIFT == 0 &&
+         keys->source->order(keys->subject, a & PACKBUF_I_KEY_AT, b & PACKBUF_I_KEY_AT) == 0;
 }
 
 static void packbuf_i_keys_sift(const packbuf_i_keys *keys, uint64_t *words, size_t root, size_t count) {
@@ -454,7 +600,8 @@ static void packbuf_i_keys_sort(const packbuf_i_keys *keys, uint64_t *words, siz
     packbuf_i_keys_sift(keys, words, 0, last);
   }
   for (size_t i = 1; i < count; i++)
-    if ((words[i] & PACKBUF_I_KEY_AT) < *duplicate && packbuf_i_key_same(keys, words[i - 1], words[i])) *duplicate = words[i] & PACKBUF_I_KEY_AT;
+    if ((words[i] & PACKBUF_I_KEY_AT) < *duplicate && packbuf_i_key_same(keys, words[i - 1], words[i]))
+      *duplicate = words[i] & PACKBUF_I_KEY_AT;
 }
 
 static int packbuf_i_keys_contain(const packbuf_i_keys *keys, const uint64_t *words, size_t count, uint64_t word) {
@@ -468,8 +615,10 @@ static int packbuf_i_keys_contain(const packbuf_i_keys *keys, const uint64_t *wo
   return 0;
 }
 
-/* Scans a dict that lost its words: each pass keeps one stackful of keys, sorted, and looks the later ones up. 0: past the budget. */
-static int packbuf_i_keys_rescan(packbuf_i_keys *keys, const packbuf_i_key_frame *frame, uint64_t end, uint64_t *duplicate) {
+/* Scans a dict that lost its words: each pass keeps one stackful of keys, sorted, and looks the later ones up. 0: past
+ * the budget. */
+static int packbuf_i_keys_rescan(packbuf_i_keys *keys, const packbuf_i_key_frame *frame, uint64_t end,
+                                 uint64_t *duplicate) {
   uint64_t *words = keys->words + keys->top;
   size_t room = keys->capacity - keys->top, filled;
   uint64_t before = 0;
@@ -548,7 +697,7 @@ static int packbuf_i_keys_add(packbuf_i_keys *keys, uint64_t hash, uint64_t at) 
   frame->seen |= bit;
   if (keys->top == keys->capacity && !frame->evicted) {
     if (keys->arena && !packbuf_i_keys_grow(keys)) return -1;
-    if (!keys->arena) packbuf_i_keys_evict(keys, 8);                                     /* small dicts keep theirs: they are many, and cheap */
+    if (!keys->arena) packbuf_i_keys_evict(keys, 8); /* small dicts keep theirs: they are many, and cheap */
     if (keys->top > keys->capacity - keys->capacity / 8) packbuf_i_keys_evict(keys, 1); /* nested deeper than usual */
   }
   frame->count++;
@@ -556,8 +705,8 @@ static int packbuf_i_keys_add(packbuf_i_keys *keys, uint64_t hash, uint64_t at) 
   return 1;
 }
 
-/* The innermost dict ends, or the text is wrong at `end`: *duplicate becomes the first position before `end` whose key occurs twice, else stays.
- * 0: too many keys to check without memory. */
+/* The innermost dict ends, or the text is wrong at `end`: *duplicate becomes the first position before `end` whose key
+ * occurs twice, else stays. 0: too many keys to check without memory. */
 static int packbuf_i_keys_close(packbuf_i_keys *keys, uint64_t end, uint64_t *duplicate) {
   packbuf_i_key_frame *frame = keys->inner;
   int done = 1;
@@ -565,7 +714,8 @@ static int packbuf_i_keys_close(packbuf_i_keys *keys, uint64_t end, uint64_t *du
   if (frame->evicted) {
     done = packbuf_i_keys_rescan(keys, frame, end, duplicate);
   } else {
-    if (frame->count > PACKBUF_I_KEYS_PAIRWISE) packbuf_i_keys_sort(keys, keys->words + frame->base, frame->count, duplicate);
+    if (frame->count > PACKBUF_I_KEYS_PAIRWISE)
+      packbuf_i_keys_sort(keys, keys->words + frame->base, frame->count, duplicate);
     keys->top = frame->base;
   }
   return done;
@@ -589,11 +739,14 @@ static int packbuf_i_key_order(const packbuf_value *a, const packbuf_value *b) {
     uint64_t x, y;
     int a_form = packbuf_i_integer_form(a, &x), b_form = packbuf_i_integer_form(b, &y);
     if (a_form != b_form) return a_form < b_form ? -1 : 1;
-    return a_form == 2 ? packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size) : packbuf_i_order_u64(x, y);
+    return a_form == 2 ? packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size)
+                       : packbuf_i_order_u64(x, y);
   }
   if (a_kind == PACKBUF_BOOL) return !b->as.boolean - !a->as.boolean;
-  if (a_kind == PACKBUF_FLOAT) return packbuf_i_order_u64(packbuf_i_double_bits(a->as.f), packbuf_i_double_bits(b->as.f));
-  if (a_kind == PACKBUF_STRING || a_kind == PACKBUF_BYTES) return packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
+  if (a_kind == PACKBUF_FLOAT)
+    return packbuf_i_order_u64(packbuf_i_double_bits(a->as.f), packbuf_i_double_bits(b->as.f));
+  if (a_kind == PACKBUF_STRING || a_kind == PACKBUF_BYTES)
+    return packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
   return 0;
 }
 
@@ -602,7 +755,8 @@ static uint64_t packbuf_i_key_hash(const packbuf_value *key) {
   if (key->kind == PACKBUF_STRING || key->kind == PACKBUF_BYTES)
     return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
   if (packbuf_i_is_integer(key)) {
-    if (packbuf_i_integer_form(key, &u) == 2) return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
+    if (packbuf_i_integer_form(key, &u) == 2)
+      return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
     return packbuf_i_hash_word(packbuf_i_hash_word(PACKBUF_INT, u), u);
   }
   if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(key->as.f);
@@ -625,14 +779,16 @@ static int packbuf_i_entry_next(const void *subject, packbuf_i_key_cursor *curso
 
 static const packbuf_i_key_source packbuf_i_entry_source = {packbuf_i_entry_order, packbuf_i_entry_next};
 
-/* 1: the keys differ from each other, 0: two are equal, -1: no memory. `keys` was set up for entries and holds no words now. */
+/* 1: the keys differ from each other, 0: two are equal, -1: no memory. `keys` was set up for entries and holds no words
+ * now. */
 static int packbuf_i_entries_differ(packbuf_i_keys *keys, const packbuf_entry *entries, size_t count) {
   packbuf_i_key_frame frame;
   uint64_t duplicate = PACKBUF_NOWHERE;
   int added = 1;
   keys->subject = entries;
   packbuf_i_keys_open(keys, &frame, 0, count);
-  for (size_t i = 0; i < count && added == 1; i++) added = packbuf_i_keys_add(keys, packbuf_i_key_hash(&entries[i].key), i);
+  for (size_t i = 0; i < count && added == 1; i++)
+    added = packbuf_i_keys_add(keys, packbuf_i_key_hash(&entries[i].key), i);
   if (added == 1) packbuf_i_keys_close(keys, count, &duplicate);
   else {
     keys->inner = frame.outer;
@@ -642,16 +798,6 @@ static int packbuf_i_entries_differ(packbuf_i_keys *keys, const packbuf_entry *e
 }
 
 /* ---- what the readers and writers of whole cells share ---- */
-
-static unsigned packbuf_i_first_set(uint64_t bits) {
-#if defined(__GNUC__) || defined(__clang__)
-  return (unsigned)__builtin_ctzll(bits);
-#else
-  unsigned n = 0;
-  for (; !(bits & 1); bits >>= 1) n++;
-  return n;
-#endif
-}
 
 #define PACKBUF_I_DEPTH 512       /* the default limit of nesting */
 #define PACKBUF_I_DEPTH_LAST 4096 /* what a caller can raise it to: the stack is finite */
@@ -667,7 +813,8 @@ static packbuf_status packbuf_i_unencodable(packbuf_error *error, const char *me
 
 /* Lists and dicts without what their count says; tensors, media and opaque values that are NULL. */
 static int packbuf_i_no_items(const packbuf_value *value) {
-  return value->kind == PACKBUF_LIST ? value->as.list.count && !value->as.list.items : value->as.dict.count && !value->as.dict.entries;
+  return value->kind == PACKBUF_LIST ? value->as.list.count && !value->as.list.items
+                                     : value->as.dict.count && !value->as.dict.entries;
 }
 
 static int packbuf_i_points_nowhere(const packbuf_value *value) {
@@ -680,7 +827,8 @@ static packbuf_status packbuf_i_check_utf8(const char *text, size_t size, packbu
   size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
   if (size && !text) return packbuf_i_unencodable(error, "a string has no data");
   if (valid == size) return PACKBUF_OK;
-  return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid, PACKBUF_NOWHERE);
+  return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid,
+                        PACKBUF_NOWHERE);
 }
 
 static packbuf_status packbuf_i_keys_differ(packbuf_i_keys *keys, const packbuf_value *dict, packbuf_error *error) {

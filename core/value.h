@@ -1,8 +1,9 @@
-/* core/value.h: dtypes and the dynamic value: one cell of a batch as a program holds it.
- * Values are plain structs that point to the caller's memory: packbuf copies nothing until it writes a packed buffer.
+/* core/value.h: dtypes and the dynamic value: one cell of a batch as a program holds it. Values are plain structs that
+ * point to the caller's memory: packbuf copies nothing until it writes a packed buffer.
  * May use: core/status.h. Must not know: how anything is stored. */
 
-/* An element type as DLPack names it: code, bits per lane, lanes (1). Elements are in native byte order in memory, little-endian in a packed buffer. */
+/* An element type as DLPack names it: code, bits per lane, lanes (1). Elements are in native byte order in memory,
+ * little-endian in a packed buffer. */
 typedef struct packbuf_dtype {
   uint8_t code; /* packbuf_dtype_code */
   uint8_t bits;
@@ -57,21 +58,24 @@ typedef enum packbuf_form {
   PACKBUF_FORM_MEDIA = 6   /* item of a media list: media */
 } packbuf_form;
 
-/* Memory that the processor cannot read: how to copy from it. type and id are DLPack's. `copy` copies size bytes from the device address src to host memory dst and returns PACKBUF_OK when they are there. */
+/* Memory that the processor cannot read: how to copy from it. type and id are DLPack's. `copy` copies size bytes from
+ * the device address src to host memory dst and returns PACKBUF_OK when they are there. */
 typedef struct packbuf_device {
   int32_t type, id;
   packbuf_status (*copy)(void *context, void *dst, const void *src, size_t size);
   void *context;
 } packbuf_device;
 
-/* A strided array, as DLPack describes one. Points to the caller's memory, which must stay unchanged until the batch is written. */
+/* A strided array, as DLPack describes one. Points to the caller's memory, which must stay unchanged until the batch is
+ * written. */
 typedef struct packbuf_tensor {
   const void *data; /* of element [0, ..., 0]; any alignment */
   packbuf_dtype dtype;
-  uint8_t rank; /* 0 to 8 */
-  uint8_t form; /* packbuf_form: TENSOR, ARRAY or SCALAR (rank 0); NATURAL means TENSOR */
+  uint8_t rank;                 /* 0 to 8 */
+  uint8_t form;                 /* packbuf_form: TENSOR, ARRAY or SCALAR (rank 0); NATURAL means TENSOR */
   const uint64_t *shape;        /* rank numbers; not looked at when rank is 0 */
-  const int64_t *strides;       /* bytes from one element to the next in each dimension (negative and 0 allowed); NULL: contiguous, last dimension fastest */
+  const int64_t *strides;       /* bytes from one element to the next in each dimension (negative and 0 allowed); NULL:
+                                   contiguous, last dimension fastest */
   const packbuf_device *device; /* NULL: host memory */
 } packbuf_tensor;
 
@@ -97,7 +101,8 @@ typedef struct packbuf_opaque {
   size_t serializer_size;
 } packbuf_opaque;
 
-/* One dynamic value. kind says which member of `as` holds; all pointers are to memory of the caller or of the arena it was read into. 24 bytes on 64-bit machines. */
+/* One dynamic value. kind says which member of `as` holds; all pointers are to memory of the caller or of the arena it
+ * was read into. 24 bytes on 64-bit machines. */
 struct packbuf_value {
   uint8_t kind; /* packbuf_kind */
   union packbuf_value_as {
@@ -147,17 +152,24 @@ PACKBUF_API packbuf_value packbuf_opaque_value(const packbuf_opaque *opaque);
 /* A media description with all attributes absent. */
 PACKBUF_API packbuf_media packbuf_media_of(const void *data, size_t size, const char *mime);
 
-/* 1 when a and b are equal under section 16 of the spec, else 0. Depth is the caller's (recursion as deep as the values). Host memory only. */
+/* 1 when a and b are equal under section 16 of the spec, else 0. Depth is the caller's (recursion as deep as the
+ * values). Host memory only. */
 PACKBUF_API int packbuf_equal(const packbuf_value *a, const packbuf_value *b);
 /* The entry's value for a string key of a dict, or NULL. */
 PACKBUF_API const packbuf_value *packbuf_dict_get(const packbuf_value *dict, const char *key);
 
-/* JSON text (section 11 of the spec) to a value, in the arena; strings without escapes still point into `text`, which must outlive the value.
- * max_depth 0: the default of 512. Errors: BAD_JSON, BAD_UTF8, DEPTH with error->offset in text; OUT_OF_MEMORY. */
-PACKBUF_API packbuf_status packbuf_json_parse(const char *text, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
-/* A value as JSON text into `text`, at most `capacity` bytes; *size is the length the whole text has (text may be NULL to measure).
- * Errors: UNENCODABLE for what JSON cannot hold (tensors and arrays, bytes, media, opaque: a row that holds one cannot be written; form LIST reads back as a list), BAD_UTF8, CAPACITY. */
-PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *text, size_t capacity, size_t *size, packbuf_error *error);
+/* JSON text (section 11 of the spec) to a value, in the arena; strings without escapes still point into `text`, which
+ * must outlive the value. max_depth 0: the default of 512. Errors: BAD_JSON, BAD_UTF8, DEPTH with error->offset in
+ * text; OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_json_parse(const char *text, size_t size, unsigned max_depth, packbuf_arena *arena,
+                                              packbuf_value *value, packbuf_error *error);
+/* A value as JSON text into `text`, at most `capacity` bytes; *size is the length the whole text has (text may be NULL
+ * to measure). Errors: UNENCODABLE for what JSON cannot hold (tensors and arrays, bytes, media, opaque: a row that
+ * holds one cannot be written; form LIST reads back as a list), BAD_UTF8, CAPACITY. */
+PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *text, size_t capacity, size_t *size,
+                                              packbuf_error *error);
 /* The same for one MessagePack object (section 12 of the spec). Read values point into `data` where they can. */
-PACKBUF_API packbuf_status packbuf_msgpack_parse(const void *data, size_t size, unsigned max_depth, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
-PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, void *data, size_t capacity, size_t *size, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_msgpack_parse(const void *data, size_t size, unsigned max_depth,
+                                                 packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, void *data, size_t capacity, size_t *size,
+                                                 packbuf_error *error);

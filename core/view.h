@@ -1,5 +1,7 @@
-/* core/view.h: reading a packed buffer in place. A view owns nothing and allocates nothing; it may be copied, and any number of threads may read through one.
- * Every number that comes from the bytes is read once, checked, and the checked copy is used: memory that a peer rewrites meanwhile gives wrong values or errors, never an access out of bounds.
+/* core/view.h: reading a packed buffer in place. A view owns nothing and allocates nothing; it may be copied, and any
+ * number of threads may read through one. Every number that comes from the bytes is read once, checked, and the
+ * checked copy is used: memory that a peer rewrites meanwhile gives wrong values or errors, never an access out of
+ * bounds.
  * May use: values, arena. Must not know: how a batch is built. */
 
 /* Limits on what untrusted bytes may ask for (section 15 of the spec). */
@@ -28,16 +30,21 @@ typedef struct packbuf_view {
 
 enum {
   PACKBUF_OPEN_EXACT = 1, /* size must equal the packed buffer's length: a file, or an object of a store */
-  PACKBUF_OPEN_TABLES = 2 /* check every record too (rules N, B, M, S), as packbuf_verify at level head does: some 10 ns a record */
+  /* check every record too (rules N, B, M, S), as packbuf_verify at level head does: some 10 ns a record */
+  PACKBUF_OPEN_TABLES = 2
 };
 
-/* Opens `size` bytes at `data` (any alignment): checks header, directory and checksum of the head (rules H), touches nothing but the head, allocates nothing: little more than one pass of CRC-32C over
- * the head. Each record is checked when it is read, so that what follows is memory-safe whatever the records say; from a stranger, also verify. limits NULL: the defaults.
- * The bytes must stay there as long as the view and whatever was read in place from it are used. */
-PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags, const packbuf_limits *limits, packbuf_error *error);
+/* Opens `size` bytes at `data` (any alignment): checks header, directory and checksum of the head (rules H), touches
+ * nothing but the head, allocates nothing: little more than one pass of CRC-32C over the head. Each record is checked
+ * when it is read, so that what follows is memory-safe whatever the records say; from a stranger, also verify. limits
+ * NULL: the defaults. The bytes must stay there as long as the view and whatever was read in place from it are used. */
+PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
+                                        const packbuf_limits *limits, packbuf_error *error);
 
-/* How many bytes from the start of a packed buffer are needed to open it and find everything (head + index), from its first 64 bytes. */
-PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total, packbuf_error *error);
+/* How many bytes from the start of a packed buffer are needed to open it and find everything (head + index), from its
+ * first 64 bytes. */
+PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total,
+                                        packbuf_error *error);
 
 typedef enum packbuf_level {
   PACKBUF_LEVEL_HEAD = 0,  /* the H, N, B, M and S rules: header and every record of the head */
@@ -54,20 +61,24 @@ PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_leve
 typedef struct packbuf_node {
   uint32_t index, parent, descendants, first_buffer, buffer_count;
   packbuf_node_kind kind;
-  uint8_t scope; /* 0 field, 1 batch value */
-  uint8_t codec; /* packbuf_codec, or a number that this version does not know */
+  uint8_t scope;                    /* 0 field, 1 batch value */
+  uint8_t codec;                    /* packbuf_codec, or a number that this version does not know */
   uint8_t form, rank, logical_type; /* rank and shape are those of one cell: an array of [rows, T] has rank 1 */
   packbuf_dtype dtype;
   uint64_t rows;
-  packbuf_text name, parameter; /* not NUL-terminated */
+  packbuf_text name, parameter;     /* not NUL-terminated */
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: the shape of a cell */
 } packbuf_node;
 
-/* The node at an index (0 to view->node_count - 1, pre-order: the next sibling is at index + 1 + descendants; the first field, then the first batch value, at the top). Errors: OUT_OF_RANGE, and the N rules. */
-PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t index, packbuf_node *node, packbuf_error *error);
+/* The node at an index (0 to view->node_count - 1, pre-order: the next sibling is at index + 1 + descendants; the first
+ * field, then the first batch value, at the top). Errors: OUT_OF_RANGE, and the N rules. */
+PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t index, packbuf_node *node,
+                                            packbuf_error *error);
 
-/* The node of an escaped path such as "meta.step", "calls[0].name", "a\\.b", among the fields (scope 0) or the batch values (scope 1). Binary search. NOT_FOUND. */
-PACKBUF_API packbuf_status packbuf_find(const packbuf_view *view, unsigned scope, const char *path, packbuf_node *node, packbuf_error *error);
+/* The node of an escaped path such as "meta.step", "calls[0].name", "a\\.b", among the fields (scope 0) or the batch
+ * values (scope 1). Binary search. NOT_FOUND. */
+PACKBUF_API packbuf_status packbuf_find(const packbuf_view *view, unsigned scope, const char *path, packbuf_node *node,
+                                        packbuf_error *error);
 
 /* The escaped path of a node into `path`, at most `size` bytes with its NUL; returns its whole length. */
 PACKBUF_API size_t packbuf_node_path(const packbuf_view *view, uint32_t index, char *path, size_t size);
@@ -98,51 +109,73 @@ typedef struct packbuf_buffer {
   uint8_t role, dim, storage, packing;
   packbuf_dtype dtype;
   uint64_t count;          /* elements */
-  uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and sequence. Inline: in the record */
+  uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
+                              sequence. Inline: in the record */
   const uint8_t *bytes;    /* plain little-endian elements of storage stored, inline and alias; NULL else */
   uint8_t value[16];       /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
-PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role, unsigned dim, packbuf_buffer *buffer, packbuf_error *error);
-PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_get_buffer(const packbuf_view *view, const packbuf_node *node, packbuf_role role,
+                                              unsigned dim, packbuf_buffer *buffer, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint32_t index, packbuf_buffer *buffer,
+                                                 packbuf_error *error);
 
-/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING.
- * Then copy out with packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the field was written with PACKBUF_KEEP_PLAIN. */
-PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements, packbuf_error *error);
+/* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
+ * (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
+ * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
+ * field was written with PACKBUF_KEEP_PLAIN. */
+PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
+                                             packbuf_error *error);
 
-/* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
-PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first, uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
+/* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of
+ * 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
+PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
+                                                 uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Fields are private. */
 typedef struct packbuf_column {
   const packbuf_view *view;
   packbuf_node node;
-  packbuf_buffer data, offsets, validity, missing, types, ndims, item_offsets, lengths, shape[PACKBUF_MAX_RANK]; /* absent: storage 0 */
+  packbuf_buffer data, offsets, validity, missing, types, ndims, item_offsets, lengths; /* absent: storage 0 */
+  packbuf_buffer shape[PACKBUF_MAX_RANK];
 } packbuf_column;
 
-/* Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING, UNSUPPORTED_DTYPE name what cannot be read; the other columns can. */
-PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column, packbuf_error *error);
+/* Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING, UNSUPPORTED_DTYPE name what cannot be read; the
+ * other columns can. */
+PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
+                                               packbuf_error *error);
 
 /* 1 value, 0 null, -1 missing; OUT_OF_RANGE. */
-PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state, packbuf_error *error);
-/* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for an absent cell of a ragged leaf. */
-PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
+                                              packbuf_error *error);
+/* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for
+ * an absent cell of a ragged leaf. */
+PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
+                                               uint64_t *count, packbuf_error *error);
 /* The shape of a cell of numbers; shape has room for PACKBUF_MAX_RANK. */
-PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank, uint64_t *shape, packbuf_error *error);
-/* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent. NOT_STORED when the data are a constant. */
-PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes, uint64_t *size, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
+                                              uint64_t *shape, packbuf_error *error);
+/* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
+ * NOT_STORED when the data are a constant. */
+PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
+                                              uint64_t *size, packbuf_error *error);
 
-/* A cell as a value: numbers, text and tensors point into the packed buffer where they can, the rest is in the arena (whose limit, and limits.decoded_bytes, bound it).
- * Cells of dict and list nodes are read with all below them. */
-PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
+/* A cell as a value: numbers, text and tensors point into the packed buffer where they can, the rest is in the arena
+ * (whose limit, and limits.decoded_bytes, bound it). Cells of dict and list nodes are read with all below them. */
+PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t node, uint64_t row,
+                                             packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
 /* Rows `first` to `first + count` of one node into values[count]; what does not depend on the row is done once. */
-PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_t node, uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_value *values, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_read_column(const packbuf_view *view, uint32_t node, uint64_t first, uint64_t count,
+                                               packbuf_arena *arena, packbuf_value *values, packbuf_error *error);
 /* Row `row` of all fields as a dict (missing fields left out), or all batch values as a dict. */
-PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t row, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
-PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena, packbuf_value *value, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t row, packbuf_arena *arena,
+                                            packbuf_value *value, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena,
+                                                     packbuf_value *value, packbuf_error *error);
 /* The whole batch: a list of N dicts. */
-PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
+                                             packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
 
 /* A metadata pair; node is PACKBUF_NO_NODE for one of the whole buffer. */
 typedef struct packbuf_metadata {
@@ -150,4 +183,5 @@ typedef struct packbuf_metadata {
   packbuf_text key, text;
 } packbuf_metadata;
 
-PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata,
+                                                packbuf_error *error);

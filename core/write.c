@@ -2,7 +2,8 @@
  * May use: batch, plan, layout, pull, output. Must not know: how the plan was decided. */
 
 static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed", PACKBUF_NOWHERE);
+  return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
+                             PACKBUF_NOWHERE);
 }
 
 /* How much of the buffer is written. */
@@ -11,7 +12,8 @@ static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_p
 }
 
 /* A run of bools from host memory, checked piece by piece just before it is copied. */
-static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer, const packbuf_i_pull *pull, packbuf_i_run run) {
+static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
+                                          const packbuf_i_pull *pull, packbuf_i_run run) {
   while (run.size) {
     uint64_t piece = run.size < 32768 ? run.size : 32768;
     packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
@@ -23,12 +25,15 @@ static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *o
   return PACKBUF_OK;
 }
 
-/* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum after. */
-static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer, const packbuf_i_pull *pull, packbuf_i_run run) {
+/* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum
+ * after. */
+static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
+                                        const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
   packbuf_status status = PACKBUF_OK;
   uint8_t *to = packbuf_i_out_here(out);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device) return packbuf_i_out_bools(plan, out, buffer, pull, run);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
+    return packbuf_i_out_bools(plan, out, buffer, pull, run);
   if (!pull->device && unit <= 1) {
     packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
@@ -37,7 +42,8 @@ static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out
   else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
   if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
   packbuf_i_swap(to, run.size, unit);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL) status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
+    status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
   packbuf_i_out_written(out, run.size);
   return status;
 }
@@ -54,11 +60,13 @@ static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *
     status = packbuf_i_out_run(plan, out, buffer, &pull, run);
     if (status) return status;
   }
-  if (pull.status) return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  if (pull.status)
+    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
   return out->at == end ? PACKBUF_OK : packbuf_i_changed(plan, buffer->node);
 }
 
-/* JSON and MessagePack cells are encoded where they go; 64 cells at a time, so that the checksum finds them in the cache. */
+/* JSON and MessagePack cells are encoded where they go; 64 cells at a time, so that the checksum finds them in the
+ * cache. */
 static packbuf_status packbuf_i_out_pushed(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
   const packbuf_i_node *node = buffer->node;
   for (uint64_t row = 0; row < node->rows; row += 64) {
@@ -70,7 +78,8 @@ static packbuf_status packbuf_i_out_pushed(packbuf_i_plan *plan, packbuf_i_out *
     sink.capacity = size;
     sink.size = 0;
     status = packbuf_i_push_cells(node, &sink, row, end, plan->error);
-    if (status) return packbuf_i_plan_fail(plan, node, status, "the data changed while they were packed", PACKBUF_NOWHERE);
+    if (status)
+      return packbuf_i_plan_fail(plan, node, status, "the data changed while they were packed", PACKBUF_NOWHERE);
     if (sink.size != size) return packbuf_i_changed(plan, node);
     packbuf_i_out_written(out, size);
   }
@@ -93,7 +102,7 @@ static packbuf_status packbuf_i_out_section(packbuf_i_plan *plan, packbuf_i_out 
 
 /* ---- the head ---- */
 
-static void packbuf_i_put_node(uint8_t *record, const packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t *strings, uint32_t first_buffer,
+static void packbuf_i_put_node(uint8_t *record, const packbuf_i_node *node, uint64_t *strings, uint32_t first_buffer,
                                uint32_t buffer_count) {
   uint32_t descendants = 0;
   const packbuf_i_node *last = node;
@@ -123,7 +132,6 @@ static void packbuf_i_put_node(uint8_t *record, const packbuf_i_plan *plan, cons
   packbuf_i_store32(record + 40, (uint32_t)node->parameter_size);
   *strings += node->parameter_size;
   packbuf_i_store64(record + 48, node->rows);
-  (void)plan;
 }
 
 static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer) {
@@ -153,7 +161,8 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
   for (uint32_t i = 0; i < plan->node_count; i++) {
     const packbuf_i_node *node = plan->nodes[i];
     to = packbuf_i_put_text(to, node->name, node->name_size);
-    for (unsigned d = 0; node->codec == PACKBUF_CODEC_NDARRAY && d < node->rank; d++, to += 8) packbuf_i_store64(to, node->shape[d]);
+    for (unsigned d = 0; node->codec == PACKBUF_CODEC_NDARRAY && d < node->rank; d++, to += 8)
+      packbuf_i_store64(to, node->shape[d]);
     to = packbuf_i_put_text(to, node->parameter, node->parameter_size);
   }
   for (uint32_t i = 0; i < plan->pair_count; i++) {
@@ -163,8 +172,7 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
 }
 
 static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
-  static const uint8_t magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0d, 0x0a, 0x1a};
-  memcpy(head, magic, 8);
+  memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
   head[12] = 1;
@@ -198,7 +206,7 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   for (uint32_t i = 0; i < plan->node_count; i++, record += 64) {
     uint32_t first = buffer;
     while (buffer < plan->buffer_count && plan->buffers[buffer].node == plan->nodes[i]) buffer++;
-    packbuf_i_put_node(record, plan, plan->nodes[i], &strings, first, buffer - first);
+    packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
   for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
@@ -216,13 +224,16 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
 
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error) {
   packbuf_status status;
-  if (!batch || !size) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!batch || !size)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   status = packbuf_i_make_plan(batch, error);
   if (!status) *size = batch->plan->total_length;
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
+                                         packbuf_error *error) {
   packbuf_i_plan *plan;
   packbuf_i_out out;
   packbuf_error local;
@@ -230,13 +241,18 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
   packbuf_status status = packbuf_measure(batch, &needed, error);
   if (status) return status;
   if (size) *size = needed;
-  if (capacity < needed || needed > SIZE_MAX) return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity, PACKBUF_NOWHERE);
-  if (!dst) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (capacity < needed || needed > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
+                          PACKBUF_NOWHERE);
+  if (!dst)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   plan = batch->plan;
   plan->error = error ? error : &local;
   data_at = plan->head_length + plan->index_length;
-  packbuf_i_out_begin(&out, dst, data_at, plan->checksums ? plan->head_length : 0, plan->data_length >= PACKBUF_I_STREAM_FROM);
-  status = packbuf_i_out_section(plan, &out, 1, plan->total_length); /* data first: their checksums are in the index, its checksum in the head */
+  packbuf_i_out_begin(&out, dst, data_at, plan->checksums ? plan->head_length : 0,
+                      plan->data_length >= PACKBUF_I_STREAM_FROM);
+  status = packbuf_i_out_section(
+      plan, &out, 1, plan->total_length); /* data first: their checksums are in the index, its checksum in the head */
   if (status) return status;
   packbuf_i_out_begin(&out, dst, plan->head_length + plan->checksums * 4, 0, 0);
   status = packbuf_i_out_section(plan, &out, 0, data_at);
@@ -249,16 +265,22 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
   uint64_t needed;
-  packbuf_status status = data && size ? packbuf_measure(batch, &needed, error) : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
+                                       : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
+                                                        PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status) return status;
-  *data = needed > SIZE_MAX ? NULL : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
+  *data = needed > SIZE_MAX
+              ? NULL
+              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
   if (!*data) return packbuf_i_no_memory(error);
   return packbuf_write(batch, *data, needed, size, error);
 }
 
-PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes, uint64_t data_bytes) {
+PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,
+                                   uint64_t data_bytes) {
   uint64_t columns; /* of 8 bytes a row; each of the sum's terms stays below 2^62 */
-  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows >> 60 || text_bytes >> 40 || data_bytes >> 61) return UINT64_MAX;
+  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows >> 60 || text_bytes >> 40 || data_bytes >> 61)
+    return UINT64_MAX;
   columns = fields * 2 + rank_sum;
   if (columns && rows >= ((uint64_t)1 << 59) / columns) return UINT64_MAX;
   return PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes);
