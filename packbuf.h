@@ -10813,7 +10813,7 @@ static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_
                                             packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_tensor *tensor;
-  const void *data;
+  const void *data = NULL;
   void *memory;
   packbuf_status status = packbuf_i_elements(cells, first, count, &data);
   if (status != PACKBUF_OK) return status;
@@ -11238,7 +11238,7 @@ static packbuf_status packbuf_i_nothing(const packbuf_column *c, packbuf_error *
 }
 
 static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data;
+  const void *data = NULL;
   uint64_t first;
   size_t size;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
@@ -11247,7 +11247,7 @@ static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t
 }
 
 static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data;
+  const void *data = NULL;
   uint64_t first;
   size_t size, end;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
@@ -11263,7 +11263,7 @@ static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t 
 static packbuf_status packbuf_i_opaque_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_text *serializer = &cells->column->node.parameter;
   packbuf_opaque *opaque;
-  const void *data;
+  const void *data = NULL;
   void *memory;
   uint64_t first;
   size_t size;
@@ -11295,7 +11295,7 @@ static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_
   const packbuf_column *c = cells->column;
   const packbuf_limits *limits = &c->view->limits;
   packbuf_error inner;
-  const void *data;
+  const void *data = NULL;
   uint64_t first = 0, count = 0;
   size_t size;
   packbuf_status status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
@@ -11474,7 +11474,7 @@ static packbuf_status packbuf_i_media_value(packbuf_i_leaf_cells *cells, uint64_
 }
 
 static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data;
+  const void *data = NULL;
   uint64_t first;
   size_t size;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
@@ -11487,7 +11487,7 @@ static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t
   const packbuf_column *c = cells->column;
   uint64_t first = 0, count = 0;
   uint8_t type = 0;
-  const void *data;
+  const void *data = NULL;
   packbuf_status status =
       packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;

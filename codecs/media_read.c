@@ -87,7 +87,7 @@ static packbuf_status packbuf_i_media_value(packbuf_i_leaf_cells *cells, uint64_
 }
 
 static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data;
+  const void *data = NULL;
   uint64_t first;
   size_t size;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
@@ -100,7 +100,7 @@ static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t
   const packbuf_column *c = cells->column;
   uint64_t first = 0, count = 0;
   uint8_t type = 0;
-  const void *data;
+  const void *data = NULL;
   packbuf_status status =
       packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
   if (status != PACKBUF_OK) return status;

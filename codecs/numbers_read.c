@@ -21,7 +21,7 @@ static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_
                                             packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_tensor *tensor;
-  const void *data;
+  const void *data = NULL;
   void *memory;
   packbuf_status status = packbuf_i_elements(cells, first, count, &data);
   if (status != PACKBUF_OK) return status;

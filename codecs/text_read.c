@@ -15,7 +15,7 @@ static packbuf_status packbuf_i_nothing(const packbuf_column *c, packbuf_error *
 }
 
 static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data;
+  const void *data = NULL;
   uint64_t first;
   size_t size;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
@@ -24,7 +24,7 @@ static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t
 }
 
 static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data;
+  const void *data = NULL;
   uint64_t first;
   size_t size, end;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
@@ -40,7 +40,7 @@ static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t 
 static packbuf_status packbuf_i_opaque_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_text *serializer = &cells->column->node.parameter;
   packbuf_opaque *opaque;
-  const void *data;
+  const void *data = NULL;
   void *memory;
   uint64_t first;
   size_t size;
@@ -72,7 +72,7 @@ static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_
   const packbuf_column *c = cells->column;
   const packbuf_limits *limits = &c->view->limits;
   packbuf_error inner;
-  const void *data;
+  const void *data = NULL;
   uint64_t first = 0, count = 0;
   size_t size;
   packbuf_status status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
