@@ -667,10 +667,16 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
 
 /* Limits on what untrusted bytes may ask for (section 15 of the spec). */
 typedef struct packbuf_limits {
-  uint64_t head_bytes, rows, decoded_bytes, cell_bytes;
-  uint32_t nodes, buffers, metadata, depth, cell_depth;
+  uint64_t head_bytes;    /* length of the head */
+  uint64_t rows;          /* rows of the batch */
+  uint64_t decoded_bytes; /* what one call unpacks or takes from the arena */
+  uint64_t cell_bytes;    /* a JSON or MessagePack cell */
+  uint32_t nodes, buffers, metadata;
+  uint32_t depth;      /* nodes on a path, at most 256 */
+  uint32_t cell_depth; /* lists and dicts inside a JSON or MessagePack cell, at most 4096; 0: 512 */
 } packbuf_limits;
 
+/* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
 /* An open packed buffer: the checked copy of its header and directory. Fields are for reading. */
@@ -802,8 +808,8 @@ typedef struct packbuf_column {
   packbuf_buffer shape[PACKBUF_MAX_RANK];
 } packbuf_column;
 
-/* Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING, UNSUPPORTED_DTYPE name what cannot be read; the
- * other columns can. */
+/* Looks up the node at an index and its buffers. Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING,
+ * UNSUPPORTED_DTYPE name what cannot be read; the other columns can. */
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
                                                packbuf_error *error);
 
@@ -834,7 +840,7 @@ PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t r
                                             packbuf_value *value, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena,
                                                      packbuf_value *value, packbuf_error *error);
-/* The whole batch: a list of N dicts. */
+/* Rows `first` to `first + count` of all fields as dicts, into rows[count]. OUT_OF_RANGE. */
 PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
                                              packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
 
@@ -844,6 +850,7 @@ typedef struct packbuf_metadata {
   packbuf_text key, text;
 } packbuf_metadata;
 
+/* The pair at an index (0 to view->metadata_count - 1). Errors: OUT_OF_RANGE, and rule M3. */
 PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata,
                                                 packbuf_error *error);
 /* ---- end of core/view.h ---- */
@@ -863,7 +870,7 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 /* what all rooms use */
 /* ---- core/base.c ---- */
 /* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
- * checked arithmetic, and the one way to fail.
+ * checked arithmetic, the one way to fail, and the sinks that encoders push bytes into.
  * May use: core/status.h. Must not know: any other room. */
 
 #include <string.h>
@@ -1881,7 +1888,7 @@ static size_t packbuf_i_utf8_valid(const uint8_t *data, size_t size) {
 
 /* ---- 64 x 64 bit products ---- */
 
-#if defined(__SIZEOF_INT128__) && !defined(__TINYC__) && !defined(PACKBUF_I_DECIMAL_NO_INT128)
+#if defined(__SIZEOF_INT128__) && !defined(__TINYC__)
 __extension__ typedef unsigned __int128 packbuf_i_decimal_wide;
 
 static uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint64_t *low) {
@@ -2377,8 +2384,8 @@ static int packbuf_i_parse_double(const char *text, size_t size, double *value) 
 }
 /* ---- end of core/decimal.c ---- */
 /* ---- core/value.c ---- */
-/* core/value.c: dtypes, values, their equality (section 16 of the spec), strided arrays as contiguous pieces, and the
- * search for equal keys.
+/* core/value.c: dtypes, arrays (what makes one impossible, strided ones as contiguous pieces), the attributes of
+ * media, values and their equality (section 16 of the spec), and what readers and writers of whole cells share.
  * May use: status, arena, utf8, decimal. Must not know: codecs, batches, packed buffers. */
 
 /* ---- dtypes ---- */
@@ -2866,7 +2873,45 @@ PACKBUF_API const packbuf_value *packbuf_dict_get(const packbuf_value *dict, con
   return NULL;
 }
 
-/* ---- equal keys ---- Parsers must refuse equal keys in time that stays near linear whatever the bytes are, and the
+/* ---- what the readers and writers of whole cells share ---- */
+
+#define PACKBUF_I_DEPTH 512       /* the default limit of nesting */
+#define PACKBUF_I_DEPTH_LAST 4096 /* what a caller can raise it to: the stack is finite */
+
+static unsigned packbuf_i_depth(unsigned max_depth) {
+  if (max_depth == 0) return PACKBUF_I_DEPTH;
+  return max_depth < PACKBUF_I_DEPTH_LAST ? max_depth : PACKBUF_I_DEPTH_LAST;
+}
+
+static packbuf_status packbuf_i_unencodable(packbuf_error *error, const char *message) {
+  return packbuf_i_fail(error, PACKBUF_UNENCODABLE, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+/* Lists and dicts without what their count says; tensors, media and opaque values that are NULL. */
+static int packbuf_i_no_items(const packbuf_value *value) {
+  return value->kind == PACKBUF_LIST ? value->as.list.count && !value->as.list.items
+                                     : value->as.dict.count && !value->as.dict.entries;
+}
+
+static int packbuf_i_points_nowhere(const packbuf_value *value) {
+  return (value->kind == PACKBUF_TENSOR && !value->as.tensor) || (value->kind == PACKBUF_MEDIA && !value->as.media) ||
+         (value->kind == PACKBUF_OPAQUE && !value->as.opaque);
+}
+
+/* A text of a value: the offset reported is into this text. */
+static packbuf_status packbuf_i_check_utf8(const char *text, size_t size, packbuf_error *error) {
+  size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
+  if (size && !text) return packbuf_i_unencodable(error, "a string has no data");
+  if (valid == size) return PACKBUF_OK;
+  return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid,
+                        PACKBUF_NOWHERE);
+}
+/* ---- end of core/value.c ---- */
+/* ---- core/keys.c ---- */
+/* core/keys.c: the search for equal keys, in texts, in MessagePack and in values, for parsers, checkers and inference.
+ * May use: arena, values. Must not know: how a key is written, columns, packed buffers. */
+
+/* Parsers must refuse equal keys in time that stays near linear whatever the bytes are, and the
  * checkers may not allocate. Each key is one word: 24 bits of its hash above 40 bits of its position. The open dicts
  * share one stack of words. A dict of up to 32 keys compares each new key with those before it, where the hash agrees;
  * a larger one is sorted when it ends (heapsort, hash collisions decided by the bytes: no input makes it quadratic).
@@ -2885,8 +2930,8 @@ typedef struct packbuf_i_key_cursor {
   uint64_t at, end, left;
 } packbuf_i_key_cursor;
 
-/* What differs between texts, MessagePack and entries in memory. `order` compares the keys at two positions; `first`
- * and `next` scan a dict's own keys. */
+/* What differs between texts, MessagePack and entries in memory. `order` compares the keys at two positions; `next`
+ * scans a dict's own keys. */
 typedef struct packbuf_i_key_source {
   int (*order)(const void *subject, uint64_t a, uint64_t b);
   int (*next)(const void *subject, packbuf_i_key_cursor *cursor,
@@ -3176,51 +3221,17 @@ static int packbuf_i_entries_differ(packbuf_i_keys *keys, const packbuf_entry *e
   return added == 1 ? duplicate == PACKBUF_NOWHERE : added;
 }
 
-/* ---- what the readers and writers of whole cells share ---- */
-
-#define PACKBUF_I_DEPTH 512       /* the default limit of nesting */
-#define PACKBUF_I_DEPTH_LAST 4096 /* what a caller can raise it to: the stack is finite */
-
-static unsigned packbuf_i_depth(unsigned max_depth) {
-  if (max_depth == 0) return PACKBUF_I_DEPTH;
-  return max_depth < PACKBUF_I_DEPTH_LAST ? max_depth : PACKBUF_I_DEPTH_LAST;
-}
-
-static packbuf_status packbuf_i_unencodable(packbuf_error *error, const char *message) {
-  return packbuf_i_fail(error, PACKBUF_UNENCODABLE, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
-
-/* Lists and dicts without what their count says; tensors, media and opaque values that are NULL. */
-static int packbuf_i_no_items(const packbuf_value *value) {
-  return value->kind == PACKBUF_LIST ? value->as.list.count && !value->as.list.items
-                                     : value->as.dict.count && !value->as.dict.entries;
-}
-
-static int packbuf_i_points_nowhere(const packbuf_value *value) {
-  return (value->kind == PACKBUF_TENSOR && !value->as.tensor) || (value->kind == PACKBUF_MEDIA && !value->as.media) ||
-         (value->kind == PACKBUF_OPAQUE && !value->as.opaque);
-}
-
-/* A text of a value: the offset reported is into this text. */
-static packbuf_status packbuf_i_check_utf8(const char *text, size_t size, packbuf_error *error) {
-  size_t valid = size && text ? packbuf_i_utf8_valid((const uint8_t *)text, size) : 0;
-  if (size && !text) return packbuf_i_unencodable(error, "a string has no data");
-  if (valid == size) return PACKBUF_OK;
-  return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a string is not UTF-8 (the offset is into the string)", valid,
-                        PACKBUF_NOWHERE);
-}
-
 static packbuf_status packbuf_i_keys_differ(packbuf_i_keys *keys, const packbuf_value *dict, packbuf_error *error) {
   int differ = packbuf_i_entries_differ(keys, dict->as.dict.entries, dict->as.dict.count);
   if (differ < 0) return packbuf_i_no_memory(error);
   return differ ? PACKBUF_OK : packbuf_i_unencodable(error, "two keys of a dict are equal");
 }
-/* ---- end of core/value.c ---- */
+/* ---- end of core/keys.c ---- */
 /* ---- codecs/json_ragged.c ---- */
 /* codecs/json_ragged.c: cells as JSON text (section 11 of the spec): what can be written, the writer, the parser, the
  * checker. The parser and the checker are one body: the checker is the parser that keeps nothing, so they cannot
  * disagree. Recursion is as deep as the caller's limit, never deeper than PACKBUF_I_DEPTH_LAST.
- * May use: base, arena, utf8, decimal, values. Must not know: columns, packed buffers, other codecs. */
+ * May use: base, arena, utf8, decimal, values, keys. Must not know: columns, packed buffers, other codecs. */
 
 /* ---- strings ---- */
 
@@ -3980,7 +3991,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
 /* codecs/msgpack_ragged.c: cells as MessagePack (section 12 of the spec): what can be written, the writer, the parser,
  * the checker. Parser and checker are one body, as in json_ragged. What is read points into the data: text, bytes, and
  * the elements of tensors.
- * May use: base, arena, utf8, decimal, values. Must not know: columns, packed buffers, other codecs. */
+ * May use: base, arena, utf8, decimal, values, keys. Must not know: columns, packed buffers, other codecs. */
 
 #define PACKBUF_I_EXT_BIGINT 1
 #define PACKBUF_I_EXT_TENSOR 2
@@ -4837,7 +4848,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
 }
 /* ---- end of codecs/msgpack_ragged.c ---- */
 
-/* pack: rows -> expand -> infer -> codec -> layout -> one buffer */
+/* pack, first part: rows -> expand -> infer -> columns, whose elements are pulled */
 /* ---- core/column.c ---- */
 /* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
  * decided about it. Expansion and inference fill it, the codecs and the layout read it.
@@ -6944,7 +6955,7 @@ PACKBUF_API packbuf_status packbuf_add_rows(packbuf_batch *batch, const packbuf_
 /* core/pull.c: the elements of a buffer that is to be written, as a sequence of runs: stretches of the caller's
  * memory, or pieces computed into a scratch. Measuring, choosing a storage, comparing and writing all pull the same
  * runs, so they cannot disagree. Codecs fill in the data (codecs/), this room the rest.
- * May use: columns. Must not know: where the bytes go. */
+ * May use: columns, batch (offsets as the caller gave them). Must not know: where the bytes go. */
 
 #define PACKBUF_I_SCRATCH 4096
 
@@ -7207,1542 +7218,8 @@ static void packbuf_i_pull_start(packbuf_i_pull *pull, const packbuf_i_node *nod
   pull->dim = (uint8_t)dim;
 }
 /* ---- end of core/pull.c ---- */
-/* ---- codecs/ndarray.c ---- */
-/* codecs/ndarray.c: cells of one shape, packing side: one dense array, or plain numbers and typed scalars one by one.
- * An absent cell is zero bytes.
- * May use: pull, columns. Must not know: the layout. */
 
-/* Zero bytes for the absent cell at pull->row, in pieces. */
-static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) {
-  uint64_t size = bytes - pull->at < PACKBUF_I_SCRATCH ? bytes - pull->at : PACKBUF_I_SCRATCH;
-  memset(pull->scratch, 0, (size_t)size);
-  pull->at += size;
-  if (pull->at == bytes) {
-    pull->at = 0;
-    pull->row++;
-  }
-  return packbuf_i_scratch_run(pull, size);
-}
-
-static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  const packbuf_tensor *tensor = node->tensors;
-  uint64_t element = packbuf_i_dtype_bytes(tensor->dtype), cell = element;
-  int64_t step;
-  for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
-  step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
-  if (!node->bitmap) { /* the whole array is one walk */
-    if (!pull->walking)
-      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
-    pull->walking = 1;
-    return packbuf_i_walk_run(pull, tensor->device);
-  }
-  for (; cell && (pull->walking ? pull->walk.left > 0 : pull->row < node->rows); pull->walking = 0) {
-    if (!pull->walking) {
-      if (packbuf_i_state(node, pull->row) <= 0) return packbuf_i_pull_zeros(pull, cell);
-      packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)pull->row, tensor->rank - 1u,
-                           tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
-      pull->row++;
-    }
-    pull->walking = 1;
-    {
-      packbuf_i_run run = packbuf_i_walk_run(pull, tensor->device);
-      if (!pull->walk.left) pull->walking = 0;
-      return run;
-    }
-  }
-  return packbuf_i_scratch_run(pull, 0);
-}
-
-static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  uint64_t element = packbuf_i_dtype_bytes(node->dtype), size = 0;
-  for (; size + element <= PACKBUF_I_SCRATCH && pull->row < node->rows; pull->row++, size += element) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
-    uint8_t *to = pull->scratch + size;
-    if (cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING) memset(to, 0, (size_t)element);
-    else if (cell->kind != PACKBUF_TENSOR) packbuf_i_put_numbers(cell, node->dtype, 0, 1, to);
-    else if (!cell->as.tensor->device) memcpy(to, cell->as.tensor->data, (size_t)element);
-    else if (!pull->status)
-      pull->status =
-          cell->as.tensor->device->copy(cell->as.tensor->device->context, to, cell->as.tensor->data, (size_t)element);
-  }
-  return packbuf_i_scratch_run(pull, size);
-}
-
-static packbuf_i_run packbuf_i_pull_ndarray(packbuf_i_pull *pull) {
-  return pull->node->source == PACKBUF_I_FROM_TENSOR ? packbuf_i_pull_dense(pull) : packbuf_i_pull_numbers(pull);
-}
-/* ---- end of codecs/ndarray.c ---- */
-/* ---- codecs/ragged_tensor.c ---- */
-/* codecs/ragged_tensor.c: rows of one dtype, each with its own shape, packing side: rows by offsets into one array,
- * one array a row, or tensor cells. codecs/typed_ragged.c adds rows that are lists.
- * May use: pull, columns. Must not know: the layout. */
-
-static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  const packbuf_ragged *r = node->ragged;
-  uint64_t item = packbuf_i_dtype_bytes(r->dtype), shape[PACKBUF_MAX_RANK];
-  int64_t stride;
-  for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
-  stride = r->item_stride ? r->item_stride : (int64_t)item;
-  if (!r->lengths && !node->bitmap && stride == (int64_t)item) { /* rows lie end to end: one run */
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
-    packbuf_i_run run;
-    run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
-    run.bytes = (const uint8_t *)r->data + first * item;
-    pull->device = r->device;
-    return run;
-  }
-  for (; item && (pull->walking || pull->row < node->rows);) {
-    if (!pull->walking) {
-      int64_t strides[1];
-      if (packbuf_i_state(node, pull->row++) <= 0) continue;
-      packbuf_i_cell_dims(node, pull->row - 1, shape);
-      strides[0] = stride;
-      packbuf_i_walk_start(&pull->walk,
-                           (const uint8_t *)r->data +
-                               stride * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, pull->row - 1),
-                           1, shape, strides, item);
-    }
-    pull->walking = pull->walk.left > 0;
-    if (pull->walking) {
-      packbuf_i_run run = packbuf_i_walk_run(pull, r->device);
-      pull->walking = pull->walk.left > 0;
-      return run;
-    }
-  }
-  return packbuf_i_scratch_run(pull, 0);
-}
-
-static const packbuf_tensor *packbuf_i_row_tensor(const packbuf_i_node *node, uint64_t row) {
-  return node->source == PACKBUF_I_FROM_TENSORS ? &node->tensors[row] : packbuf_i_cell(&node->cells, row)->as.tensor;
-}
-
-/* Where a row's elements begin, for those who load them before they are asked for; NULL when it has none of its own. */
-static const uint8_t *packbuf_i_row_start(const packbuf_i_node *node, uint64_t row) {
-  if (row >= node->rows || packbuf_i_state(node, row) <= 0 ||
-      (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, row)->kind == PACKBUF_LIST))
-    return NULL;
-  return (const uint8_t *)packbuf_i_row_tensor(node, row)->data;
-}
-
-static packbuf_i_run packbuf_i_whole_array(const packbuf_tensor *tensor) {
-  packbuf_i_run run;
-  run.bytes = (const uint8_t *)tensor->data;
-  run.size = packbuf_i_dtype_bytes(tensor->dtype);
-  for (unsigned i = 0; i < tensor->rank; i++) run.size *= tensor->shape[i];
-  return run;
-}
-
-/* The next run of rows that are arrays; stops with size 0 and pull->row at a row that is a list. */
-static packbuf_i_run packbuf_i_pull_arrays(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  while (pull->walking || pull->row < node->rows) {
-    const packbuf_tensor *tensor;
-    if (!pull->walking) {
-      if (packbuf_i_state(node, pull->row) <= 0) {
-        pull->row++;
-        continue;
-      }
-      if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, pull->row)->kind == PACKBUF_LIST) break;
-      tensor = packbuf_i_row_tensor(node, pull->row++);
-      pull->ahead = packbuf_i_row_start(node, pull->row);
-      if (!tensor->strides) { /* contiguous: no walk */
-        packbuf_i_run run = packbuf_i_whole_array(tensor);
-        if (!run.size) continue;
-        pull->device = tensor->device;
-        return run;
-      }
-      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
-                           packbuf_i_dtype_bytes(tensor->dtype));
-    } else {
-      tensor = packbuf_i_row_tensor(node, pull->row - 1);
-    }
-    pull->walking = pull->walk.left > 0;
-    if (pull->walking) {
-      packbuf_i_run run = packbuf_i_walk_run(pull, tensor->device);
-      pull->walking = pull->walk.left > 0;
-      return run;
-    }
-  }
-  return packbuf_i_scratch_run(pull, 0);
-}
-
-static packbuf_i_run packbuf_i_pull_ragged_tensor(packbuf_i_pull *pull) {
-  return pull->node->source == PACKBUF_I_FROM_RAGGED ? packbuf_i_pull_offset_rows(pull) : packbuf_i_pull_arrays(pull);
-}
-/* ---- end of codecs/ragged_tensor.c ---- */
-/* ---- codecs/typed_ragged.c ---- */
-/* codecs/typed_ragged.c: rows that are lists of numbers, or arrays, packing side.
- * May use: pull, columns, codecs/ragged_tensor.c for the rows that are arrays. Must not know: the layout. */
-
-static packbuf_i_run packbuf_i_pull_typed_ragged(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  uint64_t element = packbuf_i_dtype_bytes(node->dtype), fits = PACKBUF_I_SCRATCH / element, filled = 0;
-  if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_pull_ragged_tensor(pull);
-  while (filled < fits && (pull->walking || pull->row < node->rows)) {
-    const packbuf_value *cell;
-    uint64_t count, extent;
-    if (pull->walking || (cell = packbuf_i_cell(&node->cells, pull->row))->kind == PACKBUF_TENSOR) {
-      if (filled) break; /* hand out the numbers gathered so far */
-      packbuf_i_run run = packbuf_i_pull_arrays(pull);
-      if (run.size) return run;
-      continue;
-    }
-    extent = packbuf_i_extent(node, pull->row);
-    count = extent - pull->at < fits - filled ? extent - pull->at : fits - filled;
-    if (count) packbuf_i_put_numbers(cell, node->dtype, pull->at, count, pull->scratch + filled * element);
-    filled += count;
-    pull->at += count;
-    if (pull->at == extent) {
-      pull->at = 0;
-      pull->row++;
-    }
-  }
-  return packbuf_i_scratch_run(pull, filled * element);
-}
-/* ---- end of codecs/typed_ragged.c ---- */
-/* ---- codecs/bytes_ragged.c ---- */
-/* codecs/bytes_ragged.c: byte strings, one run a cell, packing side. Text, media and opaque cells go the same way.
- * May use: pull, columns. Must not know: the layout. */
-
-static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  packbuf_i_run run;
-  for (run.size = 0, run.bytes = NULL; run.size == 0 && pull->row < node->rows; pull->row++) {
-    run.size = packbuf_i_extent(node, pull->row);
-    if (!run.size) continue;
-    if (node->source == PACKBUF_I_FROM_TEXT) {
-      run.bytes = (const uint8_t *)node->texts[pull->row].data;
-    } else {
-      const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
-      const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
-                         : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
-                                                        : cell->as.text.data;
-      run.bytes = (const uint8_t *)data;
-    }
-  }
-  return run;
-}
-/* ---- end of codecs/bytes_ragged.c ---- */
-/* ---- codecs/media_bytes.c ---- */
-/* codecs/media_bytes.c: the attribute leaves of media (section 9 of the spec), packing side, for media_bytes and
- * media_list_ragged. The bytes go as in codecs/bytes_ragged.c.
- * May use: columns. Must not know: the layout. */
-
-/* An attribute of a cell or item; null when it has none, or is no media. */
-static packbuf_value packbuf_i_cell_attribute(const packbuf_value *cell, unsigned attribute) {
-  return cell->kind == PACKBUF_MEDIA ? packbuf_i_attribute_of(cell->as.media, attribute) : packbuf_null();
-}
-
-static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
-  leaf->name = packbuf_i_attribute_names[attribute];
-  leaf->name_size = strlen(leaf->name);
-  leaf->kind = PACKBUF_LEAF;
-  leaf->reason = "an attribute of media";
-  if (attribute == PACKBUF_I_MIME || attribute == PACKBUF_I_MODE) {
-    leaf->codec = PACKBUF_CODEC_UTF8_RAGGED;
-    leaf->dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-  } else {
-    leaf->codec = PACKBUF_CODEC_NDARRAY;
-    leaf->dtype = packbuf_dtype_of(attribute == PACKBUF_I_RATE ? PACKBUF_DTYPE_FLOAT : PACKBUF_DTYPE_INT, 64);
-  }
-}
-
-/* The column of one attribute over the cells (or items) of a media leaf: hung below it when any has the attribute. 0:
- * no memory. */
-static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
-  packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, sizeof(void *));
-  packbuf_value *values =
-      count > SIZE_MAX / sizeof *values
-          ? NULL
-          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, sizeof(void *));
-  uint64_t n = 0;
-  if (!leaf || !values) return 0;
-  memset(leaf, 0, sizeof *leaf);
-  for (uint64_t row = 0; row < media->rows; row++) {
-    const packbuf_value *cell = packbuf_i_cell(&media->cells, row);
-    if (media->codec == PACKBUF_CODEC_MEDIA_BYTES) values[n++] = packbuf_i_cell_attribute(cell, attribute);
-    else
-      for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++)
-        values[n++] = packbuf_i_cell_attribute(&cell->as.list.items[i], attribute);
-  }
-  for (uint64_t i = 0; i < n; i++) leaf->nulls += values[i].kind == PACKBUF_NULL;
-  if (leaf->nulls == n) return 1; /* no cell has it */
-  packbuf_i_type_attribute(leaf, attribute);
-  leaf->parent = media;
-  leaf->scope = media->scope;
-  leaf->rows = n;
-  leaf->cells.values = values;
-  leaf->cells.count = n;
-  if (media->last_child) media->last_child->next = leaf;
-  else media->first_child = leaf;
-  media->last_child = leaf;
-  return 1;
-}
-
-/* Prepares a media leaf: counts the items and their bytes, hangs the attribute leaves. 0: no memory. */
-static int packbuf_i_prepare_media(packbuf_i_node *node, packbuf_arena *arena) {
-  uint64_t items = 0, bytes = 0, count = node->rows;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
-    for (uint64_t row = 0; row < node->rows; row++) {
-      const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-      for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++, items++) {
-        const packbuf_value *item = &cell->as.list.items[i];
-        if (items == 0) node->form = item->kind == PACKBUF_MEDIA ? PACKBUF_FORM_MEDIA : PACKBUF_FORM_BYTES;
-        else if ((item->kind == PACKBUF_MEDIA ? PACKBUF_FORM_MEDIA : PACKBUF_FORM_BYTES) != node->form) node->typed = 1;
-        bytes += packbuf_i_item_size(item);
-      }
-    }
-    node->items = count = items;
-    node->elements = bytes;
-  }
-  for (unsigned attribute = 0; attribute < PACKBUF_I_ATTRIBUTES; attribute++)
-    if (!packbuf_i_hang_attribute(node, attribute, count, arena)) return 0;
-  return 1;
-}
-/* ---- end of codecs/media_bytes.c ---- */
-/* ---- codecs/media_list_ragged.c ---- */
-/* codecs/media_list_ragged.c: lists of media or byte strings, packing side: the items' bytes end to end.
- * May use: pull, columns. Must not know: the layout. */
-
-static packbuf_i_run packbuf_i_pull_media_list(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
-  packbuf_i_run run;
-  run.bytes = NULL;
-  run.size = 0;
-  while (run.size == 0 && pull->row < node->rows) {
-    const packbuf_value *item;
-    if (pull->at == packbuf_i_item_count(node, pull->row)) {
-      pull->row++;
-      pull->at = 0;
-      continue;
-    }
-    item = &packbuf_i_cell(&node->cells, pull->row)->as.list.items[pull->at++];
-    run.size = packbuf_i_item_size(item);
-    run.bytes = (const uint8_t *)(item->kind == PACKBUF_MEDIA ? item->as.media->data : item->as.text.data);
-  }
-  return run;
-}
-/* ---- end of codecs/media_list_ragged.c ---- */
-/* ---- core/layout.c ---- */
-/* core/layout.c: what a packed buffer will consist of: which buffers each node has, how each is stored, where
- * everything lies. The result is the plan; its size is exact. Follows section 19 of the spec (profile 0, the canonical
- * form).
- * May use: columns, pull, codecs. Must not know: the destination. */
-
-/* A buffer record to be. */
-typedef struct packbuf_i_planned {
-  const packbuf_i_node *node;
-  uint8_t role, dim, storage, device; /* device: the content cannot be looked at */
-  uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
-  packbuf_dtype dtype;
-  uint32_t alias_of;
-  uint64_t count, length, offset;
-  uint64_t print; /* of the first bytes: only buffers with the same are compared */
-  uint8_t value[16];
-} packbuf_i_planned;
-
-typedef struct packbuf_i_plan {
-  packbuf_arena *arena;
-  const packbuf_options *options;
-  packbuf_error *error;
-  packbuf_i_node **nodes;
-  uint32_t node_count, field_count, value_count;
-  packbuf_i_planned *buffers;
-  uint32_t buffer_count, buffer_room;
-  uint32_t
-      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
-  uint32_t print_mask;
-  packbuf_i_pair **pairs; /* sorted as section 6 says */
-  uint32_t *pair_nodes;
-  uint32_t pair_count;
-  uint32_t *names; /* node indexes, sorted */
-  uint32_t name_count;
-  uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t checksums; /* number of data checksums */
-} packbuf_i_plan;
-
-static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
-                                          const char *message, uint64_t row) {
-  return packbuf_i_fail_at(plan->error, plan->arena, node, code, message, PACKBUF_NOWHERE, row);
-}
-
-static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
-
-static uint64_t packbuf_i_round_up(uint64_t n, unsigned exponent) {
-  uint64_t mask = ((uint64_t)1 << exponent) - 1;
-  return (n + mask) & ~mask;
-}
-
-/* The next run of a planned buffer's elements: native byte order for data, little-endian for the rest. */
-static packbuf_i_run packbuf_i_pull_next(packbuf_i_pull *pull) {
-  switch (pull->role) {
-    case PACKBUF_ROLE_VALIDITY:
-    case PACKBUF_ROLE_MISSING: return packbuf_i_pull_bits(pull);
-    case PACKBUF_ROLE_NDIMS:
-    case PACKBUF_ROLE_TYPES: return packbuf_i_pull_u8(pull);
-    case PACKBUF_ROLE_OFFSETS:
-      return pull->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? packbuf_i_pull_item_bytes(pull)
-                                                                  : packbuf_i_pull_u64(pull);
-    case PACKBUF_ROLE_DATA: break;
-    default: return packbuf_i_pull_u64(pull);
-  }
-  switch (pull->node->codec) {
-    case PACKBUF_CODEC_NDARRAY: return packbuf_i_pull_ndarray(pull);
-    case PACKBUF_CODEC_RAGGED_TENSOR: return packbuf_i_pull_ragged_tensor(pull);
-    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_pull_typed_ragged(pull);
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_pull_media_list(pull);
-    default: return packbuf_i_pull_bytes(pull);
-  }
-}
-
-/* ---- which buffers a node has ---- */
-
-static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_i_node *node, unsigned role,
-                                            unsigned dim, packbuf_dtype dtype, uint64_t count) {
-  packbuf_i_planned *buffer;
-  uint64_t bits;
-  if (plan->buffer_count == plan->buffer_room) {
-    uint32_t room = plan->buffer_room ? plan->buffer_room * 2 : 64;
-    packbuf_i_planned *grown = (packbuf_i_planned *)packbuf_arena_alloc(plan->arena, room * sizeof *grown, 16);
-    if (!grown) return packbuf_i_plan_no_memory(plan);
-    if (plan->buffer_count) memcpy(grown, plan->buffers, plan->buffer_count * sizeof *grown);
-    plan->buffers = grown;
-    plan->buffer_room = room;
-  }
-  if (!packbuf_i_mul(count, dtype.bits, &bits) || bits >> 62)
-    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a buffer is too large", PACKBUF_NOWHERE);
-  buffer = &plan->buffers[plan->buffer_count++];
-  memset(buffer, 0, sizeof *buffer);
-  buffer->node = node;
-  buffer->role = (uint8_t)role;
-  buffer->dim = (uint8_t)dim;
-  buffer->dtype = dtype;
-  buffer->count = count;
-  buffer->length = (bits + 7) / 8;
-  buffer->device = role == PACKBUF_ROLE_DATA && node->device;
-  buffer->pushed = role == PACKBUF_ROLE_DATA &&
-                   (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED);
-  return PACKBUF_OK;
-}
-
-/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of
- * end-to-end rows spans it). */
-static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  const packbuf_ragged *r = node->ragged;
-  for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row), count;
-    if (packbuf_i_state(node, row) <= 0) continue;
-    if (r->lengths) {
-      count = packbuf_i_native_offset(r->lengths, r->offset_bits, row);
-    } else {
-      uint64_t end = packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1);
-      if (end < first) return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
-      count = end - first;
-    }
-    if (first > r->items || count > r->items - first)
-      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset passes the items", row);
-  }
-  return PACKBUF_OK;
-}
-
-/* Counts null rows, adds up the elements, finds devices. */
-static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
-  uint64_t row, total = 0;
-  int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
-  if (node->source == PACKBUF_I_FROM_RAGGED) {
-    packbuf_status status = packbuf_i_check_offsets(plan, node);
-    if (status) return status;
-  }
-  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
-  if (!sums &&
-      (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
-                                            : !node->bitmap))
-    return PACKBUF_OK;
-  for (row = 0; row < node->rows; row++) {
-    int state = packbuf_i_state(node, row);
-    if (state <= 0) {
-      if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
-      continue;
-    }
-    if (sums && (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60))
-      return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", row);
-    if (node->source == PACKBUF_I_FROM_CELLS) {
-      const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-      if (cell->kind == PACKBUF_TENSOR && cell->as.tensor->device) node->device = cell->as.tensor->device;
-    }
-  }
-  node->elements = total;
-  return PACKBUF_OK;
-}
-
-/* Texts given as arrays are checked here; dynamic ones were during inference. */
-static packbuf_status packbuf_i_check_texts(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  for (uint64_t row = 0; row < node->rows; row++) {
-    const packbuf_text *text = &node->texts[row];
-    uint64_t valid = text->data ? packbuf_i_utf8_valid((const uint8_t *)text->data, text->size) : text->size;
-    if (text->data && valid != text->size) {
-      packbuf_i_plan_fail(plan, node, PACKBUF_BAD_UTF8, "the text is not UTF-8 (the offset is into the text)", row);
-      if (plan->error) plan->error->offset = valid;
-      return PACKBUF_BAD_UTF8;
-    }
-  }
-  return PACKBUF_OK;
-}
-
-/* No codec holds the cells: names the first row that MessagePack, the last resort, does not. */
-static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  uint64_t row = 0;
-  while (row < node->rows &&
-         (packbuf_i_state(node, row) <= 0 || packbuf_i_msgpack_can(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH,
-                                                                   plan->arena, NULL) != PACKBUF_UNENCODABLE))
-    row++;
-  return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
-}
-
-/* Bytes that each JSON or MessagePack cell will take. */
-static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
-  if (!node->accepted) return packbuf_i_plan_refused(plan, node);
-  if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
-  node->sizes =
-      (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
-  if (!node->sizes) return packbuf_i_plan_no_memory(plan);
-  for (uint64_t row = 0; row < node->rows; row++) {
-    packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
-    packbuf_status status = PACKBUF_OK;
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
-                   ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
-                   : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
-    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
-    if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
-    node->sizes[row] = sink.size;
-  }
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  packbuf_dtype bit = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 1);
-  packbuf_status status = PACKBUF_OK;
-  if (node->nulls + node->missing && node->codec != PACKBUF_CODEC_NULL)
-    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_VALIDITY, 0, bit, node->rows);
-  if (!status && node->missing) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_MISSING, 0, bit, node->rows);
-  return status;
-}
-
-static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
-  int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
-  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, node->elements);
-  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->rows + 1);
-  for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
-    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_SHAPE, d, u64, node->rows);
-  if (!status && shaped && node->mixed_ranks)
-    status =
-        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
-  return status;
-}
-
-static packbuf_status packbuf_i_plan_media_list(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), u8 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, u8, node->elements);
-  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->items + 1);
-  if (!status) status = packbuf_i_plan_masks(plan, node);
-  if (!status && node->typed) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, u8, node->items);
-  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_ITEM_OFFSETS, 0, u64, node->rows + 1);
-  return status;
-}
-
-static packbuf_status packbuf_i_plan_leaf(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_status status = PACKBUF_OK;
-  uint64_t elements = node->rows;
-  switch (node->codec) {
-    case PACKBUF_CODEC_NULL: break;
-    case PACKBUF_CODEC_NDARRAY:
-      for (unsigned i = 0; i < node->rank; i++)
-        if (!packbuf_i_mul(elements, node->shape[i], &elements))
-          return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
-      status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, elements);
-      break;
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_plan_media_list(plan, node);
-    default: status = packbuf_i_plan_ragged(plan, node);
-  }
-  if (!status) status = packbuf_i_plan_masks(plan, node);
-  if (!status && node->typed && node->codec != PACKBUF_CODEC_NULL)
-    status =
-        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
-  return status;
-}
-
-static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_status status;
-  if (node->kind == PACKBUF_LEAF &&
-      (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED)) {
-    status = packbuf_i_plan_sizes(plan, node);
-    if (status) return status;
-  }
-  if (node->source == PACKBUF_I_FROM_TEXT && node->codec == PACKBUF_CODEC_UTF8_RAGGED) {
-    status = packbuf_i_check_texts(plan, node);
-    if (status) return status;
-  }
-  status = node->kind == PACKBUF_LEAF ? packbuf_i_plan_rows(plan, node) : PACKBUF_OK;
-  if (status) return status;
-  if (node->nulls && (node->flags & PACKBUF_REFUSE_NULL)) {
-    uint64_t row = 0;
-    while (packbuf_i_state(node, row) > 0) row++;
-    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null cell", row);
-  }
-  if (node->kind == PACKBUF_LEAF) return packbuf_i_plan_leaf(plan, node);
-  if (node->kind == PACKBUF_NODE_LIST)
-    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_LENGTHS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64),
-                                   node->rows);
-  return status ? status : packbuf_i_plan_masks(plan, node);
-}
-
-/* ---- how a buffer is stored ---- */
-
-/* All of a buffer of at most 16 bytes, as it will be stored. */
-static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
-  packbuf_i_pull pull;
-  uint64_t size = 0;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
-  while (size < buffer->length) {
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
-    if (run.size == 0 || run.size > buffer->length - size)
-      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_INVALID_ARGUMENT,
-                                 "the data changed while they were packed", PACKBUF_NOWHERE);
-    if (pull.device) {
-      packbuf_status status =
-          pull.device->copy(pull.device->context, buffer->value + size, run.bytes, (size_t)run.size);
-      if (status)
-        return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
-    } else {
-      memcpy(buffer->value + size, run.bytes, (size_t)run.size);
-    }
-    size += run.size;
-  }
-  if (pull.status)
-    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
-  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian())
-    packbuf_i_swap(buffer->value, size, packbuf_i_swap_unit(buffer->dtype));
-  buffer->storage = PACKBUF_INLINE;
-  return PACKBUF_OK;
-}
-
-/* The same for JSON and MessagePack. */
-static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
-                                           packbuf_error *error) {
-  packbuf_status status = PACKBUF_OK;
-  for (; !status && row < end; row++)
-    if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
-                   ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
-                   : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
-  return status;
-}
-
-/* 1 when every element has the bits of the first, which goes to buffer->value. Looks no farther than the first that
- * differs. */
-static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
-  packbuf_i_pull pull;
-  uint64_t element = buffer->dtype.bits / 8u;
-  int first = 1;
-  if (buffer->dtype.bits == 1) { /* the counts tell */
-    const packbuf_i_node *node = buffer->node;
-    uint64_t ones = buffer->role == PACKBUF_ROLE_MISSING ? node->missing : node->rows - node->nulls - node->missing;
-    buffer->value[0] = ones != 0;
-    return ones == 0 || ones == node->rows;
-  }
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
-  pull.walk.once = 1;
-  for (;;) {
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
-    if (run.size == 0) break;
-    if (first) memcpy(buffer->value, run.bytes, (size_t)element);
-    first = 0;
-    if (memcmp(run.bytes, buffer->value, (size_t)element) != 0) return 0;
-    if (memcmp(run.bytes + element, run.bytes, (size_t)(run.size - element)) != 0) return 0;
-  }
-  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian())
-    packbuf_i_swap(buffer->value, element, packbuf_i_swap_unit(buffer->dtype));
-  return 1;
-}
-
-/* 1 when the elements (64-bit, little-endian) ascend by one step without overflow; start and step go to
- * buffer->value. */
-static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
-  packbuf_i_pull pull;
-  uint64_t start = 0, step = 0, last = 0, seen = 0;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
-  for (;;) {
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
-    if (run.size == 0) break;
-    for (uint64_t at = 0; at < run.size; at += 8, seen++) {
-      uint64_t element = packbuf_i_load64(run.bytes + at);
-      if (seen == 0) start = element;
-      else if (seen == 1) step = element - start;
-      /* a step up that wraps, or down that wraps, is no step of the sequence */
-      if (seen && (element - last != step || (step >> 63 ? element > last : element < last))) return 0;
-      last = element;
-    }
-  }
-  packbuf_i_store64(buffer->value, start);
-  packbuf_i_store64(buffer->value + 8, step);
-  return 1;
-}
-
-/* A fingerprint of the first 512 bytes: buffers with different ones differ. */
-static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
-  packbuf_i_pull pull;
-  packbuf_i_run run;
-  uint8_t bytes[512];
-  uint64_t size = 0;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
-  do { /* runs may be cut differently for equal content: gather a fixed number of bytes */
-    uint64_t piece;
-    run = packbuf_i_pull_next(&pull);
-    piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
-    if (piece) memcpy(bytes + size, run.bytes, (size_t)piece);
-    size += piece;
-  } while (run.size && size < sizeof bytes);
-  return packbuf_i_hash_bytes(bytes, (size_t)size);
-}
-
-static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
-  packbuf_i_pull left, right;
-  packbuf_i_run x = {NULL, 0}, y = {NULL, 0};
-  packbuf_i_pull_start(&left, a->node, a->role, a->dim);
-  packbuf_i_pull_start(&right, b->node, b->role, b->dim);
-  for (;;) {
-    uint64_t size;
-    if (x.size == 0) x = packbuf_i_pull_next(&left);
-    if (y.size == 0) y = packbuf_i_pull_next(&right);
-    size = x.size < y.size ? x.size : y.size;
-    if (size == 0) return x.size == y.size;
-    if (x.bytes != y.bytes && memcmp(x.bytes, y.bytes, (size_t)size) != 0) return 0;
-    x.bytes += size;
-    x.size -= size;
-    y.bytes += size;
-    y.size -= size;
-  }
-}
-
-/* Room for the prints of all buffers, at most half full. */
-static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
-  uint32_t slots = 2;
-  if (plan->buffer_count > (1u << 22))
-    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
-  while (slots < 2 * plan->buffer_count) slots *= 2;
-  plan->prints = (uint32_t *)packbuf_arena_alloc(plan->arena, slots * sizeof *plan->prints, sizeof *plan->prints);
-  if (!plan->prints) return packbuf_i_plan_no_memory(plan);
-  memset(plan->prints, 0, slots * sizeof *plan->prints);
-  plan->print_mask = slots - 1;
-  return PACKBUF_OK;
-}
-
-/* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
- * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
- * table holds between them changes nothing. */
-static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
-  packbuf_i_planned *buffer = &plan->buffers[index];
-  uint32_t slot;
-  buffer->print = packbuf_i_print_of(buffer);
-  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot];
-       slot = (slot + 1) & plan->print_mask) {
-    const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
-    if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
-        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
-        packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
-      return plan->prints[slot] - 1;
-  }
-  plan->prints[slot] = index + 1;
-  return index;
-}
-
-/* The row of an element of a leaf's data. */
-static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
-  uint64_t row = 0, each = 1;
-  if (node->codec == PACKBUF_CODEC_NDARRAY) {
-    for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
-    return element / each;
-  }
-  for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
-  return row;
-}
-
-/* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
-static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes,
-                                            uint64_t size, uint64_t first) {
-  uint64_t good = packbuf_i_first_not_bool(bytes, size);
-  if (good == size) return PACKBUF_OK;
-  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1",
-                             packbuf_i_row_of(buffer->node, first + good));
-}
-
-/* Section 19: the first storage that holds. */
-static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
-  packbuf_i_planned *buffer = &plan->buffers[index];
-  int data = buffer->role == PACKBUF_ROLE_DATA, keep = data && (buffer->node->flags & PACKBUF_KEEP_PLAIN);
-  int text = data && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
-  int bools = data && buffer->dtype.code == PACKBUF_DTYPE_BOOL; /* stored ones are checked when they are written */
-  buffer->storage = PACKBUF_STORED;
-  if (buffer->length <= 16) {
-    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
-    if (!buffer->pushed) {
-      packbuf_status status = packbuf_i_take_inline(plan, buffer);
-      return !status && bools ? packbuf_i_check_bools(plan, buffer, buffer->value, buffer->length, 0) : status;
-    }
-    buffer->storage = PACKBUF_INLINE;
-    return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
-  }
-  if (buffer->device || buffer->pushed) return PACKBUF_OK;
-  if (keep) {
-    packbuf_i_find_alias(plan, index, 1); /* later fields may be its alias */
-    return PACKBUF_OK;
-  }
-  if (!text && packbuf_i_is_constant(buffer)) {
-    buffer->storage = PACKBUF_CONSTANT;
-    return bools ? packbuf_i_check_bools(plan, buffer, buffer->value, 1, 0) : PACKBUF_OK;
-  }
-  if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
-    buffer->storage = PACKBUF_SEQUENCE;
-    return PACKBUF_OK;
-  }
-  memset(buffer->value, 0, sizeof buffer->value);
-  buffer->alias_of = packbuf_i_find_alias(plan, index, 0);
-  if (buffer->alias_of != index) buffer->storage = PACKBUF_ALIAS;
-  else buffer->alias_of = 0;
-  return PACKBUF_OK;
-}
-/* ---- end of core/layout.c ---- */
-/* ---- core/plan.c ---- */
-/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, choose a storage for each
- * buffer, sort the names, add up the sizes.
- * May use: batch, expansion, layout. Must not know: the destination. */
-
-/* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
- * what it must agree with. */
-static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_node *node) {
-  const char *path = packbuf_i_node_path(node, plan->arena);
-  if (!path) return packbuf_i_plan_no_memory(plan);
-  for (size_t i = 0; i < plan->options->schema_count; i++) {
-    const packbuf_schema *schema = &plan->options->schemas[i];
-    if (!schema->path || schema->batch_value != node->scope || strcmp(schema->path, path) != 0) continue;
-    if (schema->codec && schema->codec != (packbuf_codec)node->codec) {
-      if (node->source != PACKBUF_I_FROM_TEXT ||
-          (schema->codec != PACKBUF_CODEC_UTF8_RAGGED && schema->codec != PACKBUF_CODEC_BYTES_RAGGED))
-        return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
-                                   "the schema asks for another codec than the field's array has", PACKBUF_NOWHERE);
-      node->codec = (uint8_t)schema->codec;
-    }
-    if (schema->dtype.bits && (schema->dtype.code != node->dtype.code || schema->dtype.bits != node->dtype.bits))
-      return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
-                                 "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
-    node->flags = schema->flags;
-    node->logical_type = schema->logical_type;
-    node->parameter = schema->parameter;
-    node->parameter_size = schema->parameter ? strlen(schema->parameter) : 0;
-    if (packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
-      return packbuf_i_plan_fail(plan, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE);
-  }
-  return PACKBUF_OK;
-}
-
-/* Expands and infers one field. Compat decisions are for comparison: a column they would change is refused. */
-static packbuf_status packbuf_i_plan_field(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_i_expand expand;
-  if (node->source != PACKBUF_I_FROM_CELLS)
-    return plan->options->schema_count ? packbuf_i_apply_schema(plan, node) : PACKBUF_OK;
-  memset(&expand, 0, sizeof expand);
-  expand.arena = plan->arena;
-  expand.schemas = plan->options->schemas;
-  expand.schema_count = plan->options->schema_count;
-  expand.error = plan->error;
-  expand.nodes = plan->node_count;
-  node->first_child = node->last_child = NULL;
-  if (plan->options->mode == PACKBUF_COMPAT) {
-    packbuf_status status = packbuf_i_check_compat(&expand, node);
-    if (status) return status;
-  }
-  expand.mode = PACKBUF_STRICT;
-  return packbuf_i_expand_node(&expand, node, 0);
-}
-
-static packbuf_status packbuf_i_prepare_tree(packbuf_i_plan *plan, packbuf_i_node *node) {
-  plan->node_count++;
-  if (node->kind == PACKBUF_LEAF) {
-    node->sizes = NULL;
-    if (node->codec == PACKBUF_CODEC_MEDIA_BYTES || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
-      node->first_child = node->last_child = NULL;
-      if (!packbuf_i_prepare_media(node, plan->arena)) return packbuf_i_plan_no_memory(plan);
-    }
-  }
-  for (packbuf_i_node *child = node->first_child; child; child = child->next) {
-    packbuf_status status = packbuf_i_prepare_tree(plan, child);
-    if (status) return status;
-  }
-  return PACKBUF_OK;
-}
-
-/* Pre-order: depth is bounded by expansion (32) and the attribute leaves. */
-static packbuf_status packbuf_i_number_tree(packbuf_i_plan *plan, packbuf_i_node *node, uint32_t *next) {
-  packbuf_status status;
-  node->index = *next;
-  plan->nodes[(*next)++] = node;
-  status = packbuf_i_plan_node(plan, node);
-  for (packbuf_i_node *child = node->first_child; !status && child; child = child->next)
-    status = packbuf_i_number_tree(plan, child, next);
-  return status;
-}
-
-static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *batch) {
-  packbuf_i_field *field;
-  uint32_t next = 0;
-  for (unsigned scope = 0; scope < 2; scope++)
-    for (field = batch->first; field; field = field->next) {
-      packbuf_status status;
-      if (field->node.scope != scope) continue;
-      if (scope) plan->value_count++;
-      else plan->field_count++;
-      status = packbuf_i_plan_field(plan, &field->node);
-      if (!status) status = packbuf_i_prepare_tree(plan, &field->node);
-      if (status) return status;
-      if (plan->node_count > (1u << 20))
-        return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
-    }
-  plan->nodes =
-      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
-  if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
-  for (unsigned scope = 0; scope < 2; scope++)
-    for (field = batch->first; field; field = field->next)
-      if (field->node.scope == scope) {
-        packbuf_status status = packbuf_i_number_tree(plan, &field->node, &next);
-        if (status) return status;
-      }
-  return PACKBUF_OK;
-}
-
-/* ---- the name index and the metadata, sorted ---- */
-
-static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
-  uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
-  if (px != py) return px < py ? -1 : 1;
-  if (x->scope != y->scope) return x->scope < y->scope ? -1 : 1;
-  return packbuf_i_compare_text(x->name, x->name_size, y->name, y->name_size);
-}
-
-static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key,
-                                plan->pairs[b]->key_size);
-}
-
-/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one
- * of the two arrays. */
-static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
-                                int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
-  for (uint32_t width = 1; width < count; width *= 2) {
-    uint32_t *swap;
-    for (uint32_t from = 0; from < count; from += 2 * width) {
-      uint32_t middle = from + width < count ? from + width : count,
-               end = middle + width < count ? middle + width : count;
-      uint32_t a = from, b = middle;
-      for (uint32_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    swap = list;
-    list = spare;
-    spare = swap;
-  }
-  return list;
-}
-
-static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
-  uint32_t *list =
-      (uint32_t *)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * 2 * sizeof *list, sizeof *list);
-  if (!list) return packbuf_i_plan_no_memory(plan);
-  for (uint32_t i = 0; i < plan->node_count; i++)
-    if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
-  plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
-  for (uint32_t i = 1; i < plan->name_count; i++)
-    if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
-      return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name",
-                                 PACKBUF_NOWHERE);
-  return PACKBUF_OK;
-}
-
-/* The field a metadata path names: the index of its node, or UINT32_MAX. */
-static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
-  for (uint32_t i = 0; i < plan->node_count; i++) {
-    const char *rest;
-    if (plan->nodes[i]->scope) break;
-    rest = packbuf_i_path_skip(plan->nodes[i], path);
-    if (rest && *rest == 0) return i;
-  }
-  return UINT32_MAX;
-}
-
-static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
-  packbuf_i_pair *pair;
-  packbuf_i_pair **pairs;
-  uint32_t *list, *nodes, i = 0;
-  for (pair = batch->pairs; pair; pair = pair->next) plan->pair_count++;
-  if (!plan->pair_count) return PACKBUF_OK;
-  if (plan->pair_count > 65536)
-    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
-  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, sizeof(void *));
-  list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
-  if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
-  plan->pairs = pairs;
-  plan->pair_nodes = nodes = list + 2 * plan->pair_count;
-  for (pair = batch->pairs; pair; pair = pair->next, i++) {
-    pairs[i] = pair;
-    nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
-    list[i] = i;
-    if (pair->path && nodes[i] == UINT32_MAX)
-      return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
-                                  pair->path, PACKBUF_NOWHERE);
-  }
-  list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
-  for (i = 1; i < plan->pair_count; i++)
-    if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
-      return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
-                                  pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
-  for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
-    pairs[plan->pair_count + i] = pairs[list[i]];
-    nodes[plan->pair_count + i] = nodes[list[i]];
-  }
-  plan->pairs = pairs + plan->pair_count;
-  plan->pair_nodes = nodes + plan->pair_count;
-  return PACKBUF_OK;
-}
-
-/* ---- where everything lies ---- */
-
-static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
-  uint64_t strings = 0;
-  for (uint32_t i = 0; i < plan->node_count; i++) {
-    const packbuf_i_node *node = plan->nodes[i];
-    strings += node->name_size + node->parameter_size + (node->codec == PACKBUF_CODEC_NDARRAY ? 8u * node->rank : 0);
-  }
-  for (uint32_t i = 0; i < plan->pair_count; i++) strings += plan->pairs[i]->key_size + plan->pairs[i]->text_size;
-  if (strings >> 32)
-    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more",
-                               PACKBUF_NOWHERE);
-  if (plan->buffer_count > (1u << 22))
-    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
-  plan->strings_length = strings;
-  plan->head_length = packbuf_i_round_up(128 + 64 * (uint64_t)plan->node_count + 64 * (uint64_t)plan->buffer_count +
-                                             32 * (uint64_t)plan->pair_count + 4 * (uint64_t)plan->name_count + strings,
-                                         plan->options->alignment_exponent);
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
-  unsigned exponent = plan->options->alignment_exponent;
-  uint64_t index = 0, data = 0;
-  for (uint32_t i = 0; i < plan->buffer_count; i++) { /* data first: their length gives the number of checksums */
-    packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
-    buffer->offset = data;
-    data = packbuf_i_round_up(data + buffer->length, exponent);
-    if (data >> 61)
-      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
-  }
-  plan->data_length = data;
-  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(data) : 0;
-  index = packbuf_i_round_up(4 * plan->checksums, exponent);
-  for (uint32_t i = 0; i < plan->buffer_count; i++) {
-    packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
-    buffer->offset = plan->head_length + index;
-    index = packbuf_i_round_up(index + buffer->length, exponent);
-    if (index >> 61)
-      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
-  }
-  plan->index_length = index;
-  plan->total_length = plan->head_length + index + data;
-  for (uint32_t i = 0; i < plan->buffer_count; i++) {
-    packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA)
-      buffer->offset += plan->head_length + index;
-    if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
-  }
-  return PACKBUF_OK;
-}
-
-/* The plan of a batch: made once, kept until something is added. */
-static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *error) {
-  packbuf_error local; /* so that what lies below always has one to take messages from */
-  packbuf_status status;
-  packbuf_i_plan *plan;
-  if (batch->plan) return PACKBUF_OK;
-  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, sizeof(void *));
-  if (!plan) return packbuf_i_no_memory(error);
-  memset(plan, 0, sizeof *plan);
-  plan->arena = batch->arena;
-  plan->options = &batch->options;
-  plan->error = error ? error : &local;
-  plan->rows = batch->rows;
-  status = packbuf_i_plan_nodes(plan, batch);
-  if (!status) status = packbuf_i_plan_names(plan);
-  if (!status) status = packbuf_i_plan_metadata(plan, batch);
-  if (!status) status = packbuf_i_start_prints(plan);
-  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
-  if (!status) status = packbuf_i_plan_head(plan);
-  if (!status) status = packbuf_i_place_buffers(plan);
-  if (!status) batch->plan = plan;
-  return status;
-}
-/* ---- end of core/plan.c ---- */
-/* ---- core/gather.c ---- */
-/* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
- * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
- * queue, behind which everything waits, short.
- * May use: the CPU's features. Must not know: what is copied. */
-
-/* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
-typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
-
-#if PACKBUF_I_X86
-
-#define PACKBUF_I_GATHER(name, features, width)                                                                       \
-  features static void packbuf_i_gather_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
-    typedef uint8_t vector __attribute__((vector_size(width), aligned(1), may_alias));                                \
-    size_t at = 0;                                                                                                    \
-    for (; ahead && at + 256 <= size; at += 256)                                                                      \
-      for (size_t line = at; line < at + 256; line += 64) {                                                           \
-        __builtin_prefetch(ahead + line);                                                                             \
-        for (size_t i = line; i < line + 64; i += width)                                                              \
-          *(vector *)(void *)(dst + i) = *(const vector *)(const void *)(src + i);                                    \
-      }                                                                                                               \
-    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
-  }
-
-PACKBUF_I_GATHER(sse2, , 16)
-PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
-PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
-
-static packbuf_i_gather packbuf_i_gather_best(void) {
-  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
-  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
-  return packbuf_i_gather_sse2;
-}
-
-#else
-
-static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
-  (void)ahead;
-  if (size) memcpy(dst, src, size);
-}
-
-static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
-
-#endif
-/* ---- end of core/gather.c ---- */
-/* ---- core/output.c ---- */
-/* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
- * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
- * where the destination is large anyway.
- * May use: checksums, gather. Must not know: what the bytes mean. */
-
-#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
-#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
-#define PACKBUF_I_STREAM_FROM \
-  ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
-
-/* Sections are written front to back. In the data section a checksum closes every 64 KiB. */
-typedef struct packbuf_i_out {
-  uint8_t *base;
-  uint64_t section, at;  /* where the section starts in the packed buffer; next byte in the section */
-  uint64_t summed;       /* bytes of the section that are in the checksums */
-  uint64_t checksums_at; /* of the data checksums; 0: none in this section */
-  const packbuf_i_crc_kernel *kernel;
-  packbuf_i_gather gather;
-  uint32_t crc; /* of the current 64 KiB so far */
-  int stream;   /* non-temporal stores */
-} packbuf_i_out;
-
-/* A copy with non-temporal stores where that is possible; the end of the section fences. */
-static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
-  size_t at = 0;
-#if PACKBUF_I_X86
-  for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
-  for (; at + 64 <= size; at += 64) {
-    _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
-    for (size_t i = at; i < at + 64; i += 16)
-      _mm_stream_si128((__m128i *)(void *)(dst + i), _mm_loadu_si128((const __m128i *)(const void *)(src + i)));
-  }
-#endif
-  memcpy(dst + at, src + at, size - at);
-}
-
-/* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
- * are in place already. */
-static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *bytes, const uint8_t *ahead) {
-  while (out->summed < to) {
-    uint64_t inside = out->summed % PACKBUF_I_CHUNK, left = PACKBUF_I_CHUNK - inside;
-    uint64_t piece = left < to - out->summed ? left : to - out->summed;
-    uint8_t *place = out->base + out->section + out->summed;
-    out->summed += piece;
-    if (bytes) {
-      out->crc = out->kernel->copy_crc(out->crc, place, bytes, (size_t)piece, out->stream ? 2 : 0,
-                                       out->summed < to ? bytes + piece : ahead);
-      bytes += piece;
-    } else {
-      out->crc = out->kernel->crc(out->crc, place, (size_t)piece);
-    }
-    if (piece == left) {
-      packbuf_i_store32(out->base + out->checksums_at + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
-      out->crc = 0;
-    }
-  }
-}
-
-/* Where the next bytes go; packbuf_i_out_written counts them once they are there. */
-static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->base + out->section + out->at; }
-
-static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
-  out->at += size;
-  if (out->checksums_at && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
-}
-
-/* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
-static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64_t size, const uint8_t *ahead) {
-  if (size < PACKBUF_I_LONG) {
-    out->gather(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
-    packbuf_i_out_written(out, size);
-  } else if (out->checksums_at) {
-    packbuf_i_out_sum(out, out->at, NULL, NULL);
-    out->at += size;
-    packbuf_i_out_sum(out, out->at, bytes, ahead);
-  } else {
-    if (out->stream) packbuf_i_stream_copy(packbuf_i_out_here(out), bytes, (size_t)size);
-    else memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
-    out->at += size;
-  }
-}
-
-static void packbuf_i_out_zeros(packbuf_i_out *out, uint64_t size) {
-  if (size) memset(packbuf_i_out_here(out), 0, (size_t)size);
-  packbuf_i_out_written(out, size);
-}
-
-/* Starts a section that lies at `section`; ends it: the last checksum is stored. */
-static void packbuf_i_out_begin(packbuf_i_out *out, void *base, uint64_t section, uint64_t checksums_at, int stream) {
-  memset(out, 0, sizeof *out);
-  out->base = (uint8_t *)base;
-  out->section = section;
-  out->checksums_at = checksums_at;
-  out->kernel = packbuf_i_crc_kernel_best();
-  out->gather = packbuf_i_gather_best();
-  out->stream = stream;
-}
-
-static void packbuf_i_out_end(packbuf_i_out *out) {
-  if (out->checksums_at) {
-    packbuf_i_out_sum(out, out->at, NULL, NULL);
-    if (out->at % PACKBUF_I_CHUNK)
-      packbuf_i_store32(out->base + out->checksums_at + out->at / PACKBUF_I_CHUNK * 4, out->crc);
-  }
-  if (out->stream) packbuf_i_crc_fence();
-}
-/* ---- end of core/output.c ---- */
-/* ---- core/write.c ---- */
-/* core/write.c: a plan into memory: head, index, data, each byte written once.
- * May use: batch, plan, layout, pull, output. Must not know: how the plan was decided. */
-
-static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
-                             PACKBUF_NOWHERE);
-}
-
-/* How much of the buffer is written. */
-static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_planned *buffer) {
-  return out->section + out->at - buffer->offset;
-}
-
-/* A run of bools from host memory, checked piece by piece just before it is copied. */
-static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
-                                          const packbuf_i_pull *pull, packbuf_i_run run) {
-  while (run.size) {
-    uint64_t piece = run.size < 32768 ? run.size : 32768;
-    packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
-    if (status) return status;
-    packbuf_i_out_bytes(out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
-    run.bytes += piece;
-    run.size -= piece;
-  }
-  return PACKBUF_OK;
-}
-
-/* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum
- * after. */
-static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
-                                        const packbuf_i_pull *pull, packbuf_i_run run) {
-  unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
-  packbuf_status status = PACKBUF_OK;
-  uint8_t *to = packbuf_i_out_here(out);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
-    return packbuf_i_out_bools(plan, out, buffer, pull, run);
-  if (!pull->device && unit <= 1) {
-    packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
-    return PACKBUF_OK;
-  }
-  if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
-  else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
-  if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
-  packbuf_i_swap(to, run.size, unit);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-    status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
-  packbuf_i_out_written(out, run.size);
-  return status;
-}
-
-static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
-  packbuf_i_pull pull;
-  uint64_t end = buffer->offset + buffer->length - out->section;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
-  for (;;) {
-    packbuf_status status;
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
-    if (run.size == 0) break;
-    if (run.size > end - out->at) return packbuf_i_changed(plan, buffer->node);
-    status = packbuf_i_out_run(plan, out, buffer, &pull, run);
-    if (status) return status;
-  }
-  if (pull.status)
-    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
-  return out->at == end ? PACKBUF_OK : packbuf_i_changed(plan, buffer->node);
-}
-
-/* JSON and MessagePack cells are encoded where they go; 64 cells at a time, so that the checksum finds them in the
- * cache. */
-static packbuf_status packbuf_i_out_pushed(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
-  const packbuf_i_node *node = buffer->node;
-  for (uint64_t row = 0; row < node->rows; row += 64) {
-    uint64_t end = node->rows - row < 64 ? node->rows : row + 64, size = 0;
-    packbuf_i_sink sink;
-    packbuf_status status;
-    for (uint64_t i = row; i < end; i++) size += node->sizes[i];
-    sink.at = packbuf_i_out_here(out);
-    sink.capacity = size;
-    sink.size = 0;
-    status = packbuf_i_push_cells(node, &sink, row, end, plan->error);
-    if (status)
-      return packbuf_i_plan_fail(plan, node, status, "the data changed while they were packed", PACKBUF_NOWHERE);
-    if (sink.size != size) return packbuf_i_changed(plan, node);
-    packbuf_i_out_written(out, size);
-  }
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_out_section(packbuf_i_plan *plan, packbuf_i_out *out, int data, uint64_t end) {
-  for (uint32_t i = 0; i < plan->buffer_count; i++) {
-    const packbuf_i_planned *buffer = &plan->buffers[i];
-    packbuf_status status;
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
-    packbuf_i_out_zeros(out, buffer->offset - out->section - out->at);
-    status = buffer->pushed ? packbuf_i_out_pushed(plan, out, buffer) : packbuf_i_out_pulled(plan, out, buffer);
-    if (status) return status;
-  }
-  packbuf_i_out_zeros(out, end - out->section - out->at);
-  packbuf_i_out_end(out);
-  return PACKBUF_OK;
-}
-
-/* ---- the head ---- */
-
-static void packbuf_i_put_node(uint8_t *record, const packbuf_i_node *node, uint64_t *strings, uint32_t first_buffer,
-                               uint32_t buffer_count) {
-  uint32_t descendants = 0;
-  const packbuf_i_node *last = node;
-  while (last->last_child) last = last->last_child;
-  descendants = last->index - node->index;
-  packbuf_i_store32(record, node->parent ? node->parent->index : UINT32_MAX);
-  packbuf_i_store32(record + 4, descendants);
-  packbuf_i_store32(record + 8, (uint32_t)*strings);
-  packbuf_i_store32(record + 12, (uint32_t)node->name_size);
-  *strings += node->name_size;
-  packbuf_i_store32(record + 16, first_buffer);
-  packbuf_i_store16(record + 20, (uint16_t)buffer_count);
-  record[22] = node->kind;
-  record[23] = node->scope;
-  if (node->kind == PACKBUF_LEAF) {
-    record[24] = node->codec;
-    record[25] = node->dtype.code;
-    record[26] = node->dtype.bits;
-    record[27] = node->form;
-    packbuf_i_store16(record + 28, node->dtype.lanes);
-    record[30] = node->rank;
-    record[31] = node->logical_type;
-  }
-  packbuf_i_store32(record + 32, (uint32_t)*strings);
-  if (node->codec == PACKBUF_CODEC_NDARRAY) *strings += 8u * node->rank;
-  packbuf_i_store32(record + 36, (uint32_t)*strings);
-  packbuf_i_store32(record + 40, (uint32_t)node->parameter_size);
-  *strings += node->parameter_size;
-  packbuf_i_store64(record + 48, node->rows);
-}
-
-static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer) {
-  packbuf_i_store32(record, buffer->node->index);
-  record[4] = buffer->role;
-  record[5] = buffer->dim;
-  record[6] = buffer->storage;
-  record[8] = buffer->dtype.code;
-  record[9] = buffer->dtype.bits;
-  packbuf_i_store16(record + 10, buffer->dtype.lanes);
-  packbuf_i_store32(record + 12, buffer->alias_of);
-  packbuf_i_store64(record + 16, buffer->count);
-  if (buffer->storage == PACKBUF_STORED || buffer->storage == PACKBUF_ALIAS) {
-    packbuf_i_store64(record + 24, buffer->offset);
-    packbuf_i_store64(record + 32, buffer->length);
-  } else {
-    memcpy(record + 40, buffer->value, 16);
-  }
-}
-
-static uint8_t *packbuf_i_put_text(uint8_t *to, const void *text, size_t size) {
-  if (size) memcpy(to, text, size);
-  return to + size;
-}
-
-static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
-  for (uint32_t i = 0; i < plan->node_count; i++) {
-    const packbuf_i_node *node = plan->nodes[i];
-    to = packbuf_i_put_text(to, node->name, node->name_size);
-    for (unsigned d = 0; node->codec == PACKBUF_CODEC_NDARRAY && d < node->rank; d++, to += 8)
-      packbuf_i_store64(to, node->shape[d]);
-    to = packbuf_i_put_text(to, node->parameter, node->parameter_size);
-  }
-  for (uint32_t i = 0; i < plan->pair_count; i++) {
-    to = packbuf_i_put_text(to, plan->pairs[i]->key, plan->pairs[i]->key_size);
-    to = packbuf_i_put_text(to, plan->pairs[i]->text, plan->pairs[i]->text_size);
-  }
-}
-
-static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
-  memcpy(head, packbuf_i_magic, 8);
-  packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
-  packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
-  head[12] = 1;
-  head[13] = plan->options->alignment_exponent;
-  packbuf_i_store16(head + 14, plan->options->profile);
-  packbuf_i_store32(head + 20, plan->options->data_checksums);
-  packbuf_i_store64(head + 24, plan->total_length);
-  packbuf_i_store64(head + 32, plan->head_length);
-  packbuf_i_store64(head + 40, plan->index_length);
-  packbuf_i_store64(head + 48, plan->rows);
-  packbuf_i_store32(head + 64, plan->node_count);
-  packbuf_i_store32(head + 68, plan->buffer_count);
-  packbuf_i_store32(head + 72, plan->pair_count);
-  packbuf_i_store32(head + 76, plan->name_count);
-  packbuf_i_store16(head + 80, 64);
-  packbuf_i_store16(head + 82, 64);
-  packbuf_i_store16(head + 84, 32);
-  packbuf_i_store16(head + 86, 4);
-  packbuf_i_store64(head + 88, plan->strings_length);
-  packbuf_i_store32(head + 96, plan->field_count);
-  packbuf_i_store32(head + 100, plan->value_count);
-  memcpy(head + 104, plan->options->row_order_token, 16);
-}
-
-static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
-  uint8_t *record = head + 128;
-  uint64_t strings = 0;
-  uint32_t buffer = 0;
-  memset(head, 0, (size_t)plan->head_length);
-  packbuf_i_put_header(head, plan);
-  for (uint32_t i = 0; i < plan->node_count; i++, record += 64) {
-    uint32_t first = buffer;
-    while (buffer < plan->buffer_count && plan->buffers[buffer].node == plan->nodes[i]) buffer++;
-    packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
-  }
-  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
-  for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
-    size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
-    packbuf_i_store32(record, plan->pair_nodes[i]);
-    packbuf_i_store32(record + 4, (uint32_t)strings);
-    packbuf_i_store32(record + 8, (uint32_t)key);
-    packbuf_i_store32(record + 12, (uint32_t)(strings + key));
-    packbuf_i_store32(record + 16, (uint32_t)text);
-    strings += key + text;
-  }
-  for (uint32_t i = 0; i < plan->name_count; i++, record += 4) packbuf_i_store32(record, plan->names[i]);
-  packbuf_i_put_strings(record, plan);
-}
-
-PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error) {
-  packbuf_status status;
-  if (!batch || !size)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
-  status = packbuf_i_make_plan(batch, error);
-  if (!status) *size = batch->plan->total_length;
-  return status;
-}
-
-PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
-                                         packbuf_error *error) {
-  packbuf_i_plan *plan;
-  packbuf_i_out out;
-  packbuf_error local;
-  uint64_t needed, data_at;
-  packbuf_status status = packbuf_measure(batch, &needed, error);
-  if (status) return status;
-  if (size) *size = needed;
-  if (capacity < needed || needed > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
-                          PACKBUF_NOWHERE);
-  if (!dst)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  plan = batch->plan;
-  plan->error = error ? error : &local;
-  data_at = plan->head_length + plan->index_length;
-  packbuf_i_out_begin(&out, dst, data_at, plan->checksums ? plan->head_length : 0,
-                      plan->data_length >= PACKBUF_I_STREAM_FROM);
-  status = packbuf_i_out_section(
-      plan, &out, 1, plan->total_length); /* data first: their checksums are in the index, its checksum in the head */
-  if (status) return status;
-  packbuf_i_out_begin(&out, dst, plan->head_length + plan->checksums * 4, 0, 0);
-  status = packbuf_i_out_section(plan, &out, 0, data_at);
-  if (status) return status;
-  packbuf_i_put_head(out.base, plan);
-  packbuf_i_store32(out.base + 56, out.kernel->crc(0, out.base + plan->head_length, (size_t)plan->index_length));
-  packbuf_i_store32(out.base + 60, out.kernel->crc(0, out.base, (size_t)plan->head_length));
-  return PACKBUF_OK;
-}
-
-PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
-  uint64_t needed;
-  packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
-                                       : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
-                                                        PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (status) return status;
-  *data = needed > SIZE_MAX
-              ? NULL
-              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
-  if (!*data) return packbuf_i_no_memory(error);
-  return packbuf_write(batch, *data, needed, size, error);
-}
-
-PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,
-                                   uint64_t data_bytes) {
-  uint64_t columns; /* of 8 bytes a row; each of the sum's terms stays below 2^62 */
-  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows >> 60 || text_bytes >> 40 || data_bytes >> 61)
-    return UINT64_MAX;
-  columns = fields * 2 + rank_sum;
-  if (columns && rows >= ((uint64_t)1 << 59) / columns) return UINT64_MAX;
-  return PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes);
-}
-/* ---- end of core/write.c ---- */
-
-/* read: one buffer -> head check -> view -> codec -> values */
+/* read, first part: one buffer -> head check -> view -> cells */
 /* ---- core/access.c ---- */
 /* core/access.c: the one layer that reads an opened packed buffer. A peer may rewrite the bytes at any time, so every
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
@@ -8849,6 +7326,15 @@ static packbuf_dtype packbuf_i_node_dtype(const packbuf_i_node_record *node) {
   dtype.bits = node->dtype_bits;
   dtype.lanes = node->dtype_lanes;
   return dtype;
+}
+
+/* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
+static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
+  uint64_t count = 0;
+  packbuf_i_node_record node;
+  for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
+    begin += 1 + (uint64_t)node.descendants;
+  return count;
 }
 
 /* Fetches buffer record `index`; 0 when there is none. */
@@ -10063,7 +8549,7 @@ PACKBUF_API size_t packbuf_node_path(const packbuf_view *view, uint32_t index, c
 /* ---- core/number.c ---- */
 /* core/number.c: one element of a dtype as a plain number: widening to float64 bit for bit, exactness of number types,
  * the value it is shown as.
- * May use: base, access, value. Must not know: cells, rows, codecs. */
+ * May use: base, access, tables (forms), value, promote (number types). Must not know: rows, where elements lie. */
 
 /* An element of 8 to 64 bits as a little-endian number; 0 when there is none. */
 static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t *out) {
@@ -10431,14 +8917,34 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   *size = count * element;
   return PACKBUF_OK;
 }
+
+/* ---- for verification: which rows have to be looked at ---- */
+
+/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
+ * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
+ * all. NULL: no such buffer. */
+static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
+  for (unsigned i = 0; i < count; i++) {
+    if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
+  }
+  return rows < 16 ? rows : 16;
+}
+
+/* A constant, or a sequence that does not move (which B8 refuses, but the record may have changed since). */
+static int packbuf_i_all_equal(const packbuf_buffer *buffer) {
+  return buffer->storage == PACKBUF_CONSTANT ||
+         (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
+}
+
+static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
+  if (packbuf_i_there(&c->validity)) return packbuf_i_get_bit(&c->validity, row);
+  return !(c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NULL);
+}
 /* ---- end of core/cells.c ---- */
-/* ---- core/read.c ---- */
-/* core/read.c: reconstruction: cells, columns, rows and batch values as dynamic values in the caller's arena. Columns
- * are read whole into slots (a value every `step` bytes), so that children fill the entries of their parents' dicts in
- * place, and what does not depend on the row is done once. limits.decoded_bytes bounds what one call takes from the
- * arena.
- * May use: base, arena, value, access, cells; the codecs' read halves through one table. Must not know: how a leaf
- * stores its cells. */
+/* ---- core/leaf.c ---- */
+/* core/leaf.c: a leaf that is being read, as its codec sees it: memory for what is made, the elements and bytes of a
+ * cell, and the functions that a codec gives for reading and verifying (the table is codecs/readers.c).
+ * May use: base, arena, value, access, cells. Must not know: how a leaf stores its cells, what its values become. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;
@@ -10446,17 +8952,6 @@ typedef struct packbuf_i_reader {
   packbuf_error *error;
   uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
 } packbuf_i_reader;
-
-/* Where values go: one every `step` bytes. */
-typedef struct packbuf_i_slots {
-  void *first;
-  size_t step;
-} packbuf_i_slots;
-
-static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
-  void *at = (unsigned char *)slots.first + (size_t)i * slots.step;
-  return (packbuf_value *)at;
-}
 
 /* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are
  * left. */
@@ -10470,11 +8965,10 @@ typedef struct packbuf_i_leaf_cells {
   packbuf_i_reader *reader;
   const packbuf_column *column;
   uint64_t left;          /* cells still to be read, the one in turn included */
-  uint64_t each;          /* ndarray: elements of a cell */
   const uint64_t *shape;  /* ndarray: in the arena, shared by all cells */
   packbuf_i_bulk bulk[2]; /* tensors, media, opaque values; shapes */
   unsigned attributes;    /* media: a bit for each attribute leaf that is there */
-  packbuf_column attribute[6];
+  packbuf_column attribute[PACKBUF_I_ATTRIBUTES];
 } packbuf_i_leaf_cells;
 
 /* Why the arena gave no memory for `size` bytes. */
@@ -10548,7 +9042,7 @@ static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t 
   return status;
 }
 
-/* The read half of a codec (codecs/NAME_read.c). begin: once per call, may be NULL. read: one present cell. index,
+/* The reading half of a codec. begin: once per call, may be NULL. read: one present cell. index,
  * data: its I7 to I12, and D3 to D9. */
 typedef struct packbuf_i_codec_reader {
   packbuf_status (*begin)(packbuf_i_leaf_cells *cells);
@@ -10558,6 +9052,2324 @@ typedef struct packbuf_i_codec_reader {
 } packbuf_i_codec_reader;
 
 static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec);
+/* ---- end of core/leaf.c ---- */
+
+/* the codecs: how a leaf's cells become buffers, and buffers cells */
+/* ---- codecs/numbers.c ---- */
+/* codecs/numbers.c: what ndarray, ragged_tensor and typed_ragged share when they are read and verified: cells shown as
+ * tensors, arrays, scalars, numbers or nested lists, by the form and types of section 9; the rules I12, D3 and D5.
+ * May use: base, access, number, cells, leaf. Must not know: where a cell's extent comes from. */
+
+/* Number type and form of a present cell. */
+static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uint64_t row, unsigned *form,
+                                          unsigned *number) {
+  const packbuf_column *c = cells->column;
+  uint8_t type = 0;
+  if (packbuf_i_there(&c->types) && (!packbuf_i_get8(&c->types, row, &type) || !packbuf_i_type_allowed(&c->node, type)))
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, row), row);
+  *form = type >> 4 ? type >> 4 : c->node.form;
+  *number = type & 15;
+  return PACKBUF_OK;
+}
+
+/* Tensor, array or scalar over `count` elements at `first`; shape must outlive it. */
+static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_t row, unsigned form, unsigned rank,
+                                            const uint64_t *shape, uint64_t first, uint64_t count,
+                                            packbuf_value *value) {
+  const packbuf_column *c = cells->column;
+  packbuf_tensor *tensor;
+  const void *data = NULL;
+  void *memory;
+  packbuf_status status = packbuf_i_elements(cells, first, count, &data);
+  if (status != PACKBUF_OK) return status;
+  if (c->node.dtype.code == PACKBUF_DTYPE_BOOL && count) {
+    const uint64_t wrong = packbuf_i_first_not_bool((const uint8_t *)data, count);
+    if (wrong < count)
+      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, &c->data, first + wrong), row);
+  }
+  status = packbuf_i_take_one(cells, 0, sizeof *tensor, &memory);
+  if (status != PACKBUF_OK) return status;
+  tensor = (packbuf_tensor *)memory;
+  memset(tensor, 0, sizeof *tensor);
+  tensor->data = data;
+  tensor->dtype = c->node.dtype;
+  tensor->rank = (uint8_t)rank;
+  tensor->form = (uint8_t)form;
+  tensor->shape = rank ? shape : NULL;
+  *value = packbuf_tensor_value(tensor);
+  return PACKBUF_OK;
+}
+
+/* One element as a plain number; a complex one is a scalar. */
+static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t i, unsigned number,
+                                            packbuf_value *value) {
+  const packbuf_column *c = cells->column;
+  packbuf_rule rule;
+  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX)
+    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, i, 1, value);
+  rule = packbuf_i_number(&c->data, i, number, value);
+  return rule == PACKBUF_RULE_NONE
+             ? PACKBUF_OK
+             : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
+}
+
+/* Nested lists of `count` numbers, from the inside out: the numbers first, then for each dimension, last to first, the
+ * lists of what was made before. No dimensions: the number. */
+static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells, uint64_t row, unsigned number,
+                                                     unsigned rank, const uint64_t *shape, uint64_t first,
+                                                     uint64_t count, packbuf_value *value) {
+  packbuf_value *items;
+  void *memory;
+  packbuf_status status;
+  if (rank == 0) return packbuf_i_read_number(cells, row, first, number, value);
+  status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
+  if (status != PACKBUF_OK) return status;
+  items = (packbuf_value *)memory;
+  for (uint64_t i = 0; i < count; i++) {
+    status = packbuf_i_read_number(cells, row, first + i, number, &items[i]);
+    if (status != PACKBUF_OK) return status;
+  }
+  for (unsigned d = rank; d-- > 0;) {
+    packbuf_value *lists = value;
+    uint64_t size = 1;
+    if (d > 0) { /* how many lists: a zero further in leaves any number of empty ones, which the memory bounds */
+      if (!packbuf_i_product(shape, d, &size)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
+      status = packbuf_i_take(cells->reader, size, sizeof *lists, 8, &memory);
+      if (status != PACKBUF_OK) return status;
+      lists = (packbuf_value *)memory;
+    }
+    if (shape[d] > SIZE_MAX) return packbuf_i_no_room(cells->reader, UINT64_MAX);
+    for (uint64_t i = 0; i < size; i++)
+      lists[i] = packbuf_list(shape[d] ? items + i * shape[d] : NULL, (size_t)shape[d]);
+    items = lists;
+  }
+  return PACKBUF_OK;
+}
+
+/* D3: bools that are stored (B7 checks a constant one). */
+static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *data = &c->data;
+  uint64_t wrong;
+  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) || data->bytes == NULL)
+    return PACKBUF_OK;
+  wrong = packbuf_i_first_not_bool(data->bytes, data->count);
+  return wrong == data->count ? PACKBUF_OK
+                              : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong),
+                                                      PACKBUF_NOWHERE, error);
+}
+
+/* D5 for `count` elements of one cell. Of a constant one element decides, of a sequence three do: two in a row that are
+ * 0 or 1 and a third make a constant. */
+static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first,
+                                             uint64_t count, packbuf_error *error) {
+  if (c->data.bytes == NULL && count > 3) count = 3;
+  for (uint64_t i = first; i < first + count; i++) {
+    uint64_t raw;
+    if (!packbuf_i_get_raw(&c->data, i, &raw) || !packbuf_i_exact(raw, c->data.dtype, number))
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_D5, packbuf_i_element_at(c->view, &c->data, i), row, error);
+  }
+  return PACKBUF_OK;
+}
+
+/* I12 for types that stand one to a row. */
+static packbuf_status packbuf_i_verify_types(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[2];
+  uint64_t rows;
+  with[0] = &c->types, with[1] = &c->validity;
+  if (!packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->validity))
+    return PACKBUF_OK;
+  rows = packbuf_i_rows_to_check(c->types.count, with, 2);
+  for (uint64_t row = 0; row < rows; row++) {
+    uint8_t type = 0;
+    if (packbuf_i_get8(&c->types, row, &type) && type == 0) continue;
+    if (!packbuf_i_present(c, row) || !packbuf_i_type_allowed(&c->node, type))
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, row), row, error);
+  }
+  return PACKBUF_OK;
+}
+/* ---- end of codecs/numbers.c ---- */
+/* ---- codecs/offsets.c ---- */
+/* codecs/offsets.c: the rules of offsets, I7 and I8, which all ragged leaves share.
+ * May use: base, access, cells. Must not know: what lies between two offsets. */
+
+#define PACKBUF_I_VERIFY_BLOCK 256 /* elements that a check fetches at a time */
+
+/* Elements first to first + count (at most PACKBUF_I_VERIFY_BLOCK) of 64 bits, fetched once. */
+static void packbuf_i_fetch_block(const packbuf_buffer *buffer, uint64_t first, size_t count, uint64_t *out) {
+  if (buffer->bytes && !packbuf_i_big_endian()) {
+    memcpy(out, buffer->bytes + first * 8,
+           count * 8); /* into the caller's memory: out of reach of a second fetch, as it is used in place */
+    return;
+  }
+  for (size_t i = 0; i < count; i++) (void)packbuf_i_get64(buffer, first + i, &out[i]);
+}
+
+/* I7: offsets start at 0, do not descend and end at `end`. */
+static packbuf_status packbuf_i_verify_offsets(const packbuf_column *c, const packbuf_buffer *offsets, uint64_t end,
+                                               packbuf_error *error) {
+  uint64_t before = 0, block[PACKBUF_I_VERIFY_BLOCK], first = 0, last = 0, i = 0;
+  if (!packbuf_i_there(offsets) || !packbuf_i_readable(offsets) || offsets->count == 0) return PACKBUF_OK;
+  if (offsets->bytes == NULL) { /* constant or sequence: the ends decide, since a sequence does not overflow */
+    (void)packbuf_i_get64(offsets, 0, &first);
+    (void)packbuf_i_get64(offsets, offsets->count - 1, &last);
+    if (first == 0 && last == end) return PACKBUF_OK;
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, 0), PACKBUF_NOWHERE, error);
+  }
+  while (i < offsets->count) {
+    const size_t count =
+        offsets->count - i < PACKBUF_I_VERIFY_BLOCK ? (size_t)(offsets->count - i) : PACKBUF_I_VERIFY_BLOCK;
+    packbuf_i_fetch_block(offsets, i, count, block);
+    for (size_t k = 0; k < count; k++, i++) {
+      if (PACKBUF_I_UNLIKELY(block[k] < before || (i == 0 && block[k] != 0)))
+        return packbuf_i_broken_cell(c, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, i), i, error);
+      before = block[k];
+    }
+  }
+  if (before == end) return PACKBUF_OK;
+  return packbuf_i_broken_cell(c, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, offsets->count - 1),
+                               offsets->count - 1, error);
+}
+
+/* I8: an absent cell has no extent. */
+static packbuf_status packbuf_i_verify_extents(const packbuf_column *c, const packbuf_buffer *offsets,
+                                               packbuf_error *error) {
+  const packbuf_buffer *with[2];
+  uint64_t rows;
+  with[0] = offsets, with[1] = &c->validity;
+  if (!packbuf_i_there(offsets) || !packbuf_i_there(&c->validity) || !packbuf_i_readable(offsets) ||
+      !packbuf_i_readable(&c->validity))
+    return PACKBUF_OK;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  for (uint64_t row = 0; row < rows; row++) {
+    uint64_t from = 0, to = 0;
+    if (row % 64 == 0 && packbuf_i_get_bits(&c->validity, row / 64) == UINT64_MAX) {
+      row += 63;
+      continue;
+    }
+    if (packbuf_i_present(c, row)) continue;
+    if (!packbuf_i_get64(offsets, row, &from) || !packbuf_i_get64(offsets, row + 1, &to) || from != to)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_I8, packbuf_i_element_at(c->view, offsets, row + 1), row, error);
+  }
+  return PACKBUF_OK;
+}
+
+/* I7 and I8 of a leaf with one run of elements a cell. */
+static packbuf_status packbuf_i_runs_index(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_status status = packbuf_i_verify_offsets(c, &c->offsets, c->data.count, error);
+  return status != PACKBUF_OK ? status : packbuf_i_verify_extents(c, &c->offsets, error);
+}
+/* ---- end of codecs/offsets.c ---- */
+/* ---- codecs/ndarray.c ---- */
+/* codecs/ndarray.c: cells of one shape side by side: one dense array, or plain numbers and typed scalars one by one.
+ * An absent cell is zero bytes.
+ * May use: columns, pull; access, cells, leaf, codecs/numbers.c. Must not know: the layout, ragged leaves. */
+
+/* ---- packing ---- */
+
+/* Zero bytes for the absent cell at pull->row, in pieces. */
+static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) {
+  uint64_t size = bytes - pull->at < PACKBUF_I_SCRATCH ? bytes - pull->at : PACKBUF_I_SCRATCH;
+  memset(pull->scratch, 0, (size_t)size);
+  pull->at += size;
+  if (pull->at == bytes) {
+    pull->at = 0;
+    pull->row++;
+  }
+  return packbuf_i_scratch_run(pull, size);
+}
+
+static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  const packbuf_tensor *tensor = node->tensors;
+  uint64_t element = packbuf_i_dtype_bytes(tensor->dtype), cell = element;
+  int64_t step;
+  for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
+  step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
+  if (!node->bitmap) { /* the whole array is one walk */
+    if (!pull->walking)
+      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
+    pull->walking = 1;
+    return packbuf_i_walk_run(pull, tensor->device);
+  }
+  for (; cell && (pull->walking ? pull->walk.left > 0 : pull->row < node->rows); pull->walking = 0) {
+    if (!pull->walking) {
+      if (packbuf_i_state(node, pull->row) <= 0) return packbuf_i_pull_zeros(pull, cell);
+      packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)pull->row, tensor->rank - 1u,
+                           tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
+      pull->row++;
+    }
+    pull->walking = 1;
+    {
+      packbuf_i_run run = packbuf_i_walk_run(pull, tensor->device);
+      if (!pull->walk.left) pull->walking = 0;
+      return run;
+    }
+  }
+  return packbuf_i_scratch_run(pull, 0);
+}
+
+static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t element = packbuf_i_dtype_bytes(node->dtype), size = 0;
+  for (; size + element <= PACKBUF_I_SCRATCH && pull->row < node->rows; pull->row++, size += element) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
+    uint8_t *to = pull->scratch + size;
+    if (cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING) memset(to, 0, (size_t)element);
+    else if (cell->kind != PACKBUF_TENSOR) packbuf_i_put_numbers(cell, node->dtype, 0, 1, to);
+    else if (!cell->as.tensor->device) memcpy(to, cell->as.tensor->data, (size_t)element);
+    else if (!pull->status)
+      pull->status =
+          cell->as.tensor->device->copy(cell->as.tensor->device->context, to, cell->as.tensor->data, (size_t)element);
+  }
+  return packbuf_i_scratch_run(pull, size);
+}
+
+static packbuf_i_run packbuf_i_pull_ndarray(packbuf_i_pull *pull) {
+  return pull->node->source == PACKBUF_I_FROM_TENSOR ? packbuf_i_pull_dense(pull) : packbuf_i_pull_numbers(pull);
+}
+
+/* ---- reading and verifying ---- */
+
+static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
+  const packbuf_node *node = &cells->column->node;
+  void *shape;
+  packbuf_status status = packbuf_i_take(cells->reader, node->rank, sizeof *node->shape, 8, &shape);
+  if (status != PACKBUF_OK) return status;
+  memcpy(shape, node->shape, node->rank * sizeof *node->shape);
+  cells->shape = (const uint64_t *)shape;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const packbuf_node *node = &cells->column->node;
+  uint64_t first = 0, count = 0;
+  unsigned form = 0, number = 0;
+  packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
+  if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
+  if (status != PACKBUF_OK) return status;
+  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL) return packbuf_i_read_number(cells, row, first, number, value);
+  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, first, count, value);
+}
+
+/* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or
+ * UINT64_MAX. */
+static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, uint64_t count) {
+  const uint64_t end = first + count;
+  uint64_t i = first / 8;
+  if (count == 0) return UINT64_MAX;
+  if (first % 8) {
+    uint8_t byte = (uint8_t)(data[i] >> first % 8);
+    if (end / 8 == i) byte = (uint8_t)(byte & ((1u << (end - first)) - 1));
+    if (byte) return i;
+    i++;
+  }
+  for (; i + 8 <= end / 8; i += 8) {
+    if (packbuf_i_load64(data + i) != 0) break;
+  }
+  for (; i < end / 8; i++) {
+    if (data[i] != 0) return i;
+  }
+  return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
+}
+
+/* D4 for one absent row. */
+static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
+                                              packbuf_error *error) {
+  const packbuf_buffer *data = &c->data;
+  const uint64_t bits = packbuf_i_element_bits(data->dtype);
+  uint64_t at = UINT64_MAX;
+  if (data->bytes) {
+    uint64_t end;
+    if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
+    at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
+    if (at != UINT64_MAX) at += data->offset;
+  } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {
+    at = packbuf_i_first_not_zero(data->value, 0, bits < 128 ? bits : 128);
+    if (at != UINT64_MAX) at += packbuf_i_element_at(c->view, data, 0);
+  } else {
+    for (uint64_t i = row * each; i < row * each + (each < 2 ? each : 2);
+         i++) { /* two zeros in a row: a sequence of zeros */
+      uint64_t element;
+      if (!packbuf_i_get64(data, i, &element) || element != 0) at = packbuf_i_element_at(c->view, data, i);
+    }
+  }
+  return at == UINT64_MAX ? PACKBUF_OK : packbuf_i_broken_cell(c, PACKBUF_RULE_D4, at, row, error);
+}
+
+static packbuf_status packbuf_i_ndarray_index(const packbuf_column *c, packbuf_error *error) {
+  return packbuf_i_verify_types(c, error);
+}
+
+static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[2];
+  uint64_t each = 0, rows = 0;
+  packbuf_status status = packbuf_i_verify_bools(c, error);
+  with[0] = &c->data, with[1] = &c->validity;
+  (void)packbuf_i_product(c->node.shape, c->node.rank, &each);
+  if (packbuf_i_there(&c->validity) && packbuf_i_readable(&c->validity) && each != 0)
+    rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    if (row % 64 == 0 && packbuf_i_get_bits(&c->validity, row / 64) == UINT64_MAX) row += 63;
+    else if (!packbuf_i_present(c, row)) status = packbuf_i_verify_absent(c, row, each, error);
+  }
+  with[1] = &c->types;
+  if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types)) return status;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    uint8_t type = 0;
+    if (packbuf_i_get8(&c->types, row, &type) && (type & 15) != 0)
+      status = packbuf_i_verify_exact(c, row, type & 15, row, 1, error);
+  }
+  return status;
+}
+/* ---- end of codecs/ndarray.c ---- */
+/* ---- codecs/ragged_tensor.c ---- */
+/* codecs/ragged_tensor.c: rows of one dtype, each with its own shape: rows by offsets into one array, one array a row,
+ * or tensor cells. Reading and verifying serve typed_ragged too, whose rows may also be lists.
+ * May use: columns, pull; access, cells, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
+
+/* ---- packing ---- */
+
+static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  const packbuf_ragged *r = node->ragged;
+  uint64_t item = packbuf_i_dtype_bytes(r->dtype), shape[PACKBUF_MAX_RANK];
+  int64_t stride;
+  for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
+  stride = r->item_stride ? r->item_stride : (int64_t)item;
+  if (!r->lengths && !node->bitmap && stride == (int64_t)item) { /* rows lie end to end: one run */
+    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
+    packbuf_i_run run;
+    run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
+    run.bytes = (const uint8_t *)r->data + first * item;
+    pull->device = r->device;
+    return run;
+  }
+  for (; item && (pull->walking || pull->row < node->rows);) {
+    if (!pull->walking) {
+      int64_t strides[1];
+      if (packbuf_i_state(node, pull->row++) <= 0) continue;
+      packbuf_i_cell_dims(node, pull->row - 1, shape);
+      strides[0] = stride;
+      packbuf_i_walk_start(&pull->walk,
+                           (const uint8_t *)r->data +
+                               stride * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, pull->row - 1),
+                           1, shape, strides, item);
+    }
+    pull->walking = pull->walk.left > 0;
+    if (pull->walking) {
+      packbuf_i_run run = packbuf_i_walk_run(pull, r->device);
+      pull->walking = pull->walk.left > 0;
+      return run;
+    }
+  }
+  return packbuf_i_scratch_run(pull, 0);
+}
+
+static const packbuf_tensor *packbuf_i_row_tensor(const packbuf_i_node *node, uint64_t row) {
+  return node->source == PACKBUF_I_FROM_TENSORS ? &node->tensors[row] : packbuf_i_cell(&node->cells, row)->as.tensor;
+}
+
+/* Where a row's elements begin, for those who load them before they are asked for; NULL when it has none of its own. */
+static const uint8_t *packbuf_i_row_start(const packbuf_i_node *node, uint64_t row) {
+  if (row >= node->rows || packbuf_i_state(node, row) <= 0 ||
+      (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, row)->kind == PACKBUF_LIST))
+    return NULL;
+  return (const uint8_t *)packbuf_i_row_tensor(node, row)->data;
+}
+
+static packbuf_i_run packbuf_i_whole_array(const packbuf_tensor *tensor) {
+  packbuf_i_run run;
+  run.bytes = (const uint8_t *)tensor->data;
+  run.size = packbuf_i_dtype_bytes(tensor->dtype);
+  for (unsigned i = 0; i < tensor->rank; i++) run.size *= tensor->shape[i];
+  return run;
+}
+
+/* The next run of rows that are arrays; stops with size 0 and pull->row at a row that is a list. */
+static packbuf_i_run packbuf_i_pull_arrays(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  while (pull->walking || pull->row < node->rows) {
+    const packbuf_tensor *tensor;
+    if (!pull->walking) {
+      if (packbuf_i_state(node, pull->row) <= 0) {
+        pull->row++;
+        continue;
+      }
+      if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, pull->row)->kind == PACKBUF_LIST) break;
+      tensor = packbuf_i_row_tensor(node, pull->row++);
+      pull->ahead = packbuf_i_row_start(node, pull->row);
+      if (!tensor->strides) { /* contiguous: no walk */
+        packbuf_i_run run = packbuf_i_whole_array(tensor);
+        if (!run.size) continue;
+        pull->device = tensor->device;
+        return run;
+      }
+      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                           packbuf_i_dtype_bytes(tensor->dtype));
+    } else {
+      tensor = packbuf_i_row_tensor(node, pull->row - 1);
+    }
+    pull->walking = pull->walk.left > 0;
+    if (pull->walking) {
+      packbuf_i_run run = packbuf_i_walk_run(pull, tensor->device);
+      pull->walking = pull->walk.left > 0;
+      return run;
+    }
+  }
+  return packbuf_i_scratch_run(pull, 0);
+}
+
+static packbuf_i_run packbuf_i_pull_ragged_tensor(packbuf_i_pull *pull) {
+  return pull->node->source == PACKBUF_I_FROM_RAGGED ? packbuf_i_pull_offset_rows(pull) : packbuf_i_pull_arrays(pull);
+}
+
+/* ---- reading and verifying ---- */
+
+static packbuf_status packbuf_i_ragged_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const packbuf_column *c = cells->column;
+  uint64_t first, count, shape[PACKBUF_MAX_RANK];
+  unsigned form = 0, number = 0, rank = 0;
+  void *kept = NULL;
+  packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
+  if (status == PACKBUF_OK) status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
+  if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(c, row, count, &rank, shape, cells->reader->error);
+  if (status != PACKBUF_OK) return status;
+  if (form == PACKBUF_FORM_LIST)
+    return packbuf_i_read_list_of_numbers(cells, row, number, rank, shape, first, count, value);
+  if (rank) {
+    status = packbuf_i_take_one(cells, 1, c->node.rank * sizeof *shape, &kept);
+    if (status != PACKBUF_OK) return status;
+    memcpy(kept, shape, rank * sizeof *shape);
+  }
+  return packbuf_i_read_tensor(cells, row, form, rank, (const uint64_t *)kept, first, count, value);
+}
+
+/* The buffers whose rows I10 and I11 read; 0 when one of them cannot be read. */
+static unsigned packbuf_i_shape_buffers(const packbuf_column *c, const packbuf_buffer **with) {
+  unsigned count = 0;
+  with[count++] = &c->validity, with[count++] = &c->ndims;
+  for (unsigned d = 0; c->node.rank >= 2 && d < c->node.rank; d++) with[count++] = &c->shape[d];
+  for (unsigned i = 0; i < count; i++) {
+    if (!packbuf_i_readable(with[i])) return 0;
+  }
+  return count;
+}
+
+/* I10 for one row; the number of its dimensions in *dims. */
+static packbuf_status packbuf_i_verify_dims(const packbuf_column *c, uint64_t row, unsigned *dims,
+                                            packbuf_error *error) {
+  const unsigned rank = packbuf_i_present(c, row) ? c->node.rank : 0;
+  uint8_t ndims = (uint8_t)rank;
+  if (packbuf_i_there(&c->ndims) && (!packbuf_i_get8(&c->ndims, row, &ndims) || ndims > rank))
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_I10, packbuf_i_element_at(c->view, &c->ndims, row), row, error);
+  *dims = ndims;
+  for (unsigned d = ndims; c->node.rank >= 2 && d < c->node.rank; d++) {
+    uint64_t dim = 0;
+    if (!packbuf_i_get64(&c->shape[d], row, &dim) || dim != 0)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_I10, packbuf_i_element_at(c->view, &c->shape[d], row), row, error);
+  }
+  return PACKBUF_OK;
+}
+
+/* I11 for one present row with `dims` dimensions. */
+static int packbuf_i_extent_fits(const packbuf_column *c, uint64_t row, unsigned dims) {
+  uint64_t from, to, shape[PACKBUF_MAX_RANK], product = 1;
+  if (dims != 0 && c->node.rank < 2) return 1; /* one dimension, of any length */
+  for (unsigned d = 0; d < dims; d++) {
+    if (!packbuf_i_get64(&c->shape[d], row, &shape[d])) return 0;
+  }
+  return packbuf_i_get64(&c->offsets, row, &from) && packbuf_i_get64(&c->offsets, row + 1, &to) &&
+         packbuf_i_product(shape, dims, &product) && to - from == product;
+}
+
+/* I7, I8, I10, I11, I12. */
+static packbuf_status packbuf_i_ragged_index(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[PACKBUF_MAX_RANK + 3];
+  const unsigned count = packbuf_i_shape_buffers(c, with);
+  packbuf_status status = packbuf_i_runs_index(c, error);
+  uint64_t rows = 0;
+  unsigned dims;
+  if (count) rows = packbuf_i_rows_to_check(c->node.rows, with, count);
+  if (c->node.rank < 2 && !packbuf_i_there(&c->ndims) && c->node.rank != 0) rows = 0; /* nothing to look at */
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++)
+    status = packbuf_i_verify_dims(c, row, &dims, error);
+  if (rows && packbuf_i_readable(&c->offsets)) {
+    with[count] = &c->offsets;
+    rows = packbuf_i_rows_to_check(c->node.rows, with, count + 1);
+  } else {
+    rows = 0;
+  }
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    status = packbuf_i_verify_dims(c, row, &dims, error);
+    if (status == PACKBUF_OK && packbuf_i_present(c, row) && !packbuf_i_extent_fits(c, row, dims))
+      status =
+          packbuf_i_broken_cell(c, PACKBUF_RULE_I11, packbuf_i_element_at(c->view, &c->offsets, row + 1), row, error);
+  }
+  return status != PACKBUF_OK ? status : packbuf_i_verify_types(c, error);
+}
+
+/* D3 and D5. */
+static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[3];
+  packbuf_status status = packbuf_i_verify_bools(c, error);
+  uint64_t rows;
+  with[0] = packbuf_i_all_equal(&c->offsets)
+                ? NULL
+                : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[1] = &c->offsets, with[2] = &c->types;
+  if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) ||
+      !packbuf_i_readable(&c->offsets))
+    return status;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    uint64_t first = 0, count = 0;
+    uint8_t type = 0;
+    if (!packbuf_i_get8(&c->types, row, &type) || (type & 15) == 0) continue;
+    status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
+    if (status == PACKBUF_OK) status = packbuf_i_verify_exact(c, row, type & 15, first, count, error);
+  }
+  return status;
+}
+/* ---- end of codecs/ragged_tensor.c ---- */
+/* ---- codecs/typed_ragged.c ---- */
+/* codecs/typed_ragged.c: rows that are lists of numbers, or arrays: how they are packed. They are read as
+ * ragged_tensor's.
+ * May use: columns, pull, codecs/ragged_tensor.c for the rows that are arrays. Must not know: the layout. */
+
+static packbuf_i_run packbuf_i_pull_typed_ragged(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t element = packbuf_i_dtype_bytes(node->dtype), fits = PACKBUF_I_SCRATCH / element, filled = 0;
+  if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_pull_ragged_tensor(pull);
+  while (filled < fits && (pull->walking || pull->row < node->rows)) {
+    const packbuf_value *cell;
+    uint64_t count, extent;
+    if (pull->walking || (cell = packbuf_i_cell(&node->cells, pull->row))->kind == PACKBUF_TENSOR) {
+      if (filled) break; /* hand out the numbers gathered so far */
+      packbuf_i_run run = packbuf_i_pull_arrays(pull);
+      if (run.size) return run;
+      continue;
+    }
+    extent = packbuf_i_extent(node, pull->row);
+    count = extent - pull->at < fits - filled ? extent - pull->at : fits - filled;
+    if (count) packbuf_i_put_numbers(cell, node->dtype, pull->at, count, pull->scratch + filled * element);
+    filled += count;
+    pull->at += count;
+    if (pull->at == extent) {
+      pull->at = 0;
+      pull->row++;
+    }
+  }
+  return packbuf_i_scratch_run(pull, filled * element);
+}
+/* ---- end of codecs/typed_ragged.c ---- */
+/* ---- codecs/bytes_ragged.c ---- */
+/* codecs/bytes_ragged.c: byte strings, one run a cell. Text, media and opaque cells are packed the same way, opaque
+ * ones also read here; what text must be is in codecs/text.c.
+ * May use: columns, pull; leaf. Must not know: the layout, what the bytes mean. */
+
+/* ---- packing ---- */
+
+static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  packbuf_i_run run;
+  for (run.size = 0, run.bytes = NULL; run.size == 0 && pull->row < node->rows; pull->row++) {
+    run.size = packbuf_i_extent(node, pull->row);
+    if (!run.size) continue;
+    if (node->source == PACKBUF_I_FROM_TEXT) {
+      run.bytes = (const uint8_t *)node->texts[pull->row].data;
+    } else {
+      const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
+      const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
+                         : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
+                                                        : cell->as.text.data;
+      run.bytes = (const uint8_t *)data;
+    }
+  }
+  return run;
+}
+
+/* ---- reading ---- */
+
+static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const void *data = NULL;
+  uint64_t first;
+  size_t size;
+  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status == PACKBUF_OK) *value = packbuf_bytes(data, size);
+  return status;
+}
+
+static packbuf_status packbuf_i_opaque_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const packbuf_text *serializer = &cells->column->node.parameter;
+  packbuf_opaque *opaque;
+  const void *data = NULL;
+  void *memory;
+  uint64_t first;
+  size_t size;
+  packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status == PACKBUF_OK) status = packbuf_i_take_one(cells, 0, sizeof *opaque, &memory);
+  if (status != PACKBUF_OK) return status;
+  opaque = (packbuf_opaque *)memory;
+  opaque->data = data;
+  opaque->size = size;
+  opaque->serializer = serializer->data;
+  opaque->serializer_size = serializer->size;
+  *value = packbuf_opaque_value(opaque);
+  return PACKBUF_OK;
+}
+/* ---- end of codecs/bytes_ragged.c ---- */
+/* ---- codecs/text.c ---- */
+/* codecs/text.c: reading and verifying the leaves whose bytes follow a grammar: utf8_ragged, json_ragged,
+ * msgpack_ragged.
+ * May use: utf8, the JSON and MessagePack parsers; access, cells, leaf. Must not know: media, numbers, the layout. */
+
+static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const void *data = NULL;
+  uint64_t first;
+  size_t size, end;
+  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status != PACKBUF_OK) return status;
+  end = packbuf_i_utf8_valid((const uint8_t *)data, size);
+  if (end < size)
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_D6,
+                                 packbuf_i_element_at(cells->column->view, &cells->column->data, first + end), row);
+  *value = packbuf_string_n((const char *)data, size);
+  return PACKBUF_OK;
+}
+
+/* A parser's complaint about a cell as the rule it breaks. text_at: where in the packed buffer the cell lies; computed:
+ * all its bytes stand at one place. */
+static packbuf_status packbuf_i_parse_failed(const packbuf_column *c, packbuf_status status, uint64_t at_in_text,
+                                             uint64_t first, uint64_t row, packbuf_error *error) {
+  const packbuf_rule rule = c->node.codec == PACKBUF_CODEC_JSON_RAGGED ? PACKBUF_RULE_D7 : PACKBUF_RULE_D8;
+  const uint64_t at = packbuf_i_element_at(c->view, &c->data, first);
+  if (status == PACKBUF_DEPTH || status == PACKBUF_LIMIT)
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, at, row, error);
+  return packbuf_i_broken_cell(c, rule, c->data.bytes && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row,
+                               error);
+}
+
+static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const packbuf_column *c = cells->column;
+  const packbuf_limits *limits = &c->view->limits;
+  packbuf_error inner;
+  const void *data = NULL;
+  uint64_t first = 0, count = 0;
+  size_t size;
+  packbuf_status status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
+  if (status != PACKBUF_OK) return status;
+  if (count > limits->cell_bytes)
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_D9, packbuf_i_element_at(c->view, &c->data, first), row);
+  status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status != PACKBUF_OK) return status;
+  inner.offset = 0;
+  status =
+      c->node.codec == PACKBUF_CODEC_JSON_RAGGED
+          ? packbuf_i_json_decode((const uint8_t *)data, size, limits->cell_depth, cells->reader->arena, value, &inner)
+          : packbuf_i_msgpack_decode((const uint8_t *)data, size, limits->cell_depth, cells->reader->arena, value,
+                                     &inner);
+  if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_room(cells->reader, size + 16); /* about what it asked for */
+  if (status == PACKBUF_OK && value->kind == PACKBUF_NULL) inner.offset = 0, status = PACKBUF_BAD_JSON;
+  return status == PACKBUF_OK ? status
+                              : packbuf_i_parse_failed(c, status, inner.offset, first, row, cells->reader->error);
+}
+
+/* D6. Text of one repeated byte: one that is not ASCII is never UTF-8. */
+static packbuf_status packbuf_i_utf8_cell(const packbuf_column *c, uint64_t row, uint64_t first, uint64_t count,
+                                          packbuf_error *error) {
+  uint64_t end = count;
+  if (c->data.bytes) end = packbuf_i_utf8_valid(c->data.bytes + first, (size_t)count);
+  else if (c->data.value[0] > 0x7F) end = 0;
+  return end == count ? PACKBUF_OK
+                      : packbuf_i_broken_cell(c, PACKBUF_RULE_D6, packbuf_i_element_at(c->view, &c->data, first + end),
+                                              row, error);
+}
+
+/* D7 and D8 for a cell of `count` times one byte, which may be too long to be written out: JSON can only be the digits
+ * of an integer, and beyond a few bytes MessagePack only a bin 16 or bin 32 whose every byte, length included, is its
+ * type byte. */
+static packbuf_status packbuf_i_check_repeated(int json, uint8_t byte, uint64_t count, unsigned depth,
+                                               packbuf_error *inner) {
+  uint8_t text[256];
+  inner->offset = 0;
+  if (json && count > 1) return byte >= '1' && byte <= '9' ? PACKBUF_OK : PACKBUF_BAD_JSON;
+  if (count > sizeof text) {
+    const int bin =
+        (byte == 0xC5 && count == 3 + UINT64_C(0xC5C5)) || (byte == 0xC6 && count == 5 + UINT64_C(0xC6C6C6C6));
+    return bin ? PACKBUF_OK : PACKBUF_BAD_MSGPACK;
+  }
+  memset(text, byte, (size_t)count);
+  return json ? packbuf_i_json_check(text, count, depth, 1, inner)
+              : packbuf_i_msgpack_check(text, count, depth, 1, inner);
+}
+
+/* D7, D8, and D9 for the cell. */
+static packbuf_status packbuf_i_parsed_cell(const packbuf_column *c, uint64_t row, uint64_t first, uint64_t count,
+                                            packbuf_error *error) {
+  const packbuf_limits *limits = &c->view->limits;
+  const int json = c->node.codec == PACKBUF_CODEC_JSON_RAGGED;
+  packbuf_error inner;
+  packbuf_status status;
+  if (count > limits->cell_bytes)
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_element_at(c->view, &c->data, first), row, error);
+  inner.offset = 0;
+  if (c->data.bytes == NULL)
+    status = packbuf_i_check_repeated(json, c->data.value[0], count, limits->cell_depth, &inner);
+  else if (json) status = packbuf_i_json_check(c->data.bytes + first, count, limits->cell_depth, 1, &inner);
+  else status = packbuf_i_msgpack_check(c->data.bytes + first, count, limits->cell_depth, 1, &inner);
+  return status == PACKBUF_OK ? PACKBUF_OK : packbuf_i_parse_failed(c, status, inner.offset, first, row, error);
+}
+
+/* Every present cell. Where all is computed the cells are equal, and the first decides. */
+static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[3];
+  packbuf_status status = PACKBUF_OK;
+  uint64_t rows;
+  with[0] = packbuf_i_all_equal(&c->offsets)
+                ? NULL
+                : &c->data; /* constant offsets: all cells are empty, whatever the data are */
+  with[1] = &c->offsets, with[2] = &c->validity;
+  if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    uint64_t first = 0, count = 0;
+    if (!packbuf_i_present(c, row)) continue;
+    status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
+    if (status != PACKBUF_OK) break;
+    status = c->node.codec == PACKBUF_CODEC_UTF8_RAGGED ? packbuf_i_utf8_cell(c, row, first, count, error)
+                                                        : packbuf_i_parsed_cell(c, row, first, count, error);
+  }
+  return status;
+}
+/* ---- end of codecs/text.c ---- */
+/* ---- codecs/media_bytes.c ---- */
+/* codecs/media_bytes.c: media: bytes (which go as in codecs/bytes_ragged.c) with attributes, which are ordinary child
+ * leaves (section 9 of the spec): one row a cell here, one row an item under media_list_ragged.
+ * May use: columns; access, number, cells, leaf, codecs/numbers.c, codecs/text.c. Must not know: the layout, what an
+ * image is. */
+
+/* ---- packing: the attribute leaves, for media_list_ragged too ---- */
+
+/* An attribute of a cell or item; null when it has none, or is no media. */
+static packbuf_value packbuf_i_cell_attribute(const packbuf_value *cell, unsigned attribute) {
+  return cell->kind == PACKBUF_MEDIA ? packbuf_i_attribute_of(cell->as.media, attribute) : packbuf_null();
+}
+
+static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
+  leaf->name = packbuf_i_attribute_names[attribute];
+  leaf->name_size = strlen(leaf->name);
+  leaf->kind = PACKBUF_LEAF;
+  leaf->reason = "an attribute of media";
+  if (attribute == PACKBUF_I_MIME || attribute == PACKBUF_I_MODE) {
+    leaf->codec = PACKBUF_CODEC_UTF8_RAGGED;
+    leaf->dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
+  } else {
+    leaf->codec = PACKBUF_CODEC_NDARRAY;
+    leaf->dtype = packbuf_dtype_of(attribute == PACKBUF_I_RATE ? PACKBUF_DTYPE_FLOAT : PACKBUF_DTYPE_INT, 64);
+  }
+}
+
+/* The column of one attribute over the cells (or items) of a media leaf: hung below it when any has the attribute. 0:
+ * no memory. */
+static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
+  packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, sizeof(void *));
+  packbuf_value *values =
+      count > SIZE_MAX / sizeof *values
+          ? NULL
+          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, sizeof(void *));
+  uint64_t n = 0;
+  if (!leaf || !values) return 0;
+  memset(leaf, 0, sizeof *leaf);
+  for (uint64_t row = 0; row < media->rows; row++) {
+    const packbuf_value *cell = packbuf_i_cell(&media->cells, row);
+    if (media->codec == PACKBUF_CODEC_MEDIA_BYTES) values[n++] = packbuf_i_cell_attribute(cell, attribute);
+    else
+      for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++)
+        values[n++] = packbuf_i_cell_attribute(&cell->as.list.items[i], attribute);
+  }
+  for (uint64_t i = 0; i < n; i++) leaf->nulls += values[i].kind == PACKBUF_NULL;
+  if (leaf->nulls == n) return 1; /* no cell has it */
+  packbuf_i_type_attribute(leaf, attribute);
+  leaf->parent = media;
+  leaf->scope = media->scope;
+  leaf->rows = n;
+  leaf->cells.values = values;
+  leaf->cells.count = n;
+  if (media->last_child) media->last_child->next = leaf;
+  else media->first_child = leaf;
+  media->last_child = leaf;
+  return 1;
+}
+
+/* Prepares a media leaf: counts the items and their bytes, hangs the attribute leaves. 0: no memory. */
+static int packbuf_i_prepare_media(packbuf_i_node *node, packbuf_arena *arena) {
+  uint64_t items = 0, bytes = 0, count = node->rows;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
+    for (uint64_t row = 0; row < node->rows; row++) {
+      const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+      for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++, items++) {
+        const packbuf_value *item = &cell->as.list.items[i];
+        if (items == 0) node->form = item->kind == PACKBUF_MEDIA ? PACKBUF_FORM_MEDIA : PACKBUF_FORM_BYTES;
+        else if ((item->kind == PACKBUF_MEDIA ? PACKBUF_FORM_MEDIA : PACKBUF_FORM_BYTES) != node->form) node->typed = 1;
+        bytes += packbuf_i_item_size(item);
+      }
+    }
+    node->items = count = items;
+    node->elements = bytes;
+  }
+  for (unsigned attribute = 0; attribute < PACKBUF_I_ATTRIBUTES; attribute++)
+    if (!packbuf_i_hang_attribute(node, attribute, count, arena)) return 0;
+  return 1;
+}
+
+/* ---- reading ---- */
+
+/* Which attribute a leaf is, or PACKBUF_I_ATTRIBUTES: by name, and only with the codec and dtype that section 9 gives
+ * it. */
+static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
+  unsigned i = packbuf_i_attribute_named(leaf->name.data, leaf->name.size);
+  if (leaf->kind != PACKBUF_LEAF) return PACKBUF_I_ATTRIBUTES;
+  if (i == PACKBUF_I_MIME || i == PACKBUF_I_MODE)
+    return leaf->codec == PACKBUF_CODEC_UTF8_RAGGED ? i : (unsigned)PACKBUF_I_ATTRIBUTES;
+  if (i < PACKBUF_I_ATTRIBUTES &&
+      (leaf->codec != PACKBUF_CODEC_NDARRAY || leaf->rank != 0 || leaf->form != PACKBUF_FORM_NATURAL ||
+       leaf->dtype.bits != 64 || leaf->dtype.lanes != 1 ||
+       leaf->dtype.code != (i == PACKBUF_I_RATE ? PACKBUF_DTYPE_FLOAT : PACKBUF_DTYPE_INT)))
+    return PACKBUF_I_ATTRIBUTES;
+  return i;
+}
+
+/* Opens the attribute leaves, once for all rows, the first of a name. Leaves that are no attributes or cannot be read
+ * are left to those who read them as leaves. What is used is judged as it was opened: its record may have changed since
+ * it was first fetched. */
+static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
+  const packbuf_node *node = &cells->column->node;
+  const uint64_t end = (uint64_t)node->index + 1 + node->descendants;
+  for (uint64_t child = (uint64_t)node->index + 1; child < end;) {
+    packbuf_node leaf;
+    unsigned which;
+    packbuf_status status = packbuf_get_node(cells->column->view, (uint32_t)child, &leaf, cells->reader->error);
+    if (status != PACKBUF_OK) return status;
+    if (leaf.parent != node->index || leaf.descendants >= end - child)
+      return packbuf_i_broken(
+          cells->reader->error, PACKBUF_RULE_N2,
+          packbuf_i_node_at(cells->column->view, (uint32_t)child) + (leaf.parent != node->index ? 0 : 4),
+          PACKBUF_NOWHERE);
+    which = packbuf_i_media_attribute_of(&leaf);
+    if (which < PACKBUF_I_ATTRIBUTES && (cells->attributes >> which & 1) == 0) {
+      status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], NULL);
+      if (status == PACKBUF_OK && packbuf_i_media_attribute_of(&cells->attribute[which].node) == which)
+        cells->attributes |= 1u << which;
+      else if (status < PACKBUF_UNSUPPORTED_VERSION)
+        return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_B13,
+                                packbuf_i_node_at(cells->column->view, (uint32_t)child) + 16, PACKBUF_NOWHERE);
+    }
+    child += 1 + (uint64_t)leaf.descendants;
+  }
+  return PACKBUF_OK;
+}
+
+/* One attribute of row `row` of its leaf; *value is null when there is none. */
+static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, unsigned which, uint64_t row,
+                                                packbuf_value *value) {
+  packbuf_i_leaf_cells leaf;
+  packbuf_status status;
+  int state = 0;
+  *value = packbuf_null();
+  if ((cells->attributes >> which & 1) == 0) return PACKBUF_OK;
+  status = packbuf_cell_state(&cells->attribute[which], row, &state, cells->reader->error);
+  if (status != PACKBUF_OK || state != 1) return status;
+  leaf.reader = cells->reader;
+  leaf.column = &cells->attribute[which];
+  leaf.left = 1;
+  leaf.shape = NULL;
+  leaf.attributes = 0;
+  memset(leaf.bulk, 0, sizeof leaf.bulk);
+  if (which == PACKBUF_I_MIME || which == PACKBUF_I_MODE) return packbuf_i_utf8_read(&leaf, row, value);
+  return packbuf_i_read_number(&leaf, row, row, 0, value);
+}
+
+/* Media over `size` bytes; its attributes stand in row `row` of their leaves. */
+static packbuf_status packbuf_i_media_value(packbuf_i_leaf_cells *cells, uint64_t row, const void *data, size_t size,
+                                            packbuf_value *value) {
+  packbuf_value found[PACKBUF_I_ATTRIBUTES];
+  packbuf_media *media;
+  void *memory;
+  packbuf_status status = PACKBUF_OK;
+  for (unsigned i = 0; status == PACKBUF_OK && i < PACKBUF_I_ATTRIBUTES; i++)
+    status = packbuf_i_media_attribute(cells, i, row, &found[i]);
+  if (status == PACKBUF_OK) status = packbuf_i_take_one(cells, 0, sizeof *media, &memory);
+  if (status != PACKBUF_OK) return status;
+  media = (packbuf_media *)memory;
+  *media = packbuf_media_of(data, size, NULL);
+  for (unsigned i = 0; i < PACKBUF_I_ATTRIBUTES; i++) packbuf_i_set_attribute(media, i, &found[i]);
+  *value = packbuf_media_value(media);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const void *data = NULL;
+  uint64_t first;
+  size_t size;
+  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  return status != PACKBUF_OK ? status : packbuf_i_media_value(cells, row, data, size, value);
+}
+/* ---- end of codecs/media_bytes.c ---- */
+/* ---- codecs/media_list_ragged.c ---- */
+/* codecs/media_list_ragged.c: lists of media or byte strings: the items' bytes end to end, offsets of items and of
+ * bytes.
+ * May use: columns, pull; access, cells, leaf, codecs/media_bytes.c, codecs/offsets.c. Must not know: the layout. */
+
+/* ---- packing ---- */
+
+static packbuf_i_run packbuf_i_pull_media_list(packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  packbuf_i_run run;
+  run.bytes = NULL;
+  run.size = 0;
+  while (run.size == 0 && pull->row < node->rows) {
+    const packbuf_value *item;
+    if (pull->at == packbuf_i_item_count(node, pull->row)) {
+      pull->row++;
+      pull->at = 0;
+      continue;
+    }
+    item = &packbuf_i_cell(&node->cells, pull->row)->as.list.items[pull->at++];
+    run.size = packbuf_i_item_size(item);
+    run.bytes = (const uint8_t *)(item->kind == PACKBUF_MEDIA ? item->as.media->data : item->as.text.data);
+  }
+  return run;
+}
+
+/* ---- reading and verifying ---- */
+
+/* One item of a media list: bytes or media by its form. */
+static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t item,
+                                           packbuf_value *value) {
+  const packbuf_column *c = cells->column;
+  uint64_t first = 0, count = 0;
+  uint8_t type = 0;
+  const void *data = NULL;
+  packbuf_status status =
+      packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
+  if (status != PACKBUF_OK) return status;
+  if (packbuf_i_there(&c->types) &&
+      (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type)))
+    return packbuf_i_broken_read(cells, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, item), row);
+  status = packbuf_i_elements(cells, first, count, &data);
+  if (status != PACKBUF_OK) return status;
+  if ((type ? type >> 4 : c->node.form) != PACKBUF_FORM_BYTES)
+    return packbuf_i_media_value(cells, item, data, (size_t)count, value);
+  *value = packbuf_bytes(data, (size_t)count);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_media_list_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  packbuf_value *items;
+  void *memory;
+  uint64_t first = 0, count = 0;
+  packbuf_status status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
+  if (status == PACKBUF_OK) status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
+  if (status != PACKBUF_OK) return status;
+  items = (packbuf_value *)memory;
+  for (uint64_t i = 0; i < count; i++) {
+    status = packbuf_i_media_item(cells, row, first + i, &items[i]);
+    if (status != PACKBUF_OK) return status;
+  }
+  *value = packbuf_list(count ? items : NULL, (size_t)count);
+  return PACKBUF_OK;
+}
+
+/* I7, I8 and I12, whose types stand one to an item. */
+static packbuf_status packbuf_i_media_list_index(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[1];
+  packbuf_status status = packbuf_i_verify_offsets(c, &c->offsets, c->data.count, error);
+  uint64_t items = 0;
+  if (status == PACKBUF_OK)
+    status = packbuf_i_verify_offsets(c, &c->item_offsets, c->offsets.count ? c->offsets.count - 1 : 0, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_extents(c, &c->item_offsets, error);
+  with[0] = &c->types;
+  if (packbuf_i_there(&c->types) && packbuf_i_readable(&c->types))
+    items = packbuf_i_rows_to_check(c->types.count, with, 1);
+  for (uint64_t item = 0; status == PACKBUF_OK && item < items; item++) {
+    uint8_t type = 0;
+    if (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type))
+      status = packbuf_i_broken_cell(c, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, item), item, error);
+  }
+  return status;
+}
+/* ---- end of codecs/media_list_ragged.c ---- */
+/* ---- codecs/readers.c ---- */
+/* codecs/readers.c: the table of the codecs' reading halves; null, which has no bytes at all, is read here.
+ * May use: every reading half. Must not know: anything else. */
+
+static packbuf_status packbuf_i_null_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  (void)cells, (void)row; /* no cell is present */
+  *value = packbuf_null();
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_nothing(const packbuf_column *c, packbuf_error *error) {
+  (void)c, (void)error; /* no rule of its own */
+  return PACKBUF_OK;
+}
+
+static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
+  static const packbuf_i_codec_reader readers[PACKBUF_I_LAST_CODEC + 1] = {
+      {NULL, packbuf_i_null_read, packbuf_i_nothing, packbuf_i_nothing}, /* no codec: never asked for */
+      {NULL, packbuf_i_null_read, packbuf_i_nothing, packbuf_i_nothing},
+      {packbuf_i_ndarray_begin, packbuf_i_ndarray_read, packbuf_i_ndarray_index, packbuf_i_ndarray_data},
+      {NULL, packbuf_i_ragged_read, packbuf_i_ragged_index, packbuf_i_ragged_data},
+      {NULL, packbuf_i_ragged_read, packbuf_i_ragged_index, packbuf_i_ragged_data},
+      {NULL, packbuf_i_bytes_read, packbuf_i_runs_index, packbuf_i_nothing},
+      {packbuf_i_media_begin, packbuf_i_media_read, packbuf_i_runs_index, packbuf_i_nothing},
+      {packbuf_i_media_begin, packbuf_i_media_list_read, packbuf_i_media_list_index, packbuf_i_nothing},
+      {NULL, packbuf_i_utf8_read, packbuf_i_runs_index, packbuf_i_text_data},
+      {NULL, packbuf_i_parsed_read, packbuf_i_runs_index, packbuf_i_text_data},
+      {NULL, packbuf_i_parsed_read, packbuf_i_runs_index, packbuf_i_text_data},
+      {NULL, packbuf_i_opaque_read, packbuf_i_runs_index, packbuf_i_nothing},
+  };
+  return &readers[codec <= PACKBUF_I_LAST_CODEC ? codec : 0];
+}
+/* ---- end of codecs/readers.c ---- */
+
+/* pack, second part: codec -> layout -> one buffer */
+/* ---- core/layout.c ---- */
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec (profile 0, the canonical
+ * form). core/plan.c runs it for a batch and decides where everything lies.
+ * May use: columns, pull, codecs. Must not know: the destination. */
+
+/* A buffer record to be. */
+typedef struct packbuf_i_planned {
+  const packbuf_i_node *node;
+  uint8_t role, dim, storage, device; /* device: the content cannot be looked at */
+  uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
+  packbuf_dtype dtype;
+  uint32_t alias_of;
+  uint64_t count, length, offset;
+  uint64_t print; /* of the first bytes: only buffers with the same are compared */
+  uint8_t value[16];
+} packbuf_i_planned;
+
+typedef struct packbuf_i_plan {
+  packbuf_arena *arena;
+  const packbuf_options *options;
+  packbuf_error *error;
+  packbuf_i_node **nodes;
+  uint32_t node_count, field_count, value_count;
+  packbuf_i_planned *buffers;
+  uint32_t buffer_count, buffer_room;
+  uint32_t
+      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t print_mask;
+  packbuf_i_pair **pairs; /* sorted as section 6 says */
+  uint32_t *pair_nodes;
+  uint32_t pair_count;
+  uint32_t *names; /* node indexes, sorted */
+  uint32_t name_count;
+  uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
+  uint64_t checksums; /* number of data checksums */
+} packbuf_i_plan;
+
+static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
+                                          const char *message, uint64_t row) {
+  return packbuf_i_fail_at(plan->error, plan->arena, node, code, message, PACKBUF_NOWHERE, row);
+}
+
+static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
+
+static uint64_t packbuf_i_round_up(uint64_t n, unsigned exponent) {
+  uint64_t mask = ((uint64_t)1 << exponent) - 1;
+  return (n + mask) & ~mask;
+}
+
+/* The next run of a planned buffer's elements: native byte order for data, little-endian for the rest. */
+static packbuf_i_run packbuf_i_pull_next(packbuf_i_pull *pull) {
+  switch (pull->role) {
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING: return packbuf_i_pull_bits(pull);
+    case PACKBUF_ROLE_NDIMS:
+    case PACKBUF_ROLE_TYPES: return packbuf_i_pull_u8(pull);
+    case PACKBUF_ROLE_OFFSETS:
+      return pull->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? packbuf_i_pull_item_bytes(pull)
+                                                                  : packbuf_i_pull_u64(pull);
+    case PACKBUF_ROLE_DATA: break;
+    default: return packbuf_i_pull_u64(pull);
+  }
+  switch (pull->node->codec) {
+    case PACKBUF_CODEC_NDARRAY: return packbuf_i_pull_ndarray(pull);
+    case PACKBUF_CODEC_RAGGED_TENSOR: return packbuf_i_pull_ragged_tensor(pull);
+    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_pull_typed_ragged(pull);
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_pull_media_list(pull);
+    default: return packbuf_i_pull_bytes(pull);
+  }
+}
+
+/* ---- which buffers a node has ---- */
+
+static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_i_node *node, unsigned role,
+                                            unsigned dim, packbuf_dtype dtype, uint64_t count) {
+  packbuf_i_planned *buffer;
+  uint64_t bits;
+  if (plan->buffer_count == plan->buffer_room) {
+    uint32_t room = plan->buffer_room ? plan->buffer_room * 2 : 64;
+    packbuf_i_planned *grown = (packbuf_i_planned *)packbuf_arena_alloc(plan->arena, room * sizeof *grown, 16);
+    if (!grown) return packbuf_i_plan_no_memory(plan);
+    if (plan->buffer_count) memcpy(grown, plan->buffers, plan->buffer_count * sizeof *grown);
+    plan->buffers = grown;
+    plan->buffer_room = room;
+  }
+  if (!packbuf_i_mul(count, dtype.bits, &bits) || bits >> 62)
+    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a buffer is too large", PACKBUF_NOWHERE);
+  buffer = &plan->buffers[plan->buffer_count++];
+  memset(buffer, 0, sizeof *buffer);
+  buffer->node = node;
+  buffer->role = (uint8_t)role;
+  buffer->dim = (uint8_t)dim;
+  buffer->dtype = dtype;
+  buffer->count = count;
+  buffer->length = (bits + 7) / 8;
+  buffer->device = role == PACKBUF_ROLE_DATA && node->device;
+  buffer->pushed = role == PACKBUF_ROLE_DATA &&
+                   (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED);
+  return PACKBUF_OK;
+}
+
+/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of
+ * end-to-end rows spans it). */
+static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  for (uint64_t row = 0; row < node->rows; row++) {
+    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row), count;
+    if (packbuf_i_state(node, row) <= 0) continue;
+    if (r->lengths) {
+      count = packbuf_i_native_offset(r->lengths, r->offset_bits, row);
+    } else {
+      uint64_t end = packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1);
+      if (end < first) return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
+      count = end - first;
+    }
+    if (first > r->items || count > r->items - first)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset passes the items", row);
+  }
+  return PACKBUF_OK;
+}
+
+/* Counts null rows, adds up the elements, finds devices. */
+static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
+  uint64_t row, total = 0;
+  int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  if (node->source == PACKBUF_I_FROM_RAGGED) {
+    packbuf_status status = packbuf_i_check_offsets(plan, node);
+    if (status) return status;
+  }
+  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+  if (!sums &&
+      (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
+                                            : !node->bitmap))
+    return PACKBUF_OK;
+  for (row = 0; row < node->rows; row++) {
+    int state = packbuf_i_state(node, row);
+    if (state <= 0) {
+      if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
+      continue;
+    }
+    if (sums && (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60))
+      return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", row);
+    if (node->source == PACKBUF_I_FROM_CELLS) {
+      const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+      if (cell->kind == PACKBUF_TENSOR && cell->as.tensor->device) node->device = cell->as.tensor->device;
+    }
+  }
+  node->elements = total;
+  return PACKBUF_OK;
+}
+
+/* Texts given as arrays are checked here; dynamic ones were during inference. */
+static packbuf_status packbuf_i_check_texts(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  for (uint64_t row = 0; row < node->rows; row++) {
+    const packbuf_text *text = &node->texts[row];
+    uint64_t valid = text->data ? packbuf_i_utf8_valid((const uint8_t *)text->data, text->size) : text->size;
+    if (text->data && valid != text->size) {
+      packbuf_i_plan_fail(plan, node, PACKBUF_BAD_UTF8, "the text is not UTF-8 (the offset is into the text)", row);
+      if (plan->error) plan->error->offset = valid;
+      return PACKBUF_BAD_UTF8;
+    }
+  }
+  return PACKBUF_OK;
+}
+
+/* No codec holds the cells: names the first row that MessagePack, the last resort, does not. */
+static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  uint64_t row = 0;
+  while (row < node->rows &&
+         (packbuf_i_state(node, row) <= 0 || packbuf_i_msgpack_can(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH,
+                                                                   plan->arena, NULL) != PACKBUF_UNENCODABLE))
+    row++;
+  return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
+}
+
+/* Bytes that each JSON or MessagePack cell will take. */
+static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
+  if (!node->accepted) return packbuf_i_plan_refused(plan, node);
+  if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
+  node->sizes =
+      (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
+  if (!node->sizes) return packbuf_i_plan_no_memory(plan);
+  for (uint64_t row = 0; row < node->rows; row++) {
+    packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
+    packbuf_status status = PACKBUF_OK;
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    if (packbuf_i_state(node, row) > 0)
+      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
+                   ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
+                   : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
+    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
+    if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
+    node->sizes[row] = sink.size;
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  packbuf_dtype bit = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 1);
+  packbuf_status status = PACKBUF_OK;
+  if (node->nulls + node->missing && node->codec != PACKBUF_CODEC_NULL)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_VALIDITY, 0, bit, node->rows);
+  if (!status && node->missing) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_MISSING, 0, bit, node->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
+  int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
+  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, node->elements);
+  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->rows + 1);
+  for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_SHAPE, d, u64, node->rows);
+  if (!status && shaped && node->mixed_ranks)
+    status =
+        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_media_list(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), u8 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
+  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, u8, node->elements);
+  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->items + 1);
+  if (!status) status = packbuf_i_plan_masks(plan, node);
+  if (!status && node->typed) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, u8, node->items);
+  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_ITEM_OFFSETS, 0, u64, node->rows + 1);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_leaf(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_status status = PACKBUF_OK;
+  uint64_t elements = node->rows;
+  switch (node->codec) {
+    case PACKBUF_CODEC_NULL: break;
+    case PACKBUF_CODEC_NDARRAY:
+      for (unsigned i = 0; i < node->rank; i++)
+        if (!packbuf_i_mul(elements, node->shape[i], &elements))
+          return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+      status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, elements);
+      break;
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_plan_media_list(plan, node);
+    default: status = packbuf_i_plan_ragged(plan, node);
+  }
+  if (!status) status = packbuf_i_plan_masks(plan, node);
+  if (!status && node->typed && node->codec != PACKBUF_CODEC_NULL)
+    status =
+        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_status status;
+  if (node->kind == PACKBUF_LEAF &&
+      (node->codec == PACKBUF_CODEC_JSON_RAGGED || node->codec == PACKBUF_CODEC_MSGPACK_RAGGED)) {
+    status = packbuf_i_plan_sizes(plan, node);
+    if (status) return status;
+  }
+  if (node->source == PACKBUF_I_FROM_TEXT && node->codec == PACKBUF_CODEC_UTF8_RAGGED) {
+    status = packbuf_i_check_texts(plan, node);
+    if (status) return status;
+  }
+  status = node->kind == PACKBUF_LEAF ? packbuf_i_plan_rows(plan, node) : PACKBUF_OK;
+  if (status) return status;
+  if (node->nulls && (node->flags & PACKBUF_REFUSE_NULL)) {
+    uint64_t row = 0;
+    while (packbuf_i_state(node, row) > 0) row++;
+    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null cell", row);
+  }
+  if (node->kind == PACKBUF_LEAF) return packbuf_i_plan_leaf(plan, node);
+  if (node->kind == PACKBUF_NODE_LIST)
+    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_LENGTHS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64),
+                                   node->rows);
+  return status ? status : packbuf_i_plan_masks(plan, node);
+}
+
+/* ---- how a buffer is stored ---- */
+
+/* All of a buffer of at most 16 bytes, as it will be stored. */
+static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t size = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  while (size < buffer->length) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0 || run.size > buffer->length - size)
+      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_INVALID_ARGUMENT,
+                                 "the data changed while they were packed", PACKBUF_NOWHERE);
+    if (pull.device) {
+      packbuf_status status =
+          pull.device->copy(pull.device->context, buffer->value + size, run.bytes, (size_t)run.size);
+      if (status)
+        return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
+    } else {
+      memcpy(buffer->value + size, run.bytes, (size_t)run.size);
+    }
+    size += run.size;
+  }
+  if (pull.status)
+    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian())
+    packbuf_i_swap(buffer->value, size, packbuf_i_swap_unit(buffer->dtype));
+  buffer->storage = PACKBUF_INLINE;
+  return PACKBUF_OK;
+}
+
+/* The same for JSON and MessagePack. */
+static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
+                                           packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  for (; !status && row < end; row++)
+    if (packbuf_i_state(node, row) > 0)
+      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
+                   ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
+                   : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
+  return status;
+}
+
+/* 1 when every element has the bits of the first, which goes to buffer->value. Looks no farther than the first that
+ * differs. */
+static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t element = buffer->dtype.bits / 8u;
+  int first = 1;
+  if (buffer->dtype.bits == 1) { /* the counts tell */
+    const packbuf_i_node *node = buffer->node;
+    uint64_t ones = buffer->role == PACKBUF_ROLE_MISSING ? node->missing : node->rows - node->nulls - node->missing;
+    buffer->value[0] = ones != 0;
+    return ones == 0 || ones == node->rows;
+  }
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  pull.walk.once = 1;
+  for (;;) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    if (first) memcpy(buffer->value, run.bytes, (size_t)element);
+    first = 0;
+    if (memcmp(run.bytes, buffer->value, (size_t)element) != 0) return 0;
+    if (memcmp(run.bytes + element, run.bytes, (size_t)(run.size - element)) != 0) return 0;
+  }
+  if (buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian())
+    packbuf_i_swap(buffer->value, element, packbuf_i_swap_unit(buffer->dtype));
+  return 1;
+}
+
+/* 1 when the elements (64-bit, little-endian) ascend by one step without overflow; start and step go to
+ * buffer->value. */
+static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t start = 0, step = 0, last = 0, seen = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  for (;;) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    for (uint64_t at = 0; at < run.size; at += 8, seen++) {
+      uint64_t element = packbuf_i_load64(run.bytes + at);
+      if (seen == 0) start = element;
+      else if (seen == 1) step = element - start;
+      /* a step up that wraps, or down that wraps, is no step of the sequence */
+      if (seen && (element - last != step || (step >> 63 ? element > last : element < last))) return 0;
+      last = element;
+    }
+  }
+  packbuf_i_store64(buffer->value, start);
+  packbuf_i_store64(buffer->value + 8, step);
+  return 1;
+}
+
+/* A fingerprint of the first 512 bytes: buffers with different ones differ. */
+static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  packbuf_i_run run;
+  uint8_t bytes[512];
+  uint64_t size = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  do { /* runs may be cut differently for equal content: gather a fixed number of bytes */
+    uint64_t piece;
+    run = packbuf_i_pull_next(&pull);
+    piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
+    if (piece) memcpy(bytes + size, run.bytes, (size_t)piece);
+    size += piece;
+  } while (run.size && size < sizeof bytes);
+  return packbuf_i_hash_bytes(bytes, (size_t)size);
+}
+
+static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
+  packbuf_i_pull left, right;
+  packbuf_i_run x = {NULL, 0}, y = {NULL, 0};
+  packbuf_i_pull_start(&left, a->node, a->role, a->dim);
+  packbuf_i_pull_start(&right, b->node, b->role, b->dim);
+  for (;;) {
+    uint64_t size;
+    if (x.size == 0) x = packbuf_i_pull_next(&left);
+    if (y.size == 0) y = packbuf_i_pull_next(&right);
+    size = x.size < y.size ? x.size : y.size;
+    if (size == 0) return x.size == y.size;
+    if (x.bytes != y.bytes && memcmp(x.bytes, y.bytes, (size_t)size) != 0) return 0;
+    x.bytes += size;
+    x.size -= size;
+    y.bytes += size;
+    y.size -= size;
+  }
+}
+
+/* Room for the prints of all buffers, at most half full. */
+static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
+  uint32_t slots = 2;
+  if (plan->buffer_count > (1u << 22))
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  while (slots < 2 * plan->buffer_count) slots *= 2;
+  plan->prints = (uint32_t *)packbuf_arena_alloc(plan->arena, slots * sizeof *plan->prints, sizeof *plan->prints);
+  if (!plan->prints) return packbuf_i_plan_no_memory(plan);
+  memset(plan->prints, 0, slots * sizeof *plan->prints);
+  plan->print_mask = slots - 1;
+  return PACKBUF_OK;
+}
+
+/* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
+ * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
+ * table holds between them changes nothing. */
+static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
+  packbuf_i_planned *buffer = &plan->buffers[index];
+  uint32_t slot;
+  buffer->print = packbuf_i_print_of(buffer);
+  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot];
+       slot = (slot + 1) & plan->print_mask) {
+    const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
+    if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
+        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
+        packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
+      return plan->prints[slot] - 1;
+  }
+  plan->prints[slot] = index + 1;
+  return index;
+}
+
+/* The row of an element of a leaf's data. */
+static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
+  uint64_t row = 0, each = 1;
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
+    return element / each;
+  }
+  for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
+  return row;
+}
+
+/* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
+static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes,
+                                            uint64_t size, uint64_t first) {
+  uint64_t good = packbuf_i_first_not_bool(bytes, size);
+  if (good == size) return PACKBUF_OK;
+  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1",
+                             packbuf_i_row_of(buffer->node, first + good));
+}
+
+/* Section 19: the first storage that holds. */
+static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
+  packbuf_i_planned *buffer = &plan->buffers[index];
+  int data = buffer->role == PACKBUF_ROLE_DATA, keep = data && (buffer->node->flags & PACKBUF_KEEP_PLAIN);
+  int text = data && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  int bools = data && buffer->dtype.code == PACKBUF_DTYPE_BOOL; /* stored ones are checked when they are written */
+  buffer->storage = PACKBUF_STORED;
+  if (buffer->length <= 16) {
+    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
+    if (!buffer->pushed) {
+      packbuf_status status = packbuf_i_take_inline(plan, buffer);
+      return !status && bools ? packbuf_i_check_bools(plan, buffer, buffer->value, buffer->length, 0) : status;
+    }
+    buffer->storage = PACKBUF_INLINE;
+    return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
+  }
+  if (buffer->device || buffer->pushed) return PACKBUF_OK;
+  if (keep) {
+    packbuf_i_find_alias(plan, index, 1); /* later fields may be its alias */
+    return PACKBUF_OK;
+  }
+  if (!text && packbuf_i_is_constant(buffer)) {
+    buffer->storage = PACKBUF_CONSTANT;
+    return bools ? packbuf_i_check_bools(plan, buffer, buffer->value, 1, 0) : PACKBUF_OK;
+  }
+  if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
+    buffer->storage = PACKBUF_SEQUENCE;
+    return PACKBUF_OK;
+  }
+  memset(buffer->value, 0, sizeof buffer->value);
+  buffer->alias_of = packbuf_i_find_alias(plan, index, 0);
+  if (buffer->alias_of != index) buffer->storage = PACKBUF_ALIAS;
+  else buffer->alias_of = 0;
+  return PACKBUF_OK;
+}
+/* ---- end of core/layout.c ---- */
+/* ---- core/plan.c ---- */
+/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
+ * the names, and give everything its place. The size that results is exact.
+ * May use: batch, expansion, layout. Must not know: the destination. */
+
+/* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
+ * what it must agree with. */
+static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const char *path = packbuf_i_node_path(node, plan->arena);
+  if (!path) return packbuf_i_plan_no_memory(plan);
+  for (size_t i = 0; i < plan->options->schema_count; i++) {
+    const packbuf_schema *schema = &plan->options->schemas[i];
+    if (!schema->path || schema->batch_value != node->scope || strcmp(schema->path, path) != 0) continue;
+    if (schema->codec && schema->codec != (packbuf_codec)node->codec) {
+      if (node->source != PACKBUF_I_FROM_TEXT ||
+          (schema->codec != PACKBUF_CODEC_UTF8_RAGGED && schema->codec != PACKBUF_CODEC_BYTES_RAGGED))
+        return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
+                                   "the schema asks for another codec than the field's array has", PACKBUF_NOWHERE);
+      node->codec = (uint8_t)schema->codec;
+    }
+    if (schema->dtype.bits && (schema->dtype.code != node->dtype.code || schema->dtype.bits != node->dtype.bits))
+      return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
+                                 "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
+    node->flags = schema->flags;
+    node->logical_type = schema->logical_type;
+    node->parameter = schema->parameter;
+    node->parameter_size = schema->parameter ? strlen(schema->parameter) : 0;
+    if (packbuf_i_utf8_valid((const uint8_t *)node->parameter, node->parameter_size) != node->parameter_size)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_BAD_UTF8, "the schema's parameter is not UTF-8", PACKBUF_NOWHERE);
+  }
+  return PACKBUF_OK;
+}
+
+/* Expands and infers one field. Compat decisions are for comparison: a column they would change is refused. */
+static packbuf_status packbuf_i_plan_field(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_i_expand expand;
+  if (node->source != PACKBUF_I_FROM_CELLS)
+    return plan->options->schema_count ? packbuf_i_apply_schema(plan, node) : PACKBUF_OK;
+  memset(&expand, 0, sizeof expand);
+  expand.arena = plan->arena;
+  expand.schemas = plan->options->schemas;
+  expand.schema_count = plan->options->schema_count;
+  expand.error = plan->error;
+  expand.nodes = plan->node_count;
+  node->first_child = node->last_child = NULL;
+  if (plan->options->mode == PACKBUF_COMPAT) {
+    packbuf_status status = packbuf_i_check_compat(&expand, node);
+    if (status) return status;
+  }
+  expand.mode = PACKBUF_STRICT;
+  return packbuf_i_expand_node(&expand, node, 0);
+}
+
+static packbuf_status packbuf_i_prepare_tree(packbuf_i_plan *plan, packbuf_i_node *node) {
+  plan->node_count++;
+  if (node->kind == PACKBUF_LEAF) {
+    node->sizes = NULL;
+    if (node->codec == PACKBUF_CODEC_MEDIA_BYTES || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
+      node->first_child = node->last_child = NULL;
+      if (!packbuf_i_prepare_media(node, plan->arena)) return packbuf_i_plan_no_memory(plan);
+    }
+  }
+  for (packbuf_i_node *child = node->first_child; child; child = child->next) {
+    packbuf_status status = packbuf_i_prepare_tree(plan, child);
+    if (status) return status;
+  }
+  return PACKBUF_OK;
+}
+
+/* Pre-order: depth is bounded by expansion (32) and the attribute leaves. */
+static packbuf_status packbuf_i_number_tree(packbuf_i_plan *plan, packbuf_i_node *node, uint32_t *next) {
+  packbuf_status status;
+  node->index = *next;
+  plan->nodes[(*next)++] = node;
+  status = packbuf_i_plan_node(plan, node);
+  for (packbuf_i_node *child = node->first_child; !status && child; child = child->next)
+    status = packbuf_i_number_tree(plan, child, next);
+  return status;
+}
+
+static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *batch) {
+  packbuf_i_field *field;
+  uint32_t next = 0;
+  for (unsigned scope = 0; scope < 2; scope++)
+    for (field = batch->first; field; field = field->next) {
+      packbuf_status status;
+      if (field->node.scope != scope) continue;
+      if (scope) plan->value_count++;
+      else plan->field_count++;
+      status = packbuf_i_plan_field(plan, &field->node);
+      if (!status) status = packbuf_i_prepare_tree(plan, &field->node);
+      if (status) return status;
+      if (plan->node_count > (1u << 20))
+        return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
+    }
+  plan->nodes =
+      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
+  if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
+  for (unsigned scope = 0; scope < 2; scope++)
+    for (field = batch->first; field; field = field->next)
+      if (field->node.scope == scope) {
+        packbuf_status status = packbuf_i_number_tree(plan, &field->node, &next);
+        if (status) return status;
+      }
+  return PACKBUF_OK;
+}
+
+/* ---- the name index and the metadata, sorted ---- */
+
+static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
+  const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
+  uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
+  if (px != py) return px < py ? -1 : 1;
+  if (x->scope != y->scope) return x->scope < y->scope ? -1 : 1;
+  return packbuf_i_compare_text(x->name, x->name_size, y->name, y->name_size);
+}
+
+static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
+  if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
+  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key,
+                                plan->pairs[b]->key_size);
+}
+
+/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one
+ * of the two arrays. */
+static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
+                                int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
+  for (uint32_t width = 1; width < count; width *= 2) {
+    uint32_t *swap;
+    for (uint32_t from = 0; from < count; from += 2 * width) {
+      uint32_t middle = from + width < count ? from + width : count,
+               end = middle + width < count ? middle + width : count;
+      uint32_t a = from, b = middle;
+      for (uint32_t to = from; to < end; to++)
+        spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
+    }
+    swap = list;
+    list = spare;
+    spare = swap;
+  }
+  return list;
+}
+
+static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
+  uint32_t *list =
+      (uint32_t *)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * 2 * sizeof *list, sizeof *list);
+  if (!list) return packbuf_i_plan_no_memory(plan);
+  for (uint32_t i = 0; i < plan->node_count; i++)
+    if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
+  plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
+  for (uint32_t i = 1; i < plan->name_count; i++)
+    if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
+      return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name",
+                                 PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+/* The field a metadata path names: the index of its node, or UINT32_MAX. */
+static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
+  for (uint32_t i = 0; i < plan->node_count; i++) {
+    const char *rest;
+    if (plan->nodes[i]->scope) break;
+    rest = packbuf_i_path_skip(plan->nodes[i], path);
+    if (rest && *rest == 0) return i;
+  }
+  return UINT32_MAX;
+}
+
+static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
+  packbuf_i_pair *pair;
+  packbuf_i_pair **pairs;
+  uint32_t *list, *nodes, i = 0;
+  for (pair = batch->pairs; pair; pair = pair->next) plan->pair_count++;
+  if (!plan->pair_count) return PACKBUF_OK;
+  if (plan->pair_count > 65536)
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
+  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, sizeof(void *));
+  list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
+  if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
+  plan->pairs = pairs;
+  plan->pair_nodes = nodes = list + 2 * plan->pair_count;
+  for (pair = batch->pairs; pair; pair = pair->next, i++) {
+    pairs[i] = pair;
+    nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
+    list[i] = i;
+    if (pair->path && nodes[i] == UINT32_MAX)
+      return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
+                                  pair->path, PACKBUF_NOWHERE);
+  }
+  list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
+  for (i = 1; i < plan->pair_count; i++)
+    if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
+      return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
+                                  pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
+  for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
+    pairs[plan->pair_count + i] = pairs[list[i]];
+    nodes[plan->pair_count + i] = nodes[list[i]];
+  }
+  plan->pairs = pairs + plan->pair_count;
+  plan->pair_nodes = nodes + plan->pair_count;
+  return PACKBUF_OK;
+}
+
+/* ---- where everything lies ---- */
+
+static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
+  uint64_t strings = 0;
+  for (uint32_t i = 0; i < plan->node_count; i++) {
+    const packbuf_i_node *node = plan->nodes[i];
+    strings += node->name_size + node->parameter_size + (node->codec == PACKBUF_CODEC_NDARRAY ? 8u * node->rank : 0);
+  }
+  for (uint32_t i = 0; i < plan->pair_count; i++) strings += plan->pairs[i]->key_size + plan->pairs[i]->text_size;
+  if (strings >> 32)
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "names and metadata take 2^32 bytes or more",
+                               PACKBUF_NOWHERE);
+  if (plan->buffer_count > (1u << 22))
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 2^22 buffers", PACKBUF_NOWHERE);
+  plan->strings_length = strings;
+  plan->head_length = packbuf_i_round_up(128 + 64 * (uint64_t)plan->node_count + 64 * (uint64_t)plan->buffer_count +
+                                             32 * (uint64_t)plan->pair_count + 4 * (uint64_t)plan->name_count + strings,
+                                         plan->options->alignment_exponent);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
+  unsigned exponent = plan->options->alignment_exponent;
+  uint64_t index = 0, data = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++) { /* data first: their length gives the number of checksums */
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
+    buffer->offset = data;
+    data = packbuf_i_round_up(data + buffer->length, exponent);
+    if (data >> 61)
+      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+  }
+  plan->data_length = data;
+  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(data) : 0;
+  index = packbuf_i_round_up(4 * plan->checksums, exponent);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
+    buffer->offset = plan->head_length + index;
+    index = packbuf_i_round_up(index + buffer->length, exponent);
+    if (index >> 61)
+      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+  }
+  plan->index_length = index;
+  plan->total_length = plan->head_length + index + data;
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA)
+      buffer->offset += plan->head_length + index;
+    if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
+  }
+  return PACKBUF_OK;
+}
+
+/* The plan of a batch: made once, kept until something is added. */
+static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *error) {
+  packbuf_error local; /* so that what lies below always has one to take messages from */
+  packbuf_status status;
+  packbuf_i_plan *plan;
+  if (batch->plan) return PACKBUF_OK;
+  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, sizeof(void *));
+  if (!plan) return packbuf_i_no_memory(error);
+  memset(plan, 0, sizeof *plan);
+  plan->arena = batch->arena;
+  plan->options = &batch->options;
+  plan->error = error ? error : &local;
+  plan->rows = batch->rows;
+  status = packbuf_i_plan_nodes(plan, batch);
+  if (!status) status = packbuf_i_plan_names(plan);
+  if (!status) status = packbuf_i_plan_metadata(plan, batch);
+  if (!status) status = packbuf_i_start_prints(plan);
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
+  if (!status) status = packbuf_i_plan_head(plan);
+  if (!status) status = packbuf_i_place_buffers(plan);
+  if (!status) batch->plan = plan;
+  return status;
+}
+/* ---- end of core/plan.c ---- */
+/* ---- core/gather.c ---- */
+/* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
+ * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
+ * queue, behind which everything waits, short.
+ * May use: the CPU's features. Must not know: what is copied. */
+
+/* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
+typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
+
+#if PACKBUF_I_X86
+
+#define PACKBUF_I_GATHER(name, features, width)                                                                       \
+  features static void packbuf_i_gather_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    typedef uint8_t vector __attribute__((vector_size(width), aligned(1), may_alias));                                \
+    size_t at = 0;                                                                                                    \
+    for (; ahead && at + 256 <= size; at += 256)                                                                      \
+      for (size_t line = at; line < at + 256; line += 64) {                                                           \
+        __builtin_prefetch(ahead + line);                                                                             \
+        for (size_t i = line; i < line + 64; i += width)                                                              \
+          *(vector *)(void *)(dst + i) = *(const vector *)(const void *)(src + i);                                    \
+      }                                                                                                               \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_GATHER(sse2, , 16)
+PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
+PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
+
+static packbuf_i_gather packbuf_i_gather_best(void) {
+  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
+  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
+  return packbuf_i_gather_sse2;
+}
+
+#else
+
+static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
+  (void)ahead;
+  if (size) memcpy(dst, src, size);
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
+
+#endif
+/* ---- end of core/gather.c ---- */
+/* ---- core/output.c ---- */
+/* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
+ * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
+ * where the destination is large anyway.
+ * May use: checksums, gather. Must not know: what the bytes mean. */
+
+#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
+#define PACKBUF_I_STREAM_FROM \
+  ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
+
+/* Sections are written front to back. In the data section a checksum closes every 64 KiB. */
+typedef struct packbuf_i_out {
+  uint8_t *base;
+  uint64_t section, at;  /* where the section starts in the packed buffer; next byte in the section */
+  uint64_t summed;       /* bytes of the section that are in the checksums */
+  uint64_t checksums_at; /* of the data checksums; 0: none in this section */
+  const packbuf_i_crc_kernel *kernel;
+  packbuf_i_gather gather;
+  uint32_t crc; /* of the current 64 KiB so far */
+  int stream;   /* non-temporal stores */
+} packbuf_i_out;
+
+/* A copy with non-temporal stores where that is possible; the end of the section fences. */
+static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
+  size_t at = 0;
+#if PACKBUF_I_X86
+  for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
+  for (; at + 64 <= size; at += 64) {
+    _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
+    for (size_t i = at; i < at + 64; i += 16)
+      _mm_stream_si128((__m128i *)(void *)(dst + i), _mm_loadu_si128((const __m128i *)(const void *)(src + i)));
+  }
+#endif
+  memcpy(dst + at, src + at, size - at);
+}
+
+/* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
+ * are in place already. */
+static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *bytes, const uint8_t *ahead) {
+  while (out->summed < to) {
+    uint64_t inside = out->summed % PACKBUF_I_CHUNK, left = PACKBUF_I_CHUNK - inside;
+    uint64_t piece = left < to - out->summed ? left : to - out->summed;
+    uint8_t *place = out->base + out->section + out->summed;
+    out->summed += piece;
+    if (bytes) {
+      out->crc = out->kernel->copy_crc(out->crc, place, bytes, (size_t)piece, out->stream ? 2 : 0,
+                                       out->summed < to ? bytes + piece : ahead);
+      bytes += piece;
+    } else {
+      out->crc = out->kernel->crc(out->crc, place, (size_t)piece);
+    }
+    if (piece == left) {
+      packbuf_i_store32(out->base + out->checksums_at + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
+      out->crc = 0;
+    }
+  }
+}
+
+/* Where the next bytes go; packbuf_i_out_written counts them once they are there. */
+static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->base + out->section + out->at; }
+
+static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
+  out->at += size;
+  if (out->checksums_at && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
+}
+
+/* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
+static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64_t size, const uint8_t *ahead) {
+  if (size < PACKBUF_I_LONG) {
+    out->gather(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
+    packbuf_i_out_written(out, size);
+  } else if (out->checksums_at) {
+    packbuf_i_out_sum(out, out->at, NULL, NULL);
+    out->at += size;
+    packbuf_i_out_sum(out, out->at, bytes, ahead);
+  } else {
+    if (out->stream) packbuf_i_stream_copy(packbuf_i_out_here(out), bytes, (size_t)size);
+    else memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    out->at += size;
+  }
+}
+
+static void packbuf_i_out_zeros(packbuf_i_out *out, uint64_t size) {
+  if (size) memset(packbuf_i_out_here(out), 0, (size_t)size);
+  packbuf_i_out_written(out, size);
+}
+
+/* Starts a section that lies at `section`; ends it: the last checksum is stored. */
+static void packbuf_i_out_begin(packbuf_i_out *out, void *base, uint64_t section, uint64_t checksums_at, int stream) {
+  memset(out, 0, sizeof *out);
+  out->base = (uint8_t *)base;
+  out->section = section;
+  out->checksums_at = checksums_at;
+  out->kernel = packbuf_i_crc_kernel_best();
+  out->gather = packbuf_i_gather_best();
+  out->stream = stream;
+}
+
+static void packbuf_i_out_end(packbuf_i_out *out) {
+  if (out->checksums_at) {
+    packbuf_i_out_sum(out, out->at, NULL, NULL);
+    if (out->at % PACKBUF_I_CHUNK)
+      packbuf_i_store32(out->base + out->checksums_at + out->at / PACKBUF_I_CHUNK * 4, out->crc);
+  }
+  if (out->stream) packbuf_i_crc_fence();
+}
+/* ---- end of core/output.c ---- */
+/* ---- core/write.c ---- */
+/* core/write.c: a plan into memory: head, index, data, each byte written once.
+ * May use: batch, plan, layout, pull, output. Must not know: how the plan was decided. */
+
+static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
+                             PACKBUF_NOWHERE);
+}
+
+/* How much of the buffer is written. */
+static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_planned *buffer) {
+  return out->section + out->at - buffer->offset;
+}
+
+/* A run of bools from host memory, checked piece by piece just before it is copied. */
+static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
+                                          const packbuf_i_pull *pull, packbuf_i_run run) {
+  while (run.size) {
+    uint64_t piece = run.size < 32768 ? run.size : 32768;
+    packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
+    if (status) return status;
+    packbuf_i_out_bytes(out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
+    run.bytes += piece;
+    run.size -= piece;
+  }
+  return PACKBUF_OK;
+}
+
+/* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum
+ * after. */
+static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
+                                        const packbuf_i_pull *pull, packbuf_i_run run) {
+  unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
+  packbuf_status status = PACKBUF_OK;
+  uint8_t *to = packbuf_i_out_here(out);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
+    return packbuf_i_out_bools(plan, out, buffer, pull, run);
+  if (!pull->device && unit <= 1) {
+    packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
+    return PACKBUF_OK;
+  }
+  if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
+  else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
+  if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  packbuf_i_swap(to, run.size, unit);
+  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
+    status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
+  packbuf_i_out_written(out, run.size);
+  return status;
+}
+
+static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t end = buffer->offset + buffer->length - out->section;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  for (;;) {
+    packbuf_status status;
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    if (run.size > end - out->at) return packbuf_i_changed(plan, buffer->node);
+    status = packbuf_i_out_run(plan, out, buffer, &pull, run);
+    if (status) return status;
+  }
+  if (pull.status)
+    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  return out->at == end ? PACKBUF_OK : packbuf_i_changed(plan, buffer->node);
+}
+
+/* JSON and MessagePack cells are encoded where they go; 64 cells at a time, so that the checksum finds them in the
+ * cache. */
+static packbuf_status packbuf_i_out_pushed(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
+  const packbuf_i_node *node = buffer->node;
+  for (uint64_t row = 0; row < node->rows; row += 64) {
+    uint64_t end = node->rows - row < 64 ? node->rows : row + 64, size = 0;
+    packbuf_i_sink sink;
+    packbuf_status status;
+    for (uint64_t i = row; i < end; i++) size += node->sizes[i];
+    sink.at = packbuf_i_out_here(out);
+    sink.capacity = size;
+    sink.size = 0;
+    status = packbuf_i_push_cells(node, &sink, row, end, plan->error);
+    if (status)
+      return packbuf_i_plan_fail(plan, node, status, "the data changed while they were packed", PACKBUF_NOWHERE);
+    if (sink.size != size) return packbuf_i_changed(plan, node);
+    packbuf_i_out_written(out, size);
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_out_section(packbuf_i_plan *plan, packbuf_i_out *out, int data, uint64_t end) {
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    packbuf_status status;
+    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    packbuf_i_out_zeros(out, buffer->offset - out->section - out->at);
+    status = buffer->pushed ? packbuf_i_out_pushed(plan, out, buffer) : packbuf_i_out_pulled(plan, out, buffer);
+    if (status) return status;
+  }
+  packbuf_i_out_zeros(out, end - out->section - out->at);
+  packbuf_i_out_end(out);
+  return PACKBUF_OK;
+}
+
+/* ---- the head ---- */
+
+static void packbuf_i_put_node(uint8_t *record, const packbuf_i_node *node, uint64_t *strings, uint32_t first_buffer,
+                               uint32_t buffer_count) {
+  uint32_t descendants = 0;
+  const packbuf_i_node *last = node;
+  while (last->last_child) last = last->last_child;
+  descendants = last->index - node->index;
+  packbuf_i_store32(record, node->parent ? node->parent->index : UINT32_MAX);
+  packbuf_i_store32(record + 4, descendants);
+  packbuf_i_store32(record + 8, (uint32_t)*strings);
+  packbuf_i_store32(record + 12, (uint32_t)node->name_size);
+  *strings += node->name_size;
+  packbuf_i_store32(record + 16, first_buffer);
+  packbuf_i_store16(record + 20, (uint16_t)buffer_count);
+  record[22] = node->kind;
+  record[23] = node->scope;
+  if (node->kind == PACKBUF_LEAF) {
+    record[24] = node->codec;
+    record[25] = node->dtype.code;
+    record[26] = node->dtype.bits;
+    record[27] = node->form;
+    packbuf_i_store16(record + 28, node->dtype.lanes);
+    record[30] = node->rank;
+    record[31] = node->logical_type;
+  }
+  packbuf_i_store32(record + 32, (uint32_t)*strings);
+  if (node->codec == PACKBUF_CODEC_NDARRAY) *strings += 8u * node->rank;
+  packbuf_i_store32(record + 36, (uint32_t)*strings);
+  packbuf_i_store32(record + 40, (uint32_t)node->parameter_size);
+  *strings += node->parameter_size;
+  packbuf_i_store64(record + 48, node->rows);
+}
+
+static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer) {
+  packbuf_i_store32(record, buffer->node->index);
+  record[4] = buffer->role;
+  record[5] = buffer->dim;
+  record[6] = buffer->storage;
+  record[8] = buffer->dtype.code;
+  record[9] = buffer->dtype.bits;
+  packbuf_i_store16(record + 10, buffer->dtype.lanes);
+  packbuf_i_store32(record + 12, buffer->alias_of);
+  packbuf_i_store64(record + 16, buffer->count);
+  if (buffer->storage == PACKBUF_STORED || buffer->storage == PACKBUF_ALIAS) {
+    packbuf_i_store64(record + 24, buffer->offset);
+    packbuf_i_store64(record + 32, buffer->length);
+  } else {
+    memcpy(record + 40, buffer->value, 16);
+  }
+}
+
+static uint8_t *packbuf_i_put_text(uint8_t *to, const void *text, size_t size) {
+  if (size) memcpy(to, text, size);
+  return to + size;
+}
+
+static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
+  for (uint32_t i = 0; i < plan->node_count; i++) {
+    const packbuf_i_node *node = plan->nodes[i];
+    to = packbuf_i_put_text(to, node->name, node->name_size);
+    for (unsigned d = 0; node->codec == PACKBUF_CODEC_NDARRAY && d < node->rank; d++, to += 8)
+      packbuf_i_store64(to, node->shape[d]);
+    to = packbuf_i_put_text(to, node->parameter, node->parameter_size);
+  }
+  for (uint32_t i = 0; i < plan->pair_count; i++) {
+    to = packbuf_i_put_text(to, plan->pairs[i]->key, plan->pairs[i]->key_size);
+    to = packbuf_i_put_text(to, plan->pairs[i]->text, plan->pairs[i]->text_size);
+  }
+}
+
+static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
+  memcpy(head, packbuf_i_magic, 8);
+  packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
+  packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
+  head[12] = 1;
+  head[13] = plan->options->alignment_exponent;
+  packbuf_i_store16(head + 14, plan->options->profile);
+  packbuf_i_store32(head + 20, plan->options->data_checksums);
+  packbuf_i_store64(head + 24, plan->total_length);
+  packbuf_i_store64(head + 32, plan->head_length);
+  packbuf_i_store64(head + 40, plan->index_length);
+  packbuf_i_store64(head + 48, plan->rows);
+  packbuf_i_store32(head + 64, plan->node_count);
+  packbuf_i_store32(head + 68, plan->buffer_count);
+  packbuf_i_store32(head + 72, plan->pair_count);
+  packbuf_i_store32(head + 76, plan->name_count);
+  packbuf_i_store16(head + 80, 64);
+  packbuf_i_store16(head + 82, 64);
+  packbuf_i_store16(head + 84, 32);
+  packbuf_i_store16(head + 86, 4);
+  packbuf_i_store64(head + 88, plan->strings_length);
+  packbuf_i_store32(head + 96, plan->field_count);
+  packbuf_i_store32(head + 100, plan->value_count);
+  memcpy(head + 104, plan->options->row_order_token, 16);
+}
+
+static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
+  uint8_t *record = head + 128;
+  uint64_t strings = 0;
+  uint32_t buffer = 0;
+  memset(head, 0, (size_t)plan->head_length);
+  packbuf_i_put_header(head, plan);
+  for (uint32_t i = 0; i < plan->node_count; i++, record += 64) {
+    uint32_t first = buffer;
+    while (buffer < plan->buffer_count && plan->buffers[buffer].node == plan->nodes[i]) buffer++;
+    packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
+  }
+  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
+  for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
+    size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
+    packbuf_i_store32(record, plan->pair_nodes[i]);
+    packbuf_i_store32(record + 4, (uint32_t)strings);
+    packbuf_i_store32(record + 8, (uint32_t)key);
+    packbuf_i_store32(record + 12, (uint32_t)(strings + key));
+    packbuf_i_store32(record + 16, (uint32_t)text);
+    strings += key + text;
+  }
+  for (uint32_t i = 0; i < plan->name_count; i++, record += 4) packbuf_i_store32(record, plan->names[i]);
+  packbuf_i_put_strings(record, plan);
+}
+
+PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error) {
+  packbuf_status status;
+  if (!batch || !size)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  status = packbuf_i_make_plan(batch, error);
+  if (!status) *size = batch->plan->total_length;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
+                                         packbuf_error *error) {
+  packbuf_i_plan *plan;
+  packbuf_i_out out;
+  packbuf_error local;
+  uint64_t needed, data_at;
+  packbuf_status status = packbuf_measure(batch, &needed, error);
+  if (status) return status;
+  if (size) *size = needed;
+  if (capacity < needed || needed > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
+                          PACKBUF_NOWHERE);
+  if (!dst)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  plan = batch->plan;
+  plan->error = error ? error : &local;
+  data_at = plan->head_length + plan->index_length;
+  packbuf_i_out_begin(&out, dst, data_at, plan->checksums ? plan->head_length : 0,
+                      plan->data_length >= PACKBUF_I_STREAM_FROM);
+  status = packbuf_i_out_section(
+      plan, &out, 1, plan->total_length); /* data first: their checksums are in the index, its checksum in the head */
+  if (status) return status;
+  packbuf_i_out_begin(&out, dst, plan->head_length + plan->checksums * 4, 0, 0);
+  status = packbuf_i_out_section(plan, &out, 0, data_at);
+  if (status) return status;
+  packbuf_i_put_head(out.base, plan);
+  packbuf_i_store32(out.base + 56, out.kernel->crc(0, out.base + plan->head_length, (size_t)plan->index_length));
+  packbuf_i_store32(out.base + 60, out.kernel->crc(0, out.base, (size_t)plan->head_length));
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
+  uint64_t needed;
+  packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
+                                       : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
+                                                        PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (status) return status;
+  *data = needed > SIZE_MAX
+              ? NULL
+              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
+  if (!*data) return packbuf_i_no_memory(error);
+  return packbuf_write(batch, *data, needed, size, error);
+}
+
+PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,
+                                   uint64_t data_bytes) {
+  uint64_t columns; /* of 8 bytes a row; each of the sum's terms stays below 2^62 */
+  if (fields > (1u << 22) || rank_sum > (1u << 25) || rows >> 60 || text_bytes >> 40 || data_bytes >> 61)
+    return UINT64_MAX;
+  columns = fields * 2 + rank_sum;
+  if (columns && rows >= ((uint64_t)1 << 59) / columns) return UINT64_MAX;
+  return PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes);
+}
+/* ---- end of core/write.c ---- */
+
+/* read, second part: cells -> values; verification */
+/* ---- core/read.c ---- */
+/* core/read.c: reconstruction: cells, columns, rows and batch values as dynamic values in the caller's arena. Columns
+ * are read whole into slots (a value every `step` bytes), so that children fill the entries of their parents' dicts in
+ * place, and what does not depend on the row is done once. limits.decoded_bytes bounds what one call takes from the
+ * arena.
+ * May use: base, arena, value, access, cells, leaf; the codecs' reading halves. Must not know: how a leaf's cells
+ * lie. */
+
+/* Where values go: one every `step` bytes. */
+typedef struct packbuf_i_slots {
+  void *first;
+  size_t step;
+} packbuf_i_slots;
+
+static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
+  void *at = (unsigned char *)slots.first + (size_t)i * slots.step;
+  return (packbuf_value *)at;
+}
 
 static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_column *column, uint64_t first,
                                           uint64_t count, packbuf_i_slots out) {
@@ -10583,15 +11395,6 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
 
 static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first,
                                           uint64_t count, packbuf_i_slots out, unsigned depth);
-
-/* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
-static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
-  uint64_t count = 0;
-  packbuf_i_node_record node;
-  for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
-    begin += 1 + (uint64_t)node.descendants;
-  return count;
-}
 
 /* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row.
  * Each is held within its parent's subtree (N2), which nobody may have checked: no node is then walked twice at one
@@ -10789,782 +11592,11 @@ PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, p
                             packbuf_i_read_dicts(&r, NULL, packbuf_i_fields_end(view), view->node_count, 0, 1, out, 0));
 }
 /* ---- end of core/read.c ---- */
-/* ---- codecs/numbers_read.c ---- */
-/* codecs/numbers_read.c: what ndarray, ragged_tensor and typed_ragged share when they are read and verified: cells
- * shown as tensors, arrays, scalars, numbers or nested lists, by the form and types of section 9; the element rules D3
- * and D5.
- * May use: base, access, number, cells, read. Must not know: where a cell's extent comes from. */
-
-/* Number type and form of a present cell. */
-static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uint64_t row, unsigned *form,
-                                          unsigned *number) {
-  const packbuf_column *c = cells->column;
-  uint8_t type = 0;
-  if (packbuf_i_there(&c->types) && (!packbuf_i_get8(&c->types, row, &type) || !packbuf_i_type_allowed(&c->node, type)))
-    return packbuf_i_broken_read(cells, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, row), row);
-  *form = type >> 4 ? type >> 4 : c->node.form;
-  *number = type & 15;
-  return PACKBUF_OK;
-}
-
-/* Tensor, array or scalar over `count` elements at `first`; shape must outlive it. */
-static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_t row, unsigned form, unsigned rank,
-                                            const uint64_t *shape, uint64_t first, uint64_t count,
-                                            packbuf_value *value) {
-  const packbuf_column *c = cells->column;
-  packbuf_tensor *tensor;
-  const void *data = NULL;
-  void *memory;
-  packbuf_status status = packbuf_i_elements(cells, first, count, &data);
-  if (status != PACKBUF_OK) return status;
-  if (c->node.dtype.code == PACKBUF_DTYPE_BOOL && count) {
-    const uint64_t wrong = packbuf_i_first_not_bool((const uint8_t *)data, count);
-    if (wrong < count)
-      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, &c->data, first + wrong), row);
-  }
-  status = packbuf_i_take_one(cells, 0, sizeof *tensor, &memory);
-  if (status != PACKBUF_OK) return status;
-  tensor = (packbuf_tensor *)memory;
-  memset(tensor, 0, sizeof *tensor);
-  tensor->data = data;
-  tensor->dtype = c->node.dtype;
-  tensor->rank = (uint8_t)rank;
-  tensor->form = (uint8_t)form;
-  tensor->shape = rank ? shape : NULL;
-  *value = packbuf_tensor_value(tensor);
-  return PACKBUF_OK;
-}
-
-/* One element as a plain number; a complex one is a scalar. */
-static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t i, unsigned number,
-                                            packbuf_value *value) {
-  const packbuf_column *c = cells->column;
-  packbuf_rule rule;
-  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX)
-    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, i, 1, value);
-  rule = packbuf_i_number(&c->data, i, number, value);
-  return rule == PACKBUF_RULE_NONE
-             ? PACKBUF_OK
-             : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
-}
-
-/* Nested lists of `count` numbers, from the inside out: the numbers first, then for each dimension, last to first, the
- * lists of what was made before. No dimensions: the number. */
-static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells, uint64_t row, unsigned number,
-                                                     unsigned rank, const uint64_t *shape, uint64_t first,
-                                                     uint64_t count, packbuf_value *value) {
-  packbuf_value *items;
-  void *memory;
-  packbuf_status status;
-  if (rank == 0) return packbuf_i_read_number(cells, row, first, number, value);
-  status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
-  if (status != PACKBUF_OK) return status;
-  items = (packbuf_value *)memory;
-  for (uint64_t i = 0; i < count; i++) {
-    status = packbuf_i_read_number(cells, row, first + i, number, &items[i]);
-    if (status != PACKBUF_OK) return status;
-  }
-  for (unsigned d = rank; d-- > 0;) {
-    packbuf_value *lists = value;
-    uint64_t size = 1;
-    if (d > 0) { /* how many lists: a zero further in leaves any number of empty ones, which the memory bounds */
-      if (!packbuf_i_product(shape, d, &size)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
-      status = packbuf_i_take(cells->reader, size, sizeof *lists, 8, &memory);
-      if (status != PACKBUF_OK) return status;
-      lists = (packbuf_value *)memory;
-    }
-    if (shape[d] > SIZE_MAX) return packbuf_i_no_room(cells->reader, UINT64_MAX);
-    for (uint64_t i = 0; i < size; i++)
-      lists[i] = packbuf_list(shape[d] ? items + i * shape[d] : NULL, (size_t)shape[d]);
-    items = lists;
-  }
-  return PACKBUF_OK;
-}
-
-/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
- * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
- * all. NULL: no such buffer. */
-static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
-  for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
-  }
-  return rows < 16 ? rows : 16;
-}
-
-/* A constant, or a sequence that does not move (which B8 refuses, but the record may have changed since). */
-static int packbuf_i_all_equal(const packbuf_buffer *buffer) {
-  return buffer->storage == PACKBUF_CONSTANT ||
-         (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
-}
-
-static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
-  if (packbuf_i_there(&c->validity)) return packbuf_i_get_bit(&c->validity, row);
-  return !(c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NULL);
-}
-
-/* D3: bools that are stored (B7 checks a constant one). */
-static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *data = &c->data;
-  uint64_t wrong;
-  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) || data->bytes == NULL)
-    return PACKBUF_OK;
-  wrong = packbuf_i_first_not_bool(data->bytes, data->count);
-  return wrong == data->count ? PACKBUF_OK
-                              : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong),
-                                                      PACKBUF_NOWHERE, error);
-}
-
-/* D5 for `count` elements of one cell. Of a constant one element decides, of a sequence three do: two in a row that are
- * 0 or 1 and a third make a constant. */
-static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first,
-                                             uint64_t count, packbuf_error *error) {
-  if (c->data.bytes == NULL && count > 3) count = 3;
-  for (uint64_t i = first; i < first + count; i++) {
-    uint64_t raw;
-    if (!packbuf_i_get_raw(&c->data, i, &raw) || !packbuf_i_exact(raw, c->data.dtype, number))
-      return packbuf_i_broken_cell(c, PACKBUF_RULE_D5, packbuf_i_element_at(c->view, &c->data, i), row, error);
-  }
-  return PACKBUF_OK;
-}
-
-/* I12 for types that stand one to a row. */
-static packbuf_status packbuf_i_verify_types(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *with[2];
-  uint64_t rows;
-  with[0] = &c->types, with[1] = &c->validity;
-  if (!packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) || !packbuf_i_readable(&c->validity))
-    return PACKBUF_OK;
-  rows = packbuf_i_rows_to_check(c->types.count, with, 2);
-  for (uint64_t row = 0; row < rows; row++) {
-    uint8_t type = 0;
-    if (packbuf_i_get8(&c->types, row, &type) && type == 0) continue;
-    if (!packbuf_i_present(c, row) || !packbuf_i_type_allowed(&c->node, type))
-      return packbuf_i_broken_cell(c, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, row), row, error);
-  }
-  return PACKBUF_OK;
-}
-/* ---- end of codecs/numbers_read.c ---- */
-/* ---- codecs/ndarray_read.c ---- */
-/* codecs/ndarray_read.c: reading and verifying codec ndarray: cells of one shape side by side.
- * May use: base, access, number, cells, read, numbers_read. Must not know: ragged leaves. */
-
-static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
-  const packbuf_node *node = &cells->column->node;
-  void *shape;
-  packbuf_status status = packbuf_i_take(cells->reader, node->rank, sizeof *node->shape, 8, &shape);
-  if (status != PACKBUF_OK) return status;
-  memcpy(shape, node->shape, node->rank * sizeof *node->shape);
-  cells->shape = (const uint64_t *)shape;
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const packbuf_node *node = &cells->column->node;
-  uint64_t first = 0, count = 0;
-  unsigned form = 0, number = 0;
-  packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
-  if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
-  if (status != PACKBUF_OK) return status;
-  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL) return packbuf_i_read_number(cells, row, first, number, value);
-  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, first, count, value);
-}
-
-/* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or
- * UINT64_MAX. */
-static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, uint64_t count) {
-  const uint64_t end = first + count;
-  uint64_t i = first / 8;
-  if (count == 0) return UINT64_MAX;
-  if (first % 8) {
-    uint8_t byte = (uint8_t)(data[i] >> first % 8);
-    if (end / 8 == i) byte = (uint8_t)(byte & ((1u << (end - first)) - 1));
-    if (byte) return i;
-    i++;
-  }
-  for (; i + 8 <= end / 8; i += 8) {
-    if (packbuf_i_load64(data + i) != 0) break;
-  }
-  for (; i < end / 8; i++) {
-    if (data[i] != 0) return i;
-  }
-  return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
-}
-
-/* D4 for one absent row. */
-static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
-                                              packbuf_error *error) {
-  const packbuf_buffer *data = &c->data;
-  const uint64_t bits = packbuf_i_element_bits(data->dtype);
-  uint64_t at = UINT64_MAX;
-  if (data->bytes) {
-    uint64_t end;
-    if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
-      return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
-    at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
-    if (at != UINT64_MAX) at += data->offset;
-  } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {
-    at = packbuf_i_first_not_zero(data->value, 0, bits < 128 ? bits : 128);
-    if (at != UINT64_MAX) at += packbuf_i_element_at(c->view, data, 0);
-  } else {
-    for (uint64_t i = row * each; i < row * each + (each < 2 ? each : 2);
-         i++) { /* two zeros in a row: a sequence of zeros */
-      uint64_t element;
-      if (!packbuf_i_get64(data, i, &element) || element != 0) at = packbuf_i_element_at(c->view, data, i);
-    }
-  }
-  return at == UINT64_MAX ? PACKBUF_OK : packbuf_i_broken_cell(c, PACKBUF_RULE_D4, at, row, error);
-}
-
-static packbuf_status packbuf_i_ndarray_index(const packbuf_column *c, packbuf_error *error) {
-  return packbuf_i_verify_types(c, error);
-}
-
-static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *with[2];
-  uint64_t each = 0, rows = 0;
-  packbuf_status status = packbuf_i_verify_bools(c, error);
-  with[0] = &c->data, with[1] = &c->validity;
-  (void)packbuf_i_product(c->node.shape, c->node.rank, &each);
-  if (packbuf_i_there(&c->validity) && packbuf_i_readable(&c->validity) && each != 0)
-    rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
-  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    if (row % 64 == 0 && packbuf_i_get_bits(&c->validity, row / 64) == UINT64_MAX) row += 63;
-    else if (!packbuf_i_present(c, row)) status = packbuf_i_verify_absent(c, row, each, error);
-  }
-  with[1] = &c->types;
-  if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types)) return status;
-  rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
-  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint8_t type = 0;
-    if (packbuf_i_get8(&c->types, row, &type) && (type & 15) != 0)
-      status = packbuf_i_verify_exact(c, row, type & 15, row, 1, error);
-  }
-  return status;
-}
-/* ---- end of codecs/ndarray_read.c ---- */
-/* ---- codecs/ragged_read.c ---- */
-/* codecs/ragged_read.c: reading and verifying ragged_tensor and typed_ragged (arrays and nested lists of numbers of
- * any shape), and the rules of offsets that all ragged leaves share.
- * May use: base, access, number, cells, read, numbers_read. Must not know: what the bytes of text and media mean. */
-
-static packbuf_status packbuf_i_ragged_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const packbuf_column *c = cells->column;
-  uint64_t first, count, shape[PACKBUF_MAX_RANK];
-  unsigned form = 0, number = 0, rank = 0;
-  void *kept = NULL;
-  packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
-  if (status == PACKBUF_OK) status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
-  if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(c, row, count, &rank, shape, cells->reader->error);
-  if (status != PACKBUF_OK) return status;
-  if (form == PACKBUF_FORM_LIST)
-    return packbuf_i_read_list_of_numbers(cells, row, number, rank, shape, first, count, value);
-  if (rank) {
-    status = packbuf_i_take_one(cells, 1, c->node.rank * sizeof *shape, &kept);
-    if (status != PACKBUF_OK) return status;
-    memcpy(kept, shape, rank * sizeof *shape);
-  }
-  return packbuf_i_read_tensor(cells, row, form, rank, (const uint64_t *)kept, first, count, value);
-}
-
-#define PACKBUF_I_VERIFY_BLOCK 256 /* elements that a check fetches at a time */
-
-/* Elements first to first + count (at most PACKBUF_I_VERIFY_BLOCK) of 64 bits, fetched once. */
-static void packbuf_i_fetch_block(const packbuf_buffer *buffer, uint64_t first, size_t count, uint64_t *out) {
-  if (buffer->bytes && !packbuf_i_big_endian()) {
-    memcpy(out, buffer->bytes + first * 8,
-           count * 8); /* into the caller's memory: out of reach of a second fetch, as it is used in place */
-    return;
-  }
-  for (size_t i = 0; i < count; i++) (void)packbuf_i_get64(buffer, first + i, &out[i]);
-}
-
-/* I7: offsets start at 0, do not descend and end at `end`. */
-static packbuf_status packbuf_i_verify_offsets(const packbuf_column *c, const packbuf_buffer *offsets, uint64_t end,
-                                               packbuf_error *error) {
-  uint64_t before = 0, block[PACKBUF_I_VERIFY_BLOCK], first = 0, last = 0, i = 0;
-  if (!packbuf_i_there(offsets) || !packbuf_i_readable(offsets) || offsets->count == 0) return PACKBUF_OK;
-  if (offsets->bytes == NULL) { /* constant or sequence: the ends decide, since a sequence does not overflow */
-    (void)packbuf_i_get64(offsets, 0, &first);
-    (void)packbuf_i_get64(offsets, offsets->count - 1, &last);
-    if (first == 0 && last == end) return PACKBUF_OK;
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, 0), PACKBUF_NOWHERE, error);
-  }
-  while (i < offsets->count) {
-    const size_t count =
-        offsets->count - i < PACKBUF_I_VERIFY_BLOCK ? (size_t)(offsets->count - i) : PACKBUF_I_VERIFY_BLOCK;
-    packbuf_i_fetch_block(offsets, i, count, block);
-    for (size_t k = 0; k < count; k++, i++) {
-      if (PACKBUF_I_UNLIKELY(block[k] < before || (i == 0 && block[k] != 0)))
-        return packbuf_i_broken_cell(c, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, i), i, error);
-      before = block[k];
-    }
-  }
-  if (before == end) return PACKBUF_OK;
-  return packbuf_i_broken_cell(c, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, offsets->count - 1),
-                               offsets->count - 1, error);
-}
-
-/* I8: an absent cell has no extent. */
-static packbuf_status packbuf_i_verify_extents(const packbuf_column *c, const packbuf_buffer *offsets,
-                                               packbuf_error *error) {
-  const packbuf_buffer *with[2];
-  uint64_t rows;
-  with[0] = offsets, with[1] = &c->validity;
-  if (!packbuf_i_there(offsets) || !packbuf_i_there(&c->validity) || !packbuf_i_readable(offsets) ||
-      !packbuf_i_readable(&c->validity))
-    return PACKBUF_OK;
-  rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
-  for (uint64_t row = 0; row < rows; row++) {
-    uint64_t from = 0, to = 0;
-    if (row % 64 == 0 && packbuf_i_get_bits(&c->validity, row / 64) == UINT64_MAX) {
-      row += 63;
-      continue;
-    }
-    if (packbuf_i_present(c, row)) continue;
-    if (!packbuf_i_get64(offsets, row, &from) || !packbuf_i_get64(offsets, row + 1, &to) || from != to)
-      return packbuf_i_broken_cell(c, PACKBUF_RULE_I8, packbuf_i_element_at(c->view, offsets, row + 1), row, error);
-  }
-  return PACKBUF_OK;
-}
-
-/* I7 and I8 of a leaf with one run of elements a cell. */
-static packbuf_status packbuf_i_runs_index(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_status status = packbuf_i_verify_offsets(c, &c->offsets, c->data.count, error);
-  return status != PACKBUF_OK ? status : packbuf_i_verify_extents(c, &c->offsets, error);
-}
-
-/* The buffers whose rows I10 and I11 read; 0 when one of them cannot be read. */
-static unsigned packbuf_i_shape_buffers(const packbuf_column *c, const packbuf_buffer **with) {
-  unsigned count = 0;
-  with[count++] = &c->validity, with[count++] = &c->ndims;
-  for (unsigned d = 0; c->node.rank >= 2 && d < c->node.rank; d++) with[count++] = &c->shape[d];
-  for (unsigned i = 0; i < count; i++) {
-    if (!packbuf_i_readable(with[i])) return 0;
-  }
-  return count;
-}
-
-/* I10 for one row; the number of its dimensions in *dims. */
-static packbuf_status packbuf_i_verify_dims(const packbuf_column *c, uint64_t row, unsigned *dims,
-                                            packbuf_error *error) {
-  const unsigned rank = packbuf_i_present(c, row) ? c->node.rank : 0;
-  uint8_t ndims = (uint8_t)rank;
-  if (packbuf_i_there(&c->ndims) && (!packbuf_i_get8(&c->ndims, row, &ndims) || ndims > rank))
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_I10, packbuf_i_element_at(c->view, &c->ndims, row), row, error);
-  *dims = ndims;
-  for (unsigned d = ndims; c->node.rank >= 2 && d < c->node.rank; d++) {
-    uint64_t dim = 0;
-    if (!packbuf_i_get64(&c->shape[d], row, &dim) || dim != 0)
-      return packbuf_i_broken_cell(c, PACKBUF_RULE_I10, packbuf_i_element_at(c->view, &c->shape[d], row), row, error);
-  }
-  return PACKBUF_OK;
-}
-
-/* I11 for one present row with `dims` dimensions. */
-static int packbuf_i_extent_fits(const packbuf_column *c, uint64_t row, unsigned dims) {
-  uint64_t from, to, shape[PACKBUF_MAX_RANK], product = 1;
-  if (dims != 0 && c->node.rank < 2) return 1; /* one dimension, of any length */
-  for (unsigned d = 0; d < dims; d++) {
-    if (!packbuf_i_get64(&c->shape[d], row, &shape[d])) return 0;
-  }
-  return packbuf_i_get64(&c->offsets, row, &from) && packbuf_i_get64(&c->offsets, row + 1, &to) &&
-         packbuf_i_product(shape, dims, &product) && to - from == product;
-}
-
-/* I7, I8, I10, I11, I12. */
-static packbuf_status packbuf_i_ragged_index(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *with[PACKBUF_MAX_RANK + 3];
-  const unsigned count = packbuf_i_shape_buffers(c, with);
-  packbuf_status status = packbuf_i_runs_index(c, error);
-  uint64_t rows = 0;
-  unsigned dims;
-  if (count) rows = packbuf_i_rows_to_check(c->node.rows, with, count);
-  if (c->node.rank < 2 && !packbuf_i_there(&c->ndims) && c->node.rank != 0) rows = 0; /* nothing to look at */
-  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++)
-    status = packbuf_i_verify_dims(c, row, &dims, error);
-  if (rows && packbuf_i_readable(&c->offsets)) {
-    with[count] = &c->offsets;
-    rows = packbuf_i_rows_to_check(c->node.rows, with, count + 1);
-  } else {
-    rows = 0;
-  }
-  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    status = packbuf_i_verify_dims(c, row, &dims, error);
-    if (status == PACKBUF_OK && packbuf_i_present(c, row) && !packbuf_i_extent_fits(c, row, dims))
-      status =
-          packbuf_i_broken_cell(c, PACKBUF_RULE_I11, packbuf_i_element_at(c->view, &c->offsets, row + 1), row, error);
-  }
-  return status != PACKBUF_OK ? status : packbuf_i_verify_types(c, error);
-}
-
-/* D3 and D5. */
-static packbuf_status packbuf_i_ragged_data(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *with[3];
-  packbuf_status status = packbuf_i_verify_bools(c, error);
-  uint64_t rows;
-  with[0] = packbuf_i_all_equal(&c->offsets)
-                ? NULL
-                : &c->data; /* constant offsets: all cells are empty, whatever the data are */
-  with[1] = &c->offsets, with[2] = &c->types;
-  if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types) ||
-      !packbuf_i_readable(&c->offsets))
-    return status;
-  rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
-  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint64_t first = 0, count = 0;
-    uint8_t type = 0;
-    if (!packbuf_i_get8(&c->types, row, &type) || (type & 15) == 0) continue;
-    status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
-    if (status == PACKBUF_OK) status = packbuf_i_verify_exact(c, row, type & 15, first, count, error);
-  }
-  return status;
-}
-/* ---- end of codecs/ragged_read.c ---- */
-/* ---- codecs/text_read.c ---- */
-/* codecs/text_read.c: reading and verifying the leaves whose cells are one run of bytes: bytes_ragged, utf8_ragged,
- * json_ragged, msgpack_ragged, opaque_ragged; and null, which has no bytes at all.
- * May use: base, utf8, the JSON and MessagePack parsers, cells, read, ragged_read (offsets). Must not know: media,
- * numbers. */
-
-static packbuf_status packbuf_i_null_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  (void)cells, (void)row; /* no cell is present */
-  *value = packbuf_null();
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_nothing(const packbuf_column *c, packbuf_error *error) {
-  (void)c, (void)error; /* no rule of its own */
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data = NULL;
-  uint64_t first;
-  size_t size;
-  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  if (status == PACKBUF_OK) *value = packbuf_bytes(data, size);
-  return status;
-}
-
-static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data = NULL;
-  uint64_t first;
-  size_t size, end;
-  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  if (status != PACKBUF_OK) return status;
-  end = packbuf_i_utf8_valid((const uint8_t *)data, size);
-  if (end < size)
-    return packbuf_i_broken_read(cells, PACKBUF_RULE_D6,
-                                 packbuf_i_element_at(cells->column->view, &cells->column->data, first + end), row);
-  *value = packbuf_string_n((const char *)data, size);
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_opaque_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const packbuf_text *serializer = &cells->column->node.parameter;
-  packbuf_opaque *opaque;
-  const void *data = NULL;
-  void *memory;
-  uint64_t first;
-  size_t size;
-  packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  if (status == PACKBUF_OK) status = packbuf_i_take_one(cells, 0, sizeof *opaque, &memory);
-  if (status != PACKBUF_OK) return status;
-  opaque = (packbuf_opaque *)memory;
-  opaque->data = data;
-  opaque->size = size;
-  opaque->serializer = serializer->data;
-  opaque->serializer_size = serializer->size;
-  *value = packbuf_opaque_value(opaque);
-  return PACKBUF_OK;
-}
-
-/* A parser's complaint about a cell as the rule it breaks. text_at: where in the packed buffer the cell lies; computed:
- * all its bytes stand at one place. */
-static packbuf_status packbuf_i_parse_failed(const packbuf_column *c, packbuf_status status, uint64_t at_in_text,
-                                             uint64_t first, uint64_t row, packbuf_error *error) {
-  const packbuf_rule rule = c->node.codec == PACKBUF_CODEC_JSON_RAGGED ? PACKBUF_RULE_D7 : PACKBUF_RULE_D8;
-  const uint64_t at = packbuf_i_element_at(c->view, &c->data, first);
-  if (status == PACKBUF_DEPTH || status == PACKBUF_LIMIT)
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, at, row, error);
-  return packbuf_i_broken_cell(c, rule, c->data.bytes && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row,
-                               error);
-}
-
-static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const packbuf_column *c = cells->column;
-  const packbuf_limits *limits = &c->view->limits;
-  packbuf_error inner;
-  const void *data = NULL;
-  uint64_t first = 0, count = 0;
-  size_t size;
-  packbuf_status status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
-  if (status != PACKBUF_OK) return status;
-  if (count > limits->cell_bytes)
-    return packbuf_i_broken_read(cells, PACKBUF_RULE_D9, packbuf_i_element_at(c->view, &c->data, first), row);
-  status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  if (status != PACKBUF_OK) return status;
-  inner.offset = 0;
-  status =
-      c->node.codec == PACKBUF_CODEC_JSON_RAGGED
-          ? packbuf_i_json_decode((const uint8_t *)data, size, limits->cell_depth, cells->reader->arena, value, &inner)
-          : packbuf_i_msgpack_decode((const uint8_t *)data, size, limits->cell_depth, cells->reader->arena, value,
-                                     &inner);
-  if (status == PACKBUF_OUT_OF_MEMORY) return packbuf_i_no_room(cells->reader, size + 16); /* about what it asked for */
-  if (status == PACKBUF_OK && value->kind == PACKBUF_NULL) inner.offset = 0, status = PACKBUF_BAD_JSON;
-  return status == PACKBUF_OK ? status
-                              : packbuf_i_parse_failed(c, status, inner.offset, first, row, cells->reader->error);
-}
-
-/* D6. Text of one repeated byte: one that is not ASCII is never UTF-8. */
-static packbuf_status packbuf_i_utf8_cell(const packbuf_column *c, uint64_t row, uint64_t first, uint64_t count,
-                                          packbuf_error *error) {
-  uint64_t end = count;
-  if (c->data.bytes) end = packbuf_i_utf8_valid(c->data.bytes + first, (size_t)count);
-  else if (c->data.value[0] > 0x7F) end = 0;
-  return end == count ? PACKBUF_OK
-                      : packbuf_i_broken_cell(c, PACKBUF_RULE_D6, packbuf_i_element_at(c->view, &c->data, first + end),
-                                              row, error);
-}
-
-/* D7 and D8 for a cell of `count` times one byte, which may be too long to be written out: JSON can only be the digits
- * of an integer, and beyond a few bytes MessagePack only a bin 16 or bin 32 whose every byte, length included, is its
- * type byte. */
-static packbuf_status packbuf_i_check_repeated(int json, uint8_t byte, uint64_t count, unsigned depth,
-                                               packbuf_error *inner) {
-  uint8_t text[256];
-  inner->offset = 0;
-  if (json && count > 1) return byte >= '1' && byte <= '9' ? PACKBUF_OK : PACKBUF_BAD_JSON;
-  if (count > sizeof text) {
-    const int bin =
-        (byte == 0xC5 && count == 3 + UINT64_C(0xC5C5)) || (byte == 0xC6 && count == 5 + UINT64_C(0xC6C6C6C6));
-    return bin ? PACKBUF_OK : PACKBUF_BAD_MSGPACK;
-  }
-  memset(text, byte, (size_t)count);
-  return json ? packbuf_i_json_check(text, count, depth, 1, inner)
-              : packbuf_i_msgpack_check(text, count, depth, 1, inner);
-}
-
-/* D7, D8, and D9 for the cell. */
-static packbuf_status packbuf_i_parsed_cell(const packbuf_column *c, uint64_t row, uint64_t first, uint64_t count,
-                                            packbuf_error *error) {
-  const packbuf_limits *limits = &c->view->limits;
-  const int json = c->node.codec == PACKBUF_CODEC_JSON_RAGGED;
-  packbuf_error inner;
-  packbuf_status status;
-  if (count > limits->cell_bytes)
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_element_at(c->view, &c->data, first), row, error);
-  inner.offset = 0;
-  if (c->data.bytes == NULL)
-    status = packbuf_i_check_repeated(json, c->data.value[0], count, limits->cell_depth, &inner);
-  else if (json) status = packbuf_i_json_check(c->data.bytes + first, count, limits->cell_depth, 1, &inner);
-  else status = packbuf_i_msgpack_check(c->data.bytes + first, count, limits->cell_depth, 1, &inner);
-  return status == PACKBUF_OK ? PACKBUF_OK : packbuf_i_parse_failed(c, status, inner.offset, first, row, error);
-}
-
-/* Every present cell. Where all is computed the cells are equal, and the first decides. */
-static packbuf_status packbuf_i_text_data(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *with[3];
-  packbuf_status status = PACKBUF_OK;
-  uint64_t rows;
-  with[0] = packbuf_i_all_equal(&c->offsets)
-                ? NULL
-                : &c->data; /* constant offsets: all cells are empty, whatever the data are */
-  with[1] = &c->offsets, with[2] = &c->validity;
-  if (!packbuf_i_readable(&c->offsets) || !packbuf_i_readable(&c->validity)) return PACKBUF_OK;
-  rows = packbuf_i_rows_to_check(c->node.rows, with, 3);
-  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
-    uint64_t first = 0, count = 0;
-    if (!packbuf_i_present(c, row)) continue;
-    status = packbuf_i_between(c, &c->offsets, row, c->data.count, row, &first, &count, error);
-    if (status != PACKBUF_OK) break;
-    status = c->node.codec == PACKBUF_CODEC_UTF8_RAGGED ? packbuf_i_utf8_cell(c, row, first, count, error)
-                                                        : packbuf_i_parsed_cell(c, row, first, count, error);
-  }
-  return status;
-}
-/* ---- end of codecs/text_read.c ---- */
-/* ---- codecs/media_read.c ---- */
-/* codecs/media_read.c: reading and verifying media_bytes and media_list_ragged: bytes with attributes, which are
- * ordinary child leaves, one row a cell (media_bytes) or one row an item (media_list_ragged).
- * May use: base, access, number, cells, read, ragged_read (offsets), text_read. Must not know: what an image is. */
-
-/* Which attribute a leaf is, or PACKBUF_I_ATTRIBUTES: by name, and only with the codec and dtype that section 9 gives
- * it. */
-static unsigned packbuf_i_media_attribute_of(const packbuf_node *leaf) {
-  unsigned i = packbuf_i_attribute_named(leaf->name.data, leaf->name.size);
-  if (leaf->kind != PACKBUF_LEAF) return PACKBUF_I_ATTRIBUTES;
-  if (i == PACKBUF_I_MIME || i == PACKBUF_I_MODE)
-    return leaf->codec == PACKBUF_CODEC_UTF8_RAGGED ? i : (unsigned)PACKBUF_I_ATTRIBUTES;
-  if (i < PACKBUF_I_ATTRIBUTES &&
-      (leaf->codec != PACKBUF_CODEC_NDARRAY || leaf->rank != 0 || leaf->form != PACKBUF_FORM_NATURAL ||
-       leaf->dtype.bits != 64 || leaf->dtype.lanes != 1 ||
-       leaf->dtype.code != (i == PACKBUF_I_RATE ? PACKBUF_DTYPE_FLOAT : PACKBUF_DTYPE_INT)))
-    return PACKBUF_I_ATTRIBUTES;
-  return i;
-}
-
-/* Opens the attribute leaves, once for all rows, the first of a name. Leaves that are no attributes or cannot be read
- * are left to those who read them as leaves. What is used is judged as it was opened: its record may have changed since
- * it was first fetched. */
-static packbuf_status packbuf_i_media_begin(packbuf_i_leaf_cells *cells) {
-  const packbuf_node *node = &cells->column->node;
-  const uint64_t end = (uint64_t)node->index + 1 + node->descendants;
-  for (uint64_t child = (uint64_t)node->index + 1; child < end;) {
-    packbuf_node leaf;
-    unsigned which;
-    packbuf_status status = packbuf_get_node(cells->column->view, (uint32_t)child, &leaf, cells->reader->error);
-    if (status != PACKBUF_OK) return status;
-    if (leaf.parent != node->index || leaf.descendants >= end - child)
-      return packbuf_i_broken(
-          cells->reader->error, PACKBUF_RULE_N2,
-          packbuf_i_node_at(cells->column->view, (uint32_t)child) + (leaf.parent != node->index ? 0 : 4),
-          PACKBUF_NOWHERE);
-    which = packbuf_i_media_attribute_of(&leaf);
-    if (which < PACKBUF_I_ATTRIBUTES && (cells->attributes >> which & 1) == 0) {
-      status = packbuf_open_column(cells->column->view, (uint32_t)child, &cells->attribute[which], NULL);
-      if (status == PACKBUF_OK && packbuf_i_media_attribute_of(&cells->attribute[which].node) == which)
-        cells->attributes |= 1u << which;
-      else if (status < PACKBUF_UNSUPPORTED_VERSION)
-        return packbuf_i_broken(cells->reader->error, PACKBUF_RULE_B13,
-                                packbuf_i_node_at(cells->column->view, (uint32_t)child) + 16, PACKBUF_NOWHERE);
-    }
-    child += 1 + (uint64_t)leaf.descendants;
-  }
-  return PACKBUF_OK;
-}
-
-/* One attribute of row `row` of its leaf; *value is null when there is none. */
-static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, unsigned which, uint64_t row,
-                                                packbuf_value *value) {
-  packbuf_i_leaf_cells leaf;
-  packbuf_status status;
-  int state = 0;
-  *value = packbuf_null();
-  if ((cells->attributes >> which & 1) == 0) return PACKBUF_OK;
-  status = packbuf_cell_state(&cells->attribute[which], row, &state, cells->reader->error);
-  if (status != PACKBUF_OK || state != 1) return status;
-  leaf.reader = cells->reader;
-  leaf.column = &cells->attribute[which];
-  leaf.left = 1;
-  leaf.each = 0;
-  leaf.shape = NULL;
-  leaf.attributes = 0;
-  memset(leaf.bulk, 0, sizeof leaf.bulk);
-  if (which == PACKBUF_I_MIME || which == PACKBUF_I_MODE) return packbuf_i_utf8_read(&leaf, row, value);
-  return packbuf_i_read_number(&leaf, row, row, 0, value);
-}
-
-/* Media over `size` bytes; its attributes stand in row `row` of their leaves. */
-static packbuf_status packbuf_i_media_value(packbuf_i_leaf_cells *cells, uint64_t row, const void *data, size_t size,
-                                            packbuf_value *value) {
-  packbuf_value found[PACKBUF_I_ATTRIBUTES];
-  packbuf_media *media;
-  void *memory;
-  packbuf_status status = PACKBUF_OK;
-  for (unsigned i = 0; status == PACKBUF_OK && i < PACKBUF_I_ATTRIBUTES; i++)
-    status = packbuf_i_media_attribute(cells, i, row, &found[i]);
-  if (status == PACKBUF_OK) status = packbuf_i_take_one(cells, 0, sizeof *media, &memory);
-  if (status != PACKBUF_OK) return status;
-  media = (packbuf_media *)memory;
-  *media = packbuf_media_of(data, size, NULL);
-  for (unsigned i = 0; i < PACKBUF_I_ATTRIBUTES; i++) packbuf_i_set_attribute(media, i, &found[i]);
-  *value = packbuf_media_value(media);
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data = NULL;
-  uint64_t first;
-  size_t size;
-  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  return status != PACKBUF_OK ? status : packbuf_i_media_value(cells, row, data, size, value);
-}
-
-/* One item of a media list: bytes or media by its form. */
-static packbuf_status packbuf_i_media_item(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t item,
-                                           packbuf_value *value) {
-  const packbuf_column *c = cells->column;
-  uint64_t first = 0, count = 0;
-  uint8_t type = 0;
-  const void *data = NULL;
-  packbuf_status status =
-      packbuf_i_between(c, &c->offsets, item, c->data.count, row, &first, &count, cells->reader->error);
-  if (status != PACKBUF_OK) return status;
-  if (packbuf_i_there(&c->types) &&
-      (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type)))
-    return packbuf_i_broken_read(cells, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, item), row);
-  status = packbuf_i_elements(cells, first, count, &data);
-  if (status != PACKBUF_OK) return status;
-  if ((type ? type >> 4 : c->node.form) != PACKBUF_FORM_BYTES)
-    return packbuf_i_media_value(cells, item, data, (size_t)count, value);
-  *value = packbuf_bytes(data, (size_t)count);
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_media_list_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  packbuf_value *items;
-  void *memory;
-  uint64_t first = 0, count = 0;
-  packbuf_status status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
-  if (status == PACKBUF_OK) status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
-  if (status != PACKBUF_OK) return status;
-  items = (packbuf_value *)memory;
-  for (uint64_t i = 0; i < count; i++) {
-    status = packbuf_i_media_item(cells, row, first + i, &items[i]);
-    if (status != PACKBUF_OK) return status;
-  }
-  *value = packbuf_list(count ? items : NULL, (size_t)count);
-  return PACKBUF_OK;
-}
-
-/* I7, I8 and I12, whose types stand one to an item. */
-static packbuf_status packbuf_i_media_list_index(const packbuf_column *c, packbuf_error *error) {
-  const packbuf_buffer *with[1];
-  packbuf_status status = packbuf_i_verify_offsets(c, &c->offsets, c->data.count, error);
-  uint64_t items = 0;
-  if (status == PACKBUF_OK)
-    status = packbuf_i_verify_offsets(c, &c->item_offsets, c->offsets.count ? c->offsets.count - 1 : 0, error);
-  if (status == PACKBUF_OK) status = packbuf_i_verify_extents(c, &c->item_offsets, error);
-  with[0] = &c->types;
-  if (packbuf_i_there(&c->types) && packbuf_i_readable(&c->types))
-    items = packbuf_i_rows_to_check(c->types.count, with, 1);
-  for (uint64_t item = 0; status == PACKBUF_OK && item < items; item++) {
-    uint8_t type = 0;
-    if (!packbuf_i_get8(&c->types, item, &type) || !packbuf_i_type_allowed(&c->node, type))
-      status = packbuf_i_broken_cell(c, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, item), item, error);
-  }
-  return status;
-}
-/* ---- end of codecs/media_read.c ---- */
-/* ---- codecs/readers.c ---- */
-/* codecs/readers.c: the table of the codecs' read halves.
- * May use: every read half. Must not know: anything else. */
-
-static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
-  static const packbuf_i_codec_reader readers[PACKBUF_I_LAST_CODEC + 1] = {
-      {NULL, packbuf_i_null_read, packbuf_i_nothing, packbuf_i_nothing}, /* no codec: never asked for */
-      {NULL, packbuf_i_null_read, packbuf_i_nothing, packbuf_i_nothing},
-      {packbuf_i_ndarray_begin, packbuf_i_ndarray_read, packbuf_i_ndarray_index, packbuf_i_ndarray_data},
-      {NULL, packbuf_i_ragged_read, packbuf_i_ragged_index, packbuf_i_ragged_data},
-      {NULL, packbuf_i_ragged_read, packbuf_i_ragged_index, packbuf_i_ragged_data},
-      {NULL, packbuf_i_bytes_read, packbuf_i_runs_index, packbuf_i_nothing},
-      {packbuf_i_media_begin, packbuf_i_media_read, packbuf_i_runs_index, packbuf_i_nothing},
-      {packbuf_i_media_begin, packbuf_i_media_list_read, packbuf_i_media_list_index, packbuf_i_nothing},
-      {NULL, packbuf_i_utf8_read, packbuf_i_runs_index, packbuf_i_text_data},
-      {NULL, packbuf_i_parsed_read, packbuf_i_runs_index, packbuf_i_text_data},
-      {NULL, packbuf_i_parsed_read, packbuf_i_runs_index, packbuf_i_text_data},
-      {NULL, packbuf_i_opaque_read, packbuf_i_runs_index, packbuf_i_nothing},
-  };
-  return &readers[codec <= PACKBUF_I_LAST_CODEC ? codec : 0];
-}
-/* ---- end of codecs/readers.c ---- */
 /* ---- core/verify.c ---- */
 /* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
  * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
  * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells; the codecs' read halves through their table. Must not know:
- * values. */
+ * May use: base, crc32c, access, open, tables, cells; the codecs' reading halves. Must not know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {

@@ -1,7 +1,7 @@
 /* codecs/json_ragged.c: cells as JSON text (section 11 of the spec): what can be written, the writer, the parser, the
  * checker. The parser and the checker are one body: the checker is the parser that keeps nothing, so they cannot
  * disagree. Recursion is as deep as the caller's limit, never deeper than PACKBUF_I_DEPTH_LAST.
- * May use: base, arena, utf8, decimal, values. Must not know: columns, packed buffers, other codecs. */
+ * May use: base, arena, utf8, decimal, values, keys. Must not know: columns, packed buffers, other codecs. */
 
 /* ---- strings ---- */
 

@@ -1,7 +1,7 @@
 /* codecs/msgpack_ragged.c: cells as MessagePack (section 12 of the spec): what can be written, the writer, the parser,
  * the checker. Parser and checker are one body, as in json_ragged. What is read points into the data: text, bytes, and
  * the elements of tensors.
- * May use: base, arena, utf8, decimal, values. Must not know: columns, packed buffers, other codecs. */
+ * May use: base, arena, utf8, decimal, values, keys. Must not know: columns, packed buffers, other codecs. */
 
 #define PACKBUF_I_EXT_BIGINT 1
 #define PACKBUF_I_EXT_TENSOR 2

@@ -1,6 +1,8 @@
-/* codecs/ndarray.c: cells of one shape, packing side: one dense array, or plain numbers and typed scalars one by one.
+/* codecs/ndarray.c: cells of one shape side by side: one dense array, or plain numbers and typed scalars one by one.
  * An absent cell is zero bytes.
- * May use: pull, columns. Must not know: the layout. */
+ * May use: columns, pull; access, cells, leaf, codecs/numbers.c. Must not know: the layout, ragged leaves. */
+
+/* ---- packing ---- */
 
 /* Zero bytes for the absent cell at pull->row, in pieces. */
 static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) {
@@ -62,4 +64,100 @@ static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
 
 static packbuf_i_run packbuf_i_pull_ndarray(packbuf_i_pull *pull) {
   return pull->node->source == PACKBUF_I_FROM_TENSOR ? packbuf_i_pull_dense(pull) : packbuf_i_pull_numbers(pull);
+}
+
+/* ---- reading and verifying ---- */
+
+static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
+  const packbuf_node *node = &cells->column->node;
+  void *shape;
+  packbuf_status status = packbuf_i_take(cells->reader, node->rank, sizeof *node->shape, 8, &shape);
+  if (status != PACKBUF_OK) return status;
+  memcpy(shape, node->shape, node->rank * sizeof *node->shape);
+  cells->shape = (const uint64_t *)shape;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  const packbuf_node *node = &cells->column->node;
+  uint64_t first = 0, count = 0;
+  unsigned form = 0, number = 0;
+  packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
+  if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
+  if (status != PACKBUF_OK) return status;
+  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL) return packbuf_i_read_number(cells, row, first, number, value);
+  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, first, count, value);
+}
+
+/* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or
+ * UINT64_MAX. */
+static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, uint64_t count) {
+  const uint64_t end = first + count;
+  uint64_t i = first / 8;
+  if (count == 0) return UINT64_MAX;
+  if (first % 8) {
+    uint8_t byte = (uint8_t)(data[i] >> first % 8);
+    if (end / 8 == i) byte = (uint8_t)(byte & ((1u << (end - first)) - 1));
+    if (byte) return i;
+    i++;
+  }
+  for (; i + 8 <= end / 8; i += 8) {
+    if (packbuf_i_load64(data + i) != 0) break;
+  }
+  for (; i < end / 8; i++) {
+    if (data[i] != 0) return i;
+  }
+  return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
+}
+
+/* D4 for one absent row. */
+static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
+                                              packbuf_error *error) {
+  const packbuf_buffer *data = &c->data;
+  const uint64_t bits = packbuf_i_element_bits(data->dtype);
+  uint64_t at = UINT64_MAX;
+  if (data->bytes) {
+    uint64_t end;
+    if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
+    at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
+    if (at != UINT64_MAX) at += data->offset;
+  } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {
+    at = packbuf_i_first_not_zero(data->value, 0, bits < 128 ? bits : 128);
+    if (at != UINT64_MAX) at += packbuf_i_element_at(c->view, data, 0);
+  } else {
+    for (uint64_t i = row * each; i < row * each + (each < 2 ? each : 2);
+         i++) { /* two zeros in a row: a sequence of zeros */
+      uint64_t element;
+      if (!packbuf_i_get64(data, i, &element) || element != 0) at = packbuf_i_element_at(c->view, data, i);
+    }
+  }
+  return at == UINT64_MAX ? PACKBUF_OK : packbuf_i_broken_cell(c, PACKBUF_RULE_D4, at, row, error);
+}
+
+static packbuf_status packbuf_i_ndarray_index(const packbuf_column *c, packbuf_error *error) {
+  return packbuf_i_verify_types(c, error);
+}
+
+static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[2];
+  uint64_t each = 0, rows = 0;
+  packbuf_status status = packbuf_i_verify_bools(c, error);
+  with[0] = &c->data, with[1] = &c->validity;
+  (void)packbuf_i_product(c->node.shape, c->node.rank, &each);
+  if (packbuf_i_there(&c->validity) && packbuf_i_readable(&c->validity) && each != 0)
+    rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    if (row % 64 == 0 && packbuf_i_get_bits(&c->validity, row / 64) == UINT64_MAX) row += 63;
+    else if (!packbuf_i_present(c, row)) status = packbuf_i_verify_absent(c, row, each, error);
+  }
+  with[1] = &c->types;
+  if (status != PACKBUF_OK || !packbuf_i_there(&c->types) || !packbuf_i_readable(&c->types)) return status;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < rows; row++) {
+    uint8_t type = 0;
+    if (packbuf_i_get8(&c->types, row, &type) && (type & 15) != 0)
+      status = packbuf_i_verify_exact(c, row, type & 15, row, 1, error);
+  }
+  return status;
 }

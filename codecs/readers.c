@@ -1,5 +1,16 @@
-/* codecs/readers.c: the table of the codecs' read halves.
- * May use: every read half. Must not know: anything else. */
+/* codecs/readers.c: the table of the codecs' reading halves; null, which has no bytes at all, is read here.
+ * May use: every reading half. Must not know: anything else. */
+
+static packbuf_status packbuf_i_null_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
+  (void)cells, (void)row; /* no cell is present */
+  *value = packbuf_null();
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_nothing(const packbuf_column *c, packbuf_error *error) {
+  (void)c, (void)error; /* no rule of its own */
+  return PACKBUF_OK;
+}
 
 static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
   static const packbuf_i_codec_reader readers[PACKBUF_I_LAST_CODEC + 1] = {

@@ -1,5 +1,6 @@
-/* codecs/typed_ragged.c: rows that are lists of numbers, or arrays, packing side.
- * May use: pull, columns, codecs/ragged_tensor.c for the rows that are arrays. Must not know: the layout. */
+/* codecs/typed_ragged.c: rows that are lists of numbers, or arrays: how they are packed. They are read as
+ * ragged_tensor's.
+ * May use: columns, pull, codecs/ragged_tensor.c for the rows that are arrays. Must not know: the layout. */
 
 static packbuf_i_run packbuf_i_pull_typed_ragged(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;

@@ -105,6 +105,15 @@ static packbuf_dtype packbuf_i_node_dtype(const packbuf_i_node_record *node) {
   return dtype;
 }
 
+/* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
+static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
+  uint64_t count = 0;
+  packbuf_i_node_record node;
+  for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
+    begin += 1 + (uint64_t)node.descendants;
+  return count;
+}
+
 /* Fetches buffer record `index`; 0 when there is none. */
 static int packbuf_i_fetch_buffer(const packbuf_view *view, uint32_t index, packbuf_i_buffer_record *buffer) {
   if (PACKBUF_I_UNLIKELY(index >= view->buffer_count)) return 0;

@@ -1,5 +1,5 @@
 /* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
- * checked arithmetic, and the one way to fail.
+ * checked arithmetic, the one way to fail, and the sinks that encoders push bytes into.
  * May use: core/status.h. Must not know: any other room. */
 
 #include <string.h>

@@ -269,3 +269,26 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   *size = count * element;
   return PACKBUF_OK;
 }
+
+/* ---- for verification: which rows have to be looked at ---- */
+
+/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
+ * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
+ * all. NULL: no such buffer. */
+static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
+  for (unsigned i = 0; i < count; i++) {
+    if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
+  }
+  return rows < 16 ? rows : 16;
+}
+
+/* A constant, or a sequence that does not move (which B8 refuses, but the record may have changed since). */
+static int packbuf_i_all_equal(const packbuf_buffer *buffer) {
+  return buffer->storage == PACKBUF_CONSTANT ||
+         (buffer->storage == PACKBUF_SEQUENCE && packbuf_i_load64(buffer->value + 8) == 0);
+}
+
+static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
+  if (packbuf_i_there(&c->validity)) return packbuf_i_get_bit(&c->validity, row);
+  return !(c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NULL);
+}

@@ -5,7 +5,7 @@
 
 /* ---- 64 x 64 bit products ---- */
 
-#if defined(__SIZEOF_INT128__) && !defined(__TINYC__) && !defined(PACKBUF_I_DECIMAL_NO_INT128)
+#if defined(__SIZEOF_INT128__) && !defined(__TINYC__)
 __extension__ typedef unsigned __int128 packbuf_i_decimal_wide;
 
 static uint64_t packbuf_i_multiply(uint64_t a, uint64_t b, uint64_t *low) {

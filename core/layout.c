@@ -1,6 +1,5 @@
-/* core/layout.c: what a packed buffer will consist of: which buffers each node has, how each is stored, where
- * everything lies. The result is the plan; its size is exact. Follows section 19 of the spec (profile 0, the canonical
- * form).
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec (profile 0, the canonical
+ * form). core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
 /* A buffer record to be. */

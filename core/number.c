@@ -1,6 +1,6 @@
 /* core/number.c: one element of a dtype as a plain number: widening to float64 bit for bit, exactness of number types,
  * the value it is shown as.
- * May use: base, access, value. Must not know: cells, rows, codecs. */
+ * May use: base, access, tables (forms), value, promote (number types). Must not know: rows, where elements lie. */
 
 /* An element of 8 to 64 bits as a little-endian number; 0 when there is none. */
 static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t *out) {

@@ -42,10 +42,11 @@
 #include "core/utf8.c"
 #include "core/decimal.c"
 #include "core/value.c"
+#include "core/keys.c"
 #include "codecs/json_ragged.c"
 #include "codecs/msgpack_ragged.c"
 
-/* pack: rows -> expand -> infer -> codec -> layout -> one buffer */
+/* pack, first part: rows -> expand -> infer -> columns, whose elements are pulled */
 #include "core/column.c"
 #include "core/promote.c"
 #include "core/expand.c"
@@ -53,32 +54,37 @@
 #include "core/compat.c"
 #include "core/batch.c"
 #include "core/pull.c"
-#include "codecs/ndarray.c"
-#include "codecs/ragged_tensor.c"
-#include "codecs/typed_ragged.c"
-#include "codecs/bytes_ragged.c"
-#include "codecs/media_bytes.c"
-#include "codecs/media_list_ragged.c"
-#include "core/layout.c"
-#include "core/plan.c"
-#include "core/gather.c"
-#include "core/output.c"
-#include "core/write.c"
 
-/* read: one buffer -> head check -> view -> codec -> values */
+/* read, first part: one buffer -> head check -> view -> cells */
 #include "core/access.c"
 #include "core/tables.c"
 #include "core/open.c"
 #include "core/find.c"
 #include "core/number.c"
 #include "core/cells.c"
-#include "core/read.c"
-#include "codecs/numbers_read.c"
-#include "codecs/ndarray_read.c"
-#include "codecs/ragged_read.c"
-#include "codecs/text_read.c"
-#include "codecs/media_read.c"
+#include "core/leaf.c"
+
+/* the codecs: how a leaf's cells become buffers, and buffers cells */
+#include "codecs/numbers.c"
+#include "codecs/offsets.c"
+#include "codecs/ndarray.c"
+#include "codecs/ragged_tensor.c"
+#include "codecs/typed_ragged.c"
+#include "codecs/bytes_ragged.c"
+#include "codecs/text.c"
+#include "codecs/media_bytes.c"
+#include "codecs/media_list_ragged.c"
 #include "codecs/readers.c"
+
+/* pack, second part: codec -> layout -> one buffer */
+#include "core/layout.c"
+#include "core/plan.c"
+#include "core/gather.c"
+#include "core/output.c"
+#include "core/write.c"
+
+/* read, second part: cells -> values; verification */
+#include "core/read.c"
 #include "core/verify.c"
 
 #if defined(__GNUC__) || defined(__clang__)

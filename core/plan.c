@@ -1,5 +1,5 @@
-/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, choose a storage for each
- * buffer, sort the names, add up the sizes.
+/* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
+ * the names, and give everything its place. The size that results is exact.
  * May use: batch, expansion, layout. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and

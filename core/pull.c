@@ -1,7 +1,7 @@
 /* core/pull.c: the elements of a buffer that is to be written, as a sequence of runs: stretches of the caller's
  * memory, or pieces computed into a scratch. Measuring, choosing a storage, comparing and writing all pull the same
  * runs, so they cannot disagree. Codecs fill in the data (codecs/), this room the rest.
- * May use: columns. Must not know: where the bytes go. */
+ * May use: columns, batch (offsets as the caller gave them). Must not know: where the bytes go. */
 
 #define PACKBUF_I_SCRATCH 4096
 

@@ -2,15 +2,8 @@
  * are read whole into slots (a value every `step` bytes), so that children fill the entries of their parents' dicts in
  * place, and what does not depend on the row is done once. limits.decoded_bytes bounds what one call takes from the
  * arena.
- * May use: base, arena, value, access, cells; the codecs' read halves through one table. Must not know: how a leaf
- * stores its cells. */
-
-typedef struct packbuf_i_reader {
-  const packbuf_view *view;
-  packbuf_arena *arena;
-  packbuf_error *error;
-  uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
-} packbuf_i_reader;
+ * May use: base, arena, value, access, cells, leaf; the codecs' reading halves. Must not know: how a leaf's cells
+ * lie. */
 
 /* Where values go: one every `step` bytes. */
 typedef struct packbuf_i_slots {
@@ -22,107 +15,6 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   void *at = (unsigned char *)slots.first + (size_t)i * slots.step;
   return (packbuf_value *)at;
 }
-
-/* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are
- * left. */
-typedef struct packbuf_i_bulk {
-  unsigned char *next;
-  uint64_t ready;
-} packbuf_i_bulk;
-
-/* A leaf that is being read: its column and what its codec keeps from row to row. */
-typedef struct packbuf_i_leaf_cells {
-  packbuf_i_reader *reader;
-  const packbuf_column *column;
-  uint64_t left;          /* cells still to be read, the one in turn included */
-  uint64_t each;          /* ndarray: elements of a cell */
-  const uint64_t *shape;  /* ndarray: in the arena, shared by all cells */
-  packbuf_i_bulk bulk[2]; /* tensors, media, opaque values; shapes */
-  unsigned attributes;    /* media: a bit for each attribute leaf that is there */
-  packbuf_column attribute[6];
-} packbuf_i_leaf_cells;
-
-/* Why the arena gave no memory for `size` bytes. */
-static packbuf_status packbuf_i_no_room(const packbuf_i_reader *r, uint64_t size) {
-  const packbuf_arena *arena = r->arena;
-  if (arena->limit < r->arena_limit && (arena->used >= arena->limit || size > arena->limit - arena->used))
-    return packbuf_i_broken(r->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  return packbuf_i_no_memory(r->error);
-}
-
-/* `count` items of `size` bytes from the arena. */
-static packbuf_status packbuf_i_take(packbuf_i_reader *r, uint64_t count, size_t size, size_t alignment, void **out) {
-  uint64_t bytes;
-  *out = NULL;
-  if (!packbuf_i_mul(count, size, &bytes) || bytes > SIZE_MAX) return packbuf_i_no_room(r, UINT64_MAX);
-  *out = packbuf_arena_alloc(r->arena, (size_t)bytes, alignment);
-  return *out ? PACKBUF_OK : packbuf_i_no_room(r, bytes + alignment);
-}
-
-static packbuf_status packbuf_i_take_one(packbuf_i_leaf_cells *cells, unsigned bulk, size_t size, void **out) {
-  packbuf_i_bulk *b = &cells->bulk[bulk];
-  if (b->ready == 0) {
-    const uint64_t run = cells->left < 256 ? cells->left : 256;
-    void *memory;
-    const packbuf_status status = packbuf_i_take(cells->reader, run, size, 8, &memory);
-    if (status != PACKBUF_OK) return status;
-    b->next = (unsigned char *)memory;
-    b->ready = run;
-  }
-  *out = b->next;
-  b->next += size;
-  b->ready--;
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, packbuf_rule rule, uint64_t at,
-                                            uint64_t row) {
-  return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
-}
-
-/* `count` elements of whole bytes at `first`, as bytes in native order: in place where that is what the buffer holds,
- * else a copy in the arena. */
-static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t first, uint64_t count,
-                                         const void **out) {
-  const packbuf_buffer *data = &cells->column->data;
-  const size_t element = packbuf_i_element_bits(data->dtype) / 8;
-  packbuf_status status;
-  void *copy;
-  if (PACKBUF_I_UNLIKELY(first > data->count || count > data->count - first))
-    return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index),
-                                 PACKBUF_NOWHERE);
-  if (data->bytes && (element == 1 || !packbuf_i_big_endian())) {
-    *out = data->bytes + first * element;
-    return PACKBUF_OK;
-  }
-  status = packbuf_i_take(cells->reader, count, element, 16, &copy);
-  if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy);
-  *out = copy;
-  return PACKBUF_OK;
-}
-
-/* The bytes of a present cell of a column of bytes or text. */
-static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t *first, const void **data,
-                                          size_t *size) {
-  uint64_t count;
-  packbuf_status status = packbuf_i_cell_run(cells->column, row, first, &count, cells->reader->error);
-  if (status != PACKBUF_OK) return status;
-  status = packbuf_i_elements(cells, *first, count, data);
-  *size = (size_t)count; /* it lies in memory */
-  return status;
-}
-
-/* The read half of a codec (codecs/NAME_read.c). begin: once per call, may be NULL. read: one present cell. index,
- * data: its I7 to I12, and D3 to D9. */
-typedef struct packbuf_i_codec_reader {
-  packbuf_status (*begin)(packbuf_i_leaf_cells *cells);
-  packbuf_status (*read)(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value);
-  packbuf_status (*index)(const packbuf_column *column, packbuf_error *error);
-  packbuf_status (*data)(const packbuf_column *column, packbuf_error *error);
-} packbuf_i_codec_reader;
-
-static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec);
 
 static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_column *column, uint64_t first,
                                           uint64_t count, packbuf_i_slots out) {
@@ -148,15 +40,6 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
 
 static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first,
                                           uint64_t count, packbuf_i_slots out, unsigned depth);
-
-/* How many nodes from `begin` to `end` are siblings; their last subtree ends at `end`. */
-static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begin, uint64_t end) {
-  uint64_t count = 0;
-  packbuf_i_node_record node;
-  for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
-    begin += 1 + (uint64_t)node.descendants;
-  return count;
-}
 
 /* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row.
  * Each is held within its parent's subtree (N2), which nobody may have checked: no node is then walked twice at one

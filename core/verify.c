@@ -1,8 +1,7 @@
 /* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
  * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
  * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells; the codecs' read halves through their table. Must not know:
- * values. */
+ * May use: base, crc32c, access, open, tables, cells; the codecs' reading halves. Must not know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {

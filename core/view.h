@@ -6,10 +6,16 @@
 
 /* Limits on what untrusted bytes may ask for (section 15 of the spec). */
 typedef struct packbuf_limits {
-  uint64_t head_bytes, rows, decoded_bytes, cell_bytes;
-  uint32_t nodes, buffers, metadata, depth, cell_depth;
+  uint64_t head_bytes;    /* length of the head */
+  uint64_t rows;          /* rows of the batch */
+  uint64_t decoded_bytes; /* what one call unpacks or takes from the arena */
+  uint64_t cell_bytes;    /* a JSON or MessagePack cell */
+  uint32_t nodes, buffers, metadata;
+  uint32_t depth;      /* nodes on a path, at most 256 */
+  uint32_t cell_depth; /* lists and dicts inside a JSON or MessagePack cell, at most 4096; 0: 512 */
 } packbuf_limits;
 
+/* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
 /* An open packed buffer: the checked copy of its header and directory. Fields are for reading. */
@@ -141,8 +147,8 @@ typedef struct packbuf_column {
   packbuf_buffer shape[PACKBUF_MAX_RANK];
 } packbuf_column;
 
-/* Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING, UNSUPPORTED_DTYPE name what cannot be read; the
- * other columns can. */
+/* Looks up the node at an index and its buffers. Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING,
+ * UNSUPPORTED_DTYPE name what cannot be read; the other columns can. */
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
                                                packbuf_error *error);
 
@@ -173,7 +179,7 @@ PACKBUF_API packbuf_status packbuf_read_row(const packbuf_view *view, uint64_t r
                                             packbuf_value *value, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, packbuf_arena *arena,
                                                      packbuf_value *value, packbuf_error *error);
-/* The whole batch: a list of N dicts. */
+/* Rows `first` to `first + count` of all fields as dicts, into rows[count]. OUT_OF_RANGE. */
 PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
                                              packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
 
@@ -183,5 +189,6 @@ typedef struct packbuf_metadata {
   packbuf_text key, text;
 } packbuf_metadata;
 
+/* The pair at an index (0 to view->metadata_count - 1). Errors: OUT_OF_RANGE, and rule M3. */
 PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata,
                                                 packbuf_error *error);

@@ -1,27 +1,6 @@
-/* codecs/text_read.c: reading and verifying the leaves whose cells are one run of bytes: bytes_ragged, utf8_ragged,
- * json_ragged, msgpack_ragged, opaque_ragged; and null, which has no bytes at all.
- * May use: base, utf8, the JSON and MessagePack parsers, cells, read, ragged_read (offsets). Must not know: media,
- * numbers. */
-
-static packbuf_status packbuf_i_null_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  (void)cells, (void)row; /* no cell is present */
-  *value = packbuf_null();
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_nothing(const packbuf_column *c, packbuf_error *error) {
-  (void)c, (void)error; /* no rule of its own */
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_bytes_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const void *data = NULL;
-  uint64_t first;
-  size_t size;
-  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  if (status == PACKBUF_OK) *value = packbuf_bytes(data, size);
-  return status;
-}
+/* codecs/text.c: reading and verifying the leaves whose bytes follow a grammar: utf8_ragged, json_ragged,
+ * msgpack_ragged.
+ * May use: utf8, the JSON and MessagePack parsers; access, cells, leaf. Must not know: media, numbers, the layout. */
 
 static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const void *data = NULL;
@@ -34,25 +13,6 @@ static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t 
     return packbuf_i_broken_read(cells, PACKBUF_RULE_D6,
                                  packbuf_i_element_at(cells->column->view, &cells->column->data, first + end), row);
   *value = packbuf_string_n((const char *)data, size);
-  return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_opaque_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
-  const packbuf_text *serializer = &cells->column->node.parameter;
-  packbuf_opaque *opaque;
-  const void *data = NULL;
-  void *memory;
-  uint64_t first;
-  size_t size;
-  packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  if (status == PACKBUF_OK) status = packbuf_i_take_one(cells, 0, sizeof *opaque, &memory);
-  if (status != PACKBUF_OK) return status;
-  opaque = (packbuf_opaque *)memory;
-  opaque->data = data;
-  opaque->size = size;
-  opaque->serializer = serializer->data;
-  opaque->serializer_size = serializer->size;
-  *value = packbuf_opaque_value(opaque);
   return PACKBUF_OK;
 }
 
