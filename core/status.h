@@ -42,6 +42,7 @@
   X(BAD_BOOL, 59, "a bool byte is neither 0 nor 1")                                                                   \
   X(BAD_JSON, 60, "a cell is not valid JSON")                                                                         \
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
+  X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -125,6 +126,8 @@
   X(I10, 610, BAD_SHAPE, "ndims is at most rank; an absent cell has ndims 0 and zero shape; dimensions that a cell does not have are 0", "the element") \
   X(I11, 611, BAD_SHAPE, "the product of a cell's dimensions is its extent (a cell of 0 dimensions: 1)", "the offset that ends the extent") \
   X(I12, 612, BAD_TYPES, "a cell's type is one that its codec, form and dtype allow; an absent cell has type 0", "the type") \
+  X(I13, 613, BAD_REFERENCE, "row_index is below the number of stored rows; 0 in an absent cell", "the element")       \
+  X(I14, 614, BAD_REFERENCE, "a prefix refers to a stored row that refers to none and is as long at least; without a prefix prefix_row is 0; an absent cell has none", "prefix_row; prefix_length when the leader is too short or the cell absent") \
   X(D1, 701, DATA_CHECKSUM, "each data checksum matches", "the first byte of the chunk")                              \
   X(D2, 702, NOT_ZERO, "padding in the data is zero", "the first byte that is not")                                   \
   X(D3, 703, BAD_BOOL, "a bool byte is 0 or 1", "the byte")                                                           \
