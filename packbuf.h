@@ -88,6 +88,7 @@ extern "C" {
   X(BAD_BOOL, 59, "a bool byte is neither 0 nor 1")                                                                   \
   X(BAD_JSON, 60, "a cell is not valid JSON")                                                                         \
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
+  X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -171,6 +172,8 @@ extern "C" {
   X(I10, 610, BAD_SHAPE, "ndims is at most rank; an absent cell has ndims 0 and zero shape; dimensions that a cell does not have are 0", "the element") \
   X(I11, 611, BAD_SHAPE, "the product of a cell's dimensions is its extent (a cell of 0 dimensions: 1)", "the offset that ends the extent") \
   X(I12, 612, BAD_TYPES, "a cell's type is one that its codec, form and dtype allow; an absent cell has type 0", "the type") \
+  X(I13, 613, BAD_REFERENCE, "row_index is below the number of stored rows; 0 in an absent cell", "the element")       \
+  X(I14, 614, BAD_REFERENCE, "a prefix refers to a stored row that refers to none and is as long at least; without a prefix prefix_row is 0; an absent cell has none", "prefix_row; prefix_length when the leader is too short or the cell absent") \
   X(D1, 701, DATA_CHECKSUM, "each data checksum matches", "the first byte of the chunk")                              \
   X(D2, 702, NOT_ZERO, "padding in the data is zero", "the first byte that is not")                                   \
   X(D3, 703, BAD_BOOL, "a bool byte is 0 or 1", "the byte")                                                           \
@@ -759,7 +762,10 @@ typedef enum packbuf_role {
   PACKBUF_ROLE_VALIDITY = 6,
   PACKBUF_ROLE_MISSING = 7,
   PACKBUF_ROLE_TYPES = 8,
-  PACKBUF_ROLE_ITEM_OFFSETS = 9
+  PACKBUF_ROLE_ITEM_OFFSETS = 9,
+  PACKBUF_ROLE_ROW_INDEX = 10,
+  PACKBUF_ROLE_PREFIX_ROW = 11,
+  PACKBUF_ROLE_PREFIX_LENGTH = 12
 } packbuf_role;
 
 typedef enum packbuf_storage {
@@ -800,12 +806,15 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
-/* A column that is ready to be read cell by cell: node and buffers, looked up once. Fields are private. */
+/* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
+ * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
 typedef struct packbuf_column {
   const packbuf_view *view;
   packbuf_node node;
   packbuf_buffer data, offsets, validity, missing, types, ndims, item_offsets, lengths; /* absent: storage 0 */
   packbuf_buffer shape[PACKBUF_MAX_RANK];
+  packbuf_buffer row_index, prefix_row, prefix_length;
+  uint64_t stored_rows; /* of a leaf; without a row_index its rows */
 } packbuf_column;
 
 /* Looks up the node at an index and its buffers. Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING,
@@ -816,8 +825,23 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
 /* 1 value, 0 null, -1 missing; OUT_OF_RANGE. */
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
                                               packbuf_error *error);
+/* The stored row that holds a cell, for those who keep what is shared: equal numbers mean equal cells. An absent cell
+ * of a column that shares rows: UINT64_MAX. */
+PACKBUF_API packbuf_status packbuf_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
+                                              packbuf_error *error);
+
+/* A run of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
+typedef struct packbuf_piece {
+  uint64_t first, count;
+} packbuf_piece;
+
+/* Where a cell of a leaf lies: one piece after the other are its elements, at most two (a prefix that is another row's,
+ * then its own), none of them empty. 0 pieces for an empty cell and for an absent one of a ragged leaf or of a leaf
+ * that shares rows. */
+PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uint64_t row, packbuf_piece pieces[2],
+                                               unsigned *count, packbuf_error *error);
 /* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for
- * an absent cell of a ragged leaf. */
+ * an absent cell of a ragged leaf. NOT_STORED when the cell is in two pieces (packbuf_cell_pieces). */
 PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
                                                uint64_t *count, packbuf_error *error);
 /* The shape of a cell of numbers; shape has room for PACKBUF_MAX_RANK. */
@@ -7673,7 +7697,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
 
 #define PACKBUF_I_DEPTH_CAP 256 /* nodes on a path, whatever the caller's limit is */
 
-enum { PACKBUF_I_LAST_CODEC = PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_I_LAST_ROLE = PACKBUF_ROLE_ITEM_OFFSETS };
+enum { PACKBUF_I_LAST_CODEC = PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_I_LAST_ROLE = PACKBUF_ROLE_PREFIX_LENGTH };
 
 static int packbuf_i_known_codec(unsigned codec) {
   return codec >= PACKBUF_CODEC_NULL && codec <= PACKBUF_I_LAST_CODEC;
@@ -7880,7 +7904,7 @@ static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked /
 
 /* The dtype of a role but data (section 5). */
 static packbuf_dtype packbuf_i_role_dtype(unsigned role) {
-  static const uint8_t bits[PACKBUF_I_LAST_ROLE + 1] = {0, 0, 64, 64, 64, 8, 1, 1, 8, 64};
+  static const uint8_t bits[PACKBUF_I_LAST_ROLE + 1] = {0, 0, 64, 64, 64, 8, 1, 1, 8, 64, 64, 64, 64};
   return packbuf_dtype_of(PACKBUF_DTYPE_UINT, bits[role]);
 }
 
@@ -7974,6 +7998,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
 /* What B13 wants of a node's buffers: a bit for each role that may be there and that must be there. */
 typedef struct packbuf_i_demand {
   uint32_t may, must, shapes; /* shapes: dims of role shape */
+  uint64_t rows;              /* stored rows */
   uint64_t data;              /* elements of role data; UINT64_MAX: any number */
   uint64_t items;             /* of media_list_ragged: one less than the offsets are */
 } packbuf_i_demand;
@@ -7984,12 +8009,13 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
   packbuf_i_demand d;
   d.may = PACKBUF_I_ROLE(VALIDITY) | PACKBUF_I_ROLE(MISSING);
   d.must = d.shapes = 0;
+  d.rows = node->rows;
   d.data = UINT64_MAX;
   d.items = 0;
   if (node->kind == PACKBUF_NODE_LIST) d.must = PACKBUF_I_ROLE(LENGTHS);
   if (node->kind == PACKBUF_LEAF && node->codec == PACKBUF_CODEC_NULL) d.may = PACKBUF_I_ROLE(MISSING);
   if (node->kind == PACKBUF_LEAF && node->codec != PACKBUF_CODEC_NULL)
-    d.must = PACKBUF_I_ROLE(DATA) | PACKBUF_I_ROLE(OFFSETS);
+    d.may |= PACKBUF_I_ROLE(ROW_INDEX), d.must = PACKBUF_I_ROLE(DATA) | PACKBUF_I_ROLE(OFFSETS);
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     uint64_t shape[PACKBUF_MAX_RANK + 1];
     d.must = PACKBUF_I_ROLE(DATA);
@@ -8001,11 +8027,46 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
   if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
     d.may |= PACKBUF_I_ROLE(TYPES) | PACKBUF_I_ROLE(NDIMS);
     if (node->rank >= 2) d.shapes = node->rank, d.must |= PACKBUF_I_ROLE(SHAPE);
+    if (node->rank == 1) d.may |= PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH);
   }
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     d.may |= PACKBUF_I_ROLE(TYPES), d.must |= PACKBUF_I_ROLE(ITEM_OFFSETS);
   d.may |= d.must;
   return d;
+}
+
+/* Whether a leaf shares rows, by the role of the last of its buffer records: only prefixes come after a row_index. */
+static int packbuf_i_shares_rows(const packbuf_view *view, const packbuf_i_node_record *node) {
+  packbuf_i_buffer_record b;
+  for (uint32_t i = node->buffer_count; i > 0 && packbuf_i_fetch_buffer(view, node->first_buffer + i - 1, &b); i--) {
+    if (b.role <= PACKBUF_ROLE_ROW_INDEX) return b.role == PACKBUF_ROLE_ROW_INDEX;
+  }
+  return 0;
+}
+
+/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. */
+static int packbuf_i_array_rows(const uint64_t *shape, unsigned rank, uint64_t count, uint64_t rows, uint64_t *stored) {
+  uint64_t each;
+  if (!packbuf_i_product(shape, rank, &each) || each == 0 || count % each != 0) return 0;
+  *stored = count / each;
+  return *stored <= rows;
+}
+
+/* With a row_index: finds the stored rows in the buffer that tells them; 0 when it cannot be. */
+static int packbuf_i_find_stored(const packbuf_view *view, const packbuf_i_node_record *node,
+                                 const packbuf_i_buffer_record *b, packbuf_i_demand *d) {
+  const unsigned teller = node->codec == PACKBUF_CODEC_NDARRAY             ? PACKBUF_ROLE_DATA
+                          : node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? PACKBUF_ROLE_ITEM_OFFSETS
+                                                                           : PACKBUF_ROLE_OFFSETS;
+  uint64_t shape[PACKBUF_MAX_RANK];
+  if (b->role != teller) return 1;
+  if (teller != PACKBUF_ROLE_DATA) {
+    d->rows = b->count - 1;
+    return b->count != 0 && d->rows <= node->rows;
+  }
+  d->data = b->count;
+  return packbuf_i_fetch_shape(view, node, shape) &&
+         packbuf_i_array_rows(shape, node->rank, b->count, node->rows, &d->rows);
 }
 
 /* Whether a buffer of a known role has the count that rows demands. */
@@ -8014,10 +8075,13 @@ static int packbuf_i_count_fits(const packbuf_i_node_record *node, const packbuf
   const int list = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   switch (b->role) {
     case PACKBUF_ROLE_DATA: return d->data == UINT64_MAX || b->count == d->data;
-    case PACKBUF_ROLE_OFFSETS: return list || (b->count != 0 && b->count - 1 == node->rows);
-    case PACKBUF_ROLE_ITEM_OFFSETS: return b->count != 0 && b->count - 1 == node->rows;
-    case PACKBUF_ROLE_TYPES: return b->count == (list ? d->items : node->rows);
-    default: return b->count == node->rows;
+    case PACKBUF_ROLE_OFFSETS: return list || (b->count != 0 && b->count - 1 == d->rows);
+    case PACKBUF_ROLE_ITEM_OFFSETS: return b->count != 0 && b->count - 1 == d->rows;
+    case PACKBUF_ROLE_TYPES: return b->count == (list ? d->items : d->rows);
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING:
+    case PACKBUF_ROLE_ROW_INDEX: return b->count == node->rows;
+    default: return b->count == d->rows;
   }
 }
 
@@ -8039,6 +8103,7 @@ static int packbuf_i_items_fit(const packbuf_view *view, uint32_t index, const p
 typedef struct packbuf_i_census {
   packbuf_i_demand demand;
   uint32_t seen, shapes;
+  int shares;           /* it has a row_index */
   int unknown_role;     /* a leaf that cannot be read: only the counts of its masks matter */
   uint64_t wrong, mask; /* offset of the first record that does not fit, and of the first such mask; UINT64_MAX: none */
 } packbuf_i_census;
@@ -8052,6 +8117,10 @@ static void packbuf_i_count_buffer(packbuf_i_census *s, const packbuf_view *view
     if (b->count != node->rows && s->mask == UINT64_MAX) s->mask = at;
   }
   if (!known) s->unknown_role = 1;
+  if ((bit & (PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH))) != 0 &&
+      (s->seen & (PACKBUF_I_ROLE(NDIMS) | PACKBUF_I_ROLE(TYPES))) != 0)
+    fits = 0;
+  if (fits && s->shares) fits = packbuf_i_find_stored(view, node, b, &s->demand);
   if (fits && b->role == PACKBUF_ROLE_OFFSETS && node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     fits = packbuf_i_items_fit(view, node_index, node, b, &s->demand);
   if (fits) fits = packbuf_i_count_fits(node, &s->demand, b);
@@ -8064,6 +8133,7 @@ static uint64_t packbuf_i_census_result(const packbuf_i_census *s, const packbuf
                                         uint64_t node_at) {
   if (node->kind == PACKBUF_LEAF && (s->unknown_role || !packbuf_i_known_codec(node->codec))) return s->mask;
   if (s->wrong != UINT64_MAX) return s->wrong;
+  if (!(s->seen & PACKBUF_I_ROLE(PREFIX_ROW)) != !(s->seen & PACKBUF_I_ROLE(PREFIX_LENGTH))) return node_at + 16;
   return (s->demand.must & ~s->seen) != 0 || s->shapes != s->demand.shapes ? node_at + 16 : UINT64_MAX;
 }
 
@@ -8077,6 +8147,7 @@ static packbuf_status packbuf_i_check_node_buffers(packbuf_i_tables *t, packbuf_
   (void)packbuf_i_fetch_node(t->view, index, &node);
   census.demand = packbuf_i_demands(t->view, &node);
   census.seen = census.shapes = 0;
+  census.shares = node.kind == PACKBUF_LEAF && packbuf_i_shares_rows(t->view, &node);
   census.unknown_role = 0;
   census.wrong = census.mask = UINT64_MAX;
   for (uint32_t i = 0; i < node.buffer_count; i++, t->buffers++) {
@@ -8646,10 +8717,10 @@ static packbuf_rule packbuf_i_number(const packbuf_buffer *data, uint64_t i, uns
 }
 /* ---- end of core/number.c ---- */
 /* ---- core/cells.c ---- */
-/* core/cells.c: a column ready to be read cell by cell: the state, extent, shape and bytes of one cell, each checked
- * when it is read.
- * May use: base, access, tables (what is known), number, value. Must not know: how cells become values, how a batch
- * is written. */
+/* core/cells.c: a column ready to be read cell by cell: its buffers, the state of a row, the extent and shape of a
+ * stored row, each checked when it is read.
+ * May use: base, access, tables (what is known), number, value. Must not know: which row a stored row stands for, how
+ * cells become values, how a batch is written. */
 
 static packbuf_status packbuf_i_broken_cell(const packbuf_column *column, packbuf_rule rule, uint64_t at, uint64_t row,
                                             packbuf_error *error) {
@@ -8679,6 +8750,9 @@ static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role
     case PACKBUF_ROLE_MISSING: return &column->missing;
     case PACKBUF_ROLE_TYPES: return &column->types;
     case PACKBUF_ROLE_ITEM_OFFSETS: return &column->item_offsets;
+    case PACKBUF_ROLE_ROW_INDEX: return &column->row_index;
+    case PACKBUF_ROLE_PREFIX_ROW: return &column->prefix_row;
+    case PACKBUF_ROLE_PREFIX_LENGTH: return &column->prefix_length;
     default: return NULL;
   }
 }
@@ -8731,27 +8805,50 @@ static int packbuf_i_counts(const packbuf_buffer *buffer, uint64_t elements) {
   return !packbuf_i_there(buffer) || buffer->count == elements;
 }
 
+/* How many rows a leaf that has all its buffers stores; 0 when what tells it cannot be. */
+static int packbuf_i_count_stored(packbuf_column *column) {
+  const packbuf_node *node = &column->node;
+  const packbuf_buffer *offsets =
+      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? &column->item_offsets : &column->offsets;
+  column->stored_rows = node->rows;
+  if (!packbuf_i_there(&column->row_index)) return 1;
+  if (column->row_index.count != node->rows) return 0;
+  if (node->codec == PACKBUF_CODEC_NDARRAY)
+    return packbuf_i_array_rows(node->shape, node->rank, column->data.count, node->rows, &column->stored_rows);
+  column->stored_rows = offsets->count - 1;
+  return offsets->count != 0 && column->stored_rows <= node->rows;
+}
+
 /* The counts that B13 demands of a leaf that has all its buffers. rows + 1 cannot overflow: rows is at most 2^63. */
-static int packbuf_i_leaf_counts(const packbuf_column *column) {
+static int packbuf_i_leaf_counts(packbuf_column *column) {
   const packbuf_node *node = &column->node;
   const int items = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
-  uint64_t elements = node->rows, each = 1;
+  uint64_t rows, elements, each = 1;
+  if (!packbuf_i_count_stored(column)) return 0;
+  rows = elements = column->stored_rows;
   if (node->codec == PACKBUF_CODEC_NDARRAY &&
       (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) ||
        column->data.count != elements))
     return 0;
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
-    if (!packbuf_i_counts(&column->shape[d], node->rows)) return 0;
+    if (!packbuf_i_counts(&column->shape[d], rows)) return 0;
   }
-  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, node->rows + 1) &&
-         packbuf_i_counts(&column->ndims, node->rows) &&
-         packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : node->rows);
+  if (packbuf_i_there(&column->prefix_row) != packbuf_i_there(&column->prefix_length)) return 0;
+  if (packbuf_i_there(&column->prefix_row) &&
+      (node->rank != 1 || packbuf_i_there(&column->ndims) || packbuf_i_there(&column->types) ||
+       (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED)))
+    return 0;
+  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, rows + 1) &&
+         packbuf_i_counts(&column->ndims, rows) && packbuf_i_counts(&column->prefix_row, rows) &&
+         packbuf_i_counts(&column->prefix_length, rows) &&
+         packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : rows);
 }
 
 /* Whether the buffers that reading relies on are there and as long as the rows demand: B13 again, since the bytes may
- * have changed since they were checked. */
-static int packbuf_i_complete(const packbuf_column *column) {
+ * have changed since they were checked. Sets stored_rows. */
+static int packbuf_i_complete(packbuf_column *column) {
   const packbuf_node *node = &column->node;
+  column->stored_rows = node->rows;
   if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths) && column->lengths.count == node->rows;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL) return 1;
   if (!packbuf_i_there(&column->data)) return 0;
@@ -8811,7 +8908,7 @@ static packbuf_status packbuf_i_between(const packbuf_column *column, const pack
   return PACKBUF_OK;
 }
 
-/* The extent of a present cell. */
+/* The extent of a stored row that is present; in an ndarray and a list node, of any. */
 static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count,
                                          packbuf_error *error) {
   const packbuf_node *node = &column->node;
@@ -8835,20 +8932,7 @@ static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t 
   return packbuf_i_between(column, &column->offsets, row, column->data.count, row, first, count, error);
 }
 
-PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
-                                               uint64_t *count, packbuf_error *error) {
-  int state = 0;
-  const packbuf_status status = packbuf_cell_state(column, row, &state, error);
-  if (status != PACKBUF_OK) return status;
-  *first = *count = 0;
-  if (column->node.kind == PACKBUF_NODE_DICT ||
-      (column->node.kind == PACKBUF_LEAF && column->node.codec == PACKBUF_CODEC_NULL))
-    return PACKBUF_OK;
-  if (state != 1 && column->node.codec != PACKBUF_CODEC_NDARRAY) return PACKBUF_OK;
-  return packbuf_i_cell_run(column, row, first, count, error);
-}
-
-/* The dimensions of a present cell of a ragged leaf with `count` elements. */
+/* The dimensions of a stored row of a ragged leaf, which is present and has `count` elements with its prefix. */
 static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint64_t row, uint64_t count, unsigned *rank,
                                              uint64_t *shape, packbuf_error *error) {
   const packbuf_node *node = &column->node;
@@ -8870,51 +8954,6 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
   if (!packbuf_i_product(shape, dims, &product) || product != count)
     return packbuf_i_broken_cell(column, PACKBUF_RULE_I11,
                                  packbuf_i_element_at(column->view, &column->offsets, row + 1), row, error);
-  return PACKBUF_OK;
-}
-
-PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
-                                              uint64_t *shape, packbuf_error *error) {
-  const packbuf_node *node = &column->node;
-  uint64_t first = 0, count = 0;
-  int state = 0;
-  packbuf_status status = packbuf_cell_state(column, row, &state, error);
-  if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "not a column of numbers", row, error);
-  memset(shape, 0, PACKBUF_MAX_RANK * sizeof *shape);
-  if (node->codec == PACKBUF_CODEC_NDARRAY) {
-    *rank = node->rank;
-    memcpy(shape, node->shape, node->rank * sizeof *shape);
-    return PACKBUF_OK;
-  }
-  *rank = 0;
-  if (state != 1) return PACKBUF_OK;
-  status = packbuf_i_cell_run(column, row, &first, &count, error);
-  return status != PACKBUF_OK ? status : packbuf_i_ragged_shape(column, row, count, rank, shape, error);
-}
-
-PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
-                                              uint64_t *size, packbuf_error *error) {
-  const packbuf_node *node = &column->node;
-  const uint32_t element = packbuf_i_element_bits(column->data.dtype) / 8;
-  uint64_t first = 0, count = 0;
-  int state = 0;
-  packbuf_status status = packbuf_cell_state(column, row, &state, error);
-  if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE,
-                               "cells of this column are not one run of bytes", row, error);
-  *bytes = NULL;
-  *size = 0;
-  if (state != 1) return PACKBUF_OK;
-  status = packbuf_i_cell_run(column, row, &first, &count, error);
-  if (status != PACKBUF_OK) return status;
-  if (column->data.bytes == NULL)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
-                               row, error);
-  *bytes = column->data.bytes + first * element;
-  *size = count * element;
   return PACKBUF_OK;
 }
 
@@ -8941,10 +8980,223 @@ static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
   return !(c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NULL);
 }
 /* ---- end of core/cells.c ---- */
+/* ---- core/pieces.c ---- */
+/* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
+ * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
+ * between rows.
+ * May use: base, access, cells. Must not know: what the elements mean. */
+
+/* The stored row of a present cell. */
+static packbuf_status packbuf_i_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
+                                           packbuf_error *error) {
+  *stored = row;
+  if (!packbuf_i_there(&column->row_index)) return PACKBUF_OK;
+  if (packbuf_i_get64(&column->row_index, row, stored) && *stored < column->stored_rows) return PACKBUF_OK;
+  return packbuf_i_broken_cell(column, PACKBUF_RULE_I13, packbuf_i_element_at(column->view, &column->row_index, row),
+                               row, error);
+}
+
+/* The prefix that a present stored row has from its leader; count 0: none. */
+static packbuf_status packbuf_i_prefix(const packbuf_column *column, uint64_t stored, packbuf_piece *prefix,
+                                       packbuf_error *error) {
+  uint64_t length = 0, leader = 0, second = 0, first = 0, count = 0;
+  const packbuf_buffer *wrong = &column->prefix_row;
+  packbuf_status status;
+  prefix->first = prefix->count = 0;
+  if (!packbuf_i_there(&column->prefix_length)) return PACKBUF_OK;
+  if (packbuf_i_get64(&column->prefix_length, stored, &length) &&
+      packbuf_i_get64(&column->prefix_row, stored, &leader)) {
+    if (length == 0 && leader == 0) return PACKBUF_OK;
+    if (length != 0 && leader < column->stored_rows && packbuf_i_get64(&column->prefix_length, leader, &second) &&
+        second == 0) {
+      status = packbuf_i_between(column, &column->offsets, leader, column->data.count, leader, &first, &count, error);
+      if (status != PACKBUF_OK) return status;
+      prefix->first = first;
+      prefix->count = length;
+      if (length <= count) return PACKBUF_OK;
+      wrong = &column->prefix_length;
+    }
+  }
+  return packbuf_i_broken_cell(column, PACKBUF_RULE_I14, packbuf_i_element_at(column->view, wrong, stored), stored,
+                               error);
+}
+
+/* The pieces of a stored row, which is present where that matters. */
+static packbuf_status packbuf_i_stored_pieces(const packbuf_column *column, uint64_t stored, packbuf_piece pieces[2],
+                                              unsigned *count, packbuf_error *error) {
+  packbuf_piece own;
+  packbuf_status status = packbuf_i_cell_run(column, stored, &own.first, &own.count, error);
+  *count = 0;
+  if (status == PACKBUF_OK) status = packbuf_i_prefix(column, stored, &pieces[0], error);
+  if (status != PACKBUF_OK) return status;
+  *count = pieces[0].count != 0;
+  if (own.count != 0) pieces[(*count)++] = own;
+  return PACKBUF_OK;
+}
+
+/* Whether a cell has elements at all, and its stored row. */
+static packbuf_status packbuf_i_place(const packbuf_column *column, uint64_t row, int *has, uint64_t *stored,
+                                      packbuf_error *error) {
+  const packbuf_node *node = &column->node;
+  int state = 0;
+  const packbuf_status status = packbuf_cell_state(column, row, &state, error);
+  *has = 0;
+  *stored = row;
+  if (status != PACKBUF_OK || node->kind == PACKBUF_NODE_DICT ||
+      (node->kind == PACKBUF_LEAF && node->codec == PACKBUF_CODEC_NULL))
+    return status;
+  if (state != 1 && (node->codec != PACKBUF_CODEC_NDARRAY || packbuf_i_there(&column->row_index))) return PACKBUF_OK;
+  *has = 1;
+  return packbuf_i_stored_row(column, row, stored, error);
+}
+
+PACKBUF_API packbuf_status packbuf_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
+                                              packbuf_error *error) {
+  int has = 0;
+  const packbuf_status status = packbuf_i_place(column, row, &has, stored, error);
+  if (status == PACKBUF_OK && !has && packbuf_i_there(&column->row_index)) *stored = UINT64_MAX;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uint64_t row, packbuf_piece pieces[2],
+                                               unsigned *count, packbuf_error *error) {
+  uint64_t stored = 0;
+  int has = 0;
+  const packbuf_status status = packbuf_i_place(column, row, &has, &stored, error);
+  *count = 0;
+  if (status != PACKBUF_OK || !has) return status;
+  return packbuf_i_stored_pieces(column, stored, pieces, count, error);
+}
+
+/* A cell that is in two pieces has no place of its own. */
+static packbuf_status packbuf_i_two_pieces(const packbuf_column *column, uint64_t row, packbuf_error *error) {
+  return packbuf_i_fail_node(column->view, column->node.index, PACKBUF_NOT_STORED,
+                             "the cell shares a prefix with another and lies in two pieces; ask for its pieces", row,
+                             error);
+}
+
+PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
+                                               uint64_t *count, packbuf_error *error) {
+  packbuf_piece prefix;
+  uint64_t stored = 0;
+  int has = 0;
+  packbuf_status status = packbuf_i_place(column, row, &has, &stored, error);
+  *first = *count = 0;
+  if (status != PACKBUF_OK || !has) return status;
+  status = packbuf_i_cell_run(column, stored, first, count, error);
+  if (status == PACKBUF_OK) status = packbuf_i_prefix(column, stored, &prefix, error);
+  if (status != PACKBUF_OK || prefix.count == 0) return status;
+  if (*count != 0) return packbuf_i_two_pieces(column, row, error);
+  *first = prefix.first;
+  *count = prefix.count;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
+                                              uint64_t *shape, packbuf_error *error) {
+  const packbuf_node *node = &column->node;
+  packbuf_piece pieces[2];
+  unsigned count = 0;
+  uint64_t stored = 0, elements = 0;
+  int has = 0;
+  packbuf_status status = packbuf_i_place(column, row, &has, &stored, error);
+  if (status != PACKBUF_OK) return status;
+  if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "not a column of numbers", row, error);
+  memset(shape, 0, PACKBUF_MAX_RANK * sizeof *shape);
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    *rank = node->rank;
+    memcpy(shape, node->shape, node->rank * sizeof *shape);
+    return PACKBUF_OK;
+  }
+  *rank = 0;
+  if (!has) return PACKBUF_OK;
+  status = packbuf_i_stored_pieces(column, stored, pieces, &count, error);
+  for (unsigned i = 0; i < count; i++) elements += pieces[i].count;
+  return status != PACKBUF_OK ? status : packbuf_i_ragged_shape(column, stored, elements, rank, shape, error);
+}
+
+PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
+                                              uint64_t *size, packbuf_error *error) {
+  const packbuf_node *node = &column->node;
+  const uint32_t element = packbuf_i_element_bits(column->data.dtype) / 8;
+  uint64_t first = 0, count = 0;
+  int state = 0;
+  packbuf_status status = packbuf_cell_state(column, row, &state, error);
+  if (status != PACKBUF_OK) return status;
+  if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE,
+                               "cells of this column are not one run of bytes", row, error);
+  *bytes = NULL;
+  *size = 0;
+  if (state != 1) return PACKBUF_OK;
+  status = packbuf_cell_extent(column, row, &first, &count, error);
+  if (status != PACKBUF_OK) return status;
+  if (column->data.bytes == NULL)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
+                               row, error);
+  *bytes = column->data.bytes + first * element;
+  *size = count * element;
+  return PACKBUF_OK;
+}
+
+/* ---- verification ---- */
+
+/* The column as its codec sees it: of a leaf that shares rows the stored rows, all present. */
+static const packbuf_column *packbuf_i_stored_column(const packbuf_column *column, packbuf_column *stored) {
+  if (!packbuf_i_there(&column->row_index)) return column;
+  *stored = *column;
+  stored->node.rows = column->stored_rows;
+  memset(&stored->validity, 0, sizeof stored->validity);
+  memset(&stored->missing, 0, sizeof stored->missing);
+  return stored;
+}
+
+/* I13. Without stored bytes the first rows and the last decide: a sequence is largest at one of its ends. */
+static packbuf_status packbuf_i_verify_row_index(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[2];
+  uint64_t rows, index = 0;
+  if (!packbuf_i_there(&c->row_index) || !packbuf_i_readable(&c->row_index) || !packbuf_i_readable(&c->validity))
+    return PACKBUF_OK;
+  with[0] = &c->row_index, with[1] = &c->validity;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 2);
+  for (uint64_t i = 0; i < rows; i++) {
+    const uint64_t row = i + 1 == rows ? c->node.rows - 1 : i;
+    if (!packbuf_i_get64(&c->row_index, row, &index) ||
+        (packbuf_i_present(c, row) ? index >= c->stored_rows : index != 0))
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_I13, packbuf_i_element_at(c->view, &c->row_index, row), row, error);
+  }
+  return PACKBUF_OK;
+}
+
+/* I14 of a leaf's stored rows (packbuf_i_stored_column). Without stored bytes the first rows and the last decide: more
+ * than one row without a prefix makes all lengths 0, so no two rows have different leaders, and lengths grow towards
+ * one of the ends. */
+static packbuf_status packbuf_i_verify_prefixes(const packbuf_column *c, packbuf_error *error) {
+  const packbuf_buffer *with[4];
+  packbuf_piece prefix;
+  uint64_t rows, length = 0;
+  if (!packbuf_i_there(&c->prefix_row) || !packbuf_i_readable(&c->prefix_row) ||
+      !packbuf_i_readable(&c->prefix_length) || !packbuf_i_readable(&c->validity) || !packbuf_i_readable(&c->offsets))
+    return PACKBUF_OK;
+  with[0] = &c->prefix_row, with[1] = &c->prefix_length, with[2] = &c->validity, with[3] = &c->offsets;
+  rows = packbuf_i_rows_to_check(c->node.rows, with, 4);
+  for (uint64_t i = 0; i < rows; i++) {
+    const uint64_t row = i + 1 == rows ? c->node.rows - 1 : i;
+    packbuf_status status;
+    if (!packbuf_i_present(c, row) && packbuf_i_get64(&c->prefix_length, row, &length) && length != 0)
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_I14, packbuf_i_element_at(c->view, &c->prefix_length, row), row,
+                                   error);
+    status = packbuf_i_prefix(c, row, &prefix, error);
+    if (status != PACKBUF_OK) return status;
+  }
+  return PACKBUF_OK;
+}
+/* ---- end of core/pieces.c ---- */
 /* ---- core/leaf.c ---- */
 /* core/leaf.c: a leaf that is being read, as its codec sees it: memory for what is made, the elements and bytes of a
  * cell, and the functions that a codec gives for reading and verifying (the table is codecs/readers.c).
- * May use: base, arena, value, access, cells. Must not know: how a leaf stores its cells, what its values become. */
+ * May use: base, arena, value, access, cells, pieces. Must not know: how a leaf stores its cells, what its values become. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;
@@ -8964,6 +9216,7 @@ typedef struct packbuf_i_bulk {
 typedef struct packbuf_i_leaf_cells {
   packbuf_i_reader *reader;
   const packbuf_column *column;
+  uint64_t row;           /* of the column, while one of its stored rows is read */
   uint64_t left;          /* cells still to be read, the one in turn included */
   const uint64_t *shape;  /* ndarray: in the arena, shared by all cells */
   packbuf_i_bulk bulk[2]; /* tensors, media, opaque values; shapes */
@@ -9031,6 +9284,30 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
   return PACKBUF_OK;
 }
 
+/* The elements of a cell in up to two pieces; two are joined in the arena. */
+static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, const packbuf_piece *pieces, unsigned count,
+                                               const void **out) {
+  const packbuf_buffer *data = &cells->column->data;
+  const size_t element = packbuf_i_element_bits(data->dtype) / 8;
+  uint64_t total;
+  packbuf_status status;
+  void *copy;
+  if (count < 2) return packbuf_i_elements(cells, count ? pieces[0].first : 0, count ? pieces[0].count : 0, out);
+  for (unsigned i = 0; i < 2; i++) {
+    if (PACKBUF_I_UNLIKELY(pieces[i].first > data->count || pieces[i].count > data->count - pieces[i].first))
+      return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index),
+                                   PACKBUF_NOWHERE);
+  }
+  if (!packbuf_i_add(pieces[0].count, pieces[1].count, &total)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
+  status = packbuf_i_take(cells->reader, total, element, 16, &copy);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_copy_native(data, pieces[0].first, (size_t)pieces[0].count, (uint8_t *)copy);
+  packbuf_i_copy_native(data, pieces[1].first, (size_t)pieces[1].count,
+                        (uint8_t *)copy + (size_t)pieces[0].count * element);
+  *out = copy;
+  return PACKBUF_OK;
+}
+
 /* The bytes of a present cell of a column of bytes or text. */
 static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t *first, const void **data,
                                           size_t *size) {
@@ -9042,8 +9319,8 @@ static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t 
   return status;
 }
 
-/* The reading half of a codec. begin: once per call, may be NULL. read: one present cell. index,
- * data: its I7 to I12, and D3 to D9. */
+/* The reading half of a codec. begin: once per call, may be NULL. read: one stored row, which is present. index, data:
+ * its I7 to I12, and D3 to D9, over stored rows. */
 typedef struct packbuf_i_codec_reader {
   packbuf_status (*begin)(packbuf_i_leaf_cells *cells);
   packbuf_status (*read)(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value);
@@ -9072,20 +9349,22 @@ static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uin
   return PACKBUF_OK;
 }
 
-/* Tensor, array or scalar over `count` elements at `first`; shape must outlive it. */
+/* Tensor, array or scalar over the elements in up to two pieces; shape must outlive it. */
 static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_t row, unsigned form, unsigned rank,
-                                            const uint64_t *shape, uint64_t first, uint64_t count,
+                                            const uint64_t *shape, const packbuf_piece *pieces, unsigned piece_count,
                                             packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_tensor *tensor;
   const void *data = NULL;
   void *memory;
-  packbuf_status status = packbuf_i_elements(cells, first, count, &data);
+  packbuf_status status = packbuf_i_piece_elements(cells, pieces, piece_count, &data);
   if (status != PACKBUF_OK) return status;
-  if (c->node.dtype.code == PACKBUF_DTYPE_BOOL && count) {
-    const uint64_t wrong = packbuf_i_first_not_bool((const uint8_t *)data, count);
+  for (uint64_t p = 0, at = 0; c->node.dtype.code == PACKBUF_DTYPE_BOOL && p < piece_count; p++) {
+    const uint64_t count = pieces[p].count, wrong = packbuf_i_first_not_bool((const uint8_t *)data + at, count);
     if (wrong < count)
-      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, &c->data, first + wrong), row);
+      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3,
+                                   packbuf_i_element_at(c->view, &c->data, pieces[p].first + wrong), row);
+    at += count;
   }
   status = packbuf_i_take_one(cells, 0, sizeof *tensor, &memory);
   if (status != PACKBUF_OK) return status;
@@ -9105,29 +9384,36 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
                                             packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_rule rule;
-  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX)
-    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, i, 1, value);
+  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX) {
+    packbuf_piece element;
+    element.first = i, element.count = 1;
+    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
+  }
   rule = packbuf_i_number(&c->data, i, number, value);
   return rule == PACKBUF_RULE_NONE
              ? PACKBUF_OK
              : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
 }
 
-/* Nested lists of `count` numbers, from the inside out: the numbers first, then for each dimension, last to first, the
- * lists of what was made before. No dimensions: the number. */
+/* Nested lists of the numbers in one or two pieces, from the inside out: the numbers first, then for each dimension,
+ * last to first, the lists of what was made before. No dimensions: the number. */
 static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells, uint64_t row, unsigned number,
-                                                     unsigned rank, const uint64_t *shape, uint64_t first,
-                                                     uint64_t count, packbuf_value *value) {
+                                                     unsigned rank, const uint64_t *shape, const packbuf_piece *pieces,
+                                                     unsigned piece_count, packbuf_value *value) {
   packbuf_value *items;
   void *memory;
+  uint64_t count = 0, at = 0;
   packbuf_status status;
-  if (rank == 0) return packbuf_i_read_number(cells, row, first, number, value);
+  if (rank == 0) return packbuf_i_read_number(cells, row, pieces[0].first, number, value);
+  for (unsigned p = 0; p < piece_count; p++) count += pieces[p].count;
   status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
   if (status != PACKBUF_OK) return status;
   items = (packbuf_value *)memory;
-  for (uint64_t i = 0; i < count; i++) {
-    status = packbuf_i_read_number(cells, row, first + i, number, &items[i]);
-    if (status != PACKBUF_OK) return status;
+  for (unsigned p = 0; p < piece_count; p++) {
+    for (uint64_t i = 0; i < pieces[p].count; i++) {
+      status = packbuf_i_read_number(cells, row, pieces[p].first + i, number, &items[at++]);
+      if (status != PACKBUF_OK) return status;
+    }
   }
   for (unsigned d = rank; d-- > 0;) {
     packbuf_value *lists = value;
@@ -9342,13 +9628,15 @@ static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
 
 static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_node *node = &cells->column->node;
-  uint64_t first = 0, count = 0;
+  packbuf_piece run = {0, 0};
   unsigned form = 0, number = 0;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
-  if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
+  if (status == PACKBUF_OK)
+    status = packbuf_i_cell_run(cells->column, row, &run.first, &run.count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
-  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL) return packbuf_i_read_number(cells, row, first, number, value);
-  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, first, count, value);
+  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL)
+    return packbuf_i_read_number(cells, row, run.first, number, value);
+  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, &run, 1, value);
 }
 
 /* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or
@@ -9427,7 +9715,7 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
 /* ---- codecs/ragged_tensor.c ---- */
 /* codecs/ragged_tensor.c: rows of one dtype, each with its own shape: rows by offsets into one array, one array a row,
  * or tensor cells. Reading and verifying serve typed_ragged too, whose rows may also be lists.
- * May use: columns, pull; access, cells, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
+ * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
 
 /* ---- packing ---- */
 
@@ -9529,21 +9817,23 @@ static packbuf_i_run packbuf_i_pull_ragged_tensor(packbuf_i_pull *pull) {
 
 static packbuf_status packbuf_i_ragged_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_column *c = cells->column;
-  uint64_t first, count, shape[PACKBUF_MAX_RANK];
-  unsigned form = 0, number = 0, rank = 0;
+  packbuf_piece pieces[2];
+  uint64_t elements = 0, shape[PACKBUF_MAX_RANK];
+  unsigned form = 0, number = 0, rank = 0, count = 0;
   void *kept = NULL;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
-  if (status == PACKBUF_OK) status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
-  if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(c, row, count, &rank, shape, cells->reader->error);
+  if (status == PACKBUF_OK) status = packbuf_i_stored_pieces(c, row, pieces, &count, cells->reader->error);
+  for (unsigned i = 0; i < count; i++) elements += pieces[i].count;
+  if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(c, row, elements, &rank, shape, cells->reader->error);
   if (status != PACKBUF_OK) return status;
   if (form == PACKBUF_FORM_LIST)
-    return packbuf_i_read_list_of_numbers(cells, row, number, rank, shape, first, count, value);
+    return packbuf_i_read_list_of_numbers(cells, row, number, rank, shape, pieces, count, value);
   if (rank) {
     status = packbuf_i_take_one(cells, 1, c->node.rank * sizeof *shape, &kept);
     if (status != PACKBUF_OK) return status;
     memcpy(kept, shape, rank * sizeof *shape);
   }
-  return packbuf_i_read_tensor(cells, row, form, rank, (const uint64_t *)kept, first, count, value);
+  return packbuf_i_read_tensor(cells, row, form, rank, (const uint64_t *)kept, pieces, count, value);
 }
 
 /* The buffers whose rows I10 and I11 read; 0 when one of them cannot be read. */
@@ -9980,6 +10270,8 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
   *value = packbuf_null();
   if ((cells->attributes >> which & 1) == 0) return PACKBUF_OK;
   status = packbuf_cell_state(&cells->attribute[which], row, &state, cells->reader->error);
+  if (status == PACKBUF_OK && state == 1)
+    status = packbuf_i_stored_row(&cells->attribute[which], row, &row, cells->reader->error);
   if (status != PACKBUF_OK || state != 1) return status;
   leaf.reader = cells->reader;
   leaf.column = &cells->attribute[which];
@@ -10014,7 +10306,7 @@ static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t
   uint64_t first;
   size_t size;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  return status != PACKBUF_OK ? status : packbuf_i_media_value(cells, row, data, size, value);
+  return status != PACKBUF_OK ? status : packbuf_i_media_value(cells, cells->row, data, size, value);
 }
 /* ---- end of codecs/media_bytes.c ---- */
 /* ---- codecs/media_list_ragged.c ---- */
@@ -11387,8 +11679,12 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
     int state = 0;
     status = packbuf_cell_state(column, first + i, &state, r->error);
     if (status != PACKBUF_OK) break;
-    if (state == 1) status = codec->read(&cells, first + i, value);
-    else *value = state == 0 ? packbuf_null() : packbuf_missing();
+    if (state == 1) {
+      uint64_t stored = 0;
+      cells.row = first + i;
+      status = packbuf_i_stored_row(column, cells.row, &stored, r->error);
+      if (status == PACKBUF_OK) status = codec->read(&cells, stored, value);
+    } else *value = state == 0 ? packbuf_null() : packbuf_missing();
   }
   return status;
 }
@@ -11596,7 +11892,7 @@ PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, p
 /* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
  * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
  * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells; the codecs' reading halves. Must not know: values. */
+ * May use: base, crc32c, access, open, tables, cells, pieces; the codecs' reading halves. Must not know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {
@@ -11830,10 +12126,11 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* D9 for the aliases of one node in the index, then I3 to I12. */
+/* D9 for the aliases of one node in the index, then I3 to I14. */
 static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_t index) {
   packbuf_i_verify_node *up, *self;
-  packbuf_column c;
+  packbuf_column c, copy;
+  const packbuf_column *stored;
   packbuf_status unreadable, status = packbuf_i_load_column(v->view, index, &c, &unreadable, v->error);
   if (status != PACKBUF_OK) return status;
   while (v->depth > 0 && v->path[v->depth - 1].last < index) v->depth--;
@@ -11865,7 +12162,10 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   }
   if (c.node.kind != PACKBUF_LEAF || unreadable == PACKBUF_UNSUPPORTED_CODEC || unreadable == PACKBUF_UNSUPPORTED_ROLE)
     return PACKBUF_OK;
-  return packbuf_i_codec_reader_of(c.node.codec)->index(&c, v->error);
+  stored = packbuf_i_stored_column(&c, &copy);
+  status = packbuf_i_codec_reader_of(c.node.codec)->index(stored, v->error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_row_index(&c, v->error);
+  return status != PACKBUF_OK ? status : packbuf_i_verify_prefixes(stored, v->error);
 }
 
 static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
@@ -11902,7 +12202,7 @@ static packbuf_status packbuf_i_verify_checksums(const packbuf_view *view, packb
 /* D9 for the buffers of a node, then D3 to D9 for its cells. */
 static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint32_t index, uint64_t *aliased,
                                                  packbuf_error *error) {
-  packbuf_column c;
+  packbuf_column c, stored;
   packbuf_status unreadable, status = packbuf_i_load_column(view, index, &c, &unreadable, error);
   if (status != PACKBUF_OK) return status;
   for (uint32_t i = 0; i < c.node.buffer_count; i++) {
@@ -11920,7 +12220,7 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
       unreadable == PACKBUF_UNSUPPORTED_ROLE)
     return PACKBUF_OK;
   if (!packbuf_i_readable(&c.data) || !packbuf_i_complete(&c)) return PACKBUF_OK;
-  return packbuf_i_codec_reader_of(c.node.codec)->data(&c, error);
+  return packbuf_i_codec_reader_of(c.node.codec)->data(packbuf_i_stored_column(&c, &stored), error);
 }
 
 static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {

@@ -133,6 +133,8 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
   *value = packbuf_null();
   if ((cells->attributes >> which & 1) == 0) return PACKBUF_OK;
   status = packbuf_cell_state(&cells->attribute[which], row, &state, cells->reader->error);
+  if (status == PACKBUF_OK && state == 1)
+    status = packbuf_i_stored_row(&cells->attribute[which], row, &row, cells->reader->error);
   if (status != PACKBUF_OK || state != 1) return status;
   leaf.reader = cells->reader;
   leaf.column = &cells->attribute[which];
@@ -167,5 +169,5 @@ static packbuf_status packbuf_i_media_read(packbuf_i_leaf_cells *cells, uint64_t
   uint64_t first;
   size_t size;
   const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
-  return status != PACKBUF_OK ? status : packbuf_i_media_value(cells, row, data, size, value);
+  return status != PACKBUF_OK ? status : packbuf_i_media_value(cells, cells->row, data, size, value);
 }

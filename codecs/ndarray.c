@@ -80,13 +80,15 @@ static packbuf_status packbuf_i_ndarray_begin(packbuf_i_leaf_cells *cells) {
 
 static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_node *node = &cells->column->node;
-  uint64_t first = 0, count = 0;
+  packbuf_piece run = {0, 0};
   unsigned form = 0, number = 0;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
-  if (status == PACKBUF_OK) status = packbuf_i_cell_run(cells->column, row, &first, &count, cells->reader->error);
+  if (status == PACKBUF_OK)
+    status = packbuf_i_cell_run(cells->column, row, &run.first, &run.count, cells->reader->error);
   if (status != PACKBUF_OK) return status;
-  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL) return packbuf_i_read_number(cells, row, first, number, value);
-  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, first, count, value);
+  if (node->rank == 0 && form == PACKBUF_FORM_NATURAL)
+    return packbuf_i_read_number(cells, row, run.first, number, value);
+  return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, &run, 1, value);
 }
 
 /* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or

@@ -14,20 +14,22 @@ static packbuf_status packbuf_i_read_type(const packbuf_i_leaf_cells *cells, uin
   return PACKBUF_OK;
 }
 
-/* Tensor, array or scalar over `count` elements at `first`; shape must outlive it. */
+/* Tensor, array or scalar over the elements in up to two pieces; shape must outlive it. */
 static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_t row, unsigned form, unsigned rank,
-                                            const uint64_t *shape, uint64_t first, uint64_t count,
+                                            const uint64_t *shape, const packbuf_piece *pieces, unsigned piece_count,
                                             packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_tensor *tensor;
   const void *data = NULL;
   void *memory;
-  packbuf_status status = packbuf_i_elements(cells, first, count, &data);
+  packbuf_status status = packbuf_i_piece_elements(cells, pieces, piece_count, &data);
   if (status != PACKBUF_OK) return status;
-  if (c->node.dtype.code == PACKBUF_DTYPE_BOOL && count) {
-    const uint64_t wrong = packbuf_i_first_not_bool((const uint8_t *)data, count);
+  for (uint64_t p = 0, at = 0; c->node.dtype.code == PACKBUF_DTYPE_BOOL && p < piece_count; p++) {
+    const uint64_t count = pieces[p].count, wrong = packbuf_i_first_not_bool((const uint8_t *)data + at, count);
     if (wrong < count)
-      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, &c->data, first + wrong), row);
+      return packbuf_i_broken_read(cells, PACKBUF_RULE_D3,
+                                   packbuf_i_element_at(c->view, &c->data, pieces[p].first + wrong), row);
+    at += count;
   }
   status = packbuf_i_take_one(cells, 0, sizeof *tensor, &memory);
   if (status != PACKBUF_OK) return status;
@@ -47,29 +49,36 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
                                             packbuf_value *value) {
   const packbuf_column *c = cells->column;
   packbuf_rule rule;
-  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX)
-    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, i, 1, value);
+  if (c->node.dtype.code == PACKBUF_DTYPE_COMPLEX) {
+    packbuf_piece element;
+    element.first = i, element.count = 1;
+    return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
+  }
   rule = packbuf_i_number(&c->data, i, number, value);
   return rule == PACKBUF_RULE_NONE
              ? PACKBUF_OK
              : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
 }
 
-/* Nested lists of `count` numbers, from the inside out: the numbers first, then for each dimension, last to first, the
- * lists of what was made before. No dimensions: the number. */
+/* Nested lists of the numbers in one or two pieces, from the inside out: the numbers first, then for each dimension,
+ * last to first, the lists of what was made before. No dimensions: the number. */
 static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells, uint64_t row, unsigned number,
-                                                     unsigned rank, const uint64_t *shape, uint64_t first,
-                                                     uint64_t count, packbuf_value *value) {
+                                                     unsigned rank, const uint64_t *shape, const packbuf_piece *pieces,
+                                                     unsigned piece_count, packbuf_value *value) {
   packbuf_value *items;
   void *memory;
+  uint64_t count = 0, at = 0;
   packbuf_status status;
-  if (rank == 0) return packbuf_i_read_number(cells, row, first, number, value);
+  if (rank == 0) return packbuf_i_read_number(cells, row, pieces[0].first, number, value);
+  for (unsigned p = 0; p < piece_count; p++) count += pieces[p].count;
   status = packbuf_i_take(cells->reader, count, sizeof *items, 8, &memory);
   if (status != PACKBUF_OK) return status;
   items = (packbuf_value *)memory;
-  for (uint64_t i = 0; i < count; i++) {
-    status = packbuf_i_read_number(cells, row, first + i, number, &items[i]);
-    if (status != PACKBUF_OK) return status;
+  for (unsigned p = 0; p < piece_count; p++) {
+    for (uint64_t i = 0; i < pieces[p].count; i++) {
+      status = packbuf_i_read_number(cells, row, pieces[p].first + i, number, &items[at++]);
+      if (status != PACKBUF_OK) return status;
+    }
   }
   for (unsigned d = rank; d-- > 0;) {
     packbuf_value *lists = value;

@@ -1,6 +1,6 @@
 /* codecs/ragged_tensor.c: rows of one dtype, each with its own shape: rows by offsets into one array, one array a row,
  * or tensor cells. Reading and verifying serve typed_ragged too, whose rows may also be lists.
- * May use: columns, pull; access, cells, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
+ * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
 
 /* ---- packing ---- */
 
@@ -102,21 +102,23 @@ static packbuf_i_run packbuf_i_pull_ragged_tensor(packbuf_i_pull *pull) {
 
 static packbuf_status packbuf_i_ragged_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
   const packbuf_column *c = cells->column;
-  uint64_t first, count, shape[PACKBUF_MAX_RANK];
-  unsigned form = 0, number = 0, rank = 0;
+  packbuf_piece pieces[2];
+  uint64_t elements = 0, shape[PACKBUF_MAX_RANK];
+  unsigned form = 0, number = 0, rank = 0, count = 0;
   void *kept = NULL;
   packbuf_status status = packbuf_i_read_type(cells, row, &form, &number);
-  if (status == PACKBUF_OK) status = packbuf_i_cell_run(c, row, &first, &count, cells->reader->error);
-  if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(c, row, count, &rank, shape, cells->reader->error);
+  if (status == PACKBUF_OK) status = packbuf_i_stored_pieces(c, row, pieces, &count, cells->reader->error);
+  for (unsigned i = 0; i < count; i++) elements += pieces[i].count;
+  if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(c, row, elements, &rank, shape, cells->reader->error);
   if (status != PACKBUF_OK) return status;
   if (form == PACKBUF_FORM_LIST)
-    return packbuf_i_read_list_of_numbers(cells, row, number, rank, shape, first, count, value);
+    return packbuf_i_read_list_of_numbers(cells, row, number, rank, shape, pieces, count, value);
   if (rank) {
     status = packbuf_i_take_one(cells, 1, c->node.rank * sizeof *shape, &kept);
     if (status != PACKBUF_OK) return status;
     memcpy(kept, shape, rank * sizeof *shape);
   }
-  return packbuf_i_read_tensor(cells, row, form, rank, (const uint64_t *)kept, first, count, value);
+  return packbuf_i_read_tensor(cells, row, form, rank, (const uint64_t *)kept, pieces, count, value);
 }
 
 /* The buffers whose rows I10 and I11 read; 0 when one of them cannot be read. */

@@ -1,7 +1,7 @@
-/* core/cells.c: a column ready to be read cell by cell: the state, extent, shape and bytes of one cell, each checked
- * when it is read.
- * May use: base, access, tables (what is known), number, value. Must not know: how cells become values, how a batch
- * is written. */
+/* core/cells.c: a column ready to be read cell by cell: its buffers, the state of a row, the extent and shape of a
+ * stored row, each checked when it is read.
+ * May use: base, access, tables (what is known), number, value. Must not know: which row a stored row stands for, how
+ * cells become values, how a batch is written. */
 
 static packbuf_status packbuf_i_broken_cell(const packbuf_column *column, packbuf_rule rule, uint64_t at, uint64_t row,
                                             packbuf_error *error) {
@@ -31,6 +31,9 @@ static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role
     case PACKBUF_ROLE_MISSING: return &column->missing;
     case PACKBUF_ROLE_TYPES: return &column->types;
     case PACKBUF_ROLE_ITEM_OFFSETS: return &column->item_offsets;
+    case PACKBUF_ROLE_ROW_INDEX: return &column->row_index;
+    case PACKBUF_ROLE_PREFIX_ROW: return &column->prefix_row;
+    case PACKBUF_ROLE_PREFIX_LENGTH: return &column->prefix_length;
     default: return NULL;
   }
 }
@@ -83,27 +86,50 @@ static int packbuf_i_counts(const packbuf_buffer *buffer, uint64_t elements) {
   return !packbuf_i_there(buffer) || buffer->count == elements;
 }
 
+/* How many rows a leaf that has all its buffers stores; 0 when what tells it cannot be. */
+static int packbuf_i_count_stored(packbuf_column *column) {
+  const packbuf_node *node = &column->node;
+  const packbuf_buffer *offsets =
+      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? &column->item_offsets : &column->offsets;
+  column->stored_rows = node->rows;
+  if (!packbuf_i_there(&column->row_index)) return 1;
+  if (column->row_index.count != node->rows) return 0;
+  if (node->codec == PACKBUF_CODEC_NDARRAY)
+    return packbuf_i_array_rows(node->shape, node->rank, column->data.count, node->rows, &column->stored_rows);
+  column->stored_rows = offsets->count - 1;
+  return offsets->count != 0 && column->stored_rows <= node->rows;
+}
+
 /* The counts that B13 demands of a leaf that has all its buffers. rows + 1 cannot overflow: rows is at most 2^63. */
-static int packbuf_i_leaf_counts(const packbuf_column *column) {
+static int packbuf_i_leaf_counts(packbuf_column *column) {
   const packbuf_node *node = &column->node;
   const int items = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
-  uint64_t elements = node->rows, each = 1;
+  uint64_t rows, elements, each = 1;
+  if (!packbuf_i_count_stored(column)) return 0;
+  rows = elements = column->stored_rows;
   if (node->codec == PACKBUF_CODEC_NDARRAY &&
       (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) ||
        column->data.count != elements))
     return 0;
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
-    if (!packbuf_i_counts(&column->shape[d], node->rows)) return 0;
+    if (!packbuf_i_counts(&column->shape[d], rows)) return 0;
   }
-  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, node->rows + 1) &&
-         packbuf_i_counts(&column->ndims, node->rows) &&
-         packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : node->rows);
+  if (packbuf_i_there(&column->prefix_row) != packbuf_i_there(&column->prefix_length)) return 0;
+  if (packbuf_i_there(&column->prefix_row) &&
+      (node->rank != 1 || packbuf_i_there(&column->ndims) || packbuf_i_there(&column->types) ||
+       (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED)))
+    return 0;
+  return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, rows + 1) &&
+         packbuf_i_counts(&column->ndims, rows) && packbuf_i_counts(&column->prefix_row, rows) &&
+         packbuf_i_counts(&column->prefix_length, rows) &&
+         packbuf_i_counts(&column->types, items ? column->offsets.count - 1 : rows);
 }
 
 /* Whether the buffers that reading relies on are there and as long as the rows demand: B13 again, since the bytes may
- * have changed since they were checked. */
-static int packbuf_i_complete(const packbuf_column *column) {
+ * have changed since they were checked. Sets stored_rows. */
+static int packbuf_i_complete(packbuf_column *column) {
   const packbuf_node *node = &column->node;
+  column->stored_rows = node->rows;
   if (node->kind == PACKBUF_NODE_LIST) return packbuf_i_there(&column->lengths) && column->lengths.count == node->rows;
   if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL) return 1;
   if (!packbuf_i_there(&column->data)) return 0;
@@ -163,7 +189,7 @@ static packbuf_status packbuf_i_between(const packbuf_column *column, const pack
   return PACKBUF_OK;
 }
 
-/* The extent of a present cell. */
+/* The extent of a stored row that is present; in an ndarray and a list node, of any. */
 static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t row, uint64_t *first, uint64_t *count,
                                          packbuf_error *error) {
   const packbuf_node *node = &column->node;
@@ -187,20 +213,7 @@ static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t 
   return packbuf_i_between(column, &column->offsets, row, column->data.count, row, first, count, error);
 }
 
-PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
-                                               uint64_t *count, packbuf_error *error) {
-  int state = 0;
-  const packbuf_status status = packbuf_cell_state(column, row, &state, error);
-  if (status != PACKBUF_OK) return status;
-  *first = *count = 0;
-  if (column->node.kind == PACKBUF_NODE_DICT ||
-      (column->node.kind == PACKBUF_LEAF && column->node.codec == PACKBUF_CODEC_NULL))
-    return PACKBUF_OK;
-  if (state != 1 && column->node.codec != PACKBUF_CODEC_NDARRAY) return PACKBUF_OK;
-  return packbuf_i_cell_run(column, row, first, count, error);
-}
-
-/* The dimensions of a present cell of a ragged leaf with `count` elements. */
+/* The dimensions of a stored row of a ragged leaf, which is present and has `count` elements with its prefix. */
 static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint64_t row, uint64_t count, unsigned *rank,
                                              uint64_t *shape, packbuf_error *error) {
   const packbuf_node *node = &column->node;
@@ -222,51 +235,6 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
   if (!packbuf_i_product(shape, dims, &product) || product != count)
     return packbuf_i_broken_cell(column, PACKBUF_RULE_I11,
                                  packbuf_i_element_at(column->view, &column->offsets, row + 1), row, error);
-  return PACKBUF_OK;
-}
-
-PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
-                                              uint64_t *shape, packbuf_error *error) {
-  const packbuf_node *node = &column->node;
-  uint64_t first = 0, count = 0;
-  int state = 0;
-  packbuf_status status = packbuf_cell_state(column, row, &state, error);
-  if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "not a column of numbers", row, error);
-  memset(shape, 0, PACKBUF_MAX_RANK * sizeof *shape);
-  if (node->codec == PACKBUF_CODEC_NDARRAY) {
-    *rank = node->rank;
-    memcpy(shape, node->shape, node->rank * sizeof *shape);
-    return PACKBUF_OK;
-  }
-  *rank = 0;
-  if (state != 1) return PACKBUF_OK;
-  status = packbuf_i_cell_run(column, row, &first, &count, error);
-  return status != PACKBUF_OK ? status : packbuf_i_ragged_shape(column, row, count, rank, shape, error);
-}
-
-PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
-                                              uint64_t *size, packbuf_error *error) {
-  const packbuf_node *node = &column->node;
-  const uint32_t element = packbuf_i_element_bits(column->data.dtype) / 8;
-  uint64_t first = 0, count = 0;
-  int state = 0;
-  packbuf_status status = packbuf_cell_state(column, row, &state, error);
-  if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec == PACKBUF_CODEC_NULL || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE,
-                               "cells of this column are not one run of bytes", row, error);
-  *bytes = NULL;
-  *size = 0;
-  if (state != 1) return PACKBUF_OK;
-  status = packbuf_i_cell_run(column, row, &first, &count, error);
-  if (status != PACKBUF_OK) return status;
-  if (column->data.bytes == NULL)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
-                               row, error);
-  *bytes = column->data.bytes + first * element;
-  *size = count * element;
   return PACKBUF_OK;
 }
 

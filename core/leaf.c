@@ -1,6 +1,6 @@
 /* core/leaf.c: a leaf that is being read, as its codec sees it: memory for what is made, the elements and bytes of a
  * cell, and the functions that a codec gives for reading and verifying (the table is codecs/readers.c).
- * May use: base, arena, value, access, cells. Must not know: how a leaf stores its cells, what its values become. */
+ * May use: base, arena, value, access, cells, pieces. Must not know: how a leaf stores its cells, what its values become. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;
@@ -20,6 +20,7 @@ typedef struct packbuf_i_bulk {
 typedef struct packbuf_i_leaf_cells {
   packbuf_i_reader *reader;
   const packbuf_column *column;
+  uint64_t row;           /* of the column, while one of its stored rows is read */
   uint64_t left;          /* cells still to be read, the one in turn included */
   const uint64_t *shape;  /* ndarray: in the arena, shared by all cells */
   packbuf_i_bulk bulk[2]; /* tensors, media, opaque values; shapes */
@@ -87,6 +88,30 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
   return PACKBUF_OK;
 }
 
+/* The elements of a cell in up to two pieces; two are joined in the arena. */
+static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, const packbuf_piece *pieces, unsigned count,
+                                               const void **out) {
+  const packbuf_buffer *data = &cells->column->data;
+  const size_t element = packbuf_i_element_bits(data->dtype) / 8;
+  uint64_t total;
+  packbuf_status status;
+  void *copy;
+  if (count < 2) return packbuf_i_elements(cells, count ? pieces[0].first : 0, count ? pieces[0].count : 0, out);
+  for (unsigned i = 0; i < 2; i++) {
+    if (PACKBUF_I_UNLIKELY(pieces[i].first > data->count || pieces[i].count > data->count - pieces[i].first))
+      return packbuf_i_broken_read(cells, PACKBUF_RULE_B13, packbuf_i_buffer_at(cells->column->view, data->index),
+                                   PACKBUF_NOWHERE);
+  }
+  if (!packbuf_i_add(pieces[0].count, pieces[1].count, &total)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
+  status = packbuf_i_take(cells->reader, total, element, 16, &copy);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_copy_native(data, pieces[0].first, (size_t)pieces[0].count, (uint8_t *)copy);
+  packbuf_i_copy_native(data, pieces[1].first, (size_t)pieces[1].count,
+                        (uint8_t *)copy + (size_t)pieces[0].count * element);
+  *out = copy;
+  return PACKBUF_OK;
+}
+
 /* The bytes of a present cell of a column of bytes or text. */
 static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t row, uint64_t *first, const void **data,
                                           size_t *size) {
@@ -98,8 +123,8 @@ static packbuf_status packbuf_i_cell_text(packbuf_i_leaf_cells *cells, uint64_t 
   return status;
 }
 
-/* The reading half of a codec. begin: once per call, may be NULL. read: one present cell. index,
- * data: its I7 to I12, and D3 to D9. */
+/* The reading half of a codec. begin: once per call, may be NULL. read: one stored row, which is present. index, data:
+ * its I7 to I12, and D3 to D9, over stored rows. */
 typedef struct packbuf_i_codec_reader {
   packbuf_status (*begin)(packbuf_i_leaf_cells *cells);
   packbuf_status (*read)(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value);

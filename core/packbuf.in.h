@@ -62,6 +62,7 @@
 #include "core/find.c"
 #include "core/number.c"
 #include "core/cells.c"
+#include "core/pieces.c"
 #include "core/leaf.c"
 
 /* the codecs: how a leaf's cells become buffers, and buffers cells */

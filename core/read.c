@@ -32,8 +32,12 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
     int state = 0;
     status = packbuf_cell_state(column, first + i, &state, r->error);
     if (status != PACKBUF_OK) break;
-    if (state == 1) status = codec->read(&cells, first + i, value);
-    else *value = state == 0 ? packbuf_null() : packbuf_missing();
+    if (state == 1) {
+      uint64_t stored = 0;
+      cells.row = first + i;
+      status = packbuf_i_stored_row(column, cells.row, &stored, r->error);
+      if (status == PACKBUF_OK) status = codec->read(&cells, stored, value);
+    } else *value = state == 0 ? packbuf_null() : packbuf_missing();
   }
   return status;
 }

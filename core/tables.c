@@ -5,7 +5,7 @@
 
 #define PACKBUF_I_DEPTH_CAP 256 /* nodes on a path, whatever the caller's limit is */
 
-enum { PACKBUF_I_LAST_CODEC = PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_I_LAST_ROLE = PACKBUF_ROLE_ITEM_OFFSETS };
+enum { PACKBUF_I_LAST_CODEC = PACKBUF_CODEC_OPAQUE_RAGGED, PACKBUF_I_LAST_ROLE = PACKBUF_ROLE_PREFIX_LENGTH };
 
 static int packbuf_i_known_codec(unsigned codec) {
   return codec >= PACKBUF_CODEC_NULL && codec <= PACKBUF_I_LAST_CODEC;
@@ -212,7 +212,7 @@ static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked /
 
 /* The dtype of a role but data (section 5). */
 static packbuf_dtype packbuf_i_role_dtype(unsigned role) {
-  static const uint8_t bits[PACKBUF_I_LAST_ROLE + 1] = {0, 0, 64, 64, 64, 8, 1, 1, 8, 64};
+  static const uint8_t bits[PACKBUF_I_LAST_ROLE + 1] = {0, 0, 64, 64, 64, 8, 1, 1, 8, 64, 64, 64, 64};
   return packbuf_dtype_of(PACKBUF_DTYPE_UINT, bits[role]);
 }
 
@@ -306,6 +306,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
 /* What B13 wants of a node's buffers: a bit for each role that may be there and that must be there. */
 typedef struct packbuf_i_demand {
   uint32_t may, must, shapes; /* shapes: dims of role shape */
+  uint64_t rows;              /* stored rows */
   uint64_t data;              /* elements of role data; UINT64_MAX: any number */
   uint64_t items;             /* of media_list_ragged: one less than the offsets are */
 } packbuf_i_demand;
@@ -316,12 +317,13 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
   packbuf_i_demand d;
   d.may = PACKBUF_I_ROLE(VALIDITY) | PACKBUF_I_ROLE(MISSING);
   d.must = d.shapes = 0;
+  d.rows = node->rows;
   d.data = UINT64_MAX;
   d.items = 0;
   if (node->kind == PACKBUF_NODE_LIST) d.must = PACKBUF_I_ROLE(LENGTHS);
   if (node->kind == PACKBUF_LEAF && node->codec == PACKBUF_CODEC_NULL) d.may = PACKBUF_I_ROLE(MISSING);
   if (node->kind == PACKBUF_LEAF && node->codec != PACKBUF_CODEC_NULL)
-    d.must = PACKBUF_I_ROLE(DATA) | PACKBUF_I_ROLE(OFFSETS);
+    d.may |= PACKBUF_I_ROLE(ROW_INDEX), d.must = PACKBUF_I_ROLE(DATA) | PACKBUF_I_ROLE(OFFSETS);
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     uint64_t shape[PACKBUF_MAX_RANK + 1];
     d.must = PACKBUF_I_ROLE(DATA);
@@ -333,11 +335,46 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
   if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
     d.may |= PACKBUF_I_ROLE(TYPES) | PACKBUF_I_ROLE(NDIMS);
     if (node->rank >= 2) d.shapes = node->rank, d.must |= PACKBUF_I_ROLE(SHAPE);
+    if (node->rank == 1) d.may |= PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH);
   }
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     d.may |= PACKBUF_I_ROLE(TYPES), d.must |= PACKBUF_I_ROLE(ITEM_OFFSETS);
   d.may |= d.must;
   return d;
+}
+
+/* Whether a leaf shares rows, by the role of the last of its buffer records: only prefixes come after a row_index. */
+static int packbuf_i_shares_rows(const packbuf_view *view, const packbuf_i_node_record *node) {
+  packbuf_i_buffer_record b;
+  for (uint32_t i = node->buffer_count; i > 0 && packbuf_i_fetch_buffer(view, node->first_buffer + i - 1, &b); i--) {
+    if (b.role <= PACKBUF_ROLE_ROW_INDEX) return b.role == PACKBUF_ROLE_ROW_INDEX;
+  }
+  return 0;
+}
+
+/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. */
+static int packbuf_i_array_rows(const uint64_t *shape, unsigned rank, uint64_t count, uint64_t rows, uint64_t *stored) {
+  uint64_t each;
+  if (!packbuf_i_product(shape, rank, &each) || each == 0 || count % each != 0) return 0;
+  *stored = count / each;
+  return *stored <= rows;
+}
+
+/* With a row_index: finds the stored rows in the buffer that tells them; 0 when it cannot be. */
+static int packbuf_i_find_stored(const packbuf_view *view, const packbuf_i_node_record *node,
+                                 const packbuf_i_buffer_record *b, packbuf_i_demand *d) {
+  const unsigned teller = node->codec == PACKBUF_CODEC_NDARRAY             ? PACKBUF_ROLE_DATA
+                          : node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED ? PACKBUF_ROLE_ITEM_OFFSETS
+                                                                           : PACKBUF_ROLE_OFFSETS;
+  uint64_t shape[PACKBUF_MAX_RANK];
+  if (b->role != teller) return 1;
+  if (teller != PACKBUF_ROLE_DATA) {
+    d->rows = b->count - 1;
+    return b->count != 0 && d->rows <= node->rows;
+  }
+  d->data = b->count;
+  return packbuf_i_fetch_shape(view, node, shape) &&
+         packbuf_i_array_rows(shape, node->rank, b->count, node->rows, &d->rows);
 }
 
 /* Whether a buffer of a known role has the count that rows demands. */
@@ -346,10 +383,13 @@ static int packbuf_i_count_fits(const packbuf_i_node_record *node, const packbuf
   const int list = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   switch (b->role) {
     case PACKBUF_ROLE_DATA: return d->data == UINT64_MAX || b->count == d->data;
-    case PACKBUF_ROLE_OFFSETS: return list || (b->count != 0 && b->count - 1 == node->rows);
-    case PACKBUF_ROLE_ITEM_OFFSETS: return b->count != 0 && b->count - 1 == node->rows;
-    case PACKBUF_ROLE_TYPES: return b->count == (list ? d->items : node->rows);
-    default: return b->count == node->rows;
+    case PACKBUF_ROLE_OFFSETS: return list || (b->count != 0 && b->count - 1 == d->rows);
+    case PACKBUF_ROLE_ITEM_OFFSETS: return b->count != 0 && b->count - 1 == d->rows;
+    case PACKBUF_ROLE_TYPES: return b->count == (list ? d->items : d->rows);
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING:
+    case PACKBUF_ROLE_ROW_INDEX: return b->count == node->rows;
+    default: return b->count == d->rows;
   }
 }
 
@@ -371,6 +411,7 @@ static int packbuf_i_items_fit(const packbuf_view *view, uint32_t index, const p
 typedef struct packbuf_i_census {
   packbuf_i_demand demand;
   uint32_t seen, shapes;
+  int shares;           /* it has a row_index */
   int unknown_role;     /* a leaf that cannot be read: only the counts of its masks matter */
   uint64_t wrong, mask; /* offset of the first record that does not fit, and of the first such mask; UINT64_MAX: none */
 } packbuf_i_census;
@@ -384,6 +425,10 @@ static void packbuf_i_count_buffer(packbuf_i_census *s, const packbuf_view *view
     if (b->count != node->rows && s->mask == UINT64_MAX) s->mask = at;
   }
   if (!known) s->unknown_role = 1;
+  if ((bit & (PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH))) != 0 &&
+      (s->seen & (PACKBUF_I_ROLE(NDIMS) | PACKBUF_I_ROLE(TYPES))) != 0)
+    fits = 0;
+  if (fits && s->shares) fits = packbuf_i_find_stored(view, node, b, &s->demand);
   if (fits && b->role == PACKBUF_ROLE_OFFSETS && node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     fits = packbuf_i_items_fit(view, node_index, node, b, &s->demand);
   if (fits) fits = packbuf_i_count_fits(node, &s->demand, b);
@@ -396,6 +441,7 @@ static uint64_t packbuf_i_census_result(const packbuf_i_census *s, const packbuf
                                         uint64_t node_at) {
   if (node->kind == PACKBUF_LEAF && (s->unknown_role || !packbuf_i_known_codec(node->codec))) return s->mask;
   if (s->wrong != UINT64_MAX) return s->wrong;
+  if (!(s->seen & PACKBUF_I_ROLE(PREFIX_ROW)) != !(s->seen & PACKBUF_I_ROLE(PREFIX_LENGTH))) return node_at + 16;
   return (s->demand.must & ~s->seen) != 0 || s->shapes != s->demand.shapes ? node_at + 16 : UINT64_MAX;
 }
 
@@ -409,6 +455,7 @@ static packbuf_status packbuf_i_check_node_buffers(packbuf_i_tables *t, packbuf_
   (void)packbuf_i_fetch_node(t->view, index, &node);
   census.demand = packbuf_i_demands(t->view, &node);
   census.seen = census.shapes = 0;
+  census.shares = node.kind == PACKBUF_LEAF && packbuf_i_shares_rows(t->view, &node);
   census.unknown_role = 0;
   census.wrong = census.mask = UINT64_MAX;
   for (uint32_t i = 0; i < node.buffer_count; i++, t->buffers++) {

@@ -1,7 +1,7 @@
 /* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
  * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
  * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells; the codecs' reading halves. Must not know: values. */
+ * May use: base, crc32c, access, open, tables, cells, pieces; the codecs' reading halves. Must not know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {
@@ -235,10 +235,11 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* D9 for the aliases of one node in the index, then I3 to I12. */
+/* D9 for the aliases of one node in the index, then I3 to I14. */
 static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_t index) {
   packbuf_i_verify_node *up, *self;
-  packbuf_column c;
+  packbuf_column c, copy;
+  const packbuf_column *stored;
   packbuf_status unreadable, status = packbuf_i_load_column(v->view, index, &c, &unreadable, v->error);
   if (status != PACKBUF_OK) return status;
   while (v->depth > 0 && v->path[v->depth - 1].last < index) v->depth--;
@@ -270,7 +271,10 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   }
   if (c.node.kind != PACKBUF_LEAF || unreadable == PACKBUF_UNSUPPORTED_CODEC || unreadable == PACKBUF_UNSUPPORTED_ROLE)
     return PACKBUF_OK;
-  return packbuf_i_codec_reader_of(c.node.codec)->index(&c, v->error);
+  stored = packbuf_i_stored_column(&c, &copy);
+  status = packbuf_i_codec_reader_of(c.node.codec)->index(stored, v->error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_row_index(&c, v->error);
+  return status != PACKBUF_OK ? status : packbuf_i_verify_prefixes(stored, v->error);
 }
 
 static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
@@ -307,7 +311,7 @@ static packbuf_status packbuf_i_verify_checksums(const packbuf_view *view, packb
 /* D9 for the buffers of a node, then D3 to D9 for its cells. */
 static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint32_t index, uint64_t *aliased,
                                                  packbuf_error *error) {
-  packbuf_column c;
+  packbuf_column c, stored;
   packbuf_status unreadable, status = packbuf_i_load_column(view, index, &c, &unreadable, error);
   if (status != PACKBUF_OK) return status;
   for (uint32_t i = 0; i < c.node.buffer_count; i++) {
@@ -325,7 +329,7 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
       unreadable == PACKBUF_UNSUPPORTED_ROLE)
     return PACKBUF_OK;
   if (!packbuf_i_readable(&c.data) || !packbuf_i_complete(&c)) return PACKBUF_OK;
-  return packbuf_i_codec_reader_of(c.node.codec)->data(&c, error);
+  return packbuf_i_codec_reader_of(c.node.codec)->data(packbuf_i_stored_column(&c, &stored), error);
 }
 
 static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {

@@ -98,7 +98,10 @@ typedef enum packbuf_role {
   PACKBUF_ROLE_VALIDITY = 6,
   PACKBUF_ROLE_MISSING = 7,
   PACKBUF_ROLE_TYPES = 8,
-  PACKBUF_ROLE_ITEM_OFFSETS = 9
+  PACKBUF_ROLE_ITEM_OFFSETS = 9,
+  PACKBUF_ROLE_ROW_INDEX = 10,
+  PACKBUF_ROLE_PREFIX_ROW = 11,
+  PACKBUF_ROLE_PREFIX_LENGTH = 12
 } packbuf_role;
 
 typedef enum packbuf_storage {
@@ -139,12 +142,15 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
-/* A column that is ready to be read cell by cell: node and buffers, looked up once. Fields are private. */
+/* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
+ * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
 typedef struct packbuf_column {
   const packbuf_view *view;
   packbuf_node node;
   packbuf_buffer data, offsets, validity, missing, types, ndims, item_offsets, lengths; /* absent: storage 0 */
   packbuf_buffer shape[PACKBUF_MAX_RANK];
+  packbuf_buffer row_index, prefix_row, prefix_length;
+  uint64_t stored_rows; /* of a leaf; without a row_index its rows */
 } packbuf_column;
 
 /* Looks up the node at an index and its buffers. Errors: UNSUPPORTED_CODEC, UNSUPPORTED_ROLE, UNSUPPORTED_PACKING,
@@ -155,8 +161,23 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
 /* 1 value, 0 null, -1 missing; OUT_OF_RANGE. */
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
                                               packbuf_error *error);
+/* The stored row that holds a cell, for those who keep what is shared: equal numbers mean equal cells. An absent cell
+ * of a column that shares rows: UINT64_MAX. */
+PACKBUF_API packbuf_status packbuf_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
+                                              packbuf_error *error);
+
+/* A run of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
+typedef struct packbuf_piece {
+  uint64_t first, count;
+} packbuf_piece;
+
+/* Where a cell of a leaf lies: one piece after the other are its elements, at most two (a prefix that is another row's,
+ * then its own), none of them empty. 0 pieces for an empty cell and for an absent one of a ragged leaf or of a leaf
+ * that shares rows. */
+PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uint64_t row, packbuf_piece pieces[2],
+                                               unsigned *count, packbuf_error *error);
 /* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for
- * an absent cell of a ragged leaf. */
+ * an absent cell of a ragged leaf. NOT_STORED when the cell is in two pieces (packbuf_cell_pieces). */
 PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
                                                uint64_t *count, packbuf_error *error);
 /* The shape of a cell of numbers; shape has room for PACKBUF_MAX_RANK. */
