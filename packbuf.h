@@ -10961,15 +10961,15 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   return PACKBUF_OK;
 }
 /* ---- end of core/layout.c ---- */
-/* ---- core/share.c ---- */
-/* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
- * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
- * come from the first. Only content decides; equal addresses skip a comparison.
- * May use: columns, codecs (packing), layout (constant data), checksums, key hashes. Must not know: the destination. */
+/* ---- core/repeats.c ---- */
+/* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
+ * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
+ * addresses skip a comparison.
+ * May use: columns, codecs (packing), layout (pull_next), checksums, key hashes. Must not know: what becomes of
+ * repeats. */
 
 #define PACKBUF_I_SHARE_SAMPLE 512 /* positions looked at before all rows are, when there are more than twice as many \
                                     */
-#define PACKBUF_I_SHARE_LEAST 4096 /* bytes that sharing has to save */
 
 /* ---- one row ---- */
 
@@ -11230,28 +11230,47 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   *repeats = seen >= 4;
   return status;
 }
+/* ---- end of core/repeats.c ---- */
+/* ---- core/share.c ---- */
+/* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
+ * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
+ * come from the first.
+ * May use: columns, repeats, layout (constant data). Must not know: the destination. */
 
-/* Finds the stored rows: row_index and picked. *stored: how many, or `rows` when sharing does not pay: of `bytes` in
- * all it must save PACKBUF_I_SHARE_LEAST and a quarter. */
+#define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
+#define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
+
+/* ---- repeated rows ---- */
+
+/* The stored rows of a leaf. */
+typedef struct packbuf_i_stored_rows {
+  uint64_t *row_index, *picked; /* room for all rows */
+  uint64_t count, bytes;        /* how many there are, and their size */
+} packbuf_i_stored_rows;
+
+/* Finds the stored rows. Their count is that of all rows when sharing does not pay: of `bytes` in all it must save
+ * PACKBUF_I_SHARE_LEAST and a quarter. */
 static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t bytes,
-                                          uint64_t *row_index, uint64_t *picked, uint64_t *stored) {
+                                          packbuf_i_stored_rows *out) {
   packbuf_i_row_table table;
-  uint64_t kept = 8 * node->rows, count = 0;
+  uint64_t count = 0;
   packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows);
-  *stored = node->rows;
+  out->count = node->rows;
+  out->bytes = 0;
   if (status != PACKBUF_OK) return status;
   for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first;
-    row_index[row] = 0;
+    uint64_t first, cost;
+    out->row_index[row] = 0;
     if (packbuf_i_state(node, row) <= 0) continue;
     first = packbuf_i_row_first(&table, node, row);
-    row_index[row] = first == row ? count : row_index[first];
+    out->row_index[row] = first == row ? count : out->row_index[first];
     if (first != row) continue;
-    picked[count++] = row;
-    kept += packbuf_i_row_size(node, row);
-    if (kept > bytes || bytes - kept < PACKBUF_I_SHARE_LEAST || 4 * (bytes - kept) < bytes) return PACKBUF_OK;
+    out->picked[count++] = row;
+    out->bytes += packbuf_i_row_size(node, row);
+    cost = out->bytes + 8 * node->rows;
+    if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return PACKBUF_OK;
   }
-  *stored = count;
+  out->count = count;
   return PACKBUF_OK;
 }
 
@@ -11449,6 +11468,9 @@ static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *
 /* Sum of the sizes of a leaf's present rows. */
 static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
   uint64_t sum = 0;
+  if (node->codec == PACKBUF_CODEC_NDARRAY)
+    return packbuf_i_mul(node->rows - node->nulls - node->missing, packbuf_i_row_size(node, 0), &sum) ? sum : 0;
+  if (node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED) return node->elements * packbuf_i_dtype_bytes(node->dtype);
   for (uint64_t row = 0; row < node->rows; row++) sum += packbuf_i_present_size(node, row);
   return sum;
 }
@@ -11463,24 +11485,22 @@ static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node
 }
 
 static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node *node, uint64_t bytes) {
-  uint64_t *row_index, *picked, stored = 0;
+  packbuf_i_stored_rows found;
   int repeats = 0;
   packbuf_status status;
-  if (bytes < PACKBUF_I_SHARE_LEAST || bytes / 32 * 3 + 3 < node->rows) return PACKBUF_OK; /* 3 U >= 32 rows to pay */
+  if (bytes / 32 * 3 + 3 < node->rows) return PACKBUF_OK; /* to pay, 3 U >= 32 rows */
   status = packbuf_i_sample_repeats(plan, node, &repeats);
   if (status != PACKBUF_OK || !repeats) return status;
-  row_index = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *row_index);
-  picked = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *picked);
-  if (!row_index || !picked) return packbuf_i_plan_no_memory(plan);
-  status = packbuf_i_find_rows(plan, node, bytes, row_index, picked, &stored);
-  if (status != PACKBUF_OK || stored == node->rows) return status;
+  found.row_index = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.row_index);
+  found.picked = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.picked);
+  if (!found.row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
+  status = packbuf_i_find_rows(plan, node, bytes, &found);
+  if (status != PACKBUF_OK || found.count == node->rows) return status;
   status = packbuf_i_stored_copy(plan, node);
   if (status != PACKBUF_OK) return status;
-  node->row_index = row_index;
-  status = packbuf_i_pick_rows(plan, node->stored, picked, stored);
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED || status != PACKBUF_OK) return status;
-  node->stored->elements = packbuf_i_all_sizes(node->stored) / packbuf_i_dtype_bytes(node->dtype);
-  return PACKBUF_OK;
+  node->row_index = found.row_index;
+  node->stored->elements = found.bytes / packbuf_i_dtype_bytes(node->dtype);
+  return packbuf_i_pick_rows(plan, node->stored, found.picked, found.count);
 }
 
 static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_node *node) {
@@ -11519,12 +11539,10 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   uint64_t bytes;
   packbuf_status status;
   if (!plan->options->row_sharing || node->flags & PACKBUF_KEEP_PLAIN || node->device ||
-      node->codec < PACKBUF_CODEC_NDARRAY ||
+      node->rows > PACKBUF_I_SHARE_MOST || node->codec < PACKBUF_CODEC_NDARRAY ||
       (node->codec > PACKBUF_CODEC_UTF8_RAGGED && node->codec != PACKBUF_CODEC_OPAQUE_RAGGED))
     return PACKBUF_OK;
-  bytes = node->codec == PACKBUF_CODEC_NDARRAY || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED
-              ? packbuf_i_all_sizes(node)
-              : node->elements * packbuf_i_dtype_bytes(node->dtype);
+  bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
   status = packbuf_i_share_rows(plan, node, bytes);
   if (status == PACKBUF_OK && packbuf_i_shaped(node) && node->rank == 1 && !node->mixed_ranks && !node->typed)
@@ -12186,7 +12204,7 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_put_header(head, plan);
   for (uint32_t i = 0; i < plan->node_count; i++, record += 64) {
     uint32_t first = buffer;
-    while (buffer < plan->buffer_count && plan->buffers[buffer].node == plan->nodes[i]) buffer++;
+    while (buffer < plan->buffer_count && plan->buffers[buffer].node->index == i) buffer++;
     packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
   for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);

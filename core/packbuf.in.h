@@ -79,6 +79,7 @@
 
 /* pack, second part: codec -> layout -> one buffer */
 #include "core/layout.c"
+#include "core/repeats.c"
 #include "core/share.c"
 #include "core/plan.c"
 #include "core/gather.c"
