@@ -17,6 +17,8 @@ import re
 import struct
 import sys
 
+import sharing
+
 HERE = pathlib.Path(__file__).resolve().parent
 NONE = 0xFFFFFFFF
 
@@ -186,7 +188,8 @@ def ext(kind, body):
 
 # ---- columns -----------------------------------------------------------------------------------------------------------------------------
 
-ROLES = {"data": 1, "offsets": 2, "lengths": 3, "shape": 4, "ndims": 5, "validity": 6, "missing": 7, "types": 8, "item_offsets": 9}
+ROLES = {"data": 1, "offsets": 2, "lengths": 3, "shape": 4, "ndims": 5, "validity": 6, "missing": 7, "types": 8, "item_offsets": 9,
+         "row_index": 10, "prefix_row": 11, "prefix_length": 12}
 BIT, U8, U64 = (1, 1, 1), (1, 8, 1), (1, 64, 1)
 CODECS = {"null": 1, "ndarray": 2, "ragged_tensor": 3, "typed_ragged": 4, "bytes_ragged": 5, "media_bytes": 6, "media_list_ragged": 7,
           "utf8_ragged": 8, "json_ragged": 9, "msgpack_ragged": 10, "opaque_ragged": 11}
@@ -363,6 +366,77 @@ def dict_node(name, cells, children):
 
 def list_node(name, cells, children):
     return Col(name, 3, cells, children=children, bufs=[u64s(3, [0 if absent(c) else len(c) for c in cells]), *masks(cells)])
+
+
+# Section 9, row sharing and shared prefixes.
+
+
+def shared(stored, cells, index):
+    """The column of these cells: a stored column, whose cells are all present, and which of them each row is."""
+    col = copy.copy(stored)
+    col.cells, col.rows = cells, len(cells)
+    col.bufs = sorted(stored.bufs + [u64s(10, index), *masks(cells)], key=lambda b: (b.role, b.dim))
+    col.children = attributes(cells) if col.codec == 6 else list(stored.children)
+    return col
+
+
+def repeat(stored, *order):
+    """The rows: numbers of stored rows, or what is absent."""
+    return shared(stored, [x if absent(x) else stored.cells[x] for x in order], [0 if absent(x) else x for x in order])
+
+
+def prefixed(col, refs):
+    """A ragged column of rank 1 with prefixes: of each stored row the stored row and the number of elements, or None."""
+    refs = [ref or (0, 0) for ref in refs]
+    data, offsets = (next(b for b in col.bufs if b.role == role) for role in (1, 2))
+    size, at = data.dtype[1] // 8, struct.unpack("<%dQ" % offsets.count, offsets.raw)
+    rows = [data.raw[a * size:b * size] for a, b in zip(at, at[1:])]
+    for row, (leader, n) in zip(rows, refs):
+        assert row[:n * size] == rows[leader][:n * size] and len(row) >= n * size
+    own = [row[n * size:] for row, (_, n) in zip(rows, refs)]
+    out = copy.copy(col)
+    out.bufs = sorted([b for b in col.bufs if b.role > 2] + [Buf(1, data.dtype, sum(map(len, own)) // size, b"".join(own)), offsets_of(len(x) // size for x in own),
+                      u64s(11, [leader for leader, _ in refs]), u64s(12, [n for _, n in refs])], key=lambda b: (b.role, b.dim))
+    return out
+
+
+def leaf_cells(col):
+    """What sharing.decide() wants to know of each cell."""
+    data = next(b for b in col.bufs if b.role == 1).raw
+    if col.codec == 2:
+        size = len(data) // col.rows if col.rows else 0
+        at = [i * size for i in range(col.rows + 1)]
+    else:
+        offsets = {b.role: struct.unpack("<%dQ" % b.count, b.raw) for b in col.bufs if b.role in (2, 9)}
+        at = [offsets[2][i] for i in offsets[9]] if 9 in offsets else offsets[2]
+        at = [i * (col.dtype[1] // 8) for i in at]
+    return [None if absent(c) else (data[at[i]:at[i + 1]], "" if col.codec == 6 else json_text(c, True)) for i, c in enumerate(col.cells)]
+
+
+def share(col):
+    """Section 19, sharing: the column as a profile 0 encoder lays it out."""
+    col = share_leaf(col) if col.kind == 1 and col.codec in (*range(2, 9), 11) else copy.copy(col)
+    col.children = [share(child) for child in col.children]
+    return col
+
+
+def share_leaf(col):
+    roles = {b.role for b in col.bufs}
+    size = col.dtype[1] // 8
+    decision = sharing.decide(leaf_cells(col), col.codec, size, col.codec in (3, 4) and col.rank == 1 and not roles & {5, 8},
+                              bytes(size * math.prod(col.shape) if col.codec == 2 else 0))
+    out = copy.copy(col)
+    if decision.row_index:
+        cells, dtype = [col.cells[row] for row in decision.stored], next(d for d, what in DTYPES.items() if what == col.dtype[:2])
+        if col.codec == 2:
+            out = ndarray(col.name, cells, dtype, col.shape, col.form)
+        elif col.codec in (3, 4):
+            out = ragged(col.name, cells, col.codec, dtype, col.form, col.rank)
+        else:
+            out = media_list(col.name, cells, col.form) if col.codec == 7 else blob(col.name, cells, col.codec, parameter=col.parameter)
+    if decision.prefix_row:
+        out = prefixed(out, list(zip(decision.prefix_row, decision.prefix_length)))
+    return shared(out, col.cells, decision.row_index) if decision.row_index else out
 
 
 # Sections 17 and 18: which node a column of values becomes.
@@ -709,12 +783,12 @@ def valid(name, batch, tagged=None, canonical=False):
 
 def values(name, rows=None, fields=None, batch_values=None, meta=None, field_meta=None):
     """A canonical vector: content alone decides."""
-    cols = [infer(n, cells) for n, cells in (fields or {}).items()]
+    cols = [share(infer(n, cells)) for n, cells in (fields or {}).items()]
     assert len({col.rows for col in cols}) <= 1, name
     for col in cols:
         col.meta = (field_meta or {}).get(col.name, {})
     rows = len(next(iter(fields.values()))) if rows is None else rows
-    valid(name, Batch(rows, cols, [infer(n, [v]) for n, v in (batch_values or {}).items()], meta), canonical=True)
+    valid(name, Batch(rows, cols, [share(infer(n, [v])) for n, v in (batch_values or {}).items()], meta), canonical=True)
 
 
 def unreadable(col, error):
@@ -1008,12 +1082,12 @@ def valid_unknown():
     bare.rank = 1
     valid("unknown_codec_bare", batch(bare, "CODEC"))
     role = infer("u", ["a", "bc", N])
-    role.bufs.append(Buf(10, U64, 2, bytes(16)))
-    valid("unknown_role_row_index", batch(role, "ROLE"))
+    role.bufs.append(Buf(13, U64, 2, bytes(16)))
+    valid("unknown_role_13", batch(role, "ROLE"))
     role = infer("u", [1, 2, 3])
     role.bufs.append(Buf(77, (55, 13, 2), 9, bytes(30), storage="stored"))
     valid("unknown_role_stored", batch(role, "ROLE"))
-    role = Col("u", 1, [1, 2, 3], 8, U8, bufs=[Buf(11, U64, 3, bytes(24)), Buf(12, (1, 16, 1), 3, bytes(6), storage="stored")])
+    role = Col("u", 1, [1, 2, 3], 8, U8, bufs=[Buf(13, U64, 3, bytes(24)), Buf(14, (1, 16, 1), 3, bytes(6), storage="stored")])
     valid("unknown_role_alone", batch(role, "ROLE"))
     packed = infer("u", ["a", "bc", "d"])
     packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 1, "stored", b"payload"
