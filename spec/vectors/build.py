@@ -1218,6 +1218,110 @@ def valid_shared_unreadable():
     valid("shared_unknown_dtype", batch(col, "DTYPE"))
 
 
+def tokens(row, n, top=151936):
+    """n of a vocabulary's token ids, other ones for each row."""
+    return [(row * 7919 + i * 104729 + row * i * 31) % top for i in range(n)]
+
+
+def sentence(row, length):
+    return ("row %d " % row + "".join(chr(97 + t % 26) + " " * (t % 5 == 0) for t in tokens(row, length)))[:length]
+
+
+def valid_sharing():
+    """What a profile 0 encoder shares: canonical vectors."""
+    prompts = [array("int64", tokens(i // 8, 32)) for i in range(64)]
+    valid("sharing_ndarray", Batch(64, [share(ndarray("prompts", prompts, "int64", (32,)))]), canonical=True)
+    values("sharing_grpo", fields={"prompt": [tensor("int32", tokens(i // 8, 20 + i // 8 * 3)) for i in range(64)], "text": [sentence(i // 8, 100 + i // 8) for i in range(64)],
+                                   "response": [tensor("int32", tokens(i + 100, i % 5)) for i in range(64)], "reward": [i % 2 for i in range(64)]})
+    values("sharing_absent_cells", fields={"text": [(N if i % 9 == 5 else M if i % 11 == 7 else sentence(i % 5, 150)) for i in range(64)],
+                                           "list": [N if i % 7 == 1 else tokens(i % 4, 30, 10) for i in range(64)]})
+    items = [[[bytes(tokens(2 * i + j, 55 + i, 256)) for j in range(1 + i % 3)] for i in range(8)][r % 8] for r in range(64)]
+    values("sharing_media_lists", fields={"images": items})
+    pixels = [bytes(tokens(i, 120, 256)) for i in range(3)]
+    shots = [[Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 5 == 1], height=8)] + [Media(pixels[2], width=i % 2), b"x" * 9][:i % 3] for i in range(60)]
+    values("sharing_media_list_attributes", fields={"shots": shots})
+    values("sharing_media", fields={"image": [N if i == 3 else Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 2], height=i) for i in range(60)]})
+    values("sharing_bytes", fields={"raw": [pixels[i * i % 3] for i in range(44)], "state": [Opaque("pickle", pixels[i % 2]) for i in range(44)]})
+    grid, flags = tokens(1, 12, 100), [True, False, True] * 12
+    values("sharing_shapes_and_types", fields={
+        "grid": [tensor("int64", grid, [(3, 4), (4, 3), (12,), (2, 2, 3)][i % 4]) for i in range(56)],
+        "marked": [(flags, [int(v) for v in flags])[i % 2] for i in range(56)], "formed": [(grid, array("int64", grid))[i % 2] for i in range(56)]})
+    values("sharing_nested", fields={"turn": [N if i % 13 == 4 else {"prompt": sentence(i % 4, 160), "n": i} for i in range(60)], "list": [[{"k": sentence(i % 3 + 9, 170)}, {}][:i % 2 + 1] for i in range(60)]})
+    values("sharing_not_json", fields={"json": [[sentence(i % 2, 200)] for i in range(24)], "msgpack": [{1: sentence(i % 2, 200)} for i in range(24)], "short": [sentence(i % 2, 40) for i in range(24)]})
+    values("sharing_all_the_same", fields={"zeros": [[0] * 530, [0] * 530, N], "almost": [[0] * 529 + [1]] * 2 + [N]})
+    pair = Tensor(4, "complex128", (), struct.pack("<2d", 1.5, -2))
+    values("sharing_same_but_absent", fields={"c": [N if i == 17 else pair for i in range(520)]})
+    valid_sharing_prefixes()
+    valid_sharing_thresholds()
+    valid_sharing_samples()
+
+
+def valid_sharing_prefixes():
+    def turns(trajectory, steps, step):
+        return [tokens(trajectory, (i + 1) * step, 10) for i in range(steps)]
+
+    values("sharing_agent", fields={"tokens": [tensor("int32", t) for k in range(4) for t in turns(k, 5, 40)], "up": [t for k in range(4) for t in turns(k + 7, 5, 35)],
+                                    "down": [t for k in range(4) for t in reversed(turns(k + 20, 5, 35))]})
+    values("sharing_agent_absent_turns", fields={"tokens": [N if i % 6 == 5 else array("uint8", turns(i // 6, 5, 150)[i % 6]) for i in range(24)]})
+    values("sharing_agent_repeated", fields={"tokens": [t for k in range(2) for t in turns(k, 4, 60) for _ in range(3)], "late": [N if r == 11 else turns(k, 4, 60)[i] for r in range(3) for k in range(2) for i in range(4)]})
+    ones = [i % 3 for i in range(531)]
+    values("sharing_prefixes_not_allowed", fields={"grid": [tensor("int64", ones[:530], (1, 530)), tensor("int64", ones, (1, 531)), N], "ranks": [ones[:530], ones, [[1]]], "types": [ones[:530], ones, [True]], "text": ["ab" * 2070, "ab" * 2070 + "x", N]})
+
+
+def valid_sharing_thresholds():
+    """Each bound met, and missed by one."""
+    def lines(same, rest, letter):
+        return [sentence(letter, same)] * 2 + [sentence(letter + 50, rest)]
+
+    values("sharing_rows_threshold", fields={"saves_4095": lines(4119, 0, 1), "saves_4096_a_quarter": lines(4120, 8144, 2), "saves_less": lines(4120, 8145, 3)})
+
+    def run(seed, *parts):
+        """The beginning of one list, then elements that differ."""
+        line = tokens(seed, 600, 10)
+        return [line[:n] + [10 + i] * (n < size) + tokens(seed + i + 1, max(0, size - n - 1), 10) for i, (n, size) in enumerate(parts)]
+
+    values("sharing_prefix_threshold", fields={"saves_4096": run(1, (518, 520), (518, 519), (0, 1)), "saves_4088": run(2, (517, 520), (517, 519), (0, 1)),
+                                               "joins": run(3, (550, 550), (550, 552), (275, 280)), "begins": run(4, (550, 550), (550, 552), (274, 280)),
+                                               "leader_last": run(5, (300, 310), (300, 310), (540, 550))})
+    values("sharing_prefix_64_bytes", fields={"common_64": run(6, *[(8, 9)] * 90), "common_56": run(7, *[(7, 9)] * 90)})
+
+    def long(seed, rest):
+        line = tokens(seed, 518, 10)
+        return [line, line + [11], [12] * 8 + tokens(seed + 1, rest - 8, 10)]
+
+    values("sharing_prefix_eighth", fields={"saves_an_eighth": long(1, 4096 - 518 - 519), "saves_less": long(2, 4097 - 518 - 519)})
+
+
+def valid_sharing_samples():
+    """1030 rows whose repeats and prefixes the samples show, or do not."""
+    def hidden(rows, turns, seed):
+        """Repeats that so many turns of the walk meet, and many that it does not come to."""
+        walk = list(sharing.walk(rows))
+        met = [row for row in range(rows) if walk.count(row) == 1][:turns + 1] if turns else []
+        return [sentence(seed, 36) if row not in walk or row in met else "%d" % row for row in range(rows)]
+
+    values("sharing_sampled_rows", fields={"met_4": hidden(1030, 4, 1), "met_3": hidden(1030, 3, 2)})
+    values("sharing_1024_rows", fields={"text": hidden(1024, 0, 1)})
+
+    def runs(turns):
+        """Runs of rows with a common beginning; the sample meets so many rows that continue one."""
+        places = sharing.places(1030)
+        rows, members = [[row] if row in places else [] for row in range(1030)], 0
+        met = [row for row in range(20, 100) if places.count(row) == 1 and row - 1 not in places][:turns]
+        for row in met:
+            rows[row - 1], rows[row] = [row % 10] * 60 + [row - 1], [row % 10] * 60 + [row]
+        row = 100
+        while members < 45:
+            end = next(i for i in range(row, 1030) if i in places)
+            if end - row >= 4:
+                members += end - row - 1
+                rows[row:end] = [[row % 10] * 60 + [i] for i in range(row, end)]
+            row = end + 1
+        return rows
+
+    values("sharing_sampled_prefixes", fields={"met_2": runs(2), "met_1": runs(1)})
+
+
 # ---- invalid vectors ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -2140,7 +2244,7 @@ BAD_MSGPACK = [  # name, bytes, the byte where they stop being MessagePack
 
 
 def files():
-    for build in (valid_canonical, valid_codecs, valid_layouts, valid_unknown, valid_shared, invalid_header, invalid_nodes, invalid_buffers, invalid_metadata, invalid_index, invalid_data,
+    for build in (valid_canonical, valid_codecs, valid_layouts, valid_unknown, valid_shared, valid_sharing, invalid_header, invalid_nodes, invalid_buffers, invalid_metadata, invalid_index, invalid_data,
                   invalid_shared_layout, invalid_references):
         build()
     errors = rule_errors()
