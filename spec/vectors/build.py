@@ -17,7 +17,9 @@ import re
 import struct
 import sys
 
-import sharing
+sys.dont_write_bytecode = True
+
+import sharing  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 NONE = 0xFFFFFFFF
@@ -1235,20 +1237,25 @@ def valid_sharing():
                                    "response": [tensor("int32", tokens(i + 100, i % 5)) for i in range(64)], "reward": [i % 2 for i in range(64)]})
     values("sharing_absent_cells", fields={"text": [(N if i % 9 == 5 else M if i % 11 == 7 else sentence(i % 5, 150)) for i in range(64)],
                                            "list": [N if i % 7 == 1 else tokens(i % 4, 30, 10) for i in range(64)]})
-    items = [[[bytes(tokens(2 * i + j, 55 + i, 256)) for j in range(1 + i % 3)] for i in range(8)][r % 8] for r in range(64)]
-    values("sharing_media_lists", fields={"images": items})
+    lists = [[bytes(tokens(2 * i + j, 65 + i, 256)) for j in range(1 + i % 3)] for i in range(6)]
+    lists += [[lists[0][0][:10], lists[0][0][10:]], [], [b""], [b"", b""]]  # the same bytes in other items
+    values("sharing_media_lists", fields={"images": [lists[i % 10] for i in range(70)]})
     pixels = [bytes(tokens(i, 120, 256)) for i in range(3)]
-    shots = [[Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 5 == 1], height=8)] + [Media(pixels[2], width=i % 2), b"x" * 9][:i % 3] for i in range(60)]
+    shots = [[Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 5 == 1], height=8)] + [Media(pixels[2], width=i % 2), Media(b"x" * 9) if i % 4 else b"x" * 9][:i % 3] for i in range(60)]
     values("sharing_media_list_attributes", fields={"shots": shots})
     values("sharing_media", fields={"image": [N if i == 3 else Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 2], height=i) for i in range(60)]})
+    mimes = [sentence(i, 110) for i in range(3)]
+    values("sharing_attribute_leaves", fields={"image": [Media(b"%d" % i, mime=mimes[i % 3]) for i in range(60)],
+                                               "shots": [[Media(bytes([i // 3, j]) * 20, mime=mimes[j]) for j in range(3)] for i in range(60)]})
     values("sharing_bytes", fields={"raw": [pixels[i * i % 3] for i in range(44)], "state": [Opaque("pickle", pixels[i % 2]) for i in range(44)]})
     grid, flags = tokens(1, 12, 100), [True, False, True] * 12
     values("sharing_shapes_and_types", fields={
         "grid": [tensor("int64", grid, [(3, 4), (4, 3), (12,), (2, 2, 3)][i % 4]) for i in range(56)],
-        "marked": [(flags, [int(v) for v in flags])[i % 2] for i in range(56)], "formed": [(grid, array("int64", grid))[i % 2] for i in range(56)]})
+        "marked": [(flags, [int(v) for v in flags])[i % 2] for i in range(56)], "formed": [(grid, array("int64", grid))[i % 2] for i in range(56)],
+        "zeros": [([1.0] * 11 + [0.0], [1.0] * 11 + [-0.0])[i % 2] for i in range(56)]})
     values("sharing_nested", fields={"turn": [N if i % 13 == 4 else {"prompt": sentence(i % 4, 160), "n": i} for i in range(60)], "list": [[{"k": sentence(i % 3 + 9, 170)}, {}][:i % 2 + 1] for i in range(60)]})
     values("sharing_not_json", fields={"json": [[sentence(i % 2, 200)] for i in range(24)], "msgpack": [{1: sentence(i % 2, 200)} for i in range(24)], "short": [sentence(i % 2, 40) for i in range(24)]})
-    values("sharing_all_the_same", fields={"zeros": [[0] * 530, [0] * 530, N], "almost": [[0] * 529 + [1]] * 2 + [N]})
+    values("sharing_all_the_same", fields={"zeros": [[0] * 530, [0] * 530, N], "almost": [[0] * 529 + [1]] * 2 + [N], "text": ["a" * 4130] * 2 + [N]})
     pair = Tensor(4, "complex128", (), struct.pack("<2d", 1.5, -2))
     values("sharing_same_but_absent", fields={"c": [N if i == 17 else pair for i in range(520)]})
     valid_sharing_prefixes()
@@ -1284,6 +1291,8 @@ def valid_sharing_thresholds():
                                                "joins": run(3, (550, 550), (550, 552), (275, 280)), "begins": run(4, (550, 550), (550, 552), (274, 280)),
                                                "leader_last": run(5, (300, 310), (300, 310), (540, 550))})
     values("sharing_prefix_64_bytes", fields={"common_64": run(6, *[(8, 9)] * 90), "common_56": run(7, *[(7, 9)] * 90)})
+    line = [i * i % 251 for i in range(4200)]
+    values("sharing_prefix_63_bytes", fields={"common_63": [array("uint8", x) for x in (line, line + [252], line[9:80], line[9:72] + [253], line[99:180], line[99:163] + [253])]})
 
     def long(seed, rest):
         line = tokens(seed, 518, 10)
@@ -2133,6 +2142,10 @@ def invalid_references():
     bad("i13_2_48_ragged", "I13", many("t", 4, 3, computed(10, MANY, 0, 1), stored=MANY - 7), "row_index", 0, "2^48 rows: a sequence, typed_ragged", rows=MANY)
     b = Batch(MANY, [repeat_many(blob("s", ["text"], 8))])
     invalid("d9_row_index", b, "D9", b.buffer("s", 16, "row_index"), "2^48 references of 8 bytes")
+    b = Batch(MANY, [many("n", 2, 0, computed(10, MANY, MANY - 1, -1))])
+    invalid("d9_row_index_down", b, "D9", b.buffer("n", 16, "data"), "2^48 stored rows, in the other order")
+    b = Batch(MANY, [many("t", 4, 2**31, computed(10, MANY, 2**31 - 1), computed(11, 2**31, 0), computed(12, 2**31, 0, 1), stored=2**31)])
+    invalid("d9_prefixes", b, "D9", b.buffer("t", 16, "data"), "2^31 prefixes of the first stored row")
     invalid_prefixes(bad)
     invalid_stored_rows(bad)
 
