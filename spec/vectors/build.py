@@ -2218,6 +2218,10 @@ def invalid_stored_rows(bad):
     bad("i11_shared", "I11", unused(plus(without(grids(), "shape", 0), u64s(4, [2, 2], 0))), "offsets", 2, "a dimension of 2 and 1 element of a stored row")
     bad("i12_shared", "I12", unused(blob_types(ndarray("n", [1, 2], "int64"), [0, 3])), "types", 1, "number type 3 of a stored row", size=1)
     bad("i12_shared_item", "I12", unused(blob_types(media_list("m", [[b"a"], [b"b"]]), [0, 0x20])), "types", 1, "form array of a stored item", size=1)
+    col = unused(blob_types(ndarray("n", [1, 2], "int64"), [0, 3]))
+    validity = next(b for b in col.bufs if b.role == 6)
+    validity.packing, validity.raw = 1, b"payload"
+    bad("i12_shared_packed_validity", "I12", col, "types", 1, "number type 3 of a stored row, validity of unknown packing", size=1)
     bad("d3_shared", "D3", unused(plus(without(ndarray("b", [True, False], "bool"), "data"), Buf(1, (6, 8, 1), 2, b"\1\2"))), "data", 1, "a stored row that is neither 0 nor 1", size=1)
     bad("d5_shared", "D5", unused(blob_types(ndarray("n", [1.5, 2.5], "float64"), [0, 2])), "data", 1, "a stored row that is no int")
     bad("d6_shared", "D6", unused(blob("s", ["", ""], 8, [b"ok", b"\xff"])), "data", 2, "a stored row that is not UTF-8", size=1)
