@@ -538,7 +538,7 @@ def sharing_tests(tmp):
     good('verify', 'verify', 's.pbuf')
     r = good('inspect', 'inspect', 's.pbuf')
     ok(re.search(r'prompt .*stored, 8 rows', r.text) and re.search(r'text .*stored, 8 rows', r.text) and re.search(r'ids .*stored, prefixes', r.text), 'says what is shared', r)
-    fields = {f['path']: f for f in good('inspect --json', 'inspect', '--json', 's.pbuf').json()['nodes']}
+    fields = {f['path']: f for f in json.loads(good('inspect --json', 'inspect', '--json', 's.pbuf').text)['nodes']}
     ok(fields['prompt']['stored_rows'] == 8 and fields['ids']['prefixes'] and 'stored_rows' not in fields['n'], 'and to machines', fields)
     ok(good('unpack', 'unpack', 's.pbuf').lines() == rows, 'rows come back')
     good('unpack -d --rows', 'unpack', 's.pbuf', '-d', 's', '--rows', '10:30', '--fields', 'ids')
