@@ -127,6 +127,26 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
+/* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
+
+#define PACKBUF_MAX_PARTS 65536u
+
+/* Divides the writing of the batch, measured if it is not yet, into *parts pieces of about the same number of bytes:
+ * `wanted` (1 or more) or fewer. Goes over the rows once, not over the data. Like packbuf_measure a call for one
+ * thread; what it finds is kept in the batch's arena until something is added or another number is wanted. */
+PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
+
+/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
+ * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
+ * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_split. */
+PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
+                                              packbuf_error *error);
+
+/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
+ * whatever the number of parts and their order. */
+PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                          packbuf_error *error);
+
 /* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 

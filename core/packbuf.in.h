@@ -81,7 +81,9 @@
 #include "core/plan.c"
 #include "core/gather.c"
 #include "core/output.c"
+#include "core/seek.c"
 #include "core/write.c"
+#include "core/parts.c"
 
 /* read, second part: cells -> values; verification */
 #include "core/read.c"

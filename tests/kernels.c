@@ -445,7 +445,7 @@ static void out_check(const op *ops, unsigned count, int stream, int checksums, 
   section = checksums_at + sums * 4 + below(200);
   base = flush ? to.end - section - total : to.start + below(64);
   memset(base, CANARY, section + total + (flush ? 0 : MARGIN));
-  packbuf_i_out_begin(&out, base, section, checksums ? checksums_at : 0, stream);
+  packbuf_i_out_begin(&out, base + section, 0, total, checksums ? base + checksums_at : NULL, stream);
   expect(out.kernel == packbuf_i_crc_kernel_best() && out.gather == packbuf_i_gather_best(), "not the best kernels");
   out.kernel = &forced_kernel;
   out.gather = forced_gather;
