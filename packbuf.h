@@ -11025,6 +11025,29 @@ PACKBUF_I_GATHER(sse2, , 16)
 PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
 PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
 
+/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
+#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
+  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
+    if (at > size) at = size;                                                                                         \
+    if (at) memcpy(dst, src, at);                                                                                     \
+    for (; at + 64 <= size; at += 64) {                                                                               \
+      size_t left = size - at;                                                                                        \
+      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
+      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
+      for (size_t i = at; i < at + 64; i += width)                                                                    \
+        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
+    }                                                                                                                 \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
+PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+}
+
 static packbuf_i_gather packbuf_i_gather_best(void) {
   if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
   if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
@@ -11040,6 +11063,8 @@ static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size
 
 static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
 
+static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
+
 #endif
 /* ---- end of core/gather.c ---- */
 /* ---- core/output.c ---- */
@@ -11048,8 +11073,9 @@ static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_pl
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
-#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
+#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
+#define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 #define PACKBUF_I_STREAM_FROM \
   ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
@@ -11061,24 +11087,10 @@ typedef struct packbuf_i_out {
   uint64_t summed;    /* bytes of the section that are in the checksums */
   uint8_t *checksums; /* of the whole data section; NULL: none */
   const packbuf_i_crc_kernel *kernel;
-  packbuf_i_gather gather;
-  uint32_t crc; /* of the current 64 KiB so far */
-  int stream;   /* non-temporal stores */
+  packbuf_i_gather gather, copy_long; /* copy_long: non-temporal, where there are no checksums; else NULL */
+  uint32_t crc;                       /* of the current 64 KiB so far */
+  int stream;                         /* non-temporal stores */
 } packbuf_i_out;
-
-/* A copy with non-temporal stores where that is possible; the end of the section fences. */
-static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
-  size_t at = 0;
-#if PACKBUF_I_X86
-  for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
-  for (; at + 64 <= size; at += 64) {
-    _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
-    for (size_t i = at; i < at + 64; i += 16)
-      _mm_stream_si128((__m128i *)(void *)(dst + i), _mm_loadu_si128((const __m128i *)(const void *)(src + i)));
-  }
-#endif
-  memcpy(dst + at, src + at, size - at);
-}
 
 /* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
  * are in place already. */
@@ -11112,7 +11124,10 @@ static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
 static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64_t size, const uint8_t *ahead) {
-  if (size < PACKBUF_I_LONG) {
+  if (out->copy_long && size >= PACKBUF_I_STREAM_LONG) {
+    out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
+    out->at += size;
+  } else if (size < PACKBUF_I_LONG) {
     out->gather(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
     packbuf_i_out_written(out, size);
   } else if (out->checksums) {
@@ -11120,8 +11135,7 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
     out->at += size;
     packbuf_i_out_sum(out, out->at, bytes, ahead);
   } else {
-    if (out->stream) packbuf_i_stream_copy(packbuf_i_out_here(out), bytes, (size_t)size);
-    else memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
     out->at += size;
   }
 }
@@ -11143,6 +11157,7 @@ static void packbuf_i_out_begin(packbuf_i_out *out, uint8_t *place, uint64_t fir
   out->kernel = packbuf_i_crc_kernel_best();
   out->gather = packbuf_i_gather_best();
   out->stream = stream;
+  if (stream && !checksums) out->copy_long = packbuf_i_stream_best();
 }
 
 /* What was written is in place and in the checksums. */
@@ -11331,6 +11346,73 @@ static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planne
   return 0;
 }
 /* ---- end of core/seek.c ---- */
+/* ---- core/rows.c ---- */
+/* core/rows.c: rows that are one run of host memory each, many at a time. What limits the copying of short rows is the
+ * wait for their descriptions and first lines: taken together, the descriptions are loaded side by side, and each row's
+ * successor is known.
+ * May use: pull, codecs (packing). Must not know: where the bytes go. */
+
+#define PACKBUF_I_ROWS 64
+
+/* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
+static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+  switch (cell->kind) {
+    case PACKBUF_STRING:
+    case PACKBUF_BYTES:
+      run->bytes = (const uint8_t *)cell->as.text.data;
+      run->size = cell->as.text.size;
+      return 1;
+    case PACKBUF_NULL:
+    case PACKBUF_MISSING: run->size = 0; return 1;
+    default: return 0;
+  }
+}
+
+/* 1 when a row's data are one run, which may be empty. */
+static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  run->bytes = NULL;
+  run->size = 0;
+  switch (node->source) {
+    case PACKBUF_I_FROM_TENSORS: {
+      const packbuf_tensor *tensor = &node->tensors[row];
+      if (!tensor->dtype.bits) return 1;
+      if (tensor->strides || tensor->device) return 0;
+      *run = packbuf_i_whole_array(tensor);
+      return 1;
+    }
+    case PACKBUF_I_FROM_TEXT:
+      run->bytes = (const uint8_t *)node->texts[row].data;
+      run->size = run->bytes ? node->texts[row].size : 0;
+      return 1;
+    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(node, row, run);
+    default: return 0;
+  }
+}
+
+/* Whether rows of this leaf may be taken that way at all. */
+static int packbuf_i_has_rows(const packbuf_i_node *node) {
+  if (node->source == PACKBUF_I_FROM_TENSORS || node->source == PACKBUF_I_FROM_TEXT) return 1;
+  return node->source == PACKBUF_I_FROM_CELLS &&
+         (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
+}
+
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS at most, none empty; returns how
+ * many. It stops at a row that packbuf_i_pull_next must take. */
+static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t row = pull->row;
+  unsigned count = 0;
+  if (pull->walking || pull->at) return 0;
+  for (; count < PACKBUF_I_ROWS && row < node->rows; row++) {
+    if (!packbuf_i_row_bytes(node, row, &runs[count])) break;
+    count += runs[count].size != 0;
+  }
+  pull->row = row;
+  if (count) pull->device = NULL;
+  return count;
+}
+/* ---- end of core/rows.c ---- */
 /* ---- core/write.c ---- */
 /* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
  * can be written alone; the whole is the longest stretch.
@@ -11447,13 +11529,38 @@ static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const pac
   return PACKBUF_OK;
 }
 
+/* The next rows, as long as they are one run each. */
+static packbuf_status packbuf_i_write_rows(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                           packbuf_i_pull *pull, uint64_t end) {
+  packbuf_i_run runs[PACKBUF_I_ROWS];
+  packbuf_status status = PACKBUF_OK;
+  unsigned count = PACKBUF_I_ROWS;
+  while (count == PACKBUF_I_ROWS && !status) {
+    count = packbuf_i_pull_rows(pull, runs);
+    for (unsigned i = 0; i < count && !status; i++) {
+      pull->ahead = i + 1 < count ? runs[i + 1].bytes : NULL;
+      if (runs[i].size > end - writer->out.at) return packbuf_i_changed(writer->error, buffer->node);
+      if (runs[i].size <= writer->out.limit - writer->out.at)
+        packbuf_i_out_bytes(&writer->out, runs[i].bytes, runs[i].size, pull->ahead);
+      else status = packbuf_i_write_pieces(writer, buffer, pull, &runs[i]);
+      if (writer->out.at == writer->stretch->to && writer->out.at < end) return status;
+    }
+  }
+  pull->ahead = NULL;
+  return status;
+}
+
 static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                              const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
   uint64_t end = buffer->offset + buffer->length - writer->section, skip = packbuf_i_pull_seek(&pull, buffer, mark);
+  int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
+             packbuf_i_has_rows(buffer->node);
   for (;;) {
-    packbuf_status status;
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    packbuf_status status = rows && !skip ? packbuf_i_write_rows(writer, buffer, &pull, end) : PACKBUF_OK;
+    packbuf_i_run run;
+    if (status || (writer->out.at == writer->stretch->to && writer->out.at < end)) return status;
+    run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
     if (PACKBUF_I_UNLIKELY(skip)) {
       uint64_t less = skip < run.size ? skip : run.size;
@@ -11466,7 +11573,6 @@ static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const pac
     if (run.size <= writer->out.limit - writer->out.at) status = packbuf_i_write_run(writer, buffer, &pull, run);
     else status = packbuf_i_write_pieces(writer, buffer, &pull, &run);
     if (status) return status;
-    if (writer->out.at == writer->stretch->to && writer->out.at < end) return PACKBUF_OK;
   }
   if (pull.status) return packbuf_i_hook_failed(writer->error, buffer->node, pull.status);
   return writer->out.at == end ? PACKBUF_OK : packbuf_i_changed(writer->error, buffer->node);

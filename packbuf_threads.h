@@ -8,10 +8,10 @@
  * thread costs some 20 to 50 us, as much as packing half a megabyte. The bytes are those of packbuf_write, whatever the
  * number of threads. Other schedulers need nothing from here: packbuf_split, packbuf_write_part and packbuf_finish in
  * packbuf.h are all there is to it. */
+#include "packbuf.h" /* outside of the guard: a second inclusion may be the one that asks for the implementation */
+
 #ifndef PACKBUF_THREADS_H
 #define PACKBUF_THREADS_H
-
-#include "packbuf.h"
 
 #ifndef PACKBUF_THREADS_C11
 #if defined(__unix__) || defined(__APPLE__) || defined(__cplusplus)

@@ -3,7 +3,7 @@
  * May use: packbuf.h. Must not know: its inside. */
 #define _POSIX_C_SOURCE 200809L
 #define PACKBUF_IMPLEMENTATION
-#include "../packbuf.h"
+#include "../packbuf_threads.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -327,15 +327,17 @@ static void bench_infer(void) {
   free(entries);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
   printf("packbuf %d.%d.%d, medians of %d interleaved runs, one thread\n\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, RUNS);
   printf("| ours | | beside it | | time, ours / theirs |\n| --- | --- | --- | --- | --- |\n");
   for (int checksums = 1; checksums >= 0; checksums--) {
     bench_write(10000, 2048, checksums);
     bench_write(10000, 16384, checksums);
+    bench_write(10000, 65536, checksums);
     bench_dense((uint64_t)256 << 20, checksums);
     bench_dense((uint64_t)1 << 20, checksums);
   }
+  if (argc > 1 && strcmp(argv[1], "write") == 0) return 0;
   bench_open();
   bench_infer();
   return 0;

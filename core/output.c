@@ -3,8 +3,9 @@
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
-#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
+#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
+#define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 #define PACKBUF_I_STREAM_FROM \
   ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
@@ -16,24 +17,10 @@ typedef struct packbuf_i_out {
   uint64_t summed;    /* bytes of the section that are in the checksums */
   uint8_t *checksums; /* of the whole data section; NULL: none */
   const packbuf_i_crc_kernel *kernel;
-  packbuf_i_gather gather;
-  uint32_t crc; /* of the current 64 KiB so far */
-  int stream;   /* non-temporal stores */
+  packbuf_i_gather gather, copy_long; /* copy_long: non-temporal, where there are no checksums; else NULL */
+  uint32_t crc;                       /* of the current 64 KiB so far */
+  int stream;                         /* non-temporal stores */
 } packbuf_i_out;
-
-/* A copy with non-temporal stores where that is possible; the end of the section fences. */
-static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
-  size_t at = 0;
-#if PACKBUF_I_X86
-  for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
-  for (; at + 64 <= size; at += 64) {
-    _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
-    for (size_t i = at; i < at + 64; i += 16)
-      _mm_stream_si128((__m128i *)(void *)(dst + i), _mm_loadu_si128((const __m128i *)(const void *)(src + i)));
-  }
-#endif
-  memcpy(dst + at, src + at, size - at);
-}
 
 /* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
  * are in place already. */
@@ -67,7 +54,10 @@ static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
 static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64_t size, const uint8_t *ahead) {
-  if (size < PACKBUF_I_LONG) {
+  if (out->copy_long && size >= PACKBUF_I_STREAM_LONG) {
+    out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
+    out->at += size;
+  } else if (size < PACKBUF_I_LONG) {
     out->gather(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
     packbuf_i_out_written(out, size);
   } else if (out->checksums) {
@@ -75,8 +65,7 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
     out->at += size;
     packbuf_i_out_sum(out, out->at, bytes, ahead);
   } else {
-    if (out->stream) packbuf_i_stream_copy(packbuf_i_out_here(out), bytes, (size_t)size);
-    else memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
     out->at += size;
   }
 }
@@ -98,6 +87,7 @@ static void packbuf_i_out_begin(packbuf_i_out *out, uint8_t *place, uint64_t fir
   out->kernel = packbuf_i_crc_kernel_best();
   out->gather = packbuf_i_gather_best();
   out->stream = stream;
+  if (stream && !checksums) out->copy_long = packbuf_i_stream_best();
 }
 
 /* What was written is in place and in the checksums. */

@@ -82,6 +82,7 @@
 #include "core/gather.c"
 #include "core/output.c"
 #include "core/seek.c"
+#include "core/rows.c"
 #include "core/write.c"
 #include "core/parts.c"
 

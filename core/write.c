@@ -113,13 +113,38 @@ static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const pac
   return PACKBUF_OK;
 }
 
+/* The next rows, as long as they are one run each. */
+static packbuf_status packbuf_i_write_rows(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                           packbuf_i_pull *pull, uint64_t end) {
+  packbuf_i_run runs[PACKBUF_I_ROWS];
+  packbuf_status status = PACKBUF_OK;
+  unsigned count = PACKBUF_I_ROWS;
+  while (count == PACKBUF_I_ROWS && !status) {
+    count = packbuf_i_pull_rows(pull, runs);
+    for (unsigned i = 0; i < count && !status; i++) {
+      pull->ahead = i + 1 < count ? runs[i + 1].bytes : NULL;
+      if (runs[i].size > end - writer->out.at) return packbuf_i_changed(writer->error, buffer->node);
+      if (runs[i].size <= writer->out.limit - writer->out.at)
+        packbuf_i_out_bytes(&writer->out, runs[i].bytes, runs[i].size, pull->ahead);
+      else status = packbuf_i_write_pieces(writer, buffer, pull, &runs[i]);
+      if (writer->out.at == writer->stretch->to && writer->out.at < end) return status;
+    }
+  }
+  pull->ahead = NULL;
+  return status;
+}
+
 static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                              const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
   uint64_t end = buffer->offset + buffer->length - writer->section, skip = packbuf_i_pull_seek(&pull, buffer, mark);
+  int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
+             packbuf_i_has_rows(buffer->node);
   for (;;) {
-    packbuf_status status;
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    packbuf_status status = rows && !skip ? packbuf_i_write_rows(writer, buffer, &pull, end) : PACKBUF_OK;
+    packbuf_i_run run;
+    if (status || (writer->out.at == writer->stretch->to && writer->out.at < end)) return status;
+    run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
     if (PACKBUF_I_UNLIKELY(skip)) {
       uint64_t less = skip < run.size ? skip : run.size;
@@ -132,7 +157,6 @@ static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const pac
     if (run.size <= writer->out.limit - writer->out.at) status = packbuf_i_write_run(writer, buffer, &pull, run);
     else status = packbuf_i_write_pieces(writer, buffer, &pull, &run);
     if (status) return status;
-    if (writer->out.at == writer->stretch->to && writer->out.at < end) return PACKBUF_OK;
   }
   if (pull.status) return packbuf_i_hook_failed(writer->error, buffer->node, pull.status);
   return writer->out.at == end ? PACKBUF_OK : packbuf_i_changed(writer->error, buffer->node);
