@@ -85,6 +85,8 @@
 #include "core/rows.c"
 #include "core/write.c"
 #include "core/parts.c"
+#include "core/stream.c"
+#include "core/scatter.c"
 
 /* read, second part: cells -> values; verification */
 #include "core/read.c"
