@@ -139,7 +139,7 @@ static void test_in_place(void) {
   tap_ok(!packbuf_add_tensor(&trip.batch, "x", &t, NULL, &trip.error) &&
              !packbuf_scatter_measure(&trip.batch, &scatter, &trip.error) && scatter.count == 2 &&
              scatter.staging < 1024,
-         "an array of 3 MiB: two segments, the head and the array"); (unsigned)scatter.staging);
+         "an array of 3 MiB: two segments, the head and the array");
   staging = (uint8_t *)malloc((size_t)scatter.staging);
   tap_ok(!packbuf_scatter_list(&trip.batch, &scatter, segments, staging, &trip.error) &&
              segments[1].bytes == pool.bools && segments[1].size == POOL,
