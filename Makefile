@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 PROVE_JOBS ?= 2
-STAGES ?= native sanitize clang gates s390x scripts
+STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl scripts
 
 WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
@@ -21,8 +21,9 @@ TESTS = $(patsubst tests/%.c,%,$(wildcard tests/*.c))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
-# the C tests and fuzz targets that also run as s390x (big-endian) programs
+# the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
+EMULATED_TESTS ?= $(filter-out big,$(TESTS)) fuzz_open
 
 # the sample data, for the tests that want it
 PACKBUF_DATA ?= $(wildcard ../shared/data)
@@ -60,13 +61,30 @@ CC_native = $(CC)
 CC_sanitize = $(CC)
 CC_clang = clang
 CC_s390x = s390x-linux-gnu-gcc
+CC_aarch64 = aarch64-linux-gnu-gcc
+CC_armhf = arm-linux-gnueabihf-gcc
+CC_riscv64 = riscv64-linux-gnu-gcc
+CC_m32 = $(CC) -m32
+CC_musl = musl-gcc
 FLAGS_native = $(CFLAGS)
 FLAGS_sanitize = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_clang = $(CFLAGS)
-FLAGS_s390x = -O2 -g -static
+FLAGS_s390x = -O2 -g -static -DTAP_STEP=7
+FLAGS_aarch64 = -O2 -g -static -DTAP_STEP=7
+FLAGS_armhf = -O2 -g -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64
+FLAGS_riscv64 = -O2 -g -static -DTAP_STEP=7
+FLAGS_m32 = -O2 -g -D_FILE_OFFSET_BITS=64
+FLAGS_musl = -O2 -g -static
 EXEC_s390x = qemu-s390x
+EXEC_aarch64 = qemu-aarch64
+EXEC_armhf = qemu-arm
+EXEC_riscv64 = qemu-riscv64
 PROGRAMS = $(TESTS) $(FUZZERS:%=fuzz_%)
 PROGRAMS_s390x = $(S390X_TESTS)
+PROGRAMS_aarch64 = $(EMULATED_TESTS)
+PROGRAMS_armhf = $(EMULATED_TESTS)
+PROGRAMS_riscv64 = $(EMULATED_TESTS)
+PROGRAMS_m32 = $(filter-out big,$(PROGRAMS))
 TEST_DEPS = packbuf.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
@@ -82,7 +100,7 @@ build/tests/$(1)/%: tests/%.c $$(TEST_DEPS)
 stage-$(1): $$(addprefix build/tests/$(1)/,$$(or $$(PROGRAMS_$(1)),$$(PROGRAMS)))
 	$$(call prove,$$(EXEC_$(1)),$$^)
 endef
-$(foreach name,native sanitize clang s390x,$(eval $(call stage,$(name))))
+$(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl,$(eval $(call stage,$(name))))
 
 stage-gates: all
 	$(call prove,,tests/compile/gates.sh)

@@ -2555,11 +2555,14 @@ PACKBUF_API packbuf_value packbuf_bigint(const char *text) {
   return packbuf_i_make_text(PACKBUF_BIGINT, text, strlen(text));
 }
 
-PACKBUF_API packbuf_value packbuf_float(double f) {
+/* From the 8 bytes of a double. By address: the x87 makes a signalling NaN quiet when it loads or passes one. */
+static packbuf_value packbuf_i_float_of(const void *bits) {
   packbuf_value value = packbuf_i_make(PACKBUF_FLOAT);
-  value.as.f = f;
+  memcpy(&value.as.f, bits, 8);
   return value;
 }
+
+PACKBUF_API packbuf_value packbuf_float(double f) { return packbuf_i_float_of(&f); }
 
 PACKBUF_API packbuf_value packbuf_string(const char *text) {
   return packbuf_i_make_text(PACKBUF_STRING, text, strlen(text));
@@ -2717,9 +2720,10 @@ static int packbuf_i_integer_equal(const packbuf_value *a, const packbuf_value *
   return form != 2 || packbuf_i_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
 }
 
-static uint64_t packbuf_i_double_bits(double f) {
+/* By address, as packbuf_i_float_of. */
+static uint64_t packbuf_i_double_bits(const double *f) {
   uint64_t bits;
-  memcpy(&bits, &f, 8);
+  memcpy(&bits, f, 8);
   return bits;
 }
 
@@ -2787,7 +2791,7 @@ static packbuf_value packbuf_i_attribute_of(const packbuf_media *media, unsigned
     case PACKBUF_I_HEIGHT: return media->height >= 0 ? packbuf_int(media->height) : packbuf_null();
     case PACKBUF_I_WIDTH: return media->width >= 0 ? packbuf_int(media->width) : packbuf_null();
     case PACKBUF_I_CHANNELS: return media->channels >= 0 ? packbuf_int(media->channels) : packbuf_null();
-    default: return media->has_rate ? packbuf_float(media->rate) : packbuf_null();
+    default: return media->has_rate ? packbuf_i_float_of(&media->rate) : packbuf_null();
   }
 }
 
@@ -2800,7 +2804,7 @@ static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, co
     media->mode = value->as.text.data;
     media->mode_size = value->as.text.size;
   } else if (value->kind == PACKBUF_FLOAT && attribute == PACKBUF_I_RATE) {
-    media->rate = value->as.f;
+    memcpy(&media->rate, &value->as.f, 8);
     media->has_rate = 1;
   } else if (value->kind == PACKBUF_INT) {
     if (attribute == PACKBUF_I_HEIGHT) media->height = value->as.i;
@@ -2812,7 +2816,7 @@ static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, co
 static int packbuf_i_media_equal(const packbuf_media *a, const packbuf_media *b) {
   if (!a->mime != !b->mime || !a->mode != !b->mode || !a->has_rate != !b->has_rate) return 0;
   if (a->height != b->height || a->width != b->width || a->channels != b->channels) return 0;
-  if (a->has_rate && packbuf_i_double_bits(a->rate) != packbuf_i_double_bits(b->rate)) return 0;
+  if (a->has_rate && packbuf_i_double_bits(&a->rate) != packbuf_i_double_bits(&b->rate)) return 0;
   if (a->mime && !packbuf_i_same_bytes(a->mime, a->mime_size, b->mime, b->mime_size)) return 0;
   if (a->mode && !packbuf_i_same_bytes(a->mode, a->mode_size, b->mode, b->mode_size)) return 0;
   return packbuf_i_same_bytes(a->data, a->size, b->data, b->size);
@@ -2842,7 +2846,7 @@ PACKBUF_API int packbuf_equal(const packbuf_value *a, const packbuf_value *b) {
     case PACKBUF_NULL:
     case PACKBUF_MISSING: return 1;
     case PACKBUF_BOOL: return !a->as.boolean == !b->as.boolean;
-    case PACKBUF_FLOAT: return packbuf_i_double_bits(a->as.f) == packbuf_i_double_bits(b->as.f);
+    case PACKBUF_FLOAT: return packbuf_i_double_bits(&a->as.f) == packbuf_i_double_bits(&b->as.f);
     case PACKBUF_STRING:
     case PACKBUF_BYTES: return packbuf_i_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
     case PACKBUF_MEDIA: return packbuf_i_media_equal(a->as.media, b->as.media);
@@ -3168,7 +3172,7 @@ static int packbuf_i_key_order(const packbuf_value *a, const packbuf_value *b) {
   }
   if (a_kind == PACKBUF_BOOL) return !b->as.boolean - !a->as.boolean;
   if (a_kind == PACKBUF_FLOAT)
-    return packbuf_i_order_u64(packbuf_i_double_bits(a->as.f), packbuf_i_double_bits(b->as.f));
+    return packbuf_i_order_u64(packbuf_i_double_bits(&a->as.f), packbuf_i_double_bits(&b->as.f));
   if (a_kind == PACKBUF_STRING || a_kind == PACKBUF_BYTES)
     return packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
   return 0;
@@ -3183,7 +3187,7 @@ static uint64_t packbuf_i_key_hash(const packbuf_value *key) {
       return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
     return packbuf_i_hash_word(packbuf_i_hash_word(PACKBUF_INT, u), u);
   }
-  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(key->as.f);
+  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(&key->as.f);
   else u = key->kind == PACKBUF_BOOL && key->as.boolean;
   return packbuf_i_hash_word(packbuf_i_hash_word(key->kind, u), u);
 }
@@ -3836,7 +3840,7 @@ static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsig
       case PACKBUF_DICT: status = packbuf_i_json_can_below(item, depth_left - 1, keys, error); break;
       case PACKBUF_STRING: status = packbuf_i_check_utf8(item->as.text.data, item->as.text.size, error); break;
       case PACKBUF_FLOAT:
-        if (item->as.f != item->as.f && packbuf_i_double_bits(item->as.f) != 0x7FF8000000000000u)
+        if (item->as.f != item->as.f && packbuf_i_double_bits(&item->as.f) != 0x7FF8000000000000u)
           status = packbuf_i_unencodable(error, "a NaN has a payload");
         break;
       case PACKBUF_BIGINT:
@@ -3905,7 +3909,7 @@ static void packbuf_i_json_put_number(const packbuf_value *value, packbuf_i_sink
 }
 
 static packbuf_status packbuf_i_json_put_float(const packbuf_value *value, packbuf_i_sink *sink, packbuf_error *error) {
-  uint64_t bits = packbuf_i_double_bits(value->as.f);
+  uint64_t bits = packbuf_i_double_bits(&value->as.f);
   if (~bits & 0x7FF0000000000000u) packbuf_i_json_put_number(value, sink);
   else if (bits == 0x7FF8000000000000u) packbuf_i_push(sink, "NaN", 3);
   else if (bits == 0x7FF0000000000000u) packbuf_i_push(sink, "Infinity", 8);
@@ -4019,17 +4023,15 @@ static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
   }
 }
 
-/* float32 bits to the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
-static double packbuf_i_widen(uint32_t bits) {
+/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
+static uint64_t packbuf_i_widen(uint32_t bits) {
   uint64_t wide = (uint64_t)(bits >> 31) << 63 | 0x7FF0000000000000u | (uint64_t)(bits & 0x7FFFFF) << 29;
   float narrow;
-  double result;
-  if ((bits & 0x7F800000) != 0x7F800000) {
-    memcpy(&narrow, &bits, 4);
-    return (double)narrow;
-  }
-  memcpy(&result, &wide, 8);
-  return result;
+  double same;
+  if ((bits & 0x7F800000) == 0x7F800000) return wide;
+  memcpy(&narrow, &bits, 4);
+  same = (double)narrow;
+  return packbuf_i_double_bits(&same);
 }
 
 static void packbuf_i_msgpack_int(packbuf_value *value, int64_t i) {
@@ -4049,8 +4051,8 @@ static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_
     case 0xCA:
     case 0xCB:
       value->kind = PACKBUF_FLOAT;
-      if (type == 0xCA) value->as.f = packbuf_i_widen((uint32_t)n);
-      else memcpy(&value->as.f, &n, 8);
+      if (type == 0xCA) n = packbuf_i_widen((uint32_t)n);
+      memcpy(&value->as.f, &n, 8);
       return;
     case 0xD0: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80) - 0x80); return;
     case 0xD1: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x8000) - 0x8000); return;
@@ -4658,7 +4660,7 @@ static void packbuf_i_msgpack_put_int(packbuf_i_sink *sink, int64_t i) {
   else packbuf_i_msgpack_put(sink, 0xD3, (uint64_t)i, 8);
 }
 
-static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, double f) {
+static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, const double *f) {
   packbuf_i_msgpack_put(sink, 0xCB, packbuf_i_double_bits(f), 8);
 }
 
@@ -4750,7 +4752,7 @@ static void packbuf_i_msgpack_put_attributes(packbuf_i_sink *sink, const packbuf
     if (value.kind == PACKBUF_NULL) continue;
     packbuf_i_msgpack_put_string(sink, packbuf_i_attribute_names[i], strlen(packbuf_i_attribute_names[i]));
     if (value.kind == PACKBUF_STRING) packbuf_i_msgpack_put_string(sink, value.as.text.data, value.as.text.size);
-    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, value.as.f);
+    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, &value.as.f);
     else packbuf_i_msgpack_put_int(sink, value.as.i);
   }
 }
@@ -4779,7 +4781,7 @@ static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, pac
     case PACKBUF_BOOL: packbuf_i_push_byte(sink, value->as.boolean ? 0xC3 : 0xC2); break;
     case PACKBUF_INT: packbuf_i_msgpack_put_int(sink, value->as.i); break;
     case PACKBUF_UINT: packbuf_i_msgpack_put_uint(sink, value->as.u); break;
-    case PACKBUF_FLOAT: packbuf_i_msgpack_put_float(sink, value->as.f); break;
+    case PACKBUF_FLOAT: packbuf_i_msgpack_put_float(sink, &value->as.f); break;
     case PACKBUF_STRING: packbuf_i_msgpack_put_string(sink, value->as.text.data, size); break;
     case PACKBUF_BIGINT:
       packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_BIGINT, size);
@@ -5020,7 +5022,7 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
  * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
-  uint64_t bits = packbuf_i_double_bits(f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
+  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
   unsigned fraction_bits, exponent_bits = packbuf_i_float_format(dtype, &fraction_bits);
   uint64_t top = (((uint64_t)1 << exponent_bits) - 1) << fraction_bits;
   *out = bits;
@@ -5198,8 +5200,9 @@ static void packbuf_i_put_run(const packbuf_value *items, size_t count, packbuf_
     for (size_t i = 0; i < count; i++, dst += bytes) {
       double f = packbuf_i_number_double(&items[i]);
       uint64_t word;
-      if (bytes == 8) memcpy(dst, &f, 8);
-      else {
+      if (bytes == 8) {
+        memcpy(dst, items[i].kind == PACKBUF_FLOAT ? &items[i].as.f : &f, 8); /* every NaN as it is */
+      } else {
         packbuf_i_narrow(f, dtype, &word);
         packbuf_i_put_word(word, bytes, dst);
       }
@@ -8640,7 +8643,8 @@ static packbuf_rule packbuf_i_number(const packbuf_buffer *data, uint64_t i, uns
   } else if (dtype.code == PACKBUF_DTYPE_UINT) {
     *value = raw >> 63 ? packbuf_uint(raw) : packbuf_int((int64_t)raw);
   } else {
-    *value = packbuf_float(packbuf_i_double(packbuf_i_widen_element(raw, dtype)));
+    raw = packbuf_i_widen_element(raw, dtype);
+    *value = packbuf_i_float_of(&raw);
   }
   return PACKBUF_RULE_NONE;
 }

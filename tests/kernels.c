@@ -1133,7 +1133,9 @@ static void exact_parse(const char *digits, size_t size, int power, uint64_t wan
   }
   text[at] = 0;
   parse_is(text, at, want | sign << 63);
+#ifdef __GLIBC__ /* musl's is not exact among the subnormals */
   expect(bits_of(strtod(text, NULL)) == (want | sign << 63), "strtod disagrees on %.100s", text);
+#endif
 }
 
 static void decimal_middle(uint64_t low) {
