@@ -133,7 +133,7 @@ static const crc_kernel crc_kernels[] = {
     {{"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy}, {"sse4_2", "pclmulqdq", "avx512f", "vpclmulqdq", NULL}},
 #endif
 #if PACKBUF_I_CRC_ARM
-    {{"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy}, {NULL}},
+    {{"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy}, {NULL}}, /* every server and emulator has it */
 #endif
 };
 enum { CRC_KERNELS = sizeof crc_kernels / sizeof crc_kernels[0] };
