@@ -848,6 +848,9 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   sink.size = 0;
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
+  if (sink.size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is larger than the address space", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
