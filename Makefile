@@ -125,6 +125,7 @@ build/fuzz/%: fuzz/%.c $(TEST_DEPS)
 
 bench: all $(BENCHES:%=build/bench/%)
 	@set -e; for name in $(BENCHES); do echo "== $$name"; build/bench/$$name; done
+	@echo '== include'; bash bench/include.sh
 
 build/bench/%: bench/%.c packbuf.h $(wildcard bench/*.h)
 	@mkdir -p $(@D)
@@ -157,7 +158,7 @@ help:
 	@echo 'all        packbuf.h from core/ and codecs/, and the command build/packbuf (default)'
 	@echo 'demo       a short tour: examples/demo.sh'
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
-	@echo 'bench      builds and runs bench/*.c'
+	@echo 'bench      builds and runs bench/*.c, and times including packbuf.h'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
