@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { WASI } from 'node:wasi';
 
 const args = process.argv.slice(2);
-const wasi = new WASI({ version: 'preview1', args, env: process.env, preopens: { '.': '.' }, returnOnExit: true });
+// Node is left at once in either way: Node 20 crashes when it takes down a program that had much memory
+const wasi = new WASI({ version: 'preview1', args, env: process.env, preopens: { '.': '.' }, returnOnExit: false });
 const module = await WebAssembly.compile(await readFile(args[0]));
-process.exitCode = wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));
+process.exit(wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject())) ?? 0);

@@ -14,7 +14,7 @@ compile() { # COMPILER LANGUAGE STANDARD FILE [FLAGS...]
 for entry in gcc:c:c99 gcc:c:c11 g++:c++:c++17; do
     IFS=: read -r compiler language standard <<<"$entry"
     tap_run "$compiler $standard: header alone" compile "$compiler" "$language" "$standard" alone
-    for flags in -O0 -O2 '-O2 -DPACKBUF_NO_SIMD=1' '-O2 -DPACKBUF_API=static -Wno-unused-function'; do
+    for flags in -O2 '-O2 -DPACKBUF_NO_SIMD=1' '-O2 -DPACKBUF_API=static -Wno-unused-function'; do
         # shellcheck disable=SC2086
         tap_run "$compiler $standard: implementation, $flags" compile "$compiler" "$language" "$standard" impl $flags
     done
