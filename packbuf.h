@@ -1382,12 +1382,15 @@ static void *packbuf_i_scratch(packbuf_arena *arena, void *memory, size_t old_si
  * errors. */
 
 #define PACKBUF_I_CRC_X86 PACKBUF_I_X86
-#if !PACKBUF_NO_SIMD && defined(__aarch64__) && defined(__ARM_FEATURE_CRC32) && defined(__AARCH64EL__) && \
-    !defined(__TINYC__)
-#define PACKBUF_I_CRC_ARM 1
-#include <arm_acle.h>
-#else
 #define PACKBUF_I_CRC_ARM 0
+#if !PACKBUF_NO_SIMD && defined(__AARCH64EL__) && defined(__GNUC__) && !defined(__TINYC__)
+#if defined(__ARM_FEATURE_CRC32) || defined(__linux__)
+#undef PACKBUF_I_CRC_ARM
+#define PACKBUF_I_CRC_ARM 1
+#endif
+#if !defined(__ARM_FEATURE_CRC32) && defined(__linux__)
+#include <sys/auxv.h> /* optional in ARMv8.0: the kernel of the operating system says whether it is there */
+#endif
 #endif
 
 /* crc: checksum only. copy_crc: copy src to dst (no overlap) and checksum it in one pass. stream 0: ordinary stores;
@@ -1713,15 +1716,33 @@ static PACKBUF_I_CRC_AVX512 uint32_t packbuf_i_crc_vpclmul_copy(uint32_t crc, vo
 
 #if PACKBUF_I_CRC_ARM
 
-static uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
+#if defined(__clang__)
+#define PACKBUF_I_CRC_ARM_TARGET __attribute__((target("crc")))
+#define PACKBUF_I_CRC_ARM_8 __builtin_arm_crc32cd
+#define PACKBUF_I_CRC_ARM_1 __builtin_arm_crc32cb
+#else
+#define PACKBUF_I_CRC_ARM_TARGET __attribute__((target("+crc")))
+#define PACKBUF_I_CRC_ARM_8 __builtin_aarch64_crc32cx
+#define PACKBUF_I_CRC_ARM_1 __builtin_aarch64_crc32cb
+#endif
+
+static int packbuf_i_crc_arm_has(void) {
+#if defined(__ARM_FEATURE_CRC32)
+  return 1;
+#else
+  return (getauxval(AT_HWCAP) >> 7 & 1) != 0; /* HWCAP_CRC32 */
+#endif
+}
+
+static PACKBUF_I_CRC_ARM_TARGET uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   crc = ~crc;
   for (; size >= 8; size -= 8, p += 8) {
     uint64_t word;
     memcpy(&word, p, 8);
-    crc = __crc32cd(crc, word);
+    crc = PACKBUF_I_CRC_ARM_8(crc, word);
   }
-  for (; size > 0; size--, p++) crc = __crc32cb(crc, *p);
+  for (; size > 0; size--, p++) crc = PACKBUF_I_CRC_ARM_1(crc, *p);
   return ~crc;
 }
 
@@ -1759,6 +1780,9 @@ static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsigned index) {
 #if PACKBUF_I_CRC_X86
   if (index >= 1 && !(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))) return NULL;
   if (index >= 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))) return NULL;
+#endif
+#if PACKBUF_I_CRC_ARM
+  if (index >= 1 && !packbuf_i_crc_arm_has()) return NULL;
 #endif
   return &packbuf_i_crc_kernels[index];
 }
@@ -2641,11 +2665,14 @@ PACKBUF_API packbuf_value packbuf_bigint(const char *text) {
   return packbuf_i_make_text(PACKBUF_BIGINT, text, strlen(text));
 }
 
-PACKBUF_API packbuf_value packbuf_float(double f) {
+/* From the 8 bytes of a double. By address: the x87 makes a signalling NaN quiet when it loads or passes one. */
+static packbuf_value packbuf_i_float_of(const void *bits) {
   packbuf_value value = packbuf_i_make(PACKBUF_FLOAT);
-  value.as.f = f;
+  memcpy(&value.as.f, bits, 8);
   return value;
 }
+
+PACKBUF_API packbuf_value packbuf_float(double f) { return packbuf_i_float_of(&f); }
 
 PACKBUF_API packbuf_value packbuf_string(const char *text) {
   return packbuf_i_make_text(PACKBUF_STRING, text, strlen(text));
@@ -2803,9 +2830,10 @@ static int packbuf_i_integer_equal(const packbuf_value *a, const packbuf_value *
   return form != 2 || packbuf_i_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
 }
 
-static uint64_t packbuf_i_double_bits(double f) {
+/* By address, as packbuf_i_float_of. */
+static uint64_t packbuf_i_double_bits(const double *f) {
   uint64_t bits;
-  memcpy(&bits, &f, 8);
+  memcpy(&bits, f, 8);
   return bits;
 }
 
@@ -2873,7 +2901,7 @@ static packbuf_value packbuf_i_attribute_of(const packbuf_media *media, unsigned
     case PACKBUF_I_HEIGHT: return media->height >= 0 ? packbuf_int(media->height) : packbuf_null();
     case PACKBUF_I_WIDTH: return media->width >= 0 ? packbuf_int(media->width) : packbuf_null();
     case PACKBUF_I_CHANNELS: return media->channels >= 0 ? packbuf_int(media->channels) : packbuf_null();
-    default: return media->has_rate ? packbuf_float(media->rate) : packbuf_null();
+    default: return media->has_rate ? packbuf_i_float_of(&media->rate) : packbuf_null();
   }
 }
 
@@ -2886,7 +2914,7 @@ static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, co
     media->mode = value->as.text.data;
     media->mode_size = value->as.text.size;
   } else if (value->kind == PACKBUF_FLOAT && attribute == PACKBUF_I_RATE) {
-    media->rate = value->as.f;
+    memcpy(&media->rate, &value->as.f, 8);
     media->has_rate = 1;
   } else if (value->kind == PACKBUF_INT) {
     if (attribute == PACKBUF_I_HEIGHT) media->height = value->as.i;
@@ -2898,7 +2926,7 @@ static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, co
 static int packbuf_i_media_equal(const packbuf_media *a, const packbuf_media *b) {
   if (!a->mime != !b->mime || !a->mode != !b->mode || !a->has_rate != !b->has_rate) return 0;
   if (a->height != b->height || a->width != b->width || a->channels != b->channels) return 0;
-  if (a->has_rate && packbuf_i_double_bits(a->rate) != packbuf_i_double_bits(b->rate)) return 0;
+  if (a->has_rate && packbuf_i_double_bits(&a->rate) != packbuf_i_double_bits(&b->rate)) return 0;
   if (a->mime && !packbuf_i_same_bytes(a->mime, a->mime_size, b->mime, b->mime_size)) return 0;
   if (a->mode && !packbuf_i_same_bytes(a->mode, a->mode_size, b->mode, b->mode_size)) return 0;
   return packbuf_i_same_bytes(a->data, a->size, b->data, b->size);
@@ -2928,7 +2956,7 @@ PACKBUF_API int packbuf_equal(const packbuf_value *a, const packbuf_value *b) {
     case PACKBUF_NULL:
     case PACKBUF_MISSING: return 1;
     case PACKBUF_BOOL: return !a->as.boolean == !b->as.boolean;
-    case PACKBUF_FLOAT: return packbuf_i_double_bits(a->as.f) == packbuf_i_double_bits(b->as.f);
+    case PACKBUF_FLOAT: return packbuf_i_double_bits(&a->as.f) == packbuf_i_double_bits(&b->as.f);
     case PACKBUF_STRING:
     case PACKBUF_BYTES: return packbuf_i_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
     case PACKBUF_MEDIA: return packbuf_i_media_equal(a->as.media, b->as.media);
@@ -3254,7 +3282,7 @@ static int packbuf_i_key_order(const packbuf_value *a, const packbuf_value *b) {
   }
   if (a_kind == PACKBUF_BOOL) return !b->as.boolean - !a->as.boolean;
   if (a_kind == PACKBUF_FLOAT)
-    return packbuf_i_order_u64(packbuf_i_double_bits(a->as.f), packbuf_i_double_bits(b->as.f));
+    return packbuf_i_order_u64(packbuf_i_double_bits(&a->as.f), packbuf_i_double_bits(&b->as.f));
   if (a_kind == PACKBUF_STRING || a_kind == PACKBUF_BYTES)
     return packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
   return 0;
@@ -3269,7 +3297,7 @@ static uint64_t packbuf_i_key_hash(const packbuf_value *key) {
       return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
     return packbuf_i_hash_word(packbuf_i_hash_word(PACKBUF_INT, u), u);
   }
-  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(key->as.f);
+  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(&key->as.f);
   else u = key->kind == PACKBUF_BOOL && key->as.boolean;
   return packbuf_i_hash_word(packbuf_i_hash_word(key->kind, u), u);
 }
@@ -3922,7 +3950,7 @@ static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsig
       case PACKBUF_DICT: status = packbuf_i_json_can_below(item, depth_left - 1, keys, error); break;
       case PACKBUF_STRING: status = packbuf_i_check_utf8(item->as.text.data, item->as.text.size, error); break;
       case PACKBUF_FLOAT:
-        if (item->as.f != item->as.f && packbuf_i_double_bits(item->as.f) != 0x7FF8000000000000u)
+        if (item->as.f != item->as.f && packbuf_i_double_bits(&item->as.f) != 0x7FF8000000000000u)
           status = packbuf_i_unencodable(error, "a NaN has a payload");
         break;
       case PACKBUF_BIGINT:
@@ -3991,7 +4019,7 @@ static void packbuf_i_json_put_number(const packbuf_value *value, packbuf_i_sink
 }
 
 static packbuf_status packbuf_i_json_put_float(const packbuf_value *value, packbuf_i_sink *sink, packbuf_error *error) {
-  uint64_t bits = packbuf_i_double_bits(value->as.f);
+  uint64_t bits = packbuf_i_double_bits(&value->as.f);
   if (~bits & 0x7FF0000000000000u) packbuf_i_json_put_number(value, sink);
   else if (bits == 0x7FF8000000000000u) packbuf_i_push(sink, "NaN", 3);
   else if (bits == 0x7FF0000000000000u) packbuf_i_push(sink, "Infinity", 8);
@@ -4066,6 +4094,9 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   sink.size = 0;
   if (!status) status = packbuf_i_json_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
+  if (sink.size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "the text is larger than the address space", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (text && sink.size > capacity)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE,
@@ -4105,17 +4136,15 @@ static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
   }
 }
 
-/* float32 bits to the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
-static double packbuf_i_widen(uint32_t bits) {
+/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
+static uint64_t packbuf_i_widen(uint32_t bits) {
   uint64_t wide = (uint64_t)(bits >> 31) << 63 | 0x7FF0000000000000u | (uint64_t)(bits & 0x7FFFFF) << 29;
   float narrow;
-  double result;
-  if ((bits & 0x7F800000) != 0x7F800000) {
-    memcpy(&narrow, &bits, 4);
-    return (double)narrow;
-  }
-  memcpy(&result, &wide, 8);
-  return result;
+  double same;
+  if ((bits & 0x7F800000) == 0x7F800000) return wide;
+  memcpy(&narrow, &bits, 4);
+  same = (double)narrow;
+  return packbuf_i_double_bits(&same);
 }
 
 static void packbuf_i_msgpack_int(packbuf_value *value, int64_t i) {
@@ -4135,8 +4164,8 @@ static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_
     case 0xCA:
     case 0xCB:
       value->kind = PACKBUF_FLOAT;
-      if (type == 0xCA) value->as.f = packbuf_i_widen((uint32_t)n);
-      else memcpy(&value->as.f, &n, 8);
+      if (type == 0xCA) n = packbuf_i_widen((uint32_t)n);
+      memcpy(&value->as.f, &n, 8);
       return;
     case 0xD0: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80) - 0x80); return;
     case 0xD1: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x8000) - 0x8000); return;
@@ -4744,7 +4773,7 @@ static void packbuf_i_msgpack_put_int(packbuf_i_sink *sink, int64_t i) {
   else packbuf_i_msgpack_put(sink, 0xD3, (uint64_t)i, 8);
 }
 
-static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, double f) {
+static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, const double *f) {
   packbuf_i_msgpack_put(sink, 0xCB, packbuf_i_double_bits(f), 8);
 }
 
@@ -4836,7 +4865,7 @@ static void packbuf_i_msgpack_put_attributes(packbuf_i_sink *sink, const packbuf
     if (value.kind == PACKBUF_NULL) continue;
     packbuf_i_msgpack_put_string(sink, packbuf_i_attribute_names[i], strlen(packbuf_i_attribute_names[i]));
     if (value.kind == PACKBUF_STRING) packbuf_i_msgpack_put_string(sink, value.as.text.data, value.as.text.size);
-    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, value.as.f);
+    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, &value.as.f);
     else packbuf_i_msgpack_put_int(sink, value.as.i);
   }
 }
@@ -4865,7 +4894,7 @@ static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, pac
     case PACKBUF_BOOL: packbuf_i_push_byte(sink, value->as.boolean ? 0xC3 : 0xC2); break;
     case PACKBUF_INT: packbuf_i_msgpack_put_int(sink, value->as.i); break;
     case PACKBUF_UINT: packbuf_i_msgpack_put_uint(sink, value->as.u); break;
-    case PACKBUF_FLOAT: packbuf_i_msgpack_put_float(sink, value->as.f); break;
+    case PACKBUF_FLOAT: packbuf_i_msgpack_put_float(sink, &value->as.f); break;
     case PACKBUF_STRING: packbuf_i_msgpack_put_string(sink, value->as.text.data, size); break;
     case PACKBUF_BIGINT:
       packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_BIGINT, size);
@@ -4926,6 +4955,9 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   sink.size = 0;
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
+  if (sink.size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is larger than the address space", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
@@ -5112,7 +5144,7 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
  * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
-  uint64_t bits = packbuf_i_double_bits(f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
+  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
   unsigned fraction_bits, exponent_bits = packbuf_i_float_format(dtype, &fraction_bits);
   uint64_t top = (((uint64_t)1 << exponent_bits) - 1) << fraction_bits;
   *out = bits;
@@ -5290,8 +5322,9 @@ static void packbuf_i_put_run(const packbuf_value *items, size_t count, packbuf_
     for (size_t i = 0; i < count; i++, dst += bytes) {
       double f = packbuf_i_number_double(&items[i]);
       uint64_t word;
-      if (bytes == 8) memcpy(dst, &f, 8);
-      else {
+      if (bytes == 8) {
+        memcpy(dst, items[i].kind == PACKBUF_FLOAT ? &items[i].as.f : &f, 8); /* every NaN as it is */
+      } else {
         packbuf_i_narrow(f, dtype, &word);
         packbuf_i_put_word(word, bytes, dst);
       }
@@ -7768,8 +7801,9 @@ static void packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, 
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
-static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
-  const size_t size = (count + 7) / 8;
+/* The bytes of the bits fit in memory; their number may not fit a size_t. */
+static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+  const size_t size = (size_t)(count / 8 + (count % 8 != 0));
   if (size == 0) return;
   if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
   else memset(out, buffer->value[0] ? 0xFF : 0, size);
@@ -7797,7 +7831,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (bits == 1) packbuf_i_copy_bits(buffer, first, (size_t)count, (uint8_t *)dst);
+  if (bits == 1) packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst);
   else packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
   return PACKBUF_OK;
 }
@@ -8824,7 +8858,8 @@ static packbuf_rule packbuf_i_number(const packbuf_buffer *data, uint64_t i, uns
   } else if (dtype.code == PACKBUF_DTYPE_UINT) {
     *value = raw >> 63 ? packbuf_uint(raw) : packbuf_int((int64_t)raw);
   } else {
-    *value = packbuf_float(packbuf_i_double(packbuf_i_widen_element(raw, dtype)));
+    raw = packbuf_i_widen_element(raw, dtype);
+    *value = packbuf_i_float_of(&raw);
   }
   return PACKBUF_RULE_NONE;
 }
