@@ -27,15 +27,16 @@ static void *take(packbuf_arena *arena, uint64_t size) {
 
 /* An array: its elements copied out, added with the shape [rows, ...]. */
 static packbuf_status add_array(packbuf_batch *batch, const packbuf_view *view, const packbuf_node *node, const char *name, packbuf_arena *arena) {
-  packbuf_buffer data, validity;
+  packbuf_column column;
+  packbuf_buffer validity;
   packbuf_tensor tensor;
-  uint64_t shape[PACKBUF_MAX_RANK + 1], bytes;
-  uint8_t *valid = NULL;
-  packbuf_status status = packbuf_get_buffer(view, node, PACKBUF_ROLE_DATA, 0, &data, &error);
+  uint64_t shape[PACKBUF_MAX_RANK + 1], cell = node->dtype.bits / 8, first = 0, count = 0;
+  uint8_t *valid = NULL, *elements;
+  packbuf_status status = packbuf_open_column(view, node->index, &column, &error);
   if (status) return status;
   memset(&tensor, 0, sizeof tensor);
-  bytes = data.count * data.dtype.bits / 8;
-  tensor.data = take(arena, bytes);
+  for (unsigned d = 0; d < node->rank; d++) cell *= node->shape[d];
+  tensor.data = elements = (uint8_t *)take(arena, node->rows * cell);
   tensor.dtype = node->dtype;
   tensor.form = node->form;
   tensor.rank = (uint8_t)(node->rank + 1);
@@ -43,7 +44,10 @@ static packbuf_status add_array(packbuf_batch *batch, const packbuf_view *view, 
   shape[0] = node->rows;
   memcpy(shape + 1, node->shape, sizeof node->shape);
   if (node->form == PACKBUF_FORM_NATURAL) tensor.rank = 1;
-  status = packbuf_copy_elements(view, &data, 0, data.count, (void *)(uintptr_t)tensor.data, bytes, &error);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < node->rows; row++) {
+    status = packbuf_cell_extent(&column, row, &first, &count, &error);
+    if (status == PACKBUF_OK) status = packbuf_copy_elements(view, &column.data, first, count, elements + row * cell, cell, &error);
+  }
   if (status == PACKBUF_OK && packbuf_get_buffer(view, node, PACKBUF_ROLE_VALIDITY, 0, &validity, NULL) == PACKBUF_OK) {
     valid = (uint8_t *)take(arena, node->rows / 8 + 1);
     status = packbuf_copy_elements(view, &validity, 0, node->rows, valid, node->rows / 8 + 1, &error);
