@@ -63,6 +63,9 @@ extern "C" {
   X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
+  X(SCHEMA_MISMATCH, 10, "columns are not those that are expected, or differ between fragments")                      \
+  X(FRAGMENT_MISMATCH, 11, "a fragment is not the one that is listed")                                                \
+  X(ROW_ORDER, 12, "fragments that add fields are not of the same rows in the same order")                            \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
   /* malformed bytes */                                                                                               \
@@ -88,6 +91,7 @@ extern "C" {
   X(BAD_BOOL, 59, "a bool byte is neither 0 nor 1")                                                                   \
   X(BAD_JSON, 60, "a cell is not valid JSON")                                                                         \
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
+  X(BAD_MANIFEST, 62, "a manifest is not a list of fragments")                                                        \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -210,6 +214,7 @@ typedef struct packbuf_error {
   const char *message; /* static text */
   uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
+  uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
 } packbuf_error;
@@ -554,6 +559,7 @@ typedef struct packbuf_batch {
   packbuf_arena *arena;
   packbuf_options options;
   uint64_t rows;
+  uint8_t kind; /* 0 or 1 batch, 2 manifest */
   struct packbuf_i_field *first, *last;
   struct packbuf_i_pair *pairs, *last_pair;
   struct packbuf_i_plan *plan;
@@ -854,6 +860,162 @@ typedef struct packbuf_metadata {
 PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata,
                                                 packbuf_error *error);
 /* ---- end of core/view.h ---- */
+/* ---- core/schema.h ---- */
+/* core/schema.h: the schema of a packed buffer: which columns it has and of what type, as text, and a fingerprint of
+ * it, by which a consumer refuses a batch that drifted from the one it was built for (section 24 of the spec).
+ * May use: views. Must not know: values, how a batch is built. */
+
+#define PACKBUF_FINGERPRINT 16 /* bytes */
+
+/* The schema as text: one JSON object a line, each ended by a newline; the columns in one fixed order whatever order
+ * they were added in. What may change from step to step (rows, lengths, null and missing cells, storage, metadata) is
+ * not in it. Writes at most `capacity` bytes, no NUL; *size is the length the whole text has (text may be NULL to
+ * measure). Checks the records of the head first. Allocates nothing. Errors: the N, B, M and S rules; LIMIT (a text
+ * beyond limits.head_bytes), CAPACITY. */
+PACKBUF_API packbuf_status packbuf_schema_text(const packbuf_view *view, char *text, size_t capacity, size_t *size,
+                                               packbuf_error *error);
+
+/* The line of one node, without its newline; otherwise likewise. */
+PACKBUF_API packbuf_status packbuf_schema_line(const packbuf_view *view, uint32_t node, char *text, size_t capacity,
+                                               size_t *size, packbuf_error *error);
+
+/* The first 16 bytes of the SHA-256 of the schema text; of a text. The text itself is never made: no memory. */
+PACKBUF_API packbuf_status packbuf_fingerprint(const packbuf_view *view, uint8_t fingerprint[PACKBUF_FINGERPRINT],
+                                               packbuf_error *error);
+PACKBUF_API void packbuf_fingerprint_of(const char *text, size_t size, uint8_t fingerprint[PACKBUF_FINGERPRINT]);
+
+/* The first column that is not as expected. Its line is packbuf_schema_line(view, node). */
+typedef struct packbuf_drift {
+  packbuf_text expected; /* its line in the text given, without the newline; size 0: nothing of this path is expected */
+  uint32_t node;         /* the node that is there; PACKBUF_NO_NODE: none is */
+} packbuf_drift;
+
+/* PACKBUF_OK when the view has exactly the columns of a schema text; else SCHEMA_MISMATCH with the first difference:
+ * error->path, a message that says what differs, and *drift (may be NULL). INVALID_ARGUMENT: no schema text. */
+PACKBUF_API packbuf_status packbuf_expect_schema(const packbuf_view *view, const char *text, size_t size,
+                                                 packbuf_drift *drift, packbuf_error *error);
+/* The same for a fingerprint, which cannot tell where the difference is. */
+PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
+                                                      const uint8_t fingerprint[PACKBUF_FINGERPRINT],
+                                                      packbuf_error *error);
+/* ---- end of core/schema.h ---- */
+/* ---- core/fragments.h ---- */
+/* core/fragments.h: one batch in many packed buffers. A fragment is a whole packed buffer; a manifest, itself a packed
+ * buffer, lists them; a join reads them as one; concat makes one of them. Adding rows or fields writes a new fragment
+ * and a new manifest, and never an old byte again (section 23 of the spec).
+ * May use: views, batches, schema. Must not know: where fragments are kept. */
+
+typedef enum packbuf_appends {
+  PACKBUF_APPENDS_ROWS = 0,  /* rows after all those before it */
+  PACKBUF_APPENDS_FIELDS = 1 /* fields, for rows that are there already */
+} packbuf_appends;
+
+/* One fragment as a manifest lists it. */
+typedef struct packbuf_fragment {
+  packbuf_text key;         /* its name in the store: UTF-8, not NUL-terminated */
+  uint64_t length;          /* of the whole packed buffer */
+  uint64_t head_length;     /* of its head and index: what to fetch first */
+  uint64_t first_row, rows; /* the rows of the whole that it holds */
+  uint32_t head_checksum;
+  uint8_t appends; /* packbuf_appends */
+} packbuf_fragment;
+
+/* Describes an open packed buffer as a fragment that holds rows from first_row on. The key's bytes are the caller's.
+ * Errors: FRAGMENT_MISMATCH for a manifest. */
+PACKBUF_API packbuf_status packbuf_fragment_of(const packbuf_view *view, const char *key, packbuf_appends appends,
+                                               uint64_t first_row, packbuf_fragment *fragment, packbuf_error *error);
+
+/* Starts a batch that is a manifest: the fragments of `before` (the manifest so far; NULL: none), then `count` more;
+ * packbuf_pack or packbuf_write make its bytes, metadata and batch values may be added. Keys stay the caller's, all
+ * else is copied into the arena. Fragments that append rows begin where the rows so far end; those that append fields
+ * lie within the rows so far. Errors, with error->fragment: INVALID_ARGUMENT when they do not; BAD_MANIFEST (before),
+ * LIMIT, BAD_UTF8, OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const packbuf_view *before,
+                                                 const packbuf_fragment *fragments, uint64_t count,
+                                                 packbuf_arena *arena, const packbuf_options *options,
+                                                 packbuf_error *error);
+
+/* All fragments that a manifest lists, checked, in the arena; keys point into the manifest. *rows (may be NULL): of the
+ * whole. Errors: WRONG_TYPE when the view is no manifest; BAD_MANIFEST, with error->path and error->fragment; LIMIT
+ * (limits.decoded_bytes); OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_manifest_read(const packbuf_view *manifest, packbuf_arena *arena,
+                                                 const packbuf_fragment **fragments, uint64_t *count, uint64_t *rows,
+                                                 packbuf_error *error);
+
+enum {
+  PACKBUF_WIDEN = 1,      /* columns whose types differ are joined by value (sections 17, 18); cells of fields that a
+                             fragment lacks are missing */
+  PACKBUF_FIRST_VALUE = 2 /* batch values and metadata that differ: the first fragment's */
+};
+
+/* Where rows first_row to first_row + rows of a field are: a node of one of the views. */
+typedef struct packbuf_part {
+  uint32_t fragment; /* index into views */
+  uint32_t node;     /* PACKBUF_NO_NODE: not in this fragment (nested paths, under PACKBUF_WIDEN) */
+  uint64_t first_row, rows;
+} packbuf_part;
+
+/* A field of the whole: its parts, by row. */
+typedef struct packbuf_join_field {
+  packbuf_text name;
+  const packbuf_part *parts;
+  uint32_t part_count;
+  uint8_t same; /* 1: all parts have one type and together hold all rows */
+} packbuf_join_field;
+
+/* Fragments as one batch. Fields are for reading. It points to the caller's views and to the arena, and copies no cell.
+ * Any number of threads may read through one. */
+typedef struct packbuf_join {
+  const packbuf_view *views;
+  uint32_t view_count, field_count, value_count;
+  uint64_t rows;
+  unsigned flags;
+  const packbuf_join_field *fields; /* in first-seen order */
+  const packbuf_join_field *values; /* batch values, likewise: a part for each fragment that has it */
+  const uint32_t *by_name;          /* indexes of fields, sorted by name */
+} packbuf_join;
+
+/* Joins `count` open fragments. `list` says what each holds, as packbuf_manifest_read gives it; NULL: all append rows,
+ * in this order. The heads are verified (level head). Errors, with error->fragment and, of a field, error->path:
+ * FRAGMENT_MISMATCH when length, head_length, rows or head_checksum are not as listed, or a fragment is a manifest;
+ * BAD_MANIFEST when the list does not fit together; ROW_ORDER when a fragment that appends fields has no
+ * row_order_token or another than the rows it belongs to; DUPLICATE_NAME when two have a field for the same rows;
+ * SCHEMA_MISMATCH, unless PACKBUF_WIDEN, when a field's types differ, or it lacks in some rows (error->row: the first).
+ */
+PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_fragment *list,
+                                             const packbuf_view *views, uint64_t count, unsigned flags,
+                                             packbuf_arena *arena, packbuf_error *error);
+
+/* The parts of any path ("meta.step"), by row: at most `capacity` into parts; *count is how many there are. NOT_FOUND
+ * when no fragment has it. */
+PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_part *parts,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error);
+
+/* Rows `first` to `first + count` of a path, or of all fields as dicts, as packbuf_read_column and packbuf_read_rows
+ * give them; and all batch values as a dict. Errors: OUT_OF_RANGE, NOT_FOUND, OUT_OF_MEMORY, and those of reading, with
+ * error->fragment; batch values that differ: SCHEMA_MISMATCH, unless PACKBUF_FIRST_VALUE. */
+PACKBUF_API packbuf_status packbuf_join_read_column(const packbuf_join *join, const char *path, uint64_t first,
+                                                    uint64_t count, packbuf_arena *arena, packbuf_value *values,
+                                                    packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint64_t first, uint64_t count,
+                                                  packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *join, packbuf_arena *arena,
+                                                          packbuf_value *value, packbuf_error *error);
+
+/* Starts a batch with all rows, fields, batch values and metadata of a join: packing it gives one packed buffer, the
+ * one that packing the whole at once would have given. Columns of one type are taken over without becoming values:
+ * ragged numbers, text and bytes in place (the views must stay until the batch is written), dense ones copied once;
+ * the rest is read and added as values. Metadata of nodes below the fields is kept where the types are the same.
+ * Errors: as those of reading, and SCHEMA_MISMATCH for batch values or metadata that differ. */
+PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_arena *arena,
+                                              const packbuf_options *options, packbuf_batch *batch,
+                                              packbuf_error *error);
+
+/* Both: the rows of `count` packed buffers, in this order, as one batch. */
+PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t count, unsigned flags,
+                                          packbuf_arena *arena, const packbuf_options *options, packbuf_batch *batch,
+                                          packbuf_error *error);
+/* ---- end of core/fragments.h ---- */
 
 #ifdef __cplusplus
 }
@@ -984,6 +1146,7 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->message = message;
     error->offset = offset;
     error->row = row;
+    error->fragment = PACKBUF_NOWHERE;
     error->path[0] = 0;
   }
   return code;
@@ -1131,6 +1294,12 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, before);
     packbuf_i_line_text(&line, "row ");
     packbuf_i_line_number(&line, error->row);
+    before = ", ";
+  }
+  if (error->fragment != PACKBUF_NOWHERE) {
+    packbuf_i_line_text(&line, before);
+    packbuf_i_line_text(&line, "fragment ");
+    packbuf_i_line_number(&line, error->fragment);
   }
   packbuf_i_line_text(&line, ": ");
   if (error->rule != PACKBUF_RULE_NONE) {
@@ -10169,6 +10338,7 @@ typedef struct packbuf_i_plan {
   uint32_t pair_count;
   uint32_t *names; /* node indexes, sorted */
   uint32_t name_count;
+  uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t checksums; /* number of data checksums */
 } packbuf_i_plan;
@@ -10897,6 +11067,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   plan->options = &batch->options;
   plan->error = error ? error : &local;
   plan->rows = batch->rows;
+  plan->kind = batch->kind ? batch->kind : 1;
   status = packbuf_i_plan_nodes(plan, batch);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);
@@ -11239,7 +11410,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
-  head[12] = 1;
+  head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
   packbuf_i_store16(head + 14, plan->options->profile);
   packbuf_i_store32(head + 20, plan->options->data_checksums);
@@ -11945,6 +12116,1850 @@ PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_leve
   return status;
 }
 /* ---- end of core/verify.c ---- */
+
+/* many packed buffers as one: what they hold, and whether it fits */
+/* ---- core/sha256.c ---- */
+/* core/sha256.c: SHA-256 (FIPS 180-4), for fingerprints of schema texts: in every language's library, so that any
+ * consumer can compute one.
+ * May use: base. Must not know: what is hashed. */
+
+typedef struct packbuf_i_sha256 {
+  uint32_t state[8];
+  uint64_t size; /* bytes so far */
+  uint8_t block[64];
+} packbuf_i_sha256;
+
+static const uint32_t packbuf_i_sha256_round[64] = {
+    0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
+    0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
+    0xE49B69C1, 0xEFBE4786, 0x0FC19DC6, 0x240CA1CC, 0x2DE92C6F, 0x4A7484AA, 0x5CB0A9DC, 0x76F988DA,
+    0x983E5152, 0xA831C66D, 0xB00327C8, 0xBF597FC7, 0xC6E00BF3, 0xD5A79147, 0x06CA6351, 0x14292967,
+    0x27B70A85, 0x2E1B2138, 0x4D2C6DFC, 0x53380D13, 0x650A7354, 0x766A0ABB, 0x81C2C92E, 0x92722C85,
+    0xA2BFE8A1, 0xA81A664B, 0xC24B8B70, 0xC76C51A3, 0xD192E819, 0xD6990624, 0xF40E3585, 0x106AA070,
+    0x19A4C116, 0x1E376C08, 0x2748774C, 0x34B0BCB5, 0x391C0CB3, 0x4ED8AA4A, 0x5B9CCA4F, 0x682E6FF3,
+    0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2};
+
+static void packbuf_i_sha256_start(packbuf_i_sha256 *hash) {
+  static const uint32_t start[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
+                                    0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19};
+  memset(hash, 0, sizeof *hash);
+  memcpy(hash->state, start, sizeof start);
+}
+
+static uint32_t packbuf_i_rotate(uint32_t x, unsigned by) { return x >> by | x << (32 - by); }
+
+static uint32_t packbuf_i_load32_big(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void packbuf_i_store32_big(uint8_t *p, uint32_t v) {
+  for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static void packbuf_i_sha256_block(packbuf_i_sha256 *hash) {
+  uint32_t w[64], s[8];
+  for (int i = 0; i < 16; i++) w[i] = packbuf_i_load32_big(hash->block + 4 * i);
+  for (int i = 16; i < 64; i++) {
+    const uint32_t a = w[i - 15], b = w[i - 2];
+    w[i] = w[i - 16] + w[i - 7] + (packbuf_i_rotate(a, 7) ^ packbuf_i_rotate(a, 18) ^ a >> 3) +
+           (packbuf_i_rotate(b, 17) ^ packbuf_i_rotate(b, 19) ^ b >> 10);
+  }
+  memcpy(s, hash->state, sizeof s);
+  for (int i = 0; i < 64; i++) {
+    const uint32_t one = s[7] + (packbuf_i_rotate(s[4], 6) ^ packbuf_i_rotate(s[4], 11) ^ packbuf_i_rotate(s[4], 25)) +
+                         ((s[4] & s[5]) ^ (~s[4] & s[6])) + packbuf_i_sha256_round[i] + w[i];
+    const uint32_t two = (packbuf_i_rotate(s[0], 2) ^ packbuf_i_rotate(s[0], 13) ^ packbuf_i_rotate(s[0], 22)) +
+                         ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+    memmove(s + 1, s, 7 * sizeof *s);
+    s[0] = one + two;
+    s[4] += one;
+  }
+  for (int i = 0; i < 8; i++) hash->state[i] += s[i];
+}
+
+static void packbuf_i_sha256_add(packbuf_i_sha256 *hash, const void *data, size_t size) {
+  const uint8_t *from = (const uint8_t *)data;
+  while (size) {
+    const size_t at = (size_t)(hash->size % 64), part = size < 64 - at ? size : 64 - at;
+    memcpy(hash->block + at, from, part);
+    hash->size += part;
+    from += part;
+    size -= part;
+    if (hash->size % 64 == 0) packbuf_i_sha256_block(hash);
+  }
+}
+
+static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
+  static const uint8_t pad[64] = {0x80};
+  const uint64_t bits = hash->size * 8;
+  uint8_t length[8];
+  packbuf_i_store32_big(length, (uint32_t)(bits >> 32));
+  packbuf_i_store32_big(length + 4, (uint32_t)bits);
+  packbuf_i_sha256_add(hash, pad, 1 + (size_t)((119 - hash->size % 64) % 64));
+  packbuf_i_sha256_add(hash, length, 8);
+  for (int i = 0; i < 8; i++) packbuf_i_store32_big(digest + 4 * i, hash->state[i]);
+}
+/* ---- end of core/sha256.c ---- */
+/* ---- core/schema.c ---- */
+/* core/schema.c: the schema text of a packed buffer (section 24), line by line into memory, into a hash, or against a
+ * text that is expected; nothing is allocated, since the name index has the siblings in the order that the text wants.
+ * May use: base, access, tables, find, sha256, value (names of dtypes). Must not know: buffers, cells. */
+
+/* ---- the columns in their order ---- */
+
+/* A node whose children are walked: a range of the name index, or for a list of the node table. */
+typedef struct packbuf_i_schema_frame {
+  uint32_t node; /* PACKBUF_NO_NODE at the top */
+  uint32_t next, end;
+  uint32_t item; /* which child is next */
+  int list;
+} packbuf_i_schema_frame;
+
+/* One step of the path to a node: its index, and its place when it is an item of a list. */
+typedef struct packbuf_i_schema_step {
+  uint32_t node, item;
+  int is_item;
+} packbuf_i_schema_step;
+
+typedef struct packbuf_i_schema_walk {
+  const packbuf_view *view;
+  uint32_t left; /* nodes that may still come: a tree that is rewritten meanwhile cannot be walked for ever */
+  unsigned depth;
+  unsigned scope;  /* that is being walked */
+  unsigned scopes; /* that follow */
+  packbuf_i_schema_frame frames[PACKBUF_I_DEPTH_CAP + 1];
+  packbuf_i_schema_step path[PACKBUF_I_DEPTH_CAP + 1]; /* path[depth - 1] is the node in turn, as it was found */
+  unsigned steps;
+} packbuf_i_schema_walk;
+
+/* The first entry of the name index whose group is not below `group`. */
+static uint32_t packbuf_i_group_start(const packbuf_view *view, uint64_t group) {
+  uint32_t low = 0, high = view->name_count;
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    uint32_t node = PACKBUF_NO_NODE;
+    packbuf_i_name name;
+    (void)packbuf_i_fetch_name(view, middle, &node);
+    if (packbuf_i_name_of(view, node, &name) && name.group < group) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+static void packbuf_i_schema_enter(packbuf_i_schema_walk *w, uint32_t node, const packbuf_i_node_record *record) {
+  packbuf_i_schema_frame *frame = &w->frames[w->depth];
+  const uint64_t group = (uint64_t)node << 8 | w->scope;
+  if (w->depth > PACKBUF_I_DEPTH_CAP) return;
+  frame->node = node;
+  frame->item = 0;
+  frame->list = record && record->kind == PACKBUF_NODE_LIST;
+  if (frame->list) {
+    frame->next = node + 1;
+    frame->end = record->descendants < w->view->node_count - node ? node + 1 + record->descendants : 0;
+  } else {
+    frame->next = packbuf_i_group_start(w->view, group);
+    frame->end = packbuf_i_group_start(w->view, group + 1);
+  }
+  w->depth++;
+}
+
+/* All columns of both scopes. */
+static void packbuf_i_schema_start(packbuf_i_schema_walk *w, const packbuf_view *view) {
+  w->view = view;
+  w->left = view->node_count;
+  w->depth = w->steps = 0;
+  w->scope = 0;
+  w->scopes = 1;
+  packbuf_i_schema_enter(w, PACKBUF_NO_NODE, NULL);
+}
+
+/* What lies below one node. */
+static void packbuf_i_schema_below(packbuf_i_schema_walk *w, const packbuf_view *view, uint32_t node) {
+  packbuf_i_node_record record;
+  w->view = view;
+  w->left = view->node_count;
+  w->depth = w->steps = w->scopes = 0;
+  if (!packbuf_i_fetch_node(view, node, &record) || record.descendants == 0) return;
+  w->scope = record.scope;
+  packbuf_i_schema_enter(w, node, &record);
+}
+
+/* The next node in pre-order, siblings by name (items by place); 0 at the end. */
+static int packbuf_i_schema_next(packbuf_i_schema_walk *w, uint32_t *node) {
+  while (w->depth || w->scopes) {
+    packbuf_i_schema_frame *frame = &w->frames[w->depth ? w->depth - 1 : 0];
+    packbuf_i_schema_step *step = &w->path[w->depth ? w->depth - 1 : 0];
+    packbuf_i_node_record record;
+    if (w->depth == 0) { /* the other scope */
+      w->scopes--;
+      w->scope++;
+      packbuf_i_schema_enter(w, PACKBUF_NO_NODE, NULL);
+      continue;
+    }
+    if (frame->next >= frame->end) {
+      w->depth--;
+      continue;
+    }
+    if (w->left == 0) return 0;
+    w->left--;
+    *node = frame->next;
+    if (!frame->list && !packbuf_i_fetch_name(w->view, frame->next, node)) return 0;
+    if (!packbuf_i_fetch_node(w->view, *node, &record)) return 0;
+    if (frame->list && record.descendants >= frame->end - frame->next) frame->next = frame->end;
+    else frame->next += frame->list ? 1 + record.descendants : 1;
+    step->node = *node;
+    step->is_item = frame->list;
+    step->item = frame->item++;
+    w->steps = w->depth;
+    if (record.descendants) packbuf_i_schema_enter(w, *node, &record);
+    return 1;
+  }
+  return 0;
+}
+
+/* The way to one node, from its parents. 0 when it is too long. */
+static int packbuf_i_schema_path_of(const packbuf_view *view, uint32_t node, packbuf_i_schema_walk *w) {
+  unsigned count = 0, i;
+  packbuf_i_node_record record, up;
+  w->view = view;
+  for (uint32_t at = node; packbuf_i_fetch_node(view, at, &record); at = record.parent) {
+    packbuf_i_schema_step *step = &w->path[count];
+    if (count++ == PACKBUF_I_DEPTH_CAP) return 0;
+    step->node = at;
+    step->item = 0;
+    step->is_item = packbuf_i_fetch_node(view, record.parent, &up) && up.kind == PACKBUF_NODE_LIST;
+    if (step->is_item) step->item = (uint32_t)packbuf_i_count_siblings(view, (uint64_t)record.parent + 1, at);
+    if (record.parent >= at) break;
+  }
+  for (i = 0; i < count / 2; i++) {
+    const packbuf_i_schema_step step = w->path[i];
+    w->path[i] = w->path[count - 1 - i];
+    w->path[count - 1 - i] = step;
+  }
+  w->steps = count;
+  return count != 0;
+}
+
+/* ---- the text ---- */
+
+/* Where the text goes: a sink, and when they are set a hash, or a line that it should be equal to. */
+typedef struct packbuf_i_schema_out {
+  packbuf_i_sink sink;
+  packbuf_i_sha256 *hash;
+  const char *expected;
+  size_t left;
+  int differs;
+} packbuf_i_schema_out;
+
+static void packbuf_i_schema_put(packbuf_i_schema_out *out, const char *text, size_t size) {
+  packbuf_i_push(&out->sink, text, size);
+  if (out->hash) packbuf_i_sha256_add(out->hash, text, size);
+  if (!out->expected || out->differs) return;
+  if (size > out->left || memcmp(out->expected, text, size) != 0) {
+    out->differs = 1;
+    return;
+  }
+  out->expected += size;
+  out->left -= size;
+}
+
+static void packbuf_i_schema_word(packbuf_i_schema_out *out, const char *word) {
+  packbuf_i_schema_put(out, word, strlen(word));
+}
+
+static void packbuf_i_schema_number(packbuf_i_schema_out *out, uint64_t number) {
+  char digits[24];
+  size_t at = sizeof digits;
+  do digits[--at] = (char)('0' + number % 10);
+  while (number /= 10);
+  packbuf_i_schema_put(out, digits + at, sizeof digits - at);
+}
+
+/* A character inside a JSON string, escaped as section 11 says. */
+static void packbuf_i_schema_char(packbuf_i_schema_out *out, char c) {
+  static const char hex[] = "0123456789abcdef", from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+  const char *known = c ? strchr(from, c) : NULL;
+  char escape[6] = {'\\', 'u', '0', '0', 0, 0};
+  if (known) {
+    escape[1] = to[known - from];
+    packbuf_i_schema_put(out, escape, 2);
+  } else if ((unsigned char)c < 0x20) {
+    escape[4] = hex[(unsigned char)c >> 4];
+    escape[5] = hex[c & 15];
+    packbuf_i_schema_put(out, escape, 6);
+  } else {
+    packbuf_i_schema_put(out, &c, 1);
+  }
+}
+
+static void packbuf_i_schema_path(packbuf_i_schema_out *out, const packbuf_i_schema_walk *w) {
+  for (unsigned i = 0; i < w->steps; i++) {
+    packbuf_i_node_record record;
+    packbuf_text name;
+    if (w->path[i].is_item) {
+      packbuf_i_schema_word(out, "[");
+      packbuf_i_schema_number(out, w->path[i].item);
+      packbuf_i_schema_word(out, "]");
+      continue;
+    }
+    if (i) packbuf_i_schema_word(out, ".");
+    if (!packbuf_i_fetch_node(w->view, w->path[i].node, &record) ||
+        !packbuf_i_string(w->view, record.name_offset, record.name_length, &name))
+      continue;
+    for (size_t c = 0; c < name.size; c++) {
+      if (name.data[c] == '\\' || name.data[c] == '.' || name.data[c] == '[') packbuf_i_schema_char(out, '\\');
+      packbuf_i_schema_char(out, name.data[c]);
+    }
+  }
+}
+
+/* The start of a line: scope and path. */
+static void packbuf_i_schema_head(packbuf_i_schema_out *out, const packbuf_i_schema_walk *w, const packbuf_node *node) {
+  packbuf_i_schema_word(out, node->scope ? "{\"value\":\"" : "{\"field\":\"");
+  packbuf_i_schema_path(out, w);
+  packbuf_i_schema_word(out, "\"");
+}
+
+/* The members that follow, in this order; the text of a difference in each. */
+typedef enum packbuf_i_schema_member {
+  PACKBUF_I_SCHEMA_CODEC,
+  PACKBUF_I_SCHEMA_DTYPE,
+  PACKBUF_I_SCHEMA_FORM,
+  PACKBUF_I_SCHEMA_SHAPE,
+  PACKBUF_I_SCHEMA_LOGICAL,
+  PACKBUF_I_SCHEMA_PARAMETER,
+  PACKBUF_I_SCHEMA_MEMBERS
+} packbuf_i_schema_member;
+
+static const char *const packbuf_i_schema_differs[PACKBUF_I_SCHEMA_MEMBERS] = {
+    "the column has another codec, or is another kind of node, than is expected",
+    "the column has another dtype than is expected",
+    "the cells of the column have another form than is expected",
+    "the cells of the column have another shape or rank than is expected",
+    "the column has another logical type than is expected",
+    "the column has another parameter than is expected"};
+
+/* A name of the frozen list (section 24), else the number. */
+static void packbuf_i_schema_named(packbuf_i_schema_out *out, const char *member, const char *name, uint64_t number) {
+  packbuf_i_schema_word(out, member);
+  if (!name) {
+    packbuf_i_schema_number(out, number);
+    return;
+  }
+  packbuf_i_schema_word(out, "\"");
+  packbuf_i_schema_word(out, name);
+  packbuf_i_schema_word(out, "\"");
+}
+
+static void packbuf_i_schema_dtype(packbuf_i_schema_out *out, packbuf_dtype dtype) {
+  const char *name = packbuf_dtype_name(dtype);
+  packbuf_i_schema_named(out, name ? ",\"dtype\":" : ",\"dtype\":[", name, dtype.code);
+  if (name) return;
+  packbuf_i_schema_word(out, ",");
+  packbuf_i_schema_number(out, dtype.bits);
+  packbuf_i_schema_word(out, ",");
+  packbuf_i_schema_number(out, dtype.lanes);
+  packbuf_i_schema_word(out, "]");
+}
+
+static void packbuf_i_schema_shape(packbuf_i_schema_out *out, const packbuf_node *node) {
+  if (node->codec != PACKBUF_CODEC_NDARRAY) {
+    packbuf_i_schema_named(out, ",\"rank\":", NULL, node->rank);
+    return;
+  }
+  packbuf_i_schema_word(out, ",\"shape\":[");
+  for (unsigned d = 0; d < node->rank; d++) {
+    if (d) packbuf_i_schema_word(out, ",");
+    packbuf_i_schema_number(out, node->shape[d]);
+  }
+  packbuf_i_schema_word(out, "]");
+}
+
+static void packbuf_i_schema_write(packbuf_i_schema_out *out, const packbuf_node *node, unsigned member) {
+  static const char *const forms[] = {"natural", "list", "array", "tensor", "scalar", "bytes", "media"};
+  const int leaf = node->kind == PACKBUF_LEAF, known = packbuf_i_known_codec(node->codec);
+  const int numbers =
+      leaf && (!known || (node->codec >= PACKBUF_CODEC_NDARRAY && node->codec <= PACKBUF_CODEC_TYPED_RAGGED));
+  switch (member) {
+    case PACKBUF_I_SCHEMA_CODEC:
+      if (leaf) packbuf_i_schema_named(out, ",\"codec\":", packbuf_codec_name((packbuf_codec)node->codec), node->codec);
+      else packbuf_i_schema_named(out, ",\"kind\":", node->kind == PACKBUF_NODE_DICT ? "dict" : "list", 0);
+      return;
+    case PACKBUF_I_SCHEMA_DTYPE:
+      if (numbers) packbuf_i_schema_dtype(out, node->dtype);
+      return;
+    case PACKBUF_I_SCHEMA_FORM:
+      if (numbers || (leaf && node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED))
+        packbuf_i_schema_named(out, ",\"form\":", node->form < 7 ? forms[node->form] : NULL, node->form);
+      return;
+    case PACKBUF_I_SCHEMA_SHAPE:
+      if (numbers) packbuf_i_schema_shape(out, node);
+      return;
+    case PACKBUF_I_SCHEMA_LOGICAL:
+      if (node->logical_type) packbuf_i_schema_named(out, ",\"logical_type\":", NULL, node->logical_type);
+      return;
+    default:
+      if (!node->parameter.size) return;
+      packbuf_i_schema_word(out, ",\"parameter\":\"");
+      for (size_t i = 0; i < node->parameter.size; i++) packbuf_i_schema_char(out, node->parameter.data[i]);
+      packbuf_i_schema_word(out, "\"");
+  }
+}
+
+static void packbuf_i_schema_one(packbuf_i_schema_out *out, const packbuf_i_schema_walk *w, const packbuf_node *node) {
+  packbuf_i_schema_head(out, w, node);
+  for (unsigned member = 0; member < PACKBUF_I_SCHEMA_MEMBERS; member++) packbuf_i_schema_write(out, node, member);
+  packbuf_i_schema_word(out, "}");
+}
+
+static const char packbuf_i_schema_first[] = "{\"packbuf_schema\":1}\n";
+
+static packbuf_status packbuf_i_schema_too_long(packbuf_error *error) {
+  return packbuf_i_fail(error, PACKBUF_LIMIT, "the schema text is longer than limits.head_bytes", PACKBUF_NOWHERE,
+                        PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_schema_all(const packbuf_view *view, packbuf_i_schema_out *out, packbuf_error *error) {
+  packbuf_i_schema_walk w;
+  uint32_t index;
+  packbuf_status status = packbuf_i_check_tables(view, error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_schema_word(out, packbuf_i_schema_first);
+  packbuf_i_schema_start(&w, view);
+  while (packbuf_i_schema_next(&w, &index)) {
+    packbuf_node node;
+    status = packbuf_get_node(view, index, &node, error);
+    if (status != PACKBUF_OK) return status;
+    packbuf_i_schema_one(out, &w, &node);
+    packbuf_i_schema_word(out, "\n");
+    if (out->sink.size > view->limits.head_bytes) return packbuf_i_schema_too_long(error);
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_schema_done(const packbuf_i_schema_out *out, size_t *size, packbuf_error *error) {
+  if (out->sink.size > SIZE_MAX) return packbuf_i_schema_too_long(error);
+  if (size) *size = (size_t)out->sink.size;
+  if (out->sink.at && out->sink.size > out->sink.capacity)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the schema text is longer than the destination", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_schema_out_start(packbuf_i_schema_out *out, char *text, size_t capacity) {
+  memset(out, 0, sizeof *out);
+  out->sink.at = (uint8_t *)text;
+  out->sink.capacity = text ? capacity : 0;
+}
+
+PACKBUF_API packbuf_status packbuf_schema_text(const packbuf_view *view, char *text, size_t capacity, size_t *size,
+                                               packbuf_error *error) {
+  packbuf_i_schema_out out;
+  packbuf_status status;
+  packbuf_i_schema_out_start(&out, text, capacity);
+  status = packbuf_i_schema_all(view, &out, error);
+  return status != PACKBUF_OK ? status : packbuf_i_schema_done(&out, size, error);
+}
+
+PACKBUF_API packbuf_status packbuf_schema_line(const packbuf_view *view, uint32_t node, char *text, size_t capacity,
+                                               size_t *size, packbuf_error *error) {
+  packbuf_i_schema_out out;
+  packbuf_i_schema_walk w;
+  packbuf_node found;
+  packbuf_status status = packbuf_get_node(view, node, &found, error);
+  if (status != PACKBUF_OK) return status;
+  if (!packbuf_i_schema_path_of(view, node, &w))
+    return packbuf_i_broken(error, PACKBUF_RULE_N3, packbuf_i_node_at(view, node), PACKBUF_NOWHERE);
+  packbuf_i_schema_out_start(&out, text, capacity);
+  packbuf_i_schema_one(&out, &w, &found);
+  return packbuf_i_schema_done(&out, size, error);
+}
+
+/* ---- fingerprints ---- */
+
+static void packbuf_i_schema_digest(packbuf_i_sha256 *hash, uint8_t *fingerprint) {
+  uint8_t digest[32];
+  packbuf_i_sha256_end(hash, digest);
+  memcpy(fingerprint, digest, PACKBUF_FINGERPRINT);
+}
+
+PACKBUF_API packbuf_status packbuf_fingerprint(const packbuf_view *view, uint8_t fingerprint[PACKBUF_FINGERPRINT],
+                                               packbuf_error *error) {
+  packbuf_i_sha256 hash;
+  packbuf_i_schema_out out;
+  packbuf_status status;
+  packbuf_i_sha256_start(&hash);
+  packbuf_i_schema_out_start(&out, NULL, 0);
+  out.hash = &hash;
+  status = packbuf_i_schema_all(view, &out, error);
+  if (status == PACKBUF_OK) packbuf_i_schema_digest(&hash, fingerprint);
+  return status;
+}
+
+PACKBUF_API void packbuf_fingerprint_of(const char *text, size_t size, uint8_t fingerprint[PACKBUF_FINGERPRINT]) {
+  packbuf_i_sha256 hash;
+  packbuf_i_sha256_start(&hash);
+  packbuf_i_sha256_add(&hash, text, size);
+  packbuf_i_schema_digest(&hash, fingerprint);
+}
+
+/* ---- what is expected ---- */
+
+static packbuf_status packbuf_i_mismatch(packbuf_error *error, const char *message) {
+  return packbuf_i_fail(error, PACKBUF_SCHEMA_MISMATCH, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
+                                                      const uint8_t fingerprint[PACKBUF_FINGERPRINT],
+                                                      packbuf_error *error) {
+  uint8_t found[PACKBUF_FINGERPRINT];
+  packbuf_status status = packbuf_fingerprint(view, found, error);
+  if (status != PACKBUF_OK || memcmp(found, fingerprint, sizeof found) == 0) return status;
+  return packbuf_i_mismatch(error, "the columns are not those of the fingerprint (their schema text says where)");
+}
+
+/* The length of the line at `text`, without its newline. */
+static size_t packbuf_i_line_length(const char *text, size_t size) {
+  const char *end = size ? (const char *)memchr(text, '\n', size) : NULL;
+  return end ? (size_t)(end - text) : size;
+}
+
+/* Whether a line starts with the node's scope and path; then *out stands behind them. */
+static int packbuf_i_schema_starts(packbuf_i_schema_out *out, const packbuf_i_schema_walk *w, const packbuf_node *node,
+                                   const char *line, size_t length) {
+  packbuf_i_schema_out_start(out, NULL, 0);
+  out->expected = line;
+  out->left = length;
+  packbuf_i_schema_head(out, w, node);
+  return !out->differs && out->left != 0 && *out->expected == ',';
+}
+
+/* The path of an expected line, for an error. */
+static void packbuf_i_schema_expected_path(const char *line, size_t length, packbuf_error *error) {
+  char path[PACKBUF_ERROR_PATH];
+  size_t at = 10, size = 0; /* after {"field":" */
+  if (!error) return;
+  for (; at < length && line[at] != '"' && size < sizeof path; at++) {
+    if (line[at] == '\\' && at + 1 < length) at++;
+    path[size++] = line[at];
+  }
+  packbuf_i_set_path(error, path, size);
+}
+
+/* The node is not what the line expects: says how. */
+static packbuf_status packbuf_i_schema_drifted(const packbuf_i_schema_walk *w, const packbuf_node *node,
+                                               const char *text, size_t size, packbuf_drift *drift,
+                                               packbuf_error *error) {
+  packbuf_i_schema_out out;
+  size_t length = packbuf_i_line_length(text, size), at;
+  unsigned member = 0;
+  drift->node = node->index;
+  if (packbuf_i_schema_starts(&out, w, node, text, length)) {
+    drift->expected.data = text, drift->expected.size = length;
+    for (; member < PACKBUF_I_SCHEMA_PARAMETER; member++) {
+      packbuf_i_schema_write(&out, node, member);
+      if (out.differs) break;
+    }
+    packbuf_i_mismatch(error, packbuf_i_schema_differs[member]);
+    if (error) packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+    return PACKBUF_SCHEMA_MISMATCH;
+  }
+  for (at = 0; at < size; at += packbuf_i_line_length(text + at, size - at) + 1)
+    if (packbuf_i_schema_starts(&out, w, node, text + at, packbuf_i_line_length(text + at, size - at))) break;
+  if (at < size) { /* it comes later: what was expected here is lacking */
+    drift->node = PACKBUF_NO_NODE;
+    drift->expected.data = text, drift->expected.size = length;
+    packbuf_i_mismatch(error, "a column that is expected is not there");
+    packbuf_i_schema_expected_path(text, length, error);
+    return PACKBUF_SCHEMA_MISMATCH;
+  }
+  packbuf_i_mismatch(error, "a column is there that is not expected");
+  if (error) packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+  return PACKBUF_SCHEMA_MISMATCH;
+}
+
+PACKBUF_API packbuf_status packbuf_expect_schema(const packbuf_view *view, const char *text, size_t size,
+                                                 packbuf_drift *drift, packbuf_error *error) {
+  packbuf_i_schema_walk w;
+  packbuf_drift local;
+  uint32_t index;
+  const size_t first = sizeof packbuf_i_schema_first - 1;
+  packbuf_status status;
+  if (!drift) drift = &local;
+  drift->expected.data = NULL, drift->expected.size = 0;
+  drift->node = PACKBUF_NO_NODE;
+  if (!text || size < first || memcmp(text, packbuf_i_schema_first, first) != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "not a schema text of version 1", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  status = packbuf_i_check_tables(view, error);
+  if (status != PACKBUF_OK) return status;
+  text += first, size -= first;
+  packbuf_i_schema_start(&w, view);
+  while (packbuf_i_schema_next(&w, &index)) {
+    const size_t length = packbuf_i_line_length(text, size);
+    packbuf_i_schema_out out;
+    packbuf_node node;
+    status = packbuf_get_node(view, index, &node, error);
+    if (status != PACKBUF_OK) return status;
+    packbuf_i_schema_out_start(&out, NULL, 0);
+    out.expected = text ? text : "";
+    out.left = length;
+    packbuf_i_schema_one(&out, &w, &node);
+    if (out.differs || out.left) return packbuf_i_schema_drifted(&w, &node, text, size, drift, error);
+    text += length < size ? length + 1 : length;
+    size -= length < size ? length + 1 : length;
+  }
+  if (size == 0) return PACKBUF_OK;
+  drift->expected.data = text, drift->expected.size = packbuf_i_line_length(text, size);
+  packbuf_i_mismatch(error, "a column that is expected is not there");
+  packbuf_i_schema_expected_path(text, drift->expected.size, error);
+  return PACKBUF_SCHEMA_MISMATCH;
+}
+/* ---- end of core/schema.c ---- */
+/* ---- core/manifest.c ---- */
+/* core/manifest.c: manifests: packed buffers of kind 2, whose rows list fragments (section 23).
+ * May use: base, access, cells, batch. Must not know: what fragments hold. */
+
+static packbuf_status packbuf_i_fail_fragment(packbuf_error *error, packbuf_status code, const char *message,
+                                              uint64_t fragment) {
+  packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (error) error->fragment = fragment;
+  return code;
+}
+
+/* Adds fragment number `at` to the rows so far; NULL, or what is wrong with it. */
+static const char *packbuf_i_fragment_fault(const packbuf_fragment *f, uint64_t *rows) {
+  uint64_t end;
+  if (f->appends > PACKBUF_APPENDS_FIELDS) return "appends is neither 0 (rows) nor 1 (fields)";
+  if (f->head_length < 128 || f->length < f->head_length) return "head_length is below 128 or beyond length";
+  if (!packbuf_i_add(f->first_row, f->rows, &end) || end > (uint64_t)1 << 48)
+    return "first_row and rows go beyond 2^48";
+  if (f->appends == PACKBUF_APPENDS_FIELDS) return end <= *rows ? NULL : "fields for rows that are not there";
+  if (f->first_row != *rows) return "first_row is not where the rows so far end";
+  *rows = end;
+  return NULL;
+}
+
+PACKBUF_API packbuf_status packbuf_fragment_of(const packbuf_view *view, const char *key, packbuf_appends appends,
+                                               uint64_t first_row, packbuf_fragment *fragment, packbuf_error *error) {
+  if (!view || !key || !fragment)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a view, a key and a result must be given", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (view->kind != 1)
+    return packbuf_i_fail(error, PACKBUF_FRAGMENT_MISMATCH, "a fragment is no manifest", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  fragment->key.data = key;
+  fragment->key.size = strlen(key);
+  fragment->length = view->total_length;
+  fragment->head_length = view->head_length + view->index_length;
+  fragment->first_row = first_row;
+  fragment->rows = view->rows;
+  fragment->head_checksum = view->head_checksum;
+  fragment->appends = (uint8_t)appends;
+  return PACKBUF_OK;
+}
+
+/* ---- the columns of a manifest ---- */
+
+typedef enum packbuf_i_manifest_field {
+  PACKBUF_I_LENGTH,
+  PACKBUF_I_HEAD_LENGTH,
+  PACKBUF_I_FIRST_ROW,
+  PACKBUF_I_ROWS,
+  PACKBUF_I_HEAD_CHECKSUM,
+  PACKBUF_I_APPENDS,
+  PACKBUF_I_MANIFEST_NUMBERS
+} packbuf_i_manifest_field;
+
+static const char *const packbuf_i_manifest_names[PACKBUF_I_MANIFEST_NUMBERS] = {"length", "head_length",   "first_row",
+                                                                                 "rows",   "head_checksum", "appends"};
+static const uint8_t packbuf_i_manifest_bits[PACKBUF_I_MANIFEST_NUMBERS] = {64, 64, 64, 64, 32, 8};
+
+static void packbuf_i_set_number(packbuf_fragment *f, unsigned field, uint64_t number) {
+  switch (field) {
+    case PACKBUF_I_LENGTH: f->length = number; return;
+    case PACKBUF_I_HEAD_LENGTH: f->head_length = number; return;
+    case PACKBUF_I_FIRST_ROW: f->first_row = number; return;
+    case PACKBUF_I_ROWS: f->rows = number; return;
+    case PACKBUF_I_HEAD_CHECKSUM: f->head_checksum = (uint32_t)number; return;
+    default: f->appends = (uint8_t)number;
+  }
+}
+
+static uint64_t packbuf_i_get_number(const packbuf_fragment *f, unsigned field) {
+  switch (field) {
+    case PACKBUF_I_LENGTH: return f->length;
+    case PACKBUF_I_HEAD_LENGTH: return f->head_length;
+    case PACKBUF_I_FIRST_ROW: return f->first_row;
+    case PACKBUF_I_ROWS: return f->rows;
+    case PACKBUF_I_HEAD_CHECKSUM: return f->head_checksum;
+    default: return f->appends;
+  }
+}
+
+static packbuf_status packbuf_i_bad_manifest(packbuf_error *error, const char *message, const char *field,
+                                             uint64_t fragment) {
+  packbuf_i_fail_fragment(error, PACKBUF_BAD_MANIFEST, message, fragment);
+  if (error && field) packbuf_i_set_path(error, field, strlen(field));
+  return PACKBUF_BAD_MANIFEST;
+}
+
+/* A column that a manifest must have: plain numbers of a dtype, or text (bits 0); no cell null or missing. */
+static packbuf_status packbuf_i_manifest_column(const packbuf_view *view, const char *name, unsigned bits,
+                                                packbuf_column *column, packbuf_error *error) {
+  packbuf_node node;
+  packbuf_status status = packbuf_find(view, 0, name, &node, error);
+  if (status == PACKBUF_NOT_FOUND)
+    return packbuf_i_bad_manifest(error, "a manifest lacks this field", name, PACKBUF_NOWHERE);
+  if (status == PACKBUF_OK) status = packbuf_open_column(view, node.index, column, error);
+  if (status != PACKBUF_OK) return status;
+  if (column->node.rows != view->rows || column->node.kind != PACKBUF_LEAF || column->node.rank != 0 ||
+      column->node.form != PACKBUF_FORM_NATURAL ||
+      column->node.codec != (bits ? PACKBUF_CODEC_NDARRAY : PACKBUF_CODEC_UTF8_RAGGED) ||
+      !packbuf_i_dtype_equal(column->node.dtype, packbuf_dtype_of(PACKBUF_DTYPE_UINT, bits ? bits : 8)))
+    return packbuf_i_bad_manifest(error, "the field is not of the type that a manifest's has", name, PACKBUF_NOWHERE);
+  if (packbuf_i_there(&column->types))
+    return packbuf_i_bad_manifest(error, "a manifest's numbers have no types of their own", name, PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_manifest_present(const packbuf_column *column, uint64_t row, const char *name,
+                                                 packbuf_error *error) {
+  int state = 0;
+  packbuf_status status = packbuf_cell_state(column, row, &state, error);
+  if (status == PACKBUF_OK && state != 1)
+    return packbuf_i_bad_manifest(error, "a manifest has no null or missing cells", name, row);
+  return status;
+}
+
+static packbuf_status packbuf_i_read_numbers(const packbuf_view *view, unsigned field, packbuf_fragment *list,
+                                             packbuf_error *error) {
+  const char *name = packbuf_i_manifest_names[field];
+  packbuf_column column;
+  packbuf_status status = packbuf_i_manifest_column(view, name, packbuf_i_manifest_bits[field], &column, error);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
+    uint8_t raw[8] = {0};
+    status = packbuf_i_manifest_present(&column, row, name, error);
+    if (status != PACKBUF_OK) return status;
+    status = packbuf_copy_elements(view, &column.data, row, 1, raw, sizeof raw, error);
+    if (packbuf_i_big_endian())
+      packbuf_i_swap(raw, packbuf_i_manifest_bits[field] / 8, packbuf_i_manifest_bits[field] / 8);
+    packbuf_i_set_number(&list[row], field, packbuf_i_load64(raw));
+  }
+  return status;
+}
+
+static packbuf_status packbuf_i_read_keys(const packbuf_view *view, packbuf_fragment *list, packbuf_error *error) {
+  packbuf_column column;
+  packbuf_status status = packbuf_i_manifest_column(view, "key", 0, &column, error);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
+    const void *bytes = NULL;
+    uint64_t size = 0;
+    status = packbuf_i_manifest_present(&column, row, "key", error);
+    if (status == PACKBUF_OK) status = packbuf_cell_bytes(&column, row, &bytes, &size, error);
+    if (status != PACKBUF_OK) return status;
+    list[row].key.data = (const char *)bytes;
+    list[row].key.size = (size_t)size; /* it lies in memory */
+    if (packbuf_i_utf8_valid((const uint8_t *)bytes, (size_t)size) != size)
+      return packbuf_i_bad_manifest(error, "a key is not UTF-8", "key", row);
+  }
+  return status;
+}
+
+/* Reads the fragments into list, which has room for them. */
+static packbuf_status packbuf_i_read_manifest(const packbuf_view *view, packbuf_fragment *list, uint64_t *rows,
+                                              packbuf_error *error) {
+  packbuf_status status = packbuf_i_read_keys(view, list, error);
+  for (unsigned field = 0; status == PACKBUF_OK && field < PACKBUF_I_MANIFEST_NUMBERS; field++)
+    status = packbuf_i_read_numbers(view, field, list, error);
+  *rows = 0;
+  for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
+    const char *fault = packbuf_i_fragment_fault(&list[row], rows);
+    if (fault) return packbuf_i_bad_manifest(error, fault, NULL, row);
+  }
+  return status;
+}
+
+/* Room for `count` more fragments than a manifest lists. */
+static packbuf_status packbuf_i_manifest_room(const packbuf_view *manifest, uint64_t count, packbuf_arena *arena,
+                                              packbuf_fragment **list, packbuf_error *error) {
+  uint64_t bytes;
+  if (manifest && manifest->kind != 2)
+    return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the packed buffer is no manifest", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (!packbuf_i_add(manifest ? manifest->rows : 0, count, &count) || !packbuf_i_mul(count, sizeof **list, &bytes) ||
+      bytes > SIZE_MAX / 2 || (manifest && bytes > manifest->limits.decoded_bytes))
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  *list = (packbuf_fragment *)packbuf_arena_alloc(arena, (size_t)bytes, 8);
+  return *list ? PACKBUF_OK : packbuf_i_no_memory(error);
+}
+
+PACKBUF_API packbuf_status packbuf_manifest_read(const packbuf_view *manifest, packbuf_arena *arena,
+                                                 const packbuf_fragment **fragments, uint64_t *count, uint64_t *rows,
+                                                 packbuf_error *error) {
+  packbuf_fragment *list = NULL;
+  uint64_t total = 0;
+  packbuf_status status;
+  if (!manifest || !arena || !fragments || !count)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a manifest, an arena and results must be given",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  status = packbuf_i_check_tables(manifest, error);
+  if (status == PACKBUF_OK) status = packbuf_i_manifest_room(manifest, 0, arena, &list, error);
+  if (status == PACKBUF_OK) status = packbuf_i_read_manifest(manifest, list, &total, error);
+  if (status != PACKBUF_OK) return status;
+  *fragments = list;
+  *count = manifest->rows;
+  if (rows) *rows = total;
+  return PACKBUF_OK;
+}
+
+/* ---- making one ---- */
+
+static packbuf_status packbuf_i_add_numbers(packbuf_batch *batch, unsigned field, const packbuf_fragment *list,
+                                            packbuf_error *error) {
+  const size_t size = packbuf_i_manifest_bits[field] / 8u;
+  uint64_t shape[1];
+  packbuf_tensor tensor;
+  uint8_t *data = (uint8_t *)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * size, 8);
+  if (!data) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; i < batch->rows; i++) {
+    uint8_t *to = data + i * size, raw[8];
+    packbuf_i_store64(raw, packbuf_i_get_number(&list[i], field));
+    if (packbuf_i_big_endian()) packbuf_i_swap(raw, size, (unsigned)size);
+    memcpy(to, raw, size);
+  }
+  memset(&tensor, 0, sizeof tensor);
+  shape[0] = batch->rows;
+  tensor.data = data;
+  tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, (unsigned)size * 8);
+  tensor.rank = 1;
+  tensor.shape = shape;
+  return packbuf_add_tensor(batch, packbuf_i_manifest_names[field], &tensor, NULL, error);
+}
+
+PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const packbuf_view *before,
+                                                 const packbuf_fragment *fragments, uint64_t count,
+                                                 packbuf_arena *arena, const packbuf_options *options,
+                                                 packbuf_error *error) {
+  packbuf_fragment *list = NULL;
+  packbuf_text *keys;
+  uint64_t rows = 0, old = before ? before->rows : 0;
+  packbuf_status status;
+  if (!batch || !arena || (count && !fragments))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a batch, an arena and the fragments must be given",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (before) status = packbuf_i_check_tables(before, error);
+  else status = PACKBUF_OK;
+  if (status == PACKBUF_OK) status = packbuf_i_manifest_room(before, count, arena, &list, error);
+  if (status == PACKBUF_OK && before) status = packbuf_i_read_manifest(before, list, &rows, error);
+  if (status != PACKBUF_OK) return status;
+  if (count) memcpy(list + old, fragments, (size_t)count * sizeof *list);
+  keys = (packbuf_text *)packbuf_arena_alloc(arena, (size_t)(old + count) * sizeof *keys, sizeof(void *));
+  if (!keys) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; i < old + count; i++) {
+    const char *fault = i < old ? NULL : packbuf_i_fragment_fault(&list[i], &rows);
+    if (fault) return packbuf_i_fail_fragment(error, PACKBUF_INVALID_ARGUMENT, fault, i);
+    keys[i] = list[i].key;
+    if (!keys[i].data) keys[i].data = "";
+  }
+  status = packbuf_batch_init(batch, old + count, arena, options, error);
+  if (status == PACKBUF_OK) status = packbuf_add_strings(batch, "key", keys, error);
+  for (unsigned field = 0; status == PACKBUF_OK && field < PACKBUF_I_MANIFEST_NUMBERS; field++)
+    status = packbuf_i_add_numbers(batch, field, list, error);
+  batch->kind = 2;
+  return status;
+}
+/* ---- end of core/manifest.c ---- */
+/* ---- core/join.c ---- */
+/* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
+ * them. Nothing is copied: a field of the whole is a list of parts.
+ * May use: base, arena, find, read, schema, manifest. Must not know: how a batch is built. */
+
+/* A top-level node of a fragment, to be grouped by its name. */
+typedef struct packbuf_i_join_entry {
+  packbuf_text name;
+  packbuf_part part;
+} packbuf_i_join_entry;
+
+/* What joining works with. */
+typedef struct packbuf_i_joiner {
+  packbuf_join *join;
+  const packbuf_fragment *list; /* one for each view */
+  packbuf_arena *arena;
+  packbuf_error *error;
+  packbuf_i_join_entry *entries;
+  uint64_t count;
+} packbuf_i_joiner;
+
+static packbuf_status packbuf_i_join_fail(packbuf_error *error, packbuf_status code, const char *message,
+                                          packbuf_text name, uint64_t fragment, uint64_t row) {
+  packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
+  if (!error) return code;
+  error->fragment = fragment;
+  packbuf_i_set_path(error, name.data, name.size);
+  return code;
+}
+
+/* Notes which fragment a failed call was about. */
+static packbuf_status packbuf_i_of_fragment(packbuf_error *error, packbuf_status status, uint64_t fragment) {
+  if (status != PACKBUF_OK && error) error->fragment = fragment;
+  return status;
+}
+
+/* ---- fragments against the list ---- */
+
+static const char *packbuf_i_unlike_listed(const packbuf_view *view, const packbuf_fragment *f) {
+  if (view->total_length != f->length) return "the fragment has another length than is listed";
+  if (view->head_length + view->index_length != f->head_length)
+    return "the fragment's head and index have another length than is listed";
+  if (view->rows != f->rows) return "the fragment has another number of rows than is listed";
+  if (view->head_checksum != f->head_checksum) return "the fragment's head has another checksum than is listed";
+  return NULL;
+}
+
+/* Checks each fragment by itself, and makes the list when none was given. */
+static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fragment *list) {
+  packbuf_join *join = j->join;
+  packbuf_fragment *made = NULL;
+  if (!list) {
+    made = (packbuf_fragment *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *made, 8);
+    if (!made) return packbuf_i_no_memory(j->error);
+  }
+  j->list = list ? list : made;
+  for (uint32_t i = 0; i < join->view_count; i++) {
+    const packbuf_view *view = &join->views[i];
+    const char *fault;
+    packbuf_status status = packbuf_i_check_tables(view, j->error);
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(j->error, status, i);
+    if (view->kind != 1)
+      return packbuf_i_fail_fragment(j->error, PACKBUF_FRAGMENT_MISMATCH, "a fragment is itself a manifest", i);
+    if (made) (void)packbuf_fragment_of(view, "", PACKBUF_APPENDS_ROWS, join->rows, &made[i], NULL);
+    fault = list ? packbuf_i_unlike_listed(view, &list[i]) : NULL;
+    if (fault) return packbuf_i_fail_fragment(j->error, PACKBUF_FRAGMENT_MISMATCH, fault, i);
+    fault = packbuf_i_fragment_fault(&j->list[i], &join->rows);
+    if (fault) return packbuf_i_fail_fragment(j->error, PACKBUF_BAD_MANIFEST, fault, i);
+  }
+  return PACKBUF_OK;
+}
+
+/* Fields belong to rows by the token. until[i]: the end of the rows that carry fragment i's token, from it on. */
+static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
+  static const uint8_t zero[16] = {0};
+  const packbuf_join *join = j->join;
+  uint32_t *owners = (uint32_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *owners, sizeof *owners);
+  uint64_t *until = (uint64_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *until, sizeof *until);
+  uint32_t count = 0;
+  if (!owners || !until) return packbuf_i_no_memory(j->error);
+  for (uint32_t i = 0; i < join->view_count; i++)
+    if (j->list[i].appends == PACKBUF_APPENDS_ROWS && j->list[i].rows) owners[count++] = i;
+  for (uint32_t k = count; k-- > 0;) {
+    const packbuf_view *view = &join->views[owners[k]];
+    until[k] = j->list[owners[k]].first_row + view->rows;
+    if (k + 1 < count &&
+        memcmp(view->row_order_token, join->views[owners[k + 1]].row_order_token, sizeof view->row_order_token) == 0)
+      until[k] = until[k + 1];
+  }
+  for (uint32_t i = 0; i < join->view_count; i++) {
+    const packbuf_fragment *f = &j->list[i];
+    const uint8_t *token = join->views[i].row_order_token;
+    uint32_t low = 0, high = count;
+    if (f->appends != PACKBUF_APPENDS_FIELDS || !f->rows) continue;
+    if (memcmp(token, zero, sizeof zero) == 0)
+      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER, "a fragment that adds fields has no row_order_token",
+                                     i);
+    while (low + 1 < high) { /* the last owner that starts at or before the first row */
+      const uint32_t middle = low + (high - low) / 2;
+      if (j->list[owners[middle]].first_row <= f->first_row) low = middle;
+      else high = middle;
+    }
+    if (!count || memcmp(join->views[owners[low]].row_order_token, token, sizeof zero) != 0 ||
+        until[low] < f->first_row + f->rows)
+      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
+                                     "a fragment that adds fields has another row_order_token than its rows", i);
+  }
+  return PACKBUF_OK;
+}
+
+/* ---- fields, by name ---- */
+
+/* By name, then by row, then by fragment. */
+static int packbuf_i_join_order(const packbuf_i_join_entry *a, const packbuf_i_join_entry *b) {
+  const int names = packbuf_i_compare_text(a->name.data, a->name.size, b->name.data, b->name.size);
+  if (names) return names;
+  if (a->part.first_row != b->part.first_row) return a->part.first_row < b->part.first_row ? -1 : 1;
+  return a->part.fragment < b->part.fragment ? -1 : a->part.fragment > b->part.fragment;
+}
+
+/* Merge sort: the names are strangers'. Returns the sorted one of the two arrays. */
+static packbuf_i_join_entry *packbuf_i_join_sort(packbuf_i_join_entry *list, packbuf_i_join_entry *spare,
+                                                 uint64_t count) {
+  for (uint64_t width = 1; width < count; width *= 2) {
+    packbuf_i_join_entry *swap = list;
+    for (uint64_t from = 0; from < count; from += 2 * width) {
+      const uint64_t middle = from + width < count ? from + width : count,
+                     end = middle + width < count ? middle + width : count;
+      uint64_t a = from, b = middle;
+      for (uint64_t to = from; to < end; to++)
+        spare[to] = a < middle && (b >= end || packbuf_i_join_order(&list[a], &list[b]) <= 0) ? list[a++] : list[b++];
+    }
+    list = spare;
+    spare = swap;
+  }
+  return list;
+}
+
+/* The top-level nodes of a scope in all fragments, sorted. Batch values have one row, which all fragments share. */
+static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope) {
+  const packbuf_join *join = j->join;
+  packbuf_i_join_entry *list;
+  uint64_t count = 0, bytes;
+  j->count = 0;
+  for (uint32_t i = 0; i < join->view_count; i++)
+    count += scope ? join->views[i].value_count : join->views[i].field_count;
+  if (count > UINT32_MAX / 2)
+    return packbuf_i_fail(j->error, PACKBUF_LIMIT, "more than 2^31 fields in all", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_mul(count, 2 * sizeof *list, &bytes) || bytes > SIZE_MAX) return packbuf_i_no_memory(j->error);
+  list = (packbuf_i_join_entry *)packbuf_arena_alloc(j->arena, (size_t)bytes, 8);
+  if (!list) return packbuf_i_no_memory(j->error);
+  for (uint32_t i = 0; i < join->view_count; i++) {
+    const packbuf_view *view = &join->views[i];
+    uint64_t node = scope ? packbuf_i_fields_end(view) : 0;
+    for (uint32_t f = scope ? view->value_count : view->field_count; f; f--) {
+      packbuf_i_node_record record;
+      packbuf_i_join_entry *entry = &list[j->count];
+      if (node > UINT32_MAX || !packbuf_i_fetch_node(view, (uint32_t)node, &record) ||
+          !packbuf_i_string(view, record.name_offset, record.name_length, &entry->name))
+        return packbuf_i_fail_fragment(j->error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", i);
+      entry->part.fragment = i;
+      entry->part.node = (uint32_t)node;
+      entry->part.first_row = scope ? 0 : j->list[i].first_row;
+      entry->part.rows = scope ? 1 : j->list[i].rows;
+      j->count++;
+      node += 1 + (uint64_t)record.descendants;
+    }
+  }
+  j->entries = packbuf_i_join_sort(list, list + count, count);
+  return PACKBUF_OK;
+}
+
+/* Which member of the schema text differs between two nodes; PACKBUF_I_SCHEMA_MEMBERS: none. */
+static packbuf_i_schema_member packbuf_i_type_differs(const packbuf_node *a, const packbuf_node *b) {
+  if (a->kind != b->kind || a->codec != b->codec) return PACKBUF_I_SCHEMA_CODEC;
+  if (!packbuf_i_dtype_equal(a->dtype, b->dtype)) return PACKBUF_I_SCHEMA_DTYPE;
+  if (a->form != b->form) return PACKBUF_I_SCHEMA_FORM;
+  if (a->rank != b->rank || (a->rank && memcmp(a->shape, b->shape, sizeof a->shape) != 0))
+    return PACKBUF_I_SCHEMA_SHAPE;
+  if (a->logical_type != b->logical_type) return PACKBUF_I_SCHEMA_LOGICAL;
+  return packbuf_i_same_bytes(a->parameter.data, a->parameter.size, b->parameter.data, b->parameter.size)
+             ? PACKBUF_I_SCHEMA_MEMBERS
+             : PACKBUF_I_SCHEMA_PARAMETER;
+}
+
+/* Whether the columns at two nodes, with all below them, have one type; else SCHEMA_MISMATCH with path and fragment (of
+ * `b`). */
+static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbuf_part *a, const packbuf_part *b,
+                                          packbuf_error *error) {
+  const packbuf_view *first = &join->views[a->fragment], *second = &join->views[b->fragment];
+  packbuf_i_schema_walk x, y;
+  uint32_t i = a->node, k = b->node;
+  int more = 1, also = 1, top = 1;
+  packbuf_i_schema_below(&x, first, i);
+  packbuf_i_schema_below(&y, second, k);
+  while (more && also) {
+    packbuf_node p, q;
+    packbuf_i_schema_member differs;
+    packbuf_status status = packbuf_get_node(first, i, &p, error);
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(error, status, a->fragment);
+    status = packbuf_get_node(second, k, &q, error);
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(error, status, b->fragment);
+    if (!top && (x.steps != y.steps || !packbuf_i_same_bytes(p.name.data, p.name.size, q.name.data, q.name.size)))
+      break;
+    differs = packbuf_i_type_differs(&p, &q);
+    if (differs != PACKBUF_I_SCHEMA_MEMBERS) {
+      packbuf_i_mismatch(error, packbuf_i_schema_differs[differs]);
+      if (error) packbuf_node_path(second, k, error->path, sizeof error->path);
+      return packbuf_i_of_fragment(error, PACKBUF_SCHEMA_MISMATCH, b->fragment);
+    }
+    top = 0;
+    more = packbuf_i_schema_next(&x, &i);
+    also = packbuf_i_schema_next(&y, &k);
+  }
+  if (!more && !also) return PACKBUF_OK;
+  packbuf_i_mismatch(error, "the column has other keys or items than in the fragment before");
+  if (error) {
+    if (also) packbuf_node_path(second, k, error->path, sizeof error->path);
+    else packbuf_node_path(first, i, error->path, sizeof error->path);
+  }
+  return packbuf_i_of_fragment(error, PACKBUF_SCHEMA_MISMATCH, b->fragment);
+}
+
+/* The fragment that brought a row. */
+static uint64_t packbuf_i_row_owner(const packbuf_i_joiner *j, uint64_t row) {
+  for (uint32_t i = 0; i < j->join->view_count; i++)
+    if (j->list[i].appends == PACKBUF_APPENDS_ROWS && row - j->list[i].first_row < j->list[i].rows) return i;
+  return PACKBUF_NOWHERE;
+}
+
+/* The parts of one field: none for the same rows twice, all rows, one type. Parts without rows take part in nothing. */
+static packbuf_status packbuf_i_join_field_check(packbuf_i_joiner *j, packbuf_join_field *field) {
+  const int widen = (j->join->flags & PACKBUF_WIDEN) != 0;
+  const packbuf_part *first = NULL;
+  uint64_t rows = 0, gap = PACKBUF_NOWHERE;
+  field->same = 1;
+  for (uint32_t i = 0; i < field->part_count; i++) {
+    const packbuf_part *part = &field->parts[i];
+    packbuf_status status;
+    if (!part->rows) continue;
+    if (part->first_row < rows)
+      return packbuf_i_join_fail(j->error, PACKBUF_DUPLICATE_NAME, "two fragments have this field for the same rows",
+                                 field->name, part->fragment, part->first_row);
+    if (part->first_row > rows && gap == PACKBUF_NOWHERE) gap = rows;
+    rows = part->first_row + part->rows;
+    if (!first) first = part;
+    status = part == first || !field->same ? PACKBUF_OK : packbuf_i_same_type(j->join, first, part, j->error);
+    if (status == PACKBUF_SCHEMA_MISMATCH && widen) field->same = 0;
+    else if (status != PACKBUF_OK) return status;
+  }
+  if (rows < j->join->rows && gap == PACKBUF_NOWHERE) gap = rows;
+  if (gap == PACKBUF_NOWHERE) return PACKBUF_OK;
+  field->same = 0;
+  return widen ? PACKBUF_OK
+               : packbuf_i_join_fail(j->error, PACKBUF_SCHEMA_MISMATCH, "a fragment lacks a field that others have",
+                                     field->name, packbuf_i_row_owner(j, gap), gap);
+}
+
+/* A field's place in the order of first sight: fragment, then node. */
+typedef struct packbuf_i_join_seen {
+  uint64_t at;
+  uint32_t field;
+} packbuf_i_join_seen;
+
+static const packbuf_i_join_seen *packbuf_i_join_sort_seen(packbuf_i_join_seen *list, packbuf_i_join_seen *spare,
+                                                           uint32_t count) {
+  for (uint64_t width = 1; width < count; width *= 2) {
+    packbuf_i_join_seen *swap = list;
+    for (uint64_t from = 0; from < count; from += 2 * width) {
+      const uint64_t middle = from + width < count ? from + width : count,
+                     end = middle + width < count ? middle + width : count;
+      uint64_t a = from, b = middle;
+      for (uint64_t to = from; to < end; to++)
+        spare[to] = a < middle && (b >= end || list[a].at <= list[b].at) ? list[a++] : list[b++];
+    }
+    list = spare;
+    spare = swap;
+  }
+  return list;
+}
+
+/* Whether sorted entry i has another name than the one before it. */
+static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
+  const packbuf_i_join_entry *e = &j->entries[i];
+  return i == 0 || !packbuf_i_same_bytes(e->name.data, e->name.size, e[-1].name.data, e[-1].name.size);
+}
+
+/* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
+static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
+                                           uint32_t *out_count) {
+  packbuf_part *parts = (packbuf_part *)packbuf_arena_alloc(j->arena, (size_t)j->count * sizeof *parts, 8);
+  const packbuf_i_join_seen *order;
+  packbuf_i_join_seen *seen;
+  packbuf_join_field *fields, *sorted;
+  uint32_t count = 0;
+  for (uint64_t i = 0; i < j->count; i++) count += (uint32_t)packbuf_i_join_begins(j, i);
+  fields = (packbuf_join_field *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *fields, 8);
+  seen = (packbuf_i_join_seen *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *seen, 8);
+  *by_name = (uint32_t *)packbuf_arena_alloc(j->arena, (size_t)count * sizeof **by_name, sizeof **by_name);
+  if (!parts || !fields || !seen || !*by_name) return packbuf_i_no_memory(j->error);
+  sorted = fields + count;
+  count = 0;
+  for (uint64_t i = 0; i < j->count; i++) {
+    const packbuf_part *part = &j->entries[i].part;
+    const uint64_t at = (uint64_t)part->fragment << 32 | part->node;
+    parts[i] = *part;
+    if (packbuf_i_join_begins(j, i)) {
+      memset(&sorted[count], 0, sizeof *sorted);
+      sorted[count].name = j->entries[i].name;
+      sorted[count].parts = &parts[i];
+      seen[count].at = at;
+      seen[count].field = count;
+      count++;
+    }
+    sorted[count - 1].part_count++;
+    if (at < seen[count - 1].at) seen[count - 1].at = at;
+  }
+  order = packbuf_i_join_sort_seen(seen, seen + count, count);
+  for (uint32_t i = 0; i < count; i++) {
+    fields[i] = sorted[order[i].field];
+    (*by_name)[order[i].field] = i;
+  }
+  *out = fields;
+  *out_count = count;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_join_fields(packbuf_i_joiner *j) {
+  packbuf_join *join = j->join;
+  uint32_t *by_name;
+  packbuf_status status = packbuf_i_join_entries(j, 0);
+  if (status == PACKBUF_OK) status = packbuf_i_join_group(j, &join->fields, &by_name, &join->field_count);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
+    status = packbuf_i_join_field_check(j, (packbuf_join_field *)&join->fields[i]);
+  if (status != PACKBUF_OK) return status;
+  join->by_name = by_name;
+  status = packbuf_i_join_entries(j, 1);
+  return status != PACKBUF_OK ? status : packbuf_i_join_group(j, &join->values, &by_name, &join->value_count);
+}
+
+PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_fragment *list,
+                                             const packbuf_view *views, uint64_t count, unsigned flags,
+                                             packbuf_arena *arena, packbuf_error *error) {
+  packbuf_i_joiner j;
+  packbuf_status status;
+  if (!join || !arena || (count && !views) || count > UINT32_MAX / 2 ||
+      (flags & ~(unsigned)(PACKBUF_WIDEN | PACKBUF_FIRST_VALUE)) != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "a join, views and an arena must be given, and no flag that is unknown", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  memset(join, 0, sizeof *join);
+  join->views = views;
+  join->view_count = (uint32_t)count;
+  join->flags = flags;
+  memset(&j, 0, sizeof j);
+  j.join = join;
+  j.arena = arena;
+  j.error = error;
+  status = packbuf_i_join_list(&j, list);
+  if (status == PACKBUF_OK) status = packbuf_i_join_tokens(&j);
+  if (status == PACKBUF_OK) status = packbuf_i_join_fields(&j);
+  if (status != PACKBUF_OK) memset(join, 0, sizeof *join);
+  return status;
+}
+
+/* ---- reading ---- */
+
+/* The field that a path begins with; *rest: its first step alone. */
+static packbuf_status packbuf_i_join_find(const packbuf_join *join, const char *path, const packbuf_join_field **field,
+                                          int *nested, packbuf_error *error) {
+  packbuf_i_step step;
+  uint32_t low = 0, high = join->field_count;
+  const char *rest = path;
+  if (!path || !packbuf_i_next_step(&rest, 1, &step))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "not a path", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  *nested = *rest != 0;
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    const packbuf_join_field *f = &join->fields[join->by_name[middle]];
+    const int order = packbuf_i_compare_escaped(f->name, &step);
+    *field = f;
+    if (order == 0) return PACKBUF_OK;
+    if (order < 0) low = middle + 1;
+    else high = middle;
+  }
+  return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "no fragment has a field of this name", PACKBUF_NOWHERE,
+                        PACKBUF_NOWHERE);
+}
+
+/* A part of the field as the part of the whole path. */
+static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbuf_part *of, const char *path,
+                                          packbuf_part *part, packbuf_error *error) {
+  packbuf_node node;
+  packbuf_status status = packbuf_find(&join->views[of->fragment], 0, path, &node, error);
+  *part = *of;
+  part->node = status == PACKBUF_OK ? node.index : PACKBUF_NO_NODE;
+  return status == PACKBUF_NOT_FOUND ? PACKBUF_OK : packbuf_i_of_fragment(error, status, of->fragment);
+}
+
+PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_part *parts,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  const packbuf_join_field *field = NULL;
+  int nested = 0, any = 0;
+  packbuf_status status = packbuf_i_join_find(join, path, &field, &nested, error);
+  if (status != PACKBUF_OK) return status;
+  for (uint32_t i = 0; i < field->part_count; i++) {
+    packbuf_part part = field->parts[i];
+    if (nested) status = packbuf_i_join_part(join, &field->parts[i], path, &part, error);
+    if (status != PACKBUF_OK) return status;
+    any |= part.node != PACKBUF_NO_NODE;
+    if (i < capacity) parts[i] = part;
+  }
+  if (!any && nested)
+    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "no fragment has this path", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  *count = field->part_count;
+  return PACKBUF_OK;
+}
+
+/* Rows of a field, or of a path within it (NULL: the field), into slots; what no part holds is missing. */
+static packbuf_status packbuf_i_join_read(const packbuf_join *join, const packbuf_join_field *field, const char *path,
+                                          uint64_t first, uint64_t count, packbuf_arena *arena, packbuf_i_slots out,
+                                          packbuf_error *error) {
+  for (uint64_t i = 0; i < count; i++) *packbuf_i_slot(out, i) = packbuf_missing();
+  for (uint32_t i = 0; i < field->part_count; i++) {
+    packbuf_part part = field->parts[i];
+    const packbuf_view *view = &join->views[part.fragment];
+    const uint64_t end = part.first_row + part.rows, from = part.first_row > first ? part.first_row : first,
+                   to = end < first + count ? end : first + count;
+    packbuf_i_reader r;
+    packbuf_i_slots slots = out;
+    packbuf_status status = PACKBUF_OK;
+    if (from >= to) continue;
+    if (path) status = packbuf_i_join_part(join, &field->parts[i], path, &part, error);
+    if (status != PACKBUF_OK) return status;
+    if (part.node == PACKBUF_NO_NODE) continue;
+    slots.first = packbuf_i_slot(out, from - first);
+    r = packbuf_i_begin_read(view, arena, error);
+    status = packbuf_i_end_read(
+        &r, packbuf_i_read_node(&r, part.node, view->node_count, from - part.first_row, to - from, slots, 1));
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(error, status, part.fragment);
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_join_range(const packbuf_join *join, uint64_t first, uint64_t count,
+                                           packbuf_error *error) {
+  if (first <= join->rows && count <= join->rows - first) return PACKBUF_OK;
+  return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the fragments have fewer rows", PACKBUF_NOWHERE, first);
+}
+
+PACKBUF_API packbuf_status packbuf_join_read_column(const packbuf_join *join, const char *path, uint64_t first,
+                                                    uint64_t count, packbuf_arena *arena, packbuf_value *values,
+                                                    packbuf_error *error) {
+  const packbuf_join_field *field = NULL;
+  packbuf_i_slots out;
+  int nested = 0;
+  uint64_t parts;
+  packbuf_status status = packbuf_i_join_range(join, first, count, error);
+  if (status == PACKBUF_OK) status = packbuf_i_join_find(join, path, &field, &nested, error);
+  if (status == PACKBUF_OK && nested) status = packbuf_join_parts(join, path, NULL, 0, &parts, error);
+  if (status != PACKBUF_OK) return status;
+  out.first = values;
+  out.step = sizeof *values;
+  return packbuf_i_join_read(join, field, nested ? path : NULL, first, count, arena, out, error);
+}
+
+PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint64_t first, uint64_t count,
+                                                  packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
+  const uint32_t width = join->field_count;
+  packbuf_entry *entries = NULL;
+  uint64_t cells, bytes;
+  packbuf_status status = packbuf_i_join_range(join, first, count, error);
+  if (status != PACKBUF_OK) return status;
+  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > SIZE_MAX)
+    return packbuf_i_no_memory(error);
+  if (cells) entries = (packbuf_entry *)packbuf_arena_alloc(arena, (size_t)bytes, 8);
+  if (cells && !entries) return packbuf_i_no_memory(error);
+  for (uint32_t k = 0; cells && k < width; k++) {
+    const packbuf_text name = join->fields[k].name;
+    packbuf_i_slots out;
+    out.first = &entries[k].value;
+    out.step = width * sizeof *entries;
+    status = packbuf_i_join_read(join, &join->fields[k], NULL, first, count, arena, out, error);
+    if (status != PACKBUF_OK) return status;
+    for (uint64_t i = 0; i < count; i++) entries[i * width + k].key = packbuf_string_n(name.data, name.size);
+  }
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_entry *row = cells ? entries + i * width : NULL;
+    size_t kept = 0;
+    for (uint32_t k = 0; k < width; k++) {
+      if (row[k].value.kind == PACKBUF_MISSING) continue;
+      if (kept != k) row[kept] = row[k];
+      kept++;
+    }
+    rows[i] = packbuf_dict(row, kept);
+  }
+  return PACKBUF_OK;
+}
+
+/* A batch value that all fragments that have it agree upon. */
+static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packbuf_join_field *field,
+                                           packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
+  for (uint32_t i = 0; i < field->part_count; i++) {
+    const packbuf_part *part = &field->parts[i];
+    packbuf_value other;
+    packbuf_status status =
+        packbuf_read_cell(&join->views[part->fragment], part->node, 0, arena, i ? &other : value, error);
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(error, status, part->fragment);
+    if (i == 0 && (join->flags & PACKBUF_FIRST_VALUE)) return PACKBUF_OK;
+    if (i && !packbuf_equal(value, &other))
+      return packbuf_i_join_fail(error, PACKBUF_SCHEMA_MISMATCH, "fragments have different batch values of this name",
+                                 field->name, part->fragment, PACKBUF_NOWHERE);
+  }
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *join, packbuf_arena *arena,
+                                                          packbuf_value *value, packbuf_error *error) {
+  packbuf_entry *entries = (packbuf_entry *)packbuf_arena_alloc(arena, join->value_count * sizeof *entries, 8);
+  if (!entries) return packbuf_i_no_memory(error);
+  for (uint32_t i = 0; i < join->value_count; i++) {
+    const packbuf_join_field *field = &join->values[i];
+    packbuf_status status = packbuf_i_join_value(join, field, arena, &entries[i].value, error);
+    if (status != PACKBUF_OK) return status;
+    entries[i].key = packbuf_string_n(field->name.data, field->name.size);
+  }
+  *value = packbuf_dict(entries, join->value_count);
+  return PACKBUF_OK;
+}
+/* ---- end of core/join.c ---- */
+/* ---- core/concat.c ---- */
+/* core/concat.c: from a join to a batch that writes all of it as one packed buffer. Columns of one type are described
+ * by pointers into the fragments; the rest is read and becomes values again, whose types inference joins.
+ * May use: base, arena, cells, leaf, read, join, batch. Must not know: the layout. */
+
+typedef struct packbuf_i_concat {
+  const packbuf_join *join;
+  packbuf_batch *batch;
+  packbuf_arena *arena;
+  packbuf_error *error;
+  packbuf_schema *schemas; /* of leaves that are added as values, and have to be what they were */
+  size_t schema_count, schema_room;
+} packbuf_i_concat;
+
+static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
+  uint64_t bytes;
+  if (!packbuf_i_mul(count, size, &bytes) || bytes > SIZE_MAX) return NULL;
+  return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
+}
+
+/* ---- columns of one type, without values ---- */
+
+/* Opens the column of a part; the error names the fragment. */
+static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_part *part,
+                                              packbuf_column *column) {
+  packbuf_status status = packbuf_open_column(&c->join->views[part->fragment], part->node, column, c->error);
+  if (status == PACKBUF_OK && column->node.rows != part->rows)
+    status =
+        packbuf_i_broken(c->error, PACKBUF_RULE_N9, packbuf_i_node_at(column->view, part->node) + 48, PACKBUF_NOWHERE);
+  return packbuf_i_of_fragment(c->error, status, part->fragment);
+}
+
+/* Whether a field can be taken over as arrays or text: cells of one form, each a value or null. */
+static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const packbuf_join_field *field, int *fast) {
+  *fast = 0;
+  for (uint32_t i = 0; i < field->part_count; i++) {
+    packbuf_column column;
+    packbuf_status status = packbuf_i_concat_column(c, &field->parts[i], &column);
+    if (status != PACKBUF_OK) return status;
+    if (!field->parts[i].rows && field->part_count > 1) continue;
+    if (column.node.kind != PACKBUF_LEAF || packbuf_i_there(&column.missing) || packbuf_i_there(&column.types))
+      return PACKBUF_OK;
+    if ((column.node.codec < PACKBUF_CODEC_NDARRAY || column.node.codec > PACKBUF_CODEC_BYTES_RAGGED) &&
+        column.node.codec != PACKBUF_CODEC_UTF8_RAGGED)
+      return PACKBUF_OK;
+  }
+  *fast = field->same;
+  return PACKBUF_OK;
+}
+
+/* Whether the data of a part lie in memory as a writer would push them. */
+static int packbuf_i_concat_in_place(const packbuf_column *column) {
+  return column->data.bytes && (packbuf_i_element_bits(column->data.dtype) == 8 || !packbuf_i_big_endian());
+}
+
+/* All elements of a part in native order: in place, or a copy in the arena. */
+static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const packbuf_column *column,
+                                                const uint8_t **out) {
+  const uint64_t element = packbuf_i_element_bits(column->data.dtype) / 8;
+  uint64_t size;
+  uint8_t *copy;
+  *out = column->data.bytes;
+  if (packbuf_i_concat_in_place(column)) return PACKBUF_OK;
+  if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
+    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
+                            PACKBUF_NOWHERE);
+  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  if (!copy) return packbuf_i_no_memory(c->error);
+  packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy);
+  *out = copy;
+  return PACKBUF_OK;
+}
+
+/* A dense column: the parts side by side in the arena, with a validity bitmap where one has null cells. */
+static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
+                                             uint32_t count) {
+  uint64_t each = 0, size = 0, at = 0, bytes;
+  uint8_t *data = NULL, *validity = NULL;
+  for (uint32_t i = 0; i < count; i++) {
+    packbuf_column column;
+    packbuf_status status = packbuf_i_concat_column(c, &parts[i], &column);
+    if (status != PACKBUF_OK) return status;
+    if (!data) {
+      const packbuf_node *node = &column.node;
+      if (!packbuf_i_product(node->shape, node->rank, &each) ||
+          !packbuf_i_mul(each, packbuf_i_element_bits(node->dtype) / 8, &each) ||
+          !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
+        return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
+                                PACKBUF_NOWHERE);
+      data = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+      if (!data) return packbuf_i_no_memory(c->error);
+      field->shape[0] = c->join->rows;
+      for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
+    }
+    if (packbuf_i_there(&column.validity) && !validity) {
+      validity = (uint8_t *)packbuf_i_concat_alloc(c, c->join->rows / 8 + 1, 1);
+      if (!validity) return packbuf_i_no_memory(c->error);
+      memset(validity, 0xFF, (size_t)(c->join->rows / 8 + 1));
+    }
+    for (uint64_t row = 0; validity && packbuf_i_there(&column.validity) && row < parts[i].rows; row++)
+      if (!packbuf_i_get_bit(&column.validity, row)) {
+        const uint64_t bit = parts[i].first_row + row;
+        validity[bit / 8] = (uint8_t)(validity[bit / 8] & ~(1u << bit % 8));
+      }
+    if (!packbuf_i_mul(each, parts[i].rows, &bytes) || bytes > size - at ||
+        column.data.count * (packbuf_i_element_bits(column.data.dtype) / 8) != bytes)
+      return packbuf_i_of_fragment(
+          c->error,
+          packbuf_i_broken(c->error, PACKBUF_RULE_B13, packbuf_i_buffer_at(column.view, column.data.index),
+                           PACKBUF_NOWHERE),
+          parts[i].fragment);
+    packbuf_i_copy_native(&column.data, 0, (size_t)column.data.count, data + at);
+    at += bytes;
+  }
+  field->tensor.data = data;
+  field->tensor.shape = field->shape;
+  field->tensor.dtype = field->node.dtype;
+  field->tensor.rank = (uint8_t)(field->node.rank + 1);
+  field->tensor.form = field->node.form;
+  field->node.source = PACKBUF_I_FROM_TENSOR;
+  field->node.tensors = &field->tensor;
+  field->node.bitmap = validity;
+  return PACKBUF_OK;
+}
+
+/* The cells of one part of a ragged column as tensors that point to its elements. */
+static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, packbuf_tensor *tensors,
+                                            uint64_t *shapes, unsigned room) {
+  const uint8_t *data;
+  packbuf_column column;
+  packbuf_status status = packbuf_i_concat_column(c, part, &column);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_elements(c, &column, &data);
+  for (uint64_t row = 0; status == PACKBUF_OK && row < part->rows; row++) {
+    packbuf_tensor *tensor = &tensors[row];
+    uint64_t first, count, *shape = shapes + row * room, dims[PACKBUF_MAX_RANK];
+    unsigned rank = 0;
+    int state = 0;
+    memset(tensor, 0, sizeof *tensor);
+    status = packbuf_cell_state(&column, row, &state, c->error);
+    if (status != PACKBUF_OK || state != 1) continue;
+    status = packbuf_i_cell_run(&column, row, &first, &count, c->error);
+    if (status == PACKBUF_OK) status = packbuf_i_ragged_shape(&column, row, count, &rank, dims, c->error);
+    if (status != PACKBUF_OK) break;
+    for (unsigned d = 0; d < rank && d < room; d++) shape[d] = dims[d];
+    tensor->data = data + first * (packbuf_i_element_bits(column.data.dtype) / 8);
+    tensor->dtype = column.node.dtype;
+    tensor->rank = (uint8_t)(rank < room ? rank : room);
+    tensor->form = column.node.form == PACKBUF_FORM_TENSOR ? PACKBUF_FORM_TENSOR : PACKBUF_FORM_ARRAY;
+    tensor->shape = shape;
+  }
+  return packbuf_i_of_fragment(c->error, status, part->fragment);
+}
+
+static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
+                                              uint32_t count) {
+  const unsigned room = field->node.rank;
+  const uint64_t rows = c->join->rows;
+  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_concat_alloc(c, rows, sizeof *tensors);
+  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_concat_alloc(c, rows * room, 8);
+  unsigned most = 0;
+  int any = 0;
+  if (!tensors || !shapes) return packbuf_i_no_memory(c->error);
+  for (uint32_t i = 0; i < count; i++) {
+    packbuf_status status =
+        packbuf_i_concat_part(c, &parts[i], tensors + parts[i].first_row, shapes + parts[i].first_row * room, room);
+    if (status != PACKBUF_OK) return status;
+  }
+  for (uint64_t row = 0; row < rows; row++) {
+    if (!tensors[row].dtype.bits) continue;
+    if (any && tensors[row].rank != most) field->node.mixed_ranks = 1;
+    if (tensors[row].rank > most) most = tensors[row].rank;
+    any = 1;
+  }
+  if (any) field->node.rank = (uint8_t)most;
+  field->node.source = PACKBUF_I_FROM_TENSORS;
+  field->node.tensors = tensors;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
+                                            uint32_t count) {
+  packbuf_text *texts = (packbuf_text *)packbuf_i_concat_alloc(c, c->join->rows, sizeof *texts);
+  if (!texts) return packbuf_i_no_memory(c->error);
+  for (uint32_t i = 0; i < count; i++) {
+    const uint8_t *data = NULL;
+    packbuf_column column;
+    packbuf_status status = packbuf_i_concat_column(c, &parts[i], &column);
+    if (status == PACKBUF_OK) status = packbuf_i_concat_elements(c, &column, &data);
+    for (uint64_t row = 0; status == PACKBUF_OK && row < parts[i].rows; row++) {
+      packbuf_text *text = &texts[parts[i].first_row + row];
+      uint64_t first = 0, size = 0;
+      int state = 0;
+      text->data = NULL;
+      text->size = 0;
+      status = packbuf_cell_state(&column, row, &state, c->error);
+      if (status != PACKBUF_OK || state != 1) continue;
+      status = packbuf_i_cell_run(&column, row, &first, &size, c->error);
+      if (status != PACKBUF_OK) break;
+      text->data = (const char *)data + first;
+      text->size = (size_t)size;
+    }
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[i].fragment);
+  }
+  field->node.source = PACKBUF_I_FROM_TEXT;
+  field->node.texts = texts;
+  return PACKBUF_OK;
+}
+
+/* ---- everything else, as values ---- */
+
+/* The first part that has rows, or the first. */
+static const packbuf_part *packbuf_i_concat_first(const packbuf_join_field *field) {
+  for (uint32_t i = 0; i < field->part_count; i++)
+    if (field->parts[i].rows) return &field->parts[i];
+  return &field->parts[0];
+}
+
+static int packbuf_i_concat_asked(const packbuf_i_concat *c, const char *path, unsigned scope) {
+  const packbuf_options *options = &c->batch->options;
+  for (size_t i = 0; i < options->schema_count; i++)
+    if (options->schemas[i].path && options->schemas[i].batch_value == scope &&
+        strcmp(options->schemas[i].path, path) == 0)
+      return 1;
+  return 0;
+}
+
+/* Notes that a leaf has to become what it was, unless the caller asks for something else. */
+static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_view *view, const packbuf_node *node) {
+  const size_t size = packbuf_node_path(view, node->index, NULL, 0) + 1;
+  packbuf_schema *schema;
+  char *path = (char *)packbuf_i_concat_alloc(c, size, 1), *parameter = NULL;
+  if (!path) return packbuf_i_no_memory(c->error);
+  packbuf_node_path(view, node->index, path, size);
+  if (packbuf_i_concat_asked(c, path, node->scope)) return PACKBUF_OK;
+  if (c->schema_count == c->schema_room) {
+    const size_t room = c->schema_room ? c->schema_room * 2 : 16;
+    packbuf_schema *more = (packbuf_schema *)packbuf_i_concat_alloc(c, room, sizeof *more);
+    if (!more) return packbuf_i_no_memory(c->error);
+    if (c->schema_count) memcpy(more, c->schemas, c->schema_count * sizeof *more);
+    c->schemas = more;
+    c->schema_room = room;
+  }
+  if (node->parameter.size && node->codec != PACKBUF_CODEC_OPAQUE_RAGGED) {
+    parameter = (char *)packbuf_i_concat_alloc(c, node->parameter.size + 1, 1);
+    if (!parameter) return packbuf_i_no_memory(c->error);
+    memcpy(parameter, node->parameter.data, node->parameter.size);
+    parameter[node->parameter.size] = 0;
+  }
+  schema = &c->schemas[c->schema_count++];
+  memset(schema, 0, sizeof *schema);
+  schema->path = path;
+  schema->codec = (packbuf_codec)node->codec;
+  if (packbuf_i_numeric(schema->codec)) schema->dtype = node->dtype;
+  schema->batch_value = node->scope;
+  schema->logical_type = node->logical_type;
+  schema->parameter = parameter;
+  return PACKBUF_OK;
+}
+
+/* The same for all leaves below a node. */
+static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packbuf_part *part) {
+  const packbuf_view *view = &c->join->views[part->fragment];
+  packbuf_node node;
+  packbuf_status status = packbuf_get_node(view, part->node, &node, c->error);
+  const uint64_t end = (uint64_t)part->node + node.descendants;
+  for (uint64_t i = part->node; status == PACKBUF_OK && i <= end; i++) {
+    status = packbuf_get_node(view, (uint32_t)i, &node, c->error);
+    if (status != PACKBUF_OK || node.kind != PACKBUF_LEAF) continue;
+    if (node.codec != PACKBUF_CODEC_NULL) status = packbuf_i_concat_keep(c, view, &node);
+    i += node.descendants; /* attributes come with the media */
+  }
+  return status;
+}
+
+static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
+                                              packbuf_i_field *field) {
+  const uint64_t rows = c->join->rows;
+  packbuf_value *values = (packbuf_value *)packbuf_i_concat_alloc(c, rows, sizeof *values);
+  packbuf_i_slots out;
+  packbuf_status status;
+  if (!values) return packbuf_i_no_memory(c->error);
+  out.first = values;
+  out.step = sizeof *values;
+  status = packbuf_i_join_read(c->join, from, NULL, 0, rows, c->arena, out, c->error);
+  if (status == PACKBUF_OK && from->same) status = packbuf_i_concat_keep_all(c, packbuf_i_concat_first(from));
+  field->node.source = PACKBUF_I_FROM_CELLS;
+  field->node.cells.values = values;
+  field->node.cells.count = rows;
+  return status;
+}
+
+/* ---- the batch ---- */
+
+static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_join_field *from) {
+  const packbuf_part *first = packbuf_i_concat_first(from), *parts = from->parts;
+  const packbuf_view *view = &c->join->views[first->fragment];
+  uint32_t count = from->part_count;
+  packbuf_i_field *field;
+  packbuf_node node;
+  int fast = 0;
+  packbuf_status status = packbuf_i_new_field(c->batch, from->name.data, from->name.size, 0, &field, c->error);
+  if (status == PACKBUF_OK && from->same) status = packbuf_i_concat_fast(c, from, &fast);
+  if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
+  if (status != PACKBUF_OK) return status;
+  if (fast) {
+    packbuf_part *kept = (packbuf_part *)packbuf_i_concat_alloc(c, count, sizeof *kept);
+    uint32_t left = 0;
+    if (!kept) return packbuf_i_no_memory(c->error);
+    for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */
+      if (parts[i].rows || (!first->rows && &parts[i] == first)) kept[left++] = parts[i];
+    parts = kept, count = left;
+    field->node.codec = node.codec;
+    field->node.dtype = node.dtype;
+    field->node.form = node.form;
+    field->node.rank = node.rank;
+    field->node.logical_type = node.logical_type;
+    field->node.parameter = node.parameter.size ? node.parameter.data : NULL;
+    field->node.parameter_size = node.parameter.size;
+    memcpy(field->node.shape, node.shape, sizeof node.shape);
+    field->node.reason = "taken over from fragments";
+    if (node.codec == PACKBUF_CODEC_NDARRAY) status = packbuf_i_concat_dense(c, field, parts, count);
+    else if (node.codec == PACKBUF_CODEC_UTF8_RAGGED || node.codec == PACKBUF_CODEC_BYTES_RAGGED)
+      status = packbuf_i_concat_text(c, field, parts, count);
+    else status = packbuf_i_concat_ragged(c, field, parts, count);
+  } else {
+    status = packbuf_i_concat_values(c, from, field);
+  }
+  if (status == PACKBUF_OK) packbuf_i_link_field(c->batch, field);
+  return status;
+}
+
+static packbuf_status packbuf_i_concat_batch_values(packbuf_i_concat *c) {
+  packbuf_status status = PACKBUF_OK;
+  for (uint32_t i = 0; status == PACKBUF_OK && i < c->join->value_count; i++) {
+    const packbuf_join_field *from = &c->join->values[i];
+    packbuf_i_field *field;
+    status = packbuf_i_new_field(c->batch, from->name.data, from->name.size, 1, &field, c->error);
+    if (status == PACKBUF_OK) status = packbuf_i_join_value(c->join, from, c->arena, &field->value, c->error);
+    if (status == PACKBUF_OK) status = packbuf_i_concat_keep_all(c, &from->parts[0]);
+    if (status != PACKBUF_OK) return status;
+    field->node.source = PACKBUF_I_FROM_CELLS;
+    field->node.cells.values = &field->value;
+    field->node.cells.count = 1;
+    packbuf_i_link_field(c->batch, field);
+  }
+  return status;
+}
+
+/* A pair that is to be added: with the path of its node, by which pairs of other fragments are found. */
+static packbuf_i_pair *packbuf_i_concat_known_pair(const packbuf_batch *batch, const char *path, packbuf_text key) {
+  for (packbuf_i_pair *pair = batch->pairs; pair; pair = pair->next)
+    if ((path ? pair->path && strcmp(pair->path, path) == 0 : !pair->path) &&
+        packbuf_i_same_bytes(pair->key, pair->key_size, key.data, key.size))
+      return pair;
+  return NULL;
+}
+
+/* Whether metadata of a node can be kept: the batch to come has a node of this path. */
+static int packbuf_i_concat_has_node(const packbuf_i_concat *c, uint32_t fragment, uint32_t index) {
+  const packbuf_view *view = &c->join->views[fragment];
+  packbuf_node node;
+  uint32_t at = index;
+  if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return 0;
+  while (node.parent != PACKBUF_NO_NODE) {
+    at = node.parent;
+    if (packbuf_get_node(view, at, &node, NULL) != PACKBUF_OK) return 0;
+  }
+  if (at == index) return 1;
+  for (uint32_t i = 0; i < c->join->field_count; i++)
+    if (packbuf_i_same_bytes(c->join->fields[i].name.data, c->join->fields[i].name.size, node.name.data,
+                             node.name.size))
+      return c->join->fields[i].same;
+  return 0;
+}
+
+static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fragment) {
+  const packbuf_view *view = &c->join->views[fragment];
+  for (uint32_t i = 0; i < view->metadata_count; i++) {
+    packbuf_metadata from;
+    packbuf_i_pair *pair;
+    char *path = NULL;
+    packbuf_status status = packbuf_get_metadata(view, i, &from, c->error);
+    if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, fragment);
+    if (from.node != PACKBUF_NO_NODE) {
+      const size_t size = packbuf_node_path(view, from.node, NULL, 0) + 1;
+      if (!packbuf_i_concat_has_node(c, fragment, from.node)) continue;
+      path = (char *)packbuf_i_concat_alloc(c, size, 1);
+      if (!path) return packbuf_i_no_memory(c->error);
+      packbuf_node_path(view, from.node, path, size);
+    }
+    pair = packbuf_i_concat_known_pair(c->batch, path, from.key);
+    if (pair) {
+      if (!(c->join->flags & PACKBUF_FIRST_VALUE) &&
+          !packbuf_i_same_bytes(pair->text, pair->text_size, from.text.data, from.text.size))
+        return packbuf_i_join_fail(c->error, PACKBUF_SCHEMA_MISMATCH, "fragments have different metadata of this key",
+                                   from.key, fragment, PACKBUF_NOWHERE);
+      continue;
+    }
+    pair = (packbuf_i_pair *)packbuf_i_concat_alloc(c, 1, sizeof *pair);
+    if (!pair) return packbuf_i_no_memory(c->error);
+    pair->next = NULL;
+    pair->path = path;
+    pair->key = from.key.data, pair->key_size = from.key.size;
+    pair->text = from.text.data, pair->text_size = from.text.size;
+    if (c->batch->last_pair) c->batch->last_pair->next = pair;
+    else c->batch->pairs = pair;
+    c->batch->last_pair = pair;
+  }
+  return PACKBUF_OK;
+}
+
+/* The caller's schemas, and those that keep leaves what they were. */
+static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
+  packbuf_options *options = &c->batch->options;
+  packbuf_schema *all;
+  if (!c->schema_count) return PACKBUF_OK;
+  all = (packbuf_schema *)packbuf_i_concat_alloc(c, c->schema_count + options->schema_count, sizeof *all);
+  if (!all) return packbuf_i_no_memory(c->error);
+  if (options->schema_count) memcpy(all, options->schemas, options->schema_count * sizeof *all);
+  memcpy(all + options->schema_count, c->schemas, c->schema_count * sizeof *all);
+  options->schemas = all;
+  options->schema_count += c->schema_count;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_arena *arena,
+                                              const packbuf_options *options, packbuf_batch *batch,
+                                              packbuf_error *error) {
+  packbuf_i_concat c;
+  packbuf_status status;
+  if (!join || !arena || !batch)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a join, an arena and a batch must be given",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  memset(&c, 0, sizeof c);
+  c.join = join;
+  c.batch = batch;
+  c.arena = arena;
+  c.error = error;
+  status = packbuf_batch_init(batch, join->rows, arena, options, error);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
+    status = packbuf_i_concat_field(&c, &join->fields[i]);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_batch_values(&c);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < join->view_count; i++) status = packbuf_i_concat_metadata(&c, i);
+  return status != PACKBUF_OK ? status : packbuf_i_concat_schemas(&c);
+}
+
+PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t count, unsigned flags,
+                                          packbuf_arena *arena, const packbuf_options *options, packbuf_batch *batch,
+                                          packbuf_error *error) {
+  packbuf_join *join = arena ? (packbuf_join *)packbuf_arena_alloc(arena, sizeof *join, 8) : NULL;
+  packbuf_status status;
+  if (!join)
+    return arena ? packbuf_i_no_memory(error)
+                 : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an arena must be given", PACKBUF_NOWHERE,
+                                  PACKBUF_NOWHERE);
+  status = packbuf_join_init(join, NULL, views, count, flags, arena, error);
+  return status != PACKBUF_OK ? status : packbuf_join_batch(join, arena, options, batch, error);
+}
+/* ---- end of core/concat.c ---- */
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop

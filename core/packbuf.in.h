@@ -21,6 +21,8 @@
 #include "core/infer.h"
 #include "core/batch.h"
 #include "core/view.h"
+#include "core/schema.h"
+#include "core/fragments.h"
 
 #ifdef __cplusplus
 }
@@ -86,6 +88,13 @@
 /* read, second part: cells -> values; verification */
 #include "core/read.c"
 #include "core/verify.c"
+
+/* many packed buffers as one: what they hold, and whether it fits */
+#include "core/sha256.c"
+#include "core/schema.c"
+#include "core/manifest.c"
+#include "core/join.c"
+#include "core/concat.c"
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop

@@ -175,7 +175,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
-  head[12] = 1;
+  head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
   packbuf_i_store16(head + 14, plan->options->profile);
   packbuf_i_store32(head + 20, plan->options->data_checksums);
