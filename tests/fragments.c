@@ -760,6 +760,103 @@ static void failing(void) {
   tap_ok(good && ended && fail_at > 2, "the i-th allocation fails: %u of them", fail_at - 2);
 }
 
+/* ---- bytes from a stranger ---- */
+
+/* Makes the checksums right again, so that what follows is looked at. */
+static void reseal(uint8_t *data, size_t size) {
+  uint64_t total, head, index;
+  static const uint8_t zero[4];
+  uint32_t crc;
+  if (size < 128) return;
+  total = packbuf_i_load64(data + 24), head = packbuf_i_load64(data + 32), index = packbuf_i_load64(data + 40);
+  if (total > size || head < 128 || head > total || index > total - head) return;
+  if (data[20] & 1)
+    for (uint64_t at = head + index, i = 0; at < total && head + 4 * i + 4 <= total; at += PACKBUF_I_CHUNK, i++)
+      packbuf_i_store32(data + head + 4 * i, packbuf_i_crc_kernel_best()->crc(0, data + at, (size_t)(total - at < PACKBUF_I_CHUNK ? total - at : PACKBUF_I_CHUNK)));
+  packbuf_i_store32(data + 56, packbuf_i_crc_kernel_best()->crc(0, data + head, (size_t)index));
+  crc = packbuf_i_crc_kernel_best()->crc(0, data, 60);
+  crc = packbuf_i_crc_kernel_best()->crc(crc, zero, 4);
+  packbuf_i_store32(data + 60, packbuf_i_crc_kernel_best()->crc(crc, data + 64, (size_t)head - 64));
+}
+
+static void spoil(uint8_t *data, size_t size) {
+  static const uint8_t odd[] = {0, 1, 2, 3, 4, 5, 0x7F, 0x80, 0xFF, 0x40};
+  for (uint64_t times = 1 + chance(3); times; times--) {
+    const size_t at = (size_t)chance(size);
+    if (chance(2)) data[at] = odd[chance(sizeof odd)];
+    else data[at] = (uint8_t)(data[at] ^ 1u << chance(8));
+  }
+}
+
+/* All that can be done with some views; whether it works is no matter. Returns 1 when it did. */
+static int use_all(const packbuf_view *views, unsigned count, const packbuf_view *manifest, uint8_t *meanwhile, size_t size) {
+  packbuf_arena local;
+  packbuf_join join;
+  packbuf_batch batch;
+  packbuf_value *rows, value;
+  const packbuf_fragment *list = NULL;
+  const char *text = "{\"packbuf_schema\":1}\n{\"field\":\"text\",\"codec\":\"utf8_ragged\"}\n";
+  uint64_t listed = count, bytes;
+  uint8_t fingerprint[16];
+  void *data;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_arena_init(&local, NULL);
+  local.limit = 1 << 24;
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_drift found;
+    (void)packbuf_fingerprint(&views[i], fingerprint, &error);
+    (void)packbuf_expect_schema(&views[i], text, strlen(text), &found, &error);
+  }
+  if (manifest) status = packbuf_manifest_read(manifest, &local, &list, &listed, NULL, &error);
+  if (status || listed != count) list = NULL;
+  status = packbuf_join_init(&join, list, views, count, chance(2) ? PACKBUF_WIDEN : 0, &local, &error);
+  if (meanwhile) spoil(meanwhile, size);
+  if (!status && join.rows < 1000) {
+    rows = (packbuf_value *)packbuf_arena_alloc(&local, (size_t)join.rows * sizeof *rows + 1, 8);
+    (void)packbuf_join_read_rows(&join, 0, join.rows, &local, rows, &error);
+    (void)packbuf_join_read_batch_values(&join, &local, &value, &error);
+  }
+  if (!status) status = packbuf_join_batch(&join, &local, NULL, &batch, &error);
+  if (!status) status = packbuf_pack(&batch, &data, &bytes, &error);
+  packbuf_arena_free(&local);
+  return status == PACKBUF_OK;
+}
+
+static void strangers(void) {
+  packbuf_fragment list[3];
+  whole w;
+  buffer made[4];
+  unsigned worked = 0, opened = 0;
+  packbuf_arena_free(&arena);
+  random_state = 77;
+  do random_whole(&w, 1);
+  while (w.rows < 6);
+  made[0] = slice(&w, 0, 4, 0x1FE, 1), made[1] = slice(&w, 4, w.rows - 4, 0x1FE, 1), made[2] = slice(&w, 0, w.rows, 1, 1);
+  list[0] = fragment_of(&made[0], "a", PACKBUF_APPENDS_ROWS, 0), list[1] = fragment_of(&made[1], "b", PACKBUF_APPENDS_ROWS, 4);
+  list[2] = fragment_of(&made[2], "c", PACKBUF_APPENDS_FIELDS, 0);
+  made[3] = manifest_of(NULL, list, 3);
+  for (unsigned round = 0; round < 6000; round++) {
+    uint8_t *copies[4];
+    packbuf_view views[4];
+    const unsigned which = (unsigned)chance(4), later = chance(3) == 0, with_manifest = chance(3) != 0;
+    int good = 1;
+    random_state += round;
+    for (unsigned i = 0; i < 4; i++) {
+      copies[i] = (uint8_t *)malloc((size_t)made[i].size);
+      memcpy(copies[i], made[i].data, (size_t)made[i].size);
+      if (i == which && !later) {
+        spoil(copies[i], chance(2) ? (size_t)made[i].view.head_length : (size_t)made[i].size);
+        reseal(copies[i], (size_t)made[i].size);
+      }
+      good &= packbuf_open(&views[i], copies[i], made[i].size, 0, NULL, &error) == PACKBUF_OK;
+    }
+    opened += (unsigned)good;
+    if (good) worked += (unsigned)use_all(views, with_manifest ? 3 : 2, with_manifest ? &views[3] : NULL, later ? copies[which] : NULL, (size_t)made[which].size);
+    for (unsigned i = 0; i < 4; i++) free(copies[i]);
+  }
+  tap_ok(opened > 1000 && worked > 100, "spoilt fragments and manifests, before and after they are joined: %u opened, %u went through", opened, worked);
+}
+
 int main(void) {
   packbuf_arena_init(&arena, NULL);
   sha256();
@@ -773,6 +870,7 @@ int main(void) {
   widening();
   kept();
   failing();
+  strangers();
   packbuf_arena_free(&arena);
   return tap_plan_done();
 }
