@@ -656,7 +656,7 @@ static void kept(void) {
   memset(schemas, 0, sizeof schemas);
   schemas[0].path = "when", schemas[0].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), schemas[0].logical_type = 1, schemas[0].parameter = "ms";
   schemas[1].path = "m.j", schemas[1].codec = PACKBUF_CODEC_JSON_RAGGED;
-  schemas[2].path = "m.s", schemas[2].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 8);
+  schemas[2].path = "m.s", schemas[2].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 8), schemas[2].logical_type = 1, schemas[2].parameter = "D";
   options.schemas = schemas, options.schema_count = 3;
   for (int f = 0; f < 2; f++) {
     for (int i = 0; i < 2; i++) {
@@ -687,6 +687,34 @@ static void kept(void) {
   views[0] = parts[0].view, views[1] = parts[1].view;
   tap_ok(is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_SCHEMA_MISMATCH) && about("k", 1), "metadata that differ");
   tap_ok(is(packbuf_concat(views, 2, PACKBUF_FIRST_VALUE, &arena, NULL, &batch, &error), PACKBUF_OK), "of which PACKBUF_FIRST_VALUE takes the first");
+}
+
+/* Ragged columns whose cells have ranks of their own, null cells, and no cell at all. */
+static void ragged(void) {
+  static const char *const cases[][3] = {
+      {"[{\"c\": tensor:int8(2,2)}, {\"c\": tensor:int8(3)}]", "[{\"c\": tensor:int8()}, {\"c\": None}, {\"c\": tensor:int8(1,3)}]",
+       "[{\"c\": tensor:int8(2,2)}, {\"c\": tensor:int8(3)}, {\"c\": tensor:int8()}, {\"c\": None}, {\"c\": tensor:int8(1,3)}]"},
+      {"[{\"c\": array:float16(0)}]", "[{\"c\": array:float16(3)}, {\"c\": Missing}]", "[{\"c\": array:float16(0)}, {\"c\": array:float16(3)}, {\"c\": Missing}]"},
+      {"[{\"c\": [1, 2]}]", "[{\"c\": [[3], [4]]}, {\"c\": [5]}]", NULL},
+      {"[{\"c\": [[1, 2]]}, {\"c\": [7]}]", "[{\"c\": [[3], [4]]}, {\"c\": [5]}]", "[{\"c\": [[1, 2]]}, {\"c\": [7]}, {\"c\": [[3], [4]]}, {\"c\": [5]}]"},
+      {"[{\"c\": b\"x\"}]", "[{\"c\": b\"\"}, {\"c\": None}]", "[{\"c\": b\"x\"}, {\"c\": b\"\"}, {\"c\": None}]"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    buffer a = pack_rows(cases[i][0], NULL, 0), b = pack_rows(cases[i][1], NULL, 0), want, made;
+    packbuf_view views[2];
+    packbuf_batch batch;
+    packbuf_status status;
+    views[0] = a.view, views[1] = b.view;
+    status = packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error);
+    if (!cases[i][2]) {
+      tap_ok(is(status, PACKBUF_SCHEMA_MISMATCH) && strstr(error.message, "rank"), "another rank is another schema");
+      continue;
+    }
+    want = pack_rows(cases[i][2], NULL, 0);
+    made.data = NULL, made.size = 0;
+    tap_ok(is(status, PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK) && made.size == want.size &&
+               memcmp(made.data, want.data, (size_t)want.size) == 0,
+           "ragged cells: the bytes of the whole, %s", cases[i][2]);
+  }
 }
 
 /* ---- memory ---- */
@@ -869,6 +897,7 @@ int main(void) {
   random_splits(0);
   widening();
   kept();
+  ragged();
   failing();
   strangers();
   packbuf_arena_free(&arena);

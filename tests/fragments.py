@@ -138,6 +138,21 @@ def concatenation():
     bad('a broken input is found before it is copied', ['broken.pbuf'], 'concat', 'whole.pbuf', 'broken.pbuf', '-o', 'never.pbuf')
 
 
+def rollouts():
+    """Real rollout rows, as many workers would bring them: types that inference sees differently in each part."""
+    rows = [json.loads(line) for line in (ROOT / 'examples' / 'sample' / 'rows.jsonl').read_text().splitlines()]
+    whole = pack('whole.pbuf', rows)
+    for parts in (2, 5, len(rows)):
+        names = []
+        for i in range(parts):
+            names.append(f'part{i}.pbuf')
+            pack(names[-1], rows[len(rows) * i // parts:len(rows) * (i + 1) // parts])
+        bad(f'{parts} workers: strict says where they differ', ['SCHEMA_MISMATCH', 'field', 'fragment'], 'concat', *names, '-o', 'never.pbuf')
+        run('concat', *names, '--widen', '-o', 'out.pbuf')
+        run('diff', 'whole.pbuf', 'out.pbuf')
+        ok(pathlib.Path('out.pbuf').read_bytes() == whole, f'{parts} workers, widened: the bytes of the whole')
+
+
 def manifests():
     names = ['fragment_rows_0.pbuf', 'fragment_rows_1.pbuf', 'fragment_fields.pbuf']
     for name in names + ['manifest_fragments.pbuf', 'manifest.pbuf', 'manifest_odd.pbuf']:
@@ -166,7 +181,7 @@ def main():
     if not os.path.exists(TOOL):
         print(f'Bail out! {TOOL} is not built')
         return 1
-    for test in (vectors, expectations, concatenation, manifests):
+    for test in (vectors, expectations, concatenation, rollouts, manifests):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             test()
