@@ -149,6 +149,7 @@ typedef struct packbuf_i_schema_out {
 } packbuf_i_schema_out;
 
 static void packbuf_i_schema_put(packbuf_i_schema_out *out, const char *text, size_t size) {
+  if (size == 0) return;
   packbuf_i_push(&out->sink, text, size);
   if (out->hash) packbuf_i_sha256_add(out->hash, text, size);
   if (!out->expected || out->differs) return;
@@ -172,21 +173,35 @@ static void packbuf_i_schema_number(packbuf_i_schema_out *out, uint64_t number) 
   packbuf_i_schema_put(out, digits + at, sizeof digits - at);
 }
 
-/* A character inside a JSON string, escaped as section 11 says. */
-static void packbuf_i_schema_char(packbuf_i_schema_out *out, char c) {
+/* A character that a JSON string escapes, as section 11 says. */
+static void packbuf_i_schema_escape(packbuf_i_schema_out *out, char c) {
   static const char hex[] = "0123456789abcdef", from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
   const char *known = c ? strchr(from, c) : NULL;
   char escape[6] = {'\\', 'u', '0', '0', 0, 0};
   if (known) {
     escape[1] = to[known - from];
     packbuf_i_schema_put(out, escape, 2);
-  } else if ((unsigned char)c < 0x20) {
-    escape[4] = hex[(unsigned char)c >> 4];
-    escape[5] = hex[c & 15];
-    packbuf_i_schema_put(out, escape, 6);
-  } else {
-    packbuf_i_schema_put(out, &c, 1);
+    return;
   }
+  escape[4] = hex[(unsigned char)c >> 4];
+  escape[5] = hex[c & 15];
+  packbuf_i_schema_put(out, escape, 6);
+}
+
+/* Text inside a JSON string; as a step of a path, also with `\`, `.` and `[` escaped. */
+static void packbuf_i_schema_string(packbuf_i_schema_out *out, packbuf_text text, int step) {
+  size_t begin = 0, i = 0;
+  for (; i < text.size; i++) {
+    const char c = text.data[i];
+    const int path = step && (c == '\\' || c == '.' || c == '['),
+              json = c == '"' || c == '\\' || (unsigned char)c < 0x20;
+    if (!path && !json) continue;
+    packbuf_i_schema_put(out, text.data + begin, i - begin);
+    begin = i + (size_t)json;
+    if (path) packbuf_i_schema_put(out, "\\\\", 2);
+    if (json) packbuf_i_schema_escape(out, c);
+  }
+  packbuf_i_schema_put(out, text.data + begin, i - begin);
 }
 
 static void packbuf_i_schema_path(packbuf_i_schema_out *out, const packbuf_i_schema_walk *w) {
@@ -203,10 +218,7 @@ static void packbuf_i_schema_path(packbuf_i_schema_out *out, const packbuf_i_sch
     if (!packbuf_i_fetch_node(w->view, w->path[i].node, &record) ||
         !packbuf_i_string(w->view, record.name_offset, record.name_length, &name))
       continue;
-    for (size_t c = 0; c < name.size; c++) {
-      if (name.data[c] == '\\' || name.data[c] == '.' || name.data[c] == '[') packbuf_i_schema_char(out, '\\');
-      packbuf_i_schema_char(out, name.data[c]);
-    }
+    packbuf_i_schema_string(out, name, 1);
   }
 }
 
@@ -298,7 +310,7 @@ static void packbuf_i_schema_write(packbuf_i_schema_out *out, const packbuf_node
     default:
       if (!node->parameter.size) return;
       packbuf_i_schema_word(out, ",\"parameter\":\"");
-      for (size_t i = 0; i < node->parameter.size; i++) packbuf_i_schema_char(out, node->parameter.data[i]);
+      packbuf_i_schema_string(out, node->parameter, 0);
       packbuf_i_schema_word(out, "\"");
   }
 }

@@ -44,14 +44,14 @@ static void packbuf_i_sha256_block(packbuf_i_sha256 *hash) {
            (packbuf_i_rotate(b, 17) ^ packbuf_i_rotate(b, 19) ^ b >> 10);
   }
   memcpy(s, hash->state, sizeof s);
-  for (int i = 0; i < 64; i++) {
-    const uint32_t one = s[7] + (packbuf_i_rotate(s[4], 6) ^ packbuf_i_rotate(s[4], 11) ^ packbuf_i_rotate(s[4], 25)) +
-                         ((s[4] & s[5]) ^ (~s[4] & s[6])) + packbuf_i_sha256_round[i] + w[i];
-    const uint32_t two = (packbuf_i_rotate(s[0], 2) ^ packbuf_i_rotate(s[0], 13) ^ packbuf_i_rotate(s[0], 22)) +
-                         ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-    memmove(s + 1, s, 7 * sizeof *s);
-    s[0] = one + two;
-    s[4] += one;
+  for (int i = 0; i < 64; i++) { /* a is s[-i & 7]: the names move, not the words */
+    const uint32_t a = s[-i & 7], b = s[(1 - i) & 7], c = s[(2 - i) & 7];
+    const uint32_t e = s[(4 - i) & 7], f = s[(5 - i) & 7], g = s[(6 - i) & 7];
+    const uint32_t one = s[(7 - i) & 7] + (packbuf_i_rotate(e, 6) ^ packbuf_i_rotate(e, 11) ^ packbuf_i_rotate(e, 25)) +
+                         ((e & f) ^ (~e & g)) + packbuf_i_sha256_round[i] + w[i];
+    s[(3 - i) & 7] += one;
+    s[(7 - i) & 7] = one + (packbuf_i_rotate(a, 2) ^ packbuf_i_rotate(a, 13) ^ packbuf_i_rotate(a, 22)) +
+                     ((a & b) ^ (a & c) ^ (b & c));
   }
   for (int i = 0; i < 8; i++) hash->state[i] += s[i];
 }
