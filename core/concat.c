@@ -9,6 +9,8 @@ typedef struct packbuf_i_concat {
   packbuf_error *error;
   packbuf_schema *schemas; /* of leaves that are added as values, and have to be what they were */
   size_t schema_count, schema_room;
+  packbuf_i_pair **pairs; /* open-addressing table of the metadata that is added */
+  uint64_t pair_mask;
 } packbuf_i_concat;
 
 static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
@@ -345,49 +347,63 @@ static packbuf_status packbuf_i_concat_batch_values(packbuf_i_concat *c) {
   return status;
 }
 
-/* A pair that is to be added: with the path of its node, by which pairs of other fragments are found. */
-static packbuf_i_pair *packbuf_i_concat_known_pair(const packbuf_batch *batch, const char *path, packbuf_text key) {
-  for (packbuf_i_pair *pair = batch->pairs; pair; pair = pair->next)
+/* Where a pair is, or would be, in the table of pairs: strangers may bring many. */
+static packbuf_i_pair **packbuf_i_concat_slot(const packbuf_i_concat *c, const char *path, packbuf_text key) {
+  uint64_t slot = packbuf_i_hash_bytes((const uint8_t *)key.data, key.size);
+  if (path) slot ^= packbuf_i_hash_bytes((const uint8_t *)path, strlen(path)) >> 1;
+  for (slot &= c->pair_mask; c->pairs[slot]; slot = (slot + 1) & c->pair_mask) {
+    const packbuf_i_pair *pair = c->pairs[slot];
     if ((path ? pair->path && strcmp(pair->path, path) == 0 : !pair->path) &&
         packbuf_i_same_bytes(pair->key, pair->key_size, key.data, key.size))
-      return pair;
-  return NULL;
+      break;
+  }
+  return &c->pairs[slot];
 }
 
-/* Whether metadata of a node can be kept: the batch to come has a node of this path. */
-static int packbuf_i_concat_has_node(const packbuf_i_concat *c, uint32_t fragment, uint32_t index) {
-  const packbuf_view *view = &c->join->views[fragment];
+static packbuf_status packbuf_i_concat_pairs(packbuf_i_concat *c) {
+  uint64_t count = 0, room = 16;
+  for (uint32_t i = 0; i < c->join->view_count; i++) count += c->join->views[i].metadata_count;
+  while (room < 2 * count) room *= 2;
+  c->pairs = (packbuf_i_pair **)packbuf_i_concat_alloc(c, room, sizeof *c->pairs);
+  if (!c->pairs) return packbuf_i_no_memory(c->error);
+  memset(c->pairs, 0, (size_t)room * sizeof *c->pairs);
+  c->pair_mask = room - 1;
+  return PACKBUF_OK;
+}
+
+/* The path of a node whose metadata can be kept, since the batch to come has a node of this path; else *path is NULL.
+ */
+static packbuf_status packbuf_i_concat_path(packbuf_i_concat *c, const packbuf_view *view, uint32_t index,
+                                            char **path) {
+  const size_t size = packbuf_node_path(view, index, NULL, 0) + 1;
+  const packbuf_join_field *field = NULL;
   packbuf_node node;
-  uint32_t at = index;
-  if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return 0;
-  while (node.parent != PACKBUF_NO_NODE) {
-    at = node.parent;
-    if (packbuf_get_node(view, at, &node, NULL) != PACKBUF_OK) return 0;
-  }
-  if (at == index) return 1;
-  for (uint32_t i = 0; i < c->join->field_count; i++)
-    if (packbuf_i_same_bytes(c->join->fields[i].name.data, c->join->fields[i].name.size, node.name.data,
-                             node.name.size))
-      return c->join->fields[i].same;
-  return 0;
+  int nested = 0;
+  *path = NULL;
+  if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return PACKBUF_OK;
+  *path = (char *)packbuf_i_concat_alloc(c, size, 1);
+  if (!*path) return packbuf_i_no_memory(c->error);
+  packbuf_node_path(view, index, *path, size);
+  if (packbuf_i_join_find(c->join, *path, &field, &nested, NULL) != PACKBUF_OK || (nested && !field->same))
+    *path = NULL;
+  return PACKBUF_OK;
 }
 
 static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fragment) {
   const packbuf_view *view = &c->join->views[fragment];
   for (uint32_t i = 0; i < view->metadata_count; i++) {
     packbuf_metadata from;
-    packbuf_i_pair *pair;
+    packbuf_i_pair *pair, **slot;
     char *path = NULL;
     packbuf_status status = packbuf_get_metadata(view, i, &from, c->error);
     if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, fragment);
     if (from.node != PACKBUF_NO_NODE) {
-      const size_t size = packbuf_node_path(view, from.node, NULL, 0) + 1;
-      if (!packbuf_i_concat_has_node(c, fragment, from.node)) continue;
-      path = (char *)packbuf_i_concat_alloc(c, size, 1);
-      if (!path) return packbuf_i_no_memory(c->error);
-      packbuf_node_path(view, from.node, path, size);
+      status = packbuf_i_concat_path(c, view, from.node, &path);
+      if (status != PACKBUF_OK) return status;
+      if (!path) continue;
     }
-    pair = packbuf_i_concat_known_pair(c->batch, path, from.key);
+    slot = packbuf_i_concat_slot(c, path, from.key);
+    pair = *slot;
     if (pair) {
       if (!(c->join->flags & PACKBUF_FIRST_VALUE) &&
           !packbuf_i_same_bytes(pair->text, pair->text_size, from.text.data, from.text.size))
@@ -404,6 +420,7 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
     if (c->batch->last_pair) c->batch->last_pair->next = pair;
     else c->batch->pairs = pair;
     c->batch->last_pair = pair;
+    *slot = pair;
   }
   return PACKBUF_OK;
 }
@@ -439,6 +456,7 @@ PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_
   for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
     status = packbuf_i_concat_field(&c, &join->fields[i]);
   if (status == PACKBUF_OK) status = packbuf_i_concat_batch_values(&c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(&c);
   for (uint32_t i = 0; status == PACKBUF_OK && i < join->view_count; i++) status = packbuf_i_concat_metadata(&c, i);
   return status != PACKBUF_OK ? status : packbuf_i_concat_schemas(&c);
 }
