@@ -7,9 +7,11 @@
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
+ * Many: packbuf_join_... reads fragments as one batch, packbuf_concat makes one of them, packbuf_expect_schema refuses
+ * a batch whose columns drifted.
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
- * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views; then,
- * under PACKBUF_IMPLEMENTATION, the implementation. */
+ * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views, schemas,
+ * fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
 #ifndef PACKBUF_H
 #define PACKBUF_H
 
@@ -21,6 +23,8 @@
 #include "core/infer.h"
 #include "core/batch.h"
 #include "core/view.h"
+#include "core/schema.h"
+#include "core/fragments.h"
 
 #ifdef __cplusplus
 }
@@ -94,6 +98,13 @@
 /* read, second part: cells -> values; verification */
 #include "core/read.c"
 #include "core/verify.c"
+
+/* many packed buffers as one: what they hold, and whether it fits */
+#include "core/sha256.c"
+#include "core/schema.c"
+#include "core/manifest.c"
+#include "core/join.c"
+#include "core/concat.c"
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop
