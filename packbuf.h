@@ -63,6 +63,7 @@ extern "C" {
   X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
+  X(NOT_FETCHED, 10, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
   /* malformed bytes */                                                                                               \
@@ -682,6 +683,12 @@ typedef struct packbuf_limits {
 /* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
+/* A piece of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
+typedef struct packbuf_fetched {
+  uint64_t offset, length;
+  const void *bytes;
+} packbuf_fetched;
+
 /* An open packed buffer: the checked copy of its header and directory. Fields are for reading. */
 typedef struct packbuf_view {
   const uint8_t *base;
@@ -696,6 +703,8 @@ typedef struct packbuf_view {
   uint8_t row_order_token[16];
   uint64_t nodes_at, buffers_at, metadata_at, names_at, strings_at, strings_length; /* offsets of the tables */
   packbuf_limits limits;
+  const packbuf_fetched *fetched; /* of a partial view: what was fetched beside the bytes at base, ascending */
+  uint64_t fetched_count;
 } packbuf_view;
 
 enum {
@@ -711,6 +720,18 @@ enum {
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
                                         const packbuf_limits *limits, packbuf_error *error);
 
+/* Opens a packed buffer of which only parts were fetched: its first `size` bytes at `head_and_index` (at least as many
+ * as packbuf_peek says), and the pieces in fetched[count], ascending and not overlapping, each anywhere in memory. What
+ * lies elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing
+ * else is ever touched. Which pieces a reader will want packbuf_select_ranges tells (pieces: none, before the second
+ * read). flags: PACKBUF_OPEN_TABLES. Pieces and array must stay as long as the view is used. A cell that lies in two
+ * pieces is read as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched.
+ * Errors: those of packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for pieces that are
+ * not in order or pass the end. */
+PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
+                                                const packbuf_fetched *fetched, uint64_t count, unsigned flags,
+                                                const packbuf_limits *limits, packbuf_error *error);
+
 /* How many bytes from the start of a packed buffer are needed to open it and find everything (head + index), from its
  * first 64 bytes. */
 PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total,
@@ -724,6 +745,11 @@ typedef enum packbuf_level {
 
 /* Verifies up to a level; the error names rule, byte offset, path and row. Reads all it verifies, allocates nothing. */
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error);
+
+/* Checks the data checksums of the 64 KiB chunks that were fetched whole, of which *chunks (NULL: not wanted) is the
+ * number; 0 where the packed buffer has no checksums. Verify the index first: the checksums lie there. DATA_CHECKSUM
+ * (rule D1). Ranges that consist of whole chunks: PACKBUF_RANGES_CHUNKS. */
+PACKBUF_API packbuf_status packbuf_verify_fetched(const packbuf_view *view, uint64_t *chunks, packbuf_error *error);
 
 #define PACKBUF_NO_NODE UINT32_MAX
 
@@ -785,6 +811,7 @@ typedef struct packbuf_buffer {
   uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
                               sequence. Inline: in the record */
   const uint8_t *bytes;    /* plain little-endian elements of storage stored, inline and alias; NULL else */
+  const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
   uint8_t value[16];       /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -878,6 +905,158 @@ typedef struct packbuf_metadata {
 PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32_t index, packbuf_metadata *metadata,
                                                 packbuf_error *error);
 /* ---- end of core/view.h ---- */
+/* ---- core/select.h ---- */
+/* core/select.h: selections: some fields and some rows of an open packed buffer; their columns in place or copied out,
+ * their rows as values, and the ranges of bytes they lie in, which head and index alone tell.
+ * May use: view. Must not know: where bytes come from. */
+
+/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; points to the caller's
+ * list or mask, which packbuf_select copies from. */
+typedef struct packbuf_row_selection {
+  uint8_t kind;
+  int64_t first, stop, step; /* of a range */
+  const void *list;          /* indexes, or a mask */
+  uint64_t count;
+} packbuf_row_selection;
+
+#define PACKBUF_ROWS_BEGIN INT64_MIN /* for a range: from (or, going down, beyond) the first row */
+#define PACKBUF_ROWS_END INT64_MAX   /* for a range: to beyond (or, going down, from) the last row */
+
+PACKBUF_API packbuf_row_selection packbuf_select_all(void);
+/* As Python's first:stop:step: negative numbers count from the end, what lies outside is cut off, a negative step goes
+ * down. step 0: INVALID_ARGUMENT, from packbuf_select. */
+PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t stop, int64_t step);
+/* Rows in any order, with repeats; negative ones count from the end. OUT_OF_RANGE, from packbuf_select, has in
+ * error->row the position in the list. */
+PACKBUF_API packbuf_row_selection packbuf_select_index(const int64_t *indexes, uint64_t count);
+/* The rows whose byte is not 0, or whose bit (least significant first) is 1, in ascending order. ROW_COUNT when `rows`
+ * is not the number of rows. */
+PACKBUF_API packbuf_row_selection packbuf_select_mask(const uint8_t *bytes, uint64_t rows);
+PACKBUF_API packbuf_row_selection packbuf_select_bitmap(const uint8_t *bits, uint64_t rows);
+
+/* Chosen nodes and rows of a view. Fields are for reading; nodes, flags and index lie in the arena. */
+typedef struct packbuf_selection {
+  const packbuf_view *view;
+  const uint32_t *nodes; /* indexes of the chosen nodes and of those above them, in the buffer's order */
+  const uint8_t *flags;  /* by node index: 0 not in `nodes`, 1 above a chosen one only, 2 chosen */
+  uint32_t node_count;
+  uint8_t scope;
+  uint64_t rows;         /* how many rows; row i is index[i], or first + i * step when index is NULL */
+  const uint64_t *index; /* each below view->rows */
+  uint64_t first;
+  int64_t step;
+} packbuf_selection;
+
+/* Chooses fields (scope 0) or batch values (scope 1, of one row) by patterns, and rows. A pattern is an escaped path
+ * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
+ * item and `**` for any number of steps ("**.role"); `\*` is a star. It chooses the nodes it matches with all below
+ * them; the nodes above come along as structure. "!pattern" takes away what was chosen before it; when the first
+ * pattern takes away, all was chosen before. pattern_count 0: all. The order is the buffer's. Media come with their
+ * attributes. What the view, the list of rows and the patterns say is copied to the arena; the view must stay.
+ * Errors: NOT_FOUND with the pattern in error->path when it matches nothing; INVALID_ARGUMENT, with the pattern, when
+ * it is no pattern, or a step 0; OUT_OF_RANGE, ROW_COUNT (rows); OUT_OF_MEMORY. Cost: an exact path is looked up, other
+ * patterns pass over all nodes. Thread-safe, as is the result. */
+PACKBUF_API packbuf_status packbuf_select(const packbuf_view *view, unsigned scope, const char *const *patterns,
+                                          size_t pattern_count, packbuf_row_selection rows, packbuf_arena *arena,
+                                          packbuf_selection *selection, packbuf_error *error);
+
+/* Row i of a selection, i below selection->rows, as a row of the batch. */
+PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i);
+
+/* ---- columns in place ---- */
+
+/* A strided array over a packed buffer. tensor.shape and tensor.strides point into the struct: do not copy it. */
+typedef struct packbuf_selected_tensor {
+  packbuf_tensor tensor;
+  uint64_t shape[PACKBUF_MAX_RANK];
+  int64_t strides[PACKBUF_MAX_RANK];
+} packbuf_selected_tensor;
+
+/* The chosen rows of an ndarray leaf as one array [rows, cell...] without a copy; rows are a range (any step). Absent
+ * cells are zeros: the mask comes with packbuf_select_copy. Read-only: it lies in the packed buffer. Errors: WRONG_TYPE
+ * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed or in another byte
+ * order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
+PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
+                                                 packbuf_selected_tensor *out, packbuf_error *error);
+
+/* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
+ * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
+ * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where no
+ * peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets or
+ * masks that are computed or (masks) do not begin at a byte. */
+PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
+                                                 packbuf_error *error);
+
+/* ---- columns copied out ---- */
+
+/* How much packbuf_select_copy writes for one node. */
+typedef struct packbuf_selected_size {
+  uint64_t rows;       /* cells: the chosen rows; of a leaf below a media list: the items of the chosen rows */
+  uint64_t elements;   /* of the data */
+  uint64_t data_bytes; /* elements x their size */
+  uint64_t items;      /* of a media list, else 0 */
+  uint32_t rank;       /* ndarray: of a cell; ragged numbers: the largest; else 0 */
+  uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of a cell */
+} packbuf_selected_size;
+
+/* Memory of the caller, any alignment; NULL: not wanted. Numbers are in native byte order, one after the other. */
+typedef struct packbuf_select_into {
+  void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
+  uint64_t data_capacity;
+  uint64_t rows;         /* how many rows the following have room for */
+  void *offsets;         /* rows + 1 (media list: items + 1), from 0: elements of data */
+  void *item_offsets;    /* media list: rows + 1, from 0: items */
+  uint8_t offset_bits;   /* of both: 32 or 64 (or 0: 64), int32 or int64 */
+  uint64_t *lengths;     /* list node: its length in each row */
+  uint64_t *shape[PACKBUF_MAX_RANK]; /* ragged numbers: a dimension of each row (0 where it has not so many) */
+  uint8_t *ndims;        /* ragged numbers: dimensions of each row (0: absent) */
+  uint8_t *types;        /* types byte of each row (media list: item); 0 where there is no types buffer */
+  uint8_t *validity;     /* bitmap of rows, bit 0 first: 1 = value; the bits after the last row of its last byte are 0 */
+  uint8_t *missing;      /* likewise: 1 = missing */
+  uint64_t items;        /* how many items offsets and types of a media list have room for */
+} packbuf_select_into;
+
+/* The exact sizes for any chosen node (dict and list nodes have masks and lengths). Reads the index, no data. Errors:
+ * NOT_FOUND, those of packbuf_open_column, the I rules that are broken, LIMIT (D9) when the data pass the limit of
+ * decoded bytes or the sum 2^64. */
+PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selection, uint32_t node,
+                                               packbuf_selected_size *size, packbuf_error *error);
+
+/* Copies what `into` wants. What was sized is checked again while it is copied: nothing is written past a capacity, and
+ * offsets and shapes that are written always agree with the data, even where a peer rewrites the packed buffer
+ * meanwhile. *size (may be NULL): what there was. Errors: those of packbuf_select_size; CAPACITY; OUT_OF_RANGE when an
+ * offset does not fit into 32 bits; NOT_FETCHED. After an error the destinations hold anything. */
+PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
+                                               const packbuf_select_into *into, packbuf_selected_size *size,
+                                               packbuf_error *error);
+
+/* ---- rows as values ---- */
+
+/* Rows `first` to `first + count` of a selection into rows[count]: dicts of the chosen fields, missing ones left out,
+ * null dicts and lists null; a list keeps its length, and items of it that were not chosen are missing. As
+ * packbuf_read_rows otherwise. Attributes of media whose media were not chosen are WRONG_TYPE: they are columns. */
+PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *selection, uint64_t first, uint64_t count,
+                                                 packbuf_arena *arena, packbuf_value *rows, packbuf_error *error);
+
+/* ---- ranges of bytes ---- */
+
+typedef struct packbuf_range {
+  uint64_t offset, length; /* bytes from the start of the packed buffer */
+} packbuf_range;
+
+enum {
+  PACKBUF_RANGES_CHUNKS = 1 /* whole 64 KiB chunks, so that packbuf_verify_fetched checks all that is fetched */
+};
+
+/* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
+ * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
+ * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
+ * more. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One list: a read for each range of a
+ * file, or one read of many ranges. Errors: those of packbuf_select_size, OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
+                                                 unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
+                                                 uint64_t *range_count, packbuf_error *error);
+/* ---- end of core/select.h ---- */
 
 #ifdef __cplusplus
 }
@@ -7244,12 +7423,98 @@ static void packbuf_i_pull_start(packbuf_i_pull *pull, const packbuf_i_node *nod
 /* ---- end of core/pull.c ---- */
 
 /* read, first part: one buffer -> head check -> view -> cells */
+/* ---- core/fetched.c ---- */
+/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the pieces that were fetched besides.
+ * Everything that reads stored bytes of a view that is not whole asks here.
+ * May use: base. Must not know: records, cells, why something was fetched. */
+
+/* The byte at `offset` of the packed buffer in memory, and how many follow it there, itself counted; NULL when it was
+ * not fetched. */
+static const uint8_t *packbuf_i_fetched_at(const packbuf_view *view, uint64_t offset, uint64_t *there) {
+  uint64_t low = 0, high = view->fetched_count;
+  const packbuf_fetched *piece;
+  if (offset < view->capacity) {
+    *there = view->capacity - offset;
+    return view->base + offset;
+  }
+  while (low < high) { /* the first piece that begins after the byte */
+    const uint64_t middle = low + (high - low) / 2;
+    if (view->fetched[middle].offset <= offset) low = middle + 1;
+    else high = middle;
+  }
+  if (low == 0) return NULL;
+  piece = &view->fetched[low - 1];
+  if (offset - piece->offset >= piece->length) return NULL;
+  *there = piece->length - (offset - piece->offset);
+  return (const uint8_t *)piece->bytes + (offset - piece->offset);
+}
+
+/* `length` bytes in place; NULL when they do not all lie in one piece. */
+static const uint8_t *packbuf_i_fetched_whole(const packbuf_view *view, uint64_t offset, uint64_t length) {
+  uint64_t there = 0;
+  const uint8_t *bytes;
+  if (length == 0) return view->base;
+  bytes = packbuf_i_fetched_at(view, offset, &there);
+  return there >= length ? bytes : NULL;
+}
+
+/* The first of `length` bytes that was not fetched; offset + length when all were. */
+static uint64_t packbuf_i_not_fetched_at(const packbuf_view *view, uint64_t offset, uint64_t length) {
+  while (length != 0) {
+    uint64_t there = 0;
+    if (!packbuf_i_fetched_at(view, offset, &there)) return offset;
+    if (there > length) there = length;
+    offset += there;
+    length -= there;
+  }
+  return offset;
+}
+
+/* The first byte from `offset` on that was fetched; total_length when none was. */
+static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset) {
+  uint64_t low = 0, high = view->fetched_count, there;
+  if (packbuf_i_fetched_at(view, offset, &there)) return offset;
+  while (low < high) { /* the first piece that ends after the byte */
+    const uint64_t middle = low + (high - low) / 2;
+    if (view->fetched[middle].offset + view->fetched[middle].length <= offset) low = middle + 1;
+    else high = middle;
+  }
+  return low < view->fetched_count ? view->fetched[low].offset : view->total_length;
+}
+
+/* Copies `length` bytes from one piece after the other; 0, with nothing promised of out, when some were not fetched. */
+static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, size_t length, uint8_t *out) {
+  while (length != 0) {
+    uint64_t there = 0;
+    const uint8_t *bytes = packbuf_i_fetched_at(view, offset, &there);
+    if (!bytes) return 0;
+    if (there > length) there = length;
+    memcpy(out, bytes, (size_t)there);
+    offset += there;
+    out += there;
+    length -= (size_t)there;
+  }
+  return 1;
+}
+
+/* Whether the pieces ascend, do not overlap and end within the packed buffer. */
+static int packbuf_i_pieces_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
+  uint64_t end = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    if (fetched[i].offset < end || fetched[i].offset > total_length ||
+        fetched[i].length > total_length - fetched[i].offset || (fetched[i].length && !fetched[i].bytes))
+      return 0;
+    end = fetched[i].offset + fetched[i].length;
+  }
+  return 1;
+}
+/* ---- end of core/fetched.c ---- */
 /* ---- core/access.c ---- */
 /* core/access.c: the one layer that reads an opened packed buffer. A peer may rewrite the bytes at any time, so every
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
  * only the copy is used; that the head was checked when it was opened is never relied on. What the functions return is
  * safe to use; whether it makes sense is verify's matter.
- * May use: base, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
+ * May use: base, fetched, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
 
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
@@ -7492,8 +7757,16 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   packbuf_i_store64(buffer->value, raw.value[0]);
   packbuf_i_store64(buffer->value + 8, raw.value[1]);
   buffer->bytes = NULL;
+  buffer->partial = NULL;
   if (raw.packing != 0) return PACKBUF_OK;
-  if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) buffer->bytes = view->base + raw.offset;
+  if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) {
+    if (PACKBUF_I_UNLIKELY(raw.offset + raw.length > view->capacity)) { /* only of a partial view */
+      buffer->bytes = packbuf_i_fetched_whole(view, raw.offset, raw.length);
+      if (buffer->bytes == NULL) buffer->partial = view;
+    } else {
+      buffer->bytes = view->base + raw.offset;
+    }
+  }
   if (raw.storage == PACKBUF_INLINE) {
     (void)packbuf_i_byte_length(raw.count, raw.dtype, &buffer->length); /* at most 16: checked above */
     buffer->offset = packbuf_i_buffer_at(view, index) + 40;
@@ -7535,7 +7808,23 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 
 /* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count
  * is all there is to check. Packed elements (packing other than 0) are never computed: callers refuse them first, and
- * here they read as absent. */
+ * here they read as absent, as do those that were not fetched. */
+
+/* Whether the elements are not stored: constant or sequence. */
+static int packbuf_i_computed(const packbuf_buffer *buffer) {
+  return buffer->bytes == NULL && buffer->partial == NULL && buffer->packing == 0;
+}
+
+/* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
+static int packbuf_i_gather(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
+  return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
+}
+
+/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
+static const uint8_t *packbuf_i_in_place(const packbuf_buffer *buffer, uint64_t at, uint64_t size) {
+  if (buffer->bytes) return buffer->bytes + at;
+  return buffer->partial ? packbuf_i_fetched_whole(buffer->partial, buffer->offset + at, size) : NULL;
+}
 
 /* Element i of a buffer of 64-bit integers; 0 when there is none. */
 static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *out) {
@@ -7546,6 +7835,12 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     return 1;
   }
   if (buffer->packing != 0) return 0;
+  if (buffer->partial) {
+    uint8_t raw[8];
+    if (!packbuf_i_gather(buffer, i * 8, 8, raw)) return 0;
+    *out = packbuf_i_load64(raw);
+    return 1;
+  }
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
@@ -7555,7 +7850,9 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
     return 0;
-  *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
+  if (buffer->bytes) *out = buffer->bytes[i];
+  else if (buffer->partial) return packbuf_i_gather(buffer, i, 1, out);
+  else *out = buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
 }
@@ -7594,19 +7891,20 @@ static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
 /* Where element i of a buffer lies, for errors. Computed elements lie in the record's value. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
-  if (buffer->bytes == NULL) return packbuf_i_buffer_at(view, buffer->index) + 40;
+  if (packbuf_i_computed(buffer)) return packbuf_i_buffer_at(view, buffer->index) + 40;
   return buffer->offset + (bits < 8 ? i * bits / 8 : i * (bits / 8));
 }
 
-PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
-                                             packbuf_error *error) {
+/* packbuf_get_typed for elements at `bytes`, which is where `buffer` says or within it; NULL: they are computed. */
+static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uint8_t *bytes, packbuf_dtype dtype,
+                                         const void **elements, packbuf_error *error) {
   uint32_t bits = packbuf_i_element_bits(dtype), size = bits < 8 ? 1 : bits / 8;
   if (!packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (buffer->packing != 0)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->bytes == NULL)
+  if (bytes == NULL)
     return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (size > 1 && packbuf_i_big_endian())
@@ -7615,11 +7913,27 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
                           PACKBUF_NOWHERE);
   if (dtype.code == PACKBUF_DTYPE_COMPLEX) size /= 2; /* aligned as the floats they are made of */
   if (size > 8) size = 8;
-  if ((size & (size - 1)) == 0 && ((uintptr_t)buffer->bytes & (size - 1)) != 0)
+  if ((size & (size - 1)) == 0 && ((uintptr_t)bytes & (size - 1)) != 0)
     return packbuf_i_fail(error, PACKBUF_UNALIGNED, "the bytes are not aligned for typed access: copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  *elements = buffer->bytes;
+  *elements = bytes;
   return PACKBUF_OK;
+}
+
+/* What was asked for of a partial view is not there. */
+static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
+                                            packbuf_error *error) {
+  const packbuf_view *view = buffer->partial;
+  packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
+                 packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);
+  if (error) packbuf_node_path(view, buffer->node, error->path, sizeof error->path);
+  return PACKBUF_NOT_FETCHED;
+}
+
+PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
+                                             packbuf_error *error) {
+  if (buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  return packbuf_i_typed_at(buffer, buffer->bytes, dtype, elements, error);
 }
 
 /* Writes the bytes of `count` computed elements: constants by doubling what is written, sequences one by one;
@@ -7642,16 +7956,19 @@ static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size
 }
 
 /* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the
- * range, that packing is 0 and that elements are whole bytes. */
-static void packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
+ * range, that packing is 0 and that elements are whole bytes. 0 when some were not fetched. */
+static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
   const size_t element = packbuf_i_element_bits(buffer->dtype) / 8;
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
+  } else if (buffer->partial) {
+    if (!packbuf_i_gather(buffer, first * element, count * element, out)) return 0;
   } else {
     packbuf_i_compute(buffer, first, count, element, out);
   }
   if (packbuf_i_big_endian() && packbuf_i_dtype_known(buffer->dtype))
     packbuf_i_swap(out, (uint64_t)count * element, packbuf_i_swap_unit(buffer->dtype));
+  return 1;
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
@@ -7673,10 +7990,11 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   if (first > buffer->count || count > buffer->count - first)
     return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer elements",
                           packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
-  if ((bits != 1 && bits % 8 != 0) || (bits > 128 && buffer->bytes == NULL))
+  if ((bits != 1 && bits % 8 != 0) || (bits > 128 && packbuf_i_computed(buffer)))
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE,
                           "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
+  if (bits == 1 && buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
@@ -7685,7 +8003,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (bits == 1) packbuf_i_copy_bits(buffer, first, (size_t)count, (uint8_t *)dst);
-  else packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
+  else if (!packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst))
+    return packbuf_i_not_fetched(buffer, first * (bits / 8), size, PACKBUF_NOWHERE, error);
   return PACKBUF_OK;
 }
 /* ---- end of core/access.c ---- */
@@ -8405,15 +8724,17 @@ static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const ui
   return PACKBUF_RULE_NONE;
 }
 
-PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
-                                        const packbuf_limits *limits, packbuf_error *error) {
+/* packbuf_open, and packbuf_open_partial when `partial`. */
+static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint64_t size, int partial,
+                                     const packbuf_fetched *fetched, uint64_t count, unsigned flags,
+                                     const packbuf_limits *limits, packbuf_error *error) {
   uint8_t header[128];
   packbuf_view opened;
   packbuf_rule rule;
   packbuf_status status = PACKBUF_OK;
   uint64_t at = 0;
-  if (view == NULL || (data == NULL && size != 0) ||
-      (flags & ~(unsigned)(PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES)) != 0)
+  if (view == NULL || (data == NULL && size != 0) || (fetched == NULL && count != 0) ||
+      (flags & ~(unsigned)((partial ? 0 : PACKBUF_OPEN_EXACT) | PACKBUF_OPEN_TABLES)) != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   memset(view, 0, sizeof *view); /* a view that failed to open holds no nodes */
@@ -8424,11 +8745,18 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   memset(&opened, 0, sizeof opened);
   opened.base = (const uint8_t *)data;
   opened.capacity = size;
+  opened.fetched = fetched;
+  opened.fetched_count = count;
   opened.limits = limits ? *limits : packbuf_default_limits();
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&opened, header, &at);
-  if (rule == PACKBUF_RULE_NONE && size < opened.total_length) at = size, rule = PACKBUF_RULE_H8;
+  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_pieces_in_order(fetched, count, opened.total_length))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "the pieces do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
+    at = size, rule = PACKBUF_RULE_H8;
   if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length)
     at = opened.total_length, rule = PACKBUF_RULE_H9;
   if (rule == PACKBUF_RULE_NONE) {
@@ -8440,6 +8768,17 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   if (flags & PACKBUF_OPEN_TABLES) status = packbuf_i_check_tables(&opened, error);
   if (status == PACKBUF_OK) *view = opened;
   return status;
+}
+
+PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
+                                        const packbuf_limits *limits, packbuf_error *error) {
+  return packbuf_i_open(view, data, size, 0, NULL, 0, flags, limits, error);
+}
+
+PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
+                                                const packbuf_fetched *fetched, uint64_t count, unsigned flags,
+                                                const packbuf_limits *limits, packbuf_error *error) {
+  return packbuf_i_open(view, head_and_index, size, 1, fetched, count, flags, limits, error);
 }
 /* ---- end of core/open.c ---- */
 /* ---- core/find.c ---- */
@@ -8628,7 +8967,9 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8 || buffer->packing != 0)) return 0;
-  memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
+  if (buffer->bytes) memcpy(raw, buffer->bytes + i * size, size);
+  else if (!buffer->partial) memcpy(raw, buffer->value, size);
+  else if (!packbuf_i_gather(buffer, i * size, size, raw)) return 0;
   *out = packbuf_i_load64(raw);
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -8778,6 +9119,9 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     slot = packbuf_i_role_slot(column, buffer.role, buffer.dim);
     if (slot) *slot = buffer;
     else unknown_role = 1;
+    if (buffer.partial && slot && slot != &column->data) /* what says where data lie is of the index */
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
+                                   PACKBUF_NOWHERE, error);
     if (buffer.packing != 0) packed = 1;
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
@@ -9132,12 +9476,17 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   if (state != 1) return PACKBUF_OK;
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
-  if (column->data.bytes == NULL)
+  if (packbuf_i_computed(&column->data))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
                                row, error);
-  *bytes = column->data.bytes + first * element;
   *size = count * element;
-  return PACKBUF_OK;
+  *bytes = packbuf_i_in_place(&column->data, first * element, *size);
+  if (*bytes != NULL) return PACKBUF_OK;
+  if (packbuf_i_not_fetched_at(column->view, column->data.offset + first * element, *size) !=
+      column->data.offset + first * element + *size)
+    return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
+  return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                             "the cell was fetched in two pieces: copy it out", row, error);
 }
 
 /* ---- verification ---- */
@@ -9203,7 +9552,24 @@ typedef struct packbuf_i_reader {
   packbuf_arena *arena;
   packbuf_error *error;
   uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
+  const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
+
+/* packbuf_selection.flags */
+enum { PACKBUF_I_ABOVE = 1, PACKBUF_I_CHOSEN = 2 };
+
+PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i) {
+  return selection->index ? selection->index[i] : selection->first + i * (uint64_t)selection->step;
+}
+
+/* The row that stands at place i, and whether a node is read at all. */
+static uint64_t packbuf_i_reader_row(const packbuf_i_reader *r, uint64_t i) {
+  return r->selection ? packbuf_selected_row(r->selection, i) : i;
+}
+
+static int packbuf_i_reader_wants(const packbuf_i_reader *r, uint64_t node) {
+  return !r->selection || r->selection->flags[node] != 0;
+}
 
 /* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are
  * left. */
@@ -9277,9 +9643,20 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
+  if (data->partial) {
+    const uint8_t *bytes = packbuf_i_in_place(data, first * element, count * element);
+    if (bytes && (element == 1 || !packbuf_i_big_endian())) {
+      *out = bytes;
+      return PACKBUF_OK;
+    }
+    if (packbuf_i_not_fetched_at(data->partial, data->offset + first * element, count * element) !=
+        data->offset + (first + count) * element) /* before memory is taken for what is not there */
+      return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
+  }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy);
+  if (!packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy))
+    return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
   *out = copy;
   return PACKBUF_OK;
 }
@@ -9301,9 +9678,12 @@ static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, cons
   if (!packbuf_i_add(pieces[0].count, pieces[1].count, &total)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
   status = packbuf_i_take(cells->reader, total, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, pieces[0].first, (size_t)pieces[0].count, (uint8_t *)copy);
-  packbuf_i_copy_native(data, pieces[1].first, (size_t)pieces[1].count,
-                        (uint8_t *)copy + (size_t)pieces[0].count * element);
+  for (unsigned i = 0; i < 2; i++) {
+    if (!packbuf_i_copy_native(data, pieces[i].first, (size_t)pieces[i].count,
+                               (uint8_t *)copy + (i ? (size_t)pieces[0].count * element : 0)))
+      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, PACKBUF_NOWHERE,
+                                   cells->reader->error);
+  }
   *out = copy;
   return PACKBUF_OK;
 }
@@ -9390,6 +9770,10 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
     return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
   }
   rule = packbuf_i_number(&c->data, i, number, value);
+  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && c->data.partial)) {
+    const uint64_t size = packbuf_i_element_bits(c->data.dtype) / 8;
+    return packbuf_i_not_fetched(&c->data, i * size, size, row, cells->reader->error);
+  }
   return rule == PACKBUF_RULE_NONE
              ? PACKBUF_OK
              : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);
@@ -10037,7 +10421,7 @@ static packbuf_status packbuf_i_parse_failed(const packbuf_column *c, packbuf_st
   const uint64_t at = packbuf_i_element_at(c->view, &c->data, first);
   if (status == PACKBUF_DEPTH || status == PACKBUF_LIMIT)
     return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, at, row, error);
-  return packbuf_i_broken_cell(c, rule, c->data.bytes && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row,
+  return packbuf_i_broken_cell(c, rule, !packbuf_i_computed(&c->data) && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row,
                                error);
 }
 
@@ -11668,6 +12052,10 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
+  if (r->selection && r->selection->flags[column->node.index] != PACKBUF_I_CHOSEN)
+    return packbuf_i_fail_node(r->view, column->node.index, PACKBUF_WRONG_TYPE,
+                               "an attribute was chosen without its media: it can only be read as a column",
+                               PACKBUF_NOWHERE, r->error);
   cells.reader = r;
   cells.column = column;
   cells.left = count;
@@ -11676,12 +12064,13 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   status = codec->begin ? codec->begin(&cells) : PACKBUF_OK;
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++, cells.left--) {
     packbuf_value *value = packbuf_i_slot(out, i);
+    const uint64_t row = packbuf_i_reader_row(r, first + i);
     int state = 0;
-    status = packbuf_cell_state(column, first + i, &state, r->error);
+    status = packbuf_cell_state(column, row, &state, r->error);
     if (status != PACKBUF_OK) break;
     if (state == 1) {
       uint64_t stored = 0;
-      cells.row = first + i;
+      cells.row = row;
       status = packbuf_i_stored_row(column, cells.row, &stored, r->error);
       if (status == PACKBUF_OK) status = codec->read(&cells, stored, value);
     } else *value = state == 0 ? packbuf_null() : packbuf_missing();
@@ -11692,6 +12081,20 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
 static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first,
                                           uint64_t count, packbuf_i_slots out, unsigned depth);
 
+/* The kind, while a list is read, of an item that the selection leaves out. */
+#define PACKBUF_I_NOT_CHOSEN 0xFF
+
+/* How many children a dict or list gets: a list keeps the places of items that were not chosen. */
+static uint64_t packbuf_i_count_wanted(const packbuf_i_reader *r, uint64_t begin, uint64_t end, int is_list) {
+  uint64_t count = 0;
+  packbuf_i_node_record node;
+  if (is_list || !r->selection) return packbuf_i_count_siblings(r->view, begin, end);
+  for (; begin < end && packbuf_i_fetch_node(r->view, (uint32_t)begin, &node);
+       begin += 1 + (uint64_t)node.descendants)
+    count += (uint64_t)packbuf_i_reader_wants(r, begin);
+  return count;
+}
+
 /* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row.
  * Each is held within its parent's subtree (N2), which nobody may have checked: no node is then walked twice at one
  * depth. */
@@ -11699,7 +12102,7 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t pare
                                               uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries,
                                               packbuf_value *items, unsigned depth) {
   uint64_t child = begin;
-  for (uint64_t k = 0; k < width; k++) {
+  for (uint64_t k = 0; k < width;) {
     packbuf_i_slots slots;
     packbuf_node node;
     packbuf_status status =
@@ -11713,10 +12116,16 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t pare
                                    (uint32_t)child, PACKBUF_NOWHERE);
     slots.first = entries ? &entries[k].value : &items[k];
     slots.step = (size_t)width * (entries ? sizeof *entries : sizeof *items);
-    status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
-    if (status != PACKBUF_OK) return status;
-    for (uint64_t i = 0; entries && i < count; i++)
-      entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
+    if (packbuf_i_reader_wants(r, child)) {
+      status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
+      if (status != PACKBUF_OK) return status;
+      for (uint64_t i = 0; entries && i < count; i++)
+        entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
+      k++;
+    } else if (items) {
+      for (uint64_t i = 0; i < count; i++) packbuf_i_slot(slots, i)->kind = PACKBUF_I_NOT_CHOSEN;
+      k++;
+    }
     child += 1 + (uint64_t)node.descendants;
   }
   return PACKBUF_OK;
@@ -11727,7 +12136,7 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t pare
 static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_column *self, uint64_t begin,
                                            uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out,
                                            unsigned depth) {
-  const uint64_t width = packbuf_i_count_siblings(r->view, begin, end);
+  const uint64_t width = packbuf_i_count_wanted(r, begin, end, 0);
   uint64_t cells;
   packbuf_entry *entries = NULL;
   packbuf_status status = PACKBUF_OK;
@@ -11744,7 +12153,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
     packbuf_entry *row = cells ? entries + i * width : NULL;
     size_t kept = 0;
     int state = 1;
-    if (self) status = packbuf_cell_state(self, first + i, &state, r->error);
+    if (self) status = packbuf_cell_state(self, packbuf_i_reader_row(r, first + i), &state, r->error);
     if (status != PACKBUF_OK) break;
     for (uint64_t k = 0; state == 1 && k < width; k++) {
       if (row[k].value.kind == PACKBUF_MISSING) continue;
@@ -11758,7 +12167,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
 
 /* One row of a list: its length decides which items there are. */
 static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_column *self, uint64_t row,
-                                          const packbuf_value *items, uint64_t width, packbuf_value *value) {
+                                          packbuf_value *items, uint64_t width, packbuf_value *value) {
   uint64_t length, ignored;
   int state = 0;
   packbuf_status status = packbuf_cell_state(self, row, &state, r->error);
@@ -11771,7 +12180,8 @@ static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_col
     return packbuf_i_broken_cell(self, PACKBUF_RULE_I9, packbuf_i_element_at(r->view, &self->lengths, row), row,
                                  r->error);
   for (uint64_t k = 0; k < width; k++) {
-    if ((items[k].kind == PACKBUF_MISSING) != (k >= length))
+    if (items[k].kind == PACKBUF_I_NOT_CHOSEN) items[k] = packbuf_missing();
+    else if ((items[k].kind == PACKBUF_MISSING) != (k >= length))
       return packbuf_i_broken_cell(self, PACKBUF_RULE_I6, packbuf_i_node_at(r->view, self->node.index), row, r->error);
   }
   *value = packbuf_list(length ? items : NULL, (size_t)length);
@@ -11781,7 +12191,7 @@ static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_col
 static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_column *self, uint64_t first,
                                            uint64_t count, packbuf_i_slots out, unsigned depth) {
   const uint64_t begin = (uint64_t)self->node.index + 1, end = begin + self->node.descendants,
-                 width = packbuf_i_count_siblings(r->view, begin, end);
+                 width = packbuf_i_count_wanted(r, begin, end, 1);
   uint64_t cells;
   packbuf_value *items = NULL;
   packbuf_status status = PACKBUF_OK;
@@ -11794,7 +12204,8 @@ static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_read_siblings(r, self->node.index, begin, end, width, first, count, NULL, items, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++)
-    status = packbuf_i_read_list(r, self, first + i, cells ? items + i * width : NULL, width, packbuf_i_slot(out, i));
+    status = packbuf_i_read_list(r, self, packbuf_i_reader_row(r, first + i), cells ? items + i * width : NULL, width,
+                                 packbuf_i_slot(out, i));
   return status;
 }
 
@@ -11811,7 +12222,7 @@ static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, u
   if (column.node.descendants >= end - index)
     return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, index) + 4, index,
                                  PACKBUF_NOWHERE);
-  if (first > column.node.rows || count > column.node.rows - first)
+  if (r->selection == NULL && (first > column.node.rows || count > column.node.rows - first))
     return packbuf_i_fail_node(r->view, index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", first, r->error);
   if (column.node.kind == PACKBUF_NODE_LIST) return packbuf_i_read_lists(r, &column, first, count, out, depth);
   if (column.node.kind == PACKBUF_NODE_DICT)
@@ -11826,6 +12237,7 @@ static packbuf_i_reader packbuf_i_begin_read(const packbuf_view *view, packbuf_a
   r.view = view;
   r.arena = arena;
   r.error = error;
+  r.selection = NULL;
   r.arena_limit = arena->limit;
   if (view->limits.decoded_bytes < UINT64_MAX - arena->used && arena->used + view->limits.decoded_bytes < arena->limit)
     arena->limit = arena->used + view->limits.decoded_bytes;
@@ -12234,17 +12646,1439 @@ static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error) {
   uint64_t aliased = 0;
   packbuf_view now; /* the head is checked again, and what it says now is what the rest is checked against */
-  packbuf_status status = packbuf_open(&now, view->base, view->capacity, PACKBUF_OPEN_TABLES, &view->limits, error);
+  packbuf_status status = packbuf_i_open(&now, view->base, view->capacity, 1, view->fetched, view->fetched_count,
+                                         PACKBUF_OPEN_TABLES, &view->limits, error);
   if (status != PACKBUF_OK) return status;
   if (now.head_checksum != view->head_checksum || now.head_length != view->head_length ||
       now.total_length != view->total_length)
     return packbuf_i_fail(error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", 60,
                           PACKBUF_NOWHERE);
   if (level >= PACKBUF_LEVEL_INDEX) status = packbuf_i_verify_index(&now, &aliased, error);
+  if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL && now.capacity < now.total_length)
+    return packbuf_i_fail(error, PACKBUF_NOT_FETCHED,
+                          "the view is partial: verify up to level index, then packbuf_verify_fetched", now.capacity,
+                          PACKBUF_NOWHERE);
   if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL) status = packbuf_i_verify_data(&now, &aliased, error);
   return status;
 }
+
+PACKBUF_API packbuf_status packbuf_verify_fetched(const packbuf_view *view, uint64_t *chunks, packbuf_error *error) {
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
+  const uint64_t data = view->head_length + view->index_length;
+  uint64_t checked = 0, at = data;
+  if (chunks) *chunks = 0;
+  if ((view->optional_features & 1) == 0) return PACKBUF_OK;
+  if (packbuf_i_chunks(view->total_length - data) > view->index_length / 4)
+    return packbuf_i_broken(error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
+  while (at < view->total_length) {
+    const uint64_t left = view->total_length - at, size = left < PACKBUF_I_CHUNK ? left : PACKBUF_I_CHUNK;
+    const uint64_t end = packbuf_i_not_fetched_at(view, at, size);
+    uint32_t crc = 0;
+    if (end != at + size) {
+      at = packbuf_i_next_fetched(view, end);
+      at = data + packbuf_i_chunks(at - data) * PACKBUF_I_CHUNK;
+      continue;
+    }
+    for (uint64_t done = 0, there = 0; done < size; done += there) {
+      const uint8_t *bytes = packbuf_i_fetched_at(view, at + done, &there);
+      if (there > size - done) there = size - done;
+      crc = kernel->crc(crc, bytes, (size_t)there);
+    }
+    if (crc != packbuf_i_load32(view->base + view->head_length + (at - data) / PACKBUF_I_CHUNK * 4))
+      return packbuf_i_broken(error, PACKBUF_RULE_D1, at, PACKBUF_NOWHERE);
+    checked++;
+    at += size;
+  }
+  if (chunks) *chunks = checked;
+  return PACKBUF_OK;
+}
 /* ---- end of core/verify.c ---- */
+
+/* select: rows and fields of a batch, and the bytes they lie in */
+/* ---- core/choose.c ---- */
+/* core/choose.c: from patterns and row lists to a packbuf_selection: which nodes, which rows. A pattern is matched by
+ * the set of its steps that a path may have reached, one bit each, so that no pattern is costly.
+ * May use: base, arena, access, find (steps and paths). Must not know: buffers, codecs, values. */
+
+/* ---- rows ---- */
+
+enum { PACKBUF_I_ROWS_ALL, PACKBUF_I_ROWS_RANGE, PACKBUF_I_ROWS_INDEX, PACKBUF_I_ROWS_MASK, PACKBUF_I_ROWS_BITMAP };
+
+static packbuf_row_selection packbuf_i_rows_of(int kind, const void *list, uint64_t count) {
+  packbuf_row_selection rows;
+  rows.kind = (uint8_t)kind;
+  rows.first = rows.stop = 0;
+  rows.step = 1;
+  rows.list = list;
+  rows.count = count;
+  return rows;
+}
+
+PACKBUF_API packbuf_row_selection packbuf_select_all(void) { return packbuf_i_rows_of(PACKBUF_I_ROWS_ALL, NULL, 0); }
+
+PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t stop, int64_t step) {
+  packbuf_row_selection rows = packbuf_i_rows_of(PACKBUF_I_ROWS_RANGE, NULL, 0);
+  rows.first = first;
+  rows.stop = stop;
+  rows.step = step;
+  return rows;
+}
+
+PACKBUF_API packbuf_row_selection packbuf_select_index(const int64_t *indexes, uint64_t count) {
+  return packbuf_i_rows_of(PACKBUF_I_ROWS_INDEX, indexes, count);
+}
+
+PACKBUF_API packbuf_row_selection packbuf_select_mask(const uint8_t *bytes, uint64_t rows) {
+  return packbuf_i_rows_of(PACKBUF_I_ROWS_MASK, bytes, rows);
+}
+
+PACKBUF_API packbuf_row_selection packbuf_select_bitmap(const uint8_t *bits, uint64_t rows) {
+  return packbuf_i_rows_of(PACKBUF_I_ROWS_BITMAP, bits, rows);
+}
+
+/* One end of a Python slice over `rows` rows, between `low` and `high`. */
+static int64_t packbuf_i_slice_end(int64_t at, int64_t rows, int64_t low, int64_t high) {
+  if (at < 0) at += rows;
+  return at < low ? low : at > high ? high : at;
+}
+
+/* rows is at most 2^62. */
+static void packbuf_i_choose_range(const packbuf_row_selection *from, int64_t rows, packbuf_selection *to) {
+  const int down = from->step < 0;
+  const int64_t low = down ? -1 : 0, high = down ? rows - 1 : rows;
+  const int64_t first = packbuf_i_slice_end(from->first, rows, low, high),
+                stop = packbuf_i_slice_end(from->stop, rows, low, high);
+  const uint64_t step = down ? 0 - (uint64_t)from->step : (uint64_t)from->step;
+  const int64_t span = down ? first - stop : stop - first;
+  to->rows = span > 0 ? ((uint64_t)span - 1) / step + 1 : 0;
+  to->first = to->rows ? (uint64_t)first : 0;
+  to->step = to->rows > 1 ? from->step : 1;
+}
+
+/* A list of ascending or descending rows that is a range is kept as one. */
+static void packbuf_i_choose_list(uint64_t *index, uint64_t count, packbuf_selection *to) {
+  int64_t step = 1;
+  uint64_t i;
+  if (count > 1) step = (int64_t)(index[1] - index[0]);
+  for (i = 1; i < count && (int64_t)(index[i] - index[i - 1]) == step; i++) {}
+  to->rows = count;
+  to->first = count ? index[0] : 0;
+  to->step = 1;
+  if (i < count || (count > 1 && step == 0)) to->index = index;
+  else if (count > 1) to->step = step;
+}
+
+static int packbuf_i_mask_bit(const packbuf_row_selection *rows, uint64_t i) {
+  const uint8_t *mask = (const uint8_t *)rows->list;
+  return rows->kind == PACKBUF_I_ROWS_MASK ? mask[i] != 0 : mask[i / 8] >> (i % 8) & 1;
+}
+
+static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, packbuf_arena *arena,
+                                            packbuf_selection *to, packbuf_error *error) {
+  uint64_t count = 0, filled = 0, *index;
+  for (uint64_t i = 0; i < from->count; i++) count += (uint64_t)packbuf_i_mask_bit(from, i);
+  if (count > SIZE_MAX / sizeof *index) return packbuf_i_no_memory(error);
+  index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *index, 8);
+  if (!index) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; i < from->count && filled < count; i++) {
+    if (packbuf_i_mask_bit(from, i)) index[filled++] = i;
+  }
+  packbuf_i_choose_list(index, filled, to);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, uint64_t rows, packbuf_arena *arena,
+                                             packbuf_selection *to, packbuf_error *error) {
+  uint64_t *index = NULL;
+  if (from->count <= SIZE_MAX / sizeof *index)
+    index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)from->count * sizeof *index, 8);
+  if (!index) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; i < from->count; i++) {
+    int64_t row;
+    memcpy(&row, (const uint8_t *)from->list + i * sizeof row, sizeof row);
+    index[i] = row < 0 ? rows + (uint64_t)row : (uint64_t)row;
+    if (row < 0 ? 0 - (uint64_t)row > rows : index[i] >= rows)
+      return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE,
+                            "an index passes the rows of the batch (error->row: its place in the list)",
+                            PACKBUF_NOWHERE, i);
+  }
+  packbuf_i_choose_list(index, from->count, to);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_choose_rows(const packbuf_row_selection *from, uint64_t rows, packbuf_arena *arena,
+                                            packbuf_selection *to, packbuf_error *error) {
+  if (rows >> 62) return packbuf_i_broken(error, PACKBUF_RULE_H10, 48, PACKBUF_NOWHERE);
+  if (from->kind > PACKBUF_I_ROWS_BITMAP || (from->kind == PACKBUF_I_ROWS_RANGE && from->step == 0) ||
+      (from->kind >= PACKBUF_I_ROWS_INDEX && from->count != 0 && from->list == NULL))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a step of 0, or a list of rows that is NULL",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (from->kind >= PACKBUF_I_ROWS_MASK && from->count != rows)
+    return packbuf_i_fail(error, PACKBUF_ROW_COUNT, "the mask has another number of rows than the batch",
+                          PACKBUF_NOWHERE, from->count);
+  to->step = 1;
+  to->rows = rows;
+  if (from->kind == PACKBUF_I_ROWS_RANGE) packbuf_i_choose_range(from, (int64_t)rows, to);
+  if (from->kind == PACKBUF_I_ROWS_INDEX) return packbuf_i_choose_index(from, rows, arena, to, error);
+  if (from->kind >= PACKBUF_I_ROWS_MASK) return packbuf_i_choose_mask(from, arena, to, error);
+  return PACKBUF_OK;
+}
+
+/* ---- patterns ---- */
+
+#define PACKBUF_I_PATTERN_STEPS 62
+
+/* One step of a pattern: `**`, an item, or a name with stars (size bytes, still escaped). */
+typedef struct packbuf_i_pattern_step {
+  const char *name;
+  size_t size;
+  uint64_t item;
+  uint8_t any, is_item, any_item;
+} packbuf_i_pattern_step;
+
+typedef struct packbuf_i_pattern {
+  packbuf_i_pattern_step steps[PACKBUF_I_PATTERN_STEPS];
+  unsigned count;
+  int exact; /* no star */
+} packbuf_i_pattern;
+
+/* A step within brackets, which begins behind the first. */
+static int packbuf_i_pattern_item(const char **at, packbuf_i_pattern *pattern, packbuf_i_pattern_step *step) {
+  const char *p = *at, *digits = p;
+  step->is_item = 1;
+  if (*p == '*') {
+    step->any_item = 1;
+    pattern->exact = 0;
+    p++;
+  }
+  for (; !step->any_item && *p >= '0' && *p <= '9' && p - digits < 10; p++)
+    step->item = step->item * 10 + (uint64_t)(*p - '0');
+  if (p == digits || *p != ']') return 0;
+  *at = p + 1;
+  return 1;
+}
+
+/* A name that begins at *at. */
+static int packbuf_i_pattern_name(const char **at, packbuf_i_pattern *pattern, packbuf_i_pattern_step *step) {
+  const char *p = *at;
+  step->name = p;
+  for (; *p != 0 && *p != '.' && *p != '['; p++) {
+    if (*p == '*') pattern->exact = 0;
+    if (*p != '\\') continue;
+    p++;
+    if (*p != '\\' && *p != '.' && *p != '[' && *p != '*') return 0;
+    if (*p == '*') pattern->exact = 0; /* `\*` is no escape of paths */
+  }
+  step->size = (size_t)(p - step->name);
+  step->any = step->size == 2 && step->name[0] == '*' && step->name[1] == '*';
+  *at = p;
+  return 1;
+}
+
+static int packbuf_i_parse_pattern(const char *text, packbuf_i_pattern *pattern) {
+  pattern->exact = 1;
+  for (pattern->count = 0; pattern->count == 0 || *text != 0; pattern->count++) {
+    packbuf_i_pattern_step *step = &pattern->steps[pattern->count];
+    if (pattern->count == PACKBUF_I_PATTERN_STEPS) return 0;
+    memset(step, 0, sizeof *step);
+    if (pattern->count != 0 && *text == '[') {
+      text++;
+      if (!packbuf_i_pattern_item(&text, pattern, step)) return 0;
+      continue;
+    }
+    if (pattern->count != 0 && *text++ != '.') return 0;
+    if (!packbuf_i_pattern_name(&text, pattern, step)) return 0;
+  }
+  return 1;
+}
+
+/* Whether a name matches a step: a star first takes nothing, and then one more character each time the rest does not
+ * match; only the last star has to be taken up again. */
+static int packbuf_i_name_matches(packbuf_text name, const packbuf_i_pattern_step *step) {
+  size_t n = 0, s = 0, star_s = SIZE_MAX, star_n = 0;
+  while (n < name.size) {
+    const int star = s < step->size && step->name[s] == '*';
+    const size_t literal = s < step->size && step->name[s] == '\\' ? s + 1 : s;
+    char c = name.data[n];
+    PACKBUF_I_FETCHED(c);
+    if (star) {
+      star_s = ++s;
+      star_n = n;
+    } else if (s < step->size && c == step->name[literal]) {
+      s = literal + 1;
+      n++;
+    } else if (star_s != SIZE_MAX) {
+      s = star_s;
+      n = ++star_n;
+    } else {
+      return 0;
+    }
+  }
+  while (s < step->size && step->name[s] == '*') s++;
+  return s == step->size;
+}
+
+/* The steps that `**` lets a path be at too. */
+static uint64_t packbuf_i_pattern_close(const packbuf_i_pattern *pattern, uint64_t states) {
+  for (unsigned i = 0; i < pattern->count; i++) {
+    if ((states >> i & 1) && pattern->steps[i].any) states |= UINT64_C(2) << i;
+  }
+  return states;
+}
+
+/* The steps reached below a node that was reached with `states`, by a child with this name, or this item. Bit i: the
+ * first i steps are done. */
+static uint64_t packbuf_i_pattern_advance(const packbuf_i_pattern *pattern, uint64_t states, int is_item,
+                                          packbuf_text name, uint64_t item) {
+  uint64_t next = 0;
+  for (unsigned i = 0; i < pattern->count; i++) {
+    const packbuf_i_pattern_step *step = &pattern->steps[i];
+    if ((states >> i & 1) == 0) continue;
+    if (step->any) next |= UINT64_C(1) << i;
+    else if (step->is_item != is_item) continue;
+    else if (is_item ? step->any_item || step->item == item : packbuf_i_name_matches(name, step))
+      next |= UINT64_C(2) << i;
+  }
+  return packbuf_i_pattern_close(pattern, next);
+}
+
+/* ---- nodes ---- */
+
+/* A node on the way down while the table is passed over. */
+typedef struct packbuf_i_choose_level {
+  uint64_t end;    /* of its subtree */
+  uint64_t states; /* of the pattern */
+  uint64_t items;  /* children so far */
+  int is_list;
+} packbuf_i_choose_level;
+
+typedef struct packbuf_i_chooser {
+  const packbuf_view *view;
+  uint32_t begin, end; /* the nodes of the scope */
+  uint8_t *flags;
+  packbuf_error *error;
+} packbuf_i_chooser;
+
+static void packbuf_i_choose_subtree(packbuf_i_chooser *c, uint64_t from, uint64_t end, uint8_t flag) {
+  memset(c->flags + from, flag, (size_t)(end - from));
+}
+
+/* The record at `index` and its name; N2 unless it stays within `end` and its parent is `parent`. */
+static packbuf_status packbuf_i_choose_node(const packbuf_i_chooser *c, uint32_t index, uint64_t end, uint32_t parent,
+                                            packbuf_node *node) {
+  const packbuf_status status = packbuf_get_node(c->view, index, node, c->error);
+  if (status != PACKBUF_OK) return status;
+  if (node->parent == parent && node->descendants < end - index) return PACKBUF_OK;
+  return packbuf_i_broken_node(c->error, c->view, PACKBUF_RULE_N2,
+                               packbuf_i_node_at(c->view, index) + (node->parent != parent ? 0 : 4), index,
+                               PACKBUF_NOWHERE);
+}
+
+/* Passes over all nodes of the scope with one pattern; *matched: whether any node matched. */
+static packbuf_status packbuf_i_choose_by_pattern(packbuf_i_chooser *c, const packbuf_i_pattern *pattern, uint8_t flag,
+                                                  int *matched) {
+  packbuf_i_choose_level path[PACKBUF_I_DEPTH_CAP + 1];
+  uint32_t parents[PACKBUF_I_DEPTH_CAP + 1];
+  unsigned depth = 0;
+  path[0].end = c->end;
+  path[0].states = packbuf_i_pattern_close(pattern, 1);
+  path[0].items = 0;
+  path[0].is_list = 0;
+  parents[0] = PACKBUF_NO_NODE;
+  for (uint64_t at = c->begin; at < c->end;) {
+    packbuf_i_choose_level *up;
+    packbuf_node node;
+    packbuf_status status;
+    uint64_t states;
+    while (path[depth].end <= at) depth--; /* the outermost ends with the scope */
+    up = &path[depth];
+    status = packbuf_i_choose_node(c, (uint32_t)at, up->end, parents[depth], &node);
+    if (status != PACKBUF_OK) return status;
+    states = packbuf_i_pattern_advance(pattern, up->states, up->is_list, node.name, up->items++);
+    if (states >> pattern->count & 1) {
+      *matched = 1;
+      packbuf_i_choose_subtree(c, at, at + 1 + node.descendants, flag);
+    }
+    if ((states >> pattern->count & 1) || states == 0 || node.descendants == 0) {
+      at += 1 + (uint64_t)node.descendants;
+      continue;
+    }
+    if (depth == PACKBUF_I_DEPTH_CAP)
+      return packbuf_i_broken_node(c->error, c->view, PACKBUF_RULE_N3, packbuf_i_node_at(c->view, (uint32_t)at),
+                                   (uint32_t)at, PACKBUF_NOWHERE);
+    depth++;
+    path[depth].end = at + 1 + node.descendants;
+    path[depth].states = states;
+    path[depth].items = 0;
+    path[depth].is_list = node.kind == PACKBUF_NODE_LIST;
+    parents[depth] = (uint32_t)at;
+    at++;
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_pattern_failed(const packbuf_i_chooser *c, packbuf_status code, const char *message,
+                                               const char *pattern) {
+  packbuf_i_fail(c->error, code, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (c->error) {
+    size_t size = 0;
+    while (size + 1 < sizeof c->error->path && pattern[size] != 0) size++;
+    memcpy(c->error->path, pattern, size);
+    c->error->path[size] = 0;
+  }
+  return code;
+}
+
+static packbuf_status packbuf_i_choose_pattern(packbuf_i_chooser *c, unsigned scope, const char *text) {
+  const uint8_t flag = text[0] == '!' ? 0 : PACKBUF_I_CHOSEN;
+  const char *path = text + (text[0] == '!');
+  packbuf_i_pattern pattern;
+  packbuf_status status = PACKBUF_OK;
+  int matched = 0;
+  if (!packbuf_i_parse_pattern(path, &pattern))
+    return packbuf_i_pattern_failed(c, PACKBUF_INVALID_ARGUMENT, "not a pattern", text);
+  if (pattern.exact) {
+    packbuf_node node;
+    matched = packbuf_find(c->view, scope, path, &node, NULL) == PACKBUF_OK;
+    if (matched && (node.index < c->begin || node.descendants >= (uint64_t)c->end - node.index))
+      return packbuf_i_broken_node(c->error, c->view, PACKBUF_RULE_N2, packbuf_i_node_at(c->view, node.index) + 4,
+                                   node.index, PACKBUF_NOWHERE);
+    if (matched) packbuf_i_choose_subtree(c, node.index, (uint64_t)node.index + 1 + node.descendants, flag);
+  } else {
+    status = packbuf_i_choose_by_pattern(c, &pattern, flag, &matched);
+  }
+  if (status == PACKBUF_OK && !matched)
+    return packbuf_i_pattern_failed(c, PACKBUF_NOT_FOUND, "no node matches the pattern", text);
+  return status;
+}
+
+/* Marks what is above the chosen nodes and lists all of them. Attributes follow their media leaf: a child comes after
+ * its parent, whose flag then stands. */
+static packbuf_status packbuf_i_choose_nodes(packbuf_i_chooser *c, packbuf_arena *arena, packbuf_selection *to) {
+  uint32_t *nodes, count = 0;
+  packbuf_i_node_record up, node;
+  for (uint32_t i = c->begin; i < c->end; i++) {
+    if (!packbuf_i_fetch_node(c->view, i, &node) || node.parent >= i || node.parent < c->begin ||
+        c->flags[node.parent] != PACKBUF_I_CHOSEN || !packbuf_i_fetch_node(c->view, node.parent, &up) ||
+        up.kind != PACKBUF_LEAF)
+      continue;
+    c->flags[i] = PACKBUF_I_CHOSEN;
+  }
+  for (uint32_t i = c->end; i-- > c->begin;) {
+    if (c->flags[i] == 0) continue;
+    count++;
+    if (packbuf_i_fetch_node(c->view, i, &node) && node.parent < i && node.parent >= c->begin &&
+        c->flags[node.parent] == 0)
+      c->flags[node.parent] = PACKBUF_I_ABOVE;
+  }
+  nodes = (uint32_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *nodes, sizeof *nodes);
+  if (!nodes) return packbuf_i_no_memory(c->error);
+  to->node_count = 0;
+  for (uint32_t i = c->begin; i < c->end; i++) {
+    if (c->flags[i] != 0) nodes[to->node_count++] = i;
+  }
+  to->nodes = nodes;
+  to->flags = c->flags;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_select(const packbuf_view *view, unsigned scope, const char *const *patterns,
+                                          size_t pattern_count, packbuf_row_selection rows, packbuf_arena *arena,
+                                          packbuf_selection *selection, packbuf_error *error) {
+  packbuf_i_chooser c;
+  packbuf_status status;
+  memset(selection, 0, sizeof *selection);
+  if (scope > 1 || (patterns == NULL && pattern_count != 0))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scope is neither 0 nor 1, or patterns is NULL",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  c.view = view;
+  c.begin = scope ? (uint32_t)packbuf_i_fields_end(view) : 0;
+  c.end = scope ? view->node_count : (uint32_t)packbuf_i_fields_end(view);
+  c.error = error;
+  c.flags = (uint8_t *)packbuf_arena_alloc(arena, view->node_count, 8);
+  if (!c.flags) return packbuf_i_no_memory(error);
+  memset(c.flags, 0, view->node_count);
+  if (pattern_count == 0 || patterns[0][0] == '!') packbuf_i_choose_subtree(&c, c.begin, c.end, PACKBUF_I_CHOSEN);
+  for (size_t i = 0; i < pattern_count; i++) {
+    status = packbuf_i_choose_pattern(&c, scope, patterns[i]);
+    if (status != PACKBUF_OK) return status;
+  }
+  selection->view = view;
+  selection->scope = (uint8_t)scope;
+  status = packbuf_i_choose_rows(&rows, scope ? 1 : view->rows, arena, selection, error);
+  return status == PACKBUF_OK ? packbuf_i_choose_nodes(&c, arena, selection) : status;
+}
+/* ---- end of core/choose.c ---- */
+/* ---- core/picked.c ---- */
+/* core/picked.c: one node of a selection: its column, the runs of its rows, and where their cells lie. Sizing, copying
+ * and finding ranges all ask here, so that they agree on every byte. A column is regular when one multiplication places
+ * a cell, joined when consecutive cells lie end to end, else it is asked cell by cell.
+ * May use: base, access, cells, pieces. Must not know: destinations, ranges. */
+
+/* Rows of one column: index[k], or first + k * step. All are rows of the column. */
+typedef struct packbuf_i_row_run {
+  const uint64_t *index;
+  uint64_t first, count;
+  int64_t step;
+} packbuf_i_row_run;
+
+static uint64_t packbuf_i_run_row(const packbuf_i_row_run *run, uint64_t k) {
+  return run->index ? run->index[k] : run->first + k * (uint64_t)run->step;
+}
+
+static int packbuf_i_consecutive(const packbuf_i_row_run *run) {
+  return run->index == NULL && (run->step == 1 || run->count <= 1);
+}
+
+typedef struct packbuf_i_picked {
+  const packbuf_selection *selection;
+  packbuf_column column;
+  packbuf_column list; /* of an attribute leaf whose rows are items: the media list they belong to */
+  int by_item;
+  uint64_t next;       /* row of the selection to go on with */
+  packbuf_piece pieces[2];
+  unsigned piece, piece_count;
+  packbuf_error *error;
+} packbuf_i_picked;
+
+static packbuf_status packbuf_i_broken_picked(const packbuf_i_picked *p, packbuf_rule rule, uint64_t at, uint64_t row) {
+  return packbuf_i_broken_cell(&p->column, rule, at, row, p->error);
+}
+
+/* D9: what one call may do for an untrusted packed buffer. */
+static packbuf_status packbuf_i_too_much(const packbuf_i_picked *p) {
+  return packbuf_i_broken_picked(p, PACKBUF_RULE_D9, packbuf_i_node_at(p->column.view, p->column.node.index) + 48,
+                                 PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_t node, packbuf_i_picked *p,
+                                     packbuf_error *error) {
+  const packbuf_view *view = selection->view;
+  packbuf_status status;
+  p->selection = selection;
+  p->error = error;
+  p->by_item = 0;
+  p->next = 0;
+  p->piece = p->piece_count = 0;
+  if (node >= view->node_count || selection->flags[node] == 0)
+    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  status = packbuf_open_column(view, node, &p->column, error);
+  if (status != PACKBUF_OK) return status;
+  if (p->column.node.parent != PACKBUF_NO_NODE) {
+    packbuf_node up;
+    status = packbuf_get_node(view, p->column.node.parent, &up, error);
+    if (status == PACKBUF_OK && up.kind == PACKBUF_LEAF && up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
+      status = packbuf_open_column(view, p->column.node.parent, &p->list, error);
+      p->by_item = 1;
+    }
+    if (status != PACKBUF_OK) return status;
+  }
+  if ((p->by_item ? p->list.node.rows : p->column.node.rows) != (selection->scope ? 1 : view->rows))
+    return packbuf_i_broken_picked(p, PACKBUF_RULE_N9, packbuf_i_node_at(view, node) + 48, PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+/* The next run of rows; count 0 at the end. A column of rows has one, one of items a run for each piece of a list. */
+static packbuf_status packbuf_i_next_run(packbuf_i_picked *p, packbuf_i_row_run *run) {
+  const packbuf_selection *s = p->selection;
+  memset(run, 0, sizeof *run);
+  if (!p->by_item) {
+    if (p->next) return PACKBUF_OK;
+    p->next = 1;
+    run->index = s->index;
+    run->first = s->first;
+    run->step = s->step;
+    run->count = s->rows;
+    return PACKBUF_OK;
+  }
+  run->step = 1;
+  while (p->piece == p->piece_count && p->next < s->rows) {
+    const packbuf_status status =
+        packbuf_cell_pieces(&p->list, packbuf_selected_row(s, p->next++), p->pieces, &p->piece_count, p->error);
+    if (status != PACKBUF_OK) return status;
+    p->piece = 0;
+  }
+  if (p->piece == p->piece_count) return PACKBUF_OK;
+  run->first = p->pieces[p->piece].first;
+  run->count = p->pieces[p->piece].count;
+  p->piece++;
+  if (run->first <= p->column.node.rows && run->count <= p->column.node.rows - run->first) return PACKBUF_OK;
+  return packbuf_i_broken_picked(p, PACKBUF_RULE_B13, packbuf_i_node_at(s->view, p->column.node.index) + 48,
+                                 PACKBUF_NOWHERE);
+}
+
+static int packbuf_i_has_data(const packbuf_column *c) {
+  return c->node.kind == PACKBUF_LEAF && c->node.codec != PACKBUF_CODEC_NULL;
+}
+
+static int packbuf_i_is_media_list(const packbuf_column *c) {
+  return c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+}
+
+/* Cell `row` is data[base + row * each .. + each), for every row of the column. */
+typedef struct packbuf_i_regular {
+  uint64_t base, each;
+} packbuf_i_regular;
+
+/* Whether the cells of a leaf are regular: arrays, and ragged cells whose offsets are computed, none of them shared or
+ * masked one by one. That they lie within the data has been checked when this says so. */
+static int packbuf_i_regular_cells(const packbuf_column *c, packbuf_i_regular *regular) {
+  uint64_t end;
+  if (packbuf_i_there(&c->row_index) || packbuf_i_there(&c->prefix_length)) return 0;
+  regular->base = 0;
+  if (c->node.codec == PACKBUF_CODEC_NDARRAY)
+    return packbuf_i_product(c->node.shape, c->node.rank, &regular->each); /* times rows: data.count */
+  if (packbuf_i_is_media_list(c) || packbuf_i_there(&c->validity) || !packbuf_i_computed(&c->offsets)) return 0;
+  if (!packbuf_i_get64(&c->offsets, 0, &regular->base)) return 0;
+  regular->each =
+      c->offsets.storage == PACKBUF_SEQUENCE ? packbuf_i_load64(c->offsets.value + 8) : 0; /* a negative one is huge */
+  return packbuf_i_mul(regular->each, c->node.rows, &end) && packbuf_i_add(end, regular->base, &end) &&
+         end <= c->data.count;
+}
+
+/* Whether the cells of consecutive rows are one run of data (media list: of items). */
+static int packbuf_i_joined_cells(const packbuf_column *c) {
+  return c->node.codec != PACKBUF_CODEC_NDARRAY && !packbuf_i_there(&c->row_index) &&
+         !packbuf_i_there(&c->prefix_length);
+}
+
+/* The elements of consecutive rows of joined cells. */
+static packbuf_status packbuf_i_joined_run(const packbuf_i_picked *p, uint64_t row, uint64_t rows,
+                                           packbuf_piece *piece) {
+  const packbuf_column *c = &p->column;
+  const int items = packbuf_i_is_media_list(c);
+  const packbuf_buffer *offsets = items ? &c->item_offsets : &c->offsets;
+  const uint64_t end = items ? c->offsets.count - 1 : c->data.count; /* a complete list has an offset */
+  uint64_t from = 0, to = 0;
+  if (!packbuf_i_get64(offsets, row, &from) || !packbuf_i_get64(offsets, row + rows, &to))
+    return packbuf_i_broken_picked(p, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, offsets->index), row);
+  if (from > to || to > end)
+    return packbuf_i_broken_picked(p, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, offsets, row + rows), row);
+  piece->first = from;
+  piece->count = to - from;
+  return PACKBUF_OK;
+}
+
+/* Whether cells that are neither regular nor joined may be asked one by one: work for rows of which nothing need be
+ * stored. */
+static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows) {
+  return rows > p->column.view->limits.decoded_bytes / 16 ? packbuf_i_too_much(p) : PACKBUF_OK;
+}
+
+/* The bytes of `count` items of a media list from item `first` on. */
+static packbuf_status packbuf_i_item_bytes(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
+                                           packbuf_piece *bytes) {
+  const packbuf_column *c = &p->column;
+  uint64_t from = 0, to = 0;
+  if (!packbuf_i_get64(&c->offsets, items->first, &from) ||
+      !packbuf_i_get64(&c->offsets, items->first + items->count, &to))
+    return packbuf_i_broken_picked(p, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, c->offsets.index), row);
+  if (from > to || to > c->data.count)
+    return packbuf_i_broken_picked(p, PACKBUF_RULE_I7, packbuf_i_element_at(c->view, &c->offsets, items->first), row);
+  bytes->first = from;
+  bytes->count = to - from;
+  return PACKBUF_OK;
+}
+/* ---- end of core/picked.c ---- */
+/* ---- core/select.c ---- */
+/* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
+ * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
+ * one fetch.
+ * May use: base, access, cells, pieces, picked, read. Must not know: patterns, ranges. */
+
+/* ---- sizes ---- */
+
+static packbuf_status packbuf_i_add_size(const packbuf_i_picked *p, uint64_t *sum, uint64_t more) {
+  return packbuf_i_add(*sum, more, sum) ? PACKBUF_OK : packbuf_i_too_much(p);
+}
+
+/* A piece of a leaf's data, or of a list's items. */
+static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const packbuf_piece *piece, uint64_t row,
+                                           packbuf_selected_size *size) {
+  packbuf_piece bytes;
+  packbuf_status status;
+  if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
+  status = packbuf_i_item_bytes(p, piece, row, &bytes);
+  if (status == PACKBUF_OK) status = packbuf_i_add_size(p, &size->items, piece->count);
+  return status == PACKBUF_OK ? packbuf_i_add_size(p, &size->elements, bytes.count) : status;
+}
+
+static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbuf_i_row_run *run,
+                                         packbuf_selected_size *size) {
+  const packbuf_column *c = &p->column;
+  packbuf_i_regular regular;
+  packbuf_piece pieces[2];
+  packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
+  if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
+  if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
+    if (c->node.codec == PACKBUF_CODEC_NDARRAY) (void)packbuf_i_product(c->node.shape, c->node.rank, &regular.each);
+    if (!packbuf_i_mul(regular.each, run->count, &pieces[0].count)) return packbuf_i_too_much(p);
+    return packbuf_i_add_size(p, &size->elements, pieces[0].count);
+  }
+  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
+    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
+    return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
+  }
+  status = packbuf_i_may_ask(p, run->count);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    unsigned count = 0;
+    status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_size_piece(p, &pieces[i], row, size);
+  }
+  return status;
+}
+
+/* What does not depend on the rows. */
+static void packbuf_i_begin_size(const packbuf_column *c, packbuf_selected_size *size) {
+  memset(size, 0, sizeof *size);
+  size->rank = c->node.rank;
+  if (c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NDARRAY)
+    memcpy(size->shape, c->node.shape, sizeof size->shape);
+}
+
+static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, packbuf_selected_size *size) {
+  const packbuf_column *c = &p->column;
+  if (!packbuf_i_has_data(c)) return PACKBUF_OK;
+  if (packbuf_i_mul(size->elements, packbuf_i_element_bits(c->data.dtype) / 8, &size->data_bytes) &&
+      size->data_bytes <= c->view->limits.decoded_bytes)
+    return PACKBUF_OK;
+  return packbuf_i_too_much(p);
+}
+
+PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selection, uint32_t node,
+                                               packbuf_selected_size *size, packbuf_error *error) {
+  packbuf_i_picked p;
+  packbuf_i_row_run run;
+  packbuf_status status = packbuf_i_pick(selection, node, &p, error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_begin_size(&p.column, size);
+  do {
+    status = packbuf_i_next_run(&p, &run);
+    if (status == PACKBUF_OK) status = packbuf_i_size_run(&p, &run, size);
+  } while (status == PACKBUF_OK && run.count != 0);
+  return status == PACKBUF_OK ? packbuf_i_end_size(&p, size) : status;
+}
+
+/* ---- copying: where things go ---- */
+
+/* A copy under way: what is done so far is where the next thing goes. */
+typedef struct packbuf_i_copier {
+  packbuf_i_picked *p;
+  const packbuf_select_into *into;
+  packbuf_selected_size done;
+  uint64_t rows, room; /* rows to come in all; elements that the data have room for */
+  size_t element;
+  int rowwise; /* something is wanted that has an entry for each row */
+} packbuf_i_copier;
+
+static packbuf_status packbuf_i_no_capacity(const packbuf_i_copier *w, const char *message) {
+  return packbuf_i_fail_node(w->p->column.view, w->p->column.node.index, PACKBUF_CAPACITY, message, PACKBUF_NOWHERE,
+                             w->p->error);
+}
+
+/* Takes room for `count` elements of data. */
+static packbuf_status packbuf_i_take_room(packbuf_i_copier *w, uint64_t count, uint64_t *at) {
+  *at = w->done.elements;
+  if (!packbuf_i_add(w->done.elements, count, &w->done.elements)) return packbuf_i_too_much(w->p);
+  if (w->into->data && w->done.elements > w->room)
+    return packbuf_i_no_capacity(w, "the data do not fit into their destination");
+  return PACKBUF_OK;
+}
+
+/* Copies a piece of the data, which lies within them. */
+static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_piece *piece, uint64_t row) {
+  const packbuf_buffer *data = &w->p->column.data;
+  uint64_t at;
+  const packbuf_status status = packbuf_i_take_room(w, piece->count, &at);
+  if (status != PACKBUF_OK || !w->into->data || piece->count == 0) return status;
+  if (packbuf_i_copy_native(data, piece->first, (size_t)piece->count, (uint8_t *)w->into->data + at * w->element))
+    return PACKBUF_OK;
+  return packbuf_i_not_fetched(data, piece->first * w->element, piece->count * w->element, row, w->p->error);
+}
+
+/* Entry i of offsets or item_offsets. */
+static packbuf_status packbuf_i_put_offset(const packbuf_i_copier *w, void *offsets, uint64_t i, uint64_t value) {
+  if (!offsets) return PACKBUF_OK;
+  if (w->into->offset_bits == 32) {
+    const int32_t narrow = (int32_t)value;
+    if (value > INT32_MAX)
+      return packbuf_i_fail_node(w->p->column.view, w->p->column.node.index, PACKBUF_OUT_OF_RANGE,
+                                 "an offset does not fit into 32 bits", PACKBUF_NOWHERE, w->p->error);
+    memcpy((uint8_t *)offsets + 4 * i, &narrow, 4);
+  } else {
+    memcpy((uint8_t *)offsets + 8 * i, &value, 8);
+  }
+  return PACKBUF_OK;
+}
+
+/* ---- copying: masks and bytes a row ---- */
+
+/* 64 bits of a bitmap from bit `from` on. */
+static uint64_t packbuf_i_bits_from(const packbuf_buffer *bits, uint64_t from) {
+  const unsigned shift = (unsigned)(from & 63);
+  uint64_t word = packbuf_i_get_bits(bits, from >> 6) >> shift;
+  if (shift) word |= packbuf_i_get_bits(bits, (from >> 6) + 1) << (64 - shift);
+  return word;
+}
+
+/* Bits of a run's rows to out, from bit `at` on, which is zero so far. */
+static void packbuf_i_copy_mask(const packbuf_buffer *bits, const packbuf_i_row_run *run, uint8_t *out, uint64_t at) {
+  uint64_t k = 0;
+  if (packbuf_i_consecutive(run) && at % 8 == 0) {
+    uint8_t word[8];
+    for (; k < run->count; k += 64) {
+      const uint64_t left = run->count - k;
+      uint64_t v = packbuf_i_bits_from(bits, run->first + k);
+      if (left < 64) v &= (UINT64_C(1) << left) - 1;
+      packbuf_i_store64(word, v);
+      memcpy(out + (at + k) / 8, word, left < 64 ? (size_t)((left + 7) / 8) : 8);
+    }
+    return;
+  }
+  for (; k < run->count; k++, at++) {
+    if (packbuf_i_get_bit(bits, packbuf_i_run_row(run, k))) out[at / 8] = (uint8_t)(out[at / 8] | 1u << at % 8);
+  }
+}
+
+static void packbuf_i_set_mask(uint8_t *out, uint64_t at, uint64_t count) {
+  for (; count && at % 8; at++, count--) out[at / 8] = (uint8_t)(out[at / 8] | 1u << at % 8);
+  memset(out + at / 8, 0xFF, (size_t)(count / 8));
+  if (count % 8) out[(at + count) / 8] = (uint8_t)((1u << count % 8) - 1);
+}
+
+static void packbuf_i_copy_masks(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  const packbuf_select_into *into = w->into;
+  const int null = c->node.kind == PACKBUF_LEAF && c->node.codec == PACKBUF_CODEC_NULL;
+  if (into->validity && packbuf_i_there(&c->validity))
+    packbuf_i_copy_mask(&c->validity, run, into->validity, w->done.rows);
+  else if (into->validity && !null) packbuf_i_set_mask(into->validity, w->done.rows, run->count);
+  if (into->missing && packbuf_i_there(&c->missing))
+    packbuf_i_copy_mask(&c->missing, run, into->missing, w->done.rows);
+}
+
+/* The types byte of stored row or item i. */
+static packbuf_status packbuf_i_copy_type(packbuf_i_copier *w, uint64_t i, uint64_t row, uint64_t at) {
+  const packbuf_column *c = &w->p->column;
+  uint8_t type = 0;
+  if (packbuf_i_get8(&c->types, i, &type) && packbuf_i_type_allowed(&c->node, type)) {
+    w->into->types[at] = type;
+    return PACKBUF_OK;
+  }
+  return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I12, packbuf_i_element_at(c->view, &c->types, i), row);
+}
+
+static packbuf_status packbuf_i_copy_types(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  packbuf_status status = PACKBUF_OK;
+  if (!w->into->types || packbuf_i_is_media_list(c)) return PACKBUF_OK;
+  memset(w->into->types + w->done.rows, 0, (size_t)run->count);
+  for (uint64_t k = 0; packbuf_i_there(&c->types) && status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    uint64_t stored = 0;
+    int state = 0;
+    status = packbuf_cell_state(c, row, &state, w->p->error);
+    if (status != PACKBUF_OK || state != 1) continue;
+    status = packbuf_i_stored_row(c, row, &stored, w->p->error);
+    if (status == PACKBUF_OK) status = packbuf_i_copy_type(w, stored, row, w->done.rows + k);
+  }
+  return status;
+}
+
+static packbuf_status packbuf_i_copy_lengths(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  packbuf_status status = PACKBUF_OK;
+  if (!w->into->lengths || c->node.kind != PACKBUF_NODE_LIST) return PACKBUF_OK;
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    uint64_t none;
+    status = packbuf_cell_extent(c, packbuf_i_run_row(run, k), &none, &w->into->lengths[w->done.rows + k], w->p->error);
+  }
+  return status;
+}
+
+/* ---- copying: arrays ---- */
+
+/* Rows of a few bytes, by a size that the compiler knows. */
+#define PACKBUF_I_GATHER_ROWS(bytes)                                                                          \
+  for (uint64_t k = 0; k < run->count; k++) memcpy(out + k * (bytes), from + packbuf_i_run_row(run, k) * (bytes), bytes)
+
+/* Rows of `size` bytes each, apart from each other, one after the other to out. */
+static void packbuf_i_gather_rows(const uint8_t *from, const packbuf_i_row_run *run, size_t size, uint8_t *out) {
+  switch (size) {
+    case 1: PACKBUF_I_GATHER_ROWS(1); return;
+    case 2: PACKBUF_I_GATHER_ROWS(2); return;
+    case 4: PACKBUF_I_GATHER_ROWS(4); return;
+    case 8: PACKBUF_I_GATHER_ROWS(8); return;
+    default: break;
+  }
+  for (uint64_t k = 0; k < run->count; k++) {
+    const uint8_t *row = from + packbuf_i_run_row(run, k) * size;
+#if defined(__GNUC__) || defined(__clang__)
+    if (k + 1 < run->count) __builtin_prefetch(from + packbuf_i_run_row(run, k + 1) * size);
+#endif
+    memcpy(out + k * size, row, size);
+  }
+}
+
+/* Regular cells: all at once where they are side by side or equal, else row by row. */
+static packbuf_status packbuf_i_copy_regular(packbuf_i_copier *w, const packbuf_i_row_run *run,
+                                             const packbuf_i_regular *regular) {
+  const packbuf_buffer *data = &w->p->column.data;
+  const size_t size = (size_t)regular->each * w->element;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_piece piece;
+  uint64_t total, at;
+  if (regular->each == 0 || run->count == 0) return PACKBUF_OK;
+  if (!packbuf_i_mul(regular->each, run->count, &total)) return packbuf_i_too_much(w->p);
+  piece.first = regular->base + run->first * regular->each;
+  piece.count = total;
+  if (packbuf_i_consecutive(run)) return packbuf_i_copy_piece(w, &piece, run->first);
+  if (!w->into->data || data->bytes || data->storage == PACKBUF_CONSTANT) {
+    uint8_t *out = (uint8_t *)w->into->data;
+    status = packbuf_i_take_room(w, total, &at);
+    if (status != PACKBUF_OK || !out) return status;
+    out += at * w->element;
+    if (!data->bytes) return packbuf_i_copy_native(data, 0, (size_t)total, out), PACKBUF_OK;
+    packbuf_i_gather_rows(data->bytes + regular->base * w->element, run, size, out);
+    if (packbuf_i_big_endian()) packbuf_i_swap(out, total * w->element, packbuf_i_swap_unit(data->dtype));
+    return PACKBUF_OK;
+  }
+  piece.count = regular->each;
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    piece.first = regular->base + row * regular->each;
+    status = packbuf_i_copy_piece(w, &piece, row);
+  }
+  return status;
+}
+
+/* Arrays of which rows are shared: an absent cell is zeros. */
+static packbuf_status packbuf_i_copy_shared_arrays(packbuf_i_copier *w, const packbuf_i_row_run *run, uint64_t each) {
+  const packbuf_column *c = &w->p->column;
+  packbuf_status status = packbuf_i_may_ask(w->p, run->count);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count && each != 0; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    packbuf_piece pieces[2];
+    unsigned count = 0;
+    uint64_t at;
+    status = packbuf_cell_pieces(c, row, pieces, &count, w->p->error);
+    if (status == PACKBUF_OK && count != 0) {
+      status = packbuf_i_copy_piece(w, &pieces[0], row);
+    } else if (status == PACKBUF_OK) {
+      status = packbuf_i_take_room(w, each, &at);
+      if (status == PACKBUF_OK && w->into->data)
+        memset((uint8_t *)w->into->data + at * w->element, 0, (size_t)each * w->element);
+    }
+  }
+  return status;
+}
+
+/* ---- copying: ragged cells ---- */
+
+/* Offsets of consecutive joined cells, which `piece` spans: what is written ascends and ends where the data end. */
+static packbuf_status packbuf_i_copy_joined_offsets(packbuf_i_copier *w, const packbuf_buffer *offsets, uint64_t first,
+                                                    uint64_t count, const packbuf_piece *piece, uint64_t at,
+                                                    uint64_t start, void *out) {
+  uint64_t before = piece->first;
+  packbuf_status status = PACKBUF_OK;
+  if (!out) return PACKBUF_OK;
+  for (uint64_t k = 1; k < count; k++) {
+    uint64_t offset = 0;
+    if (!packbuf_i_get64(offsets, first + k, &offset) || offset < before || offset - piece->first > piece->count)
+      return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I7,
+                                     packbuf_i_element_at(w->p->column.view, offsets, first + k), first + k);
+    before = offset;
+    status = packbuf_i_put_offset(w, out, at + k, start + (offset - piece->first));
+    if (status != PACKBUF_OK) return status;
+  }
+  return packbuf_i_put_offset(w, out, at + count, start + piece->count);
+}
+
+/* Number of dimensions and shape of a present or absent cell with `count` elements. */
+static packbuf_status packbuf_i_copy_shape(packbuf_i_copier *w, uint64_t row, uint64_t count, uint64_t at) {
+  const packbuf_column *c = &w->p->column;
+  uint64_t shape[PACKBUF_MAX_RANK] = {0}, stored = 0;
+  unsigned rank = 0;
+  int has = 0;
+  packbuf_status status = packbuf_i_place(c, row, &has, &stored, w->p->error);
+  if (status == PACKBUF_OK && has) status = packbuf_i_ragged_shape(c, stored, count, &rank, shape, w->p->error);
+  if (status != PACKBUF_OK) return status;
+  if (!has && count != 0) /* it was present a moment ago */
+    return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I11, packbuf_i_node_at(c->view, c->node.index), row);
+  if (w->into->ndims) w->into->ndims[at] = (uint8_t)rank;
+  for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
+    if (w->into->shape[d]) w->into->shape[d][at] = d < rank ? shape[d] : 0;
+  }
+  return PACKBUF_OK;
+}
+
+/* Items of a media list: their bytes, offsets and types. */
+static packbuf_status packbuf_i_copy_items(packbuf_i_copier *w, const packbuf_piece *items, uint64_t row) {
+  const packbuf_select_into *into = w->into;
+  const packbuf_column *c = &w->p->column;
+  const uint64_t at = w->done.items, start = w->done.elements;
+  packbuf_piece bytes;
+  packbuf_status status = packbuf_i_item_bytes(w->p, items, row, &bytes);
+  if (status != PACKBUF_OK) return status;
+  if (!packbuf_i_add(at, items->count, &w->done.items)) return packbuf_i_too_much(w->p);
+  if ((into->offsets || into->types) && w->done.items > into->items)
+    return packbuf_i_no_capacity(w, "the items do not fit into their destinations");
+  status = packbuf_i_copy_joined_offsets(w, &c->offsets, items->first, items->count, &bytes, at, start, into->offsets);
+  if (into->types) memset(into->types + at, 0, (size_t)items->count);
+  for (uint64_t i = 0; into->types && packbuf_i_there(&c->types) && status == PACKBUF_OK && i < items->count; i++)
+    status = packbuf_i_copy_type(w, items->first + i, row, at + i);
+  return status == PACKBUF_OK ? packbuf_i_copy_piece(w, &bytes, row) : status;
+}
+
+static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_piece *pieces, unsigned count,
+                                          uint64_t row) {
+  packbuf_status status = PACKBUF_OK;
+  for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
+    status = packbuf_i_is_media_list(&w->p->column) ? packbuf_i_copy_items(w, &pieces[i], row)
+                                                    : packbuf_i_copy_piece(w, &pieces[i], row);
+  return status;
+}
+
+static void packbuf_i_fetch_ahead(const packbuf_column *c, const packbuf_piece *pieces, unsigned count, size_t element) {
+#if defined(__GNUC__) || defined(__clang__)
+  if (count != 0 && c->data.bytes && !packbuf_i_is_media_list(c))
+    __builtin_prefetch(c->data.bytes + pieces[0].first * element);
+#else
+  (void)c, (void)pieces, (void)count, (void)element;
+#endif
+}
+
+/* Cells one by one, each asked for while the one before is still to be copied. */
+static packbuf_status packbuf_i_copy_cells(packbuf_i_copier *w, const packbuf_i_row_run *run, int shapes) {
+  const packbuf_select_into *into = w->into;
+  const packbuf_column *c = &w->p->column;
+  const int list = packbuf_i_is_media_list(c);
+  void *offsets = list ? into->item_offsets : into->offsets;
+  packbuf_piece pieces[2][2];
+  unsigned counts[2] = {0, 0};
+  packbuf_status status = packbuf_i_may_ask(w->p, run->count);
+  if (status == PACKBUF_OK && run->count)
+    status = packbuf_cell_pieces(c, packbuf_i_run_row(run, 0), pieces[0], &counts[0], w->p->error);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const unsigned now = (unsigned)(k & 1), next = 1 - now;
+    const uint64_t row = packbuf_i_run_row(run, k), before = w->done.elements;
+    if (k + 1 < run->count) {
+      status = packbuf_cell_pieces(c, packbuf_i_run_row(run, k + 1), pieces[next], &counts[next], w->p->error);
+      if (status != PACKBUF_OK) return status;
+      packbuf_i_fetch_ahead(c, pieces[next], counts[next], w->element);
+    }
+    status = packbuf_i_copy_cell(w, pieces[now], counts[now], row);
+    if (status == PACKBUF_OK)
+      status = packbuf_i_put_offset(w, offsets, w->done.rows + k + 1, list ? w->done.items : w->done.elements);
+    if (status == PACKBUF_OK && shapes)
+      status = packbuf_i_copy_shape(w, row, w->done.elements - before, w->done.rows + k);
+  }
+  return status;
+}
+
+/* Consecutive joined cells: one piece of data. */
+static packbuf_status packbuf_i_copy_joined(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  const int list = packbuf_i_is_media_list(c);
+  packbuf_piece piece;
+  packbuf_status status = packbuf_i_joined_run(w->p, run->first, run->count, &piece);
+  if (status == PACKBUF_OK)
+    status = packbuf_i_copy_joined_offsets(w, list ? &c->item_offsets : &c->offsets, run->first, run->count, &piece,
+                                           w->done.rows, list ? w->done.items : w->done.elements,
+                                           list ? w->into->item_offsets : w->into->offsets);
+  return status == PACKBUF_OK ? packbuf_i_copy_cell(w, &piece, 1, run->first) : status;
+}
+
+/* Regular ragged cells: the offsets are counted, not read. */
+static packbuf_status packbuf_i_copy_counted(packbuf_i_copier *w, const packbuf_i_row_run *run,
+                                             const packbuf_i_regular *regular) {
+  const uint64_t start = w->done.elements;
+  packbuf_status status = packbuf_i_copy_regular(w, run, regular);
+  for (uint64_t k = 0; w->into->offsets && status == PACKBUF_OK && k < run->count; k++)
+    status = packbuf_i_put_offset(w, w->into->offsets, w->done.rows + k + 1, start + (k + 1) * regular->each);
+  return status;
+}
+
+static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  const int numbers = c->node.codec == PACKBUF_CODEC_RAGGED_TENSOR || c->node.codec == PACKBUF_CODEC_TYPED_RAGGED;
+  int shapes = w->into->ndims != NULL;
+  packbuf_i_regular regular;
+  if (!packbuf_i_has_data(c)) return PACKBUF_OK;
+  if (c->node.codec == PACKBUF_CODEC_NDARRAY) {
+    if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_regular(w, run, &regular);
+    (void)packbuf_i_product(c->node.shape, c->node.rank, &regular.each);
+    return packbuf_i_copy_shared_arrays(w, run, regular.each);
+  }
+  for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) shapes |= w->into->shape[d] != NULL;
+  shapes &= numbers;
+  if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
+  if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
+  return packbuf_i_copy_cells(w, run, shapes);
+}
+
+/* ---- copying: the whole ---- */
+
+static packbuf_status packbuf_i_copy_run(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  packbuf_status status;
+  if (run->count > w->rows - w->done.rows) /* items that were not there when they were counted */
+    return packbuf_i_no_capacity(w, "the rows do not fit into their destinations");
+  if (w->rowwise) packbuf_i_copy_masks(w, run);
+  status = packbuf_i_copy_types(w, run);
+  if (status == PACKBUF_OK) status = packbuf_i_copy_lengths(w, run);
+  if (status == PACKBUF_OK) status = packbuf_i_copy_data(w, run);
+  w->done.rows += run->count;
+  return status;
+}
+
+/* Rows in all, whether they fit, and what stands before the first. */
+static packbuf_status packbuf_i_begin_copy(packbuf_i_copier *w) {
+  const packbuf_select_into *into = w->into;
+  const packbuf_column *c = &w->p->column;
+  const int list = packbuf_i_is_media_list(c);
+  packbuf_i_picked counting = *w->p;
+  packbuf_i_row_run run;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_begin_size(c, &w->done);
+  w->rows = 0;
+  do {
+    status = packbuf_i_next_run(&counting, &run);
+    if (status == PACKBUF_OK && !packbuf_i_add(w->rows, run.count, &w->rows)) status = packbuf_i_too_much(w->p);
+  } while (status == PACKBUF_OK && run.count != 0);
+  if (status != PACKBUF_OK) return status;
+  w->rowwise = into->offsets || into->item_offsets || into->lengths || into->ndims || into->types || into->validity ||
+               into->missing;
+  for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) w->rowwise |= into->shape[d] != NULL;
+  if ((w->rowwise && w->rows > into->rows) || w->rows > SIZE_MAX / 16)
+    return packbuf_i_no_capacity(w, "the rows do not fit into their destinations");
+  if (into->offset_bits != 0 && into->offset_bits != 32 && into->offset_bits != 64)
+    return packbuf_i_fail(w->p->error, PACKBUF_INVALID_ARGUMENT, "offset_bits is none of 0, 32 and 64", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (into->validity) memset(into->validity, 0, (size_t)((w->rows + 7) / 8));
+  if (into->missing) memset(into->missing, 0, (size_t)((w->rows + 7) / 8));
+  status = packbuf_i_put_offset(w, into->offsets, 0, 0);
+  return status == PACKBUF_OK && list ? packbuf_i_put_offset(w, into->item_offsets, 0, 0) : status;
+}
+
+PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
+                                               const packbuf_select_into *into, packbuf_selected_size *size,
+                                               packbuf_error *error) {
+  packbuf_i_picked p;
+  packbuf_i_copier w;
+  packbuf_i_row_run run;
+  packbuf_status status = packbuf_i_pick(selection, node, &p, error);
+  if (status != PACKBUF_OK) return status;
+  w.p = &p;
+  w.into = into;
+  w.element = packbuf_i_has_data(&p.column) ? packbuf_i_element_bits(p.column.data.dtype) / 8 : 1;
+  w.room = into->data_capacity / w.element;
+  status = packbuf_i_begin_copy(&w);
+  while (status == PACKBUF_OK) {
+    status = packbuf_i_next_run(&p, &run);
+    if (status != PACKBUF_OK || run.count == 0) break;
+    status = packbuf_i_copy_run(&w, &run);
+  }
+  if (status == PACKBUF_OK) status = packbuf_i_end_size(&p, &w.done);
+  if (status == PACKBUF_OK && size) *size = w.done;
+  return status;
+}
+
+/* ---- in place ---- */
+
+static packbuf_status packbuf_i_not_in_place(const packbuf_i_picked *p, packbuf_status code, const char *message) {
+  return packbuf_i_fail_node(p->column.view, p->column.node.index, code, message, PACKBUF_NOWHERE, p->error);
+}
+
+PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
+                                                 packbuf_selected_tensor *out, packbuf_error *error) {
+  packbuf_i_picked p;
+  packbuf_i_regular regular;
+  const packbuf_buffer *data = &p.column.data;
+  const packbuf_node *n = &p.column.node;
+  const void *elements = NULL;
+  uint64_t low, high, size;
+  packbuf_status status = packbuf_i_pick(selection, node, &p, error);
+  if (status != PACKBUF_OK) return status;
+  if (n->kind != PACKBUF_LEAF || n->codec != PACKBUF_CODEC_NDARRAY || n->rank >= PACKBUF_MAX_RANK)
+    return packbuf_i_not_in_place(&p, PACKBUF_WRONG_TYPE, "not an ndarray, or one of 9 dimensions with its rows");
+  if (p.by_item || selection->index || !packbuf_i_regular_cells(&p.column, &regular))
+    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED, "the rows are a list, or shared: copy them out");
+  memset(out, 0, sizeof *out);
+  size = packbuf_i_element_bits(data->dtype) / 8;
+  out->tensor.dtype = data->dtype;
+  out->tensor.rank = (uint8_t)(n->rank + 1);
+  out->tensor.form = n->form == PACKBUF_FORM_ARRAY ? PACKBUF_FORM_ARRAY : PACKBUF_FORM_TENSOR;
+  out->tensor.shape = out->shape;
+  out->tensor.strides = out->strides;
+  out->shape[0] = selection->rows;
+  memcpy(out->shape + 1, n->shape, n->rank * sizeof *out->shape);
+  low = high = selection->first;
+  if (selection->rows) {
+    const uint64_t last = packbuf_selected_row(selection, selection->rows - 1);
+    if (last < low) low = last;
+    else high = last;
+    high++;
+  }
+  low *= regular.each * size; /* below the byte length of the data, which is below 2^63 */
+  high *= regular.each * size;
+  if (data->partial && !packbuf_i_in_place(data, low, high - low))
+    return packbuf_i_not_fetched(data, low, high - low, PACKBUF_NOWHERE, error);
+  status = packbuf_i_typed_at(data, packbuf_i_in_place(data, low, high - low), data->dtype, &elements, error);
+  if (status != PACKBUF_OK) return packbuf_i_not_in_place(&p, status, packbuf_status_text(status));
+  out->tensor.data = (const uint8_t *)elements + (selection->first * regular.each * size - low);
+  if (regular.each == 0 || selection->rows == 0) return PACKBUF_OK; /* nothing to step over */
+  for (unsigned d = n->rank + 1u; d-- > 1;) {
+    out->strides[d] = (int64_t)size;
+    size *= out->shape[d];
+  }
+  out->strides[0] = selection->step * (int64_t)size;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
+                                                 packbuf_error *error) {
+  packbuf_i_picked p;
+  packbuf_i_row_run run;
+  packbuf_piece piece;
+  const packbuf_column *c = &p.column;
+  const void *elements = NULL, *offsets = NULL;
+  packbuf_status status = packbuf_i_pick(selection, node, &p, error);
+  if (status != PACKBUF_OK) return status;
+  if (!packbuf_i_has_data(c) || c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_is_media_list(c))
+    return packbuf_i_not_in_place(&p, PACKBUF_WRONG_TYPE, "not a leaf with one run of elements a cell");
+  status = packbuf_i_next_run(&p, &run);
+  if (status != PACKBUF_OK) return status;
+  if (p.by_item || !packbuf_i_consecutive(&run) || !packbuf_i_joined_cells(c) ||
+      (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0)))
+    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED,
+                                  "not consecutive rows that lie end to end, with a mask from bit 0 on: copy them out");
+  status = packbuf_i_joined_run(&p, run.first, run.count, &piece);
+  if (status == PACKBUF_OK) status = packbuf_get_typed(&c->data, c->data.dtype, &elements, error);
+  if (status == PACKBUF_OK) status = packbuf_get_typed(&c->offsets, c->offsets.dtype, &offsets, error);
+  if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED)
+    return packbuf_i_not_in_place(&p, status, packbuf_status_text(status));
+  if (status != PACKBUF_OK) return status;
+  memset(out, 0, sizeof *out);
+  out->data = elements;
+  out->dtype = c->data.dtype;
+  out->form = c->node.form;
+  out->offset_bits = 64;
+  out->items = c->data.count;
+  out->offsets = (const uint8_t *)offsets + 8 * run.first;
+  if (packbuf_i_there(&c->validity)) out->validity = c->validity.bytes + run.first / 8;
+  return PACKBUF_OK;
+}
+
+/* ---- rows as values ---- */
+
+PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *selection, uint64_t first, uint64_t count,
+                                                 packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
+  const packbuf_view *view = selection->view;
+  const uint64_t middle = packbuf_i_fields_end(view);
+  packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);
+  packbuf_i_slots out;
+  r.selection = selection;
+  out.first = rows;
+  out.step = sizeof *rows;
+  if (first > selection->rows || count > selection->rows - first)
+    return packbuf_i_end_read(
+        &r, packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the selection has fewer rows", PACKBUF_NOWHERE, first));
+  return packbuf_i_end_read(&r, packbuf_i_read_dicts(&r, NULL, selection->scope ? middle : 0,
+                                                     selection->scope ? view->node_count : middle, first, count, out,
+                                                     0));
+}
+/* ---- end of core/select.c ---- */
+/* ---- core/ranges.c ---- */
+/* core/ranges.c: which bytes of the data section selections need: the pieces of their cells as byte ranges, sorted and
+ * joined where the hole between two is small enough. Reads head and index only.
+ * May use: base, arena, access, picked. Must not know: how ranges are fetched. */
+
+typedef struct packbuf_i_ranges {
+  packbuf_arena *arena;
+  packbuf_range *list;
+  uint64_t count, room, gap;
+  uint64_t data, end; /* of the data section */
+  unsigned flags;
+  int unsorted;
+} packbuf_i_ranges;
+
+/* Joins `more` to a range that begins no later; 0 when the hole is too large. */
+static int packbuf_i_join_range(packbuf_range *range, const packbuf_range *more, uint64_t gap) {
+  const uint64_t end = range->offset + range->length, more_end = more->offset + more->length;
+  if (more->offset > end && more->offset - end > gap) return 0;
+  if (more_end > end) range->length = more_end - range->offset;
+  return 1;
+}
+
+static packbuf_status packbuf_i_grow_ranges(packbuf_i_ranges *r, const packbuf_i_picked *p) {
+  const uint64_t room = r->room ? r->room * 2 : 64;
+  packbuf_range *list;
+  if (room > p->column.view->limits.decoded_bytes / sizeof *list || room > SIZE_MAX / sizeof *list)
+    return packbuf_i_too_much(p);
+  list = (packbuf_range *)packbuf_arena_alloc(r->arena, (size_t)room * sizeof *list, 8);
+  if (!list) return packbuf_i_no_memory(p->error);
+  if (r->count) memcpy(list, r->list, (size_t)r->count * sizeof *list);
+  r->list = list;
+  r->room = room;
+  return PACKBUF_OK;
+}
+
+/* Adds bytes of the packed buffer, which end within it; those of head and index are there already. */
+static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_picked *p, uint64_t offset,
+                                          uint64_t length) {
+  uint64_t end = offset + length;
+  packbuf_range range;
+  if (offset < r->data) offset = r->data;
+  if (offset >= end) return PACKBUF_OK;
+  if (r->flags & PACKBUF_RANGES_CHUNKS) {
+    const uint64_t whole = r->data + packbuf_i_chunks(end - r->data) * PACKBUF_I_CHUNK;
+    offset -= (offset - r->data) % PACKBUF_I_CHUNK;
+    end = whole < r->end ? whole : r->end;
+  }
+  range.offset = offset;
+  range.length = end - offset;
+  if (r->count != 0) {
+    packbuf_range *last = &r->list[r->count - 1];
+    if (offset >= last->offset && packbuf_i_join_range(last, &range, r->gap)) return PACKBUF_OK;
+    if (offset < last->offset) r->unsorted = 1;
+  }
+  if (r->count == r->room) {
+    const packbuf_status status = packbuf_i_grow_ranges(r, p);
+    if (status != PACKBUF_OK) return status;
+  }
+  r->list[r->count++] = range;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece,
+                                          uint64_t row) {
+  const packbuf_buffer *data = &p->column.data;
+  const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
+  packbuf_piece bytes = *piece;
+  if (packbuf_i_is_media_list(&p->column)) {
+    const packbuf_status status = packbuf_i_item_bytes(p, piece, row, &bytes);
+    if (status != PACKBUF_OK) return status;
+  }
+  return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);
+}
+
+/* Regular cells: one range when the holes between rows are small enough. */
+static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i_picked *p,
+                                            const packbuf_i_row_run *run, const packbuf_i_regular *regular) {
+  const uint64_t element = packbuf_i_element_bits(p->column.data.dtype) / 8, size = regular->each * element;
+  const uint64_t step = run->step < 0 ? 0 - (uint64_t)run->step : (uint64_t)run->step;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_piece piece;
+  if (size == 0) return PACKBUF_OK;
+  if (run->index == NULL && (step - 1) * size <= r->gap) {
+    const uint64_t last = packbuf_i_run_row(run, run->count - 1), low = last < run->first ? last : run->first,
+                   high = last < run->first ? run->first : last;
+    piece.first = regular->base + low * regular->each;
+    piece.count = (high - low + 1) * regular->each;
+    return packbuf_i_add_piece(r, p, &piece, low);
+  }
+  piece.count = regular->each;
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
+    const uint64_t row = packbuf_i_run_row(run, at);
+    piece.first = regular->base + row * regular->each;
+    status = packbuf_i_add_piece(r, p, &piece, row);
+  }
+  return status;
+}
+
+static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &p->column;
+  packbuf_i_regular regular;
+  packbuf_piece pieces[2];
+  packbuf_status status;
+  if (run->count == 0) return PACKBUF_OK;
+  if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
+  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
+    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
+    return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
+  }
+  status = packbuf_i_may_ask(p, run->count);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    unsigned count = 0;
+    status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
+      status = packbuf_i_add_piece(r, p, &pieces[i], row);
+  }
+  return status;
+}
+
+static packbuf_status packbuf_i_add_node(packbuf_i_ranges *r, const packbuf_selection *selection, uint32_t node,
+                                         packbuf_error *error) {
+  packbuf_i_picked p;
+  packbuf_i_row_run run;
+  packbuf_status status = packbuf_i_pick(selection, node, &p, error);
+  if (status != PACKBUF_OK || !packbuf_i_has_data(&p.column)) return status;
+  if (p.column.data.storage != PACKBUF_STORED && p.column.data.storage != PACKBUF_ALIAS) return PACKBUF_OK;
+  do {
+    status = packbuf_i_next_run(&p, &run);
+    if (status == PACKBUF_OK) status = packbuf_i_add_run(r, &p, &run);
+  } while (status == PACKBUF_OK && run.count != 0);
+  return status;
+}
+
+static void packbuf_i_sift_range(packbuf_range *list, uint64_t at, uint64_t count) {
+  const packbuf_range moved = list[at];
+  for (uint64_t child; (child = 2 * at + 1) < count; at = child) {
+    if (child + 1 < count && list[child].offset < list[child + 1].offset) child++;
+    if (list[child].offset <= moved.offset) break;
+    list[at] = list[child];
+  }
+  list[at] = moved;
+}
+
+/* Heapsort by offset, then joins neighbours. */
+static void packbuf_i_sort_ranges(packbuf_i_ranges *r) {
+  uint64_t kept = 0;
+  for (uint64_t i = r->count / 2; i-- > 0;) packbuf_i_sift_range(r->list, i, r->count);
+  for (uint64_t end = r->count; end-- > 1;) {
+    const packbuf_range largest = r->list[0];
+    r->list[0] = r->list[end];
+    r->list[end] = largest;
+    packbuf_i_sift_range(r->list, 0, end);
+  }
+  for (uint64_t i = 1; i < r->count; i++) {
+    if (!packbuf_i_join_range(&r->list[kept], &r->list[i], r->gap)) r->list[++kept] = r->list[i];
+  }
+  r->count = r->count ? kept + 1 : 0;
+}
+
+PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
+                                                 unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
+                                                 uint64_t *range_count, packbuf_error *error) {
+  packbuf_i_ranges r;
+  packbuf_status status = PACKBUF_OK;
+  *ranges = NULL;
+  *range_count = 0;
+  if ((flags & ~(unsigned)PACKBUF_RANGES_CHUNKS) != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a flag is unknown", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  memset(&r, 0, sizeof r);
+  r.arena = arena;
+  r.gap = gap;
+  r.flags = flags;
+  for (size_t s = 0; status == PACKBUF_OK && s < count; s++) {
+    r.data = selections[s].view->head_length + selections[s].view->index_length;
+    r.end = selections[s].view->total_length;
+    for (uint32_t i = 0; status == PACKBUF_OK && i < selections[s].node_count; i++) {
+      const uint32_t node = selections[s].nodes[i];
+      if (selections[s].flags[node] == PACKBUF_I_CHOSEN)
+        status = packbuf_i_add_node(&r, &selections[s], node, error);
+    }
+  }
+  if (status != PACKBUF_OK) return status;
+  if (r.unsorted) packbuf_i_sort_ranges(&r);
+  *ranges = r.list;
+  *range_count = r.count;
+  return PACKBUF_OK;
+}
+/* ---- end of core/ranges.c ---- */
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop

@@ -7,7 +7,24 @@ typedef struct packbuf_i_reader {
   packbuf_arena *arena;
   packbuf_error *error;
   uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
+  const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
+
+/* packbuf_selection.flags */
+enum { PACKBUF_I_ABOVE = 1, PACKBUF_I_CHOSEN = 2 };
+
+PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i) {
+  return selection->index ? selection->index[i] : selection->first + i * (uint64_t)selection->step;
+}
+
+/* The row that stands at place i, and whether a node is read at all. */
+static uint64_t packbuf_i_reader_row(const packbuf_i_reader *r, uint64_t i) {
+  return r->selection ? packbuf_selected_row(r->selection, i) : i;
+}
+
+static int packbuf_i_reader_wants(const packbuf_i_reader *r, uint64_t node) {
+  return !r->selection || r->selection->flags[node] != 0;
+}
 
 /* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are
  * left. */
@@ -81,9 +98,20 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
+  if (data->partial) {
+    const uint8_t *bytes = packbuf_i_in_place(data, first * element, count * element);
+    if (bytes && (element == 1 || !packbuf_i_big_endian())) {
+      *out = bytes;
+      return PACKBUF_OK;
+    }
+    if (packbuf_i_not_fetched_at(data->partial, data->offset + first * element, count * element) !=
+        data->offset + (first + count) * element) /* before memory is taken for what is not there */
+      return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
+  }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy);
+  if (!packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy))
+    return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
   *out = copy;
   return PACKBUF_OK;
 }
@@ -105,9 +133,12 @@ static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, cons
   if (!packbuf_i_add(pieces[0].count, pieces[1].count, &total)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
   status = packbuf_i_take(cells->reader, total, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, pieces[0].first, (size_t)pieces[0].count, (uint8_t *)copy);
-  packbuf_i_copy_native(data, pieces[1].first, (size_t)pieces[1].count,
-                        (uint8_t *)copy + (size_t)pieces[0].count * element);
+  for (unsigned i = 0; i < 2; i++) {
+    if (!packbuf_i_copy_native(data, pieces[i].first, (size_t)pieces[i].count,
+                               (uint8_t *)copy + (i ? (size_t)pieces[0].count * element : 0)))
+      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, PACKBUF_NOWHERE,
+                                   cells->reader->error);
+  }
   *out = copy;
   return PACKBUF_OK;
 }

@@ -21,6 +21,7 @@
 #include "core/infer.h"
 #include "core/batch.h"
 #include "core/view.h"
+#include "core/select.h"
 
 #ifdef __cplusplus
 }
@@ -56,6 +57,7 @@
 #include "core/pull.c"
 
 /* read, first part: one buffer -> head check -> view -> cells */
+#include "core/fetched.c"
 #include "core/access.c"
 #include "core/tables.c"
 #include "core/open.c"
@@ -87,6 +89,12 @@
 /* read, second part: cells -> values; verification */
 #include "core/read.c"
 #include "core/verify.c"
+
+/* select: rows and fields of a batch, and the bytes they lie in */
+#include "core/choose.c"
+#include "core/picked.c"
+#include "core/select.c"
+#include "core/ranges.c"
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop

@@ -17,6 +17,7 @@
   X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
+  X(NOT_FETCHED, 10, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
   /* malformed bytes */                                                                                               \
