@@ -949,7 +949,8 @@ typedef struct packbuf_selection {
 
 /* Chooses fields (scope 0) or batch values (scope 1, of one row) by patterns, and rows. A pattern is an escaped path
  * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
- * item and `**` for any number of steps ("**.role"); `\*` is a star. It chooses the nodes it matches with all below
+ * item and `**` for any number of steps ("**.role"); `\*` is a star; at most 62 steps where there is
+ * one. It chooses the nodes it matches with all below
  * them; the nodes above come along as structure. "!pattern" takes away what was chosen before it; when the first
  * pattern takes away, all was chosen before. pattern_count 0: all. The order is the buffer's. Media come with their
  * attributes. What the view, the list of rows and the patterns say is copied to the arena; the view must stay.
@@ -7816,7 +7817,7 @@ static int packbuf_i_computed(const packbuf_buffer *buffer) {
 }
 
 /* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
-static int packbuf_i_gather(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
+static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
   return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
 }
 
@@ -7837,7 +7838,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
   if (buffer->packing != 0) return 0;
   if (buffer->partial) {
     uint8_t raw[8];
-    if (!packbuf_i_gather(buffer, i * 8, 8, raw)) return 0;
+    if (!packbuf_i_copy_fetched(buffer, i * 8, 8, raw)) return 0;
     *out = packbuf_i_load64(raw);
     return 1;
   }
@@ -7851,7 +7852,7 @@ static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
     return 0;
   if (buffer->bytes) *out = buffer->bytes[i];
-  else if (buffer->partial) return packbuf_i_gather(buffer, i, 1, out);
+  else if (buffer->partial) return packbuf_i_copy_fetched(buffer, i, 1, out);
   else *out = buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -7962,7 +7963,7 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
   } else if (buffer->partial) {
-    if (!packbuf_i_gather(buffer, first * element, count * element, out)) return 0;
+    if (!packbuf_i_copy_fetched(buffer, first * element, count * element, out)) return 0;
   } else {
     packbuf_i_compute(buffer, first, count, element, out);
   }
@@ -8969,7 +8970,7 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8 || buffer->packing != 0)) return 0;
   if (buffer->bytes) memcpy(raw, buffer->bytes + i * size, size);
   else if (!buffer->partial) memcpy(raw, buffer->value, size);
-  else if (!packbuf_i_gather(buffer, i * size, size, raw)) return 0;
+  else if (!packbuf_i_copy_fetched(buffer, i * size, size, raw)) return 0;
   *out = packbuf_i_load64(raw);
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -9651,12 +9652,12 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     }
     if (packbuf_i_not_fetched_at(data->partial, data->offset + first * element, count * element) !=
         data->offset + (first + count) * element) /* before memory is taken for what is not there */
-      return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
+      return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
   }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
   if (!packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy))
-    return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
+    return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
   *out = copy;
   return PACKBUF_OK;
 }
@@ -9681,7 +9682,7 @@ static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, cons
   for (unsigned i = 0; i < 2; i++) {
     if (!packbuf_i_copy_native(data, pieces[i].first, (size_t)pieces[i].count,
                                (uint8_t *)copy + (i ? (size_t)pieces[0].count * element : 0)))
-      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, PACKBUF_NOWHERE,
+      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, cells->row,
                                    cells->reader->error);
   }
   *out = copy;
@@ -9772,7 +9773,7 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
   rule = packbuf_i_number(&c->data, i, number, value);
   if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && c->data.partial)) {
     const uint64_t size = packbuf_i_element_bits(c->data.dtype) / 8;
-    return packbuf_i_not_fetched(&c->data, i * size, size, row, cells->reader->error);
+    return packbuf_i_not_fetched(&c->data, i * size, size, cells->row, cells->reader->error);
   }
   return rule == PACKBUF_RULE_NONE
              ? PACKBUF_OK
@@ -10658,6 +10659,7 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
     status = packbuf_i_stored_row(&cells->attribute[which], row, &row, cells->reader->error);
   if (status != PACKBUF_OK || state != 1) return status;
   leaf.reader = cells->reader;
+  leaf.row = cells->row;
   leaf.column = &cells->attribute[which];
   leaf.left = 1;
   leaf.shape = NULL;
@@ -12826,7 +12828,7 @@ static packbuf_status packbuf_i_choose_rows(const packbuf_row_selection *from, u
 
 /* ---- patterns ---- */
 
-#define PACKBUF_I_PATTERN_STEPS 62
+#define PACKBUF_I_PATTERN_STEPS 62 /* a bit each, and one for the end; with a star */
 
 /* One step of a pattern: `**`, an item, or a name with stars (size bytes, still escaped). */
 typedef struct packbuf_i_pattern_step {
@@ -12878,8 +12880,8 @@ static int packbuf_i_pattern_name(const char **at, packbuf_i_pattern *pattern, p
 static int packbuf_i_parse_pattern(const char *text, packbuf_i_pattern *pattern) {
   pattern->exact = 1;
   for (pattern->count = 0; pattern->count == 0 || *text != 0; pattern->count++) {
-    packbuf_i_pattern_step *step = &pattern->steps[pattern->count];
-    if (pattern->count == PACKBUF_I_PATTERN_STEPS) return 0;
+    packbuf_i_pattern_step *step =
+        &pattern->steps[pattern->count < PACKBUF_I_PATTERN_STEPS ? pattern->count : PACKBUF_I_PATTERN_STEPS - 1];
     memset(step, 0, sizeof *step);
     if (pattern->count != 0 && *text == '[') {
       text++;
@@ -12889,7 +12891,7 @@ static int packbuf_i_parse_pattern(const char *text, packbuf_i_pattern *pattern)
     if (pattern->count != 0 && *text++ != '.') return 0;
     if (!packbuf_i_pattern_name(&text, pattern, step)) return 0;
   }
-  return 1;
+  return pattern->exact || pattern->count <= PACKBUF_I_PATTERN_STEPS; /* an exact path is looked up, not matched */
 }
 
 /* Whether a name matches a step: a star first takes nothing, and then one more character each time the rest does not
@@ -13932,9 +13934,9 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   if (offset < r->data) offset = r->data;
   if (offset >= end) return PACKBUF_OK;
   if (r->flags & PACKBUF_RANGES_CHUNKS) {
-    const uint64_t whole = r->data + packbuf_i_chunks(end - r->data) * PACKBUF_I_CHUNK;
+    const uint64_t over = (end - r->data) % PACKBUF_I_CHUNK, more = over ? PACKBUF_I_CHUNK - over : 0;
     offset -= (offset - r->data) % PACKBUF_I_CHUNK;
-    end = whole < r->end ? whole : r->end;
+    end = more < r->end - end ? end + more : r->end;
   }
   range.offset = offset;
   range.length = end - offset;

@@ -304,7 +304,7 @@ static int packbuf_i_computed(const packbuf_buffer *buffer) {
 }
 
 /* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
-static int packbuf_i_gather(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
+static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
   return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
 }
 
@@ -325,7 +325,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
   if (buffer->packing != 0) return 0;
   if (buffer->partial) {
     uint8_t raw[8];
-    if (!packbuf_i_gather(buffer, i * 8, 8, raw)) return 0;
+    if (!packbuf_i_copy_fetched(buffer, i * 8, 8, raw)) return 0;
     *out = packbuf_i_load64(raw);
     return 1;
   }
@@ -339,7 +339,7 @@ static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
     return 0;
   if (buffer->bytes) *out = buffer->bytes[i];
-  else if (buffer->partial) return packbuf_i_gather(buffer, i, 1, out);
+  else if (buffer->partial) return packbuf_i_copy_fetched(buffer, i, 1, out);
   else *out = buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -450,7 +450,7 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
   } else if (buffer->partial) {
-    if (!packbuf_i_gather(buffer, first * element, count * element, out)) return 0;
+    if (!packbuf_i_copy_fetched(buffer, first * element, count * element, out)) return 0;
   } else {
     packbuf_i_compute(buffer, first, count, element, out);
   }

@@ -128,7 +128,7 @@ static packbuf_status packbuf_i_choose_rows(const packbuf_row_selection *from, u
 
 /* ---- patterns ---- */
 
-#define PACKBUF_I_PATTERN_STEPS 62
+#define PACKBUF_I_PATTERN_STEPS 62 /* a bit each, and one for the end; with a star */
 
 /* One step of a pattern: `**`, an item, or a name with stars (size bytes, still escaped). */
 typedef struct packbuf_i_pattern_step {
@@ -180,8 +180,8 @@ static int packbuf_i_pattern_name(const char **at, packbuf_i_pattern *pattern, p
 static int packbuf_i_parse_pattern(const char *text, packbuf_i_pattern *pattern) {
   pattern->exact = 1;
   for (pattern->count = 0; pattern->count == 0 || *text != 0; pattern->count++) {
-    packbuf_i_pattern_step *step = &pattern->steps[pattern->count];
-    if (pattern->count == PACKBUF_I_PATTERN_STEPS) return 0;
+    packbuf_i_pattern_step *step =
+        &pattern->steps[pattern->count < PACKBUF_I_PATTERN_STEPS ? pattern->count : PACKBUF_I_PATTERN_STEPS - 1];
     memset(step, 0, sizeof *step);
     if (pattern->count != 0 && *text == '[') {
       text++;
@@ -191,7 +191,7 @@ static int packbuf_i_parse_pattern(const char *text, packbuf_i_pattern *pattern)
     if (pattern->count != 0 && *text++ != '.') return 0;
     if (!packbuf_i_pattern_name(&text, pattern, step)) return 0;
   }
-  return 1;
+  return pattern->exact || pattern->count <= PACKBUF_I_PATTERN_STEPS; /* an exact path is looked up, not matched */
 }
 
 /* Whether a name matches a step: a star first takes nothing, and then one more character each time the rest does not

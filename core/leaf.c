@@ -106,12 +106,12 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     }
     if (packbuf_i_not_fetched_at(data->partial, data->offset + first * element, count * element) !=
         data->offset + (first + count) * element) /* before memory is taken for what is not there */
-      return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
+      return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
   }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
   if (!packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy))
-    return packbuf_i_not_fetched(data, first * element, count * element, PACKBUF_NOWHERE, cells->reader->error);
+    return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
   *out = copy;
   return PACKBUF_OK;
 }
@@ -136,7 +136,7 @@ static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, cons
   for (unsigned i = 0; i < 2; i++) {
     if (!packbuf_i_copy_native(data, pieces[i].first, (size_t)pieces[i].count,
                                (uint8_t *)copy + (i ? (size_t)pieces[0].count * element : 0)))
-      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, PACKBUF_NOWHERE,
+      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, cells->row,
                                    cells->reader->error);
   }
   *out = copy;

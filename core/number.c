@@ -10,7 +10,7 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8 || buffer->packing != 0)) return 0;
   if (buffer->bytes) memcpy(raw, buffer->bytes + i * size, size);
   else if (!buffer->partial) memcpy(raw, buffer->value, size);
-  else if (!packbuf_i_gather(buffer, i * size, size, raw)) return 0;
+  else if (!packbuf_i_copy_fetched(buffer, i * size, size, raw)) return 0;
   *out = packbuf_i_load64(raw);
   PACKBUF_I_FETCHED(*out);
   return 1;

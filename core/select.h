@@ -41,7 +41,8 @@ typedef struct packbuf_selection {
 
 /* Chooses fields (scope 0) or batch values (scope 1, of one row) by patterns, and rows. A pattern is an escaped path
  * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
- * item and `**` for any number of steps ("**.role"); `\*` is a star. It chooses the nodes it matches with all below
+ * item and `**` for any number of steps ("**.role"); `\*` is a star; at most 62 steps where there is
+ * one. It chooses the nodes it matches with all below
  * them; the nodes above come along as structure. "!pattern" takes away what was chosen before it; when the first
  * pattern takes away, all was chosen before. pattern_count 0: all. The order is the buffer's. Media come with their
  * attributes. What the view, the list of rows and the patterns say is copied to the arena; the view must stay.
