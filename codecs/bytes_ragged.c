@@ -4,22 +4,28 @@
 
 /* ---- packing ---- */
 
-static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
-  const packbuf_i_node *node = pull->node;
+/* The bytes of a cell; none of an absent one. */
+static packbuf_i_run packbuf_i_byte_cell(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  for (run.size = 0, run.bytes = NULL; run.size == 0 && pull->row < node->rows; pull->row++) {
-    run.size = packbuf_i_extent(node, pull->row);
-    if (!run.size) continue;
-    if (node->source == PACKBUF_I_FROM_TEXT) {
-      run.bytes = (const uint8_t *)node->texts[pull->row].data;
-    } else {
-      const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
-      const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
-                         : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
-                                                        : cell->as.text.data;
-      run.bytes = (const uint8_t *)data;
-    }
+  run.bytes = NULL;
+  run.size = packbuf_i_extent(node, row);
+  if (run.size == 0) return run;
+  if (node->source == PACKBUF_I_FROM_TEXT) {
+    run.bytes = (const uint8_t *)node->texts[row].data;
+  } else {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
+                       : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
+                                                      : cell->as.text.data;
+    run.bytes = (const uint8_t *)data;
   }
+  return run;
+}
+
+static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
+  packbuf_i_run run;
+  for (run.size = 0, run.bytes = NULL; run.size == 0 && pull->row < pull->node->rows; pull->row++)
+    run = packbuf_i_byte_cell(pull->node, pull->row);
   return run;
 }
 

@@ -35,8 +35,8 @@ static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, u
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);
-  for (uint64_t row = 0; row < media->rows; row++) {
-    const packbuf_value *cell = packbuf_i_cell(&media->cells, row);
+  for (uint64_t row = 0; row < media->stored->rows; row++) {
+    const packbuf_value *cell = packbuf_i_cell(&media->stored->cells, row);
     if (media->codec == PACKBUF_CODEC_MEDIA_BYTES) values[n++] = packbuf_i_cell_attribute(cell, attribute);
     else
       for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++)
@@ -58,10 +58,11 @@ static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, u
 
 /* Prepares a media leaf: counts the items and their bytes, hangs the attribute leaves. 0: no memory. */
 static int packbuf_i_prepare_media(packbuf_i_node *node, packbuf_arena *arena) {
+  const packbuf_i_node *stored = node->stored;
   uint64_t items = 0, bytes = 0, count = node->rows;
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
-    for (uint64_t row = 0; row < node->rows; row++) {
-      const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    for (uint64_t row = 0; row < stored->rows; row++) {
+      const packbuf_value *cell = packbuf_i_cell(&stored->cells, row);
       for (size_t i = 0; cell->kind == PACKBUF_LIST && i < cell->as.list.count; i++, items++) {
         const packbuf_value *item = &cell->as.list.items[i];
         if (items == 0) node->form = item->kind == PACKBUF_MEDIA ? PACKBUF_FORM_MEDIA : PACKBUF_FORM_BYTES;
@@ -69,8 +70,9 @@ static int packbuf_i_prepare_media(packbuf_i_node *node, packbuf_arena *arena) {
         bytes += packbuf_i_item_size(item);
       }
     }
-    node->items = count = items;
-    node->elements = bytes;
+    node->stored->items = count = items;
+    node->stored->elements = bytes;
+    node->stored->form = node->form;
   }
   for (unsigned attribute = 0; attribute < PACKBUF_I_ATTRIBUTES; attribute++)
     if (!packbuf_i_hang_attribute(node, attribute, count, arena)) return 0;

@@ -23,7 +23,7 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   int64_t step;
   for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
   step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
-  if (!node->bitmap) { /* the whole array is one walk */
+  if (!node->bitmap && !node->picked) { /* the whole array is one walk */
     if (!pull->walking)
       packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
     pull->walking = 1;
@@ -32,8 +32,10 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   for (; cell && (pull->walking ? pull->walk.left > 0 : pull->row < node->rows); pull->walking = 0) {
     if (!pull->walking) {
       if (packbuf_i_state(node, pull->row) <= 0) return packbuf_i_pull_zeros(pull, cell);
-      packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)pull->row, tensor->rank - 1u,
-                           tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
+      packbuf_i_walk_start(
+          &pull->walk,
+          (const uint8_t *)tensor->data + step * (int64_t)(node->picked ? node->picked[pull->row] : pull->row),
+          tensor->rank - 1u, tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
       pull->row++;
     }
     pull->walking = 1;

@@ -3,7 +3,8 @@
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are, never as a constant or an alias */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are: never as a constant or an alias, no row
+                             shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
@@ -23,11 +24,13 @@ typedef struct packbuf_schema {
 
 /* How a batch is written. Start from packbuf_default_options(). */
 typedef struct packbuf_options {
-  uint16_t profile;              /* 0: plain */
-  uint8_t alignment_exponent;    /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
-  uint8_t data_checksums;        /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
-  packbuf_mode mode;             /* of inference */
-  uint8_t row_order_token[16];   /* zero, or the token that fragments with the same rows in the same order share */
+  uint16_t profile;            /* 0: plain */
+  uint8_t alignment_exponent;  /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
+  uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
+  uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
+                                  pays (default; section 19 of the spec), 0: never */
+  packbuf_mode mode;           /* of inference */
+  uint8_t row_order_token[16]; /* zero, or the token that fragments with the same rows in the same order share */
   const packbuf_schema *schemas; /* schema_count of them, the caller's */
   size_t schema_count;
 } packbuf_options;

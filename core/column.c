@@ -54,6 +54,12 @@ typedef struct packbuf_i_node {
   uint64_t elements; /* of its data buffer */
   uint64_t items;    /* media_list_ragged */
   uint64_t *sizes;   /* json, msgpack: bytes of each cell, in the arena */
+  /* row sharing (core/share.c): what is stored comes from `stored` (the node itself when nothing is shared), masks and
+   * row_index from the node */
+  struct packbuf_i_node *stored;
+  const uint64_t *row_index;                  /* of each row, or NULL */
+  const uint64_t *picked;                     /* of a stored node: which row of the batch each row is, or NULL */
+  const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
 } packbuf_i_node;
 
 /* The absent cells that expansion hands out. */

@@ -203,48 +203,67 @@ static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i
   return status;
 }
 
-static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, packbuf_i_node *node) {
+static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  const packbuf_i_node *stored = node->stored;
   packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
   int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
-  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, node->elements);
-  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->rows + 1);
+  packbuf_status status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_DATA, 0, node->dtype, stored->elements);
+  if (!status) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_OFFSETS, 0, u64, stored->rows + 1);
   for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
-    status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_SHAPE, d, u64, node->rows);
+    status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_SHAPE, d, u64, stored->rows);
   if (!status && shaped && node->mixed_ranks)
-    status =
-        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
+    status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_NDIMS, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8),
+                                   stored->rows);
   return status;
 }
 
-static packbuf_status packbuf_i_plan_media_list(packbuf_i_plan *plan, packbuf_i_node *node) {
+static packbuf_status packbuf_i_plan_media_list(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  const packbuf_i_node *stored = node->stored;
   packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), u8 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-  packbuf_status status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, u8, node->elements);
-  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_OFFSETS, 0, u64, node->items + 1);
+  packbuf_status status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_DATA, 0, u8, stored->elements);
+  if (!status) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_OFFSETS, 0, u64, stored->items + 1);
   if (!status) status = packbuf_i_plan_masks(plan, node);
-  if (!status && node->typed) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, u8, node->items);
-  if (!status) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_ITEM_OFFSETS, 0, u64, node->rows + 1);
+  if (!status && node->typed) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_TYPES, 0, u8, stored->items);
+  if (!status) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_ITEM_OFFSETS, 0, u64, stored->rows + 1);
   return status;
 }
+
+/* The references between rows, where any are shared. */
+static packbuf_status packbuf_i_plan_references(packbuf_i_plan *plan, const packbuf_i_node *node) {
+  const packbuf_i_node *stored = node->stored;
+  packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
+  packbuf_status status = PACKBUF_OK;
+  if (node->row_index) status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_ROW_INDEX, 0, u64, node->rows);
+  if (!status && stored->prefix_row)
+    status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_PREFIX_ROW, 0, u64, stored->rows);
+  if (!status && stored->prefix_row)
+    status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_PREFIX_LENGTH, 0, u64, stored->rows);
+  return status;
+}
+
+static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node);
 
 static packbuf_status packbuf_i_plan_leaf(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_status status = PACKBUF_OK;
-  uint64_t elements = node->rows;
+  const int list = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  packbuf_status status = list ? PACKBUF_OK : packbuf_i_share(plan, node); /* lists before their attributes: plan.c */
+  uint64_t elements = node->stored->rows;
+  if (status) return status;
   switch (node->codec) {
     case PACKBUF_CODEC_NULL: break;
     case PACKBUF_CODEC_NDARRAY:
       for (unsigned i = 0; i < node->rank; i++)
         if (!packbuf_i_mul(elements, node->shape[i], &elements))
           return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
-      status = packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_DATA, 0, node->dtype, elements);
+      status = packbuf_i_plan_buffer(plan, node->stored, PACKBUF_ROLE_DATA, 0, node->dtype, elements);
       break;
-    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: return packbuf_i_plan_media_list(plan, node);
+    case PACKBUF_CODEC_MEDIA_LIST_RAGGED: status = packbuf_i_plan_media_list(plan, node); break;
     default: status = packbuf_i_plan_ragged(plan, node);
   }
-  if (!status) status = packbuf_i_plan_masks(plan, node);
-  if (!status && node->typed && node->codec != PACKBUF_CODEC_NULL)
-    status =
-        packbuf_i_plan_buffer(plan, node, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), node->rows);
-  return status;
+  if (!status && !list) status = packbuf_i_plan_masks(plan, node);
+  if (!status && !list && node->typed && node->codec != PACKBUF_CODEC_NULL)
+    status = packbuf_i_plan_buffer(plan, node->stored, PACKBUF_ROLE_TYPES, 0, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8),
+                                   node->stored->rows);
+  return status ? status : packbuf_i_plan_references(plan, node);
 }
 
 static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *node) {
@@ -437,10 +456,10 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
   uint64_t row = 0, each = 1;
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
-    return element / each;
+    return node->picked ? node->picked[element / each] : element / each;
   }
   for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
-  return row;
+  return node->picked && row < node->rows ? node->picked[row] : row;
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */

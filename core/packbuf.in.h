@@ -81,6 +81,8 @@
 
 /* pack, second part: codec -> layout -> one buffer */
 #include "core/layout.c"
+#include "core/repeats.c"
+#include "core/share.c"
 #include "core/plan.c"
 #include "core/gather.c"
 #include "core/output.c"

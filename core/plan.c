@@ -50,14 +50,25 @@ static packbuf_status packbuf_i_plan_field(packbuf_i_plan *plan, packbuf_i_node 
   return packbuf_i_expand_node(&expand, node, 0);
 }
 
+/* Media leaves get their attribute leaves, one row a cell or one a stored item. */
+static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const int list = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  packbuf_status status;
+  node->sizes = NULL;
+  node->stored = node;
+  node->row_index = node->picked = node->prefix_row = node->prefix_length = NULL;
+  if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
+  node->first_child = node->last_child = NULL;
+  status = list ? packbuf_i_share(plan, node) : PACKBUF_OK;
+  if (!status && !packbuf_i_prepare_media(node, plan->arena)) status = packbuf_i_plan_no_memory(plan);
+  return status;
+}
+
 static packbuf_status packbuf_i_prepare_tree(packbuf_i_plan *plan, packbuf_i_node *node) {
   plan->node_count++;
   if (node->kind == PACKBUF_LEAF) {
-    node->sizes = NULL;
-    if (node->codec == PACKBUF_CODEC_MEDIA_BYTES || node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
-      node->first_child = node->last_child = NULL;
-      if (!packbuf_i_prepare_media(node, plan->arena)) return packbuf_i_plan_no_memory(plan);
-    }
+    packbuf_status status = packbuf_i_prepare_leaf(plan, node);
+    if (status) return status;
   }
   for (packbuf_i_node *child = node->first_child; child; child = child->next) {
     packbuf_status status = packbuf_i_prepare_tree(plan, child);
@@ -70,6 +81,7 @@ static packbuf_status packbuf_i_prepare_tree(packbuf_i_plan *plan, packbuf_i_nod
 static packbuf_status packbuf_i_number_tree(packbuf_i_plan *plan, packbuf_i_node *node, uint32_t *next) {
   packbuf_status status;
   node->index = *next;
+  if (node->kind == PACKBUF_LEAF) node->stored->index = node->index;
   plan->nodes[(*next)++] = node;
   status = packbuf_i_plan_node(plan, node);
   for (packbuf_i_node *child = node->first_child; !status && child; child = child->next)

@@ -179,6 +179,9 @@ static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
       case PACKBUF_ROLE_OFFSETS: number = pull->sum += packbuf_i_extent(node, pull->row); break;
       case PACKBUF_ROLE_ITEM_OFFSETS: number = pull->sum += packbuf_i_item_count(node, pull->row); break;
       case PACKBUF_ROLE_LENGTHS: number = packbuf_i_item_count(node, pull->row); break;
+      case PACKBUF_ROLE_ROW_INDEX: number = node->row_index[pull->row]; break;
+      case PACKBUF_ROLE_PREFIX_ROW: number = node->prefix_row[pull->row]; break;
+      case PACKBUF_ROLE_PREFIX_LENGTH: number = node->prefix_length[pull->row]; break;
       default:
         if (packbuf_i_state(node, pull->row) > 0) {
           unsigned rank = packbuf_i_cell_dims(node, pull->row, shape);

@@ -205,7 +205,7 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_put_header(head, plan);
   for (uint32_t i = 0; i < plan->node_count; i++, record += 64) {
     uint32_t first = buffer;
-    while (buffer < plan->buffer_count && plan->buffers[buffer].node == plan->nodes[i]) buffer++;
+    while (buffer < plan->buffer_count && plan->buffers[buffer].node->index == i) buffer++;
     packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
   for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);

@@ -1976,8 +1976,10 @@ static void test_broadcast(void)
     int64_t strides[3] = {0, 1, 0};
     uint64_t shape[3] = {100, 5, 40};
     packbuf_tensor t = array_of(bytes, u8(), 3, shape, strides, 0);
+    packbuf_options options = packbuf_default_options();
     mv_trip trip;
-    mv_trip_begin(&trip, 100, NULL);
+    options.row_sharing = 0;
+    mv_trip_begin(&trip, 100, &options);
     packbuf_add_tensor(&trip.batch, "same", &t, NULL, NULL);
     t.data = bytes + 1;
     packbuf_add_tensor(&trip.batch, "last differs", &t, NULL, NULL);

@@ -1,0 +1,268 @@
+/* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
+ * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
+ * addresses skip a comparison.
+ * May use: columns, codecs (packing), layout (pull_next), checksums, key hashes. Must not know: what becomes of
+ * repeats. */
+
+#define PACKBUF_I_SHARE_SAMPLE 512 /* positions looked at before all rows are, when there are more than twice as many \
+                                    */
+
+/* ---- one row ---- */
+
+/* A leaf of one row: row `row` of `node`. */
+typedef struct packbuf_i_single {
+  packbuf_i_node node;
+  packbuf_ragged ragged;
+  uint64_t picked;
+} packbuf_i_single;
+
+static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, const packbuf_i_node *node, uint64_t row) {
+  single->node = *node;
+  single->node.rows = 1;
+  single->node.bitmap = NULL;
+  switch (node->source) {
+    case PACKBUF_I_FROM_CELLS:
+      single->node.cells.values = packbuf_i_cell(&node->cells, row);
+      single->node.cells.pointers = NULL;
+      break;
+    case PACKBUF_I_FROM_TENSOR:
+      single->picked = node->picked ? node->picked[row] : row;
+      single->node.picked = &single->picked;
+      break;
+    case PACKBUF_I_FROM_TENSORS: single->node.tensors += row; break;
+    case PACKBUF_I_FROM_TEXT: single->node.texts += row; break;
+    case PACKBUF_I_FROM_RAGGED:
+      single->ragged = *node->ragged;
+      single->ragged.offsets = (const uint8_t *)node->ragged->offsets + row * (node->ragged->offset_bits / 8u);
+      if (node->ragged->lengths)
+        single->ragged.lengths = (const uint8_t *)node->ragged->lengths + row * (node->ragged->offset_bits / 8u);
+      single->node.ragged = &single->ragged;
+  }
+  return &single->node;
+}
+
+/* A present row's data, run by run. */
+typedef struct packbuf_i_row_bytes {
+  packbuf_i_run run; /* what is left of the run in turn */
+  int whole;         /* it is the whole row */
+  packbuf_i_single single;
+  packbuf_i_pull pull;
+} packbuf_i_row_bytes;
+
+/* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
+static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  const packbuf_tensor *tensor = node->tensors;
+  uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);
+  for (unsigned d = tensor->rank; d-- > 1;) {
+    if (tensor->strides && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)size) return 0;
+    size *= tensor->shape[d];
+  }
+  if (node->picked) row = node->picked[row];
+  run->bytes = (const uint8_t *)tensor->data + (tensor->strides ? tensor->strides[0] : (int64_t)size) * (int64_t)row;
+  run->size = size;
+  return 1;
+}
+
+/* The whole of a present row where it is one stretch of memory; 0 where it is not. */
+static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  const packbuf_tensor *tensor = NULL;
+  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_dense_row(node, row, run);
+  if (node->source == PACKBUF_I_FROM_RAGGED) {
+    const packbuf_ragged *r = node->ragged;
+    uint64_t item = packbuf_i_dtype_bytes(r->dtype);
+    for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
+    if (r->item_stride && r->item_stride != (int64_t)item) return 0;
+    run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
+    run->bytes = (const uint8_t *)r->data + packbuf_i_native_offset(r->offsets, r->offset_bits, row) * item;
+    return 1;
+  }
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return 0;
+  if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED) {
+    *run = packbuf_i_byte_cell(node, row);
+    return 1;
+  }
+  if (node->source == PACKBUF_I_FROM_TENSORS) tensor = &node->tensors[row];
+  else if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, row)->kind == PACKBUF_TENSOR)
+    tensor = packbuf_i_cell(&node->cells, row)->as.tensor;
+  if (!tensor || tensor->strides) return 0;
+  *run = packbuf_i_whole_array(tensor);
+  return 1;
+}
+
+static void packbuf_i_row_start_bytes(packbuf_i_row_bytes *at, const packbuf_i_node *node, uint64_t row) {
+  at->whole = packbuf_i_whole_row(node, row, &at->run);
+  if (at->whole) return;
+  packbuf_i_pull_start(&at->pull, packbuf_i_single_row(&at->single, node, row), PACKBUF_ROLE_DATA, 0);
+  at->run.size = 0;
+}
+
+/* Makes sure that the run in turn has bytes; 0 at the end of the row. */
+static int packbuf_i_row_more(packbuf_i_row_bytes *at) {
+  if (at->run.size == 0 && !at->whole) at->run = packbuf_i_pull_next(&at->pull);
+  return at->run.size != 0;
+}
+
+static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
+  uint64_t at = 0;
+  if (a == b) return size;
+  while (size - at >= 256 && memcmp(a + at, b + at, 256) == 0) at += 256;
+  while (size - at >= 8 && memcmp(a + at, b + at, 8) == 0) at += 8;
+  while (at < size && a[at] == b[at]) at++;
+  return at;
+}
+
+/* How many leading bytes two rows have in common. */
+static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b) {
+  packbuf_i_row_bytes x, y;
+  uint64_t common = 0;
+  packbuf_i_row_start_bytes(&x, node, a);
+  packbuf_i_row_start_bytes(&y, node, b);
+  while (packbuf_i_row_more(&x) && packbuf_i_row_more(&y)) {
+    const uint64_t size = x.run.size < y.run.size ? x.run.size : y.run.size;
+    const uint64_t same = packbuf_i_common(x.run.bytes, y.run.bytes, size);
+    common += same;
+    if (same < size) break;
+    x.run.bytes += size, x.run.size -= size;
+    y.run.bytes += size, y.run.size -= size;
+  }
+  return common;
+}
+
+/* ---- equal rows ---- */
+
+static int packbuf_i_shaped(const packbuf_i_node *node) {
+  return node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
+}
+
+/* Bytes of data of a present row. */
+static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
+  uint64_t size = packbuf_i_dtype_bytes(node->dtype);
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    size = 0;
+    for (size_t i = 0; i < cell->as.list.count; i++) size += packbuf_i_item_size(&cell->as.list.items[i]);
+    return size;
+  }
+  if (node->codec != PACKBUF_CODEC_NDARRAY) return packbuf_i_extent(node, row) * size;
+  for (unsigned d = 0; d < node->rank; d++) size *= node->shape[d];
+  return size;
+}
+
+static uint8_t packbuf_i_row_type(const packbuf_i_node *node, uint64_t row) {
+  return node->typed && node->source == PACKBUF_I_FROM_CELLS
+             ? packbuf_i_cell_type(node, packbuf_i_cell(&node->cells, row))
+             : 0;
+}
+
+/* Whether two present rows are equal as section 19 says. */
+static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t b) {
+  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK], size = packbuf_i_row_size(node, a);
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
+  if (packbuf_i_row_size(node, b) != size || packbuf_i_row_type(node, a) != packbuf_i_row_type(node, b)) return 0;
+  if (packbuf_i_shaped(node)) {
+    const unsigned rank = packbuf_i_cell_dims(node, a, x);
+    if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
+  }
+  return packbuf_i_common_bytes(node, a, b) == size;
+}
+
+/* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes. */
+static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
+  uint64_t shape[PACKBUF_MAX_RANK],
+      key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
+  packbuf_i_row_bytes at;
+  uint8_t ends[128];
+  size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
+  if (packbuf_i_shaped(node)) {
+    const unsigned rank = packbuf_i_cell_dims(node, row, shape);
+    for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
+  }
+  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0) {
+    const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
+    const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64, kept = last + tail > 64 ? 64 - tail : last;
+    memcpy(ends + first, at.run.bytes, head);
+    memmove(ends + 64, ends + 64 + last - kept, kept);
+    memcpy(ends + 64 + kept, at.run.bytes + at.run.size - tail, tail);
+    first += head;
+    last = kept + tail;
+  }
+  memmove(ends + first, ends + 64, last);
+  return packbuf_i_hash_word(key, packbuf_i_hash_bytes(ends, first + last));
+}
+
+/* A key of all of a row's data, for rows that differ but have the same key. */
+static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row) {
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
+  packbuf_i_row_bytes at;
+  uint32_t crc = 0;
+  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
+    crc = kernel->crc(crc, at.run.bytes, (size_t)at.run.size);
+  return packbuf_i_hash_word(packbuf_i_row_size(node, row), crc);
+}
+
+/* The different rows so far, by key: open addressing. A row whose cheap key is another's stands under its full key. */
+typedef struct packbuf_i_row_table {
+  uint64_t *keys, *rows; /* rows: row + 1; 0: free */
+  uint64_t mask;
+} packbuf_i_row_table;
+
+static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows) {
+  uint64_t slots = 16;
+  while (slots < 2 * rows) slots *= 2;
+  table->keys = slots > SIZE_MAX / 16
+                    ? NULL
+                    : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)slots * 2 * sizeof *table->keys, 8);
+  if (!table->keys) return packbuf_i_plan_no_memory(plan);
+  table->rows = table->keys + slots;
+  table->mask = slots - 1;
+  memset(table->rows, 0, (size_t)slots * sizeof *table->rows);
+  return PACKBUF_OK;
+}
+
+/* The slot of `key` from `slot` on, or the free one that ends the search. */
+static uint64_t packbuf_i_row_slot(const packbuf_i_row_table *table, uint64_t key, uint64_t slot) {
+  while (table->rows[slot & table->mask] && table->keys[slot & table->mask] != key) slot++;
+  return slot & table->mask;
+}
+
+/* The first row of the table that equals `row`; `row` itself, which then joins, when there is none. */
+static uint64_t packbuf_i_row_first(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row) {
+  uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)1, slot = packbuf_i_row_slot(table, key, key >> 1);
+  if (table->rows[slot]) {
+    if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row)) return table->rows[slot] - 1;
+    key = packbuf_i_row_full_key(node, row) | 1;
+    slot = packbuf_i_row_slot(table, key, key >> 1);
+    while (table->rows[slot]) {
+      if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row)) return table->rows[slot] - 1;
+      slot = packbuf_i_row_slot(table, key, slot + 1);
+    }
+  }
+  table->keys[slot] = key;
+  table->rows[slot] = row + 1;
+  return row;
+}
+
+/* Position j of the sample among `count`: the high half of splitmix64's output j (Steele, Lea, Flood 2014) x count. */
+static uint64_t packbuf_i_sample(uint64_t j, uint64_t count) {
+  uint64_t x = (j + 1) * UINT64_C(0x9E3779B97F4A7C15), unused;
+  x = (x ^ x >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+  x = (x ^ x >> 27) * UINT64_C(0x94D049BB133111EB);
+  return packbuf_i_multiply(x ^ x >> 31, count, &unused);
+}
+
+/* Whether rows repeat in the sample; all of few rows are looked at anyway. */
+static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packbuf_i_node *node, int *repeats) {
+  packbuf_i_row_table table;
+  unsigned seen = 0;
+  packbuf_status status;
+  *repeats = node->rows <= 2 * PACKBUF_I_SHARE_SAMPLE;
+  if (*repeats) return PACKBUF_OK;
+  status = packbuf_i_row_table_start(plan, &table, 2 * PACKBUF_I_SHARE_SAMPLE);
+  for (uint64_t j = 0; status == PACKBUF_OK && j < 2 * PACKBUF_I_SHARE_SAMPLE; j++) {
+    const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
+    if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
+  }
+  *repeats = seen >= 4;
+  return status;
+}
