@@ -1096,6 +1096,13 @@ PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *select
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
+/* Of what is hardly ever called: kept out of those who call it. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_RARE __attribute__((noinline, cold))
+#else
+#define PACKBUF_I_RARE
+#endif
+
 /* Hides where a fetched value came from: the compiler can then not fetch it a second time instead of keeping it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_FETCHED(x) __asm__ volatile("" : "+r"(x))
@@ -7830,8 +7837,17 @@ static int packbuf_i_computed(const packbuf_buffer *buffer) {
 }
 
 /* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
-static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
+PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size,
+                                                 uint8_t *out) {
   return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
+}
+
+/* Element i of `size` bytes, at most 8, as a number. */
+PACKBUF_I_RARE static int packbuf_i_get_fetched(const packbuf_buffer *buffer, uint64_t i, size_t size, uint64_t *out) {
+  uint8_t raw[8] = {0};
+  if (!packbuf_i_copy_fetched(buffer, i * size, size, raw)) return 0;
+  *out = packbuf_i_load64(raw);
+  return 1;
 }
 
 /* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
@@ -7849,12 +7865,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     return 1;
   }
   if (buffer->packing != 0) return 0;
-  if (buffer->partial) {
-    uint8_t raw[8];
-    if (!packbuf_i_copy_fetched(buffer, i * 8, 8, raw)) return 0;
-    *out = packbuf_i_load64(raw);
-    return 1;
-  }
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
@@ -7864,9 +7875,8 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
     return 0;
-  if (buffer->bytes) *out = buffer->bytes[i];
-  else if (buffer->partial) return packbuf_i_copy_fetched(buffer, i, 1, out);
-  else *out = buffer->value[0];
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_copy_fetched(buffer, i, 1, out);
+  *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
 }
@@ -7935,7 +7945,7 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
 }
 
 /* What was asked for of a partial view is not there. */
-static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
+PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
                                             packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
@@ -8981,9 +8991,8 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8 || buffer->packing != 0)) return 0;
-  if (buffer->bytes) memcpy(raw, buffer->bytes + i * size, size);
-  else if (!buffer->partial) memcpy(raw, buffer->value, size);
-  else if (!packbuf_i_copy_fetched(buffer, i * size, size, raw)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
+  memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -9578,7 +9587,7 @@ PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, ui
 
 /* The row that stands at place i, and whether a node is read at all. */
 static uint64_t packbuf_i_reader_row(const packbuf_i_reader *r, uint64_t i) {
-  return r->selection ? packbuf_selected_row(r->selection, i) : i;
+  return PACKBUF_I_UNLIKELY(r->selection != NULL) ? packbuf_selected_row(r->selection, i) : i;
 }
 
 static int packbuf_i_reader_wants(const packbuf_i_reader *r, uint64_t node) {
@@ -9642,6 +9651,18 @@ static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, p
   return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
 }
 
+/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is not
+ * there. */
+PACKBUF_I_RARE static packbuf_status packbuf_i_fetched_elements(const packbuf_i_leaf_cells *cells, uint64_t at,
+                                                                uint64_t size, const void **out) {
+  const packbuf_buffer *data = &cells->column->data;
+  *out = NULL;
+  if (packbuf_i_not_fetched_at(data->partial, data->offset + at, size) != data->offset + at + size)
+    return packbuf_i_not_fetched(data, at, size, cells->row, cells->reader->error);
+  if (packbuf_i_element_bits(data->dtype) == 8 || !packbuf_i_big_endian()) *out = packbuf_i_in_place(data, at, size);
+  return PACKBUF_OK;
+}
+
 /* `count` elements of whole bytes at `first`, as bytes in native order: in place where that is what the buffer holds,
  * else a copy in the arena. */
 static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t first, uint64_t count,
@@ -9657,15 +9678,9 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
-  if (data->partial) {
-    const uint8_t *bytes = packbuf_i_in_place(data, first * element, count * element);
-    if (bytes && (element == 1 || !packbuf_i_big_endian())) {
-      *out = bytes;
-      return PACKBUF_OK;
-    }
-    if (packbuf_i_not_fetched_at(data->partial, data->offset + first * element, count * element) !=
-        data->offset + (first + count) * element) /* before memory is taken for what is not there */
-      return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
+  if (PACKBUF_I_UNLIKELY(data->partial != NULL)) {
+    status = packbuf_i_fetched_elements(cells, first * element, count * element, out);
+    if (status != PACKBUF_OK || *out) return status;
   }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;

@@ -304,8 +304,17 @@ static int packbuf_i_computed(const packbuf_buffer *buffer) {
 }
 
 /* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
-static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
+PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size,
+                                                 uint8_t *out) {
   return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
+}
+
+/* Element i of `size` bytes, at most 8, as a number. */
+PACKBUF_I_RARE static int packbuf_i_get_fetched(const packbuf_buffer *buffer, uint64_t i, size_t size, uint64_t *out) {
+  uint8_t raw[8] = {0};
+  if (!packbuf_i_copy_fetched(buffer, i * size, size, raw)) return 0;
+  *out = packbuf_i_load64(raw);
+  return 1;
 }
 
 /* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
@@ -323,12 +332,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     return 1;
   }
   if (buffer->packing != 0) return 0;
-  if (buffer->partial) {
-    uint8_t raw[8];
-    if (!packbuf_i_copy_fetched(buffer, i * 8, 8, raw)) return 0;
-    *out = packbuf_i_load64(raw);
-    return 1;
-  }
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
@@ -338,9 +342,8 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
     return 0;
-  if (buffer->bytes) *out = buffer->bytes[i];
-  else if (buffer->partial) return packbuf_i_copy_fetched(buffer, i, 1, out);
-  else *out = buffer->value[0];
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_copy_fetched(buffer, i, 1, out);
+  *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
 }
@@ -409,7 +412,7 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
 }
 
 /* What was asked for of a partial view is not there. */
-static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
+PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
                                             packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),

@@ -19,7 +19,7 @@ PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, ui
 
 /* The row that stands at place i, and whether a node is read at all. */
 static uint64_t packbuf_i_reader_row(const packbuf_i_reader *r, uint64_t i) {
-  return r->selection ? packbuf_selected_row(r->selection, i) : i;
+  return PACKBUF_I_UNLIKELY(r->selection != NULL) ? packbuf_selected_row(r->selection, i) : i;
 }
 
 static int packbuf_i_reader_wants(const packbuf_i_reader *r, uint64_t node) {
@@ -83,6 +83,18 @@ static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, p
   return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
 }
 
+/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is not
+ * there. */
+PACKBUF_I_RARE static packbuf_status packbuf_i_fetched_elements(const packbuf_i_leaf_cells *cells, uint64_t at,
+                                                                uint64_t size, const void **out) {
+  const packbuf_buffer *data = &cells->column->data;
+  *out = NULL;
+  if (packbuf_i_not_fetched_at(data->partial, data->offset + at, size) != data->offset + at + size)
+    return packbuf_i_not_fetched(data, at, size, cells->row, cells->reader->error);
+  if (packbuf_i_element_bits(data->dtype) == 8 || !packbuf_i_big_endian()) *out = packbuf_i_in_place(data, at, size);
+  return PACKBUF_OK;
+}
+
 /* `count` elements of whole bytes at `first`, as bytes in native order: in place where that is what the buffer holds,
  * else a copy in the arena. */
 static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t first, uint64_t count,
@@ -98,15 +110,9 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
-  if (data->partial) {
-    const uint8_t *bytes = packbuf_i_in_place(data, first * element, count * element);
-    if (bytes && (element == 1 || !packbuf_i_big_endian())) {
-      *out = bytes;
-      return PACKBUF_OK;
-    }
-    if (packbuf_i_not_fetched_at(data->partial, data->offset + first * element, count * element) !=
-        data->offset + (first + count) * element) /* before memory is taken for what is not there */
-      return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
+  if (PACKBUF_I_UNLIKELY(data->partial != NULL)) {
+    status = packbuf_i_fetched_elements(cells, first * element, count * element, out);
+    if (status != PACKBUF_OK || *out) return status;
   }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;

@@ -81,6 +81,12 @@ static const char *const column_names[] = {"seq",    "score", "text",  "mixed", 
                                            "arrays", "meta",  "calls", "none",  "same",      "lists",   "opaque",  "old_numbers"};
 enum { COLUMNS = 16 };
 
+static void open_batch(batch *b, const void *data) {
+  b->data = (uint8_t *)aligned_alloc(4096, (size_t)((b->size + 4095) & ~(uint64_t)4095));
+  memcpy(b->data, data, (size_t)b->size);
+  if (packbuf_open(&b->view, b->data, b->size, 0, NULL, &error) || packbuf_verify(&b->view, PACKBUF_LEVEL_FULL, &error)) exit(printf("Bail out! %s\n", line()));
+}
+
 static void make_batch(batch *b, uint64_t rows, uint64_t seed, unsigned alignment) {
   packbuf_batch out;
   packbuf_options options = packbuf_default_options();
@@ -115,9 +121,72 @@ static void make_batch(batch *b, uint64_t rows, uint64_t seed, unsigned alignmen
   }
   value = values_of("{\"name\": \"the batch\", \"sizes\": [1, 2, 3], \"picture\": media:image/png}", &b->arena);
   if (packbuf_add_batch_value(&out, "about", &value, &error) || packbuf_pack(&out, &data, &b->size, &error)) exit(printf("Bail out! %s\n", line()));
-  b->data = (uint8_t *)aligned_alloc(4096, (size_t)((b->size + 4095) & ~(uint64_t)4095));
-  memcpy(b->data, data, (size_t)b->size);
-  if (packbuf_open(&b->view, b->data, b->size, 0, NULL, &error) || packbuf_verify(&b->view, PACKBUF_LEVEL_FULL, &error)) exit(printf("Bail out! %s\n", line()));
+  open_batch(b, data);
+}
+
+/* Rows in groups of 8 that are equal, or have long common prefixes: stored rows that are shared. */
+static void make_shared(batch *b, uint64_t seed) {
+  enum { ROWS = 256, LONG = 120 };
+  static const char *const names[] = {"text", "tensors", "gallery", "picture"};
+  packbuf_batch out;
+  packbuf_tensor dense;
+  packbuf_ragged ragged;
+  uint64_t shape[2] = {ROWS, 64}, *offsets;
+  int64_t *numbers;
+  uint8_t *mask;
+  void *data;
+  packbuf_arena_init(&b->arena, NULL);
+  if (packbuf_batch_init(&out, ROWS, &b->arena, NULL, &error)) exit(printf("Bail out! %s\n", line()));
+  numbers = (int64_t *)packbuf_arena_alloc(&b->arena, ROWS * LONG * 8, 64);
+  offsets = (uint64_t *)packbuf_arena_alloc(&b->arena, ROWS * 8 + 8, 64);
+  mask = (uint8_t *)packbuf_arena_alloc(&b->arena, ROWS / 8, 64);
+  for (unsigned i = 0; i < ROWS / 8; i++) mask[i] = (uint8_t)(selecting_random(&seed) | selecting_random(&seed));
+  for (unsigned i = 0; i < ROWS * LONG; i++) numbers[i] = (int64_t)(i / LONG / 8 * 1000 + i % LONG * (i % LONG));
+  memset(&dense, 0, sizeof dense);
+  dense.data = numbers, dense.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), dense.rank = 2, dense.shape = shape;
+  {
+    int64_t *strides = (int64_t *)packbuf_arena_alloc(&b->arena, 16, 8);
+    strides[0] = LONG * 8, strides[1] = 8;
+    dense.strides = strides;
+  }
+  memset(&ragged, 0, sizeof ragged);
+  ragged.data = numbers, ragged.dtype = dense.dtype, ragged.offset_bits = 64, ragged.items = ROWS * LONG, ragged.offsets = offsets;
+  for (unsigned i = 0; i <= ROWS; i++) offsets[i] = (uint64_t)i * LONG;
+  if (packbuf_add_tensor(&out, "dense", &dense, mask, &error) || packbuf_add_ragged(&out, "equal", &ragged, &error)) exit(printf("Bail out! %s\n", line()));
+  {
+    int64_t *tails = (int64_t *)packbuf_arena_alloc(&b->arena, ROWS * LONG * 8, 64);
+    uint64_t *lengths = (uint64_t *)packbuf_arena_alloc(&b->arena, ROWS * 8, 64);
+    for (unsigned i = 0; i < ROWS * LONG; i++) tails[i] = i % LONG < 90 ? numbers[i] : (int64_t)selecting_random(&seed);
+    for (unsigned i = 0; i < ROWS; i++) lengths[i] = 90 + selecting_below(&seed, 31);
+    ragged.data = tails, ragged.lengths = lengths, ragged.validity = mask;
+    if (packbuf_add_ragged(&out, "prefix", &ragged, &error)) exit(printf("Bail out! %s\n", line()));
+  }
+  for (unsigned c = 0; c < 4; c++) {
+    packbuf_value *values = (packbuf_value *)packbuf_arena_alloc(&b->arena, ROWS * sizeof *values, 16);
+    for (unsigned i = 0; i < ROWS; i++) {
+      char text[400];
+      const unsigned g = i / 8;
+      if (c == 0) snprintf(text, sizeof text, "\"group %u \"#30", g);
+      if (c == 1) snprintf(text, sizeof text, "tensor:int64(%u,9)", g % 7 + 1);
+      if (c == 2) snprintf(text, sizeof text, "[\"x\"]");
+      values[i] = c < 2 ? values_of(text, &b->arena) : packbuf_null();
+      if (c >= 2) {
+        char *bytes = (char *)packbuf_arena_alloc(&b->arena, 200, 8);
+        packbuf_media *media = (packbuf_media *)packbuf_arena_alloc(&b->arena, 2 * sizeof *media, 8);
+        packbuf_value *items = (packbuf_value *)packbuf_arena_alloc(&b->arena, 2 * sizeof *items, 8);
+        memset(bytes, (int)g, 200);
+        media[0] = packbuf_media_of(bytes, 150, "image/png");
+        media[1] = packbuf_media_of(bytes, 50, NULL);
+        media[1].height = g;
+        items[0] = packbuf_media_value(&media[0]), items[1] = packbuf_media_value(&media[1]);
+        values[i] = c == 3 ? items[0] : packbuf_list(items, g % 3);
+      }
+      if (selecting_below(&seed, 9) == 0) values[i] = packbuf_null();
+    }
+    if (packbuf_add_values(&out, names[c], values, &error)) exit(printf("Bail out! %s\n", line()));
+  }
+  if (packbuf_pack(&out, &data, &b->size, &error)) exit(printf("Bail out! %s\n", line()));
+  open_batch(b, data);
 }
 
 static void free_batch(batch *b) {
@@ -279,6 +348,25 @@ static void random_batches(void) {
   }
   tap_ok(good, "%u selections of random batches: copied, in place, values, ranges and partial views agree with the cells%s%s", count, good ? "" : ": ", good ? "" : wrong_text);
   tap_ok(in_place > 100 && columns_checked > 3000, "%u columns copied, %u of them also in place", columns_checked, in_place);
+}
+
+static void shared_rows(void) {
+  uint64_t seed = 4;
+  int good = 1;
+  unsigned count = 0, sharing = 0, prefixes = 0;
+  for (unsigned i = 0; good && i < 3; i++) {
+    batch b;
+    make_shared(&b, i);
+    for (uint32_t n = 0; n < b.view.node_count; n++) {
+      packbuf_column column;
+      if (packbuf_open_column(&b.view, n, &column, &error)) continue;
+      sharing += column.row_index.storage != 0;
+      prefixes += column.prefix_row.storage != 0;
+    }
+    for (unsigned k = 0; good && k < 100; k++, count++) good = check_selection(&b, "shared rows", &seed);
+    free_batch(&b);
+  }
+  tap_ok(good && sharing >= 15 && prefixes >= 3, "%u selections of batches with %u shared columns and %u with prefixes%s%s", count, sharing, prefixes, good ? "" : ": ", good ? "" : wrong_text);
 }
 
 static void vectors(void) {
@@ -818,6 +906,7 @@ int main(void) {
   unmapped();
   checksums();
   random_batches();
+  shared_rows();
   vectors();
   rewriting_peer();
   packbuf_arena_free(&arena);
