@@ -810,12 +810,12 @@ typedef struct packbuf_buffer {
   uint32_t index, node, alias_of;
   uint8_t role, dim, storage, packing;
   packbuf_dtype dtype;
-  uint64_t count;          /* elements */
-  uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
-                              sequence. Inline: in the record */
-  const uint8_t *bytes;    /* plain little-endian elements of storage stored, inline and alias; NULL else */
+  uint64_t count;              /* elements */
+  uint64_t offset, length;     /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
+                                  sequence. Inline: in the record */
+  const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
   const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
-  uint8_t value[16];       /* constant and sequence (start, step), little-endian */
+  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
@@ -985,9 +985,9 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
 
 /* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
- * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where no
- * peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets or
- * masks that are computed or (masks) do not begin at a byte. */
+ * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
+ * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
+ * or masks that are computed or (masks) do not begin at a byte. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 
@@ -1007,17 +1007,17 @@ typedef struct packbuf_selected_size {
 typedef struct packbuf_select_into {
   void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity;
-  uint64_t rows;         /* how many rows the following have room for */
-  void *offsets;         /* rows + 1 (media list: items + 1), from 0: elements of data */
-  void *item_offsets;    /* media list: rows + 1, from 0: items */
-  uint8_t offset_bits;   /* of both: 32 or 64 (or 0: 64), int32 or int64 */
-  uint64_t *lengths;     /* list node: its length in each row */
+  uint64_t rows;                     /* how many rows the following have room for */
+  void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
+  void *item_offsets;                /* media list: rows + 1, from 0: items */
+  uint8_t offset_bits;               /* of both: 32 or 64 (or 0: 64), int32 or int64 */
+  uint64_t *lengths;                 /* list node: its length in each row */
   uint64_t *shape[PACKBUF_MAX_RANK]; /* ragged numbers: a dimension of each row (0 where it has not so many) */
-  uint8_t *ndims;        /* ragged numbers: dimensions of each row (0: absent) */
-  uint8_t *types;        /* types byte of each row (media list: item); 0 where there is no types buffer */
-  uint8_t *validity;     /* bitmap of rows, bit 0 first: 1 = value; the bits after the last row of its last byte are 0 */
-  uint8_t *missing;      /* likewise: 1 = missing */
-  uint64_t items;        /* how many items offsets and types of a media list have room for */
+  uint8_t *ndims;                    /* ragged numbers: dimensions of each row (0: absent) */
+  uint8_t *types;                    /* types byte of each row (media list: item); 0 where there is no types buffer */
+  uint8_t *validity; /* bitmap of rows, bit 0 first: 1 = value; the bits after the last row of its last byte are 0 */
+  uint8_t *missing;  /* likewise: 1 = missing */
+  uint64_t items;    /* how many items offsets and types of a media list have room for */
 } packbuf_select_into;
 
 /* The exact sizes for any chosen node (dict and list nodes have masks and lengths). Reads the index, no data. Errors:
@@ -7837,8 +7837,7 @@ static int packbuf_i_computed(const packbuf_buffer *buffer) {
 }
 
 /* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
-PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size,
-                                                 uint8_t *out) {
+PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
   return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
 }
 
@@ -7945,8 +7944,8 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
 }
 
 /* What was asked for of a partial view is not there. */
-PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
-                                            packbuf_error *error) {
+PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size,
+                                                           uint64_t row, packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
                  packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);
@@ -9574,7 +9573,7 @@ typedef struct packbuf_i_reader {
   const packbuf_view *view;
   packbuf_arena *arena;
   packbuf_error *error;
-  uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
+  uint64_t arena_limit;               /* the arena's own; while reading, its limit may be lower */
   const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
 
@@ -9651,8 +9650,8 @@ static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, p
   return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
 }
 
-/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is not
- * there. */
+/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is
+ * not there. */
 PACKBUF_I_RARE static packbuf_status packbuf_i_fetched_elements(const packbuf_i_leaf_cells *cells, uint64_t at,
                                                                 uint64_t size, const void **out) {
   const packbuf_buffer *data = &cells->column->data;
@@ -10458,8 +10457,8 @@ static packbuf_status packbuf_i_parse_failed(const packbuf_column *c, packbuf_st
   const uint64_t at = packbuf_i_element_at(c->view, &c->data, first);
   if (status == PACKBUF_DEPTH || status == PACKBUF_LIMIT)
     return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, at, row, error);
-  return packbuf_i_broken_cell(c, rule, !packbuf_i_computed(&c->data) && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row,
-                               error);
+  return packbuf_i_broken_cell(
+      c, rule, !packbuf_i_computed(&c->data) && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row, error);
 }
 
 static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {
@@ -12749,8 +12748,7 @@ static uint64_t packbuf_i_count_wanted(const packbuf_i_reader *r, uint64_t begin
   uint64_t count = 0;
   packbuf_i_node_record node;
   if (is_list || !r->selection) return packbuf_i_count_siblings(r->view, begin, end);
-  for (; begin < end && packbuf_i_fetch_node(r->view, (uint32_t)begin, &node);
-       begin += 1 + (uint64_t)node.descendants)
+  for (; begin < end && packbuf_i_fetch_node(r->view, (uint32_t)begin, &node); begin += 1 + (uint64_t)node.descendants)
     count += (uint64_t)packbuf_i_reader_wants(r, begin);
   return count;
 }
@@ -13420,7 +13418,8 @@ static void packbuf_i_choose_list(uint64_t *index, uint64_t count, packbuf_selec
   int64_t step = 1;
   uint64_t i;
   if (count > 1) step = (int64_t)(index[1] - index[0]);
-  for (i = 1; i < count && (int64_t)(index[i] - index[i - 1]) == step; i++) {}
+  for (i = 1; i < count && (int64_t)(index[i] - index[i - 1]) == step; i++) {
+  }
   to->rows = count;
   to->first = count ? index[0] : 0;
   to->step = 1;
@@ -13795,7 +13794,7 @@ typedef struct packbuf_i_picked {
   packbuf_column column;
   packbuf_column list; /* of an attribute leaf whose rows are items: the media list they belong to */
   int by_item;
-  uint64_t next;       /* row of the selection to go on with */
+  uint64_t next; /* row of the selection to go on with */
   packbuf_piece pieces[2];
   unsigned piece, piece_count;
   packbuf_error *error;
@@ -13984,7 +13983,8 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
     status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_size_piece(p, &pieces[i], row, size);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
+      status = packbuf_i_size_piece(p, &pieces[i], row, size);
   }
   return status;
 }
@@ -14114,8 +14114,7 @@ static void packbuf_i_copy_masks(packbuf_i_copier *w, const packbuf_i_row_run *r
   if (into->validity && packbuf_i_there(&c->validity))
     packbuf_i_copy_mask(&c->validity, run, into->validity, w->done.rows);
   else if (into->validity && !null) packbuf_i_set_mask(into->validity, w->done.rows, run->count);
-  if (into->missing && packbuf_i_there(&c->missing))
-    packbuf_i_copy_mask(&c->missing, run, into->missing, w->done.rows);
+  if (into->missing && packbuf_i_there(&c->missing)) packbuf_i_copy_mask(&c->missing, run, into->missing, w->done.rows);
 }
 
 /* The types byte of stored row or item i. */
@@ -14160,7 +14159,7 @@ static packbuf_status packbuf_i_copy_lengths(packbuf_i_copier *w, const packbuf_
 /* ---- copying: arrays ---- */
 
 /* Rows of a few bytes, by a size that the compiler knows. */
-#define PACKBUF_I_GATHER_ROWS(bytes)                                                                          \
+#define PACKBUF_I_GATHER_ROWS(bytes) \
   for (uint64_t k = 0; k < run->count; k++) memcpy(out + k * (bytes), from + packbuf_i_run_row(run, k) * (bytes), bytes)
 
 /* Rows of `size` bytes each, apart from each other, one after the other to out. */
@@ -14246,8 +14245,8 @@ static packbuf_status packbuf_i_copy_joined_offsets(packbuf_i_copier *w, const p
   for (uint64_t k = 1; k < count; k++) {
     uint64_t offset = 0;
     if (!packbuf_i_get64(offsets, first + k, &offset) || offset < before || offset - piece->first > piece->count)
-      return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I7,
-                                     packbuf_i_element_at(w->p->column.view, offsets, first + k), first + k);
+      return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I7, packbuf_i_element_at(w->p->column.view, offsets, first + k),
+                                     first + k);
     before = offset;
     status = packbuf_i_put_offset(w, out, at + k, start + (offset - piece->first));
     if (status != PACKBUF_OK) return status;
@@ -14300,7 +14299,8 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
   return status;
 }
 
-static void packbuf_i_fetch_ahead(const packbuf_column *c, const packbuf_piece *pieces, unsigned count, size_t element) {
+static void packbuf_i_fetch_ahead(const packbuf_column *c, const packbuf_piece *pieces, unsigned count,
+                                  size_t element) {
 #if defined(__GNUC__) || defined(__clang__)
   if (count != 0 && c->data.bytes && !packbuf_i_is_media_list(c))
     __builtin_prefetch(c->data.bytes + pieces[0].first * element);
@@ -14544,9 +14544,9 @@ PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *select
   if (first > selection->rows || count > selection->rows - first)
     return packbuf_i_end_read(
         &r, packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the selection has fewer rows", PACKBUF_NOWHERE, first));
-  return packbuf_i_end_read(&r, packbuf_i_read_dicts(&r, NULL, selection->scope ? middle : 0,
-                                                     selection->scope ? view->node_count : middle, first, count, out,
-                                                     0));
+  return packbuf_i_end_read(
+      &r, packbuf_i_read_dicts(&r, NULL, selection->scope ? middle : 0, selection->scope ? view->node_count : middle,
+                               first, count, out, 0));
 }
 /* ---- end of core/select.c ---- */
 /* ---- core/ranges.c ---- */
@@ -14664,8 +14664,7 @@ static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_pic
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
     status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-      status = packbuf_i_add_piece(r, p, &pieces[i], row);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
   }
   return status;
 }
@@ -14728,8 +14727,7 @@ PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *select
     r.end = selections[s].view->total_length;
     for (uint32_t i = 0; status == PACKBUF_OK && i < selections[s].node_count; i++) {
       const uint32_t node = selections[s].nodes[i];
-      if (selections[s].flags[node] == PACKBUF_I_CHOSEN)
-        status = packbuf_i_add_node(&r, &selections[s], node, error);
+      if (selections[s].flags[node] == PACKBUF_I_CHOSEN) status = packbuf_i_add_node(&r, &selections[s], node, error);
     }
   }
   if (status != PACKBUF_OK) return status;

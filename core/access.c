@@ -304,8 +304,7 @@ static int packbuf_i_computed(const packbuf_buffer *buffer) {
 }
 
 /* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
-PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size,
-                                                 uint8_t *out) {
+PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
   return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
 }
 
@@ -412,8 +411,8 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
 }
 
 /* What was asked for of a partial view is not there. */
-PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size, uint64_t row,
-                                            packbuf_error *error) {
+PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size,
+                                                           uint64_t row, packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
                  packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);

@@ -62,7 +62,8 @@ static void packbuf_i_choose_list(uint64_t *index, uint64_t count, packbuf_selec
   int64_t step = 1;
   uint64_t i;
   if (count > 1) step = (int64_t)(index[1] - index[0]);
-  for (i = 1; i < count && (int64_t)(index[i] - index[i - 1]) == step; i++) {}
+  for (i = 1; i < count && (int64_t)(index[i] - index[i - 1]) == step; i++) {
+  }
   to->rows = count;
   to->first = count ? index[0] : 0;
   to->step = 1;

@@ -6,7 +6,7 @@ typedef struct packbuf_i_reader {
   const packbuf_view *view;
   packbuf_arena *arena;
   packbuf_error *error;
-  uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
+  uint64_t arena_limit;               /* the arena's own; while reading, its limit may be lower */
   const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
 
@@ -83,8 +83,8 @@ static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, p
   return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
 }
 
-/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is not
- * there. */
+/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is
+ * not there. */
 PACKBUF_I_RARE static packbuf_status packbuf_i_fetched_elements(const packbuf_i_leaf_cells *cells, uint64_t at,
                                                                 uint64_t size, const void **out) {
   const packbuf_buffer *data = &cells->column->data;

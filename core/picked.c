@@ -23,7 +23,7 @@ typedef struct packbuf_i_picked {
   packbuf_column column;
   packbuf_column list; /* of an attribute leaf whose rows are items: the media list they belong to */
   int by_item;
-  uint64_t next;       /* row of the selection to go on with */
+  uint64_t next; /* row of the selection to go on with */
   packbuf_piece pieces[2];
   unsigned piece, piece_count;
   packbuf_error *error;

@@ -112,8 +112,7 @@ static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_pic
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
     status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-      status = packbuf_i_add_piece(r, p, &pieces[i], row);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
   }
   return status;
 }
@@ -176,8 +175,7 @@ PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *select
     r.end = selections[s].view->total_length;
     for (uint32_t i = 0; status == PACKBUF_OK && i < selections[s].node_count; i++) {
       const uint32_t node = selections[s].nodes[i];
-      if (selections[s].flags[node] == PACKBUF_I_CHOSEN)
-        status = packbuf_i_add_node(&r, &selections[s], node, error);
+      if (selections[s].flags[node] == PACKBUF_I_CHOSEN) status = packbuf_i_add_node(&r, &selections[s], node, error);
     }
   }
   if (status != PACKBUF_OK) return status;

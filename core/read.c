@@ -58,8 +58,7 @@ static uint64_t packbuf_i_count_wanted(const packbuf_i_reader *r, uint64_t begin
   uint64_t count = 0;
   packbuf_i_node_record node;
   if (is_list || !r->selection) return packbuf_i_count_siblings(r->view, begin, end);
-  for (; begin < end && packbuf_i_fetch_node(r->view, (uint32_t)begin, &node);
-       begin += 1 + (uint64_t)node.descendants)
+  for (; begin < end && packbuf_i_fetch_node(r->view, (uint32_t)begin, &node); begin += 1 + (uint64_t)node.descendants)
     count += (uint64_t)packbuf_i_reader_wants(r, begin);
   return count;
 }

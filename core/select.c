@@ -41,7 +41,8 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
     status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_size_piece(p, &pieces[i], row, size);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
+      status = packbuf_i_size_piece(p, &pieces[i], row, size);
   }
   return status;
 }
@@ -171,8 +172,7 @@ static void packbuf_i_copy_masks(packbuf_i_copier *w, const packbuf_i_row_run *r
   if (into->validity && packbuf_i_there(&c->validity))
     packbuf_i_copy_mask(&c->validity, run, into->validity, w->done.rows);
   else if (into->validity && !null) packbuf_i_set_mask(into->validity, w->done.rows, run->count);
-  if (into->missing && packbuf_i_there(&c->missing))
-    packbuf_i_copy_mask(&c->missing, run, into->missing, w->done.rows);
+  if (into->missing && packbuf_i_there(&c->missing)) packbuf_i_copy_mask(&c->missing, run, into->missing, w->done.rows);
 }
 
 /* The types byte of stored row or item i. */
@@ -217,7 +217,7 @@ static packbuf_status packbuf_i_copy_lengths(packbuf_i_copier *w, const packbuf_
 /* ---- copying: arrays ---- */
 
 /* Rows of a few bytes, by a size that the compiler knows. */
-#define PACKBUF_I_GATHER_ROWS(bytes)                                                                          \
+#define PACKBUF_I_GATHER_ROWS(bytes) \
   for (uint64_t k = 0; k < run->count; k++) memcpy(out + k * (bytes), from + packbuf_i_run_row(run, k) * (bytes), bytes)
 
 /* Rows of `size` bytes each, apart from each other, one after the other to out. */
@@ -303,8 +303,8 @@ static packbuf_status packbuf_i_copy_joined_offsets(packbuf_i_copier *w, const p
   for (uint64_t k = 1; k < count; k++) {
     uint64_t offset = 0;
     if (!packbuf_i_get64(offsets, first + k, &offset) || offset < before || offset - piece->first > piece->count)
-      return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I7,
-                                     packbuf_i_element_at(w->p->column.view, offsets, first + k), first + k);
+      return packbuf_i_broken_picked(w->p, PACKBUF_RULE_I7, packbuf_i_element_at(w->p->column.view, offsets, first + k),
+                                     first + k);
     before = offset;
     status = packbuf_i_put_offset(w, out, at + k, start + (offset - piece->first));
     if (status != PACKBUF_OK) return status;
@@ -357,7 +357,8 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
   return status;
 }
 
-static void packbuf_i_fetch_ahead(const packbuf_column *c, const packbuf_piece *pieces, unsigned count, size_t element) {
+static void packbuf_i_fetch_ahead(const packbuf_column *c, const packbuf_piece *pieces, unsigned count,
+                                  size_t element) {
 #if defined(__GNUC__) || defined(__clang__)
   if (count != 0 && c->data.bytes && !packbuf_i_is_media_list(c))
     __builtin_prefetch(c->data.bytes + pieces[0].first * element);
@@ -601,7 +602,7 @@ PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *select
   if (first > selection->rows || count > selection->rows - first)
     return packbuf_i_end_read(
         &r, packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the selection has fewer rows", PACKBUF_NOWHERE, first));
-  return packbuf_i_end_read(&r, packbuf_i_read_dicts(&r, NULL, selection->scope ? middle : 0,
-                                                     selection->scope ? view->node_count : middle, first, count, out,
-                                                     0));
+  return packbuf_i_end_read(
+      &r, packbuf_i_read_dicts(&r, NULL, selection->scope ? middle : 0, selection->scope ? view->node_count : middle,
+                               first, count, out, 0));
 }

@@ -74,9 +74,9 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
 
 /* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
- * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where no
- * peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets or
- * masks that are computed or (masks) do not begin at a byte. */
+ * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
+ * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
+ * or masks that are computed or (masks) do not begin at a byte. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 
@@ -96,17 +96,17 @@ typedef struct packbuf_selected_size {
 typedef struct packbuf_select_into {
   void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity;
-  uint64_t rows;         /* how many rows the following have room for */
-  void *offsets;         /* rows + 1 (media list: items + 1), from 0: elements of data */
-  void *item_offsets;    /* media list: rows + 1, from 0: items */
-  uint8_t offset_bits;   /* of both: 32 or 64 (or 0: 64), int32 or int64 */
-  uint64_t *lengths;     /* list node: its length in each row */
+  uint64_t rows;                     /* how many rows the following have room for */
+  void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
+  void *item_offsets;                /* media list: rows + 1, from 0: items */
+  uint8_t offset_bits;               /* of both: 32 or 64 (or 0: 64), int32 or int64 */
+  uint64_t *lengths;                 /* list node: its length in each row */
   uint64_t *shape[PACKBUF_MAX_RANK]; /* ragged numbers: a dimension of each row (0 where it has not so many) */
-  uint8_t *ndims;        /* ragged numbers: dimensions of each row (0: absent) */
-  uint8_t *types;        /* types byte of each row (media list: item); 0 where there is no types buffer */
-  uint8_t *validity;     /* bitmap of rows, bit 0 first: 1 = value; the bits after the last row of its last byte are 0 */
-  uint8_t *missing;      /* likewise: 1 = missing */
-  uint64_t items;        /* how many items offsets and types of a media list have room for */
+  uint8_t *ndims;                    /* ragged numbers: dimensions of each row (0: absent) */
+  uint8_t *types;                    /* types byte of each row (media list: item); 0 where there is no types buffer */
+  uint8_t *validity; /* bitmap of rows, bit 0 first: 1 = value; the bits after the last row of its last byte are 0 */
+  uint8_t *missing;  /* likewise: 1 = missing */
+  uint64_t items;    /* how many items offsets and types of a media list have room for */
 } packbuf_select_into;
 
 /* The exact sizes for any chosen node (dict and list nodes have masks and lengths). Reads the index, no data. Errors:

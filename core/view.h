@@ -142,12 +142,12 @@ typedef struct packbuf_buffer {
   uint32_t index, node, alias_of;
   uint8_t role, dim, storage, packing;
   packbuf_dtype dtype;
-  uint64_t count;          /* elements */
-  uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
-                              sequence. Inline: in the record */
-  const uint8_t *bytes;    /* plain little-endian elements of storage stored, inline and alias; NULL else */
+  uint64_t count;              /* elements */
+  uint64_t offset, length;     /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
+                                  sequence. Inline: in the record */
+  const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
   const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
-  uint8_t value[16];       /* constant and sequence (start, step), little-endian */
+  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
