@@ -14485,7 +14485,7 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   if (data->partial && !packbuf_i_in_place(data, low, high - low))
     return packbuf_i_not_fetched(data, low, high - low, PACKBUF_NOWHERE, error);
   status = packbuf_i_typed_at(data, packbuf_i_in_place(data, low, high - low), data->dtype, &elements, error);
-  if (status != PACKBUF_OK) return packbuf_i_not_in_place(&p, status, packbuf_status_text(status));
+  if (status != PACKBUF_OK) return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   out->tensor.data = (const uint8_t *)elements + (selection->first * regular.each * size - low);
   if (regular.each == 0 || selection->rows == 0) return PACKBUF_OK; /* nothing to step over */
   for (unsigned d = n->rank + 1u; d-- > 1;) {
@@ -14517,7 +14517,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
   if (status == PACKBUF_OK) status = packbuf_get_typed(&c->data, c->data.dtype, &elements, error);
   if (status == PACKBUF_OK) status = packbuf_get_typed(&c->offsets, c->offsets.dtype, &offsets, error);
   if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED)
-    return packbuf_i_not_in_place(&p, status, packbuf_status_text(status));
+    return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   if (status != PACKBUF_OK) return status;
   memset(out, 0, sizeof *out);
   out->data = elements;

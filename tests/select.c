@@ -347,7 +347,7 @@ static void random_batches(void) {
     free_batch(&b);
   }
   tap_ok(good, "%u selections of random batches: copied, in place, values, ranges and partial views agree with the cells%s%s", count, good ? "" : ": ", good ? "" : wrong_text);
-  tap_ok(in_place > 100 && columns_checked > 3000, "%u columns copied, %u of them also in place", columns_checked, in_place);
+  tap_ok((in_place > 100 || packbuf_i_big_endian()) && columns_checked > 3000, "%u columns copied, %u of them also in place", columns_checked, in_place);
 }
 
 static void shared_rows(void) {
@@ -669,10 +669,12 @@ static void unmapped(void) {
     selecting_column c;
     packbuf_selected_tensor t;
     selecting_copy(&s, s.nodes[i], 1, 64, MOST, &c, &error);
-    good = c.status == PACKBUF_OK && !packbuf_select_tensor(&s, s.nodes[i], &t, &error);
+    good = c.status == PACKBUF_OK;
+    if (packbuf_i_big_endian()) good = good && packbuf_select_tensor(&s, s.nodes[i], &t, &error) == PACKBUF_NOT_STORED;
+    else good = good && !packbuf_select_tensor(&s, s.nodes[i], &t, &error);
     for (uint64_t row = 0; good && row < s.rows; row++)
       good = memcmp((uint8_t *)c.into.data + row * 4096, numbers + (s.nodes[i] * ROWS + packbuf_selected_row(&s, row)) * WIDTH, 4096) == 0 &&
-             memcmp((const uint8_t *)t.tensor.data + (int64_t)row * t.strides[0], (uint8_t *)c.into.data + row * 4096, 4096) == 0;
+             (packbuf_i_big_endian() || memcmp((const uint8_t *)t.tensor.data + (int64_t)row * t.strides[0], (uint8_t *)c.into.data + row * 4096, 4096) == 0);
     selecting_column_free(&c);
   }
   if (good) {
