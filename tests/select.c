@@ -557,6 +557,65 @@ static void no_memory(const batch *b) {
   tap_ok(good && done && failed > 5, "a fixed arena may be full anywhere (%u sizes)", failed);
 }
 
+/* Writes a number into the offsets, or another buffer of the index, and selects. */
+static packbuf_status with_number(const batch *b, const char *path, packbuf_role role, unsigned dim, uint64_t i, uint64_t number, packbuf_row_selection rows) {
+  packbuf_node node;
+  packbuf_buffer buffer;
+  packbuf_selection s;
+  packbuf_range *ranges;
+  selecting_column c, plain;
+  packbuf_status status, without;
+  uint64_t count, before;
+  if (packbuf_find(&b->view, 0, path, &node, &error) || packbuf_get_buffer(&b->view, &node, role, dim, &buffer, &error) || !buffer.bytes) return PACKBUF_NOT_FOUND;
+  before = packbuf_i_load64(b->data + buffer.offset + 8 * i);
+  packbuf_i_store64(b->data + buffer.offset + 8 * i, number);
+  status = select_one(&b->view, path, rows, &s);
+  if (status == PACKBUF_OK) {
+    (void)packbuf_select_ranges(&s, 1, 0, 0, &arena, &ranges, &count, &error);
+    selecting_copy(&s, node.index, 0, 64, MOST, &plain, &error);
+    selecting_copy(&s, node.index, 1, 64, MOST, &c, &error);
+    status = c.status, without = plain.status;
+    selecting_column_free(&c), selecting_column_free(&plain);
+    if (status == PACKBUF_OK) status = without;
+  }
+  packbuf_i_store64(b->data + buffer.offset + 8 * i, before);
+  return status;
+}
+
+static void hostile(const batch *b) {
+  static const int64_t index[] = {0, 9, 10, 11, 12, 13, 3};
+  const packbuf_row_selection rows[3] = {packbuf_select_all(), packbuf_select_range(3, 190, 2), packbuf_select_index(index, 7)};
+  static const char *const names[] = {"ragged", "text", "mixed", "blob\\.dots", "picture", "tensors", "arrays", "lists"};
+  static const uint64_t numbers[] = {UINT64_MAX, UINT64_C(1) << 63, UINT64_C(1) << 40};
+  packbuf_selection s;
+  packbuf_selected_size size;
+  selecting_column c;
+  unsigned refused = 0;
+  int good = 1;
+  for (unsigned n = 0; good && n < sizeof names / sizeof *names; n++)
+    for (unsigned r = 0; good && r < 3; r++)
+      for (unsigned k = 0; good && k < 3; k++) {
+        const packbuf_status status = with_number(b, names[n], PACKBUF_ROLE_OFFSETS, 0, 12, numbers[k], rows[r]);
+        good = status == PACKBUF_BAD_OFFSETS || (r != 0 && status == PACKBUF_OK); /* the row before it may be absent */
+        refused += status != PACKBUF_OK;
+      }
+  good = good && refused > 40;
+  good = good && with_number(b, "gallery", PACKBUF_ROLE_ITEM_OFFSETS, 0, 11, UINT64_MAX, rows[0]) == PACKBUF_BAD_OFFSETS && with_number(b, "gallery", PACKBUF_ROLE_OFFSETS, 0, 11, UINT64_MAX, rows[0]) == PACKBUF_BAD_OFFSETS;
+  for (uint64_t row = 0, wrong_shapes = 0; good && row < 20; row++) {
+    const packbuf_status status = with_number(b, "tensors", PACKBUF_ROLE_SHAPE, 0, row, 1000, rows[0]);
+    wrong_shapes += status == PACKBUF_BAD_SHAPE;
+    good = (status == PACKBUF_BAD_SHAPE || status == PACKBUF_OK) && (row < 19 || wrong_shapes > 5); /* absent, or another dimension is 0 */
+  }
+  good = good && with_number(b, "ragged", PACKBUF_ROLE_OFFSETS, 0, 100, 1, rows[0]) == PACKBUF_BAD_OFFSETS; /* within the data, but it descends */
+  tap_ok(good, "offsets that descend or pass the data and shapes that do not fit are refused%s%s", good ? "" : ": ", good ? "" : line());
+  good = !select_one(&b->view, "text", rows[0], &s) && packbuf_select_size(&s, 0, &size, &error) == PACKBUF_NOT_FOUND && packbuf_select_size(&s, UINT32_MAX, &size, &error) == PACKBUF_NOT_FOUND;
+  tap_ok(good, "a node that is not in the selection is not found");
+  selecting_copy(&s, s.nodes[0], 0, 64, MOST, &c, &error);
+  c.into.offset_bits = 16;
+  tap_ok(packbuf_select_copy(&s, s.nodes[0], &c.into, NULL, &error) == PACKBUF_INVALID_ARGUMENT, "offsets have 32 or 64 bits");
+  selecting_column_free(&c);
+}
+
 /* 2^48 rows of one constant, and of ragged rows that are all alike. */
 static void huge(void) {
   enum { ROWS = 1000 };
@@ -899,6 +958,7 @@ int main(void) {
   free_batch(&b);
   make_batch(&b, 200, 2, 64);
   field_patterns(&b);
+  hostile(&b);
   capacities(&b);
   no_memory(&b);
   partial_views(&b);
