@@ -132,7 +132,7 @@ static uint64_t selecting_offset(const void *offsets, unsigned bits, uint64_t i)
 static int selecting_bit(const uint8_t *bits, uint64_t i) { return bits[i / 8] >> (i % 8) & 1; }
 
 /* One cell of a column against what the calls for cells say. at: in the copy; items: the first item of the cell. */
-static const char *selecting_check_cell(const packbuf_column *column, const selecting_column *c, uint64_t row,
+static inline const char *selecting_check_cell(const packbuf_column *column, const selecting_column *c, uint64_t row,
                                         uint64_t at, uint64_t *elements, uint64_t *items, int all) {
   const packbuf_node *node = &column->node;
   const unsigned bits = c->into.offset_bits;
@@ -208,7 +208,7 @@ static const char *selecting_check_cell(const packbuf_column *column, const sele
 }
 
 /* A copy of one node against its cells; NULL, or what is wrong. */
-static const char *selecting_check_column(const packbuf_selection *s, uint32_t node, const selecting_column *c,
+static inline const char *selecting_check_column(const packbuf_selection *s, uint32_t node, const selecting_column *c,
                                           const uint64_t *rows, uint64_t count, int all) {
   packbuf_column column, list;
   packbuf_node up;
@@ -241,7 +241,7 @@ static const char *selecting_check_column(const packbuf_selection *s, uint32_t n
 }
 
 /* Columns in place against what was copied out; *found counts those that there were. */
-static const char *selecting_check_in_place(const packbuf_selection *s, uint32_t node, const selecting_column *c,
+static inline const char *selecting_check_in_place(const packbuf_selection *s, uint32_t node, const selecting_column *c,
                                             unsigned *found) {
   packbuf_selected_tensor t;
   packbuf_ragged r;
@@ -287,7 +287,7 @@ static const char *selecting_same(const selecting_column *a, const selecting_col
 
 /* What is left of a row's value in a selection; the children of `node` (PACKBUF_NO_NODE: the top) are pruned in place
  * in a copy. */
-static packbuf_value selecting_prune(const packbuf_selection *s, const packbuf_value *value, uint64_t begin,
+static inline packbuf_value selecting_prune(const packbuf_selection *s, const packbuf_value *value, uint64_t begin,
                                      uint64_t end, packbuf_arena *arena) {
   packbuf_value out = *value;
   packbuf_node child;
