@@ -13918,6 +13918,36 @@ static packbuf_status packbuf_i_joined_run(const packbuf_i_picked *p, uint64_t r
   return PACKBUF_OK;
 }
 
+/* Whether packbuf_i_quick_piece knows the cells: joined, one run of data each, with stored offsets. */
+static int packbuf_i_quick_cells(const packbuf_column *c) {
+  return packbuf_i_joined_cells(c) && !packbuf_i_is_media_list(c) && c->offsets.bytes != NULL &&
+         !packbuf_i_there(&c->missing);
+}
+
+/* packbuf_cell_pieces for such cells, without a call. 0: ask it, for the error. A complete column has rows + 1 offsets.
+ */
+static int packbuf_i_quick_piece(const packbuf_column *c, uint64_t row, packbuf_piece *piece) {
+  const uint8_t *offset = c->offsets.bytes + row * 8;
+  uint64_t from, to;
+  piece->first = piece->count = 0;
+  if (packbuf_i_there(&c->validity) && !packbuf_i_get_bit(&c->validity, row)) return 1;
+  from = packbuf_i_load64(offset);
+  to = packbuf_i_load64(offset + 8);
+  PACKBUF_I_FETCHED(from);
+  PACKBUF_I_FETCHED(to);
+  piece->first = from;
+  piece->count = to - from;
+  return from <= to && to <= c->data.count;
+}
+
+/* The pieces of any cell; quick: packbuf_i_quick_cells. */
+static packbuf_status packbuf_i_picked_pieces(const packbuf_i_picked *p, int quick, uint64_t row,
+                                              packbuf_piece pieces[2], unsigned *count) {
+  *count = 1;
+  if (quick && packbuf_i_quick_piece(&p->column, row, &pieces[0])) return PACKBUF_OK;
+  return packbuf_cell_pieces(&p->column, row, pieces, count, p->error);
+}
+
 /* Whether cells that are neither regular nor joined may be asked one by one: work for rows of which nothing need be
  * stored. */
 static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows) {
@@ -13967,6 +13997,7 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
   packbuf_piece pieces[2];
+  int quick;
   packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
   if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
   if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
@@ -13979,10 +14010,11 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
     return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
   }
   status = packbuf_i_may_ask(p, run->count);
+  quick = packbuf_i_quick_cells(c);
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
-    status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
     for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
       status = packbuf_i_size_piece(p, &pieces[i], row, size);
   }
@@ -14337,6 +14369,39 @@ static packbuf_status packbuf_i_copy_cells(packbuf_i_copier *w, const packbuf_i_
   return status;
 }
 
+/* Quick cells whose bytes are there, without their shapes. */
+static packbuf_status packbuf_i_copy_quick(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  const size_t element = w->element;
+  uint8_t *out = (uint8_t *)w->into->data;
+  uint64_t at = w->done.elements;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_piece now, next;
+  int known = run->count != 0 && packbuf_i_quick_piece(c, packbuf_i_run_row(run, 0), &next);
+  for (uint64_t k = 0; k < run->count; k++) {
+    if (PACKBUF_I_UNLIKELY(!known)) {
+      uint64_t first, count;
+      status = packbuf_cell_extent(c, packbuf_i_run_row(run, k), &first, &count, w->p->error);
+      return status != PACKBUF_OK ? status : packbuf_i_no_capacity(w, "the offsets changed while they were read");
+    }
+    now = next;
+    if (k + 1 < run->count) {
+      known = packbuf_i_quick_piece(c, packbuf_i_run_row(run, k + 1), &next);
+      if (known) packbuf_i_fetch_ahead(c, &next, 1, element);
+    }
+    if (out && now.count > w->room - at) return packbuf_i_no_capacity(w, "the data do not fit into their destination");
+    if (out && now.count) memcpy(out + at * element, c->data.bytes + now.first * element, now.count * element);
+    if (!packbuf_i_add(at, now.count, &at)) return packbuf_i_too_much(w->p);
+    status = packbuf_i_put_offset(w, w->into->offsets, w->done.rows + k + 1, at);
+    if (status != PACKBUF_OK) return status;
+  }
+  if (out && packbuf_i_big_endian())
+    packbuf_i_swap(out + w->done.elements * element, (at - w->done.elements) * element,
+                   packbuf_i_swap_unit(c->data.dtype));
+  w->done.elements = at;
+  return PACKBUF_OK;
+}
+
 /* Consecutive joined cells: one piece of data. */
 static packbuf_status packbuf_i_copy_joined(packbuf_i_copier *w, const packbuf_i_row_run *run) {
   const packbuf_column *c = &w->p->column;
@@ -14375,6 +14440,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
   shapes &= numbers;
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
+  if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
   return packbuf_i_copy_cells(w, run, shapes);
 }
 
@@ -14653,6 +14719,7 @@ static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_pic
   packbuf_i_regular regular;
   packbuf_piece pieces[2];
   packbuf_status status;
+  int quick;
   if (run->count == 0) return PACKBUF_OK;
   if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
   if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
@@ -14660,10 +14727,11 @@ static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_pic
     return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
   }
   status = packbuf_i_may_ask(p, run->count);
+  quick = packbuf_i_quick_cells(c);
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
-    status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
     for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
   }
   return status;

@@ -101,6 +101,7 @@ static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_pic
   packbuf_i_regular regular;
   packbuf_piece pieces[2];
   packbuf_status status;
+  int quick;
   if (run->count == 0) return PACKBUF_OK;
   if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
   if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
@@ -108,10 +109,11 @@ static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_pic
     return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
   }
   status = packbuf_i_may_ask(p, run->count);
+  quick = packbuf_i_quick_cells(c);
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
-    status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
     for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
   }
   return status;

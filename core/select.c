@@ -25,6 +25,7 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
   packbuf_piece pieces[2];
+  int quick;
   packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
   if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
   if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
@@ -37,10 +38,11 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
     return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
   }
   status = packbuf_i_may_ask(p, run->count);
+  quick = packbuf_i_quick_cells(c);
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t row = packbuf_i_run_row(run, k);
     unsigned count = 0;
-    status = packbuf_cell_pieces(c, row, pieces, &count, p->error);
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
     for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
       status = packbuf_i_size_piece(p, &pieces[i], row, size);
   }
@@ -395,6 +397,39 @@ static packbuf_status packbuf_i_copy_cells(packbuf_i_copier *w, const packbuf_i_
   return status;
 }
 
+/* Quick cells whose bytes are there, without their shapes. */
+static packbuf_status packbuf_i_copy_quick(packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  const size_t element = w->element;
+  uint8_t *out = (uint8_t *)w->into->data;
+  uint64_t at = w->done.elements;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_piece now, next;
+  int known = run->count != 0 && packbuf_i_quick_piece(c, packbuf_i_run_row(run, 0), &next);
+  for (uint64_t k = 0; k < run->count; k++) {
+    if (PACKBUF_I_UNLIKELY(!known)) {
+      uint64_t first, count;
+      status = packbuf_cell_extent(c, packbuf_i_run_row(run, k), &first, &count, w->p->error);
+      return status != PACKBUF_OK ? status : packbuf_i_no_capacity(w, "the offsets changed while they were read");
+    }
+    now = next;
+    if (k + 1 < run->count) {
+      known = packbuf_i_quick_piece(c, packbuf_i_run_row(run, k + 1), &next);
+      if (known) packbuf_i_fetch_ahead(c, &next, 1, element);
+    }
+    if (out && now.count > w->room - at) return packbuf_i_no_capacity(w, "the data do not fit into their destination");
+    if (out && now.count) memcpy(out + at * element, c->data.bytes + now.first * element, now.count * element);
+    if (!packbuf_i_add(at, now.count, &at)) return packbuf_i_too_much(w->p);
+    status = packbuf_i_put_offset(w, w->into->offsets, w->done.rows + k + 1, at);
+    if (status != PACKBUF_OK) return status;
+  }
+  if (out && packbuf_i_big_endian())
+    packbuf_i_swap(out + w->done.elements * element, (at - w->done.elements) * element,
+                   packbuf_i_swap_unit(c->data.dtype));
+  w->done.elements = at;
+  return PACKBUF_OK;
+}
+
 /* Consecutive joined cells: one piece of data. */
 static packbuf_status packbuf_i_copy_joined(packbuf_i_copier *w, const packbuf_i_row_run *run) {
   const packbuf_column *c = &w->p->column;
@@ -433,6 +468,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
   shapes &= numbers;
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
+  if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
   return packbuf_i_copy_cells(w, run, shapes);
 }
 
