@@ -67,7 +67,7 @@ FLAGS_s390x = -O2 -g -static
 EXEC_s390x = qemu-s390x
 PROGRAMS = $(TESTS) $(FUZZERS:%=fuzz_%)
 PROGRAMS_s390x = $(S390X_TESTS)
-TEST_DEPS = packbuf.h $(wildcard tests/*.h fuzz/*.h)
+TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
 prove = prove -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
@@ -108,7 +108,7 @@ build/fuzz/%: fuzz/%.c $(TEST_DEPS)
 bench: all $(BENCHES:%=build/bench/%)
 	@set -e; for name in $(BENCHES); do echo "== $$name"; build/bench/$$name; done
 
-build/bench/%: bench/%.c packbuf.h $(wildcard bench/*.h)
+build/bench/%: bench/%.c packbuf.h packbuf_threads.h $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -I. $(CFLAGS) -o $@ $< -pthread -lm
 
@@ -121,7 +121,7 @@ CMAKEDIR = share/cmake/packbuf
 
 install: all
 	install -d '$(ROOT)/include' '$(ROOT)/bin' '$(ROOT)/share/man/man1' '$(ROOT)/share/pkgconfig' '$(ROOT)/$(CMAKEDIR)'
-	install -m 644 packbuf.h '$(ROOT)/include/packbuf.h'
+	install -m 644 packbuf.h packbuf_threads.h '$(ROOT)/include'
 	[ ! -e build/packbuf ] || install -m 755 build/packbuf '$(ROOT)/bin/packbuf'
 	[ ! -e tools/packbuf.1 ] || install -m 644 tools/packbuf.1 '$(ROOT)/share/man/man1/packbuf.1'
 	$(FILL) tools/packaging/packbuf.pc.in >'$(ROOT)/share/pkgconfig/packbuf.pc'
@@ -129,7 +129,7 @@ install: all
 	$(FILL) tools/packaging/packbufConfigVersion.cmake.in >'$(ROOT)/$(CMAKEDIR)/packbufConfigVersion.cmake'
 
 uninstall:
-	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
+	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/include/packbuf_threads.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
 	rm -rf '$(ROOT)/$(CMAKEDIR)'
 
 clean:

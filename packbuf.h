@@ -173,7 +173,7 @@ extern "C" {
   X(I10, 610, BAD_SHAPE, "ndims is at most rank; an absent cell has ndims 0 and zero shape; dimensions that a cell does not have are 0", "the element") \
   X(I11, 611, BAD_SHAPE, "the product of a cell's dimensions is its extent (a cell of 0 dimensions: 1)", "the offset that ends the extent") \
   X(I12, 612, BAD_TYPES, "a cell's type is one that its codec, form and dtype allow; an absent cell has type 0", "the type") \
-  X(I13, 613, BAD_REFERENCE, "row_index is below the number of stored rows; 0 in an absent cell", "the element")       \
+  X(I13, 613, BAD_REFERENCE, "row_index of a present cell is below the number of stored rows; of an absent cell 0", "the element")       \
   X(I14, 614, BAD_REFERENCE, "a prefix refers to a stored row that refers to none and is as long at least; without a prefix prefix_row is 0; an absent cell has none", "prefix_row; prefix_length when the leader is too short or the cell absent") \
   X(D1, 701, DATA_CHECKSUM, "each data checksum matches", "the first byte of the chunk")                              \
   X(D2, 702, NOT_ZERO, "padding in the data is zero", "the first byte that is not")                                   \
@@ -647,6 +647,65 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
  * on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
+
+/* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
+
+#define PACKBUF_MAX_PARTS 65536u
+
+/* Divides the writing of the batch, measured if it is not yet, into *parts pieces of about the same number of bytes:
+ * `wanted` (1 or more) or fewer. Goes over the rows once, not over the data. Like packbuf_measure a call for one
+ * thread; what it finds is kept in the batch's arena until something is added or another number is wanted. */
+PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
+
+/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
+ * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
+ * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_split. */
+PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
+                                              packbuf_error *error);
+
+/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
+ * whatever the number of parts and their order. */
+PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                          packbuf_error *error);
+
+/* ---- not through one piece of memory ---- */
+
+/* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
+typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);
+
+/* Writes the packed buffer through a callback (pwrite, say): the data from front to back, then the index, the head
+ * last, so that what was broken off is no packed buffer. Each byte is put once. It holds `window` bytes (0: 1 MiB; more
+ * when a JSON or MessagePack cell is larger), the head and 4 bytes for each 64 KiB of data, and gives them back to the
+ * arena. Errors: those of packbuf_write; the callback's, with the offset. */
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
+                                                 packbuf_error *error);
+
+/* A piece of memory: struct iovec and struct ibv_sge say no more. */
+typedef struct packbuf_segment {
+  const void *bytes;
+  uint64_t size;
+} packbuf_segment;
+
+/* How a batch becomes a list of segments. Start from zero. */
+typedef struct packbuf_scatter {
+  uint64_t least;   /* shorter runs of the caller's memory are copied to the staging memory; 0: 4096, below which a
+                       segment costs more than the copy */
+  uint64_t most;    /* bytes of one segment, 0: no limit. ibv_sge: UINT32_MAX */
+  uint64_t count;   /* set by packbuf_scatter_measure: segments */
+  uint64_t staging; /* and bytes of staging memory: head, index, padding, and data that are short, computed, on a device
+                       or in other byte order */
+} packbuf_scatter;
+
+/* How many segments and how much staging memory the list takes, exactly. */
+PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
+                                                   packbuf_error *error);
+
+/* Lists scatter->count segments that, one after the other, are the bytes of packbuf_write. They lie in `staging`
+ * (scatter->staging bytes, any alignment) and in the memory that the batch describes, which must not change as long as
+ * they are used. With data_checksums that memory is read once; without it is not touched, but for bools, which must be
+ * 0 or 1. Errors: those of packbuf_write; INVALID_ARGUMENT also when the batch is another than the measured one. */
+PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const packbuf_scatter *scatter,
+                                                packbuf_segment *segments, void *staging, packbuf_error *error);
 
 /* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
@@ -5518,18 +5577,46 @@ static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *aren
   return path;
 }
 
-/* Fails with the path of a node, which may be NULL. */
-static packbuf_status packbuf_i_fail_at(packbuf_error *error, packbuf_arena *arena, const packbuf_i_node *node,
-                                        packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
-  const char *path = error && node ? packbuf_i_node_path(node, arena) : NULL;
+/* One more character before what stands at to[at], when there is room. */
+static size_t packbuf_i_path_before(char *to, size_t at, char c) {
+  if (at) to[--at] = c;
+  return at;
+}
+
+/* The end of the path of a node, put before to[at], as far as there is room; returns where it begins. */
+static size_t packbuf_i_path_tail(const packbuf_i_node *node, char *to, size_t at) {
+  for (; node && at; node = node->parent) {
+    if (node->parent && node->parent->kind == PACKBUF_NODE_LIST) {
+      at = packbuf_i_path_before(to, at, ']');
+      at = packbuf_i_path_before(to, at, (char)('0' + packbuf_i_ordinal(node)));
+      at = packbuf_i_path_before(to, at, '[');
+      continue;
+    }
+    for (size_t i = node->name_size; i-- > 0 && at;) {
+      char c = node->name[i];
+      at = packbuf_i_path_before(to, at, c);
+      if (c == '\\' || c == '.' || c == '[') at = packbuf_i_path_before(to, at, '\\');
+    }
+    if (node->parent) at = packbuf_i_path_before(to, at, '.');
+  }
+  return at;
+}
+
+/* Fails with the path of a node, which may be NULL. Takes no memory: many threads may fail at once. */
+static packbuf_status packbuf_i_fail_at(packbuf_error *error, const packbuf_i_node *node, packbuf_status code,
+                                        const char *message, uint64_t offset, uint64_t row) {
+  char path[PACKBUF_ERROR_PATH]; /* one more than is kept, so that what does not fit is seen to be cut */
   packbuf_i_fail(error, code, message, offset, row);
-  if (path) packbuf_i_set_path(error, path, strlen(path));
+  if (error && node) {
+    size_t at = packbuf_i_path_tail(node, path, sizeof path);
+    packbuf_i_set_path(error, path + at, sizeof path - at);
+  }
   return code;
 }
 
 static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
                                           packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
-  return packbuf_i_fail_at(expand->error, expand->arena, node, code, message, offset, row);
+  return packbuf_i_fail_at(expand->error, node, code, message, offset, row);
 }
 
 /* What is left of `path` after the path of the node, or NULL when it does not begin with that. */
@@ -7249,6 +7336,19 @@ static const uint8_t *packbuf_i_walk_next(packbuf_i_walk *walk) {
     walk->index[d] = 0;
   }
   return here;
+}
+
+/* Goes on `bytes` bytes from the start of a walk; returns how many of them lie in the next run. */
+static uint64_t packbuf_i_walk_seek(packbuf_i_walk *walk, uint64_t bytes) {
+  uint64_t runs = walk->run ? bytes / walk->run : 0;
+  walk->left -= runs < walk->left ? runs : walk->left;
+  if (!walk->left) return 0;
+  bytes -= runs * walk->run;
+  for (unsigned d = walk->outer; d-- > 0; runs /= walk->shape[d]) {
+    walk->index[d] = runs % walk->shape[d];
+    walk->at += walk->strides[d] * (int64_t)walk->index[d];
+  }
+  return bytes;
 }
 
 /* The next run of a walk; short runs of host memory are gathered into the scratch. */
@@ -9976,27 +10076,37 @@ static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) 
   return packbuf_i_scratch_run(pull, size);
 }
 
+/* A walk over one row of a dense array. */
+static void packbuf_i_start_dense_row(packbuf_i_pull *pull, uint64_t row, uint64_t cell) {
+  const packbuf_tensor *tensor = pull->node->tensors;
+  int64_t step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
+  if (pull->node->picked) row = pull->node->picked[row];
+  packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)row, tensor->rank - 1u,
+                       tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL,
+                       packbuf_i_dtype_bytes(tensor->dtype));
+}
+
+static uint64_t packbuf_i_dense_cell_bytes(const packbuf_tensor *tensor) {
+  uint64_t cell = packbuf_i_dtype_bytes(tensor->dtype);
+  for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
+  return cell;
+}
+
 static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_tensor *tensor = node->tensors;
-  uint64_t element = packbuf_i_dtype_bytes(tensor->dtype), cell = element;
-  int64_t step;
-  for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
-  step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
+  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
   if (!node->bitmap && !node->picked) { /* the whole array is one walk */
     if (!pull->walking)
-      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
+      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                           packbuf_i_dtype_bytes(tensor->dtype));
     pull->walking = 1;
     return packbuf_i_walk_run(pull, tensor->device);
   }
   for (; cell && (pull->walking ? pull->walk.left > 0 : pull->row < node->rows); pull->walking = 0) {
     if (!pull->walking) {
       if (packbuf_i_state(node, pull->row) <= 0) return packbuf_i_pull_zeros(pull, cell);
-      packbuf_i_walk_start(
-          &pull->walk,
-          (const uint8_t *)tensor->data + step * (int64_t)(node->picked ? node->picked[pull->row] : pull->row),
-          tensor->rank - 1u, tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
-      pull->row++;
+      packbuf_i_start_dense_row(pull, pull->row++, cell);
     }
     pull->walking = 1;
     {
@@ -10133,14 +10243,36 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
 
 /* ---- packing ---- */
 
+static uint64_t packbuf_i_item_bytes(const packbuf_ragged *r) {
+  uint64_t item = packbuf_i_dtype_bytes(r->dtype);
+  for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
+  return item;
+}
+
+/* Rows by offsets that lie end to end are one run. */
+static int packbuf_i_end_to_end(const packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  return !r->lengths && !node->bitmap &&
+         (!r->item_stride || (r->item_stride > 0 && (uint64_t)r->item_stride == packbuf_i_item_bytes(r)));
+}
+
+static void packbuf_i_start_offset_row(packbuf_i_pull *pull, uint64_t row) {
+  const packbuf_ragged *r = pull->node->ragged;
+  uint64_t item = packbuf_i_item_bytes(r), shape[PACKBUF_MAX_RANK];
+  int64_t stride[1];
+  stride[0] = r->item_stride ? r->item_stride : (int64_t)item;
+  packbuf_i_cell_dims(pull->node, row, shape);
+  packbuf_i_walk_start(
+      &pull->walk,
+      (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, row), 1,
+      shape, stride, item);
+}
+
 static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_ragged *r = node->ragged;
-  uint64_t item = packbuf_i_dtype_bytes(r->dtype), shape[PACKBUF_MAX_RANK];
-  int64_t stride;
-  for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
-  stride = r->item_stride ? r->item_stride : (int64_t)item;
-  if (!r->lengths && !node->bitmap && stride == (int64_t)item) { /* rows lie end to end: one run */
+  uint64_t item = packbuf_i_item_bytes(r);
+  if (packbuf_i_end_to_end(node)) {
     uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
     packbuf_i_run run;
     run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
@@ -10150,14 +10282,8 @@ static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   }
   for (; item && (pull->walking || pull->row < node->rows);) {
     if (!pull->walking) {
-      int64_t strides[1];
       if (packbuf_i_state(node, pull->row++) <= 0) continue;
-      packbuf_i_cell_dims(node, pull->row - 1, shape);
-      strides[0] = stride;
-      packbuf_i_walk_start(&pull->walk,
-                           (const uint8_t *)r->data +
-                               stride * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, pull->row - 1),
-                           1, shape, strides, item);
+      packbuf_i_start_offset_row(pull, pull->row - 1);
     }
     pull->walking = pull->walk.left > 0;
     if (pull->walking) {
@@ -10885,12 +11011,13 @@ typedef struct packbuf_i_plan {
   uint32_t *names; /* node indexes, sorted */
   uint32_t name_count;
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t checksums; /* number of data checksums */
+  uint64_t checksums;            /* number of data checksums */
+  struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
 } packbuf_i_plan;
 
 static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
                                           const char *message, uint64_t row) {
-  return packbuf_i_fail_at(plan->error, plan->arena, node, code, message, PACKBUF_NOWHERE, row);
+  return packbuf_i_fail_at(plan->error, node, code, message, PACKBUF_NOWHERE, row);
 }
 
 static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
@@ -11317,12 +11444,12 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
-static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes,
+static packbuf_status packbuf_i_check_bools(packbuf_error *error, const packbuf_i_planned *buffer, const uint8_t *bytes,
                                             uint64_t size, uint64_t first) {
   uint64_t good = packbuf_i_first_not_bool(bytes, size);
   if (good == size) return PACKBUF_OK;
-  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1",
-                             packbuf_i_row_of(buffer->node, first + good));
+  return packbuf_i_fail_at(error, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", PACKBUF_NOWHERE,
+                           packbuf_i_row_of(buffer->node, first + good));
 }
 
 /* Section 19: the first storage that holds. */
@@ -11336,7 +11463,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
     packbuf_i_sink sink = {buffer->value, buffer->length, 0};
     if (!buffer->pushed) {
       packbuf_status status = packbuf_i_take_inline(plan, buffer);
-      return !status && bools ? packbuf_i_check_bools(plan, buffer, buffer->value, buffer->length, 0) : status;
+      return !status && bools ? packbuf_i_check_bools(plan->error, buffer, buffer->value, buffer->length, 0) : status;
     }
     buffer->storage = PACKBUF_INLINE;
     return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
@@ -11348,7 +11475,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   }
   if (!text && packbuf_i_is_constant(buffer)) {
     buffer->storage = PACKBUF_CONSTANT;
-    return bools ? packbuf_i_check_bools(plan, buffer, buffer->value, 1, 0) : PACKBUF_OK;
+    return bools ? packbuf_i_check_bools(plan->error, buffer, buffer->value, 1, 0) : PACKBUF_OK;
   }
   if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
     buffer->storage = PACKBUF_SEQUENCE;
@@ -11361,15 +11488,83 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   return PACKBUF_OK;
 }
 /* ---- end of core/layout.c ---- */
+/* ---- core/rows.c ---- */
+/* core/rows.c: rows that are one run of host memory each, many at a time. What limits the copying of short rows is the
+ * wait for their descriptions and first lines: taken together, the descriptions are loaded side by side, and each row's
+ * successor is known.
+ * May use: pull, codecs (packing). Must not know: where the bytes go. */
+
+#define PACKBUF_I_ROWS 64
+
+/* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
+static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+  switch (cell->kind) {
+    case PACKBUF_STRING:
+    case PACKBUF_BYTES:
+      run->bytes = (const uint8_t *)cell->as.text.data;
+      run->size = cell->as.text.size;
+      return 1;
+    case PACKBUF_NULL:
+    case PACKBUF_MISSING: run->size = 0; return 1;
+    default: return 0;
+  }
+}
+
+/* 1 when a row's data are one run, which may be empty. */
+static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  run->bytes = NULL;
+  run->size = 0;
+  switch (node->source) {
+    case PACKBUF_I_FROM_TENSORS: {
+      const packbuf_tensor *tensor = &node->tensors[row];
+      if (!tensor->dtype.bits) return 1;
+      if (tensor->strides || tensor->device) return 0;
+      *run = packbuf_i_whole_array(tensor);
+      return 1;
+    }
+    case PACKBUF_I_FROM_TEXT:
+      run->bytes = (const uint8_t *)node->texts[row].data;
+      run->size = run->bytes ? node->texts[row].size : 0;
+      return 1;
+    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(node, row, run);
+    default: return 0;
+  }
+}
+
+/* Whether rows of this leaf may be taken that way at all. */
+static int packbuf_i_has_rows(const packbuf_i_node *node) {
+  if (node->source == PACKBUF_I_FROM_TENSORS || node->source == PACKBUF_I_FROM_TEXT) return 1;
+  return node->source == PACKBUF_I_FROM_CELLS &&
+         (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
+}
+
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS at most, none empty; returns how
+ * many. It stops at a row that packbuf_i_pull_next must take. */
+static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t row = pull->row;
+  unsigned count = 0;
+  if (pull->walking || pull->at) return 0;
+  for (; count < PACKBUF_I_ROWS && row < node->rows; row++) {
+    if (!packbuf_i_row_bytes(node, row, &runs[count])) break;
+    count += runs[count].size != 0;
+  }
+  pull->row = row;
+  if (count) pull->device = NULL;
+  return count;
+}
+/* ---- end of core/rows.c ---- */
 /* ---- core/repeats.c ---- */
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: columns, codecs (packing), layout (pull_next), checksums, key hashes. Must not know: what becomes of
+ * May use: columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what becomes of
  * repeats. */
 
-#define PACKBUF_I_SHARE_SAMPLE 512 /* positions looked at before all rows are, when there are more than twice as many \
-                                    */
+#define PACKBUF_I_SHARE_SAMPLE                                                           \
+  512 /* positions looked at before all rows are, when there are more than twice as many \
+       */
 
 /* ---- one row ---- */
 
@@ -11406,12 +11601,12 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
 }
 
 /* A present row's data, run by run. */
-typedef struct packbuf_i_row_bytes {
+typedef struct packbuf_i_row_reader {
   packbuf_i_run run; /* what is left of the run in turn */
   int whole;         /* it is the whole row */
   packbuf_i_single single;
   packbuf_i_pull pull;
-} packbuf_i_row_bytes;
+} packbuf_i_row_reader;
 
 /* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
 static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
@@ -11429,31 +11624,30 @@ static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf
 
 /* The whole of a present row where it is one stretch of memory; 0 where it is not. */
 static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_tensor *tensor = NULL;
+  const packbuf_tensor *tensor;
   if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_dense_row(node, row, run);
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     const packbuf_ragged *r = node->ragged;
-    uint64_t item = packbuf_i_dtype_bytes(r->dtype);
-    for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
+    const uint64_t item = packbuf_i_item_bytes(r);
     if (r->item_stride && r->item_stride != (int64_t)item) return 0;
     run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
     run->bytes = (const uint8_t *)r->data + packbuf_i_native_offset(r->offsets, r->offset_bits, row) * item;
     return 1;
   }
+  if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_row_bytes(node, row, run);
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return 0;
   if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED) {
     *run = packbuf_i_byte_cell(node, row);
     return 1;
   }
-  if (node->source == PACKBUF_I_FROM_TENSORS) tensor = &node->tensors[row];
-  else if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, row)->kind == PACKBUF_TENSOR)
-    tensor = packbuf_i_cell(&node->cells, row)->as.tensor;
-  if (!tensor || tensor->strides) return 0;
+  if (packbuf_i_cell(&node->cells, row)->kind != PACKBUF_TENSOR) return 0;
+  tensor = packbuf_i_cell(&node->cells, row)->as.tensor;
+  if (tensor->strides) return 0;
   *run = packbuf_i_whole_array(tensor);
   return 1;
 }
 
-static void packbuf_i_row_start_bytes(packbuf_i_row_bytes *at, const packbuf_i_node *node, uint64_t row) {
+static void packbuf_i_row_start_bytes(packbuf_i_row_reader *at, const packbuf_i_node *node, uint64_t row) {
   at->whole = packbuf_i_whole_row(node, row, &at->run);
   if (at->whole) return;
   packbuf_i_pull_start(&at->pull, packbuf_i_single_row(&at->single, node, row), PACKBUF_ROLE_DATA, 0);
@@ -11461,7 +11655,7 @@ static void packbuf_i_row_start_bytes(packbuf_i_row_bytes *at, const packbuf_i_n
 }
 
 /* Makes sure that the run in turn has bytes; 0 at the end of the row. */
-static int packbuf_i_row_more(packbuf_i_row_bytes *at) {
+static int packbuf_i_row_more(packbuf_i_row_reader *at) {
   if (at->run.size == 0 && !at->whole) at->run = packbuf_i_pull_next(&at->pull);
   return at->run.size != 0;
 }
@@ -11477,7 +11671,7 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
 
 /* How many leading bytes two rows have in common. */
 static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b) {
-  packbuf_i_row_bytes x, y;
+  packbuf_i_row_reader x, y;
   uint64_t common = 0;
   packbuf_i_row_start_bytes(&x, node, a);
   packbuf_i_row_start_bytes(&y, node, b);
@@ -11535,7 +11729,7 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK],
       key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
-  packbuf_i_row_bytes at;
+  packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
   if (packbuf_i_shaped(node)) {
@@ -11558,7 +11752,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
 /* A key of all of a row's data, for rows that differ but have the same key. */
 static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row) {
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
-  packbuf_i_row_bytes at;
+  packbuf_i_row_reader at;
   uint32_t crc = 0;
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
     crc = kernel->crc(crc, at.run.bytes, (size_t)at.run.size);
@@ -12271,6 +12465,29 @@ PACKBUF_I_GATHER(sse2, , 16)
 PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
 PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
 
+/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
+#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
+  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
+    if (at > size) at = size;                                                                                         \
+    if (at) memcpy(dst, src, at);                                                                                     \
+    for (; at + 64 <= size; at += 64) {                                                                               \
+      size_t left = size - at;                                                                                        \
+      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
+      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
+      for (size_t i = at; i < at + 64; i += width)                                                                    \
+        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
+    }                                                                                                                 \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
+PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+}
+
 static packbuf_i_gather packbuf_i_gather_best(void) {
   if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
   if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
@@ -12286,6 +12503,8 @@ static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size
 
 static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
 
+static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
+
 #endif
 /* ---- end of core/gather.c ---- */
 /* ---- core/output.c ---- */
@@ -12294,36 +12513,24 @@ static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_pl
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
-#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
+#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
+#define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 #define PACKBUF_I_STREAM_FROM \
   ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
-/* Sections are written front to back. In the data section a checksum closes every 64 KiB. */
+/* A stretch of a section, written front to back. In the data section a checksum closes every 64 KiB. */
 typedef struct packbuf_i_out {
-  uint8_t *base;
-  uint64_t section, at;  /* where the section starts in the packed buffer; next byte in the section */
-  uint64_t summed;       /* bytes of the section that are in the checksums */
-  uint64_t checksums_at; /* of the data checksums; 0: none in this section */
+  uint8_t *place;     /* where byte `first` of the section goes */
+  uint64_t first, at; /* next byte of the section */
+  uint64_t limit;     /* and where the room at `place` ends */
+  uint64_t summed;    /* bytes of the section that are in the checksums */
+  uint8_t *checksums; /* of the whole data section; NULL: none */
   const packbuf_i_crc_kernel *kernel;
-  packbuf_i_gather gather;
-  uint32_t crc; /* of the current 64 KiB so far */
-  int stream;   /* non-temporal stores */
+  packbuf_i_gather gather, copy_long; /* copy_long: non-temporal, where there are no checksums; else NULL */
+  uint32_t crc;                       /* of the current 64 KiB so far */
+  int stream;                         /* non-temporal stores */
 } packbuf_i_out;
-
-/* A copy with non-temporal stores where that is possible; the end of the section fences. */
-static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
-  size_t at = 0;
-#if PACKBUF_I_X86
-  for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
-  for (; at + 64 <= size; at += 64) {
-    _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
-    for (size_t i = at; i < at + 64; i += 16)
-      _mm_stream_si128((__m128i *)(void *)(dst + i), _mm_loadu_si128((const __m128i *)(const void *)(src + i)));
-  }
-#endif
-  memcpy(dst + at, src + at, size - at);
-}
 
 /* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
  * are in place already. */
@@ -12331,7 +12538,7 @@ static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *by
   while (out->summed < to) {
     uint64_t inside = out->summed % PACKBUF_I_CHUNK, left = PACKBUF_I_CHUNK - inside;
     uint64_t piece = left < to - out->summed ? left : to - out->summed;
-    uint8_t *place = out->base + out->section + out->summed;
+    uint8_t *place = out->place + (out->summed - out->first);
     out->summed += piece;
     if (bytes) {
       out->crc = out->kernel->copy_crc(out->crc, place, bytes, (size_t)piece, out->stream ? 2 : 0,
@@ -12341,32 +12548,34 @@ static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *by
       out->crc = out->kernel->crc(out->crc, place, (size_t)piece);
     }
     if (piece == left) {
-      packbuf_i_store32(out->base + out->checksums_at + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
+      packbuf_i_store32(out->checksums + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
       out->crc = 0;
     }
   }
 }
 
 /* Where the next bytes go; packbuf_i_out_written counts them once they are there. */
-static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->base + out->section + out->at; }
+static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->place + (out->at - out->first); }
 
 static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
   out->at += size;
-  if (out->checksums_at && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
+  if (out->checksums && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
 }
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
 static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64_t size, const uint8_t *ahead) {
-  if (size < PACKBUF_I_LONG) {
+  if (out->copy_long && size >= PACKBUF_I_STREAM_LONG) {
+    out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
+    out->at += size;
+  } else if (size < PACKBUF_I_LONG) {
     out->gather(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
     packbuf_i_out_written(out, size);
-  } else if (out->checksums_at) {
+  } else if (out->checksums) {
     packbuf_i_out_sum(out, out->at, NULL, NULL);
     out->at += size;
     packbuf_i_out_sum(out, out->at, bytes, ahead);
   } else {
-    if (out->stream) packbuf_i_stream_copy(packbuf_i_out_here(out), bytes, (size_t)size);
-    else memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
     out->at += size;
   }
 }
@@ -12376,127 +12585,437 @@ static void packbuf_i_out_zeros(packbuf_i_out *out, uint64_t size) {
   packbuf_i_out_written(out, size);
 }
 
-/* Starts a section that lies at `section`; ends it: the last checksum is stored. */
-static void packbuf_i_out_begin(packbuf_i_out *out, void *base, uint64_t section, uint64_t checksums_at, int stream) {
+/* Starts at byte `first` of a section, which goes to `place`; with checksums a multiple of 64 KiB. There is room up to
+ * byte `limit`. */
+static void packbuf_i_out_begin(packbuf_i_out *out, uint8_t *place, uint64_t first, uint64_t limit, uint8_t *checksums,
+                                int stream) {
   memset(out, 0, sizeof *out);
-  out->base = (uint8_t *)base;
-  out->section = section;
-  out->checksums_at = checksums_at;
+  out->place = place;
+  out->first = out->at = out->summed = first;
+  out->limit = limit;
+  out->checksums = checksums;
   out->kernel = packbuf_i_crc_kernel_best();
   out->gather = packbuf_i_gather_best();
   out->stream = stream;
+  if (stream && !checksums) out->copy_long = packbuf_i_stream_best();
 }
 
-static void packbuf_i_out_end(packbuf_i_out *out) {
-  if (out->checksums_at) {
-    packbuf_i_out_sum(out, out->at, NULL, NULL);
-    if (out->at % PACKBUF_I_CHUNK)
-      packbuf_i_store32(out->base + out->checksums_at + out->at / PACKBUF_I_CHUNK * 4, out->crc);
-  }
+/* What was written is in place and in the checksums. */
+static void packbuf_i_out_settle(packbuf_i_out *out) {
+  if (out->checksums) packbuf_i_out_sum(out, out->at, NULL, NULL);
   if (out->stream) packbuf_i_crc_fence();
 }
-/* ---- end of core/output.c ---- */
-/* ---- core/write.c ---- */
-/* core/write.c: a plan into memory: head, index, data, each byte written once.
- * May use: batch, plan, layout, pull, output. Must not know: how the plan was decided. */
 
-static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
-                             PACKBUF_NOWHERE);
+/* Ends the stretch: a checksum of less than 64 KiB, the section's last, is stored. */
+static void packbuf_i_out_end(packbuf_i_out *out) {
+  packbuf_i_out_settle(out);
+  if (out->checksums && out->at % PACKBUF_I_CHUNK)
+    packbuf_i_store32(out->checksums + out->at / PACKBUF_I_CHUNK * 4, out->crc);
+}
+/* ---- end of core/output.c ---- */
+/* ---- core/seek.c ---- */
+/* core/seek.c: starting a pull inside a buffer. Dense arrays and rows that lie end to end are arithmetic; elsewhere a
+ * mark goes over the rows once, forward, and serves all places of a buffer that ascend.
+ * May use: pull, codecs (packing), layout. Must not know: where the bytes go. */
+
+/* Where a byte of a buffer comes from. All zero: the first. */
+typedef struct packbuf_i_mark {
+  uint64_t row, item;   /* that holds the byte; item: of a media list */
+  uint64_t before, sum; /* elements of this buffer, and of the one it points into, before that row or item */
+  uint64_t skip;        /* bytes of the buffer from there to the byte */
+} packbuf_i_mark;
+
+/* To element `element` of the offsets of a ragged leaf or of the item offsets of a media list: element i > 0 is the sum
+ * up to row i - 1. */
+static void packbuf_i_mark_offset(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t element) {
+  for (; mark->row + 1 < element; mark->row++)
+    mark->sum += buffer->role == PACKBUF_ROLE_OFFSETS ? packbuf_i_extent(buffer->node, mark->row)
+                                                      : packbuf_i_item_count(buffer->node, mark->row);
+}
+
+/* To the item of a media list before which `items` items, or after which more than `bytes` bytes, have passed. */
+static void packbuf_i_mark_item(const packbuf_i_node *node, packbuf_i_mark *mark, uint64_t items, uint64_t bytes) {
+  while (mark->row < node->rows) {
+    uint64_t size;
+    if (mark->item == packbuf_i_item_count(node, mark->row)) {
+      mark->row++;
+      mark->item = 0;
+      continue;
+    }
+    size = packbuf_i_item_size(&packbuf_i_cell(&node->cells, mark->row)->as.list.items[mark->item]);
+    if (mark->before == items || bytes - mark->sum < size) break;
+    mark->item++;
+    mark->before++;
+    mark->sum += size;
+  }
+}
+
+/* To the row whose cell holds byte `byte` of the data. */
+static void packbuf_i_mark_row(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  uint64_t element = buffer->dtype.bits / 8u;
+  for (; mark->row < buffer->node->rows; mark->row++) {
+    uint64_t size = packbuf_i_extent(buffer->node, mark->row) * element;
+    if (size > byte - mark->sum) break;
+    mark->sum += size;
+  }
+  mark->skip = byte - mark->sum;
+}
+
+/* 1 when a place in the buffer is found row by row. */
+static int packbuf_i_by_rows(const packbuf_i_planned *buffer) {
+  const packbuf_i_node *node = buffer->node;
+  if (buffer->role != PACKBUF_ROLE_DATA || node->codec == PACKBUF_CODEC_NDARRAY ||
+      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    return 0;
+  return node->source != PACKBUF_I_FROM_RAGGED || !packbuf_i_end_to_end(node);
+}
+
+static void packbuf_i_mark_data(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  const packbuf_i_node *node = buffer->node;
+  mark->skip = byte;
+  if (packbuf_i_by_rows(buffer)) packbuf_i_mark_row(buffer, mark, byte);
+  if (node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED) return;
+  packbuf_i_mark_item(node, mark, UINT64_MAX, byte);
+  mark->skip = byte - mark->sum;
+}
+
+/* Moves a mark of the buffer on to byte `byte`, which is not before it; outside of data a multiple of 8. */
+static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  int items = buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  switch (buffer->role) {
+    case PACKBUF_ROLE_DATA: packbuf_i_mark_data(buffer, mark, byte); return;
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING: mark->row = byte * 8; return;
+    case PACKBUF_ROLE_NDIMS: mark->row = byte; return;
+    case PACKBUF_ROLE_TYPES:
+      if (items) packbuf_i_mark_item(buffer->node, mark, byte, UINT64_MAX);
+      else mark->row = byte;
+      return;
+    case PACKBUF_ROLE_OFFSETS:
+      if (items && byte) packbuf_i_mark_item(buffer->node, mark, byte / 8 - 1, UINT64_MAX);
+      else packbuf_i_mark_offset(buffer, mark, byte / 8);
+      break;
+    case PACKBUF_ROLE_ITEM_OFFSETS: packbuf_i_mark_offset(buffer, mark, byte / 8); break;
+    default: mark->row = byte / 8; return;
+  }
+  mark->skip = byte; /* tells the first element, which no row has, from the others */
+}
+
+/* ---- a pull that starts at a mark ---- */
+
+static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
+  const packbuf_tensor *tensor = pull->node->tensors;
+  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
+  if (!pull->node->bitmap && !pull->node->picked) {
+    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                         packbuf_i_dtype_bytes(tensor->dtype));
+    pull->walking = 1;
+    return packbuf_i_walk_seek(&pull->walk, byte);
+  }
+  pull->row = byte / cell;
+  if (packbuf_i_state(pull->node, pull->row) <= 0) {
+    pull->at = byte % cell;
+    return 0;
+  }
+  packbuf_i_start_dense_row(pull, pull->row++, cell);
+  pull->walking = 1;
+  return packbuf_i_walk_seek(&pull->walk, byte % cell);
+}
+
+/* Inside a row that is an array. */
+static uint64_t packbuf_i_seek_row(packbuf_i_pull *pull, uint64_t byte) {
+  const packbuf_i_node *node = pull->node;
+  if (node->source == PACKBUF_I_FROM_RAGGED) {
+    packbuf_i_start_offset_row(pull, pull->row++);
+  } else {
+    const packbuf_tensor *tensor = packbuf_i_row_tensor(node, pull->row);
+    if (!tensor->strides) return byte; /* one run */
+    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                         packbuf_i_dtype_bytes(tensor->dtype));
+    pull->row++;
+  }
+  pull->walking = 1;
+  return packbuf_i_walk_seek(&pull->walk, byte);
+}
+
+static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t element = buffer->dtype.bits / 8u;
+  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_seek_dense(pull, mark->skip);
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    pull->row = mark->skip / element;
+    return mark->skip % element;
+  }
+  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
+  pull->row = mark->row;
+  pull->at = mark->item;
+  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || !mark->skip)
+    return mark->skip;
+  if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
+    pull->at = mark->skip / element;
+    return mark->skip % element;
+  }
+  return packbuf_i_seek_row(pull, mark->skip);
+}
+
+/* 1 when the rows have changed since the mark was set, so that it lies outside of them. */
+static int packbuf_i_mark_gone(const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  const packbuf_i_node *node = buffer->node;
+  if (mark->row >= node->rows) return mark->row > 0;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return mark->item > packbuf_i_item_count(node, mark->row);
+  return packbuf_i_by_rows(buffer) && mark->skip &&
+         mark->skip >= packbuf_i_extent(node, mark->row) * (buffer->dtype.bits / 8u);
+}
+
+/* Starts a pull at a mark that is no later than the buffer's end; returns how many bytes of its first runs come before
+ * it. */
+static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  packbuf_i_pull_start(pull, buffer->node, buffer->role, buffer->dim);
+  if (packbuf_i_mark_gone(buffer, mark)) {
+    pull->row = buffer->node->rows;
+    return 0;
+  }
+  if (buffer->role == PACKBUF_ROLE_DATA) return packbuf_i_seek_data(pull, buffer, mark);
+  pull->row = mark->row;
+  pull->at = mark->item;
+  pull->sum = mark->sum;
+  if (buffer->role == PACKBUF_ROLE_OFFSETS && buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    pull->walking = mark->skip != 0;
+  else if (buffer->role == PACKBUF_ROLE_OFFSETS || buffer->role == PACKBUF_ROLE_ITEM_OFFSETS)
+    pull->at = mark->skip != 0;
+  return 0;
+}
+/* ---- end of core/seek.c ---- */
+/* ---- core/write.c ---- */
+/* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
+ * can be written alone; the whole is the longest stretch.
+ * May use: batch, plan, layout, pull, seek, output. Must not know: how the plan was decided. */
+
+/* A stretch of a section: which bytes, and where the first comes from. */
+typedef struct packbuf_i_stretch {
+  uint64_t from, to;          /* of the section; data with checksums: from is a multiple of 64 KiB, to too or the end */
+  uint32_t buffer;            /* the first buffer that ends after `from` */
+  packbuf_i_mark mark;        /* where `from` is in it */
+  const uint8_t *head, *tail; /* JSON and MessagePack cells that `from` and `to` cut, encoded; NULL: none */
+} packbuf_i_stretch;
+
+/* Hands what is in the window to its owner and makes room for more. */
+struct packbuf_i_writer;
+typedef packbuf_status (*packbuf_i_flush)(struct packbuf_i_writer *writer);
+
+/* One call that writes. The plan is only read: many writers may share it. */
+typedef struct packbuf_i_writer {
+  const packbuf_i_plan *plan;
+  packbuf_error *error;
+  const packbuf_i_stretch *stretch;
+  uint64_t section;      /* where it starts in the packed buffer */
+  packbuf_i_flush flush; /* NULL: there is room for the whole stretch */
+  packbuf_i_out out;
+} packbuf_i_writer;
+
+static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
+  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
+                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
+  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
 /* How much of the buffer is written. */
-static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_planned *buffer) {
-  return out->section + out->at - buffer->offset;
+static uint64_t packbuf_i_done(const packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
+  return writer->section + writer->out.at - buffer->offset;
+}
+
+/* Makes room where there is none. At the end of the stretch there stays none. */
+static packbuf_status packbuf_i_make_room(packbuf_i_writer *writer) {
+  return writer->flush && writer->out.at == writer->out.limit && writer->out.at < writer->stretch->to
+             ? writer->flush(writer)
+             : PACKBUF_OK;
+}
+
+/* Of `size` bytes, those for which there is room. */
+static uint64_t packbuf_i_fitting(const packbuf_i_writer *writer, uint64_t size) {
+  return size < writer->out.limit - writer->out.at ? size : writer->out.limit - writer->out.at;
+}
+
+static packbuf_status packbuf_i_write_zeros(packbuf_i_writer *writer, uint64_t to) {
+  while (writer->out.at < to) {
+    packbuf_status status = packbuf_i_make_room(writer);
+    if (status) return status;
+    packbuf_i_out_zeros(&writer->out, packbuf_i_fitting(writer, to - writer->out.at));
+  }
+  return PACKBUF_OK;
 }
 
 /* A run of bools from host memory, checked piece by piece just before it is copied. */
-static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
-                                          const packbuf_i_pull *pull, packbuf_i_run run) {
+static packbuf_status packbuf_i_write_bools(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                            const packbuf_i_pull *pull, packbuf_i_run run) {
   while (run.size) {
     uint64_t piece = run.size < 32768 ? run.size : 32768;
-    packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
+    packbuf_status status =
+        packbuf_i_check_bools(writer->error, buffer, run.bytes, piece, packbuf_i_done(writer, buffer));
     if (status) return status;
-    packbuf_i_out_bytes(out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
+    packbuf_i_out_bytes(&writer->out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
     run.bytes += piece;
     run.size -= piece;
   }
   return PACKBUF_OK;
 }
 
-/* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum
- * after. */
-static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
-                                        const packbuf_i_pull *pull, packbuf_i_run run) {
+/* One run, for which there is room, to its place. From a device, or reversed on big-endian machines, it is in its place
+ * first and in the checksum after. */
+static packbuf_status packbuf_i_write_run(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                          const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
   packbuf_status status = PACKBUF_OK;
-  uint8_t *to = packbuf_i_out_here(out);
+  uint8_t *to = packbuf_i_out_here(&writer->out);
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
-    return packbuf_i_out_bools(plan, out, buffer, pull, run);
+    return packbuf_i_write_bools(writer, buffer, pull, run);
   if (!pull->device && unit <= 1) {
-    packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
+    packbuf_i_out_bytes(&writer->out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
   }
   if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
   else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
-  if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  if (status) return packbuf_i_hook_failed(writer->error, buffer->node, status);
   packbuf_i_swap(to, run.size, unit);
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-    status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
-  packbuf_i_out_written(out, run.size);
+    status = packbuf_i_check_bools(writer->error, buffer, to, run.size, packbuf_i_done(writer, buffer));
+  packbuf_i_out_written(&writer->out, run.size);
   return status;
 }
 
-static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
+/* A run that may be longer than the room: the rest of it stays in *run at the end of the stretch. */
+static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                             const packbuf_i_pull *pull, packbuf_i_run *run) {
+  while (run->size) {
+    packbuf_i_run piece = *run;
+    packbuf_status status = packbuf_i_make_room(writer);
+    piece.size = packbuf_i_fitting(writer, run->size);
+    if (status || !piece.size) return status;
+    status = packbuf_i_write_run(writer, buffer, pull, piece);
+    if (status) return status;
+    run->bytes += piece.size;
+    run->size -= piece.size;
+  }
+  return PACKBUF_OK;
+}
+
+/* The next rows, as long as they are one run each. */
+static packbuf_status packbuf_i_write_rows(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                           packbuf_i_pull *pull, uint64_t end) {
+  packbuf_i_run runs[PACKBUF_I_ROWS];
+  packbuf_status status = PACKBUF_OK;
+  unsigned count = PACKBUF_I_ROWS;
+  while (count == PACKBUF_I_ROWS && !status) {
+    count = packbuf_i_pull_rows(pull, runs);
+    for (unsigned i = 0; i < count && !status; i++) {
+      pull->ahead = i + 1 < count ? runs[i + 1].bytes : NULL;
+      if (runs[i].size > end - writer->out.at) return packbuf_i_changed(writer->error, buffer->node);
+      if (runs[i].size <= writer->out.limit - writer->out.at)
+        packbuf_i_out_bytes(&writer->out, runs[i].bytes, runs[i].size, pull->ahead);
+      else status = packbuf_i_write_pieces(writer, buffer, pull, &runs[i]);
+      if (writer->out.at == writer->stretch->to && writer->out.at < end) return status;
+    }
+  }
+  pull->ahead = NULL;
+  return status;
+}
+
+static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                             const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
-  uint64_t end = buffer->offset + buffer->length - out->section;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  uint64_t end = buffer->offset + buffer->length - writer->section, skip = packbuf_i_pull_seek(&pull, buffer, mark);
+  int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
+             packbuf_i_has_rows(buffer->node);
   for (;;) {
-    packbuf_status status;
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    packbuf_status status = rows && !skip ? packbuf_i_write_rows(writer, buffer, &pull, end) : PACKBUF_OK;
+    packbuf_i_run run;
+    if (status || (writer->out.at == writer->stretch->to && writer->out.at < end)) return status;
+    run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
-    if (run.size > end - out->at) return packbuf_i_changed(plan, buffer->node);
-    status = packbuf_i_out_run(plan, out, buffer, &pull, run);
+    if (PACKBUF_I_UNLIKELY(skip)) {
+      uint64_t less = skip < run.size ? skip : run.size;
+      run.bytes += less;
+      run.size -= less;
+      skip -= less;
+      if (!run.size) continue;
+    }
+    if (run.size > end - writer->out.at) return packbuf_i_changed(writer->error, buffer->node);
+    if (run.size <= writer->out.limit - writer->out.at) status = packbuf_i_write_run(writer, buffer, &pull, run);
+    else status = packbuf_i_write_pieces(writer, buffer, &pull, &run);
     if (status) return status;
   }
-  if (pull.status)
-    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
-  return out->at == end ? PACKBUF_OK : packbuf_i_changed(plan, buffer->node);
+  if (pull.status) return packbuf_i_hook_failed(writer->error, buffer->node, pull.status);
+  return writer->out.at == end ? PACKBUF_OK : packbuf_i_changed(writer->error, buffer->node);
 }
 
-/* JSON and MessagePack cells are encoded where they go; 64 cells at a time, so that the checksum finds them in the
- * cache. */
-static packbuf_status packbuf_i_out_pushed(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
+/* Rows `row` to `end` encoded where they go. */
+static packbuf_status packbuf_i_write_cells(packbuf_i_writer *writer, const packbuf_i_node *node, uint64_t row,
+                                            uint64_t end, uint64_t size) {
+  packbuf_i_sink sink;
+  packbuf_status status;
+  sink.at = packbuf_i_out_here(&writer->out);
+  sink.capacity = size;
+  sink.size = 0;
+  status = packbuf_i_push_cells(node, &sink, row, end, writer->error);
+  if (status)
+    return packbuf_i_fail_at(writer->error, node, status, "the data changed while they were packed", PACKBUF_NOWHERE,
+                             PACKBUF_NOWHERE);
+  if (sink.size != size) return packbuf_i_changed(writer->error, node);
+  packbuf_i_out_written(&writer->out, size);
+  return PACKBUF_OK;
+}
+
+/* JSON and MessagePack cells are encoded where they go; up to 64 cells at a time, so that the checksum finds them in
+ * the cache. A cell that the stretch has only a part of was encoded before. */
+static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                             const packbuf_i_mark *mark) {
   const packbuf_i_node *node = buffer->node;
-  for (uint64_t row = 0; row < node->rows; row += 64) {
-    uint64_t end = node->rows - row < 64 ? node->rows : row + 64, size = 0;
-    packbuf_i_sink sink;
+  uint64_t row = mark->row;
+  if (mark->skip) {
+    packbuf_i_out_bytes(&writer->out, writer->stretch->head + mark->skip,
+                        packbuf_i_fitting(writer, node->sizes[row] - mark->skip), NULL);
+    row++;
+  }
+  while (row < node->rows && writer->out.at < writer->stretch->to) {
+    uint64_t end = row, size = 0, room = writer->out.limit - writer->out.at;
     packbuf_status status;
-    for (uint64_t i = row; i < end; i++) size += node->sizes[i];
-    sink.at = packbuf_i_out_here(out);
-    sink.capacity = size;
-    sink.size = 0;
-    status = packbuf_i_push_cells(node, &sink, row, end, plan->error);
-    if (status)
-      return packbuf_i_plan_fail(plan, node, status, "the data changed while they were packed", PACKBUF_NOWHERE);
-    if (sink.size != size) return packbuf_i_changed(plan, node);
-    packbuf_i_out_written(out, size);
+    while (end < node->rows && end - row < 64 && node->sizes[end] <= room - size) size += node->sizes[end++];
+    if (end > row) {
+      status = packbuf_i_write_cells(writer, node, row, end, size);
+    } else if (writer->flush && writer->out.limit < writer->stretch->to) {
+      status = writer->flush(writer); /* its window has room for every cell */
+    } else {
+      packbuf_i_out_bytes(&writer->out, writer->stretch->tail, room, NULL);
+      return PACKBUF_OK;
+    }
+    if (status) return status;
+    row = end;
   }
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_out_section(packbuf_i_plan *plan, packbuf_i_out *out, int data, uint64_t end) {
-  for (uint32_t i = 0; i < plan->buffer_count; i++) {
-    const packbuf_i_planned *buffer = &plan->buffers[i];
-    packbuf_status status;
+/* The stretch of the data section, or of the index behind the checksums. */
+static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data) {
+  static const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  const packbuf_i_stretch *stretch = writer->stretch;
+  const packbuf_i_mark *mark = &stretch->mark;
+  packbuf_status status;
+  for (uint32_t i = stretch->buffer; i < writer->plan->buffer_count; i++, mark = &start) {
+    const packbuf_i_planned *buffer = &writer->plan->buffers[i];
     if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
-    packbuf_i_out_zeros(out, buffer->offset - out->section - out->at);
-    status = buffer->pushed ? packbuf_i_out_pushed(plan, out, buffer) : packbuf_i_out_pulled(plan, out, buffer);
+    if (buffer->offset - writer->section >= stretch->to) break;
+    status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
+    if (!status)
+      status =
+          buffer->pushed ? packbuf_i_write_pushed(writer, buffer, mark) : packbuf_i_write_pulled(writer, buffer, mark);
     if (status) return status;
   }
-  packbuf_i_out_zeros(out, end - out->section - out->at);
-  packbuf_i_out_end(out);
-  return PACKBUF_OK;
+  status = packbuf_i_write_zeros(writer, stretch->to);
+  if (!status) packbuf_i_out_end(&writer->out);
+  return status;
 }
 
 /* ---- the head ---- */
@@ -12631,34 +13150,79 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
-                                         packbuf_error *error) {
-  packbuf_i_plan *plan;
-  packbuf_i_out out;
-  packbuf_error local;
-  uint64_t needed, data_at;
-  packbuf_status status = packbuf_measure(batch, &needed, error);
-  if (status) return status;
-  if (size) *size = needed;
-  if (capacity < needed || needed > SIZE_MAX)
+/* ---- into memory ---- */
+
+static uint64_t packbuf_i_data_at(const packbuf_i_plan *plan) { return plan->head_length + plan->index_length; }
+
+/* A stretch of the data section and one of the index to their places in a packed buffer at `dst`. */
+static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, const packbuf_i_stretch *data,
+                                                const packbuf_i_stretch *index, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_writer writer;
+  packbuf_status status = PACKBUF_OK;
+  writer.plan = plan;
+  writer.error = error;
+  writer.flush = NULL;
+  if (data->from < data->to) {
+    writer.stretch = data;
+    writer.section = packbuf_i_data_at(plan);
+    packbuf_i_out_begin(&writer.out, dst + writer.section + data->from, data->from, data->to,
+                        plan->checksums ? dst + plan->head_length : NULL, plan->data_length >= PACKBUF_I_STREAM_FROM);
+    status = packbuf_i_write_stretch(&writer, 1);
+  }
+  if (!status && index->from < index->to) {
+    writer.stretch = index;
+    writer.section = plan->head_length;
+    packbuf_i_out_begin(&writer.out, dst + writer.section + index->from, index->from, index->to, NULL, 0);
+    status = packbuf_i_write_stretch(&writer, 0);
+  }
+  return status;
+}
+
+/* The head, which holds its own checksum and that of the index. */
+static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint32_t index_checksum) {
+  packbuf_i_put_head(head, plan);
+  packbuf_i_store32(head + 56, index_checksum);
+  packbuf_i_store32(head + 60, packbuf_checksum(0, head, (size_t)plan->head_length));
+}
+
+/* Whether a packed buffer of the measured batch can go to `dst`. */
+static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
+                                          packbuf_error *error) {
+  if (capacity < plan->total_length || plan->total_length > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
                           PACKBUF_NOWHERE);
   if (!dst)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  plan = batch->plan;
-  plan->error = error ? error : &local;
-  data_at = plan->head_length + plan->index_length;
-  packbuf_i_out_begin(&out, dst, data_at, plan->checksums ? plan->head_length : 0,
-                      plan->data_length >= PACKBUF_I_STREAM_FROM);
-  status = packbuf_i_out_section(
-      plan, &out, 1, plan->total_length); /* data first: their checksums are in the index, its checksum in the head */
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
+                                         packbuf_error *error) {
+  packbuf_i_stretch data, index;
+  uint64_t needed;
+  packbuf_status status = packbuf_measure(batch, &needed, error);
   if (status) return status;
-  packbuf_i_out_begin(&out, dst, plan->head_length + plan->checksums * 4, 0, 0);
-  status = packbuf_i_out_section(plan, &out, 0, data_at);
+  if (size) *size = needed;
+  status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  packbuf_i_put_head(out.base, plan);
-  packbuf_i_store32(out.base + 56, out.kernel->crc(0, out.base + plan->head_length, (size_t)plan->index_length));
-  packbuf_i_store32(out.base + 60, out.kernel->crc(0, out.base, (size_t)plan->head_length));
+  memset(&data, 0, sizeof data);
+  memset(&index, 0, sizeof index);
+  data.to = batch->plan->data_length;
+  index.from = 4 * batch->plan->checksums;
+  index.to = batch->plan->index_length;
+  status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
+  return status ? status : packbuf_finish(batch, dst, capacity, error);
+}
+
+PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                          packbuf_error *error) {
+  const packbuf_i_plan *plan = batch ? batch->plan : NULL;
+  uint8_t *head = (uint8_t *)dst;
+  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
+                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
+                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (status) return status;
+  packbuf_i_close_head(head, plan, packbuf_checksum(0, head + plan->head_length, (size_t)plan->index_length));
   return PACKBUF_OK;
 }
 
@@ -12685,6 +13249,454 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
   return PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes);
 }
 /* ---- end of core/write.c ---- */
+/* ---- core/parts.c ---- */
+/* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
+ * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
+ * packbuf_write, which is the same code with one part.
+ * May use: batch, layout, seek, write. Must not know: threads. */
+
+typedef struct packbuf_i_part {
+  packbuf_i_stretch index, data;
+} packbuf_i_part;
+
+typedef struct packbuf_i_split {
+  uint32_t wanted, count;
+  packbuf_i_part *parts;
+} packbuf_i_split;
+
+/* Where the border before part `part` of `count` lies, by bytes of index and data together. */
+static void packbuf_i_border(const packbuf_i_plan *plan, uint64_t part, uint64_t count, uint64_t *index,
+                             uint64_t *data) {
+  uint64_t first = 4 * plan->checksums, inside = plan->index_length - first, work = inside + plan->data_length;
+  uint64_t at = work / count * part + work % count * part / count;
+  if (at < inside) {
+    *index = packbuf_i_round_up(first + at, 6);
+    if (part == 0) *index = first;
+    *data = 0;
+    return;
+  }
+  *index = plan->index_length;
+  *data = part == count ? plan->data_length : (at - inside + PACKBUF_I_CHUNK - 1) / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  if (*data > plan->data_length) *data = plan->data_length;
+}
+
+/* The cell of a row, encoded into the arena, for the stretches that have only parts of it. */
+static const uint8_t *packbuf_i_take_cell(packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t row,
+                                          packbuf_status *status) {
+  packbuf_i_sink sink;
+  sink.capacity = node->sizes[row];
+  sink.size = 0;
+  sink.at = (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)sink.capacity, 1);
+  *status = sink.at ? packbuf_i_push_cells(node, &sink, row, row + 1, plan->error) : packbuf_i_plan_no_memory(plan);
+  if (!*status && sink.size != sink.capacity) *status = packbuf_i_changed(plan->error, node);
+  return sink.at;
+}
+
+static packbuf_i_stretch *packbuf_i_stretch_of(const packbuf_i_split *split, uint32_t part, int data) {
+  return data ? &split->parts[part].data : &split->parts[part].index;
+}
+
+/* Finds where the stretches of a section that begin inside a buffer begin in it. Both ascend. */
+static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *split, int data) {
+  uint64_t section = data ? packbuf_i_data_at(plan) : plan->head_length;
+  uint32_t part = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    packbuf_i_mark mark;
+    packbuf_status status = PACKBUF_OK;
+    memset(&mark, 0, sizeof mark);
+    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    for (; part < split->count; part++) {
+      packbuf_i_stretch *stretch = packbuf_i_stretch_of(split, part, data), *before;
+      uint64_t at = stretch->from + section, row = mark.row;
+      int again = mark.skip != 0; /* whether the mark's cell is at hand */
+      if (stretch->from < stretch->to && at >= buffer->offset + buffer->length) break;
+      stretch->buffer = i;
+      if (at <= buffer->offset || stretch->from == stretch->to) continue;
+      packbuf_i_mark_to(buffer, &mark, at - buffer->offset);
+      stretch->mark = mark;
+      if (!buffer->pushed || !mark.skip) continue;
+      before = packbuf_i_stretch_of(split, part - 1, data);
+      stretch->head =
+          again && row == mark.row ? before->head : packbuf_i_take_cell(plan, buffer->node, mark.row, &status);
+      before->tail = stretch->head;
+      if (status) return status;
+    }
+  }
+  for (; part < split->count; part++) packbuf_i_stretch_of(split, part, data)->buffer = plan->buffer_count;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
+  packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, sizeof(void *));
+  packbuf_i_part *parts = (packbuf_i_part *)packbuf_arena_alloc(plan->arena, wanted * sizeof *parts, sizeof(void *));
+  packbuf_status status;
+  if (!split || !parts) return packbuf_i_plan_no_memory(plan);
+  memset(parts, 0, wanted * sizeof *parts);
+  split->wanted = wanted;
+  split->parts = parts;
+  split->count = 0;
+  for (uint32_t i = 0; i < wanted; i++) {
+    packbuf_i_part *part = &parts[split->count];
+    packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
+    packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
+    split->count += part->index.from < part->index.to || part->data.from < part->data.to;
+  }
+  status = packbuf_i_locate(plan, split, 1);
+  if (!status) status = packbuf_i_locate(plan, split, 0);
+  if (!status) plan->split = split;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error) {
+  packbuf_error local;
+  uint64_t size;
+  packbuf_status status = packbuf_measure(batch, &size, error);
+  if (status) return status;
+  if (!wanted || !parts)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "wanted must be 1 or more, and parts be given",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (wanted > PACKBUF_MAX_PARTS) wanted = PACKBUF_MAX_PARTS;
+  if (!batch->plan->split || batch->plan->split->wanted != wanted) {
+    batch->plan->error = error ? error : &local;
+    status = packbuf_i_make_split(batch->plan, wanted);
+  }
+  if (!status) *parts = batch->plan->split->count;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
+                                              packbuf_error *error) {
+  const packbuf_i_split *split = batch && batch->plan ? batch->plan->split : NULL;
+  packbuf_status status;
+  if (!split || part >= split->count)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no such part: call packbuf_split before",
+                          PACKBUF_NOWHERE, part);
+  status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
+  if (status) return status;
+  return packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
+                                   error);
+}
+/* ---- end of core/parts.c ---- */
+/* ---- core/stream.c ---- */
+/* core/stream.c: a plan through a callback that takes bytes at an offset: data first, then the index, the head last. A
+ * window of memory is all that is held.
+ * May use: batch, plan, write. Must not know: files. */
+
+#define PACKBUF_I_WINDOW ((uint64_t)1 << 20)
+
+typedef struct packbuf_i_window {
+  packbuf_i_writer writer; /* first, so that a flush finds its window */
+  packbuf_put put;
+  void *context;
+  uint8_t *bytes;
+  uint64_t size;
+  uint32_t crc; /* of what was put, for the index */
+} packbuf_i_window;
+
+static packbuf_status packbuf_i_put(packbuf_i_window *window, uint64_t offset, const uint8_t *bytes, uint64_t size) {
+  packbuf_status status = size ? window->put(window->context, offset, bytes, (size_t)size) : PACKBUF_OK;
+  return status ? packbuf_i_fail(window->writer.error, status, "the callback did not take the bytes", offset,
+                                 PACKBUF_NOWHERE)
+                : PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_flush_window(packbuf_i_writer *writer) {
+  packbuf_i_window *window = (packbuf_i_window *)(void *)writer;
+  packbuf_i_out *out = &writer->out;
+  uint64_t size = out->at - out->first;
+  packbuf_status status;
+  packbuf_i_out_settle(out);
+  window->crc = packbuf_checksum(window->crc, window->bytes, out->checksums ? 0 : (size_t)size);
+  status = packbuf_i_put(window, writer->section + out->first, window->bytes, size);
+  out->first = out->at;
+  out->limit = (out->at + window->size) / 64 * 64; /* so that no element is cut */
+  if (out->limit > writer->stretch->to) out->limit = writer->stretch->to;
+  return status;
+}
+
+/* A whole section, from its byte `from` on, through the window. */
+static packbuf_status packbuf_i_put_section(packbuf_i_window *window, int data, uint64_t from, uint8_t *checksums) {
+  packbuf_i_writer *writer = &window->writer;
+  const packbuf_i_plan *plan = writer->plan;
+  packbuf_i_stretch stretch;
+  packbuf_status status;
+  memset(&stretch, 0, sizeof stretch);
+  stretch.from = from;
+  stretch.to = data ? plan->data_length : plan->index_length;
+  writer->stretch = &stretch;
+  writer->section = data ? packbuf_i_data_at(plan) : plan->head_length;
+  writer->flush = packbuf_i_flush_window;
+  packbuf_i_out_begin(&writer->out, window->bytes, from, from, checksums, 0);
+  status = packbuf_i_flush_window(writer); /* nothing yet: sets the limit */
+  if (!status) status = packbuf_i_write_stretch(writer, data);
+  if (!status) status = packbuf_i_flush_window(writer);
+  return status;
+}
+
+/* The bytes of the largest cell that is encoded where it goes: the window must hold it. */
+static uint64_t packbuf_i_largest_cell(const packbuf_i_plan *plan) {
+  uint64_t largest = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage != PACKBUF_STORED || !buffer->pushed) continue;
+    for (uint64_t row = 0; row < buffer->node->rows; row++)
+      if (buffer->node->sizes[row] > largest) largest = buffer->node->sizes[row];
+  }
+  return largest;
+}
+
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context,
+                                                 uint64_t window_size, packbuf_error *error) {
+  packbuf_i_window window;
+  const packbuf_i_plan *plan;
+  uint8_t *memory, *checksums;
+  uint64_t needed, fixed;
+  packbuf_status status = packbuf_measure(batch, &needed, error);
+  if (!status && !put)
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no callback", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (status) return status;
+  plan = batch->plan;
+  memset(&window, 0, sizeof window);
+  window.writer.plan = plan;
+  window.writer.error = error;
+  window.put = put;
+  window.context = context;
+  window.size = packbuf_i_largest_cell(plan) + 64;
+  if (!window_size) window_size = PACKBUF_I_WINDOW;
+  if (window.size < 4096) window.size = 4096;
+  if (window.size < window_size) window.size = window_size;
+  fixed = plan->head_length + plan->checksums * 4;
+  if (window.size > SIZE_MAX / 2 || fixed > SIZE_MAX / 2) return packbuf_i_no_memory(error);
+  memory = (uint8_t *)packbuf_i_scratch(batch->arena, NULL, 0, (size_t)(fixed + window.size));
+  if (!memory) return packbuf_i_no_memory(error);
+  checksums = memory + plan->head_length;
+  window.bytes = memory + fixed;
+  status = packbuf_i_put_section(&window, 1, 0, plan->checksums ? checksums : NULL);
+  window.crc = packbuf_checksum(0, checksums, (size_t)plan->checksums * 4);
+  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, plan->checksums * 4);
+  if (!status) status = packbuf_i_put_section(&window, 0, plan->checksums * 4, NULL);
+  if (!status) {
+    packbuf_i_close_head(memory, plan, window.crc);
+    status = packbuf_i_put(&window, 0, memory, plan->head_length);
+  }
+  (void)packbuf_i_scratch(batch->arena, memory, (size_t)(fixed + window.size), 0);
+  return status;
+}
+/* ---- end of core/stream.c ---- */
+/* ---- core/scatter.c ---- */
+/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
+ * staging memory for the rest. Counting and listing are one walk.
+ * May use: batch, plan, write. Must not know: what sends the segments. */
+
+#define PACKBUF_I_LEAST 4096
+
+typedef struct packbuf_i_lister {
+  const packbuf_i_plan *plan;
+  packbuf_error *error;
+  uint64_t least, most;
+  packbuf_segment *segments; /* NULL: only counts */
+  uint8_t *staging;
+  uint64_t room, staging_room; /* segments and bytes there are */
+  uint64_t count, staged;
+  uint64_t last_size; /* of the last segment, which ends at last_end or (NULL) in the staging memory */
+  const uint8_t *last_end;
+  uint64_t at, summed; /* of the data section: next byte; bytes in the checksums */
+  uint32_t crc;
+} packbuf_i_lister;
+
+/* The next `size` bytes lie at `bytes`, or (NULL) are the next of the staging memory, where there is room for them. */
+static packbuf_status packbuf_i_list_add(packbuf_i_lister *lister, const uint8_t *bytes, uint64_t size) {
+  while (size) {
+    uint64_t piece = lister->count && lister->last_end == bytes ? lister->most - lister->last_size : 0;
+    if (!piece) {
+      if (lister->segments && lister->count == lister->room) return packbuf_i_changed(lister->error, NULL);
+      if (lister->segments) lister->segments[lister->count].bytes = bytes ? bytes : lister->staging + lister->staged;
+      lister->count++;
+      lister->last_size = 0;
+      piece = lister->most;
+    }
+    if (piece > size) piece = size;
+    lister->last_size += piece;
+    if (lister->segments) lister->segments[lister->count - 1].size = lister->last_size;
+    if (bytes) bytes += piece;
+    else lister->staged += piece;
+    lister->last_end = bytes;
+    size -= piece;
+  }
+  return PACKBUF_OK;
+}
+
+/* Takes data into the checksums. */
+static void packbuf_i_list_sum(packbuf_i_lister *lister, const uint8_t *bytes, uint64_t size) {
+  uint8_t *checksums = lister->staging + lister->plan->head_length;
+  while (lister->plan->checksums && size) {
+    uint64_t left = PACKBUF_I_CHUNK - lister->summed % PACKBUF_I_CHUNK, piece = size < left ? size : left;
+    lister->crc = packbuf_checksum(lister->crc, bytes, (size_t)piece);
+    lister->summed += piece;
+    bytes += piece;
+    size -= piece;
+    packbuf_i_store32(checksums + (lister->summed - 1) / PACKBUF_I_CHUNK * 4, lister->crc);
+    if (piece == left) lister->crc = 0;
+  }
+}
+
+/* Room for data in the staging memory; NULL: counting, or (then *status) none. */
+static uint8_t *packbuf_i_list_room(packbuf_i_lister *lister, uint64_t size, packbuf_status *status) {
+  *status = PACKBUF_OK;
+  if (!lister->segments) return NULL;
+  if (size <= lister->staging_room - lister->staged) return lister->staging + lister->staged;
+  *status = packbuf_i_changed(lister->error, NULL);
+  return NULL;
+}
+
+/* `size` bytes of data that were put where packbuf_i_list_room said. */
+static packbuf_status packbuf_i_list_staged(packbuf_i_lister *lister, uint64_t size) {
+  if (lister->segments) packbuf_i_list_sum(lister, lister->staging + lister->staged, size);
+  lister->at += size;
+  return packbuf_i_list_add(lister, NULL, size);
+}
+
+static packbuf_status packbuf_i_list_zeros(packbuf_i_lister *lister, uint64_t to) {
+  packbuf_status status;
+  uint64_t size = to - lister->at;
+  uint8_t *room = packbuf_i_list_room(lister, size, &status);
+  if (status) return status;
+  if (room && size) memset(room, 0, (size_t)size);
+  return packbuf_i_list_staged(lister, size);
+}
+
+/* A run that is copied: short, computed, on a device, or reversed. */
+static packbuf_status packbuf_i_list_copy(packbuf_i_lister *lister, const packbuf_i_planned *buffer,
+                                          const packbuf_device *device, packbuf_i_run run, uint64_t done) {
+  packbuf_status status;
+  uint8_t *room = packbuf_i_list_room(lister, run.size, &status);
+  if (status) return status;
+  if (room) {
+    if (device) status = device->copy(device->context, room, run.bytes, (size_t)run.size);
+    else memcpy(room, run.bytes, (size_t)run.size);
+    if (status) return packbuf_i_hook_failed(lister->error, buffer->node, status);
+    if (packbuf_i_big_endian()) packbuf_i_swap(room, run.size, packbuf_i_swap_unit(buffer->dtype));
+    if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
+      status = packbuf_i_check_bools(lister->error, buffer, room, run.size, done);
+  }
+  return status ? status : packbuf_i_list_staged(lister, run.size);
+}
+
+static packbuf_status packbuf_i_list_run(packbuf_i_lister *lister, const packbuf_i_planned *buffer,
+                                         const packbuf_i_pull *pull, packbuf_i_run run, uint64_t done) {
+  packbuf_status status = PACKBUF_OK;
+  if (pull->device || run.size < lister->least || run.bytes == pull->scratch ||
+      (packbuf_i_big_endian() && packbuf_i_swap_unit(buffer->dtype) > 1))
+    return packbuf_i_list_copy(lister, buffer, pull->device, run, done);
+  if (lister->segments) {
+    if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
+      status = packbuf_i_check_bools(lister->error, buffer, run.bytes, run.size, done);
+    if (status) return status;
+    packbuf_i_list_sum(lister, run.bytes, run.size);
+  }
+  lister->at += run.size;
+  return packbuf_i_list_add(lister, run.bytes, run.size);
+}
+
+static packbuf_status packbuf_i_list_pulled(packbuf_i_lister *lister, const packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t done = 0;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  for (;;) {
+    packbuf_status status;
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    if (run.size > buffer->length - done) return packbuf_i_changed(lister->error, buffer->node);
+    status = packbuf_i_list_run(lister, buffer, &pull, run, done);
+    if (status) return status;
+    done += run.size;
+  }
+  if (pull.status) return packbuf_i_hook_failed(lister->error, buffer->node, pull.status);
+  return done == buffer->length ? PACKBUF_OK : packbuf_i_changed(lister->error, buffer->node);
+}
+
+static packbuf_status packbuf_i_list_pushed(packbuf_i_lister *lister, const packbuf_i_planned *buffer) {
+  packbuf_i_sink sink;
+  packbuf_status status;
+  sink.at = packbuf_i_list_room(lister, buffer->length, &status);
+  sink.capacity = buffer->length;
+  sink.size = 0;
+  if (!status && sink.at) status = packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, lister->error);
+  if (status) return status;
+  if (sink.at && sink.size != buffer->length) return packbuf_i_changed(lister->error, buffer->node);
+  return packbuf_i_list_staged(lister, buffer->length);
+}
+
+/* Head and index, which lie at the start of the staging memory, then the data. */
+static packbuf_status packbuf_i_list(packbuf_i_lister *lister) {
+  const packbuf_i_plan *plan = lister->plan;
+  packbuf_status status = packbuf_i_list_add(lister, NULL, packbuf_i_data_at(plan));
+  for (uint32_t i = 0; i < plan->buffer_count && !status; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
+    status = packbuf_i_list_zeros(lister, buffer->offset - packbuf_i_data_at(plan));
+    if (!status)
+      status = buffer->pushed ? packbuf_i_list_pushed(lister, buffer) : packbuf_i_list_pulled(lister, buffer);
+  }
+  return status ? status : packbuf_i_list_zeros(lister, plan->data_length);
+}
+
+static packbuf_status packbuf_i_start_list(packbuf_i_lister *lister, packbuf_batch *batch,
+                                           const packbuf_scatter *scatter, packbuf_error *error) {
+  uint64_t size;
+  packbuf_status status = packbuf_measure(batch, &size, error);
+  memset(lister, 0, sizeof *lister);
+  if (status) return status;
+  if (!scatter)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scatter must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  lister->plan = batch->plan;
+  lister->error = error;
+  lister->least = scatter->least ? scatter->least : PACKBUF_I_LEAST;
+  lister->most = scatter->most ? scatter->most : UINT64_MAX;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
+                                                   packbuf_error *error) {
+  packbuf_i_lister lister;
+  packbuf_status status = packbuf_i_start_list(&lister, batch, scatter, error);
+  if (!status) status = packbuf_i_list(&lister);
+  if (status) return status;
+  scatter->count = lister.count;
+  scatter->staging = lister.staged;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const packbuf_scatter *scatter,
+                                                packbuf_segment *segments, void *staging, packbuf_error *error) {
+  packbuf_i_lister lister;
+  packbuf_i_stretch data, index;
+  packbuf_status status = packbuf_i_start_list(&lister, batch, scatter, error);
+  if (status) return status;
+  if (!segments || !staging || scatter->staging < packbuf_i_data_at(lister.plan))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "segments and staging must be as large as packbuf_scatter_measure said", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  lister.segments = segments;
+  lister.staging = (uint8_t *)staging;
+  lister.room = scatter->count;
+  lister.staging_room = scatter->staging;
+  status = packbuf_i_list(&lister);
+  if (!status && lister.count != scatter->count) status = packbuf_i_changed(error, NULL);
+  if (status) return status;
+  memset(&data, 0, sizeof data);
+  memset(&index, 0, sizeof index);
+  index.from = 4 * lister.plan->checksums;
+  index.to = lister.plan->index_length;
+  status = packbuf_i_write_stretches(lister.plan, &data, &index, lister.staging, error);
+  if (status) return status;
+  packbuf_i_close_head(
+      lister.staging, lister.plan,
+      packbuf_checksum(0, lister.staging + lister.plan->head_length, (size_t)lister.plan->index_length));
+  return PACKBUF_OK;
+}
+/* ---- end of core/scatter.c ---- */
 
 /* read, second part: cells -> values; verification */
 /* ---- core/read.c ---- */

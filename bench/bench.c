@@ -3,7 +3,7 @@
  * May use: packbuf.h. Must not know: its inside. */
 #define _POSIX_C_SOURCE 200809L
 #define PACKBUF_IMPLEMENTATION
-#include "../packbuf.h"
+#include "../packbuf_threads.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,9 +33,11 @@ static void *must(void *memory) {
   exit(1);
 }
 
+static clockid_t watch = CLOCK_THREAD_CPUTIME_ID;
+
 static double now(void) {
   struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  clock_gettime(watch, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -149,7 +151,7 @@ static void bench_write(uint64_t rows, uint64_t average, int checksums) {
 typedef struct dense_case {
   packbuf_batch batch;
   uint8_t *source, *packed, *copied;
-  uint64_t size, total;
+  uint64_t size, total, shape[2];
 } dense_case;
 
 static void write_dense(void *context) {
@@ -162,40 +164,91 @@ static void copy_dense(void *context) {
   memcpy(c->copied, c->source, (size_t)c->total);
 }
 
-static void bench_dense(uint64_t bytes, int checksums) {
+static void start_dense(dense_case *c, packbuf_arena *arena, uint64_t bytes, int checksums) {
   packbuf_options options = packbuf_default_options();
-  uint64_t shape[2];
   packbuf_tensor tensor;
+  options.data_checksums = (uint8_t)checksums;
+  memset(c, 0, sizeof *c);
+  memset(&tensor, 0, sizeof tensor);
+  c->total = bytes;
+  c->source = (uint8_t *)must(malloc(bytes));
+  for (uint64_t i = 0; i < bytes / 8; i++) ((uint64_t *)(void *)c->source)[i] = random64() % 151936;
+  c->shape[0] = 256;
+  c->shape[1] = bytes / 8 / 256;
+  tensor.data = c->source;
+  tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+  tensor.rank = 2;
+  tensor.shape = c->shape;
+  packbuf_arena_init(arena, NULL);
+  check(packbuf_batch_init(&c->batch, 256, arena, &options, &error));
+  check(packbuf_add_tensor(&c->batch, "input_ids", &tensor, NULL, &error));
+  check(packbuf_measure(&c->batch, &c->size, &error));
+  c->packed = (uint8_t *)must(aligned_alloc(64, (size_t)c->size));
+}
+
+static void end_dense(dense_case *c, packbuf_arena *arena) {
+  free(c->source);
+  free(c->packed);
+  free(c->copied);
+  packbuf_arena_free(arena);
+}
+
+static void bench_dense(uint64_t bytes, int checksums) {
   packbuf_arena arena;
   dense_case c;
   double ours, theirs;
   pair p = {write_dense, copy_dense, NULL};
-  p.context = &c;
-  options.data_checksums = (uint8_t)checksums;
-  memset(&c, 0, sizeof c);
-  memset(&tensor, 0, sizeof tensor);
-  c.total = bytes;
-  c.source = (uint8_t *)must(malloc(bytes));
-  for (uint64_t i = 0; i < bytes / 8; i++) ((uint64_t *)(void *)c.source)[i] = random64() % 151936;
-  shape[0] = 256;
-  shape[1] = bytes / 8 / 256;
-  tensor.data = c.source;
-  tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
-  tensor.rank = 2;
-  tensor.shape = shape;
-  packbuf_arena_init(&arena, NULL);
-  check(packbuf_batch_init(&c.batch, 256, &arena, &options, &error));
-  check(packbuf_add_tensor(&c.batch, "input_ids", &tensor, NULL, &error));
-  check(packbuf_measure(&c.batch, &c.size, &error));
-  c.packed = (uint8_t *)must(aligned_alloc(64, (size_t)c.size));
+  start_dense(&c, &arena, bytes, checksums);
   c.copied = (uint8_t *)must(aligned_alloc(64, (size_t)bytes));
+  p.context = &c;
   measure(&p, &ours, &theirs);
   printf("| packbuf_write, dense, %llu MiB, %s | %.1f GB/s | memcpy | %.1f GB/s | %.2f |\n", (unsigned long long)(bytes >> 20),
          checksums ? "checksums" : "no checksums", 1e-9 * (double)bytes / ours, 1e-9 * (double)bytes / theirs, ours / theirs);
-  free(c.source);
-  free(c.packed);
-  free(c.copied);
-  packbuf_arena_free(&arena);
+  end_dense(&c, &arena);
+}
+
+/* ---- two threads against one, by the clock on the wall ---- */
+
+typedef struct threads_case {
+  packbuf_pool pool;
+  dense_case *dense;
+} threads_case;
+
+static void write_by_two(void *context) {
+  threads_case *c = (threads_case *)context;
+  check(packbuf_pool_write(&c->pool, &c->dense->batch, c->dense->packed, c->dense->size, NULL, &error));
+}
+
+static void write_by_one(void *context) { write_dense(((threads_case *)context)->dense); }
+
+static void start_threads(void *context) {
+  packbuf_pool pool;
+  (void)context;
+  check(packbuf_pool_start(&pool, 2, &error));
+  packbuf_pool_stop(&pool);
+}
+
+static void bench_threads(int checksums) {
+  dense_case dense;
+  threads_case c;
+  packbuf_arena arena;
+  double two, one;
+  pair p = {write_by_two, write_by_one, NULL}, start = {start_threads, NULL, NULL};
+  start_dense(&dense, &arena, (uint64_t)256 << 20, checksums);
+  c.dense = &dense;
+  p.context = &c;
+  check(packbuf_pool_start(&c.pool, 2, &error));
+  watch = CLOCK_MONOTONIC;
+  measure(&p, &two, &one);
+  printf("| two threads, dense, 256 MiB, %s | %.1f GB/s | one thread | %.1f GB/s | %.2f (%.2f x) |\n", checksums ? "checksums" : "no checksums",
+         1e-9 * (double)dense.total / two, 1e-9 * (double)dense.total / one, two / one, one / two);
+  if (!checksums) {
+    measure(&start, &two, &one);
+    printf("| starting and ending a second thread | %.0f us | | | |\n", 1e6 * two);
+  }
+  watch = CLOCK_THREAD_CPUTIME_ID;
+  packbuf_pool_stop(&c.pool);
+  end_dense(&dense, &arena);
 }
 
 /* ---- packbuf_open against the checksum of its head; a field by name ---- */
@@ -327,15 +380,19 @@ static void bench_infer(void) {
   free(entries);
 }
 
-int main(void) {
-  printf("packbuf %d.%d.%d, medians of %d interleaved runs, one thread\n\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, RUNS);
+int main(int argc, char **argv) {
+  printf("packbuf %d.%d.%d, medians of %d interleaved runs, thread CPU time but for the threads\n\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, RUNS);
   printf("| ours | | beside it | | time, ours / theirs |\n| --- | --- | --- | --- | --- |\n");
   for (int checksums = 1; checksums >= 0; checksums--) {
     bench_write(10000, 2048, checksums);
     bench_write(10000, 16384, checksums);
+    bench_write(10000, 65536, checksums);
     bench_dense((uint64_t)256 << 20, checksums);
     bench_dense((uint64_t)1 << 20, checksums);
   }
+  bench_threads(1);
+  bench_threads(0);
+  if (argc > 1 && strcmp(argv[1], "write") == 0) return 0;
   bench_open();
   bench_infer();
   return 0;

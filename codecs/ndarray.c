@@ -16,27 +16,37 @@ static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) 
   return packbuf_i_scratch_run(pull, size);
 }
 
+/* A walk over one row of a dense array. */
+static void packbuf_i_start_dense_row(packbuf_i_pull *pull, uint64_t row, uint64_t cell) {
+  const packbuf_tensor *tensor = pull->node->tensors;
+  int64_t step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
+  if (pull->node->picked) row = pull->node->picked[row];
+  packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)row, tensor->rank - 1u,
+                       tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL,
+                       packbuf_i_dtype_bytes(tensor->dtype));
+}
+
+static uint64_t packbuf_i_dense_cell_bytes(const packbuf_tensor *tensor) {
+  uint64_t cell = packbuf_i_dtype_bytes(tensor->dtype);
+  for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
+  return cell;
+}
+
 static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_tensor *tensor = node->tensors;
-  uint64_t element = packbuf_i_dtype_bytes(tensor->dtype), cell = element;
-  int64_t step;
-  for (unsigned i = 1; i < tensor->rank; i++) cell *= tensor->shape[i];
-  step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
+  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
   if (!node->bitmap && !node->picked) { /* the whole array is one walk */
     if (!pull->walking)
-      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides, element);
+      packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                           packbuf_i_dtype_bytes(tensor->dtype));
     pull->walking = 1;
     return packbuf_i_walk_run(pull, tensor->device);
   }
   for (; cell && (pull->walking ? pull->walk.left > 0 : pull->row < node->rows); pull->walking = 0) {
     if (!pull->walking) {
       if (packbuf_i_state(node, pull->row) <= 0) return packbuf_i_pull_zeros(pull, cell);
-      packbuf_i_walk_start(
-          &pull->walk,
-          (const uint8_t *)tensor->data + step * (int64_t)(node->picked ? node->picked[pull->row] : pull->row),
-          tensor->rank - 1u, tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL, element);
-      pull->row++;
+      packbuf_i_start_dense_row(pull, pull->row++, cell);
     }
     pull->walking = 1;
     {

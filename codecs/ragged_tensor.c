@@ -4,14 +4,36 @@
 
 /* ---- packing ---- */
 
+static uint64_t packbuf_i_item_bytes(const packbuf_ragged *r) {
+  uint64_t item = packbuf_i_dtype_bytes(r->dtype);
+  for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
+  return item;
+}
+
+/* Rows by offsets that lie end to end are one run. */
+static int packbuf_i_end_to_end(const packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  return !r->lengths && !node->bitmap &&
+         (!r->item_stride || (r->item_stride > 0 && (uint64_t)r->item_stride == packbuf_i_item_bytes(r)));
+}
+
+static void packbuf_i_start_offset_row(packbuf_i_pull *pull, uint64_t row) {
+  const packbuf_ragged *r = pull->node->ragged;
+  uint64_t item = packbuf_i_item_bytes(r), shape[PACKBUF_MAX_RANK];
+  int64_t stride[1];
+  stride[0] = r->item_stride ? r->item_stride : (int64_t)item;
+  packbuf_i_cell_dims(pull->node, row, shape);
+  packbuf_i_walk_start(
+      &pull->walk,
+      (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, row), 1,
+      shape, stride, item);
+}
+
 static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_ragged *r = node->ragged;
-  uint64_t item = packbuf_i_dtype_bytes(r->dtype), shape[PACKBUF_MAX_RANK];
-  int64_t stride;
-  for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
-  stride = r->item_stride ? r->item_stride : (int64_t)item;
-  if (!r->lengths && !node->bitmap && stride == (int64_t)item) { /* rows lie end to end: one run */
+  uint64_t item = packbuf_i_item_bytes(r);
+  if (packbuf_i_end_to_end(node)) {
     uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
     packbuf_i_run run;
     run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
@@ -21,14 +43,8 @@ static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   }
   for (; item && (pull->walking || pull->row < node->rows);) {
     if (!pull->walking) {
-      int64_t strides[1];
       if (packbuf_i_state(node, pull->row++) <= 0) continue;
-      packbuf_i_cell_dims(node, pull->row - 1, shape);
-      strides[0] = stride;
-      packbuf_i_walk_start(&pull->walk,
-                           (const uint8_t *)r->data +
-                               stride * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, pull->row - 1),
-                           1, shape, strides, item);
+      packbuf_i_start_offset_row(pull, pull->row - 1);
     }
     pull->walking = pull->walk.left > 0;
     if (pull->walking) {

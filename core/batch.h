@@ -130,6 +130,65 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
+/* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
+
+#define PACKBUF_MAX_PARTS 65536u
+
+/* Divides the writing of the batch, measured if it is not yet, into *parts pieces of about the same number of bytes:
+ * `wanted` (1 or more) or fewer. Goes over the rows once, not over the data. Like packbuf_measure a call for one
+ * thread; what it finds is kept in the batch's arena until something is added or another number is wanted. */
+PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
+
+/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
+ * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
+ * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_split. */
+PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
+                                              packbuf_error *error);
+
+/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
+ * whatever the number of parts and their order. */
+PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                          packbuf_error *error);
+
+/* ---- not through one piece of memory ---- */
+
+/* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
+typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);
+
+/* Writes the packed buffer through a callback (pwrite, say): the data from front to back, then the index, the head
+ * last, so that what was broken off is no packed buffer. Each byte is put once. It holds `window` bytes (0: 1 MiB; more
+ * when a JSON or MessagePack cell is larger), the head and 4 bytes for each 64 KiB of data, and gives them back to the
+ * arena. Errors: those of packbuf_write; the callback's, with the offset. */
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
+                                                 packbuf_error *error);
+
+/* A piece of memory: struct iovec and struct ibv_sge say no more. */
+typedef struct packbuf_segment {
+  const void *bytes;
+  uint64_t size;
+} packbuf_segment;
+
+/* How a batch becomes a list of segments. Start from zero. */
+typedef struct packbuf_scatter {
+  uint64_t least;   /* shorter runs of the caller's memory are copied to the staging memory; 0: 4096, below which a
+                       segment costs more than the copy */
+  uint64_t most;    /* bytes of one segment, 0: no limit. ibv_sge: UINT32_MAX */
+  uint64_t count;   /* set by packbuf_scatter_measure: segments */
+  uint64_t staging; /* and bytes of staging memory: head, index, padding, and data that are short, computed, on a device
+                       or in other byte order */
+} packbuf_scatter;
+
+/* How many segments and how much staging memory the list takes, exactly. */
+PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
+                                                   packbuf_error *error);
+
+/* Lists scatter->count segments that, one after the other, are the bytes of packbuf_write. They lie in `staging`
+ * (scatter->staging bytes, any alignment) and in the memory that the batch describes, which must not change as long as
+ * they are used. With data_checksums that memory is read once; without it is not touched, but for bools, which must be
+ * 0 or 1. Errors: those of packbuf_write; INVALID_ARGUMENT also when the batch is another than the measured one. */
+PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const packbuf_scatter *scatter,
+                                                packbuf_segment *segments, void *staging, packbuf_error *error);
+
 /* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 

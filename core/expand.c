@@ -54,18 +54,46 @@ static char *packbuf_i_node_path(const packbuf_i_node *node, packbuf_arena *aren
   return path;
 }
 
-/* Fails with the path of a node, which may be NULL. */
-static packbuf_status packbuf_i_fail_at(packbuf_error *error, packbuf_arena *arena, const packbuf_i_node *node,
-                                        packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
-  const char *path = error && node ? packbuf_i_node_path(node, arena) : NULL;
+/* One more character before what stands at to[at], when there is room. */
+static size_t packbuf_i_path_before(char *to, size_t at, char c) {
+  if (at) to[--at] = c;
+  return at;
+}
+
+/* The end of the path of a node, put before to[at], as far as there is room; returns where it begins. */
+static size_t packbuf_i_path_tail(const packbuf_i_node *node, char *to, size_t at) {
+  for (; node && at; node = node->parent) {
+    if (node->parent && node->parent->kind == PACKBUF_NODE_LIST) {
+      at = packbuf_i_path_before(to, at, ']');
+      at = packbuf_i_path_before(to, at, (char)('0' + packbuf_i_ordinal(node)));
+      at = packbuf_i_path_before(to, at, '[');
+      continue;
+    }
+    for (size_t i = node->name_size; i-- > 0 && at;) {
+      char c = node->name[i];
+      at = packbuf_i_path_before(to, at, c);
+      if (c == '\\' || c == '.' || c == '[') at = packbuf_i_path_before(to, at, '\\');
+    }
+    if (node->parent) at = packbuf_i_path_before(to, at, '.');
+  }
+  return at;
+}
+
+/* Fails with the path of a node, which may be NULL. Takes no memory: many threads may fail at once. */
+static packbuf_status packbuf_i_fail_at(packbuf_error *error, const packbuf_i_node *node, packbuf_status code,
+                                        const char *message, uint64_t offset, uint64_t row) {
+  char path[PACKBUF_ERROR_PATH]; /* one more than is kept, so that what does not fit is seen to be cut */
   packbuf_i_fail(error, code, message, offset, row);
-  if (path) packbuf_i_set_path(error, path, strlen(path));
+  if (error && node) {
+    size_t at = packbuf_i_path_tail(node, path, sizeof path);
+    packbuf_i_set_path(error, path + at, sizeof path - at);
+  }
   return code;
 }
 
 static packbuf_status packbuf_i_node_fail(const packbuf_i_expand *expand, const packbuf_i_node *node,
                                           packbuf_status code, const char *message, uint64_t offset, uint64_t row) {
-  return packbuf_i_fail_at(expand->error, expand->arena, node, code, message, offset, row);
+  return packbuf_i_fail_at(expand->error, node, code, message, offset, row);
 }
 
 /* What is left of `path` after the path of the node, or NULL when it does not begin with that. */

@@ -25,6 +25,29 @@ PACKBUF_I_GATHER(sse2, , 16)
 PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
 PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
 
+/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
+#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
+  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
+    if (at > size) at = size;                                                                                         \
+    if (at) memcpy(dst, src, at);                                                                                     \
+    for (; at + 64 <= size; at += 64) {                                                                               \
+      size_t left = size - at;                                                                                        \
+      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
+      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
+      for (size_t i = at; i < at + 64; i += width)                                                                    \
+        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
+    }                                                                                                                 \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
+PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+}
+
 static packbuf_i_gather packbuf_i_gather_best(void) {
   if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
   if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
@@ -39,5 +62,7 @@ static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size
 }
 
 static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
+
+static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
 
 #endif

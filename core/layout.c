@@ -31,12 +31,13 @@ typedef struct packbuf_i_plan {
   uint32_t *names; /* node indexes, sorted */
   uint32_t name_count;
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t checksums; /* number of data checksums */
+  uint64_t checksums;            /* number of data checksums */
+  struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
 } packbuf_i_plan;
 
 static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
                                           const char *message, uint64_t row) {
-  return packbuf_i_fail_at(plan->error, plan->arena, node, code, message, PACKBUF_NOWHERE, row);
+  return packbuf_i_fail_at(plan->error, node, code, message, PACKBUF_NOWHERE, row);
 }
 
 static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
@@ -463,12 +464,12 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
-static packbuf_status packbuf_i_check_bools(packbuf_i_plan *plan, const packbuf_i_planned *buffer, const uint8_t *bytes,
+static packbuf_status packbuf_i_check_bools(packbuf_error *error, const packbuf_i_planned *buffer, const uint8_t *bytes,
                                             uint64_t size, uint64_t first) {
   uint64_t good = packbuf_i_first_not_bool(bytes, size);
   if (good == size) return PACKBUF_OK;
-  return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1",
-                             packbuf_i_row_of(buffer->node, first + good));
+  return packbuf_i_fail_at(error, buffer->node, PACKBUF_BAD_BOOL, "a bool byte is neither 0 nor 1", PACKBUF_NOWHERE,
+                           packbuf_i_row_of(buffer->node, first + good));
 }
 
 /* Section 19: the first storage that holds. */
@@ -482,7 +483,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
     packbuf_i_sink sink = {buffer->value, buffer->length, 0};
     if (!buffer->pushed) {
       packbuf_status status = packbuf_i_take_inline(plan, buffer);
-      return !status && bools ? packbuf_i_check_bools(plan, buffer, buffer->value, buffer->length, 0) : status;
+      return !status && bools ? packbuf_i_check_bools(plan->error, buffer, buffer->value, buffer->length, 0) : status;
     }
     buffer->storage = PACKBUF_INLINE;
     return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
@@ -494,7 +495,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   }
   if (!text && packbuf_i_is_constant(buffer)) {
     buffer->storage = PACKBUF_CONSTANT;
-    return bools ? packbuf_i_check_bools(plan, buffer, buffer->value, 1, 0) : PACKBUF_OK;
+    return bools ? packbuf_i_check_bools(plan->error, buffer, buffer->value, 1, 0) : PACKBUF_OK;
   }
   if (!data && buffer->dtype.bits == 64 && packbuf_i_is_sequence(buffer)) {
     buffer->storage = PACKBUF_SEQUENCE;

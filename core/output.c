@@ -3,36 +3,24 @@
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384 /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
-#define PACKBUF_I_LONG 8192   /* runs from here on go in one pass */
+#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
+#define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 #define PACKBUF_I_STREAM_FROM \
   ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
-/* Sections are written front to back. In the data section a checksum closes every 64 KiB. */
+/* A stretch of a section, written front to back. In the data section a checksum closes every 64 KiB. */
 typedef struct packbuf_i_out {
-  uint8_t *base;
-  uint64_t section, at;  /* where the section starts in the packed buffer; next byte in the section */
-  uint64_t summed;       /* bytes of the section that are in the checksums */
-  uint64_t checksums_at; /* of the data checksums; 0: none in this section */
+  uint8_t *place;     /* where byte `first` of the section goes */
+  uint64_t first, at; /* next byte of the section */
+  uint64_t limit;     /* and where the room at `place` ends */
+  uint64_t summed;    /* bytes of the section that are in the checksums */
+  uint8_t *checksums; /* of the whole data section; NULL: none */
   const packbuf_i_crc_kernel *kernel;
-  packbuf_i_gather gather;
-  uint32_t crc; /* of the current 64 KiB so far */
-  int stream;   /* non-temporal stores */
+  packbuf_i_gather gather, copy_long; /* copy_long: non-temporal, where there are no checksums; else NULL */
+  uint32_t crc;                       /* of the current 64 KiB so far */
+  int stream;                         /* non-temporal stores */
 } packbuf_i_out;
-
-/* A copy with non-temporal stores where that is possible; the end of the section fences. */
-static void packbuf_i_stream_copy(uint8_t *dst, const uint8_t *src, size_t size) {
-  size_t at = 0;
-#if PACKBUF_I_X86
-  for (; at < size && ((uintptr_t)(dst + at) & 15); at++) dst[at] = src[at];
-  for (; at + 64 <= size; at += 64) {
-    _mm_prefetch((const char *)src + at + 4096, _MM_HINT_T0);
-    for (size_t i = at; i < at + 64; i += 16)
-      _mm_stream_si128((__m128i *)(void *)(dst + i), _mm_loadu_si128((const __m128i *)(const void *)(src + i)));
-  }
-#endif
-  memcpy(dst + at, src + at, size - at);
-}
 
 /* Takes the bytes up to `to` into the checksums: those at `bytes`, which are copied on the way, or (NULL) those that
  * are in place already. */
@@ -40,7 +28,7 @@ static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *by
   while (out->summed < to) {
     uint64_t inside = out->summed % PACKBUF_I_CHUNK, left = PACKBUF_I_CHUNK - inside;
     uint64_t piece = left < to - out->summed ? left : to - out->summed;
-    uint8_t *place = out->base + out->section + out->summed;
+    uint8_t *place = out->place + (out->summed - out->first);
     out->summed += piece;
     if (bytes) {
       out->crc = out->kernel->copy_crc(out->crc, place, bytes, (size_t)piece, out->stream ? 2 : 0,
@@ -50,32 +38,34 @@ static void packbuf_i_out_sum(packbuf_i_out *out, uint64_t to, const uint8_t *by
       out->crc = out->kernel->crc(out->crc, place, (size_t)piece);
     }
     if (piece == left) {
-      packbuf_i_store32(out->base + out->checksums_at + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
+      packbuf_i_store32(out->checksums + (out->summed / PACKBUF_I_CHUNK - 1) * 4, out->crc);
       out->crc = 0;
     }
   }
 }
 
 /* Where the next bytes go; packbuf_i_out_written counts them once they are there. */
-static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->base + out->section + out->at; }
+static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->place + (out->at - out->first); }
 
 static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
   out->at += size;
-  if (out->checksums_at && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
+  if (out->checksums && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
 }
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
 static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64_t size, const uint8_t *ahead) {
-  if (size < PACKBUF_I_LONG) {
+  if (out->copy_long && size >= PACKBUF_I_STREAM_LONG) {
+    out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
+    out->at += size;
+  } else if (size < PACKBUF_I_LONG) {
     out->gather(packbuf_i_out_here(out), bytes, (size_t)size, ahead);
     packbuf_i_out_written(out, size);
-  } else if (out->checksums_at) {
+  } else if (out->checksums) {
     packbuf_i_out_sum(out, out->at, NULL, NULL);
     out->at += size;
     packbuf_i_out_sum(out, out->at, bytes, ahead);
   } else {
-    if (out->stream) packbuf_i_stream_copy(packbuf_i_out_here(out), bytes, (size_t)size);
-    else memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
     out->at += size;
   }
 }
@@ -85,22 +75,30 @@ static void packbuf_i_out_zeros(packbuf_i_out *out, uint64_t size) {
   packbuf_i_out_written(out, size);
 }
 
-/* Starts a section that lies at `section`; ends it: the last checksum is stored. */
-static void packbuf_i_out_begin(packbuf_i_out *out, void *base, uint64_t section, uint64_t checksums_at, int stream) {
+/* Starts at byte `first` of a section, which goes to `place`; with checksums a multiple of 64 KiB. There is room up to
+ * byte `limit`. */
+static void packbuf_i_out_begin(packbuf_i_out *out, uint8_t *place, uint64_t first, uint64_t limit, uint8_t *checksums,
+                                int stream) {
   memset(out, 0, sizeof *out);
-  out->base = (uint8_t *)base;
-  out->section = section;
-  out->checksums_at = checksums_at;
+  out->place = place;
+  out->first = out->at = out->summed = first;
+  out->limit = limit;
+  out->checksums = checksums;
   out->kernel = packbuf_i_crc_kernel_best();
   out->gather = packbuf_i_gather_best();
   out->stream = stream;
+  if (stream && !checksums) out->copy_long = packbuf_i_stream_best();
 }
 
-static void packbuf_i_out_end(packbuf_i_out *out) {
-  if (out->checksums_at) {
-    packbuf_i_out_sum(out, out->at, NULL, NULL);
-    if (out->at % PACKBUF_I_CHUNK)
-      packbuf_i_store32(out->base + out->checksums_at + out->at / PACKBUF_I_CHUNK * 4, out->crc);
-  }
+/* What was written is in place and in the checksums. */
+static void packbuf_i_out_settle(packbuf_i_out *out) {
+  if (out->checksums) packbuf_i_out_sum(out, out->at, NULL, NULL);
   if (out->stream) packbuf_i_crc_fence();
+}
+
+/* Ends the stretch: a checksum of less than 64 KiB, the section's last, is stored. */
+static void packbuf_i_out_end(packbuf_i_out *out) {
+  packbuf_i_out_settle(out);
+  if (out->checksums && out->at % PACKBUF_I_CHUNK)
+    packbuf_i_store32(out->checksums + out->at / PACKBUF_I_CHUNK * 4, out->crc);
 }

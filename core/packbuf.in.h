@@ -81,12 +81,17 @@
 
 /* pack, second part: codec -> layout -> one buffer */
 #include "core/layout.c"
+#include "core/rows.c"
 #include "core/repeats.c"
 #include "core/share.c"
 #include "core/plan.c"
 #include "core/gather.c"
 #include "core/output.c"
+#include "core/seek.c"
 #include "core/write.c"
+#include "core/parts.c"
+#include "core/stream.c"
+#include "core/scatter.c"
 
 /* read, second part: cells -> values; verification */
 #include "core/read.c"

@@ -76,6 +76,19 @@ static const uint8_t *packbuf_i_walk_next(packbuf_i_walk *walk) {
   return here;
 }
 
+/* Goes on `bytes` bytes from the start of a walk; returns how many of them lie in the next run. */
+static uint64_t packbuf_i_walk_seek(packbuf_i_walk *walk, uint64_t bytes) {
+  uint64_t runs = walk->run ? bytes / walk->run : 0;
+  walk->left -= runs < walk->left ? runs : walk->left;
+  if (!walk->left) return 0;
+  bytes -= runs * walk->run;
+  for (unsigned d = walk->outer; d-- > 0; runs /= walk->shape[d]) {
+    walk->index[d] = runs % walk->shape[d];
+    walk->at += walk->strides[d] * (int64_t)walk->index[d];
+  }
+  return bytes;
+}
+
 /* The next run of a walk; short runs of host memory are gathered into the scratch. */
 static packbuf_i_run packbuf_i_walk_run(packbuf_i_pull *pull, const packbuf_device *device) {
   packbuf_i_walk *walk = &pull->walk;

@@ -1,11 +1,12 @@
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: columns, codecs (packing), layout (pull_next), checksums, key hashes. Must not know: what becomes of
+ * May use: columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what becomes of
  * repeats. */
 
-#define PACKBUF_I_SHARE_SAMPLE 512 /* positions looked at before all rows are, when there are more than twice as many \
-                                    */
+#define PACKBUF_I_SHARE_SAMPLE                                                           \
+  512 /* positions looked at before all rows are, when there are more than twice as many \
+       */
 
 /* ---- one row ---- */
 
@@ -42,12 +43,12 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
 }
 
 /* A present row's data, run by run. */
-typedef struct packbuf_i_row_bytes {
+typedef struct packbuf_i_row_reader {
   packbuf_i_run run; /* what is left of the run in turn */
   int whole;         /* it is the whole row */
   packbuf_i_single single;
   packbuf_i_pull pull;
-} packbuf_i_row_bytes;
+} packbuf_i_row_reader;
 
 /* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
 static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
@@ -65,31 +66,30 @@ static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf
 
 /* The whole of a present row where it is one stretch of memory; 0 where it is not. */
 static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_tensor *tensor = NULL;
+  const packbuf_tensor *tensor;
   if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_dense_row(node, row, run);
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     const packbuf_ragged *r = node->ragged;
-    uint64_t item = packbuf_i_dtype_bytes(r->dtype);
-    for (unsigned i = 0; i < r->item_rank; i++) item *= r->item_shape[i];
+    const uint64_t item = packbuf_i_item_bytes(r);
     if (r->item_stride && r->item_stride != (int64_t)item) return 0;
     run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
     run->bytes = (const uint8_t *)r->data + packbuf_i_native_offset(r->offsets, r->offset_bits, row) * item;
     return 1;
   }
+  if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_row_bytes(node, row, run);
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return 0;
   if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED) {
     *run = packbuf_i_byte_cell(node, row);
     return 1;
   }
-  if (node->source == PACKBUF_I_FROM_TENSORS) tensor = &node->tensors[row];
-  else if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, row)->kind == PACKBUF_TENSOR)
-    tensor = packbuf_i_cell(&node->cells, row)->as.tensor;
-  if (!tensor || tensor->strides) return 0;
+  if (packbuf_i_cell(&node->cells, row)->kind != PACKBUF_TENSOR) return 0;
+  tensor = packbuf_i_cell(&node->cells, row)->as.tensor;
+  if (tensor->strides) return 0;
   *run = packbuf_i_whole_array(tensor);
   return 1;
 }
 
-static void packbuf_i_row_start_bytes(packbuf_i_row_bytes *at, const packbuf_i_node *node, uint64_t row) {
+static void packbuf_i_row_start_bytes(packbuf_i_row_reader *at, const packbuf_i_node *node, uint64_t row) {
   at->whole = packbuf_i_whole_row(node, row, &at->run);
   if (at->whole) return;
   packbuf_i_pull_start(&at->pull, packbuf_i_single_row(&at->single, node, row), PACKBUF_ROLE_DATA, 0);
@@ -97,7 +97,7 @@ static void packbuf_i_row_start_bytes(packbuf_i_row_bytes *at, const packbuf_i_n
 }
 
 /* Makes sure that the run in turn has bytes; 0 at the end of the row. */
-static int packbuf_i_row_more(packbuf_i_row_bytes *at) {
+static int packbuf_i_row_more(packbuf_i_row_reader *at) {
   if (at->run.size == 0 && !at->whole) at->run = packbuf_i_pull_next(&at->pull);
   return at->run.size != 0;
 }
@@ -113,7 +113,7 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
 
 /* How many leading bytes two rows have in common. */
 static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b) {
-  packbuf_i_row_bytes x, y;
+  packbuf_i_row_reader x, y;
   uint64_t common = 0;
   packbuf_i_row_start_bytes(&x, node, a);
   packbuf_i_row_start_bytes(&y, node, b);
@@ -171,7 +171,7 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK],
       key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
-  packbuf_i_row_bytes at;
+  packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
   if (packbuf_i_shaped(node)) {
@@ -194,7 +194,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
 /* A key of all of a row's data, for rows that differ but have the same key. */
 static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row) {
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
-  packbuf_i_row_bytes at;
+  packbuf_i_row_reader at;
   uint32_t crc = 0;
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
     crc = kernel->crc(crc, at.run.bytes, (size_t)at.run.size);

@@ -127,7 +127,7 @@
   X(I10, 610, BAD_SHAPE, "ndims is at most rank; an absent cell has ndims 0 and zero shape; dimensions that a cell does not have are 0", "the element") \
   X(I11, 611, BAD_SHAPE, "the product of a cell's dimensions is its extent (a cell of 0 dimensions: 1)", "the offset that ends the extent") \
   X(I12, 612, BAD_TYPES, "a cell's type is one that its codec, form and dtype allow; an absent cell has type 0", "the type") \
-  X(I13, 613, BAD_REFERENCE, "row_index is below the number of stored rows; 0 in an absent cell", "the element")       \
+  X(I13, 613, BAD_REFERENCE, "row_index of a present cell is below the number of stored rows; of an absent cell 0", "the element")       \
   X(I14, 614, BAD_REFERENCE, "a prefix refers to a stored row that refers to none and is as long at least; without a prefix prefix_row is 0; an absent cell has none", "prefix_row; prefix_length when the leader is too short or the cell absent") \
   X(D1, 701, DATA_CHECKSUM, "each data checksum matches", "the first byte of the chunk")                              \
   X(D2, 702, NOT_ZERO, "padding in the data is zero", "the first byte that is not")                                   \

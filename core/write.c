@@ -1,103 +1,232 @@
-/* core/write.c: a plan into memory: head, index, data, each byte written once.
- * May use: batch, plan, layout, pull, output. Must not know: how the plan was decided. */
+/* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
+ * can be written alone; the whole is the longest stretch.
+ * May use: batch, plan, layout, pull, seek, output. Must not know: how the plan was decided. */
 
-static packbuf_status packbuf_i_changed(packbuf_i_plan *plan, const packbuf_i_node *node) {
-  return packbuf_i_plan_fail(plan, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
-                             PACKBUF_NOWHERE);
+/* A stretch of a section: which bytes, and where the first comes from. */
+typedef struct packbuf_i_stretch {
+  uint64_t from, to;          /* of the section; data with checksums: from is a multiple of 64 KiB, to too or the end */
+  uint32_t buffer;            /* the first buffer that ends after `from` */
+  packbuf_i_mark mark;        /* where `from` is in it */
+  const uint8_t *head, *tail; /* JSON and MessagePack cells that `from` and `to` cut, encoded; NULL: none */
+} packbuf_i_stretch;
+
+/* Hands what is in the window to its owner and makes room for more. */
+struct packbuf_i_writer;
+typedef packbuf_status (*packbuf_i_flush)(struct packbuf_i_writer *writer);
+
+/* One call that writes. The plan is only read: many writers may share it. */
+typedef struct packbuf_i_writer {
+  const packbuf_i_plan *plan;
+  packbuf_error *error;
+  const packbuf_i_stretch *stretch;
+  uint64_t section;      /* where it starts in the packed buffer */
+  packbuf_i_flush flush; /* NULL: there is room for the whole stretch */
+  packbuf_i_out out;
+} packbuf_i_writer;
+
+static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
+  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
+                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
+  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
 /* How much of the buffer is written. */
-static uint64_t packbuf_i_out_offset(const packbuf_i_out *out, const packbuf_i_planned *buffer) {
-  return out->section + out->at - buffer->offset;
+static uint64_t packbuf_i_done(const packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
+  return writer->section + writer->out.at - buffer->offset;
+}
+
+/* Makes room where there is none. At the end of the stretch there stays none. */
+static packbuf_status packbuf_i_make_room(packbuf_i_writer *writer) {
+  return writer->flush && writer->out.at == writer->out.limit && writer->out.at < writer->stretch->to
+             ? writer->flush(writer)
+             : PACKBUF_OK;
+}
+
+/* Of `size` bytes, those for which there is room. */
+static uint64_t packbuf_i_fitting(const packbuf_i_writer *writer, uint64_t size) {
+  return size < writer->out.limit - writer->out.at ? size : writer->out.limit - writer->out.at;
+}
+
+static packbuf_status packbuf_i_write_zeros(packbuf_i_writer *writer, uint64_t to) {
+  while (writer->out.at < to) {
+    packbuf_status status = packbuf_i_make_room(writer);
+    if (status) return status;
+    packbuf_i_out_zeros(&writer->out, packbuf_i_fitting(writer, to - writer->out.at));
+  }
+  return PACKBUF_OK;
 }
 
 /* A run of bools from host memory, checked piece by piece just before it is copied. */
-static packbuf_status packbuf_i_out_bools(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
-                                          const packbuf_i_pull *pull, packbuf_i_run run) {
+static packbuf_status packbuf_i_write_bools(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                            const packbuf_i_pull *pull, packbuf_i_run run) {
   while (run.size) {
     uint64_t piece = run.size < 32768 ? run.size : 32768;
-    packbuf_status status = packbuf_i_check_bools(plan, buffer, run.bytes, piece, packbuf_i_out_offset(out, buffer));
+    packbuf_status status =
+        packbuf_i_check_bools(writer->error, buffer, run.bytes, piece, packbuf_i_done(writer, buffer));
     if (status) return status;
-    packbuf_i_out_bytes(out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
+    packbuf_i_out_bytes(&writer->out, run.bytes, piece, piece < run.size ? run.bytes + piece : pull->ahead);
     run.bytes += piece;
     run.size -= piece;
   }
   return PACKBUF_OK;
 }
 
-/* One run to its place. From a device, or reversed on big-endian machines, it is in its place first and in the checksum
- * after. */
-static packbuf_status packbuf_i_out_run(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer,
-                                        const packbuf_i_pull *pull, packbuf_i_run run) {
+/* One run, for which there is room, to its place. From a device, or reversed on big-endian machines, it is in its place
+ * first and in the checksum after. */
+static packbuf_status packbuf_i_write_run(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                          const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
   packbuf_status status = PACKBUF_OK;
-  uint8_t *to = packbuf_i_out_here(out);
+  uint8_t *to = packbuf_i_out_here(&writer->out);
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
-    return packbuf_i_out_bools(plan, out, buffer, pull, run);
+    return packbuf_i_write_bools(writer, buffer, pull, run);
   if (!pull->device && unit <= 1) {
-    packbuf_i_out_bytes(out, run.bytes, run.size, pull->ahead);
+    packbuf_i_out_bytes(&writer->out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
   }
   if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
   else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
-  if (status) return packbuf_i_plan_fail(plan, buffer->node, status, "the device's copy hook failed", PACKBUF_NOWHERE);
+  if (status) return packbuf_i_hook_failed(writer->error, buffer->node, status);
   packbuf_i_swap(to, run.size, unit);
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-    status = packbuf_i_check_bools(plan, buffer, to, run.size, packbuf_i_out_offset(out, buffer));
-  packbuf_i_out_written(out, run.size);
+    status = packbuf_i_check_bools(writer->error, buffer, to, run.size, packbuf_i_done(writer, buffer));
+  packbuf_i_out_written(&writer->out, run.size);
   return status;
 }
 
-static packbuf_status packbuf_i_out_pulled(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
+/* A run that may be longer than the room: the rest of it stays in *run at the end of the stretch. */
+static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                             const packbuf_i_pull *pull, packbuf_i_run *run) {
+  while (run->size) {
+    packbuf_i_run piece = *run;
+    packbuf_status status = packbuf_i_make_room(writer);
+    piece.size = packbuf_i_fitting(writer, run->size);
+    if (status || !piece.size) return status;
+    status = packbuf_i_write_run(writer, buffer, pull, piece);
+    if (status) return status;
+    run->bytes += piece.size;
+    run->size -= piece.size;
+  }
+  return PACKBUF_OK;
+}
+
+/* The next rows, as long as they are one run each. */
+static packbuf_status packbuf_i_write_rows(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                           packbuf_i_pull *pull, uint64_t end) {
+  packbuf_i_run runs[PACKBUF_I_ROWS];
+  packbuf_status status = PACKBUF_OK;
+  unsigned count = PACKBUF_I_ROWS;
+  while (count == PACKBUF_I_ROWS && !status) {
+    count = packbuf_i_pull_rows(pull, runs);
+    for (unsigned i = 0; i < count && !status; i++) {
+      pull->ahead = i + 1 < count ? runs[i + 1].bytes : NULL;
+      if (runs[i].size > end - writer->out.at) return packbuf_i_changed(writer->error, buffer->node);
+      if (runs[i].size <= writer->out.limit - writer->out.at)
+        packbuf_i_out_bytes(&writer->out, runs[i].bytes, runs[i].size, pull->ahead);
+      else status = packbuf_i_write_pieces(writer, buffer, pull, &runs[i]);
+      if (writer->out.at == writer->stretch->to && writer->out.at < end) return status;
+    }
+  }
+  pull->ahead = NULL;
+  return status;
+}
+
+static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                             const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
-  uint64_t end = buffer->offset + buffer->length - out->section;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  uint64_t end = buffer->offset + buffer->length - writer->section, skip = packbuf_i_pull_seek(&pull, buffer, mark);
+  int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
+             packbuf_i_has_rows(buffer->node);
   for (;;) {
-    packbuf_status status;
-    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    packbuf_status status = rows && !skip ? packbuf_i_write_rows(writer, buffer, &pull, end) : PACKBUF_OK;
+    packbuf_i_run run;
+    if (status || (writer->out.at == writer->stretch->to && writer->out.at < end)) return status;
+    run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
-    if (run.size > end - out->at) return packbuf_i_changed(plan, buffer->node);
-    status = packbuf_i_out_run(plan, out, buffer, &pull, run);
+    if (PACKBUF_I_UNLIKELY(skip)) {
+      uint64_t less = skip < run.size ? skip : run.size;
+      run.bytes += less;
+      run.size -= less;
+      skip -= less;
+      if (!run.size) continue;
+    }
+    if (run.size > end - writer->out.at) return packbuf_i_changed(writer->error, buffer->node);
+    if (run.size <= writer->out.limit - writer->out.at) status = packbuf_i_write_run(writer, buffer, &pull, run);
+    else status = packbuf_i_write_pieces(writer, buffer, &pull, &run);
     if (status) return status;
   }
-  if (pull.status)
-    return packbuf_i_plan_fail(plan, buffer->node, pull.status, "the device's copy hook failed", PACKBUF_NOWHERE);
-  return out->at == end ? PACKBUF_OK : packbuf_i_changed(plan, buffer->node);
+  if (pull.status) return packbuf_i_hook_failed(writer->error, buffer->node, pull.status);
+  return writer->out.at == end ? PACKBUF_OK : packbuf_i_changed(writer->error, buffer->node);
 }
 
-/* JSON and MessagePack cells are encoded where they go; 64 cells at a time, so that the checksum finds them in the
- * cache. */
-static packbuf_status packbuf_i_out_pushed(packbuf_i_plan *plan, packbuf_i_out *out, const packbuf_i_planned *buffer) {
+/* Rows `row` to `end` encoded where they go. */
+static packbuf_status packbuf_i_write_cells(packbuf_i_writer *writer, const packbuf_i_node *node, uint64_t row,
+                                            uint64_t end, uint64_t size) {
+  packbuf_i_sink sink;
+  packbuf_status status;
+  sink.at = packbuf_i_out_here(&writer->out);
+  sink.capacity = size;
+  sink.size = 0;
+  status = packbuf_i_push_cells(node, &sink, row, end, writer->error);
+  if (status)
+    return packbuf_i_fail_at(writer->error, node, status, "the data changed while they were packed", PACKBUF_NOWHERE,
+                             PACKBUF_NOWHERE);
+  if (sink.size != size) return packbuf_i_changed(writer->error, node);
+  packbuf_i_out_written(&writer->out, size);
+  return PACKBUF_OK;
+}
+
+/* JSON and MessagePack cells are encoded where they go; up to 64 cells at a time, so that the checksum finds them in
+ * the cache. A cell that the stretch has only a part of was encoded before. */
+static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
+                                             const packbuf_i_mark *mark) {
   const packbuf_i_node *node = buffer->node;
-  for (uint64_t row = 0; row < node->rows; row += 64) {
-    uint64_t end = node->rows - row < 64 ? node->rows : row + 64, size = 0;
-    packbuf_i_sink sink;
+  uint64_t row = mark->row;
+  if (mark->skip) {
+    packbuf_i_out_bytes(&writer->out, writer->stretch->head + mark->skip,
+                        packbuf_i_fitting(writer, node->sizes[row] - mark->skip), NULL);
+    row++;
+  }
+  while (row < node->rows && writer->out.at < writer->stretch->to) {
+    uint64_t end = row, size = 0, room = writer->out.limit - writer->out.at;
     packbuf_status status;
-    for (uint64_t i = row; i < end; i++) size += node->sizes[i];
-    sink.at = packbuf_i_out_here(out);
-    sink.capacity = size;
-    sink.size = 0;
-    status = packbuf_i_push_cells(node, &sink, row, end, plan->error);
-    if (status)
-      return packbuf_i_plan_fail(plan, node, status, "the data changed while they were packed", PACKBUF_NOWHERE);
-    if (sink.size != size) return packbuf_i_changed(plan, node);
-    packbuf_i_out_written(out, size);
+    while (end < node->rows && end - row < 64 && node->sizes[end] <= room - size) size += node->sizes[end++];
+    if (end > row) {
+      status = packbuf_i_write_cells(writer, node, row, end, size);
+    } else if (writer->flush && writer->out.limit < writer->stretch->to) {
+      status = writer->flush(writer); /* its window has room for every cell */
+    } else {
+      packbuf_i_out_bytes(&writer->out, writer->stretch->tail, room, NULL);
+      return PACKBUF_OK;
+    }
+    if (status) return status;
+    row = end;
   }
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_out_section(packbuf_i_plan *plan, packbuf_i_out *out, int data, uint64_t end) {
-  for (uint32_t i = 0; i < plan->buffer_count; i++) {
-    const packbuf_i_planned *buffer = &plan->buffers[i];
-    packbuf_status status;
+/* The stretch of the data section, or of the index behind the checksums. */
+static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data) {
+  static const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  const packbuf_i_stretch *stretch = writer->stretch;
+  const packbuf_i_mark *mark = &stretch->mark;
+  packbuf_status status;
+  for (uint32_t i = stretch->buffer; i < writer->plan->buffer_count; i++, mark = &start) {
+    const packbuf_i_planned *buffer = &writer->plan->buffers[i];
     if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
-    packbuf_i_out_zeros(out, buffer->offset - out->section - out->at);
-    status = buffer->pushed ? packbuf_i_out_pushed(plan, out, buffer) : packbuf_i_out_pulled(plan, out, buffer);
+    if (buffer->offset - writer->section >= stretch->to) break;
+    status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
+    if (!status)
+      status =
+          buffer->pushed ? packbuf_i_write_pushed(writer, buffer, mark) : packbuf_i_write_pulled(writer, buffer, mark);
     if (status) return status;
   }
-  packbuf_i_out_zeros(out, end - out->section - out->at);
-  packbuf_i_out_end(out);
-  return PACKBUF_OK;
+  status = packbuf_i_write_zeros(writer, stretch->to);
+  if (!status) packbuf_i_out_end(&writer->out);
+  return status;
 }
 
 /* ---- the head ---- */
@@ -232,34 +361,79 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
-                                         packbuf_error *error) {
-  packbuf_i_plan *plan;
-  packbuf_i_out out;
-  packbuf_error local;
-  uint64_t needed, data_at;
-  packbuf_status status = packbuf_measure(batch, &needed, error);
-  if (status) return status;
-  if (size) *size = needed;
-  if (capacity < needed || needed > SIZE_MAX)
+/* ---- into memory ---- */
+
+static uint64_t packbuf_i_data_at(const packbuf_i_plan *plan) { return plan->head_length + plan->index_length; }
+
+/* A stretch of the data section and one of the index to their places in a packed buffer at `dst`. */
+static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, const packbuf_i_stretch *data,
+                                                const packbuf_i_stretch *index, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_writer writer;
+  packbuf_status status = PACKBUF_OK;
+  writer.plan = plan;
+  writer.error = error;
+  writer.flush = NULL;
+  if (data->from < data->to) {
+    writer.stretch = data;
+    writer.section = packbuf_i_data_at(plan);
+    packbuf_i_out_begin(&writer.out, dst + writer.section + data->from, data->from, data->to,
+                        plan->checksums ? dst + plan->head_length : NULL, plan->data_length >= PACKBUF_I_STREAM_FROM);
+    status = packbuf_i_write_stretch(&writer, 1);
+  }
+  if (!status && index->from < index->to) {
+    writer.stretch = index;
+    writer.section = plan->head_length;
+    packbuf_i_out_begin(&writer.out, dst + writer.section + index->from, index->from, index->to, NULL, 0);
+    status = packbuf_i_write_stretch(&writer, 0);
+  }
+  return status;
+}
+
+/* The head, which holds its own checksum and that of the index. */
+static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint32_t index_checksum) {
+  packbuf_i_put_head(head, plan);
+  packbuf_i_store32(head + 56, index_checksum);
+  packbuf_i_store32(head + 60, packbuf_checksum(0, head, (size_t)plan->head_length));
+}
+
+/* Whether a packed buffer of the measured batch can go to `dst`. */
+static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
+                                          packbuf_error *error) {
+  if (capacity < plan->total_length || plan->total_length > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
                           PACKBUF_NOWHERE);
   if (!dst)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  plan = batch->plan;
-  plan->error = error ? error : &local;
-  data_at = plan->head_length + plan->index_length;
-  packbuf_i_out_begin(&out, dst, data_at, plan->checksums ? plan->head_length : 0,
-                      plan->data_length >= PACKBUF_I_STREAM_FROM);
-  status = packbuf_i_out_section(
-      plan, &out, 1, plan->total_length); /* data first: their checksums are in the index, its checksum in the head */
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
+                                         packbuf_error *error) {
+  packbuf_i_stretch data, index;
+  uint64_t needed;
+  packbuf_status status = packbuf_measure(batch, &needed, error);
   if (status) return status;
-  packbuf_i_out_begin(&out, dst, plan->head_length + plan->checksums * 4, 0, 0);
-  status = packbuf_i_out_section(plan, &out, 0, data_at);
+  if (size) *size = needed;
+  status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  packbuf_i_put_head(out.base, plan);
-  packbuf_i_store32(out.base + 56, out.kernel->crc(0, out.base + plan->head_length, (size_t)plan->index_length));
-  packbuf_i_store32(out.base + 60, out.kernel->crc(0, out.base, (size_t)plan->head_length));
+  memset(&data, 0, sizeof data);
+  memset(&index, 0, sizeof index);
+  data.to = batch->plan->data_length;
+  index.from = 4 * batch->plan->checksums;
+  index.to = batch->plan->index_length;
+  status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
+  return status ? status : packbuf_finish(batch, dst, capacity, error);
+}
+
+PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                          packbuf_error *error) {
+  const packbuf_i_plan *plan = batch ? batch->plan : NULL;
+  uint8_t *head = (uint8_t *)dst;
+  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
+                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
+                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (status) return status;
+  packbuf_i_close_head(head, plan, packbuf_checksum(0, head + plan->head_length, (size_t)plan->index_length));
   return PACKBUF_OK;
 }
 

@@ -22,8 +22,8 @@ U32_NONE = 0xFFFFFFFF
 class PackbufError(Exception):
     """A rule that is broken (section 13), the error it raises (section 14), and where."""
 
-    def __init__(self, rule, offset, path, message):
-        self.rule, self.error, self.offset, self.path, self.message = rule, ERROR_OF_RULE[rule], offset, path, message
+    def __init__(self, rule, offset, path, message, row=None):
+        self.rule, self.error, self.offset, self.path, self.message, self.row = rule, ERROR_OF_RULE[rule], offset, path, message, row
         super().__init__(f"{rule} {self.error} {offset} {path or '-'} {message}")
 
 
@@ -93,9 +93,10 @@ class Node:
 
 # ---- 5. Buffer table ---------------------------------------------------------------------------------------------------------------------
 
-DATA, OFFSETS, LENGTHS, SHAPE, NDIMS, VALIDITY, MISSING, TYPES, ITEM_OFFSETS = range(1, 10)
+DATA, OFFSETS, LENGTHS, SHAPE, NDIMS, VALIDITY, MISSING, TYPES, ITEM_OFFSETS, ROW_INDEX, PREFIX_ROW, PREFIX_LENGTH = range(1, 13)
 U8, U64, BIT = (1, 8, 1), (1, 64, 1), (1, 1, 1)
-ROLE_DTYPE = {OFFSETS: U64, LENGTHS: U64, SHAPE: U64, NDIMS: U8, VALIDITY: BIT, MISSING: BIT, TYPES: U8, ITEM_OFFSETS: U64}
+ROLE_DTYPE = {OFFSETS: U64, LENGTHS: U64, SHAPE: U64, NDIMS: U8, VALIDITY: BIT, MISSING: BIT, TYPES: U8, ITEM_OFFSETS: U64,
+              ROW_INDEX: U64, PREFIX_ROW: U64, PREFIX_LENGTH: U64}
 STORED, INLINE, CONSTANT, SEQUENCE, ALIAS = range(1, 6)
 BUFFER = struct.Struct("<IBBBBBBHIQQQ16sQ")
 
@@ -140,6 +141,11 @@ class Buffer:
         if self.storage == INLINE:
             return self.value[begin:begin + count * size]
         return self.packed.bytes[self.offset + begin:self.offset + begin + count * size]
+
+    @property
+    def affine(self):
+        """(start, step) of a computed unsigned integer buffer."""
+        return self.progression() if self.storage == SEQUENCE else (self[0], 0)
 
     def progression(self):
         start = int.from_bytes(self.value[:8], "little", signed=self.dtype[0] == 0)
@@ -231,12 +237,32 @@ def exact(raw, dtype, number):
     return value in (0, 1) if number == TYPE_BOOL else abs(value) <= EXACT_INT[dtype[1]] and value == math.floor(value)
 
 
+def stored_rows(node):
+    """How many rows the data of a leaf hold: with a row_index as many as offsets delimit; 0 where what says it is absent."""
+    if not node.buffer(ROW_INDEX):
+        return node.rows
+    if node.codec == C_NDARRAY:
+        data, each = node.buffer(DATA), math.prod(node.shape)
+        return data.count // each if data and each else 0
+    offsets = node.buffer(ITEM_OFFSETS if node.codec == C_MEDIA_LIST else OFFSETS)
+    return max(offsets.count - 1, 0) if offsets else 0
+
+
+def stored_row(node, row):
+    index = node.buffer(ROW_INDEX)
+    return index[row] if index else row
+
+
 # ---- 10. Masks and absent cells --------------------------------------------------------------------------------------------------------
 
 
 def present(node, row):
     validity = node.buffer(VALIDITY)
     return bool(validity[row]) if validity else not (node.kind == LEAF and node.codec == C_NULL)
+
+
+def stored_present(node, row):
+    return bool(node.buffer(ROW_INDEX)) or present(node, row)
 
 
 def is_missing(node, row):
@@ -583,7 +609,7 @@ B1 BAD_BUFFER B2 BAD_BUFFER B3 BAD_BUFFER B4 BAD_BUFFER B5 NOT_ZERO B6 BAD_BUFFE
 B11 BAD_LAYOUT B12 BAD_LAYOUT B13 BAD_BUFFER
 M1 BAD_METADATA M2 BAD_METADATA M3 BAD_LAYOUT M4 BAD_UTF8 M5 NOT_ZERO S1 BAD_NAME S2 BAD_NAME S3 DUPLICATE_NAME
 I1 INDEX_CHECKSUM I2 NOT_ZERO I3 BAD_MASK I4 BAD_MASK I5 BAD_MASK I6 BAD_MASK I7 BAD_OFFSETS I8 BAD_OFFSETS I9 BAD_OFFSETS I10 BAD_SHAPE
-I11 BAD_SHAPE I12 BAD_TYPES
+I11 BAD_SHAPE I12 BAD_TYPES I13 BAD_REFERENCE I14 BAD_REFERENCE
 D1 DATA_CHECKSUM D2 NOT_ZERO D3 BAD_BOOL D4 NOT_ZERO D5 BAD_TYPES D6 BAD_UTF8 D7 BAD_JSON D8 BAD_MSGPACK D9 LIMIT""".split()
 ERROR_OF_RULE = dict(zip(_ERRORS[::2], _ERRORS[1::2]))
 
@@ -603,8 +629,8 @@ class Packed:
         self.check_metadata()
         self.check_names()
 
-    def fail(self, rule, at, message, node=None):
-        raise PackbufError(rule, at, "" if node is None else node.path, message)
+    def fail(self, rule, at, message, node=None, row=None):
+        raise PackbufError(rule, at, "" if node is None else node.path, message if row is None else f"row {row}: {message}", row)
 
     def verify(self, level="full"):
         """head: what Packed() has checked; index: rules I too; full: rules D too."""
@@ -857,7 +883,7 @@ class Packed:
     def set_unreadable(self, node):
         if node.kind == LEAF and not C_NULL <= node.codec <= C_OPAQUE:
             node.unreadable = "UNSUPPORTED_CODEC"
-        elif node.kind == LEAF and any(not DATA <= b.role <= ITEM_OFFSETS for b in node.buffers):
+        elif node.kind == LEAF and any(not DATA <= b.role <= PREFIX_LENGTH for b in node.buffers):
             node.unreadable = "UNSUPPORTED_ROLE"
         elif any(b.packing for b in node.buffers):
             node.unreadable = "UNSUPPORTED_PACKING"
@@ -867,34 +893,40 @@ class Packed:
     def check_layout(self, node):
         """B13."""
         opaque = node.unreadable in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE")
-        rows, items = node.rows, None
+        rows, index = node.rows, node.buffer(ROW_INDEX)
         expect = {(VALIDITY, 0): rows, (MISSING, 0): rows}  # the buffers a node may have, with their counts (None: any)
-        must = set()
+        must, by = set(), None  # by: the record whose count says how many stored rows there are, when there is a row_index
         if node.kind == LEAF and node.codec == C_NULL and not opaque:
             del expect[VALIDITY, 0]
         if node.kind == LIST:
             expect[LENGTHS, 0] = rows
             must = {(LENGTHS, 0)}
         elif node.kind == LEAF and not opaque and node.codec != C_NULL:
-            expect[DATA, 0] = rows * math.prod(node.shape) if node.codec == C_NDARRAY else None
+            stored = stored_rows(node)
+            by = index and node.buffer({C_NDARRAY: DATA, C_MEDIA_LIST: ITEM_OFFSETS}.get(node.codec, OFFSETS))
+            expect |= {(ROW_INDEX, 0): rows, (DATA, 0): stored * math.prod(node.shape) if node.codec == C_NDARRAY else None}
             must = {(DATA, 0)}
             if node.codec == C_NDARRAY:
                 if node.rank == 0:
-                    expect[TYPES, 0] = rows
+                    expect[TYPES, 0] = stored
             else:
-                expect[OFFSETS, 0] = rows + 1
+                expect[OFFSETS, 0] = stored + 1
                 must.add((OFFSETS, 0))
             if node.codec in RAGGED:
-                expect |= {(TYPES, 0): rows, (NDIMS, 0): rows}
+                expect |= {(TYPES, 0): stored, (NDIMS, 0): stored}
                 if node.rank >= 2:
-                    expect |= {(SHAPE, dim): rows for dim in range(node.rank)}
+                    expect |= {(SHAPE, dim): stored for dim in range(node.rank)}
                     must |= {(SHAPE, dim) for dim in range(node.rank)}
+                if node.rank == 1 and not node.buffer(NDIMS) and not node.buffer(TYPES):
+                    expect |= {(PREFIX_ROW, 0): stored, (PREFIX_LENGTH, 0): stored}
+                    if node.buffer(PREFIX_ROW) or node.buffer(PREFIX_LENGTH):
+                        must |= {(PREFIX_ROW, 0), (PREFIX_LENGTH, 0)}
             if node.codec == C_MEDIA_LIST:
                 offsets = node.buffer(OFFSETS)
                 items = offsets.count - 1 if offsets else 0
                 if offsets and (items < 0 or any(leaf.rows != items for leaf in node.children)):
                     self.fail("B13", offsets.at, "not one offset more than items", node)
-                expect |= {(OFFSETS, 0): None, (ITEM_OFFSETS, 0): rows + 1, (TYPES, 0): items}
+                expect |= {(OFFSETS, 0): None, (ITEM_OFFSETS, 0): stored + 1, (TYPES, 0): items}
                 must.add((ITEM_OFFSETS, 0))
         for b in node.buffers:
             key = b.role, b.dim
@@ -902,6 +934,8 @@ class Packed:
                 self.fail("B13", b.at, f"a buffer of role {b.role} does not belong here", node)
             if expect.get(key) is not None and b.count != expect[key]:
                 self.fail("B13", b.at, f"count {b.count}, {expect[key]} belong here", node)
+            if b is by and (stored > rows or node.codec == C_NDARRAY and not math.prod(node.shape)):
+                self.fail("B13", b.at, f"{stored} stored rows for {rows} rows", node)
         missing = must - {(b.role, b.dim) for b in node.buffers}
         if missing:
             self.fail("B13", node.at + 16, f"no buffer of role {min(missing)[0]}", node)
@@ -973,7 +1007,7 @@ class Packed:
     def check_aliases(self, node, data):
         """D9: what the aliases of one section add to the bytes that are walked."""
         for b in node.buffers:
-            if b.storage == ALIAS and not b.packing and DATA <= b.role <= ITEM_OFFSETS and (b.role == DATA) == data:
+            if b.storage == ALIAS and not b.packing and DATA <= b.role <= PREFIX_LENGTH and (b.role == DATA) == data:
                 self.aliased += byte_length(b.count, b.dtype)
                 if self.aliased > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "aliases of more than the limit of decoded_bytes", node)
@@ -1042,7 +1076,8 @@ class Packed:
 
     def check_leaf(self, node):
         data, offsets, item_offsets = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(ITEM_OFFSETS)
-        validity, types, ndims = node.buffer(VALIDITY), node.buffer(TYPES), node.buffer(NDIMS)
+        types, ndims, stored = node.buffer(TYPES), node.buffer(NDIMS), stored_rows(node)
+        validity = None if node.buffer(ROW_INDEX) else node.buffer(VALIDITY)  # of the stored rows; with a row_index all are present
         shape = [node.buffer(SHAPE, dim) for dim in range(node.rank)] if node.codec in RAGGED and node.rank >= 2 else []
         if offsets and self.readable(offsets):
             self.check_offsets(node, offsets, data.count)
@@ -1050,27 +1085,71 @@ class Packed:
             self.check_offsets(node, item_offsets, offsets.count - 1)
         extents = item_offsets or offsets
         if extents and self.readable(extents, validity):
-            for row in range(rows_to_check(node.rows, (extents, validity))):
-                if not present(node, row) and extents[row] != extents[row + 1]:
-                    self.fail("I8", extents.where_element(row + 1), "the extent of an absent cell", node)
+            for row in range(rows_to_check(stored, (extents, validity))):
+                if not stored_present(node, row) and extents[row] != extents[row + 1]:
+                    self.fail("I8", extents.where_element(row + 1), "the extent of an absent cell", node, row)
         if node.codec in RAGGED and self.readable(validity, ndims, *shape):
-            for row in range(rows_to_check(node.rows, (validity, ndims, *shape))):
-                here = present(node, row)
+            for row in range(rows_to_check(stored, (validity, ndims, *shape))):
+                here = stored_present(node, row)
                 if ndims and ndims[row] > (node.rank if here else 0):
-                    self.fail("I10", ndims.where_element(row), f"{ndims[row]} dimensions", node)
+                    self.fail("I10", ndims.where_element(row), f"{ndims[row]} dimensions", node, row)
                 dims = (ndims[row] if ndims else node.rank) if here else 0
                 for dim in shape[dims:]:
                     if dim[row]:
-                        self.fail("I10", dim.where_element(row), "a dimension that the cell does not have", node)
+                        self.fail("I10", dim.where_element(row), "a dimension that the cell does not have", node, row)
             if self.readable(offsets):
-                for row in range(rows_to_check(node.rows, (validity, ndims, offsets, *shape))):
-                    if present(node, row) and not self.extent_fits(node, row, offsets, ndims, shape):
-                        self.fail("I11", offsets.where_element(row + 1), "an extent that is not the product of the dimensions", node)
+                for row in range(rows_to_check(stored, (validity, ndims, offsets, *shape))):
+                    if stored_present(node, row) and not self.extent_fits(node, row, offsets, ndims, shape):
+                        self.fail("I11", offsets.where_element(row + 1), "an extent that is not the product of the dimensions", node, row)
         if types and self.readable(types, validity):
             per_row = node.codec != C_MEDIA_LIST
             for i in range(rows_to_check(types.count, (types, validity) if per_row else (types,))):
-                if types[i] and (per_row and not present(node, i) or not type_allowed(node, types[i])):
-                    self.fail("I12", types.where_element(i), f"type {types[i]:#x}", node)
+                if types[i] and (per_row and not stored_present(node, i) or not type_allowed(node, types[i])):
+                    self.fail("I12", types.where_element(i), f"type {types[i]:#x}", node, i)
+        self.check_row_index(node, stored)
+        self.check_prefixes(node, stored, offsets, validity)
+
+    def check_row_index(self, node, stored):
+        """I13."""
+        index, validity = node.buffer(ROW_INDEX), node.buffer(VALIDITY)
+        if not index or not node.rows or not self.readable(index, validity):
+            return
+        rows = range(rows_to_check(node.rows, (index, validity)))
+        if len(rows) < node.rows:  # index and validity are computed: the first two rows decide, or where a sequence reaches `stored`
+            start, step = index.affine
+            rows = [0, 1] + ([-(-(stored - start) // step)] if step > 0 and start < stored <= start + (node.rows - 1) * step else [])
+        for row in rows:
+            if index[row] >= stored if present(node, row) else index[row]:
+                self.fail("I13", index.where_element(row), f"row_index {index[row]} of {stored} stored rows", node, row)
+
+    def check_prefixes(self, node, stored, offsets, validity):
+        """I14."""
+        prefix_row, prefix_length = node.buffer(PREFIX_ROW), node.buffer(PREFIX_LENGTH)
+        if not prefix_length or not stored or not self.readable(prefix_row, prefix_length, offsets, validity):
+            return
+        rows = range(rows_to_check(stored, (prefix_row, prefix_length, offsets, validity)))
+        if len(rows) < stored:
+            # All are computed, so every extent is the same. Nearly always the first rows decide: a constant prefix_length other than 0
+            # leaves no leader. A sequence has at most one 0, so one leader at most, to which all others refer: what is wrong
+            # then lies at the leader itself or where the sequence passes the leader's extent.
+            (start, step), extent = prefix_length.affine, offsets[1] - offsets[0]
+            turns = [-start // step, (extent - start) // step + 1] if step else []
+            rows = sorted({0, 1, 2, 3} | {row for row in turns if 0 <= row < stored})
+        for row in rows:
+            length, leader = prefix_length[row], prefix_row[row]
+            wrong = None
+            if length and not stored_present(node, row):
+                wrong = prefix_length, "a prefix of an absent cell"
+            elif not length and leader:
+                wrong = prefix_row, f"refers to stored row {leader} without a prefix"
+            elif length and leader >= stored:
+                wrong = prefix_row, f"refers to stored row {leader} of {stored}"
+            elif length and prefix_length[leader]:
+                wrong = prefix_row, f"refers to stored row {leader}, which refers to another"
+            elif length > offsets[leader + 1] - offsets[leader]:
+                wrong = prefix_length, f"a prefix of {length} elements, which stored row {leader} does not have"
+            if wrong:
+                self.fail("I14", wrong[0].where_element(row), wrong[1], node, row)
 
     @staticmethod
     def extent_fits(node, row, offsets, ndims, shape):
@@ -1091,14 +1170,15 @@ class Packed:
         self.check_padding("D2", "data", self.data_at, self.total_length)
         for node in self.nodes:
             for b in node.buffers:  # D9 of the buffers comes first: what follows may then unpack
-                if DATA <= b.role <= ITEM_OFFSETS and not b.packing and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
+                if DATA <= b.role <= PREFIX_LENGTH and not b.packing and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "more than the limit of decoded_bytes", node)
             self.check_aliases(node, True)
             if node.kind == LEAF and node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE") and node.codec != C_NULL:
                 self.check_leaf_data(node)
 
     def check_leaf_data(self, node):
-        data, offsets, types, validity = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(TYPES), node.buffer(VALIDITY)
+        data, offsets, types, stored = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(TYPES), stored_rows(node)
+        validity = None if node.buffer(ROW_INDEX) else node.buffer(VALIDITY)
         if not self.readable(data):
             return
         if node.dtype == (BOOL, 8, 1) and not data.computed:
@@ -1108,19 +1188,19 @@ class Packed:
                 self.fail("D3", data.where(len(raw) - len(rest)), "a bool that is neither 0 nor 1", node)
         each = math.prod(node.shape)  # elements of an ndarray cell
         if node.codec == C_NDARRAY and validity and self.readable(validity):
-            for row in range(rows_to_check(node.rows, (data, validity))):
+            for row in range(rows_to_check(stored, (data, validity))):
                 if not present(node, row):
                     self.check_absent_zero(node, data, row * each, each)
         if types and node.codec != C_MEDIA_LIST and self.readable(types, offsets):
-            for row in range(rows_to_check(node.rows, (data, offsets, types))):
+            for row in range(rows_to_check(stored, (data, offsets, types))):
                 number = types[row] & 15
                 first, count = (offsets[row], offsets[row + 1] - offsets[row]) if offsets else (row, 1)
                 for i in range(first, first + (min(count, 3) if data.computed else count) if number else first):
                     if not exact(data.raw(i, 1), node.dtype, number):
-                        self.fail("D5", data.where_element(i), f"not an exact {'bool' if number == TYPE_BOOL else 'int'}", node)
+                        self.fail("D5", data.where_element(i), f"not an exact {'bool' if number == TYPE_BOOL else 'int'}", node, row)
         if node.codec in (C_UTF8, C_JSON, C_MSGPACK) and self.readable(offsets, validity):
-            for row in range(rows_to_check(node.rows, (data, offsets, validity))):
-                if present(node, row):
+            for row in range(rows_to_check(stored, (data, offsets, validity))):
+                if stored_present(node, row):
                     self.check_cell(node, data, offsets[row], offsets[row + 1] - offsets[row])
 
     def check_absent_zero(self, node, data, first, count):
@@ -1191,19 +1271,28 @@ class Packed:
             return dict_text([text for child in shown for text in (quote(child.name.decode()), self.cell(child, row))])
         if node.kind == LIST:
             return list_text([self.cell(child, row) for child in node.children[:node.buffer(LENGTHS)[row]]])
+        text = self.leaf_cell(node, row, stored_row(node, row))
+        if node.buffer(ROW_INDEX) or node.buffer(PREFIX_ROW):  # more may be shown than is there
+            self.shown -= len(text)
+            if self.shown < 0:
+                self.fail("D9", 48, "more than this reader prints", node)
+        return text
+
+    def leaf_cell(self, node, row, stored):
+        """The cell of a row, whose content is this stored row."""
         data, offsets = node.buffer(DATA), node.buffer(OFFSETS)
         if node.codec == C_NDARRAY:
             each = math.prod(node.shape)
-            return self.numbers(node, row, node.shape, data, row * each, each)
+            return self.numbers(node, stored, node.shape, data.raw(stored * each, each))
         if node.codec in RAGGED:
-            first, count = offsets[row], offsets[row + 1] - offsets[row]
-            ndims = node.buffer(NDIMS)[row] if node.buffer(NDIMS) else node.rank
-            shape = [node.buffer(SHAPE, dim)[row] for dim in range(ndims)] if node.rank >= 2 else [count] * ndims
-            return self.numbers(node, row, shape, data, first, count)
+            raw, count = self.elements(node, stored)
+            ndims = node.buffer(NDIMS)[stored] if node.buffer(NDIMS) else node.rank
+            shape = [node.buffer(SHAPE, dim)[stored] for dim in range(ndims)] if node.rank >= 2 else [count] * ndims
+            return self.numbers(node, stored, shape, raw)
         if node.codec == C_MEDIA_LIST:
             item_offsets = node.buffer(ITEM_OFFSETS)
-            return list_text([self.item(node, data, offsets, i) for i in range(item_offsets[row], item_offsets[row + 1])])
-        raw = data.raw(offsets[row], offsets[row + 1] - offsets[row])
+            return list_text([self.item(node, data, offsets, i) for i in range(item_offsets[stored], item_offsets[stored + 1])])
+        raw = data.raw(offsets[stored], offsets[stored + 1] - offsets[stored])
         if node.codec == C_BYTES:
             return bytes_text(raw)
         if node.codec == C_MEDIA:
@@ -1214,13 +1303,22 @@ class Packed:
             return opaque_text(node.parameter, raw)
         return (json_cell if node.codec == C_JSON else msgpack_cell)(raw, self.limits["cell_depth"])
 
+    @staticmethod
+    def elements(node, stored):
+        """The elements of a stored row of a ragged codec, its prefix first, and how many they are."""
+        data, offsets, prefix_length = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(PREFIX_LENGTH)
+        own = offsets[stored + 1] - offsets[stored]
+        shared = prefix_length[stored] if prefix_length else 0
+        prefix = data.raw(offsets[node.buffer(PREFIX_ROW)[stored]], shared) if shared else b""
+        return prefix + data.raw(offsets[stored], own), shared + own
+
     def media(self, node, row, raw):
         leaves = {leaf.name.decode(): leaf for leaf in node.children}
         attributes = []
         for name, what in ATTRIBUTES.items():
             leaf = leaves.get(name)
             if leaf and not leaf.unreadable and (leaf.codec, leaf.dtype, leaf.form, leaf.rank) == (*what, NATURAL, 0) and present(leaf, row):
-                text = number_text(leaf.buffer(DATA).raw(row, 1), leaf.dtype, 0) if leaf.codec == C_NDARRAY else self.cell(leaf, row)
+                text = number_text(leaf.buffer(DATA).raw(stored_row(leaf, row), 1), leaf.dtype, 0) if leaf.codec == C_NDARRAY else self.cell(leaf, row)
                 attributes.append((name, text))
         return media_text(attributes, raw)
 
@@ -1230,11 +1328,10 @@ class Packed:
         form = (types[i] >> 4 if types else 0) or node.form
         return bytes_text(raw) if form == F_BYTES else self.media(node, i, raw)
 
-    def numbers(self, node, row, shape, data, first, count):
+    def numbers(self, node, stored, shape, raw):
         types = node.buffer(TYPES)
-        value = types[row] if types else 0
+        value = types[stored] if types else 0
         form = value >> 4 or node.form
-        raw = data.raw(first, count)
         if form in FORM_NAMES:
             return tensor_text(form, node.dtype, shape, raw)
         size = node.dtype[1] // 8

@@ -2,6 +2,7 @@
 """TAP: `packbuf pack` writes the canonical form. For each name in spec/vectors/valid/canonical.txt the columns of NAME.json (tagged JSON) are
 turned into rows, batch values and metadata as the command takes them, packed, and compared with NAME.pbuf byte for byte. A vector
 that says what rows cannot is left out, with a note."""
+import base64
 import json
 import pathlib
 import struct
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT / "spec"))
 from reader import Packed  # noqa: E402
 
 MISSING = {"$missing": True}
-ARRAYS = {"worked_example": {"reward": "f"}}  # fields of dense arrays, which come as .npy: the struct format of their elements
+ARRAYS = {"worked_example": {"reward": "f"}, "sharing_ndarray": {"prompts": "q"}}  # fields of dense arrays, which come as .npy: the struct format of their elements
 count = failed = 0
 left_out = []
 
@@ -59,8 +60,15 @@ def rows(batch):
 
 
 def npy(path, letter, cells):
-    head = f"{{'descr': '<{letter}{struct.calcsize(letter)}', 'fortran_order': False, 'shape': ({len(cells)},), }}".ljust(117) + "\n"
-    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + struct.pack(f"<{len(cells)}{letter}", *cells))
+    shape = len(cells),
+    if isinstance(cells[0], dict):  # arrays
+        tensors = [cell["$tensor"] for cell in cells]
+        shape, raw = (len(cells), *tensors[0]["shape"]), b"".join(base64.b64decode(tensor["data"]) for tensor in tensors)
+    else:
+        raw = struct.pack(f"<{len(cells)}{letter}", *cells)
+    kind = {"f": "f", "q": "i"}[letter]
+    head = f"{{'descr': '<{kind}{struct.calcsize(letter)}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + raw)
 
 
 def pack(name, batch, folder):

@@ -313,11 +313,6 @@ typedef struct gather_kernel {
   const char *flags[2];
 } gather_kernel;
 
-static void stream_copy(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
-  (void)ahead;
-  packbuf_i_stream_copy(dst, src, size);
-}
-
 static const gather_kernel gathers[] = {
 #if PACKBUF_I_CRC_X86
     {"sse2", packbuf_i_gather_sse2, {"sse2", NULL}},
@@ -328,6 +323,16 @@ static const gather_kernel gathers[] = {
 #endif
 };
 enum { GATHERS = sizeof gathers / sizeof gathers[0] };
+
+static const gather_kernel streams[] = {
+#if PACKBUF_I_CRC_X86
+    {"stream sse2", packbuf_i_stream_sse2, {NULL, NULL}},
+    {"stream avx", packbuf_i_stream_avx, {NULL, NULL}},
+#else
+    {"stream plain", packbuf_i_gather_plain, {NULL, NULL}},
+#endif
+};
+enum { STREAMS = sizeof streams / sizeof streams[0] };
 
 static int gather_runs(unsigned i) {
 #if PACKBUF_I_CRC_X86
@@ -387,7 +392,8 @@ static void gather(void) {
     tap_note("gather %s", gathers[i].name);
     gather_all(gathers[i].name, gathers[i].copy, from, to);
   }
-  gather_all("stream_copy", stream_copy, from, to);
+  expect(packbuf_i_stream_best() == streams[count > 1 && STREAMS > 1 ? 1 : 0].copy, "not the best stream");
+  for (unsigned i = 0; i < STREAMS && i < count; i++) gather_all(streams[i].name, streams[i].copy, from, to);
   packbuf_i_crc_fence();
 }
 
@@ -445,10 +451,12 @@ static void out_check(const op *ops, unsigned count, int stream, int checksums, 
   section = checksums_at + sums * 4 + below(200);
   base = flush ? to.end - section - total : to.start + below(64);
   memset(base, CANARY, section + total + (flush ? 0 : MARGIN));
-  packbuf_i_out_begin(&out, base, section, checksums ? checksums_at : 0, stream);
+  packbuf_i_out_begin(&out, base + section, 0, total, checksums ? base + checksums_at : NULL, stream);
   expect(out.kernel == packbuf_i_crc_kernel_best() && out.gather == packbuf_i_gather_best(), "not the best kernels");
   out.kernel = &forced_kernel;
   out.gather = forced_gather;
+  expect((out.copy_long != NULL) == (stream && !checksums), "past the caches without a reason, or not with one");
+  if (out.copy_long) out.copy_long = forced_gather;
   forced.stream = stream ? 2 : 0;
   total = 0;
   for (unsigned i = 0; i < count; i++) {
@@ -464,7 +472,7 @@ static void out_check(const op *ops, unsigned count, int stream, int checksums, 
         const uint8_t *ahead = ahead_at((int)below(AHEADS), from);
         const unsigned long before = forced.gathers + forced.copies;
         packbuf_i_out_bytes(&out, src, size, ahead);
-        if (size < PACKBUF_I_LONG || checksums)
+        if (size < PACKBUF_I_LONG || checksums || stream)
           expect(forced.gathers + forced.copies > before && forced.ahead == ahead,
                  "run %u of %zu: not by the forced kernels, or ahead was lost", i, size);
       } else {

@@ -47,5 +47,5 @@ each_missing report
 sort -u build/skipped-stages | while read -r stage reason; do
     echo "prepare: stage $stage will be skipped: $reason"
 done
-[ -n "${PACKBUF_DATA-}" ] || echo 'prepare: PACKBUF_DATA is not set: tests of the sample data will be skipped'
+[ -n "${PACKBUF_DATA-}" ] || echo 'prepare: PACKBUF_DATA is not set: tests of the sample data outside the project will not run'
 exit 0

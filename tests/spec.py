@@ -19,7 +19,7 @@ from reader import ERROR_OF_RULE, Packed, PackbufError, crc32c  # noqa: E402
 
 # Small vectors that together have every codec, storage and mask.
 FLIPPED = ("lists_of_types", "list_of_nulls", "sequence_data", "media_odd_attribute", "msgpack", "metadata", "rank_above_need", "unknown_packing_inside", "types_constant", "json",
-           "empty_strings_in_lists")
+           "empty_strings_in_lists", "prefix_leaders", "shared_absent_cells_keep_nothing", "shared_list_attribute_leaves", "prefix_absent_cells")
 count = failed = 0
 
 

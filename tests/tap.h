@@ -64,7 +64,7 @@ TAP_PRINTF(1, 2) static inline void tap_note(const char *format, ...)
     fflush(stdout);
 }
 
-/* The sample data folder, or NULL: then tap_skip("no sample data") whatever needs it. */
+/* The folder of the sample data outside the project, or NULL: what needs it then only says so (tap_note). */
 static inline const char *tap_data(void)
 {
     const char *folder = getenv("PACKBUF_DATA");

@@ -6,7 +6,7 @@
 typedef struct cost {
   uint64_t raw, stored;
   int in_head; /* all of its values lie in the head */
-  char storage[40];
+  char storage[64];
 } cost;
 
 static const char *storage_word(unsigned storage) {
@@ -29,6 +29,18 @@ static void get_buffer(const packbuf_view *view, const char *file, uint32_t inde
   packbuf_error error;
   packbuf_status status = packbuf_get_buffer_at(view, index, buffer, &error);
   if (status && !unreadable(status)) fail_status(file, &error);
+}
+
+/* Adds what a leaf shares: "16 rows" when it stores no more than these, "prefixes" of other rows. */
+static void note_sharing(const packbuf_view *view, const packbuf_node *node, cost *to) {
+  size_t used = strlen(to->storage);
+  packbuf_column column;
+  if (node->kind != PACKBUF_LEAF || packbuf_open_column(view, node->index, &column, NULL)) return;
+  if (column.row_index.storage)
+    used += (size_t)snprintf(to->storage + used, sizeof to->storage - used, ", %llu rows",
+                             (unsigned long long)column.stored_rows);
+  if (column.prefix_row.storage && used < sizeof to->storage)
+    snprintf(to->storage + used, sizeof to->storage - used, ", prefixes");
 }
 
 /* Of the node alone, or with all below it: their buffers follow its own. */
@@ -56,6 +68,7 @@ static void count_cost(const packbuf_view *view, const char *file, const packbuf
       snprintf(to->storage, sizeof to->storage, "= %s", path);
     }
   }
+  note_sharing(view, node, to);
 }
 
 static void shape_word(const packbuf_node *node, text *to) {
@@ -201,6 +214,13 @@ static void json_buffers(const packbuf_view *view, const char *file, const packb
   text_puts(to, "]");
 }
 
+static void json_sharing(const packbuf_view *view, const packbuf_node *node, text *to) {
+  packbuf_column column;
+  if (node->kind != PACKBUF_LEAF || packbuf_open_column(view, node->index, &column, NULL)) return;
+  if (column.row_index.storage) text_printf(to, ",\"stored_rows\":%llu", (unsigned long long)column.stored_rows);
+  if (column.prefix_row.storage) text_puts(to, ",\"prefixes\":true");
+}
+
 static void json_node(const packbuf_view *view, const char *file, const packbuf_node *node, text *to) {
   char dtype[40], *path = node_path(view, node->index);
   cost costs;
@@ -223,6 +243,7 @@ static void json_node(const packbuf_view *view, const char *file, const packbuf_
     text_puts(to, ",\"parameter\":");
     print_string(to, node->parameter.data, node->parameter.size);
   }
+  json_sharing(view, node, to);
   text_printf(to, ",\"rows\":%llu,\"raw_bytes\":%llu,\"stored_bytes\":%llu", (unsigned long long)node->rows, (unsigned long long)costs.raw,
               (unsigned long long)costs.stored);
   if (node->scope && costs.in_head && costs.raw <= 256) {

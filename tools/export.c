@@ -63,6 +63,20 @@ static void write_elements(const export_job *job, output *out, const packbuf_buf
   free(chunk);
 }
 
+/* The elements of one cell after another, of a leaf that shares rows or prefixes. */
+static void write_cells(const export_job *job, output *out, const packbuf_column *column) {
+  packbuf_piece pieces[2];
+  packbuf_error error;
+  uint64_t row;
+  unsigned count = 0, i;
+  for (row = job->rows.first; row < job->rows.first + job->rows.count; row++) {
+    if (packbuf_cell_pieces(column, row, pieces, &count, &error)) fail_status(job->file, &error);
+    for (i = 0; i < count; i++) write_elements(job, out, &column->data, pieces[i].first, pieces[i].count);
+  }
+}
+
+static int shares(const packbuf_column *column) { return column->row_index.storage || column->prefix_row.storage; }
+
 static void note_bits(const export_job *job, const selected *from) {
   packbuf_dtype shown = npy_dtype(from->node.dtype);
   char is[32], as[32];
@@ -82,23 +96,21 @@ static const char *unit_of(const packbuf_node *node, char *to) {
 }
 
 /* A leaf of numbers without masks and per-cell types, all its dtype known? */
-static int plain_numbers(const export_job *job, const packbuf_node *node) {
+static int plain_numbers(const export_job *job, const packbuf_node *node, packbuf_column *opened) {
   packbuf_buffer buffer;
-  packbuf_column opened;
-  return node->kind == PACKBUF_LEAF && packbuf_dtype_name(node->dtype) && packbuf_open_column(job->view, node->index, &opened, NULL) == PACKBUF_OK &&
+  return node->kind == PACKBUF_LEAF && packbuf_dtype_name(node->dtype) && packbuf_open_column(job->view, node->index, opened, NULL) == PACKBUF_OK &&
          !find_buffer(job, node, PACKBUF_ROLE_VALIDITY, 0, &buffer) && !find_buffer(job, node, PACKBUF_ROLE_MISSING, 0, &buffer) &&
          !find_buffer(job, node, PACKBUF_ROLE_TYPES, 0, &buffer) && !find_buffer(job, node, PACKBUF_ROLE_NDIMS, 0, &buffer);
 }
 
 static int export_dense(export_job *job, const selected *from) {
   const packbuf_node *node = &from->node;
-  packbuf_buffer data;
+  packbuf_column column;
   output out;
   uint64_t shape[PACKBUF_MAX_RANK + 1], elements = 1;
   char unit[8];
   unsigned i;
-  if (node->codec != PACKBUF_CODEC_NDARRAY || node->rank >= PACKBUF_MAX_RANK || !plain_numbers(job, node)) return 0;
-  if (!find_buffer(job, node, PACKBUF_ROLE_DATA, 0, &data)) return 0;
+  if (node->codec != PACKBUF_CODEC_NDARRAY || node->rank >= PACKBUF_MAX_RANK || !plain_numbers(job, node, &column)) return 0;
   shape[0] = job->rows.count;
   for (i = 0; i < node->rank; i++) {
     shape[i + 1] = node->shape[i];
@@ -106,74 +118,79 @@ static int export_dense(export_job *job, const selected *from) {
   }
   open_file(job, &out, from, ".npy");
   npy_header(&out.buffer, npy_dtype(node->dtype), unit_of(node, unit), node->rank + 1u, shape);
-  write_elements(job, &out, &data, job->rows.first * elements, job->rows.count * elements);
+  if (shares(&column)) write_cells(job, &out, &column);
+  else write_elements(job, &out, &column.data, job->rows.first * elements, job->rows.count * elements);
   close_file(&out);
   note_bits(job, from);
   return 1;
 }
 
 /* Are dimensions 1.. the same in all rows asked for? Then they are in shape[1..], and their product is returned, else 0. */
-static uint64_t trailing(const export_job *job, const packbuf_node *node, uint64_t *shape) {
-  uint64_t chunk[512], product = 1, at, n, i;
-  unsigned dim;
-  packbuf_buffer buffer;
-  if (node->rank > 1 && !job->rows.count) return 0;
-  for (dim = 1; dim < node->rank; dim++) {
-    if (!find_buffer(job, node, PACKBUF_ROLE_SHAPE, dim, &buffer)) return 0;
-    copy_elements(job, &buffer, job->rows.first, 1, &shape[dim], 8);
-    for (at = 0; at < job->rows.count; at += n) {
-      n = job->rows.count - at < 512 ? job->rows.count - at : 512;
-      copy_elements(job, &buffer, job->rows.first + at, n, chunk, sizeof chunk);
-      for (i = 0; i < n; i++)
-        if (chunk[i] != shape[dim]) return 0;
-    }
+static uint64_t trailing(const export_job *job, const packbuf_column *column, uint64_t *shape) {
+  uint64_t product = 1, row, first[PACKBUF_MAX_RANK], here[PACKBUF_MAX_RANK];
+  unsigned dim, rank = column->node.rank;
+  packbuf_error error;
+  if (rank < 2) return 1;
+  if (!job->rows.count || packbuf_cell_shape(column, job->rows.first, &rank, first, &error)) return 0;
+  for (row = job->rows.first; row < job->rows.first + job->rows.count; row++) {
+    if (packbuf_cell_shape(column, row, &rank, here, &error)) fail_status(job->file, &error);
+    if (memcmp(first + 1, here + 1, (rank - 1) * sizeof *here) != 0) return 0;
+  }
+  for (dim = 1; dim < rank; dim++) {
+    shape[dim] = first[dim];
     if (!shape[dim] || product > INT64_MAX / shape[dim]) return 0;
     product *= shape[dim];
   }
   return product;
 }
 
-/* offsets[first..first + count] in items, counted from the first one. */
-static void write_offsets(const export_job *job, output *out, const packbuf_buffer *offsets, uint64_t item) {
-  uint64_t chunk[512], count = job->rows.count + 1, at, n, i, base, before;
-  npy_header(&out->buffer, int64, NULL, 1, &count);
-  copy_elements(job, offsets, job->rows.first, 1, &base, sizeof base);
-  before = base;
-  for (at = 0; at < count; at += n) {
-    n = count - at < 512 ? count - at : 512;
-    copy_elements(job, offsets, job->rows.first + at, n, chunk, sizeof chunk);
-    for (i = 0; i < n; i++) {
-      uint64_t extent = chunk[i] - before;
-      if (chunk[i] < before || extent % item) fail(job->file, "BAD_OFFSETS: row %llu", (unsigned long long)(job->rows.first + at + i));
-      before = chunk[i];
-      chunk[i] = (chunk[i] - base) / item;
+/* Where each row begins, in items of `item` elements, counted from the first; with no output, only how many there are. */
+static uint64_t write_offsets(const export_job *job, output *out, const packbuf_column *column, uint64_t item) {
+  uint64_t chunk[512], at = 0, row, n = 1;
+  packbuf_piece pieces[2];
+  packbuf_error error;
+  unsigned count = 0, i;
+  chunk[0] = 0;
+  for (row = 0; row < job->rows.count; row++) {
+    if (packbuf_cell_pieces(column, job->rows.first + row, pieces, &count, &error)) fail_status(job->file, &error);
+    for (i = 0; i < count; i++) {
+      if (pieces[i].count > INT64_MAX - at) fail(job->file, "row %llu: too many elements", (unsigned long long)row);
+      at += pieces[i].count;
     }
+    if (!out) continue;
+    chunk[n++] = at / item;
+    if (n < 512 && row + 1 < job->rows.count) continue;
     if (big_endian()) reverse_elements(chunk, (size_t)n * 8, int64);
     output_write(out, chunk, (size_t)n * 8);
+    n = 0;
   }
+  if (out && !job->rows.count) output_write(out, chunk, 8);
+  return at / item;
 }
 
 static int export_ragged(export_job *job, const selected *from) {
   const packbuf_node *node = &from->node;
-  packbuf_buffer data, offsets;
+  packbuf_column column;
+  packbuf_error error;
   output out;
-  uint64_t shape[PACKBUF_MAX_RANK], item, first, last;
+  uint64_t shape[PACKBUF_MAX_RANK], item, first = 0, count = 0, offsets = job->rows.count + 1;
   char unit[8];
-  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || node->rank < 1 || !plain_numbers(job, node))
+  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || node->rank < 1 ||
+      !plain_numbers(job, node, &column))
     return 0;
-  if (!find_buffer(job, node, PACKBUF_ROLE_DATA, 0, &data) || !find_buffer(job, node, PACKBUF_ROLE_OFFSETS, 0, &offsets)) return 0;
-  item = trailing(job, node, shape);
+  item = trailing(job, &column, shape);
   if (!item) return 0;
-  copy_elements(job, &offsets, job->rows.first, 1, &first, sizeof first);
-  copy_elements(job, &offsets, job->rows.first + job->rows.count, 1, &last, sizeof last);
-  if (last < first) fail(job->file, "BAD_OFFSETS: field %s", from->path);
-  shape[0] = (last - first) / item;
+  shape[0] = write_offsets(job, NULL, &column, item);
   open_file(job, &out, from, ".npy");
   npy_header(&out.buffer, npy_dtype(node->dtype), unit_of(node, unit), node->rank, shape);
-  write_elements(job, &out, &data, first, last - first);
+  if (job->rows.count && packbuf_cell_extent(&column, job->rows.first, &first, &count, &error) && !shares(&column))
+    fail_status(job->file, &error);
+  if (shares(&column)) write_cells(job, &out, &column);
+  else write_elements(job, &out, &column.data, first, shape[0] * item);
   close_file(&out);
   open_file(job, &out, from, "_offsets.npy");
-  write_offsets(job, &out, &offsets, item);
+  npy_header(&out.buffer, int64, NULL, 1, &offsets);
+  (void)write_offsets(job, &out, &column, item);
   close_file(&out);
   note_bits(job, from);
   return 1;

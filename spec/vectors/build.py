@@ -17,6 +17,10 @@ import re
 import struct
 import sys
 
+sys.dont_write_bytecode = True
+
+import sharing  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 NONE = 0xFFFFFFFF
 
@@ -186,7 +190,8 @@ def ext(kind, body):
 
 # ---- columns -----------------------------------------------------------------------------------------------------------------------------
 
-ROLES = {"data": 1, "offsets": 2, "lengths": 3, "shape": 4, "ndims": 5, "validity": 6, "missing": 7, "types": 8, "item_offsets": 9}
+ROLES = {"data": 1, "offsets": 2, "lengths": 3, "shape": 4, "ndims": 5, "validity": 6, "missing": 7, "types": 8, "item_offsets": 9,
+         "row_index": 10, "prefix_row": 11, "prefix_length": 12}
 BIT, U8, U64 = (1, 1, 1), (1, 8, 1), (1, 64, 1)
 CODECS = {"null": 1, "ndarray": 2, "ragged_tensor": 3, "typed_ragged": 4, "bytes_ragged": 5, "media_bytes": 6, "media_list_ragged": 7,
           "utf8_ragged": 8, "json_ragged": 9, "msgpack_ragged": 10, "opaque_ragged": 11}
@@ -363,6 +368,80 @@ def dict_node(name, cells, children):
 
 def list_node(name, cells, children):
     return Col(name, 3, cells, children=children, bufs=[u64s(3, [0 if absent(c) else len(c) for c in cells]), *masks(cells)])
+
+
+# Section 9, row sharing and shared prefixes.
+
+
+def shared(stored, cells, index):
+    """The column of these cells: a stored column, whose cells are all present, and which of them each row is."""
+    col = copy.copy(stored)
+    col.cells, col.rows = cells, len(cells)
+    col.bufs = sorted([copy.copy(b) for b in stored.bufs] + [u64s(10, index), *masks(cells)], key=lambda b: (b.role, b.dim))
+    col.children = attributes(cells) if col.codec == 6 else list(stored.children)
+    return col
+
+
+def repeat(stored, *order, name=None):
+    """The rows: numbers of stored rows, or what is absent."""
+    if name:
+        stored = copy.copy(stored)
+        stored.name = name
+    return shared(stored, [x if absent(x) else stored.cells[x] for x in order], [0 if absent(x) else x for x in order])
+
+
+def prefixed(col, refs):
+    """A ragged column of rank 1 with prefixes: of each stored row the stored row and the number of elements, or None."""
+    refs = [ref or (0, 0) for ref in refs]
+    data, offsets = (next(b for b in col.bufs if b.role == role) for role in (1, 2))
+    size, at = data.dtype[1] // 8, struct.unpack("<%dQ" % offsets.count, offsets.raw)
+    rows = [data.raw[a * size:b * size] for a, b in zip(at, at[1:])]
+    for row, (leader, n) in zip(rows, refs):
+        assert row[:n * size] == rows[leader][:n * size] and len(row) >= n * size
+    own = [row[n * size:] for row, (_, n) in zip(rows, refs)]
+    out = copy.copy(col)
+    out.bufs = sorted([copy.copy(b) for b in col.bufs if b.role > 2] + [Buf(1, data.dtype, sum(map(len, own)) // size, b"".join(own)), offsets_of(len(x) // size for x in own),
+                      u64s(11, [leader for leader, _ in refs]), u64s(12, [n for _, n in refs])], key=lambda b: (b.role, b.dim))
+    return out
+
+
+def leaf_cells(col):
+    """What sharing.decide() wants to know of each cell."""
+    data = next(b for b in col.bufs if b.role == 1).raw
+    if col.codec == 2:
+        size = len(data) // col.rows if col.rows else 0
+        at = [i * size for i in range(col.rows + 1)]
+    else:
+        offsets = {b.role: struct.unpack("<%dQ" % b.count, b.raw) for b in col.bufs if b.role in (2, 9)}
+        at = [offsets[2][i] for i in offsets[9]] if 9 in offsets else offsets[2]
+        at = [i * (col.dtype[1] // 8) for i in at]
+    return [None if absent(c) else (data[at[i]:at[i + 1]], "" if col.codec == 6 else json_text(c, True)) for i, c in enumerate(col.cells)]
+
+
+def share(col):
+    """Section 19, sharing: the column as a profile 0 encoder lays it out."""
+    col = share_leaf(col) if col.kind == 1 and col.codec in (*range(2, 9), 11) else copy.copy(col)
+    col.children = [share(child) for child in col.children]
+    return col
+
+
+def share_leaf(col):
+    roles = {b.role for b in col.bufs}
+    size = col.dtype[1] // 8
+    decision = sharing.decide(leaf_cells(col), col.codec, size, col.codec in (3, 4) and col.rank == 1 and not roles & {5, 8},
+                              bytes(size * math.prod(col.shape) if col.codec == 2 else 0))
+    out = copy.copy(col)
+    if decision.row_index:
+        cells, dtype = [col.cells[row] for row in decision.stored], next(d for d, what in DTYPES.items() if what == col.dtype[:2])
+        if col.codec == 2:
+            out = ndarray(col.name, cells, dtype, col.shape, col.form)
+        elif col.codec in (3, 4):
+            out = ragged(col.name, cells, col.codec, dtype, col.form, col.rank)
+        else:
+            out = media_list(col.name, cells, col.form) if col.codec == 7 else blob(col.name, cells, col.codec, parameter=col.parameter)
+    if decision.prefix_row:
+        out = prefixed(out, list(zip(decision.prefix_row, decision.prefix_length)))
+    return shared(out, col.cells, decision.row_index) if decision.row_index else out
 
 
 # Sections 17 and 18: which node a column of values becomes.
@@ -557,7 +636,7 @@ class Batch:
         for i, b in enumerate(self.bufs):
             b.alias, b.offset, b.length, b.value, b.headers = 0, 0, byte_length(b.count, b.dtype), bytes(16), 0
             assert b.length == len(b.raw) or b.storage in ("constant", "sequence") or b.packing, (b.owner.name, b.role)
-            section = b.role == 1, b.dtype, b.count, bytes(b.raw)
+            section = b.role == 1, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
             pushed = b.role == 1 and b.owner.codec in (9, 10)  # JSON and MessagePack data are neither aliases nor their targets
             storage = b.storage or self.canonical(b, section in earlier and not pushed)
             b.code = {"stored": 1, "inline": 2, "constant": 3, "sequence": 4, "alias": 5}[storage]
@@ -709,12 +788,12 @@ def valid(name, batch, tagged=None, canonical=False):
 
 def values(name, rows=None, fields=None, batch_values=None, meta=None, field_meta=None):
     """A canonical vector: content alone decides."""
-    cols = [infer(n, cells) for n, cells in (fields or {}).items()]
+    cols = [share(infer(n, cells)) for n, cells in (fields or {}).items()]
     assert len({col.rows for col in cols}) <= 1, name
     for col in cols:
         col.meta = (field_meta or {}).get(col.name, {})
     rows = len(next(iter(fields.values()))) if rows is None else rows
-    valid(name, Batch(rows, cols, [infer(n, [v]) for n, v in (batch_values or {}).items()], meta), canonical=True)
+    valid(name, Batch(rows, cols, [share(infer(n, [v])) for n, v in (batch_values or {}).items()], meta), canonical=True)
 
 
 def unreadable(col, error):
@@ -1008,12 +1087,12 @@ def valid_unknown():
     bare.rank = 1
     valid("unknown_codec_bare", batch(bare, "CODEC"))
     role = infer("u", ["a", "bc", N])
-    role.bufs.append(Buf(10, U64, 2, bytes(16)))
-    valid("unknown_role_row_index", batch(role, "ROLE"))
+    role.bufs.append(Buf(13, U64, 2, bytes(16)))
+    valid("unknown_role_13", batch(role, "ROLE"))
     role = infer("u", [1, 2, 3])
     role.bufs.append(Buf(77, (55, 13, 2), 9, bytes(30), storage="stored"))
     valid("unknown_role_stored", batch(role, "ROLE"))
-    role = Col("u", 1, [1, 2, 3], 8, U8, bufs=[Buf(11, U64, 3, bytes(24)), Buf(12, (1, 16, 1), 3, bytes(6), storage="stored")])
+    role = Col("u", 1, [1, 2, 3], 8, U8, bufs=[Buf(13, U64, 3, bytes(24)), Buf(14, (1, 16, 1), 3, bytes(6), storage="stored")])
     valid("unknown_role_alone", batch(role, "ROLE"))
     packed = infer("u", ["a", "bc", "d"])
     packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 1, "stored", b"payload"
@@ -1035,6 +1114,221 @@ def valid_unknown():
         valid("unknown_dtype_" + name, batch(col, "DTYPE"))
     col = Col("u", 1, [1, 2, 3], 4, (17, 4, 1), 2, 1, bufs=[Buf(1, (17, 4, 1), 5, b"\x21\x43\x05"), u64s(2, [0, 2, 2, 5])])
     valid("unknown_dtype_ragged", batch(col, "DTYPE"))
+
+
+def valid_shared():
+    """Row sharing and shared prefixes, whatever a profile 0 encoder would do."""
+    for name, col in stored_columns():
+        valid("shared_" + name, Batch(7, [repeat(col, 1, 0, N, 1, M, 2, 0).store(), repeat(col, 0, 0, 0, 0, 0, 0, 0, name="d"), repeat(col, *range(3), N, N, N, N, name="e")]))
+    text, words = blob("", ["ab", "", "c"], 8), blob("", ["only"], 8)
+    texts = repeat(text, 2, N, 0, N, M, name="x")
+    numbers = repeat(ndarray("y", [5, 7], "int64"), 1, N, 1, N, 0)
+    cells = [{"x": "c", "y": 7}, N, {"x": "ab", "y": 7}, {"x": N, "y": N}, {"y": 5}]
+    valid("shared_in_a_dict", Batch(5, [dict_node("d", cells, [texts, numbers])]))
+    items = [repeat(text, 0, 2, N, 0, N), repeat(words, 0, M, N, N, M)]
+    valid("shared_in_a_list", Batch(5, [list_node("l", [["ab", "only"], ["c"], N, ["ab", N], [N]], items)]))
+    photos = [Media(b"xy", mime="a/b", height=1), Media(b"z", mode="RGB"), N, Media(b"xy", rate=2.0), Media(b"xy", mime="a/b", height=3), M]
+    col = shared(blob("m", [Media(b"xy"), Media(b"z")], 6), photos, [0, 1, 0, 0, 0, 0])
+    valid("shared_media_attributes", Batch(6, [col]))
+    col = media("m", [Media(b"a", mime="a/b", height=4), N, Media(b"b", mime="a/b", height=4), Media(b"c", height=5)])
+    col.children = [repeat(blob("mime", ["a/b"], 8), 0, N, 0, N), repeat(ndarray("height", [5, 4], "int64"), 1, N, 1, 0)]
+    valid("shared_attribute_leaves", Batch(4, [col]))
+    lists = media_list("m", [[Media(b"xy", mime="a/b"), b"z"], [], [Media(b"", mime="c/d"), Media(b"q", mime="a/b")]])
+    lists.children = [repeat(blob("mime", ["c/d", "a/b"], 8), 1, N, 0, 1)]
+    valid("shared_list_attribute_leaves", Batch(4, [repeat(lists, 2, 0, 2, 1)]))
+    empty = [ndarray("n", [], "int8"), ndarray("a", [], "int16", (2, 3), 2), ragged("r", [], 3, "int8", rank=2), blob("s", [], 8), blob("j", [], 9), media_list("m", [], 5)]
+    valid("shared_without_stored_rows", Batch(3, [repeat(col, N, M, N) for col in empty] + [repeat(prefixed(ragged("p", [], 4, "int8", 1, 1), []), N, N, M)]))
+    valid("shared_without_rows", Batch(0, [repeat(col) for col in empty]))
+    word = blob("s", ["word%d" % i for i in range(40)], 8)
+    valid("shared_constant_index", Batch(40, [repeat(blob("s", ["a", "b", "c"], 8), *[2] * 40), repeat(ndarray("z", [9], "int64"), *[0] * 40), repeat(ndarray("e", [9], "int64"), *[N] * 40)]))
+    valid("shared_sequence_index", Batch(40, [repeat(word, *range(40)), repeat(word, *range(39, -1, -1), name="r"), repeat(blob("t", ["t%d" % i for i in range(20)], 8), *range(20), *[N] * 20).store("stored", "row_index")]))
+    valid("shared_rows_without_a_row", Batch(3, [repeat(blob("s", ["x", "x", "unused"], 8), 1, 1, 0), repeat(ndarray("n", [1, 2, 3], "int8"), 0, 0, 0), repeat(blob("j", [1, {"a": 2}, [3]], 9), 2, 0, 0)]))
+    grids = ragged("g", [tensor("int8", [1, 2], (2, 1)), tensor("int8", [], (0,)), tensor("int8", [3], ()), tensor("int8", [4, 5, 6])], 3, "int8")
+    valid("shared_shapes", Batch(6, [repeat(grids, 3, 0, N, 2, 1, 0).store()]))
+    marked = ndarray("f", [True, 2.5, 1], "float64")
+    forms = forms_ndarray("g", "int8", [0x20, 0x30, 0])
+    valid("shared_types", Batch(5, [repeat(marked, 2, 0, 1, N, 2), repeat(forms, 1, 2, N, 0, 0), repeat(ragged("l", [[True], [1, 2], array("int64", [3])], 4, "int64"), 2, 1, 0, N, 0)]))
+    bools = repeat(ndarray("b", [True, False], "bool"), 0, N, 1, 0, 1)
+    ones = repeat(ndarray("o", [-1], "int8"), N, 0, 0, N, 0)
+    valid("shared_absent_cells_keep_nothing", Batch(5, [bools, ones]))
+    valid("shared_batch_value", Batch(0, [], [repeat(blob("v", ["text"], 8), 0), repeat(ndarray("n", [3], "int64"), N)]))
+    valid("shared_index_alias", Batch(20, [repeat(blob("a", ["x%d" % i for i in range(6)], 8), *[i * i % 6 for i in range(20)]), repeat(blob("b", ["y%d" % i for i in range(6)], 8), *[i * i % 6 for i in range(20)]),
+                                           repeat(ndarray("n", list(range(2, 8)), "int64"), *[i * i % 6 for i in range(20)])]))
+    valid_prefixes()
+    valid_shared_unreadable()
+
+
+def stored_columns():
+    """Three stored rows of each codec."""
+    yield "ndarray", ndarray("c", [1, -2, 3], "int32")
+    yield "ndarray_of_arrays", ndarray("c", [array("int16", [i, i + 1]) for i in range(3)], "int16", (2,))
+    yield "ragged_tensor", ragged("c", [tensor("float32", [1, 2]), tensor("float32", []), tensor("float32", [3])], 3, "float32")
+    yield "typed_ragged", ragged("c", [[1, 2], [], [3]], 4, "int64")
+    yield "bytes_ragged", blob("c", [b"ab", b"", b"\xff"], 5)
+    yield "media_bytes", media("c", [Media(b"ab", mime="a/b"), Media(b"", mime="a/b"), Media(b"c", mime="c/d")])
+    yield "media_list_ragged", media_list("c", [[Media(b"xy", mime="a/b"), b"z"], [], [Media(b"w", height=2)]])
+    yield "utf8_ragged", blob("c", ["ab", "", "\u00e9"], 8)
+    yield "json_ragged", blob("c", [{"a": [1]}, 1, "x"], 9)
+    yield "msgpack_ragged", blob("c", [{1: b"x"}, 1, "x"], 10)
+    yield "opaque_ragged", blob("c", [Opaque("pickle", b"ab"), Opaque("pickle", b""), Opaque("pickle", b"c")], 11, parameter="pickle")
+
+
+def growing(name, lengths, dtype="int16", codec=3):
+    """Rows that are all the beginning of one another."""
+    return ragged(name, [N if n is None else (tensor if codec == 3 else array)(dtype, list(range(100, 100 + n))) for n in lengths], codec, dtype, rank=1)
+
+
+def valid_prefixes():
+    before = prefixed(growing("p", [5, 3, 7]), [N, (0, 3), (0, 5)])
+    after = prefixed(growing("p", [1, 3, 7, 2]), [(2, 1), (2, 2), N, (2, 2)])
+    valid("prefix_leader_before", Batch(3, [prefixed(growing("s", [5, 3, 7]), [N, (0, 3), (0, 5)]).store(), before]))
+    valid("prefix_leader_after", Batch(4, [prefixed(growing("s", [1, 3, 7, 2]), [(2, 1), (2, 2), N, (2, 2)]).store(), after]))
+    valid("prefix_absent_cells", Batch(5, [prefixed(growing("p", [N, 4, 6, N, 2]), [N, (2, 3), N, N, (2, 1)]), prefixed(growing("q", [N] * 5), [N] * 5)]))
+    valid("prefix_is_the_whole_cell", Batch(4, [prefixed(growing("p", [4, 4, 0, 2]), [N, (0, 4), N, (0, 2)]).store()]))
+    valid("prefix_leaders", Batch(6, [prefixed(growing("p", [3, 5, 5, 2, 4, 4]), [(2, 1), N, N, (1, 2), (5, 4), N])]))
+    lists = ragged("l", [[1, 2, 3], [1, 2], [1, 2, 4]], 4, "int64")
+    bools = ragged("b", [[True, False], [True], [True, False, True]], 4, "bool")
+    floats = ragged("f", [[Float(0x7FF8000000000001), -0.0], [Float(0x7FF8000000000001)], []], 4, "float64")
+    valid("prefix_typed_ragged", Batch(3, [prefixed(lists, [N, (0, 2), (0, 2)]), prefixed(bools, [N, (0, 1), (0, 2)]), prefixed(floats, [N, (0, 1), N]),
+                                           prefixed(growing("a", [4, 2, 2], "uint8", 4), [N, (0, 1), (0, 2)])]))
+    valid("prefix_of_none", Batch(40, [prefixed(growing("p", [i % 3 for i in range(40)]), [N] * 40), prefixed(growing("q", [2] * 40), [N] * 40).store("constant", "prefix_row", "prefix_length")]))
+    valid("prefix_computed", Batch(20, [prefixed(growing("p", [20 + i for i in range(20)]), [N] + [(0, i) for i in range(1, 20)]), prefixed(growing("q", [30] + [8] * 19), [N] + [(0, 5)] * 19)]))
+    seen = prefixed(growing("p", [3, 6, 2, 6]), [(1, 3), N, (1, 2), (1, 4)])
+    valid("shared_rows_and_prefixes", Batch(9, [repeat(seen, 0, 1, 2, N, 3, 3, 2, M, 0).store(), repeat(seen, *[0] * 9, name="q"), repeat(prefixed(lists, [N, (0, 2), (0, 1)]), 2, 2, 2, 1, 1, 1, 0, N, 0)]))
+    twice = [1, 0, 0, 1, 0, 0, 1, 1]
+    col = prefixed(growing("p", [9, 9, 8, 8, 8, 8, 8, 8]), [N, N, *[(r, 2 + i) for i, r in enumerate(twice[2:])]])
+    index = [0, 0, *twice[2:]]
+    valid("prefix_row_alias", Batch(8, [repeat(ndarray("n", [5, 6], "int8"), *index), col]))
+
+
+def valid_shared_unreadable():
+    def batch(col, error):
+        return Batch(3, [repeat(blob("before", ["a", "b"], 8), 1, 0, 1), unreadable(col, error), infer("after", ["a", N, "b"])])
+
+    col = plus(blob("u", ["a", "bc", N], 8), u64s(10, [7, 7]), Buf(13, U64, 2, bytes(16)), u64s(11, [1]))
+    valid("shared_beside_unknown_role", batch(col, "ROLE"))
+    valid("shared_unknown_codec", batch(plus(Col("u", 1, [1, 2, 3], 200, U8), u64s(10, [9]), u64s(12, [1, 2])), "CODEC"))
+    for role, name in ((10, "row_index"), (11, "prefix_row"), (12, "prefix_length")):
+        col = repeat(prefixed(growing("u", [2, 1]), [N, (0, 1)]), 0, 1, N)
+        col.bufs = [copy.copy(b) for b in col.bufs]
+        for b in col.bufs:
+            if b.role == role:
+                b.packing, b.storage, b.raw = 1, "stored", b"payload"
+        valid("unknown_packing_" + name, batch(col, "PACKING"))
+    dtype = (17, 4, 1)
+    col = Col("u", 1, [1, 2, 3], 4, dtype, 2, 1, bufs=[Buf(1, dtype, 5, b"\x21\x43\x05"), u64s(2, [0, 2, 5]), u64s(10, [1, 1, 0]), u64s(11, [1, 0]), u64s(12, [3, 0])])
+    valid("shared_unknown_dtype", batch(col, "DTYPE"))
+
+
+def tokens(row, n, top=151936):
+    """n of a vocabulary's token ids, other ones for each row."""
+    return [(row * 7919 + i * 104729 + row * i * 31) % top for i in range(n)]
+
+
+def sentence(row, length):
+    return ("row %d " % row + "".join(chr(97 + t % 26) + " " * (t % 5 == 0) for t in tokens(row, length)))[:length]
+
+
+def valid_sharing():
+    """What a profile 0 encoder shares: canonical vectors."""
+    prompts = [array("int64", tokens(i // 8, 32)) for i in range(64)]
+    valid("sharing_ndarray", Batch(64, [share(ndarray("prompts", prompts, "int64", (32,)))]), canonical=True)
+    values("sharing_grpo", fields={"prompt": [tensor("int32", tokens(i // 8, 20 + i // 8 * 3)) for i in range(64)], "text": [sentence(i // 8, 100 + i // 8) for i in range(64)],
+                                   "response": [tensor("int32", tokens(i + 100, i % 5)) for i in range(64)], "reward": [i % 2 for i in range(64)]})
+    values("sharing_absent_cells", fields={"text": [(N if i % 9 == 5 else M if i % 11 == 7 else sentence(i % 5, 150)) for i in range(64)],
+                                           "list": [N if i % 7 == 1 else tokens(i % 4, 30, 10) for i in range(64)]})
+    lists = [[bytes(tokens(2 * i + j, 65 + i, 256)) for j in range(1 + i % 3)] for i in range(6)]
+    lists += [[lists[0][0][:10], lists[0][0][10:]], [], [b""], [b"", b""]]  # the same bytes in other items
+    values("sharing_media_lists", fields={"images": [lists[i % 10] for i in range(70)]})
+    pixels = [bytes(tokens(i, 120, 256)) for i in range(3)]
+    shots = [[Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 5 == 1], height=8)] + [Media(pixels[2], width=i % 2), Media(b"x" * 9) if i % 4 else b"x" * 9][:i % 3] for i in range(60)]
+    values("sharing_media_list_attributes", fields={"shots": shots})
+    values("sharing_media", fields={"image": [N if i == 3 else Media(pixels[i % 3], mime=("image/png", "image/jpeg")[i % 2], height=i) for i in range(60)]})
+    mimes = [sentence(i, 110) for i in range(3)]
+    values("sharing_attribute_leaves", fields={"image": [Media(b"%d" % i, mime=mimes[i % 3]) for i in range(60)],
+                                               "shots": [[Media(bytes([i // 3, j]) * 20, mime=mimes[j]) for j in range(3)] for i in range(60)]})
+    values("sharing_bytes", fields={"raw": [pixels[i * i % 3] for i in range(44)], "state": [Opaque("pickle", pixels[i % 2]) for i in range(44)]})
+    grid, flags = tokens(1, 12, 100), [True, False, True] * 12
+    values("sharing_shapes_and_types", fields={
+        "grid": [tensor("int64", grid, [(3, 4), (4, 3), (12,), (2, 2, 3)][i % 4]) for i in range(56)],
+        "marked": [(flags, [int(v) for v in flags])[i % 2] for i in range(56)], "formed": [(grid, array("int64", grid))[i % 2] for i in range(56)],
+        "zeros": [([1.0] * 11 + [0.0], [1.0] * 11 + [-0.0])[i % 2] for i in range(56)]})
+    values("sharing_nested", fields={"turn": [N if i % 13 == 4 else {"prompt": sentence(i % 4, 160), "n": i} for i in range(60)], "list": [[{"k": sentence(i % 3 + 9, 170)}, {}][:i % 2 + 1] for i in range(60)]})
+    values("sharing_not_json", fields={"json": [[sentence(i % 2, 200)] for i in range(24)], "msgpack": [{1: sentence(i % 2, 200)} for i in range(24)], "short": [sentence(i % 2, 40) for i in range(24)]})
+    values("sharing_all_the_same", fields={"zeros": [[0] * 530, [0] * 530, N], "almost": [[0] * 529 + [1]] * 2 + [N], "text": ["a" * 4130] * 2 + [N]})
+    pair = Tensor(4, "complex128", (), struct.pack("<2d", 1.5, -2))
+    values("sharing_same_but_absent", fields={"c": [N if i == 17 else pair for i in range(520)]})
+    valid_sharing_prefixes()
+    valid_sharing_thresholds()
+    valid_sharing_samples()
+
+
+def valid_sharing_prefixes():
+    def turns(trajectory, steps, step):
+        return [tokens(trajectory, (i + 1) * step, 10) for i in range(steps)]
+
+    values("sharing_agent", fields={"tokens": [tensor("int32", t) for k in range(4) for t in turns(k, 5, 40)], "up": [t for k in range(4) for t in turns(k + 7, 5, 35)],
+                                    "down": [t for k in range(4) for t in reversed(turns(k + 20, 5, 35))]})
+    values("sharing_agent_absent_turns", fields={"tokens": [N if i % 6 == 5 else array("uint8", turns(i // 6, 5, 150)[i % 6]) for i in range(24)]})
+    values("sharing_agent_repeated", fields={"tokens": [t for k in range(2) for t in turns(k, 4, 60) for _ in range(3)], "late": [N if r == 11 else turns(k, 4, 60)[i] for r in range(3) for k in range(2) for i in range(4)]})
+    ones = [i % 3 for i in range(531)]
+    values("sharing_prefixes_not_allowed", fields={"grid": [tensor("int64", ones[:530], (1, 530)), tensor("int64", ones, (1, 531)), N], "ranks": [ones[:530], ones, [[1]]], "types": [ones[:530], ones, [True]], "text": ["ab" * 2070, "ab" * 2070 + "x", N]})
+
+
+def valid_sharing_thresholds():
+    """Each bound met, and missed by one."""
+    def lines(same, rest, letter):
+        return [sentence(letter, same)] * 2 + [sentence(letter + 50, rest)]
+
+    values("sharing_rows_threshold", fields={"saves_4095": lines(4119, 0, 1), "saves_4096_a_quarter": lines(4120, 8144, 2), "saves_less": lines(4120, 8145, 3)})
+
+    def run(seed, *parts):
+        """The beginning of one list, then elements that differ."""
+        line = tokens(seed, 600, 10)
+        return [line[:n] + [10 + i] * (n < size) + tokens(seed + i + 1, max(0, size - n - 1), 10) for i, (n, size) in enumerate(parts)]
+
+    values("sharing_prefix_threshold", fields={"saves_4096": run(1, (518, 520), (518, 519), (0, 1)), "saves_4088": run(2, (517, 520), (517, 519), (0, 1)),
+                                               "joins": run(3, (550, 550), (550, 552), (275, 280)), "begins": run(4, (550, 550), (550, 552), (274, 280)),
+                                               "leader_last": run(5, (300, 310), (300, 310), (540, 550))})
+    values("sharing_prefix_64_bytes", fields={"common_64": run(6, *[(8, 9)] * 90), "common_56": run(7, *[(7, 9)] * 90)})
+    line = [i * i % 251 for i in range(4200)]
+    values("sharing_prefix_63_bytes", fields={"common_63": [array("uint8", x) for x in (line, line + [252], line[9:80], line[9:72] + [253], line[99:180], line[99:163] + [253])]})
+
+    def long(seed, rest):
+        line = tokens(seed, 518, 10)
+        return [line, line + [11], [12] * 8 + tokens(seed + 1, rest - 8, 10)]
+
+    values("sharing_prefix_eighth", fields={"saves_an_eighth": long(1, 4096 - 518 - 519), "saves_less": long(2, 4097 - 518 - 519)})
+
+
+def valid_sharing_samples():
+    """1030 rows whose repeats and prefixes the samples show, or do not."""
+    def hidden(rows, turns, seed):
+        """Repeats that so many turns of the walk meet, and many that it does not come to."""
+        walk = list(sharing.walk(rows))
+        met = [row for row in range(rows) if walk.count(row) == 1][:turns + 1] if turns else []
+        return [sentence(seed, 36) if row not in walk or row in met else "%d" % row for row in range(rows)]
+
+    values("sharing_sampled_rows", fields={"met_4": hidden(1030, 4, 1), "met_3": hidden(1030, 3, 2)})
+    values("sharing_1024_rows", fields={"text": hidden(1024, 0, 1)})
+
+    def runs(turns):
+        """Runs of rows with a common beginning; the sample meets so many rows that continue one."""
+        places = sharing.places(1030)
+        rows, members = [[row] if row in places else [] for row in range(1030)], 0
+        met = [row for row in range(20, 100) if places.count(row) == 1 and row - 1 not in places][:turns]
+        for row in met:
+            rows[row - 1], rows[row] = [row % 10] * 60 + [row - 1], [row % 10] * 60 + [row]
+        row = 100
+        while members < 45:
+            end = next(i for i in range(row, 1030) if i in places)
+            if end - row >= 4:
+                members += end - row - 1
+                rows[row:end] = [[row % 10] * 60 + [i] for i in range(row, end)]
+            row = end + 1
+        return rows
+
+    values("sharing_sampled_prefixes", fields={"met_2": runs(2), "met_1": runs(1)})
 
 
 # ---- invalid vectors ---------------------------------------------------------------------------------------------------------------------
@@ -1706,6 +2000,235 @@ def invalid_data():
     invalid("d9_cell_bytes", b, "D9", b.buffer("c", 40, "data"), "a JSON number of 2^30 + 1 digits")
 
 
+def shared_text(*order):
+    return repeat(blob("s", ["ab", "", "c"], 8), *(order or (2, N, 0, 1)))
+
+
+def refs(rows, lengths):
+    """The two buffers of prefixes, as they are told."""
+    return u64s(11, rows), u64s(12, lengths)
+
+
+def numbers(name="p", cells=((1, 2, 3), (1, 2), (1, 2, 3, 4)), codec=3):
+    return ragged(name, [N if c is None else tensor("int64", c) for c in cells], codec, "int64", rank=1)
+
+
+def computed(role, count, *what):
+    """A constant, or a sequence from start by step."""
+    return Buf(role, U64, count, what if len(what) == 2 else struct.pack("<Q", *what), storage="sequence" if len(what) == 2 else "constant")
+
+
+def invalid_shared_layout():
+    """B1, B2, B3 and B13 of the three roles."""
+    def record(name, rule, col, role, why, field=0, rows=4, pokes=()):
+        b = Batch(rows, [col])
+        at = b.buffer(b.nodes[0].path, 0, role)
+        invalid(name, b, rule, at + field, why, *[(at + place, fmt, value) for place, fmt, value in pokes])
+
+    def absent_buffer(name, col, why, rows=4):
+        b = Batch(rows, [col])
+        invalid("b13_" + name, b, "B13", b.node(0, 16), why)
+
+    both = lambda: prefixed(growing("p", [5, 3, 7]), [N, (0, 3), (0, 5)])
+    record("b1_row_index_before_types", "B1", plus(shared_text(), u64s(12, [0] * 4)), "prefix_length", "prefix_length called types", 4, pokes=[(4, "B", 8)])
+    record("b2_dim_of_row_index", "B2", shared_text(), "row_index", "dim of role row_index", 5, pokes=[(5, "B", 1)])
+    for role, col, rows in (("row_index", shared_text(), 4), ("prefix_row", both(), 3), ("prefix_length", both(), 3)):
+        record("b3_%s_code" % role, "B3", col, role, role + " of int64", 8, rows, [(8, "B", 0)])
+        record("b3_%s_bits" % role, "B3", col, role, role + " of uint32", 8, rows, [(9, "B", 32)])
+        record("b3_%s_lanes" % role, "B3", col, role, role + " with 2 lanes", 8, rows, [(10, "H", 2)])
+    index = u64s(10, [0] * 4)
+    record("b13_row_index_of_null", "B13", plus(infer("a", [N] * 4), index), "row_index", "codec null with row_index")
+    record("b13_row_index_of_dict", "B13", plus(infer("a", [{}] * 4), index), "row_index", "a dict with row_index")
+    record("b13_row_index_of_list", "B13", plus(infer("a", [[]] * 4), index), "row_index", "a list with row_index")
+    record("b13_row_index_longer", "B13", plus(without(shared_text(), "row_index"), u64s(10, [0] * 5)), "row_index", "row_index of 5 rows of 4")
+    record("b13_row_index_of_stored_rows", "B13", plus(without(shared_text(), "row_index"), u64s(10, [0] * 3)), "row_index", "row_index of 3 rows of 4")
+    record("b13_shared_no_offsets", "B13", plus(without(shared_text(), "offsets"), u64s(2, [])), "offsets", "no offset at all, with row_index")
+    record("b13_shared_no_item_offsets", "B13", plus(without(repeat(media_list("m", [[b""]]), 0, 0, 0, 0), "item_offsets"), u64s(9, [])), "item_offsets", "no item_offset at all, with row_index")
+    record("b13_shared_offsets", "B13", repeat(blob("s", list("abcde"), 8), 0, 0, 1, 1), "offsets", "5 stored rows for 4 rows")
+    record("b13_shared_item_offsets", "B13", repeat(media_list("m", [[b"a"]] * 5), 0, 0, 1, 1), "item_offsets", "5 stored rows for 4 rows, media_list_ragged")
+    record("b13_shared_data", "B13", repeat(ndarray("n", [1, 2, 3, 4, 5], "int8"), 0, 0, 1, 1), "data", "5 stored rows for 4 rows, ndarray")
+    pairs = repeat(ndarray("n", [array("int8", [1, 2])] * 2, "int8", (2,)), 0, 0, 1, 1)
+    record("b13_shared_data_odd", "B13", plus(without(pairs, "data"), Buf(1, (0, 8, 1), 3, b"\1\2\1")), "data", "3 elements for stored rows of 2")
+    nothing = ndarray("n", [], "int8", (0,), 2)
+    record("b13_shared_data_product_0", "B13", shared(nothing, [N] * 4, [0] * 4), "data", "an ndarray of no elements with row_index")
+    record("b13_shared_data_of_product_0", "B13", shared(plus(without(nothing, "data"), Buf(1, (0, 8, 1), 4, bytes(4))), [N] * 4, [0] * 4), "data", "an ndarray of product 0 with data and row_index")
+    record("b13_shared_rows_0", "B13", repeat(ndarray("n", [1], "int8")), "data", "1 stored row for no rows", rows=0)
+    record("b13_shared_types", "B13", plus(repeat(ndarray("n", [1, 2], "int64"), 0, 0, 1, 1), Buf(8, U8, 4, bytes(4))), "types", "types of 4 rows, 2 of them stored")
+    grids = ragged("g", [tensor("int8", [1], (1, 1)), tensor("int8", [1, 2])], 3, "int8")
+    record("b13_shared_shape", "B13", plus(without(repeat(grids, 0, 0, 1, 1), "shape", 0), u64s(4, [1, 1, 2, 2], 0)), "shape", "shapes of 4 rows, 2 of them stored")
+    record("b13_shared_ndims", "B13", plus(without(repeat(grids, 0, 0, 1, 1), "ndims"), Buf(5, U8, 4, b"\2\2\1\1")), "ndims", "ndims of 4 rows, 2 of them stored")
+    record("b13_shared_typed_types", "B13", plus(repeat(ragged("l", [[1], [2]], 4, "int64"), 0, 0, 1, 1), Buf(8, U8, 4, bytes(4))), "types", "types of 4 rows, 2 of them stored, typed_ragged")
+    record("b13_shared_item_types", "B13", plus(repeat(media_list("m", [[b"a"], [b"b"]]), 0, 0, 1, 1), Buf(8, U8, 4, bytes(4))), "types", "types of 4 items, 2 of them stored")
+    record("b13_shared_validity", "B13", plus(without(shared_text(), "validity"), Buf(6, BIT, 3, b"\7")), "validity", "validity of the stored rows")
+    listed = repeat(media_list("m", [[Media(b"a", height=1)], [Media(b"b", height=2)]]), 0, 0, 1, 1)
+    listed.children = [ndarray("height", [1, 1, 2, 2], "int64")]
+    record("b13_shared_attribute_rows", "B13", listed, "offsets", "an attribute with 4 rows for 2 stored items")
+    single = repeat(media("m", [Media(b"a"), Media(b"b")]), 0, 0, 1, 1)
+    single.children = [ndarray("height", [1, 2], "int64")]
+    b = Batch(4, [single])
+    invalid("n9_shared_attribute", b, "N9", b.node("m.height", 48), "an attribute of media_bytes with the stored rows")
+    absent_buffer("shared_no_data", without(repeat(ndarray("n", [1], "int8"), 0, 0, 0, 0), "data"), "an ndarray with row_index and without data")
+    absent_buffer("shared_absent_offsets", without(shared_text(), "offsets"), "text with row_index and without offsets")
+    absent_buffer("shared_absent_item_offsets", without(repeat(media_list("m", [[b"a"]]), 0, 0, 0, 0), "item_offsets"), "a list of bytes with row_index and without item_offsets")
+    invalid_prefix_layout(record, absent_buffer, both)
+
+
+def invalid_prefix_layout(record, absent_buffer, both):
+    zeros = lambda n=3: refs([0] * n, [0] * n)
+    with_types = lambda: blob_types(ragged("l", [[1], [2], [3]], 4, "int64"), [0] * 3)
+    with_ndims = plus(numbers(), Buf(5, U8, 3, b"\1\1\1"))
+    rank_0 = ragged("z", [tensor("int8", [1], ())] * 3, 3, "int8")
+    rank_2 = ragged("g", [tensor("int8", [1], (1, 1))] * 3, 3, "int8")
+    for name, col in (("types", with_types()), ("ndims", with_ndims), ("rank_0", rank_0), ("rank_2", rank_2), ("ndarray", infer("n", [1, 2, 3])), ("text", infer("s", ["a", "b", "c"])),
+                      ("bytes", infer("b", [b"a", b"b", b"c"])), ("media_list", infer("m", [[b"a"]] * 3)), ("null", infer("x", [N] * 3)), ("dict", infer("d", [{}] * 3)), ("list", infer("e", [[]] * 3))):
+        record("b13_prefix_" + name, "B13", plus(col, *zeros()), "prefix_row", "prefix_row with: " + name, rows=3)
+    record("b13_prefix_length_text", "B13", plus(infer("s", ["a", "b", "c"]), zeros()[1]), "prefix_length", "text with prefix_length alone", rows=3)
+    record("b13_prefix_length_types", "B13", plus(with_types(), zeros()[1]), "prefix_length", "prefix_length beside types", rows=3)
+    absent_buffer("no_prefix_length", plus(numbers(), zeros()[0]), "prefix_row without prefix_length", 3)
+    absent_buffer("no_prefix_row", plus(numbers(), zeros()[1]), "prefix_length without prefix_row", 3)
+    record("b13_count_prefix_row", "B13", plus(numbers(), zeros(4)[0], zeros()[1]), "prefix_row", "prefix_row of 4 rows of 3", rows=3)
+    record("b13_count_prefix_length", "B13", plus(numbers(), zeros()[0], zeros(2)[1]), "prefix_length", "prefix_length of 2 rows of 3", rows=3)
+    record("b13_shared_prefix_row", "B13", plus(repeat(numbers(), 0, 1, 2, 2), *zeros(4)), "prefix_row", "prefix_row of 4 rows, 3 of them stored")
+    record("b13_shared_prefix_length", "B13", plus(repeat(numbers(), 0, 1, 2, 2), zeros()[0], zeros(4)[1]), "prefix_length", "prefix_length of 4 rows, 3 of them stored")
+
+
+MANY = 2**48
+
+
+def many(name, codec=4, extent=0, *bufs, validity=None, stored=MANY):
+    """2^48 rows of int8 in a few records: rows of one extent, rank 1 (codec 2: single numbers)."""
+    col = Col(name, 1, range(MANY), codec, (0, 8, 1), 2, 0 if codec == 2 else 1)
+    col.bufs = [Buf(1, (0, 8, 1), stored * (1 if codec == 2 else extent), b"\0", storage="constant")]
+    if codec != 2:
+        col.bufs.append(computed(2, stored + 1, 0, extent))
+    if validity is not None:
+        col.bufs.append(Buf(6, BIT, MANY, bytes([validity]), storage="constant"))
+    return plus(col, *bufs)
+
+
+def invalid_references():
+    """I13 and I14; what other rules ask of stored rows."""
+    def bad(name, rule, col, role, i, why, rows=4, size=8, dim=0):
+        b = Batch(rows, [col])
+        path = b.nodes[0].path
+        record = b.buffer(path, 0, role, dim)
+        storage = b.bytes[record + 6]
+        invalid(name, b, rule, record + 40 if storage in (3, 4) else b.element(path, role, i * size, dim), why)
+
+    def index(stored, values, cells=None, storage=None):
+        return shared(stored, cells or [stored.cells[0]] * len(values), values).store(*([storage, "row_index"] if storage else ()))
+
+    text = lambda: blob("s", ["ab", "", "c"], 8)
+    bad("i13_beyond", "I13", index(text(), [0, 2, 3, 9]), "row_index", 2, "stored row 3 of 3")
+    bad("i13_huge", "I13", index(text(), [0, 2, 1, 2**64 - 1]), "row_index", 3, "stored row 2^64 - 1")
+    bad("i13_absent", "I13", index(text(), [0, 1, 0, 2], ["ab", N, N, "c"]), "row_index", 1, "stored row 1 of an absent cell")
+    bad("i13_missing", "I13", index(text(), [0, 0, 0, 7], ["ab", N, "ab", M]), "row_index", 3, "stored row 7 of a missing cell")
+    bad("i13_inline", "I13", index(blob("s", ["ab"], 8), [0, 1]), "row_index", 1, "stored row 1 of 1, inline", rows=2)
+    bad("i13_ndarray", "I13", index(ndarray("n", [1, 2], "int8"), [0, 1, 2, 0]), "row_index", 2, "stored row 2 of 2, ndarray")
+    bad("i13_shape", "I13", index(ndarray("n", [array("int8", [1, 2])], "int8", (2,)), [0, 0, 1, 0]), "row_index", 2, "stored row 1 of 1, ndarray of 2 elements")
+    bad("i13_items", "I13", index(media_list("m", [[b"a", b"b"], [b"c"]]), [0, 1, 2, 0]), "row_index", 2, "stored row 2 of 2, 3 items")
+    bad("i13_no_stored_rows", "I13", shared(blob("s", [], 8), [N, "", N, N], [0] * 4).store("stored", "row_index"), "row_index", 1, "a present cell, and no stored rows")
+    bad("i13_constant", "I13", index(text(), [3] * 20), "row_index", 0, "a constant beyond the stored rows", rows=20)
+    bad("i13_constant_absent", "I13", index(text(), [1] * 20, ["ab"] * 19 + [N]), "row_index", 19, "a constant other than 0, and an absent cell", rows=20)
+    bad("i13_constant_all_absent", "I13", index(text(), [1] * 20, [N] * 20), "row_index", 0, "a constant other than 0, and no present cell", rows=20)
+    words = blob("s", ["w%d" % i for i in range(20)], 8)
+    bad("i13_sequence", "I13", index(words, list(range(1, 21))), "row_index", 19, "a sequence whose last is too large", rows=20)
+    bad("i13_sequence_down", "I13", index(words, list(range(20, 0, -1))), "row_index", 0, "a sequence whose first is too large", rows=20)
+    bad("i13_sequence_absent", "I13", index(words, list(range(20)), [N] + ["w1"] * 17 + [N, "w1"]), "row_index", 18, "a sequence, and an absent cell", rows=20)
+    for name, stored, buf, validity, why in (("constant", 1, (1,), None, "a constant"), ("sequence", MANY - 1, (0, 1), None, "a sequence whose last is too large"),
+                                             ("sequence_down", MANY - 1, (MANY - 1, -1), None, "a sequence whose first is too large"), ("absent", MANY, (0, 1), 0, "a sequence, and no present cell"),
+                                             ("constant_absent", MANY, (5,), 0, "a constant, and no present cell"), ("validity", MANY // 2, (0, 1), 1, "a sequence that leaves the stored rows half way")):
+        bad("i13_2_48_" + name, "I13", many("n", 2, 0, computed(10, MANY, *buf), validity=validity, stored=stored), "row_index", 0, "2^48 rows: " + why, rows=MANY)
+    bad("i13_2_48_ragged", "I13", many("t", 4, 3, computed(10, MANY, 0, 1), stored=MANY - 7), "row_index", 0, "2^48 rows: a sequence, typed_ragged", rows=MANY)
+    b = Batch(MANY, [repeat_many(blob("s", ["text"], 8))])
+    invalid("d9_row_index", b, "D9", b.buffer("s", 16, "row_index"), "2^48 references of 8 bytes")
+    b = Batch(MANY, [many("n", 2, 0, computed(10, MANY, MANY - 1, -1))])
+    invalid("d9_row_index_down", b, "D9", b.buffer("n", 16, "data"), "2^48 stored rows, in the other order")
+    b = Batch(MANY, [many("t", 4, 2**31, computed(10, MANY, 2**31 - 1), computed(11, 2**31, 0), computed(12, 2**31, 0, 1), stored=2**31)])
+    invalid("d9_prefixes", b, "D9", b.buffer("t", 16, "data"), "2^31 prefixes of the first stored row")
+    invalid_prefixes(bad)
+    invalid_stored_rows(bad)
+
+
+def repeat_many(stored):
+    col = copy.copy(stored)
+    col.cells, col.rows = range(MANY), MANY
+    return plus(col, computed(10, MANY, 0))
+
+
+def invalid_prefixes(bad):
+    def prefix(name, rows, lengths, role, i, why, cells=((1, 2, 3), (1, 2), (1, 2, 3, 4)), order=None):
+        col = plus(numbers(cells=cells), *refs(rows, lengths)).store()
+        bad("i14_" + name, "I14", repeat(col, *order).store() if order else col, role, i, why, rows=len(order or rows))
+
+    prefix("absent", [0, 0, 0], [0, 0, 1], "prefix_length", 2, "a prefix of an absent cell", ((1, 2, 3), (1, 2), N))
+    prefix("absent_beyond", [0, 7, 0], [0, 1, 0], "prefix_length", 1, "a prefix of an absent cell, of a row that is not there", ((1, 2, 3), N, (1,)))
+    prefix("absent_row", [0, 0, 1], [0, 0, 0], "prefix_row", 2, "a prefix_row of an absent cell", ((1, 2, 3), (1, 2), N))
+    prefix("row_without_length", [0, 0, 1], [0, 2, 0], "prefix_row", 2, "prefix_row without prefix_length")
+    prefix("row_huge_without_length", [2**64 - 1, 0, 0], [0, 2, 0], "prefix_row", 0, "prefix_row 2^64 - 1 without prefix_length")
+    prefix("beyond", [0, 3, 0], [0, 1, 1], "prefix_row", 1, "stored row 3 of 3")
+    prefix("beyond_huge", [0, 0, 2**64 - 1], [0, 1, 1], "prefix_row", 2, "stored row 2^64 - 1")
+    prefix("itself", [0, 1, 0], [0, 1, 1], "prefix_row", 1, "a row that refers to itself")
+    prefix("chain", [0, 0, 1], [0, 2, 1], "prefix_row", 2, "a leader that refers to another")
+    prefix("chain_after", [1, 2, 0], [1, 1, 0], "prefix_row", 0, "a leader after that refers to another")
+    prefix("each_other", [1, 0, 0], [1, 1, 0], "prefix_row", 0, "two rows that refer to each other")
+    prefix("too_short", [0, 0, 0], [0, 2, 4], "prefix_length", 2, "4 elements of a leader of 3")
+    prefix("too_short_huge", [0, 0, 0], [0, 2**64 - 1, 1], "prefix_length", 1, "2^64 - 1 elements of a leader of 3")
+    prefix("leader_absent", [0, 0, 1], [0, 0, 1], "prefix_length", 2, "a leader that is an absent cell", ((1, 2, 3), N, (1, 2)))
+    prefix("leader_empty", [0, 0, 1], [0, 0, 1], "prefix_length", 2, "a leader of no elements", ((1, 2, 3), (), (1, 2)))
+    prefix("first_row_first", [0, 0, 1], [0, 9, 0], "prefix_length", 1, "row 1 is too long, and row 2 has a prefix_row alone")
+    prefix("row_before_length", [0, 9, 0], [0, 9, 0], "prefix_row", 1, "row 1 refers beyond the rows, and is too long")
+    prefix("shared_beyond", [0, 3, 0], [0, 1, 1], "prefix_row", 1, "row 3, which is one of 5 rows and none of 3 stored rows", order=(0, 1, 2, 2, N))
+    prefix("shared_too_short", [0, 0, 0], [0, 2, 4], "prefix_length", 2, "4 elements of a leader of 3, which no row refers to", order=(0, 1, 0, 1, N))
+    twenty = lambda n=1: growing("p", [20] + [n] * 19, codec=4)
+    for name, col, role, why in (("constant_row", plus(twenty(), computed(11, 20, 1), computed(12, 20, 0)), "prefix_row", "prefix_row 1 of all, without prefix_length"),
+                                 ("constant_both", plus(twenty(), computed(11, 20, 0), computed(12, 20, 1)), "prefix_row", "a prefix of each row: no leader"),
+                                 ("constant_beyond", plus(twenty(), computed(11, 20, 20), computed(12, 20, 1)), "prefix_row", "stored row 20 of 20"),
+                                 ("sequence_row", plus(twenty(), computed(11, 20, 0, 1), computed(12, 20, 0)), "prefix_row", "prefix_rows without prefix_length"),
+                                 ("sequence_too_long", plus(twenty(), computed(11, 20, 0), computed(12, 20, 0, 2)), "prefix_length", "prefix_lengths of up to 38, a leader of 20")):
+        bad("i14_" + name, "I14", col, role, 0, why, rows=20)
+    for name, extent, row, length, validity, role, why in (
+            ("row", 3, (1,), (0,), None, "prefix_row", "prefix_row 1 of all, without prefix_length"),
+            ("rows", 3, (0, 1), (0,), None, "prefix_row", "prefix_rows without prefix_length"),
+            ("both", 3, (0,), (1,), None, "prefix_row", "a prefix of each row: no leader"),
+            ("beyond", 3, (MANY,), (1,), None, "prefix_row", "stored row 2^48 of 2^48"),
+            ("itself", 3, (0, 1), (0, 1), None, "prefix_row", "each row refers to itself"),
+            ("chain", 3, (MANY - 1, -1), (0, 1), None, "prefix_row", "prefix_row without prefix_length, then leaders that refer to others"),
+            ("too_long", 2**13, (0,), (0, 1), None, "prefix_length", "prefix_lengths beyond a leader of 2^13"),
+            ("too_long_down", 3, (MANY - 1,), (MANY - 1, -1), None, "prefix_length", "prefix_lengths that descend to a leader of 3 at the end"),
+            ("leader_not_zero", 3, (1,), (0, 1), None, "prefix_row", "prefix_row 1 of all, also of the first row"),
+            ("absent", 0, (0,), (1,), 0, "prefix_length", "prefixes of absent cells"),
+            ("absent_sequence", 0, (0,), (0, 1), 0, "prefix_length", "prefixes of absent cells but the first"),
+            ("absent_row", 0, (0, 1), (0,), 0, "prefix_row", "prefix_rows of absent cells"),
+            ("extent_0", 0, (0,), (0, 1), 1, "prefix_length", "prefixes of a leader of no elements")):
+        bad("i14_2_48_" + name, "I14", many("t", 4, extent, computed(11, MANY, *row), computed(12, MANY, *length), validity=validity), role, 0, "2^48 rows: " + why, rows=MANY)
+    col = many("t", 4, 2**13, computed(11, 2**31, 2**31 - 1), computed(12, 2**31, 2**31 - 1, -1), computed(10, MANY, 0), stored=2**31)
+    bad("i14_shared_down", "I14", col, "prefix_length", 0, "prefix_lengths that descend to a leader at the end, too short for the first", rows=MANY)
+    col = many("t", 4, 2**31, computed(11, 2**31, 2**31 - 1), computed(12, 2**31, 2**31 - 1, -1), computed(10, MANY, 0), stored=2**31)
+    bad("i14_leader_with_row", "I14", col, "prefix_row", 0, "prefix_lengths that descend to a leader at the end, which has a prefix_row", rows=MANY)
+
+
+def invalid_stored_rows(bad):
+    """Rules about stored rows, of rows that no cell refers to."""
+    unused = lambda stored: repeat(stored, 0, N, 0, 0).store()
+    grids = lambda: ragged("g", [tensor("int8", [1, 2], (2, 1)), tensor("int8", [3])], 3, "int8")
+    bad("i7_shared", "I7", unused(plus(without(blob("s", ["ab", "c"], 8), "offsets"), u64s(2, [0, 4, 3]))), "offsets", 2, "offsets of stored rows that descend")
+    bad("i10_shared_ndims", "I10", unused(plus(without(grids(), "ndims"), Buf(5, U8, 2, b"\2\3"))), "ndims", 1, "3 dimensions of a stored row of rank 2", size=1)
+    bad("i10_shared_dim", "I10", unused(plus(without(grids(), "shape", 1), u64s(4, [1, 7], 1))), "shape", 1, "dim 1 of a stored row of one dimension", dim=1)
+    bad("i11_shared", "I11", unused(plus(without(grids(), "shape", 0), u64s(4, [2, 2], 0))), "offsets", 2, "a dimension of 2 and 1 element of a stored row")
+    bad("i12_shared", "I12", unused(blob_types(ndarray("n", [1, 2], "int64"), [0, 3])), "types", 1, "number type 3 of a stored row", size=1)
+    bad("i12_shared_item", "I12", unused(blob_types(media_list("m", [[b"a"], [b"b"]]), [0, 0x20])), "types", 1, "form array of a stored item", size=1)
+    col = unused(blob_types(ndarray("n", [1, 2], "int64"), [0, 3]))
+    validity = next(b for b in col.bufs if b.role == 6)
+    validity.packing, validity.raw = 1, b"payload"
+    bad("i12_shared_packed_validity", "I12", col, "types", 1, "number type 3 of a stored row, validity of unknown packing", size=1)
+    bad("d3_shared", "D3", unused(plus(without(ndarray("b", [True, False], "bool"), "data"), Buf(1, (6, 8, 1), 2, b"\1\2"))), "data", 1, "a stored row that is neither 0 nor 1", size=1)
+    bad("d5_shared", "D5", unused(blob_types(ndarray("n", [1.5, 2.5], "float64"), [0, 2])), "data", 1, "a stored row that is no int")
+    bad("d6_shared", "D6", unused(blob("s", ["", ""], 8, [b"ok", b"\xff"])), "data", 2, "a stored row that is not UTF-8", size=1)
+    bad("d7_shared", "D7", unused(blob("j", [1, 2], 9, [b"1", b"null"])), "data", 1, "a stored row that is null", size=1)
+    bad("d8_shared", "D8", unused(blob("m", [1, 2], 10, [b"\1", b"\xc0"])), "data", 1, "a stored row that is nil", size=1)
+
+
 BAD_JSON = [  # name, text, the byte where it stops being JSON
     ("empty", b"", 0), ("space", b"  ", 2), ("null", b"null", 0), ("null_spaced", b" null ", 1), ("bom", b"\xef\xbb\xbf1", 0), ("two_values", b"1 2", 2), ("comma_end", b"[1,]", 3),
     ("comma_start", b"[,1]", 1), ("comma_top", b"1,", 1), ("object_comma", b'{"a":1,}', 7), ("object_colon", b'{"a" 1}', 5), ("object_key", b"{1:2}", 1), ("open_list", b"[1", 2),
@@ -1738,7 +2261,8 @@ BAD_MSGPACK = [  # name, bytes, the byte where they stop being MessagePack
 
 
 def files():
-    for build in (valid_canonical, valid_codecs, valid_layouts, valid_unknown, invalid_header, invalid_nodes, invalid_buffers, invalid_metadata, invalid_index, invalid_data):
+    for build in (valid_canonical, valid_codecs, valid_layouts, valid_unknown, valid_shared, valid_sharing, invalid_header, invalid_nodes, invalid_buffers, invalid_metadata, invalid_index, invalid_data,
+                  invalid_shared_layout, invalid_references):
         build()
     errors = rule_errors()
     out = {}

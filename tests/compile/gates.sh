@@ -32,7 +32,12 @@ compile() { # COMPILER STANDARD OUTPUT SOURCE [FLAGS...]; the language follows t
     "$1" -x $language -std="$2" $warnings -O0 -I"$root" "${@:5}" -c -o "$3" "$4"
 }
 public() { nm -g --defined-only "$1" | awk '{ print $NF }'; }
-implementation() { printf '#define PACKBUF_IMPLEMENTATION\n#include "packbuf.h"\n' >"${1:-impl.c}"; }
+header=packbuf.h
+with() { # HEADER COMMAND...: the same for another header
+    header=$1
+    "${@:2}"
+}
+implementation() { printf '#define PACKBUF_IMPLEMENTATION\n#include "%s"\n' "$header" >"${1:-impl.c}"; }
 none() { # fails when its input has a line, and shows it
     if grep .; then return 1; fi
 }
@@ -40,7 +45,7 @@ none() { # fails when its input has a line, and shows it
 # ---- one translation unit ----
 
 alone() { # the header without the implementation compiles and defines nothing
-    echo '#include "packbuf.h"' >alone.c
+    echo "#include \"$header\"" >alone.c
     compile "$1" "$2" alone.o alone.c || return
     nm --defined-only alone.o | none
 }
@@ -54,8 +59,8 @@ orders() { # included twice, in any order, the implementation comes out once
     local order
     for order in 'header define header' 'define header header' 'define header undef header' 'header header define header header'; do
         echo "order: $order"
-        printf '%s\n' $order | sed 's/^header$/#include "packbuf.h"/; s/^define$/#define PACKBUF_IMPLEMENTATION/
-            s/^undef$/#undef PACKBUF_IMPLEMENTATION/' >order.c
+        printf '%s\n' $order | sed "s/^header\$/#include \"$header\"/; s/^define\$/#define PACKBUF_IMPLEMENTATION/
+            s/^undef\$/#undef PACKBUF_IMPLEMENTATION/" >order.c
         compile "$1" "$2" order.o order.c || return
         public order.o >order.txt
         [ -s order.txt ] || { echo 'no implementation came out'; return 1; }
@@ -75,7 +80,7 @@ together() { # COMPILER STANDARD COMPILER STANDARD [LINKER]: one implements, the
     implementation
     compile "$1" "$2" impl.o impl.c || return
     {
-        echo '#include "packbuf.h"'
+        echo "#include \"$header\""
         echo 'typedef void (*function)(void);'
         echo 'static const function functions[] = {'
         public impl.o | sed 's/.*/    (function)&,/'
@@ -124,9 +129,9 @@ outside() { # nothing prints, aborts, opens files, or looks at errno and the loc
 macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBUF_
     local language=c
     case $2 in c++*) language=c++ ;; esac
-    echo '#include "packbuf.h"' >macros.c
+    echo "#include \"$header\"" >macros.c
     "$1" -x $language -std="$2" -I"$root" "${@:3}" -E -dD macros.c >macros.i || return
-    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf\.h"$/ }
+    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf(_threads)?\.h"$/ }
          ours && $1 == "#define" { sub(/\(.*/, "", $2); left[$2] = 1 }
          $1 == "#undef" { delete left[$2] }
          END { for (name in left) if (name !~ /^PACKBUF_/) print name }' macros.i | none
@@ -168,6 +173,15 @@ for entry in "${compilers[@]}"; do
     gate "$compiler $last: nothing printed, no abort, errno or locale" outside "$compiler" $last
     gate "$compiler $last: macros of the header" macros "$compiler" $last
     gate "$compiler $last: macros of the implementation" macros "$compiler" $last -DPACKBUF_IMPLEMENTATION
+    for standard in $standards; do
+        gate "$compiler $standard: packbuf_threads.h" with packbuf_threads.h one_unit "$compiler" $standard
+    done
+    for check in alone orders symbols constants outside macros; do
+        gate "$compiler $last: packbuf_threads.h, $check" with packbuf_threads.h $check "$compiler" $last
+    done
+    gate "$compiler $last: packbuf_threads.h, two units" with packbuf_threads.h together "$compiler" $last "$compiler" $last
+    [ "$last" = c++17 ] ||
+        gate "$compiler c11: packbuf_threads.h, C11 threads" with packbuf_threads.h one_unit "$compiler" c11 -DPACKBUF_THREADS_C11=1
     [ "$last" = c++17 ] || gate "$compiler c11: tools, benchmarks, examples, fuzz targets" programs "$compiler"
 done
 if have gcc && have g++; then
