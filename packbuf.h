@@ -14967,8 +14967,8 @@ static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows
 }
 
 /* The bytes of `count` items of a media list from item `first` on. */
-static packbuf_status packbuf_i_item_bytes(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
-                                           packbuf_piece *bytes) {
+static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
+                                             packbuf_piece *bytes) {
   const packbuf_column *c = &p->column;
   uint64_t from = 0, to = 0;
   if (!packbuf_i_get64(&c->offsets, items->first, &from) ||
@@ -14999,7 +14999,7 @@ static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const pack
   packbuf_piece bytes;
   packbuf_status status;
   if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
-  status = packbuf_i_item_bytes(p, piece, row, &bytes);
+  status = packbuf_i_picked_items(p, piece, row, &bytes);
   if (status == PACKBUF_OK) status = packbuf_i_add_size(p, &size->items, piece->count);
   return status == PACKBUF_OK ? packbuf_i_add_size(p, &size->elements, bytes.count) : status;
 }
@@ -15322,7 +15322,7 @@ static packbuf_status packbuf_i_copy_items(packbuf_i_copier *w, const packbuf_pi
   const packbuf_column *c = &w->p->column;
   const uint64_t at = w->done.items, start = w->done.elements;
   packbuf_piece bytes;
-  packbuf_status status = packbuf_i_item_bytes(w->p, items, row, &bytes);
+  packbuf_status status = packbuf_i_picked_items(w->p, items, row, &bytes);
   if (status != PACKBUF_OK) return status;
   if (!packbuf_i_add(at, items->count, &w->done.items)) return packbuf_i_too_much(w->p);
   if ((into->offsets || into->types) && w->done.items > into->items)
@@ -15695,7 +15695,7 @@ static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_p
   const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_piece bytes = *piece;
   if (packbuf_i_is_media_list(&p->column)) {
-    const packbuf_status status = packbuf_i_item_bytes(p, piece, row, &bytes);
+    const packbuf_status status = packbuf_i_picked_items(p, piece, row, &bytes);
     if (status != PACKBUF_OK) return status;
   }
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);

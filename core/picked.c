@@ -184,8 +184,8 @@ static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows
 }
 
 /* The bytes of `count` items of a media list from item `first` on. */
-static packbuf_status packbuf_i_item_bytes(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
-                                           packbuf_piece *bytes) {
+static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
+                                             packbuf_piece *bytes) {
   const packbuf_column *c = &p->column;
   uint64_t from = 0, to = 0;
   if (!packbuf_i_get64(&c->offsets, items->first, &from) ||

@@ -65,7 +65,7 @@ static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_p
   const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_piece bytes = *piece;
   if (packbuf_i_is_media_list(&p->column)) {
-    const packbuf_status status = packbuf_i_item_bytes(p, piece, row, &bytes);
+    const packbuf_status status = packbuf_i_picked_items(p, piece, row, &bytes);
     if (status != PACKBUF_OK) return status;
   }
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);

@@ -15,7 +15,7 @@ static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const pack
   packbuf_piece bytes;
   packbuf_status status;
   if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
-  status = packbuf_i_item_bytes(p, piece, row, &bytes);
+  status = packbuf_i_picked_items(p, piece, row, &bytes);
   if (status == PACKBUF_OK) status = packbuf_i_add_size(p, &size->items, piece->count);
   return status == PACKBUF_OK ? packbuf_i_add_size(p, &size->elements, bytes.count) : status;
 }
@@ -338,7 +338,7 @@ static packbuf_status packbuf_i_copy_items(packbuf_i_copier *w, const packbuf_pi
   const packbuf_column *c = &w->p->column;
   const uint64_t at = w->done.items, start = w->done.elements;
   packbuf_piece bytes;
-  packbuf_status status = packbuf_i_item_bytes(w->p, items, row, &bytes);
+  packbuf_status status = packbuf_i_picked_items(w->p, items, row, &bytes);
   if (status != PACKBUF_OK) return status;
   if (!packbuf_i_add(at, items->count, &w->done.items)) return packbuf_i_too_much(w->p);
   if ((into->offsets || into->types) && w->done.items > into->items)
