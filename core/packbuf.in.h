@@ -7,9 +7,11 @@
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
+ * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
+ * packbuf_select_ranges with packbuf_open_partial (only the bytes of a selection are fetched).
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
- * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views; then,
- * under PACKBUF_IMPLEMENTATION, the implementation. */
+ * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views,
+ * selections; then, under PACKBUF_IMPLEMENTATION, the implementation. */
 #ifndef PACKBUF_H
 #define PACKBUF_H
 

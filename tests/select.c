@@ -557,6 +557,33 @@ static void no_memory(const batch *b) {
   tap_ok(good && done && failed > 5, "a fixed arena may be full anywhere (%u sizes)", failed);
 }
 
+/* Batch values, and the ranges of two selections together. */
+static void batch_values(const batch *b) {
+  static const char *const names[] = {"about.name", "about.picture"};
+  packbuf_selection s[2];
+  packbuf_value got, whole, expected;
+  packbuf_range *ranges, *apart[2];
+  uint64_t count, counts[2], bytes = 0, separate = 0;
+  int good = !packbuf_select(&b->view, 1, names, 2, packbuf_select_all(), &arena, &s[0], &error) && s[0].rows == 1 && !packbuf_select_values(&s[0], 0, 1, &arena, &got, &error) &&
+             !packbuf_read_batch_values(&b->view, &arena, &whole, &error);
+  if (good) {
+    expected = selecting_prune(&s[0], &whole, packbuf_i_fields_end(&b->view), b->view.node_count, &arena);
+    good = packbuf_equal(&got, &expected) && got.as.dict.count == 1 && got.as.dict.entries[0].value.as.dict.count == 2;
+  }
+  tap_ok(good, "batch values by pattern%s%s", good ? "" : ": ", good ? "" : line());
+  good = !packbuf_select(&b->view, 0, NULL, 0, packbuf_select_range(0, 3, 1), &arena, &s[0], &error) && !packbuf_select(&b->view, 0, NULL, 0, packbuf_select_range(100, 104, 1), &arena, &s[1], &error) &&
+         !packbuf_select_ranges(s, 2, 0, 0, &arena, &ranges, &count, &error);
+  for (int i = 0; good && i < 2; i++) {
+    good = !packbuf_select_ranges(&s[i], 1, 0, 0, &arena, &apart[i], &counts[i], &error);
+    for (uint64_t k = 0; good && k < counts[i]; k++) separate += apart[i][k].length;
+  }
+  for (uint64_t i = 0; good && i < count; i++) {
+    bytes += ranges[i].length;
+    good = i == 0 || ranges[i].offset > ranges[i - 1].offset + ranges[i - 1].length;
+  }
+  tap_ok(good && bytes != 0 && bytes <= separate, "two selections share one list of ranges%s%s", good ? "" : ": ", good ? "" : line());
+}
+
 /* Writes a number into the offsets, or another buffer of the index, and selects. */
 static packbuf_status with_number(const batch *b, const char *path, packbuf_role role, unsigned dim, uint64_t i, uint64_t number, packbuf_row_selection rows) {
   packbuf_node node;
@@ -626,10 +653,10 @@ static void huge(void) {
   packbuf_view view;
   packbuf_selection s;
   packbuf_selected_size size;
-  packbuf_range *ranges;
-  uint64_t total, count, offsets[ROWS + 1];
+  packbuf_range *ranges = NULL;
+  uint64_t total = 0, count, offsets[ROWS + 1];
   int64_t sevens[ROWS * 3];
-  void *data;
+  void *data = NULL;
   uint8_t *bytes;
   static const int64_t index[] = {0, -1, (INT64_C(1) << 48) - 1, 5};
   int good;
@@ -692,11 +719,11 @@ static void unmapped(void) {
   packbuf_tensor tensor;
   packbuf_view view;
   packbuf_selection s;
-  packbuf_range *ranges;
-  uint64_t shape[2] = {ROWS, WIDTH}, total, count, touched = 0, needed = 0;
+  packbuf_range *ranges = NULL;
+  uint64_t shape[2] = {ROWS, WIDTH}, total = 0, count = 0, touched = 0, needed = 0;
   int32_t *numbers = (int32_t *)malloc(sizeof *numbers * ROWS * WIDTH * 4);
   uint8_t *map, *open_pages;
-  void *data;
+  void *data = NULL;
   int good = numbers != NULL && page == 4096;
   packbuf_arena_init(&a, NULL);
   options.alignment_exponent = 12;
@@ -761,7 +788,7 @@ static void poisoned(const batch *b) {
     uint64_t range_count, next = data;
     selecting_rows rows;
     packbuf_selection s, t;
-    packbuf_range *ranges;
+    packbuf_range *ranges = NULL;
     packbuf_view view;
     selecting_rows_make(&rows, b->view.rows, 1000, &seed);
     good = !packbuf_select(&b->view, 0, patterns, pattern_count, rows.rows, &arena, &s, &error) && !packbuf_select_ranges(&s, 1, 0, 0, &arena, &ranges, &range_count, &error);
@@ -853,11 +880,11 @@ static void checksums(void) {
   packbuf_tensor tensor;
   packbuf_view view;
   packbuf_selection s;
-  packbuf_range *ranges;
+  packbuf_range *ranges = NULL;
   selecting_partial p;
-  uint64_t shape[1] = {200000}, total, count, chunks = 0;
+  uint64_t shape[1] = {200000}, total = 0, count = 0, chunks = 0;
   int32_t *numbers = (int32_t *)malloc(800000);
-  void *data;
+  void *data = NULL;
   int good;
   for (int i = 0; i < 200000; i++) numbers[i] = i % 46341 * (i % 7);
   memset(&tensor, 0, sizeof tensor);
@@ -920,7 +947,7 @@ static void rewriting_peer(void) {
   for (unsigned i = 0; good && i < 400; i++) {
     selecting_rows rows;
     packbuf_selection s;
-    packbuf_range *ranges;
+    packbuf_range *ranges = NULL;
     packbuf_value values[100];
     uint64_t count;
     packbuf_arena a;
@@ -959,6 +986,7 @@ int main(void) {
   make_batch(&b, 200, 2, 64);
   field_patterns(&b);
   hostile(&b);
+  batch_values(&b);
   capacities(&b);
   no_memory(&b);
   partial_views(&b);
