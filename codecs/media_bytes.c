@@ -139,6 +139,7 @@ static packbuf_status packbuf_i_media_attribute(packbuf_i_leaf_cells *cells, uns
     status = packbuf_i_stored_row(&cells->attribute[which], row, &row, cells->reader->error);
   if (status != PACKBUF_OK || state != 1) return status;
   leaf.reader = cells->reader;
+  leaf.row = cells->row;
   leaf.column = &cells->attribute[which];
   leaf.left = 1;
   leaf.shape = NULL;

@@ -55,6 +55,10 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
     return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
   }
   rule = packbuf_i_number(&c->data, i, number, value);
+  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && c->data.partial)) {
+    const uint64_t size = packbuf_i_element_bits(c->data.dtype) / 8;
+    return packbuf_i_not_fetched(&c->data, i * size, size, cells->row, cells->reader->error);
+  }
   return rule == PACKBUF_RULE_NONE
              ? PACKBUF_OK
              : packbuf_i_broken_read(cells, rule, packbuf_i_element_at(c->view, &c->data, i), row);

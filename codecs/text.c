@@ -24,8 +24,8 @@ static packbuf_status packbuf_i_parse_failed(const packbuf_column *c, packbuf_st
   const uint64_t at = packbuf_i_element_at(c->view, &c->data, first);
   if (status == PACKBUF_DEPTH || status == PACKBUF_LIMIT)
     return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, at, row, error);
-  return packbuf_i_broken_cell(c, rule, c->data.bytes && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row,
-                               error);
+  return packbuf_i_broken_cell(
+      c, rule, !packbuf_i_computed(&c->data) && at_in_text != PACKBUF_NOWHERE ? at + at_in_text : at, row, error);
 }
 
 static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_t row, packbuf_value *value) {

@@ -2,7 +2,7 @@
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
  * only the copy is used; that the head was checked when it was opened is never relied on. What the functions return is
  * safe to use; whether it makes sense is verify's matter.
- * May use: base, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
+ * May use: base, fetched, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
 
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
@@ -245,8 +245,16 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   packbuf_i_store64(buffer->value, raw.value[0]);
   packbuf_i_store64(buffer->value + 8, raw.value[1]);
   buffer->bytes = NULL;
+  buffer->partial = NULL;
   if (raw.packing != 0) return PACKBUF_OK;
-  if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) buffer->bytes = view->base + raw.offset;
+  if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) {
+    if (PACKBUF_I_UNLIKELY(raw.offset + raw.length > view->capacity)) { /* only of a partial view */
+      buffer->bytes = packbuf_i_fetched_whole(view, raw.offset, raw.length);
+      if (buffer->bytes == NULL) buffer->partial = view;
+    } else {
+      buffer->bytes = view->base + raw.offset;
+    }
+  }
   if (raw.storage == PACKBUF_INLINE) {
     (void)packbuf_i_byte_length(raw.count, raw.dtype, &buffer->length); /* at most 16: checked above */
     buffer->offset = packbuf_i_buffer_at(view, index) + 40;
@@ -288,7 +296,31 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 
 /* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count
  * is all there is to check. Packed elements (packing other than 0) are never computed: callers refuse them first, and
- * here they read as absent. */
+ * here they read as absent, as do those that were not fetched. */
+
+/* Whether the elements are not stored: constant or sequence. */
+static int packbuf_i_computed(const packbuf_buffer *buffer) {
+  return buffer->bytes == NULL && buffer->partial == NULL && buffer->packing == 0;
+}
+
+/* `size` stored bytes at byte `at` of a buffer without `bytes`; 0 when they were not fetched. */
+PACKBUF_I_RARE static int packbuf_i_copy_fetched(const packbuf_buffer *buffer, uint64_t at, size_t size, uint8_t *out) {
+  return buffer->partial && packbuf_i_gather_fetched(buffer->partial, buffer->offset + at, size, out);
+}
+
+/* Element i of `size` bytes, at most 8, as a number. */
+PACKBUF_I_RARE static int packbuf_i_get_fetched(const packbuf_buffer *buffer, uint64_t i, size_t size, uint64_t *out) {
+  uint8_t raw[8] = {0};
+  if (!packbuf_i_copy_fetched(buffer, i * size, size, raw)) return 0;
+  *out = packbuf_i_load64(raw);
+  return 1;
+}
+
+/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
+static const uint8_t *packbuf_i_in_place(const packbuf_buffer *buffer, uint64_t at, uint64_t size) {
+  if (buffer->bytes) return buffer->bytes + at;
+  return buffer->partial ? packbuf_i_fetched_whole(buffer->partial, buffer->offset + at, size) : NULL;
+}
 
 /* Element i of a buffer of 64-bit integers; 0 when there is none. */
 static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *out) {
@@ -299,6 +331,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     return 1;
   }
   if (buffer->packing != 0) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
@@ -308,6 +341,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
     return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_copy_fetched(buffer, i, 1, out);
   *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
   return 1;
@@ -347,19 +381,20 @@ static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
 /* Where element i of a buffer lies, for errors. Computed elements lie in the record's value. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
-  if (buffer->bytes == NULL) return packbuf_i_buffer_at(view, buffer->index) + 40;
+  if (packbuf_i_computed(buffer)) return packbuf_i_buffer_at(view, buffer->index) + 40;
   return buffer->offset + (bits < 8 ? i * bits / 8 : i * (bits / 8));
 }
 
-PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
-                                             packbuf_error *error) {
+/* packbuf_get_typed for elements at `bytes`, which is where `buffer` says or within it; NULL: they are computed. */
+static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uint8_t *bytes, packbuf_dtype dtype,
+                                         const void **elements, packbuf_error *error) {
   uint32_t bits = packbuf_i_element_bits(dtype), size = bits < 8 ? 1 : bits / 8;
   if (!packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (buffer->packing != 0)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->bytes == NULL)
+  if (bytes == NULL)
     return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (size > 1 && packbuf_i_big_endian())
@@ -368,11 +403,27 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
                           PACKBUF_NOWHERE);
   if (dtype.code == PACKBUF_DTYPE_COMPLEX) size /= 2; /* aligned as the floats they are made of */
   if (size > 8) size = 8;
-  if ((size & (size - 1)) == 0 && ((uintptr_t)buffer->bytes & (size - 1)) != 0)
+  if ((size & (size - 1)) == 0 && ((uintptr_t)bytes & (size - 1)) != 0)
     return packbuf_i_fail(error, PACKBUF_UNALIGNED, "the bytes are not aligned for typed access: copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  *elements = buffer->bytes;
+  *elements = bytes;
   return PACKBUF_OK;
+}
+
+/* What was asked for of a partial view is not there. */
+PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size,
+                                                           uint64_t row, packbuf_error *error) {
+  const packbuf_view *view = buffer->partial;
+  packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
+                 packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);
+  if (error) packbuf_node_path(view, buffer->node, error->path, sizeof error->path);
+  return PACKBUF_NOT_FETCHED;
+}
+
+PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
+                                             packbuf_error *error) {
+  if (buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  return packbuf_i_typed_at(buffer, buffer->bytes, dtype, elements, error);
 }
 
 /* Writes the bytes of `count` computed elements: constants by doubling what is written, sequences one by one;
@@ -395,16 +446,19 @@ static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size
 }
 
 /* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the
- * range, that packing is 0 and that elements are whole bytes. */
-static void packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
+ * range, that packing is 0 and that elements are whole bytes. 0 when some were not fetched. */
+static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
   const size_t element = packbuf_i_element_bits(buffer->dtype) / 8;
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
+  } else if (buffer->partial) {
+    if (!packbuf_i_copy_fetched(buffer, first * element, count * element, out)) return 0;
   } else {
     packbuf_i_compute(buffer, first, count, element, out);
   }
   if (packbuf_i_big_endian() && packbuf_i_dtype_known(buffer->dtype))
     packbuf_i_swap(out, (uint64_t)count * element, packbuf_i_swap_unit(buffer->dtype));
+  return 1;
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
@@ -427,10 +481,11 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   if (first > buffer->count || count > buffer->count - first)
     return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer elements",
                           packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
-  if ((bits != 1 && bits % 8 != 0) || (bits > 128 && buffer->bytes == NULL))
+  if ((bits != 1 && bits % 8 != 0) || (bits > 128 && packbuf_i_computed(buffer)))
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE,
                           "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
+  if (bits == 1 && buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
@@ -439,6 +494,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (bits == 1) packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst);
-  else packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
+  else if (!packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst))
+    return packbuf_i_not_fetched(buffer, first * (bits / 8), size, PACKBUF_NOWHERE, error);
   return PACKBUF_OK;
 }

@@ -18,6 +18,13 @@
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
+/* Of what is hardly ever called: kept out of those who call it. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_RARE __attribute__((noinline, cold))
+#else
+#define PACKBUF_I_RARE
+#endif
+
 /* Hides where a fetched value came from: the compiler can then not fetch it a second time instead of keeping it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_FETCHED(x) __asm__ volatile("" : "+r"(x))

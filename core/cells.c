@@ -59,6 +59,9 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     slot = packbuf_i_role_slot(column, buffer.role, buffer.dim);
     if (slot) *slot = buffer;
     else unknown_role = 1;
+    if (buffer.partial && slot && slot != &column->data) /* what says where data lie is of the index */
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
+                                   PACKBUF_NOWHERE, error);
     if (buffer.packing != 0) packed = 1;
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,

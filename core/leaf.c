@@ -6,8 +6,25 @@ typedef struct packbuf_i_reader {
   const packbuf_view *view;
   packbuf_arena *arena;
   packbuf_error *error;
-  uint64_t arena_limit; /* the arena's own; while reading, its limit may be lower */
+  uint64_t arena_limit;               /* the arena's own; while reading, its limit may be lower */
+  const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
+
+/* packbuf_selection.flags */
+enum { PACKBUF_I_ABOVE = 1, PACKBUF_I_CHOSEN = 2 };
+
+PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i) {
+  return selection->index ? selection->index[i] : selection->first + i * (uint64_t)selection->step;
+}
+
+/* The row that stands at place i, and whether a node is read at all. */
+static uint64_t packbuf_i_reader_row(const packbuf_i_reader *r, uint64_t i) {
+  return PACKBUF_I_UNLIKELY(r->selection != NULL) ? packbuf_selected_row(r->selection, i) : i;
+}
+
+static int packbuf_i_reader_wants(const packbuf_i_reader *r, uint64_t node) {
+  return !r->selection || r->selection->flags[node] != 0;
+}
 
 /* Items of one size that cells take one at a time: taken from the arena in runs, never more than the cells that are
  * left. */
@@ -66,6 +83,18 @@ static packbuf_status packbuf_i_broken_read(const packbuf_i_leaf_cells *cells, p
   return packbuf_i_broken_cell(cells->column, rule, at, row, cells->reader->error);
 }
 
+/* Bytes of a partial view in place, or *out NULL: they have to be copied. Refused before memory is taken for what is
+ * not there. */
+PACKBUF_I_RARE static packbuf_status packbuf_i_fetched_elements(const packbuf_i_leaf_cells *cells, uint64_t at,
+                                                                uint64_t size, const void **out) {
+  const packbuf_buffer *data = &cells->column->data;
+  *out = NULL;
+  if (packbuf_i_not_fetched_at(data->partial, data->offset + at, size) != data->offset + at + size)
+    return packbuf_i_not_fetched(data, at, size, cells->row, cells->reader->error);
+  if (packbuf_i_element_bits(data->dtype) == 8 || !packbuf_i_big_endian()) *out = packbuf_i_in_place(data, at, size);
+  return PACKBUF_OK;
+}
+
 /* `count` elements of whole bytes at `first`, as bytes in native order: in place where that is what the buffer holds,
  * else a copy in the arena. */
 static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t first, uint64_t count,
@@ -81,9 +110,14 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
+  if (PACKBUF_I_UNLIKELY(data->partial != NULL)) {
+    status = packbuf_i_fetched_elements(cells, first * element, count * element, out);
+    if (status != PACKBUF_OK || *out) return status;
+  }
   status = packbuf_i_take(cells->reader, count, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy);
+  if (!packbuf_i_copy_native(data, first, (size_t)count, (uint8_t *)copy))
+    return packbuf_i_not_fetched(data, first * element, count * element, cells->row, cells->reader->error);
   *out = copy;
   return PACKBUF_OK;
 }
@@ -105,9 +139,12 @@ static packbuf_status packbuf_i_piece_elements(packbuf_i_leaf_cells *cells, cons
   if (!packbuf_i_add(pieces[0].count, pieces[1].count, &total)) return packbuf_i_no_room(cells->reader, UINT64_MAX);
   status = packbuf_i_take(cells->reader, total, element, 16, &copy);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_copy_native(data, pieces[0].first, (size_t)pieces[0].count, (uint8_t *)copy);
-  packbuf_i_copy_native(data, pieces[1].first, (size_t)pieces[1].count,
-                        (uint8_t *)copy + (size_t)pieces[0].count * element);
+  for (unsigned i = 0; i < 2; i++) {
+    if (!packbuf_i_copy_native(data, pieces[i].first, (size_t)pieces[i].count,
+                               (uint8_t *)copy + (i ? (size_t)pieces[0].count * element : 0)))
+      return packbuf_i_not_fetched(data, pieces[i].first * element, pieces[i].count * element, cells->row,
+                                   cells->reader->error);
+  }
   *out = copy;
   return PACKBUF_OK;
 }

@@ -120,15 +120,17 @@ static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const ui
   return PACKBUF_RULE_NONE;
 }
 
-PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
-                                        const packbuf_limits *limits, packbuf_error *error) {
+/* packbuf_open, and packbuf_open_partial when `partial`. */
+static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint64_t size, int partial,
+                                     const packbuf_fetched *fetched, uint64_t count, unsigned flags,
+                                     const packbuf_limits *limits, packbuf_error *error) {
   uint8_t header[128];
   packbuf_view opened;
   packbuf_rule rule;
   packbuf_status status = PACKBUF_OK;
   uint64_t at = 0;
-  if (view == NULL || (data == NULL && size != 0) ||
-      (flags & ~(unsigned)(PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES)) != 0)
+  if (view == NULL || (data == NULL && size != 0) || (fetched == NULL && count != 0) ||
+      (flags & ~(unsigned)((partial ? 0 : PACKBUF_OPEN_EXACT) | PACKBUF_OPEN_TABLES)) != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   memset(view, 0, sizeof *view); /* a view that failed to open holds no nodes */
@@ -139,11 +141,18 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   memset(&opened, 0, sizeof opened);
   opened.base = (const uint8_t *)data;
   opened.capacity = size;
+  opened.fetched = fetched;
+  opened.fetched_count = count;
   opened.limits = limits ? *limits : packbuf_default_limits();
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&opened, header, &at);
-  if (rule == PACKBUF_RULE_NONE && size < opened.total_length) at = size, rule = PACKBUF_RULE_H8;
+  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_pieces_in_order(fetched, count, opened.total_length))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "the pieces do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
+    at = size, rule = PACKBUF_RULE_H8;
   if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length)
     at = opened.total_length, rule = PACKBUF_RULE_H9;
   if (rule == PACKBUF_RULE_NONE) {
@@ -155,4 +164,15 @@ PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, ui
   if (flags & PACKBUF_OPEN_TABLES) status = packbuf_i_check_tables(&opened, error);
   if (status == PACKBUF_OK) *view = opened;
   return status;
+}
+
+PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
+                                        const packbuf_limits *limits, packbuf_error *error) {
+  return packbuf_i_open(view, data, size, 0, NULL, 0, flags, limits, error);
+}
+
+PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
+                                                const packbuf_fetched *fetched, uint64_t count, unsigned flags,
+                                                const packbuf_limits *limits, packbuf_error *error) {
+  return packbuf_i_open(view, head_and_index, size, 1, fetched, count, flags, limits, error);
 }

@@ -7,11 +7,13 @@
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
+ * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
+ * packbuf_select_ranges with packbuf_open_partial (only the bytes of a selection are fetched).
  * Many: packbuf_join_... reads fragments as one batch, packbuf_concat makes one of them, packbuf_expect_schema refuses
  * a batch whose columns drifted.
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
- * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views, schemas,
- * fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
+ * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views,
+ * selections, schemas, fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
 #ifndef PACKBUF_H
 #define PACKBUF_H
 
@@ -23,6 +25,7 @@
 #include "core/infer.h"
 #include "core/batch.h"
 #include "core/view.h"
+#include "core/select.h"
 #include "core/schema.h"
 #include "core/fragments.h"
 
@@ -60,6 +63,7 @@
 #include "core/pull.c"
 
 /* read, first part: one buffer -> head check -> view -> cells */
+#include "core/fetched.c"
 #include "core/access.c"
 #include "core/tables.c"
 #include "core/open.c"
@@ -98,6 +102,12 @@
 /* read, second part: cells -> values; verification */
 #include "core/read.c"
 #include "core/verify.c"
+
+/* select: rows and fields of a batch, and the bytes they lie in */
+#include "core/choose.c"
+#include "core/picked.c"
+#include "core/select.c"
+#include "core/ranges.c"
 
 /* many packed buffers as one: what they hold, and whether it fits */
 #include "core/sha256.c"

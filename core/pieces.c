@@ -149,12 +149,17 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   if (state != 1) return PACKBUF_OK;
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
-  if (column->data.bytes == NULL)
+  if (packbuf_i_computed(&column->data))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
                                row, error);
-  *bytes = column->data.bytes + first * element;
   *size = count * element;
-  return PACKBUF_OK;
+  *bytes = packbuf_i_in_place(&column->data, first * element, *size);
+  if (*bytes != NULL) return PACKBUF_OK;
+  if (packbuf_i_not_fetched_at(column->view, column->data.offset + first * element, *size) !=
+      column->data.offset + first * element + *size)
+    return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
+  return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                             "the cell was fetched in two pieces: copy it out", row, error);
 }
 
 /* ---- verification ---- */

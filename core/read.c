@@ -21,6 +21,10 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
+  if (r->selection && r->selection->flags[column->node.index] != PACKBUF_I_CHOSEN)
+    return packbuf_i_fail_node(r->view, column->node.index, PACKBUF_WRONG_TYPE,
+                               "an attribute was chosen without its media: it can only be read as a column",
+                               PACKBUF_NOWHERE, r->error);
   cells.reader = r;
   cells.column = column;
   cells.left = count;
@@ -29,12 +33,13 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
   status = codec->begin ? codec->begin(&cells) : PACKBUF_OK;
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++, cells.left--) {
     packbuf_value *value = packbuf_i_slot(out, i);
+    const uint64_t row = packbuf_i_reader_row(r, first + i);
     int state = 0;
-    status = packbuf_cell_state(column, first + i, &state, r->error);
+    status = packbuf_cell_state(column, row, &state, r->error);
     if (status != PACKBUF_OK) break;
     if (state == 1) {
       uint64_t stored = 0;
-      cells.row = first + i;
+      cells.row = row;
       status = packbuf_i_stored_row(column, cells.row, &stored, r->error);
       if (status == PACKBUF_OK) status = codec->read(&cells, stored, value);
     } else *value = state == 0 ? packbuf_null() : packbuf_missing();
@@ -45,6 +50,19 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_col
 static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, uint64_t end, uint64_t first,
                                           uint64_t count, packbuf_i_slots out, unsigned depth);
 
+/* The kind, while a list is read, of an item that the selection leaves out. */
+#define PACKBUF_I_NOT_CHOSEN 0xFF
+
+/* How many children a dict or list gets: a list keeps the places of items that were not chosen. */
+static uint64_t packbuf_i_count_wanted(const packbuf_i_reader *r, uint64_t begin, uint64_t end, int is_list) {
+  uint64_t count = 0;
+  packbuf_i_node_record node;
+  if (is_list || !r->selection) return packbuf_i_count_siblings(r->view, begin, end);
+  for (; begin < end && packbuf_i_fetch_node(r->view, (uint32_t)begin, &node); begin += 1 + (uint64_t)node.descendants)
+    count += (uint64_t)packbuf_i_reader_wants(r, begin);
+  return count;
+}
+
 /* Reads the children of `parent` from `begin` on into the values of `width` entries (keys: their names) or items a row.
  * Each is held within its parent's subtree (N2), which nobody may have checked: no node is then walked twice at one
  * depth. */
@@ -52,7 +70,7 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t pare
                                               uint64_t width, uint64_t first, uint64_t count, packbuf_entry *entries,
                                               packbuf_value *items, unsigned depth) {
   uint64_t child = begin;
-  for (uint64_t k = 0; k < width; k++) {
+  for (uint64_t k = 0; k < width;) {
     packbuf_i_slots slots;
     packbuf_node node;
     packbuf_status status =
@@ -66,10 +84,16 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t pare
                                    (uint32_t)child, PACKBUF_NOWHERE);
     slots.first = entries ? &entries[k].value : &items[k];
     slots.step = (size_t)width * (entries ? sizeof *entries : sizeof *items);
-    status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
-    if (status != PACKBUF_OK) return status;
-    for (uint64_t i = 0; entries && i < count; i++)
-      entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
+    if (packbuf_i_reader_wants(r, child)) {
+      status = packbuf_i_read_node(r, (uint32_t)child, child + 1 + node.descendants, first, count, slots, depth + 1);
+      if (status != PACKBUF_OK) return status;
+      for (uint64_t i = 0; entries && i < count; i++)
+        entries[i * width + k].key = packbuf_string_n(node.name.data, node.name.size);
+      k++;
+    } else if (items) {
+      for (uint64_t i = 0; i < count; i++) packbuf_i_slot(slots, i)->kind = PACKBUF_I_NOT_CHOSEN;
+      k++;
+    }
     child += 1 + (uint64_t)node.descendants;
   }
   return PACKBUF_OK;
@@ -80,7 +104,7 @@ static packbuf_status packbuf_i_read_siblings(packbuf_i_reader *r, uint32_t pare
 static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_column *self, uint64_t begin,
                                            uint64_t end, uint64_t first, uint64_t count, packbuf_i_slots out,
                                            unsigned depth) {
-  const uint64_t width = packbuf_i_count_siblings(r->view, begin, end);
+  const uint64_t width = packbuf_i_count_wanted(r, begin, end, 0);
   uint64_t cells;
   packbuf_entry *entries = NULL;
   packbuf_status status = PACKBUF_OK;
@@ -97,7 +121,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
     packbuf_entry *row = cells ? entries + i * width : NULL;
     size_t kept = 0;
     int state = 1;
-    if (self) status = packbuf_cell_state(self, first + i, &state, r->error);
+    if (self) status = packbuf_cell_state(self, packbuf_i_reader_row(r, first + i), &state, r->error);
     if (status != PACKBUF_OK) break;
     for (uint64_t k = 0; state == 1 && k < width; k++) {
       if (row[k].value.kind == PACKBUF_MISSING) continue;
@@ -111,7 +135,7 @@ static packbuf_status packbuf_i_read_dicts(packbuf_i_reader *r, const packbuf_co
 
 /* One row of a list: its length decides which items there are. */
 static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_column *self, uint64_t row,
-                                          const packbuf_value *items, uint64_t width, packbuf_value *value) {
+                                          packbuf_value *items, uint64_t width, packbuf_value *value) {
   uint64_t length, ignored;
   int state = 0;
   packbuf_status status = packbuf_cell_state(self, row, &state, r->error);
@@ -124,7 +148,8 @@ static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_col
     return packbuf_i_broken_cell(self, PACKBUF_RULE_I9, packbuf_i_element_at(r->view, &self->lengths, row), row,
                                  r->error);
   for (uint64_t k = 0; k < width; k++) {
-    if ((items[k].kind == PACKBUF_MISSING) != (k >= length))
+    if (items[k].kind == PACKBUF_I_NOT_CHOSEN) items[k] = packbuf_missing();
+    else if ((items[k].kind == PACKBUF_MISSING) != (k >= length))
       return packbuf_i_broken_cell(self, PACKBUF_RULE_I6, packbuf_i_node_at(r->view, self->node.index), row, r->error);
   }
   *value = packbuf_list(length ? items : NULL, (size_t)length);
@@ -134,7 +159,7 @@ static packbuf_status packbuf_i_read_list(packbuf_i_reader *r, const packbuf_col
 static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_column *self, uint64_t first,
                                            uint64_t count, packbuf_i_slots out, unsigned depth) {
   const uint64_t begin = (uint64_t)self->node.index + 1, end = begin + self->node.descendants,
-                 width = packbuf_i_count_siblings(r->view, begin, end);
+                 width = packbuf_i_count_wanted(r, begin, end, 1);
   uint64_t cells;
   packbuf_value *items = NULL;
   packbuf_status status = PACKBUF_OK;
@@ -147,7 +172,8 @@ static packbuf_status packbuf_i_read_lists(packbuf_i_reader *r, const packbuf_co
     status = packbuf_i_read_siblings(r, self->node.index, begin, end, width, first, count, NULL, items, depth);
   }
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++)
-    status = packbuf_i_read_list(r, self, first + i, cells ? items + i * width : NULL, width, packbuf_i_slot(out, i));
+    status = packbuf_i_read_list(r, self, packbuf_i_reader_row(r, first + i), cells ? items + i * width : NULL, width,
+                                 packbuf_i_slot(out, i));
   return status;
 }
 
@@ -164,7 +190,7 @@ static packbuf_status packbuf_i_read_node(packbuf_i_reader *r, uint32_t index, u
   if (column.node.descendants >= end - index)
     return packbuf_i_broken_node(r->error, r->view, PACKBUF_RULE_N2, packbuf_i_node_at(r->view, index) + 4, index,
                                  PACKBUF_NOWHERE);
-  if (first > column.node.rows || count > column.node.rows - first)
+  if (r->selection == NULL && (first > column.node.rows || count > column.node.rows - first))
     return packbuf_i_fail_node(r->view, index, PACKBUF_OUT_OF_RANGE, "the column has fewer rows", first, r->error);
   if (column.node.kind == PACKBUF_NODE_LIST) return packbuf_i_read_lists(r, &column, first, count, out, depth);
   if (column.node.kind == PACKBUF_NODE_DICT)
@@ -179,6 +205,7 @@ static packbuf_i_reader packbuf_i_begin_read(const packbuf_view *view, packbuf_a
   r.view = view;
   r.arena = arena;
   r.error = error;
+  r.selection = NULL;
   r.arena_limit = arena->limit;
   if (view->limits.decoded_bytes < UINT64_MAX - arena->used && arena->used + view->limits.decoded_bytes < arena->limit)
     arena->limit = arena->used + view->limits.decoded_bytes;

@@ -20,6 +20,7 @@
   X(SCHEMA_MISMATCH, 10, "columns are not those that are expected, or differ between fragments")                      \
   X(FRAGMENT_MISMATCH, 11, "a fragment is not the one that is listed")                                                \
   X(ROW_ORDER, 12, "fragments that add fields are not of the same rows in the same order")                            \
+  X(NOT_FETCHED, 13, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
   /* malformed bytes */                                                                                               \

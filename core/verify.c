@@ -343,13 +343,49 @@ static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error) {
   uint64_t aliased = 0;
   packbuf_view now; /* the head is checked again, and what it says now is what the rest is checked against */
-  packbuf_status status = packbuf_open(&now, view->base, view->capacity, PACKBUF_OPEN_TABLES, &view->limits, error);
+  packbuf_status status = packbuf_i_open(&now, view->base, view->capacity, 1, view->fetched, view->fetched_count,
+                                         PACKBUF_OPEN_TABLES, &view->limits, error);
   if (status != PACKBUF_OK) return status;
   if (now.head_checksum != view->head_checksum || now.head_length != view->head_length ||
       now.total_length != view->total_length)
     return packbuf_i_fail(error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened", 60,
                           PACKBUF_NOWHERE);
   if (level >= PACKBUF_LEVEL_INDEX) status = packbuf_i_verify_index(&now, &aliased, error);
+  if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL && now.capacity < now.total_length)
+    return packbuf_i_fail(error, PACKBUF_NOT_FETCHED,
+                          "the view is partial: verify up to level index, then packbuf_verify_fetched", now.capacity,
+                          PACKBUF_NOWHERE);
   if (status == PACKBUF_OK && level >= PACKBUF_LEVEL_FULL) status = packbuf_i_verify_data(&now, &aliased, error);
   return status;
+}
+
+PACKBUF_API packbuf_status packbuf_verify_fetched(const packbuf_view *view, uint64_t *chunks, packbuf_error *error) {
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
+  const uint64_t data = view->head_length + view->index_length;
+  uint64_t checked = 0, at = data;
+  if (chunks) *chunks = 0;
+  if ((view->optional_features & 1) == 0) return PACKBUF_OK;
+  if (packbuf_i_chunks(view->total_length - data) > view->index_length / 4)
+    return packbuf_i_broken(error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
+  while (at < view->total_length) {
+    const uint64_t left = view->total_length - at, size = left < PACKBUF_I_CHUNK ? left : PACKBUF_I_CHUNK;
+    const uint64_t end = packbuf_i_not_fetched_at(view, at, size);
+    uint32_t crc = 0;
+    if (end != at + size) {
+      at = packbuf_i_next_fetched(view, end);
+      at = data + packbuf_i_chunks(at - data) * PACKBUF_I_CHUNK;
+      continue;
+    }
+    for (uint64_t done = 0, there = 0; done < size; done += there) {
+      const uint8_t *bytes = packbuf_i_fetched_at(view, at + done, &there);
+      if (there > size - done) there = size - done;
+      crc = kernel->crc(crc, bytes, (size_t)there);
+    }
+    if (crc != packbuf_i_load32(view->base + view->head_length + (at - data) / PACKBUF_I_CHUNK * 4))
+      return packbuf_i_broken(error, PACKBUF_RULE_D1, at, PACKBUF_NOWHERE);
+    checked++;
+    at += size;
+  }
+  if (chunks) *chunks = checked;
+  return PACKBUF_OK;
 }

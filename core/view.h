@@ -18,6 +18,12 @@ typedef struct packbuf_limits {
 /* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
+/* A piece of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
+typedef struct packbuf_fetched {
+  uint64_t offset, length;
+  const void *bytes;
+} packbuf_fetched;
+
 /* An open packed buffer: the checked copy of its header and directory. Fields are for reading. */
 typedef struct packbuf_view {
   const uint8_t *base;
@@ -32,6 +38,8 @@ typedef struct packbuf_view {
   uint8_t row_order_token[16];
   uint64_t nodes_at, buffers_at, metadata_at, names_at, strings_at, strings_length; /* offsets of the tables */
   packbuf_limits limits;
+  const packbuf_fetched *fetched; /* of a partial view: what was fetched beside the bytes at base, ascending */
+  uint64_t fetched_count;
 } packbuf_view;
 
 enum {
@@ -47,6 +55,18 @@ enum {
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
                                         const packbuf_limits *limits, packbuf_error *error);
 
+/* Opens a packed buffer of which only parts were fetched: its first `size` bytes at `head_and_index` (at least as many
+ * as packbuf_peek says), and the pieces in fetched[count], ascending and not overlapping, each anywhere in memory. What
+ * lies elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing
+ * else is ever touched. Which pieces a reader will want packbuf_select_ranges tells (pieces: none, before the second
+ * read). flags: PACKBUF_OPEN_TABLES. Pieces and array must stay as long as the view is used. A cell that lies in two
+ * pieces is read as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched.
+ * Errors: those of packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for pieces that are
+ * not in order or pass the end. */
+PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
+                                                const packbuf_fetched *fetched, uint64_t count, unsigned flags,
+                                                const packbuf_limits *limits, packbuf_error *error);
+
 /* How many bytes from the start of a packed buffer are needed to open it and find everything (head + index), from its
  * first 64 bytes. */
 PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_t *head_and_index, uint64_t *total,
@@ -60,6 +80,11 @@ typedef enum packbuf_level {
 
 /* Verifies up to a level; the error names rule, byte offset, path and row. Reads all it verifies, allocates nothing. */
 PACKBUF_API packbuf_status packbuf_verify(const packbuf_view *view, packbuf_level level, packbuf_error *error);
+
+/* Checks the data checksums of the 64 KiB chunks that were fetched whole, of which *chunks (NULL: not wanted) is the
+ * number; 0 where the packed buffer has no checksums. Verify the index first: the checksums lie there. DATA_CHECKSUM
+ * (rule D1). Ranges that consist of whole chunks: PACKBUF_RANGES_CHUNKS. */
+PACKBUF_API packbuf_status packbuf_verify_fetched(const packbuf_view *view, uint64_t *chunks, packbuf_error *error);
 
 #define PACKBUF_NO_NODE UINT32_MAX
 
@@ -117,11 +142,12 @@ typedef struct packbuf_buffer {
   uint32_t index, node, alias_of;
   uint8_t role, dim, storage, packing;
   packbuf_dtype dtype;
-  uint64_t count;          /* elements */
-  uint64_t offset, length; /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
-                              sequence. Inline: in the record */
-  const uint8_t *bytes;    /* plain little-endian elements of storage stored, inline and alias; NULL else */
-  uint8_t value[16];       /* constant and sequence (start, step), little-endian */
+  uint64_t count;              /* elements */
+  uint64_t offset, length;     /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
+                                  sequence. Inline: in the record */
+  const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
+  const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
+  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */

@@ -573,6 +573,31 @@ def range_tests(tmp):
     ok(r.lines() == [{'b.c[0].d': 998 * 998, 'a': 998}, {'b.c[0].d': 999 * 999, 'a': 999}], 'nested columns are named by their path', r)
 
 
+def ranges_tests(tmp):
+    rows = [{'id': i, 'name': 'x' * (i % 9), 'meta': {'step': i * i, 'tag': f't{i}'}, 'old_a': i * 0.5, 'old_b': [i] * (i % 4)} for i in range(200)]
+    put(tmp / 'r.jsonl', ''.join(json.dumps(r) + '\n' for r in rows).encode())
+    good('pack', 'pack', 'r.jsonl', '-o', 'r.pbuf')
+    whole = json.loads(good('ranges of all', 'ranges', 'r.pbuf', '--json', '--gap', '1000000').text)
+    size = os.path.getsize('r.pbuf')
+    ok(whole['total_length'] == size and len(whole['ranges']) == 1 and whole['ranges'][0][0] >= whole['head_and_index'] and sum(whole['ranges'][0]) <= size, 'one range within the data', whole)
+    step = good('a field, every eighth row', 'ranges', 'r.pbuf', '--fields', 'meta.step', '--rows', '::8').text
+    lines = [tuple(map(int, line.split())) for line in step.splitlines()]
+    ok(len(lines) == 25 and all(length == 8 for _, length in lines) and all(b[0] - a[0] == 64 for a, b in zip(lines, lines[1:])), '25 ranges of 8 bytes', step)
+    ok(run('ranges', 'r.pbuf', '--fields', 'meta.step', '--rows', '::8', '--gap', '56').text == f'{lines[0][0]} {lines[-1][0] + 8 - lines[0][0]}\n', 'joined when the gap allows')
+    ok(run('ranges', 'r.pbuf', '--fields', 'meta.step', '--rows', '::-8').text == ''.join(f'{at + 56} 8\n' for at, _ in lines), 'downwards: the same rows from the other end')
+    put(tmp / 'head.pbuf', open('r.pbuf', 'rb').read()[:whole['head_and_index']])
+    ok(run('ranges', 'head.pbuf', '--fields', 'meta.step', '--rows', '::8').text == step, 'head and index are enough')
+    put(tmp / 'short.pbuf', open('r.pbuf', 'rb').read()[:whole['head_and_index'] - 1])
+    bad('without them', 1, ['short.pbuf', 'TRUNCATED'], 'ranges', 'short.pbuf')
+    bad('a pattern that matches nothing', 1, ['NOT_FOUND', 'zz*'], 'ranges', 'r.pbuf', '--fields', 'id,zz*')
+    bad('a row that is not there', 1, ['OUT_OF_RANGE'], 'ranges', 'r.pbuf', '--rows', '200')
+    for wrong in ('', 'x', '1:2:0', '1:2:3:4', '1-2'):
+        bad(f'rows {wrong!r}', 2, ['--rows'], 'ranges', 'r.pbuf', '--rows', wrong)
+    ok([sorted(r) for r in good('fields by pattern', 'unpack', 'r.pbuf', '--fields', 'old_*,meta.t*', '--rows', ':2').lines()] == [['meta.tag', 'old_a', 'old_b']] * 2, 'two fields and a nested one')
+    bad('asked for twice', 1, ['twice'], 'unpack', 'r.pbuf', '--fields', 'old_a,old_*')
+    ok(run('ranges', 'r.pbuf', '--fields', '!**.*', '--rows', '0:0').text == '', 'nothing is needed for nothing')
+
+
 def infer_tests(tmp):
     (tmp / 'r.jsonl').write_text('{"a":1,"b.c":{"x":"s","y":null},"m":{"$bytes":"AA=="}}\n{"a":2.5,"b.c":null,"l":[1,2]}\n\n{"l":[]}\n')
     r = good('infer', 'infer', 'r.jsonl')
@@ -962,7 +987,7 @@ def main():
         print(f'Bail out! {TOOL} is not built')
         return 1
     wanted = sys.argv[1:]
-    for test in (usage_tests, jsonl_tests, tag_tests, npy_tests, archive_tests, mixed_tests, ragged_tests, sharing_tests, range_tests, infer_tests, verify_tests, diff_tests, pipe_tests, signal_tests, terminal_tests, hostile_tests, data_tests):
+    for test in (usage_tests, jsonl_tests, tag_tests, npy_tests, archive_tests, mixed_tests, ragged_tests, sharing_tests, range_tests, ranges_tests, infer_tests, verify_tests, diff_tests, pipe_tests, signal_tests, terminal_tests, hostile_tests, data_tests):
         if wanted and test.__name__[:-6] not in wanted:
             continue
         print(f'# {test.__name__}')

@@ -26,11 +26,33 @@ static void select_all(columns *to, const packbuf_view *view, const char *file, 
   }
 }
 
+static void add_once(columns *to, const packbuf_view *view, const char *file, const char *path, const packbuf_node *node) {
+  size_t i;
+  for (i = 0; i < to->count; i++)
+    if (to->items[i].node.index == node->index) fail(file, "%s is asked for twice", path);
+  add_column(to, view, node);
+}
+
+/* The columns of a pattern: what it matches, not what lies below that. */
+static void add_pattern(columns *to, const packbuf_view *view, const char *file, unsigned scope, const char *pattern) {
+  packbuf_arena arena;
+  packbuf_selection selection;
+  packbuf_error error;
+  packbuf_node node;
+  uint32_t i;
+  packbuf_arena_init(&arena, NULL);
+  if (packbuf_select(view, scope, &pattern, 1, packbuf_select_all(), &arena, &selection, &error)) fail_status(file, &error);
+  for (i = 0; i < selection.node_count; i++) {
+    if (packbuf_get_node(view, selection.nodes[i], &node, &error)) fail_status(file, &error);
+    if (selection.flags[node.index] == 2 && (node.parent == PACKBUF_NO_NODE || selection.flags[node.parent] != 2)) add_once(to, view, file, pattern, &node);
+  }
+  packbuf_arena_free(&arena);
+}
+
 /* One comma-separated list. */
 static void select_list(columns *to, const packbuf_view *view, const char *file, unsigned scope, const char *list) {
   packbuf_node node;
   text path = {NULL, 0, 0};
-  size_t i;
   for (;; list++) {
     if (list[0] == '\\' && list[1] == ',') {
       text_add(&path, ++list, 1);
@@ -40,10 +62,12 @@ static void select_list(columns *to, const packbuf_view *view, const char *file,
       text_add(&path, list, 1);
     } else {
       text_add(&path, "", 1);
-      find_node(view, file, scope, path.data, &node);
-      for (i = 0; i < to->count; i++)
-        if (to->items[i].node.index == node.index) fail(file, "%s is asked for twice", path.data);
-      add_column(to, view, &node);
+      if (strchr(path.data, '*')) {
+        add_pattern(to, view, file, scope, path.data);
+      } else {
+        find_node(view, file, scope, path.data, &node);
+        add_once(to, view, file, path.data, &node);
+      }
       path.size = 0;
       if (!*list) break;
     }

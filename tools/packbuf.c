@@ -33,7 +33,7 @@ static const char help_unpack[] =
     "  -o, --output FILE   where to write the rows\n"
     "  -d, --directory DIR a folder instead: NAME.npy for dense fields of numbers, NAME.npy and NAME_offsets.npy for ragged ones, NAME.jsonl\n"
     "                      (a cell a line) for all else, values.json for the batch values\n"
-    "  --fields a,b.c      only these paths (repeatable; a comma in a name is \\,)\n"
+    "  --fields a,b.c,d.*  only these paths or patterns (repeatable; a comma in a name is \\,)\n"
     "  --rows 10:20        only these rows: 3, 10:20, 10:, :20, -5:\n"
     "  --no-verify         do not verify the whole file first\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
@@ -92,6 +92,17 @@ static const char help_concat[] =
     "  --widen             columns of different types become one that holds all their values; cells of fields that a file lacks are missing\n"
     "  --first-value       batch values and metadata that differ: those of the first file\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
+static const char help_ranges[] =
+    "Usage: packbuf ranges FILE.pbuf [options]\n"
+    "Prints which bytes a selection needs beside head and index, a line of offset and length for each range. Reads head and index only; FILE may\n"
+    "hold no more than these.\n"
+    "\n"
+    "  --fields a,b.c,d.*  only these paths or patterns: * in a name, [*] any item, ** any depth, !PATTERN takes away (repeatable)\n"
+    "  --rows 10:20:2      only these rows, as Python's slices: 3, 10:20, -5:, ::8\n"
+    "  --values            the batch values too\n"
+    "  --gap N             join ranges with at most N bytes between them (0)\n"
+    "  --chunks            whole 64 KiB chunks, so that the checksums of all that is fetched can be checked\n"
+    "  --json              for machines: also the lengths of the file and of head and index\n";
 
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
                                 {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
@@ -102,6 +113,7 @@ static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, 
                                 {"diff", "do two packed buffers hold the same?", help_diff, run_diff},
                                 {"schema", "which columns it has, and their fingerprint", help_schema, run_schema},
                                 {"concat", "the rows of many packed buffers as one", help_concat, run_concat},
+                                {"ranges", "which bytes a selection of fields and rows needs", help_ranges, run_ranges},
                                 {NULL, NULL, NULL, NULL}};
 
 static void print_help(void) {

@@ -168,7 +168,7 @@ typedef struct columns {
   selected *items;
   size_t count;
 } columns;
-/* All fields (scope 0) or batch values (scope 1); or those of the comma-separated lists (`\,` is a comma). */
+/* All fields (scope 0) or batch values (scope 1); or those of the comma-separated lists (`\,` is a comma), whose paths may be patterns. */
 void select_columns(columns *to, const packbuf_view *view, const char *file, unsigned scope, const strings *lists);
 void columns_free(columns *list);
 /* Rows to read at a time: few enough that the values of all columns are a few megabytes. */
@@ -267,5 +267,6 @@ int run_cat(const verb *command, int argc, char **argv);
 int run_diff(const verb *command, int argc, char **argv);
 int run_schema(const verb *command, int argc, char **argv);
 int run_concat(const verb *command, int argc, char **argv);
+int run_ranges(const verb *command, int argc, char **argv);
 
 #endif
