@@ -67,7 +67,7 @@ static packbuf_status add_node(packbuf_batch *batch, const packbuf_view *view, u
   *next = index + 1 + node.descendants;
   name = (char *)take(arena, node.name.size);
   memcpy(name, node.name.data, node.name.size);
-  if (node.scope == 0 && node.kind == PACKBUF_LEAF && node.codec == PACKBUF_CODEC_NDARRAY && node.form == PACKBUF_FORM_NATURAL && !natural(node.dtype))
+  if (node.scope == 0 && node.kind == PACKBUF_LEAF && node.codec == PACKBUF_CODEC_NDARRAY && (node.rank > 0 || (node.form == PACKBUF_FORM_NATURAL && !natural(node.dtype))))
     return add_array(batch, view, &node, name, arena);
   values = (packbuf_value *)take(arena, (node.rows + 1) * sizeof *values);
   status = packbuf_read_column(view, index, 0, node.rows, arena, values, &error);
