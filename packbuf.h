@@ -5863,7 +5863,7 @@ typedef struct packbuf_i_columns {
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
   return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
-                                                     sizeof(void *));
+                                                     8);
 }
 
 static int packbuf_i_absent(const packbuf_value *cell) {
@@ -5900,7 +5900,7 @@ static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i
                                            : "all cells are lists of at most 8 nulls, dicts and lists";
   expand->nodes += columns->count;
   for (unsigned i = 0; i < columns->count; i++) {
-    packbuf_i_node *child = (packbuf_i_node *)packbuf_arena_alloc(expand->arena, sizeof *child, sizeof(void *));
+    packbuf_i_node *child = (packbuf_i_node *)packbuf_arena_alloc(expand->arena, sizeof *child, 8);
     if (!child) return packbuf_i_no_memory(expand->error);
     memset(child, 0, sizeof *child);
     child->parent = node;
@@ -6706,7 +6706,7 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   if (status) return status;
   inference->count = expand.nodes;
   inference->nodes =
-      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, sizeof(void *));
+      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
   if (!inference->nodes) return packbuf_i_no_memory(error);
   for (packbuf_i_node *node = &top; node; node = (packbuf_i_node *)packbuf_i_after(node)) {
     node->index = at;
@@ -7096,7 +7096,7 @@ static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name
   packbuf_i_field *field;
   if (packbuf_i_utf8_valid((const uint8_t *)name, name_size) != name_size)
     return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a field's name is not UTF-8", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  field = (packbuf_i_field *)packbuf_arena_alloc(batch->arena, sizeof *field, sizeof(void *));
+  field = (packbuf_i_field *)packbuf_arena_alloc(batch->arena, sizeof *field, 8);
   if (!field) return packbuf_i_no_memory(error);
   memset(field, 0, sizeof *field);
   field->node.name = name;
@@ -7333,7 +7333,7 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
   if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size ||
       packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
     return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
-  pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, sizeof(void *));
+  pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;
   pair->path = path;
@@ -7372,10 +7372,10 @@ static void packbuf_i_row_fields_put(packbuf_i_row_fields *columns, uint32_t ind
 static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
   uint32_t room = columns->room ? columns->room * 2 : 64;
   packbuf_arena *arena = columns->batch->arena;
-  packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, sizeof(void *));
+  packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, 8);
   const packbuf_value ***cells =
-      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, sizeof(void *));
-  uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, sizeof(void *));
+      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
+  uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, 8);
   if (!fields || !cells || !slots) return 0;
   if (columns->count) {
     memcpy(fields, columns->fields, columns->count * sizeof *fields);
@@ -7421,7 +7421,7 @@ static packbuf_status packbuf_i_row_field_of(packbuf_i_row_fields *columns, cons
   if (status) return status;
   if (batch->rows > SIZE_MAX / sizeof(void *)) return packbuf_i_no_memory(error);
   columns->cells[*index] =
-      (const packbuf_value **)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * sizeof(void *), sizeof(void *));
+      (const packbuf_value **)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * sizeof(void *), 8);
   if (!columns->cells[*index]) return packbuf_i_no_memory(error);
   for (row = 0; row < batch->rows; row++) columns->cells[*index][row] = &packbuf_i_missing_cell;
   columns->count++;
@@ -10918,11 +10918,11 @@ static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
 /* The column of one attribute over the cells (or items) of a media leaf: hung below it when any has the attribute. 0:
  * no memory. */
 static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
-  packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, sizeof(void *));
+  packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, 8);
   packbuf_value *values =
       count > SIZE_MAX / sizeof *values
           ? NULL
-          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, sizeof(void *));
+          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);
@@ -12461,7 +12461,7 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
         return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
     }
   plan->nodes =
-      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
+      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
   if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
   for (unsigned scope = 0; scope < 2; scope++)
     for (field = batch->first; field; field = field->next)
@@ -12541,7 +12541,7 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
   if (!plan->pair_count) return PACKBUF_OK;
   if (plan->pair_count > 65536)
     return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
-  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, sizeof(void *));
+  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, 8);
   list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
   if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
   plan->pairs = pairs;
@@ -12628,7 +12628,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   packbuf_status status;
   packbuf_i_plan *plan;
   if (batch->plan) return PACKBUF_OK;
-  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, sizeof(void *));
+  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, 8);
   if (!plan) return packbuf_i_no_memory(error);
   memset(plan, 0, sizeof *plan);
   plan->arena = batch->arena;

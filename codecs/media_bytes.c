@@ -27,11 +27,11 @@ static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
 /* The column of one attribute over the cells (or items) of a media leaf: hung below it when any has the attribute. 0:
  * no memory. */
 static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
-  packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, sizeof(void *));
+  packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, 8);
   packbuf_value *values =
       count > SIZE_MAX / sizeof *values
           ? NULL
-          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, sizeof(void *));
+          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);

@@ -62,7 +62,7 @@ static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name
   packbuf_i_field *field;
   if (packbuf_i_utf8_valid((const uint8_t *)name, name_size) != name_size)
     return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a field's name is not UTF-8", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  field = (packbuf_i_field *)packbuf_arena_alloc(batch->arena, sizeof *field, sizeof(void *));
+  field = (packbuf_i_field *)packbuf_arena_alloc(batch->arena, sizeof *field, 8);
   if (!field) return packbuf_i_no_memory(error);
   memset(field, 0, sizeof *field);
   field->node.name = name;
@@ -299,7 +299,7 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
   if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size ||
       packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
     return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
-  pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, sizeof(void *));
+  pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;
   pair->path = path;
@@ -338,10 +338,10 @@ static void packbuf_i_row_fields_put(packbuf_i_row_fields *columns, uint32_t ind
 static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
   uint32_t room = columns->room ? columns->room * 2 : 64;
   packbuf_arena *arena = columns->batch->arena;
-  packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, sizeof(void *));
+  packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, 8);
   const packbuf_value ***cells =
-      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, sizeof(void *));
-  uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, sizeof(void *));
+      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
+  uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, 8);
   if (!fields || !cells || !slots) return 0;
   if (columns->count) {
     memcpy(fields, columns->fields, columns->count * sizeof *fields);
@@ -387,7 +387,7 @@ static packbuf_status packbuf_i_row_field_of(packbuf_i_row_fields *columns, cons
   if (status) return status;
   if (batch->rows > SIZE_MAX / sizeof(void *)) return packbuf_i_no_memory(error);
   columns->cells[*index] =
-      (const packbuf_value **)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * sizeof(void *), sizeof(void *));
+      (const packbuf_value **)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * sizeof(void *), 8);
   if (!columns->cells[*index]) return packbuf_i_no_memory(error);
   for (row = 0; row < batch->rows; row++) columns->cells[*index][row] = &packbuf_i_missing_cell;
   columns->count++;

@@ -134,7 +134,7 @@ typedef struct packbuf_i_columns {
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
   return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
-                                                     sizeof(void *));
+                                                     8);
 }
 
 static int packbuf_i_absent(const packbuf_value *cell) {
@@ -171,7 +171,7 @@ static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i
                                            : "all cells are lists of at most 8 nulls, dicts and lists";
   expand->nodes += columns->count;
   for (unsigned i = 0; i < columns->count; i++) {
-    packbuf_i_node *child = (packbuf_i_node *)packbuf_arena_alloc(expand->arena, sizeof *child, sizeof(void *));
+    packbuf_i_node *child = (packbuf_i_node *)packbuf_arena_alloc(expand->arena, sizeof *child, 8);
     if (!child) return packbuf_i_no_memory(expand->error);
     memset(child, 0, sizeof *child);
     child->parent = node;

@@ -105,7 +105,7 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
         return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
     }
   plan->nodes =
-      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, sizeof(void *));
+      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
   if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
   for (unsigned scope = 0; scope < 2; scope++)
     for (field = batch->first; field; field = field->next)
@@ -185,7 +185,7 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
   if (!plan->pair_count) return PACKBUF_OK;
   if (plan->pair_count > 65536)
     return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
-  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, sizeof(void *));
+  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, 8);
   list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
   if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
   plan->pairs = pairs;
@@ -272,7 +272,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   packbuf_status status;
   packbuf_i_plan *plan;
   if (batch->plan) return PACKBUF_OK;
-  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, sizeof(void *));
+  plan = (packbuf_i_plan *)packbuf_arena_alloc(batch->arena, sizeof *plan, 8);
   if (!plan) return packbuf_i_no_memory(error);
   memset(plan, 0, sizeof *plan);
   plan->arena = batch->arena;
