@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 PROVE_JOBS ?= 2
-STAGES ?= native sanitize clang gates s390x scripts
+STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan scripts
 
 WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
@@ -21,8 +21,9 @@ TESTS = $(patsubst tests/%.c,%,$(wildcard tests/*.c))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
-# the C tests and fuzz targets that also run as s390x (big-endian) programs
+# the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
+EMULATED_TESTS ?= $(filter-out big,$(TESTS)) fuzz_open
 
 # the sample data, for the tests that want it
 PACKBUF_DATA ?= $(wildcard ../shared/data)
@@ -60,13 +61,46 @@ CC_native = $(CC)
 CC_sanitize = $(CC)
 CC_clang = clang
 CC_s390x = s390x-linux-gnu-gcc
+CC_aarch64 = aarch64-linux-gnu-gcc
+CC_armhf = arm-linux-gnueabihf-gcc
+CC_riscv64 = riscv64-linux-gnu-gcc
+CC_m32 = $(CC) -m32
+CC_musl = musl-gcc
+CC_wasm32 = clang --target=wasm32-wasi
+CC_msan = clang
+CC_tsan = clang
 FLAGS_native = $(CFLAGS)
 FLAGS_sanitize = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_clang = $(CFLAGS)
-FLAGS_s390x = -O2 -g -static
+FLAGS_s390x = -O2 -g -static -DTAP_STEP=7
+FLAGS_aarch64 = -O2 -g -static -DTAP_STEP=7
+# qemu-arm lets unaligned loads pass: the compiler's check does not
+FLAGS_armhf = -O2 -g -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64 -fsanitize=alignment -fsanitize-undefined-trap-on-error
+FLAGS_riscv64 = -O2 -g -static -DTAP_STEP=7
+FLAGS_m32 = -O2 -g -D_FILE_OFFSET_BITS=64
+FLAGS_musl = -O2 -g -static
+FLAGS_wasm32 = -O2 -DTAP_STEP=7 -Wl,-z,stack-size=1048576
+FLAGS_msan = -O1 -g -fno-omit-frame-pointer -fsanitize=memory -fno-sanitize-recover=all
+FLAGS_tsan = -O1 -g -fsanitize=thread
+# wasi-libc has no threads
+LIBS = -pthread -lm
+LIBS_wasm32 = -lm
 EXEC_s390x = qemu-s390x
+EXEC_aarch64 = qemu-aarch64
+EXEC_armhf = qemu-arm
+EXEC_riscv64 = qemu-riscv64
+EXEC_wasm32 = node --no-warnings --stack-size=3900 tests/wasi.mjs
 PROGRAMS = $(TESTS) $(FUZZERS:%=fuzz_%)
 PROGRAMS_s390x = $(S390X_TESTS)
+PROGRAMS_aarch64 = $(EMULATED_TESTS)
+PROGRAMS_armhf = $(EMULATED_TESTS)
+PROGRAMS_riscv64 = $(EMULATED_TESTS)
+# those that need no more than files
+PROGRAMS_wasm32 = $(filter infer_replay json matrix msgpack pack repack roundtrip sizes values vectors,$(TESTS))
+# every test of what threads do
+PROGRAMS_tsan = $(filter view thread%,$(TESTS))
+PROGRAMS_msan = $(filter-out big,$(PROGRAMS))
+PROGRAMS_m32 = $(filter-out big,$(PROGRAMS))
 TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
@@ -75,14 +109,17 @@ prove = prove -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests 
 define stage
 build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c $$(TEST_DEPS)
 	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DFUZZ_TARGET='"$$*"' -o $$@ $$< fuzz/driver.c -pthread -lm
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DFUZZ_TARGET='"$$*"' -o $$@ $$< fuzz/driver.c $$(or $$(LIBS_$(1)),$$(LIBS))
 build/tests/$(1)/%: tests/%.c $$(TEST_DEPS)
 	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -o $$@ $$< -pthread -lm
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -o $$@ $$< $$(or $$(LIBS_$(1)),$$(LIBS))
 stage-$(1): $$(addprefix build/tests/$(1)/,$$(or $$(PROGRAMS_$(1)),$$(PROGRAMS)))
 	$$(call prove,$$(EXEC_$(1)),$$^)
 endef
-$(foreach name,native sanitize clang s390x,$(eval $(call stage,$(name))))
+$(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl wasm32 msan tsan,$(eval $(call stage,$(name))))
+
+stage-mingw: packbuf.h
+	$(call prove,,tests/compile/mingw.sh)
 
 stage-gates: all
 	$(call prove,,tests/compile/gates.sh)
@@ -107,6 +144,7 @@ build/fuzz/%: fuzz/%.c $(TEST_DEPS)
 
 bench: all $(BENCHES:%=build/bench/%)
 	@set -e; for name in $(BENCHES); do echo "== $$name"; build/bench/$$name; done
+	@echo '== include'; bash bench/include.sh
 
 build/bench/%: bench/%.c packbuf.h packbuf_threads.h $(wildcard bench/*.h)
 	@mkdir -p $(@D)
@@ -139,8 +177,8 @@ help:
 	@echo 'all        packbuf.h from core/ and codecs/, and the command build/packbuf (default)'
 	@echo 'demo       a short tour: examples/demo.sh'
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
-	@echo 'bench      builds and runs bench/*.c'
+	@echo 'bench      builds and runs bench/*.c, and times including packbuf.h'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
-	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'
+	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS EMULATED_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'

@@ -606,7 +606,7 @@ static packbuf_status packbuf_i_json_can_below(const packbuf_value *value, unsig
       case PACKBUF_DICT: status = packbuf_i_json_can_below(item, depth_left - 1, keys, error); break;
       case PACKBUF_STRING: status = packbuf_i_check_utf8(item->as.text.data, item->as.text.size, error); break;
       case PACKBUF_FLOAT:
-        if (item->as.f != item->as.f && packbuf_i_double_bits(item->as.f) != 0x7FF8000000000000u)
+        if (item->as.f != item->as.f && packbuf_i_double_bits(&item->as.f) != 0x7FF8000000000000u)
           status = packbuf_i_unencodable(error, "a NaN has a payload");
         break;
       case PACKBUF_BIGINT:
@@ -675,7 +675,7 @@ static void packbuf_i_json_put_number(const packbuf_value *value, packbuf_i_sink
 }
 
 static packbuf_status packbuf_i_json_put_float(const packbuf_value *value, packbuf_i_sink *sink, packbuf_error *error) {
-  uint64_t bits = packbuf_i_double_bits(value->as.f);
+  uint64_t bits = packbuf_i_double_bits(&value->as.f);
   if (~bits & 0x7FF0000000000000u) packbuf_i_json_put_number(value, sink);
   else if (bits == 0x7FF8000000000000u) packbuf_i_push(sink, "NaN", 3);
   else if (bits == 0x7FF0000000000000u) packbuf_i_push(sink, "Infinity", 8);
@@ -750,6 +750,9 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   sink.size = 0;
   if (!status) status = packbuf_i_json_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
+  if (sink.size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "the text is larger than the address space", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (text && sink.size > capacity)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE,

@@ -29,17 +29,15 @@ static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
   }
 }
 
-/* float32 bits to the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
-static double packbuf_i_widen(uint32_t bits) {
+/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
+static uint64_t packbuf_i_widen(uint32_t bits) {
   uint64_t wide = (uint64_t)(bits >> 31) << 63 | 0x7FF0000000000000u | (uint64_t)(bits & 0x7FFFFF) << 29;
   float narrow;
-  double result;
-  if ((bits & 0x7F800000) != 0x7F800000) {
-    memcpy(&narrow, &bits, 4);
-    return (double)narrow;
-  }
-  memcpy(&result, &wide, 8);
-  return result;
+  double same;
+  if ((bits & 0x7F800000) == 0x7F800000) return wide;
+  memcpy(&narrow, &bits, 4);
+  same = (double)narrow;
+  return packbuf_i_double_bits(&same);
 }
 
 static void packbuf_i_msgpack_int(packbuf_value *value, int64_t i) {
@@ -59,8 +57,8 @@ static void packbuf_i_msgpack_number(packbuf_value *value, uint8_t type, uint64_
     case 0xCA:
     case 0xCB:
       value->kind = PACKBUF_FLOAT;
-      if (type == 0xCA) value->as.f = packbuf_i_widen((uint32_t)n);
-      else memcpy(&value->as.f, &n, 8);
+      if (type == 0xCA) n = packbuf_i_widen((uint32_t)n);
+      memcpy(&value->as.f, &n, 8);
       return;
     case 0xD0: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x80) - 0x80); return;
     case 0xD1: packbuf_i_msgpack_int(value, (int64_t)(n ^ 0x8000) - 0x8000); return;
@@ -668,7 +666,7 @@ static void packbuf_i_msgpack_put_int(packbuf_i_sink *sink, int64_t i) {
   else packbuf_i_msgpack_put(sink, 0xD3, (uint64_t)i, 8);
 }
 
-static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, double f) {
+static void packbuf_i_msgpack_put_float(packbuf_i_sink *sink, const double *f) {
   packbuf_i_msgpack_put(sink, 0xCB, packbuf_i_double_bits(f), 8);
 }
 
@@ -760,7 +758,7 @@ static void packbuf_i_msgpack_put_attributes(packbuf_i_sink *sink, const packbuf
     if (value.kind == PACKBUF_NULL) continue;
     packbuf_i_msgpack_put_string(sink, packbuf_i_attribute_names[i], strlen(packbuf_i_attribute_names[i]));
     if (value.kind == PACKBUF_STRING) packbuf_i_msgpack_put_string(sink, value.as.text.data, value.as.text.size);
-    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, value.as.f);
+    else if (value.kind == PACKBUF_FLOAT) packbuf_i_msgpack_put_float(sink, &value.as.f);
     else packbuf_i_msgpack_put_int(sink, value.as.i);
   }
 }
@@ -789,7 +787,7 @@ static packbuf_status packbuf_i_msgpack_put_leaf(const packbuf_value *value, pac
     case PACKBUF_BOOL: packbuf_i_push_byte(sink, value->as.boolean ? 0xC3 : 0xC2); break;
     case PACKBUF_INT: packbuf_i_msgpack_put_int(sink, value->as.i); break;
     case PACKBUF_UINT: packbuf_i_msgpack_put_uint(sink, value->as.u); break;
-    case PACKBUF_FLOAT: packbuf_i_msgpack_put_float(sink, value->as.f); break;
+    case PACKBUF_FLOAT: packbuf_i_msgpack_put_float(sink, &value->as.f); break;
     case PACKBUF_STRING: packbuf_i_msgpack_put_string(sink, value->as.text.data, size); break;
     case PACKBUF_BIGINT:
       packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_BIGINT, size);
@@ -850,6 +848,9 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   sink.size = 0;
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
+  if (sink.size > SIZE_MAX)
+    return packbuf_i_fail(error, PACKBUF_LIMIT, "the object is larger than the address space", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,

@@ -462,8 +462,9 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
-static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
-  const size_t size = (count + 7) / 8;
+/* The bytes of the bits fit in memory; their number may not fit a size_t. */
+static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+  const size_t size = (size_t)(count / 8 + (count % 8 != 0));
   if (size == 0) return;
   if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
   else memset(out, buffer->value[0] ? 0xFF : 0, size);
@@ -492,7 +493,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (bits == 1) packbuf_i_copy_bits(buffer, first, (size_t)count, (uint8_t *)dst);
+  if (bits == 1) packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst);
   else if (!packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst))
     return packbuf_i_not_fetched(buffer, first * (bits / 8), size, PACKBUF_NOWHERE, error);
   return PACKBUF_OK;

@@ -120,6 +120,7 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->message = message;
     error->offset = offset;
     error->row = row;
+    error->fragment = PACKBUF_NOWHERE;
     error->path[0] = 0;
   }
   return code;

@@ -43,6 +43,7 @@ typedef struct packbuf_batch {
   packbuf_arena *arena;
   packbuf_options options;
   uint64_t rows;
+  uint8_t kind; /* 0 or 1 batch, 2 manifest */
   struct packbuf_i_field *first, *last;
   struct packbuf_i_pair *pairs, *last_pair;
   struct packbuf_i_plan *plan;

@@ -4,12 +4,15 @@
  * errors. */
 
 #define PACKBUF_I_CRC_X86 PACKBUF_I_X86
-#if !PACKBUF_NO_SIMD && defined(__aarch64__) && defined(__ARM_FEATURE_CRC32) && defined(__AARCH64EL__) && \
-    !defined(__TINYC__)
-#define PACKBUF_I_CRC_ARM 1
-#include <arm_acle.h>
-#else
 #define PACKBUF_I_CRC_ARM 0
+#if !PACKBUF_NO_SIMD && defined(__AARCH64EL__) && defined(__GNUC__) && !defined(__TINYC__)
+#if defined(__ARM_FEATURE_CRC32) || defined(__linux__)
+#undef PACKBUF_I_CRC_ARM
+#define PACKBUF_I_CRC_ARM 1
+#endif
+#if !defined(__ARM_FEATURE_CRC32) && defined(__linux__)
+#include <sys/auxv.h> /* optional in ARMv8.0: the kernel of the operating system says whether it is there */
+#endif
 #endif
 
 /* crc: checksum only. copy_crc: copy src to dst (no overlap) and checksum it in one pass. stream 0: ordinary stores;
@@ -335,15 +338,33 @@ static PACKBUF_I_CRC_AVX512 uint32_t packbuf_i_crc_vpclmul_copy(uint32_t crc, vo
 
 #if PACKBUF_I_CRC_ARM
 
-static uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
+#if defined(__clang__)
+#define PACKBUF_I_CRC_ARM_TARGET __attribute__((target("crc")))
+#define PACKBUF_I_CRC_ARM_8 __builtin_arm_crc32cd
+#define PACKBUF_I_CRC_ARM_1 __builtin_arm_crc32cb
+#else
+#define PACKBUF_I_CRC_ARM_TARGET __attribute__((target("+crc")))
+#define PACKBUF_I_CRC_ARM_8 __builtin_aarch64_crc32cx
+#define PACKBUF_I_CRC_ARM_1 __builtin_aarch64_crc32cb
+#endif
+
+static int packbuf_i_crc_arm_has(void) {
+#if defined(__ARM_FEATURE_CRC32)
+  return 1;
+#else
+  return (getauxval(AT_HWCAP) >> 7 & 1) != 0; /* HWCAP_CRC32 */
+#endif
+}
+
+static PACKBUF_I_CRC_ARM_TARGET uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   crc = ~crc;
   for (; size >= 8; size -= 8, p += 8) {
     uint64_t word;
     memcpy(&word, p, 8);
-    crc = __crc32cd(crc, word);
+    crc = PACKBUF_I_CRC_ARM_8(crc, word);
   }
-  for (; size > 0; size--, p++) crc = __crc32cb(crc, *p);
+  for (; size > 0; size--, p++) crc = PACKBUF_I_CRC_ARM_1(crc, *p);
   return ~crc;
 }
 
@@ -381,6 +402,9 @@ static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsigned index) {
 #if PACKBUF_I_CRC_X86
   if (index >= 1 && !(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))) return NULL;
   if (index >= 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))) return NULL;
+#endif
+#if PACKBUF_I_CRC_ARM
+  if (index >= 1 && !packbuf_i_crc_arm_has()) return NULL;
 #endif
   return &packbuf_i_crc_kernels[index];
 }

@@ -258,7 +258,7 @@ static int packbuf_i_key_order(const packbuf_value *a, const packbuf_value *b) {
   }
   if (a_kind == PACKBUF_BOOL) return !b->as.boolean - !a->as.boolean;
   if (a_kind == PACKBUF_FLOAT)
-    return packbuf_i_order_u64(packbuf_i_double_bits(a->as.f), packbuf_i_double_bits(b->as.f));
+    return packbuf_i_order_u64(packbuf_i_double_bits(&a->as.f), packbuf_i_double_bits(&b->as.f));
   if (a_kind == PACKBUF_STRING || a_kind == PACKBUF_BYTES)
     return packbuf_i_order_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
   return 0;
@@ -273,7 +273,7 @@ static uint64_t packbuf_i_key_hash(const packbuf_value *key) {
       return packbuf_i_hash_bytes((const uint8_t *)key->as.text.data, key->as.text.size);
     return packbuf_i_hash_word(packbuf_i_hash_word(PACKBUF_INT, u), u);
   }
-  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(key->as.f);
+  if (key->kind == PACKBUF_FLOAT) u = packbuf_i_double_bits(&key->as.f);
   else u = key->kind == PACKBUF_BOOL && key->as.boolean;
   return packbuf_i_hash_word(packbuf_i_hash_word(key->kind, u), u);
 }

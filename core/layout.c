@@ -30,6 +30,7 @@ typedef struct packbuf_i_plan {
   uint32_t pair_count;
   uint32_t *names; /* node indexes, sorted */
   uint32_t name_count;
+  uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t checksums;            /* number of data checksums */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */

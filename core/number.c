@@ -92,7 +92,8 @@ static packbuf_rule packbuf_i_number(const packbuf_buffer *data, uint64_t i, uns
   } else if (dtype.code == PACKBUF_DTYPE_UINT) {
     *value = raw >> 63 ? packbuf_uint(raw) : packbuf_int((int64_t)raw);
   } else {
-    *value = packbuf_float(packbuf_i_double(packbuf_i_widen_element(raw, dtype)));
+    raw = packbuf_i_widen_element(raw, dtype);
+    *value = packbuf_i_float_of(&raw);
   }
   return PACKBUF_RULE_NONE;
 }

@@ -9,9 +9,11 @@
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
  * packbuf_select_ranges with packbuf_open_partial (only the bytes of a selection are fetched).
+ * Many: packbuf_join_... reads fragments as one batch, packbuf_concat makes one of them, packbuf_expect_schema refuses
+ * a batch whose columns drifted.
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
  * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views,
- * selections; then, under PACKBUF_IMPLEMENTATION, the implementation. */
+ * selections, schemas, fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
 #ifndef PACKBUF_H
 #define PACKBUF_H
 
@@ -24,6 +26,8 @@
 #include "core/batch.h"
 #include "core/view.h"
 #include "core/select.h"
+#include "core/schema.h"
+#include "core/fragments.h"
 
 #ifdef __cplusplus
 }
@@ -104,6 +108,13 @@
 #include "core/picked.c"
 #include "core/select.c"
 #include "core/ranges.c"
+
+/* many packed buffers as one: what they hold, and whether it fits */
+#include "core/sha256.c"
+#include "core/schema.c"
+#include "core/manifest.c"
+#include "core/join.c"
+#include "core/concat.c"
 
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop

@@ -279,6 +279,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   plan->options = &batch->options;
   plan->error = error ? error : &local;
   plan->rows = batch->rows;
+  plan->kind = batch->kind ? batch->kind : 1;
   status = packbuf_i_plan_nodes(plan, batch);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);

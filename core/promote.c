@@ -77,7 +77,7 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
  * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
-  uint64_t bits = packbuf_i_double_bits(f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
+  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
   unsigned fraction_bits, exponent_bits = packbuf_i_float_format(dtype, &fraction_bits);
   uint64_t top = (((uint64_t)1 << exponent_bits) - 1) << fraction_bits;
   *out = bits;
@@ -255,8 +255,9 @@ static void packbuf_i_put_run(const packbuf_value *items, size_t count, packbuf_
     for (size_t i = 0; i < count; i++, dst += bytes) {
       double f = packbuf_i_number_double(&items[i]);
       uint64_t word;
-      if (bytes == 8) memcpy(dst, &f, 8);
-      else {
+      if (bytes == 8) {
+        memcpy(dst, items[i].kind == PACKBUF_FLOAT ? &items[i].as.f : &f, 8); /* every NaN as it is */
+      } else {
         packbuf_i_narrow(f, dtype, &word);
         packbuf_i_put_word(word, bytes, dst);
       }

@@ -3,7 +3,7 @@
  * successor is known.
  * May use: pull, codecs (packing). Must not know: where the bytes go. */
 
-#define PACKBUF_I_ROWS 64
+#define PACKBUF_I_ROWS_AT_ONCE 64
 
 /* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
 static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
@@ -48,14 +48,14 @@ static int packbuf_i_has_rows(const packbuf_i_node *node) {
          (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
 }
 
-/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS at most, none empty; returns how
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty; returns how
  * many. It stops at a row that packbuf_i_pull_next must take. */
 static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   const packbuf_i_node *node = pull->node;
   uint64_t row = pull->row;
   unsigned count = 0;
   if (pull->walking || pull->at) return 0;
-  for (; count < PACKBUF_I_ROWS && row < node->rows; row++) {
+  for (; count < PACKBUF_I_ROWS_AT_ONCE && row < node->rows; row++) {
     if (!packbuf_i_row_bytes(node, row, &runs[count])) break;
     count += runs[count].size != 0;
   }

@@ -88,6 +88,12 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, before);
     packbuf_i_line_text(&line, "row ");
     packbuf_i_line_number(&line, error->row);
+    before = ", ";
+  }
+  if (error->fragment != PACKBUF_NOWHERE) {
+    packbuf_i_line_text(&line, before);
+    packbuf_i_line_text(&line, "fragment ");
+    packbuf_i_line_number(&line, error->fragment);
   }
   packbuf_i_line_text(&line, ": ");
   if (error->rule != PACKBUF_RULE_NONE) {

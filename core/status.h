@@ -17,7 +17,10 @@
   X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
-  X(NOT_FETCHED, 10, "the bytes were not fetched")                                                                    \
+  X(SCHEMA_MISMATCH, 10, "columns are not those that are expected, or differ between fragments")                      \
+  X(FRAGMENT_MISMATCH, 11, "a fragment is not the one that is listed")                                                \
+  X(ROW_ORDER, 12, "fragments that add fields are not of the same rows in the same order")                            \
+  X(NOT_FETCHED, 13, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
   /* malformed bytes */                                                                                               \
@@ -44,6 +47,7 @@
   X(BAD_JSON, 60, "a cell is not valid JSON")                                                                         \
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
   X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
+  X(BAD_MANIFEST, 63, "a manifest is not a list of fragments")                                                        \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -168,6 +172,7 @@ typedef struct packbuf_error {
   const char *message; /* static text */
   uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
+  uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
 } packbuf_error;

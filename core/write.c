@@ -116,10 +116,10 @@ static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const pac
 /* The next rows, as long as they are one run each. */
 static packbuf_status packbuf_i_write_rows(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                            packbuf_i_pull *pull, uint64_t end) {
-  packbuf_i_run runs[PACKBUF_I_ROWS];
+  packbuf_i_run runs[PACKBUF_I_ROWS_AT_ONCE];
   packbuf_status status = PACKBUF_OK;
-  unsigned count = PACKBUF_I_ROWS;
-  while (count == PACKBUF_I_ROWS && !status) {
+  unsigned count = PACKBUF_I_ROWS_AT_ONCE;
+  while (count == PACKBUF_I_ROWS_AT_ONCE && !status) {
     count = packbuf_i_pull_rows(pull, runs);
     for (unsigned i = 0; i < count && !status; i++) {
       pull->ahead = i + 1 < count ? runs[i + 1].bytes : NULL;
@@ -304,7 +304,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
-  head[12] = 1;
+  head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
   packbuf_i_store16(head + 14, plan->options->profile);
   packbuf_i_store32(head + 20, plan->options->data_checksums);

@@ -95,13 +95,28 @@ static void read_buffer(const packbuf_view *view, uint32_t index)
     }
 }
 
+/* The pieces of a cell of elements (not items) lie within the data. */
+static void touch_pieces(const packbuf_column *column, const packbuf_piece *pieces, unsigned count)
+{
+    const uint64_t element = column->data.dtype.bits / 8u;
+    demand(count <= 2);
+    if (column->node.kind != PACKBUF_LEAF || column->node.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+        return;
+    for (unsigned i = 0; i < count; i++) {
+        demand(pieces[i].count != 0 && pieces[i].first <= column->data.count && pieces[i].count <= column->data.count - pieces[i].first);
+        if (column->data.bytes && column->data.packing == 0 && element)
+            touch(column->data.bytes + pieces[i].first * element, pieces[i].count * element);
+    }
+}
+
 static void read_cells(const packbuf_column *column)
 {
     const uint64_t rows[] = { 0, 1, 2, column->node.rows / 2, column->node.rows - 1, column->node.rows };
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         uint64_t first, count, shape[PACKBUF_MAX_RANK];
         const void *bytes;
-        unsigned rank;
+        unsigned rank, piece_count = 0;
+        packbuf_piece pieces[2];
         int state;
         packbuf_status status;
         if (rows[i] >= column->node.rows) {
@@ -109,7 +124,12 @@ static void read_cells(const packbuf_column *column)
             continue;
         }
         (void)fine(packbuf_cell_state(column, rows[i], &state, NULL));
-        (void)fine(packbuf_cell_extent(column, rows[i], &first, &count, NULL));
+        (void)fine(packbuf_stored_row(column, rows[i], &first, NULL));
+        status = packbuf_cell_extent(column, rows[i], &first, &count, NULL);
+        if (status != PACKBUF_NOT_STORED)
+            (void)fine(status);
+        if (fine(packbuf_cell_pieces(column, rows[i], pieces, &piece_count, NULL)))
+            touch_pieces(column, pieces, piece_count);
         status = packbuf_cell_shape(column, rows[i], &rank, shape, NULL);
         demand(status == PACKBUF_WRONG_TYPE || !fine(status) || rank <= PACKBUF_MAX_RANK);
         status = packbuf_cell_bytes(column, rows[i], &bytes, &count, NULL);
@@ -263,7 +283,7 @@ static void mutate_field(uint64_t *state, uint8_t *data, size_t size)
     if (part < 6 && (part < 3 ? nodes : buffers) != 0) {
         at = 128 + (part < 3 ? chance(state) % nodes * node_stride : nodes * node_stride + chance(state) % buffers * buffer_stride) + field[0];
         width = field[1];
-    } else if (part == 6 && head < size) {
+    } else if (part == 6 && head != 0 && head < size) {
         at = (chance(state) & 1 ? head + chance(state) % (size - head) : chance(state) % head) & ~(uint64_t)3;
         width = chance(state) & 1 ? 8 : 4;
     }

@@ -2,15 +2,19 @@
 """The packbuf format 1.0 in executable form: packbuf.md beside this file, section by section, written from that page alone.
 
     reader.py FILE                            prints the whole packed buffer as tagged JSON (section 22) on one line
+    reader.py --schema FILE...                prints the schema text of each, then its fingerprint
     reader.py --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" and ends with 1 (PATH is - where there is none)
 
     packed = Packed(bytes, file=True)         opens and verifies the head: rules H, N, B, M and S (section 13)
     packed.verify("index"), .verify("full")   rules I; rules I and D
     packed.to_json()                          verifies in full, then returns the text of section 22
+    packed.schema(), .fingerprint()           the schema text and its fingerprint (section 24)
+    packed.fragments()                        what a manifest lists (section 23): a dict each
 
 The bytes are untrusted: whatever they are, nothing but a PackbufError is raised, and no loop runs longer than the bytes that are there.
 """
 import base64
+import hashlib
 import math
 import re
 import struct
@@ -1238,6 +1242,55 @@ class Packed:
                 self.fail("D9", data.where(first), stop.message, node)
             self.fail(rule, data.where(first + stop.position), stop.message, node)
 
+    # -- 23. Fragments and manifests
+
+    def fragments(self):
+        """The fragments that a manifest lists; ValueError where it is none, or not as section 23 says."""
+        self.verify("full")
+        if self.kind != 2:
+            raise ValueError("no manifest")
+        fields, rows, out = {node.name.decode(): node for node in self.fields}, 0, []
+        for name, dtype in MANIFEST.items():
+            node = fields.get(name)
+            if node is None or node.unreadable or (node.codec, node.dtype, node.form, node.rank) != (C_NDARRAY if dtype else C_UTF8, dtype or U8, NATURAL, 0):
+                raise ValueError(f"{name} is not as a manifest has it")
+            if node.buffer(TYPES) or node.rows != self.rows:
+                raise ValueError(f"{name} has types of its own")
+            if node.buffer(VALIDITY) and not all(present(node, row) for row in range(rows_to_check(self.rows, (node.buffer(VALIDITY),)))):
+                raise ValueError(f"{name} has null cells")
+        if self.rows > self.limits["shown"]:
+            raise ValueError("more fragments than this reader lists")
+        for row in range(self.rows):
+            def number(name):
+                return int.from_bytes(fields[name].buffer(DATA).raw(row, 1), "little")
+            offsets = fields["key"].buffer(OFFSETS)
+            f = {"key": fields["key"].buffer(DATA).raw(offsets[row], offsets[row + 1] - offsets[row]).decode(), **{name: number(name) for name in MANIFEST if name != "key"}}
+            end = f["first_row"] + f["rows"]
+            if f["appends"] > 1 or not 128 <= f["head_length"] <= f["length"] or end > 2**48:
+                raise ValueError(f"fragment {row}")
+            if f["appends"] and end > rows or not f["appends"] and f["first_row"] != rows:
+                raise ValueError(f"fragment {row}: rows that are not there, or not where the rows so far end")
+            rows = rows if f["appends"] else end
+            out.append(f)
+        return out
+
+    # -- 24. Schema text and fingerprint
+
+    def schema(self):
+        lines = ['{"packbuf_schema":1}']
+
+        def add(nodes):
+            for node in nodes:
+                lines.append(schema_line(node))
+                add(node.children if node.kind == LIST else sorted(node.children, key=lambda child: child.name))
+
+        for top in (self.fields, self.values):
+            add(sorted(top, key=lambda node: node.name))
+        return "".join(line + "\n" for line in lines)
+
+    def fingerprint(self):
+        return hashlib.sha256(self.schema().encode()).hexdigest()[:32]
+
     # -- 22. Tagged JSON of the whole
 
     def to_json(self):
@@ -1345,6 +1398,36 @@ class Packed:
         return items[0]
 
 
+MANIFEST = {"key": None, "length": U64, "head_length": U64, "first_row": U64, "rows": U64, "head_checksum": (UINT, 32, 1), "appends": U8}
+CODEC_NAMES = dict(enumerate("null ndarray ragged_tensor typed_ragged bytes_ragged media_bytes media_list_ragged utf8_ragged json_ragged msgpack_ragged opaque_ragged".split(), 1))
+FORMS = dict(enumerate("natural list array tensor scalar bytes media".split()))
+
+
+def schema_line(node):
+    line = f'{{"{"value" if node.scope else "field"}":{quote(node.path)}'
+    if node.kind != LEAF:
+        return line + f',"kind":"{"dict" if node.kind == DICT else "list"}"}}'
+
+    def named(names, number):
+        return f'"{names[number]}"' if number in names else str(number)
+
+    line += f',"codec":{named(CODEC_NAMES, node.codec)}'
+    numbers = node.codec in (C_NDARRAY, *RAGGED) or node.codec not in CODEC_NAMES
+    if numbers:
+        line += f',"dtype":"{DTYPES[node.dtype]}"' if node.dtype in DTYPES else ',"dtype":[%d,%d,%d]' % node.dtype
+    if numbers or node.codec == C_MEDIA_LIST:
+        line += f',"form":{named(FORMS, node.form)}'
+    if node.codec == C_NDARRAY:
+        line += f',"shape":[{",".join(map(str, node.shape))}]'
+    elif numbers:
+        line += f',"rank":{node.rank}'
+    if node.logical_type:
+        line += f',"logical_type":{node.logical_type}'
+    if node.parameter:
+        line += f',"parameter":{quote(node.parameter)}'
+    return line + "}"
+
+
 def number_text(raw, dtype, number):
     code, bits, _ = dtype
     if code == COMPLEX:
@@ -1358,6 +1441,12 @@ def number_text(raw, dtype, number):
 
 
 def main(arguments):
+    if arguments[:1] == ["--schema"] and len(arguments) > 1:
+        for name in arguments[1:]:
+            with open(name, "rb") as file:
+                packed = Packed(file.read())
+            sys.stdout.buffer.write((packed.schema() + packed.fingerprint() + "\n").encode())
+        return 0
     verify = arguments[:1] == ["--verify"]
     level = arguments[1] if verify and arguments[1:2] and arguments[1] in ("head", "index", "full") else None
     rest = arguments[verify + (level is not None):]

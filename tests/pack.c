@@ -1529,7 +1529,8 @@ static void test_growth(void)
         else s = packbuf_add_values(&trip.batch, "x", cells, &trip.error);
         if (!s) s = packbuf_measure(&trip.batch, &size, &trip.error);
         good = s == PACKBUF_OK;
-        texts[N - 1].size = shapes[N - 1] = LONG;
+        texts[N - 1].size = LONG;
+        shapes[N - 1] = LONG;
         offsets[N] = LONG;
         if (which == LIST_GROWS) cells[N - 1].as.list.count = LONG;
         else items[2 * N - 2].as.text.data = letters, items[2 * N - 2].as.text.size = LONG;
@@ -1548,7 +1549,7 @@ static void test_growth(void)
 /* ---- memory of a device ---- */
 
 /* Device addresses are host addresses moved so far that using one would fault. */
-#define FAR_AWAY ((uintptr_t)1 << 55)
+#define FAR_AWAY ((uintptr_t)1 << (sizeof(uintptr_t) > 4 ? 55 : 31))
 
 typedef struct fake {
     unsigned copies, fail_at;

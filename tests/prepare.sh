@@ -10,20 +10,40 @@ mkdir -p build
 needs='
 gcc                     gcc,libc6-dev                                   native,sanitize,gates,scripts
 make                    make                                            -
-prove                   perl                                            native,sanitize,clang,gates,s390x,scripts
+prove                   perl                                            native,sanitize,clang,gates,s390x,aarch64,armhf,riscv64,m32,musl,wasm32,mingw,msan,tsan,scripts
 python3                 python3                                         scripts
 g++                     g++                                             -
-clang                   clang,libclang-rt-dev                           clang
+clang                   clang,libclang-rt-dev                           clang,wasm32,msan,tsan
 tcc                     tcc                                             -
 s390x-linux-gnu-gcc     gcc-s390x-linux-gnu,libc6-dev-s390x-cross       s390x
-qemu-s390x              qemu-user                                       s390x
+qemu-s390x              qemu-user                                       s390x,aarch64,armhf,riscv64
+aarch64-linux-gnu-gcc   gcc-aarch64-linux-gnu,libc6-dev-arm64-cross     aarch64
+arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf,libc6-dev-armhf-cross   armhf
+riscv64-linux-gnu-gcc   gcc-riscv64-linux-gnu,libc6-dev-riscv64-cross   riscv64
+can_m32                 libc6-dev-i386,lib32gcc-12-dev                  m32
+musl-gcc                musl-tools                                      musl
+can_wasm32              wasi-libc,libclang-rt-14-dev-wasm32,lld         wasm32
+node                    nodejs                                          wasm32
+x86_64-w64-mingw32-gcc  gcc-mingw-w64-x86-64                            mingw
+x86_64-w64-mingw32-g++  g++-mingw-w64-x86-64                            mingw
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
 '
 
+# what is no command of its own: gcc-multilib would do for -m32, but it conflicts with the cross compilers
+can_m32() {
+    echo 'int main(void) { return 0; }' | ${CC:-gcc} -m32 -x c - -o build/can-m32 2>/dev/null
+}
+can_wasm32() {
+    echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -x c - -o build/can-wasm32 2>/dev/null
+}
+have() {
+    case $1 in can_*) "$1" ;; *) command -v "$1" >/dev/null ;; esac
+}
+
 each_missing() { # CALLBACK: called with command, packages, stages
     while read -r command packages stages; do
-        [ -z "$command" ] || command -v "$command" >/dev/null || "$1" "$command" "${packages//,/ }" "${stages//,/ }"
+        [ -z "$command" ] || have "$command" || "$1" "$command" "${packages//,/ }" "${stages//,/ }"
     done <<<"$needs"
 }
 name_packages() { echo "$2"; }

@@ -42,7 +42,8 @@ static void begin(trip *t, uint64_t rows, int sharing) {
 /* Packs, opens and verifies. */
 static int packs(trip *t) {
   if (packbuf_pack(&t->batch, &t->data, &t->size, &t->error) == PACKBUF_OK &&
-      packbuf_open(&t->view, t->data, t->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, NULL, &t->error) == PACKBUF_OK &&
+      packbuf_open(&t->view, t->data, t->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, NULL, &t->error) ==
+          PACKBUF_OK &&
       packbuf_verify(&t->view, PACKBUF_LEVEL_FULL, &t->error) == PACKBUF_OK)
     return 1;
   tap_note("%s: %s (row %llu)", packbuf_status_name(t->error.code), t->error.message, (unsigned long long)t->error.row);
@@ -151,27 +152,57 @@ static grpo *make_grpo(int order) {
   return g;
 }
 
-static packbuf_status add_grpo(trip *t, const grpo *g) {
-  const uint64_t shape[2] = {ROWS, WIDTH};
-  const packbuf_tensor ids = tensor_of(g->ids, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), 2, shape, NULL);
+/* Rows `first` to `first + rows` of all fields. */
+static packbuf_status add_part(trip *t, const grpo *g, unsigned first, unsigned rows) {
+  uint64_t shape[2] = {ROWS, WIDTH};
+  const packbuf_tensor ids = tensor_of(g->ids[first], packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), 2, shape, NULL);
   packbuf_ragged ragged;
   packbuf_status status;
+  shape[0] = rows;
   memset(&ragged, 0, sizeof ragged);
   ragged.data = g->flat;
   ragged.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
   ragged.offset_bits = 64;
   ragged.items = (uint64_t)g->offsets[ROWS];
-  ragged.offsets = g->offsets;
+  ragged.offsets = g->offsets + first;
   status = packbuf_add_tensor(&t->batch, "ids", &ids, NULL, &t->error);
   if (!status) status = packbuf_add_ragged(&t->batch, "tokens", &ragged, &t->error);
-  if (!status) status = packbuf_add_tensors(&t->batch, "responses", g->response, &t->error);
-  if (!status) status = packbuf_add_strings(&t->batch, "text", g->text, &t->error);
-  if (!status) status = packbuf_add_bytes(&t->batch, "bytes", g->text, &t->error);
-  if (!status) status = packbuf_add_values(&t->batch, "image", g->image, &t->error);
-  if (!status) status = packbuf_add_values(&t->batch, "images", g->images, &t->error);
-  if (!status) status = packbuf_add_values(&t->batch, "meta", g->deep, &t->error);
-  if (!status) status = packbuf_add_values(&t->batch, "list", g->list, &t->error);
+  if (!status) status = packbuf_add_tensors(&t->batch, "responses", g->response + first, &t->error);
+  if (!status) status = packbuf_add_strings(&t->batch, "text", g->text + first, &t->error);
+  if (!status) status = packbuf_add_bytes(&t->batch, "bytes", g->text + first, &t->error);
+  if (!status) status = packbuf_add_values(&t->batch, "image", g->image + first, &t->error);
+  if (!status) status = packbuf_add_values(&t->batch, "images", g->images + first, &t->error);
+  if (!status) status = packbuf_add_values(&t->batch, "meta", g->deep + first, &t->error);
+  if (!status) status = packbuf_add_values(&t->batch, "list", g->list + first, &t->error);
   return status;
+}
+
+static packbuf_status add_grpo(trip *t, const grpo *g) { return add_part(t, g, 0, ROWS); }
+
+/* Fragments that share rows, made one: the bytes of the whole. */
+static void test_concat(void) {
+  enum { CUT = 37 };
+  grpo *g = make_grpo(1);
+  trip whole, part[2], joined;
+  packbuf_view views[2];
+  begin(&whole, ROWS, 1);
+  begin(&part[0], CUT, 1);
+  begin(&part[1], ROWS - CUT, 1);
+  begin(&joined, 0, 1);
+  tap_ok(!add_grpo(&whole, g) && packs(&whole) && !add_part(&part[0], g, 0, CUT) && packs(&part[0]) &&
+             !add_part(&part[1], g, CUT, ROWS - CUT) && packs(&part[1]) && stored_rows(&part[0], "ids") == PROMPTS,
+         "two fragments that share rows");
+  views[0] = part[0].view;
+  views[1] = part[1].view;
+  tap_ok(packbuf_concat(views, 2, 0, &joined.arena, NULL, &joined.batch, &joined.error) == PACKBUF_OK &&
+             packs(&joined) && joined.size == whole.size && memcmp(joined.data, whole.data, (size_t)whole.size) == 0,
+         "give the bytes of the whole (%s: %s %s)", packbuf_status_name(joined.error.code), joined.error.path,
+         joined.error.message ? joined.error.message : "");
+  end(&whole);
+  end(&part[0]);
+  end(&part[1]);
+  end(&joined);
+  free(g);
 }
 
 static void test_grpo(int order) {
@@ -192,7 +223,8 @@ static void test_grpo(int order) {
   tap_ok(column(&on, "ids", &c) && !packbuf_stored_row(&c, 0, &a, NULL) &&
              !packbuf_stored_row(&c, order ? PROMPTS : 1, &b, NULL) && a == b,
          "equal rows have one stored row");
-  tap_ok(column(&on, "images", &c) && !packbuf_stored_row(&c, 4, &a, NULL) && a == UINT64_MAX, "an absent one has none");
+  tap_ok(column(&on, "images", &c) && !packbuf_stored_row(&c, 4, &a, NULL) && a == UINT64_MAX,
+         "an absent one has none");
   tap_ok(column(&on, "images.height", &c) && c.node.rows == 12, "attributes stand once for each stored item");
   tap_ok(column(&on, "image.height", &c) && c.node.rows == ROWS, "those of media cells for each row");
   end(&on);
@@ -366,18 +398,22 @@ static void test_prefixes(unsigned kind) {
   for (unsigned i = 0; i < 3 * 20 * TURN; i++) numbers[i] = packbuf_int(context[i]);
   begin(&on, TURNS, 1);
   begin(&off, TURNS, 0);
-  tap_ok(add_growing(&on, kind, context, numbers) && packs(&on) && add_growing(&off, kind, context, numbers) && packs(&off),
+  tap_ok(add_growing(&on, kind, context, numbers) && packs(&on) && add_growing(&off, kind, context, numbers) &&
+             packs(&off),
          "growing contexts, source %u: pack", kind);
   tap_ok(column(&on, "f", &c) && has_prefixes(&on, "f") && !has_prefixes(&off, "f"), "prefixes are shared");
   for (uint64_t row = 0; row < TURNS; row++) {
     (void)packbuf_copy_elements(&on.view, &c.prefix_length, row, 1, &length, 8, NULL);
     leaders += length == 0;
   }
-  tap_ok(kind == 3 ? leaders == 9 : leaders == 3, "the leaders are the longest rows (%llu)", (unsigned long long)leaders);
+  tap_ok(kind == 3 ? leaders == 9 : leaders == 3, "the leaders are the longest rows (%llu)",
+         (unsigned long long)leaders);
   tap_ok(c.data.count == 3 * 20 * TURN + (kind == 3 ? 3 * 5 * TURN : 0), "nothing is stored twice");
   tap_ok(same_rows(&on, &off), "the rows are the same");
-  tap_ok(!packbuf_cell_pieces(&c, 0, pieces, &count, NULL) && count == 1 && pieces[0].count == TURN, "a whole prefix is one piece");
-  tap_ok(!packbuf_cell_extent(&c, 0, &first, &size, NULL) && first == pieces[0].first && size == TURN, "its extent is its leader's first elements");
+  tap_ok(!packbuf_cell_pieces(&c, 0, pieces, &count, NULL) && count == 1 && pieces[0].count == TURN,
+         "a whole prefix is one piece");
+  tap_ok(!packbuf_cell_extent(&c, 0, &first, &size, NULL) && first == pieces[0].first && size == TURN,
+         "its extent is its leader's first elements");
   tap_ok(!packbuf_cell_shape(&c, 3, &rank, shape, NULL) && rank == 1 && shape[0] == 4 * TURN, "shapes are whole");
   end(&on);
   end(&off);
@@ -387,7 +423,7 @@ static void test_prefixes(unsigned kind) {
 static void test_two_pieces(void) {
   enum { N = 48, PROMPT = 200, REST = 50 };
   static float rows[N][PROMPT + REST];
-  static packbuf_tensor tensors[N];
+  static packbuf_tensor tensors[N], both[2 * N];
   static const uint64_t shape[1] = {PROMPT + REST};
   packbuf_column c;
   packbuf_piece pieces[2];
@@ -403,8 +439,9 @@ static void test_two_pieces(void) {
     tensors[i] = tensor_of(rows[i], packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), 1, shape, NULL);
   }
   begin(&t, N, 1);
-  tap_ok(!packbuf_add_tensors(&t.batch, "f", tensors, NULL) && packs(&t) && column(&t, "f", &c) && has_prefixes(&t, "f"),
-         "groups of rows share their prompt");
+  tap_ok(
+      !packbuf_add_tensors(&t.batch, "f", tensors, NULL) && packs(&t) && column(&t, "f", &c) && has_prefixes(&t, "f"),
+      "groups of rows share their prompt");
   for (uint64_t row = 0; row < N; row++) {
     const float *data = (const float *)(const void *)c.data.bytes;
     right &= !packbuf_cell_pieces(&c, row, pieces, &count, NULL) && count == (row % 8 ? 2 : 1);
@@ -416,6 +453,20 @@ static void test_two_pieces(void) {
   tap_ok(packbuf_cell_extent(&c, 1, &first, &size, &error) == PACKBUF_NOT_STORED && error.row == 1 &&
              packbuf_cell_bytes(&c, 1, &bytes, &size, NULL) == PACKBUF_NOT_STORED,
          "a cell in two pieces has no extent of its own");
+  {
+    trip twice, again;
+    packbuf_view views[2];
+    views[0] = views[1] = t.view;
+    begin(&twice, 0, 1);
+    begin(&again, 2 * N, 1);
+    for (unsigned i = 0; i < N; i++) both[i] = both[N + i] = tensors[i];
+    tap_ok(!packbuf_add_tensors(&again.batch, "f", both, NULL) && packs(&again) &&
+               !packbuf_concat(views, 2, 0, &twice.arena, NULL, &twice.batch, NULL) && packs(&twice) &&
+               twice.size == again.size && memcmp(twice.data, again.data, (size_t)again.size) == 0,
+           "twice that, concatenated, is what packing it twice gives");
+    end(&twice);
+    end(&again);
+  }
   end(&t);
 }
 
@@ -570,6 +621,7 @@ static void test_sample(const char *name, unsigned least) {
 int main(void) {
   test_grpo(0);
   test_grpo(1);
+  test_concat();
   test_layouts();
   test_thresholds();
   test_options();

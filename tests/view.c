@@ -252,7 +252,7 @@ static void computed(void) {
         } else if (b.storage == PACKBUF_CONSTANT) {
           uint8_t native[8];
           for (uint64_t j = 0; j < size; j++) native[j] = b.value[packbuf_i_big_endian() && b.dtype.code != PACKBUF_DTYPE_COMPLEX ? size - 1 - j : j];
-          if (b.dtype.code != PACKBUF_DTYPE_COMPLEX) good &= memcmp(out + k * size, native, size) == 0;
+          if (b.dtype.code != PACKBUF_DTYPE_COMPLEX) good &= memcmp(out + k * size, native, (size_t)size) == 0;
           constants++;
         } else if (b.storage == PACKBUF_SEQUENCE) {
           uint64_t got;

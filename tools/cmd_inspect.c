@@ -165,6 +165,36 @@ static void print_metadata(const packbuf_view *view, const char *file, output *o
   table_print(&lines, out);
 }
 
+/* What a manifest lists. */
+static void print_fragments(const packbuf_view *view, const char *file, output *out) {
+  static const char *const heading[] = {"FRAGMENT", "APPENDS", "ROWS", "BYTES", "HEAD+INDEX", "CHECKSUM"};
+  table lines = {{NULL, 0}, 6, 0x0cu << 1};
+  const packbuf_fragment *list;
+  packbuf_arena arena;
+  packbuf_error error;
+  uint64_t count, i;
+  char cell[64];
+  unsigned k;
+  packbuf_arena_init(&arena, NULL);
+  if (packbuf_manifest_read(view, &arena, &list, &count, NULL, &error)) fail_status(file, &error);
+  for (k = 0; k < 6; k++) table_puts(&lines, heading[k]);
+  for (i = 0; i < count; i++) {
+    table_cell(&lines, list[i].key.data, list[i].key.size);
+    table_puts(&lines, list[i].appends ? "fields" : "rows");
+    snprintf(cell, sizeof cell, "%llu:%llu", (unsigned long long)list[i].first_row, (unsigned long long)(list[i].first_row + list[i].rows));
+    table_puts(&lines, cell);
+    snprintf(cell, sizeof cell, "%llu", (unsigned long long)list[i].length);
+    table_puts(&lines, cell);
+    snprintf(cell, sizeof cell, "%llu", (unsigned long long)list[i].head_length);
+    table_puts(&lines, cell);
+    snprintf(cell, sizeof cell, "%08lx", (unsigned long)list[i].head_checksum);
+    table_puts(&lines, cell);
+  }
+  text_puts(&out->buffer, "\n");
+  table_print(&lines, out);
+  packbuf_arena_free(&arena);
+}
+
 static void inspect_people(const packbuf_view *view, const char *file, output *out) {
   static const char *const heading[] = {"CODEC", "DTYPE", "SHAPE", "STORAGE", "ROWS", "RAW", "STORED", "RATIO", ""};
   packbuf_error error;
@@ -190,6 +220,7 @@ static void inspect_people(const packbuf_view *view, const char *file, output *o
     table_print(&lines, out);
   }
   print_metadata(view, file, out);
+  if (view->kind == 2) print_fragments(view, file, out);
 }
 
 /* ---- for machines ---- */

@@ -87,6 +87,24 @@ static const char help_ranges[] =
     "  --chunks            whole 64 KiB chunks, so that the checksums of all that is fetched can be checked\n"
     "  --json              for machines: also the lengths of the file and of head and index\n";
 
+static const char help_schema[] =
+    "Usage: packbuf schema FILE.pbuf [--fingerprint | --expect WHAT]\n"
+    "Prints which columns there are and of what type: a JSON object a line, in an order of their own, then the fingerprint of these lines.\n"
+    "\n"
+    "  --fingerprint       only the fingerprint: 32 hexadecimal digits\n"
+    "  --expect WHAT       a fingerprint, a file of schema lines, or a FILE.pbuf: exits with 1 and a line that says where they differ\n";
+
+static const char help_concat[] =
+    "Usage: packbuf concat FILE.pbuf... -o OUT.pbuf [options]\n"
+    "Writes the rows of all files, in this order, as one packed buffer. Columns must be of one type in all files; else the line says which\n"
+    "column of which file is not.\n"
+    "\n"
+    "  -o, --output FILE   where to write; - is stdout\n"
+    "  --manifest M.pbuf   the files are the fragments that M lists, in its order: rows and fields are joined as it says\n"
+    "  --widen             columns of different types become one that holds all their values; cells of fields that a file lacks are missing\n"
+    "  --first-value       batch values and metadata that differ: those of the first file\n"
+    "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
+
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
                                 {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
                                 {"infer", "what a .jsonl file would be stored as", help_infer, run_infer},
@@ -94,6 +112,8 @@ static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, 
                                 {"verify", "is it valid?", help_verify, run_verify},
                                 {"cat", "the cells of one field", help_cat, run_cat},
                                 {"diff", "do two packed buffers hold the same?", help_diff, run_diff},
+                                {"schema", "which columns it has, and their fingerprint", help_schema, run_schema},
+                                {"concat", "the rows of many packed buffers as one", help_concat, run_concat},
                                 {"ranges", "which bytes a selection of fields and rows needs", help_ranges, run_ranges},
                                 {NULL, NULL, NULL, NULL}};
 

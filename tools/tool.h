@@ -266,5 +266,7 @@ int run_verify(const verb *command, int argc, char **argv);
 int run_cat(const verb *command, int argc, char **argv);
 int run_diff(const verb *command, int argc, char **argv);
 int run_ranges(const verb *command, int argc, char **argv);
+int run_schema(const verb *command, int argc, char **argv);
+int run_concat(const verb *command, int argc, char **argv);
 
 #endif

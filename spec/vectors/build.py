@@ -1017,6 +1017,31 @@ def rich(stored=True, **options):
     return Batch(5, cols, vals, {"k": "v", "l": "w"}, **options)
 
 
+def valid_fragments():
+    """Three fragments, the manifest that lists them, and one that says the same with constants, sequences and more fields than it needs."""
+    token, fragments = bytes(range(16, 32)), {}
+    fragments["fragment_rows_0"] = Batch(2, [infer("tokens", [tensor("int64", [1, 2, 3]), tensor("int64", [])]), infer("text", ["a", N])], [infer("step", [7])], token=token)
+    fragments["fragment_rows_1"] = Batch(1, [infer("text", ["c"]), infer("tokens", [tensor("int64", [4])])], [infer("step", [7])], token=token)
+    fragments["fragment_fields"] = Batch(3, [infer("reward", [0.5, 1.0, -1.0])], token=token)
+    numbers = {"length": [], "head_length": [], "first_row": [0, 2, 0], "rows": [2, 1, 3]}
+    checksums = []
+    for name, batch in fragments.items():
+        valid(name, batch)
+        total, head, index = struct.unpack_from("<QQQ", batch.bytes, 24)
+        numbers["length"].append(total)
+        numbers["head_length"].append(head + index)
+        checksums += struct.unpack_from("<I", batch.bytes, 60)
+    cols = [blob("key", list(fragments), 8)] + [ndarray(n, v, "uint64") for n, v in numbers.items()]
+    cols += [ndarray("head_checksum", checksums, "uint32"), ndarray("appends", [0, 0, 1], "uint8")]
+    valid("manifest_fragments", Batch(3, cols, kind=2))
+    count = 20
+    odd = [ndarray("appends", [0] * count, "uint8").store("constant"), ndarray("first_row", list(range(0, 3 * count, 3)), "uint64").store("sequence"),
+           ndarray("rows", [3] * count, "uint64").store("constant"), ndarray("head_checksum", list(range(count)), "uint32"), infer("note", ["x", N] * (count // 2)),
+           ndarray("length", [1024] * count, "uint64").store("constant"), ndarray("head_length", [512] * count, "uint64").store("constant"),
+           blob("key", ["fragment"] * count, 8)]
+    valid("manifest_odd", Batch(count, odd, [infer("generation", [4])], {"made": "by hand"}, kind=2))
+
+
 def valid_layouts():
     valid("everything_stored", rich())
     valid("everything_canonical", rich(False), canonical=True)
@@ -1032,6 +1057,7 @@ def valid_layouts():
     manifest = [blob("key", ["fragment-0", "fragment-1"], 8)] + [ndarray(n, v, "uint64") for n, v in
                 (("length", [4096, 8192]), ("head_length", [512, 1024]), ("first_row", [0, 100]), ("rows", [100, 50]))]
     valid("manifest", Batch(2, manifest + [ndarray("head_checksum", [0x12345678, 0x9ABCDEF0], "uint32"), ndarray("appends", [0, 0], "uint8")], kind=2))
+    valid_fragments()
     valid("stored_though_short", Batch(3, [infer("a", [1, 2, 3]).store(), infer("s", ["a", N, "b"]).store()]))
     valid("inline_though_equal", Batch(2, [infer("a", [1, 1]).store("inline")]))
     valid("constant_though_short", Batch(2, [infer("a", [1, 1]).store("constant"), infer("b", [True, True]).store("constant"), infer("e", [N, "x"]).store("constant", "data")]))
