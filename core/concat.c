@@ -68,7 +68,8 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
                             PACKBUF_NOWHERE);
   copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
-  packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy);
+  if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
+    return packbuf_i_not_fetched(&column->data, 0, size, PACKBUF_NOWHERE, c->error);
   *out = copy;
   return PACKBUF_OK;
 }
@@ -81,8 +82,9 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
     uint64_t first = 0, count = 0;
     const packbuf_status status = packbuf_cell_extent(column, row, &first, &count, error);
     if (status != PACKBUF_OK) return status;
-    if (count == elements) packbuf_i_copy_native(&column->data, first, (size_t)count, to);
-    else memset(to, 0, (size_t)each);
+    if (count != elements) memset(to, 0, (size_t)each);
+    else if (!packbuf_i_copy_native(&column->data, first, (size_t)count, to))
+      return packbuf_i_not_fetched(&column->data, first * (each / elements), each, row, error);
   }
   return PACKBUF_OK;
 }
@@ -127,7 +129,8 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
                            PACKBUF_NOWHERE),
           parts[i].fragment);
     if (packbuf_i_there(&column.row_index)) status = packbuf_i_concat_shared(&column, each, data + at, c->error);
-    else packbuf_i_copy_native(&column.data, 0, (size_t)column.data.count, data + at);
+    else if (!packbuf_i_copy_native(&column.data, 0, (size_t)column.data.count, data + at))
+      status = packbuf_i_not_fetched(&column.data, 0, bytes, PACKBUF_NOWHERE, c->error);
     if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[i].fragment);
     at += bytes;
   }
