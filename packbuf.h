@@ -15612,7 +15612,7 @@ static packbuf_status packbuf_i_copy_quick(packbuf_i_copier *w, const packbuf_i_
       if (known) packbuf_i_fetch_ahead(c, &next, 1, element);
     }
     if (out && now.count > w->room - at) return packbuf_i_no_capacity(w, "the data do not fit into their destination");
-    if (out && now.count) memcpy(out + at * element, c->data.bytes + now.first * element, now.count * element);
+    if (out && now.count) memcpy(out + at * element, c->data.bytes + now.first * element, (size_t)now.count * element);
     if (!packbuf_i_add(at, now.count, &at)) return packbuf_i_too_much(w->p);
     status = packbuf_i_put_offset(w, w->into->offsets, w->done.rows + k + 1, at);
     if (status != PACKBUF_OK) return status;
@@ -15852,7 +15852,7 @@ typedef struct packbuf_i_ranges {
 } packbuf_i_ranges;
 
 /* Joins `more` to a range that begins no later; 0 when the hole is too large. */
-static int packbuf_i_extend_range(packbuf_range *range, const packbuf_range *more, uint64_t gap) {
+static int packbuf_i_merge_range(packbuf_range *range, const packbuf_range *more, uint64_t gap) {
   const uint64_t end = range->offset + range->length, more_end = more->offset + more->length;
   if (more->offset > end && more->offset - end > gap) return 0;
   if (more_end > end) range->length = more_end - range->offset;
@@ -15888,7 +15888,7 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   range.length = end - offset;
   if (r->count != 0) {
     packbuf_range *last = &r->list[r->count - 1];
-    if (offset >= last->offset && packbuf_i_extend_range(last, &range, r->gap)) return PACKBUF_OK;
+    if (offset >= last->offset && packbuf_i_merge_range(last, &range, r->gap)) return PACKBUF_OK;
     if (offset < last->offset) r->unsorted = 1;
   }
   if (r->count == r->room) {
@@ -15994,7 +15994,7 @@ static void packbuf_i_sort_ranges(packbuf_i_ranges *r) {
     packbuf_i_sift_range(r->list, 0, end);
   }
   for (uint64_t i = 1; i < r->count; i++) {
-    if (!packbuf_i_extend_range(&r->list[kept], &r->list[i], r->gap)) r->list[++kept] = r->list[i];
+    if (!packbuf_i_merge_range(&r->list[kept], &r->list[i], r->gap)) r->list[++kept] = r->list[i];
   }
   r->count = r->count ? kept + 1 : 0;
 }
@@ -17511,7 +17511,7 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
     if (status != PACKBUF_OK) return status;
     if (count != elements) memset(to, 0, (size_t)each);
     else if (!packbuf_i_copy_native(&column->data, first, (size_t)count, to))
-      return packbuf_i_not_fetched(&column->data, row * each, each, row, error);
+      return packbuf_i_not_fetched(&column->data, first * (each / elements), each, row, error);
   }
   return PACKBUF_OK;
 }

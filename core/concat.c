@@ -84,7 +84,7 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
     if (status != PACKBUF_OK) return status;
     if (count != elements) memset(to, 0, (size_t)each);
     else if (!packbuf_i_copy_native(&column->data, first, (size_t)count, to))
-      return packbuf_i_not_fetched(&column->data, row * each, each, row, error);
+      return packbuf_i_not_fetched(&column->data, first * (each / elements), each, row, error);
   }
   return PACKBUF_OK;
 }

@@ -12,7 +12,7 @@ typedef struct packbuf_i_ranges {
 } packbuf_i_ranges;
 
 /* Joins `more` to a range that begins no later; 0 when the hole is too large. */
-static int packbuf_i_extend_range(packbuf_range *range, const packbuf_range *more, uint64_t gap) {
+static int packbuf_i_merge_range(packbuf_range *range, const packbuf_range *more, uint64_t gap) {
   const uint64_t end = range->offset + range->length, more_end = more->offset + more->length;
   if (more->offset > end && more->offset - end > gap) return 0;
   if (more_end > end) range->length = more_end - range->offset;
@@ -48,7 +48,7 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   range.length = end - offset;
   if (r->count != 0) {
     packbuf_range *last = &r->list[r->count - 1];
-    if (offset >= last->offset && packbuf_i_extend_range(last, &range, r->gap)) return PACKBUF_OK;
+    if (offset >= last->offset && packbuf_i_merge_range(last, &range, r->gap)) return PACKBUF_OK;
     if (offset < last->offset) r->unsorted = 1;
   }
   if (r->count == r->room) {
@@ -154,7 +154,7 @@ static void packbuf_i_sort_ranges(packbuf_i_ranges *r) {
     packbuf_i_sift_range(r->list, 0, end);
   }
   for (uint64_t i = 1; i < r->count; i++) {
-    if (!packbuf_i_extend_range(&r->list[kept], &r->list[i], r->gap)) r->list[++kept] = r->list[i];
+    if (!packbuf_i_merge_range(&r->list[kept], &r->list[i], r->gap)) r->list[++kept] = r->list[i];
   }
   r->count = r->count ? kept + 1 : 0;
 }

@@ -418,7 +418,7 @@ static packbuf_status packbuf_i_copy_quick(packbuf_i_copier *w, const packbuf_i_
       if (known) packbuf_i_fetch_ahead(c, &next, 1, element);
     }
     if (out && now.count > w->room - at) return packbuf_i_no_capacity(w, "the data do not fit into their destination");
-    if (out && now.count) memcpy(out + at * element, c->data.bytes + now.first * element, now.count * element);
+    if (out && now.count) memcpy(out + at * element, c->data.bytes + now.first * element, (size_t)now.count * element);
     if (!packbuf_i_add(at, now.count, &at)) return packbuf_i_too_much(w->p);
     status = packbuf_i_put_offset(w, w->into->offsets, w->done.rows + k + 1, at);
     if (status != PACKBUF_OK) return status;

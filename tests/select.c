@@ -584,6 +584,13 @@ static void batch_values(const batch *b) {
   tap_ok(good && bytes != 0 && bytes <= separate, "two selections share one list of ranges%s%s", good ? "" : ": ", good ? "" : line());
 }
 
+static void mend_head(uint8_t *bytes, uint64_t head_length) {
+  static const uint8_t zero[4] = {0, 0, 0, 0};
+  uint32_t crc = packbuf_checksum(0, bytes, 60);
+  crc = packbuf_checksum(crc, zero, 4);
+  packbuf_i_store32(bytes + 60, packbuf_checksum(crc, bytes + 64, (size_t)head_length - 64));
+}
+
 /* Writes a number into the offsets, or another buffer of the index, and selects. */
 static packbuf_status with_number(const batch *b, const char *path, packbuf_role role, unsigned dim, uint64_t i, uint64_t number, packbuf_row_selection rows) {
   packbuf_node node;
@@ -680,12 +687,7 @@ static void huge(void) {
       good = !packbuf_get_buffer_at(&old, i, &buffer, &error) && buffer.bytes == NULL;
       packbuf_i_store64(bytes + packbuf_i_buffer_at(&old, i) + 16, buffer.role == PACKBUF_ROLE_OFFSETS ? rows + 1 : buffer.node == 0 ? rows : rows * 3);
     }
-    if (good) {
-      uint32_t crc = packbuf_i_crc_kernel_best()->crc(0, bytes, 60);
-      static const uint8_t zero[4] = {0, 0, 0, 0};
-      crc = packbuf_i_crc_kernel_best()->crc(crc, zero, 4);
-      packbuf_i_store32(bytes + 60, packbuf_i_crc_kernel_best()->crc(crc, bytes + 64, (size_t)old.head_length - 64));
-    }
+    if (good) mend_head(bytes, old.head_length);
   }
   if (good) good = !packbuf_open(&view, data, total, 0, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
   if (!good) tap_note("%s", line());
@@ -873,6 +875,24 @@ static void partial_views(const batch *b) {
   free((void *)(uintptr_t)pieces[0].bytes), free((void *)(uintptr_t)pieces[1].bytes);
 }
 
+/* What says where data lie has to lie in the index: nothing else is read for it. */
+static void index_elsewhere(const batch *b) {
+  const uint64_t head = b->view.head_length + b->view.index_length;
+  uint8_t *bytes = (uint8_t *)malloc((size_t)head);
+  packbuf_view view;
+  packbuf_node node;
+  packbuf_buffer buffer;
+  packbuf_column column;
+  int good = !packbuf_find(&b->view, 0, "ragged", &node, &error) && !packbuf_get_buffer(&b->view, &node, PACKBUF_ROLE_OFFSETS, 0, &buffer, &error);
+  memcpy(bytes, b->data, (size_t)head);
+  packbuf_i_store64(bytes + packbuf_i_buffer_at(&b->view, buffer.index) + 24, head + 64);
+  mend_head(bytes, b->view.head_length);
+  good = good && !packbuf_open_partial(&view, bytes, head, NULL, 0, 0, NULL, &error) && packbuf_open_column(&view, node.index, &column, &error) == PACKBUF_BAD_LAYOUT &&
+         error.rule == PACKBUF_RULE_B11;
+  tap_ok(good, "offsets in the data section are refused, not fetched%s%s", good ? "" : ": ", good ? "" : line());
+  free(bytes);
+}
+
 static void checksums(void) {
   packbuf_arena a;
   packbuf_batch out;
@@ -990,6 +1010,7 @@ int main(void) {
   capacities(&b);
   no_memory(&b);
   partial_views(&b);
+  index_elsewhere(&b);
   poisoned(&b);
   free_batch(&b);
   huge();

@@ -75,6 +75,18 @@ static const char help_diff[] =
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
     "  -q, --quiet         only the exit code\n";
 
+static const char help_ranges[] =
+    "Usage: packbuf ranges FILE.pbuf [options]\n"
+    "Prints which bytes a selection needs beside head and index, a line of offset and length for each range. Reads head and index only; FILE may\n"
+    "hold no more than these.\n"
+    "\n"
+    "  --fields a,b.c,d.*  only these paths or patterns: * in a name, [*] any item, ** any depth, !PATTERN takes away (repeatable)\n"
+    "  --rows 10:20:2      only these rows, as Python's slices: 3, 10:20, -5:, ::8\n"
+    "  --values            the batch values too\n"
+    "  --gap N             join ranges with at most N bytes between them (0)\n"
+    "  --chunks            whole 64 KiB chunks, so that the checksums of all that is fetched can be checked\n"
+    "  --json              for machines: also the lengths of the file and of head and index\n";
+
 static const char help_schema[] =
     "Usage: packbuf schema FILE.pbuf [--fingerprint | --expect WHAT]\n"
     "Prints which columns there are and of what type: a JSON object a line, in an order of their own, then the fingerprint of these lines.\n"
@@ -92,17 +104,6 @@ static const char help_concat[] =
     "  --widen             columns of different types become one that holds all their values; cells of fields that a file lacks are missing\n"
     "  --first-value       batch values and metadata that differ: those of the first file\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
-static const char help_ranges[] =
-    "Usage: packbuf ranges FILE.pbuf [options]\n"
-    "Prints which bytes a selection needs beside head and index, a line of offset and length for each range. Reads head and index only; FILE may\n"
-    "hold no more than these.\n"
-    "\n"
-    "  --fields a,b.c,d.*  only these paths or patterns: * in a name, [*] any item, ** any depth, !PATTERN takes away (repeatable)\n"
-    "  --rows 10:20:2      only these rows, as Python's slices: 3, 10:20, -5:, ::8\n"
-    "  --values            the batch values too\n"
-    "  --gap N             join ranges with at most N bytes between them (0)\n"
-    "  --chunks            whole 64 KiB chunks, so that the checksums of all that is fetched can be checked\n"
-    "  --json              for machines: also the lengths of the file and of head and index\n";
 
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
                                 {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},

@@ -265,8 +265,8 @@ int run_inspect(const verb *command, int argc, char **argv);
 int run_verify(const verb *command, int argc, char **argv);
 int run_cat(const verb *command, int argc, char **argv);
 int run_diff(const verb *command, int argc, char **argv);
+int run_ranges(const verb *command, int argc, char **argv);
 int run_schema(const verb *command, int argc, char **argv);
 int run_concat(const verb *command, int argc, char **argv);
-int run_ranges(const verb *command, int argc, char **argv);
 
 #endif
