@@ -28,6 +28,7 @@ x86_64-w64-mingw32-gcc  gcc-mingw-w64-x86-64                            mingw
 x86_64-w64-mingw32-g++  g++-mingw-w64-x86-64                            mingw
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
+can_numpy               python3-numpy                                   -
 '
 
 # what is no command of its own: gcc-multilib would do for -m32, but it conflicts with the cross compilers
@@ -36,6 +37,9 @@ can_m32() {
 }
 can_wasm32() {
     echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -x c - -o build/can-wasm32 2>/dev/null
+}
+can_numpy() { # a python3 that is not Debian's has a pip of its own
+    python3 -c 'import numpy' 2>/dev/null || { [ "$(id -u)" = 0 ] && python3 -m pip install -q numpy >/dev/null 2>&1 && python3 -c 'import numpy' 2>/dev/null; }
 }
 have() {
     case $1 in can_*) "$1" ;; *) command -v "$1" >/dev/null ;; esac

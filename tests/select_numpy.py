@@ -3,7 +3,7 @@
 
 A batch is packed into a mapping of its own; for each selection all pages outside head, index and the ranges lose their access, the selection is copied
 out, and the bytes of the ranges are counted against those that numpy counts. The same from a partial view over pieces in memory of their own.
-Needs numpy, a compiler and PACKBUF_DATA; SELECTIONS: how many (10000).
+Needs numpy and a compiler. PACKBUF_DATA: the sample batches outside the project; without them made-up ones of such shapes. SELECTIONS: how many (10000).
 """
 import ctypes
 import os
@@ -156,6 +156,24 @@ def skip(reason):
     print(f'ok {count} # SKIP {reason}')
 
 
+def made_up(folder):
+    """Batches like the sample's: prompts that repeat, padding, masks, positions, log-probs; dense, and ragged by offsets."""
+    draw = numpy.random.default_rng(3)
+    for name, rows, most in (('gsm8k', 336, 60), ('agent', 12, 900)):
+        dense, ragged = folder / 'batch_dense' / name, folder / 'batch_ragged' / name
+        prompts = numpy.repeat(draw.integers(0, 150000, (rows // 4, most)), 4, axis=0)
+        lengths, responses = draw.integers(1, most, rows), draw.integers(0, most, rows)
+        ids = numpy.concatenate((prompts, draw.integers(0, 150000, (rows, most))), axis=1)
+        columns = {'prompts': prompts, 'input_ids': ids, 'attention_mask': (numpy.arange(2 * most) < lengths[:, None]).astype(numpy.int64), 'pads': numpy.zeros((rows, most), numpy.int64),
+                   'position_ids': numpy.tile(numpy.arange(2 * most), (rows, 1)), 'old_log_probs': draw.random((rows, most), numpy.float32), 'seq_rewards': draw.random(rows, numpy.float32)}
+        flat = {'input_ids': numpy.concatenate([ids[r, :n] for r, n in enumerate(lengths)]), 'input_ids_offsets': numpy.concatenate(([0], numpy.cumsum(lengths))),
+                'values': draw.random(int(responses.sum()), numpy.float32), 'response_offsets': numpy.concatenate(([0], numpy.cumsum(responses))), 'rewards': draw.random(rows, numpy.float32)}
+        for where, arrays in ((dense, {**columns, 'returns': columns['old_log_probs']}), (ragged, flat)):
+            where.mkdir(parents=True)
+            for key, array in arrays.items():
+                numpy.save(where / f'{key}.npy', array)
+
+
 def build(folder):
     source, library = pathlib.Path(folder) / 'driver.c', pathlib.Path(folder) / 'driver.so'
     source.write_text(DRIVER)
@@ -291,16 +309,20 @@ def computed(batch, names, rows):
 
 
 def main():
-    if numpy is None or not DATA.is_dir():
-        skip('no numpy' if numpy is None else 'no sample data')
+    if numpy is None:
+        skip('no numpy')
         print('1..1')
         return 0
     rng = random.Random(20)
     with tempfile.TemporaryDirectory() as folder:
-        lib = build(folder)
+        lib, data = build(folder), DATA
+        if not data.is_dir():
+            data = pathlib.Path(folder) / 'data'
+            print('# made-up batches: PACKBUF_DATA is not there')
+            made_up(data)
         for kind, name in (('batch_dense', 'gsm8k'), ('batch_ragged', 'gsm8k'), ('batch_dense', 'agent'), ('batch_ragged', 'agent')):
             for sharing in (0, 1):
-                batch = Batch(lib, DATA / kind / name, sharing, rng.choice((6, 12)))
+                batch = Batch(lib, data / kind / name, sharing, rng.choice((6, 12)))
                 share = SELECTIONS * (4 if name == 'gsm8k' else 1) // 20
                 wrong = next(filter(None, (check(batch, rng) for _ in range(share))), None)
                 ok(wrong is None, f'{kind}/{name}, {len(batch.columns)} fields, {batch.rows} rows{", rows shared" if sharing else ""}: {share} selections of 3 fields are numpy\'s, '
