@@ -48,32 +48,41 @@ static int make(const char *path, packbuf_error *error) {
 
 int main(void) {
   const char *path = "mmap_field.pbuf";
-  packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written", PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
+  packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
+  static const char *const wanted[] = {"values"};
+  packbuf_arena arena;
   packbuf_view view;
   packbuf_node node;
-  packbuf_buffer buffer;
+  packbuf_selection rows;
+  packbuf_selected_tensor in_place;
+  packbuf_select_into into;
   static float copy[ROWS * WIDTH];
-  const void *elements;
+  const float *elements = copy;
   packbuf_status status;
   struct stat info;
   void *mapped;
   int file;
+  packbuf_arena_init(&arena, NULL);
   if (!make(path, &error)) return fail(&error);
   file = open(path, O_RDONLY);
   if (file < 0 || fstat(file, &info)) return fail(&error);
   mapped = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED) return fail(&error);
   if (packbuf_open(&view, mapped, (uint64_t)info.st_size, PACKBUF_OPEN_EXACT, NULL, &error) || packbuf_find(&view, 0, "values", &node, &error) ||
-      packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error))
+      packbuf_select(&view, 0, wanted, 1, packbuf_select_all(), &arena, &rows, &error))
     return fail(&error);
-  status = packbuf_get_typed(&buffer, node.dtype, &elements, &error);
-  if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED) { /* a constant, say: it has to be copied */
-    status = packbuf_copy_elements(&view, &buffer, 0, buffer.count, copy, sizeof copy, &error);
-    elements = copy;
+  status = packbuf_select_tensor(&rows, node.index, &in_place, &error);
+  if (status == PACKBUF_OK) elements = (const float *)in_place.tensor.data;
+  else if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED) { /* equal rows stored once, say: copy them */
+    memset(&into, 0, sizeof into);
+    into.data = copy;
+    into.data_capacity = sizeof copy;
+    status = packbuf_select_copy(&rows, node.index, &into, NULL, &error);
   }
   if (status) return fail(&error);
-  printf("values[999][32] = %g, read at byte %llu of %llu\n", (double)((const float *)elements)[999 * WIDTH + 32],
-         (unsigned long long)(buffer.offset + (999 * WIDTH + 32) * 4), (unsigned long long)view.total_length);
+  printf("values[999][32] = %g, %s\n", (double)elements[999 * WIDTH + 32],
+         elements == copy ? "copied out" : "read in place from the mapped file");
+  packbuf_arena_free(&arena);
   munmap(mapped, (size_t)info.st_size);
   close(file);
   return remove(path);
