@@ -5387,6 +5387,7 @@ typedef struct packbuf_i_node {
   /* row sharing (core/share.c): what is stored comes from `stored` (the node itself when nothing is shared), masks and
    * row_index from the node */
   struct packbuf_i_node *stored;
+  uint8_t constant;                           /* all data elements have the same bits: 0 unknown, 1 no, 2 yes */
   const uint64_t *row_index;                  /* of each row, or NULL */
   const uint64_t *picked;                     /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
@@ -11222,6 +11223,8 @@ typedef struct packbuf_i_plan {
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t checksums;            /* number of data checksums */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
+  uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
+  uint64_t scratch_room;         /* 64-bit words of it */
 } packbuf_i_plan;
 
 static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
@@ -11528,6 +11531,8 @@ static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i
 static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
   uint64_t element = buffer->dtype.bits / 8u;
+  const int known =
+      buffer->role == PACKBUF_ROLE_DATA && buffer->node->stored == buffer->node ? buffer->node->constant : 0;
   int first = 1;
   if (buffer->dtype.bits == 1) { /* the counts tell */
     const packbuf_i_node *node = buffer->node;
@@ -11535,6 +11540,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     buffer->value[0] = ones != 0;
     return ones == 0 || ones == node->rows;
   }
+  if (known == 1) return 0;
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
   pull.walk.once = 1;
   for (;;) {
@@ -11542,6 +11548,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     if (run.size == 0) break;
     if (first) memcpy(buffer->value, run.bytes, (size_t)element);
     first = 0;
+    if (known) break;
     if (memcmp(run.bytes, buffer->value, (size_t)element) != 0) return 0;
     if (memcmp(run.bytes + element, run.bytes, (size_t)(run.size - element)) != 0) return 0;
   }
@@ -11974,15 +11981,27 @@ typedef struct packbuf_i_row_table {
   uint64_t mask;
 } packbuf_i_row_table;
 
-static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows) {
+/* `words` 64-bit words that the next leaf uses again; NULL without memory. */
+static uint64_t *packbuf_i_scratch_words(packbuf_i_plan *plan, uint64_t words) {
+  uint64_t room = 4096;
+  if (words <= plan->scratch_room) return plan->scratch;
+  while (room < words) room *= 2;
+  plan->scratch_room = 0;
+  plan->scratch = room > SIZE_MAX / 8 ? NULL : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)room * 8, 8);
+  if (plan->scratch) plan->scratch_room = room;
+  return plan->scratch;
+}
+
+/* A table for `rows` rows in the scratch, and `more` words beside it. */
+static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows,
+                                                uint64_t more, uint64_t **words) {
   uint64_t slots = 16;
   while (slots < 2 * rows) slots *= 2;
-  table->keys = slots > SIZE_MAX / 16
-                    ? NULL
-                    : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)slots * 2 * sizeof *table->keys, 8);
+  table->keys = packbuf_i_scratch_words(plan, 2 * slots + more);
   if (!table->keys) return packbuf_i_plan_no_memory(plan);
   table->rows = table->keys + slots;
   table->mask = slots - 1;
+  *words = table->rows + slots;
   memset(table->rows, 0, (size_t)slots * sizeof *table->rows);
   return PACKBUF_OK;
 }
@@ -12021,11 +12040,12 @@ static uint64_t packbuf_i_sample(uint64_t j, uint64_t count) {
 /* Whether rows repeat in the sample; all of few rows are looked at anyway. */
 static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packbuf_i_node *node, int *repeats) {
   packbuf_i_row_table table;
+  uint64_t *unused;
   unsigned seen = 0;
   packbuf_status status;
   *repeats = node->rows <= 2 * PACKBUF_I_SHARE_SAMPLE;
   if (*repeats) return PACKBUF_OK;
-  status = packbuf_i_row_table_start(plan, &table, 2 * PACKBUF_I_SHARE_SAMPLE);
+  status = packbuf_i_row_table_start(plan, &table, 2 * PACKBUF_I_SHARE_SAMPLE, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && j < 2 * PACKBUF_I_SHARE_SAMPLE; j++) {
     const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
@@ -12047,7 +12067,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 
 /* The stored rows of a leaf. */
 typedef struct packbuf_i_stored_rows {
-  uint64_t *row_index, *picked; /* room for all rows */
+  uint64_t *row_index, *picked; /* in the scratch */
   uint64_t count, bytes;        /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
@@ -12057,10 +12077,11 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
                                           packbuf_i_stored_rows *out) {
   packbuf_i_row_table table;
   uint64_t count = 0;
-  packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows);
+  packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows, 2 * node->rows, &out->row_index);
   out->count = node->rows;
   out->bytes = 0;
   if (status != PACKBUF_OK) return status;
+  out->picked = out->row_index + node->rows;
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
@@ -12082,6 +12103,13 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 static void *packbuf_i_share_array(packbuf_i_plan *plan, uint64_t count, size_t size) {
   if (count >= SIZE_MAX / size) return NULL;
   return packbuf_arena_alloc(plan->arena, (size_t)(count + 1) * size, 8);
+}
+
+/* A copy of numbers in the scratch, to keep. */
+static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *words, uint64_t count) {
+  uint64_t *kept = (uint64_t *)packbuf_i_share_array(plan, count, sizeof *kept);
+  if (kept && count) memcpy(kept, words, (size_t)count * sizeof *kept);
+  return kept;
 }
 
 /* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
@@ -12294,14 +12322,13 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   if (bytes / 32 * 3 + 3 < node->rows) return PACKBUF_OK; /* to pay, 3 U >= 32 rows */
   status = packbuf_i_sample_repeats(plan, node, &repeats);
   if (status != PACKBUF_OK || !repeats) return status;
-  found.row_index = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.row_index);
-  found.picked = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.picked);
-  if (!found.row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
   status = packbuf_i_find_rows(plan, node, bytes, &found);
   if (status != PACKBUF_OK || found.count == node->rows) return status;
   status = packbuf_i_stored_copy(plan, node);
   if (status != PACKBUF_OK) return status;
-  node->row_index = found.row_index;
+  node->row_index = packbuf_i_share_words(plan, found.row_index, node->rows);
+  found.picked = packbuf_i_share_words(plan, found.picked, found.count);
+  if (!node->row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
   node->stored->elements = found.bytes / packbuf_i_dtype_bytes(node->dtype);
   return packbuf_i_pick_rows(plan, node->stored, found.picked, found.count);
 }
@@ -12313,7 +12340,7 @@ static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_n
   packbuf_status status;
   if (from->rows < 2 || bytes < PACKBUF_I_SHARE_LEAST + 16 * from->rows || !packbuf_i_sample_prefixes(from))
     return PACKBUF_OK;
-  arrays = (uint64_t *)packbuf_i_share_array(plan, from->rows, 3 * sizeof *arrays);
+  arrays = packbuf_i_scratch_words(plan, 3 * from->rows);
   if (!arrays) return packbuf_i_plan_no_memory(plan);
   leaders = arrays + from->rows;
   lengths = leaders + from->rows;
@@ -12322,20 +12349,22 @@ static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_n
     status = packbuf_i_stored_copy(plan, node);
     if (status != PACKBUF_OK) return status;
   }
-  node->stored->prefix_row = leaders;
-  node->stored->prefix_length = lengths;
+  node->stored->prefix_row = leaders = packbuf_i_share_words(plan, leaders, from->rows);
+  node->stored->prefix_length = lengths = packbuf_i_share_words(plan, lengths, from->rows);
+  if (!leaders || !lengths) return packbuf_i_plan_no_memory(plan);
   return packbuf_i_trim_rows(plan, node->stored, lengths);
 }
 
 /* Whether a leaf's data elements all have the same bits: they are stored as a constant anyway. */
-static int packbuf_i_constant_data(const packbuf_i_node *node) {
+static int packbuf_i_constant_data(packbuf_i_node *node) {
   packbuf_i_planned data;
   if (node->codec > PACKBUF_CODEC_TYPED_RAGGED) return 0;
   memset(&data, 0, sizeof data);
   data.node = node;
   data.role = PACKBUF_ROLE_DATA;
   data.dtype = node->dtype;
-  return packbuf_i_is_constant(&data);
+  node->constant = packbuf_i_is_constant(&data) ? 2 : 1;
+  return node->constant == 2;
 }
 
 static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node) {
@@ -12412,6 +12441,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   packbuf_status status;
   node->sizes = NULL;
   node->stored = node;
+  node->constant = 0;
   node->row_index = node->picked = node->prefix_row = node->prefix_length = NULL;
   if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
   node->first_child = node->last_child = NULL;

@@ -34,6 +34,8 @@ typedef struct packbuf_i_plan {
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t checksums;            /* number of data checksums */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
+  uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
+  uint64_t scratch_room;         /* 64-bit words of it */
 } packbuf_i_plan;
 
 static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
@@ -340,6 +342,8 @@ static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i
 static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
   uint64_t element = buffer->dtype.bits / 8u;
+  const int known =
+      buffer->role == PACKBUF_ROLE_DATA && buffer->node->stored == buffer->node ? buffer->node->constant : 0;
   int first = 1;
   if (buffer->dtype.bits == 1) { /* the counts tell */
     const packbuf_i_node *node = buffer->node;
@@ -347,6 +351,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     buffer->value[0] = ones != 0;
     return ones == 0 || ones == node->rows;
   }
+  if (known == 1) return 0;
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
   pull.walk.once = 1;
   for (;;) {
@@ -354,6 +359,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     if (run.size == 0) break;
     if (first) memcpy(buffer->value, run.bytes, (size_t)element);
     first = 0;
+    if (known) break;
     if (memcmp(run.bytes, buffer->value, (size_t)element) != 0) return 0;
     if (memcmp(run.bytes + element, run.bytes, (size_t)(run.size - element)) != 0) return 0;
   }

@@ -207,15 +207,27 @@ typedef struct packbuf_i_row_table {
   uint64_t mask;
 } packbuf_i_row_table;
 
-static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows) {
+/* `words` 64-bit words that the next leaf uses again; NULL without memory. */
+static uint64_t *packbuf_i_scratch_words(packbuf_i_plan *plan, uint64_t words) {
+  uint64_t room = 4096;
+  if (words <= plan->scratch_room) return plan->scratch;
+  while (room < words) room *= 2;
+  plan->scratch_room = 0;
+  plan->scratch = room > SIZE_MAX / 8 ? NULL : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)room * 8, 8);
+  if (plan->scratch) plan->scratch_room = room;
+  return plan->scratch;
+}
+
+/* A table for `rows` rows in the scratch, and `more` words beside it. */
+static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows,
+                                                uint64_t more, uint64_t **words) {
   uint64_t slots = 16;
   while (slots < 2 * rows) slots *= 2;
-  table->keys = slots > SIZE_MAX / 16
-                    ? NULL
-                    : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)slots * 2 * sizeof *table->keys, 8);
+  table->keys = packbuf_i_scratch_words(plan, 2 * slots + more);
   if (!table->keys) return packbuf_i_plan_no_memory(plan);
   table->rows = table->keys + slots;
   table->mask = slots - 1;
+  *words = table->rows + slots;
   memset(table->rows, 0, (size_t)slots * sizeof *table->rows);
   return PACKBUF_OK;
 }
@@ -254,11 +266,12 @@ static uint64_t packbuf_i_sample(uint64_t j, uint64_t count) {
 /* Whether rows repeat in the sample; all of few rows are looked at anyway. */
 static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packbuf_i_node *node, int *repeats) {
   packbuf_i_row_table table;
+  uint64_t *unused;
   unsigned seen = 0;
   packbuf_status status;
   *repeats = node->rows <= 2 * PACKBUF_I_SHARE_SAMPLE;
   if (*repeats) return PACKBUF_OK;
-  status = packbuf_i_row_table_start(plan, &table, 2 * PACKBUF_I_SHARE_SAMPLE);
+  status = packbuf_i_row_table_start(plan, &table, 2 * PACKBUF_I_SHARE_SAMPLE, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && j < 2 * PACKBUF_I_SHARE_SAMPLE; j++) {
     const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;

@@ -10,7 +10,7 @@
 
 /* The stored rows of a leaf. */
 typedef struct packbuf_i_stored_rows {
-  uint64_t *row_index, *picked; /* room for all rows */
+  uint64_t *row_index, *picked; /* in the scratch */
   uint64_t count, bytes;        /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
@@ -20,10 +20,11 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
                                           packbuf_i_stored_rows *out) {
   packbuf_i_row_table table;
   uint64_t count = 0;
-  packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows);
+  packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows, 2 * node->rows, &out->row_index);
   out->count = node->rows;
   out->bytes = 0;
   if (status != PACKBUF_OK) return status;
+  out->picked = out->row_index + node->rows;
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
@@ -45,6 +46,13 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 static void *packbuf_i_share_array(packbuf_i_plan *plan, uint64_t count, size_t size) {
   if (count >= SIZE_MAX / size) return NULL;
   return packbuf_arena_alloc(plan->arena, (size_t)(count + 1) * size, 8);
+}
+
+/* A copy of numbers in the scratch, to keep. */
+static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *words, uint64_t count) {
+  uint64_t *kept = (uint64_t *)packbuf_i_share_array(plan, count, sizeof *kept);
+  if (kept && count) memcpy(kept, words, (size_t)count * sizeof *kept);
+  return kept;
 }
 
 /* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
@@ -257,14 +265,13 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   if (bytes / 32 * 3 + 3 < node->rows) return PACKBUF_OK; /* to pay, 3 U >= 32 rows */
   status = packbuf_i_sample_repeats(plan, node, &repeats);
   if (status != PACKBUF_OK || !repeats) return status;
-  found.row_index = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.row_index);
-  found.picked = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.picked);
-  if (!found.row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
   status = packbuf_i_find_rows(plan, node, bytes, &found);
   if (status != PACKBUF_OK || found.count == node->rows) return status;
   status = packbuf_i_stored_copy(plan, node);
   if (status != PACKBUF_OK) return status;
-  node->row_index = found.row_index;
+  node->row_index = packbuf_i_share_words(plan, found.row_index, node->rows);
+  found.picked = packbuf_i_share_words(plan, found.picked, found.count);
+  if (!node->row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
   node->stored->elements = found.bytes / packbuf_i_dtype_bytes(node->dtype);
   return packbuf_i_pick_rows(plan, node->stored, found.picked, found.count);
 }
@@ -276,7 +283,7 @@ static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_n
   packbuf_status status;
   if (from->rows < 2 || bytes < PACKBUF_I_SHARE_LEAST + 16 * from->rows || !packbuf_i_sample_prefixes(from))
     return PACKBUF_OK;
-  arrays = (uint64_t *)packbuf_i_share_array(plan, from->rows, 3 * sizeof *arrays);
+  arrays = packbuf_i_scratch_words(plan, 3 * from->rows);
   if (!arrays) return packbuf_i_plan_no_memory(plan);
   leaders = arrays + from->rows;
   lengths = leaders + from->rows;
@@ -285,20 +292,22 @@ static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_n
     status = packbuf_i_stored_copy(plan, node);
     if (status != PACKBUF_OK) return status;
   }
-  node->stored->prefix_row = leaders;
-  node->stored->prefix_length = lengths;
+  node->stored->prefix_row = leaders = packbuf_i_share_words(plan, leaders, from->rows);
+  node->stored->prefix_length = lengths = packbuf_i_share_words(plan, lengths, from->rows);
+  if (!leaders || !lengths) return packbuf_i_plan_no_memory(plan);
   return packbuf_i_trim_rows(plan, node->stored, lengths);
 }
 
 /* Whether a leaf's data elements all have the same bits: they are stored as a constant anyway. */
-static int packbuf_i_constant_data(const packbuf_i_node *node) {
+static int packbuf_i_constant_data(packbuf_i_node *node) {
   packbuf_i_planned data;
   if (node->codec > PACKBUF_CODEC_TYPED_RAGGED) return 0;
   memset(&data, 0, sizeof data);
   data.node = node;
   data.role = PACKBUF_ROLE_DATA;
   data.dtype = node->dtype;
-  return packbuf_i_is_constant(&data);
+  node->constant = packbuf_i_is_constant(&data) ? 2 : 1;
+  return node->constant == 2;
 }
 
 static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node) {
