@@ -124,11 +124,14 @@ static uint64_t packbuf_i_common_before(const packbuf_i_node *node, uint64_t i) 
 
 /* Whether the sample promises that prefixes pay. */
 static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
-  const uint64_t element = packbuf_i_dtype_bytes(node->dtype);
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype), places = packbuf_i_sample_places(node->rows);
   uint64_t common = 0, bytes = 0;
-  if (node->rows <= 2 * PACKBUF_I_SHARE_SAMPLE) return 1;
-  for (uint64_t j = 0; j < PACKBUF_I_SHARE_SAMPLE; j++) {
+  if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
+  for (uint64_t j = 0; j < places; j++) {
     const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
+    const uint64_t soon = packbuf_i_sample(j + PACKBUF_I_SHARE_AHEAD, node->rows - 1);
+    packbuf_i_row_ahead(node, soon);
+    packbuf_i_row_ahead(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }

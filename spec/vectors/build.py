@@ -1354,7 +1354,7 @@ def valid_sharing_samples():
             row = end + 1
         return rows
 
-    values("sharing_sampled_prefixes", fields={"met_2": runs(2), "met_1": runs(1)})
+    values("sharing_sampled_prefixes", fields={"met_1": runs(1), "met_0": runs(0)})
 
 
 # ---- invalid vectors ---------------------------------------------------------------------------------------------------------------------

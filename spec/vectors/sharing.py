@@ -5,8 +5,8 @@
 A cell is None where it is absent, else (its bytes of data, what else must be equal for two cells to be: shape, types, forms, items).
 """
 
-PAIRS = 512          # places that a sample looks at
 LOOK_AT_ALL = 1024   # rows up to which there is no sample
+LOOK_AT_MOST = 1 << 24  # rows beyond which nothing is shared
 ENOUGH = 4096        # bytes that sharing must save
 RANGE = 1 << 64
 
@@ -28,9 +28,14 @@ def splitmix64(count, seed=0):
 assert next(splitmix64(1)) == 0xE220A8397B1DCDAF
 
 
+def pairs(rows):
+    """How many places a sample looks at."""
+    return 64 + rows // 128
+
+
 def walk(rows):
     """The rows that the sample for repeats looks at, in turn."""
-    for x in splitmix64(PAIRS):
+    for x in splitmix64(pairs(rows)):
         first = x * rows // RANGE
         yield first
         if first + 1 < rows:
@@ -39,7 +44,7 @@ def walk(rows):
 
 def places(stored):
     """The stored rows that the sample for prefixes compares with the one before."""
-    return [1 + x * (stored - 1) // RANGE for x in splitmix64(PAIRS)]
+    return [1 + x * (stored - 1) // RANGE for x in splitmix64(pairs(stored))]
 
 
 def sample_repeats(cells):
@@ -60,7 +65,7 @@ def common(a, b, element):
 
 def share_rows(decision, cells):
     rows = len(cells)
-    if rows > LOOK_AT_ALL and sample_repeats(cells) < 4:
+    if rows > LOOK_AT_MOST or (rows > LOOK_AT_ALL and sample_repeats(cells) < 4):
         return
     first, index = {}, []
     for cell in cells:
@@ -92,6 +97,8 @@ def groups(rows, same, element):
 def share_prefixes(decision, rows, element):
     """rows: the bytes of each stored row."""
     stored = len(rows)
+    if stored > LOOK_AT_MOST:
+        return
     if stored > LOOK_AT_ALL:
         sample = places(stored)
         if sum(8 * common(rows[i - 1], rows[i], element) * element for i in sample) < sum(len(rows[i]) for i in sample):
