@@ -10,9 +10,12 @@ typedef struct inputs {
   packbuf_view list_view;
 } inputs;
 
-/* A failure of joining or writing: the line says which file the fragment is. */
+/* A failure of joining or writing: the line says which file the fragment is, and which option joins what differs. */
 static void fail_fragment(const inputs *from, const char *name, const packbuf_error *error) {
-  fail_status(error->fragment < from->count ? from->files[error->fragment].name : name, error);
+  char line[1024];
+  packbuf_error_format(error, line, sizeof line);
+  fail(error->fragment < from->count ? from->files[error->fragment].name : name, "%s%s", line,
+       error->code == PACKBUF_SCHEMA_MISMATCH ? " (--widen joins columns that differ, --first-value takes batch values and metadata of the first file)" : "");
 }
 
 /* Opens and verifies all: what is copied without being looked at must be valid. */

@@ -207,7 +207,7 @@ static void apply_wishes(job *to) {
   }
   for (i = 0; i < to->wishes.count; i++)
     if (to->wishes.items[i].view.bits && !to->wishes.items[i].used)
-      fail(NULL, "schema: %s: view is for array inputs, and there is none of that name", to->wishes.items[i].schema.path);
+      fail(NULL, "--schema: %s: view is for array inputs, and there is none of that name", to->wishes.items[i].schema.path);
 }
 
 /* ---- the batch ---- */
@@ -317,7 +317,7 @@ static void check_paths(const job *from, const void *memory, uint64_t size) {
   for (i = 0; i < from->wishes.count; i++) {
     const packbuf_schema *schema = &from->wishes.items[i].schema;
     if (packbuf_find(&view, schema->batch_value, schema->path, &node, NULL))
-      fail(NULL, "schema: there is no %s %s", schema->batch_value ? "batch value" : "field", schema->path);
+      fail(NULL, "--schema: there is no %s %s", schema->batch_value ? "batch value" : "field", schema->path);
   }
 }
 

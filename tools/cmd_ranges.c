@@ -101,7 +101,11 @@ int run_ranges(const verb *command, int argc, char **argv) {
       packbuf_select(&view, 0, patterns.items, patterns.count, rows, &arena, &selections[0], &error) ||
       packbuf_select(&view, 1, NULL, 0, packbuf_select_all(), &arena, &selections[1], &error) ||
       packbuf_select_ranges(selections, values ? 2 : 1, gap ? parse_number(command, "gap", gap) : 0, chunks ? PACKBUF_RANGES_CHUNKS : 0, &arena, &ranges, &count, &error))
+  {
+    if (error.code == PACKBUF_OUT_OF_RANGE && range && !strchr(range, ':'))
+      fail(from.name, "row %s lies beyond the end: there are %llu rows", range, (unsigned long long)view.rows);
     fail_status(from.name, &error);
+  }
   output_open(&out, "-");
   print_ranges(&out, &view, ranges, count, json);
   output_close(&out);

@@ -55,7 +55,9 @@ char *node_path(const packbuf_view *view, uint32_t index) {
 void find_node(const packbuf_view *view, const char *file, unsigned scope, const char *path, packbuf_node *node) {
   packbuf_error error;
   packbuf_status status = packbuf_find(view, scope, path, node, &error);
-  if (status == PACKBUF_NOT_FOUND) fail(file, "no such %s: %s", scope ? "batch value" : "field", path);
+  if (status == PACKBUF_NOT_FOUND)
+    fail(file, "no such %s: %s%s", scope ? "batch value" : "field", path,
+         packbuf_find(view, !scope, path, node, NULL) ? "" : scope ? " (there is a field of this name)" : " (there is a batch value of this name)");
   if (status) fail_status(file, &error);
 }
 

@@ -121,7 +121,7 @@ row_range parse_rows(const verb *command, const char *string, const char *file, 
   end = string + strlen(string);
   colon = strchr(string, ':');
   if (!*string || !read_end(string, colon ? colon : end, rows, 0, &range.first) || (colon && !read_end(colon + 1, end, rows, rows, &last)))
-    fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20 or -5:", string);
+    fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20 or -5:%s", string, colon && strchr(colon + 1, ':') ? " (a step is for packbuf ranges)" : "");
   if (!colon) {
     uint64_t number = 0;
     int beyond = *string == '-' && read_digits(string + 1, end, &number) && number > rows;
