@@ -40,7 +40,7 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
     if (flag) to->schema.flags |= PACKBUF_KEEP_PLAIN;
   } else if (is_key(&entry->key, "not_nullable")) {
     read_flag(file, path, entry, "not_nullable", &flag);
-    if (flag) to->schema.flags |= PACKBUF_NOT_NULLABLE;
+    if (flag) to->schema.flags |= PACKBUF_REFUSE_NULL;
   } else if (is_key(&entry->key, "value")) {
     read_flag(file, path, entry, "value", &flag);
     to->schema.batch_value = (uint8_t)flag;
