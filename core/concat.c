@@ -50,8 +50,7 @@ static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const p
   return packbuf_i_of_fragment(c->error, status, part->fragment);
 }
 
-/* Whether a field can be taken over as arrays or text: cells of one form, each a value or null. Rows of 8 dimensions
- * are no array that has one more. */
+/* Whether a field can be taken over as arrays or text: cells of one form, each a value or null. */
 static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const packbuf_join_field *field, int *fast) {
   *fast = 0;
   for (uint32_t i = 0; i < field->part_count; i++) {
@@ -64,7 +63,6 @@ static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const pac
     if ((column.node.codec < PACKBUF_CODEC_NDARRAY || column.node.codec > PACKBUF_CODEC_BYTES_RAGGED) &&
         column.node.codec != PACKBUF_CODEC_UTF8_RAGGED)
       return PACKBUF_OK;
-    if (column.node.codec == PACKBUF_CODEC_NDARRAY && column.node.rank == PACKBUF_MAX_RANK) return PACKBUF_OK;
   }
   *fast = field->same;
   return PACKBUF_OK;
