@@ -7051,7 +7051,7 @@ typedef struct packbuf_i_field {
   packbuf_tensor tensor;
   packbuf_ragged ragged;
   packbuf_value value;
-  uint64_t shape[PACKBUF_MAX_RANK];
+  uint64_t shape[PACKBUF_MAX_RANK + 1]; /* rows, then a cell's dimensions: of fragments, a cell may have all of them */
   int64_t strides[PACKBUF_MAX_RANK];
 } packbuf_i_field;
 
@@ -9890,6 +9890,7 @@ typedef struct packbuf_i_reader {
   packbuf_arena *arena;
   packbuf_error *error;
   uint64_t arena_limit;               /* the arena's own; while reading, its limit may be lower */
+  uint64_t to_check;                  /* bytes of cells that may still be looked through: many rows may be one */
   const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
 
@@ -9934,6 +9935,13 @@ static packbuf_status packbuf_i_no_room(const packbuf_i_reader *r, uint64_t size
   if (arena->limit < r->arena_limit && (arena->used >= arena->limit || size > arena->limit - arena->used))
     return packbuf_i_broken(r->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return packbuf_i_no_memory(r->error);
+}
+
+/* Asked before `size` bytes of a cell are looked through, which costs time though no memory. */
+static packbuf_status packbuf_i_may_check(packbuf_i_reader *r, uint64_t size) {
+  if (size > r->to_check) return packbuf_i_broken(r->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  r->to_check -= size;
+  return PACKBUF_OK;
 }
 
 /* `count` items of `size` bytes from the arena. */
@@ -10084,7 +10092,11 @@ static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_
   packbuf_status status = packbuf_i_piece_elements(cells, pieces, piece_count, &data);
   if (status != PACKBUF_OK) return status;
   for (uint64_t p = 0, at = 0; c->node.dtype.code == PACKBUF_DTYPE_BOOL && p < piece_count; p++) {
-    const uint64_t count = pieces[p].count, wrong = packbuf_i_first_not_bool((const uint8_t *)data + at, count);
+    const uint64_t count = pieces[p].count;
+    uint64_t wrong;
+    status = packbuf_i_may_check(cells->reader, count);
+    if (status != PACKBUF_OK) return status;
+    wrong = packbuf_i_first_not_bool((const uint8_t *)data + at, count);
     if (wrong < count)
       return packbuf_i_broken_read(cells, PACKBUF_RULE_D3,
                                    packbuf_i_element_at(c->view, &c->data, pieces[p].first + wrong), row);
@@ -10781,7 +10793,8 @@ static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t 
   const void *data = NULL;
   uint64_t first;
   size_t size, end;
-  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status == PACKBUF_OK) status = packbuf_i_may_check(cells->reader, size);
   if (status != PACKBUF_OK) return status;
   end = packbuf_i_utf8_valid((const uint8_t *)data, size);
   if (end < size)
@@ -10815,6 +10828,7 @@ static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_
   if (count > limits->cell_bytes)
     return packbuf_i_broken_read(cells, PACKBUF_RULE_D9, packbuf_i_element_at(c->view, &c->data, first), row);
   status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status == PACKBUF_OK) status = packbuf_i_may_check(cells->reader, size);
   if (status != PACKBUF_OK) return status;
   inner.offset = 0;
   status =
@@ -14178,6 +14192,7 @@ static packbuf_i_reader packbuf_i_begin_read(const packbuf_view *view, packbuf_a
   r.error = error;
   r.selection = NULL;
   r.arena_limit = arena->limit;
+  r.to_check = view->limits.decoded_bytes;
   if (view->limits.decoded_bytes < UINT64_MAX - arena->used && arena->used + view->limits.decoded_bytes < arena->limit)
     arena->limit = arena->used + view->limits.decoded_bytes;
   return r;
@@ -15075,7 +15090,8 @@ typedef struct packbuf_i_picked {
   packbuf_column column;
   packbuf_column list; /* of an attribute leaf whose rows are items: the media list they belong to */
   int by_item;
-  uint64_t next; /* row of the selection to go on with */
+  uint64_t next;  /* row of the selection to go on with */
+  uint64_t asked; /* cells that were asked for one by one so far */
   packbuf_piece pieces[2];
   unsigned piece, piece_count;
   packbuf_error *error;
@@ -15091,6 +15107,14 @@ static packbuf_status packbuf_i_too_much(const packbuf_i_picked *p) {
                                  PACKBUF_NOWHERE);
 }
 
+/* Whether cells that are neither regular nor joined may be asked one by one, together with those before: work for rows
+ * of which nothing need be stored. */
+static packbuf_status packbuf_i_may_ask(packbuf_i_picked *p, uint64_t rows) {
+  if (rows > p->column.view->limits.decoded_bytes / 16 - p->asked) return packbuf_i_too_much(p);
+  p->asked += rows;
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_t node, packbuf_i_picked *p,
                                      packbuf_error *error) {
   const packbuf_view *view = selection->view;
@@ -15098,7 +15122,7 @@ static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_
   p->selection = selection;
   p->error = error;
   p->by_item = 0;
-  p->next = 0;
+  p->next = p->asked = 0;
   p->piece = p->piece_count = 0;
   if (node >= view->node_count || selection->flags[node] == 0)
     return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -15110,6 +15134,7 @@ static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_
     if (status == PACKBUF_OK && up.kind == PACKBUF_LEAF && up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
       status = packbuf_open_column(view, p->column.node.parent, &p->list, error);
       p->by_item = 1;
+      if (status == PACKBUF_OK) status = packbuf_i_may_ask(p, selection->rows);
     }
     if (status != PACKBUF_OK) return status;
   }
@@ -15229,12 +15254,6 @@ static packbuf_status packbuf_i_picked_pieces(const packbuf_i_picked *p, int qui
   return packbuf_cell_pieces(&p->column, row, pieces, count, p->error);
 }
 
-/* Whether cells that are neither regular nor joined may be asked one by one: work for rows of which nothing need be
- * stored. */
-static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows) {
-  return rows > p->column.view->limits.decoded_bytes / 16 ? packbuf_i_too_much(p) : PACKBUF_OK;
-}
-
 /* The bytes of `count` items of a media list from item `first` on. */
 static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
                                              packbuf_piece *bytes) {
@@ -15273,7 +15292,7 @@ static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const pack
   return status == PACKBUF_OK ? packbuf_i_add_size(p, &size->elements, bytes.count) : status;
 }
 
-static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbuf_i_row_run *run,
+static packbuf_status packbuf_i_size_run(packbuf_i_picked *p, const packbuf_i_row_run *run,
                                          packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
@@ -15970,15 +15989,19 @@ static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_p
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);
 }
 
-/* Regular cells: one range when the holes between rows are small enough. */
-static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i_picked *p,
-                                            const packbuf_i_row_run *run, const packbuf_i_regular *regular) {
+/* Regular cells: one range when the holes between rows are small enough; holes below a chunk are, between whole chunks.
+ */
+static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, packbuf_i_picked *p, const packbuf_i_row_run *run,
+                                            const packbuf_i_regular *regular) {
   const uint64_t element = packbuf_i_element_bits(p->column.data.dtype) / 8, size = regular->each * element;
   const uint64_t step = run->step < 0 ? 0 - (uint64_t)run->step : (uint64_t)run->step;
+  const uint64_t chunk = r->flags & PACKBUF_RANGES_CHUNKS ? PACKBUF_I_CHUNK - 1 : 0,
+                 gap = r->gap > chunk ? r->gap : chunk;
   packbuf_status status = PACKBUF_OK;
   packbuf_piece piece;
+  uint64_t hole;
   if (size == 0) return PACKBUF_OK;
-  if (run->index == NULL && (step - 1) * size <= r->gap) {
+  if (run->index == NULL && packbuf_i_mul(step - 1, size, &hole) && hole <= gap) {
     const uint64_t last = packbuf_i_run_row(run, run->count - 1), low = last < run->first ? last : run->first,
                    high = last < run->first ? run->first : last;
     piece.first = regular->base + low * regular->each;
@@ -15986,6 +16009,7 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i
     return packbuf_i_add_piece(r, p, &piece, low);
   }
   piece.count = regular->each;
+  if (run->index == NULL) status = packbuf_i_may_ask(p, run->count);
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
     const uint64_t row = packbuf_i_run_row(run, at);
@@ -15995,7 +16019,7 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i
   return status;
 }
 
-static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_i_row_run *run) {
+static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, packbuf_i_picked *p, const packbuf_i_row_run *run) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
   packbuf_piece pieces[2];
@@ -16821,9 +16845,11 @@ static packbuf_status packbuf_i_read_numbers(const packbuf_view *view, unsigned 
   packbuf_status status = packbuf_i_manifest_column(view, name, packbuf_i_manifest_bits[field], &column, error);
   for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
     uint8_t raw[8] = {0};
+    uint64_t at = 0, one = 0;
     status = packbuf_i_manifest_present(&column, row, name, error);
+    if (status == PACKBUF_OK) status = packbuf_cell_extent(&column, row, &at, &one, error);
+    if (status == PACKBUF_OK) status = packbuf_copy_elements(view, &column.data, at, 1, raw, sizeof raw, error);
     if (status != PACKBUF_OK) return status;
-    status = packbuf_copy_elements(view, &column.data, row, 1, raw, sizeof raw, error);
     if (packbuf_i_big_endian())
       packbuf_i_swap(raw, packbuf_i_manifest_bits[field] / 8, packbuf_i_manifest_bits[field] / 8);
     packbuf_i_set_number(&list[row], field, packbuf_i_load64(raw));
@@ -16833,6 +16859,7 @@ static packbuf_status packbuf_i_read_numbers(const packbuf_view *view, unsigned 
 
 static packbuf_status packbuf_i_read_keys(const packbuf_view *view, packbuf_fragment *list, packbuf_error *error) {
   packbuf_column column;
+  uint64_t left = view->limits.decoded_bytes; /* keys that are one row cost time all the same */
   packbuf_status status = packbuf_i_manifest_column(view, "key", 0, &column, error);
   for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
     const void *bytes = NULL;
@@ -16842,6 +16869,8 @@ static packbuf_status packbuf_i_read_keys(const packbuf_view *view, packbuf_frag
     if (status != PACKBUF_OK) return status;
     list[row].key.data = (const char *)bytes;
     list[row].key.size = (size_t)size; /* it lies in memory */
+    if (size > left) return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_node_at(view, column.node.index), row);
+    left -= size;
     if (packbuf_i_utf8_valid((const uint8_t *)bytes, (size_t)size) != size)
       return packbuf_i_bad_manifest(error, "a key is not UTF-8", "key", row);
   }
@@ -17423,11 +17452,14 @@ PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint
                                                   packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   const uint32_t width = join->field_count;
   packbuf_entry *entries = NULL;
-  uint64_t cells, bytes;
+  uint64_t cells, bytes, most = UINT64_MAX;
   packbuf_status status = packbuf_i_join_range(join, first, count, error);
   if (status != PACKBUF_OK) return status;
-  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > SIZE_MAX)
-    return packbuf_i_no_memory(error);
+  for (uint32_t i = 0; i < join->view_count; i++)
+    if (join->views[i].limits.decoded_bytes < most) most = join->views[i].limits.decoded_bytes;
+  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > most)
+    return packbuf_i_broken(error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (bytes > SIZE_MAX) return packbuf_i_no_memory(error);
   if (cells) entries = (packbuf_entry *)packbuf_arena_alloc(arena, (size_t)bytes, 8);
   if (cells && !entries) return packbuf_i_no_memory(error);
   for (uint32_t k = 0; cells && k < width; k++) {
@@ -17497,7 +17529,8 @@ typedef struct packbuf_i_concat {
   size_t schema_count, schema_room;
   packbuf_i_pair **pairs; /* open-addressing table of the metadata that is added */
   uint64_t pair_mask;
-  uint64_t joined; /* bytes of cells that were put together from two pieces, against limits.decoded_bytes */
+  uint64_t
+      made; /* bytes of cells put together from two pieces, and of what describes rows; under limits.decoded_bytes */
 } packbuf_i_concat;
 
 static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
@@ -17506,12 +17539,29 @@ static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, s
   return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
 }
 
+/* The same for what a fragment asks for: D9 when all of it passes limits.decoded_bytes. */
+static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_view *view, uint64_t count, size_t size,
+                                            void **out) {
+  uint64_t bytes;
+  *out = NULL;
+  if (!packbuf_i_mul(count, size, &bytes) || c->made > view->limits.decoded_bytes ||
+      bytes > view->limits.decoded_bytes - c->made)
+    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  c->made += bytes;
+  *out = packbuf_i_concat_alloc(c, count, size);
+  return *out ? PACKBUF_OK : packbuf_i_no_memory(c->error);
+}
+
 /* ---- columns of one type, without values ---- */
 
-/* Opens the column of a part; the error names the fragment. */
+/* Opens the column of a part; the error names the fragment. type (NULL: any): what its node was, by which the field is
+ * described; a head that was rewritten meanwhile must not pass for it. */
 static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_part *part,
-                                              packbuf_column *column) {
+                                              const packbuf_node *type, packbuf_column *column) {
   packbuf_status status = packbuf_open_column(&c->join->views[part->fragment], part->node, column, c->error);
+  if (status == PACKBUF_OK && type && packbuf_i_type_differs(type, &column->node) != PACKBUF_I_SCHEMA_MEMBERS)
+    status = packbuf_i_fail(c->error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status == PACKBUF_OK && column->node.rows != part->rows)
     status =
         packbuf_i_broken(c->error, PACKBUF_RULE_N9, packbuf_i_node_at(column->view, part->node) + 48, PACKBUF_NOWHERE);
@@ -17523,7 +17573,7 @@ static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const pac
   *fast = 0;
   for (uint32_t i = 0; i < field->part_count; i++) {
     packbuf_column column;
-    packbuf_status status = packbuf_i_concat_column(c, &field->parts[i], &column);
+    packbuf_status status = packbuf_i_concat_column(c, &field->parts[i], NULL, &column);
     if (status != PACKBUF_OK) return status;
     if (!field->parts[i].rows && field->part_count > 1) continue;
     if (column.node.kind != PACKBUF_LEAF || packbuf_i_there(&column.missing) || packbuf_i_there(&column.types))
@@ -17576,13 +17626,13 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
 }
 
 /* A dense column: the parts side by side in the arena, with a validity bitmap where one has null cells. */
-static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
-                                             uint32_t count) {
+static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
+                                             const packbuf_part *parts, uint32_t count) {
   uint64_t each = 0, size = 0, at = 0, bytes;
   uint8_t *data = NULL, *validity = NULL;
   for (uint32_t i = 0; i < count; i++) {
     packbuf_column column;
-    packbuf_status status = packbuf_i_concat_column(c, &parts[i], &column);
+    packbuf_status status = packbuf_i_concat_column(c, &parts[i], type, &column);
     if (status != PACKBUF_OK) return status;
     if (!data) {
       const packbuf_node *node = &column.node;
@@ -17597,8 +17647,10 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
       for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
     }
     if (packbuf_i_there(&column.validity) && !validity) {
-      validity = (uint8_t *)packbuf_i_concat_alloc(c, c->join->rows / 8 + 1, 1);
-      if (!validity) return packbuf_i_no_memory(c->error);
+      void *memory;
+      status = packbuf_i_concat_make(c, column.view, c->join->rows / 8 + 1, 1, &memory);
+      if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[i].fragment);
+      validity = (uint8_t *)memory;
       memset(validity, 0xFF, (size_t)(c->join->rows / 8 + 1));
     }
     for (uint64_t row = 0; validity && packbuf_i_there(&column.validity) && row < parts[i].rows; row++)
@@ -17635,17 +17687,14 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
 static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf_column *column, const uint8_t *data,
                                               const packbuf_piece *pieces, unsigned count, const void **out) {
   const uint64_t element = packbuf_i_element_bits(column->data.dtype) / 8;
-  uint64_t size;
+  packbuf_status status;
   uint8_t *copy;
+  void *memory;
   *out = count ? data + pieces[0].first * element : data;
   if (count < 2) return PACKBUF_OK;
-  size = (pieces[0].count + pieces[1].count) * element;
-  if (c->joined > column->view->limits.decoded_bytes || size > column->view->limits.decoded_bytes - c->joined)
-    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
-                            PACKBUF_NOWHERE);
-  c->joined += size;
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
-  if (!copy) return packbuf_i_no_memory(c->error);
+  status = packbuf_i_concat_make(c, column->view, pieces[0].count + pieces[1].count, (size_t)element, &memory);
+  if (status != PACKBUF_OK) return status;
+  copy = (uint8_t *)memory;
   memcpy(copy, *out, (size_t)(pieces[0].count * element));
   memcpy(copy + pieces[0].count * element, data + pieces[1].first * element, (size_t)(pieces[1].count * element));
   *out = copy;
@@ -17653,11 +17702,11 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
 }
 
 /* The cells of one part of a ragged column as tensors that point to its elements. */
-static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, packbuf_tensor *tensors,
-                                            uint64_t *shapes, unsigned room) {
+static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, const packbuf_node *type,
+                                            packbuf_tensor *tensors, uint64_t *shapes, unsigned room) {
   const uint8_t *data;
   packbuf_column column;
-  packbuf_status status = packbuf_i_concat_column(c, part, &column);
+  packbuf_status status = packbuf_i_concat_column(c, part, type, &column);
   if (status == PACKBUF_OK) status = packbuf_i_concat_elements(c, &column, &data);
   for (uint64_t row = 0; status == PACKBUF_OK && row < part->rows; row++) {
     packbuf_tensor *tensor = &tensors[row];
@@ -17681,18 +17730,22 @@ static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_p
   return packbuf_i_of_fragment(c->error, status, part->fragment);
 }
 
-static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
-                                              uint32_t count) {
+static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
+                                              const packbuf_part *parts, uint32_t count) {
+  const packbuf_view *view = &c->join->views[parts[0].fragment];
   const unsigned room = field->node.rank;
   const uint64_t rows = c->join->rows;
-  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_concat_alloc(c, rows, sizeof *tensors);
-  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_concat_alloc(c, rows * room, 8);
+  packbuf_tensor *tensors;
+  void *memory, *shapes = NULL;
   unsigned most = 0;
   int any = 0;
-  if (!tensors || !shapes) return packbuf_i_no_memory(c->error);
+  packbuf_status status = packbuf_i_concat_make(c, view, rows, sizeof *tensors, &memory);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_make(c, view, rows, room * sizeof(uint64_t), &shapes);
+  if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[0].fragment);
+  tensors = (packbuf_tensor *)memory;
   for (uint32_t i = 0; i < count; i++) {
-    packbuf_status status =
-        packbuf_i_concat_part(c, &parts[i], tensors + parts[i].first_row, shapes + parts[i].first_row * room, room);
+    status = packbuf_i_concat_part(c, &parts[i], type, tensors + parts[i].first_row,
+                                   (uint64_t *)shapes + parts[i].first_row * room, room);
     if (status != PACKBUF_OK) return status;
   }
   for (uint64_t row = 0; row < rows; row++) {
@@ -17707,14 +17760,18 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
-                                            uint32_t count) {
-  packbuf_text *texts = (packbuf_text *)packbuf_i_concat_alloc(c, c->join->rows, sizeof *texts);
-  if (!texts) return packbuf_i_no_memory(c->error);
+static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
+                                            const packbuf_part *parts, uint32_t count) {
+  packbuf_text *texts;
+  void *memory;
+  packbuf_status status =
+      packbuf_i_concat_make(c, &c->join->views[parts[0].fragment], c->join->rows, sizeof *texts, &memory);
+  if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[0].fragment);
+  texts = (packbuf_text *)memory;
   for (uint32_t i = 0; i < count; i++) {
     const uint8_t *data = NULL;
     packbuf_column column;
-    packbuf_status status = packbuf_i_concat_column(c, &parts[i], &column);
+    status = packbuf_i_concat_column(c, &parts[i], type, &column);
     if (status == PACKBUF_OK) status = packbuf_i_concat_elements(c, &column, &data);
     for (uint64_t row = 0; status == PACKBUF_OK && row < parts[i].rows; row++) {
       packbuf_text *text = &texts[parts[i].first_row + row];
@@ -17805,14 +17862,17 @@ static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packb
 static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
                                               packbuf_i_field *field) {
   const uint64_t rows = c->join->rows;
-  packbuf_value *values = (packbuf_value *)packbuf_i_concat_alloc(c, rows, sizeof *values);
+  const packbuf_part *first = packbuf_i_concat_first(from);
+  packbuf_value *values;
   packbuf_i_slots out;
-  packbuf_status status;
-  if (!values) return packbuf_i_no_memory(c->error);
+  void *memory;
+  packbuf_status status = packbuf_i_concat_make(c, &c->join->views[first->fragment], rows, sizeof *values, &memory);
+  if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, first->fragment);
+  values = (packbuf_value *)memory;
   out.first = values;
   out.step = sizeof *values;
   status = packbuf_i_join_read(c->join, from, NULL, 0, rows, c->arena, out, c->error);
-  if (status == PACKBUF_OK && from->same) status = packbuf_i_concat_keep_all(c, packbuf_i_concat_first(from));
+  if (status == PACKBUF_OK && from->same) status = packbuf_i_concat_keep_all(c, first);
   field->node.source = PACKBUF_I_FROM_CELLS;
   field->node.cells.values = values;
   field->node.cells.count = rows;
@@ -17848,10 +17908,10 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
     field->node.parameter_size = node.parameter.size;
     memcpy(field->node.shape, node.shape, sizeof node.shape);
     field->node.reason = "taken over from fragments";
-    if (node.codec == PACKBUF_CODEC_NDARRAY) status = packbuf_i_concat_dense(c, field, parts, count);
+    if (node.codec == PACKBUF_CODEC_NDARRAY) status = packbuf_i_concat_dense(c, field, &node, parts, count);
     else if (node.codec == PACKBUF_CODEC_UTF8_RAGGED || node.codec == PACKBUF_CODEC_BYTES_RAGGED)
-      status = packbuf_i_concat_text(c, field, parts, count);
-    else status = packbuf_i_concat_ragged(c, field, parts, count);
+      status = packbuf_i_concat_text(c, field, &node, parts, count);
+    else status = packbuf_i_concat_ragged(c, field, &node, parts, count);
   } else {
     status = packbuf_i_concat_values(c, from, field);
   }

@@ -25,7 +25,11 @@ static packbuf_status packbuf_i_read_tensor(packbuf_i_leaf_cells *cells, uint64_
   packbuf_status status = packbuf_i_piece_elements(cells, pieces, piece_count, &data);
   if (status != PACKBUF_OK) return status;
   for (uint64_t p = 0, at = 0; c->node.dtype.code == PACKBUF_DTYPE_BOOL && p < piece_count; p++) {
-    const uint64_t count = pieces[p].count, wrong = packbuf_i_first_not_bool((const uint8_t *)data + at, count);
+    const uint64_t count = pieces[p].count;
+    uint64_t wrong;
+    status = packbuf_i_may_check(cells->reader, count);
+    if (status != PACKBUF_OK) return status;
+    wrong = packbuf_i_first_not_bool((const uint8_t *)data + at, count);
     if (wrong < count)
       return packbuf_i_broken_read(cells, PACKBUF_RULE_D3,
                                    packbuf_i_element_at(c->view, &c->data, pieces[p].first + wrong), row);

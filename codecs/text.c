@@ -6,7 +6,8 @@ static packbuf_status packbuf_i_utf8_read(packbuf_i_leaf_cells *cells, uint64_t 
   const void *data = NULL;
   uint64_t first;
   size_t size, end;
-  const packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  packbuf_status status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status == PACKBUF_OK) status = packbuf_i_may_check(cells->reader, size);
   if (status != PACKBUF_OK) return status;
   end = packbuf_i_utf8_valid((const uint8_t *)data, size);
   if (end < size)
@@ -40,6 +41,7 @@ static packbuf_status packbuf_i_parsed_read(packbuf_i_leaf_cells *cells, uint64_
   if (count > limits->cell_bytes)
     return packbuf_i_broken_read(cells, PACKBUF_RULE_D9, packbuf_i_element_at(c->view, &c->data, first), row);
   status = packbuf_i_cell_text(cells, row, &first, &data, &size);
+  if (status == PACKBUF_OK) status = packbuf_i_may_check(cells->reader, size);
   if (status != PACKBUF_OK) return status;
   inner.offset = 0;
   status =

@@ -9,7 +9,7 @@ typedef struct packbuf_i_field {
   packbuf_tensor tensor;
   packbuf_ragged ragged;
   packbuf_value value;
-  uint64_t shape[PACKBUF_MAX_RANK];
+  uint64_t shape[PACKBUF_MAX_RANK + 1]; /* rows, then a cell's dimensions: of fragments, a cell may have all of them */
   int64_t strides[PACKBUF_MAX_RANK];
 } packbuf_i_field;
 

@@ -11,7 +11,8 @@ typedef struct packbuf_i_concat {
   size_t schema_count, schema_room;
   packbuf_i_pair **pairs; /* open-addressing table of the metadata that is added */
   uint64_t pair_mask;
-  uint64_t joined; /* bytes of cells that were put together from two pieces, against limits.decoded_bytes */
+  uint64_t
+      made; /* bytes of cells put together from two pieces, and of what describes rows; under limits.decoded_bytes */
 } packbuf_i_concat;
 
 static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
@@ -20,12 +21,29 @@ static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, s
   return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
 }
 
+/* The same for what a fragment asks for: D9 when all of it passes limits.decoded_bytes. */
+static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_view *view, uint64_t count, size_t size,
+                                            void **out) {
+  uint64_t bytes;
+  *out = NULL;
+  if (!packbuf_i_mul(count, size, &bytes) || c->made > view->limits.decoded_bytes ||
+      bytes > view->limits.decoded_bytes - c->made)
+    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  c->made += bytes;
+  *out = packbuf_i_concat_alloc(c, count, size);
+  return *out ? PACKBUF_OK : packbuf_i_no_memory(c->error);
+}
+
 /* ---- columns of one type, without values ---- */
 
-/* Opens the column of a part; the error names the fragment. */
+/* Opens the column of a part; the error names the fragment. type (NULL: any): what its node was, by which the field is
+ * described; a head that was rewritten meanwhile must not pass for it. */
 static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_part *part,
-                                              packbuf_column *column) {
+                                              const packbuf_node *type, packbuf_column *column) {
   packbuf_status status = packbuf_open_column(&c->join->views[part->fragment], part->node, column, c->error);
+  if (status == PACKBUF_OK && type && packbuf_i_type_differs(type, &column->node) != PACKBUF_I_SCHEMA_MEMBERS)
+    status = packbuf_i_fail(c->error, PACKBUF_HEAD_CHECKSUM, "the head has changed since it was opened",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status == PACKBUF_OK && column->node.rows != part->rows)
     status =
         packbuf_i_broken(c->error, PACKBUF_RULE_N9, packbuf_i_node_at(column->view, part->node) + 48, PACKBUF_NOWHERE);
@@ -37,7 +55,7 @@ static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const pac
   *fast = 0;
   for (uint32_t i = 0; i < field->part_count; i++) {
     packbuf_column column;
-    packbuf_status status = packbuf_i_concat_column(c, &field->parts[i], &column);
+    packbuf_status status = packbuf_i_concat_column(c, &field->parts[i], NULL, &column);
     if (status != PACKBUF_OK) return status;
     if (!field->parts[i].rows && field->part_count > 1) continue;
     if (column.node.kind != PACKBUF_LEAF || packbuf_i_there(&column.missing) || packbuf_i_there(&column.types))
@@ -90,13 +108,13 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
 }
 
 /* A dense column: the parts side by side in the arena, with a validity bitmap where one has null cells. */
-static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
-                                             uint32_t count) {
+static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
+                                             const packbuf_part *parts, uint32_t count) {
   uint64_t each = 0, size = 0, at = 0, bytes;
   uint8_t *data = NULL, *validity = NULL;
   for (uint32_t i = 0; i < count; i++) {
     packbuf_column column;
-    packbuf_status status = packbuf_i_concat_column(c, &parts[i], &column);
+    packbuf_status status = packbuf_i_concat_column(c, &parts[i], type, &column);
     if (status != PACKBUF_OK) return status;
     if (!data) {
       const packbuf_node *node = &column.node;
@@ -111,8 +129,10 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
       for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
     }
     if (packbuf_i_there(&column.validity) && !validity) {
-      validity = (uint8_t *)packbuf_i_concat_alloc(c, c->join->rows / 8 + 1, 1);
-      if (!validity) return packbuf_i_no_memory(c->error);
+      void *memory;
+      status = packbuf_i_concat_make(c, column.view, c->join->rows / 8 + 1, 1, &memory);
+      if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[i].fragment);
+      validity = (uint8_t *)memory;
       memset(validity, 0xFF, (size_t)(c->join->rows / 8 + 1));
     }
     for (uint64_t row = 0; validity && packbuf_i_there(&column.validity) && row < parts[i].rows; row++)
@@ -149,17 +169,14 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
 static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf_column *column, const uint8_t *data,
                                               const packbuf_piece *pieces, unsigned count, const void **out) {
   const uint64_t element = packbuf_i_element_bits(column->data.dtype) / 8;
-  uint64_t size;
+  packbuf_status status;
   uint8_t *copy;
+  void *memory;
   *out = count ? data + pieces[0].first * element : data;
   if (count < 2) return PACKBUF_OK;
-  size = (pieces[0].count + pieces[1].count) * element;
-  if (c->joined > column->view->limits.decoded_bytes || size > column->view->limits.decoded_bytes - c->joined)
-    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
-                            PACKBUF_NOWHERE);
-  c->joined += size;
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
-  if (!copy) return packbuf_i_no_memory(c->error);
+  status = packbuf_i_concat_make(c, column->view, pieces[0].count + pieces[1].count, (size_t)element, &memory);
+  if (status != PACKBUF_OK) return status;
+  copy = (uint8_t *)memory;
   memcpy(copy, *out, (size_t)(pieces[0].count * element));
   memcpy(copy + pieces[0].count * element, data + pieces[1].first * element, (size_t)(pieces[1].count * element));
   *out = copy;
@@ -167,11 +184,11 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
 }
 
 /* The cells of one part of a ragged column as tensors that point to its elements. */
-static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, packbuf_tensor *tensors,
-                                            uint64_t *shapes, unsigned room) {
+static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, const packbuf_node *type,
+                                            packbuf_tensor *tensors, uint64_t *shapes, unsigned room) {
   const uint8_t *data;
   packbuf_column column;
-  packbuf_status status = packbuf_i_concat_column(c, part, &column);
+  packbuf_status status = packbuf_i_concat_column(c, part, type, &column);
   if (status == PACKBUF_OK) status = packbuf_i_concat_elements(c, &column, &data);
   for (uint64_t row = 0; status == PACKBUF_OK && row < part->rows; row++) {
     packbuf_tensor *tensor = &tensors[row];
@@ -195,18 +212,22 @@ static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_p
   return packbuf_i_of_fragment(c->error, status, part->fragment);
 }
 
-static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
-                                              uint32_t count) {
+static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
+                                              const packbuf_part *parts, uint32_t count) {
+  const packbuf_view *view = &c->join->views[parts[0].fragment];
   const unsigned room = field->node.rank;
   const uint64_t rows = c->join->rows;
-  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_concat_alloc(c, rows, sizeof *tensors);
-  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_concat_alloc(c, rows * room, 8);
+  packbuf_tensor *tensors;
+  void *memory, *shapes = NULL;
   unsigned most = 0;
   int any = 0;
-  if (!tensors || !shapes) return packbuf_i_no_memory(c->error);
+  packbuf_status status = packbuf_i_concat_make(c, view, rows, sizeof *tensors, &memory);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_make(c, view, rows, room * sizeof(uint64_t), &shapes);
+  if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[0].fragment);
+  tensors = (packbuf_tensor *)memory;
   for (uint32_t i = 0; i < count; i++) {
-    packbuf_status status =
-        packbuf_i_concat_part(c, &parts[i], tensors + parts[i].first_row, shapes + parts[i].first_row * room, room);
+    status = packbuf_i_concat_part(c, &parts[i], type, tensors + parts[i].first_row,
+                                   (uint64_t *)shapes + parts[i].first_row * room, room);
     if (status != PACKBUF_OK) return status;
   }
   for (uint64_t row = 0; row < rows; row++) {
@@ -221,14 +242,18 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
-                                            uint32_t count) {
-  packbuf_text *texts = (packbuf_text *)packbuf_i_concat_alloc(c, c->join->rows, sizeof *texts);
-  if (!texts) return packbuf_i_no_memory(c->error);
+static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
+                                            const packbuf_part *parts, uint32_t count) {
+  packbuf_text *texts;
+  void *memory;
+  packbuf_status status =
+      packbuf_i_concat_make(c, &c->join->views[parts[0].fragment], c->join->rows, sizeof *texts, &memory);
+  if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, parts[0].fragment);
+  texts = (packbuf_text *)memory;
   for (uint32_t i = 0; i < count; i++) {
     const uint8_t *data = NULL;
     packbuf_column column;
-    packbuf_status status = packbuf_i_concat_column(c, &parts[i], &column);
+    status = packbuf_i_concat_column(c, &parts[i], type, &column);
     if (status == PACKBUF_OK) status = packbuf_i_concat_elements(c, &column, &data);
     for (uint64_t row = 0; status == PACKBUF_OK && row < parts[i].rows; row++) {
       packbuf_text *text = &texts[parts[i].first_row + row];
@@ -319,14 +344,17 @@ static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packb
 static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
                                               packbuf_i_field *field) {
   const uint64_t rows = c->join->rows;
-  packbuf_value *values = (packbuf_value *)packbuf_i_concat_alloc(c, rows, sizeof *values);
+  const packbuf_part *first = packbuf_i_concat_first(from);
+  packbuf_value *values;
   packbuf_i_slots out;
-  packbuf_status status;
-  if (!values) return packbuf_i_no_memory(c->error);
+  void *memory;
+  packbuf_status status = packbuf_i_concat_make(c, &c->join->views[first->fragment], rows, sizeof *values, &memory);
+  if (status != PACKBUF_OK) return packbuf_i_of_fragment(c->error, status, first->fragment);
+  values = (packbuf_value *)memory;
   out.first = values;
   out.step = sizeof *values;
   status = packbuf_i_join_read(c->join, from, NULL, 0, rows, c->arena, out, c->error);
-  if (status == PACKBUF_OK && from->same) status = packbuf_i_concat_keep_all(c, packbuf_i_concat_first(from));
+  if (status == PACKBUF_OK && from->same) status = packbuf_i_concat_keep_all(c, first);
   field->node.source = PACKBUF_I_FROM_CELLS;
   field->node.cells.values = values;
   field->node.cells.count = rows;
@@ -362,10 +390,10 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
     field->node.parameter_size = node.parameter.size;
     memcpy(field->node.shape, node.shape, sizeof node.shape);
     field->node.reason = "taken over from fragments";
-    if (node.codec == PACKBUF_CODEC_NDARRAY) status = packbuf_i_concat_dense(c, field, parts, count);
+    if (node.codec == PACKBUF_CODEC_NDARRAY) status = packbuf_i_concat_dense(c, field, &node, parts, count);
     else if (node.codec == PACKBUF_CODEC_UTF8_RAGGED || node.codec == PACKBUF_CODEC_BYTES_RAGGED)
-      status = packbuf_i_concat_text(c, field, parts, count);
-    else status = packbuf_i_concat_ragged(c, field, parts, count);
+      status = packbuf_i_concat_text(c, field, &node, parts, count);
+    else status = packbuf_i_concat_ragged(c, field, &node, parts, count);
   } else {
     status = packbuf_i_concat_values(c, from, field);
   }

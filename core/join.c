@@ -467,11 +467,14 @@ PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint
                                                   packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   const uint32_t width = join->field_count;
   packbuf_entry *entries = NULL;
-  uint64_t cells, bytes;
+  uint64_t cells, bytes, most = UINT64_MAX;
   packbuf_status status = packbuf_i_join_range(join, first, count, error);
   if (status != PACKBUF_OK) return status;
-  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > SIZE_MAX)
-    return packbuf_i_no_memory(error);
+  for (uint32_t i = 0; i < join->view_count; i++)
+    if (join->views[i].limits.decoded_bytes < most) most = join->views[i].limits.decoded_bytes;
+  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > most)
+    return packbuf_i_broken(error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (bytes > SIZE_MAX) return packbuf_i_no_memory(error);
   if (cells) entries = (packbuf_entry *)packbuf_arena_alloc(arena, (size_t)bytes, 8);
   if (cells && !entries) return packbuf_i_no_memory(error);
   for (uint32_t k = 0; cells && k < width; k++) {

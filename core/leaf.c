@@ -7,6 +7,7 @@ typedef struct packbuf_i_reader {
   packbuf_arena *arena;
   packbuf_error *error;
   uint64_t arena_limit;               /* the arena's own; while reading, its limit may be lower */
+  uint64_t to_check;                  /* bytes of cells that may still be looked through: many rows may be one */
   const packbuf_selection *selection; /* rows are counted in it, other nodes left out; NULL: all */
 } packbuf_i_reader;
 
@@ -51,6 +52,13 @@ static packbuf_status packbuf_i_no_room(const packbuf_i_reader *r, uint64_t size
   if (arena->limit < r->arena_limit && (arena->used >= arena->limit || size > arena->limit - arena->used))
     return packbuf_i_broken(r->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return packbuf_i_no_memory(r->error);
+}
+
+/* Asked before `size` bytes of a cell are looked through, which costs time though no memory. */
+static packbuf_status packbuf_i_may_check(packbuf_i_reader *r, uint64_t size) {
+  if (size > r->to_check) return packbuf_i_broken(r->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  r->to_check -= size;
+  return PACKBUF_OK;
 }
 
 /* `count` items of `size` bytes from the arena. */

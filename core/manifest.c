@@ -120,9 +120,11 @@ static packbuf_status packbuf_i_read_numbers(const packbuf_view *view, unsigned 
   packbuf_status status = packbuf_i_manifest_column(view, name, packbuf_i_manifest_bits[field], &column, error);
   for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
     uint8_t raw[8] = {0};
+    uint64_t at = 0, one = 0;
     status = packbuf_i_manifest_present(&column, row, name, error);
+    if (status == PACKBUF_OK) status = packbuf_cell_extent(&column, row, &at, &one, error);
+    if (status == PACKBUF_OK) status = packbuf_copy_elements(view, &column.data, at, 1, raw, sizeof raw, error);
     if (status != PACKBUF_OK) return status;
-    status = packbuf_copy_elements(view, &column.data, row, 1, raw, sizeof raw, error);
     if (packbuf_i_big_endian())
       packbuf_i_swap(raw, packbuf_i_manifest_bits[field] / 8, packbuf_i_manifest_bits[field] / 8);
     packbuf_i_set_number(&list[row], field, packbuf_i_load64(raw));
@@ -132,6 +134,7 @@ static packbuf_status packbuf_i_read_numbers(const packbuf_view *view, unsigned 
 
 static packbuf_status packbuf_i_read_keys(const packbuf_view *view, packbuf_fragment *list, packbuf_error *error) {
   packbuf_column column;
+  uint64_t left = view->limits.decoded_bytes; /* keys that are one row cost time all the same */
   packbuf_status status = packbuf_i_manifest_column(view, "key", 0, &column, error);
   for (uint64_t row = 0; status == PACKBUF_OK && row < view->rows; row++) {
     const void *bytes = NULL;
@@ -141,6 +144,8 @@ static packbuf_status packbuf_i_read_keys(const packbuf_view *view, packbuf_frag
     if (status != PACKBUF_OK) return status;
     list[row].key.data = (const char *)bytes;
     list[row].key.size = (size_t)size; /* it lies in memory */
+    if (size > left) return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_node_at(view, column.node.index), row);
+    left -= size;
     if (packbuf_i_utf8_valid((const uint8_t *)bytes, (size_t)size) != size)
       return packbuf_i_bad_manifest(error, "a key is not UTF-8", "key", row);
   }

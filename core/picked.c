@@ -23,7 +23,8 @@ typedef struct packbuf_i_picked {
   packbuf_column column;
   packbuf_column list; /* of an attribute leaf whose rows are items: the media list they belong to */
   int by_item;
-  uint64_t next; /* row of the selection to go on with */
+  uint64_t next;  /* row of the selection to go on with */
+  uint64_t asked; /* cells that were asked for one by one so far */
   packbuf_piece pieces[2];
   unsigned piece, piece_count;
   packbuf_error *error;
@@ -39,6 +40,14 @@ static packbuf_status packbuf_i_too_much(const packbuf_i_picked *p) {
                                  PACKBUF_NOWHERE);
 }
 
+/* Whether cells that are neither regular nor joined may be asked one by one, together with those before: work for rows
+ * of which nothing need be stored. */
+static packbuf_status packbuf_i_may_ask(packbuf_i_picked *p, uint64_t rows) {
+  if (rows > p->column.view->limits.decoded_bytes / 16 - p->asked) return packbuf_i_too_much(p);
+  p->asked += rows;
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_t node, packbuf_i_picked *p,
                                      packbuf_error *error) {
   const packbuf_view *view = selection->view;
@@ -46,7 +55,7 @@ static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_
   p->selection = selection;
   p->error = error;
   p->by_item = 0;
-  p->next = 0;
+  p->next = p->asked = 0;
   p->piece = p->piece_count = 0;
   if (node >= view->node_count || selection->flags[node] == 0)
     return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -58,6 +67,7 @@ static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_
     if (status == PACKBUF_OK && up.kind == PACKBUF_LEAF && up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
       status = packbuf_open_column(view, p->column.node.parent, &p->list, error);
       p->by_item = 1;
+      if (status == PACKBUF_OK) status = packbuf_i_may_ask(p, selection->rows);
     }
     if (status != PACKBUF_OK) return status;
   }
@@ -175,12 +185,6 @@ static packbuf_status packbuf_i_picked_pieces(const packbuf_i_picked *p, int qui
   *count = 1;
   if (quick && packbuf_i_quick_piece(&p->column, row, &pieces[0])) return PACKBUF_OK;
   return packbuf_cell_pieces(&p->column, row, pieces, count, p->error);
-}
-
-/* Whether cells that are neither regular nor joined may be asked one by one: work for rows of which nothing need be
- * stored. */
-static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows) {
-  return rows > p->column.view->limits.decoded_bytes / 16 ? packbuf_i_too_much(p) : PACKBUF_OK;
 }
 
 /* The bytes of `count` items of a media list from item `first` on. */

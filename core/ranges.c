@@ -71,15 +71,19 @@ static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_p
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);
 }
 
-/* Regular cells: one range when the holes between rows are small enough. */
-static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i_picked *p,
-                                            const packbuf_i_row_run *run, const packbuf_i_regular *regular) {
+/* Regular cells: one range when the holes between rows are small enough; holes below a chunk are, between whole chunks.
+ */
+static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, packbuf_i_picked *p, const packbuf_i_row_run *run,
+                                            const packbuf_i_regular *regular) {
   const uint64_t element = packbuf_i_element_bits(p->column.data.dtype) / 8, size = regular->each * element;
   const uint64_t step = run->step < 0 ? 0 - (uint64_t)run->step : (uint64_t)run->step;
+  const uint64_t chunk = r->flags & PACKBUF_RANGES_CHUNKS ? PACKBUF_I_CHUNK - 1 : 0,
+                 gap = r->gap > chunk ? r->gap : chunk;
   packbuf_status status = PACKBUF_OK;
   packbuf_piece piece;
+  uint64_t hole;
   if (size == 0) return PACKBUF_OK;
-  if (run->index == NULL && (step - 1) * size <= r->gap) {
+  if (run->index == NULL && packbuf_i_mul(step - 1, size, &hole) && hole <= gap) {
     const uint64_t last = packbuf_i_run_row(run, run->count - 1), low = last < run->first ? last : run->first,
                    high = last < run->first ? run->first : last;
     piece.first = regular->base + low * regular->each;
@@ -87,6 +91,7 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i
     return packbuf_i_add_piece(r, p, &piece, low);
   }
   piece.count = regular->each;
+  if (run->index == NULL) status = packbuf_i_may_ask(p, run->count);
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
     const uint64_t row = packbuf_i_run_row(run, at);
@@ -96,7 +101,7 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i
   return status;
 }
 
-static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_i_row_run *run) {
+static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, packbuf_i_picked *p, const packbuf_i_row_run *run) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
   packbuf_piece pieces[2];

@@ -207,6 +207,7 @@ static packbuf_i_reader packbuf_i_begin_read(const packbuf_view *view, packbuf_a
   r.error = error;
   r.selection = NULL;
   r.arena_limit = arena->limit;
+  r.to_check = view->limits.decoded_bytes;
   if (view->limits.decoded_bytes < UINT64_MAX - arena->used && arena->used + view->limits.decoded_bytes < arena->limit)
     arena->limit = arena->used + view->limits.decoded_bytes;
   return r;

@@ -20,7 +20,7 @@ static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const pack
   return status == PACKBUF_OK ? packbuf_i_add_size(p, &size->elements, bytes.count) : status;
 }
 
-static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbuf_i_row_run *run,
+static packbuf_status packbuf_i_size_run(packbuf_i_picked *p, const packbuf_i_row_run *run,
                                          packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;

@@ -249,7 +249,11 @@ static void manifests(void) {
   tap_ok(packbuf_manifest_init(&batch, &first.view, &again, 1, &arena, NULL, &error) == PACKBUF_INVALID_ARGUMENT && error.fragment == 2, "fields beyond the rows too");
 }
 
-/* A manifest of numbers that no writer would write. */
+static void reseal(uint8_t *data, size_t size);
+
+/* A manifest of numbers that no writer would write. first_rows: a mask of them; NULL: none. */
+static const uint8_t *forged_mask;
+
 static buffer forged(uint64_t count, const uint64_t (*numbers)[6], unsigned kind) {
   static const unsigned bits[6] = {64, 64, 64, 64, 32, 8};
   packbuf_text keys[4] = {{"a", 1}, {"b", 1}, {"c", 1}, {"d", 1}};
@@ -274,7 +278,7 @@ static buffer forged(uint64_t count, const uint64_t (*numbers)[6], unsigned kind
     t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, bits[f]);
     t.rank = 1;
     t.shape = shape;
-    packbuf_add_tensor(&batch, packbuf_i_manifest_names[f], &t, NULL, &error);
+    packbuf_add_tensor(&batch, packbuf_i_manifest_names[f], &t, f == 2 ? forged_mask : NULL, &error);
   }
   batch.kind = (uint8_t)kind;
   packed(&batch, &b);
@@ -316,6 +320,43 @@ static void hostile_manifests(void) {
       packed(&batch, &b);
       tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_BAD_MANIFEST) && strcmp(error.path, path[i]) == 0, "BAD_MANIFEST: %s is wrong", path[i]);
     }
+  }
+  { /* first_row has the stored rows 2 and 0 and the row index 1, 0, where there was a validity mask */
+    static const uint64_t numbers[2][6] = {{512, 256, 2, 2, 1, 0}, {512, 256, 0, 2, 1, 0}};
+    static const uint8_t first = 1;
+    packbuf_node node;
+    packbuf_buffer mask;
+    buffer b;
+    uint8_t *record;
+    forged_mask = &first;
+    b = forged(2, numbers, 2);
+    forged_mask = NULL;
+    packbuf_find(&b.view, 0, "first_row", &node, &error);
+    if (packbuf_get_buffer(&b.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, &error)) printf("Bail out! no mask\n");
+    record = (uint8_t *)b.data + packbuf_i_buffer_at(&b.view, mask.index);
+    record[4] = PACKBUF_ROLE_ROW_INDEX, record[9] = 64;
+    packbuf_i_store64(record + 40, 1);
+    reseal((uint8_t *)b.data, (size_t)b.size);
+    open_buffer(&b);
+    tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_OK) && read[0].first_row == 0 && read[1].first_row == 2 && total == 4, "numbers may share rows");
+  }
+  { /* a key that all fragments have */
+    enum { COUNT = 300, LONG = 1 << 14 };
+    packbuf_fragment list[COUNT];
+    packbuf_status large, small;
+    buffer b;
+    char *key = (char *)packbuf_arena_alloc(&arena, LONG, 1);
+    memset(key, 'k', LONG);
+    memset(list, 0, sizeof list);
+    for (unsigned i = 0; i < COUNT; i++) {
+      list[i].key.data = key, list[i].key.size = LONG;
+      list[i].length = list[i].head_length = 128;
+    }
+    b = manifest_of(NULL, list, COUNT);
+    large = packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error);
+    b.view.limits.decoded_bytes = 100 * LONG;
+    small = packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error);
+    tap_ok(b.size < 10 * LONG && large == PACKBUF_OK && small == PACKBUF_LIMIT, "%u keys that are one keep to the limit of decoded bytes", COUNT);
   }
   { /* 2^48 rows of constants cost neither time nor memory */
     static const uint64_t numbers[2][6] = {{512, 256, 0, 2, 1, 0}, {512, 256, 2, 2, 1, 0}};
@@ -717,6 +758,31 @@ static void ragged(void) {
   }
 }
 
+/* Dense columns of every rank; with its rows, one whose cells have 8 dimensions has 9. */
+static void dense_ranks(void) {
+  FILE *file = fopen("spec/vectors/valid/ndarray_ranks.pbuf", "rb");
+  packbuf_view views[2];
+  packbuf_batch batch;
+  buffer b, made;
+  int good = 1;
+  if (!file) {
+    tap_skip("dense columns of every rank: spec/vectors/valid is not here");
+    return;
+  }
+  b.data = packbuf_arena_alloc(&arena, 1 << 16, 64);
+  b.size = fread(b.data, 1, 1 << 16, file);
+  fclose(file);
+  open_buffer(&b);
+  views[0] = views[1] = b.view;
+  good = is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK);
+  if (good) open_buffer(&made);
+  for (uint64_t row = 0; good && row < made.view.rows; row++) {
+    packbuf_value was, now;
+    good = is(packbuf_read_row(&b.view, row % b.view.rows, &arena, &was, &error), PACKBUF_OK) && is(packbuf_read_row(&made.view, row, &arena, &now, &error), PACKBUF_OK) && packbuf_equal(&was, &now);
+  }
+  tap_ok(good && made.view.rows == 2 * b.view.rows, "dense columns of every rank");
+}
+
 /* ---- memory ---- */
 
 static unsigned allocations, fail_at;
@@ -789,6 +855,89 @@ static void failing(void) {
 }
 
 /* ---- bytes from a stranger ---- */
+
+/* What joins cost is limited by what the fragments' readers allow. */
+static void join_limits(void) {
+  packbuf_value rows[50];
+  packbuf_view views[2];
+  packbuf_join join;
+  packbuf_batch batch;
+  for (int ragged_numbers = 0; ragged_numbers < 3; ragged_numbers++) {
+    static const char *const cells[] = {"\"t\"", "[1, 2]", "{\"a\": 1}"};
+    char text[1200] = "[";
+    buffer b;
+    for (unsigned i = 0; i < 25; i++) snprintf(text + strlen(text), sizeof text - strlen(text), "%s{\"c\": %s}", i ? ", " : "", cells[ragged_numbers]);
+    strcat(text, "]");
+    b = pack_rows(text, NULL, 0);
+    views[0] = views[1] = b.view;
+    views[0].limits.decoded_bytes = 50 * 8;
+    tap_ok(is(packbuf_join_init(&join, NULL, views, 2, 0, &arena, &error), PACKBUF_OK) && is(packbuf_join_read_rows(&join, 0, 50, &arena, rows, &error), PACKBUF_LIMIT) &&
+               is(packbuf_join_batch(&join, &arena, NULL, &batch, &error), PACKBUF_LIMIT),
+           "rows of %s keep to the limit of decoded bytes", cells[ragged_numbers]);
+  }
+}
+
+static struct {
+  uint8_t *node, *record; /* the peer makes the dtype of a column int8 */
+  int armed;
+} peer;
+
+static void *peer_resize(void *context, void *memory, size_t old_size, size_t new_size) {
+  (void)context, (void)old_size;
+  if (!new_size) {
+    free(memory);
+    return NULL;
+  }
+  if (peer.armed) {
+    peer.armed = 0;
+    peer.node[26] = 8, peer.record[9] = 8;
+    packbuf_i_store64(peer.record + 32, packbuf_i_load64(peer.record + 16));
+  }
+  return realloc(memory, new_size);
+}
+
+/* A peer that changes a column's type while it is taken over: at each place where memory is asked for. */
+static void changing_type(void) {
+  enum { PARTS = 30, COUNT = 64 };
+  packbuf_view views[PARTS];
+  packbuf_allocator allocator;
+  packbuf_tensor t;
+  packbuf_batch batch;
+  buffer b;
+  int64_t numbers[COUNT];
+  uint64_t shape[1] = {COUNT}, size;
+  unsigned noticed = 0;
+  void *data;
+  for (int i = 0; i < COUNT; i++) numbers[i] = i * i * 1000;
+  memset(&t, 0, sizeof t);
+  t.data = numbers, t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), t.rank = 1, t.shape = shape;
+  packbuf_batch_init(&batch, COUNT, &arena, NULL, &error);
+  packbuf_add_tensor(&batch, "x", &t, NULL, &error);
+  packed(&batch, &b);
+  for (unsigned i = 0; i < PARTS; i++) views[i] = b.view;
+  peer.node = (uint8_t *)b.data + b.view.nodes_at, peer.record = (uint8_t *)b.data + b.view.buffers_at;
+  allocator.resize = peer_resize, allocator.context = NULL;
+  for (size_t fill = 0; fill < 20000; fill += 64) {
+    packbuf_arena local;
+    packbuf_join join;
+    packbuf_status status;
+    uint8_t *copy = (uint8_t *)malloc((size_t)b.size);
+    memcpy(copy, b.data, (size_t)b.size);
+    for (unsigned i = 0; i < PARTS; i++) views[i].base = copy;
+    peer.node = copy + b.view.nodes_at, peer.record = copy + b.view.buffers_at;
+    packbuf_arena_init(&local, &allocator);
+    for (size_t left = fill; left; left -= 64) (void)packbuf_arena_alloc(&local, 64, 8);
+    status = packbuf_join_init(&join, NULL, views, PARTS, 0, &local, &error);
+    peer.armed = 1;
+    if (!status) status = packbuf_join_batch(&join, &local, NULL, &batch, &error);
+    peer.armed = 0;
+    noticed += status == PACKBUF_HEAD_CHECKSUM;
+    if (!status) (void)packbuf_pack(&batch, &data, &size, &error);
+    packbuf_arena_free(&local);
+    free(copy);
+  }
+  tap_ok(noticed > 0, "a column whose type changes while it is taken over is refused (%u times)", noticed);
+}
 
 /* Makes the checksums right again, so that what follows is looked at. */
 static void reseal(uint8_t *data, size_t size) {
@@ -898,7 +1047,10 @@ int main(void) {
   widening();
   kept();
   ragged();
+  dense_ranks();
   failing();
+  join_limits();
+  changing_type();
   strangers();
   packbuf_arena_free(&arena);
   return tap_plan_done();

@@ -709,6 +709,65 @@ static void huge(void) {
   packbuf_arena_free(&a);
 }
 
+/* Many rows that are one cost time, though no memory: what is asked for and looked through is limited too. */
+static void repeated(void) {
+  enum { ROWS = 2000, LONG = 1 << 16 };
+  static const char *const names[] = {"text", "json", "flags", "gallery"};
+  packbuf_arena a;
+  packbuf_batch out;
+  packbuf_schema schema;
+  packbuf_options options = packbuf_default_options();
+  packbuf_value cells[ROWS], read[ROWS], item[2];
+  packbuf_media media;
+  packbuf_tensor flags;
+  packbuf_view view;
+  uint64_t shape[1] = {LONG}, size;
+  void *data = NULL;
+  char *text;
+  packbuf_arena_init(&a, NULL);
+  text = (char *)packbuf_arena_alloc(&a, LONG, 8);
+  memset(text, 'x', LONG);
+  text[7] = 'y';
+  memset(&flags, 0, sizeof flags);
+  flags.data = packbuf_arena_alloc(&a, LONG, 8), flags.dtype = packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), flags.rank = 1, flags.shape = shape;
+  memset((void *)(uintptr_t)flags.data, 0, LONG);
+  memset((void *)(uintptr_t)flags.data, 1, 5);
+  media = packbuf_media_of(text, 9000, "image/png");
+  item[0] = packbuf_media_value(&media), item[1] = packbuf_bytes(text, 3);
+  memset(&schema, 0, sizeof schema);
+  schema.path = "json", schema.codec = PACKBUF_CODEC_JSON_RAGGED;
+  options.schemas = &schema, options.schema_count = 1;
+  for (unsigned n = 0; n < 4; n++) {
+    packbuf_node node;
+    packbuf_column column;
+    packbuf_selection s;
+    packbuf_selected_size sized;
+    packbuf_arena local;
+    packbuf_status small, large;
+    options.schema_count = n == 1;
+    for (unsigned i = 0; i < ROWS; i++) cells[i] = n < 2 ? packbuf_string_n(text, LONG) : n == 2 ? packbuf_tensor_value(&flags) : packbuf_list(item, 2);
+    if (packbuf_batch_init(&out, ROWS, &a, &options, &error) || packbuf_add_values(&out, names[n], cells, &error) || packbuf_pack(&out, &data, &size, &error) ||
+        packbuf_open(&view, data, size, 0, NULL, &error) || packbuf_find(&view, 0, names[n], &node, &error) || packbuf_open_column(&view, node.index, &column, &error))
+      exit(printf("Bail out! %s\n", line()));
+    packbuf_arena_init(&local, NULL);
+    if (n < 3) {
+      if (n != 1 && !column.row_index.storage) exit(printf("Bail out! %s does not share rows\n", names[n]));
+      large = packbuf_read_column(&view, node.index, 0, ROWS, &local, read, &error);
+      view.limits.decoded_bytes = 10 * (uint64_t)LONG;
+      small = packbuf_read_column(&view, node.index, 0, ROWS, &local, read, &error);
+    } else {
+      if (select_one(&view, names[n], packbuf_select_all(), &s)) exit(printf("Bail out! %s\n", line()));
+      large = packbuf_select_size(&s, node.index + 1, &sized, &error);
+      view.limits.decoded_bytes = 16 * (ROWS - 1);
+      small = packbuf_select_size(&s, node.index + 1, &sized, &error);
+    }
+    tap_ok(large == PACKBUF_OK && small == PACKBUF_LIMIT, "%u rows of %s that are one keep to the limit of decoded bytes: %s, %s", ROWS, names[n], packbuf_status_name(large),
+           packbuf_status_name(small));
+    packbuf_arena_free(&local);
+  }
+  packbuf_arena_free(&a);
+}
+
 /* ---- what is not needed is not touched ---- */
 
 static void unmapped(void) {
@@ -1014,6 +1073,7 @@ int main(void) {
   poisoned(&b);
   free_batch(&b);
   huge();
+  repeated();
   unmapped();
   checksums();
   random_batches();
