@@ -1698,6 +1698,12 @@ PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t 
   return at + skip;
 }
 
+/* Room for `count` things of `size` bytes each, 8-byte aligned; NULL: no memory, or more than there can be. */
+static void *packbuf_i_array(packbuf_arena *arena, uint64_t count, size_t size) {
+  uint64_t bytes;
+  return packbuf_i_mul(count, size, &bytes) && bytes <= SIZE_MAX ? packbuf_arena_alloc(arena, (size_t)bytes, 8) : NULL;
+}
+
 PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   packbuf_i_block *block = arena->blocks;
   while (block) {
@@ -11977,9 +11983,7 @@ typedef struct packbuf_i_row_table {
 static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows) {
   uint64_t slots = 16;
   while (slots < 2 * rows) slots *= 2;
-  table->keys = slots > SIZE_MAX / 16
-                    ? NULL
-                    : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)slots * 2 * sizeof *table->keys, 8);
+  table->keys = (uint64_t *)packbuf_i_array(plan->arena, slots, 2 * sizeof *table->keys);
   if (!table->keys) return packbuf_i_plan_no_memory(plan);
   table->rows = table->keys + slots;
   table->mask = slots - 1;
@@ -12079,19 +12083,14 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* ---- the node of what is stored ---- */
 
-static void *packbuf_i_share_array(packbuf_i_plan *plan, uint64_t count, size_t size) {
-  if (count >= SIZE_MAX / size) return NULL;
-  return packbuf_arena_alloc(plan->arena, (size_t)(count + 1) * size, 8);
-}
-
 /* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
  * (NULL: whole). */
 static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
-  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_share_array(plan, 0, sizeof *ragged);
-  int64_t *offsets = (int64_t *)packbuf_i_share_array(plan, count, sizeof *offsets);
-  int64_t *lengths = (int64_t *)packbuf_i_share_array(plan, count, sizeof *lengths);
+  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
+  int64_t *offsets = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *offsets);
+  int64_t *lengths = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *lengths);
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
@@ -12120,18 +12119,18 @@ static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
-    const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, count, sizeof *cells);
+    const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, count, sizeof *tensors);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
-    packbuf_text *texts = (packbuf_text *)packbuf_i_share_array(plan, count, sizeof *texts);
+    packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
     node->texts = texts;
@@ -12219,21 +12218,21 @@ static void packbuf_i_trim_tensor(packbuf_tensor *tensor, uint64_t *shape, uint6
 /* Trims dynamic cells: lists and tensors. */
 static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   const packbuf_i_rows from = node->cells;
-  const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, node->rows, sizeof *cells);
+  const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, node->rows, sizeof *cells);
   if (!cells) return 0;
   for (uint64_t row = 0; row < node->rows; row++) {
     packbuf_value *cell;
     cells[row] = packbuf_i_cell(&from, row);
     if (!skips[row]) continue;
-    cell = (packbuf_value *)packbuf_i_share_array(plan, 0, sizeof *cell);
+    cell = (packbuf_value *)packbuf_i_array(plan->arena, 1, sizeof *cell);
     if (!cell) return 0;
     *cell = *cells[row];
     if (cell->kind == PACKBUF_LIST) {
       cell->as.list.items += skips[row];
       cell->as.list.count -= (size_t)skips[row];
     } else {
-      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_share_array(plan, 0, sizeof *tensor);
-      uint64_t *shape = (uint64_t *)packbuf_i_share_array(plan, 0, sizeof *shape);
+      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_array(plan->arena, 1, sizeof *tensor);
+      uint64_t *shape = (uint64_t *)packbuf_i_array(plan->arena, 1, sizeof *shape);
       if (!tensor || !shape) return 0;
       *tensor = *cell->as.tensor;
       packbuf_i_trim_tensor(tensor, shape, skips[row]);
@@ -12251,8 +12250,8 @@ static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, node->rows, sizeof *tensors);
-    uint64_t *shapes = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *shapes);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
+    uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
     ok = tensors && shapes;
     for (uint64_t row = 0; ok && row < node->rows; row++) {
       tensors[row] = node->tensors[row];
@@ -12280,7 +12279,7 @@ static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
 
 /* node->stored becomes a copy of it, to be changed. */
 static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_share_array(plan, 0, sizeof *copy);
+  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_array(plan->arena, 1, sizeof *copy);
   if (!copy) return packbuf_i_plan_no_memory(plan);
   *copy = *node;
   node->stored = copy;
@@ -12294,8 +12293,8 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   if (bytes / 32 * 3 + 3 < node->rows) return PACKBUF_OK; /* to pay, 3 U >= 32 rows */
   status = packbuf_i_sample_repeats(plan, node, &repeats);
   if (status != PACKBUF_OK || !repeats) return status;
-  found.row_index = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.row_index);
-  found.picked = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.picked);
+  found.row_index = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.row_index);
+  found.picked = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.picked);
   if (!found.row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
   status = packbuf_i_find_rows(plan, node, bytes, &found);
   if (status != PACKBUF_OK || found.count == node->rows) return status;
@@ -12313,7 +12312,7 @@ static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_n
   packbuf_status status;
   if (from->rows < 2 || bytes < PACKBUF_I_SHARE_LEAST + 16 * from->rows || !packbuf_i_sample_prefixes(from))
     return PACKBUF_OK;
-  arrays = (uint64_t *)packbuf_i_share_array(plan, from->rows, 3 * sizeof *arrays);
+  arrays = (uint64_t *)packbuf_i_array(plan->arena, from->rows, 3 * sizeof *arrays);
   if (!arrays) return packbuf_i_plan_no_memory(plan);
   leaders = arrays + from->rows;
   lengths = leaders + from->rows;
@@ -13539,7 +13538,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
 
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, sizeof(void *));
-  packbuf_i_part *parts = (packbuf_i_part *)packbuf_arena_alloc(plan->arena, wanted * sizeof *parts, sizeof(void *));
+  packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
   packbuf_status status;
   if (!split || !parts) return packbuf_i_plan_no_memory(plan);
   memset(parts, 0, wanted * sizeof *parts);
@@ -14658,8 +14657,7 @@ static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, p
                                             packbuf_selection *to, packbuf_error *error) {
   uint64_t count = 0, filled = 0, *index;
   for (uint64_t i = 0; i < from->count; i++) count += (uint64_t)packbuf_i_mask_bit(from, i);
-  if (count > SIZE_MAX / sizeof *index) return packbuf_i_no_memory(error);
-  index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *index, 8);
+  index = (uint64_t *)packbuf_i_array(arena, count, sizeof *index);
   if (!index) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < from->count && filled < count; i++) {
     if (packbuf_i_mask_bit(from, i)) index[filled++] = i;
@@ -14670,9 +14668,7 @@ static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, p
 
 static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, uint64_t rows, packbuf_arena *arena,
                                              packbuf_selection *to, packbuf_error *error) {
-  uint64_t *index = NULL;
-  if (from->count <= SIZE_MAX / sizeof *index)
-    index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)from->count * sizeof *index, 8);
+  uint64_t *index = (uint64_t *)packbuf_i_array(arena, from->count, sizeof *index);
   if (!index) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < from->count; i++) {
     int64_t row;
@@ -14952,7 +14948,7 @@ static packbuf_status packbuf_i_choose_nodes(packbuf_i_chooser *c, packbuf_arena
         c->flags[node.parent] == 0)
       c->flags[node.parent] = PACKBUF_I_ABOVE;
   }
-  nodes = (uint32_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *nodes, sizeof *nodes);
+  nodes = (uint32_t *)packbuf_i_array(arena, count, sizeof *nodes);
   if (!nodes) return packbuf_i_no_memory(c->error);
   to->node_count = 0;
   for (uint32_t i = c->begin; i < c->end; i++) {
@@ -15862,9 +15858,8 @@ static int packbuf_i_extend_range(packbuf_range *range, const packbuf_range *mor
 static packbuf_status packbuf_i_grow_ranges(packbuf_i_ranges *r, const packbuf_i_picked *p) {
   const uint64_t room = r->room ? r->room * 2 : 64;
   packbuf_range *list;
-  if (room > p->column.view->limits.decoded_bytes / sizeof *list || room > SIZE_MAX / sizeof *list)
-    return packbuf_i_too_much(p);
-  list = (packbuf_range *)packbuf_arena_alloc(r->arena, (size_t)room * sizeof *list, 8);
+  if (room > p->column.view->limits.decoded_bytes / sizeof *list) return packbuf_i_too_much(p);
+  list = (packbuf_range *)packbuf_i_array(r->arena, room, sizeof *list);
   if (!list) return packbuf_i_no_memory(p->error);
   if (r->count) memcpy(list, r->list, (size_t)r->count * sizeof *list);
   r->list = list;
@@ -16844,7 +16839,7 @@ static packbuf_status packbuf_i_add_numbers(packbuf_batch *batch, unsigned field
   const size_t size = packbuf_i_manifest_bits[field] / 8u;
   uint64_t shape[1];
   packbuf_tensor tensor;
-  uint8_t *data = (uint8_t *)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * size, 8);
+  uint8_t *data = (uint8_t *)packbuf_i_array(batch->arena, batch->rows, size);
   if (!data) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < batch->rows; i++) {
     uint8_t *to = data + i * size, raw[8];
@@ -16878,7 +16873,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
   if (status == PACKBUF_OK && before) status = packbuf_i_read_manifest(before, list, &rows, error);
   if (status != PACKBUF_OK) return status;
   if (count) memcpy(list + old, fragments, (size_t)count * sizeof *list);
-  keys = (packbuf_text *)packbuf_arena_alloc(arena, (size_t)(old + count) * sizeof *keys, sizeof(void *));
+  keys = (packbuf_text *)packbuf_i_array(arena, old + count, sizeof *keys);
   if (!keys) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < old + count; i++) {
     const char *fault = i < old ? NULL : packbuf_i_fragment_fault(&list[i], &rows);
@@ -16946,7 +16941,7 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
   packbuf_join *join = j->join;
   packbuf_fragment *made = NULL;
   if (!list) {
-    made = (packbuf_fragment *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *made, 8);
+    made = (packbuf_fragment *)packbuf_i_array(j->arena, join->view_count, sizeof *made);
     if (!made) return packbuf_i_no_memory(j->error);
   }
   j->list = list ? list : made;
@@ -16970,8 +16965,8 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
 static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
   static const uint8_t zero[16] = {0};
   const packbuf_join *join = j->join;
-  uint32_t *owners = (uint32_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *owners, sizeof *owners);
-  uint64_t *until = (uint64_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *until, sizeof *until);
+  uint32_t *owners = (uint32_t *)packbuf_i_array(j->arena, join->view_count, sizeof *owners);
+  uint64_t *until = (uint64_t *)packbuf_i_array(j->arena, join->view_count, sizeof *until);
   uint32_t count = 0;
   if (!owners || !until) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++)
@@ -17036,14 +17031,13 @@ static packbuf_i_join_entry *packbuf_i_join_sort(packbuf_i_join_entry *list, pac
 static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope) {
   const packbuf_join *join = j->join;
   packbuf_i_join_entry *list;
-  uint64_t count = 0, bytes;
+  uint64_t count = 0;
   j->count = 0;
   for (uint32_t i = 0; i < join->view_count; i++)
     count += scope ? join->views[i].value_count : join->views[i].field_count;
   if (count > UINT32_MAX / 2)
     return packbuf_i_fail(j->error, PACKBUF_LIMIT, "more than 2^31 fields in all", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!packbuf_i_mul(count, 2 * sizeof *list, &bytes) || bytes > SIZE_MAX) return packbuf_i_no_memory(j->error);
-  list = (packbuf_i_join_entry *)packbuf_arena_alloc(j->arena, (size_t)bytes, 8);
+  list = (packbuf_i_join_entry *)packbuf_i_array(j->arena, count, 2 * sizeof *list);
   if (!list) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++) {
     const packbuf_view *view = &join->views[i];
@@ -17184,15 +17178,15 @@ static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
 /* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
 static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
                                            uint32_t *out_count) {
-  packbuf_part *parts = (packbuf_part *)packbuf_arena_alloc(j->arena, (size_t)j->count * sizeof *parts, 8);
+  packbuf_part *parts = (packbuf_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
   const packbuf_i_join_seen *order;
   packbuf_i_join_seen *seen;
   packbuf_join_field *fields, *sorted;
   uint32_t count = 0;
   for (uint64_t i = 0; i < j->count; i++) count += (uint32_t)packbuf_i_join_begins(j, i);
-  fields = (packbuf_join_field *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *fields, 8);
-  seen = (packbuf_i_join_seen *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *seen, 8);
-  *by_name = (uint32_t *)packbuf_arena_alloc(j->arena, (size_t)count * sizeof **by_name, sizeof **by_name);
+  fields = (packbuf_join_field *)packbuf_i_array(j->arena, count, 2 * sizeof *fields);
+  seen = (packbuf_i_join_seen *)packbuf_i_array(j->arena, count, 2 * sizeof *seen);
+  *by_name = (uint32_t *)packbuf_i_array(j->arena, count, sizeof **by_name);
   if (!parts || !fields || !seen || !*by_name) return packbuf_i_no_memory(j->error);
   sorted = fields + count;
   count = 0;
@@ -17364,12 +17358,11 @@ PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint
                                                   packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   const uint32_t width = join->field_count;
   packbuf_entry *entries = NULL;
-  uint64_t cells, bytes;
+  uint64_t cells;
   packbuf_status status = packbuf_i_join_range(join, first, count, error);
   if (status != PACKBUF_OK) return status;
-  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > SIZE_MAX)
-    return packbuf_i_no_memory(error);
-  if (cells) entries = (packbuf_entry *)packbuf_arena_alloc(arena, (size_t)bytes, 8);
+  if (!packbuf_i_mul(width, count, &cells)) return packbuf_i_no_memory(error);
+  if (cells) entries = (packbuf_entry *)packbuf_i_array(arena, cells, sizeof *entries);
   if (cells && !entries) return packbuf_i_no_memory(error);
   for (uint32_t k = 0; cells && k < width; k++) {
     const packbuf_text name = join->fields[k].name;
@@ -17412,7 +17405,7 @@ static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packb
 
 PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *join, packbuf_arena *arena,
                                                           packbuf_value *value, packbuf_error *error) {
-  packbuf_entry *entries = (packbuf_entry *)packbuf_arena_alloc(arena, join->value_count * sizeof *entries, 8);
+  packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(arena, join->value_count, sizeof *entries);
   if (!entries) return packbuf_i_no_memory(error);
   for (uint32_t i = 0; i < join->value_count; i++) {
     const packbuf_join_field *field = &join->values[i];
@@ -17440,12 +17433,6 @@ typedef struct packbuf_i_concat {
   uint64_t pair_mask;
   uint64_t joined; /* bytes of cells that were put together from two pieces, against limits.decoded_bytes */
 } packbuf_i_concat;
-
-static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
-  uint64_t bytes;
-  if (!packbuf_i_mul(count, size, &bytes) || bytes > SIZE_MAX) return NULL;
-  return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
-}
 
 /* ---- columns of one type, without values ---- */
 
@@ -17493,7 +17480,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
                             PACKBUF_NOWHERE);
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
     return packbuf_i_not_fetched(&column->data, 0, size, PACKBUF_NOWHERE, c->error);
@@ -17532,13 +17519,13 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
         return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
                                 PACKBUF_NOWHERE);
-      data = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+      data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;
       for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
     }
     if (packbuf_i_there(&column.validity) && !validity) {
-      validity = (uint8_t *)packbuf_i_concat_alloc(c, c->join->rows / 8 + 1, 1);
+      validity = (uint8_t *)packbuf_i_array(c->arena, c->join->rows / 8 + 1, 1);
       if (!validity) return packbuf_i_no_memory(c->error);
       memset(validity, 0xFF, (size_t)(c->join->rows / 8 + 1));
     }
@@ -17585,7 +17572,7 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
                             PACKBUF_NOWHERE);
   c->joined += size;
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   memcpy(copy, *out, (size_t)(pieces[0].count * element));
   memcpy(copy + pieces[0].count * element, data + pieces[1].first * element, (size_t)(pieces[1].count * element));
@@ -17626,8 +17613,8 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
                                               uint32_t count) {
   const unsigned room = field->node.rank;
   const uint64_t rows = c->join->rows;
-  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_concat_alloc(c, rows, sizeof *tensors);
-  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_concat_alloc(c, rows * room, 8);
+  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(c->arena, rows, sizeof *tensors);
+  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_array(c->arena, rows * room, 8);
   unsigned most = 0;
   int any = 0;
   if (!tensors || !shapes) return packbuf_i_no_memory(c->error);
@@ -17650,7 +17637,7 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
 
 static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
                                             uint32_t count) {
-  packbuf_text *texts = (packbuf_text *)packbuf_i_concat_alloc(c, c->join->rows, sizeof *texts);
+  packbuf_text *texts = (packbuf_text *)packbuf_i_array(c->arena, c->join->rows, sizeof *texts);
   if (!texts) return packbuf_i_no_memory(c->error);
   for (uint32_t i = 0; i < count; i++) {
     const uint8_t *data = NULL;
@@ -17699,20 +17686,20 @@ static int packbuf_i_concat_asked(const packbuf_i_concat *c, const char *path, u
 static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_view *view, const packbuf_node *node) {
   const size_t size = packbuf_node_path(view, node->index, NULL, 0) + 1;
   packbuf_schema *schema;
-  char *path = (char *)packbuf_i_concat_alloc(c, size, 1), *parameter = NULL;
+  char *path = (char *)packbuf_i_array(c->arena, size, 1), *parameter = NULL;
   if (!path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, node->index, path, size);
   if (packbuf_i_concat_asked(c, path, node->scope)) return PACKBUF_OK;
   if (c->schema_count == c->schema_room) {
     const size_t room = c->schema_room ? c->schema_room * 2 : 16;
-    packbuf_schema *more = (packbuf_schema *)packbuf_i_concat_alloc(c, room, sizeof *more);
+    packbuf_schema *more = (packbuf_schema *)packbuf_i_array(c->arena, room, sizeof *more);
     if (!more) return packbuf_i_no_memory(c->error);
     if (c->schema_count) memcpy(more, c->schemas, c->schema_count * sizeof *more);
     c->schemas = more;
     c->schema_room = room;
   }
   if (node->parameter.size && node->codec != PACKBUF_CODEC_OPAQUE_RAGGED) {
-    parameter = (char *)packbuf_i_concat_alloc(c, node->parameter.size + 1, 1);
+    parameter = (char *)packbuf_i_array(c->arena, node->parameter.size + 1, 1);
     if (!parameter) return packbuf_i_no_memory(c->error);
     memcpy(parameter, node->parameter.data, node->parameter.size);
     parameter[node->parameter.size] = 0;
@@ -17746,7 +17733,7 @@ static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packb
 static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
                                               packbuf_i_field *field) {
   const uint64_t rows = c->join->rows;
-  packbuf_value *values = (packbuf_value *)packbuf_i_concat_alloc(c, rows, sizeof *values);
+  packbuf_value *values = (packbuf_value *)packbuf_i_array(c->arena, rows, sizeof *values);
   packbuf_i_slots out;
   packbuf_status status;
   if (!values) return packbuf_i_no_memory(c->error);
@@ -17774,7 +17761,7 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
   if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
   if (status != PACKBUF_OK) return status;
   if (fast) {
-    packbuf_part *kept = (packbuf_part *)packbuf_i_concat_alloc(c, count, sizeof *kept);
+    packbuf_part *kept = (packbuf_part *)packbuf_i_array(c->arena, count, sizeof *kept);
     uint32_t left = 0;
     if (!kept) return packbuf_i_no_memory(c->error);
     for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */
@@ -17834,7 +17821,7 @@ static packbuf_status packbuf_i_concat_pairs(packbuf_i_concat *c) {
   uint64_t count = 0, room = 16;
   for (uint32_t i = 0; i < c->join->view_count; i++) count += c->join->views[i].metadata_count;
   while (room < 2 * count) room *= 2;
-  c->pairs = (packbuf_i_pair **)packbuf_i_concat_alloc(c, room, sizeof *c->pairs);
+  c->pairs = (packbuf_i_pair **)packbuf_i_array(c->arena, room, sizeof *c->pairs);
   if (!c->pairs) return packbuf_i_no_memory(c->error);
   memset(c->pairs, 0, (size_t)room * sizeof *c->pairs);
   c->pair_mask = room - 1;
@@ -17851,7 +17838,7 @@ static packbuf_status packbuf_i_concat_path(packbuf_i_concat *c, const packbuf_v
   int nested = 0;
   *path = NULL;
   if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return PACKBUF_OK;
-  *path = (char *)packbuf_i_concat_alloc(c, size, 1);
+  *path = (char *)packbuf_i_array(c->arena, size, 1);
   if (!*path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, index, *path, size);
   if (packbuf_i_join_find(c->join, *path, &field, &nested, NULL) != PACKBUF_OK || (nested && !field->same))
@@ -17881,7 +17868,7 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
                                    from.key, fragment, PACKBUF_NOWHERE);
       continue;
     }
-    pair = (packbuf_i_pair *)packbuf_i_concat_alloc(c, 1, sizeof *pair);
+    pair = (packbuf_i_pair *)packbuf_i_array(c->arena, 1, sizeof *pair);
     if (!pair) return packbuf_i_no_memory(c->error);
     pair->next = NULL;
     pair->path = path;
@@ -17900,7 +17887,7 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   packbuf_options *options = &c->batch->options;
   packbuf_schema *all;
   if (!c->schema_count) return PACKBUF_OK;
-  all = (packbuf_schema *)packbuf_i_concat_alloc(c, c->schema_count + options->schema_count, sizeof *all);
+  all = (packbuf_schema *)packbuf_i_array(c->arena, c->schema_count + options->schema_count, sizeof *all);
   if (!all) return packbuf_i_no_memory(c->error);
   if (options->schema_count) memcpy(all, options->schemas, options->schema_count * sizeof *all);
   memcpy(all + options->schema_count, c->schemas, c->schema_count * sizeof *all);

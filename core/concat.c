@@ -14,12 +14,6 @@ typedef struct packbuf_i_concat {
   uint64_t joined; /* bytes of cells that were put together from two pieces, against limits.decoded_bytes */
 } packbuf_i_concat;
 
-static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
-  uint64_t bytes;
-  if (!packbuf_i_mul(count, size, &bytes) || bytes > SIZE_MAX) return NULL;
-  return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
-}
-
 /* ---- columns of one type, without values ---- */
 
 /* Opens the column of a part; the error names the fragment. */
@@ -66,7 +60,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
                             PACKBUF_NOWHERE);
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
     return packbuf_i_not_fetched(&column->data, 0, size, PACKBUF_NOWHERE, c->error);
@@ -105,13 +99,13 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
         return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
                                 PACKBUF_NOWHERE);
-      data = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+      data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;
       for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
     }
     if (packbuf_i_there(&column.validity) && !validity) {
-      validity = (uint8_t *)packbuf_i_concat_alloc(c, c->join->rows / 8 + 1, 1);
+      validity = (uint8_t *)packbuf_i_array(c->arena, c->join->rows / 8 + 1, 1);
       if (!validity) return packbuf_i_no_memory(c->error);
       memset(validity, 0xFF, (size_t)(c->join->rows / 8 + 1));
     }
@@ -158,7 +152,7 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
                             PACKBUF_NOWHERE);
   c->joined += size;
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   memcpy(copy, *out, (size_t)(pieces[0].count * element));
   memcpy(copy + pieces[0].count * element, data + pieces[1].first * element, (size_t)(pieces[1].count * element));
@@ -199,8 +193,8 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
                                               uint32_t count) {
   const unsigned room = field->node.rank;
   const uint64_t rows = c->join->rows;
-  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_concat_alloc(c, rows, sizeof *tensors);
-  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_concat_alloc(c, rows * room, 8);
+  packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(c->arena, rows, sizeof *tensors);
+  uint64_t *shapes = rows > UINT64_MAX / 64 ? NULL : (uint64_t *)packbuf_i_array(c->arena, rows * room, 8);
   unsigned most = 0;
   int any = 0;
   if (!tensors || !shapes) return packbuf_i_no_memory(c->error);
@@ -223,7 +217,7 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
 
 static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_part *parts,
                                             uint32_t count) {
-  packbuf_text *texts = (packbuf_text *)packbuf_i_concat_alloc(c, c->join->rows, sizeof *texts);
+  packbuf_text *texts = (packbuf_text *)packbuf_i_array(c->arena, c->join->rows, sizeof *texts);
   if (!texts) return packbuf_i_no_memory(c->error);
   for (uint32_t i = 0; i < count; i++) {
     const uint8_t *data = NULL;
@@ -272,20 +266,20 @@ static int packbuf_i_concat_asked(const packbuf_i_concat *c, const char *path, u
 static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_view *view, const packbuf_node *node) {
   const size_t size = packbuf_node_path(view, node->index, NULL, 0) + 1;
   packbuf_schema *schema;
-  char *path = (char *)packbuf_i_concat_alloc(c, size, 1), *parameter = NULL;
+  char *path = (char *)packbuf_i_array(c->arena, size, 1), *parameter = NULL;
   if (!path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, node->index, path, size);
   if (packbuf_i_concat_asked(c, path, node->scope)) return PACKBUF_OK;
   if (c->schema_count == c->schema_room) {
     const size_t room = c->schema_room ? c->schema_room * 2 : 16;
-    packbuf_schema *more = (packbuf_schema *)packbuf_i_concat_alloc(c, room, sizeof *more);
+    packbuf_schema *more = (packbuf_schema *)packbuf_i_array(c->arena, room, sizeof *more);
     if (!more) return packbuf_i_no_memory(c->error);
     if (c->schema_count) memcpy(more, c->schemas, c->schema_count * sizeof *more);
     c->schemas = more;
     c->schema_room = room;
   }
   if (node->parameter.size && node->codec != PACKBUF_CODEC_OPAQUE_RAGGED) {
-    parameter = (char *)packbuf_i_concat_alloc(c, node->parameter.size + 1, 1);
+    parameter = (char *)packbuf_i_array(c->arena, node->parameter.size + 1, 1);
     if (!parameter) return packbuf_i_no_memory(c->error);
     memcpy(parameter, node->parameter.data, node->parameter.size);
     parameter[node->parameter.size] = 0;
@@ -319,7 +313,7 @@ static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packb
 static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
                                               packbuf_i_field *field) {
   const uint64_t rows = c->join->rows;
-  packbuf_value *values = (packbuf_value *)packbuf_i_concat_alloc(c, rows, sizeof *values);
+  packbuf_value *values = (packbuf_value *)packbuf_i_array(c->arena, rows, sizeof *values);
   packbuf_i_slots out;
   packbuf_status status;
   if (!values) return packbuf_i_no_memory(c->error);
@@ -347,7 +341,7 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
   if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
   if (status != PACKBUF_OK) return status;
   if (fast) {
-    packbuf_part *kept = (packbuf_part *)packbuf_i_concat_alloc(c, count, sizeof *kept);
+    packbuf_part *kept = (packbuf_part *)packbuf_i_array(c->arena, count, sizeof *kept);
     uint32_t left = 0;
     if (!kept) return packbuf_i_no_memory(c->error);
     for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */
@@ -407,7 +401,7 @@ static packbuf_status packbuf_i_concat_pairs(packbuf_i_concat *c) {
   uint64_t count = 0, room = 16;
   for (uint32_t i = 0; i < c->join->view_count; i++) count += c->join->views[i].metadata_count;
   while (room < 2 * count) room *= 2;
-  c->pairs = (packbuf_i_pair **)packbuf_i_concat_alloc(c, room, sizeof *c->pairs);
+  c->pairs = (packbuf_i_pair **)packbuf_i_array(c->arena, room, sizeof *c->pairs);
   if (!c->pairs) return packbuf_i_no_memory(c->error);
   memset(c->pairs, 0, (size_t)room * sizeof *c->pairs);
   c->pair_mask = room - 1;
@@ -424,7 +418,7 @@ static packbuf_status packbuf_i_concat_path(packbuf_i_concat *c, const packbuf_v
   int nested = 0;
   *path = NULL;
   if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return PACKBUF_OK;
-  *path = (char *)packbuf_i_concat_alloc(c, size, 1);
+  *path = (char *)packbuf_i_array(c->arena, size, 1);
   if (!*path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, index, *path, size);
   if (packbuf_i_join_find(c->join, *path, &field, &nested, NULL) != PACKBUF_OK || (nested && !field->same))
@@ -454,7 +448,7 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
                                    from.key, fragment, PACKBUF_NOWHERE);
       continue;
     }
-    pair = (packbuf_i_pair *)packbuf_i_concat_alloc(c, 1, sizeof *pair);
+    pair = (packbuf_i_pair *)packbuf_i_array(c->arena, 1, sizeof *pair);
     if (!pair) return packbuf_i_no_memory(c->error);
     pair->next = NULL;
     pair->path = path;
@@ -473,7 +467,7 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   packbuf_options *options = &c->batch->options;
   packbuf_schema *all;
   if (!c->schema_count) return PACKBUF_OK;
-  all = (packbuf_schema *)packbuf_i_concat_alloc(c, c->schema_count + options->schema_count, sizeof *all);
+  all = (packbuf_schema *)packbuf_i_array(c->arena, c->schema_count + options->schema_count, sizeof *all);
   if (!all) return packbuf_i_no_memory(c->error);
   if (options->schema_count) memcpy(all, options->schemas, options->schema_count * sizeof *all);
   memcpy(all + options->schema_count, c->schemas, c->schema_count * sizeof *all);

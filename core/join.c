@@ -49,7 +49,7 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
   packbuf_join *join = j->join;
   packbuf_fragment *made = NULL;
   if (!list) {
-    made = (packbuf_fragment *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *made, 8);
+    made = (packbuf_fragment *)packbuf_i_array(j->arena, join->view_count, sizeof *made);
     if (!made) return packbuf_i_no_memory(j->error);
   }
   j->list = list ? list : made;
@@ -73,8 +73,8 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
 static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
   static const uint8_t zero[16] = {0};
   const packbuf_join *join = j->join;
-  uint32_t *owners = (uint32_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *owners, sizeof *owners);
-  uint64_t *until = (uint64_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *until, sizeof *until);
+  uint32_t *owners = (uint32_t *)packbuf_i_array(j->arena, join->view_count, sizeof *owners);
+  uint64_t *until = (uint64_t *)packbuf_i_array(j->arena, join->view_count, sizeof *until);
   uint32_t count = 0;
   if (!owners || !until) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++)
@@ -139,14 +139,13 @@ static packbuf_i_join_entry *packbuf_i_join_sort(packbuf_i_join_entry *list, pac
 static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope) {
   const packbuf_join *join = j->join;
   packbuf_i_join_entry *list;
-  uint64_t count = 0, bytes;
+  uint64_t count = 0;
   j->count = 0;
   for (uint32_t i = 0; i < join->view_count; i++)
     count += scope ? join->views[i].value_count : join->views[i].field_count;
   if (count > UINT32_MAX / 2)
     return packbuf_i_fail(j->error, PACKBUF_LIMIT, "more than 2^31 fields in all", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!packbuf_i_mul(count, 2 * sizeof *list, &bytes) || bytes > SIZE_MAX) return packbuf_i_no_memory(j->error);
-  list = (packbuf_i_join_entry *)packbuf_arena_alloc(j->arena, (size_t)bytes, 8);
+  list = (packbuf_i_join_entry *)packbuf_i_array(j->arena, count, 2 * sizeof *list);
   if (!list) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++) {
     const packbuf_view *view = &join->views[i];
@@ -287,15 +286,15 @@ static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
 /* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
 static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
                                            uint32_t *out_count) {
-  packbuf_part *parts = (packbuf_part *)packbuf_arena_alloc(j->arena, (size_t)j->count * sizeof *parts, 8);
+  packbuf_part *parts = (packbuf_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
   const packbuf_i_join_seen *order;
   packbuf_i_join_seen *seen;
   packbuf_join_field *fields, *sorted;
   uint32_t count = 0;
   for (uint64_t i = 0; i < j->count; i++) count += (uint32_t)packbuf_i_join_begins(j, i);
-  fields = (packbuf_join_field *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *fields, 8);
-  seen = (packbuf_i_join_seen *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *seen, 8);
-  *by_name = (uint32_t *)packbuf_arena_alloc(j->arena, (size_t)count * sizeof **by_name, sizeof **by_name);
+  fields = (packbuf_join_field *)packbuf_i_array(j->arena, count, 2 * sizeof *fields);
+  seen = (packbuf_i_join_seen *)packbuf_i_array(j->arena, count, 2 * sizeof *seen);
+  *by_name = (uint32_t *)packbuf_i_array(j->arena, count, sizeof **by_name);
   if (!parts || !fields || !seen || !*by_name) return packbuf_i_no_memory(j->error);
   sorted = fields + count;
   count = 0;
@@ -467,12 +466,11 @@ PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint
                                                   packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   const uint32_t width = join->field_count;
   packbuf_entry *entries = NULL;
-  uint64_t cells, bytes;
+  uint64_t cells;
   packbuf_status status = packbuf_i_join_range(join, first, count, error);
   if (status != PACKBUF_OK) return status;
-  if (!packbuf_i_mul(width, count, &cells) || !packbuf_i_mul(cells, sizeof *entries, &bytes) || bytes > SIZE_MAX)
-    return packbuf_i_no_memory(error);
-  if (cells) entries = (packbuf_entry *)packbuf_arena_alloc(arena, (size_t)bytes, 8);
+  if (!packbuf_i_mul(width, count, &cells)) return packbuf_i_no_memory(error);
+  if (cells) entries = (packbuf_entry *)packbuf_i_array(arena, cells, sizeof *entries);
   if (cells && !entries) return packbuf_i_no_memory(error);
   for (uint32_t k = 0; cells && k < width; k++) {
     const packbuf_text name = join->fields[k].name;
@@ -515,7 +513,7 @@ static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packb
 
 PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *join, packbuf_arena *arena,
                                                           packbuf_value *value, packbuf_error *error) {
-  packbuf_entry *entries = (packbuf_entry *)packbuf_arena_alloc(arena, join->value_count * sizeof *entries, 8);
+  packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(arena, join->value_count, sizeof *entries);
   if (!entries) return packbuf_i_no_memory(error);
   for (uint32_t i = 0; i < join->value_count; i++) {
     const packbuf_join_field *field = &join->values[i];

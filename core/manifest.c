@@ -202,7 +202,7 @@ static packbuf_status packbuf_i_add_numbers(packbuf_batch *batch, unsigned field
   const size_t size = packbuf_i_manifest_bits[field] / 8u;
   uint64_t shape[1];
   packbuf_tensor tensor;
-  uint8_t *data = (uint8_t *)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * size, 8);
+  uint8_t *data = (uint8_t *)packbuf_i_array(batch->arena, batch->rows, size);
   if (!data) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < batch->rows; i++) {
     uint8_t *to = data + i * size, raw[8];
@@ -236,7 +236,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
   if (status == PACKBUF_OK && before) status = packbuf_i_read_manifest(before, list, &rows, error);
   if (status != PACKBUF_OK) return status;
   if (count) memcpy(list + old, fragments, (size_t)count * sizeof *list);
-  keys = (packbuf_text *)packbuf_arena_alloc(arena, (size_t)(old + count) * sizeof *keys, sizeof(void *));
+  keys = (packbuf_text *)packbuf_i_array(arena, old + count, sizeof *keys);
   if (!keys) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < old + count; i++) {
     const char *fault = i < old ? NULL : packbuf_i_fragment_fault(&list[i], &rows);

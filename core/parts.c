@@ -77,7 +77,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
 
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, sizeof(void *));
-  packbuf_i_part *parts = (packbuf_i_part *)packbuf_arena_alloc(plan->arena, wanted * sizeof *parts, sizeof(void *));
+  packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
   packbuf_status status;
   if (!split || !parts) return packbuf_i_plan_no_memory(plan);
   memset(parts, 0, wanted * sizeof *parts);

@@ -22,9 +22,8 @@ static int packbuf_i_extend_range(packbuf_range *range, const packbuf_range *mor
 static packbuf_status packbuf_i_grow_ranges(packbuf_i_ranges *r, const packbuf_i_picked *p) {
   const uint64_t room = r->room ? r->room * 2 : 64;
   packbuf_range *list;
-  if (room > p->column.view->limits.decoded_bytes / sizeof *list || room > SIZE_MAX / sizeof *list)
-    return packbuf_i_too_much(p);
-  list = (packbuf_range *)packbuf_arena_alloc(r->arena, (size_t)room * sizeof *list, 8);
+  if (room > p->column.view->limits.decoded_bytes / sizeof *list) return packbuf_i_too_much(p);
+  list = (packbuf_range *)packbuf_i_array(r->arena, room, sizeof *list);
   if (!list) return packbuf_i_no_memory(p->error);
   if (r->count) memcpy(list, r->list, (size_t)r->count * sizeof *list);
   r->list = list;

@@ -210,9 +210,7 @@ typedef struct packbuf_i_row_table {
 static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_row_table *table, uint64_t rows) {
   uint64_t slots = 16;
   while (slots < 2 * rows) slots *= 2;
-  table->keys = slots > SIZE_MAX / 16
-                    ? NULL
-                    : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)slots * 2 * sizeof *table->keys, 8);
+  table->keys = (uint64_t *)packbuf_i_array(plan->arena, slots, 2 * sizeof *table->keys);
   if (!table->keys) return packbuf_i_plan_no_memory(plan);
   table->rows = table->keys + slots;
   table->mask = slots - 1;

@@ -42,19 +42,14 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* ---- the node of what is stored ---- */
 
-static void *packbuf_i_share_array(packbuf_i_plan *plan, uint64_t count, size_t size) {
-  if (count >= SIZE_MAX / size) return NULL;
-  return packbuf_arena_alloc(plan->arena, (size_t)(count + 1) * size, 8);
-}
-
 /* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
  * (NULL: whole). */
 static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
-  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_share_array(plan, 0, sizeof *ragged);
-  int64_t *offsets = (int64_t *)packbuf_i_share_array(plan, count, sizeof *offsets);
-  int64_t *lengths = (int64_t *)packbuf_i_share_array(plan, count, sizeof *lengths);
+  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
+  int64_t *offsets = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *offsets);
+  int64_t *lengths = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *lengths);
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
@@ -83,18 +78,18 @@ static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
-    const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, count, sizeof *cells);
+    const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, count, sizeof *tensors);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
-    packbuf_text *texts = (packbuf_text *)packbuf_i_share_array(plan, count, sizeof *texts);
+    packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
     node->texts = texts;
@@ -182,21 +177,21 @@ static void packbuf_i_trim_tensor(packbuf_tensor *tensor, uint64_t *shape, uint6
 /* Trims dynamic cells: lists and tensors. */
 static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   const packbuf_i_rows from = node->cells;
-  const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, node->rows, sizeof *cells);
+  const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, node->rows, sizeof *cells);
   if (!cells) return 0;
   for (uint64_t row = 0; row < node->rows; row++) {
     packbuf_value *cell;
     cells[row] = packbuf_i_cell(&from, row);
     if (!skips[row]) continue;
-    cell = (packbuf_value *)packbuf_i_share_array(plan, 0, sizeof *cell);
+    cell = (packbuf_value *)packbuf_i_array(plan->arena, 1, sizeof *cell);
     if (!cell) return 0;
     *cell = *cells[row];
     if (cell->kind == PACKBUF_LIST) {
       cell->as.list.items += skips[row];
       cell->as.list.count -= (size_t)skips[row];
     } else {
-      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_share_array(plan, 0, sizeof *tensor);
-      uint64_t *shape = (uint64_t *)packbuf_i_share_array(plan, 0, sizeof *shape);
+      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_array(plan->arena, 1, sizeof *tensor);
+      uint64_t *shape = (uint64_t *)packbuf_i_array(plan->arena, 1, sizeof *shape);
       if (!tensor || !shape) return 0;
       *tensor = *cell->as.tensor;
       packbuf_i_trim_tensor(tensor, shape, skips[row]);
@@ -214,8 +209,8 @@ static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, node->rows, sizeof *tensors);
-    uint64_t *shapes = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *shapes);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
+    uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
     ok = tensors && shapes;
     for (uint64_t row = 0; ok && row < node->rows; row++) {
       tensors[row] = node->tensors[row];
@@ -243,7 +238,7 @@ static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
 
 /* node->stored becomes a copy of it, to be changed. */
 static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_share_array(plan, 0, sizeof *copy);
+  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_array(plan->arena, 1, sizeof *copy);
   if (!copy) return packbuf_i_plan_no_memory(plan);
   *copy = *node;
   node->stored = copy;
@@ -257,8 +252,8 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   if (bytes / 32 * 3 + 3 < node->rows) return PACKBUF_OK; /* to pay, 3 U >= 32 rows */
   status = packbuf_i_sample_repeats(plan, node, &repeats);
   if (status != PACKBUF_OK || !repeats) return status;
-  found.row_index = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.row_index);
-  found.picked = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *found.picked);
+  found.row_index = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.row_index);
+  found.picked = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.picked);
   if (!found.row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
   status = packbuf_i_find_rows(plan, node, bytes, &found);
   if (status != PACKBUF_OK || found.count == node->rows) return status;
@@ -276,7 +271,7 @@ static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_n
   packbuf_status status;
   if (from->rows < 2 || bytes < PACKBUF_I_SHARE_LEAST + 16 * from->rows || !packbuf_i_sample_prefixes(from))
     return PACKBUF_OK;
-  arrays = (uint64_t *)packbuf_i_share_array(plan, from->rows, 3 * sizeof *arrays);
+  arrays = (uint64_t *)packbuf_i_array(plan->arena, from->rows, 3 * sizeof *arrays);
   if (!arrays) return packbuf_i_plan_no_memory(plan);
   leaders = arrays + from->rows;
   lengths = leaders + from->rows;
