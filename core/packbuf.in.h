@@ -45,6 +45,7 @@
 #include "core/base.c"
 #include "core/status.c"
 #include "core/arena.c"
+#include "core/sort.c"
 #include "core/crc32c.c"
 #include "core/utf8.c"
 #include "core/decimal.c"
