@@ -1741,6 +1741,36 @@ static void *packbuf_i_scratch(packbuf_arena *arena, void *memory, size_t old_si
   return grown;
 }
 /* ---- end of core/arena.c ---- */
+/* ---- core/sort.c ---- */
+/* core/sort.c: the one sort. It merges: n log n whatever the order, which a stranger may have chosen; no recursion;
+ * equal things keep their order.
+ * May use: base. Must not know: what is sorted. */
+
+/* Below 0, 0 or above: thing `a` comes before `b`, is equal to it, or comes after it. */
+typedef int (*packbuf_i_order)(const void *context, const void *a, const void *b);
+
+/* Sorts `count` things of `size` bytes at `list`; `spare` has room for as many. Returns the one of the two that holds
+ * them sorted. */
+static void *packbuf_i_sort(void *list, void *spare, uint64_t count, size_t size, packbuf_i_order order,
+                            const void *context) {
+  uint8_t *from = (uint8_t *)list, *to = (uint8_t *)spare;
+  for (uint64_t width = 1; width < count; width *= 2) {
+    uint8_t *swap = from;
+    for (uint64_t begin = 0; begin < count; begin += 2 * width) {
+      const uint64_t middle = begin + width < count ? begin + width : count,
+                     end = middle + width < count ? middle + width : count;
+      uint64_t a = begin, b = middle;
+      for (uint64_t at = begin; at < end; at++) {
+        const int left = a < middle && (b >= end || order(context, from + a * size, from + b * size) <= 0);
+        memcpy(to + at * size, from + (left ? a++ : b++) * size, size);
+      }
+    }
+    from = to;
+    to = swap;
+  }
+  return from;
+}
+/* ---- end of core/sort.c ---- */
 /* ---- core/crc32c.c ---- */
 /* core/crc32c.c: CRC-32C (Castagnoli): one checksum kernel per instruction set, and the fused "copy and checksum" of
  * raw columns. Values are finalised: crc(0, "123456789", 9) == 0xE3069283 and crc(crc(0, a), b) == crc(0, ab).
@@ -12355,7 +12385,7 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
 /* ---- core/plan.c ---- */
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
  * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout. Must not know: the destination. */
+ * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
@@ -12473,38 +12503,23 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
 
 /* ---- the name index and the metadata, sorted ---- */
 
-static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
+/* By parent, scope and name; a and b are indexes of nodes. */
+static int packbuf_i_compare_nodes(const void *context, const void *a, const void *b) {
+  const packbuf_i_plan *plan = (const packbuf_i_plan *)context;
+  const packbuf_i_node *x = plan->nodes[*(const uint32_t *)a], *y = plan->nodes[*(const uint32_t *)b];
   uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
   if (px != py) return px < py ? -1 : 1;
   if (x->scope != y->scope) return x->scope < y->scope ? -1 : 1;
   return packbuf_i_compare_text(x->name, x->name_size, y->name, y->name_size);
 }
 
-static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key,
-                                plan->pairs[b]->key_size);
-}
-
-/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one
- * of the two arrays. */
-static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
-                                int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
-  for (uint32_t width = 1; width < count; width *= 2) {
-    uint32_t *swap;
-    for (uint32_t from = 0; from < count; from += 2 * width) {
-      uint32_t middle = from + width < count ? from + width : count,
-               end = middle + width < count ? middle + width : count;
-      uint32_t a = from, b = middle;
-      for (uint32_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    swap = list;
-    list = spare;
-    spare = swap;
-  }
-  return list;
+/* By node and key; a and b are indexes of pairs. */
+static int packbuf_i_compare_pairs(const void *context, const void *a, const void *b) {
+  const packbuf_i_plan *plan = (const packbuf_i_plan *)context;
+  const uint32_t i = *(const uint32_t *)a, k = *(const uint32_t *)b;
+  if (plan->pair_nodes[i] != plan->pair_nodes[k]) return plan->pair_nodes[i] < plan->pair_nodes[k] ? -1 : 1;
+  return packbuf_i_compare_text(plan->pairs[i]->key, plan->pairs[i]->key_size, plan->pairs[k]->key,
+                                plan->pairs[k]->key_size);
 }
 
 static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
@@ -12513,9 +12528,10 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   if (!list) return packbuf_i_plan_no_memory(plan);
   for (uint32_t i = 0; i < plan->node_count; i++)
     if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
-  plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
+  plan->names = (uint32_t *)packbuf_i_sort(list, list + plan->node_count + 1, plan->name_count, sizeof *list,
+                                           packbuf_i_compare_nodes, plan);
   for (uint32_t i = 1; i < plan->name_count; i++)
-    if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
+    if (packbuf_i_compare_nodes(plan, &plan->names[i - 1], &plan->names[i]) == 0)
       return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name",
                                  PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -12553,9 +12569,10 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
                                   pair->path, PACKBUF_NOWHERE);
   }
-  list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
+  list = (uint32_t *)packbuf_i_sort(list, list + plan->pair_count, plan->pair_count, sizeof *list,
+                                    packbuf_i_compare_pairs, plan);
   for (i = 1; i < plan->pair_count; i++)
-    if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
+    if (packbuf_i_compare_pairs(plan, &list[i - 1], &list[i]) == 0)
       return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
                                   pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
   for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
@@ -15172,6 +15189,30 @@ static packbuf_status packbuf_i_may_ask(const packbuf_i_picked *p, uint64_t rows
   return rows > p->column.view->limits.decoded_bytes / 16 ? packbuf_i_too_much(p) : PACKBUF_OK;
 }
 
+/* Takes a piece of a cell's data, or of a list's items; of joined cells one piece of all, from `row` on. */
+typedef packbuf_status (*packbuf_i_take_piece)(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                               uint64_t row);
+
+/* All pieces of a run of cells that are not regular, in the order of its rows. */
+static packbuf_status packbuf_i_run_pieces(const packbuf_i_picked *p, const packbuf_i_row_run *run,
+                                           packbuf_i_take_piece take, void *into) {
+  const int quick = packbuf_i_quick_cells(&p->column);
+  packbuf_piece pieces[2];
+  packbuf_status status;
+  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(&p->column)) {
+    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
+    return status == PACKBUF_OK ? take(p, into, &pieces[0], run->first) : status;
+  }
+  status = packbuf_i_may_ask(p, run->count);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    unsigned count = 0;
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = take(p, into, &pieces[i], row);
+  }
+  return status;
+}
+
 /* The bytes of `count` items of a media list from item `first` on. */
 static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
                                              packbuf_piece *bytes) {
@@ -15199,9 +15240,9 @@ static packbuf_status packbuf_i_add_size(const packbuf_i_picked *p, uint64_t *su
   return packbuf_i_add(*sum, more, sum) ? PACKBUF_OK : packbuf_i_too_much(p);
 }
 
-/* A piece of a leaf's data, or of a list's items. */
-static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const packbuf_piece *piece, uint64_t row,
-                                           packbuf_selected_size *size) {
+static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                           uint64_t row) {
+  packbuf_selected_size *size = (packbuf_selected_size *)into;
   packbuf_piece bytes;
   packbuf_status status;
   if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
@@ -15214,29 +15255,15 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
                                          packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  int quick;
+  uint64_t elements;
   packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
   if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
   if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
     if (c->node.codec == PACKBUF_CODEC_NDARRAY) (void)packbuf_i_product(c->node.shape, c->node.rank, &regular.each);
-    if (!packbuf_i_mul(regular.each, run->count, &pieces[0].count)) return packbuf_i_too_much(p);
-    return packbuf_i_add_size(p, &size->elements, pieces[0].count);
+    if (!packbuf_i_mul(regular.each, run->count, &elements)) return packbuf_i_too_much(p);
+    return packbuf_i_add_size(p, &size->elements, elements);
   }
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-      status = packbuf_i_size_piece(p, &pieces[i], row, size);
-  }
-  return status;
+  return packbuf_i_run_pieces(p, run, packbuf_i_size_piece, size);
 }
 
 /* What does not depend on the rows. */
@@ -15894,8 +15921,9 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece,
+static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
+  packbuf_i_ranges *r = (packbuf_i_ranges *)into;
   const packbuf_buffer *data = &p->column.data;
   const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_piece bytes = *piece;
@@ -15919,39 +15947,23 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i
                    high = last < run->first ? run->first : last;
     piece.first = regular->base + low * regular->each;
     piece.count = (high - low + 1) * regular->each;
-    return packbuf_i_add_piece(r, p, &piece, low);
+    return packbuf_i_add_piece(p, r, &piece, low);
   }
   piece.count = regular->each;
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
     const uint64_t row = packbuf_i_run_row(run, at);
     piece.first = regular->base + row * regular->each;
-    status = packbuf_i_add_piece(r, p, &piece, row);
+    status = packbuf_i_add_piece(p, r, &piece, row);
   }
   return status;
 }
 
 static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_i_row_run *run) {
-  const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  packbuf_status status;
-  int quick;
   if (run->count == 0) return PACKBUF_OK;
-  if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
-  }
-  return status;
+  if (packbuf_i_regular_cells(&p->column, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
+  return packbuf_i_run_pieces(p, run, packbuf_i_add_piece, r);
 }
 
 static packbuf_status packbuf_i_add_node(packbuf_i_ranges *r, const packbuf_selection *selection, uint32_t node,
@@ -16892,7 +16904,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
 /* ---- core/join.c ---- */
 /* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
  * them. Nothing is copied: a field of the whole is a list of parts.
- * May use: base, arena, find, read, schema, manifest. Must not know: how a batch is built. */
+ * May use: base, arena, sort, access, tables (check), find, read, schema, manifest. Must not know: how a batch is built. */
 
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {
@@ -17002,29 +17014,13 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
 /* ---- fields, by name ---- */
 
 /* By name, then by row, then by fragment. */
-static int packbuf_i_join_order(const packbuf_i_join_entry *a, const packbuf_i_join_entry *b) {
-  const int names = packbuf_i_compare_text(a->name.data, a->name.size, b->name.data, b->name.size);
+static int packbuf_i_join_order(const void *context, const void *a, const void *b) {
+  const packbuf_i_join_entry *x = (const packbuf_i_join_entry *)a, *y = (const packbuf_i_join_entry *)b;
+  const int names = packbuf_i_compare_text(x->name.data, x->name.size, y->name.data, y->name.size);
+  (void)context;
   if (names) return names;
-  if (a->part.first_row != b->part.first_row) return a->part.first_row < b->part.first_row ? -1 : 1;
-  return a->part.fragment < b->part.fragment ? -1 : a->part.fragment > b->part.fragment;
-}
-
-/* Merge sort: the names are strangers'. Returns the sorted one of the two arrays. */
-static packbuf_i_join_entry *packbuf_i_join_sort(packbuf_i_join_entry *list, packbuf_i_join_entry *spare,
-                                                 uint64_t count) {
-  for (uint64_t width = 1; width < count; width *= 2) {
-    packbuf_i_join_entry *swap = list;
-    for (uint64_t from = 0; from < count; from += 2 * width) {
-      const uint64_t middle = from + width < count ? from + width : count,
-                     end = middle + width < count ? middle + width : count;
-      uint64_t a = from, b = middle;
-      for (uint64_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || packbuf_i_join_order(&list[a], &list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    list = spare;
-    spare = swap;
-  }
-  return list;
+  if (x->part.first_row != y->part.first_row) return x->part.first_row < y->part.first_row ? -1 : 1;
+  return x->part.fragment < y->part.fragment ? -1 : x->part.fragment > y->part.fragment;
 }
 
 /* The top-level nodes of a scope in all fragments, sorted. Batch values have one row, which all fragments share. */
@@ -17056,7 +17052,8 @@ static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope
       node += 1 + (uint64_t)record.descendants;
     }
   }
-  j->entries = packbuf_i_join_sort(list, list + count, count);
+  j->entries =
+      (packbuf_i_join_entry *)packbuf_i_sort(list, list + count, count, sizeof *list, packbuf_i_join_order, NULL);
   return PACKBUF_OK;
 }
 
@@ -17152,21 +17149,10 @@ typedef struct packbuf_i_join_seen {
   uint32_t field;
 } packbuf_i_join_seen;
 
-static const packbuf_i_join_seen *packbuf_i_join_sort_seen(packbuf_i_join_seen *list, packbuf_i_join_seen *spare,
-                                                           uint32_t count) {
-  for (uint64_t width = 1; width < count; width *= 2) {
-    packbuf_i_join_seen *swap = list;
-    for (uint64_t from = 0; from < count; from += 2 * width) {
-      const uint64_t middle = from + width < count ? from + width : count,
-                     end = middle + width < count ? middle + width : count;
-      uint64_t a = from, b = middle;
-      for (uint64_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || list[a].at <= list[b].at) ? list[a++] : list[b++];
-    }
-    list = spare;
-    spare = swap;
-  }
-  return list;
+static int packbuf_i_join_seen_order(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_join_seen *)a)->at, y = ((const packbuf_i_join_seen *)b)->at;
+  (void)context;
+  return x < y ? -1 : x > y;
 }
 
 /* Whether sorted entry i has another name than the one before it. */
@@ -17205,7 +17191,8 @@ static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_jo
     sorted[count - 1].part_count++;
     if (at < seen[count - 1].at) seen[count - 1].at = at;
   }
-  order = packbuf_i_join_sort_seen(seen, seen + count, count);
+  order =
+      (packbuf_i_join_seen *)packbuf_i_sort(seen, seen + count, count, sizeof *seen, packbuf_i_join_seen_order, NULL);
   for (uint32_t i = 0; i < count; i++) {
     fields[i] = sorted[order[i].field];
     (*by_name)[order[i].field] = i;
@@ -17255,7 +17242,7 @@ PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_f
 
 /* ---- reading ---- */
 
-/* The field that a path begins with; *rest: its first step alone. */
+/* The field that a path begins with; *nested: whether the path goes on below it. */
 static packbuf_status packbuf_i_join_find(const packbuf_join *join, const char *path, const packbuf_join_field **field,
                                           int *nested, packbuf_error *error) {
   packbuf_i_step step;

@@ -58,8 +58,9 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece,
+static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
+  packbuf_i_ranges *r = (packbuf_i_ranges *)into;
   const packbuf_buffer *data = &p->column.data;
   const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_piece bytes = *piece;
@@ -83,39 +84,23 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, const packbuf_i
                    high = last < run->first ? run->first : last;
     piece.first = regular->base + low * regular->each;
     piece.count = (high - low + 1) * regular->each;
-    return packbuf_i_add_piece(r, p, &piece, low);
+    return packbuf_i_add_piece(p, r, &piece, low);
   }
   piece.count = regular->each;
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
     const uint64_t row = packbuf_i_run_row(run, at);
     piece.first = regular->base + row * regular->each;
-    status = packbuf_i_add_piece(r, p, &piece, row);
+    status = packbuf_i_add_piece(p, r, &piece, row);
   }
   return status;
 }
 
 static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_i_row_run *run) {
-  const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  packbuf_status status;
-  int quick;
   if (run->count == 0) return PACKBUF_OK;
-  if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
-  }
-  return status;
+  if (packbuf_i_regular_cells(&p->column, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
+  return packbuf_i_run_pieces(p, run, packbuf_i_add_piece, r);
 }
 
 static packbuf_status packbuf_i_add_node(packbuf_i_ranges *r, const packbuf_selection *selection, uint32_t node,

@@ -9,9 +9,9 @@ static packbuf_status packbuf_i_add_size(const packbuf_i_picked *p, uint64_t *su
   return packbuf_i_add(*sum, more, sum) ? PACKBUF_OK : packbuf_i_too_much(p);
 }
 
-/* A piece of a leaf's data, or of a list's items. */
-static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const packbuf_piece *piece, uint64_t row,
-                                           packbuf_selected_size *size) {
+static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                           uint64_t row) {
+  packbuf_selected_size *size = (packbuf_selected_size *)into;
   packbuf_piece bytes;
   packbuf_status status;
   if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
@@ -24,29 +24,15 @@ static packbuf_status packbuf_i_size_run(const packbuf_i_picked *p, const packbu
                                          packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  int quick;
+  uint64_t elements;
   packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
   if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
   if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
     if (c->node.codec == PACKBUF_CODEC_NDARRAY) (void)packbuf_i_product(c->node.shape, c->node.rank, &regular.each);
-    if (!packbuf_i_mul(regular.each, run->count, &pieces[0].count)) return packbuf_i_too_much(p);
-    return packbuf_i_add_size(p, &size->elements, pieces[0].count);
+    if (!packbuf_i_mul(regular.each, run->count, &elements)) return packbuf_i_too_much(p);
+    return packbuf_i_add_size(p, &size->elements, elements);
   }
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-      status = packbuf_i_size_piece(p, &pieces[i], row, size);
-  }
-  return status;
+  return packbuf_i_run_pieces(p, run, packbuf_i_size_piece, size);
 }
 
 /* What does not depend on the rows. */
