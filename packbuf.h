@@ -4,13 +4,15 @@
  * but a C99 (or C++17) compiler.
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
- * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
+ * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
+ * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one piece of memory: packbuf_write_through (a
+ * callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
  * packbuf_select_ranges with packbuf_open_partial (only the bytes of a selection are fetched).
- * Many: packbuf_join_... reads fragments as one batch, packbuf_concat makes one of them, packbuf_expect_schema refuses
- * a batch whose columns drifted.
+ * Many: packbuf_manifest_... lists fragments, packbuf_join_... reads them as one batch, packbuf_concat makes one packed
+ * buffer of them, packbuf_expect_schema refuses one whose columns drifted.
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
  * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views,
  * selections, schemas, fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
@@ -658,13 +660,18 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
+/* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
+ * bytes, which are the arena's. Errors: those of packbuf_write; OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
+
 /* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
 
 #define PACKBUF_MAX_PARTS 65536u
 
-/* Divides the writing of the batch, measured if it is not yet, into *parts pieces of about the same number of bytes:
- * `wanted` (1 or more) or fewer. Goes over the rows once, not over the data. Like packbuf_measure a call for one
- * thread; what it finds is kept in the batch's arena until something is added or another number is wanted. */
+/* Divides the writing of the batch, measured if it is not yet, into parts of about the same number of bytes: `wanted`
+ * (1 or more), or fewer; *parts says how many. Goes over the rows once, not over the data. Like packbuf_measure a call
+ * for one thread; what it finds is kept in the batch's arena until something is added or another number is wanted.
+ * Errors: those of packbuf_measure; INVALID_ARGUMENT (wanted is 0), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
 
 /* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
@@ -674,7 +681,8 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
                                               packbuf_error *error);
 
 /* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. */
+ * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
+ * CAPACITY. */
 PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error);
 
@@ -690,7 +698,7 @@ typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void
 PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
                                                  packbuf_error *error);
 
-/* A piece of memory: struct iovec and struct ibv_sge say no more. */
+/* A segment of memory: struct iovec and struct ibv_sge say no more. */
 typedef struct packbuf_segment {
   const void *bytes;
   uint64_t size;
@@ -706,7 +714,8 @@ typedef struct packbuf_scatter {
                        or in other byte order */
 } packbuf_scatter;
 
-/* How many segments and how much staging memory the list takes, exactly. */
+/* How many segments and how much staging memory the list takes, exactly. Errors: those of packbuf_measure;
+ * INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
                                                    packbuf_error *error);
 
@@ -717,8 +726,7 @@ PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf
 PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const packbuf_scatter *scatter,
                                                 packbuf_segment *segments, void *staging, packbuf_error *error);
 
-/* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
-PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
+/* ---- before any data are there ---- */
 
 /* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
  * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
@@ -925,18 +933,18 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
                                               packbuf_error *error);
 /* The stored row that holds a cell, for those who keep what is shared: equal numbers mean equal cells. An absent cell
- * of a column that shares rows: UINT64_MAX. */
+ * of a column that shares rows: UINT64_MAX. Errors: OUT_OF_RANGE, and rule I13. */
 PACKBUF_API packbuf_status packbuf_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
                                               packbuf_error *error);
 
-/* A run of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
+/* A piece of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
 typedef struct packbuf_piece {
   uint64_t first, count;
 } packbuf_piece;
 
 /* Where a cell of a leaf lies: one piece after the other are its elements, at most two (a prefix that is another row's,
  * then its own), none of them empty. 0 pieces for an empty cell and for an absent one of a ragged leaf or of a leaf
- * that shares rows. */
+ * that shares rows. Errors: OUT_OF_RANGE, and rules I7, I13, I14. */
 PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uint64_t row, packbuf_piece pieces[2],
                                                unsigned *count, packbuf_error *error);
 /* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for
@@ -947,7 +955,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * NOT_STORED when the data are a constant. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
+ * is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 
@@ -982,8 +991,8 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
  * their rows as values, and the ranges of bytes they lie in, which head and index alone tell.
  * May use: view. Must not know: where bytes come from. */
 
-/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; points to the caller's
- * list or mask, which packbuf_select copies from. */
+/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; the fields are
+ * private. Points to the caller's list or mask until packbuf_select has copied what they say. */
 typedef struct packbuf_row_selection {
   uint8_t kind;
   int64_t first, stop, step; /* of a range */
@@ -994,6 +1003,7 @@ typedef struct packbuf_row_selection {
 #define PACKBUF_ROWS_BEGIN INT64_MIN /* for a range: from (or, going down, beyond) the first row */
 #define PACKBUF_ROWS_END INT64_MAX   /* for a range: to beyond (or, going down, from) the last row */
 
+/* All rows, in order. */
 PACKBUF_API packbuf_row_selection packbuf_select_all(void);
 /* As Python's first:stop:step: negative numbers count from the end, what lies outside is cut off, a negative step goes
  * down. step 0: INVALID_ARGUMENT, from packbuf_select. */
@@ -1012,7 +1022,7 @@ typedef struct packbuf_selection {
   const uint32_t *nodes; /* indexes of the chosen nodes and of those above them, in the buffer's order */
   const uint8_t *flags;  /* by node index: 0 not in `nodes`, 1 above a chosen one only, 2 chosen */
   uint32_t node_count;
-  uint8_t scope;
+  uint8_t scope;         /* 0 fields, 1 batch values */
   uint64_t rows;         /* how many rows; row i is index[i], or first + i * step when index is NULL */
   const uint64_t *index; /* each below view->rows */
   uint64_t first;
@@ -1021,11 +1031,10 @@ typedef struct packbuf_selection {
 
 /* Chooses fields (scope 0) or batch values (scope 1, of one row) by patterns, and rows. A pattern is an escaped path
  * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
- * item and `**` for any number of steps ("**.role"); `\*` is a star; at most 62 steps where there is
- * one. It chooses the nodes it matches with all below
- * them; the nodes above come along as structure. "!pattern" takes away what was chosen before it; when the first
- * pattern takes away, all was chosen before. pattern_count 0: all. The order is the buffer's. Media come with their
- * attributes. What the view, the list of rows and the patterns say is copied to the arena; the view must stay.
+ * item and `**` for any number of steps ("**.role"); `\*` is a star. A pattern with a star has at most 62 steps. It
+ * chooses the nodes it matches with all below them; the nodes above come along as structure. "!pattern" takes away what
+ * was chosen before it; when the first pattern takes away, all was chosen before. pattern_count 0: all. The order is
+ * the buffer's. Media come with their attributes. Patterns and list of rows may go afterwards; the view must stay.
  * Errors: NOT_FOUND with the pattern in error->path when it matches nothing; INVALID_ARGUMENT, with the pattern, when
  * it is no pattern, or a step 0; OUT_OF_RANGE, ROW_COUNT (rows); OUT_OF_MEMORY. Cost: an exact path is looked up, other
  * patterns pass over all nodes. Thread-safe, as is the result. */
@@ -1033,7 +1042,7 @@ PACKBUF_API packbuf_status packbuf_select(const packbuf_view *view, unsigned sco
                                           size_t pattern_count, packbuf_row_selection rows, packbuf_arena *arena,
                                           packbuf_selection *selection, packbuf_error *error);
 
-/* Row i of a selection, i below selection->rows, as a row of the batch. */
+/* Row i of a selection, i below selection->rows (not checked), as a row of the batch. */
 PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i);
 
 /* ---- columns in place ---- */
@@ -1113,6 +1122,7 @@ PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *select
 
 /* ---- ranges of bytes ---- */
 
+/* A stretch of a packed buffer. */
 typedef struct packbuf_range {
   uint64_t offset, length; /* bytes from the start of the packed buffer */
 } packbuf_range;
@@ -1124,8 +1134,9 @@ enum {
 /* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
  * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
  * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
- * more. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One list: a read for each range of a
- * file, or one read of many ranges. Errors: those of packbuf_select_size, OUT_OF_MEMORY. */
+ * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One
+ * list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors: those of
+ * packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
                                                  unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
                                                  uint64_t *range_count, packbuf_error *error);
@@ -7877,7 +7888,8 @@ static int packbuf_i_pieces_in_order(const packbuf_fetched *fetched, uint64_t co
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
  * only the copy is used; that the head was checked when it was opened is never relied on. What the functions return is
  * safe to use; whether it makes sense is verify's matter.
- * May use: base, fetched, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
+ * May use: base, fetched, status, value (dtypes), the path of a node (public). Must not know: codecs, the order of
+ * rules, how a batch is written. */
 
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
@@ -7987,6 +7999,16 @@ static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begi
   for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
     begin += 1 + (uint64_t)node.descendants;
   return count;
+}
+
+/* Where the fields end and the batch values begin in the node table. */
+static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
+  uint64_t at = 0;
+  packbuf_i_node_record node;
+  for (uint32_t i = 0;
+       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
+    at += 1 + (uint64_t)node.descendants;
+  return at < view->node_count ? at : view->node_count;
 }
 
 /* Fetches buffer record `index`; 0 when there is none. */
@@ -8336,8 +8358,8 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
   return 1;
 }
 
-/* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
-/* The bytes of the bits fit in memory; their number may not fit a size_t. */
+/* Bits first to first + count (first a multiple of 8) to out, zero after the last. Their bytes fit in memory; their
+ * number may not fit a size_t. */
 static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
   const size_t size = (size_t)(count / 8 + (count % 8 != 0));
   if (size == 0) return;
@@ -9150,7 +9172,7 @@ PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *
 /* ---- core/find.c ---- */
 /* core/find.c: nodes by path, and paths of nodes (section 4: `.name` and `[i]`, with `\`, `.` and `[` escaped in
  * names). Names are found by binary search in the name index, items of lists by walking their siblings.
- * May use: base, access, tables (names in order). Must not know: buffers, codecs, values. */
+ * May use: base, access, tables (names in order), utf8. Must not know: buffers, codecs, values. */
 
 /* One step of a path: a name that is still escaped, or an index. */
 typedef struct packbuf_i_step {
@@ -9694,7 +9716,7 @@ static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
  * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
- * May use: base, access, cells. Must not know: what the elements mean. */
+ * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
 /* The stored row of a present cell. */
 static packbuf_status packbuf_i_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
@@ -9911,7 +9933,8 @@ static packbuf_status packbuf_i_verify_prefixes(const packbuf_column *c, packbuf
 /* ---- core/leaf.c ---- */
 /* core/leaf.c: a leaf that is being read, as its codec sees it: memory for what is made, the elements and bytes of a
  * cell, and the functions that a codec gives for reading and verifying (the table is codecs/readers.c).
- * May use: base, arena, value, access, cells, pieces. Must not know: how a leaf stores its cells, what its values become. */
+ * May use: base, arena, value, select.h (which rows are read), access, cells, pieces. Must not know: how a leaf stores
+ * its cells, what its values become. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;
@@ -11737,7 +11760,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
 /* core/rows.c: rows that are one run of host memory each, many at a time. What limits the copying of short rows is the
  * wait for their descriptions and first lines: taken together, the descriptions are loaded side by side, and each row's
  * successor is known.
- * May use: pull, codecs (packing). Must not know: where the bytes go. */
+ * May use: columns, pull, codecs (packing). Must not know: where the bytes go. */
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
 
@@ -11784,8 +11807,8 @@ static int packbuf_i_has_rows(const packbuf_i_node *node) {
          (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
 }
 
-/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty; returns how
- * many. It stops at a row that packbuf_i_pull_next must take. */
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty;
+ * returns how many. It stops at a row that packbuf_i_pull_next must take. */
 static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   const packbuf_i_node *node = pull->node;
   uint64_t row = pull->row;
@@ -11804,12 +11827,11 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what becomes of
- * repeats. */
+ * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what
+ * becomes of repeats. */
 
-#define PACKBUF_I_SHARE_SAMPLE                                                           \
-  512 /* positions looked at before all rows are, when there are more than twice as many \
-       */
+/* Positions that are looked at before all rows are, when there are more than twice as many. */
+#define PACKBUF_I_SHARE_SAMPLE 512
 
 /* ---- one row ---- */
 
@@ -11853,7 +11875,7 @@ typedef struct packbuf_i_row_reader {
   packbuf_i_pull pull;
 } packbuf_i_row_reader;
 
-/* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
+/* A row of a dense array whose bytes lie side by side; 0 when they do not. */
 static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   const packbuf_tensor *tensor = node->tensors;
   uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);
@@ -12072,7 +12094,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: columns, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, columns, repeats, layout (constant data). Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -12307,7 +12329,7 @@ static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
   return sum;
 }
 
-/* node->stored becomes a copy of it, to be changed. */
+/* Makes node->stored a copy of the node, to be changed. */
 static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node *node) {
   packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_array(plan->arena, 1, sizeof *copy);
   if (!copy) return packbuf_i_plan_no_memory(plan);
@@ -13015,7 +13037,7 @@ static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planne
 /* ---- core/write.c ---- */
 /* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
  * can be written alone; the whole is the longest stretch.
- * May use: batch, plan, layout, pull, seek, output. Must not know: how the plan was decided. */
+ * May use: arena, batch, plan, layout, pull, rows, seek, output, checksums. Must not know: how the plan was decided. */
 
 /* A stretch of a section: which bytes, and where the first comes from. */
 typedef struct packbuf_i_stretch {
@@ -13479,7 +13501,7 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
  * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
  * packbuf_write, which is the same code with one part.
- * May use: batch, layout, seek, write. Must not know: threads. */
+ * May use: arena, batch, layout, seek, write. Must not know: threads. */
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;
@@ -13607,7 +13629,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 /* ---- core/stream.c ---- */
 /* core/stream.c: a plan through a callback that takes bytes at an offset: data first, then the index, the head last. A
  * window of memory is all that is held.
- * May use: batch, plan, write. Must not know: files. */
+ * May use: arena (scratch), batch, plan, output, write, checksums. Must not know: files. */
 
 #define PACKBUF_I_WINDOW ((uint64_t)1 << 20)
 
@@ -13713,7 +13735,7 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_p
 /* ---- core/scatter.c ---- */
 /* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
  * staging memory for the rest. Counting and listing are one walk.
- * May use: batch, plan, write. Must not know: what sends the segments. */
+ * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
 #define PACKBUF_I_LEAST 4096
 
@@ -14159,16 +14181,6 @@ PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t 
   return packbuf_read_column(view, node, row, 1, arena, value, error);
 }
 
-/* Where the fields end and the batch values begin in the node table. */
-static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
-  uint64_t at = 0;
-  packbuf_i_node_record node;
-  for (uint32_t i = 0;
-       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
-    at += 1 + (uint64_t)node.descendants;
-  return at < view->node_count ? at : view->node_count;
-}
-
 PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
                                              packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);
@@ -14594,7 +14606,7 @@ PACKBUF_API packbuf_status packbuf_verify_fetched(const packbuf_view *view, uint
 /* ---- core/choose.c ---- */
 /* core/choose.c: from patterns and row lists to a packbuf_selection: which nodes, which rows. A pattern is matched by
  * the set of its steps that a path may have reached, one bit each, so that no pattern is costly.
- * May use: base, arena, access, find (steps and paths). Must not know: buffers, codecs, values. */
+ * May use: base, arena, access, tables (depth), find (paths). Must not know: buffers, codecs, values. */
 
 /* ---- rows ---- */
 
@@ -15232,7 +15244,7 @@ static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const pa
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, access, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 
@@ -16121,7 +16133,8 @@ static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
 /* ---- core/schema.c ---- */
 /* core/schema.c: the schema text of a packed buffer (section 24), line by line into memory, into a hash, or against a
  * text that is expected; nothing is allocated, since the name index has the siblings in the order that the text wants.
- * May use: base, access, tables, find, sha256, value (names of dtypes). Must not know: buffers, cells. */
+ * May use: base, access, tables, find, sha256, value and infer (names of dtypes and codecs). Must not know: buffers,
+ * cells. */
 
 /* ---- the columns in their order ---- */
 
@@ -16648,7 +16661,8 @@ PACKBUF_API packbuf_status packbuf_expect_schema(const packbuf_view *view, const
 /* ---- end of core/schema.c ---- */
 /* ---- core/manifest.c ---- */
 /* core/manifest.c: manifests: packed buffers of kind 2, whose rows list fragments (section 23).
- * May use: base, access, cells, batch. Must not know: what fragments hold. */
+ * May use: base, arena, utf8, value (dtypes), access, tables (check), find, cells, pieces, batch. Must not know: what
+ * fragments hold. */
 
 static packbuf_status packbuf_i_fail_fragment(packbuf_error *error, packbuf_status code, const char *message,
                                               uint64_t fragment) {
@@ -17407,7 +17421,7 @@ PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *jo
 /* ---- core/concat.c ---- */
 /* core/concat.c: from a join to a batch that writes all of it as one packed buffer. Columns of one type are described
  * by pointers into the fragments; the rest is read and becomes values again, whose types inference joins.
- * May use: base, arena, cells, leaf, read, join, batch. Must not know: the layout. */
+ * May use: base, arena, keys (hashes), access, find, cells, pieces, read, join, batch. Must not know: the layout. */
 
 typedef struct packbuf_i_concat {
   const packbuf_join *join;

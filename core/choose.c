@@ -1,6 +1,6 @@
 /* core/choose.c: from patterns and row lists to a packbuf_selection: which nodes, which rows. A pattern is matched by
  * the set of its steps that a path may have reached, one bit each, so that no pattern is costly.
- * May use: base, arena, access, find (steps and paths). Must not know: buffers, codecs, values. */
+ * May use: base, arena, access, tables (depth), find (paths). Must not know: buffers, codecs, values. */
 
 /* ---- rows ---- */
 

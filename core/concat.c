@@ -1,6 +1,6 @@
 /* core/concat.c: from a join to a batch that writes all of it as one packed buffer. Columns of one type are described
  * by pointers into the fragments; the rest is read and becomes values again, whose types inference joins.
- * May use: base, arena, cells, leaf, read, join, batch. Must not know: the layout. */
+ * May use: base, arena, keys (hashes), access, find, cells, pieces, read, join, batch. Must not know: the layout. */
 
 typedef struct packbuf_i_concat {
   const packbuf_join *join;

@@ -1,5 +1,6 @@
 /* core/manifest.c: manifests: packed buffers of kind 2, whose rows list fragments (section 23).
- * May use: base, access, cells, batch. Must not know: what fragments hold. */
+ * May use: base, arena, utf8, value (dtypes), access, tables (check), find, cells, pieces, batch. Must not know: what
+ * fragments hold. */
 
 static packbuf_status packbuf_i_fail_fragment(packbuf_error *error, packbuf_status code, const char *message,
                                               uint64_t fragment) {

@@ -1,7 +1,7 @@
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
  * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
  * packbuf_write, which is the same code with one part.
- * May use: batch, layout, seek, write. Must not know: threads. */
+ * May use: arena, batch, layout, seek, write. Must not know: threads. */
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;

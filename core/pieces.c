@@ -1,7 +1,7 @@
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
  * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
- * May use: base, access, cells. Must not know: what the elements mean. */
+ * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
 /* The stored row of a present cell. */
 static packbuf_status packbuf_i_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,

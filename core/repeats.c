@@ -1,12 +1,11 @@
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what becomes of
- * repeats. */
+ * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what
+ * becomes of repeats. */
 
-#define PACKBUF_I_SHARE_SAMPLE                                                           \
-  512 /* positions looked at before all rows are, when there are more than twice as many \
-       */
+/* Positions that are looked at before all rows are, when there are more than twice as many. */
+#define PACKBUF_I_SHARE_SAMPLE 512
 
 /* ---- one row ---- */
 
@@ -50,7 +49,7 @@ typedef struct packbuf_i_row_reader {
   packbuf_i_pull pull;
 } packbuf_i_row_reader;
 
-/* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
+/* A row of a dense array whose bytes lie side by side; 0 when they do not. */
 static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   const packbuf_tensor *tensor = node->tensors;
   uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);

@@ -1,7 +1,7 @@
 /* core/rows.c: rows that are one run of host memory each, many at a time. What limits the copying of short rows is the
  * wait for their descriptions and first lines: taken together, the descriptions are loaded side by side, and each row's
  * successor is known.
- * May use: pull, codecs (packing). Must not know: where the bytes go. */
+ * May use: columns, pull, codecs (packing). Must not know: where the bytes go. */
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
 
@@ -48,8 +48,8 @@ static int packbuf_i_has_rows(const packbuf_i_node *node) {
          (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
 }
 
-/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty; returns how
- * many. It stops at a row that packbuf_i_pull_next must take. */
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty;
+ * returns how many. It stops at a row that packbuf_i_pull_next must take. */
 static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   const packbuf_i_node *node = pull->node;
   uint64_t row = pull->row;

@@ -1,6 +1,7 @@
 /* core/schema.c: the schema text of a packed buffer (section 24), line by line into memory, into a hash, or against a
  * text that is expected; nothing is allocated, since the name index has the siblings in the order that the text wants.
- * May use: base, access, tables, find, sha256, value (names of dtypes). Must not know: buffers, cells. */
+ * May use: base, access, tables, find, sha256, value and infer (names of dtypes and codecs). Must not know: buffers,
+ * cells. */
 
 /* ---- the columns in their order ---- */
 

@@ -1,7 +1,7 @@
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: columns, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, columns, repeats, layout (constant data). Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -236,7 +236,7 @@ static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
   return sum;
 }
 
-/* node->stored becomes a copy of it, to be changed. */
+/* Makes node->stored a copy of the node, to be changed. */
 static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node *node) {
   packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_array(plan->arena, 1, sizeof *copy);
   if (!copy) return packbuf_i_plan_no_memory(plan);
