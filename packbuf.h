@@ -1313,7 +1313,8 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 /* what all rooms use */
 /* ---- core/base.c ---- */
 /* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
- * checked arithmetic, the one way to fail, and the sinks that encoders push bytes into.
+ * checked arithmetic, what the
+ * numbers of codecs say, the one way to fail, and the sinks that encoders push bytes into.
  * May use: core/status.h. Must not know: any other room. */
 
 #include <string.h>
@@ -1423,6 +1424,15 @@ static const uint8_t packbuf_i_magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0
 
 static uint64_t packbuf_i_chunks(uint64_t data_length) {
   return data_length / PACKBUF_I_CHUNK + (data_length % PACKBUF_I_CHUNK != 0);
+}
+
+/* The codecs of numbers; those of them whose cells each have a shape of their own. */
+static int packbuf_i_numeric(unsigned codec) {
+  return codec >= PACKBUF_CODEC_NDARRAY && codec <= PACKBUF_CODEC_TYPED_RAGGED;
+}
+
+static int packbuf_i_ragged_numbers(unsigned codec) {
+  return codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED;
 }
 
 /* Fills the error, when there is one, and returns the status: `return packbuf_i_fail(...)`. */
@@ -6519,7 +6529,7 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   node->accepted = 1;
   node->reason = packbuf_i_reason(codec);
   if (facts->kinds & PACKBUF_I_KIND(PACKBUF_LIST)) forms |= PACKBUF_I_KIND(PACKBUF_FORM_LIST);
-  if (codec == PACKBUF_CODEC_NDARRAY || codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_numeric(codec)) {
     node->form = facts->first_form;
     node->typed = (facts->numbers.types & ~(1u << natural)) != 0 || (forms & (forms - 1)) != 0;
     if (!facts->first_form && codec != PACKBUF_CODEC_NDARRAY) /* a schema's codec without a cell */
@@ -6588,10 +6598,6 @@ static packbuf_codec packbuf_i_numeric_codec(const packbuf_value *cell) {
   if (!cell->as.tensor) return PACKBUF_CODEC_RAGGED_TENSOR; /* refused when it is looked at */
   if (cell->as.tensor->form == PACKBUF_FORM_ARRAY) return PACKBUF_CODEC_TYPED_RAGGED;
   return cell->as.tensor->form == PACKBUF_FORM_SCALAR ? PACKBUF_CODEC_NDARRAY : PACKBUF_CODEC_RAGGED_TENSOR;
-}
-
-static int packbuf_i_numeric(packbuf_codec codec) {
-  return codec == PACKBUF_CODEC_NDARRAY || codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED;
 }
 
 /* Checks the cells one by one against the codec, so that the error names the first row that does not fit. */
@@ -7048,7 +7054,7 @@ static packbuf_status packbuf_i_check_leaf(packbuf_i_expand *expand, const packb
   strict.nulls = strict.missing = 0;
   status = packbuf_i_infer_leaf(expand, &strict, NULL);
   if (status) return status;
-  if (packbuf_i_numeric((packbuf_codec)leaf->codec)) {
+  if (packbuf_i_numeric(leaf->codec)) {
     if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed)
       return PACKBUF_OK;
   } else if (leaf->codec != PACKBUF_CODEC_JSON_RAGGED || strict.codec != PACKBUF_CODEC_MSGPACK_RAGGED) {
@@ -7136,8 +7142,8 @@ static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status 
   return code;
 }
 
-/* A new field at the end of the batch. The name is checked for UTF-8 here, for being the only one of its kind when the
- * batch is measured. */
+/* A new field, not yet in the batch (packbuf_i_link_field). The name is checked for UTF-8 here, for being the only one
+ * of its kind when the batch is measured. */
 static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name, size_t name_size, unsigned scope,
                                           packbuf_i_field **out, packbuf_error *error) {
   packbuf_i_field *field;
@@ -7225,6 +7231,16 @@ static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint
     memcpy(&value, (const uint8_t *)offsets + 8 * index, 8);
     return value < 0 ? UINT64_MAX : (uint64_t)value;
   }
+}
+
+/* The first item of a row, and how many it has; of an absent row whatever its offsets say. */
+static uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
+  return packbuf_i_native_offset(ragged->offsets, ragged->offset_bits, row);
+}
+
+static uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
+  return ragged->lengths ? packbuf_i_native_offset(ragged->lengths, ragged->offset_bits, row)
+                         : packbuf_i_first_item(ragged, row + 1) - packbuf_i_first_item(ragged, row);
 }
 
 PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged,
@@ -7642,14 +7658,36 @@ static int packbuf_i_state(const packbuf_i_node *node, uint64_t row) {
   }
 }
 
+/* The bytes of a dynamic cell or item that is stored as it lies there, none of an absent one; 0 when it is not. */
+static int packbuf_i_cell_bytes(const packbuf_value *cell, packbuf_i_run *run) {
+  run->bytes = NULL;
+  run->size = 0;
+  switch (cell->kind) {
+    case PACKBUF_STRING:
+    case PACKBUF_BYTES:
+      run->bytes = (const uint8_t *)cell->as.text.data;
+      run->size = cell->as.text.size;
+      return 1;
+    case PACKBUF_MEDIA:
+      run->bytes = (const uint8_t *)cell->as.media->data;
+      run->size = cell->as.media->size;
+      return 1;
+    case PACKBUF_OPAQUE:
+      run->bytes = (const uint8_t *)cell->as.opaque->data;
+      run->size = cell->as.opaque->size;
+      return 1;
+    case PACKBUF_NULL:
+    case PACKBUF_MISSING: return 1;
+    default: return 0;
+  }
+}
+
 /* Rank and shape of a present cell of a ragged leaf. */
 static unsigned packbuf_i_cell_dims(const packbuf_i_node *node, uint64_t row, uint64_t *shape) {
   const packbuf_tensor *tensor;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     const packbuf_ragged *r = node->ragged;
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row);
-    shape[0] = r->lengths ? packbuf_i_native_offset(r->lengths, r->offset_bits, row)
-                          : packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1) - first;
+    shape[0] = packbuf_i_items(r, row);
     for (unsigned i = 0; i < r->item_rank; i++) shape[i + 1] = r->item_shape[i];
     return r->item_rank + 1u;
   }
@@ -7671,11 +7709,10 @@ static uint64_t packbuf_i_extent(const packbuf_i_node *node, uint64_t row) {
   if (packbuf_i_state(node, row) <= 0) return 0;
   if (node->sizes) return node->sizes[row];
   if (node->source == PACKBUF_I_FROM_TEXT) return node->texts[row].size;
-  if (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    return cell->kind == PACKBUF_MEDIA    ? cell->as.media->size
-           : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->size
-                                          : cell->as.text.size;
+  if (!packbuf_i_ragged_numbers(node->codec)) {
+    packbuf_i_run run;
+    (void)packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), &run);
+    return run.size;
   }
   rank = packbuf_i_cell_dims(node, row, shape);
   for (unsigned i = 0; i < rank; i++) extent *= shape[i];
@@ -8492,8 +8529,7 @@ static packbuf_rule packbuf_i_check_kind(const packbuf_view *view, const packbuf
       (node->dtype_code != PACKBUF_DTYPE_UINT || node->dtype_bits != 8 || node->dtype_lanes != 1))
     return *at += 24, PACKBUF_RULE_N5;
   if ((node->zero_at_44 | node->zero_at_56) != 0) return *at += (node->zero_at_44 ? 44u : 56u), PACKBUF_RULE_N6;
-  if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK ||
-                          (known && (node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED))))
+  if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK || (known && !packbuf_i_numeric(node->codec))))
     return *at += 30, PACKBUF_RULE_N7;
   if (known && (node->form > 7 || (packbuf_i_forms_allowed(node->codec, node->rank) >> node->form & 1) == 0))
     return *at += 27, PACKBUF_RULE_N8;
@@ -8731,7 +8767,7 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
     shape[node->rank] = node->rows;
     (void)packbuf_i_product(shape, node->rank + 1u, &d.data); /* fits: N13 */
   }
-  if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     d.may |= PACKBUF_I_ROLE(TYPES) | PACKBUF_I_ROLE(NDIMS);
     if (node->rank >= 2) d.shapes = node->rank, d.must |= PACKBUF_I_ROLE(SHAPE);
     if (node->rank == 1) d.may |= PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH);
@@ -9568,7 +9604,7 @@ static int packbuf_i_leaf_counts(packbuf_column *column) {
   if (packbuf_i_there(&column->prefix_row) != packbuf_i_there(&column->prefix_length)) return 0;
   if (packbuf_i_there(&column->prefix_row) &&
       (node->rank != 1 || packbuf_i_there(&column->ndims) || packbuf_i_there(&column->types) ||
-       (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED)))
+       !packbuf_i_ragged_numbers(node->codec)))
     return 0;
   return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, rows + 1) &&
          packbuf_i_counts(&column->ndims, rows) && packbuf_i_counts(&column->prefix_row, rows) &&
@@ -9589,7 +9625,7 @@ static int packbuf_i_complete(packbuf_column *column) {
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED &&
       (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0))
     return 0;
-  if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     for (unsigned d = 0; node->rank >= 2 && d < node->rank; d++) {
       if (!packbuf_i_there(&column->shape[d])) return 0;
     }
@@ -9833,7 +9869,7 @@ PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint
   int has = 0;
   packbuf_status status = packbuf_i_place(column, row, &has, &stored, error);
   if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
+  if (node->kind != PACKBUF_LEAF || !packbuf_i_numeric(node->codec))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "not a column of numbers", row, error);
   memset(shape, 0, PACKBUF_MAX_RANK * sizeof *shape);
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
@@ -10529,10 +10565,8 @@ static void packbuf_i_start_offset_row(packbuf_i_pull *pull, uint64_t row) {
   int64_t stride[1];
   stride[0] = r->item_stride ? r->item_stride : (int64_t)item;
   packbuf_i_cell_dims(pull->node, row, shape);
-  packbuf_i_walk_start(
-      &pull->walk,
-      (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, row), 1,
-      shape, stride, item);
+  packbuf_i_walk_start(&pull->walk, (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_first_item(r, row), 1,
+                       shape, stride, item);
 }
 
 static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
@@ -10540,9 +10574,9 @@ static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   const packbuf_ragged *r = node->ragged;
   uint64_t item = packbuf_i_item_bytes(r);
   if (packbuf_i_end_to_end(node)) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
+    uint64_t first = packbuf_i_first_item(r, 0);
     packbuf_i_run run;
-    run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
+    run.size = pull->at++ ? 0 : (packbuf_i_first_item(r, node->rows) - first) * item;
     run.bytes = (const uint8_t *)r->data + first * item;
     pull->device = r->device;
     return run;
@@ -10774,15 +10808,8 @@ static packbuf_i_run packbuf_i_byte_cell(const packbuf_i_node *node, uint64_t ro
   run.bytes = NULL;
   run.size = packbuf_i_extent(node, row);
   if (run.size == 0) return run;
-  if (node->source == PACKBUF_I_FROM_TEXT) {
-    run.bytes = (const uint8_t *)node->texts[row].data;
-  } else {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
-                       : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
-                                                      : cell->as.text.data;
-    run.bytes = (const uint8_t *)data;
-  }
+  if (node->source == PACKBUF_I_FROM_TEXT) run.bytes = (const uint8_t *)node->texts[row].data;
+  else (void)packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), &run);
   return run;
 }
 
@@ -11145,8 +11172,7 @@ static packbuf_i_run packbuf_i_pull_media_list(packbuf_i_pull *pull) {
       continue;
     }
     item = &packbuf_i_cell(&node->cells, pull->row)->as.list.items[pull->at++];
-    run.size = packbuf_i_item_size(item);
-    run.bytes = (const uint8_t *)(item->kind == PACKBUF_MEDIA ? item->as.media->data : item->as.text.data);
+    (void)packbuf_i_cell_bytes(item, &run);
   }
   return run;
 }
@@ -11347,20 +11373,15 @@ static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_
   return PACKBUF_OK;
 }
 
-/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of
- * end-to-end rows spans it). */
+/* Offsets that descend or pass the items. Those of absent rows say nothing and are not looked at: with a bitmap no run
+ * spans rows. */
 static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_ragged *r = node->ragged;
   for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row), count;
+    uint64_t first = packbuf_i_first_item(r, row), count = packbuf_i_items(r, row);
     if (packbuf_i_state(node, row) <= 0) continue;
-    if (r->lengths) {
-      count = packbuf_i_native_offset(r->lengths, r->offset_bits, row);
-    } else {
-      uint64_t end = packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1);
-      if (end < first) return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
-      count = end - first;
-    }
+    if (!r->lengths && packbuf_i_first_item(r, row + 1) < first)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
     if (first > r->items || count > r->items - first)
       return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset passes the items", row);
   }
@@ -11455,7 +11476,7 @@ static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i
 static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_i_node *stored = node->stored;
   packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
-  int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
+  int shaped = packbuf_i_ragged_numbers(node->codec);
   packbuf_status status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_DATA, 0, node->dtype, stored->elements);
   if (!status) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_OFFSETS, 0, u64, stored->rows + 1);
   for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
@@ -11764,21 +11785,6 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
 
-/* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
-static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-  switch (cell->kind) {
-    case PACKBUF_STRING:
-    case PACKBUF_BYTES:
-      run->bytes = (const uint8_t *)cell->as.text.data;
-      run->size = cell->as.text.size;
-      return 1;
-    case PACKBUF_NULL:
-    case PACKBUF_MISSING: run->size = 0; return 1;
-    default: return 0;
-  }
-}
-
 /* 1 when a row's data are one run, which may be empty. */
 static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   run->bytes = NULL;
@@ -11795,7 +11801,7 @@ static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf
       run->bytes = (const uint8_t *)node->texts[row].data;
       run->size = run->bytes ? node->texts[row].size : 0;
       return 1;
-    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(node, row, run);
+    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), run);
     default: return 0;
   }
 }
@@ -11898,7 +11904,7 @@ static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf
     const uint64_t item = packbuf_i_item_bytes(r);
     if (r->item_stride && r->item_stride != (int64_t)item) return 0;
     run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
-    run->bytes = (const uint8_t *)r->data + packbuf_i_native_offset(r->offsets, r->offset_bits, row) * item;
+    run->bytes = (const uint8_t *)r->data + packbuf_i_first_item(r, row) * item;
     return 1;
   }
   if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_row_bytes(node, row, run);
@@ -11955,10 +11961,6 @@ static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, u
 
 /* ---- equal rows ---- */
 
-static int packbuf_i_shaped(const packbuf_i_node *node) {
-  return node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
-}
-
 /* Bytes of data of a present row. */
 static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
   uint64_t size = packbuf_i_dtype_bytes(node->dtype);
@@ -11985,7 +11987,7 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
   if (packbuf_i_row_size(node, b) != size || packbuf_i_row_type(node, a) != packbuf_i_row_type(node, b)) return 0;
-  if (packbuf_i_shaped(node)) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, a, x);
     if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
   }
@@ -11999,7 +12001,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
-  if (packbuf_i_shaped(node)) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
@@ -12147,11 +12149,9 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
     const uint64_t row = picked ? picked[i] : i;
-    const uint64_t first = packbuf_i_native_offset(from->offsets, from->offset_bits, row), skip = skips ? skips[i] : 0;
-    const uint64_t length = from->lengths ? packbuf_i_native_offset(from->lengths, from->offset_bits, row)
-                                          : packbuf_i_native_offset(from->offsets, from->offset_bits, row + 1) - first;
-    offsets[i] = (int64_t)(first + skip);
-    lengths[i] = (int64_t)(length - skip);
+    const uint64_t skip = skips ? skips[i] : 0;
+    offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
+    lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
   }
   ragged->offsets = offsets;
   ragged->lengths = lengths;
@@ -12399,7 +12399,8 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
   status = packbuf_i_share_rows(plan, node, bytes);
-  if (status == PACKBUF_OK && packbuf_i_shaped(node) && node->rank == 1 && !node->mixed_ranks && !node->typed)
+  if (status == PACKBUF_OK && packbuf_i_ragged_numbers(node->codec) && node->rank == 1 && !node->mixed_ranks &&
+      !node->typed)
     status = packbuf_i_share_prefixes(plan, node);
   return status;
 }
@@ -12997,8 +12998,7 @@ static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planne
   if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
   pull->row = mark->row;
   pull->at = mark->item;
-  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || !mark->skip)
-    return mark->skip;
+  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
   if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
     pull->at = mark->skip / element;
     return mark->skip % element;
@@ -15684,7 +15684,6 @@ static packbuf_status packbuf_i_copy_counted(packbuf_i_copier *w, const packbuf_
 
 static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_row_run *run) {
   const packbuf_column *c = &w->p->column;
-  const int numbers = c->node.codec == PACKBUF_CODEC_RAGGED_TENSOR || c->node.codec == PACKBUF_CODEC_TYPED_RAGGED;
   int shapes = w->into->ndims != NULL;
   packbuf_i_regular regular;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
@@ -15694,7 +15693,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
     return packbuf_i_copy_shared_arrays(w, run, regular.each);
   }
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) shapes |= w->into->shape[d] != NULL;
-  shapes &= numbers;
+  shapes &= packbuf_i_ragged_numbers(c->node.codec);
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
   if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
@@ -16421,8 +16420,7 @@ static void packbuf_i_schema_shape(packbuf_i_schema_out *out, const packbuf_node
 static void packbuf_i_schema_write(packbuf_i_schema_out *out, const packbuf_node *node, unsigned member) {
   static const char *const forms[] = {"natural", "list", "array", "tensor", "scalar", "bytes", "media"};
   const int leaf = node->kind == PACKBUF_LEAF, known = packbuf_i_known_codec(node->codec);
-  const int numbers =
-      leaf && (!known || (node->codec >= PACKBUF_CODEC_NDARRAY && node->codec <= PACKBUF_CODEC_TYPED_RAGGED));
+  const int numbers = leaf && (!known || packbuf_i_numeric(node->codec));
   switch (member) {
     case PACKBUF_I_SCHEMA_CODEC:
       if (leaf) packbuf_i_schema_named(out, ",\"codec\":", packbuf_codec_name((packbuf_codec)node->codec), node->codec);

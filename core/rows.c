@@ -5,21 +5,6 @@
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
 
-/* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
-static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-  switch (cell->kind) {
-    case PACKBUF_STRING:
-    case PACKBUF_BYTES:
-      run->bytes = (const uint8_t *)cell->as.text.data;
-      run->size = cell->as.text.size;
-      return 1;
-    case PACKBUF_NULL:
-    case PACKBUF_MISSING: run->size = 0; return 1;
-    default: return 0;
-  }
-}
-
 /* 1 when a row's data are one run, which may be empty. */
 static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   run->bytes = NULL;
@@ -36,7 +21,7 @@ static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf
       run->bytes = (const uint8_t *)node->texts[row].data;
       run->size = run->bytes ? node->texts[row].size : 0;
       return 1;
-    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(node, row, run);
+    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), run);
     default: return 0;
   }
 }

@@ -288,8 +288,7 @@ static void packbuf_i_schema_shape(packbuf_i_schema_out *out, const packbuf_node
 static void packbuf_i_schema_write(packbuf_i_schema_out *out, const packbuf_node *node, unsigned member) {
   static const char *const forms[] = {"natural", "list", "array", "tensor", "scalar", "bytes", "media"};
   const int leaf = node->kind == PACKBUF_LEAF, known = packbuf_i_known_codec(node->codec);
-  const int numbers =
-      leaf && (!known || (node->codec >= PACKBUF_CODEC_NDARRAY && node->codec <= PACKBUF_CODEC_TYPED_RAGGED));
+  const int numbers = leaf && (!known || packbuf_i_numeric(node->codec));
   switch (member) {
     case PACKBUF_I_SCHEMA_CODEC:
       if (leaf) packbuf_i_schema_named(out, ",\"codec\":", packbuf_codec_name((packbuf_codec)node->codec), node->codec);

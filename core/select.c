@@ -441,7 +441,6 @@ static packbuf_status packbuf_i_copy_counted(packbuf_i_copier *w, const packbuf_
 
 static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_row_run *run) {
   const packbuf_column *c = &w->p->column;
-  const int numbers = c->node.codec == PACKBUF_CODEC_RAGGED_TENSOR || c->node.codec == PACKBUF_CODEC_TYPED_RAGGED;
   int shapes = w->into->ndims != NULL;
   packbuf_i_regular regular;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
@@ -451,7 +450,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
     return packbuf_i_copy_shared_arrays(w, run, regular.each);
   }
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) shapes |= w->into->shape[d] != NULL;
-  shapes &= numbers;
+  shapes &= packbuf_i_ragged_numbers(c->node.codec);
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
   if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);

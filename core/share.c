@@ -54,11 +54,9 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
     const uint64_t row = picked ? picked[i] : i;
-    const uint64_t first = packbuf_i_native_offset(from->offsets, from->offset_bits, row), skip = skips ? skips[i] : 0;
-    const uint64_t length = from->lengths ? packbuf_i_native_offset(from->lengths, from->offset_bits, row)
-                                          : packbuf_i_native_offset(from->offsets, from->offset_bits, row + 1) - first;
-    offsets[i] = (int64_t)(first + skip);
-    lengths[i] = (int64_t)(length - skip);
+    const uint64_t skip = skips ? skips[i] : 0;
+    offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
+    lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
   }
   ragged->offsets = offsets;
   ragged->lengths = lengths;
@@ -306,7 +304,8 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
   status = packbuf_i_share_rows(plan, node, bytes);
-  if (status == PACKBUF_OK && packbuf_i_shaped(node) && node->rank == 1 && !node->mixed_ranks && !node->typed)
+  if (status == PACKBUF_OK && packbuf_i_ragged_numbers(node->codec) && node->rank == 1 && !node->mixed_ranks &&
+      !node->typed)
     status = packbuf_i_share_prefixes(plan, node);
   return status;
 }
