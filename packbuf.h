@@ -4,13 +4,15 @@
  * but a C99 (or C++17) compiler.
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
- * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
+ * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
+ * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one piece of memory: packbuf_write_through (a
+ * callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
  * packbuf_select_ranges with packbuf_open_partial (only the bytes of a selection are fetched).
- * Many: packbuf_join_... reads fragments as one batch, packbuf_concat makes one of them, packbuf_expect_schema refuses
- * a batch whose columns drifted.
+ * Many: packbuf_manifest_... lists fragments, packbuf_join_... reads them as one batch, packbuf_concat makes one packed
+ * buffer of them, packbuf_expect_schema refuses one whose columns drifted.
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
  * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views,
  * selections, schemas, fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
@@ -658,13 +660,18 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
+/* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
+ * bytes, which are the arena's. Errors: those of packbuf_write; OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
+
 /* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
 
 #define PACKBUF_MAX_PARTS 65536u
 
-/* Divides the writing of the batch, measured if it is not yet, into *parts pieces of about the same number of bytes:
- * `wanted` (1 or more) or fewer. Goes over the rows once, not over the data. Like packbuf_measure a call for one
- * thread; what it finds is kept in the batch's arena until something is added or another number is wanted. */
+/* Divides the writing of the batch, measured if it is not yet, into parts of about the same number of bytes: `wanted`
+ * (1 or more), or fewer; *parts says how many. Goes over the rows once, not over the data. Like packbuf_measure a call
+ * for one thread; what it finds is kept in the batch's arena until something is added or another number is wanted.
+ * Errors: those of packbuf_measure; INVALID_ARGUMENT (wanted is 0), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
 
 /* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
@@ -674,7 +681,8 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
                                               packbuf_error *error);
 
 /* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. */
+ * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
+ * CAPACITY. */
 PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error);
 
@@ -690,7 +698,7 @@ typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void
 PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
                                                  packbuf_error *error);
 
-/* A piece of memory: struct iovec and struct ibv_sge say no more. */
+/* A segment of memory: struct iovec and struct ibv_sge say no more. */
 typedef struct packbuf_segment {
   const void *bytes;
   uint64_t size;
@@ -706,7 +714,8 @@ typedef struct packbuf_scatter {
                        or in other byte order */
 } packbuf_scatter;
 
-/* How many segments and how much staging memory the list takes, exactly. */
+/* How many segments and how much staging memory the list takes, exactly. Errors: those of packbuf_measure;
+ * INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
                                                    packbuf_error *error);
 
@@ -717,8 +726,7 @@ PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf
 PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const packbuf_scatter *scatter,
                                                 packbuf_segment *segments, void *staging, packbuf_error *error);
 
-/* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
-PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
+/* ---- before any data are there ---- */
 
 /* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
  * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
@@ -925,18 +933,18 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
                                               packbuf_error *error);
 /* The stored row that holds a cell, for those who keep what is shared: equal numbers mean equal cells. An absent cell
- * of a column that shares rows: UINT64_MAX. */
+ * of a column that shares rows: UINT64_MAX. Errors: OUT_OF_RANGE, and rule I13. */
 PACKBUF_API packbuf_status packbuf_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
                                               packbuf_error *error);
 
-/* A run of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
+/* A piece of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
 typedef struct packbuf_piece {
   uint64_t first, count;
 } packbuf_piece;
 
 /* Where a cell of a leaf lies: one piece after the other are its elements, at most two (a prefix that is another row's,
  * then its own), none of them empty. 0 pieces for an empty cell and for an absent one of a ragged leaf or of a leaf
- * that shares rows. */
+ * that shares rows. Errors: OUT_OF_RANGE, and rules I7, I13, I14. */
 PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uint64_t row, packbuf_piece pieces[2],
                                                unsigned *count, packbuf_error *error);
 /* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for
@@ -947,7 +955,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * NOT_STORED when the data are a constant. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
+ * is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 
@@ -982,8 +991,8 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
  * their rows as values, and the ranges of bytes they lie in, which head and index alone tell.
  * May use: view. Must not know: where bytes come from. */
 
-/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; points to the caller's
- * list or mask, which packbuf_select copies from. */
+/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; the fields are
+ * private. Points to the caller's list or mask until packbuf_select has copied what they say. */
 typedef struct packbuf_row_selection {
   uint8_t kind;
   int64_t first, stop, step; /* of a range */
@@ -994,6 +1003,7 @@ typedef struct packbuf_row_selection {
 #define PACKBUF_ROWS_BEGIN INT64_MIN /* for a range: from (or, going down, beyond) the first row */
 #define PACKBUF_ROWS_END INT64_MAX   /* for a range: to beyond (or, going down, from) the last row */
 
+/* All rows, in order. */
 PACKBUF_API packbuf_row_selection packbuf_select_all(void);
 /* As Python's first:stop:step: negative numbers count from the end, what lies outside is cut off, a negative step goes
  * down. step 0: INVALID_ARGUMENT, from packbuf_select. */
@@ -1012,7 +1022,7 @@ typedef struct packbuf_selection {
   const uint32_t *nodes; /* indexes of the chosen nodes and of those above them, in the buffer's order */
   const uint8_t *flags;  /* by node index: 0 not in `nodes`, 1 above a chosen one only, 2 chosen */
   uint32_t node_count;
-  uint8_t scope;
+  uint8_t scope;         /* 0 fields, 1 batch values */
   uint64_t rows;         /* how many rows; row i is index[i], or first + i * step when index is NULL */
   const uint64_t *index; /* each below view->rows */
   uint64_t first;
@@ -1021,11 +1031,10 @@ typedef struct packbuf_selection {
 
 /* Chooses fields (scope 0) or batch values (scope 1, of one row) by patterns, and rows. A pattern is an escaped path
  * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
- * item and `**` for any number of steps ("**.role"); `\*` is a star; at most 62 steps where there is
- * one. It chooses the nodes it matches with all below
- * them; the nodes above come along as structure. "!pattern" takes away what was chosen before it; when the first
- * pattern takes away, all was chosen before. pattern_count 0: all. The order is the buffer's. Media come with their
- * attributes. What the view, the list of rows and the patterns say is copied to the arena; the view must stay.
+ * item and `**` for any number of steps ("**.role"); `\*` is a star. A pattern with a star has at most 62 steps. It
+ * chooses the nodes it matches with all below them; the nodes above come along as structure. "!pattern" takes away what
+ * was chosen before it; when the first pattern takes away, all was chosen before. pattern_count 0: all. The order is
+ * the buffer's. Media come with their attributes. Patterns and list of rows may go afterwards; the view must stay.
  * Errors: NOT_FOUND with the pattern in error->path when it matches nothing; INVALID_ARGUMENT, with the pattern, when
  * it is no pattern, or a step 0; OUT_OF_RANGE, ROW_COUNT (rows); OUT_OF_MEMORY. Cost: an exact path is looked up, other
  * patterns pass over all nodes. Thread-safe, as is the result. */
@@ -1033,7 +1042,7 @@ PACKBUF_API packbuf_status packbuf_select(const packbuf_view *view, unsigned sco
                                           size_t pattern_count, packbuf_row_selection rows, packbuf_arena *arena,
                                           packbuf_selection *selection, packbuf_error *error);
 
-/* Row i of a selection, i below selection->rows, as a row of the batch. */
+/* Row i of a selection, i below selection->rows (not checked), as a row of the batch. */
 PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i);
 
 /* ---- columns in place ---- */
@@ -1113,6 +1122,7 @@ PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *select
 
 /* ---- ranges of bytes ---- */
 
+/* A stretch of a packed buffer. */
 typedef struct packbuf_range {
   uint64_t offset, length; /* bytes from the start of the packed buffer */
 } packbuf_range;
@@ -1124,8 +1134,9 @@ enum {
 /* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
  * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
  * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
- * more. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One list: a read for each range of a
- * file, or one read of many ranges. Errors: those of packbuf_select_size, OUT_OF_MEMORY. */
+ * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One
+ * list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors: those of
+ * packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
                                                  unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
                                                  uint64_t *range_count, packbuf_error *error);
@@ -1302,8 +1313,8 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 /* what all rooms use */
 /* ---- core/base.c ---- */
 /* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
- * checked arithmetic, the one way to fail, and the sinks that encoders push bytes into.
- * May use: core/status.h. Must not know: any other room. */
+ * checked arithmetic, the groups of codecs, the one way to fail, and the sinks that encoders push bytes into.
+ * May use: core/status.h, the numbers of codecs. Must not know: any other room. */
 
 #include <string.h>
 
@@ -1419,6 +1430,15 @@ static const uint8_t packbuf_i_magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0
 
 static uint64_t packbuf_i_chunks(uint64_t data_length) {
   return data_length / PACKBUF_I_CHUNK + (data_length % PACKBUF_I_CHUNK != 0);
+}
+
+/* The codecs of numbers; those of them whose cells each have a shape of their own. */
+static int packbuf_i_numeric(unsigned codec) {
+  return codec >= PACKBUF_CODEC_NDARRAY && codec <= PACKBUF_CODEC_TYPED_RAGGED;
+}
+
+static int packbuf_i_ragged_numbers(unsigned codec) {
+  return codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED;
 }
 
 /* Fills the error, when there is one, and returns the status: `return packbuf_i_fail(...)`. */
@@ -1705,6 +1725,12 @@ PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t 
   return at + skip;
 }
 
+/* Room for `count` things of `size` bytes each, 8-byte aligned; NULL: no memory, or more than there can be. */
+static void *packbuf_i_array(packbuf_arena *arena, uint64_t count, size_t size) {
+  uint64_t bytes;
+  return packbuf_i_mul(count, size, &bytes) && bytes <= SIZE_MAX ? packbuf_arena_alloc(arena, (size_t)bytes, 8) : NULL;
+}
+
 PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   packbuf_i_block *block = arena->blocks;
   while (block) {
@@ -1742,6 +1768,36 @@ static void *packbuf_i_scratch(packbuf_arena *arena, void *memory, size_t old_si
   return grown;
 }
 /* ---- end of core/arena.c ---- */
+/* ---- core/sort.c ---- */
+/* core/sort.c: the one sort. It merges: n log n whatever the order, which a stranger may have chosen; no recursion;
+ * equal things keep their order.
+ * May use: base. Must not know: what is sorted. */
+
+/* Below 0, 0 or above: thing `a` comes before `b`, is equal to it, or comes after it. */
+typedef int (*packbuf_i_order)(const void *context, const void *a, const void *b);
+
+/* Sorts `count` things of `size` bytes at `list`; `spare` has room for as many. Returns the one of the two that holds
+ * them sorted. */
+static void *packbuf_i_sort(void *list, void *spare, uint64_t count, size_t size, packbuf_i_order order,
+                            const void *context) {
+  uint8_t *from = (uint8_t *)list, *to = (uint8_t *)spare;
+  for (uint64_t width = 1; width < count; width *= 2) {
+    uint8_t *swap = from;
+    for (uint64_t begin = 0; begin < count; begin += 2 * width) {
+      const uint64_t middle = begin + width < count ? begin + width : count,
+                     end = middle + width < count ? middle + width : count;
+      uint64_t a = begin, b = middle;
+      for (uint64_t at = begin; at < end; at++) {
+        const int left = a < middle && (b >= end || order(context, from + a * size, from + b * size) <= 0);
+        memcpy(to + at * size, from + (left ? a++ : b++) * size, size);
+      }
+    }
+    from = to;
+    to = swap;
+  }
+  return from;
+}
+/* ---- end of core/sort.c ---- */
 /* ---- core/crc32c.c ---- */
 /* core/crc32c.c: CRC-32C (Castagnoli): one checksum kernel per instruction set, and the fused "copy and checksum" of
  * raw columns. Values are finalised: crc(0, "123456789", 9) == 0xE3069283 and crc(crc(0, a), b) == crc(0, ab).
@@ -6480,7 +6536,7 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   node->accepted = 1;
   node->reason = packbuf_i_reason(codec);
   if (facts->kinds & PACKBUF_I_KIND(PACKBUF_LIST)) forms |= PACKBUF_I_KIND(PACKBUF_FORM_LIST);
-  if (codec == PACKBUF_CODEC_NDARRAY || codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_numeric(codec)) {
     node->form = facts->first_form;
     node->typed = (facts->numbers.types & ~(1u << natural)) != 0 || (forms & (forms - 1)) != 0;
     if (!facts->first_form && codec != PACKBUF_CODEC_NDARRAY) /* a schema's codec without a cell */
@@ -6549,10 +6605,6 @@ static packbuf_codec packbuf_i_numeric_codec(const packbuf_value *cell) {
   if (!cell->as.tensor) return PACKBUF_CODEC_RAGGED_TENSOR; /* refused when it is looked at */
   if (cell->as.tensor->form == PACKBUF_FORM_ARRAY) return PACKBUF_CODEC_TYPED_RAGGED;
   return cell->as.tensor->form == PACKBUF_FORM_SCALAR ? PACKBUF_CODEC_NDARRAY : PACKBUF_CODEC_RAGGED_TENSOR;
-}
-
-static int packbuf_i_numeric(packbuf_codec codec) {
-  return codec == PACKBUF_CODEC_NDARRAY || codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED;
 }
 
 /* Checks the cells one by one against the codec, so that the error names the first row that does not fit. */
@@ -7009,7 +7061,7 @@ static packbuf_status packbuf_i_check_leaf(packbuf_i_expand *expand, const packb
   strict.nulls = strict.missing = 0;
   status = packbuf_i_infer_leaf(expand, &strict, NULL);
   if (status) return status;
-  if (packbuf_i_numeric((packbuf_codec)leaf->codec)) {
+  if (packbuf_i_numeric(leaf->codec)) {
     if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed)
       return PACKBUF_OK;
   } else if (leaf->codec != PACKBUF_CODEC_JSON_RAGGED || strict.codec != PACKBUF_CODEC_MSGPACK_RAGGED) {
@@ -7097,8 +7149,8 @@ static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status 
   return code;
 }
 
-/* A new field at the end of the batch. The name is checked for UTF-8 here, for being the only one of its kind when the
- * batch is measured. */
+/* A new field, not yet in the batch (packbuf_i_link_field). The name is checked for UTF-8 here, for being the only one
+ * of its kind when the batch is measured. */
 static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name, size_t name_size, unsigned scope,
                                           packbuf_i_field **out, packbuf_error *error) {
   packbuf_i_field *field;
@@ -7186,6 +7238,16 @@ static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint
     memcpy(&value, (const uint8_t *)offsets + 8 * index, 8);
     return value < 0 ? UINT64_MAX : (uint64_t)value;
   }
+}
+
+/* The first item of a row, and how many it has; of an absent row whatever its offsets say. */
+static uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
+  return packbuf_i_native_offset(ragged->offsets, ragged->offset_bits, row);
+}
+
+static uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
+  return ragged->lengths ? packbuf_i_native_offset(ragged->lengths, ragged->offset_bits, row)
+                         : packbuf_i_first_item(ragged, row + 1) - packbuf_i_first_item(ragged, row);
 }
 
 PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged,
@@ -7603,14 +7665,36 @@ static int packbuf_i_state(const packbuf_i_node *node, uint64_t row) {
   }
 }
 
+/* The bytes of a dynamic cell or item that is stored as it lies there, none of an absent one; 0 when it is not. */
+static int packbuf_i_cell_bytes(const packbuf_value *cell, packbuf_i_run *run) {
+  run->bytes = NULL;
+  run->size = 0;
+  switch (cell->kind) {
+    case PACKBUF_STRING:
+    case PACKBUF_BYTES:
+      run->bytes = (const uint8_t *)cell->as.text.data;
+      run->size = cell->as.text.size;
+      return 1;
+    case PACKBUF_MEDIA:
+      run->bytes = (const uint8_t *)cell->as.media->data;
+      run->size = cell->as.media->size;
+      return 1;
+    case PACKBUF_OPAQUE:
+      run->bytes = (const uint8_t *)cell->as.opaque->data;
+      run->size = cell->as.opaque->size;
+      return 1;
+    case PACKBUF_NULL:
+    case PACKBUF_MISSING: return 1;
+    default: return 0;
+  }
+}
+
 /* Rank and shape of a present cell of a ragged leaf. */
 static unsigned packbuf_i_cell_dims(const packbuf_i_node *node, uint64_t row, uint64_t *shape) {
   const packbuf_tensor *tensor;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     const packbuf_ragged *r = node->ragged;
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row);
-    shape[0] = r->lengths ? packbuf_i_native_offset(r->lengths, r->offset_bits, row)
-                          : packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1) - first;
+    shape[0] = packbuf_i_items(r, row);
     for (unsigned i = 0; i < r->item_rank; i++) shape[i + 1] = r->item_shape[i];
     return r->item_rank + 1u;
   }
@@ -7632,11 +7716,10 @@ static uint64_t packbuf_i_extent(const packbuf_i_node *node, uint64_t row) {
   if (packbuf_i_state(node, row) <= 0) return 0;
   if (node->sizes) return node->sizes[row];
   if (node->source == PACKBUF_I_FROM_TEXT) return node->texts[row].size;
-  if (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    return cell->kind == PACKBUF_MEDIA    ? cell->as.media->size
-           : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->size
-                                          : cell->as.text.size;
+  if (!packbuf_i_ragged_numbers(node->codec)) {
+    packbuf_i_run run;
+    (void)packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), &run);
+    return run.size;
   }
   rank = packbuf_i_cell_dims(node, row, shape);
   for (unsigned i = 0; i < rank; i++) extent *= shape[i];
@@ -7849,7 +7932,8 @@ static int packbuf_i_pieces_in_order(const packbuf_fetched *fetched, uint64_t co
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
  * only the copy is used; that the head was checked when it was opened is never relied on. What the functions return is
  * safe to use; whether it makes sense is verify's matter.
- * May use: base, fetched, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
+ * May use: base, fetched, status, value (dtypes), the path of a node (public). Must not know: codecs, the order of
+ * rules, how a batch is written. */
 
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
@@ -7959,6 +8043,16 @@ static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begi
   for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
     begin += 1 + (uint64_t)node.descendants;
   return count;
+}
+
+/* Where the fields end and the batch values begin in the node table. */
+static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
+  uint64_t at = 0;
+  packbuf_i_node_record node;
+  for (uint32_t i = 0;
+       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
+    at += 1 + (uint64_t)node.descendants;
+  return at < view->node_count ? at : view->node_count;
 }
 
 /* Fetches buffer record `index`; 0 when there is none. */
@@ -8308,8 +8402,8 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
   return 1;
 }
 
-/* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
-/* The bytes of the bits fit in memory; their number may not fit a size_t. */
+/* Bits first to first + count (first a multiple of 8) to out, zero after the last. Their bytes fit in memory; their
+ * number may not fit a size_t. */
 static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
   const size_t size = (size_t)(count / 8 + (count % 8 != 0));
   if (size == 0) return;
@@ -8442,8 +8536,7 @@ static packbuf_rule packbuf_i_check_kind(const packbuf_view *view, const packbuf
       (node->dtype_code != PACKBUF_DTYPE_UINT || node->dtype_bits != 8 || node->dtype_lanes != 1))
     return *at += 24, PACKBUF_RULE_N5;
   if ((node->zero_at_44 | node->zero_at_56) != 0) return *at += (node->zero_at_44 ? 44u : 56u), PACKBUF_RULE_N6;
-  if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK ||
-                          (known && (node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED))))
+  if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK || (known && !packbuf_i_numeric(node->codec))))
     return *at += 30, PACKBUF_RULE_N7;
   if (known && (node->form > 7 || (packbuf_i_forms_allowed(node->codec, node->rank) >> node->form & 1) == 0))
     return *at += 27, PACKBUF_RULE_N8;
@@ -8681,7 +8774,7 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
     shape[node->rank] = node->rows;
     (void)packbuf_i_product(shape, node->rank + 1u, &d.data); /* fits: N13 */
   }
-  if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     d.may |= PACKBUF_I_ROLE(TYPES) | PACKBUF_I_ROLE(NDIMS);
     if (node->rank >= 2) d.shapes = node->rank, d.must |= PACKBUF_I_ROLE(SHAPE);
     if (node->rank == 1) d.may |= PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH);
@@ -9122,7 +9215,7 @@ PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *
 /* ---- core/find.c ---- */
 /* core/find.c: nodes by path, and paths of nodes (section 4: `.name` and `[i]`, with `\`, `.` and `[` escaped in
  * names). Names are found by binary search in the name index, items of lists by walking their siblings.
- * May use: base, access, tables (names in order). Must not know: buffers, codecs, values. */
+ * May use: base, access, tables (names in order), utf8. Must not know: buffers, codecs, values. */
 
 /* One step of a path: a name that is still escaped, or an index. */
 typedef struct packbuf_i_step {
@@ -9518,7 +9611,7 @@ static int packbuf_i_leaf_counts(packbuf_column *column) {
   if (packbuf_i_there(&column->prefix_row) != packbuf_i_there(&column->prefix_length)) return 0;
   if (packbuf_i_there(&column->prefix_row) &&
       (node->rank != 1 || packbuf_i_there(&column->ndims) || packbuf_i_there(&column->types) ||
-       (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED)))
+       !packbuf_i_ragged_numbers(node->codec)))
     return 0;
   return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, rows + 1) &&
          packbuf_i_counts(&column->ndims, rows) && packbuf_i_counts(&column->prefix_row, rows) &&
@@ -9539,7 +9632,7 @@ static int packbuf_i_complete(packbuf_column *column) {
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED &&
       (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0))
     return 0;
-  if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     for (unsigned d = 0; node->rank >= 2 && d < node->rank; d++) {
       if (!packbuf_i_there(&column->shape[d])) return 0;
     }
@@ -9666,7 +9759,7 @@ static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
  * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
- * May use: base, access, cells. Must not know: what the elements mean. */
+ * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
 /* The stored row of a present cell. */
 static packbuf_status packbuf_i_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
@@ -9783,7 +9876,7 @@ PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint
   int has = 0;
   packbuf_status status = packbuf_i_place(column, row, &has, &stored, error);
   if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
+  if (node->kind != PACKBUF_LEAF || !packbuf_i_numeric(node->codec))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "not a column of numbers", row, error);
   memset(shape, 0, PACKBUF_MAX_RANK * sizeof *shape);
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
@@ -9883,7 +9976,8 @@ static packbuf_status packbuf_i_verify_prefixes(const packbuf_column *c, packbuf
 /* ---- core/leaf.c ---- */
 /* core/leaf.c: a leaf that is being read, as its codec sees it: memory for what is made, the elements and bytes of a
  * cell, and the functions that a codec gives for reading and verifying (the table is codecs/readers.c).
- * May use: base, arena, value, access, cells, pieces. Must not know: how a leaf stores its cells, what its values become. */
+ * May use: base, arena, value, select.h (which rows are read), access, cells, pieces. Must not know: how a leaf stores
+ * its cells, what its values become. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;
@@ -10490,10 +10584,8 @@ static void packbuf_i_start_offset_row(packbuf_i_pull *pull, uint64_t row) {
   int64_t stride[1];
   stride[0] = r->item_stride ? r->item_stride : (int64_t)item;
   packbuf_i_cell_dims(pull->node, row, shape);
-  packbuf_i_walk_start(
-      &pull->walk,
-      (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, row), 1,
-      shape, stride, item);
+  packbuf_i_walk_start(&pull->walk, (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_first_item(r, row), 1,
+                       shape, stride, item);
 }
 
 static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
@@ -10501,9 +10593,9 @@ static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   const packbuf_ragged *r = node->ragged;
   uint64_t item = packbuf_i_item_bytes(r);
   if (packbuf_i_end_to_end(node)) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
+    uint64_t first = packbuf_i_first_item(r, 0);
     packbuf_i_run run;
-    run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
+    run.size = pull->at++ ? 0 : (packbuf_i_first_item(r, node->rows) - first) * item;
     run.bytes = (const uint8_t *)r->data + first * item;
     pull->device = r->device;
     return run;
@@ -10735,15 +10827,8 @@ static packbuf_i_run packbuf_i_byte_cell(const packbuf_i_node *node, uint64_t ro
   run.bytes = NULL;
   run.size = packbuf_i_extent(node, row);
   if (run.size == 0) return run;
-  if (node->source == PACKBUF_I_FROM_TEXT) {
-    run.bytes = (const uint8_t *)node->texts[row].data;
-  } else {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
-                       : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
-                                                      : cell->as.text.data;
-    run.bytes = (const uint8_t *)data;
-  }
+  if (node->source == PACKBUF_I_FROM_TEXT) run.bytes = (const uint8_t *)node->texts[row].data;
+  else (void)packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), &run);
   return run;
 }
 
@@ -11108,8 +11193,7 @@ static packbuf_i_run packbuf_i_pull_media_list(packbuf_i_pull *pull) {
       continue;
     }
     item = &packbuf_i_cell(&node->cells, pull->row)->as.list.items[pull->at++];
-    run.size = packbuf_i_item_size(item);
-    run.bytes = (const uint8_t *)(item->kind == PACKBUF_MEDIA ? item->as.media->data : item->as.text.data);
+    (void)packbuf_i_cell_bytes(item, &run);
   }
   return run;
 }
@@ -11312,20 +11396,15 @@ static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_
   return PACKBUF_OK;
 }
 
-/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of
- * end-to-end rows spans it). */
+/* Offsets that descend or pass the items. Those of absent rows say nothing and are not looked at: with a bitmap no run
+ * spans rows. */
 static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_ragged *r = node->ragged;
   for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row), count;
+    uint64_t first = packbuf_i_first_item(r, row), count = packbuf_i_items(r, row);
     if (packbuf_i_state(node, row) <= 0) continue;
-    if (r->lengths) {
-      count = packbuf_i_native_offset(r->lengths, r->offset_bits, row);
-    } else {
-      uint64_t end = packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1);
-      if (end < first) return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
-      count = end - first;
-    }
+    if (!r->lengths && packbuf_i_first_item(r, row + 1) < first)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
     if (first > r->items || count > r->items - first)
       return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset passes the items", row);
   }
@@ -11420,7 +11499,7 @@ static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i
 static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_i_node *stored = node->stored;
   packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
-  int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
+  int shaped = packbuf_i_ragged_numbers(node->codec);
   packbuf_status status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_DATA, 0, node->dtype, stored->elements);
   if (!status) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_OFFSETS, 0, u64, stored->rows + 1);
   for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)
@@ -11729,24 +11808,9 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
 /* core/rows.c: rows that are one run of host memory each, many at a time. What limits the copying of short rows is the
  * wait for their descriptions and first lines: taken together, the descriptions are loaded side by side, and each row's
  * successor is known.
- * May use: pull, codecs (packing). Must not know: where the bytes go. */
+ * May use: columns, pull, codecs (packing). Must not know: where the bytes go. */
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
-
-/* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
-static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-  switch (cell->kind) {
-    case PACKBUF_STRING:
-    case PACKBUF_BYTES:
-      run->bytes = (const uint8_t *)cell->as.text.data;
-      run->size = cell->as.text.size;
-      return 1;
-    case PACKBUF_NULL:
-    case PACKBUF_MISSING: run->size = 0; return 1;
-    default: return 0;
-  }
-}
 
 /* 1 when a row's data are one run, which may be empty. */
 static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
@@ -11764,7 +11828,7 @@ static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf
       run->bytes = (const uint8_t *)node->texts[row].data;
       run->size = run->bytes ? node->texts[row].size : 0;
       return 1;
-    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(node, row, run);
+    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), run);
     default: return 0;
   }
 }
@@ -11776,8 +11840,8 @@ static int packbuf_i_has_rows(const packbuf_i_node *node) {
          (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
 }
 
-/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty; returns how
- * many. It stops at a row that packbuf_i_pull_next must take. */
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty;
+ * returns how many. It stops at a row that packbuf_i_pull_next must take. */
 static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   const packbuf_i_node *node = pull->node;
   uint64_t row = pull->row;
@@ -11796,8 +11860,8 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what becomes of
- * repeats. */
+ * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what
+ * becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
@@ -11846,7 +11910,7 @@ typedef struct packbuf_i_row_reader {
   packbuf_i_pull pull;
 } packbuf_i_row_reader;
 
-/* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
+/* A row of a dense array whose bytes lie side by side; 0 when they do not. */
 static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   const packbuf_tensor *tensor = node->tensors;
   uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);
@@ -11869,7 +11933,7 @@ static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf
     const uint64_t item = packbuf_i_item_bytes(r);
     if (r->item_stride && r->item_stride != (int64_t)item) return 0;
     run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
-    run->bytes = (const uint8_t *)r->data + packbuf_i_native_offset(r->offsets, r->offset_bits, row) * item;
+    run->bytes = (const uint8_t *)r->data + packbuf_i_first_item(r, row) * item;
     return 1;
   }
   if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_row_bytes(node, row, run);
@@ -11926,10 +11990,6 @@ static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, u
 
 /* ---- equal rows ---- */
 
-static int packbuf_i_shaped(const packbuf_i_node *node) {
-  return node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
-}
-
 /* Bytes of data of a present row. */
 static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
   uint64_t size = packbuf_i_dtype_bytes(node->dtype);
@@ -11956,7 +12016,7 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
   if (packbuf_i_row_size(node, b) != size || packbuf_i_row_type(node, a) != packbuf_i_row_type(node, b)) return 0;
-  if (packbuf_i_shaped(node)) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, a, x);
     if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
   }
@@ -11970,7 +12030,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
-  if (packbuf_i_shaped(node)) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
@@ -12098,7 +12158,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: columns, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, columns, repeats, layout (constant data). Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -12140,14 +12200,9 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* ---- the node of what is stored ---- */
 
-static void *packbuf_i_share_array(packbuf_i_plan *plan, uint64_t count, size_t size) {
-  if (count >= SIZE_MAX / size) return NULL;
-  return packbuf_arena_alloc(plan->arena, (size_t)(count + 1) * size, 8);
-}
-
 /* A copy of numbers in the scratch, to keep. */
 static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *words, uint64_t count) {
-  uint64_t *kept = (uint64_t *)packbuf_i_share_array(plan, count, sizeof *kept);
+  uint64_t *kept = (uint64_t *)packbuf_i_array(plan->arena, count, sizeof *kept);
   if (kept && count) memcpy(kept, words, (size_t)count * sizeof *kept);
   return kept;
 }
@@ -12157,18 +12212,16 @@ static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *wor
 static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
-  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_share_array(plan, 0, sizeof *ragged);
-  int64_t *offsets = (int64_t *)packbuf_i_share_array(plan, count, sizeof *offsets);
-  int64_t *lengths = (int64_t *)packbuf_i_share_array(plan, count, sizeof *lengths);
+  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
+  int64_t *offsets = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *offsets);
+  int64_t *lengths = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *lengths);
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
     const uint64_t row = picked ? picked[i] : i;
-    const uint64_t first = packbuf_i_native_offset(from->offsets, from->offset_bits, row), skip = skips ? skips[i] : 0;
-    const uint64_t length = from->lengths ? packbuf_i_native_offset(from->lengths, from->offset_bits, row)
-                                          : packbuf_i_native_offset(from->offsets, from->offset_bits, row + 1) - first;
-    offsets[i] = (int64_t)(first + skip);
-    lengths[i] = (int64_t)(length - skip);
+    const uint64_t skip = skips ? skips[i] : 0;
+    offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
+    lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
   }
   ragged->offsets = offsets;
   ragged->lengths = lengths;
@@ -12188,18 +12241,18 @@ static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
-    const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, count, sizeof *cells);
+    const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, count, sizeof *tensors);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
-    packbuf_text *texts = (packbuf_text *)packbuf_i_share_array(plan, count, sizeof *texts);
+    packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
     node->texts = texts;
@@ -12290,21 +12343,21 @@ static void packbuf_i_trim_tensor(packbuf_tensor *tensor, uint64_t *shape, uint6
 /* Trims dynamic cells: lists and tensors. */
 static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   const packbuf_i_rows from = node->cells;
-  const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, node->rows, sizeof *cells);
+  const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, node->rows, sizeof *cells);
   if (!cells) return 0;
   for (uint64_t row = 0; row < node->rows; row++) {
     packbuf_value *cell;
     cells[row] = packbuf_i_cell(&from, row);
     if (!skips[row]) continue;
-    cell = (packbuf_value *)packbuf_i_share_array(plan, 0, sizeof *cell);
+    cell = (packbuf_value *)packbuf_i_array(plan->arena, 1, sizeof *cell);
     if (!cell) return 0;
     *cell = *cells[row];
     if (cell->kind == PACKBUF_LIST) {
       cell->as.list.items += skips[row];
       cell->as.list.count -= (size_t)skips[row];
     } else {
-      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_share_array(plan, 0, sizeof *tensor);
-      uint64_t *shape = (uint64_t *)packbuf_i_share_array(plan, 0, sizeof *shape);
+      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_array(plan->arena, 1, sizeof *tensor);
+      uint64_t *shape = (uint64_t *)packbuf_i_array(plan->arena, 1, sizeof *shape);
       if (!tensor || !shape) return 0;
       *tensor = *cell->as.tensor;
       packbuf_i_trim_tensor(tensor, shape, skips[row]);
@@ -12322,8 +12375,8 @@ static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, node->rows, sizeof *tensors);
-    uint64_t *shapes = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *shapes);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
+    uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
     ok = tensors && shapes;
     for (uint64_t row = 0; ok && row < node->rows; row++) {
       tensors[row] = node->tensors[row];
@@ -12349,9 +12402,9 @@ static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
   return sum;
 }
 
-/* node->stored becomes a copy of it, to be changed. */
+/* Makes node->stored a copy of the node, to be changed. */
 static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_share_array(plan, 0, sizeof *copy);
+  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_array(plan->arena, 1, sizeof *copy);
   if (!copy) return packbuf_i_plan_no_memory(plan);
   *copy = *node;
   node->stored = copy;
@@ -12420,7 +12473,8 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
   status = packbuf_i_share_rows(plan, node, bytes);
-  if (status == PACKBUF_OK && packbuf_i_shaped(node) && node->rank == 1 && !node->mixed_ranks && !node->typed)
+  if (status == PACKBUF_OK && packbuf_i_ragged_numbers(node->codec) && node->rank == 1 && !node->mixed_ranks &&
+      !node->typed)
     status = packbuf_i_share_prefixes(plan, node);
   return status;
 }
@@ -12428,7 +12482,7 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
 /* ---- core/plan.c ---- */
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
  * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout. Must not know: the destination. */
+ * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
@@ -12547,38 +12601,23 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
 
 /* ---- the name index and the metadata, sorted ---- */
 
-static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
+/* By parent, scope and name; a and b are indexes of nodes. */
+static int packbuf_i_compare_nodes(const void *context, const void *a, const void *b) {
+  const packbuf_i_plan *plan = (const packbuf_i_plan *)context;
+  const packbuf_i_node *x = plan->nodes[*(const uint32_t *)a], *y = plan->nodes[*(const uint32_t *)b];
   uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
   if (px != py) return px < py ? -1 : 1;
   if (x->scope != y->scope) return x->scope < y->scope ? -1 : 1;
   return packbuf_i_compare_text(x->name, x->name_size, y->name, y->name_size);
 }
 
-static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key,
-                                plan->pairs[b]->key_size);
-}
-
-/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one
- * of the two arrays. */
-static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
-                                int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
-  for (uint32_t width = 1; width < count; width *= 2) {
-    uint32_t *swap;
-    for (uint32_t from = 0; from < count; from += 2 * width) {
-      uint32_t middle = from + width < count ? from + width : count,
-               end = middle + width < count ? middle + width : count;
-      uint32_t a = from, b = middle;
-      for (uint32_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    swap = list;
-    list = spare;
-    spare = swap;
-  }
-  return list;
+/* By node and key; a and b are indexes of pairs. */
+static int packbuf_i_compare_pairs(const void *context, const void *a, const void *b) {
+  const packbuf_i_plan *plan = (const packbuf_i_plan *)context;
+  const uint32_t i = *(const uint32_t *)a, k = *(const uint32_t *)b;
+  if (plan->pair_nodes[i] != plan->pair_nodes[k]) return plan->pair_nodes[i] < plan->pair_nodes[k] ? -1 : 1;
+  return packbuf_i_compare_text(plan->pairs[i]->key, plan->pairs[i]->key_size, plan->pairs[k]->key,
+                                plan->pairs[k]->key_size);
 }
 
 static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
@@ -12587,9 +12626,10 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   if (!list) return packbuf_i_plan_no_memory(plan);
   for (uint32_t i = 0; i < plan->node_count; i++)
     if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
-  plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
+  plan->names = (uint32_t *)packbuf_i_sort(list, list + plan->node_count + 1, plan->name_count, sizeof *list,
+                                           packbuf_i_compare_nodes, plan);
   for (uint32_t i = 1; i < plan->name_count; i++)
-    if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
+    if (packbuf_i_compare_nodes(plan, &plan->names[i - 1], &plan->names[i]) == 0)
       return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name",
                                  PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -12627,9 +12667,10 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
                                   pair->path, PACKBUF_NOWHERE);
   }
-  list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
+  list = (uint32_t *)packbuf_i_sort(list, list + plan->pair_count, plan->pair_count, sizeof *list,
+                                    packbuf_i_compare_pairs, plan);
   for (i = 1; i < plan->pair_count; i++)
-    if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
+    if (packbuf_i_compare_pairs(plan, &list[i - 1], &list[i]) == 0)
       return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
                                   pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
   for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
@@ -13032,8 +13073,7 @@ static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planne
   if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
   pull->row = mark->row;
   pull->at = mark->item;
-  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || !mark->skip)
-    return mark->skip;
+  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
   if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
     pull->at = mark->skip / element;
     return mark->skip % element;
@@ -13072,7 +13112,7 @@ static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planne
 /* ---- core/write.c ---- */
 /* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
  * can be written alone; the whole is the longest stretch.
- * May use: batch, plan, layout, pull, seek, output. Must not know: how the plan was decided. */
+ * May use: arena, batch, plan, layout, pull, rows, seek, output, checksums. Must not know: how the plan was decided. */
 
 /* A stretch of a section: which bytes, and where the first comes from. */
 typedef struct packbuf_i_stretch {
@@ -13536,7 +13576,7 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
  * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
  * packbuf_write, which is the same code with one part.
- * May use: batch, layout, seek, write. Must not know: threads. */
+ * May use: arena, batch, layout, seek, write. Must not know: threads. */
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;
@@ -13612,7 +13652,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
 
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, 8);
-  packbuf_i_part *parts = (packbuf_i_part *)packbuf_arena_alloc(plan->arena, wanted * sizeof *parts, 8);
+  packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
   packbuf_status status;
   if (!split || !parts) return packbuf_i_plan_no_memory(plan);
   memset(parts, 0, wanted * sizeof *parts);
@@ -13664,7 +13704,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 /* ---- core/stream.c ---- */
 /* core/stream.c: a plan through a callback that takes bytes at an offset: data first, then the index, the head last. A
  * window of memory is all that is held.
- * May use: batch, plan, write. Must not know: files. */
+ * May use: arena (scratch), batch, plan, output, write, checksums. Must not know: files. */
 
 #define PACKBUF_I_WINDOW ((uint64_t)1 << 20)
 
@@ -13770,7 +13810,7 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_p
 /* ---- core/scatter.c ---- */
 /* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
  * staging memory for the rest. Counting and listing are one walk.
- * May use: batch, plan, write. Must not know: what sends the segments. */
+ * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
 #define PACKBUF_I_LEAST 4096
 
@@ -14217,16 +14257,6 @@ PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t 
   return packbuf_read_column(view, node, row, 1, arena, value, error);
 }
 
-/* Where the fields end and the batch values begin in the node table. */
-static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
-  uint64_t at = 0;
-  packbuf_i_node_record node;
-  for (uint32_t i = 0;
-       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
-    at += 1 + (uint64_t)node.descendants;
-  return at < view->node_count ? at : view->node_count;
-}
-
 PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
                                              packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);
@@ -14652,7 +14682,7 @@ PACKBUF_API packbuf_status packbuf_verify_fetched(const packbuf_view *view, uint
 /* ---- core/choose.c ---- */
 /* core/choose.c: from patterns and row lists to a packbuf_selection: which nodes, which rows. A pattern is matched by
  * the set of its steps that a path may have reached, one bit each, so that no pattern is costly.
- * May use: base, arena, access, find (steps and paths). Must not know: buffers, codecs, values. */
+ * May use: base, arena, access, tables (depth), find (paths). Must not know: buffers, codecs, values. */
 
 /* ---- rows ---- */
 
@@ -14732,8 +14762,7 @@ static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, p
                                             packbuf_selection *to, packbuf_error *error) {
   uint64_t count = 0, filled = 0, *index;
   for (uint64_t i = 0; i < from->count; i++) count += (uint64_t)packbuf_i_mask_bit(from, i);
-  if (count > SIZE_MAX / sizeof *index) return packbuf_i_no_memory(error);
-  index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *index, 8);
+  index = (uint64_t *)packbuf_i_array(arena, count, sizeof *index);
   if (!index) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < from->count && filled < count; i++) {
     if (packbuf_i_mask_bit(from, i)) index[filled++] = i;
@@ -14744,9 +14773,7 @@ static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, p
 
 static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, uint64_t rows, packbuf_arena *arena,
                                              packbuf_selection *to, packbuf_error *error) {
-  uint64_t *index = NULL;
-  if (from->count <= SIZE_MAX / sizeof *index)
-    index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)from->count * sizeof *index, 8);
+  uint64_t *index = (uint64_t *)packbuf_i_array(arena, from->count, sizeof *index);
   if (!index) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < from->count; i++) {
     int64_t row;
@@ -15026,7 +15053,7 @@ static packbuf_status packbuf_i_choose_nodes(packbuf_i_chooser *c, packbuf_arena
         c->flags[node.parent] == 0)
       c->flags[node.parent] = PACKBUF_I_ABOVE;
   }
-  nodes = (uint32_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *nodes, sizeof *nodes);
+  nodes = (uint32_t *)packbuf_i_array(arena, count, sizeof *nodes);
   if (!nodes) return packbuf_i_no_memory(c->error);
   to->node_count = 0;
   for (uint32_t i = c->begin; i < c->end; i++) {
@@ -15254,6 +15281,30 @@ static packbuf_status packbuf_i_picked_pieces(const packbuf_i_picked *p, int qui
   return packbuf_cell_pieces(&p->column, row, pieces, count, p->error);
 }
 
+/* Takes a piece of a cell's data, or of a list's items; of joined cells one piece of all, from `row` on. */
+typedef packbuf_status (*packbuf_i_take_piece)(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                               uint64_t row);
+
+/* All pieces of a run of cells that are not regular, in the order of its rows. */
+static packbuf_status packbuf_i_run_pieces(packbuf_i_picked *p, const packbuf_i_row_run *run, packbuf_i_take_piece take,
+                                           void *into) {
+  const int quick = packbuf_i_quick_cells(&p->column);
+  packbuf_piece pieces[2];
+  packbuf_status status;
+  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(&p->column)) {
+    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
+    return status == PACKBUF_OK ? take(p, into, &pieces[0], run->first) : status;
+  }
+  status = packbuf_i_may_ask(p, run->count);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    unsigned count = 0;
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = take(p, into, &pieces[i], row);
+  }
+  return status;
+}
+
 /* The bytes of `count` items of a media list from item `first` on. */
 static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
                                              packbuf_piece *bytes) {
@@ -15273,7 +15324,7 @@ static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const pa
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, access, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 
@@ -15281,9 +15332,9 @@ static packbuf_status packbuf_i_add_size(const packbuf_i_picked *p, uint64_t *su
   return packbuf_i_add(*sum, more, sum) ? PACKBUF_OK : packbuf_i_too_much(p);
 }
 
-/* A piece of a leaf's data, or of a list's items. */
-static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const packbuf_piece *piece, uint64_t row,
-                                           packbuf_selected_size *size) {
+static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                           uint64_t row) {
+  packbuf_selected_size *size = (packbuf_selected_size *)into;
   packbuf_piece bytes;
   packbuf_status status;
   if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
@@ -15296,29 +15347,15 @@ static packbuf_status packbuf_i_size_run(packbuf_i_picked *p, const packbuf_i_ro
                                          packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  int quick;
+  uint64_t elements;
   packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
   if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
   if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
     if (c->node.codec == PACKBUF_CODEC_NDARRAY) (void)packbuf_i_product(c->node.shape, c->node.rank, &regular.each);
-    if (!packbuf_i_mul(regular.each, run->count, &pieces[0].count)) return packbuf_i_too_much(p);
-    return packbuf_i_add_size(p, &size->elements, pieces[0].count);
+    if (!packbuf_i_mul(regular.each, run->count, &elements)) return packbuf_i_too_much(p);
+    return packbuf_i_add_size(p, &size->elements, elements);
   }
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-      status = packbuf_i_size_piece(p, &pieces[i], row, size);
-  }
-  return status;
+  return packbuf_i_run_pieces(p, run, packbuf_i_size_piece, size);
 }
 
 /* What does not depend on the rows. */
@@ -15727,7 +15764,6 @@ static packbuf_status packbuf_i_copy_counted(packbuf_i_copier *w, const packbuf_
 
 static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_row_run *run) {
   const packbuf_column *c = &w->p->column;
-  const int numbers = c->node.codec == PACKBUF_CODEC_RAGGED_TENSOR || c->node.codec == PACKBUF_CODEC_TYPED_RAGGED;
   int shapes = w->into->ndims != NULL;
   packbuf_i_regular regular;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
@@ -15737,7 +15773,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
     return packbuf_i_copy_shared_arrays(w, run, regular.each);
   }
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) shapes |= w->into->shape[d] != NULL;
-  shapes &= numbers;
+  shapes &= packbuf_i_ragged_numbers(c->node.codec);
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
   if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
@@ -15940,9 +15976,8 @@ static int packbuf_i_merge_range(packbuf_range *range, const packbuf_range *more
 static packbuf_status packbuf_i_grow_ranges(packbuf_i_ranges *r, const packbuf_i_picked *p) {
   const uint64_t room = r->room ? r->room * 2 : 64;
   packbuf_range *list;
-  if (room > p->column.view->limits.decoded_bytes / sizeof *list || room > SIZE_MAX / sizeof *list)
-    return packbuf_i_too_much(p);
-  list = (packbuf_range *)packbuf_arena_alloc(r->arena, (size_t)room * sizeof *list, 8);
+  if (room > p->column.view->limits.decoded_bytes / sizeof *list) return packbuf_i_too_much(p);
+  list = (packbuf_range *)packbuf_i_array(r->arena, room, sizeof *list);
   if (!list) return packbuf_i_no_memory(p->error);
   if (r->count) memcpy(list, r->list, (size_t)r->count * sizeof *list);
   r->list = list;
@@ -15977,8 +16012,9 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece,
+static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
+  packbuf_i_ranges *r = (packbuf_i_ranges *)into;
   const packbuf_buffer *data = &p->column.data;
   const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_piece bytes = *piece;
@@ -16006,7 +16042,7 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, packbuf_i_picke
                    high = last < run->first ? run->first : last;
     piece.first = regular->base + low * regular->each;
     piece.count = (high - low + 1) * regular->each;
-    return packbuf_i_add_piece(r, p, &piece, low);
+    return packbuf_i_add_piece(p, r, &piece, low);
   }
   piece.count = regular->each;
   if (run->index == NULL) status = packbuf_i_may_ask(p, run->count);
@@ -16014,32 +16050,16 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, packbuf_i_picke
     const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
     const uint64_t row = packbuf_i_run_row(run, at);
     piece.first = regular->base + row * regular->each;
-    status = packbuf_i_add_piece(r, p, &piece, row);
+    status = packbuf_i_add_piece(p, r, &piece, row);
   }
   return status;
 }
 
 static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, packbuf_i_picked *p, const packbuf_i_row_run *run) {
-  const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  packbuf_status status;
-  int quick;
   if (run->count == 0) return PACKBUF_OK;
-  if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
-  }
-  return status;
+  if (packbuf_i_regular_cells(&p->column, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
+  return packbuf_i_run_pieces(p, run, packbuf_i_add_piece, r);
 }
 
 static packbuf_status packbuf_i_add_node(packbuf_i_ranges *r, const packbuf_selection *selection, uint32_t node,
@@ -16197,7 +16217,8 @@ static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
 /* ---- core/schema.c ---- */
 /* core/schema.c: the schema text of a packed buffer (section 24), line by line into memory, into a hash, or against a
  * text that is expected; nothing is allocated, since the name index has the siblings in the order that the text wants.
- * May use: base, access, tables, find, sha256, value (names of dtypes). Must not know: buffers, cells. */
+ * May use: base, access, tables, find, sha256, value and infer (names of dtypes and codecs). Must not know: buffers,
+ * cells. */
 
 /* ---- the columns in their order ---- */
 
@@ -16484,8 +16505,7 @@ static void packbuf_i_schema_shape(packbuf_i_schema_out *out, const packbuf_node
 static void packbuf_i_schema_write(packbuf_i_schema_out *out, const packbuf_node *node, unsigned member) {
   static const char *const forms[] = {"natural", "list", "array", "tensor", "scalar", "bytes", "media"};
   const int leaf = node->kind == PACKBUF_LEAF, known = packbuf_i_known_codec(node->codec);
-  const int numbers =
-      leaf && (!known || (node->codec >= PACKBUF_CODEC_NDARRAY && node->codec <= PACKBUF_CODEC_TYPED_RAGGED));
+  const int numbers = leaf && (!known || packbuf_i_numeric(node->codec));
   switch (member) {
     case PACKBUF_I_SCHEMA_CODEC:
       if (leaf) packbuf_i_schema_named(out, ",\"codec\":", packbuf_codec_name((packbuf_codec)node->codec), node->codec);
@@ -16724,7 +16744,8 @@ PACKBUF_API packbuf_status packbuf_expect_schema(const packbuf_view *view, const
 /* ---- end of core/schema.c ---- */
 /* ---- core/manifest.c ---- */
 /* core/manifest.c: manifests: packed buffers of kind 2, whose rows list fragments (section 23).
- * May use: base, access, cells, batch. Must not know: what fragments hold. */
+ * May use: base, arena, utf8, value (dtypes), access, tables (check), find, cells, pieces, batch. Must not know: what
+ * fragments hold. */
 
 static packbuf_status packbuf_i_fail_fragment(packbuf_error *error, packbuf_status code, const char *message,
                                               uint64_t fragment) {
@@ -16932,7 +16953,7 @@ static packbuf_status packbuf_i_add_numbers(packbuf_batch *batch, unsigned field
   const size_t size = packbuf_i_manifest_bits[field] / 8u;
   uint64_t shape[1];
   packbuf_tensor tensor;
-  uint8_t *data = (uint8_t *)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * size, 8);
+  uint8_t *data = (uint8_t *)packbuf_i_array(batch->arena, batch->rows, size);
   if (!data) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < batch->rows; i++) {
     uint8_t *to = data + i * size, raw[8];
@@ -16966,7 +16987,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
   if (status == PACKBUF_OK && before) status = packbuf_i_read_manifest(before, list, &rows, error);
   if (status != PACKBUF_OK) return status;
   if (count) memcpy(list + old, fragments, (size_t)count * sizeof *list);
-  keys = (packbuf_text *)packbuf_arena_alloc(arena, (size_t)(old + count) * sizeof *keys, sizeof(void *));
+  keys = (packbuf_text *)packbuf_i_array(arena, old + count, sizeof *keys);
   if (!keys) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < old + count; i++) {
     const char *fault = i < old ? NULL : packbuf_i_fragment_fault(&list[i], &rows);
@@ -16985,7 +17006,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
 /* ---- core/join.c ---- */
 /* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
  * them. Nothing is copied: a field of the whole is a list of parts.
- * May use: base, arena, find, read, schema, manifest. Must not know: how a batch is built. */
+ * May use: base, arena, sort, access, tables (check), find, read, schema, manifest. Must not know: how a batch is built. */
 
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {
@@ -17034,7 +17055,7 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
   packbuf_join *join = j->join;
   packbuf_fragment *made = NULL;
   if (!list) {
-    made = (packbuf_fragment *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *made, 8);
+    made = (packbuf_fragment *)packbuf_i_array(j->arena, join->view_count, sizeof *made);
     if (!made) return packbuf_i_no_memory(j->error);
   }
   j->list = list ? list : made;
@@ -17058,8 +17079,8 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
 static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
   static const uint8_t zero[16] = {0};
   const packbuf_join *join = j->join;
-  uint32_t *owners = (uint32_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *owners, sizeof *owners);
-  uint64_t *until = (uint64_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *until, sizeof *until);
+  uint32_t *owners = (uint32_t *)packbuf_i_array(j->arena, join->view_count, sizeof *owners);
+  uint64_t *until = (uint64_t *)packbuf_i_array(j->arena, join->view_count, sizeof *until);
   uint32_t count = 0;
   if (!owners || !until) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++)
@@ -17095,43 +17116,26 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
 /* ---- fields, by name ---- */
 
 /* By name, then by row, then by fragment. */
-static int packbuf_i_join_order(const packbuf_i_join_entry *a, const packbuf_i_join_entry *b) {
-  const int names = packbuf_i_compare_text(a->name.data, a->name.size, b->name.data, b->name.size);
+static int packbuf_i_join_order(const void *context, const void *a, const void *b) {
+  const packbuf_i_join_entry *x = (const packbuf_i_join_entry *)a, *y = (const packbuf_i_join_entry *)b;
+  const int names = packbuf_i_compare_text(x->name.data, x->name.size, y->name.data, y->name.size);
+  (void)context;
   if (names) return names;
-  if (a->part.first_row != b->part.first_row) return a->part.first_row < b->part.first_row ? -1 : 1;
-  return a->part.fragment < b->part.fragment ? -1 : a->part.fragment > b->part.fragment;
-}
-
-/* Merge sort: the names are strangers'. Returns the sorted one of the two arrays. */
-static packbuf_i_join_entry *packbuf_i_join_sort(packbuf_i_join_entry *list, packbuf_i_join_entry *spare,
-                                                 uint64_t count) {
-  for (uint64_t width = 1; width < count; width *= 2) {
-    packbuf_i_join_entry *swap = list;
-    for (uint64_t from = 0; from < count; from += 2 * width) {
-      const uint64_t middle = from + width < count ? from + width : count,
-                     end = middle + width < count ? middle + width : count;
-      uint64_t a = from, b = middle;
-      for (uint64_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || packbuf_i_join_order(&list[a], &list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    list = spare;
-    spare = swap;
-  }
-  return list;
+  if (x->part.first_row != y->part.first_row) return x->part.first_row < y->part.first_row ? -1 : 1;
+  return x->part.fragment < y->part.fragment ? -1 : x->part.fragment > y->part.fragment;
 }
 
 /* The top-level nodes of a scope in all fragments, sorted. Batch values have one row, which all fragments share. */
 static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope) {
   const packbuf_join *join = j->join;
   packbuf_i_join_entry *list;
-  uint64_t count = 0, bytes;
+  uint64_t count = 0;
   j->count = 0;
   for (uint32_t i = 0; i < join->view_count; i++)
     count += scope ? join->views[i].value_count : join->views[i].field_count;
   if (count > UINT32_MAX / 2)
     return packbuf_i_fail(j->error, PACKBUF_LIMIT, "more than 2^31 fields in all", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!packbuf_i_mul(count, 2 * sizeof *list, &bytes) || bytes > SIZE_MAX) return packbuf_i_no_memory(j->error);
-  list = (packbuf_i_join_entry *)packbuf_arena_alloc(j->arena, (size_t)bytes, 8);
+  list = (packbuf_i_join_entry *)packbuf_i_array(j->arena, count, 2 * sizeof *list);
   if (!list) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++) {
     const packbuf_view *view = &join->views[i];
@@ -17150,7 +17154,8 @@ static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope
       node += 1 + (uint64_t)record.descendants;
     }
   }
-  j->entries = packbuf_i_join_sort(list, list + count, count);
+  j->entries =
+      (packbuf_i_join_entry *)packbuf_i_sort(list, list + count, count, sizeof *list, packbuf_i_join_order, NULL);
   return PACKBUF_OK;
 }
 
@@ -17246,21 +17251,10 @@ typedef struct packbuf_i_join_seen {
   uint32_t field;
 } packbuf_i_join_seen;
 
-static const packbuf_i_join_seen *packbuf_i_join_sort_seen(packbuf_i_join_seen *list, packbuf_i_join_seen *spare,
-                                                           uint32_t count) {
-  for (uint64_t width = 1; width < count; width *= 2) {
-    packbuf_i_join_seen *swap = list;
-    for (uint64_t from = 0; from < count; from += 2 * width) {
-      const uint64_t middle = from + width < count ? from + width : count,
-                     end = middle + width < count ? middle + width : count;
-      uint64_t a = from, b = middle;
-      for (uint64_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || list[a].at <= list[b].at) ? list[a++] : list[b++];
-    }
-    list = spare;
-    spare = swap;
-  }
-  return list;
+static int packbuf_i_join_seen_order(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_join_seen *)a)->at, y = ((const packbuf_i_join_seen *)b)->at;
+  (void)context;
+  return x < y ? -1 : x > y;
 }
 
 /* Whether sorted entry i has another name than the one before it. */
@@ -17272,15 +17266,15 @@ static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
 /* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
 static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
                                            uint32_t *out_count) {
-  packbuf_part *parts = (packbuf_part *)packbuf_arena_alloc(j->arena, (size_t)j->count * sizeof *parts, 8);
+  packbuf_part *parts = (packbuf_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
   const packbuf_i_join_seen *order;
   packbuf_i_join_seen *seen;
   packbuf_join_field *fields, *sorted;
   uint32_t count = 0;
   for (uint64_t i = 0; i < j->count; i++) count += (uint32_t)packbuf_i_join_begins(j, i);
-  fields = (packbuf_join_field *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *fields, 8);
-  seen = (packbuf_i_join_seen *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *seen, 8);
-  *by_name = (uint32_t *)packbuf_arena_alloc(j->arena, (size_t)count * sizeof **by_name, sizeof **by_name);
+  fields = (packbuf_join_field *)packbuf_i_array(j->arena, count, 2 * sizeof *fields);
+  seen = (packbuf_i_join_seen *)packbuf_i_array(j->arena, count, 2 * sizeof *seen);
+  *by_name = (uint32_t *)packbuf_i_array(j->arena, count, sizeof **by_name);
   if (!parts || !fields || !seen || !*by_name) return packbuf_i_no_memory(j->error);
   sorted = fields + count;
   count = 0;
@@ -17299,7 +17293,8 @@ static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_jo
     sorted[count - 1].part_count++;
     if (at < seen[count - 1].at) seen[count - 1].at = at;
   }
-  order = packbuf_i_join_sort_seen(seen, seen + count, count);
+  order =
+      (packbuf_i_join_seen *)packbuf_i_sort(seen, seen + count, count, sizeof *seen, packbuf_i_join_seen_order, NULL);
   for (uint32_t i = 0; i < count; i++) {
     fields[i] = sorted[order[i].field];
     (*by_name)[order[i].field] = i;
@@ -17349,7 +17344,7 @@ PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_f
 
 /* ---- reading ---- */
 
-/* The field that a path begins with; *rest: its first step alone. */
+/* The field that a path begins with; *nested: whether the path goes on below it. */
 static packbuf_status packbuf_i_join_find(const packbuf_join *join, const char *path, const packbuf_join_field **field,
                                           int *nested, packbuf_error *error) {
   packbuf_i_step step;
@@ -17503,7 +17498,7 @@ static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packb
 
 PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *join, packbuf_arena *arena,
                                                           packbuf_value *value, packbuf_error *error) {
-  packbuf_entry *entries = (packbuf_entry *)packbuf_arena_alloc(arena, join->value_count * sizeof *entries, 8);
+  packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(arena, join->value_count, sizeof *entries);
   if (!entries) return packbuf_i_no_memory(error);
   for (uint32_t i = 0; i < join->value_count; i++) {
     const packbuf_join_field *field = &join->values[i];
@@ -17518,7 +17513,7 @@ PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *jo
 /* ---- core/concat.c ---- */
 /* core/concat.c: from a join to a batch that writes all of it as one packed buffer. Columns of one type are described
  * by pointers into the fragments; the rest is read and becomes values again, whose types inference joins.
- * May use: base, arena, cells, leaf, read, join, batch. Must not know: the layout. */
+ * May use: base, arena, keys (hashes), access, find, cells, pieces, read, join, batch. Must not know: the layout. */
 
 typedef struct packbuf_i_concat {
   const packbuf_join *join;
@@ -17533,13 +17528,7 @@ typedef struct packbuf_i_concat {
       made; /* bytes of cells put together from two pieces, and of what describes rows; under limits.decoded_bytes */
 } packbuf_i_concat;
 
-static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
-  uint64_t bytes;
-  if (!packbuf_i_mul(count, size, &bytes) || bytes > SIZE_MAX) return NULL;
-  return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
-}
-
-/* The same for what a fragment asks for: D9 when all of it passes limits.decoded_bytes. */
+/* Memory for what a fragment asks for: D9 when all of it passes limits.decoded_bytes. */
 static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_view *view, uint64_t count, size_t size,
                                             void **out) {
   uint64_t bytes;
@@ -17548,7 +17537,7 @@ static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_v
       bytes > view->limits.decoded_bytes - c->made)
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   c->made += bytes;
-  *out = packbuf_i_concat_alloc(c, count, size);
+  *out = packbuf_i_array(c->arena, count, size);
   return *out ? PACKBUF_OK : packbuf_i_no_memory(c->error);
 }
 
@@ -17602,7 +17591,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
                             PACKBUF_NOWHERE);
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
     return packbuf_i_not_fetched(&column->data, 0, size, PACKBUF_NOWHERE, c->error);
@@ -17641,7 +17630,7 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
         return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
                                 PACKBUF_NOWHERE);
-      data = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+      data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;
       for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
@@ -17815,20 +17804,20 @@ static int packbuf_i_concat_asked(const packbuf_i_concat *c, const char *path, u
 static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_view *view, const packbuf_node *node) {
   const size_t size = packbuf_node_path(view, node->index, NULL, 0) + 1;
   packbuf_schema *schema;
-  char *path = (char *)packbuf_i_concat_alloc(c, size, 1), *parameter = NULL;
+  char *path = (char *)packbuf_i_array(c->arena, size, 1), *parameter = NULL;
   if (!path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, node->index, path, size);
   if (packbuf_i_concat_asked(c, path, node->scope)) return PACKBUF_OK;
   if (c->schema_count == c->schema_room) {
     const size_t room = c->schema_room ? c->schema_room * 2 : 16;
-    packbuf_schema *more = (packbuf_schema *)packbuf_i_concat_alloc(c, room, sizeof *more);
+    packbuf_schema *more = (packbuf_schema *)packbuf_i_array(c->arena, room, sizeof *more);
     if (!more) return packbuf_i_no_memory(c->error);
     if (c->schema_count) memcpy(more, c->schemas, c->schema_count * sizeof *more);
     c->schemas = more;
     c->schema_room = room;
   }
   if (node->parameter.size && node->codec != PACKBUF_CODEC_OPAQUE_RAGGED) {
-    parameter = (char *)packbuf_i_concat_alloc(c, node->parameter.size + 1, 1);
+    parameter = (char *)packbuf_i_array(c->arena, node->parameter.size + 1, 1);
     if (!parameter) return packbuf_i_no_memory(c->error);
     memcpy(parameter, node->parameter.data, node->parameter.size);
     parameter[node->parameter.size] = 0;
@@ -17893,7 +17882,7 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
   if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
   if (status != PACKBUF_OK) return status;
   if (fast) {
-    packbuf_part *kept = (packbuf_part *)packbuf_i_concat_alloc(c, count, sizeof *kept);
+    packbuf_part *kept = (packbuf_part *)packbuf_i_array(c->arena, count, sizeof *kept);
     uint32_t left = 0;
     if (!kept) return packbuf_i_no_memory(c->error);
     for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */
@@ -17953,7 +17942,7 @@ static packbuf_status packbuf_i_concat_pairs(packbuf_i_concat *c) {
   uint64_t count = 0, room = 16;
   for (uint32_t i = 0; i < c->join->view_count; i++) count += c->join->views[i].metadata_count;
   while (room < 2 * count) room *= 2;
-  c->pairs = (packbuf_i_pair **)packbuf_i_concat_alloc(c, room, sizeof *c->pairs);
+  c->pairs = (packbuf_i_pair **)packbuf_i_array(c->arena, room, sizeof *c->pairs);
   if (!c->pairs) return packbuf_i_no_memory(c->error);
   memset(c->pairs, 0, (size_t)room * sizeof *c->pairs);
   c->pair_mask = room - 1;
@@ -17970,7 +17959,7 @@ static packbuf_status packbuf_i_concat_path(packbuf_i_concat *c, const packbuf_v
   int nested = 0;
   *path = NULL;
   if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return PACKBUF_OK;
-  *path = (char *)packbuf_i_concat_alloc(c, size, 1);
+  *path = (char *)packbuf_i_array(c->arena, size, 1);
   if (!*path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, index, *path, size);
   if (packbuf_i_join_find(c->join, *path, &field, &nested, NULL) != PACKBUF_OK || (nested && !field->same))
@@ -18000,7 +17989,7 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
                                    from.key, fragment, PACKBUF_NOWHERE);
       continue;
     }
-    pair = (packbuf_i_pair *)packbuf_i_concat_alloc(c, 1, sizeof *pair);
+    pair = (packbuf_i_pair *)packbuf_i_array(c->arena, 1, sizeof *pair);
     if (!pair) return packbuf_i_no_memory(c->error);
     pair->next = NULL;
     pair->path = path;
@@ -18019,7 +18008,7 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   packbuf_options *options = &c->batch->options;
   packbuf_schema *all;
   if (!c->schema_count) return PACKBUF_OK;
-  all = (packbuf_schema *)packbuf_i_concat_alloc(c, c->schema_count + options->schema_count, sizeof *all);
+  all = (packbuf_schema *)packbuf_i_array(c->arena, c->schema_count + options->schema_count, sizeof *all);
   if (!all) return packbuf_i_no_memory(c->error);
   if (options->schema_count) memcpy(all, options->schemas, options->schema_count * sizeof *all);
   memcpy(all + options->schema_count, c->schemas, c->schema_count * sizeof *all);

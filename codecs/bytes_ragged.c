@@ -10,15 +10,8 @@ static packbuf_i_run packbuf_i_byte_cell(const packbuf_i_node *node, uint64_t ro
   run.bytes = NULL;
   run.size = packbuf_i_extent(node, row);
   if (run.size == 0) return run;
-  if (node->source == PACKBUF_I_FROM_TEXT) {
-    run.bytes = (const uint8_t *)node->texts[row].data;
-  } else {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    const void *data = cell->kind == PACKBUF_MEDIA    ? cell->as.media->data
-                       : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->data
-                                                      : cell->as.text.data;
-    run.bytes = (const uint8_t *)data;
-  }
+  if (node->source == PACKBUF_I_FROM_TEXT) run.bytes = (const uint8_t *)node->texts[row].data;
+  else (void)packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), &run);
   return run;
 }
 

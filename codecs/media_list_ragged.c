@@ -17,8 +17,7 @@ static packbuf_i_run packbuf_i_pull_media_list(packbuf_i_pull *pull) {
       continue;
     }
     item = &packbuf_i_cell(&node->cells, pull->row)->as.list.items[pull->at++];
-    run.size = packbuf_i_item_size(item);
-    run.bytes = (const uint8_t *)(item->kind == PACKBUF_MEDIA ? item->as.media->data : item->as.text.data);
+    (void)packbuf_i_cell_bytes(item, &run);
   }
   return run;
 }

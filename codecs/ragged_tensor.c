@@ -23,10 +23,8 @@ static void packbuf_i_start_offset_row(packbuf_i_pull *pull, uint64_t row) {
   int64_t stride[1];
   stride[0] = r->item_stride ? r->item_stride : (int64_t)item;
   packbuf_i_cell_dims(pull->node, row, shape);
-  packbuf_i_walk_start(
-      &pull->walk,
-      (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_native_offset(r->offsets, r->offset_bits, row), 1,
-      shape, stride, item);
+  packbuf_i_walk_start(&pull->walk, (const uint8_t *)r->data + stride[0] * (int64_t)packbuf_i_first_item(r, row), 1,
+                       shape, stride, item);
 }
 
 static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
@@ -34,9 +32,9 @@ static packbuf_i_run packbuf_i_pull_offset_rows(packbuf_i_pull *pull) {
   const packbuf_ragged *r = node->ragged;
   uint64_t item = packbuf_i_item_bytes(r);
   if (packbuf_i_end_to_end(node)) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, 0);
+    uint64_t first = packbuf_i_first_item(r, 0);
     packbuf_i_run run;
-    run.size = pull->at++ ? 0 : (packbuf_i_native_offset(r->offsets, r->offset_bits, node->rows) - first) * item;
+    run.size = pull->at++ ? 0 : (packbuf_i_first_item(r, node->rows) - first) * item;
     run.bytes = (const uint8_t *)r->data + first * item;
     pull->device = r->device;
     return run;

@@ -2,7 +2,8 @@
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
  * only the copy is used; that the head was checked when it was opened is never relied on. What the functions return is
  * safe to use; whether it makes sense is verify's matter.
- * May use: base, fetched, status, value (dtypes). Must not know: codecs, the order of rules, how a batch is written. */
+ * May use: base, fetched, status, value (dtypes), the path of a node (public). Must not know: codecs, the order of
+ * rules, how a batch is written. */
 
 /* A node record (section 4), field by field as it lies in the bytes. */
 typedef struct packbuf_i_node_record {
@@ -112,6 +113,16 @@ static uint64_t packbuf_i_count_siblings(const packbuf_view *view, uint64_t begi
   for (; begin < end && packbuf_i_fetch_node(view, (uint32_t)begin, &node); count++)
     begin += 1 + (uint64_t)node.descendants;
   return count;
+}
+
+/* Where the fields end and the batch values begin in the node table. */
+static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
+  uint64_t at = 0;
+  packbuf_i_node_record node;
+  for (uint32_t i = 0;
+       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
+    at += 1 + (uint64_t)node.descendants;
+  return at < view->node_count ? at : view->node_count;
 }
 
 /* Fetches buffer record `index`; 0 when there is none. */
@@ -461,8 +472,8 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
   return 1;
 }
 
-/* Bits first to first + count (first a multiple of 8) to out, zero after the last. */
-/* The bytes of the bits fit in memory; their number may not fit a size_t. */
+/* Bits first to first + count (first a multiple of 8) to out, zero after the last. Their bytes fit in memory; their
+ * number may not fit a size_t. */
 static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
   const size_t size = (size_t)(count / 8 + (count % 8 != 0));
   if (size == 0) return;

@@ -91,6 +91,12 @@ PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t 
   return at + skip;
 }
 
+/* Room for `count` things of `size` bytes each, 8-byte aligned; NULL: no memory, or more than there can be. */
+static void *packbuf_i_array(packbuf_arena *arena, uint64_t count, size_t size) {
+  uint64_t bytes;
+  return packbuf_i_mul(count, size, &bytes) && bytes <= SIZE_MAX ? packbuf_arena_alloc(arena, (size_t)bytes, 8) : NULL;
+}
+
 PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   packbuf_i_block *block = arena->blocks;
   while (block) {

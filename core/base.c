@@ -1,6 +1,6 @@
 /* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
- * checked arithmetic, the one way to fail, and the sinks that encoders push bytes into.
- * May use: core/status.h. Must not know: any other room. */
+ * checked arithmetic, the groups of codecs, the one way to fail, and the sinks that encoders push bytes into.
+ * May use: core/status.h, the numbers of codecs. Must not know: any other room. */
 
 #include <string.h>
 
@@ -116,6 +116,15 @@ static const uint8_t packbuf_i_magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0
 
 static uint64_t packbuf_i_chunks(uint64_t data_length) {
   return data_length / PACKBUF_I_CHUNK + (data_length % PACKBUF_I_CHUNK != 0);
+}
+
+/* The codecs of numbers; those of them whose cells each have a shape of their own. */
+static int packbuf_i_numeric(unsigned codec) {
+  return codec >= PACKBUF_CODEC_NDARRAY && codec <= PACKBUF_CODEC_TYPED_RAGGED;
+}
+
+static int packbuf_i_ragged_numbers(unsigned codec) {
+  return codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED;
 }
 
 /* Fills the error, when there is one, and returns the status: `return packbuf_i_fail(...)`. */

@@ -55,8 +55,8 @@ static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status 
   return code;
 }
 
-/* A new field at the end of the batch. The name is checked for UTF-8 here, for being the only one of its kind when the
- * batch is measured. */
+/* A new field, not yet in the batch (packbuf_i_link_field). The name is checked for UTF-8 here, for being the only one
+ * of its kind when the batch is measured. */
 static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name, size_t name_size, unsigned scope,
                                           packbuf_i_field **out, packbuf_error *error) {
   packbuf_i_field *field;
@@ -144,6 +144,16 @@ static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint
     memcpy(&value, (const uint8_t *)offsets + 8 * index, 8);
     return value < 0 ? UINT64_MAX : (uint64_t)value;
   }
+}
+
+/* The first item of a row, and how many it has; of an absent row whatever its offsets say. */
+static uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
+  return packbuf_i_native_offset(ragged->offsets, ragged->offset_bits, row);
+}
+
+static uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
+  return ragged->lengths ? packbuf_i_native_offset(ragged->lengths, ragged->offset_bits, row)
+                         : packbuf_i_first_item(ragged, row + 1) - packbuf_i_first_item(ragged, row);
 }
 
 PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged,

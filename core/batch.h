@@ -131,13 +131,18 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
+/* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
+ * bytes, which are the arena's. Errors: those of packbuf_write; OUT_OF_MEMORY. */
+PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
+
 /* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
 
 #define PACKBUF_MAX_PARTS 65536u
 
-/* Divides the writing of the batch, measured if it is not yet, into *parts pieces of about the same number of bytes:
- * `wanted` (1 or more) or fewer. Goes over the rows once, not over the data. Like packbuf_measure a call for one
- * thread; what it finds is kept in the batch's arena until something is added or another number is wanted. */
+/* Divides the writing of the batch, measured if it is not yet, into parts of about the same number of bytes: `wanted`
+ * (1 or more), or fewer; *parts says how many. Goes over the rows once, not over the data. Like packbuf_measure a call
+ * for one thread; what it finds is kept in the batch's arena until something is added or another number is wanted.
+ * Errors: those of packbuf_measure; INVALID_ARGUMENT (wanted is 0), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
 
 /* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
@@ -147,7 +152,8 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
                                               packbuf_error *error);
 
 /* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. */
+ * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
+ * CAPACITY. */
 PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error);
 
@@ -163,7 +169,7 @@ typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void
 PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
                                                  packbuf_error *error);
 
-/* A piece of memory: struct iovec and struct ibv_sge say no more. */
+/* A segment of memory: struct iovec and struct ibv_sge say no more. */
 typedef struct packbuf_segment {
   const void *bytes;
   uint64_t size;
@@ -179,7 +185,8 @@ typedef struct packbuf_scatter {
                        or in other byte order */
 } packbuf_scatter;
 
-/* How many segments and how much staging memory the list takes, exactly. */
+/* How many segments and how much staging memory the list takes, exactly. Errors: those of packbuf_measure;
+ * INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
                                                    packbuf_error *error);
 
@@ -190,8 +197,7 @@ PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf
 PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const packbuf_scatter *scatter,
                                                 packbuf_segment *segments, void *staging, packbuf_error *error);
 
-/* Both: measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, writes. */
-PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
+/* ---- before any data are there ---- */
 
 /* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
  * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and

@@ -120,7 +120,7 @@ static int packbuf_i_leaf_counts(packbuf_column *column) {
   if (packbuf_i_there(&column->prefix_row) != packbuf_i_there(&column->prefix_length)) return 0;
   if (packbuf_i_there(&column->prefix_row) &&
       (node->rank != 1 || packbuf_i_there(&column->ndims) || packbuf_i_there(&column->types) ||
-       (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED)))
+       !packbuf_i_ragged_numbers(node->codec)))
     return 0;
   return packbuf_i_counts(items ? &column->item_offsets : &column->offsets, rows + 1) &&
          packbuf_i_counts(&column->ndims, rows) && packbuf_i_counts(&column->prefix_row, rows) &&
@@ -141,7 +141,7 @@ static int packbuf_i_complete(packbuf_column *column) {
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED &&
       (!packbuf_i_there(&column->item_offsets) || column->offsets.count == 0))
     return 0;
-  if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     for (unsigned d = 0; node->rank >= 2 && d < node->rank; d++) {
       if (!packbuf_i_there(&column->shape[d])) return 0;
     }

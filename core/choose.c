@@ -1,6 +1,6 @@
 /* core/choose.c: from patterns and row lists to a packbuf_selection: which nodes, which rows. A pattern is matched by
  * the set of its steps that a path may have reached, one bit each, so that no pattern is costly.
- * May use: base, arena, access, find (steps and paths). Must not know: buffers, codecs, values. */
+ * May use: base, arena, access, tables (depth), find (paths). Must not know: buffers, codecs, values. */
 
 /* ---- rows ---- */
 
@@ -80,8 +80,7 @@ static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, p
                                             packbuf_selection *to, packbuf_error *error) {
   uint64_t count = 0, filled = 0, *index;
   for (uint64_t i = 0; i < from->count; i++) count += (uint64_t)packbuf_i_mask_bit(from, i);
-  if (count > SIZE_MAX / sizeof *index) return packbuf_i_no_memory(error);
-  index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *index, 8);
+  index = (uint64_t *)packbuf_i_array(arena, count, sizeof *index);
   if (!index) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < from->count && filled < count; i++) {
     if (packbuf_i_mask_bit(from, i)) index[filled++] = i;
@@ -92,9 +91,7 @@ static packbuf_status packbuf_i_choose_mask(const packbuf_row_selection *from, p
 
 static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, uint64_t rows, packbuf_arena *arena,
                                              packbuf_selection *to, packbuf_error *error) {
-  uint64_t *index = NULL;
-  if (from->count <= SIZE_MAX / sizeof *index)
-    index = (uint64_t *)packbuf_arena_alloc(arena, (size_t)from->count * sizeof *index, 8);
+  uint64_t *index = (uint64_t *)packbuf_i_array(arena, from->count, sizeof *index);
   if (!index) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < from->count; i++) {
     int64_t row;
@@ -374,7 +371,7 @@ static packbuf_status packbuf_i_choose_nodes(packbuf_i_chooser *c, packbuf_arena
         c->flags[node.parent] == 0)
       c->flags[node.parent] = PACKBUF_I_ABOVE;
   }
-  nodes = (uint32_t *)packbuf_arena_alloc(arena, (size_t)count * sizeof *nodes, sizeof *nodes);
+  nodes = (uint32_t *)packbuf_i_array(arena, count, sizeof *nodes);
   if (!nodes) return packbuf_i_no_memory(c->error);
   to->node_count = 0;
   for (uint32_t i = c->begin; i < c->end; i++) {

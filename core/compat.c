@@ -264,7 +264,7 @@ static packbuf_status packbuf_i_check_leaf(packbuf_i_expand *expand, const packb
   strict.nulls = strict.missing = 0;
   status = packbuf_i_infer_leaf(expand, &strict, NULL);
   if (status) return status;
-  if (packbuf_i_numeric((packbuf_codec)leaf->codec)) {
+  if (packbuf_i_numeric(leaf->codec)) {
     if (strict.codec == leaf->codec && packbuf_i_dtype_equal(strict.dtype, leaf->dtype) && !strict.typed)
       return PACKBUF_OK;
   } else if (leaf->codec != PACKBUF_CODEC_JSON_RAGGED || strict.codec != PACKBUF_CODEC_MSGPACK_RAGGED) {

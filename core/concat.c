@@ -1,6 +1,6 @@
 /* core/concat.c: from a join to a batch that writes all of it as one packed buffer. Columns of one type are described
  * by pointers into the fragments; the rest is read and becomes values again, whose types inference joins.
- * May use: base, arena, cells, leaf, read, join, batch. Must not know: the layout. */
+ * May use: base, arena, keys (hashes), access, find, cells, pieces, read, join, batch. Must not know: the layout. */
 
 typedef struct packbuf_i_concat {
   const packbuf_join *join;
@@ -15,13 +15,7 @@ typedef struct packbuf_i_concat {
       made; /* bytes of cells put together from two pieces, and of what describes rows; under limits.decoded_bytes */
 } packbuf_i_concat;
 
-static void *packbuf_i_concat_alloc(const packbuf_i_concat *c, uint64_t count, size_t size) {
-  uint64_t bytes;
-  if (!packbuf_i_mul(count, size, &bytes) || bytes > SIZE_MAX) return NULL;
-  return packbuf_arena_alloc(c->arena, (size_t)bytes, 16);
-}
-
-/* The same for what a fragment asks for: D9 when all of it passes limits.decoded_bytes. */
+/* Memory for what a fragment asks for: D9 when all of it passes limits.decoded_bytes. */
 static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_view *view, uint64_t count, size_t size,
                                             void **out) {
   uint64_t bytes;
@@ -30,7 +24,7 @@ static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_v
       bytes > view->limits.decoded_bytes - c->made)
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   c->made += bytes;
-  *out = packbuf_i_concat_alloc(c, count, size);
+  *out = packbuf_i_array(c->arena, count, size);
   return *out ? PACKBUF_OK : packbuf_i_no_memory(c->error);
 }
 
@@ -84,7 +78,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
     return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
                             PACKBUF_NOWHERE);
-  copy = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+  copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
     return packbuf_i_not_fetched(&column->data, 0, size, PACKBUF_NOWHERE, c->error);
@@ -123,7 +117,7 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
         return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
                                 PACKBUF_NOWHERE);
-      data = (uint8_t *)packbuf_i_concat_alloc(c, size, 1);
+      data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;
       for (unsigned d = 0; d < node->rank; d++) field->shape[d + 1] = node->shape[d];
@@ -297,20 +291,20 @@ static int packbuf_i_concat_asked(const packbuf_i_concat *c, const char *path, u
 static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_view *view, const packbuf_node *node) {
   const size_t size = packbuf_node_path(view, node->index, NULL, 0) + 1;
   packbuf_schema *schema;
-  char *path = (char *)packbuf_i_concat_alloc(c, size, 1), *parameter = NULL;
+  char *path = (char *)packbuf_i_array(c->arena, size, 1), *parameter = NULL;
   if (!path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, node->index, path, size);
   if (packbuf_i_concat_asked(c, path, node->scope)) return PACKBUF_OK;
   if (c->schema_count == c->schema_room) {
     const size_t room = c->schema_room ? c->schema_room * 2 : 16;
-    packbuf_schema *more = (packbuf_schema *)packbuf_i_concat_alloc(c, room, sizeof *more);
+    packbuf_schema *more = (packbuf_schema *)packbuf_i_array(c->arena, room, sizeof *more);
     if (!more) return packbuf_i_no_memory(c->error);
     if (c->schema_count) memcpy(more, c->schemas, c->schema_count * sizeof *more);
     c->schemas = more;
     c->schema_room = room;
   }
   if (node->parameter.size && node->codec != PACKBUF_CODEC_OPAQUE_RAGGED) {
-    parameter = (char *)packbuf_i_concat_alloc(c, node->parameter.size + 1, 1);
+    parameter = (char *)packbuf_i_array(c->arena, node->parameter.size + 1, 1);
     if (!parameter) return packbuf_i_no_memory(c->error);
     memcpy(parameter, node->parameter.data, node->parameter.size);
     parameter[node->parameter.size] = 0;
@@ -375,7 +369,7 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
   if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
   if (status != PACKBUF_OK) return status;
   if (fast) {
-    packbuf_part *kept = (packbuf_part *)packbuf_i_concat_alloc(c, count, sizeof *kept);
+    packbuf_part *kept = (packbuf_part *)packbuf_i_array(c->arena, count, sizeof *kept);
     uint32_t left = 0;
     if (!kept) return packbuf_i_no_memory(c->error);
     for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */
@@ -435,7 +429,7 @@ static packbuf_status packbuf_i_concat_pairs(packbuf_i_concat *c) {
   uint64_t count = 0, room = 16;
   for (uint32_t i = 0; i < c->join->view_count; i++) count += c->join->views[i].metadata_count;
   while (room < 2 * count) room *= 2;
-  c->pairs = (packbuf_i_pair **)packbuf_i_concat_alloc(c, room, sizeof *c->pairs);
+  c->pairs = (packbuf_i_pair **)packbuf_i_array(c->arena, room, sizeof *c->pairs);
   if (!c->pairs) return packbuf_i_no_memory(c->error);
   memset(c->pairs, 0, (size_t)room * sizeof *c->pairs);
   c->pair_mask = room - 1;
@@ -452,7 +446,7 @@ static packbuf_status packbuf_i_concat_path(packbuf_i_concat *c, const packbuf_v
   int nested = 0;
   *path = NULL;
   if (packbuf_get_node(view, index, &node, NULL) != PACKBUF_OK || node.scope) return PACKBUF_OK;
-  *path = (char *)packbuf_i_concat_alloc(c, size, 1);
+  *path = (char *)packbuf_i_array(c->arena, size, 1);
   if (!*path) return packbuf_i_no_memory(c->error);
   packbuf_node_path(view, index, *path, size);
   if (packbuf_i_join_find(c->join, *path, &field, &nested, NULL) != PACKBUF_OK || (nested && !field->same))
@@ -482,7 +476,7 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
                                    from.key, fragment, PACKBUF_NOWHERE);
       continue;
     }
-    pair = (packbuf_i_pair *)packbuf_i_concat_alloc(c, 1, sizeof *pair);
+    pair = (packbuf_i_pair *)packbuf_i_array(c->arena, 1, sizeof *pair);
     if (!pair) return packbuf_i_no_memory(c->error);
     pair->next = NULL;
     pair->path = path;
@@ -501,7 +495,7 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   packbuf_options *options = &c->batch->options;
   packbuf_schema *all;
   if (!c->schema_count) return PACKBUF_OK;
-  all = (packbuf_schema *)packbuf_i_concat_alloc(c, c->schema_count + options->schema_count, sizeof *all);
+  all = (packbuf_schema *)packbuf_i_array(c->arena, c->schema_count + options->schema_count, sizeof *all);
   if (!all) return packbuf_i_no_memory(c->error);
   if (options->schema_count) memcpy(all, options->schemas, options->schema_count * sizeof *all);
   memcpy(all + options->schema_count, c->schemas, c->schema_count * sizeof *all);

@@ -1,6 +1,6 @@
 /* core/find.c: nodes by path, and paths of nodes (section 4: `.name` and `[i]`, with `\`, `.` and `[` escaped in
  * names). Names are found by binary search in the name index, items of lists by walking their siblings.
- * May use: base, access, tables (names in order). Must not know: buffers, codecs, values. */
+ * May use: base, access, tables (names in order), utf8. Must not know: buffers, codecs, values. */
 
 /* One step of a path: a name that is still escaped, or an index. */
 typedef struct packbuf_i_step {

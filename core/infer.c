@@ -348,7 +348,7 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   node->accepted = 1;
   node->reason = packbuf_i_reason(codec);
   if (facts->kinds & PACKBUF_I_KIND(PACKBUF_LIST)) forms |= PACKBUF_I_KIND(PACKBUF_FORM_LIST);
-  if (codec == PACKBUF_CODEC_NDARRAY || codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_numeric(codec)) {
     node->form = facts->first_form;
     node->typed = (facts->numbers.types & ~(1u << natural)) != 0 || (forms & (forms - 1)) != 0;
     if (!facts->first_form && codec != PACKBUF_CODEC_NDARRAY) /* a schema's codec without a cell */
@@ -417,10 +417,6 @@ static packbuf_codec packbuf_i_numeric_codec(const packbuf_value *cell) {
   if (!cell->as.tensor) return PACKBUF_CODEC_RAGGED_TENSOR; /* refused when it is looked at */
   if (cell->as.tensor->form == PACKBUF_FORM_ARRAY) return PACKBUF_CODEC_TYPED_RAGGED;
   return cell->as.tensor->form == PACKBUF_FORM_SCALAR ? PACKBUF_CODEC_NDARRAY : PACKBUF_CODEC_RAGGED_TENSOR;
-}
-
-static int packbuf_i_numeric(packbuf_codec codec) {
-  return codec == PACKBUF_CODEC_NDARRAY || codec == PACKBUF_CODEC_RAGGED_TENSOR || codec == PACKBUF_CODEC_TYPED_RAGGED;
 }
 
 /* Checks the cells one by one against the codec, so that the error names the first row that does not fit. */

@@ -1,6 +1,6 @@
 /* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
  * them. Nothing is copied: a field of the whole is a list of parts.
- * May use: base, arena, find, read, schema, manifest. Must not know: how a batch is built. */
+ * May use: base, arena, sort, access, tables (check), find, read, schema, manifest. Must not know: how a batch is built. */
 
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {
@@ -49,7 +49,7 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
   packbuf_join *join = j->join;
   packbuf_fragment *made = NULL;
   if (!list) {
-    made = (packbuf_fragment *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *made, 8);
+    made = (packbuf_fragment *)packbuf_i_array(j->arena, join->view_count, sizeof *made);
     if (!made) return packbuf_i_no_memory(j->error);
   }
   j->list = list ? list : made;
@@ -73,8 +73,8 @@ static packbuf_status packbuf_i_join_list(packbuf_i_joiner *j, const packbuf_fra
 static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
   static const uint8_t zero[16] = {0};
   const packbuf_join *join = j->join;
-  uint32_t *owners = (uint32_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *owners, sizeof *owners);
-  uint64_t *until = (uint64_t *)packbuf_arena_alloc(j->arena, join->view_count * sizeof *until, sizeof *until);
+  uint32_t *owners = (uint32_t *)packbuf_i_array(j->arena, join->view_count, sizeof *owners);
+  uint64_t *until = (uint64_t *)packbuf_i_array(j->arena, join->view_count, sizeof *until);
   uint32_t count = 0;
   if (!owners || !until) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++)
@@ -110,43 +110,26 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
 /* ---- fields, by name ---- */
 
 /* By name, then by row, then by fragment. */
-static int packbuf_i_join_order(const packbuf_i_join_entry *a, const packbuf_i_join_entry *b) {
-  const int names = packbuf_i_compare_text(a->name.data, a->name.size, b->name.data, b->name.size);
+static int packbuf_i_join_order(const void *context, const void *a, const void *b) {
+  const packbuf_i_join_entry *x = (const packbuf_i_join_entry *)a, *y = (const packbuf_i_join_entry *)b;
+  const int names = packbuf_i_compare_text(x->name.data, x->name.size, y->name.data, y->name.size);
+  (void)context;
   if (names) return names;
-  if (a->part.first_row != b->part.first_row) return a->part.first_row < b->part.first_row ? -1 : 1;
-  return a->part.fragment < b->part.fragment ? -1 : a->part.fragment > b->part.fragment;
-}
-
-/* Merge sort: the names are strangers'. Returns the sorted one of the two arrays. */
-static packbuf_i_join_entry *packbuf_i_join_sort(packbuf_i_join_entry *list, packbuf_i_join_entry *spare,
-                                                 uint64_t count) {
-  for (uint64_t width = 1; width < count; width *= 2) {
-    packbuf_i_join_entry *swap = list;
-    for (uint64_t from = 0; from < count; from += 2 * width) {
-      const uint64_t middle = from + width < count ? from + width : count,
-                     end = middle + width < count ? middle + width : count;
-      uint64_t a = from, b = middle;
-      for (uint64_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || packbuf_i_join_order(&list[a], &list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    list = spare;
-    spare = swap;
-  }
-  return list;
+  if (x->part.first_row != y->part.first_row) return x->part.first_row < y->part.first_row ? -1 : 1;
+  return x->part.fragment < y->part.fragment ? -1 : x->part.fragment > y->part.fragment;
 }
 
 /* The top-level nodes of a scope in all fragments, sorted. Batch values have one row, which all fragments share. */
 static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope) {
   const packbuf_join *join = j->join;
   packbuf_i_join_entry *list;
-  uint64_t count = 0, bytes;
+  uint64_t count = 0;
   j->count = 0;
   for (uint32_t i = 0; i < join->view_count; i++)
     count += scope ? join->views[i].value_count : join->views[i].field_count;
   if (count > UINT32_MAX / 2)
     return packbuf_i_fail(j->error, PACKBUF_LIMIT, "more than 2^31 fields in all", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!packbuf_i_mul(count, 2 * sizeof *list, &bytes) || bytes > SIZE_MAX) return packbuf_i_no_memory(j->error);
-  list = (packbuf_i_join_entry *)packbuf_arena_alloc(j->arena, (size_t)bytes, 8);
+  list = (packbuf_i_join_entry *)packbuf_i_array(j->arena, count, 2 * sizeof *list);
   if (!list) return packbuf_i_no_memory(j->error);
   for (uint32_t i = 0; i < join->view_count; i++) {
     const packbuf_view *view = &join->views[i];
@@ -165,7 +148,8 @@ static packbuf_status packbuf_i_join_entries(packbuf_i_joiner *j, unsigned scope
       node += 1 + (uint64_t)record.descendants;
     }
   }
-  j->entries = packbuf_i_join_sort(list, list + count, count);
+  j->entries =
+      (packbuf_i_join_entry *)packbuf_i_sort(list, list + count, count, sizeof *list, packbuf_i_join_order, NULL);
   return PACKBUF_OK;
 }
 
@@ -261,21 +245,10 @@ typedef struct packbuf_i_join_seen {
   uint32_t field;
 } packbuf_i_join_seen;
 
-static const packbuf_i_join_seen *packbuf_i_join_sort_seen(packbuf_i_join_seen *list, packbuf_i_join_seen *spare,
-                                                           uint32_t count) {
-  for (uint64_t width = 1; width < count; width *= 2) {
-    packbuf_i_join_seen *swap = list;
-    for (uint64_t from = 0; from < count; from += 2 * width) {
-      const uint64_t middle = from + width < count ? from + width : count,
-                     end = middle + width < count ? middle + width : count;
-      uint64_t a = from, b = middle;
-      for (uint64_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || list[a].at <= list[b].at) ? list[a++] : list[b++];
-    }
-    list = spare;
-    spare = swap;
-  }
-  return list;
+static int packbuf_i_join_seen_order(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_join_seen *)a)->at, y = ((const packbuf_i_join_seen *)b)->at;
+  (void)context;
+  return x < y ? -1 : x > y;
 }
 
 /* Whether sorted entry i has another name than the one before it. */
@@ -287,15 +260,15 @@ static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
 /* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
 static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
                                            uint32_t *out_count) {
-  packbuf_part *parts = (packbuf_part *)packbuf_arena_alloc(j->arena, (size_t)j->count * sizeof *parts, 8);
+  packbuf_part *parts = (packbuf_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
   const packbuf_i_join_seen *order;
   packbuf_i_join_seen *seen;
   packbuf_join_field *fields, *sorted;
   uint32_t count = 0;
   for (uint64_t i = 0; i < j->count; i++) count += (uint32_t)packbuf_i_join_begins(j, i);
-  fields = (packbuf_join_field *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *fields, 8);
-  seen = (packbuf_i_join_seen *)packbuf_arena_alloc(j->arena, (size_t)count * 2 * sizeof *seen, 8);
-  *by_name = (uint32_t *)packbuf_arena_alloc(j->arena, (size_t)count * sizeof **by_name, sizeof **by_name);
+  fields = (packbuf_join_field *)packbuf_i_array(j->arena, count, 2 * sizeof *fields);
+  seen = (packbuf_i_join_seen *)packbuf_i_array(j->arena, count, 2 * sizeof *seen);
+  *by_name = (uint32_t *)packbuf_i_array(j->arena, count, sizeof **by_name);
   if (!parts || !fields || !seen || !*by_name) return packbuf_i_no_memory(j->error);
   sorted = fields + count;
   count = 0;
@@ -314,7 +287,8 @@ static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_jo
     sorted[count - 1].part_count++;
     if (at < seen[count - 1].at) seen[count - 1].at = at;
   }
-  order = packbuf_i_join_sort_seen(seen, seen + count, count);
+  order =
+      (packbuf_i_join_seen *)packbuf_i_sort(seen, seen + count, count, sizeof *seen, packbuf_i_join_seen_order, NULL);
   for (uint32_t i = 0; i < count; i++) {
     fields[i] = sorted[order[i].field];
     (*by_name)[order[i].field] = i;
@@ -364,7 +338,7 @@ PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_f
 
 /* ---- reading ---- */
 
-/* The field that a path begins with; *rest: its first step alone. */
+/* The field that a path begins with; *nested: whether the path goes on below it. */
 static packbuf_status packbuf_i_join_find(const packbuf_join *join, const char *path, const packbuf_join_field **field,
                                           int *nested, packbuf_error *error) {
   packbuf_i_step step;
@@ -518,7 +492,7 @@ static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packb
 
 PACKBUF_API packbuf_status packbuf_join_read_batch_values(const packbuf_join *join, packbuf_arena *arena,
                                                           packbuf_value *value, packbuf_error *error) {
-  packbuf_entry *entries = (packbuf_entry *)packbuf_arena_alloc(arena, join->value_count * sizeof *entries, 8);
+  packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(arena, join->value_count, sizeof *entries);
   if (!entries) return packbuf_i_no_memory(error);
   for (uint32_t i = 0; i < join->value_count; i++) {
     const packbuf_join_field *field = &join->values[i];

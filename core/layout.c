@@ -102,20 +102,15 @@ static packbuf_status packbuf_i_plan_buffer(packbuf_i_plan *plan, const packbuf_
   return PACKBUF_OK;
 }
 
-/* Offsets that descend or pass the items: each pair is checked, absent rows too (their extent is not used, but a run of
- * end-to-end rows spans it). */
+/* Offsets that descend or pass the items. Those of absent rows say nothing and are not looked at: with a bitmap no run
+ * spans rows. */
 static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_ragged *r = node->ragged;
   for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row), count;
+    uint64_t first = packbuf_i_first_item(r, row), count = packbuf_i_items(r, row);
     if (packbuf_i_state(node, row) <= 0) continue;
-    if (r->lengths) {
-      count = packbuf_i_native_offset(r->lengths, r->offset_bits, row);
-    } else {
-      uint64_t end = packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1);
-      if (end < first) return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
-      count = end - first;
-    }
+    if (!r->lengths && packbuf_i_first_item(r, row + 1) < first)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset descends", row);
     if (first > r->items || count > r->items - first)
       return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE, "an offset passes the items", row);
   }
@@ -210,7 +205,7 @@ static packbuf_status packbuf_i_plan_masks(packbuf_i_plan *plan, const packbuf_i
 static packbuf_status packbuf_i_plan_ragged(packbuf_i_plan *plan, const packbuf_i_node *node) {
   const packbuf_i_node *stored = node->stored;
   packbuf_dtype u64 = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
-  int shaped = node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
+  int shaped = packbuf_i_ragged_numbers(node->codec);
   packbuf_status status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_DATA, 0, node->dtype, stored->elements);
   if (!status) status = packbuf_i_plan_buffer(plan, stored, PACKBUF_ROLE_OFFSETS, 0, u64, stored->rows + 1);
   for (unsigned d = 0; !status && shaped && node->rank >= 2 && d < node->rank; d++)

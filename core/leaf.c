@@ -1,6 +1,7 @@
 /* core/leaf.c: a leaf that is being read, as its codec sees it: memory for what is made, the elements and bytes of a
  * cell, and the functions that a codec gives for reading and verifying (the table is codecs/readers.c).
- * May use: base, arena, value, access, cells, pieces. Must not know: how a leaf stores its cells, what its values become. */
+ * May use: base, arena, value, select.h (which rows are read), access, cells, pieces. Must not know: how a leaf stores
+ * its cells, what its values become. */
 
 typedef struct packbuf_i_reader {
   const packbuf_view *view;

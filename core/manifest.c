@@ -1,5 +1,6 @@
 /* core/manifest.c: manifests: packed buffers of kind 2, whose rows list fragments (section 23).
- * May use: base, access, cells, batch. Must not know: what fragments hold. */
+ * May use: base, arena, utf8, value (dtypes), access, tables (check), find, cells, pieces, batch. Must not know: what
+ * fragments hold. */
 
 static packbuf_status packbuf_i_fail_fragment(packbuf_error *error, packbuf_status code, const char *message,
                                               uint64_t fragment) {
@@ -207,7 +208,7 @@ static packbuf_status packbuf_i_add_numbers(packbuf_batch *batch, unsigned field
   const size_t size = packbuf_i_manifest_bits[field] / 8u;
   uint64_t shape[1];
   packbuf_tensor tensor;
-  uint8_t *data = (uint8_t *)packbuf_arena_alloc(batch->arena, (size_t)batch->rows * size, 8);
+  uint8_t *data = (uint8_t *)packbuf_i_array(batch->arena, batch->rows, size);
   if (!data) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < batch->rows; i++) {
     uint8_t *to = data + i * size, raw[8];
@@ -241,7 +242,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
   if (status == PACKBUF_OK && before) status = packbuf_i_read_manifest(before, list, &rows, error);
   if (status != PACKBUF_OK) return status;
   if (count) memcpy(list + old, fragments, (size_t)count * sizeof *list);
-  keys = (packbuf_text *)packbuf_arena_alloc(arena, (size_t)(old + count) * sizeof *keys, sizeof(void *));
+  keys = (packbuf_text *)packbuf_i_array(arena, old + count, sizeof *keys);
   if (!keys) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; i < old + count; i++) {
     const char *fault = i < old ? NULL : packbuf_i_fragment_fault(&list[i], &rows);

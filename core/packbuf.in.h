@@ -4,13 +4,15 @@
  * but a C99 (or C++17) compiler.
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
- * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory.
+ * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
+ * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one piece of memory: packbuf_write_through (a
+ * callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
  * packbuf_select_ranges with packbuf_open_partial (only the bytes of a selection are fetched).
- * Many: packbuf_join_... reads fragments as one batch, packbuf_concat makes one of them, packbuf_expect_schema refuses
- * a batch whose columns drifted.
+ * Many: packbuf_manifest_... lists fragments, packbuf_join_... reads them as one batch, packbuf_concat makes one packed
+ * buffer of them, packbuf_expect_schema refuses one whose columns drifted.
  * Every call returns a packbuf_status, 0 for success, and tells more in a packbuf_error when it is given one.
  * The format is spec/packbuf.md. Below: options, errors, arenas, checksums, values, inference, batches, views,
  * selections, schemas, fragments; then, under PACKBUF_IMPLEMENTATION, the implementation. */
@@ -45,6 +47,7 @@
 #include "core/base.c"
 #include "core/status.c"
 #include "core/arena.c"
+#include "core/sort.c"
 #include "core/crc32c.c"
 #include "core/utf8.c"
 #include "core/decimal.c"

@@ -1,7 +1,7 @@
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
  * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
  * packbuf_write, which is the same code with one part.
- * May use: batch, layout, seek, write. Must not know: threads. */
+ * May use: arena, batch, layout, seek, write. Must not know: threads. */
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;
@@ -77,7 +77,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
 
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, 8);
-  packbuf_i_part *parts = (packbuf_i_part *)packbuf_arena_alloc(plan->arena, wanted * sizeof *parts, 8);
+  packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
   packbuf_status status;
   if (!split || !parts) return packbuf_i_plan_no_memory(plan);
   memset(parts, 0, wanted * sizeof *parts);

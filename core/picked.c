@@ -187,6 +187,30 @@ static packbuf_status packbuf_i_picked_pieces(const packbuf_i_picked *p, int qui
   return packbuf_cell_pieces(&p->column, row, pieces, count, p->error);
 }
 
+/* Takes a piece of a cell's data, or of a list's items; of joined cells one piece of all, from `row` on. */
+typedef packbuf_status (*packbuf_i_take_piece)(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                               uint64_t row);
+
+/* All pieces of a run of cells that are not regular, in the order of its rows. */
+static packbuf_status packbuf_i_run_pieces(packbuf_i_picked *p, const packbuf_i_row_run *run, packbuf_i_take_piece take,
+                                           void *into) {
+  const int quick = packbuf_i_quick_cells(&p->column);
+  packbuf_piece pieces[2];
+  packbuf_status status;
+  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(&p->column)) {
+    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
+    return status == PACKBUF_OK ? take(p, into, &pieces[0], run->first) : status;
+  }
+  status = packbuf_i_may_ask(p, run->count);
+  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
+    const uint64_t row = packbuf_i_run_row(run, k);
+    unsigned count = 0;
+    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
+    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = take(p, into, &pieces[i], row);
+  }
+  return status;
+}
+
 /* The bytes of `count` items of a media list from item `first` on. */
 static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const packbuf_piece *items, uint64_t row,
                                              packbuf_piece *bytes) {

@@ -1,7 +1,7 @@
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
  * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
- * May use: base, access, cells. Must not know: what the elements mean. */
+ * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
 /* The stored row of a present cell. */
 static packbuf_status packbuf_i_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
@@ -118,7 +118,7 @@ PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint
   int has = 0;
   packbuf_status status = packbuf_i_place(column, row, &has, &stored, error);
   if (status != PACKBUF_OK) return status;
-  if (node->kind != PACKBUF_LEAF || node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED)
+  if (node->kind != PACKBUF_LEAF || !packbuf_i_numeric(node->codec))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_WRONG_TYPE, "not a column of numbers", row, error);
   memset(shape, 0, PACKBUF_MAX_RANK * sizeof *shape);
   if (node->codec == PACKBUF_CODEC_NDARRAY) {

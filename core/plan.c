@@ -1,6 +1,6 @@
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
  * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout. Must not know: the destination. */
+ * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
@@ -119,38 +119,23 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
 
 /* ---- the name index and the metadata, sorted ---- */
 
-static int packbuf_i_compare_nodes(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  const packbuf_i_node *x = plan->nodes[a], *y = plan->nodes[b];
+/* By parent, scope and name; a and b are indexes of nodes. */
+static int packbuf_i_compare_nodes(const void *context, const void *a, const void *b) {
+  const packbuf_i_plan *plan = (const packbuf_i_plan *)context;
+  const packbuf_i_node *x = plan->nodes[*(const uint32_t *)a], *y = plan->nodes[*(const uint32_t *)b];
   uint32_t px = x->parent ? x->parent->index : UINT32_MAX, py = y->parent ? y->parent->index : UINT32_MAX;
   if (px != py) return px < py ? -1 : 1;
   if (x->scope != y->scope) return x->scope < y->scope ? -1 : 1;
   return packbuf_i_compare_text(x->name, x->name_size, y->name, y->name_size);
 }
 
-static int packbuf_i_compare_pairs(const packbuf_i_plan *plan, uint32_t a, uint32_t b) {
-  if (plan->pair_nodes[a] != plan->pair_nodes[b]) return plan->pair_nodes[a] < plan->pair_nodes[b] ? -1 : 1;
-  return packbuf_i_compare_text(plan->pairs[a]->key, plan->pairs[a]->key_size, plan->pairs[b]->key,
-                                plan->pairs[b]->key_size);
-}
-
-/* Merge sort of indexes: no recursion, n log n whatever the order. `spare` has room for count. Returns the sorted one
- * of the two arrays. */
-static uint32_t *packbuf_i_sort(const packbuf_i_plan *plan, uint32_t *list, uint32_t *spare, uint32_t count,
-                                int (*compare)(const packbuf_i_plan *, uint32_t, uint32_t)) {
-  for (uint32_t width = 1; width < count; width *= 2) {
-    uint32_t *swap;
-    for (uint32_t from = 0; from < count; from += 2 * width) {
-      uint32_t middle = from + width < count ? from + width : count,
-               end = middle + width < count ? middle + width : count;
-      uint32_t a = from, b = middle;
-      for (uint32_t to = from; to < end; to++)
-        spare[to] = a < middle && (b >= end || compare(plan, list[a], list[b]) <= 0) ? list[a++] : list[b++];
-    }
-    swap = list;
-    list = spare;
-    spare = swap;
-  }
-  return list;
+/* By node and key; a and b are indexes of pairs. */
+static int packbuf_i_compare_pairs(const void *context, const void *a, const void *b) {
+  const packbuf_i_plan *plan = (const packbuf_i_plan *)context;
+  const uint32_t i = *(const uint32_t *)a, k = *(const uint32_t *)b;
+  if (plan->pair_nodes[i] != plan->pair_nodes[k]) return plan->pair_nodes[i] < plan->pair_nodes[k] ? -1 : 1;
+  return packbuf_i_compare_text(plan->pairs[i]->key, plan->pairs[i]->key_size, plan->pairs[k]->key,
+                                plan->pairs[k]->key_size);
 }
 
 static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
@@ -159,9 +144,10 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   if (!list) return packbuf_i_plan_no_memory(plan);
   for (uint32_t i = 0; i < plan->node_count; i++)
     if (!plan->nodes[i]->parent || plan->nodes[i]->parent->kind != PACKBUF_NODE_LIST) list[plan->name_count++] = i;
-  plan->names = packbuf_i_sort(plan, list, list + plan->node_count + 1, plan->name_count, packbuf_i_compare_nodes);
+  plan->names = (uint32_t *)packbuf_i_sort(list, list + plan->node_count + 1, plan->name_count, sizeof *list,
+                                           packbuf_i_compare_nodes, plan);
   for (uint32_t i = 1; i < plan->name_count; i++)
-    if (packbuf_i_compare_nodes(plan, plan->names[i - 1], plan->names[i]) == 0)
+    if (packbuf_i_compare_nodes(plan, &plan->names[i - 1], &plan->names[i]) == 0)
       return packbuf_i_plan_fail(plan, plan->nodes[plan->names[i]], PACKBUF_DUPLICATE_NAME, "two fields have this name",
                                  PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -199,9 +185,10 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
                                   pair->path, PACKBUF_NOWHERE);
   }
-  list = packbuf_i_sort(plan, list, list + plan->pair_count, plan->pair_count, packbuf_i_compare_pairs);
+  list = (uint32_t *)packbuf_i_sort(list, list + plan->pair_count, plan->pair_count, sizeof *list,
+                                    packbuf_i_compare_pairs, plan);
   for (i = 1; i < plan->pair_count; i++)
-    if (packbuf_i_compare_pairs(plan, list[i - 1], list[i]) == 0)
+    if (packbuf_i_compare_pairs(plan, &list[i - 1], &list[i]) == 0)
       return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
                                   pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
   for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */

@@ -127,14 +127,36 @@ static int packbuf_i_state(const packbuf_i_node *node, uint64_t row) {
   }
 }
 
+/* The bytes of a dynamic cell or item that is stored as it lies there, none of an absent one; 0 when it is not. */
+static int packbuf_i_cell_bytes(const packbuf_value *cell, packbuf_i_run *run) {
+  run->bytes = NULL;
+  run->size = 0;
+  switch (cell->kind) {
+    case PACKBUF_STRING:
+    case PACKBUF_BYTES:
+      run->bytes = (const uint8_t *)cell->as.text.data;
+      run->size = cell->as.text.size;
+      return 1;
+    case PACKBUF_MEDIA:
+      run->bytes = (const uint8_t *)cell->as.media->data;
+      run->size = cell->as.media->size;
+      return 1;
+    case PACKBUF_OPAQUE:
+      run->bytes = (const uint8_t *)cell->as.opaque->data;
+      run->size = cell->as.opaque->size;
+      return 1;
+    case PACKBUF_NULL:
+    case PACKBUF_MISSING: return 1;
+    default: return 0;
+  }
+}
+
 /* Rank and shape of a present cell of a ragged leaf. */
 static unsigned packbuf_i_cell_dims(const packbuf_i_node *node, uint64_t row, uint64_t *shape) {
   const packbuf_tensor *tensor;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     const packbuf_ragged *r = node->ragged;
-    uint64_t first = packbuf_i_native_offset(r->offsets, r->offset_bits, row);
-    shape[0] = r->lengths ? packbuf_i_native_offset(r->lengths, r->offset_bits, row)
-                          : packbuf_i_native_offset(r->offsets, r->offset_bits, row + 1) - first;
+    shape[0] = packbuf_i_items(r, row);
     for (unsigned i = 0; i < r->item_rank; i++) shape[i + 1] = r->item_shape[i];
     return r->item_rank + 1u;
   }
@@ -156,11 +178,10 @@ static uint64_t packbuf_i_extent(const packbuf_i_node *node, uint64_t row) {
   if (packbuf_i_state(node, row) <= 0) return 0;
   if (node->sizes) return node->sizes[row];
   if (node->source == PACKBUF_I_FROM_TEXT) return node->texts[row].size;
-  if (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    return cell->kind == PACKBUF_MEDIA    ? cell->as.media->size
-           : cell->kind == PACKBUF_OPAQUE ? cell->as.opaque->size
-                                          : cell->as.text.size;
+  if (!packbuf_i_ragged_numbers(node->codec)) {
+    packbuf_i_run run;
+    (void)packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), &run);
+    return run.size;
   }
   rank = packbuf_i_cell_dims(node, row, shape);
   for (unsigned i = 0; i < rank; i++) extent *= shape[i];

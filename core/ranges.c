@@ -22,9 +22,8 @@ static int packbuf_i_merge_range(packbuf_range *range, const packbuf_range *more
 static packbuf_status packbuf_i_grow_ranges(packbuf_i_ranges *r, const packbuf_i_picked *p) {
   const uint64_t room = r->room ? r->room * 2 : 64;
   packbuf_range *list;
-  if (room > p->column.view->limits.decoded_bytes / sizeof *list || room > SIZE_MAX / sizeof *list)
-    return packbuf_i_too_much(p);
-  list = (packbuf_range *)packbuf_arena_alloc(r->arena, (size_t)room * sizeof *list, 8);
+  if (room > p->column.view->limits.decoded_bytes / sizeof *list) return packbuf_i_too_much(p);
+  list = (packbuf_range *)packbuf_i_array(r->arena, room, sizeof *list);
   if (!list) return packbuf_i_no_memory(p->error);
   if (r->count) memcpy(list, r->list, (size_t)r->count * sizeof *list);
   r->list = list;
@@ -59,8 +58,9 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_add_piece(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece,
+static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
+  packbuf_i_ranges *r = (packbuf_i_ranges *)into;
   const packbuf_buffer *data = &p->column.data;
   const uint64_t element = packbuf_i_element_bits(data->dtype) / 8;
   packbuf_piece bytes = *piece;
@@ -88,7 +88,7 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, packbuf_i_picke
                    high = last < run->first ? run->first : last;
     piece.first = regular->base + low * regular->each;
     piece.count = (high - low + 1) * regular->each;
-    return packbuf_i_add_piece(r, p, &piece, low);
+    return packbuf_i_add_piece(p, r, &piece, low);
   }
   piece.count = regular->each;
   if (run->index == NULL) status = packbuf_i_may_ask(p, run->count);
@@ -96,32 +96,16 @@ static packbuf_status packbuf_i_add_regular(packbuf_i_ranges *r, packbuf_i_picke
     const uint64_t at = run->index == NULL && run->step < 0 ? run->count - 1 - k : k; /* ascending */
     const uint64_t row = packbuf_i_run_row(run, at);
     piece.first = regular->base + row * regular->each;
-    status = packbuf_i_add_piece(r, p, &piece, row);
+    status = packbuf_i_add_piece(p, r, &piece, row);
   }
   return status;
 }
 
 static packbuf_status packbuf_i_add_run(packbuf_i_ranges *r, packbuf_i_picked *p, const packbuf_i_row_run *run) {
-  const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  packbuf_status status;
-  int quick;
   if (run->count == 0) return PACKBUF_OK;
-  if (packbuf_i_regular_cells(c, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_add_piece(r, p, &pieces[0], run->first) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_add_piece(r, p, &pieces[i], row);
-  }
-  return status;
+  if (packbuf_i_regular_cells(&p->column, &regular)) return packbuf_i_add_regular(r, p, run, &regular);
+  return packbuf_i_run_pieces(p, run, packbuf_i_add_piece, r);
 }
 
 static packbuf_status packbuf_i_add_node(packbuf_i_ranges *r, const packbuf_selection *selection, uint32_t node,

@@ -232,16 +232,6 @@ PACKBUF_API packbuf_status packbuf_read_cell(const packbuf_view *view, uint32_t 
   return packbuf_read_column(view, node, row, 1, arena, value, error);
 }
 
-/* Where the fields end and the batch values begin in the node table. */
-static uint64_t packbuf_i_fields_end(const packbuf_view *view) {
-  uint64_t at = 0;
-  packbuf_i_node_record node;
-  for (uint32_t i = 0;
-       i < view->field_count && at < view->node_count && packbuf_i_fetch_node(view, (uint32_t)at, &node); i++)
-    at += 1 + (uint64_t)node.descendants;
-  return at < view->node_count ? at : view->node_count;
-}
-
 PACKBUF_API packbuf_status packbuf_read_rows(const packbuf_view *view, uint64_t first, uint64_t count,
                                              packbuf_arena *arena, packbuf_value *rows, packbuf_error *error) {
   packbuf_i_reader r = packbuf_i_begin_read(view, arena, error);

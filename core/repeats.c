@@ -1,8 +1,8 @@
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what becomes of
- * repeats. */
+ * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what
+ * becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
@@ -51,7 +51,7 @@ typedef struct packbuf_i_row_reader {
   packbuf_i_pull pull;
 } packbuf_i_row_reader;
 
-/* Bytes of a row of a dense array that lie side by side; 0 when they do not. */
+/* A row of a dense array whose bytes lie side by side; 0 when they do not. */
 static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   const packbuf_tensor *tensor = node->tensors;
   uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);
@@ -74,7 +74,7 @@ static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf
     const uint64_t item = packbuf_i_item_bytes(r);
     if (r->item_stride && r->item_stride != (int64_t)item) return 0;
     run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
-    run->bytes = (const uint8_t *)r->data + packbuf_i_native_offset(r->offsets, r->offset_bits, row) * item;
+    run->bytes = (const uint8_t *)r->data + packbuf_i_first_item(r, row) * item;
     return 1;
   }
   if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_row_bytes(node, row, run);
@@ -131,10 +131,6 @@ static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, u
 
 /* ---- equal rows ---- */
 
-static int packbuf_i_shaped(const packbuf_i_node *node) {
-  return node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED;
-}
-
 /* Bytes of data of a present row. */
 static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
   uint64_t size = packbuf_i_dtype_bytes(node->dtype);
@@ -161,7 +157,7 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
   if (packbuf_i_row_size(node, b) != size || packbuf_i_row_type(node, a) != packbuf_i_row_type(node, b)) return 0;
-  if (packbuf_i_shaped(node)) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, a, x);
     if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
   }
@@ -175,7 +171,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
-  if (packbuf_i_shaped(node)) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }

@@ -1,24 +1,9 @@
 /* core/rows.c: rows that are one run of host memory each, many at a time. What limits the copying of short rows is the
  * wait for their descriptions and first lines: taken together, the descriptions are loaded side by side, and each row's
  * successor is known.
- * May use: pull, codecs (packing). Must not know: where the bytes go. */
+ * May use: columns, pull, codecs (packing). Must not know: where the bytes go. */
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
-
-/* The bytes of a present dynamic cell that is stored as it lies there; 0 when it is not. */
-static int packbuf_i_cell_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-  switch (cell->kind) {
-    case PACKBUF_STRING:
-    case PACKBUF_BYTES:
-      run->bytes = (const uint8_t *)cell->as.text.data;
-      run->size = cell->as.text.size;
-      return 1;
-    case PACKBUF_NULL:
-    case PACKBUF_MISSING: run->size = 0; return 1;
-    default: return 0;
-  }
-}
 
 /* 1 when a row's data are one run, which may be empty. */
 static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
@@ -36,7 +21,7 @@ static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf
       run->bytes = (const uint8_t *)node->texts[row].data;
       run->size = run->bytes ? node->texts[row].size : 0;
       return 1;
-    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(node, row, run);
+    case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), run);
     default: return 0;
   }
 }
@@ -48,8 +33,8 @@ static int packbuf_i_has_rows(const packbuf_i_node *node) {
          (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
 }
 
-/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty; returns how
- * many. It stops at a row that packbuf_i_pull_next must take. */
+/* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty;
+ * returns how many. It stops at a row that packbuf_i_pull_next must take. */
 static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   const packbuf_i_node *node = pull->node;
   uint64_t row = pull->row;

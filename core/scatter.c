@@ -1,6 +1,6 @@
 /* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
  * staging memory for the rest. Counting and listing are one walk.
- * May use: batch, plan, write. Must not know: what sends the segments. */
+ * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
 #define PACKBUF_I_LEAST 4096
 

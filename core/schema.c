@@ -1,6 +1,7 @@
 /* core/schema.c: the schema text of a packed buffer (section 24), line by line into memory, into a hash, or against a
  * text that is expected; nothing is allocated, since the name index has the siblings in the order that the text wants.
- * May use: base, access, tables, find, sha256, value (names of dtypes). Must not know: buffers, cells. */
+ * May use: base, access, tables, find, sha256, value and infer (names of dtypes and codecs). Must not know: buffers,
+ * cells. */
 
 /* ---- the columns in their order ---- */
 
@@ -287,8 +288,7 @@ static void packbuf_i_schema_shape(packbuf_i_schema_out *out, const packbuf_node
 static void packbuf_i_schema_write(packbuf_i_schema_out *out, const packbuf_node *node, unsigned member) {
   static const char *const forms[] = {"natural", "list", "array", "tensor", "scalar", "bytes", "media"};
   const int leaf = node->kind == PACKBUF_LEAF, known = packbuf_i_known_codec(node->codec);
-  const int numbers =
-      leaf && (!known || (node->codec >= PACKBUF_CODEC_NDARRAY && node->codec <= PACKBUF_CODEC_TYPED_RAGGED));
+  const int numbers = leaf && (!known || packbuf_i_numeric(node->codec));
   switch (member) {
     case PACKBUF_I_SCHEMA_CODEC:
       if (leaf) packbuf_i_schema_named(out, ",\"codec\":", packbuf_codec_name((packbuf_codec)node->codec), node->codec);

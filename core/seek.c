@@ -133,8 +133,7 @@ static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planne
   if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
   pull->row = mark->row;
   pull->at = mark->item;
-  if ((node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED) || !mark->skip)
-    return mark->skip;
+  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
   if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
     pull->at = mark->skip / element;
     return mark->skip % element;

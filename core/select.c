@@ -1,7 +1,7 @@
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, access, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 
@@ -9,9 +9,9 @@ static packbuf_status packbuf_i_add_size(const packbuf_i_picked *p, uint64_t *su
   return packbuf_i_add(*sum, more, sum) ? PACKBUF_OK : packbuf_i_too_much(p);
 }
 
-/* A piece of a leaf's data, or of a list's items. */
-static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, const packbuf_piece *piece, uint64_t row,
-                                           packbuf_selected_size *size) {
+static packbuf_status packbuf_i_size_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
+                                           uint64_t row) {
+  packbuf_selected_size *size = (packbuf_selected_size *)into;
   packbuf_piece bytes;
   packbuf_status status;
   if (!packbuf_i_is_media_list(&p->column)) return packbuf_i_add_size(p, &size->elements, piece->count);
@@ -24,29 +24,15 @@ static packbuf_status packbuf_i_size_run(packbuf_i_picked *p, const packbuf_i_ro
                                          packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   packbuf_i_regular regular;
-  packbuf_piece pieces[2];
-  int quick;
+  uint64_t elements;
   packbuf_status status = packbuf_i_add_size(p, &size->rows, run->count);
   if (status != PACKBUF_OK || run->count == 0 || !packbuf_i_has_data(c)) return status;
   if (c->node.codec == PACKBUF_CODEC_NDARRAY || packbuf_i_regular_cells(c, &regular)) {
     if (c->node.codec == PACKBUF_CODEC_NDARRAY) (void)packbuf_i_product(c->node.shape, c->node.rank, &regular.each);
-    if (!packbuf_i_mul(regular.each, run->count, &pieces[0].count)) return packbuf_i_too_much(p);
-    return packbuf_i_add_size(p, &size->elements, pieces[0].count);
+    if (!packbuf_i_mul(regular.each, run->count, &elements)) return packbuf_i_too_much(p);
+    return packbuf_i_add_size(p, &size->elements, elements);
   }
-  if (packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) {
-    status = packbuf_i_joined_run(p, run->first, run->count, &pieces[0]);
-    return status == PACKBUF_OK ? packbuf_i_size_piece(p, &pieces[0], run->first, size) : status;
-  }
-  status = packbuf_i_may_ask(p, run->count);
-  quick = packbuf_i_quick_cells(c);
-  for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
-    const uint64_t row = packbuf_i_run_row(run, k);
-    unsigned count = 0;
-    status = packbuf_i_picked_pieces(p, quick, row, pieces, &count);
-    for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-      status = packbuf_i_size_piece(p, &pieces[i], row, size);
-  }
-  return status;
+  return packbuf_i_run_pieces(p, run, packbuf_i_size_piece, size);
 }
 
 /* What does not depend on the rows. */
@@ -455,7 +441,6 @@ static packbuf_status packbuf_i_copy_counted(packbuf_i_copier *w, const packbuf_
 
 static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_row_run *run) {
   const packbuf_column *c = &w->p->column;
-  const int numbers = c->node.codec == PACKBUF_CODEC_RAGGED_TENSOR || c->node.codec == PACKBUF_CODEC_TYPED_RAGGED;
   int shapes = w->into->ndims != NULL;
   packbuf_i_regular regular;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
@@ -465,7 +450,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
     return packbuf_i_copy_shared_arrays(w, run, regular.each);
   }
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) shapes |= w->into->shape[d] != NULL;
-  shapes &= numbers;
+  shapes &= packbuf_i_ragged_numbers(c->node.codec);
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
   if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);

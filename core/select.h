@@ -2,8 +2,8 @@
  * their rows as values, and the ranges of bytes they lie in, which head and index alone tell.
  * May use: view. Must not know: where bytes come from. */
 
-/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; points to the caller's
- * list or mask, which packbuf_select copies from. */
+/* Which rows, before it is known how many there are. Made by the packbuf_select_... calls below; the fields are
+ * private. Points to the caller's list or mask until packbuf_select has copied what they say. */
 typedef struct packbuf_row_selection {
   uint8_t kind;
   int64_t first, stop, step; /* of a range */
@@ -14,6 +14,7 @@ typedef struct packbuf_row_selection {
 #define PACKBUF_ROWS_BEGIN INT64_MIN /* for a range: from (or, going down, beyond) the first row */
 #define PACKBUF_ROWS_END INT64_MAX   /* for a range: to beyond (or, going down, from) the last row */
 
+/* All rows, in order. */
 PACKBUF_API packbuf_row_selection packbuf_select_all(void);
 /* As Python's first:stop:step: negative numbers count from the end, what lies outside is cut off, a negative step goes
  * down. step 0: INVALID_ARGUMENT, from packbuf_select. */
@@ -32,7 +33,7 @@ typedef struct packbuf_selection {
   const uint32_t *nodes; /* indexes of the chosen nodes and of those above them, in the buffer's order */
   const uint8_t *flags;  /* by node index: 0 not in `nodes`, 1 above a chosen one only, 2 chosen */
   uint32_t node_count;
-  uint8_t scope;
+  uint8_t scope;         /* 0 fields, 1 batch values */
   uint64_t rows;         /* how many rows; row i is index[i], or first + i * step when index is NULL */
   const uint64_t *index; /* each below view->rows */
   uint64_t first;
@@ -41,11 +42,10 @@ typedef struct packbuf_selection {
 
 /* Chooses fields (scope 0) or batch values (scope 1, of one row) by patterns, and rows. A pattern is an escaped path
  * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
- * item and `**` for any number of steps ("**.role"); `\*` is a star; at most 62 steps where there is
- * one. It chooses the nodes it matches with all below
- * them; the nodes above come along as structure. "!pattern" takes away what was chosen before it; when the first
- * pattern takes away, all was chosen before. pattern_count 0: all. The order is the buffer's. Media come with their
- * attributes. What the view, the list of rows and the patterns say is copied to the arena; the view must stay.
+ * item and `**` for any number of steps ("**.role"); `\*` is a star. A pattern with a star has at most 62 steps. It
+ * chooses the nodes it matches with all below them; the nodes above come along as structure. "!pattern" takes away what
+ * was chosen before it; when the first pattern takes away, all was chosen before. pattern_count 0: all. The order is
+ * the buffer's. Media come with their attributes. Patterns and list of rows may go afterwards; the view must stay.
  * Errors: NOT_FOUND with the pattern in error->path when it matches nothing; INVALID_ARGUMENT, with the pattern, when
  * it is no pattern, or a step 0; OUT_OF_RANGE, ROW_COUNT (rows); OUT_OF_MEMORY. Cost: an exact path is looked up, other
  * patterns pass over all nodes. Thread-safe, as is the result. */
@@ -53,7 +53,7 @@ PACKBUF_API packbuf_status packbuf_select(const packbuf_view *view, unsigned sco
                                           size_t pattern_count, packbuf_row_selection rows, packbuf_arena *arena,
                                           packbuf_selection *selection, packbuf_error *error);
 
-/* Row i of a selection, i below selection->rows, as a row of the batch. */
+/* Row i of a selection, i below selection->rows (not checked), as a row of the batch. */
 PACKBUF_API uint64_t packbuf_selected_row(const packbuf_selection *selection, uint64_t i);
 
 /* ---- columns in place ---- */
@@ -133,6 +133,7 @@ PACKBUF_API packbuf_status packbuf_select_values(const packbuf_selection *select
 
 /* ---- ranges of bytes ---- */
 
+/* A stretch of a packed buffer. */
 typedef struct packbuf_range {
   uint64_t offset, length; /* bytes from the start of the packed buffer */
 } packbuf_range;
@@ -144,8 +145,9 @@ enum {
 /* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
  * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
  * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
- * more. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One list: a read for each range of a
- * file, or one read of many ranges. Errors: those of packbuf_select_size, OUT_OF_MEMORY. */
+ * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One
+ * list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors: those of
+ * packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
                                                  unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
                                                  uint64_t *range_count, packbuf_error *error);

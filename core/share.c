@@ -1,7 +1,7 @@
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: columns, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, columns, repeats, layout (constant data). Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -43,14 +43,9 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* ---- the node of what is stored ---- */
 
-static void *packbuf_i_share_array(packbuf_i_plan *plan, uint64_t count, size_t size) {
-  if (count >= SIZE_MAX / size) return NULL;
-  return packbuf_arena_alloc(plan->arena, (size_t)(count + 1) * size, 8);
-}
-
 /* A copy of numbers in the scratch, to keep. */
 static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *words, uint64_t count) {
-  uint64_t *kept = (uint64_t *)packbuf_i_share_array(plan, count, sizeof *kept);
+  uint64_t *kept = (uint64_t *)packbuf_i_array(plan->arena, count, sizeof *kept);
   if (kept && count) memcpy(kept, words, (size_t)count * sizeof *kept);
   return kept;
 }
@@ -60,18 +55,16 @@ static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *wor
 static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
-  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_share_array(plan, 0, sizeof *ragged);
-  int64_t *offsets = (int64_t *)packbuf_i_share_array(plan, count, sizeof *offsets);
-  int64_t *lengths = (int64_t *)packbuf_i_share_array(plan, count, sizeof *lengths);
+  packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
+  int64_t *offsets = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *offsets);
+  int64_t *lengths = (int64_t *)packbuf_i_array(plan->arena, count, sizeof *lengths);
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
     const uint64_t row = picked ? picked[i] : i;
-    const uint64_t first = packbuf_i_native_offset(from->offsets, from->offset_bits, row), skip = skips ? skips[i] : 0;
-    const uint64_t length = from->lengths ? packbuf_i_native_offset(from->lengths, from->offset_bits, row)
-                                          : packbuf_i_native_offset(from->offsets, from->offset_bits, row + 1) - first;
-    offsets[i] = (int64_t)(first + skip);
-    lengths[i] = (int64_t)(length - skip);
+    const uint64_t skip = skips ? skips[i] : 0;
+    offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
+    lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
   }
   ragged->offsets = offsets;
   ragged->lengths = lengths;
@@ -91,18 +84,18 @@ static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
-    const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, count, sizeof *cells);
+    const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, count, sizeof *tensors);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
-    packbuf_text *texts = (packbuf_text *)packbuf_i_share_array(plan, count, sizeof *texts);
+    packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
     node->texts = texts;
@@ -193,21 +186,21 @@ static void packbuf_i_trim_tensor(packbuf_tensor *tensor, uint64_t *shape, uint6
 /* Trims dynamic cells: lists and tensors. */
 static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   const packbuf_i_rows from = node->cells;
-  const packbuf_value **cells = (const packbuf_value **)packbuf_i_share_array(plan, node->rows, sizeof *cells);
+  const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, node->rows, sizeof *cells);
   if (!cells) return 0;
   for (uint64_t row = 0; row < node->rows; row++) {
     packbuf_value *cell;
     cells[row] = packbuf_i_cell(&from, row);
     if (!skips[row]) continue;
-    cell = (packbuf_value *)packbuf_i_share_array(plan, 0, sizeof *cell);
+    cell = (packbuf_value *)packbuf_i_array(plan->arena, 1, sizeof *cell);
     if (!cell) return 0;
     *cell = *cells[row];
     if (cell->kind == PACKBUF_LIST) {
       cell->as.list.items += skips[row];
       cell->as.list.count -= (size_t)skips[row];
     } else {
-      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_share_array(plan, 0, sizeof *tensor);
-      uint64_t *shape = (uint64_t *)packbuf_i_share_array(plan, 0, sizeof *shape);
+      packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_array(plan->arena, 1, sizeof *tensor);
+      uint64_t *shape = (uint64_t *)packbuf_i_array(plan->arena, 1, sizeof *shape);
       if (!tensor || !shape) return 0;
       *tensor = *cell->as.tensor;
       packbuf_i_trim_tensor(tensor, shape, skips[row]);
@@ -225,8 +218,8 @@ static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
-    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_share_array(plan, node->rows, sizeof *tensors);
-    uint64_t *shapes = (uint64_t *)packbuf_i_share_array(plan, node->rows, sizeof *shapes);
+    packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
+    uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
     ok = tensors && shapes;
     for (uint64_t row = 0; ok && row < node->rows; row++) {
       tensors[row] = node->tensors[row];
@@ -252,9 +245,9 @@ static uint64_t packbuf_i_all_sizes(const packbuf_i_node *node) {
   return sum;
 }
 
-/* node->stored becomes a copy of it, to be changed. */
+/* Makes node->stored a copy of the node, to be changed. */
 static packbuf_status packbuf_i_stored_copy(packbuf_i_plan *plan, packbuf_i_node *node) {
-  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_share_array(plan, 0, sizeof *copy);
+  packbuf_i_node *copy = (packbuf_i_node *)packbuf_i_array(plan->arena, 1, sizeof *copy);
   if (!copy) return packbuf_i_plan_no_memory(plan);
   *copy = *node;
   node->stored = copy;
@@ -323,7 +316,8 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
   status = packbuf_i_share_rows(plan, node, bytes);
-  if (status == PACKBUF_OK && packbuf_i_shaped(node) && node->rank == 1 && !node->mixed_ranks && !node->typed)
+  if (status == PACKBUF_OK && packbuf_i_ragged_numbers(node->codec) && node->rank == 1 && !node->mixed_ranks &&
+      !node->typed)
     status = packbuf_i_share_prefixes(plan, node);
   return status;
 }

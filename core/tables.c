@@ -93,8 +93,7 @@ static packbuf_rule packbuf_i_check_kind(const packbuf_view *view, const packbuf
       (node->dtype_code != PACKBUF_DTYPE_UINT || node->dtype_bits != 8 || node->dtype_lanes != 1))
     return *at += 24, PACKBUF_RULE_N5;
   if ((node->zero_at_44 | node->zero_at_56) != 0) return *at += (node->zero_at_44 ? 44u : 56u), PACKBUF_RULE_N6;
-  if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK ||
-                          (known && (node->codec < PACKBUF_CODEC_NDARRAY || node->codec > PACKBUF_CODEC_TYPED_RAGGED))))
+  if (node->rank != 0 && (node->rank > PACKBUF_MAX_RANK || (known && !packbuf_i_numeric(node->codec))))
     return *at += 30, PACKBUF_RULE_N7;
   if (known && (node->form > 7 || (packbuf_i_forms_allowed(node->codec, node->rank) >> node->form & 1) == 0))
     return *at += 27, PACKBUF_RULE_N8;
@@ -332,7 +331,7 @@ static packbuf_i_demand packbuf_i_demands(const packbuf_view *view, const packbu
     shape[node->rank] = node->rows;
     (void)packbuf_i_product(shape, node->rank + 1u, &d.data); /* fits: N13 */
   }
-  if (node->codec == PACKBUF_CODEC_RAGGED_TENSOR || node->codec == PACKBUF_CODEC_TYPED_RAGGED) {
+  if (packbuf_i_ragged_numbers(node->codec)) {
     d.may |= PACKBUF_I_ROLE(TYPES) | PACKBUF_I_ROLE(NDIMS);
     if (node->rank >= 2) d.shapes = node->rank, d.must |= PACKBUF_I_ROLE(SHAPE);
     if (node->rank == 1) d.may |= PACKBUF_I_ROLE(PREFIX_ROW) | PACKBUF_I_ROLE(PREFIX_LENGTH);

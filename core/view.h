@@ -188,18 +188,18 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
                                               packbuf_error *error);
 /* The stored row that holds a cell, for those who keep what is shared: equal numbers mean equal cells. An absent cell
- * of a column that shares rows: UINT64_MAX. */
+ * of a column that shares rows: UINT64_MAX. Errors: OUT_OF_RANGE, and rule I13. */
 PACKBUF_API packbuf_status packbuf_stored_row(const packbuf_column *column, uint64_t row, uint64_t *stored,
                                               packbuf_error *error);
 
-/* A run of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
+/* A piece of a column's data: elements (bytes; items of media_list_ragged) first to first + count. */
 typedef struct packbuf_piece {
   uint64_t first, count;
 } packbuf_piece;
 
 /* Where a cell of a leaf lies: one piece after the other are its elements, at most two (a prefix that is another row's,
  * then its own), none of them empty. 0 pieces for an empty cell and for an absent one of a ragged leaf or of a leaf
- * that shares rows. */
+ * that shares rows. Errors: OUT_OF_RANGE, and rules I7, I13, I14. */
 PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uint64_t row, packbuf_piece pieces[2],
                                                unsigned *count, packbuf_error *error);
 /* The elements (bytes, items) of a cell of a leaf: data[first .. first + count); ndarray: product(shape) of them. 0 for
@@ -210,7 +210,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * NOT_STORED when the data are a constant. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
+ * is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 

@@ -1,6 +1,6 @@
 /* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
  * can be written alone; the whole is the longest stretch.
- * May use: batch, plan, layout, pull, seek, output. Must not know: how the plan was decided. */
+ * May use: arena, batch, plan, layout, pull, rows, seek, output, checksums. Must not know: how the plan was decided. */
 
 /* A stretch of a section: which bytes, and where the first comes from. */
 typedef struct packbuf_i_stretch {
