@@ -6,6 +6,7 @@
 #endif
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
+#include "failing.h"
 #include "selecting.h"
 #include "tap.h"
 #include "values.h"
@@ -505,31 +506,21 @@ static void capacities(const batch *b) {
   tap_ok(good && refused > 10, "a destination one byte, row or item too small is refused (%u columns)", refused);
 }
 
-static uint64_t allocations_left;
-
-static void *failing(void *context, void *memory, size_t old_size, size_t new_size) {
-  (void)context, (void)old_size;
-  if (new_size == 0) return free(memory), (void *)NULL;
-  if (allocations_left == 0) return NULL;
-  allocations_left--;
-  return realloc(memory, new_size);
-}
-
 static void no_memory(const batch *b) {
   static const char *const patterns[] = {"**"};
   static const int64_t index[] = {3, 1, 2, 1};
   uint8_t memory[1 << 16];
-  packbuf_allocator allocator = {failing, NULL};
   int good = 1, done = 0;
   unsigned failed = 0;
-  for (uint64_t n = 0; !done && good && n < 100; n++) {
+  for (unsigned long n = 0; !done && good && n < 100; n++) {
+    failing f = failing_at(n, 0);
+    packbuf_allocator allocator = failing_allocator(&f);
     packbuf_arena a;
     packbuf_selection s;
     packbuf_range *ranges;
     packbuf_value values[4];
     uint64_t count;
     packbuf_status status;
-    allocations_left = n;
     packbuf_arena_init(&a, &allocator);
     status = packbuf_select(&b->view, 0, patterns, 1, packbuf_select_index(index, 4), &a, &s, &error);
     if (status == PACKBUF_OK) status = packbuf_select_ranges(&s, 1, 0, 0, &a, &ranges, &count, &error);
