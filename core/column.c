@@ -58,7 +58,7 @@ typedef struct packbuf_i_node {
    * row_index from the node */
   struct packbuf_i_node *stored;
   const uint64_t *row_index;                  /* of each row, or NULL */
-  const uint64_t *picked;                     /* of a stored node: which row of the batch each row is, or NULL */
+  const uint64_t *kept;                       /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
 } packbuf_i_node;
 
