@@ -1313,9 +1313,8 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 /* what all rooms use */
 /* ---- core/base.c ---- */
 /* core/base.c: the few helpers that every other room of the implementation uses: little-endian loads and stores,
- * checked arithmetic, what the
- * numbers of codecs say, the one way to fail, and the sinks that encoders push bytes into.
- * May use: core/status.h. Must not know: any other room. */
+ * checked arithmetic, the groups of codecs, the one way to fail, and the sinks that encoders push bytes into.
+ * May use: core/status.h, the numbers of codecs. Must not know: any other room. */
 
 #include <string.h>
 
@@ -5445,7 +5444,7 @@ typedef struct packbuf_i_node {
    * row_index from the node */
   struct packbuf_i_node *stored;
   const uint64_t *row_index;                  /* of each row, or NULL */
-  const uint64_t *picked;                     /* of a stored node: which row of the batch each row is, or NULL */
+  const uint64_t *kept;                       /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
 } packbuf_i_node;
 
@@ -9218,20 +9217,26 @@ typedef struct packbuf_i_step {
   int is_item;
 } packbuf_i_step;
 
+/* Takes the rest of `[i]` off *path. 0 when it is no item. */
+static int packbuf_i_next_item(const char **path, uint64_t *item) {
+  const char *p = *path;
+  for (*item = 0; *p >= '0' && *p <= '9'; p++) {
+    if (p - *path >= 10) return 0; /* there are fewer than 2^32 nodes */
+    *item = *item * 10 + (uint64_t)(*p - '0');
+  }
+  if (p == *path || *p != ']') return 0;
+  *path = p + 1;
+  return 1;
+}
+
 /* Takes the next step off *path, after the first: `.name` or `[i]`. 0 when it is neither. */
 static int packbuf_i_next_step(const char **path, int first, packbuf_i_step *step) {
   const char *p = *path;
   step->is_item = !first && *p == '[';
   step->item = 0;
   if (step->is_item) {
-    const char *digits = ++p;
-    for (; *p >= '0' && *p <= '9'; p++) {
-      if (p - digits >= 10) return 0; /* there are fewer than 2^32 nodes */
-      step->item = step->item * 10 + (uint64_t)(*p - '0');
-    }
-    if (p == digits || *p != ']') return 0;
     *path = p + 1;
-    return 1;
+    return packbuf_i_next_item(path, &step->item);
   }
   if (!first && *p++ != '.') return 0;
   step->name = p;
@@ -10383,7 +10388,7 @@ static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) 
 static void packbuf_i_start_dense_row(packbuf_i_pull *pull, uint64_t row, uint64_t cell) {
   const packbuf_tensor *tensor = pull->node->tensors;
   int64_t step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
-  if (pull->node->picked) row = pull->node->picked[row];
+  if (pull->node->kept) row = pull->node->kept[row];
   packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)row, tensor->rank - 1u,
                        tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL,
                        packbuf_i_dtype_bytes(tensor->dtype));
@@ -10399,7 +10404,7 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_tensor *tensor = node->tensors;
   uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!node->bitmap && !node->picked) { /* the whole array is one walk */
+  if (!node->bitmap && !node->kept) { /* the whole array is one walk */
     if (!pull->walking)
       packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
                            packbuf_i_dtype_bytes(tensor->dtype));
@@ -11726,10 +11731,10 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
   uint64_t row = 0, each = 1;
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
-    return node->picked ? node->picked[element / each] : element / each;
+    return node->kept ? node->kept[element / each] : element / each;
   }
   for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
-  return node->picked && row < node->rows ? node->picked[row] : row;
+  return node->kept && row < node->rows ? node->kept[row] : row;
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
@@ -11845,7 +11850,7 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 typedef struct packbuf_i_single {
   packbuf_i_node node;
   packbuf_ragged ragged;
-  uint64_t picked;
+  uint64_t kept;
 } packbuf_i_single;
 
 static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, const packbuf_i_node *node, uint64_t row) {
@@ -11858,8 +11863,8 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
       single->node.cells.pointers = NULL;
       break;
     case PACKBUF_I_FROM_TENSOR:
-      single->picked = node->picked ? node->picked[row] : row;
-      single->node.picked = &single->picked;
+      single->kept = node->kept ? node->kept[row] : row;
+      single->node.kept = &single->kept;
       break;
     case PACKBUF_I_FROM_TENSORS: single->node.tensors += row; break;
     case PACKBUF_I_FROM_TEXT: single->node.texts += row; break;
@@ -11889,7 +11894,7 @@ static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf
     if (tensor->strides && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)size) return 0;
     size *= tensor->shape[d];
   }
-  if (node->picked) row = node->picked[row];
+  if (node->kept) row = node->kept[row];
   run->bytes = (const uint8_t *)tensor->data + (tensor->strides ? tensor->strides[0] : (int64_t)size) * (int64_t)row;
   run->size = size;
   return 1;
@@ -12105,7 +12110,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 
 /* The stored rows of a leaf. */
 typedef struct packbuf_i_stored_rows {
-  uint64_t *row_index, *picked; /* room for all rows */
+  uint64_t *row_index, *kept; /* room for all rows */
   uint64_t count, bytes;        /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
@@ -12126,7 +12131,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
     if (first != row) continue;
-    out->picked[count++] = row;
+    out->kept[count++] = row;
     out->bytes += packbuf_i_row_size(node, row);
     cost = out->bytes + 8 * node->rows;
     if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return PACKBUF_OK;
@@ -12137,9 +12142,9 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* ---- the node of what is stored ---- */
 
-/* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
+/* Offsets and lengths of its own for a node: of the rows `kept` (NULL: all), without their first skips[i] items
  * (NULL: whole). */
-static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
+static int packbuf_i_keep_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *kept,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
   packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
@@ -12148,7 +12153,7 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
-    const uint64_t row = picked ? picked[i] : i;
+    const uint64_t row = kept ? kept[i] : i;
     const uint64_t skip = skips ? skips[i] : 0;
     offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
     lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
@@ -12160,31 +12165,31 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   return 1;
 }
 
-/* Narrows `node`, a copy, to the picked rows, all of them present. */
-static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
+/* Narrows `node`, a copy, to the kept rows, all of them present. */
+static packbuf_status packbuf_i_keep_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *kept,
                                           uint64_t count) {
   const packbuf_i_node from = *node;
   node->rows = count;
   node->bitmap = NULL;
   node->nulls = node->missing = 0;
-  node->picked = picked;
+  node->kept = kept;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
-    if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
+    if (!packbuf_i_keep_ragged(plan, node, kept, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
     const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
+    for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, kept[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
+    for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[kept[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
     packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
+    for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[kept[i]];
     node->texts = texts;
   }
   return PACKBUF_OK;
@@ -12300,7 +12305,7 @@ static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, cons
 static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   int ok = 1;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
-    ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
+    ok = packbuf_i_keep_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
     uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
@@ -12346,15 +12351,15 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   status = packbuf_i_sample_repeats(plan, node, &repeats);
   if (status != PACKBUF_OK || !repeats) return status;
   found.row_index = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.row_index);
-  found.picked = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.picked);
-  if (!found.row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
+  found.kept = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *found.kept);
+  if (!found.row_index || !found.kept) return packbuf_i_plan_no_memory(plan);
   status = packbuf_i_find_rows(plan, node, bytes, &found);
   if (status != PACKBUF_OK || found.count == node->rows) return status;
   status = packbuf_i_stored_copy(plan, node);
   if (status != PACKBUF_OK) return status;
   node->row_index = found.row_index;
   node->stored->elements = found.bytes / packbuf_i_dtype_bytes(node->dtype);
-  return packbuf_i_pick_rows(plan, node->stored, found.picked, found.count);
+  return packbuf_i_keep_rows(plan, node->stored, found.kept, found.count);
 }
 
 static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_node *node) {
@@ -12464,7 +12469,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   packbuf_status status;
   node->sizes = NULL;
   node->stored = node;
-  node->row_index = node->picked = node->prefix_row = node->prefix_length = NULL;
+  node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;
   if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
   node->first_child = node->last_child = NULL;
   status = list ? packbuf_i_share(plan, node) : PACKBUF_OK;
@@ -12955,7 +12960,7 @@ static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *m
 static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
   const packbuf_tensor *tensor = pull->node->tensors;
   uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!pull->node->bitmap && !pull->node->picked) {
+  if (!pull->node->bitmap && !pull->node->kept) {
     packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
                          packbuf_i_dtype_bytes(tensor->dtype));
     pull->walking = 1;
@@ -13111,26 +13116,35 @@ static packbuf_status packbuf_i_write_bools(packbuf_i_writer *writer, const pack
   return PACKBUF_OK;
 }
 
+/* The bytes of a run as they are stored, to `to`: from host memory or a device, reversed on big-endian machines; bools
+ * checked. `done`: bytes of the buffer before it. */
+static packbuf_status packbuf_i_copy_run_to(packbuf_error *error, const packbuf_i_planned *buffer,
+                                            const packbuf_device *device, packbuf_i_run run, uint64_t done,
+                                            uint8_t *to) {
+  packbuf_status status = PACKBUF_OK;
+  if (device) status = device->copy(device->context, to, run.bytes, (size_t)run.size);
+  else memcpy(to, run.bytes, (size_t)run.size);
+  if (status) return packbuf_i_hook_failed(error, buffer->node, status);
+  if (packbuf_i_big_endian() && buffer->role == PACKBUF_ROLE_DATA)
+    packbuf_i_swap(to, run.size, packbuf_i_swap_unit(buffer->dtype));
+  return buffer->dtype.code == PACKBUF_DTYPE_BOOL ? packbuf_i_check_bools(error, buffer, to, run.size, done) : status;
+}
+
 /* One run, for which there is room, to its place. From a device, or reversed on big-endian machines, it is in its place
  * first and in the checksum after. */
 static packbuf_status packbuf_i_write_run(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                           const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
-  packbuf_status status = PACKBUF_OK;
-  uint8_t *to = packbuf_i_out_here(&writer->out);
+  packbuf_status status;
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
     return packbuf_i_write_bools(writer, buffer, pull, run);
   if (!pull->device && unit <= 1) {
     packbuf_i_out_bytes(&writer->out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
   }
-  if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
-  else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
-  if (status) return packbuf_i_hook_failed(writer->error, buffer->node, status);
-  packbuf_i_swap(to, run.size, unit);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-    status = packbuf_i_check_bools(writer->error, buffer, to, run.size, packbuf_i_done(writer, buffer));
-  packbuf_i_out_written(&writer->out, run.size);
+  status = packbuf_i_copy_run_to(writer->error, buffer, pull->device, run, packbuf_i_done(writer, buffer),
+                                 packbuf_i_out_here(&writer->out));
+  if (!status) packbuf_i_out_written(&writer->out, run.size);
   return status;
 }
 
@@ -13737,7 +13751,7 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_p
  * staging memory for the rest. Counting and listing are one walk.
  * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
-#define PACKBUF_I_LEAST 4096
+#define PACKBUF_I_LEAST 4096 /* bytes below which a segment costs more than the copy */
 
 typedef struct packbuf_i_lister {
   const packbuf_i_plan *plan;
@@ -13819,15 +13833,7 @@ static packbuf_status packbuf_i_list_copy(packbuf_i_lister *lister, const packbu
                                           const packbuf_device *device, packbuf_i_run run, uint64_t done) {
   packbuf_status status;
   uint8_t *room = packbuf_i_list_room(lister, run.size, &status);
-  if (status) return status;
-  if (room) {
-    if (device) status = device->copy(device->context, room, run.bytes, (size_t)run.size);
-    else memcpy(room, run.bytes, (size_t)run.size);
-    if (status) return packbuf_i_hook_failed(lister->error, buffer->node, status);
-    if (packbuf_i_big_endian()) packbuf_i_swap(room, run.size, packbuf_i_swap_unit(buffer->dtype));
-    if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-      status = packbuf_i_check_bools(lister->error, buffer, room, run.size, done);
-  }
+  if (!status && room) status = packbuf_i_copy_run_to(lister->error, buffer, device, run, done, room);
   return status ? status : packbuf_i_list_staged(lister, run.size);
 }
 
@@ -14750,17 +14756,12 @@ typedef struct packbuf_i_pattern {
 
 /* A step within brackets, which begins behind the first. */
 static int packbuf_i_pattern_item(const char **at, packbuf_i_pattern *pattern, packbuf_i_pattern_step *step) {
-  const char *p = *at, *digits = p;
   step->is_item = 1;
-  if (*p == '*') {
-    step->any_item = 1;
-    pattern->exact = 0;
-    p++;
-  }
-  for (; !step->any_item && *p >= '0' && *p <= '9' && p - digits < 10; p++)
-    step->item = step->item * 10 + (uint64_t)(*p - '0');
-  if (p == digits || *p != ']') return 0;
-  *at = p + 1;
+  if (**at != '*') return packbuf_i_next_item(at, &step->item);
+  step->any_item = 1;
+  pattern->exact = 0;
+  if ((*at)[1] != ']') return 0;
+  *at += 2;
   return 1;
 }
 
@@ -17008,8 +17009,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     uint32_t low = 0, high = count;
     if (f->appends != PACKBUF_APPENDS_FIELDS || !f->rows) continue;
     if (memcmp(token, zero, sizeof zero) == 0)
-      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER, "a fragment that adds fields has no row_order_token",
-                                     i);
+      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
+                                     "a fragment that appends fields has no row_order_token", i);
     while (low + 1 < high) { /* the last owner that starts at or before the first row */
       const uint32_t middle = low + (high - low) / 2;
       if (j->list[owners[middle]].first_row <= f->first_row) low = middle;
@@ -17018,7 +17019,7 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (!count || memcmp(join->views[owners[low]].row_order_token, token, sizeof zero) != 0 ||
         until[low] < f->first_row + f->rows)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that adds fields has another row_order_token than its rows", i);
+                                     "a fragment that appends fields has another row_order_token than its rows", i);
   }
   return PACKBUF_OK;
 }
@@ -17463,6 +17464,12 @@ static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const pac
   return PACKBUF_OK;
 }
 
+/* D9: what one call may take for an untrusted packed buffer. */
+static packbuf_status packbuf_i_concat_too_much(const packbuf_i_concat *c, const packbuf_column *column) {
+  return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
+                          PACKBUF_NOWHERE);
+}
+
 /* Whether the data of a part lie in memory as a writer would push them. */
 static int packbuf_i_concat_in_place(const packbuf_column *column) {
   return column->data.bytes && (packbuf_i_element_bits(column->data.dtype) == 8 || !packbuf_i_big_endian());
@@ -17477,8 +17484,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   *out = column->data.bytes;
   if (packbuf_i_concat_in_place(column)) return PACKBUF_OK;
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
-    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
-                            PACKBUF_NOWHERE);
+    return packbuf_i_concat_too_much(c, column);
   copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
@@ -17490,14 +17496,14 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
 /* The rows of a dense column that shares them, `each` bytes a row. */
 static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint64_t each, uint8_t *to,
                                               packbuf_error *error) {
-  const uint64_t elements = each / (packbuf_i_element_bits(column->data.dtype) / 8);
+  const uint64_t element = packbuf_i_element_bits(column->data.dtype) / 8, elements = each / element;
   for (uint64_t row = 0; row < column->node.rows; row++, to += each) {
     uint64_t first = 0, count = 0;
     const packbuf_status status = packbuf_cell_extent(column, row, &first, &count, error);
     if (status != PACKBUF_OK) return status;
     if (count != elements) memset(to, 0, (size_t)each);
     else if (!packbuf_i_copy_native(&column->data, first, (size_t)count, to))
-      return packbuf_i_not_fetched(&column->data, row * each, each, row, error);
+      return packbuf_i_not_fetched(&column->data, first * element, each, row, error);
   }
   return PACKBUF_OK;
 }
@@ -17516,8 +17522,7 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
       if (!packbuf_i_product(node->shape, node->rank, &each) ||
           !packbuf_i_mul(each, packbuf_i_element_bits(node->dtype) / 8, &each) ||
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
-        return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
-                                PACKBUF_NOWHERE);
+        return packbuf_i_concat_too_much(c, &column);
       data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;
@@ -17568,8 +17573,7 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
   if (count < 2) return PACKBUF_OK;
   size = (pieces[0].count + pieces[1].count) * element;
   if (c->joined > column->view->limits.decoded_bytes || size > column->view->limits.decoded_bytes - c->joined)
-    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
-                            PACKBUF_NOWHERE);
+    return packbuf_i_concat_too_much(c, column);
   c->joined += size;
   copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
