@@ -1,6 +1,6 @@
-/* tests/fragments.c: schema texts and fingerprints, manifests, joins and concatenation: every check with its error, random splits of random batches
- * against the whole, widening, hostile manifests, arenas that fail at every allocation.
- * May use: packbuf.h, values.h, tap.h, the valid vectors. Must not know: how a join looks inside. */
+/* tests/fragments.c: schema texts and fingerprints, manifests, joins and concatenation: every check with its error,
+ * random splits of random batches against the whole, widening, hostile manifests, arenas that fail at every allocation.
+ * May use: packbuf.h, failing.h, sealing.h, values.h, tap.h, the valid vectors. Must not know: how a join looks inside. */
 #define PACKBUF_IMPLEMENTATION
 #ifdef PACKBUF_HEADER
 #include PACKBUF_HEADER
@@ -8,6 +8,7 @@
 #include "../packbuf.h"
 #endif
 #include "failing.h"
+#include "sealing.h"
 #include "tap.h"
 #include "values.h"
 
@@ -777,23 +778,6 @@ static void no_memory(void) {
 
 /* ---- bytes from a stranger ---- */
 
-/* Makes the checksums right again, so that what follows is looked at. */
-static void reseal(uint8_t *data, size_t size) {
-  uint64_t total, head, index;
-  static const uint8_t zero[4];
-  uint32_t crc;
-  if (size < 128) return;
-  total = packbuf_i_load64(data + 24), head = packbuf_i_load64(data + 32), index = packbuf_i_load64(data + 40);
-  if (total > size || head < 128 || head > total || index > total - head) return;
-  if (data[20] & 1)
-    for (uint64_t at = head + index, i = 0; at < total && head + 4 * i + 4 <= total; at += PACKBUF_I_CHUNK, i++)
-      packbuf_i_store32(data + head + 4 * i, packbuf_i_crc_kernel_best()->crc(0, data + at, (size_t)(total - at < PACKBUF_I_CHUNK ? total - at : PACKBUF_I_CHUNK)));
-  packbuf_i_store32(data + 56, packbuf_i_crc_kernel_best()->crc(0, data + head, (size_t)index));
-  crc = packbuf_i_crc_kernel_best()->crc(0, data, 60);
-  crc = packbuf_i_crc_kernel_best()->crc(crc, zero, 4);
-  packbuf_i_store32(data + 60, packbuf_i_crc_kernel_best()->crc(crc, data + 64, (size_t)head - 64));
-}
-
 static void spoil(uint8_t *data, size_t size) {
   static const uint8_t odd[] = {0, 1, 2, 3, 4, 5, 0x7F, 0x80, 0xFF, 0x40};
   for (uint64_t times = 1 + chance(3); times; times--) {
@@ -861,7 +845,7 @@ static void strangers(void) {
       memcpy(copies[i], made[i].data, (size_t)made[i].size);
       if (i == which && !later) {
         spoil(copies[i], chance(2) ? (size_t)made[i].view.head_length : (size_t)made[i].size);
-        reseal(copies[i], (size_t)made[i].size);
+        seal_all(copies[i], made[i].size);
       }
       good &= packbuf_open(&views[i], copies[i], made[i].size, 0, NULL, &error) == PACKBUF_OK;
     }

@@ -1,12 +1,14 @@
-/* tests/select.c: selections: rows and patterns, columns in place and copied out, values, ranges of bytes, partial views. Random selections of random
- * batches and of the valid vectors are compared with what the calls for single cells say; pages and bytes outside the ranges are taken away.
- * May use: packbuf.h, selecting.h, values.h, tap.h, the valid vectors. Must not know: how a selection is kept. */
+/* tests/select.c: selections: rows and patterns, columns in place and copied out, values, ranges of bytes, partial
+ * views. Random selections of random batches and of the valid vectors are compared with what the calls for single cells
+ * say; pages and bytes outside the ranges are taken away.
+ * May use: packbuf.h, selecting.h, failing.h, sealing.h, values.h, tap.h, the valid vectors. Must not know: how a selection is kept. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "failing.h"
+#include "sealing.h"
 #include "selecting.h"
 #include "tap.h"
 #include "values.h"
@@ -671,12 +673,7 @@ static void huge(void) {
       good = !packbuf_get_buffer_at(&old, i, &buffer, &error) && buffer.bytes == NULL;
       packbuf_i_store64(bytes + packbuf_i_buffer_at(&old, i) + 16, buffer.role == PACKBUF_ROLE_OFFSETS ? rows + 1 : buffer.node == 0 ? rows : rows * 3);
     }
-    if (good) {
-      uint32_t crc = packbuf_i_crc_kernel_best()->crc(0, bytes, 60);
-      static const uint8_t zero[4] = {0, 0, 0, 0};
-      crc = packbuf_i_crc_kernel_best()->crc(crc, zero, 4);
-      packbuf_i_store32(bytes + 60, packbuf_i_crc_kernel_best()->crc(crc, bytes + 64, (size_t)old.head_length - 64));
-    }
+    if (good) seal_head(bytes, total);
   }
   if (good) good = !packbuf_open(&view, data, total, 0, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
   if (!good) tap_note("%s", line());
@@ -860,7 +857,7 @@ static void partial_views(const batch *b) {
     packbuf_value whole;
     good = !packbuf_read_cell(&view, node.index, row, &arena, &value, &error) && !packbuf_read_cell(&b->view, node.index, row, &arena, &whole, &error) && packbuf_equal(&value, &whole);
   }
-  tap_ok(good, "a cell that was fetched in two pieces is read whole%s%s", good ? "" : ": ", good ? "" : line());
+  tap_ok(good, "a cell that was fetched in two ranges is read whole%s%s", good ? "" : ": ", good ? "" : line());
   free((void *)(uintptr_t)pieces[0].bytes), free((void *)(uintptr_t)pieces[1].bytes);
 }
 
