@@ -5,7 +5,7 @@
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one piece of memory: packbuf_write_through (a
+ * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory: packbuf_write_through (a
  * callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
@@ -686,7 +686,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error);
 
-/* ---- not through one piece of memory ---- */
+/* ---- not into one block of memory ---- */
 
 /* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
 typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);
@@ -763,7 +763,7 @@ typedef struct packbuf_limits {
 /* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
-/* A piece of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
+/* A range of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
 typedef struct packbuf_fetched {
   uint64_t offset, length;
   const void *bytes;
@@ -800,14 +800,14 @@ enum {
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
                                         const packbuf_limits *limits, packbuf_error *error);
 
-/* Opens a packed buffer of which only parts were fetched: its first `size` bytes at `head_and_index` (at least as many
- * as packbuf_peek says), and the pieces in fetched[count], ascending and not overlapping, each anywhere in memory. What
- * lies elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing
- * else is ever touched. Which pieces a reader will want packbuf_select_ranges tells (pieces: none, before the second
- * read). flags: PACKBUF_OPEN_TABLES. Pieces and array must stay as long as the view is used. A cell that lies in two
- * pieces is read as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched.
- * Errors: those of packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for pieces that are
- * not in order or pass the end. */
+/* Opens a packed buffer of which only ranges were fetched: its first `size` bytes at `head_and_index` (at least as many
+ * as packbuf_peek says), and those in fetched[count], ascending and not overlapping, each anywhere in memory. What lies
+ * elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing else is
+ * ever touched. Which ranges a reader will want packbuf_select_ranges tells, on a view that has none yet. flags:
+ * PACKBUF_OPEN_TABLES. Ranges and array must stay as long as the view is used. A cell that lies in two of them is read
+ * as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched. Errors: those of
+ * packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for ranges that are not in order or
+ * pass the end. */
 PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
                                                 const packbuf_fetched *fetched, uint64_t count, unsigned flags,
                                                 const packbuf_limits *limits, packbuf_error *error);
@@ -891,7 +891,7 @@ typedef struct packbuf_buffer {
   uint64_t offset, length;     /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
-  const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
+  const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -1133,10 +1133,10 @@ enum {
 
 /* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
  * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
- * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
- * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One
- * list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors: those of
- * packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
+ * (packbuf_open_partial with none fetched); once they are fetched, copying out and reading the selections needs nothing
+ * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds
+ * it. One list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors:
+ * those of packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
                                                  unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
                                                  uint64_t *range_count, packbuf_error *error);
@@ -7834,7 +7834,7 @@ static void packbuf_i_pull_start(packbuf_i_pull *pull, const packbuf_i_node *nod
 
 /* read, first part: one buffer -> head check -> view -> cells */
 /* ---- core/fetched.c ---- */
-/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the pieces that were fetched besides.
+/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the ranges that were fetched besides.
  * Everything that reads stored bytes of a view that is not whole asks here.
  * May use: base. Must not know: records, cells, why something was fetched. */
 
@@ -7842,24 +7842,24 @@ static void packbuf_i_pull_start(packbuf_i_pull *pull, const packbuf_i_node *nod
  * not fetched. */
 static const uint8_t *packbuf_i_fetched_at(const packbuf_view *view, uint64_t offset, uint64_t *there) {
   uint64_t low = 0, high = view->fetched_count;
-  const packbuf_fetched *piece;
+  const packbuf_fetched *range;
   if (offset < view->capacity) {
     *there = view->capacity - offset;
     return view->base + offset;
   }
-  while (low < high) { /* the first piece that begins after the byte */
+  while (low < high) { /* the first range that begins after the byte */
     const uint64_t middle = low + (high - low) / 2;
     if (view->fetched[middle].offset <= offset) low = middle + 1;
     else high = middle;
   }
   if (low == 0) return NULL;
-  piece = &view->fetched[low - 1];
-  if (offset - piece->offset >= piece->length) return NULL;
-  *there = piece->length - (offset - piece->offset);
-  return (const uint8_t *)piece->bytes + (offset - piece->offset);
+  range = &view->fetched[low - 1];
+  if (offset - range->offset >= range->length) return NULL;
+  *there = range->length - (offset - range->offset);
+  return (const uint8_t *)range->bytes + (offset - range->offset);
 }
 
-/* `length` bytes in place; NULL when they do not all lie in one piece. */
+/* `length` bytes in place; NULL when they do not all lie in one range. */
 static const uint8_t *packbuf_i_fetched_whole(const packbuf_view *view, uint64_t offset, uint64_t length) {
   uint64_t there = 0;
   const uint8_t *bytes;
@@ -7884,7 +7884,7 @@ static uint64_t packbuf_i_not_fetched_at(const packbuf_view *view, uint64_t offs
 static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset) {
   uint64_t low = 0, high = view->fetched_count, there;
   if (packbuf_i_fetched_at(view, offset, &there)) return offset;
-  while (low < high) { /* the first piece that ends after the byte */
+  while (low < high) { /* the first range that ends after the byte */
     const uint64_t middle = low + (high - low) / 2;
     if (view->fetched[middle].offset + view->fetched[middle].length <= offset) low = middle + 1;
     else high = middle;
@@ -7892,7 +7892,7 @@ static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset
   return low < view->fetched_count ? view->fetched[low].offset : view->total_length;
 }
 
-/* Copies `length` bytes from one piece after the other; 0, with nothing promised of out, when some were not fetched. */
+/* Copies `length` bytes from one range after the other; 0, with nothing promised of out, when some were not fetched. */
 static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, size_t length, uint8_t *out) {
   while (length != 0) {
     uint64_t there = 0;
@@ -7907,8 +7907,8 @@ static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, s
   return 1;
 }
 
-/* Whether the pieces ascend, do not overlap and end within the packed buffer. */
-static int packbuf_i_pieces_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
+/* Whether the ranges ascend, do not overlap and end within the packed buffer. */
+static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
   uint64_t end = 0;
   for (uint64_t i = 0; i < count; i++) {
     if (fetched[i].offset < end || fetched[i].offset > total_length ||
@@ -8249,7 +8249,7 @@ PACKBUF_I_RARE static int packbuf_i_get_fetched(const packbuf_buffer *buffer, ui
   return 1;
 }
 
-/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
+/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or not in one range. */
 static const uint8_t *packbuf_i_in_place(const packbuf_buffer *buffer, uint64_t at, uint64_t size) {
   if (buffer->bytes) return buffer->bytes + at;
   return buffer->partial ? packbuf_i_fetched_whole(buffer->partial, buffer->offset + at, size) : NULL;
@@ -9174,9 +9174,9 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&opened, header, &at);
-  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_pieces_in_order(fetched, count, opened.total_length))
+  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_fetched_in_order(fetched, count, opened.total_length))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                          "the pieces do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
+                          "the fetched ranges do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
     at = size, rule = PACKBUF_RULE_H8;
@@ -9755,7 +9755,7 @@ static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
 /* ---- end of core/cells.c ---- */
 /* ---- core/pieces.c ---- */
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
- * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
+ * the public calls that answer with pieces, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
  * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
@@ -9915,7 +9915,7 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
       column->data.offset + first * element + *size)
     return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
   return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                             "the cell was fetched in two pieces: copy it out", row, error);
+                             "the cell was fetched in two ranges: copy it out", row, error);
 }
 
 /* ---- verification ---- */
@@ -13747,8 +13747,8 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_p
 }
 /* ---- end of core/stream.c ---- */
 /* ---- core/scatter.c ---- */
-/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
- * staging memory for the rest. Counting and listing are one walk.
+/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, a staging
+ * memory for the rest. Counting and listing are one walk.
  * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
 #define PACKBUF_I_LEAST 4096 /* bytes below which a segment costs more than the copy */

@@ -1,5 +1,5 @@
-/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
- * staging memory for the rest. Counting and listing are one walk.
+/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, a staging
+ * memory for the rest. Counting and listing are one walk.
  * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
 #define PACKBUF_I_LEAST 4096 /* bytes below which a segment costs more than the copy */
