@@ -66,12 +66,12 @@ extern "C" {
   X(OUT_OF_RANGE, 4, "a row, element or index lies beyond the end")                                                   \
   X(WRONG_TYPE, 5, "the column is not of the kind that was asked for")                                                \
   X(UNALIGNED, 6, "the bytes are not aligned for typed access; copy them out")                                        \
-  X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
+  X(NOT_STORED, 7, "the elements do not lie there in one run (computed, or shared); copy them out")                   \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
   X(SCHEMA_MISMATCH, 10, "columns are not those that are expected, or differ between fragments")                      \
   X(FRAGMENT_MISMATCH, 11, "a fragment is not the one that is listed")                                                \
-  X(ROW_ORDER, 12, "fragments that add fields are not of the same rows in the same order")                            \
+  X(ROW_ORDER, 12, "fragments that append fields are not of the same rows in the same order")                         \
   X(NOT_FETCHED, 13, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
@@ -9906,8 +9906,8 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
   if (packbuf_i_computed(&column->data))
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
-                               row, error);
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                               "the elements are computed (constant or sequence): copy them out", row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
