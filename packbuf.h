@@ -5,7 +5,7 @@
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one piece of memory: packbuf_write_through (a
+ * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory: packbuf_write_through (a
  * callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
@@ -66,12 +66,12 @@ extern "C" {
   X(OUT_OF_RANGE, 4, "a row, element or index lies beyond the end")                                                   \
   X(WRONG_TYPE, 5, "the column is not of the kind that was asked for")                                                \
   X(UNALIGNED, 6, "the bytes are not aligned for typed access; copy them out")                                        \
-  X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
+  X(NOT_STORED, 7, "the elements do not lie there in one run (computed, or shared); copy them out")                   \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
   X(SCHEMA_MISMATCH, 10, "columns are not those that are expected, or differ between fragments")                      \
   X(FRAGMENT_MISMATCH, 11, "a fragment is not the one that is listed")                                                \
-  X(ROW_ORDER, 12, "fragments that add fields are not of the same rows in the same order")                            \
+  X(ROW_ORDER, 12, "fragments that append fields are not of the same rows in the same order")                         \
   X(NOT_FETCHED, 13, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \
@@ -686,7 +686,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error);
 
-/* ---- not through one piece of memory ---- */
+/* ---- not into one block of memory ---- */
 
 /* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
 typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);
@@ -763,7 +763,7 @@ typedef struct packbuf_limits {
 /* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
-/* A piece of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
+/* A range of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
 typedef struct packbuf_fetched {
   uint64_t offset, length;
   const void *bytes;
@@ -800,14 +800,14 @@ enum {
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
                                         const packbuf_limits *limits, packbuf_error *error);
 
-/* Opens a packed buffer of which only parts were fetched: its first `size` bytes at `head_and_index` (at least as many
- * as packbuf_peek says), and the pieces in fetched[count], ascending and not overlapping, each anywhere in memory. What
- * lies elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing
- * else is ever touched. Which pieces a reader will want packbuf_select_ranges tells (pieces: none, before the second
- * read). flags: PACKBUF_OPEN_TABLES. Pieces and array must stay as long as the view is used. A cell that lies in two
- * pieces is read as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched.
- * Errors: those of packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for pieces that are
- * not in order or pass the end. */
+/* Opens a packed buffer of which only ranges were fetched: its first `size` bytes at `head_and_index` (at least as many
+ * as packbuf_peek says), and those in fetched[count], ascending and not overlapping, each anywhere in memory. What lies
+ * elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing else is
+ * ever touched. Which ranges a reader will want packbuf_select_ranges tells, on a view that has none yet. flags:
+ * PACKBUF_OPEN_TABLES. Ranges and array must stay as long as the view is used. A cell that lies in two of them is read
+ * as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched. Errors: those of
+ * packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for ranges that are not in order or
+ * pass the end. */
 PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
                                                 const packbuf_fetched *fetched, uint64_t count, unsigned flags,
                                                 const packbuf_limits *limits, packbuf_error *error);
@@ -891,7 +891,7 @@ typedef struct packbuf_buffer {
   uint64_t offset, length;     /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
-  const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
+  const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -1133,10 +1133,10 @@ enum {
 
 /* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
  * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
- * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
- * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One
- * list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors: those of
- * packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
+ * (packbuf_open_partial with none fetched); once they are fetched, copying out and reading the selections needs nothing
+ * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds
+ * it. One list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors:
+ * those of packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
                                                  unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
                                                  uint64_t *range_count, packbuf_error *error);
@@ -5452,7 +5452,7 @@ typedef struct packbuf_i_node {
   struct packbuf_i_node *stored;
   uint8_t constant;                           /* all data elements have the same bits: 0 unknown, 1 no, 2 yes */
   const uint64_t *row_index;                  /* of each row, or NULL */
-  const uint64_t *picked;                     /* of a stored node: which row of the batch each row is, or NULL */
+  const uint64_t *kept;                       /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
 } packbuf_i_node;
 
@@ -7842,7 +7842,7 @@ static void packbuf_i_pull_start(packbuf_i_pull *pull, const packbuf_i_node *nod
 
 /* read, first part: one buffer -> head check -> view -> cells */
 /* ---- core/fetched.c ---- */
-/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the pieces that were fetched besides.
+/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the ranges that were fetched besides.
  * Everything that reads stored bytes of a view that is not whole asks here.
  * May use: base. Must not know: records, cells, why something was fetched. */
 
@@ -7850,24 +7850,24 @@ static void packbuf_i_pull_start(packbuf_i_pull *pull, const packbuf_i_node *nod
  * not fetched. */
 static const uint8_t *packbuf_i_fetched_at(const packbuf_view *view, uint64_t offset, uint64_t *there) {
   uint64_t low = 0, high = view->fetched_count;
-  const packbuf_fetched *piece;
+  const packbuf_fetched *range;
   if (offset < view->capacity) {
     *there = view->capacity - offset;
     return view->base + offset;
   }
-  while (low < high) { /* the first piece that begins after the byte */
+  while (low < high) { /* the first range that begins after the byte */
     const uint64_t middle = low + (high - low) / 2;
     if (view->fetched[middle].offset <= offset) low = middle + 1;
     else high = middle;
   }
   if (low == 0) return NULL;
-  piece = &view->fetched[low - 1];
-  if (offset - piece->offset >= piece->length) return NULL;
-  *there = piece->length - (offset - piece->offset);
-  return (const uint8_t *)piece->bytes + (offset - piece->offset);
+  range = &view->fetched[low - 1];
+  if (offset - range->offset >= range->length) return NULL;
+  *there = range->length - (offset - range->offset);
+  return (const uint8_t *)range->bytes + (offset - range->offset);
 }
 
-/* `length` bytes in place; NULL when they do not all lie in one piece. */
+/* `length` bytes in place; NULL when they do not all lie in one range. */
 static const uint8_t *packbuf_i_fetched_whole(const packbuf_view *view, uint64_t offset, uint64_t length) {
   uint64_t there = 0;
   const uint8_t *bytes;
@@ -7892,7 +7892,7 @@ static uint64_t packbuf_i_not_fetched_at(const packbuf_view *view, uint64_t offs
 static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset) {
   uint64_t low = 0, high = view->fetched_count, there;
   if (packbuf_i_fetched_at(view, offset, &there)) return offset;
-  while (low < high) { /* the first piece that ends after the byte */
+  while (low < high) { /* the first range that ends after the byte */
     const uint64_t middle = low + (high - low) / 2;
     if (view->fetched[middle].offset + view->fetched[middle].length <= offset) low = middle + 1;
     else high = middle;
@@ -7900,7 +7900,7 @@ static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset
   return low < view->fetched_count ? view->fetched[low].offset : view->total_length;
 }
 
-/* Copies `length` bytes from one piece after the other; 0, with nothing promised of out, when some were not fetched. */
+/* Copies `length` bytes from one range after the other; 0, with nothing promised of out, when some were not fetched. */
 static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, size_t length, uint8_t *out) {
   while (length != 0) {
     uint64_t there = 0;
@@ -7915,8 +7915,8 @@ static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, s
   return 1;
 }
 
-/* Whether the pieces ascend, do not overlap and end within the packed buffer. */
-static int packbuf_i_pieces_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
+/* Whether the ranges ascend, do not overlap and end within the packed buffer. */
+static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
   uint64_t end = 0;
   for (uint64_t i = 0; i < count; i++) {
     if (fetched[i].offset < end || fetched[i].offset > total_length ||
@@ -8257,7 +8257,7 @@ PACKBUF_I_RARE static int packbuf_i_get_fetched(const packbuf_buffer *buffer, ui
   return 1;
 }
 
-/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
+/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or not in one range. */
 static const uint8_t *packbuf_i_in_place(const packbuf_buffer *buffer, uint64_t at, uint64_t size) {
   if (buffer->bytes) return buffer->bytes + at;
   return buffer->partial ? packbuf_i_fetched_whole(buffer->partial, buffer->offset + at, size) : NULL;
@@ -9182,9 +9182,9 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&opened, header, &at);
-  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_pieces_in_order(fetched, count, opened.total_length))
+  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_fetched_in_order(fetched, count, opened.total_length))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                          "the pieces do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
+                          "the fetched ranges do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
     at = size, rule = PACKBUF_RULE_H8;
@@ -9225,20 +9225,26 @@ typedef struct packbuf_i_step {
   int is_item;
 } packbuf_i_step;
 
+/* Takes the rest of `[i]` off *path. 0 when it is no item. */
+static int packbuf_i_next_item(const char **path, uint64_t *item) {
+  const char *p = *path;
+  for (*item = 0; *p >= '0' && *p <= '9'; p++) {
+    if (p - *path >= 10) return 0; /* there are fewer than 2^32 nodes */
+    *item = *item * 10 + (uint64_t)(*p - '0');
+  }
+  if (p == *path || *p != ']') return 0;
+  *path = p + 1;
+  return 1;
+}
+
 /* Takes the next step off *path, after the first: `.name` or `[i]`. 0 when it is neither. */
 static int packbuf_i_next_step(const char **path, int first, packbuf_i_step *step) {
   const char *p = *path;
   step->is_item = !first && *p == '[';
   step->item = 0;
   if (step->is_item) {
-    const char *digits = ++p;
-    for (; *p >= '0' && *p <= '9'; p++) {
-      if (p - digits >= 10) return 0; /* there are fewer than 2^32 nodes */
-      step->item = step->item * 10 + (uint64_t)(*p - '0');
-    }
-    if (p == digits || *p != ']') return 0;
     *path = p + 1;
-    return 1;
+    return packbuf_i_next_item(path, &step->item);
   }
   if (!first && *p++ != '.') return 0;
   step->name = p;
@@ -9757,7 +9763,7 @@ static int packbuf_i_present(const packbuf_column *c, uint64_t row) {
 /* ---- end of core/cells.c ---- */
 /* ---- core/pieces.c ---- */
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
- * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
+ * the public calls that answer with pieces, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
  * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
@@ -9908,8 +9914,8 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
   if (packbuf_i_computed(&column->data))
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
-                               row, error);
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                               "the elements are computed (constant or sequence): copy them out", row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
@@ -9917,7 +9923,7 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
       column->data.offset + first * element + *size)
     return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
   return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                             "the cell was fetched in two pieces: copy it out", row, error);
+                             "the cell was fetched in two ranges: copy it out", row, error);
 }
 
 /* ---- verification ---- */
@@ -10402,7 +10408,7 @@ static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) 
 static void packbuf_i_start_dense_row(packbuf_i_pull *pull, uint64_t row, uint64_t cell) {
   const packbuf_tensor *tensor = pull->node->tensors;
   int64_t step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
-  if (pull->node->picked) row = pull->node->picked[row];
+  if (pull->node->kept) row = pull->node->kept[row];
   packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)row, tensor->rank - 1u,
                        tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL,
                        packbuf_i_dtype_bytes(tensor->dtype));
@@ -10418,7 +10424,7 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_tensor *tensor = node->tensors;
   uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!node->bitmap && !node->picked) { /* the whole array is one walk */
+  if (!node->bitmap && !node->kept) { /* the whole array is one walk */
     if (!pull->walking)
       packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
                            packbuf_i_dtype_bytes(tensor->dtype));
@@ -11753,10 +11759,10 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
   uint64_t row = 0, each = 1;
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
-    return node->picked ? node->picked[element / each] : element / each;
+    return node->kept ? node->kept[element / each] : element / each;
   }
   for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
-  return node->picked && row < node->rows ? node->picked[row] : row;
+  return node->kept && row < node->rows ? node->kept[row] : row;
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */
@@ -11874,7 +11880,7 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 typedef struct packbuf_i_single {
   packbuf_i_node node;
   packbuf_ragged ragged;
-  uint64_t picked;
+  uint64_t kept;
 } packbuf_i_single;
 
 static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, const packbuf_i_node *node, uint64_t row) {
@@ -11887,8 +11893,8 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
       single->node.cells.pointers = NULL;
       break;
     case PACKBUF_I_FROM_TENSOR:
-      single->picked = node->picked ? node->picked[row] : row;
-      single->node.picked = &single->picked;
+      single->kept = node->kept ? node->kept[row] : row;
+      single->node.kept = &single->kept;
       break;
     case PACKBUF_I_FROM_TENSORS: single->node.tensors += row; break;
     case PACKBUF_I_FROM_TEXT: single->node.texts += row; break;
@@ -11918,7 +11924,7 @@ static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf
     if (tensor->strides && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)size) return 0;
     size *= tensor->shape[d];
   }
-  if (node->picked) row = node->picked[row];
+  if (node->kept) row = node->kept[row];
   run->bytes = (const uint8_t *)tensor->data + (tensor->strides ? tensor->strides[0] : (int64_t)size) * (int64_t)row;
   run->size = size;
   return 1;
@@ -12167,8 +12173,8 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 
 /* The stored rows of a leaf. */
 typedef struct packbuf_i_stored_rows {
-  uint64_t *row_index, *picked; /* in the scratch */
-  uint64_t count, bytes;        /* how many there are, and their size */
+  uint64_t *row_index, *kept; /* in the scratch */
+  uint64_t count, bytes;      /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
 /* Finds the stored rows. Their count is that of all rows when sharing does not pay: of `bytes` in all it must save
@@ -12181,7 +12187,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
   out->count = node->rows;
   out->bytes = 0;
   if (status != PACKBUF_OK) return status;
-  out->picked = out->row_index + node->rows;
+  out->kept = out->row_index + node->rows;
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
@@ -12189,7 +12195,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
     if (first != row) continue;
-    out->picked[count++] = row;
+    out->kept[count++] = row;
     out->bytes += packbuf_i_row_size(node, row);
     cost = out->bytes + 8 * node->rows;
     if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return PACKBUF_OK;
@@ -12202,14 +12208,14 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* A copy of numbers in the scratch, to keep. */
 static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *words, uint64_t count) {
-  uint64_t *kept = (uint64_t *)packbuf_i_array(plan->arena, count, sizeof *kept);
-  if (kept && count) memcpy(kept, words, (size_t)count * sizeof *kept);
-  return kept;
+  uint64_t *copy = (uint64_t *)packbuf_i_array(plan->arena, count, sizeof *copy);
+  if (copy && count) memcpy(copy, words, (size_t)count * sizeof *copy);
+  return copy;
 }
 
-/* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
+/* Offsets and lengths of its own for a node: of the rows `kept` (NULL: all), without their first skips[i] items
  * (NULL: whole). */
-static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
+static int packbuf_i_keep_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *kept,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
   packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
@@ -12218,7 +12224,7 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
-    const uint64_t row = picked ? picked[i] : i;
+    const uint64_t row = kept ? kept[i] : i;
     const uint64_t skip = skips ? skips[i] : 0;
     offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
     lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
@@ -12230,31 +12236,31 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   return 1;
 }
 
-/* Narrows `node`, a copy, to the picked rows, all of them present. */
-static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
+/* Narrows `node`, a copy, to the kept rows, all of them present. */
+static packbuf_status packbuf_i_keep_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *kept,
                                           uint64_t count) {
   const packbuf_i_node from = *node;
   node->rows = count;
   node->bitmap = NULL;
   node->nulls = node->missing = 0;
-  node->picked = picked;
+  node->kept = kept;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
-    if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
+    if (!packbuf_i_keep_ragged(plan, node, kept, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
     const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
+    for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, kept[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
+    for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[kept[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
     packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
+    for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[kept[i]];
     node->texts = texts;
   }
   return PACKBUF_OK;
@@ -12373,7 +12379,7 @@ static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, cons
 static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   int ok = 1;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
-    ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
+    ok = packbuf_i_keep_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
     uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
@@ -12423,10 +12429,10 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   status = packbuf_i_stored_copy(plan, node);
   if (status != PACKBUF_OK) return status;
   node->row_index = packbuf_i_share_words(plan, found.row_index, node->rows);
-  found.picked = packbuf_i_share_words(plan, found.picked, found.count);
-  if (!node->row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
+  found.kept = packbuf_i_share_words(plan, found.kept, found.count);
+  if (!node->row_index || !found.kept) return packbuf_i_plan_no_memory(plan);
   node->stored->elements = found.bytes / packbuf_i_dtype_bytes(node->dtype);
-  return packbuf_i_pick_rows(plan, node->stored, found.picked, found.count);
+  return packbuf_i_keep_rows(plan, node->stored, found.kept, found.count);
 }
 
 static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_node *node) {
@@ -12539,7 +12545,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   node->sizes = NULL;
   node->stored = node;
   node->constant = 0;
-  node->row_index = node->picked = node->prefix_row = node->prefix_length = NULL;
+  node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;
   if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
   node->first_child = node->last_child = NULL;
   status = list ? packbuf_i_share(plan, node) : PACKBUF_OK;
@@ -13030,7 +13036,7 @@ static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *m
 static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
   const packbuf_tensor *tensor = pull->node->tensors;
   uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!pull->node->bitmap && !pull->node->picked) {
+  if (!pull->node->bitmap && !pull->node->kept) {
     packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
                          packbuf_i_dtype_bytes(tensor->dtype));
     pull->walking = 1;
@@ -13186,26 +13192,35 @@ static packbuf_status packbuf_i_write_bools(packbuf_i_writer *writer, const pack
   return PACKBUF_OK;
 }
 
+/* The bytes of a run as they are stored, to `to`: from host memory or a device, reversed on big-endian machines; bools
+ * checked. `done`: bytes of the buffer before it. */
+static packbuf_status packbuf_i_copy_run_to(packbuf_error *error, const packbuf_i_planned *buffer,
+                                            const packbuf_device *device, packbuf_i_run run, uint64_t done,
+                                            uint8_t *to) {
+  packbuf_status status = PACKBUF_OK;
+  if (device) status = device->copy(device->context, to, run.bytes, (size_t)run.size);
+  else memcpy(to, run.bytes, (size_t)run.size);
+  if (status) return packbuf_i_hook_failed(error, buffer->node, status);
+  if (packbuf_i_big_endian() && buffer->role == PACKBUF_ROLE_DATA)
+    packbuf_i_swap(to, run.size, packbuf_i_swap_unit(buffer->dtype));
+  return buffer->dtype.code == PACKBUF_DTYPE_BOOL ? packbuf_i_check_bools(error, buffer, to, run.size, done) : status;
+}
+
 /* One run, for which there is room, to its place. From a device, or reversed on big-endian machines, it is in its place
  * first and in the checksum after. */
 static packbuf_status packbuf_i_write_run(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                           const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
-  packbuf_status status = PACKBUF_OK;
-  uint8_t *to = packbuf_i_out_here(&writer->out);
+  packbuf_status status;
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
     return packbuf_i_write_bools(writer, buffer, pull, run);
   if (!pull->device && unit <= 1) {
     packbuf_i_out_bytes(&writer->out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
   }
-  if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
-  else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
-  if (status) return packbuf_i_hook_failed(writer->error, buffer->node, status);
-  packbuf_i_swap(to, run.size, unit);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-    status = packbuf_i_check_bools(writer->error, buffer, to, run.size, packbuf_i_done(writer, buffer));
-  packbuf_i_out_written(&writer->out, run.size);
+  status = packbuf_i_copy_run_to(writer->error, buffer, pull->device, run, packbuf_i_done(writer, buffer),
+                                 packbuf_i_out_here(&writer->out));
+  if (!status) packbuf_i_out_written(&writer->out, run.size);
   return status;
 }
 
@@ -13808,11 +13823,11 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_p
 }
 /* ---- end of core/stream.c ---- */
 /* ---- core/scatter.c ---- */
-/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
- * staging memory for the rest. Counting and listing are one walk.
+/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, a staging
+ * memory for the rest. Counting and listing are one walk.
  * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
-#define PACKBUF_I_LEAST 4096
+#define PACKBUF_I_LEAST 4096 /* bytes below which a segment costs more than the copy */
 
 typedef struct packbuf_i_lister {
   const packbuf_i_plan *plan;
@@ -13894,15 +13909,7 @@ static packbuf_status packbuf_i_list_copy(packbuf_i_lister *lister, const packbu
                                           const packbuf_device *device, packbuf_i_run run, uint64_t done) {
   packbuf_status status;
   uint8_t *room = packbuf_i_list_room(lister, run.size, &status);
-  if (status) return status;
-  if (room) {
-    if (device) status = device->copy(device->context, room, run.bytes, (size_t)run.size);
-    else memcpy(room, run.bytes, (size_t)run.size);
-    if (status) return packbuf_i_hook_failed(lister->error, buffer->node, status);
-    if (packbuf_i_big_endian()) packbuf_i_swap(room, run.size, packbuf_i_swap_unit(buffer->dtype));
-    if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-      status = packbuf_i_check_bools(lister->error, buffer, room, run.size, done);
-  }
+  if (!status && room) status = packbuf_i_copy_run_to(lister->error, buffer, device, run, done, room);
   return status ? status : packbuf_i_list_staged(lister, run.size);
 }
 
@@ -14826,17 +14833,12 @@ typedef struct packbuf_i_pattern {
 
 /* A step within brackets, which begins behind the first. */
 static int packbuf_i_pattern_item(const char **at, packbuf_i_pattern *pattern, packbuf_i_pattern_step *step) {
-  const char *p = *at, *digits = p;
   step->is_item = 1;
-  if (*p == '*') {
-    step->any_item = 1;
-    pattern->exact = 0;
-    p++;
-  }
-  for (; !step->any_item && *p >= '0' && *p <= '9' && p - digits < 10; p++)
-    step->item = step->item * 10 + (uint64_t)(*p - '0');
-  if (p == digits || *p != ']') return 0;
-  *at = p + 1;
+  if (**at != '*') return packbuf_i_next_item(at, &step->item);
+  step->any_item = 1;
+  pattern->exact = 0;
+  if ((*at)[1] != ']') return 0;
+  *at += 2;
   return 1;
 }
 
@@ -17098,8 +17100,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     uint32_t low = 0, high = count;
     if (f->appends != PACKBUF_APPENDS_FIELDS || !f->rows) continue;
     if (memcmp(token, zero, sizeof zero) == 0)
-      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER, "a fragment that adds fields has no row_order_token",
-                                     i);
+      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
+                                     "a fragment that appends fields has no row_order_token", i);
     while (low + 1 < high) { /* the last owner that starts at or before the first row */
       const uint32_t middle = low + (high - low) / 2;
       if (j->list[owners[middle]].first_row <= f->first_row) low = middle;
@@ -17108,7 +17110,7 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (!count || memcmp(join->views[owners[low]].row_order_token, token, sizeof zero) != 0 ||
         until[low] < f->first_row + f->rows)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that adds fields has another row_order_token than its rows", i);
+                                     "a fragment that appends fields has another row_order_token than its rows", i);
   }
   return PACKBUF_OK;
 }
@@ -17575,6 +17577,12 @@ static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const pac
   return PACKBUF_OK;
 }
 
+/* D9: what one call may take for an untrusted packed buffer. */
+static packbuf_status packbuf_i_concat_too_much(const packbuf_i_concat *c, const packbuf_column *column) {
+  return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
+                          PACKBUF_NOWHERE);
+}
+
 /* Whether the data of a part lie in memory as a writer would push them. */
 static int packbuf_i_concat_in_place(const packbuf_column *column) {
   return column->data.bytes && (packbuf_i_element_bits(column->data.dtype) == 8 || !packbuf_i_big_endian());
@@ -17589,8 +17597,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   *out = column->data.bytes;
   if (packbuf_i_concat_in_place(column)) return PACKBUF_OK;
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
-    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
-                            PACKBUF_NOWHERE);
+    return packbuf_i_concat_too_much(c, column);
   copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
@@ -17602,14 +17609,14 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
 /* The rows of a dense column that shares them, `each` bytes a row. */
 static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint64_t each, uint8_t *to,
                                               packbuf_error *error) {
-  const uint64_t elements = each / (packbuf_i_element_bits(column->data.dtype) / 8);
+  const uint64_t element = packbuf_i_element_bits(column->data.dtype) / 8, elements = each / element;
   for (uint64_t row = 0; row < column->node.rows; row++, to += each) {
     uint64_t first = 0, count = 0;
     const packbuf_status status = packbuf_cell_extent(column, row, &first, &count, error);
     if (status != PACKBUF_OK) return status;
     if (count != elements) memset(to, 0, (size_t)each);
     else if (!packbuf_i_copy_native(&column->data, first, (size_t)count, to))
-      return packbuf_i_not_fetched(&column->data, first * (each / elements), each, row, error);
+      return packbuf_i_not_fetched(&column->data, first * element, each, row, error);
   }
   return PACKBUF_OK;
 }
@@ -17628,8 +17635,7 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
       if (!packbuf_i_product(node->shape, node->rank, &each) ||
           !packbuf_i_mul(each, packbuf_i_element_bits(node->dtype) / 8, &each) ||
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
-        return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
-                                PACKBUF_NOWHERE);
+        return packbuf_i_concat_too_much(c, &column);
       data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;

@@ -20,7 +20,7 @@ static packbuf_i_run packbuf_i_pull_zeros(packbuf_i_pull *pull, uint64_t bytes) 
 static void packbuf_i_start_dense_row(packbuf_i_pull *pull, uint64_t row, uint64_t cell) {
   const packbuf_tensor *tensor = pull->node->tensors;
   int64_t step = tensor->strides ? tensor->strides[0] : (int64_t)cell;
-  if (pull->node->picked) row = pull->node->picked[row];
+  if (pull->node->kept) row = pull->node->kept[row];
   packbuf_i_walk_start(&pull->walk, (const uint8_t *)tensor->data + step * (int64_t)row, tensor->rank - 1u,
                        tensor->shape + 1, tensor->strides ? tensor->strides + 1 : NULL,
                        packbuf_i_dtype_bytes(tensor->dtype));
@@ -36,7 +36,7 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const packbuf_tensor *tensor = node->tensors;
   uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!node->bitmap && !node->picked) { /* the whole array is one walk */
+  if (!node->bitmap && !node->kept) { /* the whole array is one walk */
     if (!pull->walking)
       packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
                            packbuf_i_dtype_bytes(tensor->dtype));

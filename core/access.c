@@ -327,7 +327,7 @@ PACKBUF_I_RARE static int packbuf_i_get_fetched(const packbuf_buffer *buffer, ui
   return 1;
 }
 
-/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or lie in two pieces. */
+/* `size` stored bytes at byte `at` in place; NULL when they were not fetched, or not in one range. */
 static const uint8_t *packbuf_i_in_place(const packbuf_buffer *buffer, uint64_t at, uint64_t size) {
   if (buffer->bytes) return buffer->bytes + at;
   return buffer->partial ? packbuf_i_fetched_whole(buffer->partial, buffer->offset + at, size) : NULL;

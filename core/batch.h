@@ -157,7 +157,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error);
 
-/* ---- not through one piece of memory ---- */
+/* ---- not into one block of memory ---- */
 
 /* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
 typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);

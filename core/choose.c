@@ -144,17 +144,12 @@ typedef struct packbuf_i_pattern {
 
 /* A step within brackets, which begins behind the first. */
 static int packbuf_i_pattern_item(const char **at, packbuf_i_pattern *pattern, packbuf_i_pattern_step *step) {
-  const char *p = *at, *digits = p;
   step->is_item = 1;
-  if (*p == '*') {
-    step->any_item = 1;
-    pattern->exact = 0;
-    p++;
-  }
-  for (; !step->any_item && *p >= '0' && *p <= '9' && p - digits < 10; p++)
-    step->item = step->item * 10 + (uint64_t)(*p - '0');
-  if (p == digits || *p != ']') return 0;
-  *at = p + 1;
+  if (**at != '*') return packbuf_i_next_item(at, &step->item);
+  step->any_item = 1;
+  pattern->exact = 0;
+  if ((*at)[1] != ']') return 0;
+  *at += 2;
   return 1;
 }
 

@@ -59,7 +59,7 @@ typedef struct packbuf_i_node {
   struct packbuf_i_node *stored;
   uint8_t constant;                           /* all data elements have the same bits: 0 unknown, 1 no, 2 yes */
   const uint64_t *row_index;                  /* of each row, or NULL */
-  const uint64_t *picked;                     /* of a stored node: which row of the batch each row is, or NULL */
+  const uint64_t *kept;                       /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
 } packbuf_i_node;
 

@@ -62,6 +62,12 @@ static packbuf_status packbuf_i_concat_fast(const packbuf_i_concat *c, const pac
   return PACKBUF_OK;
 }
 
+/* D9: what one call may take for an untrusted packed buffer. */
+static packbuf_status packbuf_i_concat_too_much(const packbuf_i_concat *c, const packbuf_column *column) {
+  return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
+                          PACKBUF_NOWHERE);
+}
+
 /* Whether the data of a part lie in memory as a writer would push them. */
 static int packbuf_i_concat_in_place(const packbuf_column *column) {
   return column->data.bytes && (packbuf_i_element_bits(column->data.dtype) == 8 || !packbuf_i_big_endian());
@@ -76,8 +82,7 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
   *out = column->data.bytes;
   if (packbuf_i_concat_in_place(column)) return PACKBUF_OK;
   if (!packbuf_i_mul(column->data.count, element, &size) || size > column->view->limits.decoded_bytes)
-    return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column->view, column->data.index) + 16,
-                            PACKBUF_NOWHERE);
+    return packbuf_i_concat_too_much(c, column);
   copy = (uint8_t *)packbuf_i_array(c->arena, size, 1);
   if (!copy) return packbuf_i_no_memory(c->error);
   if (!packbuf_i_copy_native(&column->data, 0, (size_t)column->data.count, copy))
@@ -89,14 +94,14 @@ static packbuf_status packbuf_i_concat_elements(const packbuf_i_concat *c, const
 /* The rows of a dense column that shares them, `each` bytes a row. */
 static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint64_t each, uint8_t *to,
                                               packbuf_error *error) {
-  const uint64_t elements = each / (packbuf_i_element_bits(column->data.dtype) / 8);
+  const uint64_t element = packbuf_i_element_bits(column->data.dtype) / 8, elements = each / element;
   for (uint64_t row = 0; row < column->node.rows; row++, to += each) {
     uint64_t first = 0, count = 0;
     const packbuf_status status = packbuf_cell_extent(column, row, &first, &count, error);
     if (status != PACKBUF_OK) return status;
     if (count != elements) memset(to, 0, (size_t)each);
     else if (!packbuf_i_copy_native(&column->data, first, (size_t)count, to))
-      return packbuf_i_not_fetched(&column->data, first * (each / elements), each, row, error);
+      return packbuf_i_not_fetched(&column->data, first * element, each, row, error);
   }
   return PACKBUF_OK;
 }
@@ -115,8 +120,7 @@ static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_fiel
       if (!packbuf_i_product(node->shape, node->rank, &each) ||
           !packbuf_i_mul(each, packbuf_i_element_bits(node->dtype) / 8, &each) ||
           !packbuf_i_mul(each, c->join->rows, &size) || size > column.view->limits.decoded_bytes)
-        return packbuf_i_broken(c->error, PACKBUF_RULE_D9, packbuf_i_buffer_at(column.view, column.data.index) + 16,
-                                PACKBUF_NOWHERE);
+        return packbuf_i_concat_too_much(c, &column);
       data = (uint8_t *)packbuf_i_array(c->arena, size, 1);
       if (!data) return packbuf_i_no_memory(c->error);
       field->shape[0] = c->join->rows;

@@ -1,4 +1,4 @@
-/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the pieces that were fetched besides.
+/* core/fetched.c: where the bytes of a partial view lie: those at its base, and the ranges that were fetched besides.
  * Everything that reads stored bytes of a view that is not whole asks here.
  * May use: base. Must not know: records, cells, why something was fetched. */
 
@@ -6,24 +6,24 @@
  * not fetched. */
 static const uint8_t *packbuf_i_fetched_at(const packbuf_view *view, uint64_t offset, uint64_t *there) {
   uint64_t low = 0, high = view->fetched_count;
-  const packbuf_fetched *piece;
+  const packbuf_fetched *range;
   if (offset < view->capacity) {
     *there = view->capacity - offset;
     return view->base + offset;
   }
-  while (low < high) { /* the first piece that begins after the byte */
+  while (low < high) { /* the first range that begins after the byte */
     const uint64_t middle = low + (high - low) / 2;
     if (view->fetched[middle].offset <= offset) low = middle + 1;
     else high = middle;
   }
   if (low == 0) return NULL;
-  piece = &view->fetched[low - 1];
-  if (offset - piece->offset >= piece->length) return NULL;
-  *there = piece->length - (offset - piece->offset);
-  return (const uint8_t *)piece->bytes + (offset - piece->offset);
+  range = &view->fetched[low - 1];
+  if (offset - range->offset >= range->length) return NULL;
+  *there = range->length - (offset - range->offset);
+  return (const uint8_t *)range->bytes + (offset - range->offset);
 }
 
-/* `length` bytes in place; NULL when they do not all lie in one piece. */
+/* `length` bytes in place; NULL when they do not all lie in one range. */
 static const uint8_t *packbuf_i_fetched_whole(const packbuf_view *view, uint64_t offset, uint64_t length) {
   uint64_t there = 0;
   const uint8_t *bytes;
@@ -48,7 +48,7 @@ static uint64_t packbuf_i_not_fetched_at(const packbuf_view *view, uint64_t offs
 static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset) {
   uint64_t low = 0, high = view->fetched_count, there;
   if (packbuf_i_fetched_at(view, offset, &there)) return offset;
-  while (low < high) { /* the first piece that ends after the byte */
+  while (low < high) { /* the first range that ends after the byte */
     const uint64_t middle = low + (high - low) / 2;
     if (view->fetched[middle].offset + view->fetched[middle].length <= offset) low = middle + 1;
     else high = middle;
@@ -56,7 +56,7 @@ static uint64_t packbuf_i_next_fetched(const packbuf_view *view, uint64_t offset
   return low < view->fetched_count ? view->fetched[low].offset : view->total_length;
 }
 
-/* Copies `length` bytes from one piece after the other; 0, with nothing promised of out, when some were not fetched. */
+/* Copies `length` bytes from one range after the other; 0, with nothing promised of out, when some were not fetched. */
 static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, size_t length, uint8_t *out) {
   while (length != 0) {
     uint64_t there = 0;
@@ -71,8 +71,8 @@ static int packbuf_i_gather_fetched(const packbuf_view *view, uint64_t offset, s
   return 1;
 }
 
-/* Whether the pieces ascend, do not overlap and end within the packed buffer. */
-static int packbuf_i_pieces_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
+/* Whether the ranges ascend, do not overlap and end within the packed buffer. */
+static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t count, uint64_t total_length) {
   uint64_t end = 0;
   for (uint64_t i = 0; i < count; i++) {
     if (fetched[i].offset < end || fetched[i].offset > total_length ||

@@ -10,20 +10,26 @@ typedef struct packbuf_i_step {
   int is_item;
 } packbuf_i_step;
 
+/* Takes the rest of `[i]` off *path. 0 when it is no item. */
+static int packbuf_i_next_item(const char **path, uint64_t *item) {
+  const char *p = *path;
+  for (*item = 0; *p >= '0' && *p <= '9'; p++) {
+    if (p - *path >= 10) return 0; /* there are fewer than 2^32 nodes */
+    *item = *item * 10 + (uint64_t)(*p - '0');
+  }
+  if (p == *path || *p != ']') return 0;
+  *path = p + 1;
+  return 1;
+}
+
 /* Takes the next step off *path, after the first: `.name` or `[i]`. 0 when it is neither. */
 static int packbuf_i_next_step(const char **path, int first, packbuf_i_step *step) {
   const char *p = *path;
   step->is_item = !first && *p == '[';
   step->item = 0;
   if (step->is_item) {
-    const char *digits = ++p;
-    for (; *p >= '0' && *p <= '9'; p++) {
-      if (p - digits >= 10) return 0; /* there are fewer than 2^32 nodes */
-      step->item = step->item * 10 + (uint64_t)(*p - '0');
-    }
-    if (p == digits || *p != ']') return 0;
     *path = p + 1;
-    return 1;
+    return packbuf_i_next_item(path, &step->item);
   }
   if (!first && *p++ != '.') return 0;
   step->name = p;

@@ -92,8 +92,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     uint32_t low = 0, high = count;
     if (f->appends != PACKBUF_APPENDS_FIELDS || !f->rows) continue;
     if (memcmp(token, zero, sizeof zero) == 0)
-      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER, "a fragment that adds fields has no row_order_token",
-                                     i);
+      return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
+                                     "a fragment that appends fields has no row_order_token", i);
     while (low + 1 < high) { /* the last owner that starts at or before the first row */
       const uint32_t middle = low + (high - low) / 2;
       if (j->list[owners[middle]].first_row <= f->first_row) low = middle;
@@ -102,7 +102,7 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (!count || memcmp(join->views[owners[low]].row_order_token, token, sizeof zero) != 0 ||
         until[low] < f->first_row + f->rows)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that adds fields has another row_order_token than its rows", i);
+                                     "a fragment that appends fields has another row_order_token than its rows", i);
   }
   return PACKBUF_OK;
 }

@@ -459,10 +459,10 @@ static uint64_t packbuf_i_row_of(const packbuf_i_node *node, uint64_t element) {
   uint64_t row = 0, each = 1;
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
-    return node->picked ? node->picked[element / each] : element / each;
+    return node->kept ? node->kept[element / each] : element / each;
   }
   for (uint64_t end = 0; row < node->rows && (end += packbuf_i_extent(node, row)) <= element;) row++;
-  return node->picked && row < node->rows ? node->picked[row] : row;
+  return node->kept && row < node->rows ? node->kept[row] : row;
 }
 
 /* A bool byte other than 0 and 1, which no reader would take, is refused: `size` bytes from element `first` on. */

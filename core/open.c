@@ -147,9 +147,9 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&opened, header, &at);
-  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_pieces_in_order(fetched, count, opened.total_length))
+  if (rule == PACKBUF_RULE_NONE && partial && !packbuf_i_fetched_in_order(fetched, count, opened.total_length))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                          "the pieces do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
+                          "the fetched ranges do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
     at = size, rule = PACKBUF_RULE_H8;

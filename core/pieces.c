@@ -1,5 +1,5 @@
 /* core/pieces.c: where a cell lies in its column's data: the stored row of a row, a prefix that is another row's, and
- * the public calls that answer with elements, shapes and bytes. The rules I13 and I14, which only concern references
+ * the public calls that answer with pieces, shapes and bytes. The rules I13 and I14, which only concern references
  * between rows.
  * May use: base, fetched, access, cells. Must not know: what the elements mean. */
 
@@ -150,8 +150,8 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
   if (packbuf_i_computed(&column->data))
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, packbuf_status_text(PACKBUF_NOT_STORED),
-                               row, error);
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                               "the elements are computed (constant or sequence): copy them out", row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
@@ -159,7 +159,7 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
       column->data.offset + first * element + *size)
     return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
   return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                             "the cell was fetched in two pieces: copy it out", row, error);
+                             "the cell was fetched in two ranges: copy it out", row, error);
 }
 
 /* ---- verification ---- */

@@ -57,7 +57,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   node->sizes = NULL;
   node->stored = node;
   node->constant = 0;
-  node->row_index = node->picked = node->prefix_row = node->prefix_length = NULL;
+  node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;
   if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
   node->first_child = node->last_child = NULL;
   status = list ? packbuf_i_share(plan, node) : PACKBUF_OK;

@@ -15,7 +15,7 @@
 typedef struct packbuf_i_single {
   packbuf_i_node node;
   packbuf_ragged ragged;
-  uint64_t picked;
+  uint64_t kept;
 } packbuf_i_single;
 
 static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, const packbuf_i_node *node, uint64_t row) {
@@ -28,8 +28,8 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
       single->node.cells.pointers = NULL;
       break;
     case PACKBUF_I_FROM_TENSOR:
-      single->picked = node->picked ? node->picked[row] : row;
-      single->node.picked = &single->picked;
+      single->kept = node->kept ? node->kept[row] : row;
+      single->node.kept = &single->kept;
       break;
     case PACKBUF_I_FROM_TENSORS: single->node.tensors += row; break;
     case PACKBUF_I_FROM_TEXT: single->node.texts += row; break;
@@ -59,7 +59,7 @@ static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf
     if (tensor->strides && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)size) return 0;
     size *= tensor->shape[d];
   }
-  if (node->picked) row = node->picked[row];
+  if (node->kept) row = node->kept[row];
   run->bytes = (const uint8_t *)tensor->data + (tensor->strides ? tensor->strides[0] : (int64_t)size) * (int64_t)row;
   run->size = size;
   return 1;

@@ -1,8 +1,8 @@
-/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, pieces of a
- * staging memory for the rest. Counting and listing are one walk.
+/* core/scatter.c: a plan as a list of memory segments: the caller's own memory where a run of it is long, a staging
+ * memory for the rest. Counting and listing are one walk.
  * May use: batch, plan, layout, pull, write, checksums. Must not know: what sends the segments. */
 
-#define PACKBUF_I_LEAST 4096
+#define PACKBUF_I_LEAST 4096 /* bytes below which a segment costs more than the copy */
 
 typedef struct packbuf_i_lister {
   const packbuf_i_plan *plan;
@@ -84,15 +84,7 @@ static packbuf_status packbuf_i_list_copy(packbuf_i_lister *lister, const packbu
                                           const packbuf_device *device, packbuf_i_run run, uint64_t done) {
   packbuf_status status;
   uint8_t *room = packbuf_i_list_room(lister, run.size, &status);
-  if (status) return status;
-  if (room) {
-    if (device) status = device->copy(device->context, room, run.bytes, (size_t)run.size);
-    else memcpy(room, run.bytes, (size_t)run.size);
-    if (status) return packbuf_i_hook_failed(lister->error, buffer->node, status);
-    if (packbuf_i_big_endian()) packbuf_i_swap(room, run.size, packbuf_i_swap_unit(buffer->dtype));
-    if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-      status = packbuf_i_check_bools(lister->error, buffer, room, run.size, done);
-  }
+  if (!status && room) status = packbuf_i_copy_run_to(lister->error, buffer, device, run, done, room);
   return status ? status : packbuf_i_list_staged(lister, run.size);
 }
 

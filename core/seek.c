@@ -90,7 +90,7 @@ static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *m
 static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
   const packbuf_tensor *tensor = pull->node->tensors;
   uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!pull->node->bitmap && !pull->node->picked) {
+  if (!pull->node->bitmap && !pull->node->kept) {
     packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
                          packbuf_i_dtype_bytes(tensor->dtype));
     pull->walking = 1;

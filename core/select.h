@@ -144,10 +144,10 @@ enum {
 
 /* The bytes of the data section that the selections together need, beside head and index: in order, not overlapping,
  * two with at most `gap` bytes between them joined into one, none empty. Works on a view that has head and index only
- * (packbuf_open_partial with no pieces); once they are fetched, copying out and reading the selections needs nothing
- * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds it. One
- * list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors: those of
- * packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
+ * (packbuf_open_partial with none fetched); once they are fetched, copying out and reading the selections needs nothing
+ * more. All selections are of one packed buffer. *ranges is in the arena, whose limit (and limits.decoded_bytes) bounds
+ * it. One list: a read for each range of a file, or one read of many ranges. flags: PACKBUF_RANGES_CHUNKS. Errors:
+ * those of packbuf_select_size; INVALID_ARGUMENT (flags), OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *selections, size_t count, uint64_t gap,
                                                  unsigned flags, packbuf_arena *arena, packbuf_range **ranges,
                                                  uint64_t *range_count, packbuf_error *error);

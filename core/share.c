@@ -10,8 +10,8 @@
 
 /* The stored rows of a leaf. */
 typedef struct packbuf_i_stored_rows {
-  uint64_t *row_index, *picked; /* in the scratch */
-  uint64_t count, bytes;        /* how many there are, and their size */
+  uint64_t *row_index, *kept; /* in the scratch */
+  uint64_t count, bytes;      /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
 /* Finds the stored rows. Their count is that of all rows when sharing does not pay: of `bytes` in all it must save
@@ -24,7 +24,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
   out->count = node->rows;
   out->bytes = 0;
   if (status != PACKBUF_OK) return status;
-  out->picked = out->row_index + node->rows;
+  out->kept = out->row_index + node->rows;
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
@@ -32,7 +32,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
     if (first != row) continue;
-    out->picked[count++] = row;
+    out->kept[count++] = row;
     out->bytes += packbuf_i_row_size(node, row);
     cost = out->bytes + 8 * node->rows;
     if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return PACKBUF_OK;
@@ -45,14 +45,14 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
 
 /* A copy of numbers in the scratch, to keep. */
 static uint64_t *packbuf_i_share_words(packbuf_i_plan *plan, const uint64_t *words, uint64_t count) {
-  uint64_t *kept = (uint64_t *)packbuf_i_array(plan->arena, count, sizeof *kept);
-  if (kept && count) memcpy(kept, words, (size_t)count * sizeof *kept);
-  return kept;
+  uint64_t *copy = (uint64_t *)packbuf_i_array(plan->arena, count, sizeof *copy);
+  if (copy && count) memcpy(copy, words, (size_t)count * sizeof *copy);
+  return copy;
 }
 
-/* Offsets and lengths of its own for a node: of the rows `picked` (NULL: all), without their first skips[i] items
+/* Offsets and lengths of its own for a node: of the rows `kept` (NULL: all), without their first skips[i] items
  * (NULL: whole). */
-static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
+static int packbuf_i_keep_ragged(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *kept,
                                  const uint64_t *skips, uint64_t count) {
   const packbuf_ragged *from = node->ragged;
   packbuf_ragged *ragged = (packbuf_ragged *)packbuf_i_array(plan->arena, 1, sizeof *ragged);
@@ -61,7 +61,7 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   if (!ragged || !offsets || !lengths) return 0;
   *ragged = *from;
   for (uint64_t i = 0; i < count; i++) {
-    const uint64_t row = picked ? picked[i] : i;
+    const uint64_t row = kept ? kept[i] : i;
     const uint64_t skip = skips ? skips[i] : 0;
     offsets[i] = (int64_t)(packbuf_i_first_item(from, row) + skip);
     lengths[i] = (int64_t)(packbuf_i_items(from, row) - skip);
@@ -73,31 +73,31 @@ static int packbuf_i_pick_ragged(packbuf_i_plan *plan, packbuf_i_node *node, con
   return 1;
 }
 
-/* Narrows `node`, a copy, to the picked rows, all of them present. */
-static packbuf_status packbuf_i_pick_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *picked,
+/* Narrows `node`, a copy, to the kept rows, all of them present. */
+static packbuf_status packbuf_i_keep_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *kept,
                                           uint64_t count) {
   const packbuf_i_node from = *node;
   node->rows = count;
   node->bitmap = NULL;
   node->nulls = node->missing = 0;
-  node->picked = picked;
+  node->kept = kept;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
-    if (!packbuf_i_pick_ragged(plan, node, picked, NULL, count)) return packbuf_i_plan_no_memory(plan);
+    if (!packbuf_i_keep_ragged(plan, node, kept, NULL, count)) return packbuf_i_plan_no_memory(plan);
   } else if (node->source == PACKBUF_I_FROM_CELLS) {
     const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(plan->arena, count, sizeof *cells);
     if (!cells) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, picked[i]);
+    for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, kept[i]);
     node->cells.pointers = cells;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
     if (!tensors) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[picked[i]];
+    for (uint64_t i = 0; i < count; i++) tensors[i] = from.tensors[kept[i]];
     node->tensors = tensors;
   } else if (node->source == PACKBUF_I_FROM_TEXT) {
     packbuf_text *texts = (packbuf_text *)packbuf_i_array(plan->arena, count, sizeof *texts);
     if (!texts) return packbuf_i_plan_no_memory(plan);
-    for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[picked[i]];
+    for (uint64_t i = 0; i < count; i++) texts[i] = from.texts[kept[i]];
     node->texts = texts;
   }
   return PACKBUF_OK;
@@ -216,7 +216,7 @@ static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, cons
 static packbuf_status packbuf_i_trim_rows(packbuf_i_plan *plan, packbuf_i_node *node, const uint64_t *skips) {
   int ok = 1;
   if (node->source == PACKBUF_I_FROM_RAGGED) {
-    ok = packbuf_i_pick_ragged(plan, node, NULL, skips, node->rows);
+    ok = packbuf_i_keep_ragged(plan, node, NULL, skips, node->rows);
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, node->rows, sizeof *tensors);
     uint64_t *shapes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *shapes);
@@ -266,10 +266,10 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
   status = packbuf_i_stored_copy(plan, node);
   if (status != PACKBUF_OK) return status;
   node->row_index = packbuf_i_share_words(plan, found.row_index, node->rows);
-  found.picked = packbuf_i_share_words(plan, found.picked, found.count);
-  if (!node->row_index || !found.picked) return packbuf_i_plan_no_memory(plan);
+  found.kept = packbuf_i_share_words(plan, found.kept, found.count);
+  if (!node->row_index || !found.kept) return packbuf_i_plan_no_memory(plan);
   node->stored->elements = found.bytes / packbuf_i_dtype_bytes(node->dtype);
-  return packbuf_i_pick_rows(plan, node->stored, found.picked, found.count);
+  return packbuf_i_keep_rows(plan, node->stored, found.kept, found.count);
 }
 
 static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_node *node) {

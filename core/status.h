@@ -14,12 +14,12 @@
   X(OUT_OF_RANGE, 4, "a row, element or index lies beyond the end")                                                   \
   X(WRONG_TYPE, 5, "the column is not of the kind that was asked for")                                                \
   X(UNALIGNED, 6, "the bytes are not aligned for typed access; copy them out")                                        \
-  X(NOT_STORED, 7, "the elements are computed (constant or sequence); copy them out")                                 \
+  X(NOT_STORED, 7, "the elements do not lie there in one run (computed, or shared); copy them out")                   \
   X(ROW_COUNT, 8, "a field has another number of rows than the batch")                                                \
   X(READ_ONLY, 9, "the destination cannot be written")                                                                \
   X(SCHEMA_MISMATCH, 10, "columns are not those that are expected, or differ between fragments")                      \
   X(FRAGMENT_MISMATCH, 11, "a fragment is not the one that is listed")                                                \
-  X(ROW_ORDER, 12, "fragments that add fields are not of the same rows in the same order")                            \
+  X(ROW_ORDER, 12, "fragments that append fields are not of the same rows in the same order")                         \
   X(NOT_FETCHED, 13, "the bytes were not fetched")                                                                    \
   /* capacity */                                                                                                      \
   X(CAPACITY, 20, "the destination is too small")                                                                     \

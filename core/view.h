@@ -18,7 +18,7 @@ typedef struct packbuf_limits {
 /* 1 GiB of head, 2^48 rows, 1 TiB decoded, 1 GiB a cell; 2^20 nodes, 2^22 buffers, 2^16 pairs, depth 64 and 512. */
 PACKBUF_API packbuf_limits packbuf_default_limits(void);
 
-/* A piece of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
+/* A range of a packed buffer that was fetched: its bytes offset to offset + length lie at `bytes` (any alignment). */
 typedef struct packbuf_fetched {
   uint64_t offset, length;
   const void *bytes;
@@ -55,14 +55,14 @@ enum {
 PACKBUF_API packbuf_status packbuf_open(packbuf_view *view, const void *data, uint64_t size, unsigned flags,
                                         const packbuf_limits *limits, packbuf_error *error);
 
-/* Opens a packed buffer of which only parts were fetched: its first `size` bytes at `head_and_index` (at least as many
- * as packbuf_peek says), and the pieces in fetched[count], ascending and not overlapping, each anywhere in memory. What
- * lies elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing
- * else is ever touched. Which pieces a reader will want packbuf_select_ranges tells (pieces: none, before the second
- * read). flags: PACKBUF_OPEN_TABLES. Pieces and array must stay as long as the view is used. A cell that lies in two
- * pieces is read as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched.
- * Errors: those of packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for pieces that are
- * not in order or pass the end. */
+/* Opens a packed buffer of which only ranges were fetched: its first `size` bytes at `head_and_index` (at least as many
+ * as packbuf_peek says), and those in fetched[count], ascending and not overlapping, each anywhere in memory. What lies
+ * elsewhere is refused: NOT_FETCHED, with the offset of the first byte that is not there, path and row; nothing else is
+ * ever touched. Which ranges a reader will want packbuf_select_ranges tells, on a view that has none yet. flags:
+ * PACKBUF_OPEN_TABLES. Ranges and array must stay as long as the view is used. A cell that lies in two of them is read
+ * as a copy. packbuf_verify goes up to level index here; for the data there is packbuf_verify_fetched. Errors: those of
+ * packbuf_open; TRUNCATED when head and index are not all there; INVALID_ARGUMENT for ranges that are not in order or
+ * pass the end. */
 PACKBUF_API packbuf_status packbuf_open_partial(packbuf_view *view, const void *head_and_index, uint64_t size,
                                                 const packbuf_fetched *fetched, uint64_t count, unsigned flags,
                                                 const packbuf_limits *limits, packbuf_error *error);
@@ -146,7 +146,7 @@ typedef struct packbuf_buffer {
   uint64_t offset, length;     /* where the stored bytes lie, from the start of the packed buffer; 0 for constant and
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
-  const packbuf_view *partial; /* stored, but not fetched in one piece (bytes is NULL then): the view; NULL else */
+  const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 

@@ -74,26 +74,35 @@ static packbuf_status packbuf_i_write_bools(packbuf_i_writer *writer, const pack
   return PACKBUF_OK;
 }
 
+/* The bytes of a run as they are stored, to `to`: from host memory or a device, reversed on big-endian machines; bools
+ * checked. `done`: bytes of the buffer before it. */
+static packbuf_status packbuf_i_copy_run_to(packbuf_error *error, const packbuf_i_planned *buffer,
+                                            const packbuf_device *device, packbuf_i_run run, uint64_t done,
+                                            uint8_t *to) {
+  packbuf_status status = PACKBUF_OK;
+  if (device) status = device->copy(device->context, to, run.bytes, (size_t)run.size);
+  else memcpy(to, run.bytes, (size_t)run.size);
+  if (status) return packbuf_i_hook_failed(error, buffer->node, status);
+  if (packbuf_i_big_endian() && buffer->role == PACKBUF_ROLE_DATA)
+    packbuf_i_swap(to, run.size, packbuf_i_swap_unit(buffer->dtype));
+  return buffer->dtype.code == PACKBUF_DTYPE_BOOL ? packbuf_i_check_bools(error, buffer, to, run.size, done) : status;
+}
+
 /* One run, for which there is room, to its place. From a device, or reversed on big-endian machines, it is in its place
  * first and in the checksum after. */
 static packbuf_status packbuf_i_write_run(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                           const packbuf_i_pull *pull, packbuf_i_run run) {
   unsigned unit = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_big_endian() ? packbuf_i_swap_unit(buffer->dtype) : 1;
-  packbuf_status status = PACKBUF_OK;
-  uint8_t *to = packbuf_i_out_here(&writer->out);
+  packbuf_status status;
   if (buffer->dtype.code == PACKBUF_DTYPE_BOOL && !pull->device)
     return packbuf_i_write_bools(writer, buffer, pull, run);
   if (!pull->device && unit <= 1) {
     packbuf_i_out_bytes(&writer->out, run.bytes, run.size, pull->ahead);
     return PACKBUF_OK;
   }
-  if (!pull->device) memcpy(to, run.bytes, (size_t)run.size);
-  else status = pull->device->copy(pull->device->context, to, run.bytes, (size_t)run.size);
-  if (status) return packbuf_i_hook_failed(writer->error, buffer->node, status);
-  packbuf_i_swap(to, run.size, unit);
-  if (buffer->dtype.code == PACKBUF_DTYPE_BOOL)
-    status = packbuf_i_check_bools(writer->error, buffer, to, run.size, packbuf_i_done(writer, buffer));
-  packbuf_i_out_written(&writer->out, run.size);
+  status = packbuf_i_copy_run_to(writer->error, buffer, pull->device, run, packbuf_i_done(writer, buffer),
+                                 packbuf_i_out_here(&writer->out));
+  if (!status) packbuf_i_out_written(&writer->out, run.size);
   return status;
 }
 

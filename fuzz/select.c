@@ -1,8 +1,9 @@
 /* Fuzz target: any bytes as a packed buffer, its head's checksum put right, and a selection that the same bytes choose. It is sized, copied out, read as
  * values and in place; its ranges are fetched into memory of their own, and what the partial view gives is what the whole one gave.
- * May use: packbuf.h and its insides, tests/selecting.h. Must not know: how the vectors were made. */
+ * May use: packbuf.h and its insides, tests/selecting.h, tests/sealing.h. Must not know: how the vectors were made. */
 #define PACKBUF_IMPLEMENTATION
 #include "packbuf.h"
+#include "tests/sealing.h"
 #include "tests/selecting.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -20,20 +21,6 @@ static volatile unsigned touched;
 static void touch(const void *bytes, uint64_t size) {
   for (uint64_t i = 0; i < size; i += size > 4096 ? size / 4096 : 1) touched += ((const uint8_t *)bytes)[i];
   if (size) touched += ((const uint8_t *)bytes)[size - 1];
-}
-
-/* The head's checksum is made right, so that what lies behind it is reached. */
-static void mend(uint8_t *data, size_t size) {
-  static const uint8_t zero[4] = {0, 0, 0, 0};
-  uint64_t head;
-  uint32_t crc;
-  if (size < 128) return;
-  head = packbuf_i_load64(data + 32);
-  if (head < 128 || head > size) return;
-  crc = packbuf_checksum(0, data, 60);
-  crc = packbuf_checksum(crc, zero, 4);
-  crc = packbuf_checksum(crc, data + 64, (size_t)head - 64);
-  packbuf_i_store32(data + 60, crc);
 }
 
 static uint64_t seed_of(const uint8_t *data, size_t size) {
@@ -116,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   limits.rows = UINT64_C(1) << 48;
   if (!data) return 0;
   if (size) memcpy(data, input, size);
-  mend(data, size);
+  seal_head(data, size);
   packbuf_arena_init(&arena, NULL);
   arena.limit = 1 << 22;
   if (packbuf_open(&view, data, size, 0, &limits, &error) == PACKBUF_OK && view.node_count < 4096) {

@@ -1,12 +1,14 @@
-/* tests/fragments.c: schema texts and fingerprints, manifests, joins and concatenation: every check with its error, random splits of random batches
- * against the whole, widening, hostile manifests, arenas that fail at every allocation.
- * May use: packbuf.h, values.h, tap.h, the valid vectors. Must not know: how a join looks inside. */
+/* tests/fragments.c: schema texts and fingerprints, manifests, joins and concatenation: every check with its error,
+ * random splits of random batches against the whole, widening, hostile manifests, arenas that fail at every allocation.
+ * May use: packbuf.h, failing.h, sealing.h, values.h, tap.h, the valid vectors. Must not know: how a join looks inside. */
 #define PACKBUF_IMPLEMENTATION
 #ifdef PACKBUF_HEADER
 #include PACKBUF_HEADER
 #else
 #include "../packbuf.h"
 #endif
+#include "failing.h"
+#include "sealing.h"
 #include "tap.h"
 #include "values.h"
 
@@ -249,7 +251,6 @@ static void manifests(void) {
   tap_ok(packbuf_manifest_init(&batch, &first.view, &again, 1, &arena, NULL, &error) == PACKBUF_INVALID_ARGUMENT && error.fragment == 2, "fields beyond the rows too");
 }
 
-static void reseal(uint8_t *data, size_t size);
 
 /* A manifest of numbers that no writer would write. first_rows: a mask of them; NULL: none. */
 static const uint8_t *forged_mask;
@@ -336,7 +337,7 @@ static void hostile_manifests(void) {
     record = (uint8_t *)b.data + packbuf_i_buffer_at(&b.view, mask.index);
     record[4] = PACKBUF_ROLE_ROW_INDEX, record[9] = 64;
     packbuf_i_store64(record + 40, 1);
-    reseal((uint8_t *)b.data, (size_t)b.size);
+    seal_all((uint8_t *)b.data, b.size);
     open_buffer(&b);
     tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_OK) && read[0].first_row == 0 && read[1].first_row == 2 && total == 4, "numbers may share rows");
   }
@@ -785,31 +786,17 @@ static void dense_ranks(void) {
 
 /* ---- memory ---- */
 
-static unsigned allocations, fail_at;
-
-static void *failing_resize(void *context, void *memory, size_t old_size, size_t new_size) {
-  (void)context, (void)old_size;
-  if (!new_size) {
-    free(memory);
-    return NULL;
-  }
-  if (!memory && ++allocations == fail_at) return NULL;
-  return realloc(memory, new_size);
-}
-
-static void failing(void) {
+static void no_memory(void) {
   buffer b[3];
   packbuf_fragment list[3];
   packbuf_view views[3];
-  packbuf_allocator allocator;
+  unsigned long fail_at = 0;
   int good = 1, ended = 0;
   b[0] = pack_rows("[{\"x\": 1, \"m\": {\"k\": \"a\"}, \"t\": tensor:int8(2)}, {\"x\": 2, \"m\": None, \"t\": tensor:int8(1)}]", "{\"step\": 7}", 9);
   b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": \"c\"}, \"t\": tensor:int8(3)}]", "{\"step\": 7}", 9);
   b[2] = pack_rows("[{\"r\": 0.5, \"s\": \"\"}, {\"r\": 0.25, \"s\": \"x\"}, {\"r\": 2.5, \"s\": None}]", NULL, 9);
   list[0] = fragment_of(&b[0], "0", PACKBUF_APPENDS_ROWS, 0), list[1] = fragment_of(&b[1], "1", PACKBUF_APPENDS_ROWS, 2), list[2] = fragment_of(&b[2], "2", PACKBUF_APPENDS_FIELDS, 0);
   for (int i = 0; i < 3; i++) views[i] = b[i].view;
-  allocator.resize = failing_resize;
-  allocator.context = NULL;
   for (uint64_t limit = 0; !ended && limit < 200000; limit += limit < 4000 ? 24 : 500) { /* the arena's limit fails each allocation, also within a block */
     packbuf_arena local;
     packbuf_batch batch, manifest;
@@ -820,8 +807,7 @@ static void failing(void) {
     uint64_t count, size;
     void *data;
     packbuf_status status;
-    allocations = 0, fail_at = 0;
-    packbuf_arena_init(&local, &allocator);
+    packbuf_arena_init(&local, NULL);
     local.limit = limit;
     status = packbuf_manifest_init(&manifest, NULL, list, 3, &local, NULL, &error);
     if (!status) status = packbuf_pack(&manifest, &data, &size, &error);
@@ -837,13 +823,14 @@ static void failing(void) {
   }
   tap_ok(good && ended, "OUT_OF_MEMORY at every limit of the arena, until it is enough");
   good = 1, ended = 0;
-  for (fail_at = 1; !ended && fail_at < 200; fail_at++) {
+  for (; !ended && fail_at < 200; fail_at++) {
+    failing f = failing_at(fail_at, 1);
+    const packbuf_allocator allocator = failing_allocator(&f);
     packbuf_arena local;
     packbuf_batch batch;
     packbuf_status status;
     uint64_t size;
     void *data;
-    allocations = 0;
     packbuf_arena_init(&local, &allocator);
     status = packbuf_concat(views, 2, 0, &local, NULL, &batch, &error);
     if (!status) status = packbuf_pack(&batch, &data, &size, &error);
@@ -851,7 +838,7 @@ static void failing(void) {
     ended = status == PACKBUF_OK;
     packbuf_arena_free(&local);
   }
-  tap_ok(good && ended && fail_at > 2, "the i-th allocation fails: %u of them", fail_at - 2);
+  tap_ok(good && ended && fail_at > 1, "the i-th allocation fails: %lu of them", fail_at - 1);
 }
 
 /* ---- bytes from a stranger ---- */
@@ -939,23 +926,6 @@ static void changing_type(void) {
   tap_ok(noticed > 0, "a column whose type changes while it is taken over is refused (%u times)", noticed);
 }
 
-/* Makes the checksums right again, so that what follows is looked at. */
-static void reseal(uint8_t *data, size_t size) {
-  uint64_t total, head, index;
-  static const uint8_t zero[4];
-  uint32_t crc;
-  if (size < 128) return;
-  total = packbuf_i_load64(data + 24), head = packbuf_i_load64(data + 32), index = packbuf_i_load64(data + 40);
-  if (total > size || head < 128 || head > total || index > total - head) return;
-  if (data[20] & 1)
-    for (uint64_t at = head + index, i = 0; at < total && head + 4 * i + 4 <= total; at += PACKBUF_I_CHUNK, i++)
-      packbuf_i_store32(data + head + 4 * i, packbuf_i_crc_kernel_best()->crc(0, data + at, (size_t)(total - at < PACKBUF_I_CHUNK ? total - at : PACKBUF_I_CHUNK)));
-  packbuf_i_store32(data + 56, packbuf_i_crc_kernel_best()->crc(0, data + head, (size_t)index));
-  crc = packbuf_i_crc_kernel_best()->crc(0, data, 60);
-  crc = packbuf_i_crc_kernel_best()->crc(crc, zero, 4);
-  packbuf_i_store32(data + 60, packbuf_i_crc_kernel_best()->crc(crc, data + 64, (size_t)head - 64));
-}
-
 static void spoil(uint8_t *data, size_t size) {
   static const uint8_t odd[] = {0, 1, 2, 3, 4, 5, 0x7F, 0x80, 0xFF, 0x40};
   for (uint64_t times = 1 + chance(3); times; times--) {
@@ -1023,7 +993,7 @@ static void strangers(void) {
       memcpy(copies[i], made[i].data, (size_t)made[i].size);
       if (i == which && !later) {
         spoil(copies[i], chance(2) ? (size_t)made[i].view.head_length : (size_t)made[i].size);
-        reseal(copies[i], (size_t)made[i].size);
+        seal_all(copies[i], made[i].size);
       }
       good &= packbuf_open(&views[i], copies[i], made[i].size, 0, NULL, &error) == PACKBUF_OK;
     }
@@ -1048,7 +1018,7 @@ int main(void) {
   kept();
   ragged();
   dense_ranks();
-  failing();
+  no_memory();
   join_limits();
   changing_type();
   strangers();

@@ -2,6 +2,7 @@
  * row and path, memory, and size. */
 #define PACKBUF_IMPLEMENTATION
 #include "packbuf.h"
+#include "failing.h"
 #include "tap.h"
 #include "values.h"
 #include <time.h>
@@ -612,43 +613,18 @@ static void test_names(void) {
 
 /* ---- memory and size ---- */
 
-typedef struct failing {
-  unsigned long left, used;
-  int once;
-} failing;
-
-static void *failing_resize(void *context, void *memory, size_t old_size, size_t new_size) {
-  failing *f = (failing *)context;
-  (void)old_size;
-  if (!new_size) {
-    free(memory);
-    return NULL;
-  }
-  f->used++;
-  if (f->left == 0) {
-    if (f->once) f->left = 1ul << 30;
-    return NULL;
-  }
-  f->left--;
-  return realloc(memory, new_size);
-}
-
 /* One run with an allocator that fails from its i-th call on (or in that call alone). 1: nothing failed, -1: a wrong
  * status. */
 static int starved(const packbuf_value *column, unsigned long i, int once) {
   packbuf_allocator allocator;
   packbuf_arena small;
   packbuf_status status;
-  failing f;
-  allocator.resize = failing_resize;
-  allocator.context = &f;
-  f.left = i;
-  f.used = 0;
-  f.once = once;
+  failing f = failing_at(i, once);
+  allocator = failing_allocator(&f);
   packbuf_arena_init(&small, &allocator);
   status = packbuf_infer(column->as.list.items, column->as.list.count, "r", PACKBUF_STRICT, &small, &result, &error);
   packbuf_arena_free(&small);
-  if (status == PACKBUF_OK && f.used <= i) return 1;
+  if (status == PACKBUF_OK && f.calls <= i) return 1;
   return status == PACKBUF_OUT_OF_MEMORY && error.code == status ? 0 : -1;
 }
 

@@ -1,11 +1,14 @@
-/* tests/select.c: selections: rows and patterns, columns in place and copied out, values, ranges of bytes, partial views. Random selections of random
- * batches and of the valid vectors are compared with what the calls for single cells say; pages and bytes outside the ranges are taken away.
- * May use: packbuf.h, selecting.h, values.h, tap.h, the valid vectors. Must not know: how a selection is kept. */
+/* tests/select.c: selections: rows and patterns, columns in place and copied out, values, ranges of bytes, partial
+ * views. Random selections of random batches and of the valid vectors are compared with what the calls for single cells
+ * say; pages and bytes outside the ranges are taken away.
+ * May use: packbuf.h, selecting.h, failing.h, sealing.h, values.h, tap.h, the valid vectors. Must not know: how a selection is kept. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
+#include "failing.h"
+#include "sealing.h"
 #include "selecting.h"
 #include "tap.h"
 #include "values.h"
@@ -505,31 +508,21 @@ static void capacities(const batch *b) {
   tap_ok(good && refused > 10, "a destination one byte, row or item too small is refused (%u columns)", refused);
 }
 
-static uint64_t allocations_left;
-
-static void *failing(void *context, void *memory, size_t old_size, size_t new_size) {
-  (void)context, (void)old_size;
-  if (new_size == 0) return free(memory), (void *)NULL;
-  if (allocations_left == 0) return NULL;
-  allocations_left--;
-  return realloc(memory, new_size);
-}
-
 static void no_memory(const batch *b) {
   static const char *const patterns[] = {"**"};
   static const int64_t index[] = {3, 1, 2, 1};
   uint8_t memory[1 << 16];
-  packbuf_allocator allocator = {failing, NULL};
   int good = 1, done = 0;
   unsigned failed = 0;
-  for (uint64_t n = 0; !done && good && n < 100; n++) {
+  for (unsigned long n = 0; !done && good && n < 100; n++) {
+    failing f = failing_at(n, 0);
+    packbuf_allocator allocator = failing_allocator(&f);
     packbuf_arena a;
     packbuf_selection s;
     packbuf_range *ranges;
     packbuf_value values[4];
     uint64_t count;
     packbuf_status status;
-    allocations_left = n;
     packbuf_arena_init(&a, &allocator);
     status = packbuf_select(&b->view, 0, patterns, 1, packbuf_select_index(index, 4), &a, &s, &error);
     if (status == PACKBUF_OK) status = packbuf_select_ranges(&s, 1, 0, 0, &a, &ranges, &count, &error);
@@ -582,13 +575,6 @@ static void batch_values(const batch *b) {
     good = i == 0 || ranges[i].offset > ranges[i - 1].offset + ranges[i - 1].length;
   }
   tap_ok(good && bytes != 0 && bytes <= separate, "two selections share one list of ranges%s%s", good ? "" : ": ", good ? "" : line());
-}
-
-static void mend_head(uint8_t *bytes, uint64_t head_length) {
-  static const uint8_t zero[4] = {0, 0, 0, 0};
-  uint32_t crc = packbuf_checksum(0, bytes, 60);
-  crc = packbuf_checksum(crc, zero, 4);
-  packbuf_i_store32(bytes + 60, packbuf_checksum(crc, bytes + 64, (size_t)head_length - 64));
 }
 
 /* Writes a number into the offsets, or another buffer of the index, and selects. */
@@ -687,7 +673,7 @@ static void huge(void) {
       good = !packbuf_get_buffer_at(&old, i, &buffer, &error) && buffer.bytes == NULL;
       packbuf_i_store64(bytes + packbuf_i_buffer_at(&old, i) + 16, buffer.role == PACKBUF_ROLE_OFFSETS ? rows + 1 : buffer.node == 0 ? rows : rows * 3);
     }
-    if (good) mend_head(bytes, old.head_length);
+    if (good) seal_head(bytes, total);
   }
   if (good) good = !packbuf_open(&view, data, total, 0, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
   if (!good) tap_note("%s", line());
@@ -930,7 +916,7 @@ static void partial_views(const batch *b) {
     packbuf_value whole;
     good = !packbuf_read_cell(&view, node.index, row, &arena, &value, &error) && !packbuf_read_cell(&b->view, node.index, row, &arena, &whole, &error) && packbuf_equal(&value, &whole);
   }
-  tap_ok(good, "a cell that was fetched in two pieces is read whole%s%s", good ? "" : ": ", good ? "" : line());
+  tap_ok(good, "a cell that was fetched in two ranges is read whole%s%s", good ? "" : ": ", good ? "" : line());
   free((void *)(uintptr_t)pieces[0].bytes), free((void *)(uintptr_t)pieces[1].bytes);
 }
 
@@ -945,7 +931,7 @@ static void index_elsewhere(const batch *b) {
   int good = !packbuf_find(&b->view, 0, "ragged", &node, &error) && !packbuf_get_buffer(&b->view, &node, PACKBUF_ROLE_OFFSETS, 0, &buffer, &error);
   memcpy(bytes, b->data, (size_t)head);
   packbuf_i_store64(bytes + packbuf_i_buffer_at(&b->view, buffer.index) + 24, head + 64);
-  mend_head(bytes, b->view.head_length);
+  seal_head(bytes, b->view.total_length);
   good = good && !packbuf_open_partial(&view, bytes, head, NULL, 0, 0, NULL, &error) && packbuf_open_column(&view, node.index, &column, &error) == PACKBUF_BAD_LAYOUT &&
          error.rule == PACKBUF_RULE_B11;
   tap_ok(good, "offsets in the data section are refused, not fetched%s%s", good ? "" : ": ", good ? "" : line());

@@ -2,6 +2,7 @@
  * is read back is what was packed, whatever is shared; that only content decides. */
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
+#include "failing.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -512,34 +513,15 @@ static void test_random(unsigned cases) {
 
 /* ---- the i-th allocation fails ---- */
 
-typedef struct failing {
-  unsigned left;
-} failing;
-
-static void *failing_resize(void *context, void *memory, size_t old_size, size_t new_size) {
-  failing *f = (failing *)context;
-  (void)old_size;
-  if (new_size == 0) {
-    free(memory);
-    return NULL;
-  }
-  if (f->left == 0) return NULL;
-  f->left--;
-  return realloc(memory, new_size);
-}
-
 static void test_no_memory(void) {
   grpo *g = make_grpo(0);
   unsigned refused = 0, at = 0;
   for (;; at++) {
-    failing f;
-    packbuf_allocator allocator;
+    failing f = failing_at(at, 0);
+    packbuf_allocator allocator = failing_allocator(&f);
     packbuf_status status;
     packbuf_error error;
     trip t;
-    f.left = at;
-    allocator.resize = failing_resize;
-    allocator.context = &f;
     memset(&t, 0, sizeof t);
     packbuf_arena_init(&t.arena, &allocator);
     status = packbuf_batch_init(&t.batch, ROWS, &t.arena, NULL, &error);

@@ -1,11 +1,16 @@
 /* Values for tests from a short notation much like Python's; test-only, include after packbuf.h with its
  * implementation.
  *
- *   None True False Missing   12 -3 18446744073709551616   0.5 -0.0 nan inf nan1 (a NaN with a payload)
- *   "text" b"bytes" (escapes \\ \" \xHH)   "x"#100 (the text 100 times)   [a, b] (a, b) {"k": v}   item*9 (in lists: 9
- * times) tensor:int64(2,3) array:int32() scalar:float32   media media:image/png   opaque:pickle deep(3) =
- * {"a":{"a":{"a":1}}}   deepl(3) = [[[1]]]   keys(2) = {"k0":0,"k1":1} Elements of arrays are zero. A notation that is
- * wrong ends the program. */
+ *     None True False Missing
+ *     12 -3 18446744073709551616 0.5 -0.0 nan inf     nan1: a NaN with a payload
+ *     "text" b"bytes"                                 escapes \\ \" \xHH
+ *     "x"#100                                         the text 100 times
+ *     [a, b] (a, b) {"k": v}                          in lists item*9: 9 times
+ *     tensor:int64(2,3) array:int32() scalar:float32  elements are zero
+ *     media media:image/png opaque:pickle
+ *     deep(3) deepl(3) keys(2)                        {"a":{"a":{"a":1}}}, [[[1]]], {"k0":0,"k1":1}
+ *
+ * A notation that is wrong ends the program. */
 #ifndef VALUES_H
 #define VALUES_H
 

@@ -1,12 +1,14 @@
-/* tests/vectors.c: the vectors of the spec (spec/vectors, or the folder given): valid ones open, pass, print as their JSON and fail cleanly when cut
- * or when a bit is flipped; invalid ones break exactly the rule that index.tsv names, at its level and offset.
- * May use: packbuf.h, tagged.h, tap.h. Must not know: how the vectors were made. */
+/* tests/vectors.c: the vectors of the spec (spec/vectors, or the folder given): valid ones open, pass, print as their
+ * JSON and fail cleanly when cut or when a bit is flipped; invalid ones break exactly the rule that index.tsv names, at
+ * its level and offset.
+ * May use: packbuf.h, sealing.h, tagged.h, tap.h. Must not know: how the vectors were made. */
 #define PACKBUF_IMPLEMENTATION
 #ifdef PACKBUF_HEADER
 #include PACKBUF_HEADER
 #else
 #include "../packbuf.h"
 #endif
+#include "sealing.h"
 #include "tagged.h"
 #include "tap.h"
 #include <dirent.h>
@@ -96,21 +98,6 @@ static unsigned damage(const uint8_t *data, size_t size, unsigned *prefixes_pass
   return passed;
 }
 
-/* Recomputes the checksums of a changed head, so that damage gets past them. */
-static void reseal(uint8_t *data, size_t size) {
-  static const uint8_t zero[4] = {0, 0, 0, 0};
-  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
-  const uint64_t head = packbuf_i_load64(data + 32), index = packbuf_i_load64(data + 40);
-  uint64_t at = head + index;
-  uint32_t crc;
-  if (head < 128 || head > size || index > size - head) return;
-  for (uint64_t chunk = 0; (data[20] & 1) != 0 && at < size && chunk * 4 + 4 <= index; chunk++, at += 65536)
-    packbuf_i_store32(data + head + 4 * chunk, kernel->crc(0, data + at, size - at < 65536 ? (size_t)(size - at) : 65536));
-  packbuf_i_store32(data + 56, kernel->crc(0, data + head, (size_t)index));
-  crc = kernel->crc(kernel->crc(0, data, 60), zero, 4);
-  packbuf_i_store32(data + 60, kernel->crc(crc, data + 64, (size_t)head - 64));
-}
-
 /* Like damage, with the checksums made right again: the rules themselves have to hold. */
 static unsigned damage_sealed(const uint8_t *data, size_t size) {
   uint8_t *copy = (uint8_t *)malloc(size);
@@ -122,7 +109,7 @@ static unsigned damage_sealed(const uint8_t *data, size_t size) {
     tagged_text text = {NULL, 0, 0, 0};
     memcpy(copy, data, size);
     copy[bit / 8] = (uint8_t)(copy[bit / 8] ^ 1u << bit % 8);
-    reseal(copy, size);
+    seal_all(copy, size); /* so that damage gets past the checksums */
     packbuf_arena_init(&arena, NULL);
     arena.limit = 1 << 24;
     if (packbuf_open(&view, copy, size, 0, NULL, &error) == PACKBUF_OK) {

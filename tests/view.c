@@ -11,6 +11,7 @@
 #include "../packbuf.h"
 #endif
 #include "tagged.h"
+#include "failing.h"
 #include "tap.h"
 #include <dirent.h>
 #include <pthread.h>
@@ -578,20 +579,6 @@ static void changed_after_check(void) {
   tap_ok(compared > 0, "rows that differ from the parent's are refused (%u nodes)", compared);
 }
 
-typedef struct failing {
-  unsigned calls, fail_at;
-} failing;
-
-static void *failing_resize(void *context, void *memory, size_t old_size, size_t new_size) {
-  failing *f = (failing *)context;
-  (void)old_size;
-  if (new_size == 0) {
-    free(memory);
-    return NULL;
-  }
-  return f->calls++ == f->fail_at ? NULL : realloc(memory, new_size);
-}
-
 /* Reads all rows and batch values; the i-th allocation fails for every i, then with fixed arenas of every size. */
 static void out_of_memory(const char *name) {
   const file f = load(name);
@@ -605,13 +592,10 @@ static void out_of_memory(const char *name) {
   if (!tap_ok(packbuf_open(&view, f.data, f.size, 0, NULL, NULL) == PACKBUF_OK, "%s opens", name)) return;
   rows = (packbuf_value *)malloc((size_t)view.rows * sizeof *rows + 1);
   for (unsigned i = 0; status == PACKBUF_OUT_OF_MEMORY && i < 10000; i++) {
-    failing context = {0, 0};
-    packbuf_allocator allocator;
+    failing allocations = failing_at(i, 1);
+    packbuf_allocator allocator = failing_allocator(&allocations);
     packbuf_arena arena;
     packbuf_error error;
-    context.fail_at = i;
-    allocator.resize = failing_resize;
-    allocator.context = &context;
     packbuf_arena_init(&arena, &allocator);
     status = packbuf_read_rows(&view, 0, view.rows, &arena, rows, &error);
     if (status == PACKBUF_OK) status = packbuf_read_batch_values(&view, &arena, &value, &error);
