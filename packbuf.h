@@ -753,7 +753,7 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
 typedef struct packbuf_limits {
   uint64_t head_bytes;    /* length of the head */
   uint64_t rows;          /* rows of the batch */
-  uint64_t decoded_bytes; /* what one call unpacks or takes from the arena */
+  uint64_t decoded_bytes; /* what one call unpacks, takes from the arena, or looks through as text or bools */
   uint64_t cell_bytes;    /* a JSON or MessagePack cell */
   uint32_t nodes, buffers, metadata;
   uint32_t depth;      /* nodes on a path, at most 256 */
@@ -2222,6 +2222,88 @@ PACKBUF_API uint32_t packbuf_checksum(uint32_t crc, const void *data, size_t siz
 
 PACKBUF_API const char *packbuf_checksum_kernel(void) { return packbuf_i_crc_kernel_best()->name; }
 /* ---- end of core/crc32c.c ---- */
+/* ---- core/sha256.c ---- */
+/* core/sha256.c: SHA-256 (FIPS 180-4), for fingerprints of schema texts: in every language's library, so that any
+ * consumer can compute one.
+ * May use: base. Must not know: what is hashed. */
+
+typedef struct packbuf_i_sha256 {
+  uint32_t state[8];
+  uint64_t size; /* bytes so far */
+  uint8_t block[64];
+} packbuf_i_sha256;
+
+static const uint32_t packbuf_i_sha256_round[64] = {
+    0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
+    0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
+    0xE49B69C1, 0xEFBE4786, 0x0FC19DC6, 0x240CA1CC, 0x2DE92C6F, 0x4A7484AA, 0x5CB0A9DC, 0x76F988DA,
+    0x983E5152, 0xA831C66D, 0xB00327C8, 0xBF597FC7, 0xC6E00BF3, 0xD5A79147, 0x06CA6351, 0x14292967,
+    0x27B70A85, 0x2E1B2138, 0x4D2C6DFC, 0x53380D13, 0x650A7354, 0x766A0ABB, 0x81C2C92E, 0x92722C85,
+    0xA2BFE8A1, 0xA81A664B, 0xC24B8B70, 0xC76C51A3, 0xD192E819, 0xD6990624, 0xF40E3585, 0x106AA070,
+    0x19A4C116, 0x1E376C08, 0x2748774C, 0x34B0BCB5, 0x391C0CB3, 0x4ED8AA4A, 0x5B9CCA4F, 0x682E6FF3,
+    0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2};
+
+static void packbuf_i_sha256_start(packbuf_i_sha256 *hash) {
+  static const uint32_t start[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
+                                    0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19};
+  memset(hash, 0, sizeof *hash);
+  memcpy(hash->state, start, sizeof start);
+}
+
+static uint32_t packbuf_i_rotate(uint32_t x, unsigned by) { return x >> by | x << (32 - by); }
+
+static uint32_t packbuf_i_load32_big(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void packbuf_i_store32_big(uint8_t *p, uint32_t v) {
+  for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static void packbuf_i_sha256_block(packbuf_i_sha256 *hash) {
+  uint32_t w[64], s[8];
+  for (int i = 0; i < 16; i++) w[i] = packbuf_i_load32_big(hash->block + 4 * i);
+  for (int i = 16; i < 64; i++) {
+    const uint32_t a = w[i - 15], b = w[i - 2];
+    w[i] = w[i - 16] + w[i - 7] + (packbuf_i_rotate(a, 7) ^ packbuf_i_rotate(a, 18) ^ a >> 3) +
+           (packbuf_i_rotate(b, 17) ^ packbuf_i_rotate(b, 19) ^ b >> 10);
+  }
+  memcpy(s, hash->state, sizeof s);
+  for (int i = 0; i < 64; i++) { /* a is s[-i & 7]: the names move, not the words */
+    const uint32_t a = s[-i & 7], b = s[(1 - i) & 7], c = s[(2 - i) & 7];
+    const uint32_t e = s[(4 - i) & 7], f = s[(5 - i) & 7], g = s[(6 - i) & 7];
+    const uint32_t one = s[(7 - i) & 7] + (packbuf_i_rotate(e, 6) ^ packbuf_i_rotate(e, 11) ^ packbuf_i_rotate(e, 25)) +
+                         ((e & f) ^ (~e & g)) + packbuf_i_sha256_round[i] + w[i];
+    s[(3 - i) & 7] += one;
+    s[(7 - i) & 7] = one + (packbuf_i_rotate(a, 2) ^ packbuf_i_rotate(a, 13) ^ packbuf_i_rotate(a, 22)) +
+                     ((a & b) ^ (a & c) ^ (b & c));
+  }
+  for (int i = 0; i < 8; i++) hash->state[i] += s[i];
+}
+
+static void packbuf_i_sha256_add(packbuf_i_sha256 *hash, const void *data, size_t size) {
+  const uint8_t *from = (const uint8_t *)data;
+  while (size) {
+    const size_t at = (size_t)(hash->size % 64), part = size < 64 - at ? size : 64 - at;
+    memcpy(hash->block + at, from, part);
+    hash->size += part;
+    from += part;
+    size -= part;
+    if (hash->size % 64 == 0) packbuf_i_sha256_block(hash);
+  }
+}
+
+static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
+  static const uint8_t pad[64] = {0x80};
+  const uint64_t bits = hash->size * 8;
+  uint8_t length[8];
+  packbuf_i_store32_big(length, (uint32_t)(bits >> 32));
+  packbuf_i_store32_big(length + 4, (uint32_t)bits);
+  packbuf_i_sha256_add(hash, pad, 1 + (size_t)((119 - hash->size % 64) % 64));
+  packbuf_i_sha256_add(hash, length, 8);
+  for (int i = 0; i < 8; i++) packbuf_i_store32_big(digest + 4 * i, hash->state[i]);
+}
+/* ---- end of core/sha256.c ---- */
 /* ---- core/utf8.c ---- */
 /* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
  * May use: base; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
@@ -11866,8 +11948,8 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what
- * becomes of repeats. */
+ * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes, sha256. Must not know:
+ * what becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
@@ -11959,6 +12041,7 @@ static void packbuf_i_row_start_bytes(packbuf_i_row_reader *at, const packbuf_i_
   at->whole = packbuf_i_whole_row(node, row, &at->run);
   if (at->whole) return;
   packbuf_i_pull_start(&at->pull, packbuf_i_single_row(&at->single, node, row), PACKBUF_ROLE_DATA, 0);
+  at->pull.walk.once = node->source == PACKBUF_I_FROM_TENSOR; /* its rows repeat elements in the same places */
   at->run.size = 0;
 }
 
@@ -11977,17 +12060,19 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
   return at;
 }
 
-/* How many leading bytes two rows have in common. */
-static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b) {
+/* How many leading bytes two rows have in common; *differ: whether one has other bytes where both have some. */
+static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b, int *differ) {
   packbuf_i_row_reader x, y;
   uint64_t common = 0;
+  *differ = 0;
   packbuf_i_row_start_bytes(&x, node, a);
   packbuf_i_row_start_bytes(&y, node, b);
   while (packbuf_i_row_more(&x) && packbuf_i_row_more(&y)) {
     const uint64_t size = x.run.size < y.run.size ? x.run.size : y.run.size;
     const uint64_t same = packbuf_i_common(x.run.bytes, y.run.bytes, size);
     common += same;
-    if (same < size) break;
+    *differ = same < size;
+    if (*differ) break;
     x.run.bytes += size, x.run.size -= size;
     y.run.bytes += size, y.run.size -= size;
   }
@@ -12018,7 +12103,8 @@ static uint8_t packbuf_i_row_type(const packbuf_i_node *node, uint64_t row) {
 
 /* Whether two present rows are equal as section 19 says. */
 static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t b) {
-  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK], size = packbuf_i_row_size(node, a);
+  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK], size = packbuf_i_row_size(node, a), common;
+  int differ;
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
   if (packbuf_i_row_size(node, b) != size || packbuf_i_row_type(node, a) != packbuf_i_row_type(node, b)) return 0;
@@ -12026,7 +12112,8 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
     const unsigned rank = packbuf_i_cell_dims(node, a, x);
     if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
   }
-  return packbuf_i_common_bytes(node, a, b) == size;
+  common = packbuf_i_common_bytes(node, a, b, &differ);
+  return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes. */
@@ -12063,7 +12150,26 @@ static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row)
   return packbuf_i_hash_word(packbuf_i_row_size(node, row), crc);
 }
 
-/* The different rows so far, by key: open addressing. A row whose cheap key is another's stands under its full key. */
+/* Rows that differ and have one full key are somebody's work: a key by which nobody finds many of them. */
+static uint64_t packbuf_i_row_strong_key(const packbuf_i_node *node, uint64_t row) {
+  packbuf_i_row_reader at;
+  packbuf_i_sha256 hash;
+  uint64_t shape[PACKBUF_MAX_RANK];
+  uint8_t digest[32], type = packbuf_i_row_type(node, row);
+  packbuf_i_sha256_start(&hash);
+  packbuf_i_sha256_add(&hash, &type, 1);
+  if (packbuf_i_shaped(node)) packbuf_i_sha256_add(&hash, shape, packbuf_i_cell_dims(node, row, shape) * sizeof *shape);
+  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
+    packbuf_i_sha256_add(&hash, at.run.bytes, (size_t)at.run.size);
+  packbuf_i_sha256_end(&hash, digest);
+  return packbuf_i_load64(digest);
+}
+
+#define PACKBUF_I_ALIKE 16 /* different rows that may have one full key */
+
+/* The different rows so far, by key: open addressing. A row whose cheap key is another's stands under its full key, one
+ * whose full key many have under its strong one. Rows stay where they are, so that each search meets them in the order
+ * in which they came. */
 typedef struct packbuf_i_row_table {
   uint64_t *keys, *rows; /* rows: row + 1; 0: free */
   uint64_t mask;
@@ -12100,18 +12206,31 @@ static uint64_t packbuf_i_row_slot(const packbuf_i_row_table *table, uint64_t ke
   return slot & table->mask;
 }
 
+/* Looks through the rows of the table that have the key: 1 when *slot is that of the first that equals `row`, 0 when it
+ * is free for it, -1 when `most` have the key and differ: more do not stand under it. */
+static int packbuf_i_row_search(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row,
+                                uint64_t key, uint64_t most, uint64_t *slot) {
+  for (*slot = packbuf_i_row_slot(table, key, key >> 2); table->rows[*slot];
+       *slot = packbuf_i_row_slot(table, key, *slot + 1)) {
+    if (packbuf_i_rows_equal(node, table->rows[*slot] - 1, row)) return 1;
+    if (--most == 0) return -1;
+  }
+  return 0;
+}
+
 /* The first row of the table that equals `row`; `row` itself, which then joins, when there is none. */
 static uint64_t packbuf_i_row_first(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row) {
-  uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)1, slot = packbuf_i_row_slot(table, key, key >> 1);
-  if (table->rows[slot]) {
-    if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row)) return table->rows[slot] - 1;
-    key = packbuf_i_row_full_key(node, row) | 1;
-    slot = packbuf_i_row_slot(table, key, key >> 1);
-    while (table->rows[slot]) {
-      if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row)) return table->rows[slot] - 1;
-      slot = packbuf_i_row_slot(table, key, slot + 1);
-    }
+  uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)3, slot;
+  int found = packbuf_i_row_search(table, node, row, key, 1, &slot);
+  if (found < 0) {
+    key = (packbuf_i_row_full_key(node, row) & ~(uint64_t)3) | 1;
+    found = packbuf_i_row_search(table, node, row, key, PACKBUF_I_ALIKE, &slot);
   }
+  if (found < 0) {
+    key = (packbuf_i_row_strong_key(node, row) & ~(uint64_t)3) | 2;
+    found = packbuf_i_row_search(table, node, row, key, UINT64_MAX, &slot);
+  }
+  if (found > 0) return table->rows[slot] - 1;
   table->keys[slot] = key;
   table->rows[slot] = row + 1;
   return row;
@@ -12274,8 +12393,9 @@ static uint64_t packbuf_i_present_size(const packbuf_i_node *node, uint64_t row)
 
 /* Elements that rows i - 1 and i have in common. */
 static uint64_t packbuf_i_common_before(const packbuf_i_node *node, uint64_t i) {
+  int differ;
   if (packbuf_i_state(node, i - 1) <= 0 || packbuf_i_state(node, i) <= 0) return 0;
-  return packbuf_i_common_bytes(node, i - 1, i) / packbuf_i_dtype_bytes(node->dtype);
+  return packbuf_i_common_bytes(node, i - 1, i, &differ) / packbuf_i_dtype_bytes(node->dtype);
 }
 
 /* Whether the sample promises that prefixes pay. */
@@ -16134,88 +16254,6 @@ PACKBUF_API packbuf_status packbuf_select_ranges(const packbuf_selection *select
 /* ---- end of core/ranges.c ---- */
 
 /* many packed buffers as one: what they hold, and whether it fits */
-/* ---- core/sha256.c ---- */
-/* core/sha256.c: SHA-256 (FIPS 180-4), for fingerprints of schema texts: in every language's library, so that any
- * consumer can compute one.
- * May use: base. Must not know: what is hashed. */
-
-typedef struct packbuf_i_sha256 {
-  uint32_t state[8];
-  uint64_t size; /* bytes so far */
-  uint8_t block[64];
-} packbuf_i_sha256;
-
-static const uint32_t packbuf_i_sha256_round[64] = {
-    0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
-    0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
-    0xE49B69C1, 0xEFBE4786, 0x0FC19DC6, 0x240CA1CC, 0x2DE92C6F, 0x4A7484AA, 0x5CB0A9DC, 0x76F988DA,
-    0x983E5152, 0xA831C66D, 0xB00327C8, 0xBF597FC7, 0xC6E00BF3, 0xD5A79147, 0x06CA6351, 0x14292967,
-    0x27B70A85, 0x2E1B2138, 0x4D2C6DFC, 0x53380D13, 0x650A7354, 0x766A0ABB, 0x81C2C92E, 0x92722C85,
-    0xA2BFE8A1, 0xA81A664B, 0xC24B8B70, 0xC76C51A3, 0xD192E819, 0xD6990624, 0xF40E3585, 0x106AA070,
-    0x19A4C116, 0x1E376C08, 0x2748774C, 0x34B0BCB5, 0x391C0CB3, 0x4ED8AA4A, 0x5B9CCA4F, 0x682E6FF3,
-    0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2};
-
-static void packbuf_i_sha256_start(packbuf_i_sha256 *hash) {
-  static const uint32_t start[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
-                                    0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19};
-  memset(hash, 0, sizeof *hash);
-  memcpy(hash->state, start, sizeof start);
-}
-
-static uint32_t packbuf_i_rotate(uint32_t x, unsigned by) { return x >> by | x << (32 - by); }
-
-static uint32_t packbuf_i_load32_big(const uint8_t *p) {
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void packbuf_i_store32_big(uint8_t *p, uint32_t v) {
-  for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
-static void packbuf_i_sha256_block(packbuf_i_sha256 *hash) {
-  uint32_t w[64], s[8];
-  for (int i = 0; i < 16; i++) w[i] = packbuf_i_load32_big(hash->block + 4 * i);
-  for (int i = 16; i < 64; i++) {
-    const uint32_t a = w[i - 15], b = w[i - 2];
-    w[i] = w[i - 16] + w[i - 7] + (packbuf_i_rotate(a, 7) ^ packbuf_i_rotate(a, 18) ^ a >> 3) +
-           (packbuf_i_rotate(b, 17) ^ packbuf_i_rotate(b, 19) ^ b >> 10);
-  }
-  memcpy(s, hash->state, sizeof s);
-  for (int i = 0; i < 64; i++) { /* a is s[-i & 7]: the names move, not the words */
-    const uint32_t a = s[-i & 7], b = s[(1 - i) & 7], c = s[(2 - i) & 7];
-    const uint32_t e = s[(4 - i) & 7], f = s[(5 - i) & 7], g = s[(6 - i) & 7];
-    const uint32_t one = s[(7 - i) & 7] + (packbuf_i_rotate(e, 6) ^ packbuf_i_rotate(e, 11) ^ packbuf_i_rotate(e, 25)) +
-                         ((e & f) ^ (~e & g)) + packbuf_i_sha256_round[i] + w[i];
-    s[(3 - i) & 7] += one;
-    s[(7 - i) & 7] = one + (packbuf_i_rotate(a, 2) ^ packbuf_i_rotate(a, 13) ^ packbuf_i_rotate(a, 22)) +
-                     ((a & b) ^ (a & c) ^ (b & c));
-  }
-  for (int i = 0; i < 8; i++) hash->state[i] += s[i];
-}
-
-static void packbuf_i_sha256_add(packbuf_i_sha256 *hash, const void *data, size_t size) {
-  const uint8_t *from = (const uint8_t *)data;
-  while (size) {
-    const size_t at = (size_t)(hash->size % 64), part = size < 64 - at ? size : 64 - at;
-    memcpy(hash->block + at, from, part);
-    hash->size += part;
-    from += part;
-    size -= part;
-    if (hash->size % 64 == 0) packbuf_i_sha256_block(hash);
-  }
-}
-
-static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
-  static const uint8_t pad[64] = {0x80};
-  const uint64_t bits = hash->size * 8;
-  uint8_t length[8];
-  packbuf_i_store32_big(length, (uint32_t)(bits >> 32));
-  packbuf_i_store32_big(length + 4, (uint32_t)bits);
-  packbuf_i_sha256_add(hash, pad, 1 + (size_t)((119 - hash->size % 64) % 64));
-  packbuf_i_sha256_add(hash, length, 8);
-  for (int i = 0; i < 8; i++) packbuf_i_store32_big(digest + 4 * i, hash->state[i]);
-}
-/* ---- end of core/sha256.c ---- */
 /* ---- core/schema.c ---- */
 /* core/schema.c: the schema text of a packed buffer (section 24), line by line into memory, into a hash, or against a
  * text that is expected; nothing is allocated, since the name index has the siblings in the order that the text wants.
@@ -17933,9 +17971,14 @@ static packbuf_status packbuf_i_concat_batch_values(packbuf_i_concat *c) {
 
 /* Where a pair is, or would be, in the table of pairs: strangers may bring many. */
 static packbuf_i_pair **packbuf_i_concat_slot(const packbuf_i_concat *c, const char *path, packbuf_text key) {
-  uint64_t slot = packbuf_i_hash_bytes((const uint8_t *)key.data, key.size);
-  if (path) slot ^= packbuf_i_hash_bytes((const uint8_t *)path, strlen(path)) >> 1;
-  for (slot &= c->pair_mask; c->pairs[slot]; slot = (slot + 1) & c->pair_mask) {
+  packbuf_i_sha256 hash; /* so that they cannot choose keys that all fall on one place */
+  uint8_t digest[32];
+  uint64_t slot;
+  packbuf_i_sha256_start(&hash);
+  packbuf_i_sha256_add(&hash, key.data, key.size);
+  if (path) packbuf_i_sha256_add(&hash, path, strlen(path));
+  packbuf_i_sha256_end(&hash, digest);
+  for (slot = packbuf_i_load64(digest) & c->pair_mask; c->pairs[slot]; slot = (slot + 1) & c->pair_mask) {
     const packbuf_i_pair *pair = c->pairs[slot];
     if ((path ? pair->path && strcmp(pair->path, path) == 0 : !pair->path) &&
         packbuf_i_same_bytes(pair->key, pair->key_size, key.data, key.size))

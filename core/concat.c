@@ -418,9 +418,14 @@ static packbuf_status packbuf_i_concat_batch_values(packbuf_i_concat *c) {
 
 /* Where a pair is, or would be, in the table of pairs: strangers may bring many. */
 static packbuf_i_pair **packbuf_i_concat_slot(const packbuf_i_concat *c, const char *path, packbuf_text key) {
-  uint64_t slot = packbuf_i_hash_bytes((const uint8_t *)key.data, key.size);
-  if (path) slot ^= packbuf_i_hash_bytes((const uint8_t *)path, strlen(path)) >> 1;
-  for (slot &= c->pair_mask; c->pairs[slot]; slot = (slot + 1) & c->pair_mask) {
+  packbuf_i_sha256 hash; /* so that they cannot choose keys that all fall on one place */
+  uint8_t digest[32];
+  uint64_t slot;
+  packbuf_i_sha256_start(&hash);
+  packbuf_i_sha256_add(&hash, key.data, key.size);
+  if (path) packbuf_i_sha256_add(&hash, path, strlen(path));
+  packbuf_i_sha256_end(&hash, digest);
+  for (slot = packbuf_i_load64(digest) & c->pair_mask; c->pairs[slot]; slot = (slot + 1) & c->pair_mask) {
     const packbuf_i_pair *pair = c->pairs[slot];
     if ((path ? pair->path && strcmp(pair->path, path) == 0 : !pair->path) &&
         packbuf_i_same_bytes(pair->key, pair->key_size, key.data, key.size))

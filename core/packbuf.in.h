@@ -49,6 +49,7 @@
 #include "core/arena.c"
 #include "core/sort.c"
 #include "core/crc32c.c"
+#include "core/sha256.c"
 #include "core/utf8.c"
 #include "core/decimal.c"
 #include "core/value.c"
@@ -113,7 +114,6 @@
 #include "core/ranges.c"
 
 /* many packed buffers as one: what they hold, and whether it fits */
-#include "core/sha256.c"
 #include "core/schema.c"
 #include "core/manifest.c"
 #include "core/join.c"

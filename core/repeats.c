@@ -1,8 +1,8 @@
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes. Must not know: what
- * becomes of repeats. */
+ * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes, sha256. Must not know:
+ * what becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
@@ -94,6 +94,7 @@ static void packbuf_i_row_start_bytes(packbuf_i_row_reader *at, const packbuf_i_
   at->whole = packbuf_i_whole_row(node, row, &at->run);
   if (at->whole) return;
   packbuf_i_pull_start(&at->pull, packbuf_i_single_row(&at->single, node, row), PACKBUF_ROLE_DATA, 0);
+  at->pull.walk.once = node->source == PACKBUF_I_FROM_TENSOR; /* its rows repeat elements in the same places */
   at->run.size = 0;
 }
 
@@ -112,17 +113,19 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
   return at;
 }
 
-/* How many leading bytes two rows have in common. */
-static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b) {
+/* How many leading bytes two rows have in common; *differ: whether one has other bytes where both have some. */
+static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b, int *differ) {
   packbuf_i_row_reader x, y;
   uint64_t common = 0;
+  *differ = 0;
   packbuf_i_row_start_bytes(&x, node, a);
   packbuf_i_row_start_bytes(&y, node, b);
   while (packbuf_i_row_more(&x) && packbuf_i_row_more(&y)) {
     const uint64_t size = x.run.size < y.run.size ? x.run.size : y.run.size;
     const uint64_t same = packbuf_i_common(x.run.bytes, y.run.bytes, size);
     common += same;
-    if (same < size) break;
+    *differ = same < size;
+    if (*differ) break;
     x.run.bytes += size, x.run.size -= size;
     y.run.bytes += size, y.run.size -= size;
   }
@@ -153,7 +156,8 @@ static uint8_t packbuf_i_row_type(const packbuf_i_node *node, uint64_t row) {
 
 /* Whether two present rows are equal as section 19 says. */
 static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t b) {
-  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK], size = packbuf_i_row_size(node, a);
+  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK], size = packbuf_i_row_size(node, a), common;
+  int differ;
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
   if (packbuf_i_row_size(node, b) != size || packbuf_i_row_type(node, a) != packbuf_i_row_type(node, b)) return 0;
@@ -161,7 +165,8 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
     const unsigned rank = packbuf_i_cell_dims(node, a, x);
     if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
   }
-  return packbuf_i_common_bytes(node, a, b) == size;
+  common = packbuf_i_common_bytes(node, a, b, &differ);
+  return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes. */
@@ -198,7 +203,26 @@ static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row)
   return packbuf_i_hash_word(packbuf_i_row_size(node, row), crc);
 }
 
-/* The different rows so far, by key: open addressing. A row whose cheap key is another's stands under its full key. */
+/* Rows that differ and have one full key are somebody's work: a key by which nobody finds many of them. */
+static uint64_t packbuf_i_row_strong_key(const packbuf_i_node *node, uint64_t row) {
+  packbuf_i_row_reader at;
+  packbuf_i_sha256 hash;
+  uint64_t shape[PACKBUF_MAX_RANK];
+  uint8_t digest[32], type = packbuf_i_row_type(node, row);
+  packbuf_i_sha256_start(&hash);
+  packbuf_i_sha256_add(&hash, &type, 1);
+  if (packbuf_i_shaped(node)) packbuf_i_sha256_add(&hash, shape, packbuf_i_cell_dims(node, row, shape) * sizeof *shape);
+  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
+    packbuf_i_sha256_add(&hash, at.run.bytes, (size_t)at.run.size);
+  packbuf_i_sha256_end(&hash, digest);
+  return packbuf_i_load64(digest);
+}
+
+#define PACKBUF_I_ALIKE 16 /* different rows that may have one full key */
+
+/* The different rows so far, by key: open addressing. A row whose cheap key is another's stands under its full key, one
+ * whose full key many have under its strong one. Rows stay where they are, so that each search meets them in the order
+ * in which they came. */
 typedef struct packbuf_i_row_table {
   uint64_t *keys, *rows; /* rows: row + 1; 0: free */
   uint64_t mask;
@@ -235,18 +259,31 @@ static uint64_t packbuf_i_row_slot(const packbuf_i_row_table *table, uint64_t ke
   return slot & table->mask;
 }
 
+/* Looks through the rows of the table that have the key: 1 when *slot is that of the first that equals `row`, 0 when it
+ * is free for it, -1 when `most` have the key and differ: more do not stand under it. */
+static int packbuf_i_row_search(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row,
+                                uint64_t key, uint64_t most, uint64_t *slot) {
+  for (*slot = packbuf_i_row_slot(table, key, key >> 2); table->rows[*slot];
+       *slot = packbuf_i_row_slot(table, key, *slot + 1)) {
+    if (packbuf_i_rows_equal(node, table->rows[*slot] - 1, row)) return 1;
+    if (--most == 0) return -1;
+  }
+  return 0;
+}
+
 /* The first row of the table that equals `row`; `row` itself, which then joins, when there is none. */
 static uint64_t packbuf_i_row_first(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row) {
-  uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)1, slot = packbuf_i_row_slot(table, key, key >> 1);
-  if (table->rows[slot]) {
-    if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row)) return table->rows[slot] - 1;
-    key = packbuf_i_row_full_key(node, row) | 1;
-    slot = packbuf_i_row_slot(table, key, key >> 1);
-    while (table->rows[slot]) {
-      if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row)) return table->rows[slot] - 1;
-      slot = packbuf_i_row_slot(table, key, slot + 1);
-    }
+  uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)3, slot;
+  int found = packbuf_i_row_search(table, node, row, key, 1, &slot);
+  if (found < 0) {
+    key = (packbuf_i_row_full_key(node, row) & ~(uint64_t)3) | 1;
+    found = packbuf_i_row_search(table, node, row, key, PACKBUF_I_ALIKE, &slot);
   }
+  if (found < 0) {
+    key = (packbuf_i_row_strong_key(node, row) & ~(uint64_t)3) | 2;
+    found = packbuf_i_row_search(table, node, row, key, UINT64_MAX, &slot);
+  }
+  if (found > 0) return table->rows[slot] - 1;
   table->keys[slot] = key;
   table->rows[slot] = row + 1;
   return row;

@@ -111,8 +111,9 @@ static uint64_t packbuf_i_present_size(const packbuf_i_node *node, uint64_t row)
 
 /* Elements that rows i - 1 and i have in common. */
 static uint64_t packbuf_i_common_before(const packbuf_i_node *node, uint64_t i) {
+  int differ;
   if (packbuf_i_state(node, i - 1) <= 0 || packbuf_i_state(node, i) <= 0) return 0;
-  return packbuf_i_common_bytes(node, i - 1, i) / packbuf_i_dtype_bytes(node->dtype);
+  return packbuf_i_common_bytes(node, i - 1, i, &differ) / packbuf_i_dtype_bytes(node->dtype);
 }
 
 /* Whether the sample promises that prefixes pay. */

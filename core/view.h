@@ -8,7 +8,7 @@
 typedef struct packbuf_limits {
   uint64_t head_bytes;    /* length of the head */
   uint64_t rows;          /* rows of the batch */
-  uint64_t decoded_bytes; /* what one call unpacks or takes from the arena */
+  uint64_t decoded_bytes; /* what one call unpacks, takes from the arena, or looks through as text or bools */
   uint64_t cell_bytes;    /* a JSON or MessagePack cell */
   uint32_t nodes, buffers, metadata;
   uint32_t depth;      /* nodes on a path, at most 256 */

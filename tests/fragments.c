@@ -857,7 +857,7 @@ static void join_limits(void) {
     strcat(text, "]");
     b = pack_rows(text, NULL, 0);
     views[0] = views[1] = b.view;
-    views[0].limits.decoded_bytes = 50 * 8;
+    views[0].limits.decoded_bytes = 50 * 4;
     tap_ok(is(packbuf_join_init(&join, NULL, views, 2, 0, &arena, &error), PACKBUF_OK) && is(packbuf_join_read_rows(&join, 0, 50, &arena, rows, &error), PACKBUF_LIMIT) &&
                is(packbuf_join_batch(&join, &arena, NULL, &batch, &error), PACKBUF_LIMIT),
            "rows of %s keep to the limit of decoded bytes", cells[ragged_numbers]);

@@ -474,6 +474,58 @@ static void test_two_pieces(void) {
 
 /* ---- random batches, with and without ---- */
 
+/* Rows of one size, with equal ends and equal checksums: differences that are multiples of its polynomial. The search
+ * is not quadratic in them (which no test can assert: 2^15 rows took a minute), and finds all repeats. */
+static void test_crafted(void) {
+  enum { CRAFTED = 4096, LENGTH = 1024 };
+  uint8_t *bytes = (uint8_t *)malloc((size_t)CRAFTED * LENGTH);
+  packbuf_text *texts = (packbuf_text *)malloc(2 * CRAFTED * sizeof *texts);
+  int good = bytes && texts;
+  trip t;
+  for (unsigned i = 0; good && i < CRAFTED; i++) {
+    uint8_t *row = bytes + (size_t)i * LENGTH;
+    memset(row, 'a', LENGTH);
+    for (unsigned k = 0; k < 12; k++) {
+      uint32_t crc = 1;
+      for (int s = 0; s < 8; s++) crc = crc & 1 ? crc >> 1 ^ 0x82F63B78u : crc >> 1;
+      if ((i >> k & 1) == 0) continue;
+      row[800 + 8 * k] ^= 1;
+      for (unsigned byte = 0; byte < 4; byte++) row[801 + 8 * k + byte] ^= (uint8_t)(crc >> 8 * byte);
+    }
+    good = packbuf_checksum(0, row, LENGTH) == packbuf_checksum(0, bytes, LENGTH);
+    texts[i].data = texts[CRAFTED + i].data = (const char *)row;
+    texts[i].size = texts[CRAFTED + i].size = LENGTH;
+  }
+  begin(&t, 2 * CRAFTED, 1);
+  good = good && packbuf_add_bytes(&t.batch, "x", texts, &t.error) == PACKBUF_OK && packs(&t) &&
+         stored_rows(&t, "x") == CRAFTED;
+  tap_ok(good, "%d rows with one checksum, twice: each is stored once", CRAFTED);
+  end(&t);
+  free(bytes), free(texts);
+}
+
+/* A broadcast array of 2^48 bytes, of which each row is one number: rows are compared without walking through them. */
+static void test_broadcast(void) {
+  int64_t numbers[4] = {1, 1, 2, 3}, strides[2] = {8, 0};
+  uint64_t shape[2] = {4, (uint64_t)1 << 43}, size = 0;
+  packbuf_tensor tensor;
+  trip t;
+  memset(&tensor, 0, sizeof tensor);
+  tensor.data = numbers, tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), tensor.rank = 2, tensor.shape = shape,
+  tensor.strides = strides;
+  begin(&t, 4, 1);
+  tap_ok(packbuf_add_tensor(&t.batch, "x", &tensor, NULL, &t.error) == PACKBUF_OK &&
+             packbuf_measure(&t.batch, &size, &t.error) == PACKBUF_OK && size > (uint64_t)1 << 48,
+         "a broadcast array of 2^48 bytes is measured");
+  end(&t);
+  shape[1] = 1000, numbers[2] = 1;
+  begin(&t, 4, 1);
+  tap_ok(packbuf_add_tensor(&t.batch, "x", &tensor, NULL, &t.error) == PACKBUF_OK && packs(&t) &&
+             stored_rows(&t, "x") == 2,
+         "and its equal rows are found");
+  end(&t);
+}
+
 static void test_random(unsigned cases) {
   unsigned same = 0, shared = 0, prefixed = 0;
   for (unsigned n = 0; n < cases; n++) {
@@ -610,6 +662,8 @@ int main(void) {
   test_options();
   for (unsigned kind = 0; kind < 5; kind++) test_prefixes(kind);
   test_two_pieces();
+  test_crafted();
+  test_broadcast();
   test_random(400);
   test_no_memory();
   test_sample("gsm8k", 340);
