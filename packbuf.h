@@ -5,7 +5,7 @@
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory: packbuf_write_through (a
+ * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory: packbuf_write_through (a
  * callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
@@ -672,31 +672,32 @@ PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint6
  * (1 or more), or fewer; *parts says how many. Goes over the rows once, not over the data. Like packbuf_measure a call
  * for one thread; what it finds is kept in the batch's arena until something is added or another number is wanted.
  * Errors: those of packbuf_measure; INVALID_ARGUMENT (wanted is 0), OUT_OF_MEMORY. */
-PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts,
+                                               packbuf_error *error);
 
 /* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
  * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
- * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_split. */
+ * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_write_split. */
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
 /* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
  * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
  * CAPACITY. */
-PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                          packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                                packbuf_error *error);
 
 /* ---- not into one block of memory ---- */
 
 /* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
-typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);
+typedef packbuf_status (*packbuf_write_at)(void *context, uint64_t offset, const void *bytes, size_t size);
 
 /* Writes the packed buffer through a callback (pwrite, say): the data from front to back, then the index, the head
  * last, so that what was broken off is no packed buffer. Each byte is put once. It holds `window` bytes (0: 1 MiB; more
  * when a JSON or MessagePack cell is larger), the head and 4 bytes for each 64 KiB of data, and gives them back to the
  * arena. Errors: those of packbuf_write; the callback's, with the offset. */
-PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
-                                                 packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
+                                                 uint64_t window, packbuf_error *error);
 
 /* A segment of memory: struct iovec and struct ibv_sge say no more. */
 typedef struct packbuf_segment {
@@ -1004,17 +1005,17 @@ typedef struct packbuf_row_selection {
 #define PACKBUF_ROWS_END INT64_MAX   /* for a range: to beyond (or, going down, from) the last row */
 
 /* All rows, in order. */
-PACKBUF_API packbuf_row_selection packbuf_select_all(void);
+PACKBUF_API packbuf_row_selection packbuf_rows_all(void);
 /* As Python's first:stop:step: negative numbers count from the end, what lies outside is cut off, a negative step goes
  * down. step 0: INVALID_ARGUMENT, from packbuf_select. */
-PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t stop, int64_t step);
+PACKBUF_API packbuf_row_selection packbuf_rows_range(int64_t first, int64_t stop, int64_t step);
 /* Rows in any order, with repeats; negative ones count from the end. OUT_OF_RANGE, from packbuf_select, has in
  * error->row the position in the list. */
-PACKBUF_API packbuf_row_selection packbuf_select_index(const int64_t *indexes, uint64_t count);
+PACKBUF_API packbuf_row_selection packbuf_rows_index(const int64_t *indexes, uint64_t count);
 /* The rows whose byte is not 0, or whose bit (least significant first) is 1, in ascending order. ROW_COUNT when `rows`
  * is not the number of rows. */
-PACKBUF_API packbuf_row_selection packbuf_select_mask(const uint8_t *bytes, uint64_t rows);
-PACKBUF_API packbuf_row_selection packbuf_select_bitmap(const uint8_t *bits, uint64_t rows);
+PACKBUF_API packbuf_row_selection packbuf_rows_mask(const uint8_t *bytes, uint64_t rows);
+PACKBUF_API packbuf_row_selection packbuf_rows_bitmap(const uint8_t *bits, uint64_t rows);
 
 /* Chosen nodes and rows of a view. Fields are for reading; nodes, flags and index lie in the arena. */
 typedef struct packbuf_selection {
@@ -1230,16 +1231,16 @@ enum {
 };
 
 /* Where rows first_row to first_row + rows of a field are: a node of one of the views. */
-typedef struct packbuf_part {
+typedef struct packbuf_join_part {
   uint32_t fragment; /* index into views */
   uint32_t node;     /* PACKBUF_NO_NODE: not in this fragment (nested paths, under PACKBUF_WIDEN) */
   uint64_t first_row, rows;
-} packbuf_part;
+} packbuf_join_part;
 
 /* A field of the whole: its parts, by row. */
 typedef struct packbuf_join_field {
   packbuf_text name;
-  const packbuf_part *parts;
+  const packbuf_join_part *parts;
   uint32_t part_count;
   uint8_t same; /* 1: all parts have one type and together hold all rows */
 } packbuf_join_field;
@@ -1269,7 +1270,7 @@ PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_f
 
 /* The parts of any path ("meta.step"), by row: at most `capacity` into parts; *count is how many there are. NOT_FOUND
  * when no fragment has it. */
-PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_part *parts,
+PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_join_part *parts,
                                               uint64_t capacity, uint64_t *count, packbuf_error *error);
 
 /* Rows `first` to `first + count` of a path, or of all fields as dicts, as packbuf_read_column and packbuf_read_rows
@@ -12158,7 +12159,8 @@ static uint64_t packbuf_i_row_strong_key(const packbuf_i_node *node, uint64_t ro
   uint8_t digest[32], type = packbuf_i_row_type(node, row);
   packbuf_i_sha256_start(&hash);
   packbuf_i_sha256_add(&hash, &type, 1);
-  if (packbuf_i_shaped(node)) packbuf_i_sha256_add(&hash, shape, packbuf_i_cell_dims(node, row, shape) * sizeof *shape);
+  if (packbuf_i_ragged_numbers(node->codec))
+    packbuf_i_sha256_add(&hash, shape, packbuf_i_cell_dims(node, row, shape) * sizeof *shape);
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
     packbuf_i_sha256_add(&hash, at.run.bytes, (size_t)at.run.size);
   packbuf_i_sha256_end(&hash, digest);
@@ -13669,10 +13671,10 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
   index.from = 4 * batch->plan->checksums;
   index.to = batch->plan->index_length;
   status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
-  return status ? status : packbuf_finish(batch, dst, capacity, error);
+  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
 }
 
-PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error) {
   const packbuf_i_plan *plan = batch ? batch->plan : NULL;
   uint8_t *head = (uint8_t *)dst;
@@ -13806,7 +13808,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts,
+                                               packbuf_error *error) {
   packbuf_error local;
   uint64_t size;
   packbuf_status status = packbuf_measure(batch, &size, error);
@@ -13828,7 +13831,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   const packbuf_i_split *split = batch && batch->plan ? batch->plan->split : NULL;
   packbuf_status status;
   if (!split || part >= split->count)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no such part: call packbuf_split before",
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no such part: call packbuf_write_split before",
                           PACKBUF_NOWHERE, part);
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
@@ -13845,7 +13848,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 
 typedef struct packbuf_i_window {
   packbuf_i_writer writer; /* first, so that a flush finds its window */
-  packbuf_put put;
+  packbuf_write_at put;
   void *context;
   uint8_t *bytes;
   uint64_t size;
@@ -13904,7 +13907,7 @@ static uint64_t packbuf_i_largest_cell(const packbuf_i_plan *plan) {
   return largest;
 }
 
-PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context,
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
                                                  uint64_t window_size, packbuf_error *error) {
   packbuf_i_window window;
   const packbuf_i_plan *plan;
@@ -14825,9 +14828,9 @@ static packbuf_row_selection packbuf_i_rows_of(int kind, const void *list, uint6
   return rows;
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_all(void) { return packbuf_i_rows_of(PACKBUF_I_ROWS_ALL, NULL, 0); }
+PACKBUF_API packbuf_row_selection packbuf_rows_all(void) { return packbuf_i_rows_of(PACKBUF_I_ROWS_ALL, NULL, 0); }
 
-PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t stop, int64_t step) {
+PACKBUF_API packbuf_row_selection packbuf_rows_range(int64_t first, int64_t stop, int64_t step) {
   packbuf_row_selection rows = packbuf_i_rows_of(PACKBUF_I_ROWS_RANGE, NULL, 0);
   rows.first = first;
   rows.stop = stop;
@@ -14835,15 +14838,15 @@ PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t st
   return rows;
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_index(const int64_t *indexes, uint64_t count) {
+PACKBUF_API packbuf_row_selection packbuf_rows_index(const int64_t *indexes, uint64_t count) {
   return packbuf_i_rows_of(PACKBUF_I_ROWS_INDEX, indexes, count);
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_mask(const uint8_t *bytes, uint64_t rows) {
+PACKBUF_API packbuf_row_selection packbuf_rows_mask(const uint8_t *bytes, uint64_t rows) {
   return packbuf_i_rows_of(PACKBUF_I_ROWS_MASK, bytes, rows);
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_bitmap(const uint8_t *bits, uint64_t rows) {
+PACKBUF_API packbuf_row_selection packbuf_rows_bitmap(const uint8_t *bits, uint64_t rows) {
   return packbuf_i_rows_of(PACKBUF_I_ROWS_BITMAP, bits, rows);
 }
 
@@ -17051,7 +17054,7 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {
   packbuf_text name;
-  packbuf_part part;
+  packbuf_join_part part;
 } packbuf_i_join_entry;
 
 /* What joining works with. */
@@ -17214,8 +17217,8 @@ static packbuf_i_schema_member packbuf_i_type_differs(const packbuf_node *a, con
 
 /* Whether the columns at two nodes, with all below them, have one type; else SCHEMA_MISMATCH with path and fragment (of
  * `b`). */
-static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbuf_part *a, const packbuf_part *b,
-                                          packbuf_error *error) {
+static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbuf_join_part *a,
+                                          const packbuf_join_part *b, packbuf_error *error) {
   const packbuf_view *first = &join->views[a->fragment], *second = &join->views[b->fragment];
   packbuf_i_schema_walk x, y;
   uint32_t i = a->node, k = b->node;
@@ -17260,11 +17263,11 @@ static uint64_t packbuf_i_row_owner(const packbuf_i_joiner *j, uint64_t row) {
 /* The parts of one field: none for the same rows twice, all rows, one type. Parts without rows take part in nothing. */
 static packbuf_status packbuf_i_join_field_check(packbuf_i_joiner *j, packbuf_join_field *field) {
   const int widen = (j->join->flags & PACKBUF_WIDEN) != 0;
-  const packbuf_part *first = NULL;
+  const packbuf_join_part *first = NULL;
   uint64_t rows = 0, gap = PACKBUF_NOWHERE;
   field->same = 1;
   for (uint32_t i = 0; i < field->part_count; i++) {
-    const packbuf_part *part = &field->parts[i];
+    const packbuf_join_part *part = &field->parts[i];
     packbuf_status status;
     if (!part->rows) continue;
     if (part->first_row < rows)
@@ -17306,7 +17309,7 @@ static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
 /* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
 static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
                                            uint32_t *out_count) {
-  packbuf_part *parts = (packbuf_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
+  packbuf_join_part *parts = (packbuf_join_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
   const packbuf_i_join_seen *order;
   packbuf_i_join_seen *seen;
   packbuf_join_field *fields, *sorted;
@@ -17319,7 +17322,7 @@ static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_jo
   sorted = fields + count;
   count = 0;
   for (uint64_t i = 0; i < j->count; i++) {
-    const packbuf_part *part = &j->entries[i].part;
+    const packbuf_join_part *part = &j->entries[i].part;
     const uint64_t at = (uint64_t)part->fragment << 32 | part->node;
     parts[i] = *part;
     if (packbuf_i_join_begins(j, i)) {
@@ -17407,8 +17410,8 @@ static packbuf_status packbuf_i_join_find(const packbuf_join *join, const char *
 }
 
 /* A part of the field as the part of the whole path. */
-static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbuf_part *of, const char *path,
-                                          packbuf_part *part, packbuf_error *error) {
+static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbuf_join_part *of, const char *path,
+                                          packbuf_join_part *part, packbuf_error *error) {
   packbuf_node node;
   packbuf_status status = packbuf_find(&join->views[of->fragment], 0, path, &node, error);
   *part = *of;
@@ -17416,14 +17419,14 @@ static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbu
   return status == PACKBUF_NOT_FOUND ? PACKBUF_OK : packbuf_i_of_fragment(error, status, of->fragment);
 }
 
-PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_part *parts,
+PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_join_part *parts,
                                               uint64_t capacity, uint64_t *count, packbuf_error *error) {
   const packbuf_join_field *field = NULL;
   int nested = 0, any = 0;
   packbuf_status status = packbuf_i_join_find(join, path, &field, &nested, error);
   if (status != PACKBUF_OK) return status;
   for (uint32_t i = 0; i < field->part_count; i++) {
-    packbuf_part part = field->parts[i];
+    packbuf_join_part part = field->parts[i];
     if (nested) status = packbuf_i_join_part(join, &field->parts[i], path, &part, error);
     if (status != PACKBUF_OK) return status;
     any |= part.node != PACKBUF_NO_NODE;
@@ -17441,7 +17444,7 @@ static packbuf_status packbuf_i_join_read(const packbuf_join *join, const packbu
                                           packbuf_error *error) {
   for (uint64_t i = 0; i < count; i++) *packbuf_i_slot(out, i) = packbuf_missing();
   for (uint32_t i = 0; i < field->part_count; i++) {
-    packbuf_part part = field->parts[i];
+    packbuf_join_part part = field->parts[i];
     const packbuf_view *view = &join->views[part.fragment];
     const uint64_t end = part.first_row + part.rows, from = part.first_row > first ? part.first_row : first,
                    to = end < first + count ? end : first + count;
@@ -17523,7 +17526,7 @@ PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint
 static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packbuf_join_field *field,
                                            packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   for (uint32_t i = 0; i < field->part_count; i++) {
-    const packbuf_part *part = &field->parts[i];
+    const packbuf_join_part *part = &field->parts[i];
     packbuf_value other;
     packbuf_status status =
         packbuf_read_cell(&join->views[part->fragment], part->node, 0, arena, i ? &other : value, error);
@@ -17585,7 +17588,7 @@ static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_v
 
 /* Opens the column of a part; the error names the fragment. type (NULL: any): what its node was, by which the field is
  * described; a head that was rewritten meanwhile must not pass for it. */
-static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_part *part,
+static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_join_part *part,
                                               const packbuf_node *type, packbuf_column *column) {
   packbuf_status status = packbuf_open_column(&c->join->views[part->fragment], part->node, column, c->error);
   if (status == PACKBUF_OK && type && packbuf_i_type_differs(type, &column->node) != PACKBUF_I_SCHEMA_MEMBERS)
@@ -17661,7 +17664,7 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
 
 /* A dense column: the parts side by side in the arena, with a validity bitmap where one has null cells. */
 static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
-                                             const packbuf_part *parts, uint32_t count) {
+                                             const packbuf_join_part *parts, uint32_t count) {
   uint64_t each = 0, size = 0, at = 0, bytes;
   uint8_t *data = NULL, *validity = NULL;
   for (uint32_t i = 0; i < count; i++) {
@@ -17735,8 +17738,9 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
 }
 
 /* The cells of one part of a ragged column as tensors that point to its elements. */
-static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, const packbuf_node *type,
-                                            packbuf_tensor *tensors, uint64_t *shapes, unsigned room) {
+static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_join_part *part,
+                                            const packbuf_node *type, packbuf_tensor *tensors, uint64_t *shapes,
+                                            unsigned room) {
   const uint8_t *data;
   packbuf_column column;
   packbuf_status status = packbuf_i_concat_column(c, part, type, &column);
@@ -17764,7 +17768,7 @@ static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_p
 }
 
 static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
-                                              const packbuf_part *parts, uint32_t count) {
+                                              const packbuf_join_part *parts, uint32_t count) {
   const packbuf_view *view = &c->join->views[parts[0].fragment];
   const unsigned room = field->node.rank;
   const uint64_t rows = c->join->rows;
@@ -17794,7 +17798,7 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
 }
 
 static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
-                                            const packbuf_part *parts, uint32_t count) {
+                                            const packbuf_join_part *parts, uint32_t count) {
   packbuf_text *texts;
   void *memory;
   packbuf_status status =
@@ -17829,7 +17833,7 @@ static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field
 /* ---- everything else, as values ---- */
 
 /* The first part that has rows, or the first. */
-static const packbuf_part *packbuf_i_concat_first(const packbuf_join_field *field) {
+static const packbuf_join_part *packbuf_i_concat_first(const packbuf_join_field *field) {
   for (uint32_t i = 0; i < field->part_count; i++)
     if (field->parts[i].rows) return &field->parts[i];
   return &field->parts[0];
@@ -17878,7 +17882,7 @@ static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_v
 }
 
 /* The same for all leaves below a node. */
-static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packbuf_part *part) {
+static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packbuf_join_part *part) {
   const packbuf_view *view = &c->join->views[part->fragment];
   packbuf_node node;
   packbuf_status status = packbuf_get_node(view, part->node, &node, c->error);
@@ -17895,7 +17899,7 @@ static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packb
 static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
                                               packbuf_i_field *field) {
   const uint64_t rows = c->join->rows;
-  const packbuf_part *first = packbuf_i_concat_first(from);
+  const packbuf_join_part *first = packbuf_i_concat_first(from);
   packbuf_value *values;
   packbuf_i_slots out;
   void *memory;
@@ -17915,7 +17919,7 @@ static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf
 /* ---- the batch ---- */
 
 static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_join_field *from) {
-  const packbuf_part *first = packbuf_i_concat_first(from), *parts = from->parts;
+  const packbuf_join_part *first = packbuf_i_concat_first(from), *parts = from->parts;
   const packbuf_view *view = &c->join->views[first->fragment];
   uint32_t count = from->part_count;
   packbuf_i_field *field;
@@ -17926,7 +17930,7 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
   if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
   if (status != PACKBUF_OK) return status;
   if (fast) {
-    packbuf_part *kept = (packbuf_part *)packbuf_i_array(c->arena, count, sizeof *kept);
+    packbuf_join_part *kept = (packbuf_join_part *)packbuf_i_array(c->arena, count, sizeof *kept);
     uint32_t left = 0;
     if (!kept) return packbuf_i_no_memory(c->error);
     for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */

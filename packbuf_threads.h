@@ -4,10 +4,10 @@
  * too); include it plainly elsewhere. It uses pthreads, or C11 threads where PACKBUF_THREADS_C11 is 1 (the default
  * without pthreads; not in C++). Link with -pthread.
  *
- * packbuf_write_threads does it all in one call. Who packs batch after batch starts a packbuf_pool once: starting a
- * thread costs some 20 to 50 us, as much as packing half a megabyte. The bytes are those of packbuf_write, whatever the
- * number of threads. Other schedulers need nothing from here: packbuf_split, packbuf_write_part and packbuf_finish in
- * packbuf.h are all there is to it. */
+ * packbuf_write_threads does it all in one call. Who packs batch after batch starts a packbuf_thread_pool once:
+ * starting a thread costs some 20 to 50 us, as much as packing half a megabyte. The bytes are those of packbuf_write,
+ * whatever the number of threads. Other schedulers need nothing from here: packbuf_write_split, packbuf_write_part and
+ * packbuf_write_finish in packbuf.h are all there is to it. */
 #include "packbuf.h" /* outside of the guard: a second inclusion may be the one that asks for the implementation */
 
 #ifndef PACKBUF_THREADS_H
@@ -41,7 +41,7 @@ extern "C" {
 
 /* Threads that wait for work. The fields are private; it must stay where it is from start to stop. One call at a time
  * on a pool. */
-typedef struct packbuf_pool {
+typedef struct packbuf_thread_pool {
   packbuf_i_mutex mutex;
   packbuf_i_condition work, done;
   packbuf_i_thread threads[PACKBUF_MAX_THREADS - 1];
@@ -54,21 +54,21 @@ typedef struct packbuf_pool {
   uint32_t parts, next, finished;
   uint32_t failed; /* the first part that failed; UINT32_MAX: none */
   packbuf_error error;
-} packbuf_pool;
+} packbuf_thread_pool;
 
-/* Starts a pool of `threads` threads, 1 to PACKBUF_MAX_THREADS, the one that calls packbuf_pool_write among them. Where
- * the system refuses threads there are fewer, without an error. Errors: INVALID_ARGUMENT; OUT_OF_MEMORY when not even
- * a mutex is to be had. */
-PACKBUF_API packbuf_status packbuf_pool_start(packbuf_pool *pool, unsigned threads, packbuf_error *error);
+/* Starts a pool of `threads` threads, 1 to PACKBUF_MAX_THREADS, the one that calls packbuf_thread_pool_write among
+ * them. Where the system refuses threads there are fewer, without an error. Errors: INVALID_ARGUMENT; OUT_OF_MEMORY
+ * when not even a mutex is to be had. */
+PACKBUF_API packbuf_status packbuf_thread_pool_start(packbuf_thread_pool *pool, unsigned threads, packbuf_error *error);
 
 /* packbuf_write by all threads of the pool; small batches are written by the calling thread alone. The batch belongs to
  * this call until it returns. The error is that of the first part that fails; devices' copy hooks are called from any
  * of the threads. The first time for a batch it takes a little memory (200 bytes a part) from the batch's arena. */
-PACKBUF_API packbuf_status packbuf_pool_write(packbuf_pool *pool, packbuf_batch *batch, void *dst, uint64_t capacity,
-                                              uint64_t *size, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_thread_pool_write(packbuf_thread_pool *pool, packbuf_batch *batch, void *dst,
+                                                     uint64_t capacity, uint64_t *size, packbuf_error *error);
 
 /* Ends the threads. */
-PACKBUF_API void packbuf_pool_stop(packbuf_pool *pool);
+PACKBUF_API void packbuf_thread_pool_stop(packbuf_thread_pool *pool);
 
 /* packbuf_write by `threads` threads that are started for this call, the calling one among them. Small batches start
  * none. */
@@ -130,7 +130,7 @@ static void packbuf_i_thread_join(packbuf_i_thread thread) { (void)pthread_join(
 #endif
 
 /* Takes and writes parts until none is left. Called and left with the mutex held, which guards all of the pool. */
-static void packbuf_i_pool_work(packbuf_pool *pool) {
+static void packbuf_i_pool_work(packbuf_thread_pool *pool) {
   while (pool->next < pool->parts) {
     const packbuf_batch *batch = pool->batch;
     void *dst = pool->dst;
@@ -151,7 +151,7 @@ static void packbuf_i_pool_work(packbuf_pool *pool) {
 }
 
 static PACKBUF_I_THREAD_RESULT packbuf_i_pool_thread(void *context) {
-  packbuf_pool *pool = (packbuf_pool *)context;
+  packbuf_thread_pool *pool = (packbuf_thread_pool *)context;
   packbuf_i_mutex_lock(&pool->mutex);
   while (!pool->stop) {
     packbuf_i_pool_work(pool);
@@ -161,7 +161,8 @@ static PACKBUF_I_THREAD_RESULT packbuf_i_pool_thread(void *context) {
   return PACKBUF_I_THREAD_END;
 }
 
-PACKBUF_API packbuf_status packbuf_pool_start(packbuf_pool *pool, unsigned threads, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_thread_pool_start(packbuf_thread_pool *pool, unsigned threads,
+                                                     packbuf_error *error) {
   int made = 0;
   if (!pool || threads == 0 || threads > PACKBUF_MAX_THREADS)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a pool has 1 to PACKBUF_MAX_THREADS threads",
@@ -180,7 +181,7 @@ PACKBUF_API packbuf_status packbuf_pool_start(packbuf_pool *pool, unsigned threa
   return PACKBUF_OK;
 }
 
-PACKBUF_API void packbuf_pool_stop(packbuf_pool *pool) {
+PACKBUF_API void packbuf_thread_pool_stop(packbuf_thread_pool *pool) {
   packbuf_i_mutex_lock(&pool->mutex);
   pool->stop = 1;
   packbuf_i_condition_wake(&pool->work);
@@ -191,8 +192,8 @@ PACKBUF_API void packbuf_pool_stop(packbuf_pool *pool) {
   packbuf_i_mutex_destroy(&pool->mutex);
 }
 
-PACKBUF_API packbuf_status packbuf_pool_write(packbuf_pool *pool, packbuf_batch *batch, void *dst, uint64_t capacity,
-                                              uint64_t *size, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_thread_pool_write(packbuf_thread_pool *pool, packbuf_batch *batch, void *dst,
+                                                     uint64_t capacity, uint64_t *size, packbuf_error *error) {
   uint64_t needed, wanted;
   uint32_t parts = 0;
   packbuf_status status = packbuf_measure(batch, &needed, error);
@@ -201,7 +202,7 @@ PACKBUF_API packbuf_status packbuf_pool_write(packbuf_pool *pool, packbuf_batch 
   if (wanted > needed / PACKBUF_I_PART_LEAST) wanted = needed / PACKBUF_I_PART_LEAST;
   if (!pool->count || wanted < 2 || capacity < needed || !dst) return packbuf_write(batch, dst, capacity, size, error);
   if (size) *size = needed;
-  status = packbuf_split(batch, (uint32_t)wanted, &parts, error);
+  status = packbuf_write_split(batch, (uint32_t)wanted, &parts, error);
   if (status) return status;
   packbuf_i_mutex_lock(&pool->mutex);
   pool->batch = batch;
@@ -216,12 +217,12 @@ PACKBUF_API packbuf_status packbuf_pool_write(packbuf_pool *pool, packbuf_batch 
   status = pool->failed == UINT32_MAX ? PACKBUF_OK : pool->error.code;
   if (status && error) *error = pool->error;
   packbuf_i_mutex_unlock(&pool->mutex);
-  return status ? status : packbuf_finish(batch, dst, capacity, error);
+  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
 }
 
 PACKBUF_API packbuf_status packbuf_write_threads(packbuf_batch *batch, void *dst, uint64_t capacity, unsigned threads,
                                                  uint64_t *size, packbuf_error *error) {
-  packbuf_pool pool;
+  packbuf_thread_pool pool;
   uint64_t needed;
   packbuf_status status = packbuf_measure(batch, &needed, error);
   if (!status && (threads == 0 || threads > PACKBUF_MAX_THREADS))
@@ -230,10 +231,10 @@ PACKBUF_API packbuf_status packbuf_write_threads(packbuf_batch *batch, void *dst
   if (status) return status;
   if (threads > 1 + needed / PACKBUF_I_START_LEAST) threads = (unsigned)(1 + needed / PACKBUF_I_START_LEAST);
   if (threads == 1) return packbuf_write(batch, dst, capacity, size, error);
-  status = packbuf_pool_start(&pool, threads, error);
+  status = packbuf_thread_pool_start(&pool, threads, error);
   if (status) return status;
-  status = packbuf_pool_write(&pool, batch, dst, capacity, size, error);
-  packbuf_pool_stop(&pool);
+  status = packbuf_thread_pool_write(&pool, batch, dst, capacity, size, error);
+  packbuf_thread_pool_stop(&pool);
   return status;
 }
 

@@ -210,22 +210,22 @@ static void bench_dense(uint64_t bytes, int checksums) {
 /* ---- two threads against one, by the clock on the wall ---- */
 
 typedef struct threads_case {
-  packbuf_pool pool;
+  packbuf_thread_pool pool;
   dense_case *dense;
 } threads_case;
 
 static void write_by_two(void *context) {
   threads_case *c = (threads_case *)context;
-  check(packbuf_pool_write(&c->pool, &c->dense->batch, c->dense->packed, c->dense->size, NULL, &error));
+  check(packbuf_thread_pool_write(&c->pool, &c->dense->batch, c->dense->packed, c->dense->size, NULL, &error));
 }
 
 static void write_by_one(void *context) { write_dense(((threads_case *)context)->dense); }
 
 static void start_threads(void *context) {
-  packbuf_pool pool;
+  packbuf_thread_pool pool;
   (void)context;
-  check(packbuf_pool_start(&pool, 2, &error));
-  packbuf_pool_stop(&pool);
+  check(packbuf_thread_pool_start(&pool, 2, &error));
+  packbuf_thread_pool_stop(&pool);
 }
 
 static void bench_threads(int checksums) {
@@ -237,7 +237,7 @@ static void bench_threads(int checksums) {
   start_dense(&dense, &arena, (uint64_t)256 << 20, checksums);
   c.dense = &dense;
   p.context = &c;
-  check(packbuf_pool_start(&c.pool, 2, &error));
+  check(packbuf_thread_pool_start(&c.pool, 2, &error));
   watch = CLOCK_MONOTONIC;
   measure(&p, &two, &one);
   printf("| two threads, dense, 256 MiB, %s | %.1f GB/s | one thread | %.1f GB/s | %.2f (%.2f x) |\n", checksums ? "checksums" : "no checksums",
@@ -247,7 +247,7 @@ static void bench_threads(int checksums) {
     printf("| starting and ending a second thread | %.0f us | | | |\n", 1e6 * two);
   }
   watch = CLOCK_THREAD_CPUTIME_ID;
-  packbuf_pool_stop(&c.pool);
+  packbuf_thread_pool_stop(&c.pool);
   end_dense(&dense, &arena);
 }
 

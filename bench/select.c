@@ -156,7 +156,7 @@ static void run(const char *kind, uint64_t width, int ragged) {
       list[i] = way == 0 ? (int64_t)(ROWS / 2 + i) : way == 1 ? (int64_t)(i * EIGHTH) : (int64_t)((random >> 33) % ROWS);
       c.bytes += (offsets[list[i] + 1] - offsets[list[i]]) * 4;
     }
-    c.rows = way == 0 ? packbuf_select_range(ROWS / 2, ROWS / 2 + ROWS / EIGHTH, 1) : way == 1 ? packbuf_select_range(0, PACKBUF_ROWS_END, EIGHTH) : packbuf_select_index(list, c.count);
+    c.rows = way == 0 ? packbuf_rows_range(ROWS / 2, ROWS / 2 + ROWS / EIGHTH, 1) : way == 1 ? packbuf_rows_range(0, PACKBUF_ROWS_END, EIGHTH) : packbuf_rows_index(list, c.count);
     snprintf(what, sizeof what, "%s: %s", kind, ways[way]);
     measure(&c, what);
   }

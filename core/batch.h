@@ -143,31 +143,32 @@ PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint6
  * (1 or more), or fewer; *parts says how many. Goes over the rows once, not over the data. Like packbuf_measure a call
  * for one thread; what it finds is kept in the batch's arena until something is added or another number is wanted.
  * Errors: those of packbuf_measure; INVALID_ARGUMENT (wanted is 0), OUT_OF_MEMORY. */
-PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts,
+                                               packbuf_error *error);
 
 /* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
  * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
- * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_split. */
+ * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_write_split. */
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
 /* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
  * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
  * CAPACITY. */
-PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                          packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                                packbuf_error *error);
 
 /* ---- not into one block of memory ---- */
 
 /* Takes `size` bytes of the packed buffer that begin at its byte `offset`. Any status but OK ends the writing. */
-typedef packbuf_status (*packbuf_put)(void *context, uint64_t offset, const void *bytes, size_t size);
+typedef packbuf_status (*packbuf_write_at)(void *context, uint64_t offset, const void *bytes, size_t size);
 
 /* Writes the packed buffer through a callback (pwrite, say): the data from front to back, then the index, the head
  * last, so that what was broken off is no packed buffer. Each byte is put once. It holds `window` bytes (0: 1 MiB; more
  * when a JSON or MessagePack cell is larger), the head and 4 bytes for each 64 KiB of data, and gives them back to the
  * arena. Errors: those of packbuf_write; the callback's, with the offset. */
-PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context, uint64_t window,
-                                                 packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
+                                                 uint64_t window, packbuf_error *error);
 
 /* A segment of memory: struct iovec and struct ibv_sge say no more. */
 typedef struct packbuf_segment {

@@ -16,9 +16,9 @@ static packbuf_row_selection packbuf_i_rows_of(int kind, const void *list, uint6
   return rows;
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_all(void) { return packbuf_i_rows_of(PACKBUF_I_ROWS_ALL, NULL, 0); }
+PACKBUF_API packbuf_row_selection packbuf_rows_all(void) { return packbuf_i_rows_of(PACKBUF_I_ROWS_ALL, NULL, 0); }
 
-PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t stop, int64_t step) {
+PACKBUF_API packbuf_row_selection packbuf_rows_range(int64_t first, int64_t stop, int64_t step) {
   packbuf_row_selection rows = packbuf_i_rows_of(PACKBUF_I_ROWS_RANGE, NULL, 0);
   rows.first = first;
   rows.stop = stop;
@@ -26,15 +26,15 @@ PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t st
   return rows;
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_index(const int64_t *indexes, uint64_t count) {
+PACKBUF_API packbuf_row_selection packbuf_rows_index(const int64_t *indexes, uint64_t count) {
   return packbuf_i_rows_of(PACKBUF_I_ROWS_INDEX, indexes, count);
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_mask(const uint8_t *bytes, uint64_t rows) {
+PACKBUF_API packbuf_row_selection packbuf_rows_mask(const uint8_t *bytes, uint64_t rows) {
   return packbuf_i_rows_of(PACKBUF_I_ROWS_MASK, bytes, rows);
 }
 
-PACKBUF_API packbuf_row_selection packbuf_select_bitmap(const uint8_t *bits, uint64_t rows) {
+PACKBUF_API packbuf_row_selection packbuf_rows_bitmap(const uint8_t *bits, uint64_t rows) {
   return packbuf_i_rows_of(PACKBUF_I_ROWS_BITMAP, bits, rows);
 }
 

@@ -32,7 +32,7 @@ static packbuf_status packbuf_i_concat_make(packbuf_i_concat *c, const packbuf_v
 
 /* Opens the column of a part; the error names the fragment. type (NULL: any): what its node was, by which the field is
  * described; a head that was rewritten meanwhile must not pass for it. */
-static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_part *part,
+static packbuf_status packbuf_i_concat_column(const packbuf_i_concat *c, const packbuf_join_part *part,
                                               const packbuf_node *type, packbuf_column *column) {
   packbuf_status status = packbuf_open_column(&c->join->views[part->fragment], part->node, column, c->error);
   if (status == PACKBUF_OK && type && packbuf_i_type_differs(type, &column->node) != PACKBUF_I_SCHEMA_MEMBERS)
@@ -108,7 +108,7 @@ static packbuf_status packbuf_i_concat_shared(const packbuf_column *column, uint
 
 /* A dense column: the parts side by side in the arena, with a validity bitmap where one has null cells. */
 static packbuf_status packbuf_i_concat_dense(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
-                                             const packbuf_part *parts, uint32_t count) {
+                                             const packbuf_join_part *parts, uint32_t count) {
   uint64_t each = 0, size = 0, at = 0, bytes;
   uint8_t *data = NULL, *validity = NULL;
   for (uint32_t i = 0; i < count; i++) {
@@ -182,8 +182,9 @@ static packbuf_status packbuf_i_concat_pieces(packbuf_i_concat *c, const packbuf
 }
 
 /* The cells of one part of a ragged column as tensors that point to its elements. */
-static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_part *part, const packbuf_node *type,
-                                            packbuf_tensor *tensors, uint64_t *shapes, unsigned room) {
+static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_join_part *part,
+                                            const packbuf_node *type, packbuf_tensor *tensors, uint64_t *shapes,
+                                            unsigned room) {
   const uint8_t *data;
   packbuf_column column;
   packbuf_status status = packbuf_i_concat_column(c, part, type, &column);
@@ -211,7 +212,7 @@ static packbuf_status packbuf_i_concat_part(packbuf_i_concat *c, const packbuf_p
 }
 
 static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
-                                              const packbuf_part *parts, uint32_t count) {
+                                              const packbuf_join_part *parts, uint32_t count) {
   const packbuf_view *view = &c->join->views[parts[0].fragment];
   const unsigned room = field->node.rank;
   const uint64_t rows = c->join->rows;
@@ -241,7 +242,7 @@ static packbuf_status packbuf_i_concat_ragged(packbuf_i_concat *c, packbuf_i_fie
 }
 
 static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field *field, const packbuf_node *type,
-                                            const packbuf_part *parts, uint32_t count) {
+                                            const packbuf_join_part *parts, uint32_t count) {
   packbuf_text *texts;
   void *memory;
   packbuf_status status =
@@ -276,7 +277,7 @@ static packbuf_status packbuf_i_concat_text(packbuf_i_concat *c, packbuf_i_field
 /* ---- everything else, as values ---- */
 
 /* The first part that has rows, or the first. */
-static const packbuf_part *packbuf_i_concat_first(const packbuf_join_field *field) {
+static const packbuf_join_part *packbuf_i_concat_first(const packbuf_join_field *field) {
   for (uint32_t i = 0; i < field->part_count; i++)
     if (field->parts[i].rows) return &field->parts[i];
   return &field->parts[0];
@@ -325,7 +326,7 @@ static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_v
 }
 
 /* The same for all leaves below a node. */
-static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packbuf_part *part) {
+static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packbuf_join_part *part) {
   const packbuf_view *view = &c->join->views[part->fragment];
   packbuf_node node;
   packbuf_status status = packbuf_get_node(view, part->node, &node, c->error);
@@ -342,7 +343,7 @@ static packbuf_status packbuf_i_concat_keep_all(packbuf_i_concat *c, const packb
 static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf_join_field *from,
                                               packbuf_i_field *field) {
   const uint64_t rows = c->join->rows;
-  const packbuf_part *first = packbuf_i_concat_first(from);
+  const packbuf_join_part *first = packbuf_i_concat_first(from);
   packbuf_value *values;
   packbuf_i_slots out;
   void *memory;
@@ -362,7 +363,7 @@ static packbuf_status packbuf_i_concat_values(packbuf_i_concat *c, const packbuf
 /* ---- the batch ---- */
 
 static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_join_field *from) {
-  const packbuf_part *first = packbuf_i_concat_first(from), *parts = from->parts;
+  const packbuf_join_part *first = packbuf_i_concat_first(from), *parts = from->parts;
   const packbuf_view *view = &c->join->views[first->fragment];
   uint32_t count = from->part_count;
   packbuf_i_field *field;
@@ -373,7 +374,7 @@ static packbuf_status packbuf_i_concat_field(packbuf_i_concat *c, const packbuf_
   if (status == PACKBUF_OK) status = packbuf_get_node(view, first->node, &node, c->error);
   if (status != PACKBUF_OK) return status;
   if (fast) {
-    packbuf_part *kept = (packbuf_part *)packbuf_i_array(c->arena, count, sizeof *kept);
+    packbuf_join_part *kept = (packbuf_join_part *)packbuf_i_array(c->arena, count, sizeof *kept);
     uint32_t left = 0;
     if (!kept) return packbuf_i_no_memory(c->error);
     for (uint32_t i = 0; i < count; i++) /* parts without rows may have another type */

@@ -47,16 +47,16 @@ enum {
 };
 
 /* Where rows first_row to first_row + rows of a field are: a node of one of the views. */
-typedef struct packbuf_part {
+typedef struct packbuf_join_part {
   uint32_t fragment; /* index into views */
   uint32_t node;     /* PACKBUF_NO_NODE: not in this fragment (nested paths, under PACKBUF_WIDEN) */
   uint64_t first_row, rows;
-} packbuf_part;
+} packbuf_join_part;
 
 /* A field of the whole: its parts, by row. */
 typedef struct packbuf_join_field {
   packbuf_text name;
-  const packbuf_part *parts;
+  const packbuf_join_part *parts;
   uint32_t part_count;
   uint8_t same; /* 1: all parts have one type and together hold all rows */
 } packbuf_join_field;
@@ -86,7 +86,7 @@ PACKBUF_API packbuf_status packbuf_join_init(packbuf_join *join, const packbuf_f
 
 /* The parts of any path ("meta.step"), by row: at most `capacity` into parts; *count is how many there are. NOT_FOUND
  * when no fragment has it. */
-PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_part *parts,
+PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_join_part *parts,
                                               uint64_t capacity, uint64_t *count, packbuf_error *error);
 
 /* Rows `first` to `first + count` of a path, or of all fields as dicts, as packbuf_read_column and packbuf_read_rows

@@ -5,7 +5,7 @@
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {
   packbuf_text name;
-  packbuf_part part;
+  packbuf_join_part part;
 } packbuf_i_join_entry;
 
 /* What joining works with. */
@@ -168,8 +168,8 @@ static packbuf_i_schema_member packbuf_i_type_differs(const packbuf_node *a, con
 
 /* Whether the columns at two nodes, with all below them, have one type; else SCHEMA_MISMATCH with path and fragment (of
  * `b`). */
-static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbuf_part *a, const packbuf_part *b,
-                                          packbuf_error *error) {
+static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbuf_join_part *a,
+                                          const packbuf_join_part *b, packbuf_error *error) {
   const packbuf_view *first = &join->views[a->fragment], *second = &join->views[b->fragment];
   packbuf_i_schema_walk x, y;
   uint32_t i = a->node, k = b->node;
@@ -214,11 +214,11 @@ static uint64_t packbuf_i_row_owner(const packbuf_i_joiner *j, uint64_t row) {
 /* The parts of one field: none for the same rows twice, all rows, one type. Parts without rows take part in nothing. */
 static packbuf_status packbuf_i_join_field_check(packbuf_i_joiner *j, packbuf_join_field *field) {
   const int widen = (j->join->flags & PACKBUF_WIDEN) != 0;
-  const packbuf_part *first = NULL;
+  const packbuf_join_part *first = NULL;
   uint64_t rows = 0, gap = PACKBUF_NOWHERE;
   field->same = 1;
   for (uint32_t i = 0; i < field->part_count; i++) {
-    const packbuf_part *part = &field->parts[i];
+    const packbuf_join_part *part = &field->parts[i];
     packbuf_status status;
     if (!part->rows) continue;
     if (part->first_row < rows)
@@ -260,7 +260,7 @@ static int packbuf_i_join_begins(const packbuf_i_joiner *j, uint64_t i) {
 /* Groups the sorted entries: fields in first-seen order, and their indexes by name. */
 static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_join_field **out, uint32_t **by_name,
                                            uint32_t *out_count) {
-  packbuf_part *parts = (packbuf_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
+  packbuf_join_part *parts = (packbuf_join_part *)packbuf_i_array(j->arena, j->count, sizeof *parts);
   const packbuf_i_join_seen *order;
   packbuf_i_join_seen *seen;
   packbuf_join_field *fields, *sorted;
@@ -273,7 +273,7 @@ static packbuf_status packbuf_i_join_group(packbuf_i_joiner *j, const packbuf_jo
   sorted = fields + count;
   count = 0;
   for (uint64_t i = 0; i < j->count; i++) {
-    const packbuf_part *part = &j->entries[i].part;
+    const packbuf_join_part *part = &j->entries[i].part;
     const uint64_t at = (uint64_t)part->fragment << 32 | part->node;
     parts[i] = *part;
     if (packbuf_i_join_begins(j, i)) {
@@ -361,8 +361,8 @@ static packbuf_status packbuf_i_join_find(const packbuf_join *join, const char *
 }
 
 /* A part of the field as the part of the whole path. */
-static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbuf_part *of, const char *path,
-                                          packbuf_part *part, packbuf_error *error) {
+static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbuf_join_part *of, const char *path,
+                                          packbuf_join_part *part, packbuf_error *error) {
   packbuf_node node;
   packbuf_status status = packbuf_find(&join->views[of->fragment], 0, path, &node, error);
   *part = *of;
@@ -370,14 +370,14 @@ static packbuf_status packbuf_i_join_part(const packbuf_join *join, const packbu
   return status == PACKBUF_NOT_FOUND ? PACKBUF_OK : packbuf_i_of_fragment(error, status, of->fragment);
 }
 
-PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_part *parts,
+PACKBUF_API packbuf_status packbuf_join_parts(const packbuf_join *join, const char *path, packbuf_join_part *parts,
                                               uint64_t capacity, uint64_t *count, packbuf_error *error) {
   const packbuf_join_field *field = NULL;
   int nested = 0, any = 0;
   packbuf_status status = packbuf_i_join_find(join, path, &field, &nested, error);
   if (status != PACKBUF_OK) return status;
   for (uint32_t i = 0; i < field->part_count; i++) {
-    packbuf_part part = field->parts[i];
+    packbuf_join_part part = field->parts[i];
     if (nested) status = packbuf_i_join_part(join, &field->parts[i], path, &part, error);
     if (status != PACKBUF_OK) return status;
     any |= part.node != PACKBUF_NO_NODE;
@@ -395,7 +395,7 @@ static packbuf_status packbuf_i_join_read(const packbuf_join *join, const packbu
                                           packbuf_error *error) {
   for (uint64_t i = 0; i < count; i++) *packbuf_i_slot(out, i) = packbuf_missing();
   for (uint32_t i = 0; i < field->part_count; i++) {
-    packbuf_part part = field->parts[i];
+    packbuf_join_part part = field->parts[i];
     const packbuf_view *view = &join->views[part.fragment];
     const uint64_t end = part.first_row + part.rows, from = part.first_row > first ? part.first_row : first,
                    to = end < first + count ? end : first + count;
@@ -477,7 +477,7 @@ PACKBUF_API packbuf_status packbuf_join_read_rows(const packbuf_join *join, uint
 static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packbuf_join_field *field,
                                            packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
   for (uint32_t i = 0; i < field->part_count; i++) {
-    const packbuf_part *part = &field->parts[i];
+    const packbuf_join_part *part = &field->parts[i];
     packbuf_value other;
     packbuf_status status =
         packbuf_read_cell(&join->views[part->fragment], part->node, 0, arena, i ? &other : value, error);

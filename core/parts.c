@@ -96,7 +96,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts, packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts,
+                                               packbuf_error *error) {
   packbuf_error local;
   uint64_t size;
   packbuf_status status = packbuf_measure(batch, &size, error);
@@ -118,7 +119,7 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   const packbuf_i_split *split = batch && batch->plan ? batch->plan->split : NULL;
   packbuf_status status;
   if (!split || part >= split->count)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no such part: call packbuf_split before",
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no such part: call packbuf_write_split before",
                           PACKBUF_NOWHERE, part);
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;

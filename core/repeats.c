@@ -211,7 +211,8 @@ static uint64_t packbuf_i_row_strong_key(const packbuf_i_node *node, uint64_t ro
   uint8_t digest[32], type = packbuf_i_row_type(node, row);
   packbuf_i_sha256_start(&hash);
   packbuf_i_sha256_add(&hash, &type, 1);
-  if (packbuf_i_shaped(node)) packbuf_i_sha256_add(&hash, shape, packbuf_i_cell_dims(node, row, shape) * sizeof *shape);
+  if (packbuf_i_ragged_numbers(node->codec))
+    packbuf_i_sha256_add(&hash, shape, packbuf_i_cell_dims(node, row, shape) * sizeof *shape);
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
     packbuf_i_sha256_add(&hash, at.run.bytes, (size_t)at.run.size);
   packbuf_i_sha256_end(&hash, digest);

@@ -15,17 +15,17 @@ typedef struct packbuf_row_selection {
 #define PACKBUF_ROWS_END INT64_MAX   /* for a range: to beyond (or, going down, from) the last row */
 
 /* All rows, in order. */
-PACKBUF_API packbuf_row_selection packbuf_select_all(void);
+PACKBUF_API packbuf_row_selection packbuf_rows_all(void);
 /* As Python's first:stop:step: negative numbers count from the end, what lies outside is cut off, a negative step goes
  * down. step 0: INVALID_ARGUMENT, from packbuf_select. */
-PACKBUF_API packbuf_row_selection packbuf_select_range(int64_t first, int64_t stop, int64_t step);
+PACKBUF_API packbuf_row_selection packbuf_rows_range(int64_t first, int64_t stop, int64_t step);
 /* Rows in any order, with repeats; negative ones count from the end. OUT_OF_RANGE, from packbuf_select, has in
  * error->row the position in the list. */
-PACKBUF_API packbuf_row_selection packbuf_select_index(const int64_t *indexes, uint64_t count);
+PACKBUF_API packbuf_row_selection packbuf_rows_index(const int64_t *indexes, uint64_t count);
 /* The rows whose byte is not 0, or whose bit (least significant first) is 1, in ascending order. ROW_COUNT when `rows`
  * is not the number of rows. */
-PACKBUF_API packbuf_row_selection packbuf_select_mask(const uint8_t *bytes, uint64_t rows);
-PACKBUF_API packbuf_row_selection packbuf_select_bitmap(const uint8_t *bits, uint64_t rows);
+PACKBUF_API packbuf_row_selection packbuf_rows_mask(const uint8_t *bytes, uint64_t rows);
+PACKBUF_API packbuf_row_selection packbuf_rows_bitmap(const uint8_t *bits, uint64_t rows);
 
 /* Chosen nodes and rows of a view. Fields are for reading; nodes, flags and index lie in the arena. */
 typedef struct packbuf_selection {

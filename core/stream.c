@@ -6,7 +6,7 @@
 
 typedef struct packbuf_i_window {
   packbuf_i_writer writer; /* first, so that a flush finds its window */
-  packbuf_put put;
+  packbuf_write_at put;
   void *context;
   uint8_t *bytes;
   uint64_t size;
@@ -65,7 +65,7 @@ static uint64_t packbuf_i_largest_cell(const packbuf_i_plan *plan) {
   return largest;
 }
 
-PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_put put, void *context,
+PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
                                                  uint64_t window_size, packbuf_error *error) {
   packbuf_i_window window;
   const packbuf_i_plan *plan;

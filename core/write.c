@@ -431,10 +431,10 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
   index.from = 4 * batch->plan->checksums;
   index.to = batch->plan->index_length;
   status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
-  return status ? status : packbuf_finish(batch, dst, capacity, error);
+  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
 }
 
-PACKBUF_API packbuf_status packbuf_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                           packbuf_error *error) {
   const packbuf_i_plan *plan = batch ? batch->plan : NULL;
   uint8_t *head = (uint8_t *)dst;

@@ -69,7 +69,7 @@ int main(void) {
   mapped = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED) return fail(&error);
   if (packbuf_open(&view, mapped, (uint64_t)info.st_size, PACKBUF_OPEN_EXACT, NULL, &error) || packbuf_find(&view, 0, "values", &node, &error) ||
-      packbuf_select(&view, 0, wanted, 1, packbuf_select_all(), &arena, &rows, &error))
+      packbuf_select(&view, 0, wanted, 1, packbuf_rows_all(), &arena, &rows, &error))
     return fail(&error);
   status = packbuf_select_tensor(&rows, node.index, &in_place, &error);
   if (status == PACKBUF_OK) elements = (const float *)in_place.tensor.data;

@@ -49,7 +49,7 @@ static int make(const char *path, packbuf_error *error) {
 
 int main(void) {
   static const char *const fields[] = {"field_3", "field_7", "field_11"};
-  const packbuf_row_selection rows = packbuf_select_range(RANK, PACKBUF_ROWS_END, LEARNERS); /* rows 3, 11, 19, ... */
+  const packbuf_row_selection rows = packbuf_rows_range(RANK, PACKBUF_ROWS_END, LEARNERS); /* rows 3, 11, 19, ... */
   uint8_t *start = NULL, *data;
   uint64_t head_and_index, total, count, bytes = 0;
   packbuf_error error;

@@ -379,7 +379,7 @@ static void join_checks(void) {
   buffer b[4];
   packbuf_fragment list[4], bad[4];
   packbuf_join join;
-  packbuf_part parts[4];
+  packbuf_join_part parts[4];
   packbuf_value values[3], dict, want;
   uint64_t count = 0;
   b[0] = pack_rows("[{\"x\": 1, \"m\": {\"k\": \"a\"}}, {\"x\": 2, \"m\": None}]", "{\"step\": 7}", 9);

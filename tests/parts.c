@@ -27,14 +27,14 @@ static int same_in_parts(mv_trip *trip, uint32_t wanted) {
   uint32_t parts = 0, *order = NULL;
   int good;
   memset(space, 0xa5, (size_t)trip->size);
-  good = !packbuf_split(&trip->batch, wanted, &parts, &trip->error) && parts <= wanted;
+  good = !packbuf_write_split(&trip->batch, wanted, &parts, &trip->error) && parts <= wanted;
   if (good) {
     order = (uint32_t *)malloc((parts + 1) * sizeof *order);
     shuffle(order, parts);
   }
   for (uint32_t i = 0; i < parts && good; i++)
     good = !packbuf_write_part(&trip->batch, order[i], space, trip->size, &trip->error);
-  good = good && !packbuf_finish(&trip->batch, space, trip->size, &trip->error);
+  good = good && !packbuf_write_finish(&trip->batch, space, trip->size, &trip->error);
   if (!good) tap_note("%u parts: %s", wanted, mv_error(&trip->error));
   for (uint64_t at = 0; good && at < trip->size; at++) {
     if (space[at] == trip->data[at]) continue;
@@ -110,11 +110,11 @@ static void test_bounds(void) {
   t.shape = shape;
   mv_trip_begin(&trip, shape[0], NULL);
   tap_ok(packbuf_write_part(&trip.batch, 0, &parts, 4, &trip.error) == PACKBUF_INVALID_ARGUMENT,
-         "a part before packbuf_split: INVALID_ARGUMENT");
-  tap_ok(packbuf_finish(&trip.batch, &parts, 4, &trip.error) == PACKBUF_INVALID_ARGUMENT,
+         "a part before packbuf_write_split: INVALID_ARGUMENT");
+  tap_ok(packbuf_write_finish(&trip.batch, &parts, 4, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "the head of a batch that is not measured: INVALID_ARGUMENT");
   tap_ok(!packbuf_add_tensor(&trip.batch, "x", &t, NULL, &trip.error) && !mv_trip_pack(&trip) &&
-             !packbuf_split(&trip.batch, 7, &parts, &trip.error) && parts == 7,
+             !packbuf_write_split(&trip.batch, 7, &parts, &trip.error) && parts == 7,
          "3 MiB in 7 parts");
   space = (uint8_t *)malloc((size_t)trip.size);
   count = (uint8_t *)calloc(1, (size_t)trip.size);
@@ -133,8 +133,8 @@ static void test_bounds(void) {
   tap_ok(good, "each byte after the head is written by one part, and all parts are about as large");
   tap_ok(packbuf_write_part(&trip.batch, 7, space, trip.size, &trip.error) == PACKBUF_INVALID_ARGUMENT &&
              packbuf_write_part(&trip.batch, 0, space, trip.size - 1, &trip.error) == PACKBUF_CAPACITY &&
-             packbuf_finish(&trip.batch, space, trip.size - 1, &trip.error) == PACKBUF_CAPACITY &&
-             packbuf_split(&trip.batch, 0, &parts, &trip.error) == PACKBUF_INVALID_ARGUMENT,
+             packbuf_write_finish(&trip.batch, space, trip.size - 1, &trip.error) == PACKBUF_CAPACITY &&
+             packbuf_write_split(&trip.batch, 0, &parts, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "a part too many, too small a destination, no parts: refused");
   free(space);
   free(count);
@@ -146,7 +146,7 @@ static void test_empty(void) {
   uint32_t parts = 9;
   mv_trip trip;
   mv_trip_begin(&trip, 0, NULL);
-  tap_ok(!mv_trip_pack(&trip) && !packbuf_split(&trip.batch, 4, &parts, &trip.error) && parts == 0 &&
+  tap_ok(!mv_trip_pack(&trip) && !packbuf_write_split(&trip.batch, 4, &parts, &trip.error) && parts == 0 &&
              same_in_parts(&trip, 4),
          "a batch of nothing has no parts, only a head");
   mv_trip_end(&trip);
@@ -169,7 +169,7 @@ static void test_errors(void) {
   t.shape = shape;
   mv_trip_begin(&trip, N, NULL);
   tap_ok(!packbuf_add_tensor(&trip.batch, "a.b", &t, NULL, &trip.error) && !mv_trip_pack(&trip) &&
-             !packbuf_split(&trip.batch, 5, &parts, &trip.error),
+             !packbuf_write_split(&trip.batch, 5, &parts, &trip.error),
          "1 MiB of bools");
   bools[700000] = 2;
   for (uint32_t i = 0; i < parts; i++) {

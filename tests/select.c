@@ -419,18 +419,18 @@ static void row_lists(const batch *b) {
   static const uint8_t bytes[] = {0, 1, 0, 255, 0, 2, 0}, bits[] = {0xAA};
   const packbuf_view *v = &b->view;
   packbuf_selection s;
-  int good = rows_are(v, packbuf_select_all(), "0 1 2 3 4 5 6") && rows_are(v, packbuf_select_range(2, 4, 1), "2 3") && rows_are(v, packbuf_select_range(-3, PACKBUF_ROWS_END, 1), "4 5 6") &&
-             rows_are(v, packbuf_select_range(PACKBUF_ROWS_END, PACKBUF_ROWS_BEGIN, -1), "6 5 4 3 2 1 0") && rows_are(v, packbuf_select_range(100, -100, -3), "6 3 0") &&
-             rows_are(v, packbuf_select_range(0, 7, 3), "0 3 6") && rows_are(v, packbuf_select_range(5, 2, 1), "") && rows_are(v, packbuf_select_range(1, 100, INT64_MAX), "1") &&
-             rows_are(v, packbuf_select_range(6, PACKBUF_ROWS_BEGIN, INT64_MIN), "6") && rows_are(v, packbuf_select_range(0, 1, 0), "INVALID_ARGUMENT") &&
-             rows_are(v, packbuf_select_index(index, 6), "6 0 6 0 0 0") && rows_are(v, packbuf_select_index(up, 3), "1 3 5") && rows_are(v, packbuf_select_index(down, 3), "6 5 4") &&
-             rows_are(v, packbuf_select_index(NULL, 0), "") && rows_are(v, packbuf_select_mask(bytes, 7), "1 3 5") && rows_are(v, packbuf_select_bitmap(bits, 7), "1 3 5");
+  int good = rows_are(v, packbuf_rows_all(), "0 1 2 3 4 5 6") && rows_are(v, packbuf_rows_range(2, 4, 1), "2 3") && rows_are(v, packbuf_rows_range(-3, PACKBUF_ROWS_END, 1), "4 5 6") &&
+             rows_are(v, packbuf_rows_range(PACKBUF_ROWS_END, PACKBUF_ROWS_BEGIN, -1), "6 5 4 3 2 1 0") && rows_are(v, packbuf_rows_range(100, -100, -3), "6 3 0") &&
+             rows_are(v, packbuf_rows_range(0, 7, 3), "0 3 6") && rows_are(v, packbuf_rows_range(5, 2, 1), "") && rows_are(v, packbuf_rows_range(1, 100, INT64_MAX), "1") &&
+             rows_are(v, packbuf_rows_range(6, PACKBUF_ROWS_BEGIN, INT64_MIN), "6") && rows_are(v, packbuf_rows_range(0, 1, 0), "INVALID_ARGUMENT") &&
+             rows_are(v, packbuf_rows_index(index, 6), "6 0 6 0 0 0") && rows_are(v, packbuf_rows_index(up, 3), "1 3 5") && rows_are(v, packbuf_rows_index(down, 3), "6 5 4") &&
+             rows_are(v, packbuf_rows_index(NULL, 0), "") && rows_are(v, packbuf_rows_mask(bytes, 7), "1 3 5") && rows_are(v, packbuf_rows_bitmap(bits, 7), "1 3 5");
   tap_ok(good, "ranges as Python's, lists with repeats and from the end, masks of bytes and of bits");
-  good = rows_are(v, packbuf_select_index(beyond, 2), "OUT_OF_RANGE") && error.row == 1 && rows_are(v, packbuf_select_index(before, 3), "OUT_OF_RANGE") && error.row == 2 &&
-         rows_are(v, packbuf_select_index(lowest, 1), "OUT_OF_RANGE") && error.row == 0 && rows_are(v, packbuf_select_mask(bytes, 6), "ROW_COUNT") &&
-         rows_are(v, packbuf_select_bitmap(bits, 8), "ROW_COUNT") && rows_are(v, packbuf_select_index(NULL, 3), "INVALID_ARGUMENT");
+  good = rows_are(v, packbuf_rows_index(beyond, 2), "OUT_OF_RANGE") && error.row == 1 && rows_are(v, packbuf_rows_index(before, 3), "OUT_OF_RANGE") && error.row == 2 &&
+         rows_are(v, packbuf_rows_index(lowest, 1), "OUT_OF_RANGE") && error.row == 0 && rows_are(v, packbuf_rows_mask(bytes, 6), "ROW_COUNT") &&
+         rows_are(v, packbuf_rows_bitmap(bits, 8), "ROW_COUNT") && rows_are(v, packbuf_rows_index(NULL, 3), "INVALID_ARGUMENT");
   tap_ok(good, "an index that passes the rows is refused with its place, a mask of another length too");
-  good = packbuf_select(v, 0, NULL, 0, packbuf_select_index(up, 3), &arena, &s, &error) == PACKBUF_OK && s.index == NULL && s.step == 2;
+  good = packbuf_select(v, 0, NULL, 0, packbuf_rows_index(up, 3), &arena, &s, &error) == PACKBUF_OK && s.index == NULL && s.step == 2;
   tap_ok(good, "a list that is a range is kept as one");
 }
 
@@ -441,7 +441,7 @@ static int fields_are(const packbuf_view *view, unsigned scope, const char *patt
   packbuf_selection s;
   snprintf(copy, sizeof copy, "%s", patterns);
   for (char *at = strtok(copy, " "); at; at = strtok(NULL, " ")) list[count++] = at;
-  if (packbuf_select(view, scope, list, count, packbuf_select_all(), &arena, &s, &error)) {
+  if (packbuf_select(view, scope, list, count, packbuf_rows_all(), &arena, &s, &error)) {
     snprintf(got, sizeof got, "%s %s", packbuf_status_name(error.code), error.path);
   } else {
     for (uint32_t i = 0; i < s.node_count; i++) {
@@ -481,7 +481,7 @@ static void capacities(const batch *b) {
   int good = 1;
   unsigned refused = 0;
   packbuf_selection s;
-  if (packbuf_select(&b->view, 0, NULL, 0, packbuf_select_range(0, PACKBUF_ROWS_END, 2), &arena, &s, &error)) good = 0;
+  if (packbuf_select(&b->view, 0, NULL, 0, packbuf_rows_range(0, PACKBUF_ROWS_END, 2), &arena, &s, &error)) good = 0;
   for (uint32_t i = 0; good && i < s.node_count; i++) {
     selecting_column c;
     packbuf_select_into into;
@@ -524,7 +524,7 @@ static void no_memory(const batch *b) {
     uint64_t count;
     packbuf_status status;
     packbuf_arena_init(&a, &allocator);
-    status = packbuf_select(&b->view, 0, patterns, 1, packbuf_select_index(index, 4), &a, &s, &error);
+    status = packbuf_select(&b->view, 0, patterns, 1, packbuf_rows_index(index, 4), &a, &s, &error);
     if (status == PACKBUF_OK) status = packbuf_select_ranges(&s, 1, 0, 0, &a, &ranges, &count, &error);
     if (status == PACKBUF_OK) status = packbuf_select_values(&s, 0, 4, &a, values, &error);
     done = status == PACKBUF_OK;
@@ -541,7 +541,7 @@ static void no_memory(const batch *b) {
     uint64_t count;
     packbuf_status status;
     packbuf_arena_init_fixed(&a, memory, room);
-    status = packbuf_select(&b->view, 0, patterns, 1, packbuf_select_index(index, 4), &a, &s, &error);
+    status = packbuf_select(&b->view, 0, patterns, 1, packbuf_rows_index(index, 4), &a, &s, &error);
     if (status == PACKBUF_OK) status = packbuf_select_ranges(&s, 1, 0, 0, &a, &ranges, &count, &error);
     done = status == PACKBUF_OK;
     good = done || status == PACKBUF_OUT_OF_MEMORY;
@@ -557,14 +557,14 @@ static void batch_values(const batch *b) {
   packbuf_value got, whole, expected;
   packbuf_range *ranges, *apart[2];
   uint64_t count, counts[2], bytes = 0, separate = 0;
-  int good = !packbuf_select(&b->view, 1, names, 2, packbuf_select_all(), &arena, &s[0], &error) && s[0].rows == 1 && !packbuf_select_values(&s[0], 0, 1, &arena, &got, &error) &&
+  int good = !packbuf_select(&b->view, 1, names, 2, packbuf_rows_all(), &arena, &s[0], &error) && s[0].rows == 1 && !packbuf_select_values(&s[0], 0, 1, &arena, &got, &error) &&
              !packbuf_read_batch_values(&b->view, &arena, &whole, &error);
   if (good) {
     expected = selecting_prune(&s[0], &whole, packbuf_i_fields_end(&b->view), b->view.node_count, &arena);
     good = packbuf_equal(&got, &expected) && got.as.dict.count == 1 && got.as.dict.entries[0].value.as.dict.count == 2;
   }
   tap_ok(good, "batch values by pattern%s%s", good ? "" : ": ", good ? "" : line());
-  good = !packbuf_select(&b->view, 0, NULL, 0, packbuf_select_range(0, 3, 1), &arena, &s[0], &error) && !packbuf_select(&b->view, 0, NULL, 0, packbuf_select_range(100, 104, 1), &arena, &s[1], &error) &&
+  good = !packbuf_select(&b->view, 0, NULL, 0, packbuf_rows_range(0, 3, 1), &arena, &s[0], &error) && !packbuf_select(&b->view, 0, NULL, 0, packbuf_rows_range(100, 104, 1), &arena, &s[1], &error) &&
          !packbuf_select_ranges(s, 2, 0, 0, &arena, &ranges, &count, &error);
   for (int i = 0; good && i < 2; i++) {
     good = !packbuf_select_ranges(&s[i], 1, 0, 0, &arena, &apart[i], &counts[i], &error);
@@ -604,7 +604,7 @@ static packbuf_status with_number(const batch *b, const char *path, packbuf_role
 
 static void hostile(const batch *b) {
   static const int64_t index[] = {0, 9, 10, 11, 12, 13, 3};
-  const packbuf_row_selection rows[3] = {packbuf_select_all(), packbuf_select_range(3, 190, 2), packbuf_select_index(index, 7)};
+  const packbuf_row_selection rows[3] = {packbuf_rows_all(), packbuf_rows_range(3, 190, 2), packbuf_rows_index(index, 7)};
   static const char *const names[] = {"ragged", "text", "mixed", "blob\\.dots", "picture", "tensors", "arrays", "lists"};
   static const uint64_t numbers[] = {UINT64_MAX, UINT64_C(1) << 63, UINT64_C(1) << 40};
   packbuf_selection s;
@@ -677,13 +677,13 @@ static void huge(void) {
   }
   if (good) good = !packbuf_open(&view, data, total, 0, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
   if (!good) tap_note("%s", line());
-  good = good && !select_one(&view, "*", packbuf_select_range(0, PACKBUF_ROWS_END, 3), &s) && packbuf_select_size(&s, 0, &size, &error) == PACKBUF_LIMIT &&
+  good = good && !select_one(&view, "*", packbuf_rows_range(0, PACKBUF_ROWS_END, 3), &s) && packbuf_select_size(&s, 0, &size, &error) == PACKBUF_LIMIT &&
          packbuf_select_size(&s, 1, &size, &error) == PACKBUF_LIMIT && !packbuf_select_ranges(&s, 1, 0, 0, &arena, &ranges, &count, &error) && count == 0;
   view.limits.decoded_bytes = UINT64_MAX;
   good = good && !packbuf_select_size(&s, 0, &size, &error) && size.data_bytes == ((UINT64_C(1) << 48) + 2) / 3 * 8 && !packbuf_select_size(&s, 1, &size, &error) &&
          size.elements == ((UINT64_C(1) << 48) + 2) / 3 * 3;
   tap_ok(good, "2^48 computed rows are sized by arithmetic, within the limit of decoded bytes%s%s", good ? "" : ": ", good ? "" : line());
-  good = good && !select_one(&view, "*", packbuf_select_index(index, 4), &s);
+  good = good && !select_one(&view, "*", packbuf_rows_index(index, 4), &s);
   for (uint32_t node = 0; good && node < 2; node++) {
     selecting_column c;
     selecting_copy(&s, node, 1, 64, MOST, &c, &error);
@@ -742,7 +742,7 @@ static void repeated(void) {
       view.limits.decoded_bytes = 10 * (uint64_t)LONG;
       small = packbuf_read_column(&view, node.index, 0, ROWS, &local, read, &error);
     } else {
-      if (select_one(&view, names[n], packbuf_select_all(), &s)) exit(printf("Bail out! %s\n", line()));
+      if (select_one(&view, names[n], packbuf_rows_all(), &s)) exit(printf("Bail out! %s\n", line()));
       large = packbuf_select_size(&s, node.index + 1, &sized, &error);
       view.limits.decoded_bytes = 16 * (ROWS - 1);
       small = packbuf_select_size(&s, node.index + 1, &sized, &error);
@@ -788,7 +788,7 @@ static void unmapped(void) {
   open_pages = (uint8_t *)calloc(1, (size_t)(total / 4096));
   good = good && map != MAP_FAILED && open_pages;
   if (good) memcpy(map, data, (size_t)total);
-  good = good && !packbuf_open(&view, map, total, 0, NULL, &error) && !packbuf_select(&view, 0, patterns, 3, packbuf_select_range(3, PACKBUF_ROWS_END, 8), &arena, &s, &error) &&
+  good = good && !packbuf_open(&view, map, total, 0, NULL, &error) && !packbuf_select(&view, 0, patterns, 3, packbuf_rows_range(3, PACKBUF_ROWS_END, 8), &arena, &s, &error) &&
          !packbuf_select_ranges(&s, 1, 0, 0, &arena, &ranges, &count, &error);
   for (uint64_t i = 0; good && i < (view.head_length + view.index_length) / 4096; i++) open_pages[i] = 1;
   for (uint64_t i = 0; good && i < count; i++) {
@@ -956,7 +956,7 @@ static void checksums(void) {
   tensor.data = numbers, tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 32), tensor.rank = 1, tensor.shape = shape;
   packbuf_arena_init(&a, NULL);
   good = !packbuf_batch_init(&out, shape[0], &a, &options, &error) && !packbuf_add_tensor(&out, "n", &tensor, NULL, &error) && !packbuf_pack(&out, &data, &total, &error) &&
-         !packbuf_open(&view, data, total, 0, NULL, &error) && !select_one(&view, "n", packbuf_select_range(100000, 100010, 1), &s) &&
+         !packbuf_open(&view, data, total, 0, NULL, &error) && !select_one(&view, "n", packbuf_rows_range(100000, 100010, 1), &s) &&
          !packbuf_select_ranges(&s, 1, 0, PACKBUF_RANGES_CHUNKS, &arena, &ranges, &count, &error) && count == 1 && ranges[0].length == 65536 && (view.optional_features & 1);
   good = good && !selecting_fetch(&p, (const uint8_t *)data, &view, ranges, count, &error) && !packbuf_verify_fetched(&p.view, &chunks, &error) && chunks == 1;
   tap_ok(good, "a whole chunk is fetched for a few rows, and verified%s%s", good ? "" : ": ", good ? "" : line());

@@ -82,10 +82,10 @@ static uint64_t up(uint64_t at) { return (at + 4095) & ~(uint64_t)4095; }
 int driver_select(state *s, const char *const *names, uint64_t name_count, int kind, int64_t first, int64_t stop, int64_t step, const void *list, uint64_t count,
                   uint64_t *rows, uint64_t *bytes) {
   const uint64_t head = s->view.head_length + s->view.index_length;
-  const packbuf_row_selection r = kind == 0   ? packbuf_select_range(first, stop, step)
-                                  : kind == 1 ? packbuf_select_index(list, count)
-                                  : kind == 2 ? packbuf_select_mask(list, count)
-                                              : packbuf_select_bitmap(list, count);
+  const packbuf_row_selection r = kind == 0   ? packbuf_rows_range(first, stop, step)
+                                  : kind == 1 ? packbuf_rows_index(list, count)
+                                  : kind == 2 ? packbuf_rows_mask(list, count)
+                                              : packbuf_rows_bitmap(list, count);
   int status;
   packbuf_arena_free(&s->arena);
   status = packbuf_select(&s->view, 0, names, name_count, r, &s->arena, &s->selection, &s->error);

@@ -38,18 +38,18 @@ static void selecting_rows_make(selecting_rows *r, uint64_t rows, uint64_t most,
   memset(r, 0, sizeof *r);
   r->expected = (uint64_t *)selecting_memory((rows < most ? rows : most) * 8 + share * 8);
   if (way == 0 && rows <= most) {
-    r->rows = packbuf_select_all();
+    r->rows = packbuf_rows_all();
     for (uint64_t i = 0; i < rows; i++) r->expected[r->count++] = i;
   } else if (way <= 1) { /* a run, with ends counted from the end at times */
     const uint64_t first = selecting_below(seed, rows + 1),
                    last = first + selecting_below(seed, (rows - first < share ? rows - first : share) + 1);
     const int64_t from = selecting_below(seed, 2) && first < rows ? (int64_t)first - (int64_t)rows : (int64_t)first;
-    r->rows = packbuf_select_range(from, last == rows && rows <= most ? PACKBUF_ROWS_END : (int64_t)last, 1);
+    r->rows = packbuf_rows_range(from, last == rows && rows <= most ? PACKBUF_ROWS_END : (int64_t)last, 1);
     for (uint64_t i = first; i < last; i++) r->expected[r->count++] = i;
   } else if (way == 2) { /* every few rows, up or down */
     const uint64_t step = rows / share + selecting_below(seed, 4) + 1, first = selecting_below(seed, rows);
     const int down = selecting_below(seed, 2) != 0;
-    r->rows = packbuf_select_range((int64_t)first, down ? PACKBUF_ROWS_BEGIN : PACKBUF_ROWS_END,
+    r->rows = packbuf_rows_range((int64_t)first, down ? PACKBUF_ROWS_BEGIN : PACKBUF_ROWS_END,
                                    down ? -(int64_t)step : (int64_t)step);
     for (uint64_t i = first; i < rows && r->count < share + 1; i = down ? i - step : i + step)
       r->expected[r->count++] = i; /* below 0 it wraps to beyond rows */
@@ -60,7 +60,7 @@ static void selecting_rows_make(selecting_rows *r, uint64_t rows, uint64_t most,
       r->expected[i] = i && selecting_below(seed, 4) == 0 ? r->expected[i - 1] : selecting_below(seed, rows);
       r->list[i] = selecting_below(seed, 2) ? (int64_t)r->expected[i] : (int64_t)r->expected[i] - (int64_t)rows;
     }
-    r->rows = packbuf_select_index(r->list, r->count);
+    r->rows = packbuf_rows_index(r->list, r->count);
   } else {
     r->mask = (uint8_t *)selecting_memory(rows);
     for (uint64_t i = 0; i < rows; i++) {
@@ -69,7 +69,7 @@ static void selecting_rows_make(selecting_rows *r, uint64_t rows, uint64_t most,
       if (way == 4) r->mask[i] = on ? (uint8_t)(1 + selecting_below(seed, 255)) : 0;
       else if (on) r->mask[i / 8] = (uint8_t)(r->mask[i / 8] | 1u << i % 8);
     }
-    r->rows = way == 4 ? packbuf_select_mask(r->mask, rows) : packbuf_select_bitmap(r->mask, rows);
+    r->rows = way == 4 ? packbuf_rows_mask(r->mask, rows) : packbuf_rows_bitmap(r->mask, rows);
   }
 }
 

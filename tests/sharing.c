@@ -493,8 +493,8 @@ static void test_crafted(void) {
       for (unsigned byte = 0; byte < 4; byte++) row[801 + 8 * k + byte] ^= (uint8_t)(crc >> 8 * byte);
     }
     good = packbuf_checksum(0, row, LENGTH) == packbuf_checksum(0, bytes, LENGTH);
-    texts[i].data = texts[CRAFTED + i].data = (const char *)row;
-    texts[i].size = texts[CRAFTED + i].size = LENGTH;
+    texts[2 * i].data = texts[2 * i + 1].data = (const char *)row;
+    texts[2 * i].size = texts[2 * i + 1].size = LENGTH;
   }
   begin(&t, 2 * CRAFTED, 1);
   good = good && packbuf_add_bytes(&t.batch, "x", texts, &t.error) == PACKBUF_OK && packs(&t) &&

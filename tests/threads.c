@@ -5,12 +5,12 @@
 #include "batches.h"
 #include "tap.h"
 
-static int same_by_pool(packbuf_pool *pool, mv_trip *trip) {
+static int same_by_pool(packbuf_thread_pool *pool, mv_trip *trip) {
   uint8_t *space = (uint8_t *)malloc((size_t)trip->size);
   uint64_t size = 0;
   int good;
   memset(space, 0xa5, (size_t)trip->size);
-  good = !packbuf_pool_write(pool, &trip->batch, space, trip->size, &size, &trip->error) && size == trip->size &&
+  good = !packbuf_thread_pool_write(pool, &trip->batch, space, trip->size, &size, &trip->error) && size == trip->size &&
          memcmp(space, trip->data, (size_t)size) == 0;
   if (!good) tap_note("%s", mv_error(&trip->error));
   free(space);
@@ -19,11 +19,11 @@ static int same_by_pool(packbuf_pool *pool, mv_trip *trip) {
 
 static void test_pools(void) {
   static const unsigned threads[] = {1, 2, 3, 16};
-  packbuf_pool pools[4];
+  packbuf_thread_pool pools[4];
   packbuf_error error;
   int good = 1;
   unsigned done = 0;
-  for (unsigned i = 0; i < 4; i++) good = good && !packbuf_pool_start(&pools[i], threads[i], &error);
+  for (unsigned i = 0; i < 4; i++) good = good && !packbuf_thread_pool_start(&pools[i], threads[i], &error);
   tap_ok(good && pools[0].count == 0 && pools[3].count == 15, "pools of 1, 2, 3 and 16 threads");
   for (; done < 12 && good; done++) {
     batches_pool pool = batches_make_pool();
@@ -37,7 +37,7 @@ static void test_pools(void) {
     mv_free();
   }
   tap_ok(good, "%u batches, twice each by each pool: the bytes of packbuf_write", done);
-  for (unsigned i = 0; i < 4; i++) packbuf_pool_stop(&pools[i]);
+  for (unsigned i = 0; i < 4; i++) packbuf_thread_pool_stop(&pools[i]);
 }
 
 static packbuf_tensor bools_of(const uint8_t *bools, const uint64_t *shape) {
@@ -55,32 +55,32 @@ static void test_errors(void) {
   uint8_t *bools = (uint8_t *)mv_alloc(N);
   uint64_t shape[1] = {N}, size = 0;
   packbuf_tensor t = bools_of(bools, shape);
-  packbuf_pool pool;
+  packbuf_thread_pool pool;
   packbuf_error error;
   mv_trip trip;
   int good = 1;
   for (unsigned i = 0; i < N; i++) bools[i] = (uint8_t)(mv_random() >> 40 & 1);
   mv_trip_begin(&trip, N, NULL);
   tap_ok(!packbuf_add_tensor(&trip.batch, "x", &t, NULL, &trip.error) && !mv_trip_pack(&trip) &&
-             !packbuf_pool_start(&pool, 4, &trip.error),
+             !packbuf_thread_pool_start(&pool, 4, &trip.error),
          "8 MiB of bools");
   for (unsigned round = 0; round < 20 && good; round++) {
     unsigned first = 4000000 + mv_below(100);
     bools[first] = bools[7000000] = bools[5000000] = 2;
     memset(&error, 0, sizeof error);
-    good = packbuf_pool_write(&pool, &trip.batch, trip.data, trip.size, NULL, &error) == PACKBUF_BAD_BOOL &&
-           error.row == first && packbuf_pool_write(&pool, &trip.batch, trip.data, trip.size, NULL, NULL);
+    good = packbuf_thread_pool_write(&pool, &trip.batch, trip.data, trip.size, NULL, &error) == PACKBUF_BAD_BOOL &&
+           error.row == first && packbuf_thread_pool_write(&pool, &trip.batch, trip.data, trip.size, NULL, NULL);
     bools[first] = bools[7000000] = bools[5000000] = 1;
-    good = good && !packbuf_pool_write(&pool, &trip.batch, trip.data, trip.size, NULL, &error);
+    good = good && !packbuf_thread_pool_write(&pool, &trip.batch, trip.data, trip.size, NULL, &error);
   }
   tap_ok(good, "of three bad bools the first is named, always; the pool goes on");
-  tap_ok(packbuf_pool_write(&pool, &trip.batch, trip.data, trip.size - 1, &size, &error) == PACKBUF_CAPACITY &&
+  tap_ok(packbuf_thread_pool_write(&pool, &trip.batch, trip.data, trip.size - 1, &size, &error) == PACKBUF_CAPACITY &&
              size == trip.size &&
-             packbuf_pool_write(&pool, &trip.batch, NULL, trip.size, NULL, &error) == PACKBUF_INVALID_ARGUMENT,
+             packbuf_thread_pool_write(&pool, &trip.batch, NULL, trip.size, NULL, &error) == PACKBUF_INVALID_ARGUMENT,
          "too small a destination, none: as packbuf_write says");
-  packbuf_pool_stop(&pool);
-  tap_ok(packbuf_pool_start(&pool, 0, &error) == PACKBUF_INVALID_ARGUMENT &&
-             packbuf_pool_start(&pool, PACKBUF_MAX_THREADS + 1, &error) == PACKBUF_INVALID_ARGUMENT &&
+  packbuf_thread_pool_stop(&pool);
+  tap_ok(packbuf_thread_pool_start(&pool, 0, &error) == PACKBUF_INVALID_ARGUMENT &&
+             packbuf_thread_pool_start(&pool, PACKBUF_MAX_THREADS + 1, &error) == PACKBUF_INVALID_ARGUMENT &&
              packbuf_write_threads(&trip.batch, trip.data, trip.size, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT,
          "no threads, too many: INVALID_ARGUMENT");
   mv_trip_end(&trip);

@@ -41,7 +41,7 @@ static void add_pattern(columns *to, const packbuf_view *view, const char *file,
   packbuf_node node;
   uint32_t i;
   packbuf_arena_init(&arena, NULL);
-  if (packbuf_select(view, scope, &pattern, 1, packbuf_select_all(), &arena, &selection, &error)) fail_status(file, &error);
+  if (packbuf_select(view, scope, &pattern, 1, packbuf_rows_all(), &arena, &selection, &error)) fail_status(file, &error);
   for (i = 0; i < selection.node_count; i++) {
     if (packbuf_get_node(view, selection.nodes[i], &node, &error)) fail_status(file, &error);
     if (selection.flags[node.index] == 2 && (node.parent == PACKBUF_NO_NODE || selection.flags[node.parent] != 2)) add_once(to, view, file, pattern, &node);

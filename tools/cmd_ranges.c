@@ -40,12 +40,12 @@ static int64_t row_number(const verb *command, const char *all, const char **at,
 static packbuf_row_selection rows_wanted(const verb *command, const char *all, int64_t *single) {
   const char *at = all;
   int64_t first, stop, step = 1;
-  if (!all) return packbuf_select_all();
+  if (!all) return packbuf_rows_all();
   first = row_number(command, all, &at, PACKBUF_ROWS_BEGIN);
   if (*at == 0) {
     if (at == all) fail_usage(command, "--rows: '' is no range such as 3, 10:20, 10:, :20, -5: or ::8");
     *single = first;
-    return packbuf_select_index(single, 1);
+    return packbuf_rows_index(single, 1);
   }
   at++;
   stop = row_number(command, all, &at, PACKBUF_ROWS_END);
@@ -58,7 +58,7 @@ static packbuf_row_selection rows_wanted(const verb *command, const char *all, i
     if (all[0] == ':') first = PACKBUF_ROWS_END;
     if (stop == PACKBUF_ROWS_END) stop = PACKBUF_ROWS_BEGIN;
   }
-  return packbuf_select_range(first, stop, step);
+  return packbuf_rows_range(first, stop, step);
 }
 
 static void print_ranges(output *out, const packbuf_view *view, const packbuf_range *ranges, uint64_t count, int json) {
@@ -99,7 +99,7 @@ int run_ranges(const verb *command, int argc, char **argv) {
   packbuf_arena_init(&arena, NULL);
   if (packbuf_open_partial(&view, from.data, from.size, NULL, 0, PACKBUF_OPEN_TABLES, NULL, &error) || packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) ||
       packbuf_select(&view, 0, patterns.items, patterns.count, rows, &arena, &selections[0], &error) ||
-      packbuf_select(&view, 1, NULL, 0, packbuf_select_all(), &arena, &selections[1], &error) ||
+      packbuf_select(&view, 1, NULL, 0, packbuf_rows_all(), &arena, &selections[1], &error) ||
       packbuf_select_ranges(selections, values ? 2 : 1, gap ? parse_number(command, "gap", gap) : 0, chunks ? PACKBUF_RANGES_CHUNKS : 0, &arena, &ranges, &count, &error))
   {
     if (error.code == PACKBUF_OUT_OF_RANGE && range && !strchr(range, ':'))
