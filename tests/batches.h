@@ -108,7 +108,7 @@ static inline packbuf_status batches_add_ragged(packbuf_batch *batch, const batc
   r.item_rank = (uint8_t)mv_below(2);
   item[0] = 1 + mv_below(3);
   r.item_shape = item;
-  size = r.dtype.bits / 8u * (r.item_rank ? item[0] : 1);
+  size = (size_t)(r.dtype.bits / 8u * (r.item_rank ? item[0] : 1));
   if (mv_below(2)) r.item_stride = (int64_t)(size * (1 + mv_below(2)));
   for (uint64_t i = 0; i <= rows; i++) {
     offsets[i] = at;
@@ -131,7 +131,7 @@ static inline packbuf_status batches_add_tensors(packbuf_batch *batch, const bat
   packbuf_dtype dtype = mv_dtype_at(mv_below(MV_DTYPES));
   packbuf_tensor *tensors = (packbuf_tensor *)mv_alloc((rows + 1) * sizeof *tensors);
   unsigned mixed = mv_below(2);
-  memset(tensors, 0, (rows + 1) * sizeof *tensors);
+  memset(tensors, 0, (size_t)(rows + 1) * sizeof *tensors);
   for (uint64_t i = 0; i < rows; i++) {
     uint64_t shape[2];
     shape[0] = 1 + batches_length(mixed ? 200 : 6000);

@@ -472,7 +472,7 @@ static uint64_t chance(uint64_t below) {
 }
 
 static packbuf_value random_list(void) {
-  const size_t count = chance(5);
+  const size_t count = (size_t)chance(5);
   packbuf_value *items = (packbuf_value *)packbuf_arena_alloc(&arena, (count + 1) * sizeof *items, 8);
   for (size_t i = 0; i < count; i++) items[i] = packbuf_int((int64_t)chance(1000) - 500);
   return packbuf_list(items, count);
@@ -557,7 +557,7 @@ static buffer slice(const whole *w, uint64_t first, uint64_t count, unsigned col
 }
 
 static int same_rows(const packbuf_view *a, const packbuf_join *join, const packbuf_view *b) {
-  packbuf_value *x = (packbuf_value *)packbuf_arena_alloc(&arena, (a->rows + 1) * sizeof *x, 8), *y = (packbuf_value *)packbuf_arena_alloc(&arena, (a->rows + 1) * sizeof *y, 8);
+  packbuf_value *x = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *x, 8), *y = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *y, 8);
   if (packbuf_read_rows(a, 0, a->rows, &arena, x, &error) != PACKBUF_OK) return 0;
   if (join && (join->rows != a->rows || packbuf_join_read_rows(join, 0, a->rows, &arena, y, &error) != PACKBUF_OK)) return 0;
   if (b && (b->rows != a->rows || packbuf_read_rows(b, 0, a->rows, &arena, y, &error) != PACKBUF_OK)) return 0;

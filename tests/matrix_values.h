@@ -20,9 +20,9 @@
 
 static void *mv_blocks;
 
-static inline void *mv_alloc(size_t size)
+static inline void *mv_alloc(uint64_t size)
 {
-    void **block = (void **)malloc(sizeof(void *) * 2 + size);
+    void **block = (void **)malloc(sizeof(void *) * 2 + (size_t)size);
     if (!block) abort();
     block[0] = mv_blocks;
     mv_blocks = block;

@@ -103,9 +103,9 @@ static void make_batch(batch *b, uint64_t rows, uint64_t seed, unsigned alignmen
   packbuf_arena_init(&b->arena, NULL);
   options.alignment_exponent = alignment == 64 ? 6 : 12;
   if (packbuf_batch_init(&out, rows, &b->arena, &options, &error)) exit(printf("Bail out! %s\n", line()));
-  numbers = (int32_t *)packbuf_arena_alloc(&b->arena, rows * 12 + 1, 64);
-  offsets = (uint64_t *)packbuf_arena_alloc(&b->arena, rows * 8 + 8, 64);
-  items = (int16_t *)packbuf_arena_alloc(&b->arena, rows * 100 + 1, 64);
+  numbers = (int32_t *)packbuf_arena_alloc(&b->arena, (size_t)rows * 12 + 1, 64);
+  offsets = (uint64_t *)packbuf_arena_alloc(&b->arena, (size_t)rows * 8 + 8, 64);
+  items = (int16_t *)packbuf_arena_alloc(&b->arena, (size_t)rows * 100 + 1, 64);
   offsets[0] = 0;
   for (uint64_t i = 0; i < rows * 50; i++) items[i] = (int16_t)selecting_random(&seed);
   for (uint64_t i = 0; i < rows * 3; i++) numbers[i] = (int32_t)selecting_random(&seed);
@@ -118,7 +118,7 @@ static void make_batch(batch *b, uint64_t rows, uint64_t seed, unsigned alignmen
   ragged.items = rows * 50, ragged.offsets = offsets;
   if (packbuf_add_tensor(&out, "dense", &dense, NULL, &error) || packbuf_add_ragged(&out, "ragged", &ragged, &error)) exit(printf("Bail out! %s\n", line()));
   for (unsigned c = 0; c < COLUMNS; c++) {
-    packbuf_value *values = (packbuf_value *)packbuf_arena_alloc(&b->arena, (rows + 1) * sizeof *values, 16);
+    packbuf_value *values = (packbuf_value *)packbuf_arena_alloc(&b->arena, (size_t)(rows + 1) * sizeof *values, 16);
     for (uint64_t i = 0; i < rows; i++) values[i] = any_value(&b->arena, c, i, &seed);
     if (packbuf_add_values(&out, column_names[c], values, &error)) exit(printf("Bail out! %s\n", line()));
   }
@@ -219,7 +219,7 @@ static size_t any_patterns(const packbuf_view *view, char (*text)[256], const ch
 
 /* Values of a selection against those of whole rows, cut down. */
 static int check_values(const packbuf_selection *s, const selecting_rows *rows, const char *where) {
-  packbuf_value *got = (packbuf_value *)packbuf_arena_alloc(&arena, (s->rows + 1) * sizeof *got, 16);
+  packbuf_value *got = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(s->rows + 1) * sizeof *got, 16);
   const packbuf_status status = packbuf_select_values(s, 0, s->rows, &arena, got, &error);
   const uint64_t fields = packbuf_i_fields_end(s->view);
   if (status == PACKBUF_WRONG_TYPE || status >= PACKBUF_UNSUPPORTED_VERSION) return 1; /* attributes alone; what cannot be read */
@@ -234,8 +234,8 @@ static int check_values(const packbuf_selection *s, const selecting_rows *rows, 
 }
 
 static int same_values(const packbuf_selection *a, const packbuf_selection *b, const char *where) {
-  packbuf_value *x = (packbuf_value *)packbuf_arena_alloc(&arena, (a->rows + 1) * sizeof *x, 16),
-                *y = (packbuf_value *)packbuf_arena_alloc(&arena, (b->rows + 1) * sizeof *y, 16);
+  packbuf_value *x = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *x, 16),
+                *y = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(b->rows + 1) * sizeof *y, 16);
   const packbuf_status s = packbuf_select_values(a, 0, a->rows, &arena, x, &error), t = packbuf_select_values(b, 0, b->rows, &arena, y, &error);
   if (s != t) return wrong(line(), where, "values of the partial view");
   for (uint64_t i = 0; s == PACKBUF_OK && i < a->rows; i++)
@@ -910,7 +910,7 @@ static void partial_views(const batch *b) {
   tap_ok(good, "every way to data that were not fetched is refused with offset, path and row%s%s", good ? "" : ": ", good ? "" : line());
   good = !packbuf_find(&b->view, 0, "text", &node, &error) && !packbuf_get_buffer(&b->view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error);
   pieces[0].offset = buffer.offset, pieces[0].length = 3, pieces[0].bytes = memcpy(malloc(3), b->data + buffer.offset, 3);
-  pieces[1].offset = buffer.offset + 3, pieces[1].length = buffer.length - 3, pieces[1].bytes = memcpy(malloc(buffer.length - 3), b->data + buffer.offset + 3, buffer.length - 3);
+  pieces[1].offset = buffer.offset + 3, pieces[1].length = buffer.length - 3, pieces[1].bytes = memcpy(malloc((size_t)buffer.length - 3), b->data + buffer.offset + 3, (size_t)buffer.length - 3);
   good = good && !packbuf_open_partial(&view, b->data, head, pieces, 2, 0, NULL, &error);
   for (uint64_t row = 0; good && row < b->view.rows; row++) {
     packbuf_value whole;

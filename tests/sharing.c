@@ -135,7 +135,7 @@ static grpo *make_grpo(int order) {
     const unsigned p = order ? row % PROMPTS : row / RESPONSES;
     const uint64_t length = 20 + 5 * p;
     memcpy(g->ids[row], prompt[p], sizeof prompt[p]);
-    memcpy(g->flat + at, prompt[p], length * 8);
+    memcpy(g->flat + at, prompt[p], (size_t)length * 8);
     at += length;
     g->offsets[row + 1] = (int64_t)at;
     g->response_shape[row] = 1 + random_below(LONGEST);

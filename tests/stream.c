@@ -193,7 +193,7 @@ static int write_segments(int to, const packbuf_segment *segments, uint64_t coun
     int n = 0;
     ssize_t wrote;
     for (; n < 1024 && first + (uint64_t)n < count; n++) {
-      v[n].iov_base = (void *)((uintptr_t)segments[first + (uint64_t)n].bytes + (n ? 0 : skip));
+      v[n].iov_base = (void *)((uintptr_t)segments[first + (uint64_t)n].bytes + (size_t)(n ? 0 : skip));
       v[n].iov_len = (size_t)(segments[first + (uint64_t)n].size - (n ? 0 : skip));
     }
     wrote = writev(to, v, n);
