@@ -521,10 +521,13 @@ static packbuf_status packbuf_i_msgpack_check(const uint8_t *data, uint64_t size
 /* Data to a value in the arena. */
 static packbuf_status packbuf_i_msgpack_decode(const uint8_t *data, uint64_t size, unsigned max_depth,
                                                packbuf_arena *arena, packbuf_value *value, packbuf_error *error) {
-  packbuf_status status = packbuf_i_msgpack_read(data, size, max_depth, 0, arena, value, error);
-  /* the checker, which needs no room for items, finds the byte where bad data go wrong first */
-  if (status == PACKBUF_BAD_MSGPACK) status = packbuf_i_msgpack_read(data, size, max_depth, 0, arena, NULL, error);
-  return status;
+  const packbuf_status status = packbuf_i_msgpack_read(data, size, max_depth, 0, arena, value, error);
+  packbuf_status first;
+  if (status != PACKBUF_BAD_MSGPACK) return status;
+  /* the checker, which needs no room for items, finds the byte where bad data go wrong first; data that a peer has
+   * mended meanwhile stay refused: there is no value */
+  first = packbuf_i_msgpack_read(data, size, max_depth, 0, arena, NULL, error);
+  return first != PACKBUF_OK ? first : status;
 }
 
 /* ---- what can be written ---- */
