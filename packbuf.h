@@ -5,8 +5,8 @@
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory: packbuf_write_through (a
- * callback), packbuf_scatter_list (a list of segments).
+ * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory:
+ * packbuf_write_through (a callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
@@ -35,9 +35,11 @@
 #define PACKBUF_FORMAT_MINOR 0
 
 /* Options: define before including, the same in every file of a program.
- * PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static).
- * PACKBUF_API             linkage of the public functions; `static` keeps them private to the file. PACKBUF_NO_SIMD
- * 1: plain C only, no CPU detection and no intrinsics (checksums and UTF-8 checks get some 5 x slower). */
+ *
+ *   PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static)
+ *   PACKBUF_API             linkage of the public functions; `static` keeps them private to the file
+ *   PACKBUF_NO_SIMD         1: plain C, no CPU detection, no intrinsics (checksums and UTF-8 some 5 x slower)
+ */
 #ifndef PACKBUF_API
 #define PACKBUF_API extern
 #endif

@@ -12,9 +12,11 @@
 #define PACKBUF_FORMAT_MINOR 0
 
 /* Options: define before including, the same in every file of a program.
- * PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static).
- * PACKBUF_API             linkage of the public functions; `static` keeps them private to the file. PACKBUF_NO_SIMD
- * 1: plain C only, no CPU detection and no intrinsics (checksums and UTF-8 checks get some 5 x slower). */
+ *
+ *   PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static)
+ *   PACKBUF_API             linkage of the public functions; `static` keeps them private to the file
+ *   PACKBUF_NO_SIMD         1: plain C, no CPU detection, no intrinsics (checksums and UTF-8 some 5 x slower)
+ */
 #ifndef PACKBUF_API
 #define PACKBUF_API extern
 #endif

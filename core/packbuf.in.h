@@ -5,8 +5,8 @@
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
  * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory: packbuf_write_through (a
- * callback), packbuf_scatter_list (a list of segments).
+ * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory:
+ * packbuf_write_through (a callback), packbuf_scatter_list (a list of segments).
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
