@@ -180,6 +180,50 @@ static packbuf_status add_part(trip *t, const grpo *g, unsigned first, unsigned 
 
 static packbuf_status add_grpo(trip *t, const grpo *g) { return add_part(t, g, 0, ROWS); }
 
+static packbuf_status put_bytes(void *context, uint64_t offset, const void *bytes, size_t size) {
+  memcpy((uint8_t *)context + offset, bytes, size);
+  return PACKBUF_OK;
+}
+
+/* In parts, as segments and through a callback shared rows are the same bytes. */
+static void test_writers(void) {
+  grpo *g = make_grpo(0);
+  trip t;
+  packbuf_scatter scatter;
+  packbuf_segment *segments;
+  uint8_t *other, *staging, *at;
+  uint32_t parts = 0;
+  int good;
+  begin(&t, ROWS, 1);
+  good = !add_grpo(&t, g) && packs(&t);
+  other = (uint8_t *)calloc(1, (size_t)t.size);
+  good = good && other && packbuf_write_split(&t.batch, 3, &parts, NULL) == PACKBUF_OK;
+  for (uint32_t part = parts; good && part-- > 0;)
+    good = packbuf_write_part(&t.batch, part, other, t.size, NULL) == PACKBUF_OK;
+  good = good && packbuf_write_finish(&t.batch, other, t.size, NULL) == PACKBUF_OK;
+  tap_ok(good && memcmp(other, t.data, (size_t)t.size) == 0, "shared rows in %u parts", (unsigned)parts);
+  memset(&scatter, 0, sizeof scatter);
+  scatter.least = 64;
+  good = packbuf_scatter_measure(&t.batch, &scatter, NULL) == PACKBUF_OK;
+  segments = (packbuf_segment *)malloc((size_t)(scatter.count + 1) * sizeof *segments);
+  staging = (uint8_t *)malloc((size_t)scatter.staging + 1);
+  good = good && segments && staging && packbuf_scatter_list(&t.batch, &scatter, segments, staging, NULL) == PACKBUF_OK;
+  memset(other, 0, (size_t)t.size);
+  at = other;
+  for (uint64_t i = 0; good && i < scatter.count; at += segments[i++].size)
+    memcpy(at, segments[i].bytes, (size_t)segments[i].size);
+  tap_ok(good && (uint64_t)(at - other) == t.size && memcmp(other, t.data, (size_t)t.size) == 0, "as %llu segments",
+         (unsigned long long)scatter.count);
+  memset(other, 0, (size_t)t.size);
+  good = packbuf_write_through(&t.batch, put_bytes, other, 65536, NULL) == PACKBUF_OK;
+  tap_ok(good && memcmp(other, t.data, (size_t)t.size) == 0, "through a callback");
+  end(&t);
+  free(segments);
+  free(staging);
+  free(other);
+  free(g);
+}
+
 /* Fragments that share rows, made one: the bytes of the whole. */
 static void test_concat(void) {
   enum { CUT = 37 };
@@ -656,6 +700,7 @@ static void test_sample(const char *name, unsigned least) {
 int main(void) {
   test_grpo(0);
   test_grpo(1);
+  test_writers();
   test_concat();
   test_layouts();
   test_thresholds();
