@@ -1733,11 +1733,12 @@ static void test_long(void)
 
 static packbuf_status pack_bools(mv_trip *trip, const uint8_t *bools, uint64_t rows, uint64_t each, const packbuf_device *device)
 {
-    uint64_t shape[2] = {0, 0};
-    packbuf_tensor t = array_of((const void *)((uintptr_t)bools + (device ? FAR_AWAY : 0)), packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), 2, shape, NULL, PACKBUF_FORM_ARRAY);
+    uint64_t shape[2];
+    packbuf_tensor t;
     packbuf_status status;
     shape[0] = rows;
     shape[1] = each;
+    t = array_of((const void *)((uintptr_t)bools + (device ? FAR_AWAY : 0)), packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), 2, shape, NULL, PACKBUF_FORM_ARRAY);
     t.device = device;
     mv_trip_begin(trip, rows, NULL);
     status = packbuf_add_tensor(&trip->batch, "b", &t, NULL, &trip->error);
