@@ -590,7 +590,7 @@ def ranges_tests(tmp):
     put(tmp / 'short.pbuf', open('r.pbuf', 'rb').read()[:whole['head_and_index'] - 1])
     bad('without them', 1, ['short.pbuf', 'TRUNCATED'], 'ranges', 'short.pbuf')
     bad('a pattern that matches nothing', 1, ['NOT_FOUND', 'zz*'], 'ranges', 'r.pbuf', '--fields', 'id,zz*')
-    bad('a row that is not there', 1, ['OUT_OF_RANGE'], 'ranges', 'r.pbuf', '--rows', '200')
+    bad('a row that is not there', 1, ['row 200', 'beyond the end'], 'ranges', 'r.pbuf', '--rows', '200')
     for wrong in ('', 'x', '1:2:0', '1:2:3:4', '1-2'):
         bad(f'rows {wrong!r}', 2, ['--rows'], 'ranges', 'r.pbuf', '--rows', wrong)
     ok([sorted(r) for r in good('fields by pattern', 'unpack', 'r.pbuf', '--fields', 'old_*,meta.t*', '--rows', ':2').lines()] == [['meta.tag', 'old_a', 'old_b']] * 2, 'two fields and a nested one')
