@@ -76,7 +76,7 @@ FLAGS_clang = $(CFLAGS)
 FLAGS_s390x = -O1 -g -static -DTAP_STEP=7
 FLAGS_aarch64 = -O1 -g -static -DTAP_STEP=7
 # qemu-arm lets unaligned loads pass: the compiler's check does not
-FLAGS_armhf = -O1 -g -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64 -fsanitize=alignment -fsanitize-undefined-trap-on-error
+FLAGS_armhf = -O2 -g -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64 -fsanitize=alignment -fsanitize-undefined-trap-on-error
 FLAGS_riscv64 = -O1 -g -static -DTAP_STEP=7
 FLAGS_m32 = -O1 -g -D_FILE_OFFSET_BITS=64
 FLAGS_musl = -O1 -g -static
