@@ -78,7 +78,7 @@ FLAGS_aarch64 = -O1 -g -static -DTAP_STEP=7
 # qemu-arm lets unaligned loads pass: the compiler's check does not
 FLAGS_armhf = -O2 -g -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64 -fsanitize=alignment -fsanitize-undefined-trap-on-error
 FLAGS_riscv64 = -O1 -g -static -DTAP_STEP=7
-FLAGS_m32 = -O1 -g -D_FILE_OFFSET_BITS=64
+FLAGS_m32 = -O2 -g -D_FILE_OFFSET_BITS=64
 FLAGS_musl = -O1 -g -static
 FLAGS_wasm32 = -O2 -DTAP_STEP=7 -Wl,-z,stack-size=1048576
 FLAGS_msan = -O1 -g -fno-omit-frame-pointer -fsanitize=memory -fno-sanitize-recover=all

@@ -71,12 +71,14 @@ static void tagged_string(tagged_text *out, const char *data, size_t size) {
   tagged_plain(out, &value);
 }
 
-static void tagged_float(tagged_text *out, double number) {
-  const packbuf_value value = packbuf_float(number);
+/* By address: the x87 makes a signalling NaN quiet when it passes one. */
+static void tagged_float(tagged_text *out, const double *number) {
+  packbuf_value value;
   uint64_t bits;
   char text[48];
-  memcpy(&bits, &number, 8);
-  if (number == number || bits == UINT64_C(0x7FF8) << 48) {
+  memcpy(&bits, number, 8);
+  if ((bits & ~(UINT64_C(1) << 63)) <= UINT64_C(0x7FF) << 52 || bits == UINT64_C(0x7FF8) << 48) {
+    value = packbuf_float(*number);
     tagged_plain(out, &value);
     return;
   }
@@ -123,7 +125,7 @@ static void tagged_media(tagged_text *out, const packbuf_media *media) {
   if (media->width >= 0) tagged_number(out, "\"width\":", (long long)media->width), tagged_puts(out, ",");
   if (media->channels >= 0) tagged_number(out, "\"channels\":", (long long)media->channels), tagged_puts(out, ",");
   if (media->mode) tagged_puts(out, "\"mode\":"), tagged_string(out, media->mode, media->mode_size), tagged_puts(out, ",");
-  if (media->has_rate) tagged_puts(out, "\"rate\":"), tagged_float(out, media->rate), tagged_puts(out, ",");
+  if (media->has_rate) tagged_puts(out, "\"rate\":"), tagged_float(out, &media->rate), tagged_puts(out, ",");
   tagged_puts(out, "\"data\":");
   tagged_base64(out, media->data, media->size);
   tagged_puts(out, "}}");
@@ -157,7 +159,7 @@ static void tagged_value(tagged_text *out, const packbuf_value *value) {
   switch (value->kind) {
     case PACKBUF_MISSING: tagged_puts(out, "{\"$missing\":true}"); break;
     case PACKBUF_BIGINT: tagged_add(out, value->as.text.data, value->as.text.size); break;
-    case PACKBUF_FLOAT: tagged_float(out, value->as.f); break;
+    case PACKBUF_FLOAT: tagged_float(out, &value->as.f); break;
     case PACKBUF_BYTES:
       tagged_puts(out, "{\"$bytes\":");
       tagged_base64(out, value->as.text.data, value->as.text.size);
