@@ -1335,13 +1335,6 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
-/* Asks for the line that holds an address, which need not be one. */
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PACKBUF_I_PREFETCH(address) ((void)0)
-#endif
-
 /* Of what is hardly ever called: kept out of those who call it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_RARE __attribute__((noinline, cold))
@@ -11959,8 +11952,6 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
-/* Rows of the sample that are asked for before they are looked at. */
-#define PACKBUF_I_SHARE_AHEAD 16
 
 /* ---- one row ---- */
 
@@ -12251,21 +12242,8 @@ static uint64_t packbuf_i_sample(uint64_t j, uint64_t count) {
   return packbuf_i_multiply(x ^ x >> 31, count, &unused);
 }
 
-/* Asks for the ends of a row that is looked at soon: each is a wait for memory. */
-static void packbuf_i_row_ahead(const packbuf_i_node *node, uint64_t row) {
-  packbuf_i_run run;
-  if (row >= node->rows || packbuf_i_state(node, row) <= 0 || !packbuf_i_whole_row(node, row, &run) || !run.size)
-    return;
-  PACKBUF_I_PREFETCH(run.bytes);
-  PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
-  PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
-}
-
 /* How many places of `rows` rows a sample looks at. */
 static uint64_t packbuf_i_sample_places(uint64_t rows) { return 64 + rows / 128; }
-
-/* Step j of the walk over the sample. */
-static uint64_t packbuf_i_sample_step(uint64_t j, uint64_t count) { return packbuf_i_sample(j / 2, count) + j % 2; }
 
 /* Whether rows repeat in the sample; all of few rows are looked at anyway. */
 static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packbuf_i_node *node, int *repeats) {
@@ -12278,8 +12256,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   if (*repeats) return PACKBUF_OK;
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
-    const uint64_t row = packbuf_i_sample_step(j, node->rows);
-    packbuf_i_row_ahead(node, packbuf_i_sample_step(j + PACKBUF_I_SHARE_AHEAD, node->rows));
+    const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
   }
   *repeats = seen == 4;
@@ -12412,9 +12389,6 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
   for (uint64_t j = 0; j < places; j++) {
     const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
-    const uint64_t soon = packbuf_i_sample(j + PACKBUF_I_SHARE_AHEAD, node->rows - 1);
-    packbuf_i_row_ahead(node, soon);
-    packbuf_i_row_ahead(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }

@@ -18,13 +18,6 @@
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
-/* Asks for the line that holds an address, which need not be one. */
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PACKBUF_I_PREFETCH(address) ((void)0)
-#endif
-
 /* Of what is hardly ever called: kept out of those who call it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_RARE __attribute__((noinline, cold))

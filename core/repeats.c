@@ -6,8 +6,6 @@
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
-/* Rows of the sample that are asked for before they are looked at. */
-#define PACKBUF_I_SHARE_AHEAD 16
 
 /* ---- one row ---- */
 
@@ -298,21 +296,8 @@ static uint64_t packbuf_i_sample(uint64_t j, uint64_t count) {
   return packbuf_i_multiply(x ^ x >> 31, count, &unused);
 }
 
-/* Asks for the ends of a row that is looked at soon: each is a wait for memory. */
-static void packbuf_i_row_ahead(const packbuf_i_node *node, uint64_t row) {
-  packbuf_i_run run;
-  if (row >= node->rows || packbuf_i_state(node, row) <= 0 || !packbuf_i_whole_row(node, row, &run) || !run.size)
-    return;
-  PACKBUF_I_PREFETCH(run.bytes);
-  PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
-  PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
-}
-
 /* How many places of `rows` rows a sample looks at. */
 static uint64_t packbuf_i_sample_places(uint64_t rows) { return 64 + rows / 128; }
-
-/* Step j of the walk over the sample. */
-static uint64_t packbuf_i_sample_step(uint64_t j, uint64_t count) { return packbuf_i_sample(j / 2, count) + j % 2; }
 
 /* Whether rows repeat in the sample; all of few rows are looked at anyway. */
 static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packbuf_i_node *node, int *repeats) {
@@ -325,8 +310,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   if (*repeats) return PACKBUF_OK;
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
-    const uint64_t row = packbuf_i_sample_step(j, node->rows);
-    packbuf_i_row_ahead(node, packbuf_i_sample_step(j + PACKBUF_I_SHARE_AHEAD, node->rows));
+    const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
   }
   *repeats = seen == 4;

@@ -123,9 +123,6 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
   for (uint64_t j = 0; j < places; j++) {
     const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
-    const uint64_t soon = packbuf_i_sample(j + PACKBUF_I_SHARE_AHEAD, node->rows - 1);
-    packbuf_i_row_ahead(node, soon);
-    packbuf_i_row_ahead(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }
