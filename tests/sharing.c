@@ -650,12 +650,18 @@ static void *read_file(const char *folder, const char *name, size_t *size) {
   return data;
 }
 
-/* The int64 elements of a .npy file. */
-static const int64_t *npy_elements(const void *file, size_t size, uint64_t *count) {
-  const uint8_t *at = (const uint8_t *)file;
+/* The int64 elements of a .npy file, made native where they lie: the files are little-endian. */
+static const int64_t *npy_elements(void *file, size_t size, uint64_t *count) {
+  uint8_t *at = (uint8_t *)file;
   const size_t header = size < 10 ? 0 : 10u + at[8] + 256u * at[9];
+  int64_t *elements = (int64_t *)(void *)(at + header);
   *count = (size - header) / 8;
-  return (const int64_t *)(const void *)(at + header);
+  for (uint64_t i = 0; i < *count; i++) {
+    uint64_t value = 0;
+    for (unsigned k = 8; k-- > 0;) value = value << 8 | at[header + i * 8 + k];
+    elements[i] = (int64_t)value;
+  }
+  return elements;
 }
 
 static void test_sample(const char *name, unsigned least) {
@@ -686,9 +692,10 @@ static void test_sample(const char *name, unsigned least) {
   begin(&off, offset_count - 1, 0);
   (void)packbuf_add_ragged(&on.batch, "input_ids", &ragged, NULL);
   (void)packbuf_add_ragged(&off.batch, "input_ids", &ragged, NULL);
-  if (tap_ok(packs(&on) && packs(&off) && column(&on, "input_ids", &c), "%s: packs", name))
+  if (tap_ok(packs(&on) && packs(&off) && column(&on, "input_ids", &c), "%s: packs", name)) {
     saved = (count - c.data.count) * 1000 / count;
-  tap_ok(same_rows(&on, &off), "%s: the same rows", name);
+    tap_ok(same_rows(&on, &off), "%s: the same rows", name);
+  }
   tap_ok(saved >= least, "%s: %llu.%llu %% of the tokens are stored once instead of again", name,
          (unsigned long long)saved / 10, (unsigned long long)saved % 10);
   end(&on);
