@@ -48,6 +48,7 @@
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
   X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   X(BAD_MANIFEST, 63, "a manifest is not a list of fragments")                                                        \
+  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                         \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -111,6 +112,7 @@
   X(B11, 311, BAD_LAYOUT, "a stored buffer lies where the cursor of its section stands, within the section", "offset 24 (headers_offset 56)") \
   X(B12, 312, BAD_LAYOUT, "the cursors end at index_length and total_length", "40 or 24")                             \
   X(B13, 313, BAD_BUFFER, "a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands", "the record, or the node's first_buffer 16 when one is absent") \
+  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks has elements, of a dtype that is packed, a length that is a multiple of 64, and value zero", "dtype_code 8, count 16, length 32, value 40") \
   X(M1, 401, BAD_METADATA, "node is a node or 0xFFFFFFFF", "node 0")                                                  \
   X(M2, 402, BAD_METADATA, "records ascend strictly by (node, key)", "key_offset 4")                                  \
   X(M3, 403, BAD_LAYOUT, "key and value lie where the strings before them end; the last string ends the strings", "key_offset 4, value_offset 12; at the end 88") \
@@ -133,6 +135,9 @@
   X(I12, 612, BAD_TYPES, "a cell's type is one that its codec, form and dtype allow; an absent cell has type 0", "the type") \
   X(I13, 613, BAD_REFERENCE, "row_index of a present cell is below the number of stored rows; of an absent cell 0", "the element")       \
   X(I14, 614, BAD_REFERENCE, "a prefix refers to a stored row that refers to none and is as long at least; without a prefix prefix_row is 0; an absent cell has none", "prefix_row; prefix_length when the leader is too short or the cell absent") \
+  X(I15, 615, BAD_BLOCK, "a block header has a mode, and a base, width, shift and extra that the mode allows", "mode 12, base 0, width 13, shift 14, extra 15") \
+  X(I16, 616, BAD_BLOCK, "payloads follow each other from place 0 to length; those of modes 0, 1, 2, 3 and 5 that are not filled are as long as their mode says", "place 8; when a payload ends wrong that of the next header, after the last length 32") \
+  X(I17, 617, BAD_BLOCK, "a payload in the index is what its mode says: dense rows, fill, lines, tops, number of bytes, zero bytes", "the first byte of the payload") \
   X(D1, 701, DATA_CHECKSUM, "each data checksum matches", "the first byte of the chunk")                              \
   X(D2, 702, NOT_ZERO, "padding in the data is zero", "the first byte that is not")                                   \
   X(D3, 703, BAD_BOOL, "a bool byte is 0 or 1", "the byte")                                                           \
@@ -141,7 +146,8 @@
   X(D6, 706, BAD_UTF8, "a cell of utf8_ragged is UTF-8", "the first wrong byte")                                      \
   X(D7, 707, BAD_JSON, "a cell of json_ragged is JSON as section 11 says", "the byte where it stops being so")        \
   X(D8, 708, BAD_MSGPACK, "a cell of msgpack_ragged is MessagePack as section 12 says", "the byte where it stops being so") \
-  X(D9, 709, LIMIT, "what is unpacked stays within the caller's limits", "the record's count 16, or the cell")
+  X(D9, 709, LIMIT, "what is unpacked stays within the caller's limits", "the record's count 16, or the cell") \
+  X(D10, 710, BAD_BLOCK, "a payload in the data is what its mode says (I17)", "the first byte of the payload")
 /* clang-format on */
 
 /* What a call returned. PACKBUF_OK is 0. */
