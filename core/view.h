@@ -31,6 +31,7 @@ typedef struct packbuf_view {
   uint64_t total_length, head_length, index_length, rows;
   uint32_t node_count, buffer_count, metadata_count, name_count, field_count, value_count;
   uint32_t optional_features, head_checksum, index_checksum;
+  uint32_t checksum_room; /* zero bytes after the data checksums, in units of the alignment */
   uint16_t version_minor, profile;
   uint16_t node_stride, buffer_stride, metadata_stride, name_stride;
   uint8_t kind; /* 1 batch, 2 manifest */
@@ -147,6 +148,9 @@ typedef struct packbuf_buffer {
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
   const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
+  const uint8_t *headers;      /* packed in blocks: the block headers (section 20 of the spec); NULL else */
+  const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
+  uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -157,7 +161,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
                                                  packbuf_error *error);
 
 /* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
- * (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
+ * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
  * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
  * field was written with PACKBUF_KEEP_PLAIN. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
