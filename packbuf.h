@@ -135,7 +135,7 @@ extern "C" {
   X(H10, 110, LIMIT, "head_length, node_count, buffer_count, metadata_count and rows are within the caller's limits, strings_length below 2^32", "32, 64, 68, 72, 48 or 88: the first that is not") \
   X(H11, 111, HEAD_CHECKSUM, "head_checksum matches", "60")                                                           \
   X(H12, 112, BAD_HEADER, "each stride is at least that of version 1.0 and a multiple of 8 (name_stride: of 4)", "80, 82, 84 or 86") \
-  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "120")                                                 \
+  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "124")                                                 \
   X(H14, 114, BAD_HEADER, "head_length is what the tables and strings need, rounded up to the alignment", "32")       \
   X(H15, 115, NOT_ZERO, "the bytes after the strings are zero up to head_length", "the first that is not")            \
   X(N1, 201, BAD_NODE, "kind is 1, 2 or 3 and scope 0 or 1, no scope 0 after a scope 1 at the top, a child has its parent's scope", "kind 22, scope 23") \
@@ -545,6 +545,15 @@ enum {
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
+/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. */
+typedef enum packbuf_packing {
+  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays, at memory speed (profile 1) */
+  PACKBUF_PACKING_FASTEST = 3,  /* the same without the modes that cost more than a pass (profile 2) */
+  PACKBUF_PACKING_SMALLEST = 4  /* the best mode of each block, whatever it takes (profile 3) */
+} packbuf_packing;
+
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". */
 typedef struct packbuf_schema {
@@ -555,13 +564,14 @@ typedef struct packbuf_schema {
                             when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
+  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
   const char *parameter; /* of the logical type (timestamp: "s", "ms", "us", "ns", "D"), NULL: none */
 } packbuf_schema;
 
 /* How a batch is written. Start from packbuf_default_options(). */
 typedef struct packbuf_options {
-  uint16_t profile;            /* 0: plain */
+  uint8_t packing;             /* packbuf_packing */
   uint8_t alignment_exponent;  /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
@@ -659,12 +669,13 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
                                                 const char *text, packbuf_error *error);
 
-/* The exact number of bytes that packbuf_write will write. Expands, infers and lays out; the result is kept until
+/* The number of bytes that packbuf_write will write: exact when nothing is packed, else the most it can be (what the
+ * batch takes plain). Expands, infers and lays out; the result is kept until
  * something is added. Errors: those of inference and encoding, with path and row. */
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
-/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers). *size: bytes written, also set
- * on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
+ * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
@@ -785,6 +796,7 @@ typedef struct packbuf_view {
   uint64_t total_length, head_length, index_length, rows;
   uint32_t node_count, buffer_count, metadata_count, name_count, field_count, value_count;
   uint32_t optional_features, head_checksum, index_checksum;
+  uint32_t checksum_room; /* zero bytes after the data checksums, in units of the alignment */
   uint16_t version_minor, profile;
   uint16_t node_stride, buffer_stride, metadata_stride, name_stride;
   uint8_t kind; /* 1 batch, 2 manifest */
@@ -901,6 +913,9 @@ typedef struct packbuf_buffer {
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
   const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
+  const uint8_t *headers;      /* packed in blocks: the block headers (section 20 of the spec); NULL else */
+  const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
+  uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -911,7 +926,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
                                                  packbuf_error *error);
 
 /* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
- * (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
+ * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
  * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
  * field was written with PACKBUF_KEEP_PLAIN. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
@@ -3000,6 +3015,2043 @@ static int packbuf_i_parse_double(const char *text, size_t size, double *value) 
   return (int)size;
 }
 /* ---- end of core/decimal.c ---- */
+/* ---- core/lanes.c ---- */
+/* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
+ * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
+ * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
+ * whole rows of 128 bytes. No kernel touches a byte that its arguments do not name, nor allocates.
+ * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
+#else
+#define PACKBUF_I_LANES_INLINE static inline
+#endif
+
+enum { PACKBUF_I_ROW = 128 }; /* bytes */
+
+/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0 and else base + code - 1.
+ * shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
+typedef struct packbuf_i_codes {
+  uint64_t base;
+  uint8_t width, shift, zero;
+} packbuf_i_codes;
+
+/* What a scan finds: the T bits of units, filled up with zeros. */
+typedef struct packbuf_i_spread {
+  uint64_t least, most; /* in signed order when asked for, else unsigned */
+  uint64_t differ;      /* OR of (unit ^ first unit) */
+  uint64_t least_set;   /* the least unit but 0; 2^T - 1 when all are 0. In signed order not looked for: 0 */
+  uint64_t top;         /* the largest, unsigned */
+} packbuf_i_spread;
+
+/* rows: 1 to 64. stream: 1 allows non-temporal stores, fenced before the return, where the output is aligned enough.
+ * ahead: NULL, or where the next block's units lie, which are loaded into the cache meanwhile. */
+typedef struct packbuf_i_lanes {
+  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Codes are cut to width bits; the OR of
+   * all before the cut is returned: below 2^width when all fitted. */
+  uint64_t (*pack)(const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead,
+                   int stream);
+  /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
+  void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
+                 int stream);
+  void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
+  /* Bit r: row r has a unit other than fill. */
+  uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
+  /* How many of the first units are value + i x step, unit i. Any count, 0 too. */
+  unsigned (*along)(const void *units, unsigned count, uint64_t value, uint64_t step);
+  /* Writes them. */
+  void (*line)(void *units, unsigned count, uint64_t value, uint64_t step, int stream);
+  /* Mode split, T = 32 and 64 (NULL for 8 and 16), width at most T - 8: the low bits to words; a bitmap of the units
+   * with bits above them to bitmap; those bits, a byte each, to high, which has room for a byte per unit and 64 more
+   * (what lies there beyond the bytes is undefined). Returns the number of bytes. *all: the OR of all units; unless it
+   * is below 2^(width + 8), what was written is undefined. */
+  unsigned (*split)(const void *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high,
+                    uint64_t *all, const void *ahead);
+  /* Rows first to first + rows - 1 of it. words and bitmap: of row 0 on; high: the bytes of row `first` on, of which
+   * high_size may be read; those beyond read as 0. Returns how many bytes the bitmap asks for: more than high_size
+   * where it lies. It may change while it is read. */
+  unsigned (*join)(const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size, unsigned first,
+                   unsigned rows, unsigned width, void *units, int stream);
+} packbuf_i_lanes;
+
+typedef struct packbuf_i_lane_set {
+  const char *name;
+  packbuf_i_lanes of[4]; /* T = 8, 16, 32, 64 */
+  void (*copy)(uint8_t *to, const uint8_t *from, size_t size, int stream);
+} packbuf_i_lane_set;
+
+/* The kernels of a set are made of bodies that take T as their first argument, a constant once they are inlined. */
+#define PACKBUF_I_LANES_OF(set, T, attributes)                                                                         \
+  static attributes uint64_t packbuf_i_##set##_pack_##T(                                                               \
+      const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead, int stream) { \
+    return packbuf_i_##set##_pack(T, (const uint8_t *)units, rows, codes, words, (const uint8_t *)ahead, stream);      \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_unpack_##T(const uint8_t *words, unsigned first, unsigned rows,             \
+                                                      const packbuf_i_codes *codes, void *units, int stream) {         \
+    packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int is_signed,                   \
+                                                    packbuf_i_spread *spread) {                                        \
+    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, is_signed, spread);                                        \
+  }                                                                                                                    \
+  static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
+    return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
+  }                                                                                                                    \
+  static attributes unsigned packbuf_i_##set##_along_##T(const void *units, unsigned count, uint64_t value,            \
+                                                         uint64_t step) {                                              \
+    return packbuf_i_##set##_along(T, (const uint8_t *)units, count, value, step);                                     \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_line_##T(void *units, unsigned count, uint64_t value, uint64_t step,        \
+                                                    int stream) {                                                      \
+    packbuf_i_##set##_line(T, (uint8_t *)units, count, value, step, stream);                                           \
+  }
+
+#define PACKBUF_I_LANES_SPLIT(set, T, attributes)                                                                   \
+  static attributes unsigned packbuf_i_##set##_split_##T(const void *units, unsigned rows, unsigned width,          \
+                                                         uint8_t *words, uint8_t *bitmap, uint8_t *high,            \
+                                                         uint64_t *all, const void *ahead) {                        \
+    return packbuf_i_##set##_split(T, (const uint8_t *)units, rows, width, words, bitmap, high, all,                \
+                                   (const uint8_t *)ahead);                                                         \
+  }                                                                                                                 \
+  static attributes unsigned packbuf_i_##set##_join_##T(const uint8_t *words, const uint8_t *bitmap,                \
+                                                        const uint8_t *high, unsigned high_size, unsigned first,    \
+                                                        unsigned rows, unsigned width, void *units, int stream) {   \
+    return packbuf_i_##set##_join(T, words, bitmap, high, high_size, first, rows, width, (uint8_t *)units, stream); \
+  }
+
+/* The entries of a packbuf_i_lanes: of the set itself, and split and join of the set `splits`. */
+#define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
+  {                                                                                                                    \
+    packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
+        packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
+  }
+#define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
+  {                                                                                                  \
+    PACKBUF_I_LANES_ENTRY(set, 8, NULL, NULL), PACKBUF_I_LANES_ENTRY(set, 16, NULL, NULL),           \
+        PACKBUF_I_LANES_ENTRY(set, 32, packbuf_i_##splits##_split_32, packbuf_i_##splits##_join_32), \
+        PACKBUF_I_LANES_ENTRY(set, 64, packbuf_i_##splits##_split_64, packbuf_i_##splits##_join_64)  \
+  }
+
+/* ---- plain: the definition ---- */
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_low_bits(unsigned count) { /* 1 to 64 of them */
+  return UINT64_MAX >> (64 - count);
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_unit_load(unsigned T, const uint8_t *p) {
+  uint16_t u16;
+  uint32_t u32;
+  uint64_t u64;
+  switch (T) {
+    case 8: return *p;
+    case 16: memcpy(&u16, p, 2); return u16;
+    case 32: memcpy(&u32, p, 4); return u32;
+    default: memcpy(&u64, p, 8); return u64;
+  }
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_unit_store(unsigned T, uint8_t *p, uint64_t unit) {
+  const uint16_t u16 = (uint16_t)unit;
+  const uint32_t u32 = (uint32_t)unit;
+  switch (T) {
+    case 8: *p = (uint8_t)unit; break;
+    case 16: memcpy(p, &u16, 2); break;
+    case 32: memcpy(p, &u32, 4); break;
+    default: memcpy(p, &unit, 8); break;
+  }
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_word_load(unsigned T, const uint8_t *p) {
+  switch (T) {
+    case 8: return *p;
+    case 16: return packbuf_i_load16(p);
+    case 32: return packbuf_i_load32(p);
+    default: return packbuf_i_load64(p);
+  }
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_word_store(unsigned T, uint8_t *p, uint64_t word) {
+  switch (T) {
+    case 8: *p = (uint8_t)word; break;
+    case 16: packbuf_i_store16(p, (uint16_t)word); break;
+    case 32: packbuf_i_store32(p, (uint32_t)word); break;
+    default: packbuf_i_store64(p, word); break;
+  }
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_code(unsigned T, const packbuf_i_codes *codes, uint64_t unit) {
+  if (codes->zero) return unit == 0 ? 0 : (unit - codes->base + 1) & packbuf_i_low_bits(T);
+  return ((unit - codes->base) & packbuf_i_low_bits(T)) >> codes->shift;
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(const packbuf_i_codes *codes, uint64_t code) {
+  if (codes->zero) return code == 0 ? 0 : codes->base + code - 1;
+  return codes->base + (code << codes->shift);
+}
+
+/* The words being filled, one a lane, with `used` bits each. */
+typedef struct packbuf_i_plain_words {
+  uint64_t word[PACKBUF_I_ROW];
+  unsigned used;
+  uint8_t *to;
+} packbuf_i_plain_words;
+
+/* Adds a row of codes of `width` bits and stores the words when they are full. */
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_add(unsigned T, packbuf_i_plain_words *words, const uint64_t *row,
+                                                unsigned width) {
+  const unsigned lanes = 1024 / T, used = words->used;
+  const int full = used + width >= T;
+  for (unsigned lane = 0; lane < lanes; lane++) {
+    const uint64_t code = row[lane] & packbuf_i_low_bits(width);
+    const uint64_t word = words->word[lane] | code << used;
+    if (full) packbuf_i_word_store(T, words->to + lane * (T / 8), word);
+    words->word[lane] = !full ? word : used + width == T ? 0 : code >> (T - used);
+  }
+  if (full) words->to += PACKBUF_I_ROW;
+  words->used = full ? used + width - T : used + width;
+}
+
+/* Stores the last words, when they are not full. */
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_end(unsigned T, const packbuf_i_plain_words *words) {
+  for (unsigned lane = 0; words->used > 0 && lane < 1024 / T; lane++)
+    packbuf_i_word_store(T, words->to + lane * (T / 8), words->word[lane]);
+}
+
+/* The code of one lane of a row. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_get(unsigned T, const uint8_t *words, unsigned row, unsigned lane,
+                                                    unsigned width) {
+  const unsigned bit = row * width, used = bit % T;
+  const uint8_t *at = words + bit / T * PACKBUF_I_ROW + lane * (T / 8);
+  uint64_t code = packbuf_i_word_load(T, at) >> used;
+  if (used + width > T) code |= packbuf_i_word_load(T, at + PACKBUF_I_ROW) << (T - used);
+  return code & packbuf_i_low_bits(width);
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_pack(unsigned T, const uint8_t *units, unsigned rows,
+                                                     const packbuf_i_codes *codes, uint8_t *words, const uint8_t *ahead,
+                                                     int stream) {
+  packbuf_i_plain_words state = {{0}, 0, words};
+  uint64_t row[PACKBUF_I_ROW], all = 0;
+  (void)ahead;
+  (void)stream;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {
+    for (unsigned lane = 0; lane < 1024 / T; lane++) {
+      row[lane] = packbuf_i_plain_code(T, codes, packbuf_i_unit_load(T, units + lane * (T / 8)));
+      all |= row[lane];
+    }
+    packbuf_i_plain_add(T, &state, row, codes->width);
+  }
+  packbuf_i_plain_end(T, &state);
+  return all;
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *words, unsigned first, unsigned rows,
+                                                   const packbuf_i_codes *codes, uint8_t *units, int stream) {
+  (void)stream;
+  for (unsigned row = first; row < first + rows; row++)
+    for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8)
+      packbuf_i_unit_store(T, units,
+                           packbuf_i_plain_unit(codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
+                                                 packbuf_i_spread *spread) {
+  const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
+  const uint64_t first = packbuf_i_unit_load(T, units);
+  uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
+  for (unsigned i = 0; i < rows * (1024 / T); i++) {
+    const uint64_t unit = packbuf_i_unit_load(T, units + (size_t)i * (T / 8)), placed = unit ^ sign;
+    if (placed < least) least = placed;
+    if (placed > most) most = placed;
+    if (unit - 1 < set - 1) set = unit;
+    if (unit > top) top = unit;
+    differ |= unit ^ first;
+  }
+  spread->least = least ^ sign;
+  spread->most = most ^ sign;
+  spread->differ = differ;
+  spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
+  spread->top = top;
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t *units, unsigned rows, uint64_t fill) {
+  uint64_t dense = 0;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {
+    uint64_t other = 0;
+    for (unsigned lane = 0; lane < 1024 / T; lane++) other |= packbuf_i_unit_load(T, units + lane * (T / 8)) ^ fill;
+    dense |= (uint64_t)(other != 0) << r;
+  }
+  return dense;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_along(unsigned T, const uint8_t *units, unsigned count, uint64_t value,
+                                                      uint64_t step) {
+  unsigned i = 0;
+  while (i < count && packbuf_i_unit_load(T, units + (size_t)i * (T / 8)) == (value & packbuf_i_low_bits(T))) {
+    value += step;
+    i++;
+  }
+  return i;
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_line(unsigned T, uint8_t *units, unsigned count, uint64_t value,
+                                                 uint64_t step, int stream) {
+  (void)stream;
+  for (unsigned i = 0; i < count; i++, units += T / 8, value += step) packbuf_i_unit_store(T, units, value);
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width,
+                                                      uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
+                                                      const uint8_t *ahead) {
+  packbuf_i_plain_words state = {{0}, 0, words};
+  uint64_t row[PACKBUF_I_ROW], seen = 0;
+  unsigned count = 0;
+  (void)ahead;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
+    uint32_t bits = 0;
+    for (unsigned lane = 0; lane < 1024 / T; lane++) {
+      row[lane] = packbuf_i_unit_load(T, units + lane * (T / 8));
+      seen |= row[lane];
+      high[count] = (uint8_t)(row[lane] >> width);
+      bits |= (uint32_t)(high[count] != 0) << lane;
+      count += high[count] != 0;
+    }
+    for (unsigned i = 0; i < 128 / T; i++) bitmap[i] = (uint8_t)(bits >> (8 * i));
+    packbuf_i_plain_add(T, &state, row, width);
+  }
+  packbuf_i_plain_end(T, &state);
+  *all = seen;
+  return count;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_join(unsigned T, const uint8_t *words, const uint8_t *bitmap,
+                                                     const uint8_t *high, unsigned high_size, unsigned first,
+                                                     unsigned rows, unsigned width, uint8_t *units, int stream) {
+  unsigned count = 0;
+  (void)stream;
+  for (unsigned row = first; row < first + rows; row++)
+    for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8) {
+      const unsigned i = row * (1024 / T) + lane;
+      uint64_t unit = packbuf_i_plain_get(T, words, row, lane, width);
+      if (bitmap[i / 8] >> (i % 8) & 1) {
+        if (count < high_size) unit |= (uint64_t)high[count] << width;
+        count++;
+      }
+      packbuf_i_unit_store(T, units, unit);
+    }
+  return count;
+}
+
+static void packbuf_i_plain_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {
+  (void)stream;
+  if (size > 0) memcpy(to, from, size);
+}
+
+PACKBUF_I_LANES_OF(plain, 8, )
+PACKBUF_I_LANES_OF(plain, 16, )
+PACKBUF_I_LANES_OF(plain, 32, )
+PACKBUF_I_LANES_OF(plain, 64, )
+PACKBUF_I_LANES_SPLIT(plain, 32, )
+PACKBUF_I_LANES_SPLIT(plain, 64, )
+/* ---- end of core/lanes.c ---- */
+/* ---- core/lanes_vector.c ---- */
+/* core/lanes_vector.c: the kernels of core/lanes.c in the vector extension of GCC and Clang, as one body for vectors of
+ * 16, 32 or 64 bytes: rows outermost, all vectors of a row together, the words in registers. Its first instance is the
+ * set "vector", of 16 bytes, for what every processor of its kind has (SSE2, NEON).
+ * May use: base, lanes.c. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if !PACKBUF_NO_SIMD && defined(__GNUC__) && !defined(__TINYC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && \
+    (defined(__x86_64__) || defined(__ARM_NEON) || defined(__wasm_simd128__))
+#define PACKBUF_I_LANES_VECTORS 1
+#else
+#define PACKBUF_I_LANES_VECTORS 0
+#endif
+
+#if PACKBUF_I_LANES_VECTORS
+
+#if defined(__clang__)
+#define PACKBUF_I_LANES_UNROLL _Pragma("unroll")
+#else
+#define PACKBUF_I_LANES_UNROLL _Pragma("GCC unroll 8")
+#endif
+
+enum { PACKBUF_I_WORDS_AHEAD = 1536 }; /* bytes of words that are loaded ahead while units are streamed */
+
+/* Numbers from 0 up, of 8, 16, 32 and 64 bits. */
+static const uint8_t packbuf_i_count8[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                             16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+                                             32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
+                                             48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+static const uint16_t packbuf_i_count16[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                               16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+static const uint32_t packbuf_i_count32[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const uint64_t packbuf_i_count64[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+
+/* 64 / T units of the same bits. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_repeat(unsigned T, uint64_t unit) {
+  return (unit & packbuf_i_low_bits(T)) * (UINT64_MAX / packbuf_i_low_bits(T));
+}
+
+/* The OR of the units of T bits in a 64-bit word. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_fold(unsigned T, uint64_t word) {
+  for (unsigned half = 32; half >= T; half /= 2) word |= word >> half;
+  return word & packbuf_i_low_bits(T);
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t distance) {
+  __builtin_prefetch((const void *)((uintptr_t)from + distance)); /* never faults */
+}
+
+/* Vectors of BYTES bytes, typed as 64-bit numbers, and what can be done to their units. */
+#define PACKBUF_I_LANES_UNITS(set, BYTES, attributes)                                                                  \
+  typedef uint64_t packbuf_i_##set##_v __attribute__((vector_size(BYTES)));                                            \
+  typedef uint8_t packbuf_i_##set##_v8 __attribute__((vector_size(BYTES)));                                            \
+  typedef uint16_t packbuf_i_##set##_v16 __attribute__((vector_size(BYTES)));                                          \
+  typedef uint32_t packbuf_i_##set##_v32 __attribute__((vector_size(BYTES)));                                          \
+  typedef int8_t packbuf_i_##set##_s8 __attribute__((vector_size(BYTES)));                                             \
+  typedef int16_t packbuf_i_##set##_s16 __attribute__((vector_size(BYTES)));                                           \
+  typedef int32_t packbuf_i_##set##_s32 __attribute__((vector_size(BYTES)));                                           \
+  typedef int64_t packbuf_i_##set##_s64 __attribute__((vector_size(BYTES)));                                           \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_load(const void *p) {                        \
+    packbuf_i_##set##_v x;                                                                                             \
+    memcpy(&x, p, BYTES);                                                                                              \
+    return x;                                                                                                          \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_all(uint64_t word) {                         \
+    const packbuf_i_##set##_v zero = {0};                                                                              \
+    return zero + word;                                                                                                \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_or(packbuf_i_##set##_v x) {                             \
+    uint64_t word = 0;                                                                                                 \
+    PACKBUF_I_LANES_UNROLL for (unsigned i = 0; i < BYTES / 8; i++) word |= x[i];                                      \
+    return word;                                                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_left(unsigned T, packbuf_i_##set##_v x,      \
+                                                                               unsigned count) {                       \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8)                                                                                                        \
+      return (V)((packbuf_i_##set##_v16)x << (uint16_t)count) &                                                        \
+             packbuf_i_##set##_all(packbuf_i_repeat(8, 255u << count));                                                \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)x << (uint16_t)count);                                              \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)x << (uint32_t)count);                                              \
+    return x << (uint64_t)count;                                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_right(unsigned T, packbuf_i_##set##_v x,     \
+                                                                                unsigned count) {                      \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8)                                                                                                        \
+      return (V)((packbuf_i_##set##_v16)x >> (uint16_t)count) &                                                        \
+             packbuf_i_##set##_all(packbuf_i_repeat(8, 255u >> count));                                                \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)x >> (uint16_t)count);                                              \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)x >> (uint32_t)count);                                              \
+    return x >> (uint64_t)count;                                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_plus(unsigned T, packbuf_i_##set##_v a,      \
+                                                                               packbuf_i_##set##_v b) {                \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8) return (V)((packbuf_i_##set##_v8)a + (packbuf_i_##set##_v8)b);                                         \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)a + (packbuf_i_##set##_v16)b);                                      \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)a + (packbuf_i_##set##_v32)b);                                      \
+    return a + b;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_minus(unsigned T, packbuf_i_##set##_v a,     \
+                                                                                packbuf_i_##set##_v b) {               \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8) return (V)((packbuf_i_##set##_v8)a - (packbuf_i_##set##_v8)b);                                         \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)a - (packbuf_i_##set##_v16)b);                                      \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)a - (packbuf_i_##set##_v32)b);                                      \
+    return a - b;                                                                                                      \
+  }                                                                                                                    \
+  /* all ones where a unit is not 0 */                                                                                 \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_set(unsigned T, packbuf_i_##set##_v x) {     \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const V zero = {0};                                                                                                \
+    if (T == 8) return (V)((packbuf_i_##set##_v8)x != (packbuf_i_##set##_v8)zero);                                     \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)x != (packbuf_i_##set##_v16)zero);                                  \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)x != (packbuf_i_##set##_v32)zero);                                  \
+    return (V)(x != zero);                                                                                             \
+  }                                                                                                                    \
+  /* value + i step, i = 0, 1, 2, ... */                                                                               \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_ramp(unsigned T, uint64_t value,             \
+                                                                               uint64_t step) {                        \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const V by = packbuf_i_##set##_all(packbuf_i_repeat(T, step)),                                                     \
+            from = packbuf_i_##set##_all(packbuf_i_repeat(T, value));                                                  \
+    const V numbers = packbuf_i_##set##_load(T == 8    ? (const void *)packbuf_i_count8                                \
+                                             : T == 16 ? (const void *)packbuf_i_count16                               \
+                                             : T == 32 ? (const void *)packbuf_i_count32                               \
+                                                       : (const void *)packbuf_i_count64);                             \
+    if (T == 8) return packbuf_i_##set##_plus(8, from, (V)((packbuf_i_##set##_v8)by * (packbuf_i_##set##_v8)numbers)); \
+    if (T == 16)                                                                                                       \
+      return packbuf_i_##set##_plus(16, from, (V)((packbuf_i_##set##_v16)by * (packbuf_i_##set##_v16)numbers));        \
+    if (T == 32)                                                                                                       \
+      return packbuf_i_##set##_plus(32, from, (V)((packbuf_i_##set##_v32)by * (packbuf_i_##set##_v32)numbers));        \
+    return from + by * numbers;                                                                                        \
+  }
+
+/* Where a set has no better one: stores, and the least and largest of signed units. */
+#define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
+                                                                                packbuf_i_##set##_v b) {           \
+    typedef packbuf_i_##set##_v V;                                                                                 \
+    if (T == 8) return (V)((packbuf_i_##set##_s8)a < (packbuf_i_##set##_s8)b);                                     \
+    if (T == 16) return (V)((packbuf_i_##set##_s16)a < (packbuf_i_##set##_s16)b);                                  \
+    if (T == 32) return (V)((packbuf_i_##set##_s32)a < (packbuf_i_##set##_s32)b);                                  \
+    return (V)((packbuf_i_##set##_s64)a < (packbuf_i_##set##_s64)b);                                               \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_least(unsigned T, packbuf_i_##set##_v a, \
+                                                                                packbuf_i_##set##_v b) {           \
+    const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
+    return (a & below) | (b & ~below);                                                                             \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_most(unsigned T, packbuf_i_##set##_v a,  \
+                                                                               packbuf_i_##set##_v b) {            \
+    const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
+    return (b & below) | (a & ~below);                                                                             \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
+    return packbuf_i_##set##_or(x) != 0;                                                                           \
+  }
+
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most and _any. */
+#define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
+  PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
+    return stream && (uintptr_t)to % BYTES == 0;                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
+                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
+                                                                    const uint8_t *ahead, int stream) {                \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? N : 4 }; /* vectors of a row, and those done together */             \
+    const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - zero)), none = {0};                         \
+    const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
+    V seen = none;                                                                                                     \
+    stream = packbuf_i_##set##_streams(words, stream);                                                                 \
+    for (unsigned g = 0; g < N; g += G) {                                                                              \
+      const uint8_t *from = units + g * BYTES;                                                                         \
+      uint8_t *to = words + g * BYTES;                                                                                 \
+      unsigned used = 0;                                                                                               \
+      V word[G], x[G];                                                                                                 \
+      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = none;                                          \
+      for (unsigned r = 0; r < rows; r++, from += PACKBUF_I_ROW) {                                                     \
+        if (ahead && g == 0) {                                                                                         \
+          packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
+          packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
+        }                                                                                                              \
+        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_load(from + k * BYTES);       \
+        if (zero) {                                                                                                    \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] =                                               \
+              packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                                 \
+        } else {                                                                                                       \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_minus(T, x[k], base);       \
+          if (shift > 0) {                                                                                             \
+            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_right(T, x[k], shift);    \
+          }                                                                                                            \
+        }                                                                                                              \
+        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                      \
+          seen |= x[k];                                                                                                \
+          x[k] &= low;                                                                                                 \
+          word[k] |= packbuf_i_##set##_left(T, x[k], used);                                                            \
+        }                                                                                                              \
+        used += width;                                                                                                 \
+        if (used >= T) {                                                                                               \
+          used -= T;                                                                                                   \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                    \
+            packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
+            word[k] = used > 0 ? packbuf_i_##set##_right(T, x[k], width - used) : none;                                \
+          }                                                                                                            \
+          to += PACKBUF_I_ROW;                                                                                         \
+        }                                                                                                              \
+      }                                                                                                                \
+      if (used > 0) {                                                                                                  \
+        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++)                                                        \
+            packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
+      }                                                                                                                \
+    }                                                                                                                  \
+    packbuf_i_##set##_fence(stream);                                                                                   \
+    return packbuf_i_fold(T, packbuf_i_##set##_or(seen));                                                              \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_unpack(unsigned T, const uint8_t *words, unsigned first,    \
+                                                                  unsigned rows, const packbuf_i_codes *codes,         \
+                                                                  uint8_t *units, int stream) {                        \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? N : 4 };                                                             \
+    const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - zero));                                     \
+    const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
+    stream = packbuf_i_##set##_streams(units, stream);                                                                 \
+    for (unsigned g = 0; g < N; g += G) {                                                                              \
+      const uint8_t *from = words + first * width / T * PACKBUF_I_ROW + g * BYTES;                                     \
+      uint8_t *to = units + g * BYTES;                                                                                 \
+      unsigned used = first * width % T;                                                                               \
+      V word[G], x[G];                                                                                                 \
+      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = packbuf_i_##set##_load(from + k * BYTES);      \
+      for (unsigned r = 0; r < rows; r++, to += PACKBUF_I_ROW) {                                                       \
+        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_right(T, word[k], used);      \
+        used += width;                                                                                                 \
+        if (used > T || (used == T && r + 1 < rows)) {                                                                 \
+          used -= T;                                                                                                   \
+          from += PACKBUF_I_ROW;                                                                                       \
+          if (stream) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD);                                                \
+          if (stream && BYTES > 16) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD + 64);                             \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = packbuf_i_##set##_load(from + k * BYTES);  \
+          if (used > 0) {                                                                                              \
+            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] |=                                            \
+                packbuf_i_##set##_left(T, word[k], width - used);                                                      \
+          }                                                                                                            \
+        }                                                                                                              \
+        if (zero) {                                                                                                    \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                    \
+            x[k] &= low;                                                                                               \
+            x[k] = packbuf_i_##set##_plus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                             \
+          }                                                                                                            \
+        } else {                                                                                                       \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] &= low;                                         \
+          if (shift > 0) {                                                                                             \
+            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_left(T, x[k], shift);     \
+          }                                                                                                            \
+          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_plus(T, x[k], base);        \
+        }                                                                                                              \
+        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);   \
+      }                                                                                                                \
+    }                                                                                                                  \
+    packbuf_i_##set##_fence(stream);                                                                                   \
+  }                                                                                                                    \
+  /* The least (way 0) or largest signed unit of a vector. */                                                          \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_one(unsigned T, packbuf_i_##set##_v x, int way) {       \
+    const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
+    uint64_t best = 0;                                                                                                 \
+    uint8_t units[BYTES];                                                                                              \
+    memcpy(units, &x, BYTES);                                                                                          \
+    for (unsigned i = 0; i < BYTES; i += T / 8) {                                                                      \
+      const uint64_t unit = packbuf_i_unit_load(T, units + i) ^ sign;                                                  \
+      if (i == 0 || (way ? unit > best : unit < best)) best = unit;                                                    \
+    }                                                                                                                  \
+    return best ^ sign;                                                                                                \
+  }                                                                                                                    \
+  /* Signed order after the exchange of `flip`; least_set when it is not NULL. */                                      \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_range(                                                      \
+      unsigned T, const uint8_t *units, unsigned rows, uint64_t flip, packbuf_i_spread *spread, uint64_t *least_set) { \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const uint64_t sign = packbuf_i_repeat(T, (uint64_t)1 << (T - 1));                                                 \
+    const V first = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_unit_load(T, units)));                         \
+    const V turn = packbuf_i_##set##_all(packbuf_i_repeat(T, flip));                                                   \
+    const V up = packbuf_i_##set##_all(sign), one = packbuf_i_##set##_all(packbuf_i_repeat(T, 1));                     \
+    V least[2], most[2], set[2], differ = {0};                                                                         \
+    for (unsigned k = 0; k < 2; k++) {                                                                                 \
+      least[k] = most[k] = first ^ turn;                                                                               \
+      set[k] = ~up;                                                                                                    \
+    }                                                                                                                  \
+    for (unsigned i = 0; i < rows * PACKBUF_I_ROW; i += 2 * BYTES) {                                                   \
+      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 2; k++) {                                                        \
+        const V x = packbuf_i_##set##_load(units + i + k * BYTES);                                                     \
+        least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
+        most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
+        differ |= x ^ first;                                                                                           \
+        if (least_set) set[k] = packbuf_i_##set##_least(T, set[k], packbuf_i_##set##_minus(T, x, one) ^ up);           \
+      }                                                                                                                \
+    }                                                                                                                  \
+    spread->least = packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, least[0], least[1]), 0) ^ flip;                \
+    spread->most = packbuf_i_##set##_one(T, packbuf_i_##set##_most(T, most[0], most[1]), 1) ^ flip;                    \
+    spread->differ = packbuf_i_fold(T, packbuf_i_##set##_or(differ));                                                  \
+    if (least_set) {                                                                                                   \
+      const uint64_t found =                                                                                           \
+          packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, set[0], set[1]), 0) ^ (sign & packbuf_i_low_bits(T));    \
+      *least_set = found == packbuf_i_low_bits(T) ? found : found + 1;                                                 \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
+                                                                int is_signed, packbuf_i_spread *spread) {             \
+    const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
+    packbuf_i_spread other;                                                                                            \
+    packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
+    spread->top = spread->most;                                                                                        \
+    if (!is_signed) return;                                                                                            \
+    spread->least_set = 0;                                                                                             \
+    if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
+    packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
+    spread->top = other.most;                                                                                          \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_dense(unsigned T, const uint8_t *units, unsigned rows,  \
+                                                                     uint64_t fill) {                                  \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const V want = packbuf_i_##set##_all(packbuf_i_repeat(T, fill));                                                   \
+    uint64_t dense = 0;                                                                                                \
+    for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {                                                      \
+      V other = {0};                                                                                                   \
+      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < PACKBUF_I_ROW / BYTES; k++) other |=                             \
+          packbuf_i_##set##_load(units + k * BYTES) ^ want;                                                            \
+      dense |= (uint64_t)packbuf_i_##set##_any(other) << r;                                                            \
+    }                                                                                                                  \
+    return dense;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_along(unsigned T, const uint8_t *units, unsigned count, \
+                                                                     uint64_t value, uint64_t step) {                  \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    enum { SOME = 4 };                   /* lines often end at once */                                                 \
+    const unsigned here = 8 * BYTES / T; /* units of a vector */                                                       \
+    unsigned at = packbuf_i_plain_along(T, units, count < SOME ? count : SOME, value, step);                           \
+    V want, by;                                                                                                        \
+    if (at < SOME) return at;                                                                                          \
+    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
+    by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                                      \
+    for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
+      const uint8_t *from = units + (size_t)at * (T / 8);                                                              \
+      V next = want, other = {0};                                                                                      \
+      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 4; k++) {                                                        \
+        other |= packbuf_i_##set##_load(from + k * BYTES) ^ next;                                                      \
+        next = packbuf_i_##set##_plus(T, next, by);                                                                    \
+      }                                                                                                                \
+      if (packbuf_i_##set##_any(other)) break;                                                                         \
+      want = next;                                                                                                     \
+    }                                                                                                                  \
+    return at + packbuf_i_plain_along(T, units + (size_t)at * (T / 8), count - at, value + at * step, step);           \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_line(unsigned T, uint8_t *units, unsigned count,            \
+                                                                uint64_t value, uint64_t step, int stream) {           \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const unsigned here = 8 * BYTES / T;                                                                               \
+    unsigned at = 0;                                                                                                   \
+    if (count >= here) {                                                                                               \
+      V next = packbuf_i_##set##_ramp(T, value, step);                                                                 \
+      const V by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                            \
+      stream = packbuf_i_##set##_streams(units, stream);                                                               \
+      for (; count - at >= here; at += here) {                                                                         \
+        packbuf_i_##set##_put(units + (size_t)at * (T / 8), next, stream);                                             \
+        next = packbuf_i_##set##_plus(T, next, by);                                                                    \
+      }                                                                                                                \
+      packbuf_i_##set##_fence(stream);                                                                                 \
+    }                                                                                                                  \
+    packbuf_i_plain_line(T, units + (size_t)at * (T / 8), count - at, value + at * step, step, 0);                     \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {           \
+    size_t at = packbuf_i_##set##_streams(to, stream) ? size / PACKBUF_I_ROW * PACKBUF_I_ROW : 0;                      \
+    for (size_t i = 0; i < at; i += BYTES) packbuf_i_##set##_put(to + i, packbuf_i_##set##_load(from + i), 1);         \
+    if (at > 0) packbuf_i_##set##_fence(1);                                                                            \
+    if (size > at) memcpy(to + at, from + at, size - at);                                                              \
+  }
+
+/* All that a set has, but for split and join. */
+#define PACKBUF_I_LANES_SET(set, attributes) \
+  PACKBUF_I_LANES_OF(set, 8, attributes)     \
+  PACKBUF_I_LANES_OF(set, 16, attributes)    \
+  PACKBUF_I_LANES_OF(set, 32, attributes)    \
+  PACKBUF_I_LANES_OF(set, 64, attributes)
+
+/* ---- vector: 16 bytes ---- */
+
+PACKBUF_I_LANES_UNITS(vector, 16, )
+PACKBUF_I_LANES_COMMON(vector, 16, )
+
+PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v x, int stream) {
+#if PACKBUF_I_X86
+  if (stream) {
+    _mm_stream_si128((__m128i *)(void *)to, (__m128i)x);
+    return;
+  }
+#endif
+  (void)stream;
+  memcpy(to, &x, 16);
+}
+
+/* Orders non-temporal stores before all later ones. */
+PACKBUF_I_LANES_INLINE void packbuf_i_vector_fence(int stream) {
+#if PACKBUF_I_X86
+  if (stream) _mm_sfence();
+#endif
+  (void)stream;
+}
+
+PACKBUF_I_LANES_ROWS(vector, 16, )
+PACKBUF_I_LANES_SET(vector, )
+
+/* The low bits as codes, the rest byte by byte. */
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width,
+                                                       uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
+                                                       const uint8_t *ahead) {
+  const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
+  unsigned count = 0;
+  *all = T == 64 ? packbuf_i_vector_pack_64(units, rows, &codes, words, ahead, 0)
+                 : packbuf_i_vector_pack_32(units, rows, &codes, words, ahead, 0);
+  for (unsigned i = 0; i < rows * (128 / T); i++) {
+    unsigned bits = 0;
+    for (unsigned k = 0; k < 8; k++, units += T / 8) {
+      const uint8_t byte = (uint8_t)(packbuf_i_unit_load(T, units) >> width);
+      high[count] = byte;
+      bits |= (unsigned)(byte != 0) << k;
+      count += byte != 0;
+    }
+    bitmap[i] = (uint8_t)bits;
+  }
+  return count;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_join(unsigned T, const uint8_t *words, const uint8_t *bitmap,
+                                                      const uint8_t *high, unsigned high_size, unsigned first,
+                                                      unsigned rows, unsigned width, uint8_t *units, int stream) {
+  const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
+  unsigned count = 0;
+  (void)stream;
+  if (T == 64) packbuf_i_vector_unpack_64(words, first, rows, &codes, units, 0);
+  else packbuf_i_vector_unpack_32(words, first, rows, &codes, units, 0);
+  for (unsigned i = 0; i < rows * (128 / T); i++, units += T) {
+    for (unsigned bits = bitmap[first * (128 / T) + i]; bits != 0; bits &= bits - 1) {
+      uint8_t *unit = units + packbuf_i_first_set(bits) * (T / 8);
+      if (count < high_size)
+        packbuf_i_unit_store(T, unit, packbuf_i_unit_load(T, unit) | (uint64_t)high[count] << width);
+      count++;
+    }
+  }
+  return count;
+}
+
+PACKBUF_I_LANES_SPLIT(vector, 32, )
+PACKBUF_I_LANES_SPLIT(vector, 64, )
+
+#endif /* PACKBUF_I_LANES_VECTORS */
+/* ---- end of core/lanes_vector.c ---- */
+/* ---- core/lanes_x86.c ---- */
+/* core/lanes_x86.c: the kernels of core/lanes.c for x86 processors with AVX2 and AVX-512: instances of the body in
+ * lanes_vector.c, and in intrinsics what the vector extension lacks: non-temporal stores, least and largest, tests,
+ * and the bytes of mode split.
+ * May use: base, lanes.c, lanes_vector.c. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if PACKBUF_I_X86
+
+#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,popcnt")))
+#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
+#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
+
+/* ---- avx2: 32 bytes ---- */
+
+PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
+  if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
+  else memcpy(to, &x, 32);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_fence(int stream) {
+  if (stream) _mm_sfence();
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
+  return !_mm256_testz_si256((__m256i)x, (__m256i)x);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
+                                                                                  packbuf_i_avx2_v b) {
+  const __m256i x = (__m256i)a, y = (__m256i)b;
+  if (T == 8) return (packbuf_i_avx2_v)_mm256_min_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx2_v)_mm256_min_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx2_v)_mm256_min_epi32(x, y);
+  return (packbuf_i_avx2_v)_mm256_blendv_epi8(x, y, _mm256_cmpgt_epi64(x, y));
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_most(unsigned T, packbuf_i_avx2_v a,
+                                                                                 packbuf_i_avx2_v b) {
+  const __m256i x = (__m256i)a, y = (__m256i)b;
+  if (T == 8) return (packbuf_i_avx2_v)_mm256_max_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx2_v)_mm256_max_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx2_v)_mm256_max_epi32(x, y);
+  return (packbuf_i_avx2_v)_mm256_blendv_epi8(y, x, _mm256_cmpgt_epi64(x, y));
+}
+
+PACKBUF_I_LANES_ROWS(avx2, 32, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_SET(avx2, PACKBUF_I_LANES_AVX2)
+
+/* ---- avx512: 64 bytes ---- */
+
+PACKBUF_I_LANES_UNITS(avx512, 64, PACKBUF_I_LANES_AVX512)
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t *to, packbuf_i_avx512_v x, int stream) {
+  if (stream) _mm512_stream_si512((__m512i *)(void *)to, (__m512i)x);
+  else memcpy(to, &x, 64);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_fence(int stream) {
+  if (stream) _mm_sfence();
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
+  return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,
+                                                                                        packbuf_i_avx512_v a,
+                                                                                        packbuf_i_avx512_v b) {
+  const __m512i x = (__m512i)a, y = (__m512i)b;
+  if (T == 8) return (packbuf_i_avx512_v)_mm512_min_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx512_v)_mm512_min_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx512_v)_mm512_min_epi32(x, y);
+  return (packbuf_i_avx512_v)_mm512_min_epi64(x, y);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_most(unsigned T, packbuf_i_avx512_v a,
+                                                                                       packbuf_i_avx512_v b) {
+  const __m512i x = (__m512i)a, y = (__m512i)b;
+  if (T == 8) return (packbuf_i_avx512_v)_mm512_max_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx512_v)_mm512_max_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx512_v)_mm512_max_epi32(x, y);
+  return (packbuf_i_avx512_v)_mm512_max_epi64(x, y);
+}
+
+PACKBUF_I_LANES_ROWS(avx512, 64, PACKBUF_I_LANES_AVX512)
+PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
+
+#endif /* PACKBUF_I_X86 */
+/* ---- end of core/lanes_x86.c ---- */
+/* ---- core/lanes_table.c ---- */
+/* core/lanes_table.c: the sets of kernels of packing in blocks that this program has, and those that its processor
+ * runs.
+ * May use: base, lanes.c, lanes_vector.c, lanes_x86.c. Must not know: blocks, columns, errors. */
+
+/* Slowest first; every entry needs the features of those before it. */
+static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
+    {"plain", PACKBUF_I_LANES_ENTRIES(plain, plain), packbuf_i_plain_copy},
+#if PACKBUF_I_LANES_VECTORS
+    {"vector", PACKBUF_I_LANES_ENTRIES(vector, vector), packbuf_i_vector_copy},
+#endif
+#if PACKBUF_I_X86
+    {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector), packbuf_i_avx2_copy},
+    {"avx512", PACKBUF_I_LANES_ENTRIES(avx512, vector), packbuf_i_avx512_copy},
+#endif
+};
+
+/* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
+static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
+  if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
+#if PACKBUF_I_X86
+  if (index >= 2 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))) return NULL;
+  if (index >= 3 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
+    return NULL;
+#endif
+  return &packbuf_i_lane_sets[index];
+}
+
+static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
+  unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
+  while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
+  return &packbuf_i_lane_sets[index];
+}
+/* ---- end of core/lanes_table.c ---- */
+/* ---- core/blocks.c ---- */
+/* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
+ * all of them, some, or one; whether the payload is what the header says; integers of one width as another. Header and
+ * payload are untrusted, and may change while they are read: every number is fetched once, checked, and the checked
+ * copy used.
+ * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
+
+enum {
+  PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
+  PACKBUF_I_BLOCK_ROWS = 64,
+  PACKBUF_I_BLOCK_LINES = 12,
+  PACKBUF_I_BLOCK_TOPS = 32
+};
+
+/* The modes; but for line, FILLED may be added. */
+enum {
+  PACKBUF_I_MODE_PLAIN = 0,
+  PACKBUF_I_MODE_LINE = 1,
+  PACKBUF_I_MODE_FRAME = 2,
+  PACKBUF_I_MODE_ZERO = 3,
+  PACKBUF_I_MODE_SPLIT = 4,
+  PACKBUF_I_MODE_DICTIONARY = 5,
+  PACKBUF_I_FILLED = 128
+};
+
+typedef struct packbuf_i_block {
+  uint64_t base;
+  uint32_t place; /* of the payload, in 64 bytes */
+  uint8_t mode, width, shift, extra;
+} packbuf_i_block;
+
+static void packbuf_i_block_load(packbuf_i_block *block, const uint8_t *header) {
+  uint8_t bytes[16];
+  memcpy(bytes, header, sizeof bytes);
+  PACKBUF_I_FETCHED_STRUCT(bytes);
+  block->base = packbuf_i_load64(bytes);
+  block->place = packbuf_i_load32(bytes + 8);
+  block->mode = bytes[12];
+  block->width = bytes[13];
+  block->shift = bytes[14];
+  block->extra = bytes[15];
+}
+
+static void packbuf_i_block_store(const packbuf_i_block *block, uint8_t *header) {
+  packbuf_i_store64(header, block->base);
+  packbuf_i_store32(header + 8, block->place);
+  header[12] = block->mode;
+  header[13] = block->width;
+  header[14] = block->shift;
+  header[15] = block->extra;
+}
+
+/* ---- sizes; bits is T: 8, 16, 32 or 64 ---- */
+
+static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint32_t)63; }
+
+/* The units of a row: 1 << this. */
+static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
+
+static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
+  const unsigned log = packbuf_i_row_log(bits);
+  return (units + (1u << log) - 1) >> log;
+}
+
+static uint32_t packbuf_i_words_size(unsigned rows, unsigned width, unsigned bits) {
+  return (rows * width + bits - 1) >> packbuf_i_first_set(bits) << 7;
+}
+
+static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
+  return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
+}
+
+static uint32_t packbuf_i_lines_size(unsigned lines, unsigned bits) {
+  return packbuf_i_round_64(lines * (bits / 4 + 2));
+}
+
+/* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
+ * base, width, shift, extra, each held against the others as they are. */
+static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
+  const unsigned width = block->width, shift = block->shift, extra = block->extra;
+  int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
+  (void)units;
+  switch (mode) {
+    case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
+    case PACKBUF_I_MODE_LINE:
+      if (block->mode & PACKBUF_I_FILLED) return 12;
+      base = extra == 0 ? block->base <= packbuf_i_low_bits(bits) : base;
+      wide = extra == 0 || width == 0;
+      more = extra <= PACKBUF_I_BLOCK_LINES;
+      break;
+    case PACKBUF_I_MODE_FRAME:
+      base = block->base <= packbuf_i_low_bits(bits);
+      shifted = width + shift <= bits;
+      break;
+    case PACKBUF_I_MODE_ZERO: base = block->base <= packbuf_i_low_bits(bits); break;
+    case PACKBUF_I_MODE_SPLIT: wide = width >= 1 && width + 8 <= bits; break;
+    case PACKBUF_I_MODE_DICTIONARY:
+      if (bits != 16 && bits != 32) return 12;
+      wide = wide && (width == shift + packbuf_i_bits_of(extra) || (width == 1 && shift + extra == 0));
+      shifted = shift < bits && bits - shift <= 16;
+      more = extra < PACKBUF_I_BLOCK_TOPS;
+      break;
+    default: return 12;
+  }
+  return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
+}
+
+/* The bytes of payload that a sound header says; UINT32_MAX when only the payload tells (filled, split). */
+static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
+  switch (block->mode) {
+    case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
+    case PACKBUF_I_MODE_LINE: return packbuf_i_lines_size(block->extra, bits);
+    case PACKBUF_I_MODE_FRAME:
+    case PACKBUF_I_MODE_ZERO: return words;
+    case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
+    default: return UINT32_MAX;
+  }
+}
+
+/* ---- units as bytes ---- */
+
+static const packbuf_i_lanes *packbuf_i_lanes_of(const packbuf_i_lane_set *set, unsigned bits) {
+  return &set->of[packbuf_i_first_set(bits) - 3];
+}
+
+/* Units in native order to little-endian ones, or back: the same thing. */
+static void packbuf_i_copy_units(const packbuf_i_lane_set *set, uint8_t *to, const uint8_t *from, uint32_t size,
+                                 unsigned bits, int stream) {
+  if (packbuf_i_big_endian())
+    for (uint32_t at = 0; at < size; at += bits / 8)
+      packbuf_i_unit_store(bits, to + at, packbuf_i_word_load(bits, from + at));
+  else set->copy(to, from, size, stream);
+}
+
+static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
+  uint8_t all = 0;
+  for (uint32_t i = 0; i < size; i++) all |= bytes[i];
+  return all == 0;
+}
+
+static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
+  unsigned count = 0;
+  uint64_t word = 0;
+  for (; size >= 8; size -= 8, bytes += 8) {
+    memcpy(&word, bytes, 8);
+    count += packbuf_i_bits_set(word);
+  }
+  word = 0;
+  if (size > 0) memcpy(&word, bytes, size);
+  return count + packbuf_i_bits_set(word);
+}
+
+/* ---- mode line ---- */
+
+/* Where the lines end, when the payload is that of lines. */
+static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                               unsigned units, uint16_t *ends) {
+  const uint8_t *firsts = payload + block->extra * (bits / 4);
+  unsigned line = 0, before = 0;
+  if (size != packbuf_i_lines_size(block->extra, bits)) return 0;
+  if (block->extra > 0 && packbuf_i_load16(firsts) != 0) return 0;
+  for (; line + 1 < block->extra; line++) {
+    unsigned first = packbuf_i_load16(firsts + 2 * (line + 1));
+    PACKBUF_I_FETCHED(first);
+    if (first <= before || first >= units) return 0;
+    ends[line] = (uint16_t)first;
+    before = first;
+  }
+  ends[line] = (uint16_t)units;
+  return 1;
+}
+
+/* The unit at `at` of a line, and the step from it to the next. */
+static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
+                                    unsigned at, uint64_t *step) {
+  uint64_t value = block->base;
+  *step = block->width < 128 ? block->width : block->width - (uint64_t)256;
+  if (block->extra > 0) {
+    *step = packbuf_i_word_load(bits, payload + (block->extra + line) * (bits / 8));
+    value = packbuf_i_word_load(bits, payload + line * (bits / 8));
+  }
+  return (value + at * *step) & packbuf_i_low_bits(bits);
+}
+
+static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 uint8_t *out, int stream) {
+  uint16_t ends[PACKBUF_I_BLOCK_LINES];
+  unsigned begin = 0;
+  if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+  for (unsigned line = 0; count > 0; begin = ends[line++]) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0;
+    uint64_t value, step;
+    if (some > count) some = count;
+    if (some == 0) continue;
+    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
+    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
+    out += (size_t)some * (bits / 8);
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- the other modes: rows that are stored, and rows of the fill ---- */
+
+/* The parts of a payload, their sizes checked. */
+typedef struct packbuf_i_stored {
+  packbuf_i_codes codes;
+  const uint8_t *words; /* plain: the units */
+  const uint8_t *tops, *bitmap, *high;
+  uint64_t dense, fill; /* filled */
+  uint32_t high_size;
+  unsigned bits, rows; /* rows: those stored */
+  uint8_t mode;        /* without FILLED */
+  uint8_t filled;
+} packbuf_i_stored;
+
+/* Fetches the mask of dense rows and the fill. */
+static int packbuf_i_stored_fill(packbuf_i_stored *stored, const uint8_t *payload, uint32_t size) {
+  uint64_t dense;
+  if (size < 64) return 0;
+  dense = packbuf_i_load64(payload);
+  PACKBUF_I_FETCHED(dense);
+  if (dense == 0 || (dense & ~packbuf_i_low_bits(stored->rows))) return 0;
+  stored->dense = dense;
+  stored->fill = packbuf_i_word_load(stored->bits, payload + 8);
+  stored->rows = packbuf_i_bits_set(dense);
+  return 1;
+}
+
+/* The header is sound and its mode not line; 0 when the payload's size is not what it says. */
+static int packbuf_i_stored_open(packbuf_i_stored *stored, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units) {
+  uint32_t words, bitmap;
+  stored->bits = bits;
+  stored->rows = packbuf_i_block_row_count(units, bits);
+  stored->mode = block->mode & (uint8_t)~PACKBUF_I_FILLED;
+  stored->filled = block->mode != stored->mode;
+  stored->codes.base = block->base;
+  stored->codes.width = block->width;
+  stored->codes.shift = stored->mode == PACKBUF_I_MODE_FRAME ? block->shift : 0;
+  stored->codes.zero = stored->mode == PACKBUF_I_MODE_ZERO;
+  if (stored->filled) {
+    if (!packbuf_i_stored_fill(stored, payload, size)) return 0;
+    payload += 64;
+    size -= 64;
+  }
+  stored->words = payload;
+  words = packbuf_i_words_size(stored->rows, block->width, bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      return size == (stored->filled ? stored->rows * PACKBUF_I_ROW : packbuf_i_round_64(units * (bits / 8)));
+    case PACKBUF_I_MODE_SPLIT:
+      bitmap = packbuf_i_bitmap_size(stored->rows, bits);
+      if (size < words + bitmap) return 0;
+      stored->bitmap = payload + words;
+      stored->high = stored->bitmap + bitmap;
+      stored->high_size = size - words - bitmap;
+      return 1;
+    case PACKBUF_I_MODE_DICTIONARY:
+      stored->tops = payload;
+      stored->words = payload + 64;
+      return size == 64 + words;
+    default: return size == words;
+  }
+}
+
+/* The stored row that row `row` of the block is; meant for a dense one. */
+static unsigned packbuf_i_stored_rank(const packbuf_i_stored *stored, unsigned row) {
+  return stored->filled ? packbuf_i_bits_set(stored->dense & (((uint64_t)1 << row) - 1)) : row;
+}
+
+/* join for units that have no kernel of it: those of 16 bits. */
+static unsigned packbuf_i_join_16(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, const uint8_t *high,
+                                  uint32_t high_size, unsigned first, unsigned rows, uint8_t *out) {
+  unsigned count = 0;
+  lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+  for (unsigned row = first; row < first + rows; row++, out += PACKBUF_I_ROW) {
+    uint64_t bits = packbuf_i_load64(stored->bitmap + 8 * row);
+    PACKBUF_I_FETCHED(bits);
+    for (; bits != 0; bits &= bits - 1, count++) {
+      uint8_t *unit = out + 2 * packbuf_i_first_set(bits);
+      const unsigned byte = count < high_size ? high[count] : 0;
+      packbuf_i_unit_store(16, unit, packbuf_i_unit_load(16, unit) | byte << stored->codes.width);
+    }
+  }
+  return count;
+}
+
+static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, unsigned first,
+                                 unsigned rows, uint8_t *out, int stream) {
+  const unsigned skip = packbuf_i_bits_in(stored->bitmap, first << packbuf_i_row_log(stored->bits) >> 3);
+  const uint32_t left = stored->high_size - skip;
+  if (skip > stored->high_size) return 0;
+  if (lanes->join == NULL) return packbuf_i_join_16(stored, lanes, stored->high + skip, left, first, rows, out) <= left;
+  return lanes->join(stored->words, stored->bitmap, stored->high + skip, left, first, rows, stored->codes.width, out,
+                     stream) <= left;
+}
+
+/* What the codes of a dictionary stand for, in place. */
+static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
+                                       uint8_t *out) {
+  const unsigned shift = block->shift;
+  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
+  uint32_t tops[PACKBUF_I_BLOCK_TOPS];
+  for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
+    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
+  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
+    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
+    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
+  }
+  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
+    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
+    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
+  }
+}
+
+/* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
+static int packbuf_i_stored_read(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                 const packbuf_i_block *block, unsigned first, unsigned rows, uint8_t *out,
+                                 int stream) {
+  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, stored->bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      packbuf_i_copy_units(set, out, stored->words + first * PACKBUF_I_ROW, rows * PACKBUF_I_ROW, stored->bits, stream);
+      return 1;
+    case PACKBUF_I_MODE_SPLIT: return packbuf_i_stored_join(stored, lanes, first, rows, out, stream);
+    case PACKBUF_I_MODE_DICTIONARY:
+      lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+      packbuf_i_stored_translate(stored, block, rows, out);
+      return 1;
+    default: lanes->unpack(stored->words, first, rows, &stored->codes, out, stream); return 1;
+  }
+}
+
+/* Whole rows of the block: runs of stored rows and of the fill. */
+static int packbuf_i_block_rows(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                const packbuf_i_block *block, unsigned row, unsigned rows, uint8_t *out, int stream) {
+  if (!stored->filled) return packbuf_i_stored_read(set, stored, block, row, rows, out, stream);
+  while (rows > 0) {
+    const uint64_t rest = stored->dense >> row, others = rest & 1 ? ~rest : rest;
+    unsigned run = rows;
+    if (others != 0 && packbuf_i_first_set(others) < rows) run = packbuf_i_first_set(others);
+    if (!(rest & 1))
+      packbuf_i_lanes_of(set, stored->bits)->line(out, run << packbuf_i_row_log(stored->bits), stored->fill, 0, stream);
+    else if (!packbuf_i_stored_read(set, stored, block, packbuf_i_stored_rank(stored, row), run, out, stream)) return 0;
+    row += run;
+    rows -= run;
+    out += run * PACKBUF_I_ROW;
+  }
+  return 1;
+}
+
+/* Units first to first + count - 1 of a block of `units` to out, in native order, at any alignment; only what they need
+ * is read. 0, and out undefined, when header or payload (of size bytes) is broken for them. stream as in the lanes. */
+static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 void *out, int stream) {
+  const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
+  packbuf_i_stored stored;
+  uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
+  if (count == 0) return 1;
+  if (block->mode == PACKBUF_I_MODE_LINE)
+    return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(set, at, payload + first * unit, count * unit, bits, stream);
+    return 1;
+  }
+  while (count > 0) {
+    const unsigned lead = first & (in_row - 1);
+    unsigned some = count & ~(in_row - 1);
+    if (lead == 0 && some > 0) {
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, some >> log, at, stream)) return 0;
+    } else {
+      some = count < in_row - lead ? count : in_row - lead;
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, 1, cut, 0)) return 0;
+      memcpy(at, cut + lead * unit, some * unit);
+    }
+    at += some * unit;
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- one unit ---- */
+
+static uint64_t packbuf_i_stored_code(const packbuf_i_stored *stored, unsigned row, unsigned lane) {
+  const unsigned width = stored->codes.width;
+  switch (stored->bits) {
+    case 8: return packbuf_i_plain_get(8, stored->words, row, lane, width);
+    case 16: return packbuf_i_plain_get(16, stored->words, row, lane, width);
+    case 32: return packbuf_i_plain_get(32, stored->words, row, lane, width);
+    default: return packbuf_i_plain_get(64, stored->words, row, lane, width);
+  }
+}
+
+/* Unit i of those stored in mode split. */
+static int packbuf_i_stored_split(const packbuf_i_stored *stored, unsigned i, uint64_t *unit) {
+  uint8_t bits = stored->bitmap[i >> 3];
+  unsigned before;
+  PACKBUF_I_FETCHED(bits);
+  if (!(bits >> (i & 7) & 1)) return 1;
+  before = packbuf_i_bits_in(stored->bitmap, i >> 3) + packbuf_i_bits_set(bits & ((1u << (i & 7)) - 1));
+  if (before >= stored->high_size) return 0;
+  *unit |= (uint64_t)stored->high[before] << stored->codes.width;
+  return 1;
+}
+
+/* Unit i of a block; 0 when header or payload is broken for it. */
+static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                unsigned units, unsigned i, uint64_t *unit) {
+  const unsigned log = packbuf_i_row_log(bits), lane = i & ((1u << log) - 1);
+  packbuf_i_stored stored;
+  unsigned row = i >> log;
+  uint64_t code;
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    unsigned line = 0;
+    if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+    while (i >= ends[line]) line++;
+    *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
+    return 1;
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !(stored.dense >> row & 1)) {
+    *unit = stored.fill;
+    return 1;
+  }
+  row = packbuf_i_stored_rank(&stored, row);
+  if (stored.mode == PACKBUF_I_MODE_PLAIN) {
+    *unit = packbuf_i_word_load(bits, stored.words + ((row << log) + lane) * (bits / 8));
+    return 1;
+  }
+  code = packbuf_i_stored_code(&stored, row, lane);
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) {
+    const uint64_t top = code >> block->shift;
+    *unit = (uint64_t)packbuf_i_load16(stored.tops + (top <= block->extra ? 2 * top : 0)) << block->shift;
+    *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
+    return 1;
+  }
+  *unit = packbuf_i_plain_unit(&stored.codes, code) & packbuf_i_low_bits(bits);
+  return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
+}
+
+/* ---- rules I17 and D10 ---- */
+
+static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *tops, unsigned bits) {
+  uint32_t before = 0;
+  for (unsigned i = 0; i <= block->extra; i++) {
+    const uint32_t top = packbuf_i_load16(tops + 2 * i);
+    if (top >> (bits - block->shift) || (i > 0 && top <= before)) return 0;
+    before = top;
+  }
+  return packbuf_i_all_zero(tops + 2 * (block->extra + 1u), 64 - 2 * (block->extra + 1u));
+}
+
+/* Whether the payload is what the mode of its block says, in all that is to be looked at. */
+static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                 unsigned units) {
+  packbuf_i_stored stored;
+  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    const unsigned used = block->extra * (bits / 4 + 2);
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    return packbuf_i_line_ends(block, payload, size, bits, units, ends) &&
+           packbuf_i_all_zero(payload + used, size - used);
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN)
+    return packbuf_i_all_zero(payload + units * (bits / 8), size - units * (bits / 8));
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) return packbuf_i_tops_sound(block, stored.tops, bits);
+  if (stored.mode == PACKBUF_I_MODE_SPLIT) {
+    const unsigned used = stored.rows << packbuf_i_row_log(bits) >> 3;
+    const unsigned bytes = packbuf_i_bits_in(stored.bitmap, used);
+    return packbuf_i_all_zero(stored.bitmap + used, packbuf_i_bitmap_size(stored.rows, bits) - used) &&
+           packbuf_i_round_64(bytes) == stored.high_size &&
+           packbuf_i_all_zero(stored.high + bytes, stored.high_size - bytes);
+  }
+  return 1;
+}
+
+/* ---- integers of one width and sign as those of another ---- */
+
+#define PACKBUF_I_WIDEN(T, type)                                                         \
+  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
+    for (unsigned i = 0; i < count; i++) {                                               \
+      type##_t number;                                                                   \
+      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
+      out[i] = (uint64_t)(int64_t)number;                                                \
+    }                                                                                    \
+  }
+PACKBUF_I_WIDEN(8, int8)
+PACKBUF_I_WIDEN(8, uint8)
+PACKBUF_I_WIDEN(16, int16)
+PACKBUF_I_WIDEN(16, uint16)
+PACKBUF_I_WIDEN(32, int32)
+PACKBUF_I_WIDEN(32, uint32)
+
+/* To count 64-bit numbers, with the sign's bits or zeros above. */
+static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
+  switch (bits) {
+    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
+    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
+    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
+    default: memcpy(out, in, (size_t)count * 8); break;
+  }
+}
+
+/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
+#define PACKBUF_I_NARROW(T)                                                                              \
+  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
+    uint64_t all = 0;                                                                                    \
+    for (unsigned i = 0; i < count; i++) {                                                               \
+      uint64_t number;                                                                                   \
+      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
+      all |= number + bias;                                                                              \
+      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
+    }                                                                                                    \
+    return all;                                                                                          \
+  }
+PACKBUF_I_NARROW(8)
+PACKBUF_I_NARROW(16)
+PACKBUF_I_NARROW(32)
+PACKBUF_I_NARROW(64)
+
+static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
+  switch (bits) {
+    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
+    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
+    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
+    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
+  }
+}
+
+/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
+ * alignment. */
+static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
+                                   unsigned out_bits, int out_signed) {
+  const uint8_t *from = (const uint8_t *)in;
+  uint8_t *to = (uint8_t *)out;
+  /* a number fits when number + bias is below 2^room */
+  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
+  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
+  uint64_t all = 0, wide[512];
+  while (count > 0) {
+    const unsigned some = count < 512 ? (unsigned)count : 512;
+    if (bits < 64) {
+      packbuf_i_widen_units(from, bits, is_signed, some, wide);
+      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
+    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
+    if (all & ~packbuf_i_low_bits(room)) return 0;
+    from += some * (bits / 8);
+    to += some * (out_bits / 8);
+    count -= some;
+  }
+  return 1;
+}
+/* ---- end of core/blocks.c ---- */
+/* ---- core/packer.c ---- */
+/* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
+ * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. A block
+ * is first packed as the one before it was, in one pass; where that fails, or the recipe asks, it is looked at while it
+ * lies in the first-level cache, and then packed. Nothing allocates.
+ * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
+
+enum {
+  PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
+  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
+  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
+  PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
+};
+
+/* How the blocks of a buffer may be packed. */
+typedef struct packbuf_i_recipe {
+  uint8_t bits, is_signed, is_float, profile;
+  uint8_t lines, fill, dictionary; /* allowed */
+  uint8_t split;                   /* its width, or 0: not allowed */
+  uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
+} packbuf_i_recipe;
+
+/* One thread's state. */
+typedef struct packbuf_i_packer {
+  const packbuf_i_lane_set *set;
+  const packbuf_i_lanes *lanes;
+  packbuf_i_recipe recipe;
+  packbuf_i_block before;
+  int has_before;
+  uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
+  uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
+} packbuf_i_packer;
+
+static void packbuf_i_packer_begin(packbuf_i_packer *packer, const packbuf_i_lane_set *set,
+                                   const packbuf_i_recipe *recipe) {
+  packer->set = set;
+  packer->lanes = packbuf_i_lanes_of(set, recipe->bits);
+  packer->recipe = *recipe;
+  packer->has_before = 0;
+}
+
+/* Called before the first block of each stripe. */
+static void packbuf_i_packer_stripe(packbuf_i_packer *packer) { packer->has_before = 0; }
+
+static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
+  return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
+}
+
+/* ---- lines ---- */
+
+typedef struct packbuf_i_cover {
+  uint64_t values[PACKBUF_I_BLOCK_LINES], steps[PACKBUF_I_BLOCK_LINES];
+  uint16_t firsts[PACKBUF_I_BLOCK_LINES];
+  unsigned lines;
+} packbuf_i_cover;
+
+/* Covers units with at most `most` lines; 0 when they do not suffice. */
+static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count, unsigned most,
+                                 packbuf_i_cover *cover) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  cover->lines = 0;
+  for (unsigned at = 0; at < count; cover->lines++) {
+    const uint8_t *p = units + at * unit;
+    const uint64_t value = packbuf_i_unit_load(bits, p);
+    uint64_t step = 0;
+    if (cover->lines == most) return 0;
+    if (at + 1 < count) {
+      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
+      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
+    }
+    cover->values[cover->lines] = value;
+    cover->steps[cover->lines] = step;
+    cover->firsts[cover->lines] = (uint16_t)at;
+    at += packer->lanes->along(p, count - at, value, step);
+  }
+  return 1;
+}
+
+/* The header of a block of these lines, and the bytes of its payload. */
+static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_LINE;
+  if (cover->lines == 1 && ((cover->steps[0] + 128) & mask) < 256) {
+    block->base = cover->values[0];
+    block->width = (uint8_t)cover->steps[0];
+  } else block->extra = (uint8_t)cover->lines;
+  return packbuf_i_lines_size(block->extra, bits);
+}
+
+static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
+  const unsigned lines = cover->lines, unit = bits / 8;
+  memset(payload, 0, size);
+  for (unsigned i = 0; size > 0 && i < lines; i++) {
+    packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
+    packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
+    packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
+  }
+}
+
+/* ---- what is to be known of rows ---- */
+
+/* Rows side by side: of count units, those that the last row lacks follow them with any content. */
+typedef struct packbuf_i_unit_rows {
+  const uint8_t *units;
+  unsigned rows, count;
+} packbuf_i_unit_rows;
+
+typedef struct packbuf_i_survey {
+  packbuf_i_spread spread;
+  unsigned high; /* where split is allowed: units above its width */
+  unsigned tops; /* where a dictionary is allowed: how many differ */
+} packbuf_i_survey;
+
+static unsigned packbuf_i_count_high(const packbuf_i_unit_rows *rows, unsigned bits, unsigned width) {
+  unsigned high = 0;
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
+    high += packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> width != 0;
+  for (unsigned i = 0; bits == 64 && i < rows->count; i++)
+    high += packbuf_i_unit_load(64, rows->units + (size_t)i * 8) >> width != 0;
+  return high;
+}
+
+static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  unsigned tops = 0;
+  memset(packer->seen, 0, sizeof packer->seen);
+  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
+    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
+    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  return tops;
+}
+
+static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
+  survey->high = recipe->split ? packbuf_i_count_high(rows, recipe->bits, recipe->split) : 0;
+  survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
+}
+
+/* The survey with `units` units of the fill added. */
+static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_survey *survey, uint64_t fill,
+                                  unsigned units) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const uint64_t sign = recipe->is_signed ? (uint64_t)1 << (recipe->bits - 1) : 0;
+  packbuf_i_spread *spread = &survey->spread;
+  spread->differ |= spread->least ^ fill;
+  if ((fill ^ sign) < (spread->least ^ sign)) spread->least = fill;
+  if ((fill ^ sign) > (spread->most ^ sign)) spread->most = fill;
+  if (fill != 0 && fill < spread->least_set) spread->least_set = fill;
+  if (fill > spread->top) spread->top = fill;
+  if (recipe->split && fill >> recipe->split) survey->high += units;
+  if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
+}
+
+/* ---- the choice ---- */
+
+typedef struct packbuf_i_choice {
+  packbuf_i_block block;
+  uint32_t size;
+  uint64_t dense, fill;
+  packbuf_i_cover cover;
+} packbuf_i_choice;
+
+static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
+                            unsigned shift, unsigned extra) {
+  if (size >= choice->size) return;
+  choice->size = size;
+  choice->block.base = base;
+  choice->block.place = 0;
+  choice->block.mode = (uint8_t)mode;
+  choice->block.width = (uint8_t)width;
+  choice->block.shift = (uint8_t)shift;
+  choice->block.extra = (uint8_t)extra;
+}
+
+/* Offers what rows can be packed as, each with `more` bytes and the bits of `filled`; plain: the bytes that takes. */
+static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i_survey *survey, unsigned rows,
+                                 uint32_t plain, uint32_t more, unsigned filled, packbuf_i_choice *choice) {
+  const packbuf_i_spread *spread = &survey->spread;
+  const unsigned bits = recipe->bits;
+  unsigned width = 1, shift = 0;
+  if (spread->differ) {
+    shift = packbuf_i_first_set(spread->differ);
+    width = packbuf_i_bits_of(((spread->most - spread->least) & packbuf_i_low_bits(bits)) >> shift);
+  }
+  if (width < bits)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
+                    spread->least, width, shift, 0);
+  if (recipe->is_float && spread->least == 0 && spread->top != 0) {
+    width = packbuf_i_bits_of(spread->top - spread->least_set + 1);
+    if (width < bits)
+      packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
+                      spread->least_set, width, 0, 0);
+  }
+  if (recipe->split && spread->top >> recipe->split < 256)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled,
+                    more + packbuf_i_words_size(rows, recipe->split, bits) + packbuf_i_bitmap_size(rows, bits) +
+                        packbuf_i_round_64(survey->high),
+                    0, recipe->split, 0, 0);
+  if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
+    width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
+    packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
+                    width, recipe->mantissa, survey->tops - 1);
+  }
+  packbuf_i_offer(choice, PACKBUF_I_MODE_PLAIN | filled, more + plain, 0, 0, 0, 0);
+}
+
+/* The first row all of whose units are equal (of a last row, those there are); its number, or `rows`. */
+static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits), in_row = 1u << log;
+  const unsigned rows = packbuf_i_block_row_count(count, bits);
+  for (unsigned row = 0; row < rows; row++) {
+    const uint8_t *at = units + (size_t)row * PACKBUF_I_ROW;
+    const unsigned some = row < count >> log ? in_row : count & (in_row - 1);
+    const uint64_t value = packbuf_i_unit_load(bits, at);
+    if (packbuf_i_unit_load(bits, at + some / 2 * unit) != value) continue;
+    if (packbuf_i_unit_load(bits, at + (some - 1) * unit) != value) continue;
+    if (packer->lanes->along(at, some, value, 0) == some) return row;
+  }
+  return rows;
+}
+
+/* Bit r: row r has a unit other than fill. */
+static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     uint64_t fill) {
+  const unsigned log = packbuf_i_row_log(packer->recipe.bits);
+  const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
+  uint64_t dense = whole > 0 ? packer->lanes->dense(units, whole, fill) : 0;
+  if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
+    dense |= (uint64_t)1 << whole;
+  return dense;
+}
+
+/* Copies the rows that `dense` names to the scratch. */
+static void packbuf_i_gather_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                   packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits);
+  uint8_t *to = packbuf_i_packer_scratch(packer);
+  rows->units = to;
+  rows->rows = rows->count = 0;
+  for (; dense != 0; dense &= dense - 1) {
+    const unsigned row = packbuf_i_first_set(dense), left = count - (row << log);
+    if (left >= 1u << log) {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, PACKBUF_I_ROW);
+      rows->count += 1u << log;
+    } else {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, (size_t)left * unit);
+      rows->count += left;
+    }
+    to += PACKBUF_I_ROW;
+    rows->rows++;
+  }
+}
+
+/* Gives the units that the last row in the scratch lacks a value. */
+static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint64_t value) {
+  const unsigned bits = packer->recipe.bits, all = rows->rows << packbuf_i_row_log(bits);
+  uint8_t *scratch = packbuf_i_packer_scratch(packer);
+  for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
+}
+
+/* The rows to look at: the dense ones (choice->dense is set), all in place, or those of a short block. */
+static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits;
+  if (dense == 0 && count == PACKBUF_I_BLOCK_BYTES / (bits / 8)) {
+    rows->units = units;
+    rows->rows = PACKBUF_I_BLOCK_ROWS;
+    rows->count = count;
+    return;
+  }
+  if (dense == 0) dense = packbuf_i_low_bits(packbuf_i_block_row_count(count, bits));
+  packbuf_i_gather_dense(packer, units, count, dense, rows);
+}
+
+/* Offers the rows of a block, as they are and filled. The dense rows stay in the scratch. */
+static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                       packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
+  const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
+  const unsigned row = recipe->fill ? packbuf_i_find_fill(packer, units, count) : total;
+  packbuf_i_survey survey, all;
+  packbuf_i_unit_rows rows;
+  choice->dense = 0;
+  if (row < total) {
+    choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
+    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill);
+  }
+  packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+  packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
+  packbuf_i_survey_rows(packer, &rows, &survey);
+  all = survey;
+  if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
+  packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
+  if (choice->dense)
+    packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
+}
+
+static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                   packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits;
+  choice->size = UINT32_MAX;
+  if (packbuf_i_cover_units(packer, units, count, recipe->lines ? PACKBUF_I_BLOCK_LINES : 1, &choice->cover) &&
+      (recipe->lines || choice->cover.steps[0] == 0)) {
+    choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
+    if (choice->size <= 64) return; /* nothing else takes less */
+  }
+  packbuf_i_choose_unit_rows(packer, units, count, choice);
+}
+
+/* ---- writing what was chosen ---- */
+
+static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
+  const uint32_t end = packbuf_i_round_64(size);
+  memset(payload + size, 0, end - size);
+  return end;
+}
+
+/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
+static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
+                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
+  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
+  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
+  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
+  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
+  packbuf_i_zero_to_64(bitmap, used);
+  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
+}
+
+/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
+  uint8_t *codes = packbuf_i_packer_scratch(packer);
+  unsigned tops = 0;
+  memset(payload, 0, 64);
+  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
+    if (packer->seen[top]) {
+      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
+      packer->seen[top] = (uint8_t)tops++;
+    }
+  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
+    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
+    packbuf_i_unit_store(16, codes + (size_t)i * 2,
+                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
+  }
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
+    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
+    packbuf_i_unit_store(32, codes + (size_t)i * 4,
+                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
+  }
+}
+
+/* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
+static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
+                                          packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
+                                          int stream) {
+  const unsigned bits = packer->recipe.bits;
+  uint32_t tops = 0;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  uint64_t all;
+  unsigned bytes;
+  codes.width = block->width;
+  if (mode == PACKBUF_I_MODE_DICTIONARY) {
+    packbuf_i_write_tops(packer, rows, payload);
+    rows->units = packbuf_i_packer_scratch(packer);
+    tops = 64;
+  } else {
+    codes.base = block->base;
+    codes.shift = block->shift;
+    codes.zero = mode == PACKBUF_I_MODE_ZERO;
+  }
+  packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
+  if (mode == PACKBUF_I_MODE_SPLIT)
+    return packbuf_i_write_split(packer, rows, block->width, payload, ahead, &bytes, &all);
+  if (mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
+    return rows->rows * PACKBUF_I_ROW;
+  }
+  packer->lanes->pack(rows->units, rows->rows, &codes, payload + tops, ahead, stream);
+  return tops + packbuf_i_words_size(rows->rows, block->width, bits);
+}
+
+static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_choice *choice, const uint8_t *units,
+                                   unsigned count, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
+  packbuf_i_unit_rows rows;
+  if (mode == PACKBUF_I_MODE_LINE) {
+    packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    return;
+  }
+  if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, units, count * (bits / 8), bits, stream);
+    packbuf_i_zero_to_64(payload, count * (bits / 8));
+    return;
+  }
+  if (choice->block.mode & PACKBUF_I_FILLED) {
+    packbuf_i_store64(payload, choice->dense);
+    memset(payload + 8, 0, 56);
+    packbuf_i_word_store(bits, payload + 8, choice->fill);
+    packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+    payload += 64;
+  } else {
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
+  }
+  packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
+}
+
+/* ---- one block ---- */
+
+/* Split as the recipe says, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
+  const unsigned width = packer->recipe.split;
+  uint64_t all;
+  unsigned bytes;
+  const uint32_t size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_SPLIT;
+  block->width = (uint8_t)width;
+  return size;
+}
+
+/* The frame of the block before, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_block *before = &packer->before;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  unsigned used;
+  if (before->mode != PACKBUF_I_MODE_FRAME || before->shift != 0) return 0;
+  codes.base = before->base;
+  codes.width = before->width;
+  used = packbuf_i_bits_of(packer->lanes->pack(rows->units, rows->rows, &codes, payload, ahead, stream));
+  if (used > before->width || used + 2u <= before->width) return 0;
+  *block = *before;
+  return packbuf_i_words_size(rows->rows, before->width, packer->recipe.bits);
+}
+
+/* Packs a block of count units: its header (place 0) and its payload, for which there is room for
+ * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
+ * and stream as in the lanes. */
+static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  uint32_t size = 0;
+  if (packer->has_before && count == PACKBUF_I_BLOCK_BYTES / (recipe->bits / 8u) && recipe->profile != 3 &&
+      !recipe->lines && !recipe->fill) {
+    packbuf_i_unit_rows rows;
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    size = recipe->split ? packbuf_i_try_split(packer, &rows, block, payload, ahead)
+                         : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
+  }
+  if (size == 0) {
+    packbuf_i_choice choice;
+    packbuf_i_choose_block(packer, units, count, &choice);
+    packbuf_i_write_choice(packer, &choice, units, count, payload, ahead, stream);
+    *block = choice.block;
+    size = choice.size;
+  }
+  packer->before = *block;
+  packer->has_before = 1;
+  return size;
+}
+
+/* ---- the recipe ---- */
+
+/* The sample of a buffer. */
+typedef struct packbuf_i_block_sample {
+  const uint8_t *const *blocks;
+  const unsigned *units;
+  unsigned count;
+} packbuf_i_block_sample;
+
+/* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
+static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
+                                     unsigned *filled) {
+  uint32_t size = 0;
+  *lines = *filled = 0;
+  for (unsigned i = 0; i < sample->count; i++) {
+    packbuf_i_choice choice;
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], &choice);
+    size += choice.size;
+    *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
+    *filled += choice.block.mode >= PACKBUF_I_FILLED;
+  }
+  return size;
+}
+
+/* The bits of the largest unit of the sample. */
+static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsigned bits) {
+  uint64_t all = 0;
+  for (unsigned b = 0; b < sample->count; b++)
+    for (unsigned i = 0; i < sample->units[b]; i++)
+      all |= packbuf_i_unit_load(bits, sample->blocks[b] + (size_t)i * (bits / 8));
+  return packbuf_i_bits_of(all);
+}
+
+static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
+  if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
+  if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;
+  return dtype.bits == 16 ? 10 : 23;
+}
+
+/* The recipe of a buffer whose units are of `dtype` (a bitmap's: uint of 8 bits), from its sample: count blocks, 1 to
+ * 16, of units[i] units each, native order, any alignment. profile: 1 to 3. 0: the buffer is not to be packed. */
+static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dtype, unsigned profile,
+                                 const uint8_t *const *blocks, const unsigned *units, unsigned count,
+                                 packbuf_i_recipe *recipe) {
+  const packbuf_i_block_sample sample = {blocks, units, count};
+  const int integers = dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT;
+  packbuf_i_packer packer;
+  unsigned lines, filled, ignored, width;
+  uint32_t size, better, raw = 0;
+  memset(recipe, 0, sizeof *recipe);
+  if (dtype.code == PACKBUF_DTYPE_COMPLEX) return 0;
+  recipe->bits = dtype.bits;
+  recipe->profile = (uint8_t)profile;
+  recipe->is_signed = dtype.code == PACKBUF_DTYPE_INT;
+  recipe->is_float = !integers && dtype.code != PACKBUF_DTYPE_BOOL;
+  recipe->mantissa = (uint8_t)packbuf_i_mantissa_bits(dtype);
+  recipe->lines = recipe->fill = 1;
+  for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
+  packbuf_i_packer_begin(&packer, set, recipe);
+  size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
+  if (profile != 2 && (recipe->mantissa > 0 || (integers && dtype.bits >= 32))) {
+    width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
+    packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
+    packer.recipe.dictionary = recipe->mantissa > 0;
+    better = packbuf_i_try_recipe(&packer, &sample, &ignored, &ignored);
+    if (16 * better <= 15 * size) {
+      recipe->split = packer.recipe.split;
+      recipe->dictionary = packer.recipe.dictionary;
+      size = better;
+    }
+  }
+  recipe->lines = profile == 3 || 8 * lines >= count;
+  recipe->fill = profile == 3 || 8 * filled >= count;
+  return 16 * (size + 16 * count) <= 15 * raw;
+}
+/* ---- end of core/packer.c ---- */
 /* ---- core/value.c ---- */
 /* core/value.c: dtypes, arrays (what makes one impossible, strided ones as contiguous pieces), the attributes of
  * media, values and their equality (section 16 of the spec), and what readers and writers of whole cells share.
@@ -5529,6 +7581,7 @@ typedef struct packbuf_i_node {
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
   uint64_t nulls, missing;          /* cells that are null, missing */
   unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  uint8_t packing;                  /* as in packbuf_schema */
   uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
   uint64_t elements; /* of its data buffer */
@@ -7219,8 +9272,8 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
   batch->arena = arena;
   batch->rows = rows;
   batch->options = options ? *options : packbuf_default_options();
-  if (batch->options.profile != 0 || batch->options.alignment_exponent < 6 || batch->options.alignment_exponent > 12 ||
-      batch->options.data_checksums > 1 || batch->options.row_sharing > 1 ||
+  if (batch->options.packing > PACKBUF_PACKING_SMALLEST || batch->options.alignment_exponent < 6 ||
+      batch->options.alignment_exponent > 12 || batch->options.data_checksums > 1 || batch->options.row_sharing > 1 ||
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
@@ -8014,6 +10067,145 @@ static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t c
   return 1;
 }
 /* ---- end of core/fetched.c ---- */
+/* ---- core/packed.c ---- */
+/* core/packed.c: the elements of a buffer that is packed in blocks (section 20), for the access layer: any run of them,
+ * or one. A header and the place of the next say where a payload lies; both are fetched once and checked here, the
+ * payload while it is unpacked.
+ * May use: base, lanes, blocks, fetched. Must not know: records, roles, why something is read. */
+
+/* Bits of a unit of a dtype that can be packed; 0 of others. */
+static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
+  if (dtype.lanes != 1) return 0;
+  switch (dtype.code) {
+    case PACKBUF_DTYPE_UINT:
+      if (dtype.bits == 1) return 8;
+      break;
+    case PACKBUF_DTYPE_INT:
+    case PACKBUF_DTYPE_BOOL:
+    case PACKBUF_DTYPE_FLOAT:
+    case PACKBUF_DTYPE_BFLOAT:
+    case PACKBUF_DTYPE_FLOAT8_E4M3FN:
+    case PACKBUF_DTYPE_FLOAT8_E5M2: break;
+    default: return 0;
+  }
+  return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64 ? dtype.bits : 0;
+}
+
+static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
+  return dtype.bits == 1 ? count / 8 + (count % 8 != 0) : count;
+}
+
+/* Units of a full block. */
+static unsigned packbuf_i_block_units_of(unsigned bits) { return PACKBUF_I_BLOCK_BYTES * 8u / bits; }
+
+/* A block of a buffer, ready to be unpacked. */
+typedef struct packbuf_i_packed {
+  packbuf_i_block block;
+  unsigned bits, units;
+  uint64_t at; /* of its payload in the buffer's */
+  uint32_t size;
+  const uint8_t *payload;
+} packbuf_i_packed;
+
+/* Where the payload of block k ends, in units of 64 bytes. */
+static uint64_t packbuf_i_block_end(const packbuf_buffer *buffer, uint64_t k, uint64_t blocks) {
+  uint32_t next;
+  if (k + 1 == blocks) return buffer->length / 64;
+  next = packbuf_i_load32(buffer->headers + (k + 1) * 16 + 8);
+  PACKBUF_I_FETCHED(next);
+  return next;
+}
+
+/* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
+static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
+  const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
+  const uint64_t blocks = units / full + (units % full != 0), end = packbuf_i_block_end(buffer, k, blocks);
+  packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
+  if (end > buffer->length / 64 || packed->block.place > end ||
+      end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
+    return 0;
+  packed->bits = bits;
+  packed->units = units - k * full < full ? (unsigned)(units - k * full) : full;
+  packed->at = (uint64_t)packed->block.place * 64;
+  packed->size = (uint32_t)(end - packed->block.place) * 64;
+  packed->payload = buffer->payload ? buffer->payload + packed->at : NULL;
+  return packbuf_i_block_unsound(&packed->block, bits, packed->units) < 0;
+}
+
+/* The payload of a block that was not fetched in one range with the rest: in place, or gathered in `room` of
+ * PACKBUF_I_PAYLOAD_ROOM bytes. 0: not fetched. */
+PACKBUF_I_RARE static int packbuf_i_fetch_payload(const packbuf_buffer *buffer, packbuf_i_packed *packed,
+                                                  uint8_t *room) {
+  const uint64_t at = buffer->offset + packed->at;
+  packed->payload = packbuf_i_fetched_whole(buffer->partial, at, packed->size);
+  if (packed->payload) return 1;
+  packed->payload = room;
+  return packbuf_i_gather_fetched(buffer->partial, at, packed->size, room);
+}
+
+/* Units first to first + count, which there are, in native byte order to out. 0 when some are broken or were not
+ * fetched: packbuf_i_not_unpacked tells. */
+static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+  const packbuf_i_lane_set *set = packbuf_i_lane_set_best();
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
+  const int stream = count >= PACKBUF_I_STREAM_FROM / (bits / 8);
+  uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
+  while (count) {
+    const unsigned skip = (unsigned)(first % full);
+    const unsigned take = count < full - skip ? (unsigned)count : full - skip;
+    packbuf_i_packed packed;
+    if (!packbuf_i_find_block(buffer, first / full, &packed) ||
+        (PACKBUF_I_UNLIKELY(!packed.payload) && !packbuf_i_fetch_payload(buffer, &packed, room)) ||
+        !packbuf_i_block_units(set, &packed.block, packed.payload, packed.size, bits, packed.units, skip, take, out,
+                               stream))
+      return 0;
+    out += (size_t)take * (bits / 8);
+    first += take;
+    count -= take;
+  }
+  if (stream) packbuf_i_crc_fence();
+  return 1;
+}
+
+/* Unit i, which there is. 0: as above. */
+static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
+  const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
+  packbuf_i_packed packed;
+  if (PACKBUF_I_UNLIKELY(!packbuf_i_find_block(buffer, i / full, &packed))) return 0;
+  if (PACKBUF_I_UNLIKELY(!packed.payload)) {
+    uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
+    return packbuf_i_fetch_payload(buffer, &packed, room) &&
+           packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
+                                (unsigned)(i % full), unit);
+  }
+  return packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
+                              (unsigned)(i % full), unit);
+}
+
+/* Why units could not be unpacked: the rule and offset of the first block that is wrong, or (NONE) the bytes that were
+ * not fetched, as *at and *size from the start of the packed buffer. */
+PACKBUF_I_RARE static packbuf_rule packbuf_i_not_unpacked(const packbuf_buffer *buffer, uint64_t first, uint64_t count,
+                                                          uint64_t *at, uint64_t *size) {
+  const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
+  uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
+  packbuf_i_packed packed;
+  uint64_t k = first / full;
+  for (; count && k <= (first + count - 1) / full; k++) {
+    *at = buffer->headers_at + k * 16;
+    if (!packbuf_i_find_block(buffer, k, &packed)) {
+      const int wrong = packbuf_i_block_unsound(&packed.block, packbuf_i_unit_bits(buffer->dtype), full);
+      *at += wrong < 0 ? 8 : (unsigned)wrong;
+      return wrong < 0 ? PACKBUF_RULE_I16 : PACKBUF_RULE_I15;
+    }
+    *at = buffer->offset + packed.at;
+    *size = packed.size;
+    if (!packed.payload && !packbuf_i_fetch_payload(buffer, &packed, room)) return PACKBUF_RULE_NONE;
+    if (!packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)) break;
+  }
+  return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17;
+}
+/* ---- end of core/packed.c ---- */
 /* ---- core/access.c ---- */
 /* core/access.c: the one layer that reads an opened packed buffer. A peer may rewrite the bytes at any time, so every
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
@@ -8229,6 +10421,30 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
+/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
+static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+
+/* B14. */
+static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned *at) {
+  if (packbuf_i_unit_bits(raw->dtype) == 0) return *at = 8, PACKBUF_RULE_B14;
+  if (raw->count == 0) return *at = 16, PACKBUF_RULE_B14;
+  if (raw->length % 64 != 0) return *at = 32, PACKBUF_RULE_B14;
+  if (raw->value[0] != 0 || raw->value[1] != 0) return *at = 40, PACKBUF_RULE_B14;
+  return PACKBUF_RULE_NONE;
+}
+
+/* What makes a record packed in blocks, whose elements take `length` bytes, unsafe: B14, headers outside of the
+ * index. */
+static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
+                                            uint64_t length, unsigned *at) {
+  const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
+  const packbuf_rule rule = packbuf_i_packed_wrong(raw, at);
+  if (rule != PACKBUF_RULE_NONE) return rule;
+  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
+    return *at = 56, PACKBUF_RULE_B11;
+  return PACKBUF_RULE_NONE;
+}
+
 /* What makes a buffer record unsafe to follow: elements that are not where it says. `at`: the field. */
 static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
                                             unsigned *at) {
@@ -8237,6 +10453,10 @@ static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const pack
   if (!packbuf_i_byte_length(raw->count, raw->dtype, &length)) return *at = 16, PACKBUF_RULE_B4;
   if (raw->storage == PACKBUF_STORED || raw->storage == PACKBUF_ALIAS) {
     if (raw->packing == 0 && raw->length != length) return *at = 32, PACKBUF_RULE_B10;
+    if (raw->packing == 1) {
+      const packbuf_rule rule = packbuf_i_packed_unsafe(view, raw, length, at);
+      if (rule != PACKBUF_RULE_NONE) return rule;
+    }
     if (raw->offset > view->total_length || raw->length > view->total_length - raw->offset)
       return *at = 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
@@ -8272,9 +10492,18 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   buffer->length = raw.length;
   packbuf_i_store64(buffer->value, raw.value[0]);
   packbuf_i_store64(buffer->value + 8, raw.value[1]);
-  buffer->bytes = NULL;
+  buffer->bytes = buffer->headers = buffer->payload = NULL;
   buffer->partial = NULL;
-  if (raw.packing != 0) return PACKBUF_OK;
+  buffer->headers_at = 0;
+  if (raw.packing > 1) return PACKBUF_OK;
+  if (raw.packing == 1) {
+    buffer->headers_at = raw.headers_offset;
+    buffer->headers = view->base + raw.headers_offset; /* head and index are always there */
+    buffer->payload = raw.offset + raw.length <= view->capacity ? view->base + raw.offset
+                                                                : packbuf_i_fetched_whole(view, raw.offset, raw.length);
+    if (buffer->payload == NULL) buffer->partial = view;
+    return PACKBUF_OK;
+  }
   if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) {
     if (PACKBUF_I_UNLIKELY(raw.offset + raw.length > view->capacity)) { /* only of a partial view */
       buffer->bytes = packbuf_i_fetched_whole(view, raw.offset, raw.length);
@@ -8323,8 +10552,8 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 }
 
 /* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count
- * is all there is to check. Packed elements (packing other than 0) are never computed: callers refuse them first, and
- * here they read as absent, as do those that were not fetched. */
+ * is all there is to check. Those packed in blocks are unpacked. Elements of an unknown packing are never computed:
+ * callers refuse them first, and here they read as absent, as do those that are broken or were not fetched. */
 
 /* Whether the elements are not stored: constant or sequence. */
 static int packbuf_i_computed(const packbuf_buffer *buffer) {
@@ -8358,17 +10587,25 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     PACKBUF_I_FETCHED(*out);
     return 1;
   }
-  if (buffer->packing != 0) return 0;
+  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, i, out) : 0;
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
 }
 
+/* Unit i of a packed buffer of bytes or bits. */
+PACKBUF_I_RARE static int packbuf_i_unpack_byte(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
+  uint64_t unit = 0;
+  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, i, &unit)) return 0;
+  *out = (uint8_t)unit;
+  return 1;
+}
+
 /* Element i of a buffer of bytes; 0 when there is none. */
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) return packbuf_i_unpack_byte(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_copy_fetched(buffer, i, 1, out);
   *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
@@ -8379,11 +10616,13 @@ static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out
 static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t raw[8] = {0};
   uint64_t left, bits;
-  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1 ||
-                         buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1)) return 0;
   left = buffer->count - i * 64;
-  if (buffer->bytes == NULL) {
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) {
+    const uint64_t size = left >= 57 ? 8 : (left + 7) / 8;
+    if (!buffer->headers || !packbuf_i_unpack_units(buffer, i * 8, size, raw)) return 0;
+    bits = packbuf_i_load64(raw);
+  } else if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;
   } else {
     const size_t size = left >= 57 ? 8 : (size_t)((left + 7) / 8);
@@ -8398,17 +10637,20 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
 /* Bit i of a bitmap; 0 beyond its end. */
 static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t byte;
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1 || buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0))
+    return packbuf_i_unpack_byte(buffer, i / 8, &byte) && (byte >> (i % 8) & 1);
   if (buffer->bytes == NULL) return buffer->value[0] != 0;
   byte = buffer->bytes[i / 8];
   PACKBUF_I_FETCHED(byte);
   return byte >> (i % 8) & 1;
 }
 
-/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value. */
+/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header of
+ * their block. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
+  if (buffer->headers) return buffer->headers_at + i / (PACKBUF_I_BLOCK_BYTES * UINT64_C(8) / bits) * 16;
   if (packbuf_i_computed(buffer)) return packbuf_i_buffer_at(view, buffer->index) + 40;
   return buffer->offset + (bits < 8 ? i * bits / 8 : i * (bits / 8));
 }
@@ -8419,9 +10661,12 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
   uint32_t bits = packbuf_i_element_bits(dtype), size = bits < 8 ? 1 : bits / 8;
   if (!packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->packing != 0)
+  if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (buffer->packing != 0)
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy them out", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (bytes == NULL)
     return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -8438,10 +10683,18 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
   return PACKBUF_OK;
 }
 
-/* What was asked for of a partial view is not there. */
+/* Elements that could not be read, by the bytes that they take plain: those of a partial view are not there, packed
+ * ones may be broken. */
 PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size,
                                                            uint64_t row, packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
+  if (buffer->headers) {
+    const unsigned unit = packbuf_i_unit_bits(buffer->dtype) / 8;
+    const packbuf_rule rule =
+        packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
+    if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, row);
+    at -= buffer->offset;
+  }
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
                  packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);
   if (error) packbuf_node_path(view, buffer->node, error->path, sizeof error->path);
@@ -8450,7 +10703,8 @@ PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer 
 
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
                                              packbuf_error *error) {
-  if (buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  if (buffer->partial && !buffer->packing)
+    return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   return packbuf_i_typed_at(buffer, buffer->bytes, dtype, elements, error);
 }
 
@@ -8474,9 +10728,11 @@ static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size
 }
 
 /* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the
- * range, that packing is 0 and that elements are whole bytes. 0 when some were not fetched. */
+ * range, that the packing is known and that elements are whole bytes. 0 when some are broken or were not fetched:
+ * packbuf_i_not_fetched says what. */
 static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
   const size_t element = packbuf_i_element_bits(buffer->dtype) / 8;
+  if (buffer->headers) return packbuf_i_unpack_units(buffer, first, count, out);
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
   } else if (buffer->partial) {
@@ -8490,20 +10746,25 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. Their bytes fit in memory; their
- * number may not fit a size_t. */
-static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+ * number may not fit a size_t. 0 as above. */
+static int packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
   const size_t size = (size_t)(count / 8 + (count % 8 != 0));
-  if (size == 0) return;
-  if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
-  else memset(out, buffer->value[0] ? 0xFF : 0, size);
+  if (size == 0) return 1;
+  if (buffer->headers && !packbuf_i_unpack_units(buffer, first / 8, size, out)) return 0;
+  if (!buffer->headers) {
+    if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
+    else memset(out, buffer->value[0] ? 0xFF : 0, size);
+  }
   if (count % 8) out[size - 1] = (uint8_t)(out[size - 1] & ((1u << count % 8) - 1));
+  return 1;
 }
 
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
   uint64_t size;
-  if (buffer->packing != 0)
+  int copied;
+  if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (first > buffer->count || count > buffer->count - first)
@@ -8513,7 +10774,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE,
                           "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (bits == 1 && buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  if (bits == 1 && buffer->partial && !buffer->headers)
+    return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
@@ -8521,10 +10783,10 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (bits == 1) packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst);
-  else if (!packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst))
-    return packbuf_i_not_fetched(buffer, first * (bits / 8), size, PACKBUF_NOWHERE, error);
-  return PACKBUF_OK;
+  copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
+                     : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
+  return copied ? PACKBUF_OK
+                : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }
 /* ---- end of core/access.c ---- */
 /* ---- core/tables.c ---- */
@@ -8717,7 +10979,19 @@ static packbuf_status packbuf_i_check_nodes(packbuf_i_tables *t) {
 /* The cursors of the two sections, and what verification wants to know of the way. */
 typedef struct packbuf_i_cursors {
   uint64_t index, index_end, data, data_end, mask; /* mask: alignment - 1 */
+  uint64_t packed;                                 /* in the data, of the buffers that are not plain */
 } packbuf_i_cursors;
+
+/* Where the data of the plain buffers end and those of the others begin; UINT64_MAX when they pass all bounds. */
+static uint64_t packbuf_i_plain_end(const packbuf_view *view, uint64_t data, uint64_t mask) {
+  packbuf_i_buffer_record b;
+  for (uint32_t i = 0; i < view->buffer_count && packbuf_i_fetch_buffer(view, i, &b); i++) {
+    if (b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA || b.packing != 0) continue;
+    if (b.length > view->total_length || data > view->total_length) return UINT64_MAX;
+    data += (b.length + mask) & ~mask;
+  }
+  return data;
+}
 
 static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   packbuf_i_cursors c;
@@ -8726,6 +11000,8 @@ static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   c.index_end = c.data = view->head_length + view->index_length;
   c.data_end = view->total_length;
   if (view->optional_features & 1) c.index += (packbuf_i_chunks(c.data_end - c.data) * 4 + c.mask) & ~c.mask;
+  c.index += (uint64_t)view->checksum_room << view->alignment_exponent;
+  c.packed = packbuf_i_plain_end(view, c.data, c.mask);
   return c;
 }
 
@@ -8736,8 +11012,11 @@ static int packbuf_i_pass(uint64_t *cursor, uint64_t end, uint64_t mask, uint64_
   return 1;
 }
 
-/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
-static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+/* Moves the cursor of its section past a stored buffer; 0 when it does not lie there. */
+static int packbuf_i_pass_stored(packbuf_i_cursors *c, const packbuf_i_buffer_record *b) {
+  if (b->role != PACKBUF_ROLE_DATA) return packbuf_i_pass(&c->index, c->index_end, c->mask, b->offset, b->length);
+  return packbuf_i_pass(b->packing ? &c->packed : &c->data, c->data_end, c->mask, b->offset, b->length);
+}
 
 /* The dtype of a role but data (section 5). */
 static packbuf_dtype packbuf_i_role_dtype(unsigned role) {
@@ -8758,7 +11037,7 @@ static int packbuf_i_sequence_fits(const packbuf_i_buffer_record *b) {
 /* B5: what the storage does not use is zero. */
 static packbuf_rule packbuf_i_check_unused(const packbuf_i_buffer_record *b, uint64_t length, uint64_t *at) {
   const int lies = b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS, packed = lies && b->packing != 0;
-  uint64_t used = packed || b->storage == PACKBUF_SEQUENCE ? 16 : 0;
+  uint64_t used = (packed && b->packing != 1) || b->storage == PACKBUF_SEQUENCE ? 16 : 0;
   if (b->storage == PACKBUF_INLINE) used = length;
   if (b->storage == PACKBUF_CONSTANT) used = (packbuf_i_element_bits(b->dtype) + 7) / 8;
   if (b->storage != PACKBUF_ALIAS && b->alias_of != 0) return *at += 12, PACKBUF_RULE_B5;
@@ -8789,9 +11068,7 @@ static packbuf_rule packbuf_i_check_storage(const packbuf_view *view, packbuf_i_
     if (b->packing != 0 &&
         !packbuf_i_pass(&c->index, c->index_end, c->mask, b->headers_offset, packbuf_i_headers_length(length)))
       return *at += 56, PACKBUF_RULE_B11;
-    if (b->role == PACKBUF_ROLE_DATA ? !packbuf_i_pass(&c->data, c->data_end, c->mask, b->offset, b->length)
-                                     : !packbuf_i_pass(&c->index, c->index_end, c->mask, b->offset, b->length))
-      return *at += 24, PACKBUF_RULE_B11;
+    if (!packbuf_i_pass_stored(c, b)) return *at += 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
   }
   if (b->storage == PACKBUF_ALIAS)
@@ -8829,6 +11106,11 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && b->storage == PACKBUF_STORED) {
+    unsigned field = 0;
+    rule = packbuf_i_packed_wrong(b, &field);
+    *at += field;
+  }
   return rule != PACKBUF_RULE_NONE ? rule : packbuf_i_check_storage(view, c, index, b, length, at);
 }
 
@@ -9014,7 +11296,7 @@ static packbuf_status packbuf_i_check_buffers(packbuf_i_tables *t) {
     if (PACKBUF_I_UNLIKELY(status != PACKBUF_OK)) return status;
   }
   if (c.index != c.index_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
-  if (c.data != c.data_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 24, PACKBUF_NOWHERE);
+  if (c.packed != c.data_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 24, PACKBUF_NOWHERE);
   if (layout != UINT64_MAX)
     return packbuf_i_broken_node(t->error, t->view, PACKBUF_RULE_B13, layout, layout_node, PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -9199,6 +11481,7 @@ static void packbuf_i_read_directory(packbuf_view *view, const uint8_t *director
   view->field_count = packbuf_i_load32(directory + 32);
   view->value_count = packbuf_i_load32(directory + 36);
   memcpy(view->row_order_token, directory + 40, 16);
+  view->checksum_room = packbuf_i_load32(directory + 56);
   view->nodes_at =
       128; /* a count times a stride stays below 2^48: no sum here overflows, once strings_length is below 2^32 */
   view->buffers_at = view->nodes_at + (uint64_t)view->node_count * view->node_stride;
@@ -9234,7 +11517,7 @@ static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const ui
   if (view->buffer_stride < 64 || view->buffer_stride % 8) return *at = 82, PACKBUF_RULE_H12;
   if (view->metadata_stride < 32 || view->metadata_stride % 8) return *at = 84, PACKBUF_RULE_H12;
   if (view->name_stride < 4 || view->name_stride % 4) return *at = 86, PACKBUF_RULE_H12;
-  if (packbuf_i_load64(header + 120) != 0) return *at = 120, PACKBUF_RULE_H13;
+  if (packbuf_i_load32(header + 124) != 0) return *at = 124, PACKBUF_RULE_H13;
   if (view->head_length != ((end + mask) & ~mask)) return *at = 32, PACKBUF_RULE_H14;
   for (uint64_t i = end; i < view->head_length; i++) {
     if (view->base[i] != 0) return *at = i, PACKBUF_RULE_H15;
@@ -9490,7 +11773,8 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   uint8_t raw[8] = {0};
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8 || buffer->packing != 0)) return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8)) return 0;
+  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
   memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);
@@ -9601,7 +11885,7 @@ static packbuf_status packbuf_i_fail_node(const packbuf_view *view, uint32_t nod
 
 static int packbuf_i_there(const packbuf_buffer *buffer) { return buffer->storage != 0; }
 /* Absent buffers are readable too: there is nothing to read. */
-static int packbuf_i_readable(const packbuf_buffer *buffer) { return buffer->packing == 0; }
+static int packbuf_i_readable(const packbuf_buffer *buffer) { return buffer->packing <= 1; }
 
 /* Where a buffer of a role is kept; NULL for a role that this reader does not know. */
 static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role, unsigned dim) {
@@ -9646,7 +11930,7 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     if (buffer.partial && slot && slot != &column->data) /* what says where data lie is of the index */
       return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
                                    PACKBUF_NOWHERE, error);
-    if (buffer.packing != 0) packed = 1;
+    if (buffer.packing > 1) packed = 1;
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
                                      error);
@@ -9827,12 +12111,13 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
 
 /* ---- for verification: which rows have to be looked at ---- */
 
-/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
+/* Rows that a check has to look at: all of them when a buffer has elements of its own; when all are constants or
  * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
+      return rows;
   }
   return rows < 16 ? rows : 16;
 }
@@ -10003,6 +12288,9 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   if (packbuf_i_computed(&column->data))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
                                "the elements are computed (constant or sequence): copy them out", row, error);
+  if (column->data.headers)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, "the elements are packed: copy them out",
+                               row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
@@ -10188,7 +12476,7 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
-  if (PACKBUF_I_UNLIKELY(data->partial != NULL)) {
+  if (PACKBUF_I_UNLIKELY(data->partial != NULL && data->headers == NULL)) {
     status = packbuf_i_fetched_elements(cells, first * element, count * element, out);
     if (status != PACKBUF_OK || *out) return status;
   }
@@ -10313,7 +12601,7 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
     return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
   }
   rule = packbuf_i_number(&c->data, i, number, value);
-  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && c->data.partial)) {
+  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && (c->data.partial || c->data.headers))) {
     const uint64_t size = packbuf_i_element_bits(c->data.dtype) / 8;
     return packbuf_i_not_fetched(&c->data, i * size, size, cells->row, cells->reader->error);
   }
@@ -10359,13 +12647,27 @@ static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells
   return PACKBUF_OK;
 }
 
+/* The first byte of packed bools that is neither 0 nor 1; count when there is none. */
+static uint64_t packbuf_i_first_packed_not_bool(const packbuf_buffer *data) {
+  uint8_t block[PACKBUF_I_BLOCK_BYTES];
+  for (uint64_t first = 0; first < data->count; first += sizeof block) {
+    const uint64_t left = data->count - first, size = left < sizeof block ? left : sizeof block;
+    uint64_t wrong;
+    if (!packbuf_i_unpack_units(data, first, size, block)) return first;
+    wrong = packbuf_i_first_not_bool(block, size);
+    if (wrong < size) return first + wrong;
+  }
+  return data->count;
+}
+
 /* D3: bools that are stored (B7 checks a constant one). */
 static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   uint64_t wrong;
-  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) || data->bytes == NULL)
+  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) ||
+      (data->bytes == NULL && data->headers == NULL))
     return PACKBUF_OK;
-  wrong = packbuf_i_first_not_bool(data->bytes, data->count);
+  wrong = data->headers ? packbuf_i_first_packed_not_bool(data) : packbuf_i_first_not_bool(data->bytes, data->count);
   return wrong == data->count ? PACKBUF_OK
                               : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong),
                                                       PACKBUF_NOWHERE, error);
@@ -10375,7 +12677,7 @@ static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_er
  * 0 or 1 and a third make a constant. */
 static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first,
                                              uint64_t count, packbuf_error *error) {
-  if (c->data.bytes == NULL && count > 3) count = 3;
+  if (packbuf_i_computed(&c->data) && count > 3) count = 3;
   for (uint64_t i = first; i < first + count; i++) {
     uint64_t raw;
     if (!packbuf_i_get_raw(&c->data, i, &raw) || !packbuf_i_exact(raw, c->data.dtype, number))
@@ -11396,7 +13698,15 @@ typedef struct packbuf_i_planned {
   uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
   packbuf_dtype dtype;
   uint32_t alias_of;
-  uint64_t count, length, offset;
+  uint8_t packing;           /* 1: in blocks */
+  packbuf_i_recipe recipe;   /* then */
+  uint64_t blocks;           /* of them */
+  uint8_t *headers;          /* 16 bytes each, in the arena, filled as the blocks are packed */
+  uint8_t *payload;          /* of a packed buffer of the index, in the arena */
+  uint64_t headers_offset;
+  uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
+  uint64_t plain;                 /* bytes of the elements */
+  uint64_t room;                  /* packed data: where they would lie if all were plain */
   uint64_t print; /* of the first bytes: only buffers with the same are compared */
   uint8_t value[16];
 } packbuf_i_planned;
@@ -11419,7 +13729,10 @@ typedef struct packbuf_i_plan {
   uint32_t name_count;
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t checksums;            /* number of data checksums */
+  uint64_t plain_length;         /* of the data section, up to the packed buffers */
+  uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
+  uint64_t checksums;            /* number of data checksums, at most */
+  int packed;                    /* some data are packed: data_length and total_length are known once they are written */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -11428,6 +13741,15 @@ typedef struct packbuf_i_plan {
 static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
                                           const char *message, uint64_t row) {
   return packbuf_i_fail_at(plan->error, node, code, message, PACKBUF_NOWHERE, row);
+}
+
+static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
+  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
+                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
+  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
 static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
@@ -12592,6 +14914,524 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   return status;
 }
 /* ---- end of core/share.c ---- */
+/* ---- core/gather.c ---- */
+/* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
+ * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
+ * queue, behind which everything waits, short.
+ * May use: the CPU's features. Must not know: what is copied. */
+
+/* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
+typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
+
+#if PACKBUF_I_X86
+
+#define PACKBUF_I_GATHER(name, features, width)                                                                       \
+  features static void packbuf_i_gather_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    typedef uint8_t vector __attribute__((vector_size(width), aligned(1), may_alias));                                \
+    size_t at = 0;                                                                                                    \
+    for (; ahead && at + 256 <= size; at += 256)                                                                      \
+      for (size_t line = at; line < at + 256; line += 64) {                                                           \
+        __builtin_prefetch(ahead + line);                                                                             \
+        for (size_t i = line; i < line + 64; i += width)                                                              \
+          *(vector *)(void *)(dst + i) = *(const vector *)(const void *)(src + i);                                    \
+      }                                                                                                               \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_GATHER(sse2, , 16)
+PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
+PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
+
+/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
+#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
+  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
+    if (at > size) at = size;                                                                                         \
+    if (at) memcpy(dst, src, at);                                                                                     \
+    for (; at + 64 <= size; at += 64) {                                                                               \
+      size_t left = size - at;                                                                                        \
+      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
+      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
+      for (size_t i = at; i < at + 64; i += width)                                                                    \
+        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
+    }                                                                                                                 \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
+PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) {
+  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
+  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
+  return packbuf_i_gather_sse2;
+}
+
+#else
+
+static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
+  (void)ahead;
+  if (size) memcpy(dst, src, size);
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
+
+static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
+
+#endif
+/* ---- end of core/gather.c ---- */
+/* ---- core/seek.c ---- */
+/* core/seek.c: starting a pull inside a buffer. Dense arrays and rows that lie end to end are arithmetic; elsewhere a
+ * mark goes over the rows once, forward, and serves all places of a buffer that ascend.
+ * May use: pull, codecs (packing), layout. Must not know: where the bytes go. */
+
+/* Where a byte of a buffer comes from. All zero: the first. */
+typedef struct packbuf_i_mark {
+  uint64_t row, item;   /* that holds the byte; item: of a media list */
+  uint64_t before, sum; /* elements of this buffer, and of the one it points into, before that row or item */
+  uint64_t skip;        /* bytes of the buffer from there to the byte */
+} packbuf_i_mark;
+
+/* To element `element` of the offsets of a ragged leaf or of the item offsets of a media list: element i > 0 is the sum
+ * up to row i - 1. */
+static void packbuf_i_mark_offset(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t element) {
+  for (; mark->row + 1 < element; mark->row++)
+    mark->sum += buffer->role == PACKBUF_ROLE_OFFSETS ? packbuf_i_extent(buffer->node, mark->row)
+                                                      : packbuf_i_item_count(buffer->node, mark->row);
+}
+
+/* To the item of a media list before which `items` items, or after which more than `bytes` bytes, have passed. */
+static void packbuf_i_mark_item(const packbuf_i_node *node, packbuf_i_mark *mark, uint64_t items, uint64_t bytes) {
+  while (mark->row < node->rows) {
+    uint64_t size;
+    if (mark->item == packbuf_i_item_count(node, mark->row)) {
+      mark->row++;
+      mark->item = 0;
+      continue;
+    }
+    size = packbuf_i_item_size(&packbuf_i_cell(&node->cells, mark->row)->as.list.items[mark->item]);
+    if (mark->before == items || bytes - mark->sum < size) break;
+    mark->item++;
+    mark->before++;
+    mark->sum += size;
+  }
+}
+
+/* To the row whose cell holds byte `byte` of the data. */
+static void packbuf_i_mark_row(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  uint64_t element = buffer->dtype.bits / 8u;
+  for (; mark->row < buffer->node->rows; mark->row++) {
+    uint64_t size = packbuf_i_extent(buffer->node, mark->row) * element;
+    if (size > byte - mark->sum) break;
+    mark->sum += size;
+  }
+  mark->skip = byte - mark->sum;
+}
+
+/* 1 when a place in the buffer is found row by row. */
+static int packbuf_i_by_rows(const packbuf_i_planned *buffer) {
+  const packbuf_i_node *node = buffer->node;
+  if (buffer->role != PACKBUF_ROLE_DATA || node->codec == PACKBUF_CODEC_NDARRAY ||
+      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    return 0;
+  return node->source != PACKBUF_I_FROM_RAGGED || !packbuf_i_end_to_end(node);
+}
+
+static void packbuf_i_mark_data(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  const packbuf_i_node *node = buffer->node;
+  mark->skip = byte;
+  if (packbuf_i_by_rows(buffer)) packbuf_i_mark_row(buffer, mark, byte);
+  if (node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED) return;
+  packbuf_i_mark_item(node, mark, UINT64_MAX, byte);
+  mark->skip = byte - mark->sum;
+}
+
+/* Moves a mark of the buffer on to byte `byte`, which is not before it; outside of data a multiple of 8. */
+static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  int items = buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  switch (buffer->role) {
+    case PACKBUF_ROLE_DATA: packbuf_i_mark_data(buffer, mark, byte); return;
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING: mark->row = byte * 8; return;
+    case PACKBUF_ROLE_NDIMS: mark->row = byte; return;
+    case PACKBUF_ROLE_TYPES:
+      if (items) packbuf_i_mark_item(buffer->node, mark, byte, UINT64_MAX);
+      else mark->row = byte;
+      return;
+    case PACKBUF_ROLE_OFFSETS:
+      if (items && byte) packbuf_i_mark_item(buffer->node, mark, byte / 8 - 1, UINT64_MAX);
+      else packbuf_i_mark_offset(buffer, mark, byte / 8);
+      break;
+    case PACKBUF_ROLE_ITEM_OFFSETS: packbuf_i_mark_offset(buffer, mark, byte / 8); break;
+    default: mark->row = byte / 8; return;
+  }
+  mark->skip = byte; /* tells the first element, which no row has, from the others */
+}
+
+/* ---- a pull that starts at a mark ---- */
+
+static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
+  const packbuf_tensor *tensor = pull->node->tensors;
+  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
+  if (!pull->node->bitmap && !pull->node->kept) {
+    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                         packbuf_i_dtype_bytes(tensor->dtype));
+    pull->walking = 1;
+    return packbuf_i_walk_seek(&pull->walk, byte);
+  }
+  pull->row = byte / cell;
+  if (packbuf_i_state(pull->node, pull->row) <= 0) {
+    pull->at = byte % cell;
+    return 0;
+  }
+  packbuf_i_start_dense_row(pull, pull->row++, cell);
+  pull->walking = 1;
+  return packbuf_i_walk_seek(&pull->walk, byte % cell);
+}
+
+/* Inside a row that is an array. */
+static uint64_t packbuf_i_seek_row(packbuf_i_pull *pull, uint64_t byte) {
+  const packbuf_i_node *node = pull->node;
+  if (node->source == PACKBUF_I_FROM_RAGGED) {
+    packbuf_i_start_offset_row(pull, pull->row++);
+  } else {
+    const packbuf_tensor *tensor = packbuf_i_row_tensor(node, pull->row);
+    if (!tensor->strides) return byte; /* one run */
+    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                         packbuf_i_dtype_bytes(tensor->dtype));
+    pull->row++;
+  }
+  pull->walking = 1;
+  return packbuf_i_walk_seek(&pull->walk, byte);
+}
+
+static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t element = buffer->dtype.bits / 8u;
+  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_seek_dense(pull, mark->skip);
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    pull->row = mark->skip / element;
+    return mark->skip % element;
+  }
+  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
+  pull->row = mark->row;
+  pull->at = mark->item;
+  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
+  if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
+    pull->at = mark->skip / element;
+    return mark->skip % element;
+  }
+  return packbuf_i_seek_row(pull, mark->skip);
+}
+
+/* 1 when the rows have changed since the mark was set, so that it lies outside of them. */
+static int packbuf_i_mark_gone(const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  const packbuf_i_node *node = buffer->node;
+  if (mark->row >= node->rows) return mark->row > 0;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return mark->item > packbuf_i_item_count(node, mark->row);
+  return packbuf_i_by_rows(buffer) && mark->skip &&
+         mark->skip >= packbuf_i_extent(node, mark->row) * (buffer->dtype.bits / 8u);
+}
+
+/* Starts a pull at a mark that is no later than the buffer's end; returns how many bytes of its first runs come before
+ * it. */
+static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  packbuf_i_pull_start(pull, buffer->node, buffer->role, buffer->dim);
+  if (packbuf_i_mark_gone(buffer, mark)) {
+    pull->row = buffer->node->rows;
+    return 0;
+  }
+  if (buffer->role == PACKBUF_ROLE_DATA) return packbuf_i_seek_data(pull, buffer, mark);
+  pull->row = mark->row;
+  pull->at = mark->item;
+  pull->sum = mark->sum;
+  if (buffer->role == PACKBUF_ROLE_OFFSETS && buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    pull->walking = mark->skip != 0;
+  else if (buffer->role == PACKBUF_ROLE_OFFSETS || buffer->role == PACKBUF_ROLE_ITEM_OFFSETS)
+    pull->at = mark->skip != 0;
+  return 0;
+}
+/* ---- end of core/seek.c ---- */
+/* ---- core/source.c ---- */
+/* core/source.c: the elements of a planned buffer, block after block, for who packs them: in place where a block lies
+ * in one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools
+ * are checked on the way.
+ * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
+
+typedef struct packbuf_i_source {
+  const packbuf_i_planned *buffer;
+  packbuf_error *error;
+  packbuf_i_gather gather;
+  uint64_t done; /* bytes of the buffer that were handed out */
+  packbuf_i_run run;
+  const packbuf_device *device; /* of the run */
+  int by_rows;
+  unsigned row, rows;
+  packbuf_i_run ahead[PACKBUF_I_ROWS_AT_ONCE];
+  packbuf_i_pull pull;
+  uint64_t room[PACKBUF_I_BLOCK_BYTES / 8];
+} packbuf_i_source;
+
+static void packbuf_i_source_begin(packbuf_i_source *source, const packbuf_i_planned *buffer,
+                                   const packbuf_i_mark *mark, uint64_t at, packbuf_error *error) {
+  uint64_t skip = packbuf_i_pull_seek(&source->pull, buffer, mark);
+  source->buffer = buffer;
+  source->error = error;
+  source->gather = packbuf_i_gather_best();
+  source->done = at;
+  source->by_rows = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_has_rows(buffer->node);
+  source->row = source->rows = 0;
+  source->device = NULL;
+  source->run.bytes = NULL;
+  source->run.size = 0;
+  while (skip) {
+    uint64_t less;
+    source->run = packbuf_i_pull_next(&source->pull);
+    source->device = source->pull.device;
+    if (!source->run.size) break;
+    less = skip < source->run.size ? skip : source->run.size;
+    source->run.bytes += less;
+    source->run.size -= less;
+    skip -= less;
+  }
+}
+
+/* The next run that is not empty; 0 at the end. */
+static int packbuf_i_source_run(packbuf_i_source *source) {
+  if (source->row < source->rows) {
+    source->run = source->ahead[source->row++];
+    return 1;
+  }
+  if (source->by_rows) {
+    source->rows = packbuf_i_pull_rows(&source->pull, source->ahead);
+    source->row = 0;
+    source->device = NULL;
+    if (source->rows) return packbuf_i_source_run(source);
+  }
+  source->run = packbuf_i_pull_next(&source->pull);
+  source->device = source->pull.device;
+  return source->run.size != 0;
+}
+
+/* `size` bytes from several runs, from a device, or in another byte order, to the room. */
+static packbuf_status packbuf_i_source_gather(packbuf_i_source *source, uint64_t size) {
+  uint8_t *to = (uint8_t *)source->room;
+  for (uint64_t at = 0, piece; at < size; at += piece) {
+    if (!source->run.size && !packbuf_i_source_run(source)) {
+      if (source->pull.status) return packbuf_i_hook_failed(source->error, source->buffer->node, source->pull.status);
+      return packbuf_i_changed(source->error, source->buffer->node);
+    }
+    piece = source->run.size < size - at ? source->run.size : size - at;
+    if (source->device) {
+      const packbuf_status status =
+          source->device->copy(source->device->context, to + at, source->run.bytes, (size_t)piece);
+      if (status) return packbuf_i_hook_failed(source->error, source->buffer->node, status);
+    } else {
+      source->gather(to + at, source->run.bytes, (size_t)piece,
+                     source->row < source->rows ? source->ahead[source->row].bytes : NULL);
+    }
+    source->run.bytes += piece;
+    source->run.size -= piece;
+  }
+  if (packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8)
+    packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
+  return PACKBUF_OK;
+}
+
+/* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
+ * is known to lie there whole, or NULL. */
+static packbuf_status packbuf_i_source_next(packbuf_i_source *source, uint64_t size, const uint8_t **bytes,
+                                            const uint8_t **ahead) {
+  const int swapped =
+      packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8;
+  const uint64_t at = source->done;
+  packbuf_status status = PACKBUF_OK;
+  *ahead = NULL;
+  if (!source->run.size) (void)packbuf_i_source_run(source);
+  if (source->run.size >= size && !source->device && !swapped) {
+    *bytes = source->run.bytes;
+    source->run.bytes += size;
+    source->run.size -= size;
+    if (source->run.size >= PACKBUF_I_BLOCK_BYTES) *ahead = source->run.bytes;
+  } else {
+    status = packbuf_i_source_gather(source, size);
+    *bytes = (const uint8_t *)source->room;
+  }
+  source->done += size;
+  if (!status && source->buffer->dtype.code == PACKBUF_DTYPE_BOOL)
+    status = packbuf_i_check_bools(source->error, source->buffer, *bytes, size, at);
+  return status;
+}
+/* ---- end of core/source.c ---- */
+/* ---- core/packing.c ---- */
+/* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
+ * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
+ * packed as they are written (core/write.c).
+ * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+
+#define PACKBUF_I_SAMPLE 16u      /* blocks */
+#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+
+/* The number of a profile, by its packing. */
+static unsigned packbuf_i_profile_number(unsigned packing) {
+  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
+}
+
+/* The profile that a buffer is written with. */
+static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+}
+
+static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
+  if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
+      packbuf_i_unit_bits(buffer->dtype) == 0)
+    return 0;
+  return buffer->role != PACKBUF_ROLE_DATA ||
+         (packbuf_i_numeric(buffer->node->codec) && !(buffer->node->flags & PACKBUF_KEEP_PLAIN));
+}
+
+/* Whether a buffer's blocks are packed as the data are written. */
+static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
+  return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
+}
+
+/* The data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
+}
+
+/* Bytes of units of block k. */
+static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
+  const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+}
+
+/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
+static packbuf_status packbuf_i_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+                                       uint8_t *memory) {
+  const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
+  const uint64_t blocks = buffer->blocks, last = blocks - 1;
+  const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
+  const uint8_t *sample[PACKBUF_I_SAMPLE], *bytes, *ahead;
+  unsigned units[PACKBUF_I_SAMPLE];
+  packbuf_i_source source;
+  packbuf_i_mark mark;
+  memset(&mark, 0, sizeof mark);
+  for (unsigned i = 0; i < count; i++, memory += PACKBUF_I_BLOCK_BYTES) {
+    const uint64_t k = blocks <= PACKBUF_I_SAMPLE ? i : last / 15 * i + last % 15 * i / 15;
+    const uint64_t at = k * PACKBUF_I_BLOCK_BYTES, size = packbuf_i_block_bytes(buffer, k);
+    packbuf_status status;
+    packbuf_i_mark_to(buffer, &mark, at);
+    packbuf_i_source_begin(&source, buffer, &mark, at, plan->error);
+    status = packbuf_i_source_next(&source, size, &bytes, &ahead);
+    if (status) return status;
+    memcpy(memory, bytes, (size_t)size);
+    sample[i] = memory;
+    units[i] = (unsigned)(size / (dtype.bits / 8u));
+  }
+  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
+                                                   &buffer->recipe);
+  return PACKBUF_OK;
+}
+
+/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
+ * to a taker. */
+typedef struct packbuf_i_block_writer {
+  packbuf_i_planned *buffer;
+  packbuf_i_source source;
+  packbuf_i_packer packer;
+  uint64_t next; /* block */
+} packbuf_i_block_writer;
+
+static void packbuf_i_blocks_begin(packbuf_i_block_writer *w, packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                   uint64_t first, packbuf_error *error) {
+  w->buffer = buffer;
+  w->next = first;
+  packbuf_i_source_begin(&w->source, buffer, mark, first * PACKBUF_I_BLOCK_BYTES, error);
+  packbuf_i_packer_begin(&w->packer, packbuf_i_lane_set_best(), &buffer->recipe);
+}
+
+/* Packs the next block to `payload`, which has room for PACKBUF_I_PAYLOAD_ROOM bytes, and stores its header with
+ * `place`, in units of 64 bytes. *size: bytes of payload. */
+static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t place, uint8_t *payload,
+                                            uint32_t *size) {
+  const uint64_t bytes = packbuf_i_block_bytes(w->buffer, w->next);
+  const uint8_t *units, *ahead;
+  packbuf_i_block block;
+  packbuf_status status = packbuf_i_source_next(&w->source, bytes, &units, &ahead);
+  if (status) return status;
+  if (w->next % PACKBUF_I_STRIPE == 0) packbuf_i_packer_stripe(&w->packer);
+  *size = packbuf_i_pack_block(&w->packer, units, (unsigned)(bytes / (w->buffer->recipe.bits / 8u)), &block, payload,
+                               ahead, 0);
+  block.place = (uint32_t)place;
+  packbuf_i_block_store(&block, w->buffer->headers + w->next++ * 16);
+  return PACKBUF_OK;
+}
+
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
+}
+
+/* Packs a whole buffer of the index: its payload goes to the arena. */
+static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  const uint64_t room = buffer->blocks * PACKBUF_I_BLOCK_BYTES + PACKBUF_I_PAYLOAD_ROOM;
+  uint8_t *memory = room > SIZE_MAX ? NULL : (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, (size_t)room);
+  packbuf_status status = memory ? PACKBUF_OK : packbuf_i_plan_no_memory(plan);
+  packbuf_i_block_writer w;
+  uint64_t at = 0;
+  if (status) return status;
+  packbuf_i_blocks_begin(&w, buffer, &start, 0, plan->error);
+  while (!status && w.next < buffer->blocks) {
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, at / 64, memory + at, &size);
+    at += size;
+  }
+  buffer->payload = status ? NULL : (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)at, 64);
+  if (buffer->payload) memcpy(buffer->payload, memory, (size_t)at);
+  else if (!status) status = packbuf_i_plan_no_memory(plan);
+  (void)packbuf_i_scratch(plan->arena, memory, (size_t)room, 0);
+  buffer->length = at;
+  return status;
+}
+
+/* Decides for one buffer. */
+static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
+  const unsigned profile = packbuf_i_profile_of(plan, buffer);
+  packbuf_status status;
+  buffer->plain = buffer->length;
+  if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
+  buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
+  if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
+  status = packbuf_i_sample(plan, buffer, profile, memory);
+  if (status || !buffer->packing) return status;
+  buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
+  if (!buffer->headers) return packbuf_i_plan_no_memory(plan);
+  return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_OK : packbuf_i_pack_index(plan, buffer);
+}
+
+static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
+  const size_t room = PACKBUF_I_SAMPLE * PACKBUF_I_BLOCK_BYTES;
+  packbuf_status status = PACKBUF_OK;
+  uint8_t *memory = NULL;
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (!memory && packbuf_i_profile_of(plan, buffer) && packbuf_i_may_pack(buffer)) {
+      memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+      if (!memory) return packbuf_i_plan_no_memory(plan);
+    }
+    status = packbuf_i_choose_packing(plan, buffer, memory);
+  }
+  if (memory) (void)packbuf_i_scratch(plan->arena, memory, room, 0);
+  return status;
+}
+/* ---- end of core/packing.c ---- */
 /* ---- core/plan.c ---- */
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
  * the names, and give everything its place. The size that results is exact.
@@ -12616,6 +15456,7 @@ static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_nod
       return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
                                  "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
     node->flags = schema->flags;
+    node->packing = schema->packing;
     node->logical_type = schema->logical_type;
     node->parameter = schema->parameter;
     node->parameter_size = schema->parameter ? strlen(schema->parameter) : 0;
@@ -12816,35 +15657,57 @@ static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
-  unsigned exponent = plan->options->alignment_exponent;
-  uint64_t index = 0, data = 0;
-  for (uint32_t i = 0; i < plan->buffer_count; i++) { /* data first: their length gives the number of checksums */
-    packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
-    buffer->offset = data;
-    data = packbuf_i_round_up(data + buffer->length, exponent);
-    if (data >> 61)
-      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+/* Gives each data buffer its place in the section: the plain ones first, then the packed ones, each with the room that
+ * it would take plain. */
+static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
+  uint64_t data = 0;
+  for (unsigned packed = 0; packed < 2; packed++) {
+    for (uint32_t i = 0; i < plan->buffer_count; i++) {
+      packbuf_i_planned *buffer = &plan->buffers[i];
+      if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA || buffer->packing != packed) continue;
+      buffer->offset = data;
+      data = packbuf_i_round_up(data + buffer->plain, plan->options->alignment_exponent);
+      if (data >> 61)
+        return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+    }
+    if (!packed) plan->plain_length = data;
   }
-  plan->data_length = data;
-  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(data) : 0;
-  index = packbuf_i_round_up(4 * plan->checksums, exponent);
+  plan->data_length = plan->data_bound = data;
+  return PACKBUF_OK;
+}
+
+/* The same for the index: block headers and buffers, behind the checksums. */
+static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
+  const unsigned exponent = plan->options->alignment_exponent;
+  uint64_t index = packbuf_i_round_up(4 * plan->checksums, exponent);
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
+    if (buffer->storage != PACKBUF_STORED) continue;
+    if (buffer->packing) {
+      buffer->headers_offset = plan->head_length + index;
+      index = packbuf_i_round_up(index + 16 * buffer->blocks, exponent);
+    }
+    if (buffer->role == PACKBUF_ROLE_DATA) continue;
     buffer->offset = plan->head_length + index;
     index = packbuf_i_round_up(index + buffer->length, exponent);
     if (index >> 61)
       return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
   }
   plan->index_length = index;
-  plan->total_length = plan->head_length + index + data;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
+  packbuf_status status = packbuf_i_place_data(plan);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) plan->packed |= plan->buffers[i].packing;
+  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(plan->data_length) : 0;
+  if (!status) status = packbuf_i_place_index(plan);
+  if (status) return status;
+  plan->total_length = plan->bound = plan->head_length + plan->index_length + plan->data_length;
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
     if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA)
-      buffer->offset += plan->head_length + index;
-    if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
+      buffer->room = buffer->offset += plan->head_length + plan->index_length;
   }
   return PACKBUF_OK;
 }
@@ -12869,81 +15732,12 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   if (!status) status = packbuf_i_start_prints(plan);
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
   if (!status) status = packbuf_i_plan_head(plan);
+  if (!status) status = packbuf_i_plan_packing(plan);
   if (!status) status = packbuf_i_place_buffers(plan);
   if (!status) batch->plan = plan;
   return status;
 }
 /* ---- end of core/plan.c ---- */
-/* ---- core/gather.c ---- */
-/* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
- * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
- * queue, behind which everything waits, short.
- * May use: the CPU's features. Must not know: what is copied. */
-
-/* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
-typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
-
-#if PACKBUF_I_X86
-
-#define PACKBUF_I_GATHER(name, features, width)                                                                       \
-  features static void packbuf_i_gather_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
-    typedef uint8_t vector __attribute__((vector_size(width), aligned(1), may_alias));                                \
-    size_t at = 0;                                                                                                    \
-    for (; ahead && at + 256 <= size; at += 256)                                                                      \
-      for (size_t line = at; line < at + 256; line += 64) {                                                           \
-        __builtin_prefetch(ahead + line);                                                                             \
-        for (size_t i = line; i < line + 64; i += width)                                                              \
-          *(vector *)(void *)(dst + i) = *(const vector *)(const void *)(src + i);                                    \
-      }                                                                                                               \
-    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
-  }
-
-PACKBUF_I_GATHER(sse2, , 16)
-PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
-PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
-
-/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
-#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
-  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
-    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
-    if (at > size) at = size;                                                                                         \
-    if (at) memcpy(dst, src, at);                                                                                     \
-    for (; at + 64 <= size; at += 64) {                                                                               \
-      size_t left = size - at;                                                                                        \
-      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
-      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
-      for (size_t i = at; i < at + 64; i += width)                                                                    \
-        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
-    }                                                                                                                 \
-    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
-  }
-
-PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
-PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
-
-static packbuf_i_gather packbuf_i_stream_best(void) {
-  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
-}
-
-static packbuf_i_gather packbuf_i_gather_best(void) {
-  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
-  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
-  return packbuf_i_gather_sse2;
-}
-
-#else
-
-static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
-  (void)ahead;
-  if (size) memcpy(dst, src, size);
-}
-
-static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
-
-static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
-
-#endif
-/* ---- end of core/gather.c ---- */
 /* ---- core/output.c ---- */
 /* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
  * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
@@ -13017,6 +15811,19 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
   }
 }
 
+/* A payload from the first-level cache, copied and checksummed in one pass, past the caches where that pays. */
+static void packbuf_i_out_block(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
+  if (out->checksums) {
+    packbuf_i_out_sum(out, out->at, NULL, NULL);
+    out->at += size;
+    packbuf_i_out_sum(out, out->at, bytes, NULL);
+  } else {
+    if (out->copy_long) out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, NULL);
+    else if (size) memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    out->at += size;
+  }
+}
+
 static void packbuf_i_out_zeros(packbuf_i_out *out, uint64_t size) {
   if (size) memset(packbuf_i_out_here(out), 0, (size_t)size);
   packbuf_i_out_written(out, size);
@@ -13050,178 +15857,6 @@ static void packbuf_i_out_end(packbuf_i_out *out) {
     packbuf_i_store32(out->checksums + out->at / PACKBUF_I_CHUNK * 4, out->crc);
 }
 /* ---- end of core/output.c ---- */
-/* ---- core/seek.c ---- */
-/* core/seek.c: starting a pull inside a buffer. Dense arrays and rows that lie end to end are arithmetic; elsewhere a
- * mark goes over the rows once, forward, and serves all places of a buffer that ascend.
- * May use: pull, codecs (packing), layout. Must not know: where the bytes go. */
-
-/* Where a byte of a buffer comes from. All zero: the first. */
-typedef struct packbuf_i_mark {
-  uint64_t row, item;   /* that holds the byte; item: of a media list */
-  uint64_t before, sum; /* elements of this buffer, and of the one it points into, before that row or item */
-  uint64_t skip;        /* bytes of the buffer from there to the byte */
-} packbuf_i_mark;
-
-/* To element `element` of the offsets of a ragged leaf or of the item offsets of a media list: element i > 0 is the sum
- * up to row i - 1. */
-static void packbuf_i_mark_offset(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t element) {
-  for (; mark->row + 1 < element; mark->row++)
-    mark->sum += buffer->role == PACKBUF_ROLE_OFFSETS ? packbuf_i_extent(buffer->node, mark->row)
-                                                      : packbuf_i_item_count(buffer->node, mark->row);
-}
-
-/* To the item of a media list before which `items` items, or after which more than `bytes` bytes, have passed. */
-static void packbuf_i_mark_item(const packbuf_i_node *node, packbuf_i_mark *mark, uint64_t items, uint64_t bytes) {
-  while (mark->row < node->rows) {
-    uint64_t size;
-    if (mark->item == packbuf_i_item_count(node, mark->row)) {
-      mark->row++;
-      mark->item = 0;
-      continue;
-    }
-    size = packbuf_i_item_size(&packbuf_i_cell(&node->cells, mark->row)->as.list.items[mark->item]);
-    if (mark->before == items || bytes - mark->sum < size) break;
-    mark->item++;
-    mark->before++;
-    mark->sum += size;
-  }
-}
-
-/* To the row whose cell holds byte `byte` of the data. */
-static void packbuf_i_mark_row(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
-  uint64_t element = buffer->dtype.bits / 8u;
-  for (; mark->row < buffer->node->rows; mark->row++) {
-    uint64_t size = packbuf_i_extent(buffer->node, mark->row) * element;
-    if (size > byte - mark->sum) break;
-    mark->sum += size;
-  }
-  mark->skip = byte - mark->sum;
-}
-
-/* 1 when a place in the buffer is found row by row. */
-static int packbuf_i_by_rows(const packbuf_i_planned *buffer) {
-  const packbuf_i_node *node = buffer->node;
-  if (buffer->role != PACKBUF_ROLE_DATA || node->codec == PACKBUF_CODEC_NDARRAY ||
-      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    return 0;
-  return node->source != PACKBUF_I_FROM_RAGGED || !packbuf_i_end_to_end(node);
-}
-
-static void packbuf_i_mark_data(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
-  const packbuf_i_node *node = buffer->node;
-  mark->skip = byte;
-  if (packbuf_i_by_rows(buffer)) packbuf_i_mark_row(buffer, mark, byte);
-  if (node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED) return;
-  packbuf_i_mark_item(node, mark, UINT64_MAX, byte);
-  mark->skip = byte - mark->sum;
-}
-
-/* Moves a mark of the buffer on to byte `byte`, which is not before it; outside of data a multiple of 8. */
-static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
-  int items = buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
-  switch (buffer->role) {
-    case PACKBUF_ROLE_DATA: packbuf_i_mark_data(buffer, mark, byte); return;
-    case PACKBUF_ROLE_VALIDITY:
-    case PACKBUF_ROLE_MISSING: mark->row = byte * 8; return;
-    case PACKBUF_ROLE_NDIMS: mark->row = byte; return;
-    case PACKBUF_ROLE_TYPES:
-      if (items) packbuf_i_mark_item(buffer->node, mark, byte, UINT64_MAX);
-      else mark->row = byte;
-      return;
-    case PACKBUF_ROLE_OFFSETS:
-      if (items && byte) packbuf_i_mark_item(buffer->node, mark, byte / 8 - 1, UINT64_MAX);
-      else packbuf_i_mark_offset(buffer, mark, byte / 8);
-      break;
-    case PACKBUF_ROLE_ITEM_OFFSETS: packbuf_i_mark_offset(buffer, mark, byte / 8); break;
-    default: mark->row = byte / 8; return;
-  }
-  mark->skip = byte; /* tells the first element, which no row has, from the others */
-}
-
-/* ---- a pull that starts at a mark ---- */
-
-static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
-  const packbuf_tensor *tensor = pull->node->tensors;
-  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!pull->node->bitmap && !pull->node->kept) {
-    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
-                         packbuf_i_dtype_bytes(tensor->dtype));
-    pull->walking = 1;
-    return packbuf_i_walk_seek(&pull->walk, byte);
-  }
-  pull->row = byte / cell;
-  if (packbuf_i_state(pull->node, pull->row) <= 0) {
-    pull->at = byte % cell;
-    return 0;
-  }
-  packbuf_i_start_dense_row(pull, pull->row++, cell);
-  pull->walking = 1;
-  return packbuf_i_walk_seek(&pull->walk, byte % cell);
-}
-
-/* Inside a row that is an array. */
-static uint64_t packbuf_i_seek_row(packbuf_i_pull *pull, uint64_t byte) {
-  const packbuf_i_node *node = pull->node;
-  if (node->source == PACKBUF_I_FROM_RAGGED) {
-    packbuf_i_start_offset_row(pull, pull->row++);
-  } else {
-    const packbuf_tensor *tensor = packbuf_i_row_tensor(node, pull->row);
-    if (!tensor->strides) return byte; /* one run */
-    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
-                         packbuf_i_dtype_bytes(tensor->dtype));
-    pull->row++;
-  }
-  pull->walking = 1;
-  return packbuf_i_walk_seek(&pull->walk, byte);
-}
-
-static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
-  const packbuf_i_node *node = pull->node;
-  uint64_t element = buffer->dtype.bits / 8u;
-  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_seek_dense(pull, mark->skip);
-  if (node->codec == PACKBUF_CODEC_NDARRAY) {
-    pull->row = mark->skip / element;
-    return mark->skip % element;
-  }
-  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
-  pull->row = mark->row;
-  pull->at = mark->item;
-  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
-  if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
-    pull->at = mark->skip / element;
-    return mark->skip % element;
-  }
-  return packbuf_i_seek_row(pull, mark->skip);
-}
-
-/* 1 when the rows have changed since the mark was set, so that it lies outside of them. */
-static int packbuf_i_mark_gone(const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
-  const packbuf_i_node *node = buffer->node;
-  if (mark->row >= node->rows) return mark->row > 0;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return mark->item > packbuf_i_item_count(node, mark->row);
-  return packbuf_i_by_rows(buffer) && mark->skip &&
-         mark->skip >= packbuf_i_extent(node, mark->row) * (buffer->dtype.bits / 8u);
-}
-
-/* Starts a pull at a mark that is no later than the buffer's end; returns how many bytes of its first runs come before
- * it. */
-static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
-  packbuf_i_pull_start(pull, buffer->node, buffer->role, buffer->dim);
-  if (packbuf_i_mark_gone(buffer, mark)) {
-    pull->row = buffer->node->rows;
-    return 0;
-  }
-  if (buffer->role == PACKBUF_ROLE_DATA) return packbuf_i_seek_data(pull, buffer, mark);
-  pull->row = mark->row;
-  pull->at = mark->item;
-  pull->sum = mark->sum;
-  if (buffer->role == PACKBUF_ROLE_OFFSETS && buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    pull->walking = mark->skip != 0;
-  else if (buffer->role == PACKBUF_ROLE_OFFSETS || buffer->role == PACKBUF_ROLE_ITEM_OFFSETS)
-    pull->at = mark->skip != 0;
-  return 0;
-}
-/* ---- end of core/seek.c ---- */
 /* ---- core/write.c ---- */
 /* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
  * can be written alone; the whole is the longest stretch.
@@ -13248,15 +15883,6 @@ typedef struct packbuf_i_writer {
   packbuf_i_flush flush; /* NULL: there is room for the whole stretch */
   packbuf_i_out out;
 } packbuf_i_writer;
-
-static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
-  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
-                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
-
-static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
-  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
 
 /* How much of the buffer is written. */
 static uint64_t packbuf_i_done(const packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
@@ -13343,6 +15969,19 @@ static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const pac
     if (status) return status;
     run->bytes += piece.size;
     run->size -= piece.size;
+  }
+  return PACKBUF_OK;
+}
+
+/* Bytes that are there: block headers and packed payloads. */
+static packbuf_status packbuf_i_write_bytes(packbuf_i_writer *writer, const uint8_t *bytes, uint64_t size) {
+  while (size) {
+    packbuf_status status = packbuf_i_make_room(writer);
+    const uint64_t piece = packbuf_i_fitting(writer, size);
+    if (status || !piece) return status;
+    packbuf_i_out_bytes(&writer->out, bytes, piece, NULL);
+    bytes += piece;
+    size -= piece;
   }
   return PACKBUF_OK;
 }
@@ -13442,7 +16081,16 @@ static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const pac
   return PACKBUF_OK;
 }
 
-/* The stretch of the data section, or of the index behind the checksums. */
+/* What a buffer keeps in the index when it is packed: its headers and, of a role of the index, its payload. */
+static packbuf_status packbuf_i_write_packed_index(packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
+  packbuf_status status = packbuf_i_write_zeros(writer, buffer->headers_offset - writer->section);
+  if (!status) status = packbuf_i_write_bytes(writer, buffer->headers, buffer->blocks * 16);
+  if (status || buffer->role == PACKBUF_ROLE_DATA) return status;
+  status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
+  return status ? status : packbuf_i_write_bytes(writer, buffer->payload, buffer->length);
+}
+
+/* The stretch of the plain data, or of the index behind the checksums. */
 static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data) {
   static const packbuf_i_mark start = {0, 0, 0, 0, 0};
   const packbuf_i_stretch *stretch = writer->stretch;
@@ -13450,7 +16098,13 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
   packbuf_status status;
   for (uint32_t i = stretch->buffer; i < writer->plan->buffer_count; i++, mark = &start) {
     const packbuf_i_planned *buffer = &writer->plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED) continue;
+    if (buffer->packing) {
+      status = data ? PACKBUF_OK : packbuf_i_write_packed_index(writer, buffer);
+      if (status) return status;
+      continue;
+    }
+    if ((buffer->role == PACKBUF_ROLE_DATA) != data) continue;
     if (buffer->offset - writer->section >= stretch->to) break;
     status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
     if (!status)
@@ -13458,8 +16112,57 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
           buffer->pushed ? packbuf_i_write_pushed(writer, buffer, mark) : packbuf_i_write_pulled(writer, buffer, mark);
     if (status) return status;
   }
-  status = packbuf_i_write_zeros(writer, stretch->to);
-  if (!status) packbuf_i_out_end(&writer->out);
+  return packbuf_i_write_zeros(writer, stretch->to);
+}
+
+/* One packed buffer of the data, from where the writer stands: straight to its place where there is room for any
+ * payload and it goes through the caches, else by way of a room in the first-level cache. */
+static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i_planned *buffer) {
+  const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  packbuf_i_out *out = &writer->out;
+  const uint64_t begin = out->at;
+  uint64_t room[PACKBUF_I_PAYLOAD_ROOM / 8];
+  packbuf_i_block_writer w;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_blocks_begin(&w, buffer, &start, 0, writer->error);
+  while (!status && w.next < buffer->blocks) {
+    const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
+                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    if (status) break;
+    if (straight) packbuf_i_out_written(out, size);
+    else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
+    else if (writer->flush) status = packbuf_i_write_bytes(writer, (const uint8_t *)room, size);
+    else status = packbuf_i_changed(writer->error, buffer->node);
+  }
+  buffer->offset = writer->section + begin;
+  buffer->length = out->at - begin;
+  return status;
+}
+
+/* The data section: what is plain, which is the writer's stretch, then what is packed. It is as long as this makes
+ * it. */
+static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
+  packbuf_i_stretch rest;
+  packbuf_status status = packbuf_i_write_stretch(writer, 1);
+  memset(&rest, 0, sizeof rest);
+  rest.from = plan->plain_length;
+  rest.to = plan->data_bound;
+  writer->stretch = &rest;
+  if (!writer->flush) writer->out.limit = rest.to;
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (!packbuf_i_packed_data(buffer)) continue;
+    status = packbuf_i_write_blocks(writer, buffer);
+    if (!status)
+      status = packbuf_i_write_zeros(writer,
+                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+  }
+  if (!status && writer->flush) status = writer->flush(writer);
+  writer->stretch = NULL;
+  packbuf_i_out_end(&writer->out);
+  packbuf_i_data_is(plan, writer->out.at);
   return status;
 }
 
@@ -13497,7 +16200,7 @@ static void packbuf_i_put_node(uint8_t *record, const packbuf_i_node *node, uint
   packbuf_i_store64(record + 48, node->rows);
 }
 
-static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer) {
+static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer, const packbuf_i_planned *stored) {
   packbuf_i_store32(record, buffer->node->index);
   record[4] = buffer->role;
   record[5] = buffer->dim;
@@ -13508,8 +16211,10 @@ static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffe
   packbuf_i_store32(record + 12, buffer->alias_of);
   packbuf_i_store64(record + 16, buffer->count);
   if (buffer->storage == PACKBUF_STORED || buffer->storage == PACKBUF_ALIAS) {
-    packbuf_i_store64(record + 24, buffer->offset);
-    packbuf_i_store64(record + 32, buffer->length);
+    record[7] = stored->packing;
+    packbuf_i_store64(record + 24, stored->offset);
+    packbuf_i_store64(record + 32, stored->length);
+    packbuf_i_store64(record + 56, stored->headers_offset);
   } else {
     memcpy(record + 40, buffer->value, 16);
   }
@@ -13534,13 +16239,21 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
   }
 }
 
+/* What the checksums leave of the place that was kept for them. */
+static uint32_t packbuf_i_checksum_room(const packbuf_i_plan *plan) {
+  const unsigned exponent = plan->options->alignment_exponent;
+  const uint64_t used = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  return (uint32_t)((packbuf_i_round_up(4 * plan->checksums, exponent) - packbuf_i_round_up(used, exponent)) >>
+                    exponent);
+}
+
 static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
   head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
-  packbuf_i_store16(head + 14, plan->options->profile);
+  packbuf_i_store16(head + 14, packbuf_i_profile_number(plan->options->packing));
   packbuf_i_store32(head + 20, plan->options->data_checksums);
   packbuf_i_store64(head + 24, plan->total_length);
   packbuf_i_store64(head + 32, plan->head_length);
@@ -13558,6 +16271,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_store32(head + 96, plan->field_count);
   packbuf_i_store32(head + 100, plan->value_count);
   memcpy(head + 104, plan->options->row_order_token, 16);
+  packbuf_i_store32(head + 120, packbuf_i_checksum_room(plan));
 }
 
 static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
@@ -13571,7 +16285,11 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
     while (buffer < plan->buffer_count && plan->buffers[buffer].node->index == i) buffer++;
     packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
-  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
+  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    packbuf_i_put_buffer(record, buffer,
+                         buffer->storage == PACKBUF_ALIAS ? &plan->buffers[buffer->alias_of] : buffer);
+  }
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
     size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
     packbuf_i_store32(record, plan->pair_nodes[i]);
@@ -13591,7 +16309,7 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   status = packbuf_i_make_plan(batch, error);
-  if (!status) *size = batch->plan->total_length;
+  if (!status) *size = batch->plan->bound;
   return status;
 }
 
@@ -13611,8 +16329,9 @@ static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, cons
     writer.stretch = data;
     writer.section = packbuf_i_data_at(plan);
     packbuf_i_out_begin(&writer.out, dst + writer.section + data->from, data->from, data->to,
-                        plan->checksums ? dst + plan->head_length : NULL, plan->data_length >= PACKBUF_I_STREAM_FROM);
+                        plan->checksums ? dst + plan->head_length : NULL, plan->data_bound >= PACKBUF_I_STREAM_FROM);
     status = packbuf_i_write_stretch(&writer, 1);
+    if (!status) packbuf_i_out_end(&writer.out);
   }
   if (!status && index->from < index->to) {
     writer.stretch = index;
@@ -13623,6 +16342,35 @@ static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, cons
   return status;
 }
 
+/* The index behind the checksums, once the data are there. */
+static packbuf_status packbuf_i_write_index(const packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_stretch data, index;
+  memset(&data, 0, sizeof data);
+  memset(&index, 0, sizeof index);
+  index.from = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  index.to = plan->index_length;
+  return packbuf_i_write_stretches(plan, &data, &index, dst, error);
+}
+
+/* The whole data section of a batch of which data are packed, then the index, to a packed buffer at `dst`. */
+static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_stretch data;
+  packbuf_i_writer writer;
+  packbuf_status status;
+  memset(&data, 0, sizeof data);
+  data.to = plan->plain_length;
+  writer.plan = plan;
+  writer.error = error;
+  writer.flush = NULL;
+  writer.stretch = &data;
+  writer.section = packbuf_i_data_at(plan);
+  packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
+                      plan->data_bound >= PACKBUF_I_STREAM_FROM);
+  status = packbuf_i_write_data(&writer, plan);
+  if (status) return status;
+  return packbuf_i_write_index(plan, dst, error);
+}
+
 /* The head, which holds its own checksum and that of the index. */
 static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint32_t index_checksum) {
   packbuf_i_put_head(head, plan);
@@ -13630,10 +16378,14 @@ static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint
   packbuf_i_store32(head + 60, packbuf_checksum(0, head, (size_t)plan->head_length));
 }
 
+static void packbuf_i_finish_head(const packbuf_i_plan *plan, uint8_t *dst) {
+  packbuf_i_close_head(dst, plan, packbuf_checksum(0, dst + plan->head_length, (size_t)plan->index_length));
+}
+
 /* Whether a packed buffer of the measured batch can go to `dst`. */
 static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
                                           packbuf_error *error) {
-  if (capacity < plan->total_length || plan->total_length > SIZE_MAX)
+  if (capacity < plan->bound || plan->bound > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
                           PACKBUF_NOWHERE);
   if (!dst)
@@ -13650,25 +16402,19 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
   if (size) *size = needed;
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  memset(&data, 0, sizeof data);
-  memset(&index, 0, sizeof index);
-  data.to = batch->plan->data_length;
-  index.from = 4 * batch->plan->checksums;
-  index.to = batch->plan->index_length;
-  status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
-  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
-}
-
-PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                          packbuf_error *error) {
-  const packbuf_i_plan *plan = batch ? batch->plan : NULL;
-  uint8_t *head = (uint8_t *)dst;
-  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
-                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
-                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (status) return status;
-  packbuf_i_close_head(head, plan, packbuf_checksum(0, head + plan->head_length, (size_t)plan->index_length));
-  return PACKBUF_OK;
+  if (batch->plan->packed) {
+    status = packbuf_i_write_packed(batch->plan, (uint8_t *)dst, error);
+  } else {
+    memset(&data, 0, sizeof data);
+    memset(&index, 0, sizeof index);
+    data.to = batch->plan->data_length;
+    index.from = 4 * batch->plan->checksums;
+    index.to = batch->plan->index_length;
+    status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
+  }
+  if (!status) packbuf_i_finish_head(batch->plan, (uint8_t *)dst);
+  if (size && !status) *size = batch->plan->total_length;
+  return status;
 }
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
@@ -13696,17 +16442,29 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
 /* ---- end of core/write.c ---- */
 /* ---- core/parts.c ---- */
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
- * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
- * packbuf_write, which is the same code with one part.
- * May use: arena, batch, layout, seek, write. Must not know: threads. */
+ * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part, and some stripes of
+ * what is packed. Stripes are packed where they would lie plain; packbuf_write_finish closes them up, and writes the
+ * index where it depends on them. The bytes are those of packbuf_write.
+ * May use: arena, batch, layout, seek, packing, write. Must not know: threads. */
+
+/* 64 blocks of a packed data buffer. */
+typedef struct packbuf_i_stripe {
+  uint32_t buffer;
+  uint64_t first; /* block */
+  packbuf_i_mark mark;
+  uint64_t size; /* of its payloads, once it is packed */
+} packbuf_i_stripe;
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;
+  uint64_t stripe, stripe_end;
 } packbuf_i_part;
 
 typedef struct packbuf_i_split {
   uint32_t wanted, count;
   packbuf_i_part *parts;
+  packbuf_i_stripe *stripes;
+  uint64_t stripe_count;
 } packbuf_i_split;
 
 /* Where the border before part `part` of `count` lies, by bytes of index and data together. */
@@ -13772,6 +16530,41 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
   return PACKBUF_OK;
 }
 
+/* The same where buffers are packed: the plain data, then the stripes, by the bytes that they take plain. The index is
+ * for packbuf_write_finish. */
+static void packbuf_i_packed_border(const packbuf_i_plan *plan, const packbuf_i_split *split, uint64_t part,
+                                    uint64_t count, uint64_t *data, uint64_t *stripe) {
+  const uint64_t stripe_bytes = PACKBUF_I_STRIPE * PACKBUF_I_BLOCK_BYTES;
+  const uint64_t work = plan->plain_length + split->stripe_count * stripe_bytes;
+  const uint64_t at = work / count * part + work % count * part / count;
+  *data = part == count || at >= plan->plain_length ? plan->plain_length : at / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  *stripe = at <= plan->plain_length ? 0 : (at - plan->plain_length + stripe_bytes / 2) / stripe_bytes;
+  if (part == count || *stripe > split->stripe_count) *stripe = split->stripe_count;
+}
+
+/* The stripes of all packed data buffers, and where each begins. */
+static packbuf_status packbuf_i_find_stripes(packbuf_i_plan *plan, packbuf_i_split *split) {
+  uint64_t at = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++)
+    if (packbuf_i_packed_data(&plan->buffers[i]))
+      split->stripe_count += (plan->buffers[i].blocks - 1) / PACKBUF_I_STRIPE + 1;
+  split->stripes = (packbuf_i_stripe *)packbuf_i_array(plan->arena, split->stripe_count, sizeof *split->stripes);
+  if (!split->stripes) return packbuf_i_plan_no_memory(plan);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    packbuf_i_mark mark;
+    memset(&mark, 0, sizeof mark);
+    for (uint64_t first = 0; packbuf_i_packed_data(buffer) && first < buffer->blocks; first += PACKBUF_I_STRIPE, at++) {
+      packbuf_i_mark_to(buffer, &mark, first * PACKBUF_I_BLOCK_BYTES);
+      split->stripes[at].buffer = i;
+      split->stripes[at].first = first;
+      split->stripes[at].mark = mark;
+      split->stripes[at].size = 0;
+    }
+  }
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, 8);
   packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
@@ -13781,14 +16574,24 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
   split->wanted = wanted;
   split->parts = parts;
   split->count = 0;
+  split->stripes = NULL;
+  split->stripe_count = 0;
+  status = plan->packed ? packbuf_i_find_stripes(plan, split) : PACKBUF_OK;
+  if (status) return status;
   for (uint32_t i = 0; i < wanted; i++) {
     packbuf_i_part *part = &parts[split->count];
-    packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
-    packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to;
+    if (plan->packed) {
+      packbuf_i_packed_border(plan, split, i, wanted, &part->data.from, &part->stripe);
+      packbuf_i_packed_border(plan, split, i + 1, wanted, &part->data.to, &part->stripe_end);
+    } else {
+      packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
+      packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
+    }
+    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
+                    part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
-  if (!status) status = packbuf_i_locate(plan, split, 0);
+  if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
   if (!status) plan->split = split;
   return status;
 }
@@ -13811,6 +16614,30 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
+/* Packs a stripe where it would lie plain, places counted from there. */
+static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
+                                             packbuf_error *error) {
+  packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
+  const uint64_t begin = stripe->first * PACKBUF_I_BLOCK_BYTES;
+  uint64_t end = stripe->first + PACKBUF_I_STRIPE, room_end, at = begin, room[PACKBUF_I_PAYLOAD_ROOM / 8];
+  packbuf_i_block_writer w;
+  packbuf_status status = PACKBUF_OK;
+  if (end > buffer->blocks) end = buffer->blocks;
+  room_end = end < buffer->blocks ? end * PACKBUF_I_BLOCK_BYTES : packbuf_i_round_up(buffer->plain, 6);
+  packbuf_i_blocks_begin(&w, buffer, &stripe->mark, stripe->first, error);
+  while (!status && w.next < end) {
+    const int straight = room_end - at >= PACKBUF_I_PAYLOAD_ROOM; /* what lies behind may be another thread's */
+    uint8_t *to = dst + buffer->room + at;
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, (at - begin) / 64, straight ? to : (uint8_t *)room, &size);
+    if (!status && size > room_end - at) status = packbuf_i_changed(error, buffer->node);
+    if (!status && !straight) memcpy(to, room, size);
+    at += size;
+  }
+  stripe->size = at - begin;
+  return status;
+}
+
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error) {
   const packbuf_i_split *split = batch && batch->plan ? batch->plan->split : NULL;
@@ -13820,8 +16647,63 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
                           PACKBUF_NOWHERE, part);
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  return packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
-                                   error);
+  status = packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
+                                     error);
+  for (uint64_t i = split->parts[part].stripe; !status && i < split->parts[part].stripe_end; i++)
+    status = packbuf_i_write_stripe(batch->plan, &split->stripes[i], (uint8_t *)dst, error);
+  return status;
+}
+
+/* Moves the stripes together behind the plain data, and tells their headers so. */
+static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
+  uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
+  for (uint64_t i = 0; i < plan->split->stripe_count; i++) {
+    const packbuf_i_stripe *stripe = &plan->split->stripes[i];
+    packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
+    const uint64_t blocks = buffer->blocks - stripe->first;
+    if (stripe->first == 0) {
+      at = packbuf_i_round_up(end, plan->options->alignment_exponent);
+      memset(dst + end, 0, (size_t)(at - end));
+      buffer->offset = end = at;
+    }
+    memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
+    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
+                          (uint32_t)((end - at) / 64));
+    end += stripe->size;
+    buffer->length = end - at;
+  }
+  at = packbuf_i_round_up(end, plan->options->alignment_exponent);
+  memset(dst + end, 0, (size_t)(at - end));
+  packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
+}
+
+/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
+ * index. */
+static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
+  uint64_t at = plan->plain_length / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  packbuf_i_close_stripes(plan, dst);
+  for (; plan->checksums && at < plan->data_length; at += PACKBUF_I_CHUNK) {
+    const uint64_t left = plan->data_length - at;
+    packbuf_i_store32(checksums + at / PACKBUF_I_CHUNK * 4,
+                      kernel->crc(0, data + at, (size_t)(left < PACKBUF_I_CHUNK ? left : PACKBUF_I_CHUNK)));
+  }
+  return packbuf_i_write_index(plan, dst, error);
+}
+
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                                packbuf_error *error) {
+  packbuf_i_plan *plan = batch ? batch->plan : NULL;
+  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
+                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
+                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!status && plan->packed && !plan->split)
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
+  if (!status) packbuf_i_finish_head(plan, (uint8_t *)dst);
+  return status;
 }
 /* ---- end of core/parts.c ---- */
 /* ---- core/stream.c ---- */
@@ -13862,22 +16744,22 @@ static packbuf_status packbuf_i_flush_window(packbuf_i_writer *writer) {
 }
 
 /* A whole section, from its byte `from` on, through the window. */
-static packbuf_status packbuf_i_put_section(packbuf_i_window *window, int data, uint64_t from, uint8_t *checksums) {
+static packbuf_status packbuf_i_put_section(packbuf_i_window *window, packbuf_i_plan *plan, int data, uint64_t from,
+                                            uint8_t *checksums) {
   packbuf_i_writer *writer = &window->writer;
-  const packbuf_i_plan *plan = writer->plan;
   packbuf_i_stretch stretch;
   packbuf_status status;
   memset(&stretch, 0, sizeof stretch);
   stretch.from = from;
-  stretch.to = data ? plan->data_length : plan->index_length;
+  stretch.to = data ? plan->plain_length : plan->index_length;
   writer->stretch = &stretch;
   writer->section = data ? packbuf_i_data_at(plan) : plan->head_length;
   writer->flush = packbuf_i_flush_window;
   packbuf_i_out_begin(&writer->out, window->bytes, from, from, checksums, 0);
   status = packbuf_i_flush_window(writer); /* nothing yet: sets the limit */
+  if (!status && data) return packbuf_i_write_data(writer, plan);
   if (!status) status = packbuf_i_write_stretch(writer, data);
-  if (!status) status = packbuf_i_flush_window(writer);
-  return status;
+  return status ? status : packbuf_i_flush_window(writer);
 }
 
 /* The bytes of the largest cell that is encoded where it goes: the window must hold it. */
@@ -13895,9 +16777,9 @@ static uint64_t packbuf_i_largest_cell(const packbuf_i_plan *plan) {
 PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
                                                  uint64_t window_size, packbuf_error *error) {
   packbuf_i_window window;
-  const packbuf_i_plan *plan;
+  packbuf_i_plan *plan;
   uint8_t *memory, *checksums;
-  uint64_t needed, fixed;
+  uint64_t needed, fixed, sums;
   packbuf_status status = packbuf_measure(batch, &needed, error);
   if (!status && !put)
     status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no callback", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -13918,10 +16800,11 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_w
   if (!memory) return packbuf_i_no_memory(error);
   checksums = memory + plan->head_length;
   window.bytes = memory + fixed;
-  status = packbuf_i_put_section(&window, 1, 0, plan->checksums ? checksums : NULL);
-  window.crc = packbuf_checksum(0, checksums, (size_t)plan->checksums * 4);
-  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, plan->checksums * 4);
-  if (!status) status = packbuf_i_put_section(&window, 0, plan->checksums * 4, NULL);
+  status = packbuf_i_put_section(&window, plan, 1, 0, plan->checksums ? checksums : NULL);
+  sums = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  window.crc = packbuf_checksum(0, checksums, (size_t)sums);
+  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, sums);
+  if (!status) status = packbuf_i_put_section(&window, plan, 0, sums, NULL);
   if (!status) {
     packbuf_i_close_head(memory, plan, window.crc);
     status = packbuf_i_put(&window, 0, memory, plan->head_length);
@@ -14088,6 +16971,10 @@ static packbuf_status packbuf_i_start_list(packbuf_i_lister *lister, packbuf_bat
   if (status) return status;
   if (!scatter)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scatter must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (batch->plan->packed)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "a batch that is packed is no list of the caller's memory: ask for PACKBUF_PACKING_NONE",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   lister->plan = batch->plan;
   lister->error = error;
   lister->least = scatter->least ? scatter->least : PACKBUF_I_LEAST;
@@ -14430,14 +17317,13 @@ static packbuf_status packbuf_i_verify_zero(const packbuf_view *view, packbuf_ru
   return PACKBUF_OK;
 }
 
-/* I2 or D2: walks the buffers of one section and looks between them. */
-static packbuf_status packbuf_i_verify_padding(const packbuf_view *view, int data, packbuf_error *error) {
-  const packbuf_rule rule = data ? PACKBUF_RULE_D2 : PACKBUF_RULE_I2;
+/* I2: walks the buffers of the index and looks between them. */
+static packbuf_status packbuf_i_verify_index_padding(const packbuf_view *view, packbuf_error *error) {
   packbuf_i_cursors c = packbuf_i_start_cursors(view);
-  packbuf_status status = PACKBUF_OK;
-  if (!data && (view->optional_features & 1))
-    status = packbuf_i_verify_zero(view, rule, view->head_length + packbuf_i_chunks(c.data_end - c.data) * 4, c.index,
-                                   PACKBUF_NO_NODE, error);
+  const uint64_t sums = view->optional_features & 1 ? packbuf_i_chunks(c.data_end - c.data) * 4 : 0;
+  packbuf_status status;
+  if (c.index > c.index_end) return packbuf_i_broken(error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
+  status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, view->head_length + sums, c.index, PACKBUF_NO_NODE, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < view->buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t unpacked, headers;
@@ -14446,25 +17332,92 @@ static packbuf_status packbuf_i_verify_padding(const packbuf_view *view, int dat
     if (!packbuf_i_byte_length(b.count, b.dtype, &unpacked))
       return packbuf_i_broken(error, PACKBUF_RULE_B4, at + 16, PACKBUF_NOWHERE);
     headers = packbuf_i_headers_length(unpacked);
-    if (!data && b.packing != 0) {
+    if (b.packing != 0) {
       if (!packbuf_i_pass(&c.index, c.index_end, c.mask, b.headers_offset, headers))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 56, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, rule, b.headers_offset + headers, c.index, b.node, error);
+      status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, b.headers_offset + headers, c.index, b.node, error);
     }
-    if (status != PACKBUF_OK || (b.role == PACKBUF_ROLE_DATA) != data) continue;
-    if (!packbuf_i_pass(data ? &c.data : &c.index, data ? c.data_end : c.index_end, c.mask, b.offset, b.length))
-      return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 24, PACKBUF_NOWHERE);
-    status = packbuf_i_verify_zero(view, rule, b.offset + b.length, data ? c.data : c.index, b.node, error);
+    if (status != PACKBUF_OK || b.role == PACKBUF_ROLE_DATA) continue;
+    if (!packbuf_i_pass_stored(&c, &b)) return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 24, PACKBUF_NOWHERE);
+    status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, b.offset + b.length, c.index, b.node, error);
   }
   return status;
+}
+
+/* D2: the same for the data, the plain buffers first. */
+static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, packbuf_error *error) {
+  packbuf_i_cursors c = packbuf_i_start_cursors(view);
+  packbuf_status status = PACKBUF_OK;
+  for (unsigned packed = 0; packed < 2; packed++)
+    for (uint32_t i = 0; status == PACKBUF_OK && i < view->buffer_count; i++) {
+      packbuf_i_buffer_record b;
+      if (!packbuf_i_fetch_buffer(view, i, &b) || b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA ||
+          (b.packing != 0) != packed)
+        continue;
+      if (!packbuf_i_pass_stored(&c, &b))
+        return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
+      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+    }
+  return status;
+}
+
+/* I15 and I16 of block k, its payload's I17 or D10 when `whole`. */
+static packbuf_status packbuf_i_verify_block(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
+                                             int headers, packbuf_error *error) {
+  const uint64_t end_at = k + 1 < blocks ? b->headers_at + (k + 1) * 16 + 8 : record + 32;
+  packbuf_i_packed packed;
+  const int found = packbuf_i_find_block(b, k, &packed);
+  uint32_t size;
+  if (headers) {
+    const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+    const uint64_t units = packbuf_i_unit_count(b->dtype, b->count) - k * full;
+    const int wrong = packbuf_i_block_unsound(&packed.block, bits, units < full ? (unsigned)units : full);
+    if (wrong >= 0)
+      return packbuf_i_broken(error, PACKBUF_RULE_I15, b->headers_at + k * 16 + (unsigned)wrong, PACKBUF_NOWHERE);
+    if (k == 0 && packed.block.place != 0)
+      return packbuf_i_broken(error, PACKBUF_RULE_I16, b->headers_at + 8, PACKBUF_NOWHERE);
+    if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+    size = packbuf_i_block_size(&packed.block, bits, packed.units);
+    return size == UINT32_MAX || size == packed.size
+               ? PACKBUF_OK
+               : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+  }
+  return found && packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)
+             ? PACKBUF_OK
+             : packbuf_i_broken(error, b->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17,
+                                found ? b->offset + packed.at : b->headers_at + k * 16, PACKBUF_NOWHERE);
+}
+
+/* The stored buffers that are packed in blocks: their headers (I15, I16) and, of the index, payloads (I17); or (D10)
+ * the payloads of the data. */
+static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
+  for (uint32_t i = 0; i < view->buffer_count; i++) {
+    packbuf_buffer b;
+    uint64_t blocks;
+    packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
+    if (status != PACKBUF_OK) return status;
+    if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;
+    (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
+    blocks = packbuf_i_headers_length(blocks) / 16;
+    for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
+      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 1, error);
+    for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)
+      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 0, error);
+    if (status != PACKBUF_OK) return status;
+  }
+  return PACKBUF_OK;
 }
 
 /* I3 of one mask. */
 static packbuf_status packbuf_i_verify_mask(const packbuf_column *c, const packbuf_buffer *mask, packbuf_error *error) {
   const unsigned used = (unsigned)(mask->count % 8);
   uint8_t last;
-  if (mask->bytes == NULL || used == 0) return PACKBUF_OK;
-  last = mask->bytes[mask->count / 8];
+  if ((mask->bytes == NULL && mask->headers == NULL) || used == 0) return PACKBUF_OK;
+  if (mask->headers) {
+    if (!packbuf_i_unpack_byte(mask, mask->count / 8, &last)) return PACKBUF_OK; /* I17 has said so */
+  } else {
+    last = mask->bytes[mask->count / 8];
+  }
   PACKBUF_I_FETCHED(last);
   return last >> used == 0
              ? PACKBUF_OK
@@ -14618,16 +17571,16 @@ static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbu
   return status;
 }
 
-/* D9 for the aliases of a node in one section: each is walked as if it were stored, so they are charged together.
- * *aliased: bytes so far. */
+/* D9 for the aliases of a node in one section, and for what is packed: each is walked at its full length, whatever is
+ * stored of it, so they are charged together. *aliased: bytes so far. */
 static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased,
                                                packbuf_error *error) {
   for (uint32_t i = 0; i < c->node.buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t length;
     const uint32_t index = c->node.first_buffer + i;
-    if (!packbuf_i_fetch_buffer(c->view, index, &b) || b.storage != PACKBUF_ALIAS || b.packing != 0 ||
-        !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data)
+    if (!packbuf_i_fetch_buffer(c->view, index, &b) || (b.storage != PACKBUF_ALIAS && b.packing == 0) ||
+        b.packing > 1 || !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data)
       continue;
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > c->view->limits.decoded_bytes - *aliased)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_buffer_at(c->view, index) + 16, PACKBUF_NOWHERE,
@@ -14689,7 +17642,8 @@ static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t 
   v.error = error;
   v.aliased = aliased;
   v.depth = 0;
-  status = packbuf_i_verify_padding(view, 0, error);
+  status = packbuf_i_verify_index_padding(view, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_blocks(view, 0, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++)
     status = packbuf_i_verify_node_index(&v, index);
   return status;
@@ -14719,7 +17673,7 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
   for (uint32_t i = 0; i < c.node.buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t length;
-    if (!packbuf_i_fetch_buffer(view, c.node.first_buffer + i, &b) || !packbuf_i_known_role(b.role) || b.packing != 0)
+    if (!packbuf_i_fetch_buffer(view, c.node.first_buffer + i, &b) || !packbuf_i_known_role(b.role) || b.packing > 1)
       continue;
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > view->limits.decoded_bytes)
       return packbuf_i_broken_cell(&c, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, c.node.first_buffer + i) + 16,
@@ -14736,7 +17690,8 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
 
 static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_status status = packbuf_i_verify_checksums(view, error);
-  if (status == PACKBUF_OK) status = packbuf_i_verify_padding(view, 1, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_data_padding(view, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_blocks(view, 1, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++)
     status = packbuf_i_verify_node_data(view, index, aliased, error);
   return status;
@@ -15994,9 +18949,10 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   }
   low *= regular.each * size; /* below the byte length of the data, which is below 2^63 */
   high *= regular.each * size;
-  if (data->partial && !packbuf_i_in_place(data, low, high - low))
+  if (data->partial && !data->headers && !packbuf_i_in_place(data, low, high - low))
     return packbuf_i_not_fetched(data, low, high - low, PACKBUF_NOWHERE, error);
-  status = packbuf_i_typed_at(data, packbuf_i_in_place(data, low, high - low), data->dtype, &elements, error);
+  status = packbuf_i_typed_at(data, data->headers ? NULL : packbuf_i_in_place(data, low, high - low), data->dtype,
+                              &elements, error);
   if (status != PACKBUF_OK) return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   out->tensor.data = (const uint8_t *)elements + (selection->first * regular.each * size - low);
   if (regular.each == 0 || selection->rows == 0) return PACKBUF_OK; /* nothing to step over */
@@ -16122,6 +19078,18 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
+/* The bytes of the blocks that hold a piece of a packed buffer. */
+static packbuf_status packbuf_i_add_blocks(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece) {
+  const packbuf_buffer *data = &p->column.data;
+  const unsigned element = packbuf_i_unit_bits(data->dtype) / 8, full = PACKBUF_I_BLOCK_BYTES / element;
+  packbuf_i_packed first, last;
+  if (piece->count == 0) return PACKBUF_OK;
+  if (!packbuf_i_find_block(data, piece->first / full, &first) ||
+      !packbuf_i_find_block(data, (piece->first + piece->count - 1) / full, &last) || last.at + last.size < first.at)
+    return packbuf_i_not_fetched(data, piece->first * element, piece->count * element, PACKBUF_NOWHERE, p->error);
+  return packbuf_i_add_range(r, p, data->offset + first.at, last.at + last.size - first.at);
+}
+
 static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
   packbuf_i_ranges *r = (packbuf_i_ranges *)into;
@@ -16132,6 +19100,7 @@ static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into,
     const packbuf_status status = packbuf_i_picked_items(p, piece, row, &bytes);
     if (status != PACKBUF_OK) return status;
   }
+  if (data->headers) return packbuf_i_add_blocks(r, p, &bytes);
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);
 }
 

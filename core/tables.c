@@ -191,7 +191,7 @@ typedef struct packbuf_i_cursors {
 } packbuf_i_cursors;
 
 /* Where the data of the plain buffers end and those of the others begin; UINT64_MAX when they pass all bounds. */
-static uint64_t packbuf_i_plain_end(const packbuf_view *view, uint64_t data, uint64_t mask) {
+static uint64_t packbuf_i_plain_data_end(const packbuf_view *view, uint64_t data, uint64_t mask) {
   packbuf_i_buffer_record b;
   for (uint32_t i = 0; i < view->buffer_count && packbuf_i_fetch_buffer(view, i, &b); i++) {
     if (b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA || b.packing != 0) continue;
@@ -209,7 +209,7 @@ static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   c.data_end = view->total_length;
   if (view->optional_features & 1) c.index += (packbuf_i_chunks(c.data_end - c.data) * 4 + c.mask) & ~c.mask;
   c.index += (uint64_t)view->checksum_room << view->alignment_exponent;
-  c.packed = packbuf_i_plain_end(view, c.data, c.mask);
+  c.packed = packbuf_i_plain_data_end(view, c.data, c.mask);
   return c;
 }
 
