@@ -49,6 +49,7 @@
 #include "core/arena.c"
 #include "core/sort.c"
 #include "core/crc32c.c"
+#include "core/lanes.c"
 #include "core/sha256.c"
 #include "core/utf8.c"
 #include "core/decimal.c"
