@@ -42,7 +42,7 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
 }
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
-static packbuf_status packbuf_i_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                        uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
   const uint64_t blocks = buffer->blocks, last = blocks - 1;
@@ -139,7 +139,7 @@ static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_p
   if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
   buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
   if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
-  status = packbuf_i_sample(plan, buffer, profile, memory);
+  status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
   if (!buffer->headers) return packbuf_i_plan_no_memory(plan);

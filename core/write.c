@@ -393,7 +393,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
   head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
-  packbuf_i_store16(head + 14, packbuf_i_profile_number(plan->options->packing));
+  packbuf_i_store16(head + 14, (uint16_t)packbuf_i_profile_number(plan->options->packing));
   packbuf_i_store32(head + 20, plan->options->data_checksums);
   packbuf_i_store64(head + 24, plan->total_length);
   packbuf_i_store64(head + 32, plan->head_length);
@@ -426,9 +426,9 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
     packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
   for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) {
-    const packbuf_i_planned *buffer = &plan->buffers[i];
-    packbuf_i_put_buffer(record, buffer,
-                         buffer->storage == PACKBUF_ALIAS ? &plan->buffers[buffer->alias_of] : buffer);
+    const packbuf_i_planned *planned = &plan->buffers[i];
+    packbuf_i_put_buffer(record, planned,
+                         planned->storage == PACKBUF_ALIAS ? &plan->buffers[planned->alias_of] : planned);
   }
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
     size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
