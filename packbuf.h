@@ -166,7 +166,7 @@ extern "C" {
   X(B11, 311, BAD_LAYOUT, "a stored buffer lies where the cursor of its section stands, within the section", "offset 24 (headers_offset 56)") \
   X(B12, 312, BAD_LAYOUT, "the cursors end at index_length and total_length", "40 or 24")                             \
   X(B13, 313, BAD_BUFFER, "a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands", "the record, or the node's first_buffer 16 when one is absent") \
-  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks has elements, of a dtype that is packed, a length that is a multiple of 64, and value zero", "dtype_code 8, count 16, length 32, value 40") \
+  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is of the index or of the codecs 2 to 4 and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
   X(M1, 401, BAD_METADATA, "node is a node or 0xFFFFFFFF", "node 0")                                                  \
   X(M2, 402, BAD_METADATA, "records ascend strictly by (node, key)", "key_offset 4")                                  \
   X(M3, 403, BAD_LAYOUT, "key and value lie where the strings before them end; the last string ends the strings", "key_offset 4, value_offset 12; at the end 88") \
@@ -9881,8 +9881,10 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
 /* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
 static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
 
-/* B14. */
-static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned *at) {
+/* B14, of a node of the codec. Bytes and texts are read in place. */
+static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned codec, unsigned *at) {
+  if (raw->role == PACKBUF_ROLE_DATA && codec >= PACKBUF_CODEC_BYTES_RAGGED && codec <= PACKBUF_CODEC_OPAQUE_RAGGED)
+    return *at = 7, PACKBUF_RULE_B14;
   if (packbuf_i_unit_bits(raw->dtype) == 0) return *at = 8, PACKBUF_RULE_B14;
   if (raw->count == 0) return *at = 16, PACKBUF_RULE_B14;
   if (raw->length % 64 != 0) return *at = 32, PACKBUF_RULE_B14;
@@ -9895,7 +9897,7 @@ static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, u
 static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
                                             uint64_t length, unsigned *at) {
   const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
-  const packbuf_rule rule = packbuf_i_packed_wrong(raw, at);
+  const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
   if (rule != PACKBUF_RULE_NONE) return rule;
   if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
     return *at = 56, PACKBUF_RULE_B11;
@@ -10494,7 +10496,7 @@ static int packbuf_i_sequence_fits(const packbuf_i_buffer_record *b) {
 /* B5: what the storage does not use is zero. */
 static packbuf_rule packbuf_i_check_unused(const packbuf_i_buffer_record *b, uint64_t length, uint64_t *at) {
   const int lies = b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS, packed = lies && b->packing != 0;
-  uint64_t used = (packed && b->packing != 1) || b->storage == PACKBUF_SEQUENCE ? 16 : 0;
+  uint64_t used = packed || b->storage == PACKBUF_SEQUENCE ? 16 : 0;
   if (b->storage == PACKBUF_INLINE) used = length;
   if (b->storage == PACKBUF_CONSTANT) used = (packbuf_i_element_bits(b->dtype) + 7) / 8;
   if (b->storage != PACKBUF_ALIAS && b->alias_of != 0) return *at += 12, PACKBUF_RULE_B5;
@@ -10565,7 +10567,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   rule = packbuf_i_check_unused(b, length, at);
   if (rule == PACKBUF_RULE_NONE && b->packing == 1 && b->storage == PACKBUF_STORED) {
     unsigned field = 0;
-    rule = packbuf_i_packed_wrong(b, &field);
+    rule = packbuf_i_packed_wrong(b, node->codec, &field);
     *at += field;
   }
   return rule != PACKBUF_RULE_NONE ? rule : packbuf_i_check_storage(view, c, index, b, length, at);
@@ -11388,6 +11390,10 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
       return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
                                    PACKBUF_NOWHERE, error);
     if (buffer.packing > 1) packed = 1;
+    if (buffer.headers && slot == &column->data && column->node.codec >= PACKBUF_CODEC_BYTES_RAGGED &&
+        column->node.codec <= PACKBUF_I_LAST_CODEC)
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B14, packbuf_i_buffer_at(view, buffer.index) + 7,
+                                   PACKBUF_NOWHERE, error);
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
                                      error);
@@ -12173,6 +12179,7 @@ static void packbuf_i_fetch_block(const packbuf_buffer *buffer, uint64_t first, 
            count * 8); /* into the caller's memory: out of reach of a second fetch, as it is used in place */
     return;
   }
+  if (buffer->headers && packbuf_i_unpack_units(buffer, first, count, (uint8_t *)out)) return;
   for (size_t i = 0; i < count; i++) (void)packbuf_i_get64(buffer, first + i, &out[i]);
 }
 
@@ -12181,7 +12188,7 @@ static packbuf_status packbuf_i_verify_offsets(const packbuf_column *c, const pa
                                                packbuf_error *error) {
   uint64_t before = 0, block[PACKBUF_I_VERIFY_BLOCK], first = 0, last = 0, i = 0;
   if (!packbuf_i_there(offsets) || !packbuf_i_readable(offsets) || offsets->count == 0) return PACKBUF_OK;
-  if (offsets->bytes == NULL) { /* constant or sequence: the ends decide, since a sequence does not overflow */
+  if (packbuf_i_computed(offsets)) { /* constant or sequence: the ends decide, since a sequence does not overflow */
     (void)packbuf_i_get64(offsets, 0, &first);
     (void)packbuf_i_get64(offsets, offsets->count - 1, &last);
     if (first == 0 && last == end) return PACKBUF_OK;
@@ -12358,16 +12365,36 @@ static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, ui
   return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
 }
 
+/* The first of packed units first to end that is not 0; end when there is none. */
+static uint64_t packbuf_i_first_packed_not_zero(const packbuf_buffer *data, uint64_t first, uint64_t end) {
+  const unsigned unit = packbuf_i_unit_bits(data->dtype) / 8, full = PACKBUF_I_BLOCK_BYTES / unit;
+  uint8_t block[PACKBUF_I_BLOCK_BYTES];
+  while (first < end) {
+    const uint64_t count = end - first < full ? end - first : full;
+    uint64_t at;
+    if (!packbuf_i_unpack_units(data, first, count, block)) return first;
+    at = packbuf_i_first_not_zero(block, 0, count * unit * 8);
+    if (at != UINT64_MAX) return first + at / unit;
+    first += count;
+  }
+  return end;
+}
+
 /* D4 for one absent row. */
 static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
                                               packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   const uint64_t bits = packbuf_i_element_bits(data->dtype);
   uint64_t at = UINT64_MAX;
-  if (data->bytes) {
+  if (data->bytes || data->headers) {
     uint64_t end;
     if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
+    if (data->headers) {
+      at = packbuf_i_first_packed_not_zero(data, end - each, end);
+      if (at == end) return PACKBUF_OK;
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_D4, packbuf_i_element_at(c->view, data, at), row, error);
+    }
     at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
     if (at != UINT64_MAX) at += data->offset;
   } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {

@@ -215,8 +215,10 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
 /* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
 static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
 
-/* B14. */
-static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned *at) {
+/* B14, of a node of the codec. Bytes and texts are read in place. */
+static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned codec, unsigned *at) {
+  if (raw->role == PACKBUF_ROLE_DATA && codec >= PACKBUF_CODEC_BYTES_RAGGED && codec <= PACKBUF_CODEC_OPAQUE_RAGGED)
+    return *at = 7, PACKBUF_RULE_B14;
   if (packbuf_i_unit_bits(raw->dtype) == 0) return *at = 8, PACKBUF_RULE_B14;
   if (raw->count == 0) return *at = 16, PACKBUF_RULE_B14;
   if (raw->length % 64 != 0) return *at = 32, PACKBUF_RULE_B14;
@@ -229,7 +231,7 @@ static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, u
 static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
                                             uint64_t length, unsigned *at) {
   const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
-  const packbuf_rule rule = packbuf_i_packed_wrong(raw, at);
+  const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
   if (rule != PACKBUF_RULE_NONE) return rule;
   if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
     return *at = 56, PACKBUF_RULE_B11;

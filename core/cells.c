@@ -63,6 +63,10 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
       return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
                                    PACKBUF_NOWHERE, error);
     if (buffer.packing > 1) packed = 1;
+    if (buffer.headers && slot == &column->data && column->node.codec >= PACKBUF_CODEC_BYTES_RAGGED &&
+        column->node.codec <= PACKBUF_I_LAST_CODEC)
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B14, packbuf_i_buffer_at(view, buffer.index) + 7,
+                                   PACKBUF_NOWHERE, error);
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
                                      error);

@@ -245,7 +245,7 @@ static int packbuf_i_sequence_fits(const packbuf_i_buffer_record *b) {
 /* B5: what the storage does not use is zero. */
 static packbuf_rule packbuf_i_check_unused(const packbuf_i_buffer_record *b, uint64_t length, uint64_t *at) {
   const int lies = b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS, packed = lies && b->packing != 0;
-  uint64_t used = (packed && b->packing != 1) || b->storage == PACKBUF_SEQUENCE ? 16 : 0;
+  uint64_t used = packed || b->storage == PACKBUF_SEQUENCE ? 16 : 0;
   if (b->storage == PACKBUF_INLINE) used = length;
   if (b->storage == PACKBUF_CONSTANT) used = (packbuf_i_element_bits(b->dtype) + 7) / 8;
   if (b->storage != PACKBUF_ALIAS && b->alias_of != 0) return *at += 12, PACKBUF_RULE_B5;
@@ -316,7 +316,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   rule = packbuf_i_check_unused(b, length, at);
   if (rule == PACKBUF_RULE_NONE && b->packing == 1 && b->storage == PACKBUF_STORED) {
     unsigned field = 0;
-    rule = packbuf_i_packed_wrong(b, &field);
+    rule = packbuf_i_packed_wrong(b, node->codec, &field);
     *at += field;
   }
   return rule != PACKBUF_RULE_NONE ? rule : packbuf_i_check_storage(view, c, index, b, length, at);
