@@ -7726,6 +7726,7 @@ static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packb
   node->reason = "";
   node->nulls = node->missing = 0;
   node->flags = schema ? schema->flags : 0;
+  node->packing = schema ? schema->packing : 0;
   node->logical_type = schema ? schema->logical_type : 0;
   node->parameter = schema ? schema->parameter : NULL;
   node->parameter_size = node->parameter ? strlen(node->parameter) : 0;
@@ -8734,6 +8735,10 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
+  for (size_t i = 0; i < batch->options.schema_count; i++)
+    if (batch->options.schemas[i].packing > PACKBUF_PACKING_SMALLEST)
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a schema asks for a packing that there is not",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -15990,7 +15995,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
     packbuf_i_mark mark;
     packbuf_status status = PACKBUF_OK;
     memset(&mark, 0, sizeof mark);
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data || buffer->packing) continue;
     for (; part < split->count; part++) {
       packbuf_i_stretch *stretch = packbuf_i_stretch_of(split, part, data), *before;
       uint64_t at = stretch->from + section, row = mark.row;

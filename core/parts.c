@@ -65,7 +65,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
     packbuf_i_mark mark;
     packbuf_status status = PACKBUF_OK;
     memset(&mark, 0, sizeof mark);
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data || buffer->packing) continue;
     for (; part < split->count; part++) {
       packbuf_i_stretch *stretch = packbuf_i_stretch_of(split, part, data), *before;
       uint64_t at = stretch->from + section, row = mark.row;
