@@ -937,6 +937,13 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
+/* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
+ * as int32, say, without a second pass. Errors: those above; WRONG_TYPE when one of the two is no integer; LOSSY, with
+ * the element's offset, when one does not fit, dst then partly written. */
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error);
+
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
  * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
 typedef struct packbuf_column {
@@ -10253,6 +10260,59 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
                 : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }
 /* ---- end of core/access.c ---- */
+/* ---- core/convert.c ---- */
+/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is converted
+ * in the first-level cache.
+ * May use: base, access, blocks. Must not know: rows, codecs. */
+
+/* int, uint or bool of 8 to 64 bits. */
+static int packbuf_i_is_integer(packbuf_dtype dtype) {
+  return dtype.lanes == 1 &&
+         (dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT || dtype.code == PACKBUF_DTYPE_BOOL) &&
+         (dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64);
+}
+
+/* The first of `count` elements that does not fit. */
+static uint64_t packbuf_i_first_unfit(const uint8_t *in, packbuf_dtype from, uint64_t count, packbuf_dtype to) {
+  uint64_t one, i = 0;
+  while (i < count && packbuf_i_convert_units(in + i * (from.bits / 8u), from.bits, from.code == PACKBUF_DTYPE_INT, 1,
+                                              &one, to.bits, to.code == PACKBUF_DTYPE_INT))
+    i++;
+  return i;
+}
+
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error) {
+  const packbuf_dtype from = buffer->dtype;
+  const unsigned size = from.bits / 8u, out = dtype.bits / 8u;
+  uint64_t block[PACKBUF_I_BLOCK_BYTES / 8];
+  uint8_t *to = (uint8_t *)dst;
+  if (packbuf_i_dtype_equal(from, dtype))
+    return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
+  if (!packbuf_i_is_integer(from) || !packbuf_i_is_integer(dtype) || dtype.code == PACKBUF_DTYPE_BOOL)
+    return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (count > capacity / out)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  while (count) {
+    const uint64_t in_block = sizeof block / size, inside = in_block - first % in_block;
+    const uint64_t take = count < inside ? count : inside;
+    const packbuf_status status = packbuf_copy_elements(view, buffer, first, take, block, sizeof block, error);
+    if (status != PACKBUF_OK) return status;
+    if (!packbuf_i_convert_units(block, from.bits, from.code == PACKBUF_DTYPE_INT, take, to, dtype.bits,
+                                 dtype.code == PACKBUF_DTYPE_INT)) {
+      const uint64_t at = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
+      return packbuf_i_fail(error, PACKBUF_LOSSY, "an element does not fit the dtype that was asked for",
+                            packbuf_i_element_at(view, buffer, at), PACKBUF_NOWHERE);
+    }
+    first += take;
+    count -= take;
+    to += take * out;
+  }
+  return PACKBUF_OK;
+}
+/* ---- end of core/convert.c ---- */
 /* ---- core/tables.c ---- */
 /* core/tables.c: the rules N, B, M and S: the node, buffer and metadata tables, the name index and the strings. One
  * pass over each table in the order of section 13; each record is fetched once and checked as a copy. Rules return the

@@ -73,6 +73,7 @@
 #include "core/fetched.c"
 #include "core/packed.c"
 #include "core/access.c"
+#include "core/convert.c"
 #include "core/tables.c"
 #include "core/open.c"
 #include "core/find.c"

@@ -172,6 +172,13 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
+/* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
+ * as int32, say, without a second pass. Errors: those above; WRONG_TYPE when one of the two is no integer; LOSSY, with
+ * the element's offset, when one does not fit, dst then partly written. */
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error);
+
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
  * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
 typedef struct packbuf_column {

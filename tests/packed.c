@@ -280,6 +280,45 @@ static void test_column(void) {
   mv_trip_end(&p.packed);
 }
 
+/* int64 as other integers: all that fit, none that does not, packed or plain. */
+static void test_convert(void) {
+  enum { N = 20000 };
+  static int64_t numbers[N];
+  static uint8_t out[N * 8];
+  packbuf_options options = packbuf_default_options();
+  uint64_t shape[1] = {N};
+  const packbuf_tensor tensor = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+  packbuf_buffer data;
+  pair p;
+  for (unsigned packing = PACKBUF_PACKING_NONE; packing <= PACKBUF_PACKING_BALANCED; packing++) {
+    int good = 1;
+    options.packing = (uint8_t)packing;
+    for (unsigned i = 0; i < N; i++) numbers[i] = mv_below(100);
+    good = write_column(&p, &tensor, &options, &data) && data.packing == packing - 1;
+    for (unsigned bits = 8; bits <= 64; bits *= 2)
+      for (unsigned code = PACKBUF_DTYPE_INT; code <= PACKBUF_DTYPE_UINT; code++) {
+        const uint64_t first = mv_below(N), count = N - first;
+        good = good && !packbuf_convert_elements(&p.packed.view, &data, first, count, packbuf_dtype_of(code, bits), out, count * bits / 8, &p.packed.error);
+        for (uint64_t i = 0; good && i < count; i++) {
+          uint64_t value = 0;
+          for (unsigned k = 0; k < bits / 8; k++) value |= (uint64_t)out[i * (bits / 8) + (packbuf_i_big_endian() ? bits / 8 - 1 - k : k)] << 8 * k;
+          good = value == (uint64_t)numbers[first + i];
+        }
+      }
+    tap_ok(good, "int64, packing %u, as integers of 8 to 64 bits", packing);
+    mv_trip_end(&p.packed);
+    numbers[777] = 300, numbers[7000] = -1;
+    tap_ok(write_column(&p, &tensor, &options, &data) &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), out, sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, 7001, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
+               !packbuf_convert_elements(&p.packed.view, &data, 0, 7000, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), out, sizeof out, &p.packed.error) == PACKBUF_WRONG_TYPE &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out, N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY,
+           "what does not fit is LOSSY, floats WRONG_TYPE, a small destination CAPACITY");
+    mv_trip_end(&p.packed);
+  }
+}
+
 /* Large enough for non-temporal stores, with a tail. */
 static void test_large(void) {
   const uint64_t n = (UINT64_C(40) << 20) / 8 + 77;
@@ -366,6 +405,7 @@ int main(void) {
   const char *seed = getenv("PACKED_SEED");
   if (seed) mv_seed ^= strtoull(seed, NULL, 0) * 0x9E3779B97F4A7C15u;
   test_column();
+  test_convert();
   test_broken();
   test_no_memory();
   test_random(40);
