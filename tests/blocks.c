@@ -226,7 +226,7 @@ static uint64_t define_unit(const packbuf_i_block *b, const uint8_t *payload, un
     if (!(dense >> row & 1)) return little(payload + 8, T / 8);
     for (unsigned r = 0, before = row; r < 64; r++) {
       if (r < before && !(dense >> r & 1)) row--;
-      n += dense >> r & 1;
+      n += (unsigned)(dense >> r & 1);
     }
     R = n;
     payload += 64;
@@ -542,7 +542,7 @@ static int not_looked_at(const packbuf_i_block *b, const uint8_t *payload, uint3
     const uint64_t dense = little(payload, 8);
     if (at < 64) return at >= 8 && at < 8 + T / 8;
     R = 0;
-    for (unsigned r = 0; r < 64; r++) R += dense >> r & 1;
+    for (unsigned r = 0; r < 64; r++) R += (unsigned)(dense >> r & 1);
     at -= 64;
     payload += 64;
     size -= 64;
