@@ -799,7 +799,7 @@ static void buffers(void) {
     const uint8_t *sample[16];
     unsigned units[16], count = 1 + below(16);
     packbuf_i_recipe recipe, want;
-    int packed, want_packed;
+    int packed = 0, want_packed;
     make_buffer(buffer, bits, round / KINDS / 3);
     for (unsigned i = 0; i < count; i++) {
       sample[i] = buffer + below(BUFFER_BLOCKS) * 8192;
