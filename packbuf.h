@@ -10974,7 +10974,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
  * May use: base, access, blocks. Must not know: rows, codecs. */
 
 /* int, uint or bool of 8 to 64 bits. */
-static int packbuf_i_is_integer(packbuf_dtype dtype) {
+static int packbuf_i_integer_dtype(packbuf_dtype dtype) {
   return dtype.lanes == 1 &&
          (dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT || dtype.code == PACKBUF_DTYPE_BOOL) &&
          (dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64);
@@ -10998,7 +10998,7 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
   uint8_t *to = (uint8_t *)dst;
   if (packbuf_i_dtype_equal(from, dtype))
     return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
-  if (!packbuf_i_is_integer(from) || !packbuf_i_is_integer(dtype) || dtype.code == PACKBUF_DTYPE_BOOL)
+  if (!packbuf_i_integer_dtype(from) || !packbuf_i_integer_dtype(dtype) || dtype.code == PACKBUF_DTYPE_BOOL)
     return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   if (count > capacity / out)
