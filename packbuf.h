@@ -944,6 +944,35 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);
 
+/* How a block of a packed buffer is stored (section 20 of the spec). */
+typedef enum packbuf_block_mode {
+  PACKBUF_BLOCK_PLAIN = 0,
+  PACKBUF_BLOCK_LINE = 1,
+  PACKBUF_BLOCK_FRAME = 2,
+  PACKBUF_BLOCK_ZERO = 3,
+  PACKBUF_BLOCK_SPLIT = 4,
+  PACKBUF_BLOCK_DICTIONARY = 5
+} packbuf_block_mode;
+
+typedef struct packbuf_block {
+  uint8_t mode;   /* packbuf_block_mode */
+  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t width, shift, extra;
+  uint64_t base;
+  uint64_t offset, length; /* of its payload, from the start of the packed buffer */
+  uint64_t count;          /* elements (of a bitmap: bytes) in the block */
+} packbuf_block;
+
+/* "plain", "line", "frame", "zero", "split", "dictionary"; "unknown". */
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode);
+
+/* The blocks of a buffer: 0 when it is not packed. */
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer);
+
+/* Block `index`. Errors: OUT_OF_RANGE; BAD_BLOCK with its offset. */
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error);
+
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
  * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
 typedef struct packbuf_column {
@@ -10293,11 +10322,17 @@ static uint64_t packbuf_i_block_end(const packbuf_buffer *buffer, uint64_t k, ui
   return next;
 }
 
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
+  const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
+  const unsigned full = buffer->headers ? packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)) : 0;
+  return full ? units / full + (units % full != 0) : 0;
+}
+
 /* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
-  const uint64_t blocks = units / full + (units % full != 0), end = packbuf_i_block_end(buffer, k, blocks);
+  const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
   if (end > buffer->length / 64 || packed->block.place > end ||
       end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
@@ -10381,6 +10416,34 @@ PACKBUF_I_RARE static packbuf_rule packbuf_i_not_unpacked(const packbuf_buffer *
     if (!packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)) break;
   }
   return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17;
+}
+
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode) {
+  static const char *const names[] = {"plain", "line", "frame", "zero", "split", "dictionary"};
+  return mode < sizeof names / sizeof *names ? names[mode] : "unknown";
+}
+
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error) {
+  packbuf_i_packed packed;
+  uint64_t at = 0, size = 0;
+  if (index >= packbuf_block_count(buffer))
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer blocks", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_find_block(buffer, index, &packed)) {
+    const packbuf_rule rule = packbuf_i_not_unpacked(
+        buffer, index * packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)), 1, &at, &size);
+    return packbuf_i_broken(error, rule == PACKBUF_RULE_NONE ? PACKBUF_RULE_I16 : rule, at, PACKBUF_NOWHERE);
+  }
+  block->mode = packed.block.mode & 127u;
+  block->filled = packed.block.mode >> 7;
+  block->width = packed.block.width;
+  block->shift = packed.block.shift;
+  block->extra = packed.block.extra;
+  block->base = packed.block.base;
+  block->offset = buffer->offset + packed.at;
+  block->length = packed.size;
+  block->count = packed.units;
+  return PACKBUF_OK;
 }
 /* ---- end of core/packed.c ---- */
 /* ---- core/access.c ---- */

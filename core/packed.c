@@ -46,11 +46,17 @@ static uint64_t packbuf_i_block_end(const packbuf_buffer *buffer, uint64_t k, ui
   return next;
 }
 
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
+  const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
+  const unsigned full = buffer->headers ? packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)) : 0;
+  return full ? units / full + (units % full != 0) : 0;
+}
+
 /* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
-  const uint64_t blocks = units / full + (units % full != 0), end = packbuf_i_block_end(buffer, k, blocks);
+  const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
   if (end > buffer->length / 64 || packed->block.place > end ||
       end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
@@ -134,4 +140,32 @@ PACKBUF_I_RARE static packbuf_rule packbuf_i_not_unpacked(const packbuf_buffer *
     if (!packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)) break;
   }
   return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17;
+}
+
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode) {
+  static const char *const names[] = {"plain", "line", "frame", "zero", "split", "dictionary"};
+  return mode < sizeof names / sizeof *names ? names[mode] : "unknown";
+}
+
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error) {
+  packbuf_i_packed packed;
+  uint64_t at = 0, size = 0;
+  if (index >= packbuf_block_count(buffer))
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer blocks", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_find_block(buffer, index, &packed)) {
+    const packbuf_rule rule = packbuf_i_not_unpacked(
+        buffer, index * packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)), 1, &at, &size);
+    return packbuf_i_broken(error, rule == PACKBUF_RULE_NONE ? PACKBUF_RULE_I16 : rule, at, PACKBUF_NOWHERE);
+  }
+  block->mode = packed.block.mode & 127u;
+  block->filled = packed.block.mode >> 7;
+  block->width = packed.block.width;
+  block->shift = packed.block.shift;
+  block->extra = packed.block.extra;
+  block->base = packed.block.base;
+  block->offset = buffer->offset + packed.at;
+  block->length = packed.size;
+  block->count = packed.units;
+  return PACKBUF_OK;
 }

@@ -179,6 +179,35 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);
 
+/* How a block of a packed buffer is stored (section 20 of the spec). */
+typedef enum packbuf_block_mode {
+  PACKBUF_BLOCK_PLAIN = 0,
+  PACKBUF_BLOCK_LINE = 1,
+  PACKBUF_BLOCK_FRAME = 2,
+  PACKBUF_BLOCK_ZERO = 3,
+  PACKBUF_BLOCK_SPLIT = 4,
+  PACKBUF_BLOCK_DICTIONARY = 5
+} packbuf_block_mode;
+
+typedef struct packbuf_block {
+  uint8_t mode;   /* packbuf_block_mode */
+  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t width, shift, extra;
+  uint64_t base;
+  uint64_t offset, length; /* of its payload, from the start of the packed buffer */
+  uint64_t count;          /* elements (of a bitmap: bytes) in the block */
+} packbuf_block;
+
+/* "plain", "line", "frame", "zero", "split", "dictionary"; "unknown". */
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode);
+
+/* The blocks of a buffer: 0 when it is not packed. */
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer);
+
+/* Block `index`. Errors: OUT_OF_RANGE; BAD_BLOCK with its offset. */
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error);
+
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
  * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
 typedef struct packbuf_column {
