@@ -700,11 +700,11 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
-/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
- * CAPACITY. */
+/* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
+ * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                                packbuf_error *error);
+                                                uint64_t *size, packbuf_error *error);
 
 /* ---- not into one block of memory ---- */
 
@@ -17011,7 +17011,7 @@ static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst
 }
 
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                                packbuf_error *error) {
+                                                uint64_t *size, packbuf_error *error) {
   packbuf_i_plan *plan = batch ? batch->plan : NULL;
   packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
@@ -17020,8 +17020,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
     status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
-  if (!status) packbuf_i_finish_head(plan, (uint8_t *)dst);
-  return status;
+  if (status) return status;
+  packbuf_i_finish_head(plan, (uint8_t *)dst);
+  if (size) *size = plan->total_length;
+  return PACKBUF_OK;
 }
 /* ---- end of core/parts.c ---- */
 /* ---- core/stream.c ---- */

@@ -163,11 +163,11 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
-/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
- * CAPACITY. */
+/* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
+ * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                                packbuf_error *error);
+                                                uint64_t *size, packbuf_error *error);
 
 /* ---- not into one block of memory ---- */
 

@@ -250,7 +250,7 @@ static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst
 }
 
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                                packbuf_error *error) {
+                                                uint64_t *size, packbuf_error *error) {
   packbuf_i_plan *plan = batch ? batch->plan : NULL;
   packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
@@ -259,6 +259,8 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
     status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
-  if (!status) packbuf_i_finish_head(plan, (uint8_t *)dst);
-  return status;
+  if (status) return status;
+  packbuf_i_finish_head(plan, (uint8_t *)dst);
+  if (size) *size = plan->total_length;
+  return PACKBUF_OK;
 }

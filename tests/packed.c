@@ -136,10 +136,11 @@ static int same_in_parts(pair *p, uint32_t wanted) {
   mv_trip *t = &p->packed;
   uint8_t *space = (uint8_t *)malloc((size_t)p->room);
   uint32_t parts = 0;
+  uint64_t size = 0;
   int good = !packbuf_write_split(&t->batch, wanted, &parts, &t->error);
   memset(space, 0x5a, (size_t)p->room);
   for (uint32_t i = parts; good && i-- > 0;) good = !packbuf_write_part(&t->batch, i, space, p->room, &t->error);
-  good = good && !packbuf_write_finish(&t->batch, space, p->room, &t->error);
+  good = good && !packbuf_write_finish(&t->batch, space, p->room, &size, &t->error) && size == t->size;
   good = good && memcmp(space, t->data, (size_t)t->size) == 0;
   if (!good) tap_note("%u parts: %s", wanted, mv_error(&t->error));
   free(space);
