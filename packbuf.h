@@ -3131,12 +3131,16 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
   return count;
 }
 
-/* The next 8 bytes at `at`, as far as there are so many. */
+/* The 8 bytes at `at`, of which those beyond the end are 0. */
 PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
   uint64_t word = 0;
   if (at + 8 <= size) memcpy(&word, bytes + at, 8);
-  else
-    for (unsigned i = 0; at + i < size; i++) word |= (uint64_t)bytes[at + i] << (8 * i);
+  else if (at >= size) return 0;
+  else if (size < 8) memcpy(&word, bytes + at, size - at);
+  else {
+    memcpy(&word, bytes + size - 8, 8);
+    word >>= 8 * (at + 8 - size);
+  }
   return word;
 }
 
