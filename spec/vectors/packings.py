@@ -307,8 +307,40 @@ def contents(to):
     yield "bytes_256", "uint8", noise(117, 256, 1)
 
 
+def edges():
+    """Runs on both sides of what decides."""
+    yield "twelve_lines", "int32", [u for i in range(12) for u in [i * i * 37 % 101 + k * (i + 1) for k in range(8)]]
+    yield "two_at_the_end", "int32", [0] * 78 + [5, 9]
+    yield "one_at_the_end", "int32", [0] * 78 + [5]
+    yield "above_the_sign", "uint8", [x + 120 for x in noise(180, 300, 4)]
+    yield "both_signs", "float32", [x << 12 | 0x7FFFF000 for x in noise(181, 100, 1)] + [0x80000000 + x for x in noise(182, 100, 12)]
+    yield "headers_too_much", "uint8", noise(183, 960, 7)
+    yield "headers_just_not", "uint8", noise(184, 973, 7)
+    yield "just_packed", "uint8", noise(185, 640, 8) + [9] * 128
+    yield "partial_row", "uint8", [9] * 256 + [x + 1 for x in noise(186, 40, 3)]
+    yield "two_fills", "uint32", in_rows(32, noise(187, 32, 32), 7, 9, noise(188, 32, 32), 9)
+    tops = sorted({x for x in noise(189, 40, 7)})[:24]
+    yield "dictionary_just_not", "float32", [tops[x % 24] << 23 | x >> 9 for x in noise(190, 512, 32)]
+    yield "dictionary_and_fill", "float16", in_rows(16, *([(0, 5, 10, 15)[x % 4] << 10 | x >> 6 for x in noise(191 + i, 64, 16)] if i % 2 else 7 for i in range(16)))
+    yield "split_decides", "uint32", [x >> 8 if i % 9 else x for i, x in enumerate(noise(210, 512, 32))]
+
+
 def valid_canonical(to):
     canonical(to, "runs", {name: tensor(to, dtype, units) for name, dtype, units in contents(to)}, (1, 2))
+    canonical(to, "edges", {name: tensor(to, dtype, units) for name, dtype, units in edges()}, (1, 3))
+    wide = [x % 2**12 if x >> 20 < 900 else x % 2**20 for x in noise(160, B[64], 32)]
+    row = list(range(B[64]))
+    few = [x % 8 if x >> 8 else 600 + x for x in noise(161, B[64], 12)]
+    canonical(to, "edges_of_split", {"just_not": [[x if x % 2**20 >> 12 or i % 9 else i for i, x in enumerate(wide)]], "beside_a_line": [row + few],
+                                     "a_filled_last_row": [[3] * B[64] + noise(162, 80, 64) + [2**63] * 8]}, (1, 3))
+    shifted, plus_1, plus_2 = [4 * x for x in noise(163, B[64], 3)], [x % 6 + 1 for x in noise(164, B[64], 8)], [x % 6 + 2 for x in noise(165, 90, 8)]
+    filled = [x if i % 64 < 32 else 0 for i, x in enumerate(noise(166, B[64], 3))]
+    canonical(to, "guesses_not_made", {"shift": [shifted + plus_1 + plus_2], "fill": [filled + noise(167, B[64], 3) + plus_1]}, (2,))
+    canonical(to, "guesses_narrower", {"a": [noise(168, B[64], 3) + noise(169, B[64], 2) + noise(170, B[64], 3)]}, (2,))
+    eight = [noise(171 + i, B[64], 3) for i in range(8)]
+    eight[2] = [x if i % 512 < 16 else 0 for i, x in enumerate(eight[2])]
+    eight[5] = [i // 128 for i in range(B[64])]
+    canonical(to, "one_of_eight", {"a": [[u for units in eight for u in units]]}, (1, 2))
     nine = [noise(144 + i, B[64], 3) for i in range(9)]
     nine[4] = [x if i % 512 < 16 else 0 for i, x in enumerate(nine[4])]
     nine[7] = [i // 128 for i in range(B[64])]
