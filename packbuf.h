@@ -135,7 +135,7 @@ extern "C" {
   X(H10, 110, LIMIT, "head_length, node_count, buffer_count, metadata_count and rows are within the caller's limits, strings_length below 2^32", "32, 64, 68, 72, 48 or 88: the first that is not") \
   X(H11, 111, HEAD_CHECKSUM, "head_checksum matches", "60")                                                           \
   X(H12, 112, BAD_HEADER, "each stride is at least that of version 1.0 and a multiple of 8 (name_stride: of 4)", "80, 82, 84 or 86") \
-  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "120")                                                 \
+  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "124")                                                 \
   X(H14, 114, BAD_HEADER, "head_length is what the tables and strings need, rounded up to the alignment", "32")       \
   X(H15, 115, NOT_ZERO, "the bytes after the strings are zero up to head_length", "the first that is not")            \
   X(N1, 201, BAD_NODE, "kind is 1, 2 or 3 and scope 0 or 1, no scope 0 after a scope 1 at the top, a child has its parent's scope", "kind 22, scope 23") \
