@@ -263,9 +263,9 @@ typedef struct packbuf_allocator {
 /* A bump arena. The fields are private. Not thread-safe: one arena, one thread at a time. */
 typedef struct packbuf_arena {
   packbuf_allocator allocator;
-  struct packbuf_i_block *blocks; /* newest first */
-  unsigned char *next, *end;      /* free bytes of the newest block */
-  uint64_t used, limit;           /* bytes handed out; most that may be */
+  struct packbuf_i_arena_block *blocks; /* newest first */
+  unsigned char *next, *end;            /* free bytes of the newest block */
+  uint64_t used, limit;                 /* bytes handed out; most that may be */
 } packbuf_arena;
 
 /* Starts an arena on an allocator (NULL: the C library's realloc and free). Allocates nothing yet. */
@@ -1413,6 +1413,24 @@ static unsigned packbuf_i_first_set(uint64_t bits) {
 #endif
 }
 
+/* How many bits are set. */
+static unsigned packbuf_i_bits_set(uint64_t bits) {
+  bits -= bits >> 1 & 0x5555555555555555u;
+  bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+  return (unsigned)(((bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * 0x0101010101010101u >> 56);
+}
+
+/* How many bits a number takes: 0 for 0. */
+static unsigned packbuf_i_bits_of(uint64_t number) {
+#if defined(__GNUC__) || defined(__clang__)
+  return number == 0 ? 0 : 64 - (unsigned)__builtin_clzll(number);
+#else
+  unsigned n = 0;
+  for (; number != 0; number >>= 1) n++;
+  return n;
+#endif
+}
+
 /* Checked arithmetic: 1 and the result in *out, or 0 when it would not fit. */
 static int packbuf_i_add(uint64_t a, uint64_t b, uint64_t *out) {
   *out = a + b;
@@ -1643,10 +1661,10 @@ static void packbuf_i_set_path(packbuf_error *error, const char *path, size_t si
 #define PACKBUF_I_BLOCK_FIRST ((size_t)4096)
 #define PACKBUF_I_BLOCK_LAST ((size_t)4 << 20)
 
-typedef struct packbuf_i_block {
-  struct packbuf_i_block *older;
+typedef struct packbuf_i_arena_block {
+  struct packbuf_i_arena_block *older;
   size_t size; /* of the whole block, this header included: the allocator wants it back */
-} packbuf_i_block;
+} packbuf_i_arena_block;
 
 static void *packbuf_i_default_resize(void *context, void *memory, size_t old_size, size_t new_size) {
   (void)context;
@@ -1676,22 +1694,22 @@ PACKBUF_API void packbuf_arena_init_fixed(packbuf_arena *arena, void *memory, si
 }
 
 /* A block with room for `need` bytes, not yet among the arena's. */
-static packbuf_i_block *packbuf_i_new_block(packbuf_arena *arena, size_t need) {
+static packbuf_i_arena_block *packbuf_i_new_block(packbuf_arena *arena, size_t need) {
   size_t size = PACKBUF_I_BLOCK_FIRST;
-  const packbuf_i_block *newest = arena->blocks;
-  packbuf_i_block *block;
+  const packbuf_i_arena_block *newest = arena->blocks;
+  packbuf_i_arena_block *block;
   if (newest) size = newest->size < PACKBUF_I_BLOCK_LAST / 2 ? newest->size * 2 : PACKBUF_I_BLOCK_LAST;
   if (need > SIZE_MAX - sizeof *block) return NULL;
   if (need + sizeof *block > size / 2) size = need + sizeof *block;
-  block = (packbuf_i_block *)arena->allocator.resize(arena->allocator.context, NULL, 0, size);
+  block = (packbuf_i_arena_block *)arena->allocator.resize(arena->allocator.context, NULL, 0, size);
   if (!block) return NULL;
   block->size = size;
   return block;
 }
 
 /* A block that serves a single large request goes behind the newest, whose free bytes stay in use. */
-static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_block *block, size_t need) {
-  packbuf_i_block *newest = arena->blocks;
+static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_arena_block *block, size_t need) {
+  packbuf_i_arena_block *newest = arena->blocks;
   if (newest && block->size == need + sizeof *block) {
     block->older = newest->older;
     newest->older = block;
@@ -1704,7 +1722,7 @@ static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_block *block, s
 PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t alignment) {
   size_t skip = (size_t)(0 - (uintptr_t)arena->next) & (alignment - 1);
   unsigned char *at = arena->next;
-  packbuf_i_block *block = NULL;
+  packbuf_i_arena_block *block = NULL;
   int bump = at && skip <= (size_t)(arena->end - at) && size <= (size_t)(arena->end - at) - skip;
   if (alignment == 0 || alignment > 4096 || (alignment & (alignment - 1))) return NULL;
   if (size > arena->limit || arena->used > arena->limit - size) return NULL;
@@ -1734,9 +1752,9 @@ static void *packbuf_i_array(packbuf_arena *arena, uint64_t count, size_t size) 
 }
 
 PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
-  packbuf_i_block *block = arena->blocks;
+  packbuf_i_arena_block *block = arena->blocks;
   while (block) {
-    packbuf_i_block *older = block->older;
+    packbuf_i_arena_block *older = block->older;
     arena->allocator.resize(arena->allocator.context, block, block->size, 0);
     block = older;
   }
@@ -2583,6 +2601,1120 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
   return &packbuf_i_lane_sets[index];
 }
 /* ---- end of core/lanes.c ---- */
+/* ---- core/blocks.c ---- */
+/* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
+ * all of them, some, or one; whether the payload is what the header says; integers of one width as another. Header and
+ * payload are untrusted, and may change while they are read: every number is fetched once, checked, and the checked
+ * copy used.
+ * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
+
+enum {
+  PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
+  PACKBUF_I_BLOCK_ROWS = 64,
+  PACKBUF_I_BLOCK_LINES = 12,
+  PACKBUF_I_BLOCK_TOPS = 32
+};
+
+/* The modes; but for line, FILLED may be added. */
+enum {
+  PACKBUF_I_MODE_PLAIN = 0,
+  PACKBUF_I_MODE_LINE = 1,
+  PACKBUF_I_MODE_FRAME = 2,
+  PACKBUF_I_MODE_ZERO = 3,
+  PACKBUF_I_MODE_SPLIT = 4,
+  PACKBUF_I_MODE_DICTIONARY = 5,
+  PACKBUF_I_FILLED = 128
+};
+
+typedef struct packbuf_i_block {
+  uint64_t base;
+  uint32_t place; /* of the payload, in 64 bytes */
+  uint8_t mode, width, shift, extra;
+} packbuf_i_block;
+
+static void packbuf_i_block_load(packbuf_i_block *block, const uint8_t *header) {
+  uint8_t bytes[16];
+  memcpy(bytes, header, sizeof bytes);
+  PACKBUF_I_FETCHED_STRUCT(bytes);
+  block->base = packbuf_i_load64(bytes);
+  block->place = packbuf_i_load32(bytes + 8);
+  block->mode = bytes[12];
+  block->width = bytes[13];
+  block->shift = bytes[14];
+  block->extra = bytes[15];
+}
+
+static void packbuf_i_block_store(const packbuf_i_block *block, uint8_t *header) {
+  packbuf_i_store64(header, block->base);
+  packbuf_i_store32(header + 8, block->place);
+  header[12] = block->mode;
+  header[13] = block->width;
+  header[14] = block->shift;
+  header[15] = block->extra;
+}
+
+/* ---- sizes; bits is T: 8, 16, 32 or 64 ---- */
+
+static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint32_t)63; }
+
+/* The units of a row: 1 << this. */
+static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
+
+static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
+  const unsigned log = packbuf_i_row_log(bits);
+  return (units + (1u << log) - 1) >> log;
+}
+
+static uint32_t packbuf_i_words_size(unsigned rows, unsigned width, unsigned bits) {
+  return (rows * width + bits - 1) >> packbuf_i_first_set(bits) << 7;
+}
+
+static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
+  return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
+}
+
+static uint32_t packbuf_i_lines_size(unsigned lines, unsigned bits) {
+  return packbuf_i_round_64(lines * (bits / 4 + 2));
+}
+
+/* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
+ * base, width, shift, extra, each held against the others as they are. */
+static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
+  const unsigned width = block->width, shift = block->shift, extra = block->extra;
+  int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
+  (void)units;
+  switch (mode) {
+    case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
+    case PACKBUF_I_MODE_LINE:
+      if (block->mode & PACKBUF_I_FILLED) return 12;
+      base = extra == 0 ? block->base <= packbuf_i_low_bits(bits) : base;
+      wide = extra == 0 || width == 0;
+      more = extra <= PACKBUF_I_BLOCK_LINES;
+      break;
+    case PACKBUF_I_MODE_FRAME:
+      base = block->base <= packbuf_i_low_bits(bits);
+      shifted = width + shift <= bits;
+      break;
+    case PACKBUF_I_MODE_ZERO: base = block->base <= packbuf_i_low_bits(bits); break;
+    case PACKBUF_I_MODE_SPLIT: wide = width >= 1 && width + 8 <= bits; break;
+    case PACKBUF_I_MODE_DICTIONARY:
+      if (bits != 16 && bits != 32) return 12;
+      wide = wide && (width == shift + packbuf_i_bits_of(extra) || (width == 1 && shift + extra == 0));
+      shifted = shift < bits && bits - shift <= 16;
+      more = extra < PACKBUF_I_BLOCK_TOPS;
+      break;
+    default: return 12;
+  }
+  return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
+}
+
+/* The bytes of payload that a sound header says; UINT32_MAX when only the payload tells (filled, split). */
+static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
+  switch (block->mode) {
+    case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
+    case PACKBUF_I_MODE_LINE: return packbuf_i_lines_size(block->extra, bits);
+    case PACKBUF_I_MODE_FRAME:
+    case PACKBUF_I_MODE_ZERO: return words;
+    case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
+    default: return UINT32_MAX;
+  }
+}
+
+/* ---- units as bytes ---- */
+
+static const packbuf_i_lanes *packbuf_i_lanes_of(const packbuf_i_lane_set *set, unsigned bits) {
+  return &set->of[packbuf_i_first_set(bits) - 3];
+}
+
+/* Units in native order to little-endian ones, or back: the same thing. */
+static void packbuf_i_copy_units(const packbuf_i_lane_set *set, uint8_t *to, const uint8_t *from, uint32_t size,
+                                 unsigned bits, int stream) {
+  if (packbuf_i_big_endian())
+    for (uint32_t at = 0; at < size; at += bits / 8)
+      packbuf_i_unit_store(bits, to + at, packbuf_i_word_load(bits, from + at));
+  else set->copy(to, from, size, stream);
+}
+
+static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
+  uint8_t all = 0;
+  for (uint32_t i = 0; i < size; i++) all |= bytes[i];
+  return all == 0;
+}
+
+static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
+  unsigned count = 0;
+  uint64_t word = 0;
+  for (; size >= 8; size -= 8, bytes += 8) {
+    memcpy(&word, bytes, 8);
+    count += packbuf_i_bits_set(word);
+  }
+  word = 0;
+  if (size > 0) memcpy(&word, bytes, size);
+  return count + packbuf_i_bits_set(word);
+}
+
+/* ---- mode line ---- */
+
+/* Where the lines end, when the payload is that of lines. */
+static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                               unsigned units, uint16_t *ends) {
+  const uint8_t *firsts = payload + block->extra * (bits / 4);
+  unsigned line = 0, before = 0;
+  if (size != packbuf_i_lines_size(block->extra, bits)) return 0;
+  if (block->extra > 0 && packbuf_i_load16(firsts) != 0) return 0;
+  for (; line + 1 < block->extra; line++) {
+    unsigned first = packbuf_i_load16(firsts + 2 * (line + 1));
+    PACKBUF_I_FETCHED(first);
+    if (first <= before || first >= units) return 0;
+    ends[line] = (uint16_t)first;
+    before = first;
+  }
+  ends[line] = (uint16_t)units;
+  return 1;
+}
+
+/* The unit at `at` of a line, and the step from it to the next. */
+static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
+                                    unsigned at, uint64_t *step) {
+  uint64_t value = block->base;
+  *step = block->width < 128 ? block->width : block->width - (uint64_t)256;
+  if (block->extra > 0) {
+    *step = packbuf_i_word_load(bits, payload + (block->extra + line) * (bits / 8));
+    value = packbuf_i_word_load(bits, payload + line * (bits / 8));
+  }
+  return (value + at * *step) & packbuf_i_low_bits(bits);
+}
+
+static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 uint8_t *out, int stream) {
+  uint16_t ends[PACKBUF_I_BLOCK_LINES];
+  unsigned begin = 0;
+  if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+  for (unsigned line = 0; count > 0; begin = ends[line++]) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0;
+    uint64_t value, step;
+    if (some > count) some = count;
+    if (some == 0) continue;
+    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
+    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
+    out += (size_t)some * (bits / 8);
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- the other modes: rows that are stored, and rows of the fill ---- */
+
+/* The parts of a payload, their sizes checked. */
+typedef struct packbuf_i_stored {
+  packbuf_i_codes codes;
+  const uint8_t *words; /* plain: the units */
+  const uint8_t *tops, *bitmap, *high;
+  uint64_t dense, fill; /* filled */
+  uint32_t high_size;
+  unsigned bits, rows; /* rows: those stored */
+  uint8_t mode;        /* without FILLED */
+  uint8_t filled;
+} packbuf_i_stored;
+
+/* Fetches the mask of dense rows and the fill. */
+static int packbuf_i_stored_fill(packbuf_i_stored *stored, const uint8_t *payload, uint32_t size) {
+  uint64_t dense;
+  if (size < 64) return 0;
+  dense = packbuf_i_load64(payload);
+  PACKBUF_I_FETCHED(dense);
+  if (dense == 0 || (dense & ~packbuf_i_low_bits(stored->rows))) return 0;
+  stored->dense = dense;
+  stored->fill = packbuf_i_word_load(stored->bits, payload + 8);
+  stored->rows = packbuf_i_bits_set(dense);
+  return 1;
+}
+
+/* The header is sound and its mode not line; 0 when the payload's size is not what it says. */
+static int packbuf_i_stored_open(packbuf_i_stored *stored, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units) {
+  uint32_t words, bitmap;
+  stored->bits = bits;
+  stored->rows = packbuf_i_block_row_count(units, bits);
+  stored->mode = block->mode & (uint8_t)~PACKBUF_I_FILLED;
+  stored->filled = block->mode != stored->mode;
+  stored->codes.base = block->base;
+  stored->codes.width = block->width;
+  stored->codes.shift = stored->mode == PACKBUF_I_MODE_FRAME ? block->shift : 0;
+  stored->codes.zero = stored->mode == PACKBUF_I_MODE_ZERO;
+  if (stored->filled) {
+    if (!packbuf_i_stored_fill(stored, payload, size)) return 0;
+    payload += 64;
+    size -= 64;
+  }
+  stored->words = payload;
+  words = packbuf_i_words_size(stored->rows, block->width, bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      return size == (stored->filled ? stored->rows * PACKBUF_I_ROW : packbuf_i_round_64(units * (bits / 8)));
+    case PACKBUF_I_MODE_SPLIT:
+      bitmap = packbuf_i_bitmap_size(stored->rows, bits);
+      if (size < words + bitmap) return 0;
+      stored->bitmap = payload + words;
+      stored->high = stored->bitmap + bitmap;
+      stored->high_size = size - words - bitmap;
+      return 1;
+    case PACKBUF_I_MODE_DICTIONARY:
+      stored->tops = payload;
+      stored->words = payload + 64;
+      return size == 64 + words;
+    default: return size == words;
+  }
+}
+
+/* The stored row that row `row` of the block is; meant for a dense one. */
+static unsigned packbuf_i_stored_rank(const packbuf_i_stored *stored, unsigned row) {
+  return stored->filled ? packbuf_i_bits_set(stored->dense & (((uint64_t)1 << row) - 1)) : row;
+}
+
+/* join for units that have no kernel of it: those of 16 bits. */
+static unsigned packbuf_i_join_16(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, const uint8_t *high,
+                                  uint32_t high_size, unsigned first, unsigned rows, uint8_t *out) {
+  unsigned count = 0;
+  lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+  for (unsigned row = first; row < first + rows; row++, out += PACKBUF_I_ROW) {
+    uint64_t bits = packbuf_i_load64(stored->bitmap + 8 * row);
+    PACKBUF_I_FETCHED(bits);
+    for (; bits != 0; bits &= bits - 1, count++) {
+      uint8_t *unit = out + 2 * packbuf_i_first_set(bits);
+      const unsigned byte = count < high_size ? high[count] : 0;
+      packbuf_i_unit_store(16, unit, packbuf_i_unit_load(16, unit) | byte << stored->codes.width);
+    }
+  }
+  return count;
+}
+
+static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, unsigned first,
+                                 unsigned rows, uint8_t *out, int stream) {
+  const unsigned skip = packbuf_i_bits_in(stored->bitmap, first << packbuf_i_row_log(stored->bits) >> 3);
+  const uint32_t left = stored->high_size - skip;
+  if (skip > stored->high_size) return 0;
+  if (lanes->join == NULL) return packbuf_i_join_16(stored, lanes, stored->high + skip, left, first, rows, out) <= left;
+  return lanes->join(stored->words, stored->bitmap, stored->high + skip, left, first, rows, stored->codes.width, out,
+                     stream) <= left;
+}
+
+/* What the codes of a dictionary stand for, in place. */
+static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
+                                       uint8_t *out) {
+  const unsigned shift = block->shift;
+  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
+  uint32_t tops[PACKBUF_I_BLOCK_TOPS];
+  for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
+    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
+  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
+    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
+    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
+  }
+  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
+    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
+    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
+  }
+}
+
+/* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
+static int packbuf_i_stored_read(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                 const packbuf_i_block *block, unsigned first, unsigned rows, uint8_t *out,
+                                 int stream) {
+  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, stored->bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      packbuf_i_copy_units(set, out, stored->words + first * PACKBUF_I_ROW, rows * PACKBUF_I_ROW, stored->bits, stream);
+      return 1;
+    case PACKBUF_I_MODE_SPLIT: return packbuf_i_stored_join(stored, lanes, first, rows, out, stream);
+    case PACKBUF_I_MODE_DICTIONARY:
+      lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+      packbuf_i_stored_translate(stored, block, rows, out);
+      return 1;
+    default: lanes->unpack(stored->words, first, rows, &stored->codes, out, stream); return 1;
+  }
+}
+
+/* Whole rows of the block: runs of stored rows and of the fill. */
+static int packbuf_i_block_rows(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                const packbuf_i_block *block, unsigned row, unsigned rows, uint8_t *out, int stream) {
+  if (!stored->filled) return packbuf_i_stored_read(set, stored, block, row, rows, out, stream);
+  while (rows > 0) {
+    const uint64_t rest = stored->dense >> row, others = rest & 1 ? ~rest : rest;
+    unsigned run = rows;
+    if (others != 0 && packbuf_i_first_set(others) < rows) run = packbuf_i_first_set(others);
+    if (!(rest & 1))
+      packbuf_i_lanes_of(set, stored->bits)->line(out, run << packbuf_i_row_log(stored->bits), stored->fill, 0, stream);
+    else if (!packbuf_i_stored_read(set, stored, block, packbuf_i_stored_rank(stored, row), run, out, stream)) return 0;
+    row += run;
+    rows -= run;
+    out += run * PACKBUF_I_ROW;
+  }
+  return 1;
+}
+
+/* Units first to first + count - 1 of a block of `units` to out, in native order, at any alignment; only what they need
+ * is read. 0, and out undefined, when header or payload (of size bytes) is broken for them. stream as in the lanes. */
+static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 void *out, int stream) {
+  const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
+  packbuf_i_stored stored;
+  uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
+  if (count == 0) return 1;
+  if (block->mode == PACKBUF_I_MODE_LINE)
+    return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(set, at, payload + first * unit, count * unit, bits, stream);
+    return 1;
+  }
+  while (count > 0) {
+    const unsigned lead = first & (in_row - 1);
+    unsigned some = count & ~(in_row - 1);
+    if (lead == 0 && some > 0) {
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, some >> log, at, stream)) return 0;
+    } else {
+      some = count < in_row - lead ? count : in_row - lead;
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, 1, cut, 0)) return 0;
+      memcpy(at, cut + lead * unit, some * unit);
+    }
+    at += some * unit;
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- one unit ---- */
+
+static uint64_t packbuf_i_stored_code(const packbuf_i_stored *stored, unsigned row, unsigned lane) {
+  const unsigned width = stored->codes.width;
+  switch (stored->bits) {
+    case 8: return packbuf_i_plain_get(8, stored->words, row, lane, width);
+    case 16: return packbuf_i_plain_get(16, stored->words, row, lane, width);
+    case 32: return packbuf_i_plain_get(32, stored->words, row, lane, width);
+    default: return packbuf_i_plain_get(64, stored->words, row, lane, width);
+  }
+}
+
+/* Unit i of those stored in mode split. */
+static int packbuf_i_stored_split(const packbuf_i_stored *stored, unsigned i, uint64_t *unit) {
+  uint8_t bits = stored->bitmap[i >> 3];
+  unsigned before;
+  PACKBUF_I_FETCHED(bits);
+  if (!(bits >> (i & 7) & 1)) return 1;
+  before = packbuf_i_bits_in(stored->bitmap, i >> 3) + packbuf_i_bits_set(bits & ((1u << (i & 7)) - 1));
+  if (before >= stored->high_size) return 0;
+  *unit |= (uint64_t)stored->high[before] << stored->codes.width;
+  return 1;
+}
+
+/* Unit i of a block; 0 when header or payload is broken for it. */
+static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                unsigned units, unsigned i, uint64_t *unit) {
+  const unsigned log = packbuf_i_row_log(bits), lane = i & ((1u << log) - 1);
+  packbuf_i_stored stored;
+  unsigned row = i >> log;
+  uint64_t code;
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    unsigned line = 0;
+    if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+    while (i >= ends[line]) line++;
+    *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
+    return 1;
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !(stored.dense >> row & 1)) {
+    *unit = stored.fill;
+    return 1;
+  }
+  row = packbuf_i_stored_rank(&stored, row);
+  if (stored.mode == PACKBUF_I_MODE_PLAIN) {
+    *unit = packbuf_i_word_load(bits, stored.words + ((row << log) + lane) * (bits / 8));
+    return 1;
+  }
+  code = packbuf_i_stored_code(&stored, row, lane);
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) {
+    const uint64_t top = code >> block->shift;
+    *unit = (uint64_t)packbuf_i_load16(stored.tops + (top <= block->extra ? 2 * top : 0)) << block->shift;
+    *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
+    return 1;
+  }
+  *unit = packbuf_i_plain_unit(&stored.codes, code) & packbuf_i_low_bits(bits);
+  return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
+}
+
+/* ---- rules I17 and D10 ---- */
+
+static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *tops, unsigned bits) {
+  uint32_t before = 0;
+  for (unsigned i = 0; i <= block->extra; i++) {
+    const uint32_t top = packbuf_i_load16(tops + 2 * i);
+    if (top >> (bits - block->shift) || (i > 0 && top <= before)) return 0;
+    before = top;
+  }
+  return packbuf_i_all_zero(tops + 2 * (block->extra + 1u), 64 - 2 * (block->extra + 1u));
+}
+
+/* Whether the payload is what the mode of its block says, in all that is to be looked at. */
+static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                 unsigned units) {
+  packbuf_i_stored stored;
+  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    const unsigned used = block->extra * (bits / 4 + 2);
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    return packbuf_i_line_ends(block, payload, size, bits, units, ends) &&
+           packbuf_i_all_zero(payload + used, size - used);
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN)
+    return packbuf_i_all_zero(payload + units * (bits / 8), size - units * (bits / 8));
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) return packbuf_i_tops_sound(block, stored.tops, bits);
+  if (stored.mode == PACKBUF_I_MODE_SPLIT) {
+    const unsigned used = stored.rows << packbuf_i_row_log(bits) >> 3;
+    const unsigned bytes = packbuf_i_bits_in(stored.bitmap, used);
+    return packbuf_i_all_zero(stored.bitmap + used, packbuf_i_bitmap_size(stored.rows, bits) - used) &&
+           packbuf_i_round_64(bytes) == stored.high_size &&
+           packbuf_i_all_zero(stored.high + bytes, stored.high_size - bytes);
+  }
+  return 1;
+}
+
+/* ---- integers of one width and sign as those of another ---- */
+
+#define PACKBUF_I_WIDEN(T, type)                                                         \
+  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
+    for (unsigned i = 0; i < count; i++) {                                               \
+      type##_t number;                                                                   \
+      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
+      out[i] = (uint64_t)(int64_t)number;                                                \
+    }                                                                                    \
+  }
+PACKBUF_I_WIDEN(8, int8)
+PACKBUF_I_WIDEN(8, uint8)
+PACKBUF_I_WIDEN(16, int16)
+PACKBUF_I_WIDEN(16, uint16)
+PACKBUF_I_WIDEN(32, int32)
+PACKBUF_I_WIDEN(32, uint32)
+
+/* To count 64-bit numbers, with the sign's bits or zeros above. */
+static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
+  switch (bits) {
+    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
+    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
+    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
+    default: memcpy(out, in, (size_t)count * 8); break;
+  }
+}
+
+/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
+#define PACKBUF_I_NARROW(T)                                                                              \
+  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
+    uint64_t all = 0;                                                                                    \
+    for (unsigned i = 0; i < count; i++) {                                                               \
+      uint64_t number;                                                                                   \
+      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
+      all |= number + bias;                                                                              \
+      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
+    }                                                                                                    \
+    return all;                                                                                          \
+  }
+PACKBUF_I_NARROW(8)
+PACKBUF_I_NARROW(16)
+PACKBUF_I_NARROW(32)
+PACKBUF_I_NARROW(64)
+
+static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
+  switch (bits) {
+    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
+    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
+    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
+    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
+  }
+}
+
+/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
+ * alignment. */
+static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
+                                   unsigned out_bits, int out_signed) {
+  const uint8_t *from = (const uint8_t *)in;
+  uint8_t *to = (uint8_t *)out;
+  /* a number fits when number + bias is below 2^room */
+  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
+  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
+  uint64_t all = 0, wide[512];
+  while (count > 0) {
+    const unsigned some = count < 512 ? (unsigned)count : 512;
+    if (bits < 64) {
+      packbuf_i_widen_units(from, bits, is_signed, some, wide);
+      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
+    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
+    if (all & ~packbuf_i_low_bits(room)) return 0;
+    from += some * (bits / 8);
+    to += some * (out_bits / 8);
+    count -= some;
+  }
+  return 1;
+}
+/* ---- end of core/blocks.c ---- */
+/* ---- core/packer.c ---- */
+/* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
+ * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. A block
+ * is first packed as the one before it was, in one pass; where that fails, or the recipe asks, it is looked at while it
+ * lies in the first-level cache, and then packed. Nothing allocates.
+ * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
+
+enum {
+  PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
+  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
+  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
+  PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
+};
+
+/* How the blocks of a buffer may be packed. */
+typedef struct packbuf_i_recipe {
+  uint8_t bits, is_signed, is_float, profile;
+  uint8_t lines, fill, dictionary; /* allowed */
+  uint8_t split;                   /* its width, or 0: not allowed */
+  uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
+} packbuf_i_recipe;
+
+/* One thread's state. */
+typedef struct packbuf_i_packer {
+  const packbuf_i_lane_set *set;
+  const packbuf_i_lanes *lanes;
+  packbuf_i_recipe recipe;
+  packbuf_i_block before;
+  int has_before;
+  uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
+  uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
+} packbuf_i_packer;
+
+static void packbuf_i_packer_begin(packbuf_i_packer *packer, const packbuf_i_lane_set *set,
+                                   const packbuf_i_recipe *recipe) {
+  packer->set = set;
+  packer->lanes = packbuf_i_lanes_of(set, recipe->bits);
+  packer->recipe = *recipe;
+  packer->has_before = 0;
+}
+
+/* Called before the first block of each stripe. */
+static void packbuf_i_packer_stripe(packbuf_i_packer *packer) { packer->has_before = 0; }
+
+static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
+  return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
+}
+
+/* ---- lines ---- */
+
+typedef struct packbuf_i_cover {
+  uint64_t values[PACKBUF_I_BLOCK_LINES], steps[PACKBUF_I_BLOCK_LINES];
+  uint16_t firsts[PACKBUF_I_BLOCK_LINES];
+  unsigned lines;
+} packbuf_i_cover;
+
+/* Covers units with at most `most` lines; 0 when they do not suffice. */
+static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count, unsigned most,
+                                 packbuf_i_cover *cover) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  cover->lines = 0;
+  for (unsigned at = 0; at < count; cover->lines++) {
+    const uint8_t *p = units + at * unit;
+    const uint64_t value = packbuf_i_unit_load(bits, p);
+    uint64_t step = 0;
+    if (cover->lines == most) return 0;
+    if (at + 1 < count) {
+      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
+      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
+    }
+    cover->values[cover->lines] = value;
+    cover->steps[cover->lines] = step;
+    cover->firsts[cover->lines] = (uint16_t)at;
+    at += packer->lanes->along(p, count - at, value, step);
+  }
+  return 1;
+}
+
+/* The header of a block of these lines, and the bytes of its payload. */
+static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_LINE;
+  if (cover->lines == 1 && ((cover->steps[0] + 128) & mask) < 256) {
+    block->base = cover->values[0];
+    block->width = (uint8_t)cover->steps[0];
+  } else block->extra = (uint8_t)cover->lines;
+  return packbuf_i_lines_size(block->extra, bits);
+}
+
+static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
+  const unsigned lines = cover->lines, unit = bits / 8;
+  memset(payload, 0, size);
+  for (unsigned i = 0; size > 0 && i < lines; i++) {
+    packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
+    packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
+    packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
+  }
+}
+
+/* ---- what is to be known of rows ---- */
+
+/* Rows side by side: of count units, those that the last row lacks follow them with any content. */
+typedef struct packbuf_i_unit_rows {
+  const uint8_t *units;
+  unsigned rows, count;
+} packbuf_i_unit_rows;
+
+typedef struct packbuf_i_survey {
+  packbuf_i_spread spread;
+  unsigned high; /* where split is allowed: units above its width */
+  unsigned tops; /* where a dictionary is allowed: how many differ */
+} packbuf_i_survey;
+
+static unsigned packbuf_i_count_high(const packbuf_i_unit_rows *rows, unsigned bits, unsigned width) {
+  unsigned high = 0;
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
+    high += packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> width != 0;
+  for (unsigned i = 0; bits == 64 && i < rows->count; i++)
+    high += packbuf_i_unit_load(64, rows->units + (size_t)i * 8) >> width != 0;
+  return high;
+}
+
+static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  unsigned tops = 0;
+  memset(packer->seen, 0, sizeof packer->seen);
+  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
+    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
+    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  return tops;
+}
+
+static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
+  survey->high = recipe->split ? packbuf_i_count_high(rows, recipe->bits, recipe->split) : 0;
+  survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
+}
+
+/* The survey with `units` units of the fill added. */
+static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_survey *survey, uint64_t fill,
+                                  unsigned units) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const uint64_t sign = recipe->is_signed ? (uint64_t)1 << (recipe->bits - 1) : 0;
+  packbuf_i_spread *spread = &survey->spread;
+  spread->differ |= spread->least ^ fill;
+  if ((fill ^ sign) < (spread->least ^ sign)) spread->least = fill;
+  if ((fill ^ sign) > (spread->most ^ sign)) spread->most = fill;
+  if (fill != 0 && fill < spread->least_set) spread->least_set = fill;
+  if (fill > spread->top) spread->top = fill;
+  if (recipe->split && fill >> recipe->split) survey->high += units;
+  if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
+}
+
+/* ---- the choice ---- */
+
+typedef struct packbuf_i_choice {
+  packbuf_i_block block;
+  uint32_t size;
+  uint64_t dense, fill;
+  packbuf_i_cover cover;
+} packbuf_i_choice;
+
+static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
+                            unsigned shift, unsigned extra) {
+  if (size >= choice->size) return;
+  choice->size = size;
+  choice->block.base = base;
+  choice->block.place = 0;
+  choice->block.mode = (uint8_t)mode;
+  choice->block.width = (uint8_t)width;
+  choice->block.shift = (uint8_t)shift;
+  choice->block.extra = (uint8_t)extra;
+}
+
+/* Offers what rows can be packed as, each with `more` bytes and the bits of `filled`; plain: the bytes that takes. */
+static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i_survey *survey, unsigned rows,
+                                 uint32_t plain, uint32_t more, unsigned filled, packbuf_i_choice *choice) {
+  const packbuf_i_spread *spread = &survey->spread;
+  const unsigned bits = recipe->bits;
+  unsigned width = 1, shift = 0;
+  if (spread->differ) {
+    shift = packbuf_i_first_set(spread->differ);
+    width = packbuf_i_bits_of(((spread->most - spread->least) & packbuf_i_low_bits(bits)) >> shift);
+  }
+  if (width < bits)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
+                    spread->least, width, shift, 0);
+  if (recipe->is_float && spread->least == 0 && spread->top != 0) {
+    width = packbuf_i_bits_of(spread->top - spread->least_set + 1);
+    if (width < bits)
+      packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
+                      spread->least_set, width, 0, 0);
+  }
+  if (recipe->split && spread->top >> recipe->split < 256)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled,
+                    more + packbuf_i_words_size(rows, recipe->split, bits) + packbuf_i_bitmap_size(rows, bits) +
+                        packbuf_i_round_64(survey->high),
+                    0, recipe->split, 0, 0);
+  if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
+    width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
+    packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
+                    width, recipe->mantissa, survey->tops - 1);
+  }
+  packbuf_i_offer(choice, PACKBUF_I_MODE_PLAIN | filled, more + plain, 0, 0, 0, 0);
+}
+
+/* The first row all of whose units are equal (of a last row, those there are); its number, or `rows`. */
+static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits), in_row = 1u << log;
+  const unsigned rows = packbuf_i_block_row_count(count, bits);
+  for (unsigned row = 0; row < rows; row++) {
+    const uint8_t *at = units + (size_t)row * PACKBUF_I_ROW;
+    const unsigned some = row < count >> log ? in_row : count & (in_row - 1);
+    const uint64_t value = packbuf_i_unit_load(bits, at);
+    if (packbuf_i_unit_load(bits, at + some / 2 * unit) != value) continue;
+    if (packbuf_i_unit_load(bits, at + (some - 1) * unit) != value) continue;
+    if (packer->lanes->along(at, some, value, 0) == some) return row;
+  }
+  return rows;
+}
+
+/* Bit r: row r has a unit other than fill. */
+static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     uint64_t fill) {
+  const unsigned log = packbuf_i_row_log(packer->recipe.bits);
+  const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
+  uint64_t dense = whole > 0 ? packer->lanes->dense(units, whole, fill) : 0;
+  if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
+    dense |= (uint64_t)1 << whole;
+  return dense;
+}
+
+/* Copies the rows that `dense` names to the scratch. */
+static void packbuf_i_gather_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                   packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits);
+  uint8_t *to = packbuf_i_packer_scratch(packer);
+  rows->units = to;
+  rows->rows = rows->count = 0;
+  for (; dense != 0; dense &= dense - 1) {
+    const unsigned row = packbuf_i_first_set(dense), left = count - (row << log);
+    if (left >= 1u << log) {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, PACKBUF_I_ROW);
+      rows->count += 1u << log;
+    } else {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, (size_t)left * unit);
+      rows->count += left;
+    }
+    to += PACKBUF_I_ROW;
+    rows->rows++;
+  }
+}
+
+/* Gives the units that the last row in the scratch lacks a value. */
+static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint64_t value) {
+  const unsigned bits = packer->recipe.bits, all = rows->rows << packbuf_i_row_log(bits);
+  uint8_t *scratch = packbuf_i_packer_scratch(packer);
+  for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
+}
+
+/* The rows to look at: the dense ones (choice->dense is set), all in place, or those of a short block. */
+static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits;
+  if (dense == 0 && count == PACKBUF_I_BLOCK_BYTES / (bits / 8)) {
+    rows->units = units;
+    rows->rows = PACKBUF_I_BLOCK_ROWS;
+    rows->count = count;
+    return;
+  }
+  if (dense == 0) dense = packbuf_i_low_bits(packbuf_i_block_row_count(count, bits));
+  packbuf_i_gather_dense(packer, units, count, dense, rows);
+}
+
+/* Offers the rows of a block, as they are and filled. The dense rows stay in the scratch. */
+static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                       packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
+  const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
+  const unsigned row = recipe->fill ? packbuf_i_find_fill(packer, units, count) : total;
+  packbuf_i_survey survey, all;
+  packbuf_i_unit_rows rows;
+  choice->dense = 0;
+  if (row < total) {
+    choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
+    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill);
+  }
+  packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+  packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
+  packbuf_i_survey_rows(packer, &rows, &survey);
+  all = survey;
+  if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
+  packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
+  if (choice->dense)
+    packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
+}
+
+static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                   packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits;
+  choice->size = UINT32_MAX;
+  if (packbuf_i_cover_units(packer, units, count, recipe->lines ? PACKBUF_I_BLOCK_LINES : 1, &choice->cover) &&
+      (recipe->lines || choice->cover.steps[0] == 0)) {
+    choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
+    if (choice->size <= 64) return; /* nothing else takes less */
+  }
+  packbuf_i_choose_unit_rows(packer, units, count, choice);
+}
+
+/* ---- writing what was chosen ---- */
+
+static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
+  const uint32_t end = packbuf_i_round_64(size);
+  memset(payload + size, 0, end - size);
+  return end;
+}
+
+/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
+static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
+                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
+  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
+  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
+  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
+  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
+  packbuf_i_zero_to_64(bitmap, used);
+  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
+}
+
+/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
+  uint8_t *codes = packbuf_i_packer_scratch(packer);
+  unsigned tops = 0;
+  memset(payload, 0, 64);
+  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
+    if (packer->seen[top]) {
+      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
+      packer->seen[top] = (uint8_t)tops++;
+    }
+  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
+    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
+    packbuf_i_unit_store(16, codes + (size_t)i * 2,
+                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
+  }
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
+    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
+    packbuf_i_unit_store(32, codes + (size_t)i * 4,
+                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
+  }
+}
+
+/* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
+static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
+                                          packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
+                                          int stream) {
+  const unsigned bits = packer->recipe.bits;
+  uint32_t tops = 0;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  uint64_t all;
+  unsigned bytes;
+  codes.width = block->width;
+  if (mode == PACKBUF_I_MODE_DICTIONARY) {
+    packbuf_i_write_tops(packer, rows, payload);
+    rows->units = packbuf_i_packer_scratch(packer);
+    tops = 64;
+  } else {
+    codes.base = block->base;
+    codes.shift = block->shift;
+    codes.zero = mode == PACKBUF_I_MODE_ZERO;
+  }
+  packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
+  if (mode == PACKBUF_I_MODE_SPLIT)
+    return packbuf_i_write_split(packer, rows, block->width, payload, ahead, &bytes, &all);
+  if (mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
+    return rows->rows * PACKBUF_I_ROW;
+  }
+  packer->lanes->pack(rows->units, rows->rows, &codes, payload + tops, ahead, stream);
+  return tops + packbuf_i_words_size(rows->rows, block->width, bits);
+}
+
+static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_choice *choice, const uint8_t *units,
+                                   unsigned count, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
+  packbuf_i_unit_rows rows;
+  if (mode == PACKBUF_I_MODE_LINE) {
+    packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    return;
+  }
+  if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, units, count * (bits / 8), bits, stream);
+    packbuf_i_zero_to_64(payload, count * (bits / 8));
+    return;
+  }
+  if (choice->block.mode & PACKBUF_I_FILLED) {
+    packbuf_i_store64(payload, choice->dense);
+    memset(payload + 8, 0, 56);
+    packbuf_i_word_store(bits, payload + 8, choice->fill);
+    packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+    payload += 64;
+  } else {
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
+  }
+  packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
+}
+
+/* ---- one block ---- */
+
+/* Split as the recipe says, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
+  const unsigned width = packer->recipe.split;
+  uint64_t all;
+  unsigned bytes;
+  const uint32_t size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_SPLIT;
+  block->width = (uint8_t)width;
+  return size;
+}
+
+/* The frame of the block before, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_block *before = &packer->before;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  unsigned used;
+  if (before->mode != PACKBUF_I_MODE_FRAME || before->shift != 0) return 0;
+  codes.base = before->base;
+  codes.width = before->width;
+  used = packbuf_i_bits_of(packer->lanes->pack(rows->units, rows->rows, &codes, payload, ahead, stream));
+  if (used > before->width || used + 2u <= before->width) return 0;
+  *block = *before;
+  return packbuf_i_words_size(rows->rows, before->width, packer->recipe.bits);
+}
+
+/* Packs a block of count units: its header (place 0) and its payload, for which there is room for
+ * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
+ * and stream as in the lanes. */
+static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  uint32_t size = 0;
+  if (packer->has_before && count == PACKBUF_I_BLOCK_BYTES / (recipe->bits / 8u) && recipe->profile != 3 &&
+      !recipe->lines && !recipe->fill) {
+    packbuf_i_unit_rows rows;
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    size = recipe->split ? packbuf_i_try_split(packer, &rows, block, payload, ahead)
+                         : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
+  }
+  if (size == 0) {
+    packbuf_i_choice choice;
+    packbuf_i_choose_block(packer, units, count, &choice);
+    packbuf_i_write_choice(packer, &choice, units, count, payload, ahead, stream);
+    *block = choice.block;
+    size = choice.size;
+  }
+  packer->before = *block;
+  packer->has_before = 1;
+  return size;
+}
+
+/* ---- the recipe ---- */
+
+/* The sample of a buffer. */
+typedef struct packbuf_i_block_sample {
+  const uint8_t *const *blocks;
+  const unsigned *units;
+  unsigned count;
+} packbuf_i_block_sample;
+
+/* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
+static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
+                                     unsigned *filled) {
+  uint32_t size = 0;
+  *lines = *filled = 0;
+  for (unsigned i = 0; i < sample->count; i++) {
+    packbuf_i_choice choice;
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], &choice);
+    size += choice.size;
+    *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
+    *filled += choice.block.mode >= PACKBUF_I_FILLED;
+  }
+  return size;
+}
+
+/* The bits of the largest unit of the sample. */
+static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsigned bits) {
+  uint64_t all = 0;
+  for (unsigned b = 0; b < sample->count; b++)
+    for (unsigned i = 0; i < sample->units[b]; i++)
+      all |= packbuf_i_unit_load(bits, sample->blocks[b] + (size_t)i * (bits / 8));
+  return packbuf_i_bits_of(all);
+}
+
+static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
+  if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
+  if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;
+  return dtype.bits == 16 ? 10 : 23;
+}
+
+/* The recipe of a buffer whose units are of `dtype` (a bitmap's: uint of 8 bits), from its sample: count blocks, 1 to
+ * 16, of units[i] units each, native order, any alignment. profile: 1 to 3. 0: the buffer is not to be packed. */
+static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dtype, unsigned profile,
+                                 const uint8_t *const *blocks, const unsigned *units, unsigned count,
+                                 packbuf_i_recipe *recipe) {
+  const packbuf_i_block_sample sample = {blocks, units, count};
+  const int integers = dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT;
+  packbuf_i_packer packer;
+  unsigned lines, filled, ignored, width;
+  uint32_t size, better, raw = 0;
+  memset(recipe, 0, sizeof *recipe);
+  if (dtype.code == PACKBUF_DTYPE_COMPLEX) return 0;
+  recipe->bits = dtype.bits;
+  recipe->profile = (uint8_t)profile;
+  recipe->is_signed = dtype.code == PACKBUF_DTYPE_INT;
+  recipe->is_float = !integers && dtype.code != PACKBUF_DTYPE_BOOL;
+  recipe->mantissa = (uint8_t)packbuf_i_mantissa_bits(dtype);
+  recipe->lines = recipe->fill = 1;
+  for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
+  packbuf_i_packer_begin(&packer, set, recipe);
+  size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
+  if (profile != 2 && (recipe->mantissa > 0 || (integers && dtype.bits >= 32))) {
+    width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
+    packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
+    packer.recipe.dictionary = recipe->mantissa > 0;
+    better = packbuf_i_try_recipe(&packer, &sample, &ignored, &ignored);
+    if (16 * better <= 15 * size) {
+      recipe->split = packer.recipe.split;
+      recipe->dictionary = packer.recipe.dictionary;
+      size = better;
+    }
+  }
+  recipe->lines = profile == 3 || 8 * lines >= count;
+  recipe->fill = profile == 3 || 8 * filled >= count;
+  return 16 * (size + 16 * count) <= 15 * raw;
+}
+/* ---- end of core/packer.c ---- */
 /* ---- core/sha256.c ---- */
 /* core/sha256.c: SHA-256 (FIPS 180-4), for fingerprints of schema texts: in every language's library, so that any
  * consumer can compute one.

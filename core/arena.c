@@ -7,10 +7,10 @@
 #define PACKBUF_I_BLOCK_FIRST ((size_t)4096)
 #define PACKBUF_I_BLOCK_LAST ((size_t)4 << 20)
 
-typedef struct packbuf_i_block {
-  struct packbuf_i_block *older;
+typedef struct packbuf_i_arena_block {
+  struct packbuf_i_arena_block *older;
   size_t size; /* of the whole block, this header included: the allocator wants it back */
-} packbuf_i_block;
+} packbuf_i_arena_block;
 
 static void *packbuf_i_default_resize(void *context, void *memory, size_t old_size, size_t new_size) {
   (void)context;
@@ -40,22 +40,22 @@ PACKBUF_API void packbuf_arena_init_fixed(packbuf_arena *arena, void *memory, si
 }
 
 /* A block with room for `need` bytes, not yet among the arena's. */
-static packbuf_i_block *packbuf_i_new_block(packbuf_arena *arena, size_t need) {
+static packbuf_i_arena_block *packbuf_i_new_block(packbuf_arena *arena, size_t need) {
   size_t size = PACKBUF_I_BLOCK_FIRST;
-  const packbuf_i_block *newest = arena->blocks;
-  packbuf_i_block *block;
+  const packbuf_i_arena_block *newest = arena->blocks;
+  packbuf_i_arena_block *block;
   if (newest) size = newest->size < PACKBUF_I_BLOCK_LAST / 2 ? newest->size * 2 : PACKBUF_I_BLOCK_LAST;
   if (need > SIZE_MAX - sizeof *block) return NULL;
   if (need + sizeof *block > size / 2) size = need + sizeof *block;
-  block = (packbuf_i_block *)arena->allocator.resize(arena->allocator.context, NULL, 0, size);
+  block = (packbuf_i_arena_block *)arena->allocator.resize(arena->allocator.context, NULL, 0, size);
   if (!block) return NULL;
   block->size = size;
   return block;
 }
 
 /* A block that serves a single large request goes behind the newest, whose free bytes stay in use. */
-static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_block *block, size_t need) {
-  packbuf_i_block *newest = arena->blocks;
+static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_arena_block *block, size_t need) {
+  packbuf_i_arena_block *newest = arena->blocks;
   if (newest && block->size == need + sizeof *block) {
     block->older = newest->older;
     newest->older = block;
@@ -68,7 +68,7 @@ static void packbuf_i_link_block(packbuf_arena *arena, packbuf_i_block *block, s
 PACKBUF_API void *packbuf_arena_alloc(packbuf_arena *arena, size_t size, size_t alignment) {
   size_t skip = (size_t)(0 - (uintptr_t)arena->next) & (alignment - 1);
   unsigned char *at = arena->next;
-  packbuf_i_block *block = NULL;
+  packbuf_i_arena_block *block = NULL;
   int bump = at && skip <= (size_t)(arena->end - at) && size <= (size_t)(arena->end - at) - skip;
   if (alignment == 0 || alignment > 4096 || (alignment & (alignment - 1))) return NULL;
   if (size > arena->limit || arena->used > arena->limit - size) return NULL;
@@ -98,9 +98,9 @@ static void *packbuf_i_array(packbuf_arena *arena, uint64_t count, size_t size) 
 }
 
 PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
-  packbuf_i_block *block = arena->blocks;
+  packbuf_i_arena_block *block = arena->blocks;
   while (block) {
-    packbuf_i_block *older = block->older;
+    packbuf_i_arena_block *older = block->older;
     arena->allocator.resize(arena->allocator.context, block, block->size, 0);
     block = older;
   }

@@ -12,9 +12,9 @@ typedef struct packbuf_allocator {
 /* A bump arena. The fields are private. Not thread-safe: one arena, one thread at a time. */
 typedef struct packbuf_arena {
   packbuf_allocator allocator;
-  struct packbuf_i_block *blocks; /* newest first */
-  unsigned char *next, *end;      /* free bytes of the newest block */
-  uint64_t used, limit;           /* bytes handed out; most that may be */
+  struct packbuf_i_arena_block *blocks; /* newest first */
+  unsigned char *next, *end;            /* free bytes of the newest block */
+  uint64_t used, limit;                 /* bytes handed out; most that may be */
 } packbuf_arena;
 
 /* Starts an arena on an allocator (NULL: the C library's realloc and free). Allocates nothing yet. */

@@ -90,6 +90,24 @@ static unsigned packbuf_i_first_set(uint64_t bits) {
 #endif
 }
 
+/* How many bits are set. */
+static unsigned packbuf_i_bits_set(uint64_t bits) {
+  bits -= bits >> 1 & 0x5555555555555555u;
+  bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+  return (unsigned)(((bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * 0x0101010101010101u >> 56);
+}
+
+/* How many bits a number takes: 0 for 0. */
+static unsigned packbuf_i_bits_of(uint64_t number) {
+#if defined(__GNUC__) || defined(__clang__)
+  return number == 0 ? 0 : 64 - (unsigned)__builtin_clzll(number);
+#else
+  unsigned n = 0;
+  for (; number != 0; number >>= 1) n++;
+  return n;
+#endif
+}
+
 /* Checked arithmetic: 1 and the result in *out, or 0 when it would not fit. */
 static int packbuf_i_add(uint64_t a, uint64_t b, uint64_t *out) {
   *out = a + b;

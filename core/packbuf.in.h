@@ -50,6 +50,8 @@
 #include "core/sort.c"
 #include "core/crc32c.c"
 #include "core/lanes.c"
+#include "core/blocks.c"
+#include "core/packer.c"
 #include "core/sha256.c"
 #include "core/utf8.c"
 #include "core/decimal.c"

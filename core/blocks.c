@@ -1,0 +1,564 @@
+/* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
+ * all of them, some, or one; whether the payload is what the header says; integers of one width as another. Header and
+ * payload are untrusted, and may change while they are read: every number is fetched once, checked, and the checked
+ * copy used.
+ * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
+
+enum {
+  PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
+  PACKBUF_I_BLOCK_ROWS = 64,
+  PACKBUF_I_BLOCK_LINES = 12,
+  PACKBUF_I_BLOCK_TOPS = 32
+};
+
+/* The modes; but for line, FILLED may be added. */
+enum {
+  PACKBUF_I_MODE_PLAIN = 0,
+  PACKBUF_I_MODE_LINE = 1,
+  PACKBUF_I_MODE_FRAME = 2,
+  PACKBUF_I_MODE_ZERO = 3,
+  PACKBUF_I_MODE_SPLIT = 4,
+  PACKBUF_I_MODE_DICTIONARY = 5,
+  PACKBUF_I_FILLED = 128
+};
+
+typedef struct packbuf_i_block {
+  uint64_t base;
+  uint32_t place; /* of the payload, in 64 bytes */
+  uint8_t mode, width, shift, extra;
+} packbuf_i_block;
+
+static void packbuf_i_block_load(packbuf_i_block *block, const uint8_t *header) {
+  uint8_t bytes[16];
+  memcpy(bytes, header, sizeof bytes);
+  PACKBUF_I_FETCHED_STRUCT(bytes);
+  block->base = packbuf_i_load64(bytes);
+  block->place = packbuf_i_load32(bytes + 8);
+  block->mode = bytes[12];
+  block->width = bytes[13];
+  block->shift = bytes[14];
+  block->extra = bytes[15];
+}
+
+static void packbuf_i_block_store(const packbuf_i_block *block, uint8_t *header) {
+  packbuf_i_store64(header, block->base);
+  packbuf_i_store32(header + 8, block->place);
+  header[12] = block->mode;
+  header[13] = block->width;
+  header[14] = block->shift;
+  header[15] = block->extra;
+}
+
+/* ---- sizes; bits is T: 8, 16, 32 or 64 ---- */
+
+static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint32_t)63; }
+
+/* The units of a row: 1 << this. */
+static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
+
+static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
+  const unsigned log = packbuf_i_row_log(bits);
+  return (units + (1u << log) - 1) >> log;
+}
+
+static uint32_t packbuf_i_words_size(unsigned rows, unsigned width, unsigned bits) {
+  return (rows * width + bits - 1) >> packbuf_i_first_set(bits) << 7;
+}
+
+static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
+  return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
+}
+
+static uint32_t packbuf_i_lines_size(unsigned lines, unsigned bits) {
+  return packbuf_i_round_64(lines * (bits / 4 + 2));
+}
+
+/* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
+ * base, width, shift, extra, each held against the others as they are. */
+static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
+  const unsigned width = block->width, shift = block->shift, extra = block->extra;
+  int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
+  (void)units;
+  switch (mode) {
+    case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
+    case PACKBUF_I_MODE_LINE:
+      if (block->mode & PACKBUF_I_FILLED) return 12;
+      base = extra == 0 ? block->base <= packbuf_i_low_bits(bits) : base;
+      wide = extra == 0 || width == 0;
+      more = extra <= PACKBUF_I_BLOCK_LINES;
+      break;
+    case PACKBUF_I_MODE_FRAME:
+      base = block->base <= packbuf_i_low_bits(bits);
+      shifted = width + shift <= bits;
+      break;
+    case PACKBUF_I_MODE_ZERO: base = block->base <= packbuf_i_low_bits(bits); break;
+    case PACKBUF_I_MODE_SPLIT: wide = width >= 1 && width + 8 <= bits; break;
+    case PACKBUF_I_MODE_DICTIONARY:
+      if (bits != 16 && bits != 32) return 12;
+      wide = wide && (width == shift + packbuf_i_bits_of(extra) || (width == 1 && shift + extra == 0));
+      shifted = shift < bits && bits - shift <= 16;
+      more = extra < PACKBUF_I_BLOCK_TOPS;
+      break;
+    default: return 12;
+  }
+  return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
+}
+
+/* The bytes of payload that a sound header says; UINT32_MAX when only the payload tells (filled, split). */
+static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
+  switch (block->mode) {
+    case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
+    case PACKBUF_I_MODE_LINE: return packbuf_i_lines_size(block->extra, bits);
+    case PACKBUF_I_MODE_FRAME:
+    case PACKBUF_I_MODE_ZERO: return words;
+    case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
+    default: return UINT32_MAX;
+  }
+}
+
+/* ---- units as bytes ---- */
+
+static const packbuf_i_lanes *packbuf_i_lanes_of(const packbuf_i_lane_set *set, unsigned bits) {
+  return &set->of[packbuf_i_first_set(bits) - 3];
+}
+
+/* Units in native order to little-endian ones, or back: the same thing. */
+static void packbuf_i_copy_units(const packbuf_i_lane_set *set, uint8_t *to, const uint8_t *from, uint32_t size,
+                                 unsigned bits, int stream) {
+  if (packbuf_i_big_endian())
+    for (uint32_t at = 0; at < size; at += bits / 8)
+      packbuf_i_unit_store(bits, to + at, packbuf_i_word_load(bits, from + at));
+  else set->copy(to, from, size, stream);
+}
+
+static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
+  uint8_t all = 0;
+  for (uint32_t i = 0; i < size; i++) all |= bytes[i];
+  return all == 0;
+}
+
+static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
+  unsigned count = 0;
+  uint64_t word = 0;
+  for (; size >= 8; size -= 8, bytes += 8) {
+    memcpy(&word, bytes, 8);
+    count += packbuf_i_bits_set(word);
+  }
+  word = 0;
+  if (size > 0) memcpy(&word, bytes, size);
+  return count + packbuf_i_bits_set(word);
+}
+
+/* ---- mode line ---- */
+
+/* Where the lines end, when the payload is that of lines. */
+static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                               unsigned units, uint16_t *ends) {
+  const uint8_t *firsts = payload + block->extra * (bits / 4);
+  unsigned line = 0, before = 0;
+  if (size != packbuf_i_lines_size(block->extra, bits)) return 0;
+  if (block->extra > 0 && packbuf_i_load16(firsts) != 0) return 0;
+  for (; line + 1 < block->extra; line++) {
+    unsigned first = packbuf_i_load16(firsts + 2 * (line + 1));
+    PACKBUF_I_FETCHED(first);
+    if (first <= before || first >= units) return 0;
+    ends[line] = (uint16_t)first;
+    before = first;
+  }
+  ends[line] = (uint16_t)units;
+  return 1;
+}
+
+/* The unit at `at` of a line, and the step from it to the next. */
+static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
+                                    unsigned at, uint64_t *step) {
+  uint64_t value = block->base;
+  *step = block->width < 128 ? block->width : block->width - (uint64_t)256;
+  if (block->extra > 0) {
+    *step = packbuf_i_word_load(bits, payload + (block->extra + line) * (bits / 8));
+    value = packbuf_i_word_load(bits, payload + line * (bits / 8));
+  }
+  return (value + at * *step) & packbuf_i_low_bits(bits);
+}
+
+static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 uint8_t *out, int stream) {
+  uint16_t ends[PACKBUF_I_BLOCK_LINES];
+  unsigned begin = 0;
+  if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+  for (unsigned line = 0; count > 0; begin = ends[line++]) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0;
+    uint64_t value, step;
+    if (some > count) some = count;
+    if (some == 0) continue;
+    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
+    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
+    out += (size_t)some * (bits / 8);
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- the other modes: rows that are stored, and rows of the fill ---- */
+
+/* The parts of a payload, their sizes checked. */
+typedef struct packbuf_i_stored {
+  packbuf_i_codes codes;
+  const uint8_t *words; /* plain: the units */
+  const uint8_t *tops, *bitmap, *high;
+  uint64_t dense, fill; /* filled */
+  uint32_t high_size;
+  unsigned bits, rows; /* rows: those stored */
+  uint8_t mode;        /* without FILLED */
+  uint8_t filled;
+} packbuf_i_stored;
+
+/* Fetches the mask of dense rows and the fill. */
+static int packbuf_i_stored_fill(packbuf_i_stored *stored, const uint8_t *payload, uint32_t size) {
+  uint64_t dense;
+  if (size < 64) return 0;
+  dense = packbuf_i_load64(payload);
+  PACKBUF_I_FETCHED(dense);
+  if (dense == 0 || (dense & ~packbuf_i_low_bits(stored->rows))) return 0;
+  stored->dense = dense;
+  stored->fill = packbuf_i_word_load(stored->bits, payload + 8);
+  stored->rows = packbuf_i_bits_set(dense);
+  return 1;
+}
+
+/* The header is sound and its mode not line; 0 when the payload's size is not what it says. */
+static int packbuf_i_stored_open(packbuf_i_stored *stored, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units) {
+  uint32_t words, bitmap;
+  stored->bits = bits;
+  stored->rows = packbuf_i_block_row_count(units, bits);
+  stored->mode = block->mode & (uint8_t)~PACKBUF_I_FILLED;
+  stored->filled = block->mode != stored->mode;
+  stored->codes.base = block->base;
+  stored->codes.width = block->width;
+  stored->codes.shift = stored->mode == PACKBUF_I_MODE_FRAME ? block->shift : 0;
+  stored->codes.zero = stored->mode == PACKBUF_I_MODE_ZERO;
+  if (stored->filled) {
+    if (!packbuf_i_stored_fill(stored, payload, size)) return 0;
+    payload += 64;
+    size -= 64;
+  }
+  stored->words = payload;
+  words = packbuf_i_words_size(stored->rows, block->width, bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      return size == (stored->filled ? stored->rows * PACKBUF_I_ROW : packbuf_i_round_64(units * (bits / 8)));
+    case PACKBUF_I_MODE_SPLIT:
+      bitmap = packbuf_i_bitmap_size(stored->rows, bits);
+      if (size < words + bitmap) return 0;
+      stored->bitmap = payload + words;
+      stored->high = stored->bitmap + bitmap;
+      stored->high_size = size - words - bitmap;
+      return 1;
+    case PACKBUF_I_MODE_DICTIONARY:
+      stored->tops = payload;
+      stored->words = payload + 64;
+      return size == 64 + words;
+    default: return size == words;
+  }
+}
+
+/* The stored row that row `row` of the block is; meant for a dense one. */
+static unsigned packbuf_i_stored_rank(const packbuf_i_stored *stored, unsigned row) {
+  return stored->filled ? packbuf_i_bits_set(stored->dense & (((uint64_t)1 << row) - 1)) : row;
+}
+
+/* join for units that have no kernel of it: those of 16 bits. */
+static unsigned packbuf_i_join_16(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, const uint8_t *high,
+                                  uint32_t high_size, unsigned first, unsigned rows, uint8_t *out) {
+  unsigned count = 0;
+  lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+  for (unsigned row = first; row < first + rows; row++, out += PACKBUF_I_ROW) {
+    uint64_t bits = packbuf_i_load64(stored->bitmap + 8 * row);
+    PACKBUF_I_FETCHED(bits);
+    for (; bits != 0; bits &= bits - 1, count++) {
+      uint8_t *unit = out + 2 * packbuf_i_first_set(bits);
+      const unsigned byte = count < high_size ? high[count] : 0;
+      packbuf_i_unit_store(16, unit, packbuf_i_unit_load(16, unit) | byte << stored->codes.width);
+    }
+  }
+  return count;
+}
+
+static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, unsigned first,
+                                 unsigned rows, uint8_t *out, int stream) {
+  const unsigned skip = packbuf_i_bits_in(stored->bitmap, first << packbuf_i_row_log(stored->bits) >> 3);
+  const uint32_t left = stored->high_size - skip;
+  if (skip > stored->high_size) return 0;
+  if (lanes->join == NULL) return packbuf_i_join_16(stored, lanes, stored->high + skip, left, first, rows, out) <= left;
+  return lanes->join(stored->words, stored->bitmap, stored->high + skip, left, first, rows, stored->codes.width, out,
+                     stream) <= left;
+}
+
+/* What the codes of a dictionary stand for, in place. */
+static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
+                                       uint8_t *out) {
+  const unsigned shift = block->shift;
+  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
+  uint32_t tops[PACKBUF_I_BLOCK_TOPS];
+  for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
+    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
+  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
+    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
+    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
+  }
+  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
+    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
+    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
+  }
+}
+
+/* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
+static int packbuf_i_stored_read(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                 const packbuf_i_block *block, unsigned first, unsigned rows, uint8_t *out,
+                                 int stream) {
+  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, stored->bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      packbuf_i_copy_units(set, out, stored->words + first * PACKBUF_I_ROW, rows * PACKBUF_I_ROW, stored->bits, stream);
+      return 1;
+    case PACKBUF_I_MODE_SPLIT: return packbuf_i_stored_join(stored, lanes, first, rows, out, stream);
+    case PACKBUF_I_MODE_DICTIONARY:
+      lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+      packbuf_i_stored_translate(stored, block, rows, out);
+      return 1;
+    default: lanes->unpack(stored->words, first, rows, &stored->codes, out, stream); return 1;
+  }
+}
+
+/* Whole rows of the block: runs of stored rows and of the fill. */
+static int packbuf_i_block_rows(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                const packbuf_i_block *block, unsigned row, unsigned rows, uint8_t *out, int stream) {
+  if (!stored->filled) return packbuf_i_stored_read(set, stored, block, row, rows, out, stream);
+  while (rows > 0) {
+    const uint64_t rest = stored->dense >> row, others = rest & 1 ? ~rest : rest;
+    unsigned run = rows;
+    if (others != 0 && packbuf_i_first_set(others) < rows) run = packbuf_i_first_set(others);
+    if (!(rest & 1))
+      packbuf_i_lanes_of(set, stored->bits)->line(out, run << packbuf_i_row_log(stored->bits), stored->fill, 0, stream);
+    else if (!packbuf_i_stored_read(set, stored, block, packbuf_i_stored_rank(stored, row), run, out, stream)) return 0;
+    row += run;
+    rows -= run;
+    out += run * PACKBUF_I_ROW;
+  }
+  return 1;
+}
+
+/* Units first to first + count - 1 of a block of `units` to out, in native order, at any alignment; only what they need
+ * is read. 0, and out undefined, when header or payload (of size bytes) is broken for them. stream as in the lanes. */
+static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 void *out, int stream) {
+  const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
+  packbuf_i_stored stored;
+  uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
+  if (count == 0) return 1;
+  if (block->mode == PACKBUF_I_MODE_LINE)
+    return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(set, at, payload + first * unit, count * unit, bits, stream);
+    return 1;
+  }
+  while (count > 0) {
+    const unsigned lead = first & (in_row - 1);
+    unsigned some = count & ~(in_row - 1);
+    if (lead == 0 && some > 0) {
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, some >> log, at, stream)) return 0;
+    } else {
+      some = count < in_row - lead ? count : in_row - lead;
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, 1, cut, 0)) return 0;
+      memcpy(at, cut + lead * unit, some * unit);
+    }
+    at += some * unit;
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- one unit ---- */
+
+static uint64_t packbuf_i_stored_code(const packbuf_i_stored *stored, unsigned row, unsigned lane) {
+  const unsigned width = stored->codes.width;
+  switch (stored->bits) {
+    case 8: return packbuf_i_plain_get(8, stored->words, row, lane, width);
+    case 16: return packbuf_i_plain_get(16, stored->words, row, lane, width);
+    case 32: return packbuf_i_plain_get(32, stored->words, row, lane, width);
+    default: return packbuf_i_plain_get(64, stored->words, row, lane, width);
+  }
+}
+
+/* Unit i of those stored in mode split. */
+static int packbuf_i_stored_split(const packbuf_i_stored *stored, unsigned i, uint64_t *unit) {
+  uint8_t bits = stored->bitmap[i >> 3];
+  unsigned before;
+  PACKBUF_I_FETCHED(bits);
+  if (!(bits >> (i & 7) & 1)) return 1;
+  before = packbuf_i_bits_in(stored->bitmap, i >> 3) + packbuf_i_bits_set(bits & ((1u << (i & 7)) - 1));
+  if (before >= stored->high_size) return 0;
+  *unit |= (uint64_t)stored->high[before] << stored->codes.width;
+  return 1;
+}
+
+/* Unit i of a block; 0 when header or payload is broken for it. */
+static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                unsigned units, unsigned i, uint64_t *unit) {
+  const unsigned log = packbuf_i_row_log(bits), lane = i & ((1u << log) - 1);
+  packbuf_i_stored stored;
+  unsigned row = i >> log;
+  uint64_t code;
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    unsigned line = 0;
+    if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+    while (i >= ends[line]) line++;
+    *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
+    return 1;
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !(stored.dense >> row & 1)) {
+    *unit = stored.fill;
+    return 1;
+  }
+  row = packbuf_i_stored_rank(&stored, row);
+  if (stored.mode == PACKBUF_I_MODE_PLAIN) {
+    *unit = packbuf_i_word_load(bits, stored.words + ((row << log) + lane) * (bits / 8));
+    return 1;
+  }
+  code = packbuf_i_stored_code(&stored, row, lane);
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) {
+    const uint64_t top = code >> block->shift;
+    *unit = (uint64_t)packbuf_i_load16(stored.tops + (top <= block->extra ? 2 * top : 0)) << block->shift;
+    *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
+    return 1;
+  }
+  *unit = packbuf_i_plain_unit(&stored.codes, code) & packbuf_i_low_bits(bits);
+  return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
+}
+
+/* ---- rules I17 and D10 ---- */
+
+static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *tops, unsigned bits) {
+  uint32_t before = 0;
+  for (unsigned i = 0; i <= block->extra; i++) {
+    const uint32_t top = packbuf_i_load16(tops + 2 * i);
+    if (top >> (bits - block->shift) || (i > 0 && top <= before)) return 0;
+    before = top;
+  }
+  return packbuf_i_all_zero(tops + 2 * (block->extra + 1u), 64 - 2 * (block->extra + 1u));
+}
+
+/* Whether the payload is what the mode of its block says, in all that is to be looked at. */
+static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                 unsigned units) {
+  packbuf_i_stored stored;
+  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    const unsigned used = block->extra * (bits / 4 + 2);
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    return packbuf_i_line_ends(block, payload, size, bits, units, ends) &&
+           packbuf_i_all_zero(payload + used, size - used);
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN)
+    return packbuf_i_all_zero(payload + units * (bits / 8), size - units * (bits / 8));
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) return packbuf_i_tops_sound(block, stored.tops, bits);
+  if (stored.mode == PACKBUF_I_MODE_SPLIT) {
+    const unsigned used = stored.rows << packbuf_i_row_log(bits) >> 3;
+    const unsigned bytes = packbuf_i_bits_in(stored.bitmap, used);
+    return packbuf_i_all_zero(stored.bitmap + used, packbuf_i_bitmap_size(stored.rows, bits) - used) &&
+           packbuf_i_round_64(bytes) == stored.high_size &&
+           packbuf_i_all_zero(stored.high + bytes, stored.high_size - bytes);
+  }
+  return 1;
+}
+
+/* ---- integers of one width and sign as those of another ---- */
+
+#define PACKBUF_I_WIDEN(T, type)                                                         \
+  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
+    for (unsigned i = 0; i < count; i++) {                                               \
+      type##_t number;                                                                   \
+      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
+      out[i] = (uint64_t)(int64_t)number;                                                \
+    }                                                                                    \
+  }
+PACKBUF_I_WIDEN(8, int8)
+PACKBUF_I_WIDEN(8, uint8)
+PACKBUF_I_WIDEN(16, int16)
+PACKBUF_I_WIDEN(16, uint16)
+PACKBUF_I_WIDEN(32, int32)
+PACKBUF_I_WIDEN(32, uint32)
+
+/* To count 64-bit numbers, with the sign's bits or zeros above. */
+static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
+  switch (bits) {
+    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
+    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
+    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
+    default: memcpy(out, in, (size_t)count * 8); break;
+  }
+}
+
+/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
+#define PACKBUF_I_NARROW(T)                                                                              \
+  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
+    uint64_t all = 0;                                                                                    \
+    for (unsigned i = 0; i < count; i++) {                                                               \
+      uint64_t number;                                                                                   \
+      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
+      all |= number + bias;                                                                              \
+      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
+    }                                                                                                    \
+    return all;                                                                                          \
+  }
+PACKBUF_I_NARROW(8)
+PACKBUF_I_NARROW(16)
+PACKBUF_I_NARROW(32)
+PACKBUF_I_NARROW(64)
+
+static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
+  switch (bits) {
+    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
+    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
+    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
+    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
+  }
+}
+
+/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
+ * alignment. */
+static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
+                                   unsigned out_bits, int out_signed) {
+  const uint8_t *from = (const uint8_t *)in;
+  uint8_t *to = (uint8_t *)out;
+  /* a number fits when number + bias is below 2^room */
+  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
+  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
+  uint64_t all = 0, wide[512];
+  while (count > 0) {
+    const unsigned some = count < 512 ? (unsigned)count : 512;
+    if (bits < 64) {
+      packbuf_i_widen_units(from, bits, is_signed, some, wide);
+      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
+    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
+    if (all & ~packbuf_i_low_bits(room)) return 0;
+    from += some * (bits / 8);
+    to += some * (out_bits / 8);
+    count -= some;
+  }
+  return 1;
+}

@@ -1,0 +1,546 @@
+/* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
+ * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. A block
+ * is first packed as the one before it was, in one pass; where that fails, or the recipe asks, it is looked at while it
+ * lies in the first-level cache, and then packed. Nothing allocates.
+ * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
+
+enum {
+  PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
+  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
+  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
+  PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
+};
+
+/* How the blocks of a buffer may be packed. */
+typedef struct packbuf_i_recipe {
+  uint8_t bits, is_signed, is_float, profile;
+  uint8_t lines, fill, dictionary; /* allowed */
+  uint8_t split;                   /* its width, or 0: not allowed */
+  uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
+} packbuf_i_recipe;
+
+/* One thread's state. */
+typedef struct packbuf_i_packer {
+  const packbuf_i_lane_set *set;
+  const packbuf_i_lanes *lanes;
+  packbuf_i_recipe recipe;
+  packbuf_i_block before;
+  int has_before;
+  uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
+  uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
+} packbuf_i_packer;
+
+static void packbuf_i_packer_begin(packbuf_i_packer *packer, const packbuf_i_lane_set *set,
+                                   const packbuf_i_recipe *recipe) {
+  packer->set = set;
+  packer->lanes = packbuf_i_lanes_of(set, recipe->bits);
+  packer->recipe = *recipe;
+  packer->has_before = 0;
+}
+
+/* Called before the first block of each stripe. */
+static void packbuf_i_packer_stripe(packbuf_i_packer *packer) { packer->has_before = 0; }
+
+static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
+  return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
+}
+
+/* ---- lines ---- */
+
+typedef struct packbuf_i_cover {
+  uint64_t values[PACKBUF_I_BLOCK_LINES], steps[PACKBUF_I_BLOCK_LINES];
+  uint16_t firsts[PACKBUF_I_BLOCK_LINES];
+  unsigned lines;
+} packbuf_i_cover;
+
+/* Covers units with at most `most` lines; 0 when they do not suffice. */
+static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count, unsigned most,
+                                 packbuf_i_cover *cover) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  cover->lines = 0;
+  for (unsigned at = 0; at < count; cover->lines++) {
+    const uint8_t *p = units + at * unit;
+    const uint64_t value = packbuf_i_unit_load(bits, p);
+    uint64_t step = 0;
+    if (cover->lines == most) return 0;
+    if (at + 1 < count) {
+      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
+      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
+    }
+    cover->values[cover->lines] = value;
+    cover->steps[cover->lines] = step;
+    cover->firsts[cover->lines] = (uint16_t)at;
+    at += packer->lanes->along(p, count - at, value, step);
+  }
+  return 1;
+}
+
+/* The header of a block of these lines, and the bytes of its payload. */
+static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_LINE;
+  if (cover->lines == 1 && ((cover->steps[0] + 128) & mask) < 256) {
+    block->base = cover->values[0];
+    block->width = (uint8_t)cover->steps[0];
+  } else block->extra = (uint8_t)cover->lines;
+  return packbuf_i_lines_size(block->extra, bits);
+}
+
+static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
+  const unsigned lines = cover->lines, unit = bits / 8;
+  memset(payload, 0, size);
+  for (unsigned i = 0; size > 0 && i < lines; i++) {
+    packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
+    packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
+    packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
+  }
+}
+
+/* ---- what is to be known of rows ---- */
+
+/* Rows side by side: of count units, those that the last row lacks follow them with any content. */
+typedef struct packbuf_i_unit_rows {
+  const uint8_t *units;
+  unsigned rows, count;
+} packbuf_i_unit_rows;
+
+typedef struct packbuf_i_survey {
+  packbuf_i_spread spread;
+  unsigned high; /* where split is allowed: units above its width */
+  unsigned tops; /* where a dictionary is allowed: how many differ */
+} packbuf_i_survey;
+
+static unsigned packbuf_i_count_high(const packbuf_i_unit_rows *rows, unsigned bits, unsigned width) {
+  unsigned high = 0;
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
+    high += packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> width != 0;
+  for (unsigned i = 0; bits == 64 && i < rows->count; i++)
+    high += packbuf_i_unit_load(64, rows->units + (size_t)i * 8) >> width != 0;
+  return high;
+}
+
+static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  unsigned tops = 0;
+  memset(packer->seen, 0, sizeof packer->seen);
+  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
+    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
+    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  return tops;
+}
+
+static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
+  survey->high = recipe->split ? packbuf_i_count_high(rows, recipe->bits, recipe->split) : 0;
+  survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
+}
+
+/* The survey with `units` units of the fill added. */
+static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_survey *survey, uint64_t fill,
+                                  unsigned units) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const uint64_t sign = recipe->is_signed ? (uint64_t)1 << (recipe->bits - 1) : 0;
+  packbuf_i_spread *spread = &survey->spread;
+  spread->differ |= spread->least ^ fill;
+  if ((fill ^ sign) < (spread->least ^ sign)) spread->least = fill;
+  if ((fill ^ sign) > (spread->most ^ sign)) spread->most = fill;
+  if (fill != 0 && fill < spread->least_set) spread->least_set = fill;
+  if (fill > spread->top) spread->top = fill;
+  if (recipe->split && fill >> recipe->split) survey->high += units;
+  if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
+}
+
+/* ---- the choice ---- */
+
+typedef struct packbuf_i_choice {
+  packbuf_i_block block;
+  uint32_t size;
+  uint64_t dense, fill;
+  packbuf_i_cover cover;
+} packbuf_i_choice;
+
+static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
+                            unsigned shift, unsigned extra) {
+  if (size >= choice->size) return;
+  choice->size = size;
+  choice->block.base = base;
+  choice->block.place = 0;
+  choice->block.mode = (uint8_t)mode;
+  choice->block.width = (uint8_t)width;
+  choice->block.shift = (uint8_t)shift;
+  choice->block.extra = (uint8_t)extra;
+}
+
+/* Offers what rows can be packed as, each with `more` bytes and the bits of `filled`; plain: the bytes that takes. */
+static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i_survey *survey, unsigned rows,
+                                 uint32_t plain, uint32_t more, unsigned filled, packbuf_i_choice *choice) {
+  const packbuf_i_spread *spread = &survey->spread;
+  const unsigned bits = recipe->bits;
+  unsigned width = 1, shift = 0;
+  if (spread->differ) {
+    shift = packbuf_i_first_set(spread->differ);
+    width = packbuf_i_bits_of(((spread->most - spread->least) & packbuf_i_low_bits(bits)) >> shift);
+  }
+  if (width < bits)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
+                    spread->least, width, shift, 0);
+  if (recipe->is_float && spread->least == 0 && spread->top != 0) {
+    width = packbuf_i_bits_of(spread->top - spread->least_set + 1);
+    if (width < bits)
+      packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
+                      spread->least_set, width, 0, 0);
+  }
+  if (recipe->split && spread->top >> recipe->split < 256)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled,
+                    more + packbuf_i_words_size(rows, recipe->split, bits) + packbuf_i_bitmap_size(rows, bits) +
+                        packbuf_i_round_64(survey->high),
+                    0, recipe->split, 0, 0);
+  if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
+    width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
+    packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
+                    width, recipe->mantissa, survey->tops - 1);
+  }
+  packbuf_i_offer(choice, PACKBUF_I_MODE_PLAIN | filled, more + plain, 0, 0, 0, 0);
+}
+
+/* The first row all of whose units are equal (of a last row, those there are); its number, or `rows`. */
+static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits), in_row = 1u << log;
+  const unsigned rows = packbuf_i_block_row_count(count, bits);
+  for (unsigned row = 0; row < rows; row++) {
+    const uint8_t *at = units + (size_t)row * PACKBUF_I_ROW;
+    const unsigned some = row < count >> log ? in_row : count & (in_row - 1);
+    const uint64_t value = packbuf_i_unit_load(bits, at);
+    if (packbuf_i_unit_load(bits, at + some / 2 * unit) != value) continue;
+    if (packbuf_i_unit_load(bits, at + (some - 1) * unit) != value) continue;
+    if (packer->lanes->along(at, some, value, 0) == some) return row;
+  }
+  return rows;
+}
+
+/* Bit r: row r has a unit other than fill. */
+static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     uint64_t fill) {
+  const unsigned log = packbuf_i_row_log(packer->recipe.bits);
+  const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
+  uint64_t dense = whole > 0 ? packer->lanes->dense(units, whole, fill) : 0;
+  if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
+    dense |= (uint64_t)1 << whole;
+  return dense;
+}
+
+/* Copies the rows that `dense` names to the scratch. */
+static void packbuf_i_gather_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                   packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits);
+  uint8_t *to = packbuf_i_packer_scratch(packer);
+  rows->units = to;
+  rows->rows = rows->count = 0;
+  for (; dense != 0; dense &= dense - 1) {
+    const unsigned row = packbuf_i_first_set(dense), left = count - (row << log);
+    if (left >= 1u << log) {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, PACKBUF_I_ROW);
+      rows->count += 1u << log;
+    } else {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, (size_t)left * unit);
+      rows->count += left;
+    }
+    to += PACKBUF_I_ROW;
+    rows->rows++;
+  }
+}
+
+/* Gives the units that the last row in the scratch lacks a value. */
+static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint64_t value) {
+  const unsigned bits = packer->recipe.bits, all = rows->rows << packbuf_i_row_log(bits);
+  uint8_t *scratch = packbuf_i_packer_scratch(packer);
+  for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
+}
+
+/* The rows to look at: the dense ones (choice->dense is set), all in place, or those of a short block. */
+static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits;
+  if (dense == 0 && count == PACKBUF_I_BLOCK_BYTES / (bits / 8)) {
+    rows->units = units;
+    rows->rows = PACKBUF_I_BLOCK_ROWS;
+    rows->count = count;
+    return;
+  }
+  if (dense == 0) dense = packbuf_i_low_bits(packbuf_i_block_row_count(count, bits));
+  packbuf_i_gather_dense(packer, units, count, dense, rows);
+}
+
+/* Offers the rows of a block, as they are and filled. The dense rows stay in the scratch. */
+static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                       packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
+  const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
+  const unsigned row = recipe->fill ? packbuf_i_find_fill(packer, units, count) : total;
+  packbuf_i_survey survey, all;
+  packbuf_i_unit_rows rows;
+  choice->dense = 0;
+  if (row < total) {
+    choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
+    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill);
+  }
+  packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+  packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
+  packbuf_i_survey_rows(packer, &rows, &survey);
+  all = survey;
+  if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
+  packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
+  if (choice->dense)
+    packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
+}
+
+static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                   packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits;
+  choice->size = UINT32_MAX;
+  if (packbuf_i_cover_units(packer, units, count, recipe->lines ? PACKBUF_I_BLOCK_LINES : 1, &choice->cover) &&
+      (recipe->lines || choice->cover.steps[0] == 0)) {
+    choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
+    if (choice->size <= 64) return; /* nothing else takes less */
+  }
+  packbuf_i_choose_unit_rows(packer, units, count, choice);
+}
+
+/* ---- writing what was chosen ---- */
+
+static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
+  const uint32_t end = packbuf_i_round_64(size);
+  memset(payload + size, 0, end - size);
+  return end;
+}
+
+/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
+static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
+                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
+  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
+  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
+  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
+  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
+  packbuf_i_zero_to_64(bitmap, used);
+  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
+}
+
+/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
+  uint8_t *codes = packbuf_i_packer_scratch(packer);
+  unsigned tops = 0;
+  memset(payload, 0, 64);
+  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
+    if (packer->seen[top]) {
+      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
+      packer->seen[top] = (uint8_t)tops++;
+    }
+  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
+    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
+    packbuf_i_unit_store(16, codes + (size_t)i * 2,
+                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
+  }
+  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
+    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
+    packbuf_i_unit_store(32, codes + (size_t)i * 4,
+                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
+  }
+}
+
+/* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
+static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
+                                          packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
+                                          int stream) {
+  const unsigned bits = packer->recipe.bits;
+  uint32_t tops = 0;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  uint64_t all;
+  unsigned bytes;
+  codes.width = block->width;
+  if (mode == PACKBUF_I_MODE_DICTIONARY) {
+    packbuf_i_write_tops(packer, rows, payload);
+    rows->units = packbuf_i_packer_scratch(packer);
+    tops = 64;
+  } else {
+    codes.base = block->base;
+    codes.shift = block->shift;
+    codes.zero = mode == PACKBUF_I_MODE_ZERO;
+  }
+  packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
+  if (mode == PACKBUF_I_MODE_SPLIT)
+    return packbuf_i_write_split(packer, rows, block->width, payload, ahead, &bytes, &all);
+  if (mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
+    return rows->rows * PACKBUF_I_ROW;
+  }
+  packer->lanes->pack(rows->units, rows->rows, &codes, payload + tops, ahead, stream);
+  return tops + packbuf_i_words_size(rows->rows, block->width, bits);
+}
+
+static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_choice *choice, const uint8_t *units,
+                                   unsigned count, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
+  packbuf_i_unit_rows rows;
+  if (mode == PACKBUF_I_MODE_LINE) {
+    packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    return;
+  }
+  if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, units, count * (bits / 8), bits, stream);
+    packbuf_i_zero_to_64(payload, count * (bits / 8));
+    return;
+  }
+  if (choice->block.mode & PACKBUF_I_FILLED) {
+    packbuf_i_store64(payload, choice->dense);
+    memset(payload + 8, 0, 56);
+    packbuf_i_word_store(bits, payload + 8, choice->fill);
+    packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+    payload += 64;
+  } else {
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
+  }
+  packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
+}
+
+/* ---- one block ---- */
+
+/* Split as the recipe says, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
+  const unsigned width = packer->recipe.split;
+  uint64_t all;
+  unsigned bytes;
+  const uint32_t size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_SPLIT;
+  block->width = (uint8_t)width;
+  return size;
+}
+
+/* The frame of the block before, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_block *before = &packer->before;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  unsigned used;
+  if (before->mode != PACKBUF_I_MODE_FRAME || before->shift != 0) return 0;
+  codes.base = before->base;
+  codes.width = before->width;
+  used = packbuf_i_bits_of(packer->lanes->pack(rows->units, rows->rows, &codes, payload, ahead, stream));
+  if (used > before->width || used + 2u <= before->width) return 0;
+  *block = *before;
+  return packbuf_i_words_size(rows->rows, before->width, packer->recipe.bits);
+}
+
+/* Packs a block of count units: its header (place 0) and its payload, for which there is room for
+ * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
+ * and stream as in the lanes. */
+static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  uint32_t size = 0;
+  if (packer->has_before && count == PACKBUF_I_BLOCK_BYTES / (recipe->bits / 8u) && recipe->profile != 3 &&
+      !recipe->lines && !recipe->fill) {
+    packbuf_i_unit_rows rows;
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    size = recipe->split ? packbuf_i_try_split(packer, &rows, block, payload, ahead)
+                         : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
+  }
+  if (size == 0) {
+    packbuf_i_choice choice;
+    packbuf_i_choose_block(packer, units, count, &choice);
+    packbuf_i_write_choice(packer, &choice, units, count, payload, ahead, stream);
+    *block = choice.block;
+    size = choice.size;
+  }
+  packer->before = *block;
+  packer->has_before = 1;
+  return size;
+}
+
+/* ---- the recipe ---- */
+
+/* The sample of a buffer. */
+typedef struct packbuf_i_block_sample {
+  const uint8_t *const *blocks;
+  const unsigned *units;
+  unsigned count;
+} packbuf_i_block_sample;
+
+/* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
+static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
+                                     unsigned *filled) {
+  uint32_t size = 0;
+  *lines = *filled = 0;
+  for (unsigned i = 0; i < sample->count; i++) {
+    packbuf_i_choice choice;
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], &choice);
+    size += choice.size;
+    *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
+    *filled += choice.block.mode >= PACKBUF_I_FILLED;
+  }
+  return size;
+}
+
+/* The bits of the largest unit of the sample. */
+static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsigned bits) {
+  uint64_t all = 0;
+  for (unsigned b = 0; b < sample->count; b++)
+    for (unsigned i = 0; i < sample->units[b]; i++)
+      all |= packbuf_i_unit_load(bits, sample->blocks[b] + (size_t)i * (bits / 8));
+  return packbuf_i_bits_of(all);
+}
+
+static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
+  if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
+  if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;
+  return dtype.bits == 16 ? 10 : 23;
+}
+
+/* The recipe of a buffer whose units are of `dtype` (a bitmap's: uint of 8 bits), from its sample: count blocks, 1 to
+ * 16, of units[i] units each, native order, any alignment. profile: 1 to 3. 0: the buffer is not to be packed. */
+static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dtype, unsigned profile,
+                                 const uint8_t *const *blocks, const unsigned *units, unsigned count,
+                                 packbuf_i_recipe *recipe) {
+  const packbuf_i_block_sample sample = {blocks, units, count};
+  const int integers = dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT;
+  packbuf_i_packer packer;
+  unsigned lines, filled, ignored, width;
+  uint32_t size, better, raw = 0;
+  memset(recipe, 0, sizeof *recipe);
+  if (dtype.code == PACKBUF_DTYPE_COMPLEX) return 0;
+  recipe->bits = dtype.bits;
+  recipe->profile = (uint8_t)profile;
+  recipe->is_signed = dtype.code == PACKBUF_DTYPE_INT;
+  recipe->is_float = !integers && dtype.code != PACKBUF_DTYPE_BOOL;
+  recipe->mantissa = (uint8_t)packbuf_i_mantissa_bits(dtype);
+  recipe->lines = recipe->fill = 1;
+  for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
+  packbuf_i_packer_begin(&packer, set, recipe);
+  size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
+  if (profile != 2 && (recipe->mantissa > 0 || (integers && dtype.bits >= 32))) {
+    width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
+    packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
+    packer.recipe.dictionary = recipe->mantissa > 0;
+    better = packbuf_i_try_recipe(&packer, &sample, &ignored, &ignored);
+    if (16 * better <= 15 * size) {
+      recipe->split = packer.recipe.split;
+      recipe->dictionary = packer.recipe.dictionary;
+      size = better;
+    }
+  }
+  recipe->lines = profile == 3 || 8 * lines >= count;
+  recipe->fill = profile == 3 || 8 * filled >= count;
+  return 16 * (size + 16 * count) <= 15 * raw;
+}
