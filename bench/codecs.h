@@ -26,6 +26,7 @@ typedef struct bench_codec {
   int option;
   const void *set;
   int fast; /* 1: always timed at the full size, and with two threads */
+  int main; /* 1: a quick run has it on every column, else on the tokens alone */
   int (*takes)(const struct bench_codec *codec, const bench_column *column); /* NULL: every column */
   void (*encode)(bench_job *job);
   void (*decode)(bench_job *job);
@@ -102,8 +103,10 @@ static void bench_put(bench_results *results, const bench_result *r) {
   const double speed = (double)r->bytes / r->seconds * 1e-9;
   printf("| %s | %s | ", r->op, r->column);
   bench_print_size(r->bytes);
-  printf(" | %u | %s%s%s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", r->threads, r->name, *r->kernels ? ", " : "",
-         r->kernels, speed, r->x_memcpy, r->x_nt_copy, r->ratio, r->narrow_ratio);
+  printf(" | %u | %s%s%s | %.2f | %.2f | ", r->threads, r->name, *r->kernels ? ", " : "", r->kernels, speed,
+         r->x_memcpy);
+  if (r->x_nt_copy > 0) printf("%.2f", r->x_nt_copy);
+  printf(" | %.2f | %.2f |\n", r->ratio, r->narrow_ratio);
   fflush(stdout);
   if (!results->json) return;
   fprintf(
@@ -125,6 +128,7 @@ typedef struct bench_space {
 typedef struct bench_plan {
   size_t size;
   unsigned threads, rounds;
+  int quick;
   double budget; /* seconds that the rounds of one case may take: slower codecs get fewer bytes */
   bench_space space;
 } bench_plan;

@@ -143,35 +143,37 @@ static void bench_capnp_decode(bench_job *job) {
 
 /* ---- all peers ---- */
 
-#define BENCH_PEER(text, number, condition, codec) \
-  { text, "", number, NULL, 0, condition, bench_##codec##_encode, bench_##codec##_decode }
+/* clang-format off */
+#define BENCH_PEER(name, main, number, takes, codec) \
+  { name, "", number, NULL, 0, main, takes, bench_##codec##_encode, bench_##codec##_decode }
 
 static const bench_codec bench_peers[] = {
 #if BENCH_HAVE_STREAMVBYTE
-    BENCH_PEER("streamvbyte", 0, bench_takes_32_bits, streamvbyte),
+    BENCH_PEER("streamvbyte", 1, 0, bench_takes_32_bits, streamvbyte),
 #endif
 #if BENCH_HAVE_LZ4
-    BENCH_PEER("lz4", 0, NULL, lz4),
+    BENCH_PEER("lz4", 1, 0, NULL, lz4),
 #endif
 #if BENCH_HAVE_ZSTD
-    BENCH_PEER("zstd -1", 1, NULL, zstd),
+    BENCH_PEER("zstd -1", 1, 1, NULL, zstd),
 #endif
 #if BENCH_HAVE_BLOSC
-    BENCH_PEER("blosc shuffle lz4", BLOSC_SHUFFLE, NULL, blosc),
-    BENCH_PEER("blosc bitshuffle lz4", BLOSC_BITSHUFFLE, NULL, blosc),
+    BENCH_PEER("blosc shuffle lz4", 1, BLOSC_SHUFFLE, NULL, blosc),
+    BENCH_PEER("blosc bitshuffle lz4", 1, BLOSC_BITSHUFFLE, NULL, blosc),
 #endif
 #if BENCH_HAVE_MSGPACK
-    BENCH_PEER("msgpack-c array", 0, bench_takes_numbers, msgpack),
-    BENCH_PEER("msgpack-c bin", 1, NULL, msgpack),
+    BENCH_PEER("msgpack-c array", 0, 0, bench_takes_numbers, msgpack),
+    BENCH_PEER("msgpack-c bin", 0, 1, NULL, msgpack),
 #endif
 #if BENCH_HAVE_PROTOBUF_C
-    BENCH_PEER("protobuf-c repeated", 0, bench_takes_protobuf, protobuf),
-    BENCH_PEER("protobuf-c bytes", 1, NULL, protobuf),
+    BENCH_PEER("protobuf-c repeated", 0, 0, bench_takes_protobuf, protobuf),
+    BENCH_PEER("protobuf-c bytes", 0, 1, NULL, protobuf),
 #endif
 #if BENCH_HAVE_CAPNP
-    BENCH_PEER("Cap'n Proto list", 0, NULL, capnp),
-    BENCH_PEER("Cap'n Proto packed", 1, NULL, capnp),
+    BENCH_PEER("Cap'n Proto list", 0, 0, NULL, capnp),
+    BENCH_PEER("Cap'n Proto packed", 0, 1, NULL, capnp),
 #endif
-    {NULL, NULL, 0, NULL, 0, NULL, NULL, NULL}};
+    {NULL, NULL, 0, NULL, 0, 0, NULL, NULL, NULL}};
+/* clang-format on */
 
 #endif
