@@ -102,7 +102,8 @@ static void bench_print_size(size_t bytes) {
 static void bench_put(bench_results *results, const bench_result *r) {
   const double speed = (double)r->bytes / r->seconds * 1e-9;
   printf("| %s | %s | ", r->op, r->column);
-  bench_print_size(r->bytes);
+  if (r->bytes) bench_print_size(r->bytes);
+  else printf("%.0f ns", r->seconds * 1e9);
   printf(" | %u | %s%s%s | %.2f | %.2f | ", r->threads, r->name, *r->kernels ? ", " : "", r->kernels, speed,
          r->x_memcpy);
   if (r->x_nt_copy > 0) printf("%.2f", r->x_nt_copy);
@@ -113,9 +114,9 @@ static void bench_put(bench_results *results, const bench_result *r) {
       results->json,
       "%s\n{\"op\": \"%s\", \"column\": \"%s\", \"what\": \"%s\", \"dtype\": \"%s\", \"bytes\": %zu, \"threads\": %u, "
       "\"kernels\": \"%s\", \"name\": \"%s\", \"gb_per_s\": %.3f, \"x_memcpy\": %.3f, \"x_nt_copy\": %.3f, "
-      "\"stored_ratio\": %.4f, \"narrow_ratio\": %.4f}",
+      "\"stored_ratio\": %.4f, \"narrow_ratio\": %.4f, \"nanoseconds\": %.1f}",
       results->count++ ? "," : "", r->op, r->column, r->what ? r->what : "", r->dtype, r->bytes, r->threads, r->kernels,
-      r->name, speed, r->x_memcpy, r->x_nt_copy, r->ratio, r->narrow_ratio);
+      r->name, speed, r->x_memcpy, r->x_nt_copy, r->ratio, r->narrow_ratio, r->seconds * 1e9);
 }
 
 /* ---- one case ---- */

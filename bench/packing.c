@@ -1,6 +1,7 @@
 /* bench/packing.c: how fast columns of a batch are packed and unpacked, and how small they get, beside memcpy, a
  * non-temporal copy and the codecs that Debian packages; then whole batches. bench/README.md says how it is measured.
- * packing [--quick] [--json FILE] [--only TEXT]: of the columns only those with TEXT in their name, and no batches.
+ * packing [--quick] [--json FILE] [--only TEXT]: of the columns only those with TEXT in their name, and no batches;
+ * "whole": the batches alone.
  * May use: packbuf.h and its internal functions. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1 /* madvise, scandir */
@@ -17,6 +18,8 @@
 #include "messages.h"
 #include "batches.h"
 #include "gather.h"
+#include "rows.h"
+#include "row_messages.h"
 
 typedef struct bench_arguments {
   int quick;
@@ -112,6 +115,7 @@ static void bench_whole(const bench_arguments *arguments, const bench_columns *c
       "\n| op | batch | bytes | threads | how | GB/s | x memcpy | | ratio | |\n"
       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   bench_gather(columns, rounds, results);
+  bench_mixed_rows(rounds, results);
   for (unsigned i = 0; !columns->made && i < sizeof batches / sizeof batches[0]; i++) {
     if (arguments->quick && strcmp(batches[i], "dense/agent") == 0) continue;
     bench_one_batch(getenv("PACKBUF_DATA"), batches[i], arguments->quick, results);
@@ -151,7 +155,7 @@ int main(int argc, char **argv) {
          columns.made ? "columns made (PACKBUF_DATA is not set)" : "columns of $PACKBUF_DATA",
          packbuf_i_lane_set_best()->name, packbuf_checksum_kernel(), arguments.quick ? 5 : 15);
   bench_all_columns(&arguments, &columns, &results);
-  if (!arguments.only) bench_whole(&arguments, &columns, &results);
+  if (!arguments.only || strcmp(arguments.only, "whole") == 0) bench_whole(&arguments, &columns, &results);
   for (unsigned i = 0; i < columns.count; i++) free(columns.all[i].data);
   if (results.json) {
     fprintf(results.json, "\n]\n");

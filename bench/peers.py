@@ -79,7 +79,7 @@ def savez():
     return pack, lambda data: dict(np.load(io.BytesIO(data))), len
 
 
-CODECS = {"pyarrow IPC tensors": arrow, "pickle 5": pickle_in_band, "pickle 5, out of band, copied": pickle_out_of_band,
+CODECS = {"pyarrow IPC tensors, views": arrow, "pickle 5": pickle_in_band, "pickle 5, out of band, copied; views": pickle_out_of_band,
           "safetensors": safetensors, "numpy savez": savez}
 
 

@@ -50,7 +50,7 @@ def columns(results):
     yield "### Peers: the same; those that are slow have a smaller working set"
     yield ""
     peers = results.peers()
-    mains = [c for c in results.columns() if any(results.get(p, "encode", c, "", None) for p in peers)]
+    mains = [c for c in results.columns() if c != "rows" and any(results.get(p, "encode", c, "", None) for p in peers)]
     yield from table(["column"] + peers, [[c] + [pair(results, p, c) for p in peers] for c in mains])
 
 
@@ -68,7 +68,7 @@ def kernels(results):
 
 
 def batches(results):
-    rows = [r for r in results.rows if r["op"] in ("pack", "unpack", "pack + unpack", "gather") or r["column"] == "rows"]
+    rows = [r for r in results.rows if r["op"] in ("pack", "unpack", "pack + unpack", "gather") or r["column"] == "rows" and r["bytes"]]
     if not rows:
         return
     yield "### Whole batches and gathered rows (pack + unpack: beside two memcpys of the raw bytes)"
