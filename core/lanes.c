@@ -23,7 +23,7 @@ typedef struct packbuf_i_codes {
 typedef struct packbuf_i_spread {
   uint64_t least, most; /* in signed order when asked for, else unsigned */
   uint64_t differ;      /* OR of (unit ^ first unit) */
-  uint64_t least_set;   /* the least unit but 0, unsigned; 2^T - 1 when all are 0 */
+  uint64_t least_set;   /* the least unit but 0; 2^T - 1 when all are 0. In signed order not looked for: 0 */
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
@@ -253,7 +253,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->least = least ^ sign;
   spread->most = most ^ sign;
   spread->differ = differ;
-  spread->least_set = set & packbuf_i_low_bits(T);
+  spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
   spread->top = top;
 }
 
@@ -336,22 +336,3 @@ PACKBUF_I_LANES_OF(plain, 32, )
 PACKBUF_I_LANES_OF(plain, 64, )
 PACKBUF_I_LANES_SPLIT(plain, 32, )
 PACKBUF_I_LANES_SPLIT(plain, 64, )
-
-/* ---- the table ---- */
-
-/* Slowest first; every entry needs the features of those before it. */
-static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
-    {"plain", PACKBUF_I_LANES_ENTRIES(plain, plain), packbuf_i_plain_copy},
-};
-
-/* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
-static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
-  if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
-  return &packbuf_i_lane_sets[index];
-}
-
-static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
-  unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
-  while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return &packbuf_i_lane_sets[index];
-}
