@@ -14,7 +14,7 @@
 #endif
 
 /* Arrays of numbers are for these: the others go as bytes. */
-static int bench_takes_numbers(const bench_codec *codec, const bench_column *column) {
+static inline int bench_takes_numbers(const bench_codec *codec, const bench_column *column) {
   (void)codec;
   return (column->dtype.code == PACKBUF_DTYPE_INT && column->unit == 8) ||
          (column->dtype.code == PACKBUF_DTYPE_FLOAT && column->unit == 4) || column->dtype.code == PACKBUF_DTYPE_BOOL;

@@ -7,6 +7,16 @@
 
 #include "codecs.h"
 
+#ifndef BENCH_HAVE_STREAMVBYTE /* compiled without bench/build.sh: no peers */
+#define BENCH_HAVE_STREAMVBYTE 0
+#define BENCH_HAVE_LZ4 0
+#define BENCH_HAVE_ZSTD 0
+#define BENCH_HAVE_BLOSC 0
+#define BENCH_HAVE_MSGPACK 0
+#define BENCH_HAVE_PROTOBUF_C 0
+#define BENCH_HAVE_CAPNP 0
+#endif
+
 #if BENCH_HAVE_STREAMVBYTE
 #include <streamvbyte.h>
 #endif
@@ -23,7 +33,7 @@
 /* A chunk: returns the bytes it wrote, 0 when it failed. */
 typedef size_t (*bench_chunk)(const bench_job *job, const uint8_t *from, size_t size, uint8_t *to, size_t room);
 
-static size_t bench_chunk_size(const bench_job *job) {
+static inline size_t bench_chunk_size(const bench_job *job) {
   const size_t most = (size_t)1 << 20, whole = job->column->size & ~(size_t)4095;
   return whole < most ? whole : most;
 }
@@ -34,7 +44,7 @@ static void bench_chunk_check(const bench_job *job, int good) {
   exit(1);
 }
 
-static void bench_chunks_encode(bench_job *job, size_t chunk, bench_chunk encode) {
+static inline void bench_chunks_encode(bench_job *job, size_t chunk, bench_chunk encode) {
   const size_t room = bench_room(job->size);
   size_t at = 0;
   for (size_t from = 0; from < job->size; from += chunk) {
@@ -47,7 +57,7 @@ static void bench_chunks_encode(bench_job *job, size_t chunk, bench_chunk encode
   job->stored_size = at;
 }
 
-static void bench_chunks_decode(bench_job *job, size_t chunk, bench_chunk decode) {
+static inline void bench_chunks_decode(bench_job *job, size_t chunk, bench_chunk decode) {
   size_t at = 0;
   for (size_t to = 0; to < job->size; to += chunk) {
     const size_t size = job->size - to < chunk ? job->size - to : chunk;

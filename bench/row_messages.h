@@ -7,7 +7,7 @@
 #include "rows.h"
 
 /* Where row i goes in the columns; writes the offsets. 0: it does not fit. */
-static int bench_out_place(bench_mixed *mixed, int i, size_t count, size_t text) {
+static inline int bench_out_place(bench_mixed *mixed, int i, size_t count, size_t text) {
   bench_out *out = &mixed->out;
   out->offsets[i + 1] = out->offsets[i] + count;
   out->text_offsets[i + 1] = out->text_offsets[i] + text;
