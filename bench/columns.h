@@ -13,6 +13,7 @@ enum { BENCH_COLUMNS = 96 };
 typedef struct bench_column {
   char name[80];    /* dense/input_ids */
   const char *what; /* main columns: what the targets call it, else NULL */
+  int quick;        /* in a quick run too */
   packbuf_dtype dtype;
   unsigned unit;   /* bytes of one */
   unsigned narrow; /* bytes of the narrowest plain integer type that holds all of them; floats: unit */

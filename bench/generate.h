@@ -151,20 +151,20 @@ static void bench_derive_positions(bench_columns *columns) {
 
 /* What the targets and the quick run call the columns that matter most. */
 static void bench_name_main(bench_columns *columns) {
-  static const char *const names[][2] = {{"ragged/input_ids", "tokens"},
-                                         {"dense/input_ids", "padded tokens"},
-                                         {"ragged/response_mask", "mask"},
-                                         {"ragged/position_ids", "positions"},
-                                         {"dense/position_ids", "padded positions"},
-                                         {"ragged/old_log_probs", "log-probs"},
-                                         {"dense/old_log_probs", "padded log-probs"},
-                                         {"ragged/advantages", "advantages"},
-                                         {"ragged/response_mask_bool", "bool mask"},
-                                         {"made/lengths", "lengths"},
-                                         {"made/constant", "constant"}};
+  static const struct {
+    const char *name, *what;
+    int quick;
+  } names[] = {{"ragged/input_ids", "tokens", 1},        {"dense/input_ids", "padded tokens", 1},
+               {"ragged/response_mask", "mask", 1},      {"ragged/response_mask_bool", "bool mask", 1},
+               {"ragged/position_ids", "positions", 1},  {"dense/position_ids", "padded positions", 0},
+               {"ragged/old_log_probs", "log-probs", 1}, {"dense/old_log_probs", "padded log-probs", 1},
+               {"ragged/advantages", "advantages", 1},   {"made/lengths", "lengths", 0},
+               {"made/constant", "constant", 0}};
   for (unsigned i = 0; i < columns->count; i++) {
     for (unsigned k = 0; k < sizeof names / sizeof names[0]; k++) {
-      if (strcmp(columns->all[i].name, names[k][0]) == 0) columns->all[i].what = names[k][1];
+      if (strcmp(columns->all[i].name, names[k].name) != 0) continue;
+      columns->all[i].what = names[k].what;
+      columns->all[i].quick = names[k].quick;
     }
     bench_column_end(&columns->all[i]);
   }

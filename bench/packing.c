@@ -59,7 +59,7 @@ static void bench_copies(const bench_plan *plan, const bench_column *column, ben
  * run but the tokens too. */
 static int bench_wanted(const bench_plan *plan, const bench_codec *codec, const bench_column *column) {
   const int tokens = column->what && strcmp(column->what, "tokens") == 0;
-  if (plan->quick) return codec->main || tokens;
+  if (plan->quick) return codec->main || (tokens && plan->threads == 1 && strcmp(codec->kernels, "plain") != 0);
   return codec->main || (column->what && (codec->fast || plan->threads == 1));
 }
 
@@ -95,7 +95,7 @@ static void bench_all_columns(const bench_arguments *arguments, bench_columns *c
       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (unsigned i = 0; i < columns->count; i++) {
     const bench_column *column = &columns->all[i];
-    if (arguments->only ? !strstr(column->name, arguments->only) : arguments->quick && !column->what) continue;
+    if (arguments->only ? !strstr(column->name, arguments->only) : arguments->quick && !column->quick) continue;
     plan.budget = plan.quick ? 0.04 : column->what ? 1.5 : 0.7;
     plan.size = bench_small;
     if (!arguments->quick) bench_column_at(&plan, column, ours, ours_count, results);

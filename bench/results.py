@@ -39,4 +39,4 @@ class Results:
         return list(dict.fromkeys(row["column"] for row in self.rows if row["op"] in ("encode", "copy")))
 
     def peers(self):
-        return list(dict.fromkeys(row["name"] for row in self.rows if row["op"] == "encode" and not row["kernels"]))
+        return list(dict.fromkeys(row["name"] for row in self.rows if row["op"] == "encode" and not row["kernels"] and row["column"] != "rows"))
