@@ -1341,6 +1341,13 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
+/* Loads the line at an address, which need not be valid, into the cache. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PACKBUF_I_PREFETCH(address) ((void)(address))
+#endif
+
 /* Of what is hardly ever called: kept out of those who call it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_RARE __attribute__((noinline, cold))
@@ -2272,11 +2279,12 @@ typedef struct packbuf_i_spread {
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
-/* rows: 1 to 64. stream: 1 allows non-temporal stores, fenced before the return, where the output is aligned enough.
+/* rows: 1 to 64. stream: 1 allows non-temporal stores where the output is aligned enough; who asks for them
+ * calls packbuf_i_crc_fence() before anyone else may read (a fence a block would take a third of the speed).
  * ahead: NULL, or where the next block's units lie, which are loaded into the cache meanwhile. */
 typedef struct packbuf_i_lanes {
-  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Codes are cut to width bits; the OR of
-   * all before the cut is returned: below 2^width when all fitted. */
+  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Returns the OR of all codes: unless it is
+   * below 2^width, they did not fit and what was written is undefined. */
   uint64_t (*pack)(const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead,
                    int stream);
   /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
@@ -2602,6 +2610,8 @@ PACKBUF_I_LANES_SPLIT(plain, 64, )
 #else
 #define PACKBUF_I_LANES_UNROLL _Pragma("GCC unroll 8")
 #endif
+/* A loop over vectors in registers. */
+#define PACKBUF_I_LANES_EACH(k, count) PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < (count); k++)
 
 enum { PACKBUF_I_WORDS_AHEAD = 1536 }; /* bytes of words that are loaded ahead while units are streamed */
 
@@ -2651,7 +2661,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_or(packbuf_i_##set##_v x) {                             \
     uint64_t word = 0;                                                                                                 \
-    PACKBUF_I_LANES_UNROLL for (unsigned i = 0; i < BYTES / 8; i++) word |= x[i];                                      \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) word |= x[i];                                                                   \
     return word;                                                                                                       \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_left(unsigned T, packbuf_i_##set##_v x,      \
@@ -2746,9 +2756,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
   }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
-                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
-                                                                    const uint8_t *ahead, int stream) {                \
+  /* cut: codes may have more bits than `width` */                                                                     \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack_cut(                                               \
+      unsigned T, const uint8_t *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words,                   \
+      const uint8_t *ahead, int stream, int cut) {                                                                     \
     typedef packbuf_i_##set##_v V;                                                                                     \
     enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 }; /* vectors of a row, and those done together */        \
     const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
@@ -2761,31 +2772,30 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       uint8_t *to = words + g * BYTES;                                                                                 \
       unsigned used = 0;                                                                                               \
       V word[G], x[G];                                                                                                 \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = none;                                          \
+      PACKBUF_I_LANES_EACH(k, G) word[k] = none;                                                                       \
       for (unsigned r = 0; r < rows; r++, from += PACKBUF_I_ROW) {                                                     \
         if (ahead && g == 0) {                                                                                         \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
         }                                                                                                              \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_load(from + k * BYTES);       \
-        if (zero) {                                                                                                    \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] =                                               \
-              packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                                 \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_load(from + k * BYTES);                                    \
+        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);   \
         } else {                                                                                                       \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_minus(T, x[k], base);       \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base);                                    \
           if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_right(T, x[k], shift);    \
+            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                 \
           }                                                                                                            \
         }                                                                                                              \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                      \
+        PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
           seen |= x[k];                                                                                                \
-          x[k] &= low;                                                                                                 \
+          if (cut) x[k] &= low;                                                                                        \
           word[k] |= packbuf_i_##set##_left(T, x[k], used);                                                            \
         }                                                                                                              \
         used += width;                                                                                                 \
         if (used >= T) {                                                                                               \
           used -= T;                                                                                                   \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                    \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
             packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
             word[k] = used > 0 ? packbuf_i_##set##_right(T, x[k], width - used) : none;                                \
           }                                                                                                            \
@@ -2793,12 +2803,16 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         }                                                                                                              \
       }                                                                                                                \
       if (used > 0) {                                                                                                  \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++)                                                        \
-            packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
+        PACKBUF_I_LANES_EACH(k, G)                                                                                     \
+        packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                        \
       }                                                                                                                \
     }                                                                                                                  \
-    packbuf_i_##set##_fence(stream);                                                                                   \
     return packbuf_i_fold(T, packbuf_i_##set##_or(seen));                                                              \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
+                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
+                                                                    const uint8_t *ahead, int stream) {                \
+    return packbuf_i_##set##_pack_cut(T, units, rows, codes, words, ahead, stream, 0);                                 \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_unpack(unsigned T, const uint8_t *words, unsigned first,    \
                                                                   unsigned rows, const packbuf_i_codes *codes,         \
@@ -2814,37 +2828,35 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       uint8_t *to = units + g * BYTES;                                                                                 \
       unsigned used = first * width % T;                                                                               \
       V word[G], x[G];                                                                                                 \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = packbuf_i_##set##_load(from + k * BYTES);      \
+      PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                                   \
       for (unsigned r = 0; r < rows; r++, to += PACKBUF_I_ROW) {                                                       \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_right(T, word[k], used);      \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, word[k], used);                                   \
         used += width;                                                                                                 \
         if (used > T || (used == T && r + 1 < rows)) {                                                                 \
           used -= T;                                                                                                   \
           from += PACKBUF_I_ROW;                                                                                       \
           if (stream) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD);                                                \
           if (stream && BYTES > 16) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD + 64);                             \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = packbuf_i_##set##_load(from + k * BYTES);  \
+          PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                               \
           if (used > 0) {                                                                                              \
-            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] |=                                            \
-                packbuf_i_##set##_left(T, word[k], width - used);                                                      \
+            PACKBUF_I_LANES_EACH(k, G) x[k] |= packbuf_i_##set##_left(T, word[k], width - used);                       \
           }                                                                                                            \
         }                                                                                                              \
-        if (zero) {                                                                                                    \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                    \
+        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
             x[k] &= low;                                                                                               \
             x[k] = packbuf_i_##set##_plus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                             \
           }                                                                                                            \
         } else {                                                                                                       \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] &= low;                                         \
+          PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
           if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_left(T, x[k], shift);     \
+            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_left(T, x[k], shift);                                  \
           }                                                                                                            \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_plus(T, x[k], base);        \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_plus(T, x[k], base);                                     \
         }                                                                                                              \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);   \
+        PACKBUF_I_LANES_EACH(k, G) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);                                \
       }                                                                                                                \
     }                                                                                                                  \
-    packbuf_i_##set##_fence(stream);                                                                                   \
   }                                                                                                                    \
   /* The least (way 0) or largest signed unit of a vector. */                                                          \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_one(unsigned T, packbuf_i_##set##_v x, int way) {       \
@@ -2872,7 +2884,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       set[k] = ~up;                                                                                                    \
     }                                                                                                                  \
     for (unsigned i = 0; i < rows * PACKBUF_I_ROW; i += 2 * BYTES) {                                                   \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 2; k++) {                                                        \
+      PACKBUF_I_LANES_EACH(k, 2) {                                                                                     \
         const V x = packbuf_i_##set##_load(units + i + k * BYTES);                                                     \
         least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
         most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
@@ -2908,8 +2920,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     uint64_t dense = 0;                                                                                                \
     for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {                                                      \
       V other = {0};                                                                                                   \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < PACKBUF_I_ROW / BYTES; k++) other |=                             \
-          packbuf_i_##set##_load(units + k * BYTES) ^ want;                                                            \
+      PACKBUF_I_LANES_EACH(k, PACKBUF_I_ROW / BYTES) other |= packbuf_i_##set##_load(units + k * BYTES) ^ want;        \
       dense |= (uint64_t)packbuf_i_##set##_any(other) << r;                                                            \
     }                                                                                                                  \
     return dense;                                                                                                      \
@@ -2927,7 +2938,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
       const uint8_t *from = units + (size_t)at * (T / 8);                                                              \
       V next = want, other = {0};                                                                                      \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 4; k++) {                                                        \
+      PACKBUF_I_LANES_EACH(k, 4) {                                                                                     \
         other |= packbuf_i_##set##_load(from + k * BYTES) ^ next;                                                      \
         next = packbuf_i_##set##_plus(T, next, by);                                                                    \
       }                                                                                                                \
@@ -2949,14 +2960,12 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         packbuf_i_##set##_put(units + (size_t)at * (T / 8), next, stream);                                             \
         next = packbuf_i_##set##_plus(T, next, by);                                                                    \
       }                                                                                                                \
-      packbuf_i_##set##_fence(stream);                                                                                 \
     }                                                                                                                  \
     packbuf_i_plain_line(T, units + (size_t)at * (T / 8), count - at, value + at * step, step, 0);                     \
   }                                                                                                                    \
   static attributes void packbuf_i_##set##_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {           \
     size_t at = packbuf_i_##set##_streams(to, stream) ? size / PACKBUF_I_ROW * PACKBUF_I_ROW : 0;                      \
     for (size_t i = 0; i < at; i += BYTES) packbuf_i_##set##_put(to + i, packbuf_i_##set##_load(from + i), 1);         \
-    if (at > 0) packbuf_i_##set##_fence(1);                                                                            \
     if (size > at) memcpy(to + at, from + at, size - at);                                                              \
   }
 
@@ -2983,14 +2992,6 @@ PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v
   memcpy(to, &x, 16);
 }
 
-/* Orders non-temporal stores before all later ones. */
-PACKBUF_I_LANES_INLINE void packbuf_i_vector_fence(int stream) {
-#if PACKBUF_I_X86
-  if (stream) _mm_sfence();
-#endif
-  (void)stream;
-}
-
 PACKBUF_I_LANES_ROWS(vector, 16, )
 PACKBUF_I_LANES_SET(vector, )
 
@@ -3000,8 +3001,7 @@ PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_split(unsigned T, const uint8_t
                                                        const uint8_t *ahead) {
   const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
   unsigned count = 0;
-  *all = T == 64 ? packbuf_i_vector_pack_64(units, rows, &codes, words, ahead, 0)
-                 : packbuf_i_vector_pack_32(units, rows, &codes, words, ahead, 0);
+  *all = packbuf_i_vector_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);
   for (unsigned i = 0; i < rows * (128 / T); i++) {
     unsigned bits = 0;
     for (unsigned k = 0; k < 8; k++, units += T / 8) {
@@ -3047,9 +3047,9 @@ PACKBUF_I_LANES_SPLIT(vector, 64, )
 
 #if PACKBUF_I_X86
 
-#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,popcnt")))
-#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
-#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
+#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,bmi2,popcnt")))
+#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
+#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
 
 /* ---- avx2: 32 bytes ---- */
 
@@ -3058,10 +3058,6 @@ PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
   if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
   else memcpy(to, &x, 32);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_fence(int stream) {
-  if (stream) _mm_sfence();
 }
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
@@ -3098,10 +3094,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t 
   else memcpy(to, &x, 64);
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_fence(int stream) {
-  if (stream) _mm_sfence();
-}
-
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
   return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
 }
@@ -3130,34 +3122,13 @@ PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
 
 /* ---- mode split ---- */
 
-/* Shuffles for 4 bytes of which some are set (bit i: byte i): to bring those to the front, and back to their places. */
-static const uint32_t packbuf_i_to_front[16] = {0x00000000, 0x00000000, 0x00000001, 0x00000100, 0x00000002, 0x00000200,
-                                                0x00000201, 0x00020100, 0x00000003, 0x00000300, 0x00000301, 0x00030100,
-                                                0x00000302, 0x00030200, 0x00030201, 0x03020100};
-static const uint32_t packbuf_i_to_places[16] = {0x80808080, 0x80808000, 0x80800080, 0x80800100, 0x80008080, 0x80018000,
-                                                 0x80010080, 0x80020100, 0x00808080, 0x01808000, 0x01800080, 0x02800100,
-                                                 0x01008080, 0x02018000, 0x02010080, 0x03020100};
-
-/* The same for 8 bytes. */
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m128i packbuf_i_front8(unsigned bits) {
-  const unsigned four = bits & 15;
-  const uint64_t rest = packbuf_i_to_front[bits >> 4] + 0x04040404u;
-  return _mm_cvtsi64_si128((int64_t)(packbuf_i_to_front[four] | rest << (8 * __builtin_popcount(four))));
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m128i packbuf_i_places8(unsigned bits) {
-  const unsigned four = bits & 15;
-  const uint64_t rest = packbuf_i_to_places[bits >> 4] + 0x01010101u * (unsigned)__builtin_popcount(four);
-  return _mm_cvtsi64_si128((int64_t)(packbuf_i_to_places[four] | rest << 32));
-}
-
 /* The bits above `width` of a row's units, a byte each: 32 bytes, for T = 64 the first 16 of them. */
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned T, const uint8_t *row,
                                                                         unsigned width) {
   const __m256i columns =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   __m256i x = _mm256_setzero_si256();
-  PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 4; k++) {
+  PACKBUF_I_LANES_EACH(k, 4) {
     const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(row + k * 32), width);
     x = _mm256_or_si256(x, (__m256i)packbuf_i_avx2_left(T, top, 8 * k));
   }
@@ -3172,15 +3143,14 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
   unsigned count = 0;
   for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
-    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256()));
-    uint64_t eight[4];
+    const packbuf_i_avx2_v eights = (packbuf_i_avx2_v)bytes;
+    const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
+    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
     memcpy(bitmap, &bits, 128 / T);
-    memcpy(eight, &bytes, 32);
-    PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 128 / T; k++) {
-      const unsigned some = bits >> (8 * k) & 255;
-      _mm_storel_epi64((__m128i *)(void *)(high + count),
-                       _mm_shuffle_epi8(_mm_cvtsi64_si128((int64_t)eight[k]), packbuf_i_front8(some)));
-      count += (unsigned)__builtin_popcount(some);
+    PACKBUF_I_LANES_EACH(k, 128 / T) {
+      const uint64_t front = _pext_u64(eights[k], ~none[k]);
+      memcpy(high + count, &front, 8);
+      count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
     }
   }
   return count;
@@ -3189,7 +3159,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
 /* The next 8 bytes at `at`, as far as there are so many. */
 PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
   uint64_t word = 0;
-  if (size >= 8 && at <= size - 8) memcpy(&word, bytes + at, 8);
+  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
   else
     for (unsigned i = 0; at + i < size; i++) word |= (uint64_t)bytes[at + i] << (8 * i);
   return word;
@@ -3201,8 +3171,8 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_give(unsigne
                                                                          unsigned count, uint8_t *units, int stream) {
   for (unsigned i = 0; i < rows * (128 / T); i++, low += T, units += T) {
     const unsigned bits = bitmap[i];
-    const __m128i bytes =
-        _mm_shuffle_epi8(_mm_cvtsi64_si128((int64_t)packbuf_i_eight(high, high_size, count)), packbuf_i_places8(bits));
+    const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
+    const __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(packbuf_i_eight(high, high_size, count), places));
     const packbuf_i_avx2_v wide =
         (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
     count += (unsigned)__builtin_popcount(bits);
@@ -3240,6 +3210,9 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take
   return count;
 }
 
+/* Keeps the compiler from loading as part of the expansion, which is several times slower. */
+#define PACKBUF_I_LANES_LOADED(x) __asm__("" : "+v"(x))
+
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give(
     unsigned T, const uint8_t *low, unsigned rows, unsigned width, const uint8_t *bitmap, const uint8_t *high,
     unsigned high_size, unsigned count, uint8_t *units, int stream) {
@@ -3250,11 +3223,15 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
     uint32_t bits = 0;
     memcpy(&bits, bitmap, 128 / T);
     if (T == 64) {
-      const __m128i bytes = _mm_maskz_expand_epi8((__mmask16)bits, _mm_maskz_loadu_epi8((__mmask16)there, high + at));
+      __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)there, high + at);
+      PACKBUF_I_LANES_LOADED(bytes);
+      bytes = _mm_maskz_expand_epi8((__mmask16)bits, bytes);
       a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(bytes);
       b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(_mm_unpackhi_epi64(bytes, bytes));
     } else {
-      const __m256i bytes = _mm256_maskz_expand_epi8(bits, _mm256_maskz_loadu_epi8(there, high + at));
+      __m256i bytes = _mm256_maskz_loadu_epi8(there, high + at);
+      PACKBUF_I_LANES_LOADED(bytes);
+      bytes = _mm256_maskz_expand_epi8(bits, bytes);
       a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_castsi256_si128(bytes));
       b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_extracti128_si256(bytes, 1));
     }
@@ -3272,8 +3249,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
       unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
       uint64_t *all, const uint8_t *ahead) {                                                                           \
     const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    *all = T == 64 ? packbuf_i_##codes_of##_pack_64(units, rows, &codes, words, ahead, 0)                              \
-                   : packbuf_i_##codes_of##_pack_32(units, rows, &codes, words, ahead, 0);                             \
+    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
     return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
@@ -3291,7 +3267,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
       count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
                                      units + r * PACKBUF_I_ROW, stream);                                               \
     }                                                                                                                  \
-    packbuf_i_##codes_of##_fence(stream);                                                                              \
     return count;                                                                                                      \
   }                                                                                                                    \
   PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \
@@ -3324,7 +3299,9 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
 #if PACKBUF_I_X86
-  if (index >= 2 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))) return NULL;
+  if (index >= 2 &&
+      !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")))
+    return NULL;
   if (index >= 3 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
     return NULL;
@@ -3953,6 +3930,12 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
   return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
 }
 
+/* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
+ * to `to` bytes. */
+static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
+  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+}
+
 /* ---- lines ---- */
 
 typedef struct packbuf_i_cover {
@@ -3961,17 +3944,32 @@ typedef struct packbuf_i_cover {
   unsigned lines;
 } packbuf_i_cover;
 
-/* Covers units with at most `most` lines; 0 when they do not suffice. */
-static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count, unsigned most,
-                                 packbuf_i_cover *cover) {
+/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
+static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
+                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
+  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
+  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
+  unsigned some, along;
+  do {
+    some = count - at < steps ? count - at : steps;
+    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
+    at += along;
+    packbuf_i_load_ahead(ahead, loaded, at * unit);
+  } while (along == some && at < count);
+  return at;
+}
+
+/* Covers units with at most 12 lines; 0 when they do not suffice. */
+static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                 const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8;
   const uint64_t mask = packbuf_i_low_bits(bits);
   cover->lines = 0;
   for (unsigned at = 0; at < count; cover->lines++) {
-    const uint8_t *p = units + at * unit;
+    const uint8_t *p = units + (size_t)at * unit;
     const uint64_t value = packbuf_i_unit_load(bits, p);
     uint64_t step = 0;
-    if (cover->lines == most) return 0;
+    if (cover->lines == PACKBUF_I_BLOCK_LINES) return 0;
     if (at + 1 < count) {
       const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
       if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
@@ -3979,9 +3977,18 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at += packer->lanes->along(p, count - at, value, step);
+    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
   }
   return 1;
+}
+
+/* Whether all units are equal: mostly seen from three of them. */
+static int packbuf_i_units_equal(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t value = packbuf_i_unit_load(bits, units);
+  return packbuf_i_unit_load(bits, units + (size_t)(count / 2) * unit) == value &&
+         packbuf_i_unit_load(bits, units + (size_t)(count - 1) * unit) == value &&
+         packer->lanes->along(units, count, value, 0) == count;
 }
 
 /* The header of a block of these lines, and the bytes of its payload. */
@@ -3999,7 +4006,7 @@ static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bit
 static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
   const unsigned lines = cover->lines, unit = bits / 8;
   memset(payload, 0, size);
-  for (unsigned i = 0; size > 0 && i < lines; i++) {
+  for (unsigned i = 0; i < lines; i++) {
     packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
     packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
     packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
@@ -4020,15 +4027,6 @@ typedef struct packbuf_i_survey {
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
-static unsigned packbuf_i_count_high(const packbuf_i_unit_rows *rows, unsigned bits, unsigned width) {
-  unsigned high = 0;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    high += packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> width != 0;
-  for (unsigned i = 0; bits == 64 && i < rows->count; i++)
-    high += packbuf_i_unit_load(64, rows->units + (size_t)i * 8) >> width != 0;
-  return high;
-}
-
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
   unsigned tops = 0;
@@ -4041,10 +4039,11 @@ static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_uni
   return tops;
 }
 
+/* All but `high`. */
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
-  survey->high = recipe->split ? packbuf_i_count_high(rows, recipe->bits, recipe->split) : 0;
+  survey->high = 0;
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
 }
 
@@ -4061,6 +4060,23 @@ static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_surv
   if (fill > spread->top) spread->top = fill;
   if (recipe->split && fill >> recipe->split) survey->high += units;
   if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
+}
+
+static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
+  const uint32_t end = packbuf_i_round_64(size);
+  memset(payload + size, 0, end - size);
+  return end;
+}
+
+/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
+static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
+                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
+  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
+  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
+  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
+  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
+  packbuf_i_zero_to_64(bitmap, used);
+  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
 }
 
 /* ---- the choice ---- */
@@ -4133,10 +4149,15 @@ static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_
 
 /* Bit r: row r has a unit other than fill. */
 static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                     uint64_t fill) {
+                                     uint64_t fill, const uint8_t *ahead, uint32_t *loaded) {
   const unsigned log = packbuf_i_row_log(packer->recipe.bits);
   const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
-  uint64_t dense = whole > 0 ? packer->lanes->dense(units, whole, fill) : 0;
+  uint64_t dense = 0;
+  for (unsigned row = 0; row < whole; row += 16) {
+    const unsigned some = whole - row < 16 ? whole - row : 16;
+    dense |= packer->lanes->dense(units + (size_t)row * PACKBUF_I_ROW, some, fill) << row;
+    packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);
+  }
   if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
     dense |= (uint64_t)1 << whole;
   return dense;
@@ -4170,23 +4191,26 @@ static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_ro
   for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
 }
 
-/* The rows to look at: the dense ones (choice->dense is set), all in place, or those of a short block. */
+/* The rows that `dense` names (0: all), in place where they are whole and lie side by side, else in the scratch. */
 static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
                                 packbuf_i_unit_rows *rows) {
-  const unsigned bits = packer->recipe.bits;
-  if (dense == 0 && count == PACKBUF_I_BLOCK_BYTES / (bits / 8)) {
-    rows->units = units;
-    rows->rows = PACKBUF_I_BLOCK_ROWS;
-    rows->count = count;
+  const unsigned bits = packer->recipe.bits, log = packbuf_i_row_log(bits),
+                 total = packbuf_i_block_row_count(count, bits);
+  const unsigned first = dense == 0 ? 0 : packbuf_i_first_set(dense);
+  const uint64_t run = (dense == 0 ? packbuf_i_low_bits(total) : dense) >> first;
+  if ((run & (run + 1)) == 0 && (count & ((1u << log) - 1)) == 0) {
+    rows->units = units + (size_t)first * PACKBUF_I_ROW;
+    rows->rows = packbuf_i_bits_set(run);
+    rows->count = rows->rows << log;
     return;
   }
-  if (dense == 0) dense = packbuf_i_low_bits(packbuf_i_block_row_count(count, bits));
-  packbuf_i_gather_dense(packer, units, count, dense, rows);
+  packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
 }
 
-/* Offers the rows of a block, as they are and filled. The dense rows stay in the scratch. */
-static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                       packbuf_i_choice *choice) {
+/* Offers the rows of a block, as they are and filled. Where split is allowed they are split, to count their high bytes:
+ * the payload is then written, should it be chosen. */
+static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
+                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
   const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
@@ -4196,11 +4220,16 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   choice->dense = 0;
   if (row < total) {
     choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
-    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill);
+    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
   }
   packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
+  if (recipe->split) {
+    uint64_t seen;
+    packbuf_i_pad_rows(packer, &rows, 0);
+    packbuf_i_write_split(packer, &rows, recipe->split, payload + (choice->dense ? 64 : 0), NULL, &survey.high, &seen);
+  }
   all = survey;
   if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
   packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
@@ -4208,37 +4237,27 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
     packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
 }
 
-static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                   packbuf_i_choice *choice) {
+static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
+                                   const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits;
   choice->size = UINT32_MAX;
-  if (packbuf_i_cover_units(packer, units, count, recipe->lines ? PACKBUF_I_BLOCK_LINES : 1, &choice->cover) &&
-      (recipe->lines || choice->cover.steps[0] == 0)) {
-    choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
-    if (choice->size <= 64) return; /* nothing else takes less */
+  if (recipe->lines) {
+    if (packbuf_i_cover_units(packer, units, count, ahead, loaded, &choice->cover)) {
+      choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
+      if (choice->size <= 64) return; /* nothing else takes less */
+    }
+  } else if (packbuf_i_units_equal(packer, units, count)) {
+    memset(&choice->block, 0, sizeof choice->block);
+    choice->block.mode = PACKBUF_I_MODE_LINE;
+    choice->block.base = packbuf_i_unit_load(bits, units);
+    choice->size = 0;
+    return;
   }
-  packbuf_i_choose_unit_rows(packer, units, count, choice);
+  packbuf_i_choose_unit_rows(packer, units, count, payload, ahead, loaded, choice);
 }
 
 /* ---- writing what was chosen ---- */
-
-static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
-  const uint32_t end = packbuf_i_round_64(size);
-  memset(payload + size, 0, end - size);
-  return end;
-}
-
-/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
-static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
-                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
-  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
-  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
-  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
-  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
-  packbuf_i_zero_to_64(bitmap, used);
-  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
-}
 
 /* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
 static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
@@ -4299,7 +4318,7 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
   const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
   packbuf_i_unit_rows rows;
   if (mode == PACKBUF_I_MODE_LINE) {
-    packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
     return;
   }
   if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
@@ -4311,9 +4330,11 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
     packbuf_i_store64(payload, choice->dense);
     memset(payload + 8, 0, 56);
     packbuf_i_word_store(bits, payload + 8, choice->fill);
+    if (mode == PACKBUF_I_MODE_SPLIT) return; /* the choice wrote it */
     packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
     payload += 64;
   } else {
+    if (mode == PACKBUF_I_MODE_SPLIT && choice->dense == 0) return;
     packbuf_i_take_rows(packer, units, count, 0, &rows);
     if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
   }
@@ -4367,8 +4388,10 @@ static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *un
   }
   if (size == 0) {
     packbuf_i_choice choice;
-    packbuf_i_choose_block(packer, units, count, &choice);
-    packbuf_i_write_choice(packer, &choice, units, count, payload, ahead, stream);
+    uint32_t loaded = 0;
+    packbuf_i_choose_block(packer, units, count, payload, ahead, &loaded, &choice);
+    packbuf_i_write_choice(packer, &choice, units, count, payload, loaded < PACKBUF_I_BLOCK_BYTES ? ahead : NULL,
+                           stream);
     *block = choice.block;
     size = choice.size;
   }
@@ -4389,11 +4412,13 @@ typedef struct packbuf_i_block_sample {
 /* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
 static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
                                      unsigned *filled) {
+  uint8_t payload[PACKBUF_I_PAYLOAD_ROOM]; /* where split counts */
   uint32_t size = 0;
   *lines = *filled = 0;
   for (unsigned i = 0; i < sample->count; i++) {
     packbuf_i_choice choice;
-    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], &choice);
+    uint32_t loaded = 0;
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload, NULL, &loaded, &choice);
     size += choice.size;
     *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
     *filled += choice.block.mode >= PACKBUF_I_FILLED;
@@ -8538,12 +8563,6 @@ typedef struct packbuf_i_look {
   packbuf_i_facts facts;
   packbuf_i_keys keys;
 } packbuf_i_look;
-
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PACKBUF_I_PREFETCH(address) ((void)0)
-#endif
 
 #define PACKBUF_I_KIND(kind) (1u << (kind))
 #define PACKBUF_I_NUMBERS                                                                      \

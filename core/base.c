@@ -18,6 +18,13 @@
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
+/* Loads the line at an address, which need not be valid, into the cache. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PACKBUF_I_PREFETCH(address) ((void)(address))
+#endif
+
 /* Of what is hardly ever called: kept out of those who call it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define PACKBUF_I_RARE __attribute__((noinline, cold))

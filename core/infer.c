@@ -35,12 +35,6 @@ typedef struct packbuf_i_look {
   packbuf_i_keys keys;
 } packbuf_i_look;
 
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PACKBUF_I_PREFETCH(address) ((void)0)
-#endif
-
 #define PACKBUF_I_KIND(kind) (1u << (kind))
 #define PACKBUF_I_NUMBERS                                                                      \
   (PACKBUF_I_KIND(PACKBUF_BOOL) | PACKBUF_I_KIND(PACKBUF_INT) | PACKBUF_I_KIND(PACKBUF_UINT) | \

@@ -27,11 +27,12 @@ typedef struct packbuf_i_spread {
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
-/* rows: 1 to 64. stream: 1 allows non-temporal stores, fenced before the return, where the output is aligned enough.
+/* rows: 1 to 64. stream: 1 allows non-temporal stores where the output is aligned enough; who asks for them
+ * calls packbuf_i_crc_fence() before anyone else may read (a fence a block would take a third of the speed).
  * ahead: NULL, or where the next block's units lie, which are loaded into the cache meanwhile. */
 typedef struct packbuf_i_lanes {
-  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Codes are cut to width bits; the OR of
-   * all before the cut is returned: below 2^width when all fitted. */
+  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Returns the OR of all codes: unless it is
+   * below 2^width, they did not fit and what was written is undefined. */
   uint64_t (*pack)(const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead,
                    int stream);
   /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */

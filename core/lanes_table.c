@@ -19,7 +19,9 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
 #if PACKBUF_I_X86
-  if (index >= 2 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))) return NULL;
+  if (index >= 2 &&
+      !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")))
+    return NULL;
   if (index >= 3 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
     return NULL;

@@ -17,6 +17,8 @@
 #else
 #define PACKBUF_I_LANES_UNROLL _Pragma("GCC unroll 8")
 #endif
+/* A loop over vectors in registers. */
+#define PACKBUF_I_LANES_EACH(k, count) PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < (count); k++)
 
 enum { PACKBUF_I_WORDS_AHEAD = 1536 }; /* bytes of words that are loaded ahead while units are streamed */
 
@@ -66,7 +68,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_or(packbuf_i_##set##_v x) {                             \
     uint64_t word = 0;                                                                                                 \
-    PACKBUF_I_LANES_UNROLL for (unsigned i = 0; i < BYTES / 8; i++) word |= x[i];                                      \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) word |= x[i];                                                                   \
     return word;                                                                                                       \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_left(unsigned T, packbuf_i_##set##_v x,      \
@@ -161,9 +163,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
   }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
-                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
-                                                                    const uint8_t *ahead, int stream) {                \
+  /* cut: codes may have more bits than `width` */                                                                     \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack_cut(                                               \
+      unsigned T, const uint8_t *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words,                   \
+      const uint8_t *ahead, int stream, int cut) {                                                                     \
     typedef packbuf_i_##set##_v V;                                                                                     \
     enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 }; /* vectors of a row, and those done together */        \
     const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
@@ -176,31 +179,30 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       uint8_t *to = words + g * BYTES;                                                                                 \
       unsigned used = 0;                                                                                               \
       V word[G], x[G];                                                                                                 \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = none;                                          \
+      PACKBUF_I_LANES_EACH(k, G) word[k] = none;                                                                       \
       for (unsigned r = 0; r < rows; r++, from += PACKBUF_I_ROW) {                                                     \
         if (ahead && g == 0) {                                                                                         \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
         }                                                                                                              \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_load(from + k * BYTES);       \
-        if (zero) {                                                                                                    \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] =                                               \
-              packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                                 \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_load(from + k * BYTES);                                    \
+        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);   \
         } else {                                                                                                       \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_minus(T, x[k], base);       \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base);                                    \
           if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_right(T, x[k], shift);    \
+            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                 \
           }                                                                                                            \
         }                                                                                                              \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                      \
+        PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
           seen |= x[k];                                                                                                \
-          x[k] &= low;                                                                                                 \
+          if (cut) x[k] &= low;                                                                                        \
           word[k] |= packbuf_i_##set##_left(T, x[k], used);                                                            \
         }                                                                                                              \
         used += width;                                                                                                 \
         if (used >= T) {                                                                                               \
           used -= T;                                                                                                   \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                    \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
             packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
             word[k] = used > 0 ? packbuf_i_##set##_right(T, x[k], width - used) : none;                                \
           }                                                                                                            \
@@ -208,12 +210,16 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         }                                                                                                              \
       }                                                                                                                \
       if (used > 0) {                                                                                                  \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++)                                                        \
-            packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
+        PACKBUF_I_LANES_EACH(k, G)                                                                                     \
+        packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                        \
       }                                                                                                                \
     }                                                                                                                  \
-    packbuf_i_##set##_fence(stream);                                                                                   \
     return packbuf_i_fold(T, packbuf_i_##set##_or(seen));                                                              \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
+                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
+                                                                    const uint8_t *ahead, int stream) {                \
+    return packbuf_i_##set##_pack_cut(T, units, rows, codes, words, ahead, stream, 0);                                 \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_unpack(unsigned T, const uint8_t *words, unsigned first,    \
                                                                   unsigned rows, const packbuf_i_codes *codes,         \
@@ -229,37 +235,35 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       uint8_t *to = units + g * BYTES;                                                                                 \
       unsigned used = first * width % T;                                                                               \
       V word[G], x[G];                                                                                                 \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = packbuf_i_##set##_load(from + k * BYTES);      \
+      PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                                   \
       for (unsigned r = 0; r < rows; r++, to += PACKBUF_I_ROW) {                                                       \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_right(T, word[k], used);      \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, word[k], used);                                   \
         used += width;                                                                                                 \
         if (used > T || (used == T && r + 1 < rows)) {                                                                 \
           used -= T;                                                                                                   \
           from += PACKBUF_I_ROW;                                                                                       \
           if (stream) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD);                                                \
           if (stream && BYTES > 16) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD + 64);                             \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) word[k] = packbuf_i_##set##_load(from + k * BYTES);  \
+          PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                               \
           if (used > 0) {                                                                                              \
-            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] |=                                            \
-                packbuf_i_##set##_left(T, word[k], width - used);                                                      \
+            PACKBUF_I_LANES_EACH(k, G) x[k] |= packbuf_i_##set##_left(T, word[k], width - used);                       \
           }                                                                                                            \
         }                                                                                                              \
-        if (zero) {                                                                                                    \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) {                                                    \
+        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
             x[k] &= low;                                                                                               \
             x[k] = packbuf_i_##set##_plus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                             \
           }                                                                                                            \
         } else {                                                                                                       \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] &= low;                                         \
+          PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
           if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_left(T, x[k], shift);     \
+            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_left(T, x[k], shift);                                  \
           }                                                                                                            \
-          PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) x[k] = packbuf_i_##set##_plus(T, x[k], base);        \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_plus(T, x[k], base);                                     \
         }                                                                                                              \
-        PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < G; k++) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);   \
+        PACKBUF_I_LANES_EACH(k, G) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);                                \
       }                                                                                                                \
     }                                                                                                                  \
-    packbuf_i_##set##_fence(stream);                                                                                   \
   }                                                                                                                    \
   /* The least (way 0) or largest signed unit of a vector. */                                                          \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_one(unsigned T, packbuf_i_##set##_v x, int way) {       \
@@ -287,7 +291,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       set[k] = ~up;                                                                                                    \
     }                                                                                                                  \
     for (unsigned i = 0; i < rows * PACKBUF_I_ROW; i += 2 * BYTES) {                                                   \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 2; k++) {                                                        \
+      PACKBUF_I_LANES_EACH(k, 2) {                                                                                     \
         const V x = packbuf_i_##set##_load(units + i + k * BYTES);                                                     \
         least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
         most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
@@ -323,8 +327,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     uint64_t dense = 0;                                                                                                \
     for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {                                                      \
       V other = {0};                                                                                                   \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < PACKBUF_I_ROW / BYTES; k++) other |=                             \
-          packbuf_i_##set##_load(units + k * BYTES) ^ want;                                                            \
+      PACKBUF_I_LANES_EACH(k, PACKBUF_I_ROW / BYTES) other |= packbuf_i_##set##_load(units + k * BYTES) ^ want;        \
       dense |= (uint64_t)packbuf_i_##set##_any(other) << r;                                                            \
     }                                                                                                                  \
     return dense;                                                                                                      \
@@ -342,7 +345,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
       const uint8_t *from = units + (size_t)at * (T / 8);                                                              \
       V next = want, other = {0};                                                                                      \
-      PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 4; k++) {                                                        \
+      PACKBUF_I_LANES_EACH(k, 4) {                                                                                     \
         other |= packbuf_i_##set##_load(from + k * BYTES) ^ next;                                                      \
         next = packbuf_i_##set##_plus(T, next, by);                                                                    \
       }                                                                                                                \
@@ -364,14 +367,12 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         packbuf_i_##set##_put(units + (size_t)at * (T / 8), next, stream);                                             \
         next = packbuf_i_##set##_plus(T, next, by);                                                                    \
       }                                                                                                                \
-      packbuf_i_##set##_fence(stream);                                                                                 \
     }                                                                                                                  \
     packbuf_i_plain_line(T, units + (size_t)at * (T / 8), count - at, value + at * step, step, 0);                     \
   }                                                                                                                    \
   static attributes void packbuf_i_##set##_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {           \
     size_t at = packbuf_i_##set##_streams(to, stream) ? size / PACKBUF_I_ROW * PACKBUF_I_ROW : 0;                      \
     for (size_t i = 0; i < at; i += BYTES) packbuf_i_##set##_put(to + i, packbuf_i_##set##_load(from + i), 1);         \
-    if (at > 0) packbuf_i_##set##_fence(1);                                                                            \
     if (size > at) memcpy(to + at, from + at, size - at);                                                              \
   }
 
@@ -398,14 +399,6 @@ PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v
   memcpy(to, &x, 16);
 }
 
-/* Orders non-temporal stores before all later ones. */
-PACKBUF_I_LANES_INLINE void packbuf_i_vector_fence(int stream) {
-#if PACKBUF_I_X86
-  if (stream) _mm_sfence();
-#endif
-  (void)stream;
-}
-
 PACKBUF_I_LANES_ROWS(vector, 16, )
 PACKBUF_I_LANES_SET(vector, )
 
@@ -415,8 +408,7 @@ PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_split(unsigned T, const uint8_t
                                                        const uint8_t *ahead) {
   const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
   unsigned count = 0;
-  *all = T == 64 ? packbuf_i_vector_pack_64(units, rows, &codes, words, ahead, 0)
-                 : packbuf_i_vector_pack_32(units, rows, &codes, words, ahead, 0);
+  *all = packbuf_i_vector_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);
   for (unsigned i = 0; i < rows * (128 / T); i++) {
     unsigned bits = 0;
     for (unsigned k = 0; k < 8; k++, units += T / 8) {

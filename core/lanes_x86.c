@@ -5,9 +5,9 @@
 
 #if PACKBUF_I_X86
 
-#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,popcnt")))
-#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
-#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
+#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,bmi2,popcnt")))
+#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
+#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
 
 /* ---- avx2: 32 bytes ---- */
 
@@ -16,10 +16,6 @@ PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
   if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
   else memcpy(to, &x, 32);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_fence(int stream) {
-  if (stream) _mm_sfence();
 }
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
@@ -56,10 +52,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t 
   else memcpy(to, &x, 64);
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_fence(int stream) {
-  if (stream) _mm_sfence();
-}
-
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
   return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
 }
@@ -88,34 +80,13 @@ PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
 
 /* ---- mode split ---- */
 
-/* Shuffles for 4 bytes of which some are set (bit i: byte i): to bring those to the front, and back to their places. */
-static const uint32_t packbuf_i_to_front[16] = {0x00000000, 0x00000000, 0x00000001, 0x00000100, 0x00000002, 0x00000200,
-                                                0x00000201, 0x00020100, 0x00000003, 0x00000300, 0x00000301, 0x00030100,
-                                                0x00000302, 0x00030200, 0x00030201, 0x03020100};
-static const uint32_t packbuf_i_to_places[16] = {0x80808080, 0x80808000, 0x80800080, 0x80800100, 0x80008080, 0x80018000,
-                                                 0x80010080, 0x80020100, 0x00808080, 0x01808000, 0x01800080, 0x02800100,
-                                                 0x01008080, 0x02018000, 0x02010080, 0x03020100};
-
-/* The same for 8 bytes. */
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m128i packbuf_i_front8(unsigned bits) {
-  const unsigned four = bits & 15;
-  const uint64_t rest = packbuf_i_to_front[bits >> 4] + 0x04040404u;
-  return _mm_cvtsi64_si128((int64_t)(packbuf_i_to_front[four] | rest << (8 * __builtin_popcount(four))));
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m128i packbuf_i_places8(unsigned bits) {
-  const unsigned four = bits & 15;
-  const uint64_t rest = packbuf_i_to_places[bits >> 4] + 0x01010101u * (unsigned)__builtin_popcount(four);
-  return _mm_cvtsi64_si128((int64_t)(packbuf_i_to_places[four] | rest << 32));
-}
-
 /* The bits above `width` of a row's units, a byte each: 32 bytes, for T = 64 the first 16 of them. */
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned T, const uint8_t *row,
                                                                         unsigned width) {
   const __m256i columns =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   __m256i x = _mm256_setzero_si256();
-  PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 4; k++) {
+  PACKBUF_I_LANES_EACH(k, 4) {
     const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(row + k * 32), width);
     x = _mm256_or_si256(x, (__m256i)packbuf_i_avx2_left(T, top, 8 * k));
   }
@@ -130,15 +101,14 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
   unsigned count = 0;
   for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
-    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256()));
-    uint64_t eight[4];
+    const packbuf_i_avx2_v eights = (packbuf_i_avx2_v)bytes;
+    const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
+    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
     memcpy(bitmap, &bits, 128 / T);
-    memcpy(eight, &bytes, 32);
-    PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < 128 / T; k++) {
-      const unsigned some = bits >> (8 * k) & 255;
-      _mm_storel_epi64((__m128i *)(void *)(high + count),
-                       _mm_shuffle_epi8(_mm_cvtsi64_si128((int64_t)eight[k]), packbuf_i_front8(some)));
-      count += (unsigned)__builtin_popcount(some);
+    PACKBUF_I_LANES_EACH(k, 128 / T) {
+      const uint64_t front = _pext_u64(eights[k], ~none[k]);
+      memcpy(high + count, &front, 8);
+      count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
     }
   }
   return count;
@@ -147,7 +117,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
 /* The next 8 bytes at `at`, as far as there are so many. */
 PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
   uint64_t word = 0;
-  if (size >= 8 && at <= size - 8) memcpy(&word, bytes + at, 8);
+  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
   else
     for (unsigned i = 0; at + i < size; i++) word |= (uint64_t)bytes[at + i] << (8 * i);
   return word;
@@ -159,8 +129,8 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_give(unsigne
                                                                          unsigned count, uint8_t *units, int stream) {
   for (unsigned i = 0; i < rows * (128 / T); i++, low += T, units += T) {
     const unsigned bits = bitmap[i];
-    const __m128i bytes =
-        _mm_shuffle_epi8(_mm_cvtsi64_si128((int64_t)packbuf_i_eight(high, high_size, count)), packbuf_i_places8(bits));
+    const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
+    const __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(packbuf_i_eight(high, high_size, count), places));
     const packbuf_i_avx2_v wide =
         (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
     count += (unsigned)__builtin_popcount(bits);
@@ -198,6 +168,9 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take
   return count;
 }
 
+/* Keeps the compiler from loading as part of the expansion, which is several times slower. */
+#define PACKBUF_I_LANES_LOADED(x) __asm__("" : "+v"(x))
+
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give(
     unsigned T, const uint8_t *low, unsigned rows, unsigned width, const uint8_t *bitmap, const uint8_t *high,
     unsigned high_size, unsigned count, uint8_t *units, int stream) {
@@ -208,11 +181,15 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
     uint32_t bits = 0;
     memcpy(&bits, bitmap, 128 / T);
     if (T == 64) {
-      const __m128i bytes = _mm_maskz_expand_epi8((__mmask16)bits, _mm_maskz_loadu_epi8((__mmask16)there, high + at));
+      __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)there, high + at);
+      PACKBUF_I_LANES_LOADED(bytes);
+      bytes = _mm_maskz_expand_epi8((__mmask16)bits, bytes);
       a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(bytes);
       b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(_mm_unpackhi_epi64(bytes, bytes));
     } else {
-      const __m256i bytes = _mm256_maskz_expand_epi8(bits, _mm256_maskz_loadu_epi8(there, high + at));
+      __m256i bytes = _mm256_maskz_loadu_epi8(there, high + at);
+      PACKBUF_I_LANES_LOADED(bytes);
+      bytes = _mm256_maskz_expand_epi8(bits, bytes);
       a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_castsi256_si128(bytes));
       b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_extracti128_si256(bytes, 1));
     }
@@ -230,8 +207,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
       unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
       uint64_t *all, const uint8_t *ahead) {                                                                           \
     const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    *all = T == 64 ? packbuf_i_##codes_of##_pack_64(units, rows, &codes, words, ahead, 0)                              \
-                   : packbuf_i_##codes_of##_pack_32(units, rows, &codes, words, ahead, 0);                             \
+    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
     return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
@@ -249,7 +225,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
       count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
                                      units + r * PACKBUF_I_ROW, stream);                                               \
     }                                                                                                                  \
-    packbuf_i_##codes_of##_fence(stream);                                                                              \
     return count;                                                                                                      \
   }                                                                                                                    \
   PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \

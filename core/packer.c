@@ -45,6 +45,12 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
   return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
 }
 
+/* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
+ * to `to` bytes. */
+static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
+  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+}
+
 /* ---- lines ---- */
 
 typedef struct packbuf_i_cover {
@@ -53,17 +59,32 @@ typedef struct packbuf_i_cover {
   unsigned lines;
 } packbuf_i_cover;
 
-/* Covers units with at most `most` lines; 0 when they do not suffice. */
-static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count, unsigned most,
-                                 packbuf_i_cover *cover) {
+/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
+static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
+                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
+  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
+  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
+  unsigned some, along;
+  do {
+    some = count - at < steps ? count - at : steps;
+    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
+    at += along;
+    packbuf_i_load_ahead(ahead, loaded, at * unit);
+  } while (along == some && at < count);
+  return at;
+}
+
+/* Covers units with at most 12 lines; 0 when they do not suffice. */
+static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                 const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8;
   const uint64_t mask = packbuf_i_low_bits(bits);
   cover->lines = 0;
   for (unsigned at = 0; at < count; cover->lines++) {
-    const uint8_t *p = units + at * unit;
+    const uint8_t *p = units + (size_t)at * unit;
     const uint64_t value = packbuf_i_unit_load(bits, p);
     uint64_t step = 0;
-    if (cover->lines == most) return 0;
+    if (cover->lines == PACKBUF_I_BLOCK_LINES) return 0;
     if (at + 1 < count) {
       const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
       if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
@@ -71,9 +92,18 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at += packer->lanes->along(p, count - at, value, step);
+    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
   }
   return 1;
+}
+
+/* Whether all units are equal: mostly seen from three of them. */
+static int packbuf_i_units_equal(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t value = packbuf_i_unit_load(bits, units);
+  return packbuf_i_unit_load(bits, units + (size_t)(count / 2) * unit) == value &&
+         packbuf_i_unit_load(bits, units + (size_t)(count - 1) * unit) == value &&
+         packer->lanes->along(units, count, value, 0) == count;
 }
 
 /* The header of a block of these lines, and the bytes of its payload. */
@@ -91,7 +121,7 @@ static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bit
 static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
   const unsigned lines = cover->lines, unit = bits / 8;
   memset(payload, 0, size);
-  for (unsigned i = 0; size > 0 && i < lines; i++) {
+  for (unsigned i = 0; i < lines; i++) {
     packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
     packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
     packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
@@ -112,15 +142,6 @@ typedef struct packbuf_i_survey {
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
-static unsigned packbuf_i_count_high(const packbuf_i_unit_rows *rows, unsigned bits, unsigned width) {
-  unsigned high = 0;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    high += packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> width != 0;
-  for (unsigned i = 0; bits == 64 && i < rows->count; i++)
-    high += packbuf_i_unit_load(64, rows->units + (size_t)i * 8) >> width != 0;
-  return high;
-}
-
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
   unsigned tops = 0;
@@ -133,10 +154,11 @@ static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_uni
   return tops;
 }
 
+/* All but `high`. */
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
-  survey->high = recipe->split ? packbuf_i_count_high(rows, recipe->bits, recipe->split) : 0;
+  survey->high = 0;
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
 }
 
@@ -153,6 +175,23 @@ static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_surv
   if (fill > spread->top) spread->top = fill;
   if (recipe->split && fill >> recipe->split) survey->high += units;
   if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
+}
+
+static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
+  const uint32_t end = packbuf_i_round_64(size);
+  memset(payload + size, 0, end - size);
+  return end;
+}
+
+/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
+static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
+                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
+  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
+  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
+  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
+  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
+  packbuf_i_zero_to_64(bitmap, used);
+  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
 }
 
 /* ---- the choice ---- */
@@ -225,10 +264,15 @@ static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_
 
 /* Bit r: row r has a unit other than fill. */
 static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                     uint64_t fill) {
+                                     uint64_t fill, const uint8_t *ahead, uint32_t *loaded) {
   const unsigned log = packbuf_i_row_log(packer->recipe.bits);
   const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
-  uint64_t dense = whole > 0 ? packer->lanes->dense(units, whole, fill) : 0;
+  uint64_t dense = 0;
+  for (unsigned row = 0; row < whole; row += 16) {
+    const unsigned some = whole - row < 16 ? whole - row : 16;
+    dense |= packer->lanes->dense(units + (size_t)row * PACKBUF_I_ROW, some, fill) << row;
+    packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);
+  }
   if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
     dense |= (uint64_t)1 << whole;
   return dense;
@@ -262,23 +306,26 @@ static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_ro
   for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
 }
 
-/* The rows to look at: the dense ones (choice->dense is set), all in place, or those of a short block. */
+/* The rows that `dense` names (0: all), in place where they are whole and lie side by side, else in the scratch. */
 static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
                                 packbuf_i_unit_rows *rows) {
-  const unsigned bits = packer->recipe.bits;
-  if (dense == 0 && count == PACKBUF_I_BLOCK_BYTES / (bits / 8)) {
-    rows->units = units;
-    rows->rows = PACKBUF_I_BLOCK_ROWS;
-    rows->count = count;
+  const unsigned bits = packer->recipe.bits, log = packbuf_i_row_log(bits),
+                 total = packbuf_i_block_row_count(count, bits);
+  const unsigned first = dense == 0 ? 0 : packbuf_i_first_set(dense);
+  const uint64_t run = (dense == 0 ? packbuf_i_low_bits(total) : dense) >> first;
+  if ((run & (run + 1)) == 0 && (count & ((1u << log) - 1)) == 0) {
+    rows->units = units + (size_t)first * PACKBUF_I_ROW;
+    rows->rows = packbuf_i_bits_set(run);
+    rows->count = rows->rows << log;
     return;
   }
-  if (dense == 0) dense = packbuf_i_low_bits(packbuf_i_block_row_count(count, bits));
-  packbuf_i_gather_dense(packer, units, count, dense, rows);
+  packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
 }
 
-/* Offers the rows of a block, as they are and filled. The dense rows stay in the scratch. */
-static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                       packbuf_i_choice *choice) {
+/* Offers the rows of a block, as they are and filled. Where split is allowed they are split, to count their high bytes:
+ * the payload is then written, should it be chosen. */
+static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
+                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
   const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
@@ -288,11 +335,16 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   choice->dense = 0;
   if (row < total) {
     choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
-    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill);
+    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
   }
   packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
+  if (recipe->split) {
+    uint64_t seen;
+    packbuf_i_pad_rows(packer, &rows, 0);
+    packbuf_i_write_split(packer, &rows, recipe->split, payload + (choice->dense ? 64 : 0), NULL, &survey.high, &seen);
+  }
   all = survey;
   if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
   packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
@@ -300,37 +352,27 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
     packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
 }
 
-static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                   packbuf_i_choice *choice) {
+static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
+                                   const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits;
   choice->size = UINT32_MAX;
-  if (packbuf_i_cover_units(packer, units, count, recipe->lines ? PACKBUF_I_BLOCK_LINES : 1, &choice->cover) &&
-      (recipe->lines || choice->cover.steps[0] == 0)) {
-    choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
-    if (choice->size <= 64) return; /* nothing else takes less */
+  if (recipe->lines) {
+    if (packbuf_i_cover_units(packer, units, count, ahead, loaded, &choice->cover)) {
+      choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
+      if (choice->size <= 64) return; /* nothing else takes less */
+    }
+  } else if (packbuf_i_units_equal(packer, units, count)) {
+    memset(&choice->block, 0, sizeof choice->block);
+    choice->block.mode = PACKBUF_I_MODE_LINE;
+    choice->block.base = packbuf_i_unit_load(bits, units);
+    choice->size = 0;
+    return;
   }
-  packbuf_i_choose_unit_rows(packer, units, count, choice);
+  packbuf_i_choose_unit_rows(packer, units, count, payload, ahead, loaded, choice);
 }
 
 /* ---- writing what was chosen ---- */
-
-static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
-  const uint32_t end = packbuf_i_round_64(size);
-  memset(payload + size, 0, end - size);
-  return end;
-}
-
-/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
-static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
-                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
-  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
-  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
-  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
-  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
-  packbuf_i_zero_to_64(bitmap, used);
-  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
-}
 
 /* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
 static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
@@ -391,7 +433,7 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
   const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
   packbuf_i_unit_rows rows;
   if (mode == PACKBUF_I_MODE_LINE) {
-    packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
     return;
   }
   if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
@@ -403,9 +445,11 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
     packbuf_i_store64(payload, choice->dense);
     memset(payload + 8, 0, 56);
     packbuf_i_word_store(bits, payload + 8, choice->fill);
+    if (mode == PACKBUF_I_MODE_SPLIT) return; /* the choice wrote it */
     packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
     payload += 64;
   } else {
+    if (mode == PACKBUF_I_MODE_SPLIT && choice->dense == 0) return;
     packbuf_i_take_rows(packer, units, count, 0, &rows);
     if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
   }
@@ -459,8 +503,10 @@ static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *un
   }
   if (size == 0) {
     packbuf_i_choice choice;
-    packbuf_i_choose_block(packer, units, count, &choice);
-    packbuf_i_write_choice(packer, &choice, units, count, payload, ahead, stream);
+    uint32_t loaded = 0;
+    packbuf_i_choose_block(packer, units, count, payload, ahead, &loaded, &choice);
+    packbuf_i_write_choice(packer, &choice, units, count, payload, loaded < PACKBUF_I_BLOCK_BYTES ? ahead : NULL,
+                           stream);
     *block = choice.block;
     size = choice.size;
   }
@@ -481,11 +527,13 @@ typedef struct packbuf_i_block_sample {
 /* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
 static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
                                      unsigned *filled) {
+  uint8_t payload[PACKBUF_I_PAYLOAD_ROOM]; /* where split counts */
   uint32_t size = 0;
   *lines = *filled = 0;
   for (unsigned i = 0; i < sample->count; i++) {
     packbuf_i_choice choice;
-    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], &choice);
+    uint32_t loaded = 0;
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload, NULL, &loaded, &choice);
     size += choice.size;
     *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
     *filled += choice.block.mode >= PACKBUF_I_FILLED;

@@ -215,7 +215,7 @@ static void definition_split(void) {
 /* ---- the sets of this processor ---- */
 
 typedef struct promise {
-  const char *name, *flags[7]; /* as /proc/cpuinfo names what it needs */
+  const char *name, *flags[8]; /* as /proc/cpuinfo names what it needs */
 } promise;
 
 static const promise promises[] = {
@@ -224,8 +224,8 @@ static const promise promises[] = {
     {"vector", {NULL}},
 #endif
 #if PACKBUF_I_X86
-    {"avx2", {"avx2", "popcnt", NULL}},
-    {"avx512", {"avx2", "popcnt", "avx512f", "avx512bw", "avx512dq", "avx512vl", NULL}},
+    {"avx2", {"avx2", "bmi2", "popcnt", NULL}},
+    {"avx512", {"avx2", "bmi2", "popcnt", "avx512f", "avx512bw", "avx512dq", "avx512vl", NULL}},
     {"avx512vbmi2", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vbmi2", NULL}},
 #endif
 };
@@ -315,7 +315,7 @@ static void check_pack(const packbuf_i_lane_set *set, unsigned t) {
       want = plain(t)->pack(from, rows, &codes, words, NULL, 0);
       got = set->of[t].pack(from, rows, &codes, to, ahead_at(i / 5), (int)stream);
       expect(got == want, "T %u width %u rows %u shift %u zero %u: OR of the codes", bits, width, rows, codes.shift, codes.zero);
-      expect(memcmp(words, to, size) == 0 && kept(out, to, size), "T %u width %u rows %u shift %u zero %u stream %u", bits, width, rows, codes.shift, codes.zero, stream);
+      expect((want > low(width) || memcmp(words, to, size) == 0) && kept(out, to, size), "T %u width %u rows %u shift %u zero %u stream %u", bits, width, rows, codes.shift, codes.zero, stream);
     }
 }
 
@@ -346,12 +346,14 @@ static void check_alignments(const packbuf_i_lane_set *set, unsigned t) {
       const packbuf_i_codes codes = some_codes(bits, width, a);
       const size_t size = size_of_words(bits, rows, width);
       uint8_t *from = place(in, (size_t)rows * 128, 2 + a), *to = output(out, size, 2 + a * 5), *again;
+      uint64_t want;
       some_units(bits, rows, &codes, from);
-      expect(plain(t)->pack(from, rows, &codes, words, NULL, 0) == set->of[t].pack(from, rows, &codes, to, NULL, (int)stream), "T %u width %u at %u: OR of the codes", bits, width, a);
-      expect(memcmp(words, to, size) == 0 && kept(out, to, size), "T %u width %u at %u", bits, width, a);
+      want = plain(t)->pack(from, rows, &codes, words, NULL, 0);
+      expect(set->of[t].pack(from, rows, &codes, to, NULL, (int)stream) == want, "T %u width %u at %u: OR of the codes", bits, width, a);
+      expect((want > low(width) || memcmp(words, to, size) == 0) && kept(out, to, size), "T %u width %u at %u", bits, width, a);
       again = output(out2, (size_t)rows * 128, 2 + a * 3);
       plain(t)->unpack(words, 0, rows, &codes, back, 0);
-      set->of[t].unpack(to, 0, rows, &codes, again, (int)stream);
+      set->of[t].unpack(words, 0, rows, &codes, again, (int)stream);
       expect(memcmp(back, again, (size_t)rows * 128) == 0 && kept(out2, again, (size_t)rows * 128), "T %u width %u at %u: unpacked", bits, width, a);
     }
 }
