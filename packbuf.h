@@ -135,7 +135,7 @@ extern "C" {
   X(H10, 110, LIMIT, "head_length, node_count, buffer_count, metadata_count and rows are within the caller's limits, strings_length below 2^32", "32, 64, 68, 72, 48 or 88: the first that is not") \
   X(H11, 111, HEAD_CHECKSUM, "head_checksum matches", "60")                                                           \
   X(H12, 112, BAD_HEADER, "each stride is at least that of version 1.0 and a multiple of 8 (name_stride: of 4)", "80, 82, 84 or 86") \
-  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "120")                                                 \
+  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "124")                                                 \
   X(H14, 114, BAD_HEADER, "head_length is what the tables and strings need, rounded up to the alignment", "32")       \
   X(H15, 115, NOT_ZERO, "the bytes after the strings are zero up to head_length", "the first that is not")            \
   X(N1, 201, BAD_NODE, "kind is 1, 2 or 3 and scope 0 or 1, no scope 0 after a scope 1 at the top, a child has its parent's scope", "kind 22, scope 23") \
@@ -166,7 +166,7 @@ extern "C" {
   X(B11, 311, BAD_LAYOUT, "a stored buffer lies where the cursor of its section stands, within the section", "offset 24 (headers_offset 56)") \
   X(B12, 312, BAD_LAYOUT, "the cursors end at index_length and total_length", "40 or 24")                             \
   X(B13, 313, BAD_BUFFER, "a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands", "the record, or the node's first_buffer 16 when one is absent") \
-  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks has elements, of a dtype that is packed, a length that is a multiple of 64, and value zero", "dtype_code 8, count 16, length 32, value 40") \
+  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is of the index or of the codecs 2 to 4 and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
   X(M1, 401, BAD_METADATA, "node is a node or 0xFFFFFFFF", "node 0")                                                  \
   X(M2, 402, BAD_METADATA, "records ascend strictly by (node, key)", "key_offset 4")                                  \
   X(M3, 403, BAD_LAYOUT, "key and value lie where the strings before them end; the last string ends the strings", "key_offset 4, value_offset 12; at the end 88") \
@@ -545,6 +545,15 @@ enum {
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
+/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. */
+typedef enum packbuf_packing {
+  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays, at memory speed (profile 1) */
+  PACKBUF_PACKING_FASTEST = 3,  /* the same without the modes that cost more than a pass (profile 2) */
+  PACKBUF_PACKING_SMALLEST = 4  /* the best mode of each block, whatever it takes (profile 3) */
+} packbuf_packing;
+
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". */
 typedef struct packbuf_schema {
@@ -555,13 +564,14 @@ typedef struct packbuf_schema {
                             when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
+  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
   const char *parameter; /* of the logical type (timestamp: "s", "ms", "us", "ns", "D"), NULL: none */
 } packbuf_schema;
 
 /* How a batch is written. Start from packbuf_default_options(). */
 typedef struct packbuf_options {
-  uint16_t profile;            /* 0: plain */
+  uint8_t packing;             /* packbuf_packing */
   uint8_t alignment_exponent;  /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
@@ -659,12 +669,13 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
                                                 const char *text, packbuf_error *error);
 
-/* The exact number of bytes that packbuf_write will write. Expands, infers and lays out; the result is kept until
+/* The number of bytes that packbuf_write will write: exact when nothing is packed, else the most it can be (what the
+ * batch takes plain). Expands, infers and lays out; the result is kept until
  * something is added. Errors: those of inference and encoding, with path and row. */
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
-/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers). *size: bytes written, also set
- * on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
+ * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
@@ -689,11 +700,11 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
-/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
- * CAPACITY. */
+/* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
+ * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                                packbuf_error *error);
+                                                uint64_t *size, packbuf_error *error);
 
 /* ---- not into one block of memory ---- */
 
@@ -785,6 +796,7 @@ typedef struct packbuf_view {
   uint64_t total_length, head_length, index_length, rows;
   uint32_t node_count, buffer_count, metadata_count, name_count, field_count, value_count;
   uint32_t optional_features, head_checksum, index_checksum;
+  uint32_t checksum_room; /* zero bytes after the data checksums, in units of the alignment */
   uint16_t version_minor, profile;
   uint16_t node_stride, buffer_stride, metadata_stride, name_stride;
   uint8_t kind; /* 1 batch, 2 manifest */
@@ -901,6 +913,9 @@ typedef struct packbuf_buffer {
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
   const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
+  const uint8_t *headers;      /* packed in blocks: the block headers (section 20 of the spec); NULL else */
+  const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
+  uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -911,7 +926,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
                                                  packbuf_error *error);
 
 /* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
- * (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
+ * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
  * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
  * field was written with PACKBUF_KEEP_PLAIN. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
@@ -921,6 +936,42 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
  * 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
+
+/* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
+ * as int32, say, without a second pass. Errors: those above; WRONG_TYPE when one of the two is no integer; LOSSY, with
+ * the element's offset, when one does not fit, dst then partly written. */
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error);
+
+/* How a block of a packed buffer is stored (section 20 of the spec). */
+typedef enum packbuf_block_mode {
+  PACKBUF_BLOCK_PLAIN = 0,
+  PACKBUF_BLOCK_LINE = 1,
+  PACKBUF_BLOCK_FRAME = 2,
+  PACKBUF_BLOCK_ZERO = 3,
+  PACKBUF_BLOCK_SPLIT = 4,
+  PACKBUF_BLOCK_DICTIONARY = 5
+} packbuf_block_mode;
+
+typedef struct packbuf_block {
+  uint8_t mode;   /* packbuf_block_mode */
+  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t width, shift, extra;
+  uint64_t base;
+  uint64_t offset, length; /* of its payload, from the start of the packed buffer */
+  uint64_t count;          /* elements (of a bitmap: bytes) in the block */
+} packbuf_block;
+
+/* "plain", "line", "frame", "zero", "split", "dictionary"; "unknown". */
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode);
+
+/* The blocks of a buffer: 0 when it is not packed. */
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer);
+
+/* Block `index`. Errors: OUT_OF_RANGE; BAD_BLOCK with its offset. */
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error);
 
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
  * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */
@@ -1458,6 +1509,9 @@ static const uint8_t packbuf_i_magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0
 static uint64_t packbuf_i_chunks(uint64_t data_length) {
   return data_length / PACKBUF_I_CHUNK + (data_length % PACKBUF_I_CHUNK != 0);
 }
+
+/* Bytes from which non-temporal stores pay: more than half a usual last-level cache. */
+#define PACKBUF_I_STREAM_FROM ((uint64_t)16 << 20)
 
 /* The codecs of numbers; those of them whose cells each have a shape of their own. */
 static int packbuf_i_numeric(unsigned codec) {
@@ -7795,6 +7849,7 @@ typedef struct packbuf_i_node {
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
   uint64_t nulls, missing;          /* cells that are null, missing */
   unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  uint8_t packing;                  /* as in packbuf_schema */
   uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
   uint64_t elements; /* of its data buffer */
@@ -8482,6 +8537,7 @@ static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packb
   node->reason = "";
   node->nulls = node->missing = 0;
   node->flags = schema ? schema->flags : 0;
+  node->packing = schema ? schema->packing : 0;
   node->logical_type = schema ? schema->logical_type : 0;
   node->parameter = schema ? schema->parameter : NULL;
   node->parameter_size = node->parameter ? strlen(node->parameter) : 0;
@@ -9479,11 +9535,15 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
   batch->arena = arena;
   batch->rows = rows;
   batch->options = options ? *options : packbuf_default_options();
-  if (batch->options.profile != 0 || batch->options.alignment_exponent < 6 || batch->options.alignment_exponent > 12 ||
-      batch->options.data_checksums > 1 || batch->options.row_sharing > 1 ||
+  if (batch->options.packing > PACKBUF_PACKING_SMALLEST || batch->options.alignment_exponent < 6 ||
+      batch->options.alignment_exponent > 12 || batch->options.data_checksums > 1 || batch->options.row_sharing > 1 ||
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
+  for (size_t i = 0; i < batch->options.schema_count; i++)
+    if (batch->options.schemas[i].packing > PACKBUF_PACKING_SMALLEST)
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a schema asks for a packing that there is not",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -10274,6 +10334,179 @@ static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t c
   return 1;
 }
 /* ---- end of core/fetched.c ---- */
+/* ---- core/packed.c ---- */
+/* core/packed.c: the elements of a buffer that is packed in blocks (section 20), for the access layer: any run of them,
+ * or one. A header and the place of the next say where a payload lies; both are fetched once and checked here, the
+ * payload while it is unpacked.
+ * May use: base, lanes, blocks, fetched. Must not know: records, roles, why something is read. */
+
+/* Bits of a unit of a dtype that can be packed; 0 of others. */
+static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
+  if (dtype.lanes != 1) return 0;
+  switch (dtype.code) {
+    case PACKBUF_DTYPE_UINT:
+      if (dtype.bits == 1) return 8;
+      break;
+    case PACKBUF_DTYPE_INT:
+    case PACKBUF_DTYPE_BOOL:
+    case PACKBUF_DTYPE_FLOAT:
+    case PACKBUF_DTYPE_BFLOAT:
+    case PACKBUF_DTYPE_FLOAT8_E4M3FN:
+    case PACKBUF_DTYPE_FLOAT8_E5M2: break;
+    default: return 0;
+  }
+  return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64 ? dtype.bits : 0;
+}
+
+static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
+  return dtype.bits == 1 ? count / 8 + (count % 8 != 0) : count;
+}
+
+/* Units of a full block. */
+static unsigned packbuf_i_block_units_of(unsigned bits) { return PACKBUF_I_BLOCK_BYTES * 8u / bits; }
+
+/* A block of a buffer, ready to be unpacked. */
+typedef struct packbuf_i_packed {
+  packbuf_i_block block;
+  unsigned bits, units;
+  uint64_t at; /* of its payload in the buffer's */
+  uint32_t size;
+  const uint8_t *payload;
+} packbuf_i_packed;
+
+/* Where the payload of block k ends, in units of 64 bytes. */
+static uint64_t packbuf_i_block_end(const packbuf_buffer *buffer, uint64_t k, uint64_t blocks) {
+  uint32_t next;
+  if (k + 1 == blocks) return buffer->length / 64;
+  next = packbuf_i_load32(buffer->headers + (k + 1) * 16 + 8);
+  PACKBUF_I_FETCHED(next);
+  return next;
+}
+
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
+  const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
+  const unsigned full = buffer->headers ? packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)) : 0;
+  return full ? units / full + (units % full != 0) : 0;
+}
+
+/* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
+static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
+  const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
+  const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
+  packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
+  if (end > buffer->length / 64 || packed->block.place > end ||
+      end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
+    return 0;
+  packed->bits = bits;
+  packed->units = units - k * full < full ? (unsigned)(units - k * full) : full;
+  packed->at = (uint64_t)packed->block.place * 64;
+  packed->size = (uint32_t)(end - packed->block.place) * 64;
+  packed->payload = buffer->payload ? buffer->payload + packed->at : NULL;
+  return packbuf_i_block_unsound(&packed->block, bits, packed->units) < 0;
+}
+
+/* The payload of a block that was not fetched in one range with the rest: in place, or gathered in `room` of
+ * PACKBUF_I_PAYLOAD_ROOM bytes. 0: not fetched. */
+PACKBUF_I_RARE static int packbuf_i_fetch_payload(const packbuf_buffer *buffer, packbuf_i_packed *packed,
+                                                  uint8_t *room) {
+  const uint64_t at = buffer->offset + packed->at;
+  packed->payload = packbuf_i_fetched_whole(buffer->partial, at, packed->size);
+  if (packed->payload) return 1;
+  packed->payload = room;
+  return packbuf_i_gather_fetched(buffer->partial, at, packed->size, room);
+}
+
+/* Units first to first + count, which there are, in native byte order to out. 0 when some are broken or were not
+ * fetched: packbuf_i_not_unpacked tells. */
+static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+  const packbuf_i_lane_set *set = packbuf_i_lane_set_best();
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
+  const int stream = count >= PACKBUF_I_STREAM_FROM / (bits / 8);
+  uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
+  while (count) {
+    const unsigned skip = (unsigned)(first % full);
+    const unsigned take = count < full - skip ? (unsigned)count : full - skip;
+    packbuf_i_packed packed;
+    if (!packbuf_i_find_block(buffer, first / full, &packed) ||
+        (PACKBUF_I_UNLIKELY(!packed.payload) && !packbuf_i_fetch_payload(buffer, &packed, room)) ||
+        !packbuf_i_block_units(set, &packed.block, packed.payload, packed.size, bits, packed.units, skip, take, out,
+                               stream))
+      return 0;
+    out += (size_t)take * (bits / 8);
+    first += take;
+    count -= take;
+  }
+  if (stream) packbuf_i_crc_fence();
+  return 1;
+}
+
+/* Unit i, which there is. 0: as above. */
+static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
+  const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
+  packbuf_i_packed packed;
+  if (PACKBUF_I_UNLIKELY(!packbuf_i_find_block(buffer, i / full, &packed))) return 0;
+  if (PACKBUF_I_UNLIKELY(!packed.payload)) {
+    uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
+    return packbuf_i_fetch_payload(buffer, &packed, room) &&
+           packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
+                                (unsigned)(i % full), unit);
+  }
+  return packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
+                              (unsigned)(i % full), unit);
+}
+
+/* Why units could not be unpacked: the rule and offset of the first block that is wrong, or (NONE) the bytes that were
+ * not fetched, as *at and *size from the start of the packed buffer. */
+PACKBUF_I_RARE static packbuf_rule packbuf_i_not_unpacked(const packbuf_buffer *buffer, uint64_t first, uint64_t count,
+                                                          uint64_t *at, uint64_t *size) {
+  const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
+  uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
+  packbuf_i_packed packed;
+  uint64_t k = first / full;
+  for (; count && k <= (first + count - 1) / full; k++) {
+    *at = buffer->headers_at + k * 16;
+    if (!packbuf_i_find_block(buffer, k, &packed)) {
+      const int wrong = packbuf_i_block_unsound(&packed.block, packbuf_i_unit_bits(buffer->dtype), full);
+      *at += wrong < 0 ? 8 : (unsigned)wrong;
+      return wrong < 0 ? PACKBUF_RULE_I16 : PACKBUF_RULE_I15;
+    }
+    *at = buffer->offset + packed.at;
+    *size = packed.size;
+    if (!packed.payload && !packbuf_i_fetch_payload(buffer, &packed, room)) return PACKBUF_RULE_NONE;
+    if (!packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)) break;
+  }
+  return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17;
+}
+
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode) {
+  static const char *const names[] = {"plain", "line", "frame", "zero", "split", "dictionary"};
+  return mode < sizeof names / sizeof *names ? names[mode] : "unknown";
+}
+
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error) {
+  packbuf_i_packed packed;
+  uint64_t at = 0, size = 0;
+  if (index >= packbuf_block_count(buffer))
+    return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the buffer has fewer blocks", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!packbuf_i_find_block(buffer, index, &packed)) {
+    const packbuf_rule rule = packbuf_i_not_unpacked(
+        buffer, index * packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)), 1, &at, &size);
+    return packbuf_i_broken(error, rule == PACKBUF_RULE_NONE ? PACKBUF_RULE_I16 : rule, at, PACKBUF_NOWHERE);
+  }
+  block->mode = packed.block.mode & 127u;
+  block->filled = packed.block.mode >> 7;
+  block->width = packed.block.width;
+  block->shift = packed.block.shift;
+  block->extra = packed.block.extra;
+  block->base = packed.block.base;
+  block->offset = buffer->offset + packed.at;
+  block->length = packed.size;
+  block->count = packed.units;
+  return PACKBUF_OK;
+}
+/* ---- end of core/packed.c ---- */
 /* ---- core/access.c ---- */
 /* core/access.c: the one layer that reads an opened packed buffer. A peer may rewrite the bytes at any time, so every
  * record, string and element is fetched once into a local copy, the copy is checked against the memory there is, and
@@ -10489,6 +10722,32 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
+/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
+static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+
+/* B14, of a node of the codec. Bytes and texts are read in place. */
+static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned codec, unsigned *at) {
+  if (raw->role == PACKBUF_ROLE_DATA && codec >= PACKBUF_CODEC_BYTES_RAGGED && codec <= PACKBUF_CODEC_OPAQUE_RAGGED)
+    return *at = 7, PACKBUF_RULE_B14;
+  if (packbuf_i_unit_bits(raw->dtype) == 0) return *at = 8, PACKBUF_RULE_B14;
+  if (raw->count == 0) return *at = 16, PACKBUF_RULE_B14;
+  if (raw->length % 64 != 0) return *at = 32, PACKBUF_RULE_B14;
+  if (raw->value[0] != 0 || raw->value[1] != 0) return *at = 40, PACKBUF_RULE_B14;
+  return PACKBUF_RULE_NONE;
+}
+
+/* What makes a record packed in blocks, whose elements take `length` bytes, unsafe: B14, headers outside of the
+ * index. */
+static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
+                                            uint64_t length, unsigned *at) {
+  const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
+  const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
+  if (rule != PACKBUF_RULE_NONE) return rule;
+  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
+    return *at = 56, PACKBUF_RULE_B11;
+  return PACKBUF_RULE_NONE;
+}
+
 /* What makes a buffer record unsafe to follow: elements that are not where it says. `at`: the field. */
 static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
                                             unsigned *at) {
@@ -10497,6 +10756,10 @@ static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const pack
   if (!packbuf_i_byte_length(raw->count, raw->dtype, &length)) return *at = 16, PACKBUF_RULE_B4;
   if (raw->storage == PACKBUF_STORED || raw->storage == PACKBUF_ALIAS) {
     if (raw->packing == 0 && raw->length != length) return *at = 32, PACKBUF_RULE_B10;
+    if (raw->packing == 1) {
+      const packbuf_rule rule = packbuf_i_packed_unsafe(view, raw, length, at);
+      if (rule != PACKBUF_RULE_NONE) return rule;
+    }
     if (raw->offset > view->total_length || raw->length > view->total_length - raw->offset)
       return *at = 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
@@ -10532,9 +10795,18 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   buffer->length = raw.length;
   packbuf_i_store64(buffer->value, raw.value[0]);
   packbuf_i_store64(buffer->value + 8, raw.value[1]);
-  buffer->bytes = NULL;
+  buffer->bytes = buffer->headers = buffer->payload = NULL;
   buffer->partial = NULL;
-  if (raw.packing != 0) return PACKBUF_OK;
+  buffer->headers_at = 0;
+  if (raw.packing > 1) return PACKBUF_OK;
+  if (raw.packing == 1) {
+    buffer->headers_at = raw.headers_offset;
+    buffer->headers = view->base + raw.headers_offset; /* head and index are always there */
+    buffer->payload = raw.offset + raw.length <= view->capacity ? view->base + raw.offset
+                                                                : packbuf_i_fetched_whole(view, raw.offset, raw.length);
+    if (buffer->payload == NULL) buffer->partial = view;
+    return PACKBUF_OK;
+  }
   if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) {
     if (PACKBUF_I_UNLIKELY(raw.offset + raw.length > view->capacity)) { /* only of a partial view */
       buffer->bytes = packbuf_i_fetched_whole(view, raw.offset, raw.length);
@@ -10583,8 +10855,8 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 }
 
 /* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count
- * is all there is to check. Packed elements (packing other than 0) are never computed: callers refuse them first, and
- * here they read as absent, as do those that were not fetched. */
+ * is all there is to check. Those packed in blocks are unpacked. Elements of an unknown packing are never computed:
+ * callers refuse them first, and here they read as absent, as do those that are broken or were not fetched. */
 
 /* Whether the elements are not stored: constant or sequence. */
 static int packbuf_i_computed(const packbuf_buffer *buffer) {
@@ -10618,17 +10890,25 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     PACKBUF_I_FETCHED(*out);
     return 1;
   }
-  if (buffer->packing != 0) return 0;
+  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, i, out) : 0;
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
 }
 
+/* Unit i of a packed buffer of bytes or bits. */
+PACKBUF_I_RARE static int packbuf_i_unpack_byte(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
+  uint64_t unit = 0;
+  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, i, &unit)) return 0;
+  *out = (uint8_t)unit;
+  return 1;
+}
+
 /* Element i of a buffer of bytes; 0 when there is none. */
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) return packbuf_i_unpack_byte(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_copy_fetched(buffer, i, 1, out);
   *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
@@ -10639,11 +10919,13 @@ static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out
 static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t raw[8] = {0};
   uint64_t left, bits;
-  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1 ||
-                         buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1)) return 0;
   left = buffer->count - i * 64;
-  if (buffer->bytes == NULL) {
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) {
+    const uint64_t size = left >= 57 ? 8 : (left + 7) / 8;
+    if (!buffer->headers || !packbuf_i_unpack_units(buffer, i * 8, size, raw)) return 0;
+    bits = packbuf_i_load64(raw);
+  } else if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;
   } else {
     const size_t size = left >= 57 ? 8 : (size_t)((left + 7) / 8);
@@ -10658,17 +10940,20 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
 /* Bit i of a bitmap; 0 beyond its end. */
 static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t byte;
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1 || buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0))
+    return packbuf_i_unpack_byte(buffer, i / 8, &byte) && (byte >> (i % 8) & 1);
   if (buffer->bytes == NULL) return buffer->value[0] != 0;
   byte = buffer->bytes[i / 8];
   PACKBUF_I_FETCHED(byte);
   return byte >> (i % 8) & 1;
 }
 
-/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value. */
+/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header of
+ * their block. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
+  if (buffer->headers) return buffer->headers_at + i / (PACKBUF_I_BLOCK_BYTES * UINT64_C(8) / bits) * 16;
   if (packbuf_i_computed(buffer)) return packbuf_i_buffer_at(view, buffer->index) + 40;
   return buffer->offset + (bits < 8 ? i * bits / 8 : i * (bits / 8));
 }
@@ -10679,9 +10964,12 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
   uint32_t bits = packbuf_i_element_bits(dtype), size = bits < 8 ? 1 : bits / 8;
   if (!packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->packing != 0)
+  if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (buffer->packing != 0)
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy them out", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (bytes == NULL)
     return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -10698,10 +10986,18 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
   return PACKBUF_OK;
 }
 
-/* What was asked for of a partial view is not there. */
+/* Elements that could not be read, by the bytes that they take plain: those of a partial view are not there, packed
+ * ones may be broken. */
 PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size,
                                                            uint64_t row, packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
+  if (buffer->headers) {
+    const unsigned unit = packbuf_i_unit_bits(buffer->dtype) / 8;
+    const packbuf_rule rule =
+        packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
+    if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, row);
+    at -= buffer->offset;
+  }
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
                  packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);
   if (error) packbuf_node_path(view, buffer->node, error->path, sizeof error->path);
@@ -10710,7 +11006,8 @@ PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer 
 
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
                                              packbuf_error *error) {
-  if (buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  if (buffer->partial && !buffer->packing)
+    return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   return packbuf_i_typed_at(buffer, buffer->bytes, dtype, elements, error);
 }
 
@@ -10734,9 +11031,11 @@ static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size
 }
 
 /* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the
- * range, that packing is 0 and that elements are whole bytes. 0 when some were not fetched. */
+ * range, that the packing is known and that elements are whole bytes. 0 when some are broken or were not fetched:
+ * packbuf_i_not_fetched says what. */
 static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
   const size_t element = packbuf_i_element_bits(buffer->dtype) / 8;
+  if (buffer->headers) return packbuf_i_unpack_units(buffer, first, count, out);
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
   } else if (buffer->partial) {
@@ -10750,20 +11049,25 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. Their bytes fit in memory; their
- * number may not fit a size_t. */
-static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+ * number may not fit a size_t. 0 as above. */
+static int packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
   const size_t size = (size_t)(count / 8 + (count % 8 != 0));
-  if (size == 0) return;
-  if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
-  else memset(out, buffer->value[0] ? 0xFF : 0, size);
+  if (size == 0) return 1;
+  if (buffer->headers && !packbuf_i_unpack_units(buffer, first / 8, size, out)) return 0;
+  if (!buffer->headers) {
+    if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
+    else memset(out, buffer->value[0] ? 0xFF : 0, size);
+  }
   if (count % 8) out[size - 1] = (uint8_t)(out[size - 1] & ((1u << count % 8) - 1));
+  return 1;
 }
 
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
   uint64_t size;
-  if (buffer->packing != 0)
+  int copied;
+  if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (first > buffer->count || count > buffer->count - first)
@@ -10773,7 +11077,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE,
                           "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (bits == 1 && buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  if (bits == 1 && buffer->partial && !buffer->headers)
+    return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
@@ -10781,12 +11086,65 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (bits == 1) packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst);
-  else if (!packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst))
-    return packbuf_i_not_fetched(buffer, first * (bits / 8), size, PACKBUF_NOWHERE, error);
-  return PACKBUF_OK;
+  copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
+                     : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
+  return copied ? PACKBUF_OK
+                : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }
 /* ---- end of core/access.c ---- */
+/* ---- core/convert.c ---- */
+/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is converted
+ * in the first-level cache.
+ * May use: base, access, blocks. Must not know: rows, codecs. */
+
+/* int, uint or bool of 8 to 64 bits. */
+static int packbuf_i_integer_dtype(packbuf_dtype dtype) {
+  return dtype.lanes == 1 &&
+         (dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT || dtype.code == PACKBUF_DTYPE_BOOL) &&
+         (dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64);
+}
+
+/* The first of `count` elements that does not fit. */
+static uint64_t packbuf_i_first_unfit(const uint8_t *in, packbuf_dtype from, uint64_t count, packbuf_dtype to) {
+  uint64_t one, i = 0;
+  while (i < count && packbuf_i_convert_units(in + i * (from.bits / 8u), from.bits, from.code == PACKBUF_DTYPE_INT, 1,
+                                              &one, to.bits, to.code == PACKBUF_DTYPE_INT))
+    i++;
+  return i;
+}
+
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error) {
+  const packbuf_dtype from = buffer->dtype;
+  const unsigned size = from.bits / 8u, out = dtype.bits / 8u;
+  uint64_t block[PACKBUF_I_BLOCK_BYTES / 8];
+  uint8_t *to = (uint8_t *)dst;
+  if (packbuf_i_dtype_equal(from, dtype))
+    return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
+  if (!packbuf_i_integer_dtype(from) || !packbuf_i_integer_dtype(dtype) || dtype.code == PACKBUF_DTYPE_BOOL)
+    return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  if (count > capacity / out)
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  while (count) {
+    const uint64_t in_block = sizeof block / size, inside = in_block - first % in_block;
+    const uint64_t take = count < inside ? count : inside;
+    const packbuf_status status = packbuf_copy_elements(view, buffer, first, take, block, sizeof block, error);
+    if (status != PACKBUF_OK) return status;
+    if (!packbuf_i_convert_units(block, from.bits, from.code == PACKBUF_DTYPE_INT, take, to, dtype.bits,
+                                 dtype.code == PACKBUF_DTYPE_INT)) {
+      const uint64_t at = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
+      return packbuf_i_fail(error, PACKBUF_LOSSY, "an element does not fit the dtype that was asked for",
+                            packbuf_i_element_at(view, buffer, at), PACKBUF_NOWHERE);
+    }
+    first += take;
+    count -= take;
+    to += take * out;
+  }
+  return PACKBUF_OK;
+}
+/* ---- end of core/convert.c ---- */
 /* ---- core/tables.c ---- */
 /* core/tables.c: the rules N, B, M and S: the node, buffer and metadata tables, the name index and the strings. One
  * pass over each table in the order of section 13; each record is fetched once and checked as a copy. Rules return the
@@ -10977,7 +11335,19 @@ static packbuf_status packbuf_i_check_nodes(packbuf_i_tables *t) {
 /* The cursors of the two sections, and what verification wants to know of the way. */
 typedef struct packbuf_i_cursors {
   uint64_t index, index_end, data, data_end, mask; /* mask: alignment - 1 */
+  uint64_t packed;                                 /* in the data, of the buffers that are not plain */
 } packbuf_i_cursors;
+
+/* Where the data of the plain buffers end and those of the others begin; UINT64_MAX when they pass all bounds. */
+static uint64_t packbuf_i_plain_data_end(const packbuf_view *view, uint64_t data, uint64_t mask) {
+  packbuf_i_buffer_record b;
+  for (uint32_t i = 0; i < view->buffer_count && packbuf_i_fetch_buffer(view, i, &b); i++) {
+    if (b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA || b.packing != 0) continue;
+    if (b.length > view->total_length || data > view->total_length) return UINT64_MAX;
+    data += (b.length + mask) & ~mask;
+  }
+  return data;
+}
 
 static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   packbuf_i_cursors c;
@@ -10986,6 +11356,8 @@ static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   c.index_end = c.data = view->head_length + view->index_length;
   c.data_end = view->total_length;
   if (view->optional_features & 1) c.index += (packbuf_i_chunks(c.data_end - c.data) * 4 + c.mask) & ~c.mask;
+  c.index += (uint64_t)view->checksum_room << view->alignment_exponent;
+  c.packed = packbuf_i_plain_data_end(view, c.data, c.mask);
   return c;
 }
 
@@ -10996,8 +11368,11 @@ static int packbuf_i_pass(uint64_t *cursor, uint64_t end, uint64_t mask, uint64_
   return 1;
 }
 
-/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
-static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+/* Moves the cursor of its section past a stored buffer; 0 when it does not lie there. */
+static int packbuf_i_pass_stored(packbuf_i_cursors *c, const packbuf_i_buffer_record *b) {
+  if (b->role != PACKBUF_ROLE_DATA) return packbuf_i_pass(&c->index, c->index_end, c->mask, b->offset, b->length);
+  return packbuf_i_pass(b->packing ? &c->packed : &c->data, c->data_end, c->mask, b->offset, b->length);
+}
 
 /* The dtype of a role but data (section 5). */
 static packbuf_dtype packbuf_i_role_dtype(unsigned role) {
@@ -11049,9 +11424,7 @@ static packbuf_rule packbuf_i_check_storage(const packbuf_view *view, packbuf_i_
     if (b->packing != 0 &&
         !packbuf_i_pass(&c->index, c->index_end, c->mask, b->headers_offset, packbuf_i_headers_length(length)))
       return *at += 56, PACKBUF_RULE_B11;
-    if (b->role == PACKBUF_ROLE_DATA ? !packbuf_i_pass(&c->data, c->data_end, c->mask, b->offset, b->length)
-                                     : !packbuf_i_pass(&c->index, c->index_end, c->mask, b->offset, b->length))
-      return *at += 24, PACKBUF_RULE_B11;
+    if (!packbuf_i_pass_stored(c, b)) return *at += 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
   }
   if (b->storage == PACKBUF_ALIAS)
@@ -11089,6 +11462,11 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && b->storage == PACKBUF_STORED) {
+    unsigned field = 0;
+    rule = packbuf_i_packed_wrong(b, node->codec, &field);
+    *at += field;
+  }
   return rule != PACKBUF_RULE_NONE ? rule : packbuf_i_check_storage(view, c, index, b, length, at);
 }
 
@@ -11274,7 +11652,7 @@ static packbuf_status packbuf_i_check_buffers(packbuf_i_tables *t) {
     if (PACKBUF_I_UNLIKELY(status != PACKBUF_OK)) return status;
   }
   if (c.index != c.index_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
-  if (c.data != c.data_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 24, PACKBUF_NOWHERE);
+  if (c.packed != c.data_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 24, PACKBUF_NOWHERE);
   if (layout != UINT64_MAX)
     return packbuf_i_broken_node(t->error, t->view, PACKBUF_RULE_B13, layout, layout_node, PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -11459,6 +11837,7 @@ static void packbuf_i_read_directory(packbuf_view *view, const uint8_t *director
   view->field_count = packbuf_i_load32(directory + 32);
   view->value_count = packbuf_i_load32(directory + 36);
   memcpy(view->row_order_token, directory + 40, 16);
+  view->checksum_room = packbuf_i_load32(directory + 56);
   view->nodes_at =
       128; /* a count times a stride stays below 2^48: no sum here overflows, once strings_length is below 2^32 */
   view->buffers_at = view->nodes_at + (uint64_t)view->node_count * view->node_stride;
@@ -11494,7 +11873,7 @@ static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const ui
   if (view->buffer_stride < 64 || view->buffer_stride % 8) return *at = 82, PACKBUF_RULE_H12;
   if (view->metadata_stride < 32 || view->metadata_stride % 8) return *at = 84, PACKBUF_RULE_H12;
   if (view->name_stride < 4 || view->name_stride % 4) return *at = 86, PACKBUF_RULE_H12;
-  if (packbuf_i_load64(header + 120) != 0) return *at = 120, PACKBUF_RULE_H13;
+  if (packbuf_i_load32(header + 124) != 0) return *at = 124, PACKBUF_RULE_H13;
   if (view->head_length != ((end + mask) & ~mask)) return *at = 32, PACKBUF_RULE_H14;
   for (uint64_t i = end; i < view->head_length; i++) {
     if (view->base[i] != 0) return *at = i, PACKBUF_RULE_H15;
@@ -11750,7 +12129,8 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   uint8_t raw[8] = {0};
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8 || buffer->packing != 0)) return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8)) return 0;
+  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
   memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);
@@ -11861,7 +12241,7 @@ static packbuf_status packbuf_i_fail_node(const packbuf_view *view, uint32_t nod
 
 static int packbuf_i_there(const packbuf_buffer *buffer) { return buffer->storage != 0; }
 /* Absent buffers are readable too: there is nothing to read. */
-static int packbuf_i_readable(const packbuf_buffer *buffer) { return buffer->packing == 0; }
+static int packbuf_i_readable(const packbuf_buffer *buffer) { return buffer->packing <= 1; }
 
 /* Where a buffer of a role is kept; NULL for a role that this reader does not know. */
 static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role, unsigned dim) {
@@ -11906,7 +12286,11 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     if (buffer.partial && slot && slot != &column->data) /* what says where data lie is of the index */
       return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
                                    PACKBUF_NOWHERE, error);
-    if (buffer.packing != 0) packed = 1;
+    if (buffer.packing > 1) packed = 1;
+    if (buffer.headers && slot == &column->data && column->node.codec >= PACKBUF_CODEC_BYTES_RAGGED &&
+        column->node.codec <= PACKBUF_I_LAST_CODEC)
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B14, packbuf_i_buffer_at(view, buffer.index) + 7,
+                                   PACKBUF_NOWHERE, error);
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
                                      error);
@@ -12087,12 +12471,13 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
 
 /* ---- for verification: which rows have to be looked at ---- */
 
-/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
+/* Rows that a check has to look at: all of them when a buffer has elements of its own; when all are constants or
  * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
+      return rows;
   }
   return rows < 16 ? rows : 16;
 }
@@ -12263,6 +12648,9 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   if (packbuf_i_computed(&column->data))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
                                "the elements are computed (constant or sequence): copy them out", row, error);
+  if (column->data.headers)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, "the elements are packed: copy them out",
+                               row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
@@ -12448,7 +12836,7 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
-  if (PACKBUF_I_UNLIKELY(data->partial != NULL)) {
+  if (PACKBUF_I_UNLIKELY(data->partial != NULL && data->headers == NULL)) {
     status = packbuf_i_fetched_elements(cells, first * element, count * element, out);
     if (status != PACKBUF_OK || *out) return status;
   }
@@ -12573,7 +12961,7 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
     return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
   }
   rule = packbuf_i_number(&c->data, i, number, value);
-  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && c->data.partial)) {
+  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && (c->data.partial || c->data.headers))) {
     const uint64_t size = packbuf_i_element_bits(c->data.dtype) / 8;
     return packbuf_i_not_fetched(&c->data, i * size, size, cells->row, cells->reader->error);
   }
@@ -12619,13 +13007,27 @@ static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells
   return PACKBUF_OK;
 }
 
+/* The first byte of packed bools that is neither 0 nor 1; count when there is none. */
+static uint64_t packbuf_i_first_packed_not_bool(const packbuf_buffer *data) {
+  uint8_t block[PACKBUF_I_BLOCK_BYTES];
+  for (uint64_t first = 0; first < data->count; first += sizeof block) {
+    const uint64_t left = data->count - first, size = left < sizeof block ? left : sizeof block;
+    uint64_t wrong;
+    if (!packbuf_i_unpack_units(data, first, size, block)) return first;
+    wrong = packbuf_i_first_not_bool(block, size);
+    if (wrong < size) return first + wrong;
+  }
+  return data->count;
+}
+
 /* D3: bools that are stored (B7 checks a constant one). */
 static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   uint64_t wrong;
-  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) || data->bytes == NULL)
+  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) ||
+      (data->bytes == NULL && data->headers == NULL))
     return PACKBUF_OK;
-  wrong = packbuf_i_first_not_bool(data->bytes, data->count);
+  wrong = data->headers ? packbuf_i_first_packed_not_bool(data) : packbuf_i_first_not_bool(data->bytes, data->count);
   return wrong == data->count ? PACKBUF_OK
                               : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong),
                                                       PACKBUF_NOWHERE, error);
@@ -12635,7 +13037,7 @@ static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_er
  * 0 or 1 and a third make a constant. */
 static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first,
                                              uint64_t count, packbuf_error *error) {
-  if (c->data.bytes == NULL && count > 3) count = 3;
+  if (packbuf_i_computed(&c->data) && count > 3) count = 3;
   for (uint64_t i = first; i < first + count; i++) {
     uint64_t raw;
     if (!packbuf_i_get_raw(&c->data, i, &raw) || !packbuf_i_exact(raw, c->data.dtype, number))
@@ -12674,6 +13076,7 @@ static void packbuf_i_fetch_block(const packbuf_buffer *buffer, uint64_t first, 
            count * 8); /* into the caller's memory: out of reach of a second fetch, as it is used in place */
     return;
   }
+  if (buffer->headers && packbuf_i_unpack_units(buffer, first, count, (uint8_t *)out)) return;
   for (size_t i = 0; i < count; i++) (void)packbuf_i_get64(buffer, first + i, &out[i]);
 }
 
@@ -12682,7 +13085,7 @@ static packbuf_status packbuf_i_verify_offsets(const packbuf_column *c, const pa
                                                packbuf_error *error) {
   uint64_t before = 0, block[PACKBUF_I_VERIFY_BLOCK], first = 0, last = 0, i = 0;
   if (!packbuf_i_there(offsets) || !packbuf_i_readable(offsets) || offsets->count == 0) return PACKBUF_OK;
-  if (offsets->bytes == NULL) { /* constant or sequence: the ends decide, since a sequence does not overflow */
+  if (packbuf_i_computed(offsets)) { /* constant or sequence: the ends decide, since a sequence does not overflow */
     (void)packbuf_i_get64(offsets, 0, &first);
     (void)packbuf_i_get64(offsets, offsets->count - 1, &last);
     if (first == 0 && last == end) return PACKBUF_OK;
@@ -12859,16 +13262,36 @@ static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, ui
   return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
 }
 
+/* The first of packed units first to end that is not 0; end when there is none. */
+static uint64_t packbuf_i_first_packed_not_zero(const packbuf_buffer *data, uint64_t first, uint64_t end) {
+  const unsigned unit = packbuf_i_unit_bits(data->dtype) / 8, full = PACKBUF_I_BLOCK_BYTES / unit;
+  uint8_t block[PACKBUF_I_BLOCK_BYTES];
+  while (first < end) {
+    const uint64_t count = end - first < full ? end - first : full;
+    uint64_t at;
+    if (!packbuf_i_unpack_units(data, first, count, block)) return first;
+    at = packbuf_i_first_not_zero(block, 0, count * unit * 8);
+    if (at != UINT64_MAX) return first + at / unit;
+    first += count;
+  }
+  return end;
+}
+
 /* D4 for one absent row. */
 static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
                                               packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   const uint64_t bits = packbuf_i_element_bits(data->dtype);
   uint64_t at = UINT64_MAX;
-  if (data->bytes) {
+  if (data->bytes || data->headers) {
     uint64_t end;
     if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
+    if (data->headers) {
+      at = packbuf_i_first_packed_not_zero(data, end - each, end);
+      if (at == end) return PACKBUF_OK;
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_D4, packbuf_i_element_at(c->view, data, at), row, error);
+    }
     at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
     if (at != UINT64_MAX) at += data->offset;
   } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {
@@ -13656,7 +14079,15 @@ typedef struct packbuf_i_planned {
   uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
   packbuf_dtype dtype;
   uint32_t alias_of;
-  uint64_t count, length, offset;
+  uint8_t packing;           /* 1: in blocks */
+  packbuf_i_recipe recipe;   /* then */
+  uint64_t blocks;           /* of them */
+  uint8_t *headers;          /* 16 bytes each, in the arena, filled as the blocks are packed */
+  uint8_t *payload;          /* of a packed buffer of the index, in the arena */
+  uint64_t headers_offset;
+  uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
+  uint64_t plain;                 /* bytes of the elements */
+  uint64_t room;                  /* packed data: where they would lie if all were plain */
   uint64_t print; /* of the first bytes: only buffers with the same are compared */
   uint8_t value[16];
 } packbuf_i_planned;
@@ -13679,7 +14110,10 @@ typedef struct packbuf_i_plan {
   uint32_t name_count;
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t checksums;            /* number of data checksums */
+  uint64_t plain_length;         /* of the data section, up to the packed buffers */
+  uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
+  uint64_t checksums;            /* number of data checksums, at most */
+  int packed;                    /* some data are packed: data_length and total_length are known once they are written */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -13688,6 +14122,15 @@ typedef struct packbuf_i_plan {
 static packbuf_status packbuf_i_plan_fail(packbuf_i_plan *plan, const packbuf_i_node *node, packbuf_status code,
                                           const char *message, uint64_t row) {
   return packbuf_i_fail_at(plan->error, node, code, message, PACKBUF_NOWHERE, row);
+}
+
+static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
+  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
+                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+}
+
+static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
+  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
 }
 
 static packbuf_status packbuf_i_plan_no_memory(packbuf_i_plan *plan) { return packbuf_i_no_memory(plan->error); }
@@ -14852,6 +15295,524 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
   return status;
 }
 /* ---- end of core/share.c ---- */
+/* ---- core/gather.c ---- */
+/* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
+ * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
+ * queue, behind which everything waits, short.
+ * May use: the CPU's features. Must not know: what is copied. */
+
+/* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
+typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
+
+#if PACKBUF_I_X86
+
+#define PACKBUF_I_GATHER(name, features, width)                                                                       \
+  features static void packbuf_i_gather_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    typedef uint8_t vector __attribute__((vector_size(width), aligned(1), may_alias));                                \
+    size_t at = 0;                                                                                                    \
+    for (; ahead && at + 256 <= size; at += 256)                                                                      \
+      for (size_t line = at; line < at + 256; line += 64) {                                                           \
+        __builtin_prefetch(ahead + line);                                                                             \
+        for (size_t i = line; i < line + 64; i += width)                                                              \
+          *(vector *)(void *)(dst + i) = *(const vector *)(const void *)(src + i);                                    \
+      }                                                                                                               \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_GATHER(sse2, , 16)
+PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
+PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
+
+/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
+#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
+  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
+    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
+    if (at > size) at = size;                                                                                         \
+    if (at) memcpy(dst, src, at);                                                                                     \
+    for (; at + 64 <= size; at += 64) {                                                                               \
+      size_t left = size - at;                                                                                        \
+      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
+      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
+      for (size_t i = at; i < at + 64; i += width)                                                                    \
+        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
+    }                                                                                                                 \
+    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
+  }
+
+PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
+PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) {
+  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
+  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
+  return packbuf_i_gather_sse2;
+}
+
+#else
+
+static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
+  (void)ahead;
+  if (size) memcpy(dst, src, size);
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
+
+static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
+
+#endif
+/* ---- end of core/gather.c ---- */
+/* ---- core/seek.c ---- */
+/* core/seek.c: starting a pull inside a buffer. Dense arrays and rows that lie end to end are arithmetic; elsewhere a
+ * mark goes over the rows once, forward, and serves all places of a buffer that ascend.
+ * May use: pull, codecs (packing), layout. Must not know: where the bytes go. */
+
+/* Where a byte of a buffer comes from. All zero: the first. */
+typedef struct packbuf_i_mark {
+  uint64_t row, item;   /* that holds the byte; item: of a media list */
+  uint64_t before, sum; /* elements of this buffer, and of the one it points into, before that row or item */
+  uint64_t skip;        /* bytes of the buffer from there to the byte */
+} packbuf_i_mark;
+
+/* To element `element` of the offsets of a ragged leaf or of the item offsets of a media list: element i > 0 is the sum
+ * up to row i - 1. */
+static void packbuf_i_mark_offset(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t element) {
+  for (; mark->row + 1 < element; mark->row++)
+    mark->sum += buffer->role == PACKBUF_ROLE_OFFSETS ? packbuf_i_extent(buffer->node, mark->row)
+                                                      : packbuf_i_item_count(buffer->node, mark->row);
+}
+
+/* To the item of a media list before which `items` items, or after which more than `bytes` bytes, have passed. */
+static void packbuf_i_mark_item(const packbuf_i_node *node, packbuf_i_mark *mark, uint64_t items, uint64_t bytes) {
+  while (mark->row < node->rows) {
+    uint64_t size;
+    if (mark->item == packbuf_i_item_count(node, mark->row)) {
+      mark->row++;
+      mark->item = 0;
+      continue;
+    }
+    size = packbuf_i_item_size(&packbuf_i_cell(&node->cells, mark->row)->as.list.items[mark->item]);
+    if (mark->before == items || bytes - mark->sum < size) break;
+    mark->item++;
+    mark->before++;
+    mark->sum += size;
+  }
+}
+
+/* To the row whose cell holds byte `byte` of the data. */
+static void packbuf_i_mark_row(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  uint64_t element = buffer->dtype.bits / 8u;
+  for (; mark->row < buffer->node->rows; mark->row++) {
+    uint64_t size = packbuf_i_extent(buffer->node, mark->row) * element;
+    if (size > byte - mark->sum) break;
+    mark->sum += size;
+  }
+  mark->skip = byte - mark->sum;
+}
+
+/* 1 when a place in the buffer is found row by row. */
+static int packbuf_i_by_rows(const packbuf_i_planned *buffer) {
+  const packbuf_i_node *node = buffer->node;
+  if (buffer->role != PACKBUF_ROLE_DATA || node->codec == PACKBUF_CODEC_NDARRAY ||
+      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    return 0;
+  return node->source != PACKBUF_I_FROM_RAGGED || !packbuf_i_end_to_end(node);
+}
+
+static void packbuf_i_mark_data(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  const packbuf_i_node *node = buffer->node;
+  mark->skip = byte;
+  if (packbuf_i_by_rows(buffer)) packbuf_i_mark_row(buffer, mark, byte);
+  if (node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED) return;
+  packbuf_i_mark_item(node, mark, UINT64_MAX, byte);
+  mark->skip = byte - mark->sum;
+}
+
+/* Moves a mark of the buffer on to byte `byte`, which is not before it; outside of data a multiple of 8. */
+static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
+  int items = buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  switch (buffer->role) {
+    case PACKBUF_ROLE_DATA: packbuf_i_mark_data(buffer, mark, byte); return;
+    case PACKBUF_ROLE_VALIDITY:
+    case PACKBUF_ROLE_MISSING: mark->row = byte * 8; return;
+    case PACKBUF_ROLE_NDIMS: mark->row = byte; return;
+    case PACKBUF_ROLE_TYPES:
+      if (items) packbuf_i_mark_item(buffer->node, mark, byte, UINT64_MAX);
+      else mark->row = byte;
+      return;
+    case PACKBUF_ROLE_OFFSETS:
+      if (items && byte) packbuf_i_mark_item(buffer->node, mark, byte / 8 - 1, UINT64_MAX);
+      else packbuf_i_mark_offset(buffer, mark, byte / 8);
+      break;
+    case PACKBUF_ROLE_ITEM_OFFSETS: packbuf_i_mark_offset(buffer, mark, byte / 8); break;
+    default: mark->row = byte / 8; return;
+  }
+  mark->skip = byte; /* tells the first element, which no row has, from the others */
+}
+
+/* ---- a pull that starts at a mark ---- */
+
+static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
+  const packbuf_tensor *tensor = pull->node->tensors;
+  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
+  if (!pull->node->bitmap && !pull->node->kept) {
+    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                         packbuf_i_dtype_bytes(tensor->dtype));
+    pull->walking = 1;
+    return packbuf_i_walk_seek(&pull->walk, byte);
+  }
+  pull->row = byte / cell;
+  if (packbuf_i_state(pull->node, pull->row) <= 0) {
+    pull->at = byte % cell;
+    return 0;
+  }
+  packbuf_i_start_dense_row(pull, pull->row++, cell);
+  pull->walking = 1;
+  return packbuf_i_walk_seek(&pull->walk, byte % cell);
+}
+
+/* Inside a row that is an array. */
+static uint64_t packbuf_i_seek_row(packbuf_i_pull *pull, uint64_t byte) {
+  const packbuf_i_node *node = pull->node;
+  if (node->source == PACKBUF_I_FROM_RAGGED) {
+    packbuf_i_start_offset_row(pull, pull->row++);
+  } else {
+    const packbuf_tensor *tensor = packbuf_i_row_tensor(node, pull->row);
+    if (!tensor->strides) return byte; /* one run */
+    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
+                         packbuf_i_dtype_bytes(tensor->dtype));
+    pull->row++;
+  }
+  pull->walking = 1;
+  return packbuf_i_walk_seek(&pull->walk, byte);
+}
+
+static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  const packbuf_i_node *node = pull->node;
+  uint64_t element = buffer->dtype.bits / 8u;
+  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_seek_dense(pull, mark->skip);
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    pull->row = mark->skip / element;
+    return mark->skip % element;
+  }
+  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
+  pull->row = mark->row;
+  pull->at = mark->item;
+  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
+  if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
+    pull->at = mark->skip / element;
+    return mark->skip % element;
+  }
+  return packbuf_i_seek_row(pull, mark->skip);
+}
+
+/* 1 when the rows have changed since the mark was set, so that it lies outside of them. */
+static int packbuf_i_mark_gone(const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  const packbuf_i_node *node = buffer->node;
+  if (mark->row >= node->rows) return mark->row > 0;
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return mark->item > packbuf_i_item_count(node, mark->row);
+  return packbuf_i_by_rows(buffer) && mark->skip &&
+         mark->skip >= packbuf_i_extent(node, mark->row) * (buffer->dtype.bits / 8u);
+}
+
+/* Starts a pull at a mark that is no later than the buffer's end; returns how many bytes of its first runs come before
+ * it. */
+static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
+  packbuf_i_pull_start(pull, buffer->node, buffer->role, buffer->dim);
+  if (packbuf_i_mark_gone(buffer, mark)) {
+    pull->row = buffer->node->rows;
+    return 0;
+  }
+  if (buffer->role == PACKBUF_ROLE_DATA) return packbuf_i_seek_data(pull, buffer, mark);
+  pull->row = mark->row;
+  pull->at = mark->item;
+  pull->sum = mark->sum;
+  if (buffer->role == PACKBUF_ROLE_OFFSETS && buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
+    pull->walking = mark->skip != 0;
+  else if (buffer->role == PACKBUF_ROLE_OFFSETS || buffer->role == PACKBUF_ROLE_ITEM_OFFSETS)
+    pull->at = mark->skip != 0;
+  return 0;
+}
+/* ---- end of core/seek.c ---- */
+/* ---- core/units.c ---- */
+/* core/units.c: the elements of a planned buffer, block after block, for who packs them: in place where a block lies
+ * in one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools
+ * are checked on the way.
+ * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
+
+typedef struct packbuf_i_units {
+  const packbuf_i_planned *buffer;
+  packbuf_error *error;
+  packbuf_i_gather gather;
+  uint64_t done; /* bytes of the buffer that were handed out */
+  packbuf_i_run run;
+  const packbuf_device *device; /* of the run */
+  int by_rows;
+  unsigned row, rows;
+  packbuf_i_run ahead[PACKBUF_I_ROWS_AT_ONCE];
+  packbuf_i_pull pull;
+  uint64_t room[PACKBUF_I_BLOCK_BYTES / 8];
+} packbuf_i_units;
+
+static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer,
+                                   const packbuf_i_mark *mark, uint64_t at, packbuf_error *error) {
+  uint64_t skip = packbuf_i_pull_seek(&source->pull, buffer, mark);
+  source->buffer = buffer;
+  source->error = error;
+  source->gather = packbuf_i_gather_best();
+  source->done = at;
+  source->by_rows = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_has_rows(buffer->node);
+  source->row = source->rows = 0;
+  source->device = NULL;
+  source->run.bytes = NULL;
+  source->run.size = 0;
+  while (skip) {
+    uint64_t less;
+    source->run = packbuf_i_pull_next(&source->pull);
+    source->device = source->pull.device;
+    if (!source->run.size) break;
+    less = skip < source->run.size ? skip : source->run.size;
+    source->run.bytes += less;
+    source->run.size -= less;
+    skip -= less;
+  }
+}
+
+/* The next run that is not empty; 0 at the end. */
+static int packbuf_i_units_run(packbuf_i_units *source) {
+  if (source->row < source->rows) {
+    source->run = source->ahead[source->row++];
+    return 1;
+  }
+  if (source->by_rows) {
+    source->rows = packbuf_i_pull_rows(&source->pull, source->ahead);
+    source->row = 0;
+    source->device = NULL;
+    if (source->rows) return packbuf_i_units_run(source);
+  }
+  source->run = packbuf_i_pull_next(&source->pull);
+  source->device = source->pull.device;
+  return source->run.size != 0;
+}
+
+/* `size` bytes from several runs, from a device, or in another byte order, to the room. */
+static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t size) {
+  uint8_t *to = (uint8_t *)source->room;
+  for (uint64_t at = 0, piece; at < size; at += piece) {
+    if (!source->run.size && !packbuf_i_units_run(source)) {
+      if (source->pull.status) return packbuf_i_hook_failed(source->error, source->buffer->node, source->pull.status);
+      return packbuf_i_changed(source->error, source->buffer->node);
+    }
+    piece = source->run.size < size - at ? source->run.size : size - at;
+    if (source->device) {
+      const packbuf_status status =
+          source->device->copy(source->device->context, to + at, source->run.bytes, (size_t)piece);
+      if (status) return packbuf_i_hook_failed(source->error, source->buffer->node, status);
+    } else {
+      source->gather(to + at, source->run.bytes, (size_t)piece,
+                     source->row < source->rows ? source->ahead[source->row].bytes : NULL);
+    }
+    source->run.bytes += piece;
+    source->run.size -= piece;
+  }
+  if (packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8)
+    packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
+  return PACKBUF_OK;
+}
+
+/* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
+ * is known to lie there whole, or NULL. */
+static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t size, const uint8_t **bytes,
+                                            const uint8_t **ahead) {
+  const int swapped =
+      packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8;
+  const uint64_t at = source->done;
+  packbuf_status status = PACKBUF_OK;
+  *ahead = NULL;
+  if (!source->run.size) (void)packbuf_i_units_run(source);
+  if (source->run.size >= size && !source->device && !swapped) {
+    *bytes = source->run.bytes;
+    source->run.bytes += size;
+    source->run.size -= size;
+    if (source->run.size >= PACKBUF_I_BLOCK_BYTES) *ahead = source->run.bytes;
+  } else {
+    status = packbuf_i_units_gather(source, size);
+    *bytes = (const uint8_t *)source->room;
+  }
+  source->done += size;
+  if (!status && source->buffer->dtype.code == PACKBUF_DTYPE_BOOL)
+    status = packbuf_i_check_bools(source->error, source->buffer, *bytes, size, at);
+  return status;
+}
+/* ---- end of core/units.c ---- */
+/* ---- core/packing.c ---- */
+/* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
+ * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
+ * packed as they are written (core/write.c).
+ * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+
+#define PACKBUF_I_SAMPLE 16u      /* blocks */
+#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+
+/* The number of a profile, by its packing. */
+static unsigned packbuf_i_profile_number(unsigned packing) {
+  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
+}
+
+/* The profile that a buffer is written with. */
+static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+}
+
+static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
+  if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
+      packbuf_i_unit_bits(buffer->dtype) == 0)
+    return 0;
+  return buffer->role != PACKBUF_ROLE_DATA ||
+         (packbuf_i_numeric(buffer->node->codec) && !(buffer->node->flags & PACKBUF_KEEP_PLAIN));
+}
+
+/* Whether a buffer's blocks are packed as the data are written. */
+static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
+  return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
+}
+
+/* The data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
+}
+
+/* Bytes of units of block k. */
+static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
+  const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+}
+
+/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
+static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+                                       uint8_t *memory) {
+  const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
+  const uint64_t blocks = buffer->blocks, last = blocks - 1;
+  const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
+  const uint8_t *sample[PACKBUF_I_SAMPLE], *bytes, *ahead;
+  unsigned units[PACKBUF_I_SAMPLE];
+  packbuf_i_units source;
+  packbuf_i_mark mark;
+  memset(&mark, 0, sizeof mark);
+  for (unsigned i = 0; i < count; i++, memory += PACKBUF_I_BLOCK_BYTES) {
+    const uint64_t k = blocks <= PACKBUF_I_SAMPLE ? i : last / 15 * i + last % 15 * i / 15;
+    const uint64_t at = k * PACKBUF_I_BLOCK_BYTES, size = packbuf_i_block_bytes(buffer, k);
+    packbuf_status status;
+    packbuf_i_mark_to(buffer, &mark, at);
+    packbuf_i_units_begin(&source, buffer, &mark, at, plan->error);
+    status = packbuf_i_units_next(&source, size, &bytes, &ahead);
+    if (status) return status;
+    memcpy(memory, bytes, (size_t)size);
+    sample[i] = memory;
+    units[i] = (unsigned)(size / (dtype.bits / 8u));
+  }
+  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
+                                                   &buffer->recipe);
+  return PACKBUF_OK;
+}
+
+/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
+ * to a taker. */
+typedef struct packbuf_i_block_writer {
+  packbuf_i_planned *buffer;
+  packbuf_i_units source;
+  packbuf_i_packer packer;
+  uint64_t next; /* block */
+} packbuf_i_block_writer;
+
+static void packbuf_i_blocks_begin(packbuf_i_block_writer *w, packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                   uint64_t first, packbuf_error *error) {
+  w->buffer = buffer;
+  w->next = first;
+  packbuf_i_units_begin(&w->source, buffer, mark, first * PACKBUF_I_BLOCK_BYTES, error);
+  packbuf_i_packer_begin(&w->packer, packbuf_i_lane_set_best(), &buffer->recipe);
+}
+
+/* Packs the next block to `payload`, which has room for PACKBUF_I_PAYLOAD_ROOM bytes, and stores its header with
+ * `place`, in units of 64 bytes. *size: bytes of payload. */
+static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t place, uint8_t *payload,
+                                            uint32_t *size) {
+  const uint64_t bytes = packbuf_i_block_bytes(w->buffer, w->next);
+  const uint8_t *units, *ahead;
+  packbuf_i_block block;
+  packbuf_status status = packbuf_i_units_next(&w->source, bytes, &units, &ahead);
+  if (status) return status;
+  if (w->next % PACKBUF_I_STRIPE == 0) packbuf_i_packer_stripe(&w->packer);
+  *size = packbuf_i_pack_block(&w->packer, units, (unsigned)(bytes / (w->buffer->recipe.bits / 8u)), &block, payload,
+                               ahead, 0);
+  block.place = (uint32_t)place;
+  packbuf_i_block_store(&block, w->buffer->headers + w->next++ * 16);
+  return PACKBUF_OK;
+}
+
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
+}
+
+/* Packs a whole buffer of the index: its payload goes to the arena. */
+static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  const uint64_t room = buffer->blocks * PACKBUF_I_BLOCK_BYTES + PACKBUF_I_PAYLOAD_ROOM;
+  uint8_t *memory = room > SIZE_MAX ? NULL : (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, (size_t)room);
+  packbuf_status status = memory ? PACKBUF_OK : packbuf_i_plan_no_memory(plan);
+  packbuf_i_block_writer w;
+  uint64_t at = 0;
+  if (status) return status;
+  packbuf_i_blocks_begin(&w, buffer, &start, 0, plan->error);
+  while (!status && w.next < buffer->blocks) {
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, at / 64, memory + at, &size);
+    at += size;
+  }
+  buffer->payload = status ? NULL : (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)at, 64);
+  if (buffer->payload) memcpy(buffer->payload, memory, (size_t)at);
+  else if (!status) status = packbuf_i_plan_no_memory(plan);
+  (void)packbuf_i_scratch(plan->arena, memory, (size_t)room, 0);
+  buffer->length = at;
+  return status;
+}
+
+/* Decides for one buffer. */
+static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
+  const unsigned profile = packbuf_i_profile_of(plan, buffer);
+  packbuf_status status;
+  buffer->plain = buffer->length;
+  if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
+  buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
+  if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
+  status = packbuf_i_take_sample(plan, buffer, profile, memory);
+  if (status || !buffer->packing) return status;
+  buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
+  if (!buffer->headers) return packbuf_i_plan_no_memory(plan);
+  return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_OK : packbuf_i_pack_index(plan, buffer);
+}
+
+static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
+  const size_t room = PACKBUF_I_SAMPLE * PACKBUF_I_BLOCK_BYTES;
+  packbuf_status status = PACKBUF_OK;
+  uint8_t *memory = NULL;
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (!memory && packbuf_i_profile_of(plan, buffer) && packbuf_i_may_pack(buffer)) {
+      memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+      if (!memory) return packbuf_i_plan_no_memory(plan);
+    }
+    status = packbuf_i_choose_packing(plan, buffer, memory);
+  }
+  if (memory) (void)packbuf_i_scratch(plan->arena, memory, room, 0);
+  return status;
+}
+/* ---- end of core/packing.c ---- */
 /* ---- core/plan.c ---- */
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
  * the names, and give everything its place. The size that results is exact.
@@ -14876,6 +15837,7 @@ static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_nod
       return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
                                  "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
     node->flags = schema->flags;
+    node->packing = schema->packing;
     node->logical_type = schema->logical_type;
     node->parameter = schema->parameter;
     node->parameter_size = schema->parameter ? strlen(schema->parameter) : 0;
@@ -15076,35 +16038,57 @@ static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
-  unsigned exponent = plan->options->alignment_exponent;
-  uint64_t index = 0, data = 0;
-  for (uint32_t i = 0; i < plan->buffer_count; i++) { /* data first: their length gives the number of checksums */
-    packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
-    buffer->offset = data;
-    data = packbuf_i_round_up(data + buffer->length, exponent);
-    if (data >> 61)
-      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+/* Gives each data buffer its place in the section: the plain ones first, then the packed ones, each with the room that
+ * it would take plain. */
+static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
+  uint64_t data = 0;
+  for (unsigned packed = 0; packed < 2; packed++) {
+    for (uint32_t i = 0; i < plan->buffer_count; i++) {
+      packbuf_i_planned *buffer = &plan->buffers[i];
+      if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA || buffer->packing != packed) continue;
+      buffer->offset = data;
+      data = packbuf_i_round_up(data + buffer->plain, plan->options->alignment_exponent);
+      if (data >> 61)
+        return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+    }
+    if (!packed) plan->plain_length = data;
   }
-  plan->data_length = data;
-  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(data) : 0;
-  index = packbuf_i_round_up(4 * plan->checksums, exponent);
+  plan->data_length = plan->data_bound = data;
+  return PACKBUF_OK;
+}
+
+/* The same for the index: block headers and buffers, behind the checksums. */
+static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
+  const unsigned exponent = plan->options->alignment_exponent;
+  uint64_t index = packbuf_i_round_up(4 * plan->checksums, exponent);
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
+    if (buffer->storage != PACKBUF_STORED) continue;
+    if (buffer->packing) {
+      buffer->headers_offset = plan->head_length + index;
+      index = packbuf_i_round_up(index + 16 * buffer->blocks, exponent);
+    }
+    if (buffer->role == PACKBUF_ROLE_DATA) continue;
     buffer->offset = plan->head_length + index;
     index = packbuf_i_round_up(index + buffer->length, exponent);
     if (index >> 61)
       return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
   }
   plan->index_length = index;
-  plan->total_length = plan->head_length + index + data;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
+  packbuf_status status = packbuf_i_place_data(plan);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) plan->packed |= plan->buffers[i].packing;
+  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(plan->data_length) : 0;
+  if (!status) status = packbuf_i_place_index(plan);
+  if (status) return status;
+  plan->total_length = plan->bound = plan->head_length + plan->index_length + plan->data_length;
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
     if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA)
-      buffer->offset += plan->head_length + index;
-    if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
+      buffer->room = buffer->offset += plan->head_length + plan->index_length;
   }
   return PACKBUF_OK;
 }
@@ -15129,81 +16113,12 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   if (!status) status = packbuf_i_start_prints(plan);
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
   if (!status) status = packbuf_i_plan_head(plan);
+  if (!status) status = packbuf_i_plan_packing(plan);
   if (!status) status = packbuf_i_place_buffers(plan);
   if (!status) batch->plan = plan;
   return status;
 }
 /* ---- end of core/plan.c ---- */
-/* ---- core/gather.c ---- */
-/* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
- * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
- * queue, behind which everything waits, short.
- * May use: the CPU's features. Must not know: what is copied. */
-
-/* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
-typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
-
-#if PACKBUF_I_X86
-
-#define PACKBUF_I_GATHER(name, features, width)                                                                       \
-  features static void packbuf_i_gather_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
-    typedef uint8_t vector __attribute__((vector_size(width), aligned(1), may_alias));                                \
-    size_t at = 0;                                                                                                    \
-    for (; ahead && at + 256 <= size; at += 256)                                                                      \
-      for (size_t line = at; line < at + 256; line += 64) {                                                           \
-        __builtin_prefetch(ahead + line);                                                                             \
-        for (size_t i = line; i < line + 64; i += width)                                                              \
-          *(vector *)(void *)(dst + i) = *(const vector *)(const void *)(src + i);                                    \
-      }                                                                                                               \
-    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
-  }
-
-PACKBUF_I_GATHER(sse2, , 16)
-PACKBUF_I_GATHER(avx, __attribute__((target("avx"))), 32)
-PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
-
-/* The same with non-temporal stores, which the caller fences: for long rows, whose own bytes are loaded ahead too. */
-#define PACKBUF_I_STREAM(name, features, type, width, load, store)                                                    \
-  features static void packbuf_i_stream_##name(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) { \
-    size_t at = (size_t)(0u - (uintptr_t)dst) & 63u, distance = size < 4096 ? size : 4096;                            \
-    if (at > size) at = size;                                                                                         \
-    if (at) memcpy(dst, src, at);                                                                                     \
-    for (; at + 64 <= size; at += 64) {                                                                               \
-      size_t left = size - at;                                                                                        \
-      if (left > distance) __builtin_prefetch(src + at + distance);                                                   \
-      else if (ahead) __builtin_prefetch(ahead + (distance - left));                                                  \
-      for (size_t i = at; i < at + 64; i += width)                                                                    \
-        store((type *)(void *)(dst + i), load((const type *)(const void *)(src + i)));                                \
-    }                                                                                                                 \
-    if (at < size) memcpy(dst + at, src + at, size - at);                                                             \
-  }
-
-PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
-PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
-
-static packbuf_i_gather packbuf_i_stream_best(void) {
-  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
-}
-
-static packbuf_i_gather packbuf_i_gather_best(void) {
-  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
-  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
-  return packbuf_i_gather_sse2;
-}
-
-#else
-
-static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
-  (void)ahead;
-  if (size) memcpy(dst, src, size);
-}
-
-static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
-
-static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
-
-#endif
-/* ---- end of core/gather.c ---- */
 /* ---- core/output.c ---- */
 /* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
  * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
@@ -15213,8 +16128,6 @@ static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_pl
 #define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
 #define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
 #define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
-#define PACKBUF_I_STREAM_FROM \
-  ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
 /* A stretch of a section, written front to back. In the data section a checksum closes every 64 KiB. */
 typedef struct packbuf_i_out {
@@ -15277,6 +16190,19 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
   }
 }
 
+/* A payload from the first-level cache, copied and checksummed in one pass, past the caches where that pays. */
+static void packbuf_i_out_block(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
+  if (out->checksums) {
+    packbuf_i_out_sum(out, out->at, NULL, NULL);
+    out->at += size;
+    packbuf_i_out_sum(out, out->at, bytes, NULL);
+  } else {
+    if (out->copy_long) out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, NULL);
+    else if (size) memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    out->at += size;
+  }
+}
+
 static void packbuf_i_out_zeros(packbuf_i_out *out, uint64_t size) {
   if (size) memset(packbuf_i_out_here(out), 0, (size_t)size);
   packbuf_i_out_written(out, size);
@@ -15310,178 +16236,6 @@ static void packbuf_i_out_end(packbuf_i_out *out) {
     packbuf_i_store32(out->checksums + out->at / PACKBUF_I_CHUNK * 4, out->crc);
 }
 /* ---- end of core/output.c ---- */
-/* ---- core/seek.c ---- */
-/* core/seek.c: starting a pull inside a buffer. Dense arrays and rows that lie end to end are arithmetic; elsewhere a
- * mark goes over the rows once, forward, and serves all places of a buffer that ascend.
- * May use: pull, codecs (packing), layout. Must not know: where the bytes go. */
-
-/* Where a byte of a buffer comes from. All zero: the first. */
-typedef struct packbuf_i_mark {
-  uint64_t row, item;   /* that holds the byte; item: of a media list */
-  uint64_t before, sum; /* elements of this buffer, and of the one it points into, before that row or item */
-  uint64_t skip;        /* bytes of the buffer from there to the byte */
-} packbuf_i_mark;
-
-/* To element `element` of the offsets of a ragged leaf or of the item offsets of a media list: element i > 0 is the sum
- * up to row i - 1. */
-static void packbuf_i_mark_offset(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t element) {
-  for (; mark->row + 1 < element; mark->row++)
-    mark->sum += buffer->role == PACKBUF_ROLE_OFFSETS ? packbuf_i_extent(buffer->node, mark->row)
-                                                      : packbuf_i_item_count(buffer->node, mark->row);
-}
-
-/* To the item of a media list before which `items` items, or after which more than `bytes` bytes, have passed. */
-static void packbuf_i_mark_item(const packbuf_i_node *node, packbuf_i_mark *mark, uint64_t items, uint64_t bytes) {
-  while (mark->row < node->rows) {
-    uint64_t size;
-    if (mark->item == packbuf_i_item_count(node, mark->row)) {
-      mark->row++;
-      mark->item = 0;
-      continue;
-    }
-    size = packbuf_i_item_size(&packbuf_i_cell(&node->cells, mark->row)->as.list.items[mark->item]);
-    if (mark->before == items || bytes - mark->sum < size) break;
-    mark->item++;
-    mark->before++;
-    mark->sum += size;
-  }
-}
-
-/* To the row whose cell holds byte `byte` of the data. */
-static void packbuf_i_mark_row(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
-  uint64_t element = buffer->dtype.bits / 8u;
-  for (; mark->row < buffer->node->rows; mark->row++) {
-    uint64_t size = packbuf_i_extent(buffer->node, mark->row) * element;
-    if (size > byte - mark->sum) break;
-    mark->sum += size;
-  }
-  mark->skip = byte - mark->sum;
-}
-
-/* 1 when a place in the buffer is found row by row. */
-static int packbuf_i_by_rows(const packbuf_i_planned *buffer) {
-  const packbuf_i_node *node = buffer->node;
-  if (buffer->role != PACKBUF_ROLE_DATA || node->codec == PACKBUF_CODEC_NDARRAY ||
-      node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    return 0;
-  return node->source != PACKBUF_I_FROM_RAGGED || !packbuf_i_end_to_end(node);
-}
-
-static void packbuf_i_mark_data(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
-  const packbuf_i_node *node = buffer->node;
-  mark->skip = byte;
-  if (packbuf_i_by_rows(buffer)) packbuf_i_mark_row(buffer, mark, byte);
-  if (node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED) return;
-  packbuf_i_mark_item(node, mark, UINT64_MAX, byte);
-  mark->skip = byte - mark->sum;
-}
-
-/* Moves a mark of the buffer on to byte `byte`, which is not before it; outside of data a multiple of 8. */
-static void packbuf_i_mark_to(const packbuf_i_planned *buffer, packbuf_i_mark *mark, uint64_t byte) {
-  int items = buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
-  switch (buffer->role) {
-    case PACKBUF_ROLE_DATA: packbuf_i_mark_data(buffer, mark, byte); return;
-    case PACKBUF_ROLE_VALIDITY:
-    case PACKBUF_ROLE_MISSING: mark->row = byte * 8; return;
-    case PACKBUF_ROLE_NDIMS: mark->row = byte; return;
-    case PACKBUF_ROLE_TYPES:
-      if (items) packbuf_i_mark_item(buffer->node, mark, byte, UINT64_MAX);
-      else mark->row = byte;
-      return;
-    case PACKBUF_ROLE_OFFSETS:
-      if (items && byte) packbuf_i_mark_item(buffer->node, mark, byte / 8 - 1, UINT64_MAX);
-      else packbuf_i_mark_offset(buffer, mark, byte / 8);
-      break;
-    case PACKBUF_ROLE_ITEM_OFFSETS: packbuf_i_mark_offset(buffer, mark, byte / 8); break;
-    default: mark->row = byte / 8; return;
-  }
-  mark->skip = byte; /* tells the first element, which no row has, from the others */
-}
-
-/* ---- a pull that starts at a mark ---- */
-
-static uint64_t packbuf_i_seek_dense(packbuf_i_pull *pull, uint64_t byte) {
-  const packbuf_tensor *tensor = pull->node->tensors;
-  uint64_t cell = packbuf_i_dense_cell_bytes(tensor);
-  if (!pull->node->bitmap && !pull->node->kept) {
-    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
-                         packbuf_i_dtype_bytes(tensor->dtype));
-    pull->walking = 1;
-    return packbuf_i_walk_seek(&pull->walk, byte);
-  }
-  pull->row = byte / cell;
-  if (packbuf_i_state(pull->node, pull->row) <= 0) {
-    pull->at = byte % cell;
-    return 0;
-  }
-  packbuf_i_start_dense_row(pull, pull->row++, cell);
-  pull->walking = 1;
-  return packbuf_i_walk_seek(&pull->walk, byte % cell);
-}
-
-/* Inside a row that is an array. */
-static uint64_t packbuf_i_seek_row(packbuf_i_pull *pull, uint64_t byte) {
-  const packbuf_i_node *node = pull->node;
-  if (node->source == PACKBUF_I_FROM_RAGGED) {
-    packbuf_i_start_offset_row(pull, pull->row++);
-  } else {
-    const packbuf_tensor *tensor = packbuf_i_row_tensor(node, pull->row);
-    if (!tensor->strides) return byte; /* one run */
-    packbuf_i_walk_start(&pull->walk, tensor->data, tensor->rank, tensor->shape, tensor->strides,
-                         packbuf_i_dtype_bytes(tensor->dtype));
-    pull->row++;
-  }
-  pull->walking = 1;
-  return packbuf_i_walk_seek(&pull->walk, byte);
-}
-
-static uint64_t packbuf_i_seek_data(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
-  const packbuf_i_node *node = pull->node;
-  uint64_t element = buffer->dtype.bits / 8u;
-  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_seek_dense(pull, mark->skip);
-  if (node->codec == PACKBUF_CODEC_NDARRAY) {
-    pull->row = mark->skip / element;
-    return mark->skip % element;
-  }
-  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_end_to_end(node)) return mark->skip;
-  pull->row = mark->row;
-  pull->at = mark->item;
-  if (!packbuf_i_ragged_numbers(node->codec) || !mark->skip) return mark->skip;
-  if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, mark->row)->kind != PACKBUF_TENSOR) {
-    pull->at = mark->skip / element;
-    return mark->skip % element;
-  }
-  return packbuf_i_seek_row(pull, mark->skip);
-}
-
-/* 1 when the rows have changed since the mark was set, so that it lies outside of them. */
-static int packbuf_i_mark_gone(const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
-  const packbuf_i_node *node = buffer->node;
-  if (mark->row >= node->rows) return mark->row > 0;
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return mark->item > packbuf_i_item_count(node, mark->row);
-  return packbuf_i_by_rows(buffer) && mark->skip &&
-         mark->skip >= packbuf_i_extent(node, mark->row) * (buffer->dtype.bits / 8u);
-}
-
-/* Starts a pull at a mark that is no later than the buffer's end; returns how many bytes of its first runs come before
- * it. */
-static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planned *buffer, const packbuf_i_mark *mark) {
-  packbuf_i_pull_start(pull, buffer->node, buffer->role, buffer->dim);
-  if (packbuf_i_mark_gone(buffer, mark)) {
-    pull->row = buffer->node->rows;
-    return 0;
-  }
-  if (buffer->role == PACKBUF_ROLE_DATA) return packbuf_i_seek_data(pull, buffer, mark);
-  pull->row = mark->row;
-  pull->at = mark->item;
-  pull->sum = mark->sum;
-  if (buffer->role == PACKBUF_ROLE_OFFSETS && buffer->node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
-    pull->walking = mark->skip != 0;
-  else if (buffer->role == PACKBUF_ROLE_OFFSETS || buffer->role == PACKBUF_ROLE_ITEM_OFFSETS)
-    pull->at = mark->skip != 0;
-  return 0;
-}
-/* ---- end of core/seek.c ---- */
 /* ---- core/write.c ---- */
 /* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
  * can be written alone; the whole is the longest stretch.
@@ -15508,15 +16262,6 @@ typedef struct packbuf_i_writer {
   packbuf_i_flush flush; /* NULL: there is room for the whole stretch */
   packbuf_i_out out;
 } packbuf_i_writer;
-
-static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
-  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
-                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
-
-static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
-  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
 
 /* How much of the buffer is written. */
 static uint64_t packbuf_i_done(const packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
@@ -15603,6 +16348,19 @@ static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const pac
     if (status) return status;
     run->bytes += piece.size;
     run->size -= piece.size;
+  }
+  return PACKBUF_OK;
+}
+
+/* Bytes that are there: block headers and packed payloads. */
+static packbuf_status packbuf_i_write_bytes(packbuf_i_writer *writer, const uint8_t *bytes, uint64_t size) {
+  while (size) {
+    packbuf_status status = packbuf_i_make_room(writer);
+    const uint64_t piece = packbuf_i_fitting(writer, size);
+    if (status || !piece) return status;
+    packbuf_i_out_bytes(&writer->out, bytes, piece, NULL);
+    bytes += piece;
+    size -= piece;
   }
   return PACKBUF_OK;
 }
@@ -15702,7 +16460,16 @@ static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const pac
   return PACKBUF_OK;
 }
 
-/* The stretch of the data section, or of the index behind the checksums. */
+/* What a buffer keeps in the index when it is packed: its headers and, of a role of the index, its payload. */
+static packbuf_status packbuf_i_write_packed_index(packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
+  packbuf_status status = packbuf_i_write_zeros(writer, buffer->headers_offset - writer->section);
+  if (!status) status = packbuf_i_write_bytes(writer, buffer->headers, buffer->blocks * 16);
+  if (status || buffer->role == PACKBUF_ROLE_DATA) return status;
+  status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
+  return status ? status : packbuf_i_write_bytes(writer, buffer->payload, buffer->length);
+}
+
+/* The stretch of the plain data, or of the index behind the checksums. */
 static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data) {
   static const packbuf_i_mark start = {0, 0, 0, 0, 0};
   const packbuf_i_stretch *stretch = writer->stretch;
@@ -15710,7 +16477,13 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
   packbuf_status status;
   for (uint32_t i = stretch->buffer; i < writer->plan->buffer_count; i++, mark = &start) {
     const packbuf_i_planned *buffer = &writer->plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED) continue;
+    if (buffer->packing) {
+      status = data ? PACKBUF_OK : packbuf_i_write_packed_index(writer, buffer);
+      if (status) return status;
+      continue;
+    }
+    if ((buffer->role == PACKBUF_ROLE_DATA) != data) continue;
     if (buffer->offset - writer->section >= stretch->to) break;
     status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
     if (!status)
@@ -15718,8 +16491,57 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
           buffer->pushed ? packbuf_i_write_pushed(writer, buffer, mark) : packbuf_i_write_pulled(writer, buffer, mark);
     if (status) return status;
   }
-  status = packbuf_i_write_zeros(writer, stretch->to);
-  if (!status) packbuf_i_out_end(&writer->out);
+  return packbuf_i_write_zeros(writer, stretch->to);
+}
+
+/* One packed buffer of the data, from where the writer stands: straight to its place where there is room for any
+ * payload and it goes through the caches, else by way of a room in the first-level cache. */
+static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i_planned *buffer) {
+  const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  packbuf_i_out *out = &writer->out;
+  const uint64_t begin = out->at;
+  uint64_t room[PACKBUF_I_PAYLOAD_ROOM / 8];
+  packbuf_i_block_writer w;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_blocks_begin(&w, buffer, &start, 0, writer->error);
+  while (!status && w.next < buffer->blocks) {
+    const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
+                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    if (status) break;
+    if (straight) packbuf_i_out_written(out, size);
+    else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
+    else if (writer->flush) status = packbuf_i_write_bytes(writer, (const uint8_t *)room, size);
+    else status = packbuf_i_changed(writer->error, buffer->node);
+  }
+  buffer->offset = writer->section + begin;
+  buffer->length = out->at - begin;
+  return status;
+}
+
+/* The data section: what is plain, which is the writer's stretch, then what is packed. It is as long as this makes
+ * it. */
+static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
+  packbuf_i_stretch rest;
+  packbuf_status status = packbuf_i_write_stretch(writer, 1);
+  memset(&rest, 0, sizeof rest);
+  rest.from = plan->plain_length;
+  rest.to = plan->data_bound;
+  writer->stretch = &rest;
+  if (!writer->flush) writer->out.limit = rest.to;
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (!packbuf_i_packed_data(buffer)) continue;
+    status = packbuf_i_write_blocks(writer, buffer);
+    if (!status)
+      status = packbuf_i_write_zeros(writer,
+                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+  }
+  if (!status && writer->flush) status = writer->flush(writer);
+  writer->stretch = NULL;
+  packbuf_i_out_end(&writer->out);
+  packbuf_i_data_is(plan, writer->out.at);
   return status;
 }
 
@@ -15757,7 +16579,7 @@ static void packbuf_i_put_node(uint8_t *record, const packbuf_i_node *node, uint
   packbuf_i_store64(record + 48, node->rows);
 }
 
-static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer) {
+static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer, const packbuf_i_planned *stored) {
   packbuf_i_store32(record, buffer->node->index);
   record[4] = buffer->role;
   record[5] = buffer->dim;
@@ -15768,8 +16590,10 @@ static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffe
   packbuf_i_store32(record + 12, buffer->alias_of);
   packbuf_i_store64(record + 16, buffer->count);
   if (buffer->storage == PACKBUF_STORED || buffer->storage == PACKBUF_ALIAS) {
-    packbuf_i_store64(record + 24, buffer->offset);
-    packbuf_i_store64(record + 32, buffer->length);
+    record[7] = stored->packing;
+    packbuf_i_store64(record + 24, stored->offset);
+    packbuf_i_store64(record + 32, stored->length);
+    packbuf_i_store64(record + 56, stored->headers_offset);
   } else {
     memcpy(record + 40, buffer->value, 16);
   }
@@ -15794,13 +16618,21 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
   }
 }
 
+/* What the checksums leave of the place that was kept for them. */
+static uint32_t packbuf_i_checksum_room(const packbuf_i_plan *plan) {
+  const unsigned exponent = plan->options->alignment_exponent;
+  const uint64_t used = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  return (uint32_t)((packbuf_i_round_up(4 * plan->checksums, exponent) - packbuf_i_round_up(used, exponent)) >>
+                    exponent);
+}
+
 static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
   head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
-  packbuf_i_store16(head + 14, plan->options->profile);
+  packbuf_i_store16(head + 14, (uint16_t)packbuf_i_profile_number(plan->options->packing));
   packbuf_i_store32(head + 20, plan->options->data_checksums);
   packbuf_i_store64(head + 24, plan->total_length);
   packbuf_i_store64(head + 32, plan->head_length);
@@ -15818,6 +16650,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_store32(head + 96, plan->field_count);
   packbuf_i_store32(head + 100, plan->value_count);
   memcpy(head + 104, plan->options->row_order_token, 16);
+  packbuf_i_store32(head + 120, packbuf_i_checksum_room(plan));
 }
 
 static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
@@ -15831,7 +16664,11 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
     while (buffer < plan->buffer_count && plan->buffers[buffer].node->index == i) buffer++;
     packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
-  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
+  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) {
+    const packbuf_i_planned *planned = &plan->buffers[i];
+    packbuf_i_put_buffer(record, planned,
+                         planned->storage == PACKBUF_ALIAS ? &plan->buffers[planned->alias_of] : planned);
+  }
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
     size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
     packbuf_i_store32(record, plan->pair_nodes[i]);
@@ -15851,7 +16688,7 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   status = packbuf_i_make_plan(batch, error);
-  if (!status) *size = batch->plan->total_length;
+  if (!status) *size = batch->plan->bound;
   return status;
 }
 
@@ -15871,8 +16708,9 @@ static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, cons
     writer.stretch = data;
     writer.section = packbuf_i_data_at(plan);
     packbuf_i_out_begin(&writer.out, dst + writer.section + data->from, data->from, data->to,
-                        plan->checksums ? dst + plan->head_length : NULL, plan->data_length >= PACKBUF_I_STREAM_FROM);
+                        plan->checksums ? dst + plan->head_length : NULL, plan->data_bound >= PACKBUF_I_STREAM_FROM);
     status = packbuf_i_write_stretch(&writer, 1);
+    if (!status) packbuf_i_out_end(&writer.out);
   }
   if (!status && index->from < index->to) {
     writer.stretch = index;
@@ -15883,6 +16721,35 @@ static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, cons
   return status;
 }
 
+/* The index behind the checksums, once the data are there. */
+static packbuf_status packbuf_i_write_index(const packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_stretch data, index;
+  memset(&data, 0, sizeof data);
+  memset(&index, 0, sizeof index);
+  index.from = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  index.to = plan->index_length;
+  return packbuf_i_write_stretches(plan, &data, &index, dst, error);
+}
+
+/* The whole data section of a batch of which data are packed, then the index, to a packed buffer at `dst`. */
+static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_stretch data;
+  packbuf_i_writer writer;
+  packbuf_status status;
+  memset(&data, 0, sizeof data);
+  data.to = plan->plain_length;
+  writer.plan = plan;
+  writer.error = error;
+  writer.flush = NULL;
+  writer.stretch = &data;
+  writer.section = packbuf_i_data_at(plan);
+  packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
+                      plan->data_bound >= PACKBUF_I_STREAM_FROM);
+  status = packbuf_i_write_data(&writer, plan);
+  if (status) return status;
+  return packbuf_i_write_index(plan, dst, error);
+}
+
 /* The head, which holds its own checksum and that of the index. */
 static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint32_t index_checksum) {
   packbuf_i_put_head(head, plan);
@@ -15890,10 +16757,14 @@ static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint
   packbuf_i_store32(head + 60, packbuf_checksum(0, head, (size_t)plan->head_length));
 }
 
+static void packbuf_i_finish_head(const packbuf_i_plan *plan, uint8_t *dst) {
+  packbuf_i_close_head(dst, plan, packbuf_checksum(0, dst + plan->head_length, (size_t)plan->index_length));
+}
+
 /* Whether a packed buffer of the measured batch can go to `dst`. */
 static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
                                           packbuf_error *error) {
-  if (capacity < plan->total_length || plan->total_length > SIZE_MAX)
+  if (capacity < plan->bound || plan->bound > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
                           PACKBUF_NOWHERE);
   if (!dst)
@@ -15910,25 +16781,19 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
   if (size) *size = needed;
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  memset(&data, 0, sizeof data);
-  memset(&index, 0, sizeof index);
-  data.to = batch->plan->data_length;
-  index.from = 4 * batch->plan->checksums;
-  index.to = batch->plan->index_length;
-  status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
-  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
-}
-
-PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                          packbuf_error *error) {
-  const packbuf_i_plan *plan = batch ? batch->plan : NULL;
-  uint8_t *head = (uint8_t *)dst;
-  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
-                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
-                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (status) return status;
-  packbuf_i_close_head(head, plan, packbuf_checksum(0, head + plan->head_length, (size_t)plan->index_length));
-  return PACKBUF_OK;
+  if (batch->plan->packed) {
+    status = packbuf_i_write_packed(batch->plan, (uint8_t *)dst, error);
+  } else {
+    memset(&data, 0, sizeof data);
+    memset(&index, 0, sizeof index);
+    data.to = batch->plan->data_length;
+    index.from = 4 * batch->plan->checksums;
+    index.to = batch->plan->index_length;
+    status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
+  }
+  if (!status) packbuf_i_finish_head(batch->plan, (uint8_t *)dst);
+  if (size && !status) *size = batch->plan->total_length;
+  return status;
 }
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
@@ -15956,17 +16821,29 @@ PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t 
 /* ---- end of core/write.c ---- */
 /* ---- core/parts.c ---- */
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
- * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
- * packbuf_write, which is the same code with one part.
- * May use: arena, batch, layout, seek, write. Must not know: threads. */
+ * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part, and some stripes of
+ * what is packed. Stripes are packed where they would lie plain; packbuf_write_finish closes them up, and writes the
+ * index where it depends on them. The bytes are those of packbuf_write.
+ * May use: arena, batch, layout, seek, packing, write. Must not know: threads. */
+
+/* 64 blocks of a packed data buffer. */
+typedef struct packbuf_i_stripe {
+  uint32_t buffer;
+  uint64_t first; /* block */
+  packbuf_i_mark mark;
+  uint64_t size; /* of its payloads, once it is packed */
+} packbuf_i_stripe;
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;
+  uint64_t stripe, stripe_end;
 } packbuf_i_part;
 
 typedef struct packbuf_i_split {
   uint32_t wanted, count;
   packbuf_i_part *parts;
+  packbuf_i_stripe *stripes;
+  uint64_t stripe_count;
 } packbuf_i_split;
 
 /* Where the border before part `part` of `count` lies, by bytes of index and data together. */
@@ -16010,7 +16887,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
     packbuf_i_mark mark;
     packbuf_status status = PACKBUF_OK;
     memset(&mark, 0, sizeof mark);
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data || buffer->packing) continue;
     for (; part < split->count; part++) {
       packbuf_i_stretch *stretch = packbuf_i_stretch_of(split, part, data), *before;
       uint64_t at = stretch->from + section, row = mark.row;
@@ -16032,6 +16909,41 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
   return PACKBUF_OK;
 }
 
+/* The same where buffers are packed: the plain data, then the stripes, by the bytes that they take plain. The index is
+ * for packbuf_write_finish. */
+static void packbuf_i_packed_border(const packbuf_i_plan *plan, const packbuf_i_split *split, uint64_t part,
+                                    uint64_t count, uint64_t *data, uint64_t *stripe) {
+  const uint64_t stripe_bytes = PACKBUF_I_STRIPE * PACKBUF_I_BLOCK_BYTES;
+  const uint64_t work = plan->plain_length + split->stripe_count * stripe_bytes;
+  const uint64_t at = work / count * part + work % count * part / count;
+  *data = part == count || at >= plan->plain_length ? plan->plain_length : at / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  *stripe = at <= plan->plain_length ? 0 : (at - plan->plain_length + stripe_bytes / 2) / stripe_bytes;
+  if (part == count || *stripe > split->stripe_count) *stripe = split->stripe_count;
+}
+
+/* The stripes of all packed data buffers, and where each begins. */
+static packbuf_status packbuf_i_find_stripes(packbuf_i_plan *plan, packbuf_i_split *split) {
+  uint64_t at = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++)
+    if (packbuf_i_packed_data(&plan->buffers[i]))
+      split->stripe_count += (plan->buffers[i].blocks - 1) / PACKBUF_I_STRIPE + 1;
+  split->stripes = (packbuf_i_stripe *)packbuf_i_array(plan->arena, split->stripe_count, sizeof *split->stripes);
+  if (!split->stripes) return packbuf_i_plan_no_memory(plan);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    packbuf_i_mark mark;
+    memset(&mark, 0, sizeof mark);
+    for (uint64_t first = 0; packbuf_i_packed_data(buffer) && first < buffer->blocks; first += PACKBUF_I_STRIPE, at++) {
+      packbuf_i_mark_to(buffer, &mark, first * PACKBUF_I_BLOCK_BYTES);
+      split->stripes[at].buffer = i;
+      split->stripes[at].first = first;
+      split->stripes[at].mark = mark;
+      split->stripes[at].size = 0;
+    }
+  }
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, 8);
   packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
@@ -16041,14 +16953,24 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
   split->wanted = wanted;
   split->parts = parts;
   split->count = 0;
+  split->stripes = NULL;
+  split->stripe_count = 0;
+  status = plan->packed ? packbuf_i_find_stripes(plan, split) : PACKBUF_OK;
+  if (status) return status;
   for (uint32_t i = 0; i < wanted; i++) {
     packbuf_i_part *part = &parts[split->count];
-    packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
-    packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to;
+    if (plan->packed) {
+      packbuf_i_packed_border(plan, split, i, wanted, &part->data.from, &part->stripe);
+      packbuf_i_packed_border(plan, split, i + 1, wanted, &part->data.to, &part->stripe_end);
+    } else {
+      packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
+      packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
+    }
+    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
+                    part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
-  if (!status) status = packbuf_i_locate(plan, split, 0);
+  if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
   if (!status) plan->split = split;
   return status;
 }
@@ -16071,6 +16993,30 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
+/* Packs a stripe where it would lie plain, places counted from there. */
+static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
+                                             packbuf_error *error) {
+  packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
+  const uint64_t begin = stripe->first * PACKBUF_I_BLOCK_BYTES;
+  uint64_t end = stripe->first + PACKBUF_I_STRIPE, room_end, at = begin, room[PACKBUF_I_PAYLOAD_ROOM / 8];
+  packbuf_i_block_writer w;
+  packbuf_status status = PACKBUF_OK;
+  if (end > buffer->blocks) end = buffer->blocks;
+  room_end = end < buffer->blocks ? end * PACKBUF_I_BLOCK_BYTES : packbuf_i_round_up(buffer->plain, 6);
+  packbuf_i_blocks_begin(&w, buffer, &stripe->mark, stripe->first, error);
+  while (!status && w.next < end) {
+    const int straight = room_end - at >= PACKBUF_I_PAYLOAD_ROOM; /* what lies behind may be another thread's */
+    uint8_t *to = dst + buffer->room + at;
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, (at - begin) / 64, straight ? to : (uint8_t *)room, &size);
+    if (!status && size > room_end - at) status = packbuf_i_changed(error, buffer->node);
+    if (!status && !straight) memcpy(to, room, size);
+    at += size;
+  }
+  stripe->size = at - begin;
+  return status;
+}
+
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error) {
   const packbuf_i_split *split = batch && batch->plan ? batch->plan->split : NULL;
@@ -16080,8 +17026,65 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
                           PACKBUF_NOWHERE, part);
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  return packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
-                                   error);
+  status = packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
+                                     error);
+  for (uint64_t i = split->parts[part].stripe; !status && i < split->parts[part].stripe_end; i++)
+    status = packbuf_i_write_stripe(batch->plan, &split->stripes[i], (uint8_t *)dst, error);
+  return status;
+}
+
+/* Moves the stripes together behind the plain data, and tells their headers so. */
+static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
+  uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
+  for (uint64_t i = 0; i < plan->split->stripe_count; i++) {
+    const packbuf_i_stripe *stripe = &plan->split->stripes[i];
+    packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
+    const uint64_t blocks = buffer->blocks - stripe->first;
+    if (stripe->first == 0) {
+      at = packbuf_i_round_up(end, plan->options->alignment_exponent);
+      memset(dst + end, 0, (size_t)(at - end));
+      buffer->offset = end = at;
+    }
+    memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
+    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
+                          (uint32_t)((end - at) / 64));
+    end += stripe->size;
+    buffer->length = end - at;
+  }
+  at = packbuf_i_round_up(end, plan->options->alignment_exponent);
+  memset(dst + end, 0, (size_t)(at - end));
+  packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
+}
+
+/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
+ * index. */
+static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
+  uint64_t at = plan->plain_length / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  packbuf_i_close_stripes(plan, dst);
+  for (; plan->checksums && at < plan->data_length; at += PACKBUF_I_CHUNK) {
+    const uint64_t left = plan->data_length - at;
+    packbuf_i_store32(checksums + at / PACKBUF_I_CHUNK * 4,
+                      kernel->crc(0, data + at, (size_t)(left < PACKBUF_I_CHUNK ? left : PACKBUF_I_CHUNK)));
+  }
+  return packbuf_i_write_index(plan, dst, error);
+}
+
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                                uint64_t *size, packbuf_error *error) {
+  packbuf_i_plan *plan = batch ? batch->plan : NULL;
+  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
+                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
+                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!status && plan->packed && !plan->split)
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
+  if (status) return status;
+  packbuf_i_finish_head(plan, (uint8_t *)dst);
+  if (size) *size = plan->total_length;
+  return PACKBUF_OK;
 }
 /* ---- end of core/parts.c ---- */
 /* ---- core/stream.c ---- */
@@ -16122,22 +17125,22 @@ static packbuf_status packbuf_i_flush_window(packbuf_i_writer *writer) {
 }
 
 /* A whole section, from its byte `from` on, through the window. */
-static packbuf_status packbuf_i_put_section(packbuf_i_window *window, int data, uint64_t from, uint8_t *checksums) {
+static packbuf_status packbuf_i_put_section(packbuf_i_window *window, packbuf_i_plan *plan, int data, uint64_t from,
+                                            uint8_t *checksums) {
   packbuf_i_writer *writer = &window->writer;
-  const packbuf_i_plan *plan = writer->plan;
   packbuf_i_stretch stretch;
   packbuf_status status;
   memset(&stretch, 0, sizeof stretch);
   stretch.from = from;
-  stretch.to = data ? plan->data_length : plan->index_length;
+  stretch.to = data ? plan->plain_length : plan->index_length;
   writer->stretch = &stretch;
   writer->section = data ? packbuf_i_data_at(plan) : plan->head_length;
   writer->flush = packbuf_i_flush_window;
   packbuf_i_out_begin(&writer->out, window->bytes, from, from, checksums, 0);
   status = packbuf_i_flush_window(writer); /* nothing yet: sets the limit */
+  if (!status && data) return packbuf_i_write_data(writer, plan);
   if (!status) status = packbuf_i_write_stretch(writer, data);
-  if (!status) status = packbuf_i_flush_window(writer);
-  return status;
+  return status ? status : packbuf_i_flush_window(writer);
 }
 
 /* The bytes of the largest cell that is encoded where it goes: the window must hold it. */
@@ -16155,9 +17158,9 @@ static uint64_t packbuf_i_largest_cell(const packbuf_i_plan *plan) {
 PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
                                                  uint64_t window_size, packbuf_error *error) {
   packbuf_i_window window;
-  const packbuf_i_plan *plan;
+  packbuf_i_plan *plan;
   uint8_t *memory, *checksums;
-  uint64_t needed, fixed;
+  uint64_t needed, fixed, sums;
   packbuf_status status = packbuf_measure(batch, &needed, error);
   if (!status && !put)
     status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no callback", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -16178,10 +17181,11 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_w
   if (!memory) return packbuf_i_no_memory(error);
   checksums = memory + plan->head_length;
   window.bytes = memory + fixed;
-  status = packbuf_i_put_section(&window, 1, 0, plan->checksums ? checksums : NULL);
-  window.crc = packbuf_checksum(0, checksums, (size_t)plan->checksums * 4);
-  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, plan->checksums * 4);
-  if (!status) status = packbuf_i_put_section(&window, 0, plan->checksums * 4, NULL);
+  status = packbuf_i_put_section(&window, plan, 1, 0, plan->checksums ? checksums : NULL);
+  sums = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  window.crc = packbuf_checksum(0, checksums, (size_t)sums);
+  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, sums);
+  if (!status) status = packbuf_i_put_section(&window, plan, 0, sums, NULL);
   if (!status) {
     packbuf_i_close_head(memory, plan, window.crc);
     status = packbuf_i_put(&window, 0, memory, plan->head_length);
@@ -16348,6 +17352,10 @@ static packbuf_status packbuf_i_start_list(packbuf_i_lister *lister, packbuf_bat
   if (status) return status;
   if (!scatter)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scatter must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (batch->plan->packed)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "a batch that is packed is no list of the caller's memory: ask for PACKBUF_PACKING_NONE",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   lister->plan = batch->plan;
   lister->error = error;
   lister->least = scatter->least ? scatter->least : PACKBUF_I_LEAST;
@@ -16690,14 +17698,13 @@ static packbuf_status packbuf_i_verify_zero(const packbuf_view *view, packbuf_ru
   return PACKBUF_OK;
 }
 
-/* I2 or D2: walks the buffers of one section and looks between them. */
-static packbuf_status packbuf_i_verify_padding(const packbuf_view *view, int data, packbuf_error *error) {
-  const packbuf_rule rule = data ? PACKBUF_RULE_D2 : PACKBUF_RULE_I2;
+/* I2: walks the buffers of the index and looks between them. */
+static packbuf_status packbuf_i_verify_index_padding(const packbuf_view *view, packbuf_error *error) {
   packbuf_i_cursors c = packbuf_i_start_cursors(view);
-  packbuf_status status = PACKBUF_OK;
-  if (!data && (view->optional_features & 1))
-    status = packbuf_i_verify_zero(view, rule, view->head_length + packbuf_i_chunks(c.data_end - c.data) * 4, c.index,
-                                   PACKBUF_NO_NODE, error);
+  const uint64_t sums = view->optional_features & 1 ? packbuf_i_chunks(c.data_end - c.data) * 4 : 0;
+  packbuf_status status;
+  if (c.index > c.index_end) return packbuf_i_broken(error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
+  status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, view->head_length + sums, c.index, PACKBUF_NO_NODE, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < view->buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t unpacked, headers;
@@ -16706,25 +17713,92 @@ static packbuf_status packbuf_i_verify_padding(const packbuf_view *view, int dat
     if (!packbuf_i_byte_length(b.count, b.dtype, &unpacked))
       return packbuf_i_broken(error, PACKBUF_RULE_B4, at + 16, PACKBUF_NOWHERE);
     headers = packbuf_i_headers_length(unpacked);
-    if (!data && b.packing != 0) {
+    if (b.packing != 0) {
       if (!packbuf_i_pass(&c.index, c.index_end, c.mask, b.headers_offset, headers))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 56, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, rule, b.headers_offset + headers, c.index, b.node, error);
+      status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, b.headers_offset + headers, c.index, b.node, error);
     }
-    if (status != PACKBUF_OK || (b.role == PACKBUF_ROLE_DATA) != data) continue;
-    if (!packbuf_i_pass(data ? &c.data : &c.index, data ? c.data_end : c.index_end, c.mask, b.offset, b.length))
-      return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 24, PACKBUF_NOWHERE);
-    status = packbuf_i_verify_zero(view, rule, b.offset + b.length, data ? c.data : c.index, b.node, error);
+    if (status != PACKBUF_OK || b.role == PACKBUF_ROLE_DATA) continue;
+    if (!packbuf_i_pass_stored(&c, &b)) return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 24, PACKBUF_NOWHERE);
+    status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, b.offset + b.length, c.index, b.node, error);
   }
   return status;
+}
+
+/* D2: the same for the data, the plain buffers first. */
+static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, packbuf_error *error) {
+  packbuf_i_cursors c = packbuf_i_start_cursors(view);
+  packbuf_status status = PACKBUF_OK;
+  for (unsigned packed = 0; packed < 2; packed++)
+    for (uint32_t i = 0; status == PACKBUF_OK && i < view->buffer_count; i++) {
+      packbuf_i_buffer_record b;
+      if (!packbuf_i_fetch_buffer(view, i, &b) || b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA ||
+          (b.packing != 0) != packed)
+        continue;
+      if (!packbuf_i_pass_stored(&c, &b))
+        return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
+      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+    }
+  return status;
+}
+
+/* I15 and I16 of block k, its payload's I17 or D10 when `whole`. */
+static packbuf_status packbuf_i_verify_block(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
+                                             int headers, packbuf_error *error) {
+  const uint64_t end_at = k + 1 < blocks ? b->headers_at + (k + 1) * 16 + 8 : record + 32;
+  packbuf_i_packed packed;
+  const int found = packbuf_i_find_block(b, k, &packed);
+  uint32_t size;
+  if (headers) {
+    const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+    const uint64_t units = packbuf_i_unit_count(b->dtype, b->count) - k * full;
+    const int wrong = packbuf_i_block_unsound(&packed.block, bits, units < full ? (unsigned)units : full);
+    if (wrong >= 0)
+      return packbuf_i_broken(error, PACKBUF_RULE_I15, b->headers_at + k * 16 + (unsigned)wrong, PACKBUF_NOWHERE);
+    if (k == 0 && packed.block.place != 0)
+      return packbuf_i_broken(error, PACKBUF_RULE_I16, b->headers_at + 8, PACKBUF_NOWHERE);
+    if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+    size = packbuf_i_block_size(&packed.block, bits, packed.units);
+    return size == UINT32_MAX || size == packed.size
+               ? PACKBUF_OK
+               : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+  }
+  return found && packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)
+             ? PACKBUF_OK
+             : packbuf_i_broken(error, b->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17,
+                                found ? b->offset + packed.at : b->headers_at + k * 16, PACKBUF_NOWHERE);
+}
+
+/* The stored buffers that are packed in blocks: their headers (I15, I16) and, of the index, payloads (I17); or (D10)
+ * the payloads of the data. */
+static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
+  for (uint32_t i = 0; i < view->buffer_count; i++) {
+    packbuf_buffer b;
+    uint64_t blocks;
+    packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
+    if (status != PACKBUF_OK) return status;
+    if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;
+    (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
+    blocks = packbuf_i_headers_length(blocks) / 16;
+    for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
+      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 1, error);
+    for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)
+      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 0, error);
+    if (status != PACKBUF_OK) return status;
+  }
+  return PACKBUF_OK;
 }
 
 /* I3 of one mask. */
 static packbuf_status packbuf_i_verify_mask(const packbuf_column *c, const packbuf_buffer *mask, packbuf_error *error) {
   const unsigned used = (unsigned)(mask->count % 8);
   uint8_t last;
-  if (mask->bytes == NULL || used == 0) return PACKBUF_OK;
-  last = mask->bytes[mask->count / 8];
+  if ((mask->bytes == NULL && mask->headers == NULL) || used == 0) return PACKBUF_OK;
+  if (mask->headers) {
+    if (!packbuf_i_unpack_byte(mask, mask->count / 8, &last)) return PACKBUF_OK; /* I17 has said so */
+  } else {
+    last = mask->bytes[mask->count / 8];
+  }
   PACKBUF_I_FETCHED(last);
   return last >> used == 0
              ? PACKBUF_OK
@@ -16878,16 +17952,16 @@ static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbu
   return status;
 }
 
-/* D9 for the aliases of a node in one section: each is walked as if it were stored, so they are charged together.
- * *aliased: bytes so far. */
+/* D9 for the aliases of a node in one section, and for what is packed: each is walked at its full length, whatever is
+ * stored of it, so they are charged together. *aliased: bytes so far. */
 static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased,
                                                packbuf_error *error) {
   for (uint32_t i = 0; i < c->node.buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t length;
     const uint32_t index = c->node.first_buffer + i;
-    if (!packbuf_i_fetch_buffer(c->view, index, &b) || b.storage != PACKBUF_ALIAS || b.packing != 0 ||
-        !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data)
+    if (!packbuf_i_fetch_buffer(c->view, index, &b) || (b.storage != PACKBUF_ALIAS && b.packing == 0) ||
+        b.packing > 1 || !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data)
       continue;
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > c->view->limits.decoded_bytes - *aliased)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_buffer_at(c->view, index) + 16, PACKBUF_NOWHERE,
@@ -16949,7 +18023,8 @@ static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t 
   v.error = error;
   v.aliased = aliased;
   v.depth = 0;
-  status = packbuf_i_verify_padding(view, 0, error);
+  status = packbuf_i_verify_index_padding(view, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_blocks(view, 0, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++)
     status = packbuf_i_verify_node_index(&v, index);
   return status;
@@ -16979,7 +18054,7 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
   for (uint32_t i = 0; i < c.node.buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t length;
-    if (!packbuf_i_fetch_buffer(view, c.node.first_buffer + i, &b) || !packbuf_i_known_role(b.role) || b.packing != 0)
+    if (!packbuf_i_fetch_buffer(view, c.node.first_buffer + i, &b) || !packbuf_i_known_role(b.role) || b.packing > 1)
       continue;
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > view->limits.decoded_bytes)
       return packbuf_i_broken_cell(&c, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, c.node.first_buffer + i) + 16,
@@ -16996,7 +18071,8 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
 
 static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_status status = packbuf_i_verify_checksums(view, error);
-  if (status == PACKBUF_OK) status = packbuf_i_verify_padding(view, 1, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_data_padding(view, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_blocks(view, 1, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++)
     status = packbuf_i_verify_node_data(view, index, aliased, error);
   return status;
@@ -18254,9 +19330,10 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   }
   low *= regular.each * size; /* below the byte length of the data, which is below 2^63 */
   high *= regular.each * size;
-  if (data->partial && !packbuf_i_in_place(data, low, high - low))
+  if (data->partial && !data->headers && !packbuf_i_in_place(data, low, high - low))
     return packbuf_i_not_fetched(data, low, high - low, PACKBUF_NOWHERE, error);
-  status = packbuf_i_typed_at(data, packbuf_i_in_place(data, low, high - low), data->dtype, &elements, error);
+  status = packbuf_i_typed_at(data, data->headers ? NULL : packbuf_i_in_place(data, low, high - low), data->dtype,
+                              &elements, error);
   if (status != PACKBUF_OK) return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   out->tensor.data = (const uint8_t *)elements + (selection->first * regular.each * size - low);
   if (regular.each == 0 || selection->rows == 0) return PACKBUF_OK; /* nothing to step over */
@@ -18382,6 +19459,18 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
+/* The bytes of the blocks that hold a piece of a packed buffer. */
+static packbuf_status packbuf_i_add_blocks(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece) {
+  const packbuf_buffer *data = &p->column.data;
+  const unsigned element = packbuf_i_unit_bits(data->dtype) / 8, full = PACKBUF_I_BLOCK_BYTES / element;
+  packbuf_i_packed first, last;
+  if (piece->count == 0) return PACKBUF_OK;
+  if (!packbuf_i_find_block(data, piece->first / full, &first) ||
+      !packbuf_i_find_block(data, (piece->first + piece->count - 1) / full, &last) || last.at + last.size < first.at)
+    return packbuf_i_not_fetched(data, piece->first * element, piece->count * element, PACKBUF_NOWHERE, p->error);
+  return packbuf_i_add_range(r, p, data->offset + first.at, last.at + last.size - first.at);
+}
+
 static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
   packbuf_i_ranges *r = (packbuf_i_ranges *)into;
@@ -18392,6 +19481,7 @@ static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into,
     const packbuf_status status = packbuf_i_picked_items(p, piece, row, &bytes);
     if (status != PACKBUF_OK) return status;
   }
+  if (data->headers) return packbuf_i_add_blocks(r, p, &bytes);
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);
 }
 

@@ -217,7 +217,7 @@ PACKBUF_API packbuf_status packbuf_thread_pool_write(packbuf_thread_pool *pool, 
   status = pool->failed == UINT32_MAX ? PACKBUF_OK : pool->error.code;
   if (status && error) *error = pool->error;
   packbuf_i_mutex_unlock(&pool->mutex);
-  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
+  return status ? status : packbuf_write_finish(batch, dst, capacity, size, error);
 }
 
 PACKBUF_API packbuf_status packbuf_write_threads(packbuf_batch *batch, void *dst, uint64_t capacity, unsigned threads,

@@ -124,16 +124,36 @@ static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, ui
   return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
 }
 
+/* The first of packed units first to end that is not 0; end when there is none. */
+static uint64_t packbuf_i_first_packed_not_zero(const packbuf_buffer *data, uint64_t first, uint64_t end) {
+  const unsigned unit = packbuf_i_unit_bits(data->dtype) / 8, full = PACKBUF_I_BLOCK_BYTES / unit;
+  uint8_t block[PACKBUF_I_BLOCK_BYTES];
+  while (first < end) {
+    const uint64_t count = end - first < full ? end - first : full;
+    uint64_t at;
+    if (!packbuf_i_unpack_units(data, first, count, block)) return first;
+    at = packbuf_i_first_not_zero(block, 0, count * unit * 8);
+    if (at != UINT64_MAX) return first + at / unit;
+    first += count;
+  }
+  return end;
+}
+
 /* D4 for one absent row. */
 static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
                                               packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   const uint64_t bits = packbuf_i_element_bits(data->dtype);
   uint64_t at = UINT64_MAX;
-  if (data->bytes) {
+  if (data->bytes || data->headers) {
     uint64_t end;
     if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
+    if (data->headers) {
+      at = packbuf_i_first_packed_not_zero(data, end - each, end);
+      if (at == end) return PACKBUF_OK;
+      return packbuf_i_broken_cell(c, PACKBUF_RULE_D4, packbuf_i_element_at(c->view, data, at), row, error);
+    }
     at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
     if (at != UINT64_MAX) at += data->offset;
   } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {

@@ -59,7 +59,7 @@ static packbuf_status packbuf_i_read_number(packbuf_i_leaf_cells *cells, uint64_
     return packbuf_i_read_tensor(cells, row, PACKBUF_FORM_SCALAR, 0, NULL, &element, 1, value);
   }
   rule = packbuf_i_number(&c->data, i, number, value);
-  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && c->data.partial)) {
+  if (PACKBUF_I_UNLIKELY(rule == PACKBUF_RULE_I7 && (c->data.partial || c->data.headers))) {
     const uint64_t size = packbuf_i_element_bits(c->data.dtype) / 8;
     return packbuf_i_not_fetched(&c->data, i * size, size, cells->row, cells->reader->error);
   }
@@ -105,13 +105,27 @@ static packbuf_status packbuf_i_read_list_of_numbers(packbuf_i_leaf_cells *cells
   return PACKBUF_OK;
 }
 
+/* The first byte of packed bools that is neither 0 nor 1; count when there is none. */
+static uint64_t packbuf_i_first_packed_not_bool(const packbuf_buffer *data) {
+  uint8_t block[PACKBUF_I_BLOCK_BYTES];
+  for (uint64_t first = 0; first < data->count; first += sizeof block) {
+    const uint64_t left = data->count - first, size = left < sizeof block ? left : sizeof block;
+    uint64_t wrong;
+    if (!packbuf_i_unpack_units(data, first, size, block)) return first;
+    wrong = packbuf_i_first_not_bool(block, size);
+    if (wrong < size) return first + wrong;
+  }
+  return data->count;
+}
+
 /* D3: bools that are stored (B7 checks a constant one). */
 static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
   uint64_t wrong;
-  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) || data->bytes == NULL)
+  if (c->node.dtype.code != PACKBUF_DTYPE_BOOL || !packbuf_i_dtype_known(c->node.dtype) ||
+      (data->bytes == NULL && data->headers == NULL))
     return PACKBUF_OK;
-  wrong = packbuf_i_first_not_bool(data->bytes, data->count);
+  wrong = data->headers ? packbuf_i_first_packed_not_bool(data) : packbuf_i_first_not_bool(data->bytes, data->count);
   return wrong == data->count ? PACKBUF_OK
                               : packbuf_i_broken_cell(c, PACKBUF_RULE_D3, packbuf_i_element_at(c->view, data, wrong),
                                                       PACKBUF_NOWHERE, error);
@@ -121,7 +135,7 @@ static packbuf_status packbuf_i_verify_bools(const packbuf_column *c, packbuf_er
  * 0 or 1 and a third make a constant. */
 static packbuf_status packbuf_i_verify_exact(const packbuf_column *c, uint64_t row, unsigned number, uint64_t first,
                                              uint64_t count, packbuf_error *error) {
-  if (c->data.bytes == NULL && count > 3) count = 3;
+  if (packbuf_i_computed(&c->data) && count > 3) count = 3;
   for (uint64_t i = first; i < first + count; i++) {
     uint64_t raw;
     if (!packbuf_i_get_raw(&c->data, i, &raw) || !packbuf_i_exact(raw, c->data.dtype, number))

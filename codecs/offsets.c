@@ -10,6 +10,7 @@ static void packbuf_i_fetch_block(const packbuf_buffer *buffer, uint64_t first, 
            count * 8); /* into the caller's memory: out of reach of a second fetch, as it is used in place */
     return;
   }
+  if (buffer->headers && packbuf_i_unpack_units(buffer, first, count, (uint8_t *)out)) return;
   for (size_t i = 0; i < count; i++) (void)packbuf_i_get64(buffer, first + i, &out[i]);
 }
 
@@ -18,7 +19,7 @@ static packbuf_status packbuf_i_verify_offsets(const packbuf_column *c, const pa
                                                packbuf_error *error) {
   uint64_t before = 0, block[PACKBUF_I_VERIFY_BLOCK], first = 0, last = 0, i = 0;
   if (!packbuf_i_there(offsets) || !packbuf_i_readable(offsets) || offsets->count == 0) return PACKBUF_OK;
-  if (offsets->bytes == NULL) { /* constant or sequence: the ends decide, since a sequence does not overflow */
+  if (packbuf_i_computed(offsets)) { /* constant or sequence: the ends decide, since a sequence does not overflow */
     (void)packbuf_i_get64(offsets, 0, &first);
     (void)packbuf_i_get64(offsets, offsets->count - 1, &last);
     if (first == 0 && last == end) return PACKBUF_OK;

@@ -212,6 +212,32 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
+/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
+static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+
+/* B14, of a node of the codec. Bytes and texts are read in place. */
+static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned codec, unsigned *at) {
+  if (raw->role == PACKBUF_ROLE_DATA && codec >= PACKBUF_CODEC_BYTES_RAGGED && codec <= PACKBUF_CODEC_OPAQUE_RAGGED)
+    return *at = 7, PACKBUF_RULE_B14;
+  if (packbuf_i_unit_bits(raw->dtype) == 0) return *at = 8, PACKBUF_RULE_B14;
+  if (raw->count == 0) return *at = 16, PACKBUF_RULE_B14;
+  if (raw->length % 64 != 0) return *at = 32, PACKBUF_RULE_B14;
+  if (raw->value[0] != 0 || raw->value[1] != 0) return *at = 40, PACKBUF_RULE_B14;
+  return PACKBUF_RULE_NONE;
+}
+
+/* What makes a record packed in blocks, whose elements take `length` bytes, unsafe: B14, headers outside of the
+ * index. */
+static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
+                                            uint64_t length, unsigned *at) {
+  const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
+  const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
+  if (rule != PACKBUF_RULE_NONE) return rule;
+  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
+    return *at = 56, PACKBUF_RULE_B11;
+  return PACKBUF_RULE_NONE;
+}
+
 /* What makes a buffer record unsafe to follow: elements that are not where it says. `at`: the field. */
 static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const packbuf_i_buffer_record *raw,
                                             unsigned *at) {
@@ -220,6 +246,10 @@ static packbuf_rule packbuf_i_buffer_unsafe(const packbuf_view *view, const pack
   if (!packbuf_i_byte_length(raw->count, raw->dtype, &length)) return *at = 16, PACKBUF_RULE_B4;
   if (raw->storage == PACKBUF_STORED || raw->storage == PACKBUF_ALIAS) {
     if (raw->packing == 0 && raw->length != length) return *at = 32, PACKBUF_RULE_B10;
+    if (raw->packing == 1) {
+      const packbuf_rule rule = packbuf_i_packed_unsafe(view, raw, length, at);
+      if (rule != PACKBUF_RULE_NONE) return rule;
+    }
     if (raw->offset > view->total_length || raw->length > view->total_length - raw->offset)
       return *at = 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
@@ -255,9 +285,18 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   buffer->length = raw.length;
   packbuf_i_store64(buffer->value, raw.value[0]);
   packbuf_i_store64(buffer->value + 8, raw.value[1]);
-  buffer->bytes = NULL;
+  buffer->bytes = buffer->headers = buffer->payload = NULL;
   buffer->partial = NULL;
-  if (raw.packing != 0) return PACKBUF_OK;
+  buffer->headers_at = 0;
+  if (raw.packing > 1) return PACKBUF_OK;
+  if (raw.packing == 1) {
+    buffer->headers_at = raw.headers_offset;
+    buffer->headers = view->base + raw.headers_offset; /* head and index are always there */
+    buffer->payload = raw.offset + raw.length <= view->capacity ? view->base + raw.offset
+                                                                : packbuf_i_fetched_whole(view, raw.offset, raw.length);
+    if (buffer->payload == NULL) buffer->partial = view;
+    return PACKBUF_OK;
+  }
   if (raw.storage == PACKBUF_STORED || raw.storage == PACKBUF_ALIAS) {
     if (PACKBUF_I_UNLIKELY(raw.offset + raw.length > view->capacity)) { /* only of a partial view */
       buffer->bytes = packbuf_i_fetched_whole(view, raw.offset, raw.length);
@@ -306,8 +345,8 @@ PACKBUF_API packbuf_status packbuf_get_metadata(const packbuf_view *view, uint32
 }
 
 /* Elements. A packbuf_buffer is a checked copy: `bytes` holds the whole byte length of `count`, so an index below count
- * is all there is to check. Packed elements (packing other than 0) are never computed: callers refuse them first, and
- * here they read as absent, as do those that were not fetched. */
+ * is all there is to check. Those packed in blocks are unpacked. Elements of an unknown packing are never computed:
+ * callers refuse them first, and here they read as absent, as do those that are broken or were not fetched. */
 
 /* Whether the elements are not stored: constant or sequence. */
 static int packbuf_i_computed(const packbuf_buffer *buffer) {
@@ -341,17 +380,25 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     PACKBUF_I_FETCHED(*out);
     return 1;
   }
-  if (buffer->packing != 0) return 0;
+  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, i, out) : 0;
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
   return 1;
 }
 
+/* Unit i of a packed buffer of bytes or bits. */
+PACKBUF_I_RARE static int packbuf_i_unpack_byte(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
+  uint64_t unit = 0;
+  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, i, &unit)) return 0;
+  *out = (uint8_t)unit;
+  return 1;
+}
+
 /* Element i of a buffer of bytes; 0 when there is none. */
 static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8 || buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 8)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) return packbuf_i_unpack_byte(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_copy_fetched(buffer, i, 1, out);
   *out = buffer->bytes ? buffer->bytes[i] : buffer->value[0];
   PACKBUF_I_FETCHED(*out);
@@ -362,11 +409,13 @@ static int packbuf_i_get8(const packbuf_buffer *buffer, uint64_t i, uint8_t *out
 static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t raw[8] = {0};
   uint64_t left, bits;
-  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1 ||
-                         buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i > (buffer->count >> 6) || packbuf_i_element_bits(buffer->dtype) != 1)) return 0;
   left = buffer->count - i * 64;
-  if (buffer->bytes == NULL) {
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) {
+    const uint64_t size = left >= 57 ? 8 : (left + 7) / 8;
+    if (!buffer->headers || !packbuf_i_unpack_units(buffer, i * 8, size, raw)) return 0;
+    bits = packbuf_i_load64(raw);
+  } else if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;
   } else {
     const size_t size = left >= 57 ? 8 : (size_t)((left + 7) / 8);
@@ -381,17 +430,20 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
 /* Bit i of a bitmap; 0 beyond its end. */
 static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   uint8_t byte;
-  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1 || buffer->packing != 0))
-    return 0;
+  if (PACKBUF_I_UNLIKELY(i >= buffer->count || packbuf_i_element_bits(buffer->dtype) != 1)) return 0;
+  if (PACKBUF_I_UNLIKELY(buffer->packing != 0))
+    return packbuf_i_unpack_byte(buffer, i / 8, &byte) && (byte >> (i % 8) & 1);
   if (buffer->bytes == NULL) return buffer->value[0] != 0;
   byte = buffer->bytes[i / 8];
   PACKBUF_I_FETCHED(byte);
   return byte >> (i % 8) & 1;
 }
 
-/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value. */
+/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header of
+ * their block. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
+  if (buffer->headers) return buffer->headers_at + i / (PACKBUF_I_BLOCK_BYTES * UINT64_C(8) / bits) * 16;
   if (packbuf_i_computed(buffer)) return packbuf_i_buffer_at(view, buffer->index) + 40;
   return buffer->offset + (bits < 8 ? i * bits / 8 : i * (bits / 8));
 }
@@ -402,9 +454,12 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
   uint32_t bits = packbuf_i_element_bits(dtype), size = bits < 8 ? 1 : bits / 8;
   if (!packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "the buffer has another dtype", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (buffer->packing != 0)
+  if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (buffer->packing != 0)
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy them out", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
   if (bytes == NULL)
     return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -421,10 +476,18 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
   return PACKBUF_OK;
 }
 
-/* What was asked for of a partial view is not there. */
+/* Elements that could not be read, by the bytes that they take plain: those of a partial view are not there, packed
+ * ones may be broken. */
 PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer *buffer, uint64_t at, uint64_t size,
                                                            uint64_t row, packbuf_error *error) {
   const packbuf_view *view = buffer->partial;
+  if (buffer->headers) {
+    const unsigned unit = packbuf_i_unit_bits(buffer->dtype) / 8;
+    const packbuf_rule rule =
+        packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
+    if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, row);
+    at -= buffer->offset;
+  }
   packbuf_i_fail(error, PACKBUF_NOT_FETCHED, packbuf_status_text(PACKBUF_NOT_FETCHED),
                  packbuf_i_not_fetched_at(view, buffer->offset + at, size), row);
   if (error) packbuf_node_path(view, buffer->node, error->path, sizeof error->path);
@@ -433,7 +496,8 @@ PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer 
 
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
                                              packbuf_error *error) {
-  if (buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  if (buffer->partial && !buffer->packing)
+    return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   return packbuf_i_typed_at(buffer, buffer->bytes, dtype, elements, error);
 }
 
@@ -457,9 +521,11 @@ static void packbuf_i_compute(const packbuf_buffer *buffer, uint64_t first, size
 }
 
 /* Elements first to first + count in native byte order to out, which has room for them. The caller has checked the
- * range, that packing is 0 and that elements are whole bytes. 0 when some were not fetched. */
+ * range, that the packing is known and that elements are whole bytes. 0 when some are broken or were not fetched:
+ * packbuf_i_not_fetched says what. */
 static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, size_t count, uint8_t *out) {
   const size_t element = packbuf_i_element_bits(buffer->dtype) / 8;
+  if (buffer->headers) return packbuf_i_unpack_units(buffer, first, count, out);
   if (buffer->bytes) {
     if (count) memcpy(out, buffer->bytes + first * element, count * element);
   } else if (buffer->partial) {
@@ -473,20 +539,25 @@ static int packbuf_i_copy_native(const packbuf_buffer *buffer, uint64_t first, s
 }
 
 /* Bits first to first + count (first a multiple of 8) to out, zero after the last. Their bytes fit in memory; their
- * number may not fit a size_t. */
-static void packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
+ * number may not fit a size_t. 0 as above. */
+static int packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uint64_t count, uint8_t *out) {
   const size_t size = (size_t)(count / 8 + (count % 8 != 0));
-  if (size == 0) return;
-  if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
-  else memset(out, buffer->value[0] ? 0xFF : 0, size);
+  if (size == 0) return 1;
+  if (buffer->headers && !packbuf_i_unpack_units(buffer, first / 8, size, out)) return 0;
+  if (!buffer->headers) {
+    if (buffer->bytes) memcpy(out, buffer->bytes + first / 8, size);
+    else memset(out, buffer->value[0] ? 0xFF : 0, size);
+  }
   if (count % 8) out[size - 1] = (uint8_t)(out[size - 1] & ((1u << count % 8) - 1));
+  return 1;
 }
 
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
   uint64_t size;
-  if (buffer->packing != 0)
+  int copied;
+  if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (first > buffer->count || count > buffer->count - first)
@@ -496,7 +567,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE,
                           "elements that are not whole bytes, or too large for a constant", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (bits == 1 && buffer->partial) return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
+  if (bits == 1 && buffer->partial && !buffer->headers)
+    return packbuf_i_not_fetched(buffer, 0, buffer->length, PACKBUF_NOWHERE, error);
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
@@ -504,8 +576,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (bits == 1) packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst);
-  else if (!packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst))
-    return packbuf_i_not_fetched(buffer, first * (bits / 8), size, PACKBUF_NOWHERE, error);
-  return PACKBUF_OK;
+  copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
+                     : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
+  return copied ? PACKBUF_OK
+                : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }

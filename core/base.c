@@ -136,6 +136,9 @@ static uint64_t packbuf_i_chunks(uint64_t data_length) {
   return data_length / PACKBUF_I_CHUNK + (data_length % PACKBUF_I_CHUNK != 0);
 }
 
+/* Bytes from which non-temporal stores pay: more than half a usual last-level cache. */
+#define PACKBUF_I_STREAM_FROM ((uint64_t)16 << 20)
+
 /* The codecs of numbers; those of them whose cells each have a shape of their own. */
 static int packbuf_i_numeric(unsigned codec) {
   return codec >= PACKBUF_CODEC_NDARRAY && codec <= PACKBUF_CODEC_TYPED_RAGGED;

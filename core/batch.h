@@ -8,6 +8,15 @@ enum {
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
+/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. */
+typedef enum packbuf_packing {
+  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays, at memory speed (profile 1) */
+  PACKBUF_PACKING_FASTEST = 3,  /* the same without the modes that cost more than a pass (profile 2) */
+  PACKBUF_PACKING_SMALLEST = 4  /* the best mode of each block, whatever it takes (profile 3) */
+} packbuf_packing;
+
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". */
 typedef struct packbuf_schema {
@@ -18,13 +27,14 @@ typedef struct packbuf_schema {
                             when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
+  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
   const char *parameter; /* of the logical type (timestamp: "s", "ms", "us", "ns", "D"), NULL: none */
 } packbuf_schema;
 
 /* How a batch is written. Start from packbuf_default_options(). */
 typedef struct packbuf_options {
-  uint16_t profile;            /* 0: plain */
+  uint8_t packing;             /* packbuf_packing */
   uint8_t alignment_exponent;  /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
@@ -122,12 +132,13 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
                                                 const char *text, packbuf_error *error);
 
-/* The exact number of bytes that packbuf_write will write. Expands, infers and lays out; the result is kept until
+/* The number of bytes that packbuf_write will write: exact when nothing is packed, else the most it can be (what the
+ * batch takes plain). Expands, infers and lays out; the result is kept until
  * something is added. Errors: those of inference and encoding, with path and row. */
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
-/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers). *size: bytes written, also set
- * on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+/* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
+ * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
@@ -152,11 +163,11 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
-/* Writes the head, once all parts are there: dst then holds what packbuf_write would have written, byte for byte,
- * whatever the number of parts and their order. Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst),
- * CAPACITY. */
+/* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
+ * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                                packbuf_error *error);
+                                                uint64_t *size, packbuf_error *error);
 
 /* ---- not into one block of memory ---- */
 

@@ -17,7 +17,7 @@ static packbuf_status packbuf_i_fail_node(const packbuf_view *view, uint32_t nod
 
 static int packbuf_i_there(const packbuf_buffer *buffer) { return buffer->storage != 0; }
 /* Absent buffers are readable too: there is nothing to read. */
-static int packbuf_i_readable(const packbuf_buffer *buffer) { return buffer->packing == 0; }
+static int packbuf_i_readable(const packbuf_buffer *buffer) { return buffer->packing <= 1; }
 
 /* Where a buffer of a role is kept; NULL for a role that this reader does not know. */
 static packbuf_buffer *packbuf_i_role_slot(packbuf_column *column, unsigned role, unsigned dim) {
@@ -62,7 +62,11 @@ static packbuf_status packbuf_i_load_column(const packbuf_view *view, uint32_t i
     if (buffer.partial && slot && slot != &column->data) /* what says where data lie is of the index */
       return packbuf_i_broken_cell(column, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, buffer.index) + 24,
                                    PACKBUF_NOWHERE, error);
-    if (buffer.packing != 0) packed = 1;
+    if (buffer.packing > 1) packed = 1;
+    if (buffer.headers && slot == &column->data && column->node.codec >= PACKBUF_CODEC_BYTES_RAGGED &&
+        column->node.codec <= PACKBUF_I_LAST_CODEC)
+      return packbuf_i_broken_cell(column, PACKBUF_RULE_B14, packbuf_i_buffer_at(view, buffer.index) + 7,
+                                   PACKBUF_NOWHERE, error);
     if ((slot == &column->validity || slot == &column->missing) && buffer.count != column->node.rows)
       status = packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(view, buffer.index), PACKBUF_NOWHERE,
                                      error);
@@ -243,12 +247,13 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
 
 /* ---- for verification: which rows have to be looked at ---- */
 
-/* Rows that a check has to look at: all of them when a buffer has bytes of its own; when all are constants or
+/* Rows that a check has to look at: all of them when a buffer has elements of its own; when all are constants or
  * sequences, nine decide, since a product of at most eight sequences that has the right value in nine rows has it in
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && buffers[i]->bytes != NULL && buffers[i]->count != 0) return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
+      return rows;
   }
   return rows < 16 ? rows : 16;
 }

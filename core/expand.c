@@ -336,6 +336,7 @@ static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packb
   node->reason = "";
   node->nulls = node->missing = 0;
   node->flags = schema ? schema->flags : 0;
+  node->packing = schema ? schema->packing : 0;
   node->logical_type = schema ? schema->logical_type : 0;
   node->parameter = schema ? schema->parameter : NULL;
   node->parameter_size = node->parameter ? strlen(node->parameter) : 0;

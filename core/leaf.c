@@ -119,7 +119,7 @@ static packbuf_status packbuf_i_elements(packbuf_i_leaf_cells *cells, uint64_t f
     *out = data->bytes + first * element;
     return PACKBUF_OK;
   }
-  if (PACKBUF_I_UNLIKELY(data->partial != NULL)) {
+  if (PACKBUF_I_UNLIKELY(data->partial != NULL && data->headers == NULL)) {
     status = packbuf_i_fetched_elements(cells, first * element, count * element, out);
     if (status != PACKBUF_OK || *out) return status;
   }

@@ -77,6 +77,7 @@ static void packbuf_i_read_directory(packbuf_view *view, const uint8_t *director
   view->field_count = packbuf_i_load32(directory + 32);
   view->value_count = packbuf_i_load32(directory + 36);
   memcpy(view->row_order_token, directory + 40, 16);
+  view->checksum_room = packbuf_i_load32(directory + 56);
   view->nodes_at =
       128; /* a count times a stride stays below 2^48: no sum here overflows, once strings_length is below 2^32 */
   view->buffers_at = view->nodes_at + (uint64_t)view->node_count * view->node_stride;
@@ -112,7 +113,7 @@ static packbuf_rule packbuf_i_check_directory(const packbuf_view *view, const ui
   if (view->buffer_stride < 64 || view->buffer_stride % 8) return *at = 82, PACKBUF_RULE_H12;
   if (view->metadata_stride < 32 || view->metadata_stride % 8) return *at = 84, PACKBUF_RULE_H12;
   if (view->name_stride < 4 || view->name_stride % 4) return *at = 86, PACKBUF_RULE_H12;
-  if (packbuf_i_load64(header + 120) != 0) return *at = 120, PACKBUF_RULE_H13;
+  if (packbuf_i_load32(header + 124) != 0) return *at = 124, PACKBUF_RULE_H13;
   if (view->head_length != ((end + mask) & ~mask)) return *at = 32, PACKBUF_RULE_H14;
   for (uint64_t i = end; i < view->head_length; i++) {
     if (view->base[i] != 0) return *at = i, PACKBUF_RULE_H15;

@@ -6,8 +6,6 @@
 #define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
 #define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
 #define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
-#define PACKBUF_I_STREAM_FROM \
-  ((uint64_t)16 << 20) /* data from which non-temporal stores pay: more than half a usual last-level cache */
 
 /* A stretch of a section, written front to back. In the data section a checksum closes every 64 KiB. */
 typedef struct packbuf_i_out {
@@ -66,6 +64,19 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
     packbuf_i_out_sum(out, out->at, bytes, ahead);
   } else {
     memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
+    out->at += size;
+  }
+}
+
+/* A payload from the first-level cache, copied and checksummed in one pass, past the caches where that pays. */
+static void packbuf_i_out_block(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
+  if (out->checksums) {
+    packbuf_i_out_sum(out, out->at, NULL, NULL);
+    out->at += size;
+    packbuf_i_out_sum(out, out->at, bytes, NULL);
+  } else {
+    if (out->copy_long) out->copy_long(packbuf_i_out_here(out), bytes, (size_t)size, NULL);
+    else if (size) memcpy(packbuf_i_out_here(out), bytes, (size_t)size);
     out->at += size;
   }
 }

@@ -1,15 +1,27 @@
 /* core/parts.c: a plan divided into parts that threads write side by side. A part is a stretch of the index and one of
- * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part. The bytes are those of
- * packbuf_write, which is the same code with one part.
- * May use: arena, batch, layout, seek, write. Must not know: threads. */
+ * the data, whose borders lie at multiples of 64 KiB, so that each checksum belongs to one part, and some stripes of
+ * what is packed. Stripes are packed where they would lie plain; packbuf_write_finish closes them up, and writes the
+ * index where it depends on them. The bytes are those of packbuf_write.
+ * May use: arena, batch, layout, seek, packing, write. Must not know: threads. */
+
+/* 64 blocks of a packed data buffer. */
+typedef struct packbuf_i_stripe {
+  uint32_t buffer;
+  uint64_t first; /* block */
+  packbuf_i_mark mark;
+  uint64_t size; /* of its payloads, once it is packed */
+} packbuf_i_stripe;
 
 typedef struct packbuf_i_part {
   packbuf_i_stretch index, data;
+  uint64_t stripe, stripe_end;
 } packbuf_i_part;
 
 typedef struct packbuf_i_split {
   uint32_t wanted, count;
   packbuf_i_part *parts;
+  packbuf_i_stripe *stripes;
+  uint64_t stripe_count;
 } packbuf_i_split;
 
 /* Where the border before part `part` of `count` lies, by bytes of index and data together. */
@@ -53,7 +65,7 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
     packbuf_i_mark mark;
     packbuf_status status = PACKBUF_OK;
     memset(&mark, 0, sizeof mark);
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data || buffer->packing) continue;
     for (; part < split->count; part++) {
       packbuf_i_stretch *stretch = packbuf_i_stretch_of(split, part, data), *before;
       uint64_t at = stretch->from + section, row = mark.row;
@@ -75,6 +87,41 @@ static packbuf_status packbuf_i_locate(packbuf_i_plan *plan, packbuf_i_split *sp
   return PACKBUF_OK;
 }
 
+/* The same where buffers are packed: the plain data, then the stripes, by the bytes that they take plain. The index is
+ * for packbuf_write_finish. */
+static void packbuf_i_packed_border(const packbuf_i_plan *plan, const packbuf_i_split *split, uint64_t part,
+                                    uint64_t count, uint64_t *data, uint64_t *stripe) {
+  const uint64_t stripe_bytes = PACKBUF_I_STRIPE * PACKBUF_I_BLOCK_BYTES;
+  const uint64_t work = plan->plain_length + split->stripe_count * stripe_bytes;
+  const uint64_t at = work / count * part + work % count * part / count;
+  *data = part == count || at >= plan->plain_length ? plan->plain_length : at / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  *stripe = at <= plan->plain_length ? 0 : (at - plan->plain_length + stripe_bytes / 2) / stripe_bytes;
+  if (part == count || *stripe > split->stripe_count) *stripe = split->stripe_count;
+}
+
+/* The stripes of all packed data buffers, and where each begins. */
+static packbuf_status packbuf_i_find_stripes(packbuf_i_plan *plan, packbuf_i_split *split) {
+  uint64_t at = 0;
+  for (uint32_t i = 0; i < plan->buffer_count; i++)
+    if (packbuf_i_packed_data(&plan->buffers[i]))
+      split->stripe_count += (plan->buffers[i].blocks - 1) / PACKBUF_I_STRIPE + 1;
+  split->stripes = (packbuf_i_stripe *)packbuf_i_array(plan->arena, split->stripe_count, sizeof *split->stripes);
+  if (!split->stripes) return packbuf_i_plan_no_memory(plan);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) {
+    const packbuf_i_planned *buffer = &plan->buffers[i];
+    packbuf_i_mark mark;
+    memset(&mark, 0, sizeof mark);
+    for (uint64_t first = 0; packbuf_i_packed_data(buffer) && first < buffer->blocks; first += PACKBUF_I_STRIPE, at++) {
+      packbuf_i_mark_to(buffer, &mark, first * PACKBUF_I_BLOCK_BYTES);
+      split->stripes[at].buffer = i;
+      split->stripes[at].first = first;
+      split->stripes[at].mark = mark;
+      split->stripes[at].size = 0;
+    }
+  }
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted) {
   packbuf_i_split *split = (packbuf_i_split *)packbuf_arena_alloc(plan->arena, sizeof *split, 8);
   packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_array(plan->arena, wanted, sizeof *parts);
@@ -84,14 +131,24 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
   split->wanted = wanted;
   split->parts = parts;
   split->count = 0;
+  split->stripes = NULL;
+  split->stripe_count = 0;
+  status = plan->packed ? packbuf_i_find_stripes(plan, split) : PACKBUF_OK;
+  if (status) return status;
   for (uint32_t i = 0; i < wanted; i++) {
     packbuf_i_part *part = &parts[split->count];
-    packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
-    packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to;
+    if (plan->packed) {
+      packbuf_i_packed_border(plan, split, i, wanted, &part->data.from, &part->stripe);
+      packbuf_i_packed_border(plan, split, i + 1, wanted, &part->data.to, &part->stripe_end);
+    } else {
+      packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
+      packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
+    }
+    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
+                    part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
-  if (!status) status = packbuf_i_locate(plan, split, 0);
+  if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
   if (!status) plan->split = split;
   return status;
 }
@@ -114,6 +171,30 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
+/* Packs a stripe where it would lie plain, places counted from there. */
+static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
+                                             packbuf_error *error) {
+  packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
+  const uint64_t begin = stripe->first * PACKBUF_I_BLOCK_BYTES;
+  uint64_t end = stripe->first + PACKBUF_I_STRIPE, room_end, at = begin, room[PACKBUF_I_PAYLOAD_ROOM / 8];
+  packbuf_i_block_writer w;
+  packbuf_status status = PACKBUF_OK;
+  if (end > buffer->blocks) end = buffer->blocks;
+  room_end = end < buffer->blocks ? end * PACKBUF_I_BLOCK_BYTES : packbuf_i_round_up(buffer->plain, 6);
+  packbuf_i_blocks_begin(&w, buffer, &stripe->mark, stripe->first, error);
+  while (!status && w.next < end) {
+    const int straight = room_end - at >= PACKBUF_I_PAYLOAD_ROOM; /* what lies behind may be another thread's */
+    uint8_t *to = dst + buffer->room + at;
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, (at - begin) / 64, straight ? to : (uint8_t *)room, &size);
+    if (!status && size > room_end - at) status = packbuf_i_changed(error, buffer->node);
+    if (!status && !straight) memcpy(to, room, size);
+    at += size;
+  }
+  stripe->size = at - begin;
+  return status;
+}
+
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error) {
   const packbuf_i_split *split = batch && batch->plan ? batch->plan->split : NULL;
@@ -123,6 +204,63 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
                           PACKBUF_NOWHERE, part);
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  return packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
-                                   error);
+  status = packbuf_i_write_stretches(batch->plan, &split->parts[part].data, &split->parts[part].index, (uint8_t *)dst,
+                                     error);
+  for (uint64_t i = split->parts[part].stripe; !status && i < split->parts[part].stripe_end; i++)
+    status = packbuf_i_write_stripe(batch->plan, &split->stripes[i], (uint8_t *)dst, error);
+  return status;
+}
+
+/* Moves the stripes together behind the plain data, and tells their headers so. */
+static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
+  uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
+  for (uint64_t i = 0; i < plan->split->stripe_count; i++) {
+    const packbuf_i_stripe *stripe = &plan->split->stripes[i];
+    packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
+    const uint64_t blocks = buffer->blocks - stripe->first;
+    if (stripe->first == 0) {
+      at = packbuf_i_round_up(end, plan->options->alignment_exponent);
+      memset(dst + end, 0, (size_t)(at - end));
+      buffer->offset = end = at;
+    }
+    memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
+    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
+                          (uint32_t)((end - at) / 64));
+    end += stripe->size;
+    buffer->length = end - at;
+  }
+  at = packbuf_i_round_up(end, plan->options->alignment_exponent);
+  memset(dst + end, 0, (size_t)(at - end));
+  packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
+}
+
+/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
+ * index. */
+static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
+  uint64_t at = plan->plain_length / PACKBUF_I_CHUNK * PACKBUF_I_CHUNK;
+  packbuf_i_close_stripes(plan, dst);
+  for (; plan->checksums && at < plan->data_length; at += PACKBUF_I_CHUNK) {
+    const uint64_t left = plan->data_length - at;
+    packbuf_i_store32(checksums + at / PACKBUF_I_CHUNK * 4,
+                      kernel->crc(0, data + at, (size_t)(left < PACKBUF_I_CHUNK ? left : PACKBUF_I_CHUNK)));
+  }
+  return packbuf_i_write_index(plan, dst, error);
+}
+
+PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
+                                                uint64_t *size, packbuf_error *error) {
+  packbuf_i_plan *plan = batch ? batch->plan : NULL;
+  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
+                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
+                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!status && plan->packed && !plan->split)
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
+                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
+  if (status) return status;
+  packbuf_i_finish_head(plan, (uint8_t *)dst);
+  if (size) *size = plan->total_length;
+  return PACKBUF_OK;
 }

@@ -152,6 +152,9 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   if (packbuf_i_computed(&column->data))
     return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
                                "the elements are computed (constant or sequence): copy them out", row, error);
+  if (column->data.headers)
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, "the elements are packed: copy them out",
+                               row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;

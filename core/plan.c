@@ -21,6 +21,7 @@ static packbuf_status packbuf_i_apply_schema(packbuf_i_plan *plan, packbuf_i_nod
       return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE,
                                  "the schema asks for another dtype than the field's array has", PACKBUF_NOWHERE);
     node->flags = schema->flags;
+    node->packing = schema->packing;
     node->logical_type = schema->logical_type;
     node->parameter = schema->parameter;
     node->parameter_size = schema->parameter ? strlen(schema->parameter) : 0;
@@ -221,35 +222,57 @@ static packbuf_status packbuf_i_plan_head(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
-  unsigned exponent = plan->options->alignment_exponent;
-  uint64_t index = 0, data = 0;
-  for (uint32_t i = 0; i < plan->buffer_count; i++) { /* data first: their length gives the number of checksums */
-    packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA) continue;
-    buffer->offset = data;
-    data = packbuf_i_round_up(data + buffer->length, exponent);
-    if (data >> 61)
-      return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+/* Gives each data buffer its place in the section: the plain ones first, then the packed ones, each with the room that
+ * it would take plain. */
+static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
+  uint64_t data = 0;
+  for (unsigned packed = 0; packed < 2; packed++) {
+    for (uint32_t i = 0; i < plan->buffer_count; i++) {
+      packbuf_i_planned *buffer = &plan->buffers[i];
+      if (buffer->storage != PACKBUF_STORED || buffer->role != PACKBUF_ROLE_DATA || buffer->packing != packed) continue;
+      buffer->offset = data;
+      data = packbuf_i_round_up(data + buffer->plain, plan->options->alignment_exponent);
+      if (data >> 61)
+        return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
+    }
+    if (!packed) plan->plain_length = data;
   }
-  plan->data_length = data;
-  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(data) : 0;
-  index = packbuf_i_round_up(4 * plan->checksums, exponent);
+  plan->data_length = plan->data_bound = data;
+  return PACKBUF_OK;
+}
+
+/* The same for the index: block headers and buffers, behind the checksums. */
+static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
+  const unsigned exponent = plan->options->alignment_exponent;
+  uint64_t index = packbuf_i_round_up(4 * plan->checksums, exponent);
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || buffer->role == PACKBUF_ROLE_DATA) continue;
+    if (buffer->storage != PACKBUF_STORED) continue;
+    if (buffer->packing) {
+      buffer->headers_offset = plan->head_length + index;
+      index = packbuf_i_round_up(index + 16 * buffer->blocks, exponent);
+    }
+    if (buffer->role == PACKBUF_ROLE_DATA) continue;
     buffer->offset = plan->head_length + index;
     index = packbuf_i_round_up(index + buffer->length, exponent);
     if (index >> 61)
       return packbuf_i_plan_fail(plan, buffer->node, PACKBUF_LIMIT, "the batch is too large", PACKBUF_NOWHERE);
   }
   plan->index_length = index;
-  plan->total_length = plan->head_length + index + data;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
+  packbuf_status status = packbuf_i_place_data(plan);
+  for (uint32_t i = 0; i < plan->buffer_count; i++) plan->packed |= plan->buffers[i].packing;
+  plan->checksums = plan->options->data_checksums ? packbuf_i_chunks(plan->data_length) : 0;
+  if (!status) status = packbuf_i_place_index(plan);
+  if (status) return status;
+  plan->total_length = plan->bound = plan->head_length + plan->index_length + plan->data_length;
   for (uint32_t i = 0; i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
     if (buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA)
-      buffer->offset += plan->head_length + index;
-    if (buffer->storage == PACKBUF_ALIAS) buffer->offset = plan->buffers[buffer->alias_of].offset;
+      buffer->room = buffer->offset += plan->head_length + plan->index_length;
   }
   return PACKBUF_OK;
 }
@@ -274,6 +297,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   if (!status) status = packbuf_i_start_prints(plan);
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) status = packbuf_i_choose_storage(plan, i);
   if (!status) status = packbuf_i_plan_head(plan);
+  if (!status) status = packbuf_i_plan_packing(plan);
   if (!status) status = packbuf_i_place_buffers(plan);
   if (!status) batch->plan = plan;
   return status;

@@ -58,6 +58,18 @@ static packbuf_status packbuf_i_add_range(packbuf_i_ranges *r, const packbuf_i_p
   return PACKBUF_OK;
 }
 
+/* The bytes of the blocks that hold a piece of a packed buffer. */
+static packbuf_status packbuf_i_add_blocks(packbuf_i_ranges *r, const packbuf_i_picked *p, const packbuf_piece *piece) {
+  const packbuf_buffer *data = &p->column.data;
+  const unsigned element = packbuf_i_unit_bits(data->dtype) / 8, full = PACKBUF_I_BLOCK_BYTES / element;
+  packbuf_i_packed first, last;
+  if (piece->count == 0) return PACKBUF_OK;
+  if (!packbuf_i_find_block(data, piece->first / full, &first) ||
+      !packbuf_i_find_block(data, (piece->first + piece->count - 1) / full, &last) || last.at + last.size < first.at)
+    return packbuf_i_not_fetched(data, piece->first * element, piece->count * element, PACKBUF_NOWHERE, p->error);
+  return packbuf_i_add_range(r, p, data->offset + first.at, last.at + last.size - first.at);
+}
+
 static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into, const packbuf_piece *piece,
                                           uint64_t row) {
   packbuf_i_ranges *r = (packbuf_i_ranges *)into;
@@ -68,6 +80,7 @@ static packbuf_status packbuf_i_add_piece(const packbuf_i_picked *p, void *into,
     const packbuf_status status = packbuf_i_picked_items(p, piece, row, &bytes);
     if (status != PACKBUF_OK) return status;
   }
+  if (data->headers) return packbuf_i_add_blocks(r, p, &bytes);
   return packbuf_i_add_range(r, p, data->offset + bytes.first * element, bytes.count * element);
 }
 

@@ -155,6 +155,10 @@ static packbuf_status packbuf_i_start_list(packbuf_i_lister *lister, packbuf_bat
   if (status) return status;
   if (!scatter)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "scatter must be given", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (batch->plan->packed)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "a batch that is packed is no list of the caller's memory: ask for PACKBUF_PACKING_NONE",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   lister->plan = batch->plan;
   lister->error = error;
   lister->least = scatter->least ? scatter->least : PACKBUF_I_LEAST;

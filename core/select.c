@@ -561,9 +561,10 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   }
   low *= regular.each * size; /* below the byte length of the data, which is below 2^63 */
   high *= regular.each * size;
-  if (data->partial && !packbuf_i_in_place(data, low, high - low))
+  if (data->partial && !data->headers && !packbuf_i_in_place(data, low, high - low))
     return packbuf_i_not_fetched(data, low, high - low, PACKBUF_NOWHERE, error);
-  status = packbuf_i_typed_at(data, packbuf_i_in_place(data, low, high - low), data->dtype, &elements, error);
+  status = packbuf_i_typed_at(data, data->headers ? NULL : packbuf_i_in_place(data, low, high - low), data->dtype,
+                              &elements, error);
   if (status != PACKBUF_OK) return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   out->tensor.data = (const uint8_t *)elements + (selection->first * regular.each * size - low);
   if (regular.each == 0 || selection->rows == 0) return PACKBUF_OK; /* nothing to step over */

@@ -81,7 +81,7 @@
   X(H10, 110, LIMIT, "head_length, node_count, buffer_count, metadata_count and rows are within the caller's limits, strings_length below 2^32", "32, 64, 68, 72, 48 or 88: the first that is not") \
   X(H11, 111, HEAD_CHECKSUM, "head_checksum matches", "60")                                                           \
   X(H12, 112, BAD_HEADER, "each stride is at least that of version 1.0 and a multiple of 8 (name_stride: of 4)", "80, 82, 84 or 86") \
-  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "120")                                                 \
+  X(H13, 113, NOT_ZERO, "the directory's zero bytes are zero", "124")                                                 \
   X(H14, 114, BAD_HEADER, "head_length is what the tables and strings need, rounded up to the alignment", "32")       \
   X(H15, 115, NOT_ZERO, "the bytes after the strings are zero up to head_length", "the first that is not")            \
   X(N1, 201, BAD_NODE, "kind is 1, 2 or 3 and scope 0 or 1, no scope 0 after a scope 1 at the top, a child has its parent's scope", "kind 22, scope 23") \
@@ -112,7 +112,7 @@
   X(B11, 311, BAD_LAYOUT, "a stored buffer lies where the cursor of its section stands, within the section", "offset 24 (headers_offset 56)") \
   X(B12, 312, BAD_LAYOUT, "the cursors end at index_length and total_length", "40 or 24")                             \
   X(B13, 313, BAD_BUFFER, "a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands", "the record, or the node's first_buffer 16 when one is absent") \
-  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks has elements, of a dtype that is packed, a length that is a multiple of 64, and value zero", "dtype_code 8, count 16, length 32, value 40") \
+  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is of the index or of the codecs 2 to 4 and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
   X(M1, 401, BAD_METADATA, "node is a node or 0xFFFFFFFF", "node 0")                                                  \
   X(M2, 402, BAD_METADATA, "records ascend strictly by (node, key)", "key_offset 4")                                  \
   X(M3, 403, BAD_LAYOUT, "key and value lie where the strings before them end; the last string ends the strings", "key_offset 4, value_offset 12; at the end 88") \

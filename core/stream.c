@@ -35,22 +35,22 @@ static packbuf_status packbuf_i_flush_window(packbuf_i_writer *writer) {
 }
 
 /* A whole section, from its byte `from` on, through the window. */
-static packbuf_status packbuf_i_put_section(packbuf_i_window *window, int data, uint64_t from, uint8_t *checksums) {
+static packbuf_status packbuf_i_put_section(packbuf_i_window *window, packbuf_i_plan *plan, int data, uint64_t from,
+                                            uint8_t *checksums) {
   packbuf_i_writer *writer = &window->writer;
-  const packbuf_i_plan *plan = writer->plan;
   packbuf_i_stretch stretch;
   packbuf_status status;
   memset(&stretch, 0, sizeof stretch);
   stretch.from = from;
-  stretch.to = data ? plan->data_length : plan->index_length;
+  stretch.to = data ? plan->plain_length : plan->index_length;
   writer->stretch = &stretch;
   writer->section = data ? packbuf_i_data_at(plan) : plan->head_length;
   writer->flush = packbuf_i_flush_window;
   packbuf_i_out_begin(&writer->out, window->bytes, from, from, checksums, 0);
   status = packbuf_i_flush_window(writer); /* nothing yet: sets the limit */
+  if (!status && data) return packbuf_i_write_data(writer, plan);
   if (!status) status = packbuf_i_write_stretch(writer, data);
-  if (!status) status = packbuf_i_flush_window(writer);
-  return status;
+  return status ? status : packbuf_i_flush_window(writer);
 }
 
 /* The bytes of the largest cell that is encoded where it goes: the window must hold it. */
@@ -68,9 +68,9 @@ static uint64_t packbuf_i_largest_cell(const packbuf_i_plan *plan) {
 PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_write_at put, void *context,
                                                  uint64_t window_size, packbuf_error *error) {
   packbuf_i_window window;
-  const packbuf_i_plan *plan;
+  packbuf_i_plan *plan;
   uint8_t *memory, *checksums;
-  uint64_t needed, fixed;
+  uint64_t needed, fixed, sums;
   packbuf_status status = packbuf_measure(batch, &needed, error);
   if (!status && !put)
     status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no callback", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -91,10 +91,11 @@ PACKBUF_API packbuf_status packbuf_write_through(packbuf_batch *batch, packbuf_w
   if (!memory) return packbuf_i_no_memory(error);
   checksums = memory + plan->head_length;
   window.bytes = memory + fixed;
-  status = packbuf_i_put_section(&window, 1, 0, plan->checksums ? checksums : NULL);
-  window.crc = packbuf_checksum(0, checksums, (size_t)plan->checksums * 4);
-  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, plan->checksums * 4);
-  if (!status) status = packbuf_i_put_section(&window, 0, plan->checksums * 4, NULL);
+  status = packbuf_i_put_section(&window, plan, 1, 0, plan->checksums ? checksums : NULL);
+  sums = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  window.crc = packbuf_checksum(0, checksums, (size_t)sums);
+  if (!status) status = packbuf_i_put(&window, plan->head_length, checksums, sums);
+  if (!status) status = packbuf_i_put_section(&window, plan, 0, sums, NULL);
   if (!status) {
     packbuf_i_close_head(memory, plan, window.crc);
     status = packbuf_i_put(&window, 0, memory, plan->head_length);

@@ -187,7 +187,19 @@ static packbuf_status packbuf_i_check_nodes(packbuf_i_tables *t) {
 /* The cursors of the two sections, and what verification wants to know of the way. */
 typedef struct packbuf_i_cursors {
   uint64_t index, index_end, data, data_end, mask; /* mask: alignment - 1 */
+  uint64_t packed;                                 /* in the data, of the buffers that are not plain */
 } packbuf_i_cursors;
+
+/* Where the data of the plain buffers end and those of the others begin; UINT64_MAX when they pass all bounds. */
+static uint64_t packbuf_i_plain_data_end(const packbuf_view *view, uint64_t data, uint64_t mask) {
+  packbuf_i_buffer_record b;
+  for (uint32_t i = 0; i < view->buffer_count && packbuf_i_fetch_buffer(view, i, &b); i++) {
+    if (b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA || b.packing != 0) continue;
+    if (b.length > view->total_length || data > view->total_length) return UINT64_MAX;
+    data += (b.length + mask) & ~mask;
+  }
+  return data;
+}
 
 static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   packbuf_i_cursors c;
@@ -196,6 +208,8 @@ static packbuf_i_cursors packbuf_i_start_cursors(const packbuf_view *view) {
   c.index_end = c.data = view->head_length + view->index_length;
   c.data_end = view->total_length;
   if (view->optional_features & 1) c.index += (packbuf_i_chunks(c.data_end - c.data) * 4 + c.mask) & ~c.mask;
+  c.index += (uint64_t)view->checksum_room << view->alignment_exponent;
+  c.packed = packbuf_i_plain_data_end(view, c.data, c.mask);
   return c;
 }
 
@@ -206,8 +220,11 @@ static int packbuf_i_pass(uint64_t *cursor, uint64_t end, uint64_t mask, uint64_
   return 1;
 }
 
-/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
-static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+/* Moves the cursor of its section past a stored buffer; 0 when it does not lie there. */
+static int packbuf_i_pass_stored(packbuf_i_cursors *c, const packbuf_i_buffer_record *b) {
+  if (b->role != PACKBUF_ROLE_DATA) return packbuf_i_pass(&c->index, c->index_end, c->mask, b->offset, b->length);
+  return packbuf_i_pass(b->packing ? &c->packed : &c->data, c->data_end, c->mask, b->offset, b->length);
+}
 
 /* The dtype of a role but data (section 5). */
 static packbuf_dtype packbuf_i_role_dtype(unsigned role) {
@@ -259,9 +276,7 @@ static packbuf_rule packbuf_i_check_storage(const packbuf_view *view, packbuf_i_
     if (b->packing != 0 &&
         !packbuf_i_pass(&c->index, c->index_end, c->mask, b->headers_offset, packbuf_i_headers_length(length)))
       return *at += 56, PACKBUF_RULE_B11;
-    if (b->role == PACKBUF_ROLE_DATA ? !packbuf_i_pass(&c->data, c->data_end, c->mask, b->offset, b->length)
-                                     : !packbuf_i_pass(&c->index, c->index_end, c->mask, b->offset, b->length))
-      return *at += 24, PACKBUF_RULE_B11;
+    if (!packbuf_i_pass_stored(c, b)) return *at += 24, PACKBUF_RULE_B11;
     return PACKBUF_RULE_NONE;
   }
   if (b->storage == PACKBUF_ALIAS)
@@ -299,6 +314,11 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && b->storage == PACKBUF_STORED) {
+    unsigned field = 0;
+    rule = packbuf_i_packed_wrong(b, node->codec, &field);
+    *at += field;
+  }
   return rule != PACKBUF_RULE_NONE ? rule : packbuf_i_check_storage(view, c, index, b, length, at);
 }
 
@@ -484,7 +504,7 @@ static packbuf_status packbuf_i_check_buffers(packbuf_i_tables *t) {
     if (PACKBUF_I_UNLIKELY(status != PACKBUF_OK)) return status;
   }
   if (c.index != c.index_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
-  if (c.data != c.data_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 24, PACKBUF_NOWHERE);
+  if (c.packed != c.data_end) return packbuf_i_broken(t->error, PACKBUF_RULE_B12, 24, PACKBUF_NOWHERE);
   if (layout != UINT64_MAX)
     return packbuf_i_broken_node(t->error, t->view, PACKBUF_RULE_B13, layout, layout_node, PACKBUF_NOWHERE);
   return PACKBUF_OK;

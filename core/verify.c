@@ -28,14 +28,13 @@ static packbuf_status packbuf_i_verify_zero(const packbuf_view *view, packbuf_ru
   return PACKBUF_OK;
 }
 
-/* I2 or D2: walks the buffers of one section and looks between them. */
-static packbuf_status packbuf_i_verify_padding(const packbuf_view *view, int data, packbuf_error *error) {
-  const packbuf_rule rule = data ? PACKBUF_RULE_D2 : PACKBUF_RULE_I2;
+/* I2: walks the buffers of the index and looks between them. */
+static packbuf_status packbuf_i_verify_index_padding(const packbuf_view *view, packbuf_error *error) {
   packbuf_i_cursors c = packbuf_i_start_cursors(view);
-  packbuf_status status = PACKBUF_OK;
-  if (!data && (view->optional_features & 1))
-    status = packbuf_i_verify_zero(view, rule, view->head_length + packbuf_i_chunks(c.data_end - c.data) * 4, c.index,
-                                   PACKBUF_NO_NODE, error);
+  const uint64_t sums = view->optional_features & 1 ? packbuf_i_chunks(c.data_end - c.data) * 4 : 0;
+  packbuf_status status;
+  if (c.index > c.index_end) return packbuf_i_broken(error, PACKBUF_RULE_B12, 40, PACKBUF_NOWHERE);
+  status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, view->head_length + sums, c.index, PACKBUF_NO_NODE, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < view->buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t unpacked, headers;
@@ -44,25 +43,92 @@ static packbuf_status packbuf_i_verify_padding(const packbuf_view *view, int dat
     if (!packbuf_i_byte_length(b.count, b.dtype, &unpacked))
       return packbuf_i_broken(error, PACKBUF_RULE_B4, at + 16, PACKBUF_NOWHERE);
     headers = packbuf_i_headers_length(unpacked);
-    if (!data && b.packing != 0) {
+    if (b.packing != 0) {
       if (!packbuf_i_pass(&c.index, c.index_end, c.mask, b.headers_offset, headers))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 56, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, rule, b.headers_offset + headers, c.index, b.node, error);
+      status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, b.headers_offset + headers, c.index, b.node, error);
     }
-    if (status != PACKBUF_OK || (b.role == PACKBUF_ROLE_DATA) != data) continue;
-    if (!packbuf_i_pass(data ? &c.data : &c.index, data ? c.data_end : c.index_end, c.mask, b.offset, b.length))
-      return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 24, PACKBUF_NOWHERE);
-    status = packbuf_i_verify_zero(view, rule, b.offset + b.length, data ? c.data : c.index, b.node, error);
+    if (status != PACKBUF_OK || b.role == PACKBUF_ROLE_DATA) continue;
+    if (!packbuf_i_pass_stored(&c, &b)) return packbuf_i_broken(error, PACKBUF_RULE_B11, at + 24, PACKBUF_NOWHERE);
+    status = packbuf_i_verify_zero(view, PACKBUF_RULE_I2, b.offset + b.length, c.index, b.node, error);
   }
   return status;
+}
+
+/* D2: the same for the data, the plain buffers first. */
+static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, packbuf_error *error) {
+  packbuf_i_cursors c = packbuf_i_start_cursors(view);
+  packbuf_status status = PACKBUF_OK;
+  for (unsigned packed = 0; packed < 2; packed++)
+    for (uint32_t i = 0; status == PACKBUF_OK && i < view->buffer_count; i++) {
+      packbuf_i_buffer_record b;
+      if (!packbuf_i_fetch_buffer(view, i, &b) || b.storage != PACKBUF_STORED || b.role != PACKBUF_ROLE_DATA ||
+          (b.packing != 0) != packed)
+        continue;
+      if (!packbuf_i_pass_stored(&c, &b))
+        return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
+      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+    }
+  return status;
+}
+
+/* I15 and I16 of block k, its payload's I17 or D10 when `whole`. */
+static packbuf_status packbuf_i_verify_block(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
+                                             int headers, packbuf_error *error) {
+  const uint64_t end_at = k + 1 < blocks ? b->headers_at + (k + 1) * 16 + 8 : record + 32;
+  packbuf_i_packed packed;
+  const int found = packbuf_i_find_block(b, k, &packed);
+  uint32_t size;
+  if (headers) {
+    const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+    const uint64_t units = packbuf_i_unit_count(b->dtype, b->count) - k * full;
+    const int wrong = packbuf_i_block_unsound(&packed.block, bits, units < full ? (unsigned)units : full);
+    if (wrong >= 0)
+      return packbuf_i_broken(error, PACKBUF_RULE_I15, b->headers_at + k * 16 + (unsigned)wrong, PACKBUF_NOWHERE);
+    if (k == 0 && packed.block.place != 0)
+      return packbuf_i_broken(error, PACKBUF_RULE_I16, b->headers_at + 8, PACKBUF_NOWHERE);
+    if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+    size = packbuf_i_block_size(&packed.block, bits, packed.units);
+    return size == UINT32_MAX || size == packed.size
+               ? PACKBUF_OK
+               : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+  }
+  return found && packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)
+             ? PACKBUF_OK
+             : packbuf_i_broken(error, b->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17,
+                                found ? b->offset + packed.at : b->headers_at + k * 16, PACKBUF_NOWHERE);
+}
+
+/* The stored buffers that are packed in blocks: their headers (I15, I16) and, of the index, payloads (I17); or (D10)
+ * the payloads of the data. */
+static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
+  for (uint32_t i = 0; i < view->buffer_count; i++) {
+    packbuf_buffer b;
+    uint64_t blocks;
+    packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
+    if (status != PACKBUF_OK) return status;
+    if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;
+    (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
+    blocks = packbuf_i_headers_length(blocks) / 16;
+    for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
+      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 1, error);
+    for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)
+      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 0, error);
+    if (status != PACKBUF_OK) return status;
+  }
+  return PACKBUF_OK;
 }
 
 /* I3 of one mask. */
 static packbuf_status packbuf_i_verify_mask(const packbuf_column *c, const packbuf_buffer *mask, packbuf_error *error) {
   const unsigned used = (unsigned)(mask->count % 8);
   uint8_t last;
-  if (mask->bytes == NULL || used == 0) return PACKBUF_OK;
-  last = mask->bytes[mask->count / 8];
+  if ((mask->bytes == NULL && mask->headers == NULL) || used == 0) return PACKBUF_OK;
+  if (mask->headers) {
+    if (!packbuf_i_unpack_byte(mask, mask->count / 8, &last)) return PACKBUF_OK; /* I17 has said so */
+  } else {
+    last = mask->bytes[mask->count / 8];
+  }
   PACKBUF_I_FETCHED(last);
   return last >> used == 0
              ? PACKBUF_OK
@@ -216,16 +282,16 @@ static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbu
   return status;
 }
 
-/* D9 for the aliases of a node in one section: each is walked as if it were stored, so they are charged together.
- * *aliased: bytes so far. */
+/* D9 for the aliases of a node in one section, and for what is packed: each is walked at its full length, whatever is
+ * stored of it, so they are charged together. *aliased: bytes so far. */
 static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased,
                                                packbuf_error *error) {
   for (uint32_t i = 0; i < c->node.buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t length;
     const uint32_t index = c->node.first_buffer + i;
-    if (!packbuf_i_fetch_buffer(c->view, index, &b) || b.storage != PACKBUF_ALIAS || b.packing != 0 ||
-        !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data)
+    if (!packbuf_i_fetch_buffer(c->view, index, &b) || (b.storage != PACKBUF_ALIAS && b.packing == 0) ||
+        b.packing > 1 || !packbuf_i_known_role(b.role) || (b.role == PACKBUF_ROLE_DATA) != data)
       continue;
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > c->view->limits.decoded_bytes - *aliased)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_D9, packbuf_i_buffer_at(c->view, index) + 16, PACKBUF_NOWHERE,
@@ -287,7 +353,8 @@ static packbuf_status packbuf_i_verify_index(const packbuf_view *view, uint64_t 
   v.error = error;
   v.aliased = aliased;
   v.depth = 0;
-  status = packbuf_i_verify_padding(view, 0, error);
+  status = packbuf_i_verify_index_padding(view, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_blocks(view, 0, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++)
     status = packbuf_i_verify_node_index(&v, index);
   return status;
@@ -317,7 +384,7 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
   for (uint32_t i = 0; i < c.node.buffer_count; i++) {
     packbuf_i_buffer_record b;
     uint64_t length;
-    if (!packbuf_i_fetch_buffer(view, c.node.first_buffer + i, &b) || !packbuf_i_known_role(b.role) || b.packing != 0)
+    if (!packbuf_i_fetch_buffer(view, c.node.first_buffer + i, &b) || !packbuf_i_known_role(b.role) || b.packing > 1)
       continue;
     if (!packbuf_i_byte_length(b.count, b.dtype, &length) || length > view->limits.decoded_bytes)
       return packbuf_i_broken_cell(&c, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, c.node.first_buffer + i) + 16,
@@ -334,7 +401,8 @@ static packbuf_status packbuf_i_verify_node_data(const packbuf_view *view, uint3
 
 static packbuf_status packbuf_i_verify_data(const packbuf_view *view, uint64_t *aliased, packbuf_error *error) {
   packbuf_status status = packbuf_i_verify_checksums(view, error);
-  if (status == PACKBUF_OK) status = packbuf_i_verify_padding(view, 1, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_data_padding(view, error);
+  if (status == PACKBUF_OK) status = packbuf_i_verify_blocks(view, 1, error);
   for (uint32_t index = 0; status == PACKBUF_OK && index < view->node_count; index++)
     status = packbuf_i_verify_node_data(view, index, aliased, error);
   return status;

@@ -31,6 +31,7 @@ typedef struct packbuf_view {
   uint64_t total_length, head_length, index_length, rows;
   uint32_t node_count, buffer_count, metadata_count, name_count, field_count, value_count;
   uint32_t optional_features, head_checksum, index_checksum;
+  uint32_t checksum_room; /* zero bytes after the data checksums, in units of the alignment */
   uint16_t version_minor, profile;
   uint16_t node_stride, buffer_stride, metadata_stride, name_stride;
   uint8_t kind; /* 1 batch, 2 manifest */
@@ -147,6 +148,9 @@ typedef struct packbuf_buffer {
                                   sequence. Inline: in the record */
   const uint8_t *bytes;        /* plain little-endian elements of storage stored, inline and alias; NULL else */
   const packbuf_view *partial; /* stored, but not fetched in one range (bytes is NULL then): the view; NULL else */
+  const uint8_t *headers;      /* packed in blocks: the block headers (section 20 of the spec); NULL else */
+  const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
+  uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -157,7 +161,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
                                                  packbuf_error *error);
 
 /* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
- * (constant, sequence, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
+ * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
  * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
  * field was written with PACKBUF_KEEP_PLAIN. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
@@ -167,6 +171,42 @@ PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packb
  * 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
+
+/* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
+ * as int32, say, without a second pass. Errors: those above; WRONG_TYPE when one of the two is no integer; LOSSY, with
+ * the element's offset, when one does not fit, dst then partly written. */
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error);
+
+/* How a block of a packed buffer is stored (section 20 of the spec). */
+typedef enum packbuf_block_mode {
+  PACKBUF_BLOCK_PLAIN = 0,
+  PACKBUF_BLOCK_LINE = 1,
+  PACKBUF_BLOCK_FRAME = 2,
+  PACKBUF_BLOCK_ZERO = 3,
+  PACKBUF_BLOCK_SPLIT = 4,
+  PACKBUF_BLOCK_DICTIONARY = 5
+} packbuf_block_mode;
+
+typedef struct packbuf_block {
+  uint8_t mode;   /* packbuf_block_mode */
+  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t width, shift, extra;
+  uint64_t base;
+  uint64_t offset, length; /* of its payload, from the start of the packed buffer */
+  uint64_t count;          /* elements (of a bitmap: bytes) in the block */
+} packbuf_block;
+
+/* "plain", "line", "frame", "zero", "split", "dictionary"; "unknown". */
+PACKBUF_API const char *packbuf_block_mode_name(unsigned mode);
+
+/* The blocks of a buffer: 0 when it is not packed. */
+PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer);
+
+/* Block `index`. Errors: OUT_OF_RANGE; BAD_BLOCK with its offset. */
+PACKBUF_API packbuf_status packbuf_get_block(const packbuf_buffer *buffer, uint64_t index, packbuf_block *block,
+                                             packbuf_error *error);
 
 /* A column that is ready to be read cell by cell: node and buffers, looked up once. Where rows are shared (section 9 of
  * the spec) all buffers but the masks are those of the stored rows. Fields are for reading. */

@@ -24,15 +24,6 @@ typedef struct packbuf_i_writer {
   packbuf_i_out out;
 } packbuf_i_writer;
 
-static packbuf_status packbuf_i_changed(packbuf_error *error, const packbuf_i_node *node) {
-  return packbuf_i_fail_at(error, node, PACKBUF_INVALID_ARGUMENT, "the data changed while they were packed",
-                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
-
-static packbuf_status packbuf_i_hook_failed(packbuf_error *error, const packbuf_i_node *node, packbuf_status status) {
-  return packbuf_i_fail_at(error, node, status, "the device's copy hook failed", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-}
-
 /* How much of the buffer is written. */
 static uint64_t packbuf_i_done(const packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
   return writer->section + writer->out.at - buffer->offset;
@@ -118,6 +109,19 @@ static packbuf_status packbuf_i_write_pieces(packbuf_i_writer *writer, const pac
     if (status) return status;
     run->bytes += piece.size;
     run->size -= piece.size;
+  }
+  return PACKBUF_OK;
+}
+
+/* Bytes that are there: block headers and packed payloads. */
+static packbuf_status packbuf_i_write_bytes(packbuf_i_writer *writer, const uint8_t *bytes, uint64_t size) {
+  while (size) {
+    packbuf_status status = packbuf_i_make_room(writer);
+    const uint64_t piece = packbuf_i_fitting(writer, size);
+    if (status || !piece) return status;
+    packbuf_i_out_bytes(&writer->out, bytes, piece, NULL);
+    bytes += piece;
+    size -= piece;
   }
   return PACKBUF_OK;
 }
@@ -217,7 +221,16 @@ static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const pac
   return PACKBUF_OK;
 }
 
-/* The stretch of the data section, or of the index behind the checksums. */
+/* What a buffer keeps in the index when it is packed: its headers and, of a role of the index, its payload. */
+static packbuf_status packbuf_i_write_packed_index(packbuf_i_writer *writer, const packbuf_i_planned *buffer) {
+  packbuf_status status = packbuf_i_write_zeros(writer, buffer->headers_offset - writer->section);
+  if (!status) status = packbuf_i_write_bytes(writer, buffer->headers, buffer->blocks * 16);
+  if (status || buffer->role == PACKBUF_ROLE_DATA) return status;
+  status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
+  return status ? status : packbuf_i_write_bytes(writer, buffer->payload, buffer->length);
+}
+
+/* The stretch of the plain data, or of the index behind the checksums. */
 static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data) {
   static const packbuf_i_mark start = {0, 0, 0, 0, 0};
   const packbuf_i_stretch *stretch = writer->stretch;
@@ -225,7 +238,13 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
   packbuf_status status;
   for (uint32_t i = stretch->buffer; i < writer->plan->buffer_count; i++, mark = &start) {
     const packbuf_i_planned *buffer = &writer->plan->buffers[i];
-    if (buffer->storage != PACKBUF_STORED || (buffer->role == PACKBUF_ROLE_DATA) != data) continue;
+    if (buffer->storage != PACKBUF_STORED) continue;
+    if (buffer->packing) {
+      status = data ? PACKBUF_OK : packbuf_i_write_packed_index(writer, buffer);
+      if (status) return status;
+      continue;
+    }
+    if ((buffer->role == PACKBUF_ROLE_DATA) != data) continue;
     if (buffer->offset - writer->section >= stretch->to) break;
     status = packbuf_i_write_zeros(writer, buffer->offset - writer->section);
     if (!status)
@@ -233,8 +252,57 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
           buffer->pushed ? packbuf_i_write_pushed(writer, buffer, mark) : packbuf_i_write_pulled(writer, buffer, mark);
     if (status) return status;
   }
-  status = packbuf_i_write_zeros(writer, stretch->to);
-  if (!status) packbuf_i_out_end(&writer->out);
+  return packbuf_i_write_zeros(writer, stretch->to);
+}
+
+/* One packed buffer of the data, from where the writer stands: straight to its place where there is room for any
+ * payload and it goes through the caches, else by way of a room in the first-level cache. */
+static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i_planned *buffer) {
+  const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  packbuf_i_out *out = &writer->out;
+  const uint64_t begin = out->at;
+  uint64_t room[PACKBUF_I_PAYLOAD_ROOM / 8];
+  packbuf_i_block_writer w;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_blocks_begin(&w, buffer, &start, 0, writer->error);
+  while (!status && w.next < buffer->blocks) {
+    const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
+                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    if (status) break;
+    if (straight) packbuf_i_out_written(out, size);
+    else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
+    else if (writer->flush) status = packbuf_i_write_bytes(writer, (const uint8_t *)room, size);
+    else status = packbuf_i_changed(writer->error, buffer->node);
+  }
+  buffer->offset = writer->section + begin;
+  buffer->length = out->at - begin;
+  return status;
+}
+
+/* The data section: what is plain, which is the writer's stretch, then what is packed. It is as long as this makes
+ * it. */
+static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
+  packbuf_i_stretch rest;
+  packbuf_status status = packbuf_i_write_stretch(writer, 1);
+  memset(&rest, 0, sizeof rest);
+  rest.from = plan->plain_length;
+  rest.to = plan->data_bound;
+  writer->stretch = &rest;
+  if (!writer->flush) writer->out.limit = rest.to;
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (!packbuf_i_packed_data(buffer)) continue;
+    status = packbuf_i_write_blocks(writer, buffer);
+    if (!status)
+      status = packbuf_i_write_zeros(writer,
+                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+  }
+  if (!status && writer->flush) status = writer->flush(writer);
+  writer->stretch = NULL;
+  packbuf_i_out_end(&writer->out);
+  packbuf_i_data_is(plan, writer->out.at);
   return status;
 }
 
@@ -272,7 +340,7 @@ static void packbuf_i_put_node(uint8_t *record, const packbuf_i_node *node, uint
   packbuf_i_store64(record + 48, node->rows);
 }
 
-static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer) {
+static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffer, const packbuf_i_planned *stored) {
   packbuf_i_store32(record, buffer->node->index);
   record[4] = buffer->role;
   record[5] = buffer->dim;
@@ -283,8 +351,10 @@ static void packbuf_i_put_buffer(uint8_t *record, const packbuf_i_planned *buffe
   packbuf_i_store32(record + 12, buffer->alias_of);
   packbuf_i_store64(record + 16, buffer->count);
   if (buffer->storage == PACKBUF_STORED || buffer->storage == PACKBUF_ALIAS) {
-    packbuf_i_store64(record + 24, buffer->offset);
-    packbuf_i_store64(record + 32, buffer->length);
+    record[7] = stored->packing;
+    packbuf_i_store64(record + 24, stored->offset);
+    packbuf_i_store64(record + 32, stored->length);
+    packbuf_i_store64(record + 56, stored->headers_offset);
   } else {
     memcpy(record + 40, buffer->value, 16);
   }
@@ -309,13 +379,21 @@ static void packbuf_i_put_strings(uint8_t *to, const packbuf_i_plan *plan) {
   }
 }
 
+/* What the checksums leave of the place that was kept for them. */
+static uint32_t packbuf_i_checksum_room(const packbuf_i_plan *plan) {
+  const unsigned exponent = plan->options->alignment_exponent;
+  const uint64_t used = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  return (uint32_t)((packbuf_i_round_up(4 * plan->checksums, exponent) - packbuf_i_round_up(used, exponent)) >>
+                    exponent);
+}
+
 static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   memcpy(head, packbuf_i_magic, 8);
   packbuf_i_store16(head + 8, PACKBUF_FORMAT_MAJOR);
   packbuf_i_store16(head + 10, PACKBUF_FORMAT_MINOR);
   head[12] = plan->kind;
   head[13] = plan->options->alignment_exponent;
-  packbuf_i_store16(head + 14, plan->options->profile);
+  packbuf_i_store16(head + 14, (uint16_t)packbuf_i_profile_number(plan->options->packing));
   packbuf_i_store32(head + 20, plan->options->data_checksums);
   packbuf_i_store64(head + 24, plan->total_length);
   packbuf_i_store64(head + 32, plan->head_length);
@@ -333,6 +411,7 @@ static void packbuf_i_put_header(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_store32(head + 96, plan->field_count);
   packbuf_i_store32(head + 100, plan->value_count);
   memcpy(head + 104, plan->options->row_order_token, 16);
+  packbuf_i_store32(head + 120, packbuf_i_checksum_room(plan));
 }
 
 static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
@@ -346,7 +425,11 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
     while (buffer < plan->buffer_count && plan->buffers[buffer].node->index == i) buffer++;
     packbuf_i_put_node(record, plan->nodes[i], &strings, first, buffer - first);
   }
-  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) packbuf_i_put_buffer(record, &plan->buffers[i]);
+  for (uint32_t i = 0; i < plan->buffer_count; i++, record += 64) {
+    const packbuf_i_planned *planned = &plan->buffers[i];
+    packbuf_i_put_buffer(record, planned,
+                         planned->storage == PACKBUF_ALIAS ? &plan->buffers[planned->alias_of] : planned);
+  }
   for (uint32_t i = 0; i < plan->pair_count; i++, record += 32) {
     size_t key = plan->pairs[i]->key_size, text = plan->pairs[i]->text_size;
     packbuf_i_store32(record, plan->pair_nodes[i]);
@@ -366,7 +449,7 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "batch and size must be given", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   status = packbuf_i_make_plan(batch, error);
-  if (!status) *size = batch->plan->total_length;
+  if (!status) *size = batch->plan->bound;
   return status;
 }
 
@@ -386,8 +469,9 @@ static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, cons
     writer.stretch = data;
     writer.section = packbuf_i_data_at(plan);
     packbuf_i_out_begin(&writer.out, dst + writer.section + data->from, data->from, data->to,
-                        plan->checksums ? dst + plan->head_length : NULL, plan->data_length >= PACKBUF_I_STREAM_FROM);
+                        plan->checksums ? dst + plan->head_length : NULL, plan->data_bound >= PACKBUF_I_STREAM_FROM);
     status = packbuf_i_write_stretch(&writer, 1);
+    if (!status) packbuf_i_out_end(&writer.out);
   }
   if (!status && index->from < index->to) {
     writer.stretch = index;
@@ -398,6 +482,35 @@ static packbuf_status packbuf_i_write_stretches(const packbuf_i_plan *plan, cons
   return status;
 }
 
+/* The index behind the checksums, once the data are there. */
+static packbuf_status packbuf_i_write_index(const packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_stretch data, index;
+  memset(&data, 0, sizeof data);
+  memset(&index, 0, sizeof index);
+  index.from = plan->checksums ? 4 * packbuf_i_chunks(plan->data_length) : 0;
+  index.to = plan->index_length;
+  return packbuf_i_write_stretches(plan, &data, &index, dst, error);
+}
+
+/* The whole data section of a batch of which data are packed, then the index, to a packed buffer at `dst`. */
+static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
+  packbuf_i_stretch data;
+  packbuf_i_writer writer;
+  packbuf_status status;
+  memset(&data, 0, sizeof data);
+  data.to = plan->plain_length;
+  writer.plan = plan;
+  writer.error = error;
+  writer.flush = NULL;
+  writer.stretch = &data;
+  writer.section = packbuf_i_data_at(plan);
+  packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
+                      plan->data_bound >= PACKBUF_I_STREAM_FROM);
+  status = packbuf_i_write_data(&writer, plan);
+  if (status) return status;
+  return packbuf_i_write_index(plan, dst, error);
+}
+
 /* The head, which holds its own checksum and that of the index. */
 static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint32_t index_checksum) {
   packbuf_i_put_head(head, plan);
@@ -405,10 +518,14 @@ static void packbuf_i_close_head(uint8_t *head, const packbuf_i_plan *plan, uint
   packbuf_i_store32(head + 60, packbuf_checksum(0, head, (size_t)plan->head_length));
 }
 
+static void packbuf_i_finish_head(const packbuf_i_plan *plan, uint8_t *dst) {
+  packbuf_i_close_head(dst, plan, packbuf_checksum(0, dst + plan->head_length, (size_t)plan->index_length));
+}
+
 /* Whether a packed buffer of the measured batch can go to `dst`. */
 static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
                                           packbuf_error *error) {
-  if (capacity < plan->total_length || plan->total_length > SIZE_MAX)
+  if (capacity < plan->bound || plan->bound > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
                           PACKBUF_NOWHERE);
   if (!dst)
@@ -425,25 +542,19 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
   if (size) *size = needed;
   status = packbuf_i_check_dst(batch->plan, dst, capacity, error);
   if (status) return status;
-  memset(&data, 0, sizeof data);
-  memset(&index, 0, sizeof index);
-  data.to = batch->plan->data_length;
-  index.from = 4 * batch->plan->checksums;
-  index.to = batch->plan->index_length;
-  status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
-  return status ? status : packbuf_write_finish(batch, dst, capacity, error);
-}
-
-PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
-                                          packbuf_error *error) {
-  const packbuf_i_plan *plan = batch ? batch->plan : NULL;
-  uint8_t *head = (uint8_t *)dst;
-  packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
-                               : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
-                                                PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (status) return status;
-  packbuf_i_close_head(head, plan, packbuf_checksum(0, head + plan->head_length, (size_t)plan->index_length));
-  return PACKBUF_OK;
+  if (batch->plan->packed) {
+    status = packbuf_i_write_packed(batch->plan, (uint8_t *)dst, error);
+  } else {
+    memset(&data, 0, sizeof data);
+    memset(&index, 0, sizeof index);
+    data.to = batch->plan->data_length;
+    index.from = 4 * batch->plan->checksums;
+    index.to = batch->plan->index_length;
+    status = packbuf_i_write_stretches(batch->plan, &data, &index, (uint8_t *)dst, error);
+  }
+  if (!status) packbuf_i_finish_head(batch->plan, (uint8_t *)dst);
+  if (size && !status) *size = batch->plan->total_length;
+  return status;
 }
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {

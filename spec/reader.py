@@ -35,7 +35,7 @@ class PackbufError(Exception):
 
 MAGIC = b"\x89PBUF\r\n\x1a"
 FILE_HEADER = struct.Struct("<8sHHBBHIIQQQQII")
-DIRECTORY = struct.Struct("<IIIIHHHHQII16s8s")
+DIRECTORY = struct.Struct("<IIIIHHHHQII16sI4s")
 DATA_CHECKSUMS = 1
 CHECKSUM_CHUNK = 65536
 
@@ -102,6 +102,7 @@ U8, U64, BIT = (1, 8, 1), (1, 64, 1), (1, 1, 1)
 ROLE_DTYPE = {OFFSETS: U64, LENGTHS: U64, SHAPE: U64, NDIMS: U8, VALIDITY: BIT, MISSING: BIT, TYPES: U8, ITEM_OFFSETS: U64,
               ROW_INDEX: U64, PREFIX_ROW: U64, PREFIX_LENGTH: U64}
 STORED, INLINE, CONSTANT, SEQUENCE, ALIAS = range(1, 6)
+PLAIN, BLOCKS = 0, 1
 BUFFER = struct.Struct("<IBBBBBBHIQQQ16sQ")
 
 
@@ -113,7 +114,30 @@ class Buffer:
     def __init__(self, packed, index, at):
         (self.node_index, self.role, self.dim, self.storage, self.packing, code, bits, lanes, self.alias_of, self.count, self.offset,
          self.length, self.value, self.headers_offset) = BUFFER.unpack_from(packed.bytes, at)
-        self.packed, self.index, self.at, self.dtype = packed, index, at, (code, bits, lanes)
+        self.packed, self.index, self.at, self.dtype, self.unpacked = packed, index, at, (code, bits, lanes), None
+
+    @property
+    def unreadable(self):
+        return self.packing not in (PLAIN, BLOCKS)
+
+    @property
+    def blocks(self):
+        """Of a buffer packed in blocks: its blocks (section 20), whatever their headers say."""
+        blocks = [Block(self, k) for k in range(-(-byte_length(self.count, self.dtype) // BLOCK_BYTES))]
+        for block, end in zip(blocks, [following.begin for following in blocks[1:]] + [self.offset + self.length]):
+            block.end = end
+        return blocks
+
+    def elements(self, begin, end):
+        """These bytes of the elements that are stored."""
+        if self.packing == PLAIN:
+            return self.packed.bytes[self.offset + begin:self.offset + end]
+        if self.unpacked is None:
+            target = self.packed.buffers[self.alias_of] if self.storage == ALIAS else self
+            if target.unpacked is None:
+                target.unpacked = b"".join(block.unpack() for block in target.blocks)
+            self.unpacked = target.unpacked
+        return self.unpacked[begin:end]
 
     @property
     def computed(self):
@@ -125,9 +149,11 @@ class Buffer:
         return "data" if self.role == DATA else "index"
 
     def where(self, byte):
-        """The offset of a byte of the unpacked elements; of computed ones, the record's value."""
+        """The offset of a byte of the unpacked elements; of computed ones, the record's value; of packed ones, the header of their block."""
         if self.storage == INLINE:
             return self.at + 40 + byte
+        if self.packing == BLOCKS:
+            return self.headers_offset + 16 * (byte // BLOCK_BYTES)
         return self.at + 40 if self.computed else self.offset + byte
 
     def where_element(self, i):
@@ -144,7 +170,7 @@ class Buffer:
         begin = first * size
         if self.storage == INLINE:
             return self.value[begin:begin + count * size]
-        return self.packed.bytes[self.offset + begin:self.offset + begin + count * size]
+        return self.elements(begin, begin + count * size)
 
     @property
     def affine(self):
@@ -160,8 +186,8 @@ class Buffer:
         if self.dtype == BIT:
             if self.storage == CONSTANT:
                 return self.value[0]
-            byte = self.value[i >> 3] if self.storage == INLINE else self.packed.bytes[self.offset + (i >> 3)]
-            return byte >> (i & 7) & 1
+            byte = self.value[i >> 3:] if self.storage == INLINE else self.elements(i >> 3, (i >> 3) + 1)
+            return byte[0] >> (i & 7) & 1
         if self.storage == SEQUENCE:
             start, step = self.progression()
             return start + i * step
@@ -271,7 +297,186 @@ def stored_present(node, row):
 
 def is_missing(node, row):
     missing = node.buffer(MISSING)
-    return bool(missing and not missing.packing and missing[row])
+    return bool(missing and not missing.unreadable and missing[row])
+
+
+# ---- 20. Packing in blocks ---------------------------------------------------------------------------------------------------------------
+
+BLOCK_BYTES, ROW_BYTES = 8192, 128
+M_PLAIN, M_LINE, M_FRAME, M_ZERO, M_SPLIT, M_DICTIONARY = range(6)
+BLOCK_HEADER = struct.Struct("<QIBBBB")
+
+
+def packable(dtype):
+    """Whether section 20 packs it: dtypes of units of up to 64 bits, and bitmaps."""
+    return dtype == BIT or dtype in DTYPES and dtype[0] != COMPLEX
+
+
+def round_up(n):
+    return -(-n // 64) * 64
+
+
+class Block:
+    def __init__(self, b, k):
+        self.buffer, self.data, self.at = b, b.packed.bytes, b.headers_offset + 16 * k
+        self.base, self.place, mode, self.width, self.shift, self.extra = BLOCK_HEADER.unpack_from(self.data, self.at)
+        self.filled, self.mode = bool(mode & 128), mode & 127
+        self.bits = max(b.dtype[1], 8)  # T
+        units = -(-byte_length(b.count, b.dtype) * 8 // self.bits)
+        self.count = min(units - k * (8 * BLOCK_BYTES // self.bits), 8 * BLOCK_BYTES // self.bits)
+        self.lanes = 8 * ROW_BYTES // self.bits
+        self.rows = -(-self.count // self.lanes)
+        self.begin = b.offset + 64 * self.place
+        self.end = None  # where the next begins
+
+    # I15
+
+    def wrong_field(self):
+        """The place in the header of the first field that the mode does not allow, or None."""
+        t, mode, zero = self.bits, self.mode, (0, 0)
+        if mode > M_DICTIONARY or self.filled and mode == M_LINE or mode == M_DICTIONARY and t not in (16, 32):
+            return 12
+        width, shift, extra = zero, zero, zero  # the least and the largest that are allowed
+        if mode == M_LINE:
+            extra = 0, 12
+            width = (0, 255) if self.extra == 0 else zero
+        elif mode == M_FRAME:
+            width, shift = (1, t), (0, t - self.width)
+        elif mode == M_ZERO:
+            width = 1, t
+        elif mode == M_SPLIT:
+            width = 1, t - 8
+        elif mode == M_DICTIONARY:
+            shift, extra = (t - 16, t - 1), (0, 31)
+            exact = max(self.shift + self.extra.bit_length(), 1)
+            width = exact, min(exact, t)
+        has_base = mode in (M_FRAME, M_ZERO) or mode == M_LINE and self.extra == 0
+        for value, (least, most), field in ((self.base, (0, (1 << t) - 1 if has_base else 0), 0), (self.width, width, 13), (self.shift, shift, 14), (self.extra, extra, 15)):
+            if not least <= value <= most:
+                return field
+        return None
+
+    # I16
+
+    def code_bytes(self, rows):
+        return ROW_BYTES * -(-rows * self.width // self.bits)
+
+    def length(self):
+        """The bytes of a payload that the header alone tells; None where the payload has to be asked."""
+        if self.filled or self.mode == M_SPLIT:
+            return None
+        return round_up(self.body_length(self.rows, self.count))
+
+    def body_length(self, rows, count):
+        if self.mode == M_LINE:
+            return self.extra * (2 * self.bits // 8 + 2)
+        if self.mode == M_PLAIN:
+            return count * self.bits // 8
+        return self.code_bytes(rows) + (64 if self.mode == M_DICTIONARY else 0)
+
+    # I17, D10, and what a block holds
+
+    def payload(self):
+        return self.data[self.begin:self.end]
+
+    def dense_rows(self):
+        """The numbers of the rows whose units the payload has, and where these begin in it."""
+        if not self.filled:
+            return list(range(self.rows)), 0
+        mask = int.from_bytes(self.payload()[:8], "little")
+        return [r for r in range(64) if mask >> r & 1], 64
+
+    def wrong(self):
+        """What is wrong with the payload, or None."""
+        payload, (dense, at), size = self.payload(), self.dense_rows(), self.bits // 8
+        if self.filled:
+            if len(payload) < 64 or not dense or dense[-1] >= self.rows:
+                return "dense rows that are not there, or none"
+            if any(payload[8 + size:64]):
+                return "bytes after the fill"
+        rows, body = len(dense), payload[at:]
+        used = self.body_length(rows, rows * self.lanes if self.filled else self.count)
+        if self.mode == M_SPLIT:
+            bitmap = body[used:used + rows * self.lanes // 8]
+            used += round_up(rows * self.lanes // 8)
+            present = self.lanes * rows - (self.lacking() if dense[-1] == self.rows - 1 else 0)
+            flags = int.from_bytes(bitmap, "little")
+            if flags >> present or any(body[used - round_up(len(bitmap)) + len(bitmap):used]):
+                return "bits of units that are not there"
+            used += flags.bit_count()
+        if len(body) != round_up(used):
+            return f"{len(body)} bytes where {round_up(used)} belong"
+        if any(body[used:]):
+            return "bytes after its end that are not zero"
+        if self.mode == M_LINE and self.extra:
+            firsts = [first for first, _, _ in self.pieces(body)]
+            if firsts[0] or firsts[-1] >= self.count or any(a >= b for a, b in zip(firsts, firsts[1:])):
+                return "first units that do not ascend from 0"
+        if self.mode == M_DICTIONARY:
+            tops = struct.unpack_from("<32H", body)
+            used = tops[:self.extra + 1]
+            if any(a >= b for a, b in zip(used, used[1:])) or any(tops[self.extra + 1:]):
+                return "tops that do not ascend"
+        return None
+
+    def lacking(self):
+        """Units that the last row lacks."""
+        return self.rows * self.lanes - self.count
+
+    def pieces(self, body):
+        """The lines: first unit, value, step."""
+        size, n = self.bits // 8, self.extra
+        number = lambda i, of: int.from_bytes(body[i * of:(i + 1) * of], "little")  # noqa: E731
+        firsts = struct.unpack_from(f"<{n}H", body, 2 * n * size)
+        return [(firsts[i], number(i, size), number(n + i, size)) for i in range(n)]
+
+    def unpack(self):
+        """The bytes of the units."""
+        t, payload = self.bits, self.payload()
+        letter = {8: "B", 16: "H", 32: "I", 64: "Q"}[t]
+        if self.mode == M_LINE:
+            pieces = self.pieces(payload) if self.extra else [(0, self.base, self.width - 256 if self.width > 127 else self.width)]
+            units = []
+            for (first, value, step), end in zip(pieces, [piece[0] for piece in pieces[1:]] + [self.count]):
+                units += [(value + i * step) % (1 << t) for i in range(end - first)]
+            return struct.pack(f"<{self.count}{letter}", *units)
+        dense, at = self.dense_rows()
+        body, n = payload[at:], len(dense) * self.lanes
+        if self.mode == M_PLAIN:
+            units = struct.unpack(f"<{n}{letter}", body[:n * t // 8].ljust(n * t // 8, b"\0"))
+        else:
+            units = self.coded_units(body, len(dense))
+        if self.filled:
+            fill = int.from_bytes(payload[8:8 + t // 8], "little")
+            rows = [[fill] * self.lanes for _ in range(self.rows)]
+            for i, row in enumerate(dense):
+                rows[row] = units[i * self.lanes:(i + 1) * self.lanes]
+            units = [unit for row in rows for unit in row]
+        return struct.pack(f"<{self.count}{letter}", *units[:self.count])
+
+    def coded_units(self, body, rows):
+        wrap, base = (1 << self.bits) - 1, self.base
+        if self.mode == M_FRAME:
+            return [base + (code << self.shift) & wrap for code in self.codes(body, rows)]
+        if self.mode == M_ZERO:
+            return [base + code - 1 & wrap if code else 0 for code in self.codes(body, rows)]
+        if self.mode == M_DICTIONARY:
+            tops, low = struct.unpack_from("<32H", body), (1 << self.shift) - 1
+            return [(tops[code >> self.shift if code >> self.shift <= self.extra else 0] << self.shift) + (code & low) & wrap for code in self.codes(body[64:], rows)]
+        bitmap = self.code_bytes(rows)
+        count = rows * self.lanes
+        flags, following = int.from_bytes(body[bitmap:bitmap + count // 8], "little"), iter(body[bitmap + round_up(count // 8):])
+        return [code + (next(following) << self.width if flags >> i & 1 else 0) for i, code in enumerate(self.codes(body, rows))]
+
+    def codes(self, body, rows):
+        """Of all units, those of the first row first."""
+        size, out = self.bits // 8, [0] * (rows * self.lanes)
+        words = self.code_bytes(rows) // ROW_BYTES
+        for lane in range(self.lanes):
+            run = int.from_bytes(b"".join(body[ROW_BYTES * j + lane * size:ROW_BYTES * j + (lane + 1) * size] for j in range(words)), "little")
+            for row in range(rows):
+                out[row * self.lanes + lane] = run >> row * self.width & (1 << self.width) - 1
+        return out
 
 
 # ---- 22. Tagged JSON (its pieces; the whole buffer is at the end) ------------------------------------------------------------------------
@@ -610,11 +815,12 @@ H9 TRAILING_BYTES H10 LIMIT H11 HEAD_CHECKSUM H12 BAD_HEADER H13 NOT_ZERO H14 BA
 N1 BAD_NODE N2 BAD_NODE N3 DEPTH N4 BAD_NODE N5 BAD_NODE N6 NOT_ZERO N7 BAD_SHAPE N8 BAD_NODE N9 BAD_NODE N10 BAD_LAYOUT N11 BAD_NAME N12 BAD_UTF8
 N13 BAD_SHAPE N14 BAD_NODE N15 BAD_NODE
 B1 BAD_BUFFER B2 BAD_BUFFER B3 BAD_BUFFER B4 BAD_BUFFER B5 NOT_ZERO B6 BAD_BUFFER B7 BAD_BUFFER B8 BAD_BUFFER B9 BAD_BUFFER B10 BAD_BUFFER
-B11 BAD_LAYOUT B12 BAD_LAYOUT B13 BAD_BUFFER
+B11 BAD_LAYOUT B12 BAD_LAYOUT B13 BAD_BUFFER B14 BAD_BUFFER
 M1 BAD_METADATA M2 BAD_METADATA M3 BAD_LAYOUT M4 BAD_UTF8 M5 NOT_ZERO S1 BAD_NAME S2 BAD_NAME S3 DUPLICATE_NAME
 I1 INDEX_CHECKSUM I2 NOT_ZERO I3 BAD_MASK I4 BAD_MASK I5 BAD_MASK I6 BAD_MASK I7 BAD_OFFSETS I8 BAD_OFFSETS I9 BAD_OFFSETS I10 BAD_SHAPE
-I11 BAD_SHAPE I12 BAD_TYPES I13 BAD_REFERENCE I14 BAD_REFERENCE
-D1 DATA_CHECKSUM D2 NOT_ZERO D3 BAD_BOOL D4 NOT_ZERO D5 BAD_TYPES D6 BAD_UTF8 D7 BAD_JSON D8 BAD_MSGPACK D9 LIMIT""".split()
+I11 BAD_SHAPE I12 BAD_TYPES I13 BAD_REFERENCE I14 BAD_REFERENCE I15 BAD_BLOCK I16 BAD_BLOCK I17 BAD_BLOCK
+D1 DATA_CHECKSUM D2 NOT_ZERO D3 BAD_BOOL D4 NOT_ZERO D5 BAD_TYPES D6 BAD_UTF8 D7 BAD_JSON D8 BAD_MSGPACK D9 LIMIT
+D10 BAD_BLOCK""".split()
 ERROR_OF_RULE = dict(zip(_ERRORS[::2], _ERRORS[1::2]))
 
 # ---- 15. Limits ----------------------------------------------------------------------------------------------------------------------------
@@ -652,7 +858,7 @@ class Packed:
         (magic, major, self.version_minor, self.kind, exponent, self.profile, required, optional, self.total_length, self.head_length,
          self.index_length, self.rows, self.index_checksum, self.head_checksum) = FILE_HEADER.unpack_from(data, 0)
         (self.node_count, self.buffer_count, self.metadata_count, self.name_count, node_stride, buffer_stride, metadata_stride, name_stride,
-         self.strings_length, self.field_count, self.value_count, self.row_order_token, zero) = DIRECTORY.unpack_from(data, 64)
+         self.strings_length, self.field_count, self.value_count, self.row_order_token, self.checksum_room, zero) = DIRECTORY.unpack_from(data, 64)
         if magic != MAGIC:
             fail("H2", 0, "not a packed buffer")
         if major != 1:
@@ -686,7 +892,7 @@ class Packed:
             if stride < least or stride % multiple:
                 fail("H12", at, f"stride {stride}")
         if any(zero):
-            fail("H13", 120, "not zero")
+            fail("H13", 124, "not zero")
         self.nodes_at = 128
         self.buffers_at = self.nodes_at + self.node_count * node_stride
         self.metadata_at = self.buffers_at + self.buffer_count * buffer_stride
@@ -807,12 +1013,16 @@ class Packed:
             chunks = -(-(self.total_length - self.data_at) // CHECKSUM_CHUNK)
             self.used["index"].append((self.index_cursor, 4 * chunks))
             self.index_cursor = self.align(self.index_cursor + 4 * chunks)
+        self.index_cursor += self.checksum_room * self.alignment
         for node in self.nodes:
             for index in range(node.first_buffer, node.first_buffer + node.buffer_count):
                 b = Buffer(self, index, self.buffers_at + index * self.strides[1])
                 self.check_buffer(node, b)
                 self.buffers.append(b)
                 node.buffers.append(b)
+        for b in self.buffers:  # the second walk of the data
+            if b.storage == STORED and b.role == DATA and b.packing:
+                self.take_range("data", b, "offset", 24, b.offset, b.length, self.nodes[b.node_index])
         if self.index_cursor != self.data_at:
             self.fail("B12", 40, "index_length is not where the index ends")
         if self.data_cursor != self.total_length:
@@ -846,9 +1056,13 @@ class Packed:
             used_value = 16
         for wrong, field in ((b.storage != ALIAS and b.alias_of, 12), (b.storage not in (STORED, ALIAS) and b.offset, 24),
                              (b.storage not in (STORED, ALIAS) and b.length, 32), (any(b.value[used_value:]), 40),
-                             (not (b.packing and b.storage in (STORED, ALIAS)) and b.headers_offset, 56)):
+                             (not (b.packing == BLOCKS and b.storage in (STORED, ALIAS)) and b.headers_offset, 56)):
             if wrong:
                 fail("B5", field, "not zero")
+        if b.packing == BLOCKS and b.storage in (STORED, ALIAS):
+            for wrong, field in ((not packable(b.dtype), 8), (b.count == 0, 16), (b.length % 64, 32), (any(b.value), 40)):
+                if wrong:
+                    fail("B14", field, "not of a buffer that is packed in blocks")
         if b.storage == INLINE and length > 16:
             fail("B6", 16, "too long to be inline")
         if b.packing and b.storage not in (STORED, ALIAS):
@@ -870,9 +1084,10 @@ class Packed:
         if b.storage == STORED:
             if b.packing == 0 and b.length != length:
                 fail("B10", 32, f"{length} bytes belong here")
-            if b.packing:  # its block headers: 16 bytes for each 8 KiB of unpacked bytes, ahead of what follows in the index
-                self.take_range("index", b, "headers_offset", 56, b.headers_offset, 16 * -(-length // 8192), node)
-            self.take_range(b.section, b, "offset", 24, b.offset, b.length, node)
+            if b.packing == BLOCKS:  # ahead of what follows in the index
+                self.take_range("index", b, "headers_offset", 56, b.headers_offset, 16 * -(-length // BLOCK_BYTES), node)
+            if b.role != DATA or not b.packing:
+                self.take_range(b.section, b, "offset", 24, b.offset, b.length, node)
 
     def take_range(self, section, b, what, field, offset, length, node):
         cursor, end = (self.data_cursor, self.total_length) if section == "data" else (self.index_cursor, self.data_at)
@@ -889,7 +1104,7 @@ class Packed:
             node.unreadable = "UNSUPPORTED_CODEC"
         elif node.kind == LEAF and any(not DATA <= b.role <= PREFIX_LENGTH for b in node.buffers):
             node.unreadable = "UNSUPPORTED_ROLE"
-        elif any(b.packing for b in node.buffers):
+        elif any(b.unreadable for b in node.buffers):
             node.unreadable = "UNSUPPORTED_PACKING"
         elif node.kind == LEAF and node.codec != C_NULL and node.dtype not in DTYPES:
             node.unreadable = "UNSUPPORTED_DTYPE"
@@ -999,6 +1214,11 @@ class Packed:
         if crc32c(self.bytes[self.head_length:self.data_at]) != self.index_checksum:
             self.fail("I1", 56, "index_checksum")
         self.check_padding("I2", "index", self.head_length, self.data_at)
+        for b in self.buffers:
+            if b.storage == STORED and b.packing == BLOCKS:
+                self.check_blocks(b)
+                if b.role != DATA:
+                    self.check_payloads("I17", b)
         self.aliased = 0
         for node in self.nodes:
             self.check_aliases(node, False)
@@ -1008,10 +1228,29 @@ class Packed:
             elif node.kind == LEAF and node.unreadable in (None, "UNSUPPORTED_DTYPE", "UNSUPPORTED_PACKING"):
                 self.check_leaf(node)
 
+    def check_blocks(self, b):
+        """I15 and I16, header by header."""
+        node, place, before = self.nodes[b.node_index], 0, None  # place: where the payload begins; after one whose header does not say its length, at least there
+        for block in b.blocks:
+            field = block.wrong_field()
+            if field is not None:
+                self.fail("I15", block.at + field, "not what the mode allows", node)
+            if block.place < place or block.place != place and (before is None or before.length() is not None) or 64 * block.place > b.length:
+                self.fail("I16", block.at + 8, f"place {block.place}", node)
+            place, before = block.place + (block.length() or 0) // 64, block
+        if 64 * place > b.length or 64 * place != b.length and before.length() is not None:
+            self.fail("I16", b.at + 32, "not where the last payload ends", node)
+
+    def check_payloads(self, rule, b):
+        for block in b.blocks:
+            wrong = block.wrong()
+            if wrong:
+                self.fail(rule, block.begin, wrong, self.nodes[b.node_index])
+
     def check_aliases(self, node, data):
         """D9: what the aliases of one section add to the bytes that are walked."""
         for b in node.buffers:
-            if b.storage == ALIAS and not b.packing and DATA <= b.role <= PREFIX_LENGTH and (b.role == DATA) == data:
+            if b.storage == ALIAS and not b.unreadable and DATA <= b.role <= PREFIX_LENGTH and (b.role == DATA) == data:
                 self.aliased += byte_length(b.count, b.dtype)
                 if self.aliased > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "aliases of more than the limit of decoded_bytes", node)
@@ -1019,10 +1258,10 @@ class Packed:
     def check_masks(self, node):
         validity, missing = node.buffer(VALIDITY), node.buffer(MISSING)
         for mask in (validity, missing):
-            if mask and not mask.packing and not mask.computed and mask.count % 8:
-                last = mask.where(mask.count // 8)
-                if self.bytes[last] >> mask.count % 8:
-                    self.fail("I3", last, "bits after the last row", node)
+            if mask and not mask.unreadable and not mask.computed and mask.count % 8:
+                last = mask.count // 8
+                if (mask.value[last:] if mask.storage == INLINE else mask.elements(last, last + 1))[0] >> mask.count % 8:
+                    self.fail("I3", mask.where(last), "bits after the last row", node)
         null_codec = node.kind == LEAF and node.codec == C_NULL
         if missing and not validity and not null_codec:
             self.fail("I4", missing.at, "a missing mask without validity", node)
@@ -1046,7 +1285,7 @@ class Packed:
 
     @staticmethod
     def readable(*buffers):
-        return not any(b is not None and b.packing for b in buffers)
+        return not any(b is not None and b.unreadable for b in buffers)
 
     def check_lengths(self, node):
         lengths, validity = node.buffer(LENGTHS), node.buffer(VALIDITY)
@@ -1172,9 +1411,12 @@ class Packed:
                 if crc32c(self.bytes[at:min(at + CHECKSUM_CHUNK, self.total_length)]) != stored:
                     self.fail("D1", at, "data checksum")
         self.check_padding("D2", "data", self.data_at, self.total_length)
+        for b in self.buffers:
+            if b.storage == STORED and b.packing == BLOCKS and b.role == DATA:
+                self.check_payloads("D10", b)
         for node in self.nodes:
             for b in node.buffers:  # D9 of the buffers comes first: what follows may then unpack
-                if DATA <= b.role <= PREFIX_LENGTH and not b.packing and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
+                if DATA <= b.role <= PREFIX_LENGTH and not b.unreadable and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "more than the limit of decoded_bytes", node)
             self.check_aliases(node, True)
             if node.kind == LEAF and node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE") and node.codec != C_NULL:
@@ -1213,7 +1455,7 @@ class Packed:
         else:
             bits = data.dtype[1] * data.dtype[2]
             begin, end = first * bits, (first + count) * bits
-            raw = bytearray(self.bytes[data.where(begin // 8):data.where((end + 7) // 8)])
+            raw = bytearray(data.value[begin // 8:(end + 7) // 8] if data.storage == INLINE else data.elements(begin // 8, (end + 7) // 8))
             if raw and end % 8:
                 raw[-1] &= (1 << end % 8) - 1
             if raw:
@@ -1297,7 +1539,7 @@ class Packed:
         self.verify("full")
         shown = self.limits["shown"] - sum(node.rows + 1 for node in self.nodes)
         for b in self.buffers:
-            shown -= byte_length(b.count, b.dtype) if not b.packing else 0
+            shown -= byte_length(b.count, b.dtype) if not b.unreadable else 0
             if shown < 0:
                 break
         if shown < 0:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""TAP: `packbuf pack` writes the canonical form. For each name in spec/vectors/valid/canonical.txt the columns of NAME.json (tagged JSON) are
+"""TAP: `packbuf pack` writes the canonical form. For each name in spec/vectors/valid/canonical.txt (profile 0) and canonical_packed.txt (the profile that the
+file's header names, where the command has an option --profile) the columns of NAME.json (tagged JSON) are
 turned into rows, batch values and metadata as the command takes them, packed, and compared with NAME.pbuf byte for byte. A vector
 that says what rows cannot is left out, with a note."""
 import base64
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT / "spec"))
 from reader import Packed  # noqa: E402
 
 MISSING = {"$missing": True}
+PROFILES = "plain", "balanced", "fastest", "smallest"
 ARRAYS = {"worked_example": {"reward": "f"}, "sharing_ndarray": {"prompts": "q"}}  # fields of dense arrays, which come as .npy: the struct format of their elements
 count = failed = 0
 left_out = []
@@ -71,7 +73,7 @@ def npy(path, letter, cells):
     path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + raw)
 
 
-def pack(name, batch, folder):
+def pack(name, batch, folder, options):
     """What the command wrote, and what it said."""
     arrays = ARRAYS.get(name, {})
     inputs = []
@@ -82,7 +84,7 @@ def pack(name, batch, folder):
     (folder / "values.json").write_text(text(batch["values"]), encoding="utf-8")
     metadata = [f"--metadata={key}={value}" for key, value in batch["metadata"].get("", {}).items()]
     out = folder / "out.pbuf"
-    run = subprocess.run([ROOT / "build" / "packbuf", "pack", *inputs, folder / "rows.jsonl", "--values", folder / "values.json", *metadata, "-o", out], capture_output=True, timeout=60)
+    run = subprocess.run([ROOT / "build" / "packbuf", "pack", *inputs, folder / "rows.jsonl", "--values", folder / "values.json", *metadata, *options, "-o", out], capture_output=True, timeout=60)
     return (out.read_bytes() if run.returncode == 0 else None), (run.stdout + run.stderr).decode(errors="replace").strip()
 
 
@@ -97,7 +99,7 @@ def differences(ours, theirs):
             if getattr(x, what) != getattr(y, what):
                 yield f"node {y.index} {y.path}: {what} {getattr(x, what)}, not {getattr(y, what)}"
         for p, q in zip(x.buffers, y.buffers):
-            for what in ("role", "dim", "storage", "dtype", "alias_of", "count", "offset", "length", "value"):
+            for what in ("role", "dim", "storage", "packing", "dtype", "alias_of", "count", "offset", "length", "value", "headers_offset"):
                 if getattr(p, what) != getattr(q, what):
                     yield f"node {y.index} {y.path}, buffer of role {q.role}: {what} {getattr(p, what)}, not {getattr(q, what)}"
     at = next((i for i, (x, y) in enumerate(zip(theirs, ours)) if x != y), min(len(ours), len(theirs)))
@@ -106,8 +108,9 @@ def differences(ours, theirs):
 
 def problems(name, batch):
     expected = (VALID / f"{name}.pbuf").read_bytes()
+    options = [f"--profile={PROFILES[expected[14]]}"] * HAS_PROFILES + [f"--align={1 << expected[13]}"] * (expected[13] != 6)
     with tempfile.TemporaryDirectory() as folder:
-        found, said = pack(name, batch, pathlib.Path(folder))
+        found, said = pack(name, batch, pathlib.Path(folder), options)
     if found is None:
         return [f"packbuf pack: {said}"]
     return [] if found == expected else list(differences(expected, found))
@@ -115,7 +118,8 @@ def problems(name, batch):
 
 if not (ROOT / "build" / "packbuf").exists():
     sys.exit("there is no build/packbuf: make all")
-for name in (VALID / "canonical.txt").read_text().split():
+HAS_PROFILES = b"--profile" in subprocess.run([ROOT / "build" / "packbuf", "pack", "--help"], capture_output=True, timeout=60).stdout
+for name in (VALID / "canonical.txt").read_text().split() + (VALID / "canonical_packed.txt").read_text().split() * HAS_PROFILES:
     batch = json.loads((VALID / f"{name}.json").read_text(encoding="utf-8"))
     why = cannot(batch)
     if why:

@@ -910,8 +910,8 @@ static void test_small(void)
     options.alignment_exponent = 13;
     tap_ok(packbuf_batch_init(&batch, 1, &arena, &options, &error) == PACKBUF_INVALID_ARGUMENT, "alignment 8192: INVALID_ARGUMENT");
     options = packbuf_default_options();
-    options.profile = 1;
-    tap_ok(packbuf_batch_init(&batch, 1, &arena, &options, &error) == PACKBUF_INVALID_ARGUMENT, "profile 1, which is reserved: INVALID_ARGUMENT");
+    options.packing = 5;
+    tap_ok(packbuf_batch_init(&batch, 1, &arena, &options, &error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
     options = packbuf_default_options();
     options.data_checksums = 2;
     tap_ok(packbuf_batch_init(&batch, 1, &arena, &options, &error) == PACKBUF_INVALID_ARGUMENT, "checksums 2: INVALID_ARGUMENT");

@@ -34,7 +34,7 @@ static int same_in_parts(mv_trip *trip, uint32_t wanted) {
   }
   for (uint32_t i = 0; i < parts && good; i++)
     good = !packbuf_write_part(&trip->batch, order[i], space, trip->size, &trip->error);
-  good = good && !packbuf_write_finish(&trip->batch, space, trip->size, &trip->error);
+  good = good && !packbuf_write_finish(&trip->batch, space, trip->size, NULL, &trip->error);
   if (!good) tap_note("%u parts: %s", wanted, mv_error(&trip->error));
   for (uint64_t at = 0; good && at < trip->size; at++) {
     if (space[at] == trip->data[at]) continue;
@@ -111,7 +111,7 @@ static void test_bounds(void) {
   mv_trip_begin(&trip, shape[0], NULL);
   tap_ok(packbuf_write_part(&trip.batch, 0, &parts, 4, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "a part before packbuf_write_split: INVALID_ARGUMENT");
-  tap_ok(packbuf_write_finish(&trip.batch, &parts, 4, &trip.error) == PACKBUF_INVALID_ARGUMENT,
+  tap_ok(packbuf_write_finish(&trip.batch, &parts, 4, NULL, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "the head of a batch that is not measured: INVALID_ARGUMENT");
   tap_ok(!packbuf_add_tensor(&trip.batch, "x", &t, NULL, &trip.error) && !mv_trip_pack(&trip) &&
              !packbuf_write_split(&trip.batch, 7, &parts, &trip.error) && parts == 7,
@@ -133,7 +133,7 @@ static void test_bounds(void) {
   tap_ok(good, "each byte after the head is written by one part, and all parts are about as large");
   tap_ok(packbuf_write_part(&trip.batch, 7, space, trip.size, &trip.error) == PACKBUF_INVALID_ARGUMENT &&
              packbuf_write_part(&trip.batch, 0, space, trip.size - 1, &trip.error) == PACKBUF_CAPACITY &&
-             packbuf_write_finish(&trip.batch, space, trip.size - 1, &trip.error) == PACKBUF_CAPACITY &&
+             packbuf_write_finish(&trip.batch, space, trip.size - 1, NULL, &trip.error) == PACKBUF_CAPACITY &&
              packbuf_write_split(&trip.batch, 0, &parts, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "a part too many, too small a destination, no parts: refused");
   free(space);

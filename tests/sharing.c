@@ -200,7 +200,7 @@ static void test_writers(void) {
   good = good && other && packbuf_write_split(&t.batch, 3, &parts, NULL) == PACKBUF_OK;
   for (uint32_t part = parts; good && part-- > 0;)
     good = packbuf_write_part(&t.batch, part, other, t.size, NULL) == PACKBUF_OK;
-  good = good && packbuf_write_finish(&t.batch, other, t.size, NULL) == PACKBUF_OK;
+  good = good && packbuf_write_finish(&t.batch, other, t.size, NULL, NULL) == PACKBUF_OK;
   tap_ok(good && memcmp(other, t.data, (size_t)t.size) == 0, "shared rows in %u parts", (unsigned)parts);
   memset(&scatter, 0, sizeof scatter);
   scatter.least = 64;

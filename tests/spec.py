@@ -19,7 +19,8 @@ from reader import ERROR_OF_RULE, Packed, PackbufError, crc32c  # noqa: E402
 
 # Small vectors that together have every codec, storage and mask.
 FLIPPED = ("lists_of_types", "list_of_nulls", "sequence_data", "media_odd_attribute", "msgpack", "metadata", "rank_above_need", "unknown_packing_inside", "types_constant", "json",
-           "empty_strings_in_lists", "prefix_leaders", "shared_absent_cells_keep_nothing", "shared_list_attribute_leaves", "prefix_absent_cells")
+           "empty_strings_in_lists", "prefix_leaders", "shared_absent_cells_keep_nothing", "shared_list_attribute_leaves", "prefix_absent_cells",
+           "blocks_small_lines", "blocks_small_filled_split", "blocks_small_dictionary", "blocks_small_offsets")
 count = failed = 0
 
 
@@ -86,8 +87,12 @@ def file_problems():
     for name in sorted(there ^ {name for name, _, _ in index()}):
         yield f"{name}: a file without its line, or a line without its file"
     names = {p.stem for p in VECTORS.glob("valid/*.pbuf")}
-    for name in sorted(set((VECTORS / "valid" / "canonical.txt").read_text().split()) - names):
-        yield f"canonical.txt: there is no {name}"
+    for file in ("canonical.txt", "canonical_packed.txt"):
+        for name in (VECTORS / "valid" / file).read_text().split():
+            if name not in names:
+                yield f"{file}: there is no {name}"
+            elif ((VECTORS / "valid" / f"{name}.pbuf").read_bytes()[14] in (1, 2, 3)) != (file == "canonical_packed.txt"):
+                yield f"{file}: {name} is of another profile"
 
 
 def script_problems(*command):
@@ -121,6 +126,21 @@ def example_problems():
         zeros = line == "*"
     if raw != (VECTORS / "valid" / "worked_example.pbuf").read_bytes():
         yield "not the bytes of the vector"
+
+
+def block_problems():
+    """The example of section 20: header and payload as they stand on the page, and the units that the reader finds there."""
+    text = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8").split("**Example.** 150 units")[1].split("## 21.")[0]
+    header, payload = (bytes.fromhex(part) for part in re.findall(r"^`([0-9a-f ]+)`", text, re.M))
+    packed = Packed((VECTORS / "valid" / "blocks_worked.pbuf").read_bytes())
+    packed.verify("full")
+    data = packed.fields[0].buffer(1)
+    if packed.bytes[data.headers_offset:data.headers_offset + 16] != header:
+        yield "not the header of the vector"
+    if data.length != 128 or packed.bytes[data.offset:data.offset + 16] != payload:
+        yield "not the payload of the vector"
+    if struct.unpack("<150H", data.raw(0, 150)) != tuple(1000 + i * i % 29 for i in range(150)):
+        yield "not the units of the page"
 
 
 def reseal(raw):
@@ -165,6 +185,7 @@ result("the tables of packbuf.md are those of core/status.h", script_problems("t
 result("the vectors are what build.py writes", script_problems("spec/vectors/build.py", "--check"))
 result("the worked example of packbuf.md is what annotate.py writes", script_problems("spec/vectors/annotate.py", "--check"))
 result("the worked example of packbuf.md has the bytes of its vector", list(example_problems()))
+result("the example of a block on the page has the bytes of its vector", list(block_problems()))
 for vector in FLIPPED:
     result(f"every flipped bit of {vector}", list(flip_problems(vector)))
 print(f"1..{count}")

@@ -87,6 +87,58 @@ static void test_errors(void) {
   mv_free();
 }
 
+/* Packed columns of 16 MiB, and a plain one: the bytes of packbuf_write. */
+static void test_packed(void) {
+  enum { N = 2 << 20 };
+  int64_t *ids = (int64_t *)mv_alloc(N * sizeof *ids), *ramp = (int64_t *)mv_alloc(N * sizeof *ramp);
+  float *noise = (float *)mv_alloc(N * sizeof *noise);
+  uint64_t shape[1] = {N}, room = 0, size = 0, written = 0;
+  packbuf_options options = packbuf_default_options();
+  packbuf_tensor t;
+  packbuf_thread_pool pool;
+  mv_trip trip;
+  uint8_t *one = NULL, *many = NULL;
+  int good;
+  for (unsigned i = 0; i < N; i++) {
+    const uint32_t bits = (uint32_t)mv_random();
+    ids[i] = mv_below(mv_below(2) ? 1000 : 150000);
+    ramp[i] = i % 1000;
+    memcpy(&noise[i], &bits, 4);
+  }
+  options.packing = PACKBUF_PACKING_BALANCED;
+  memset(&t, 0, sizeof t);
+  t.rank = 1;
+  t.shape = shape;
+  mv_trip_begin(&trip, N, &options);
+  t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
+  t.data = ids;
+  good = !packbuf_add_tensor(&trip.batch, "ids", &t, NULL, &trip.error);
+  t.data = ramp;
+  good = good && !packbuf_add_tensor(&trip.batch, "ramp", &t, NULL, &trip.error);
+  t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32);
+  t.data = noise;
+  good = good && !packbuf_add_tensor(&trip.batch, "noise", &t, NULL, &trip.error) &&
+         !packbuf_measure(&trip.batch, &room, &trip.error);
+  one = (uint8_t *)malloc((size_t)room);
+  many = (uint8_t *)malloc((size_t)room);
+  good = good && !packbuf_write(&trip.batch, one, room, &size, &trip.error) && size * 2 < room;
+  tap_ok(good, "packed columns of %llu bytes take %llu", (unsigned long long)room, (unsigned long long)size);
+  for (unsigned threads = 1; threads <= 16 && good; threads *= 2) {
+    good = !packbuf_thread_pool_start(&pool, threads, &trip.error);
+    for (unsigned round = 0; round < 3 && good; round++) {
+      memset(many, 0x5a, (size_t)room);
+      good = !packbuf_thread_pool_write(&pool, &trip.batch, many, room, &written, &trip.error) && written == size &&
+             memcmp(one, many, (size_t)size) == 0;
+    }
+    packbuf_thread_pool_stop(&pool);
+  }
+  tap_ok(good, "and the same by 1 to 16 threads%s%s", good ? "" : ": ", good ? "" : mv_error(&trip.error));
+  free(one);
+  free(many);
+  mv_trip_end(&trip);
+  mv_free();
+}
+
 static void test_one_call(void) {
   batches_pool pool = batches_make_pool();
   uint64_t shape[1] = {POOL};
@@ -116,6 +168,7 @@ static void test_one_call(void) {
 int main(void) {
   test_pools();
   test_errors();
+  test_packed();
   test_one_call();
   return tap_plan_done();
 }

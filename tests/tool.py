@@ -761,7 +761,7 @@ def signal_tests(tmp):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         for args in (['-o', 'out.jsonl'], ['-d', 'dir']):
             target = tmp / ('out.jsonl' if args[0] == '-o' else 'dir')
-            p = subprocess.Popen([TOOL, 'unpack', 'x.pbuf' if args[0] == '-o' else 'y.pbuf', *args], stderr=subprocess.PIPE)
+            p = subprocess.Popen([TOOL, 'unpack', 'x.pbuf' if args[0] == '-o' else 'y.pbuf', *args], stderr=subprocess.PIPE, preexec_fn=lambda n=number: signal.signal(n, signal.SIG_DFL))
             end = time.time() + 60
             while time.time() < end and not leftovers(tmp) and p.poll() is None:
                 time.sleep(0.002)

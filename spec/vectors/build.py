@@ -2,7 +2,8 @@
 """Builds the test vectors of the packbuf format from small descriptions; shares no code with any reader or writer.
 
     build.py          writes valid/NAME.pbuf, valid/NAME.json (tagged JSON, section 22), valid/canonical.txt (names whose bytes are what
-                      a profile 0 encoder writes for that content), invalid/NAME.pbuf and invalid/index.tsv
+                      a profile 0 encoder writes for that content), valid/canonical_packed.txt (likewise, of the profile that the file's
+                      header names: 1, 2 or 3), invalid/NAME.pbuf and invalid/index.tsv
                       (file, level that finds it, rule, error, byte offset, why)
     build.py --check  compares with the files that are there
 
@@ -19,6 +20,8 @@ import sys
 
 sys.dont_write_bytecode = True
 
+import blocks  # noqa: E402
+import packings  # noqa: E402
 import sharing  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -200,7 +203,7 @@ CODECS = {"null": 1, "ndarray": 2, "ragged_tensor": 3, "typed_ragged": 4, "bytes
 class Buf:
     def __init__(self, role, dtype, count, raw, dim=0, storage=None):
         self.role, self.dim, self.dtype, self.count, self.raw, self.storage = role, dim, dtype, count, raw, storage
-        self.packing = 0
+        self.packing, self.packed = 0, None  # packed: of packing 1, the block headers and the payloads of raw
 
 
 class Col:
@@ -559,11 +562,13 @@ class Batch:
     """A packed buffer of these columns. Nodes and buffers are found again by path and role, and poked; seal() computes all checksums."""
 
     def __init__(self, rows, fields=(), values=(), meta=None, exponent=6, checksums=True, minor=0, profile=0, kind=1, optional=0,
-                 token=bytes(16), strides=(64, 64, 32, 4), junk=0, index_tail=0, data_tail=0):
+                 token=bytes(16), strides=(64, 64, 32, 4), junk=0, index_tail=0, data_tail=0, room=None):
         self.rows, self.fields, self.values, self.meta, self.strides = rows, list(fields), list(values), meta or {}, strides
-        self.a, self.checksums = 1 << exponent, checksums
+        self.profile = profile
+        self.a, self.checksums, self.room = 1 << exponent, checksums, room
         self.list_nodes()
         self.choose_storage()
+        self.choose_packing(profile)
         strings, meta_records = self.lay_strings()
         counts = len(self.nodes), len(self.bufs), len(meta_records), len(self.named)
         places = [128]
@@ -579,7 +584,7 @@ class Batch:
         head[:128] = bytes(128)
         struct.pack_into("<8sHHBBHIIQQQQ", head, 0, b"\x89PBUF\r\n\x1a", 1, minor, kind, exponent, profile, 0, optional | checksums, self.total,
                          self.head_length, len(index), rows)
-        struct.pack_into("<IIIIHHHHQII16s", head, 64, *counts, *strides, len(strings), len(self.fields), len(self.values), token)
+        struct.pack_into("<IIIIHHHHQII16sI", head, 64, *counts, *strides, len(strings), len(self.fields), len(self.values), token, self.room)
         for i, n in enumerate(self.nodes):
             self.put(head, self.node(i), "<IIIIIHBBBBBBHBBIIIIQQ", n.parent, n.descendants, n.name_offset, len(n.raw_name), n.first, len(n.bufs),
                      n.kind, n.scope, n.codec, n.dtype[0], n.dtype[1], n.form, n.dtype[2], n.rank, n.logical, n.shape_offset,
@@ -587,7 +592,7 @@ class Batch:
         for i, b in enumerate(self.bufs):
             self.put(head, self.buffer(i), "<IBBBBBBHIQQQ16sQ", b.owner.index, b.role, b.dim, b.code, b.packing, *b.dtype, b.alias, b.count,
                      b.offset + (self.data_at if b.role == 1 else self.head_length) if b.code in (1, 5) else 0,
-                     b.length if b.code in (1, 5) else 0, b.value, b.headers + self.head_length if b.packing else 0)
+                     b.length if b.code in (1, 5) else 0, b.value, b.headers + self.head_length if b.packing == 1 else 0)
         for i, record in enumerate(meta_records):
             self.put(head, self.metadata(i), "<IIIII12s", *record, b"")
         for i, n in enumerate(self.named):
@@ -656,6 +661,16 @@ class Batch:
             elif section not in earlier and not pushed:
                 earlier[section] = i
 
+    def choose_packing(self, profile):
+        """Section 19, profiles 1 to 3, for what is stored and has no packing yet."""
+        for b in self.bufs:
+            if 1 <= profile <= 3 and b.code == 1 and not b.packing and b.length >= 256 and (b.role != 1 or 2 <= b.owner.codec <= 4) and blocks.allowed(b.dtype):
+                b.packed = blocks.pack(b.raw, b.dtype, profile)
+                b.packing = int(b.packed is not None)
+        for b in self.bufs:
+            if b.code == 5:
+                b.packing, b.packed = self.bufs[b.alias].packing, self.bufs[b.alias].packed
+
     @staticmethod
     def canonical(b, again):
         if b.length <= 16:
@@ -692,29 +707,37 @@ class Batch:
 
     def lay_buffers(self, index_tail, data_tail):
         data, index = bytearray(), bytearray()
-        for b in self.bufs:  # the data first: the index begins with its checksums
+
+        def add(section, raw):
+            at = len(section)
+            section += raw
+            section += bytes(self.up(len(section)) - len(section))
+            return at
+
+        if self.room is None:  # section 19: as much as the checksums of the plain data would take beyond those of the packed
+            place = lambda length: self.up(4 * -(-length // 65536)) // self.a  # noqa: E731
+            stored = [b for b in self.bufs if b.role == 1 and b.code == 1]
+            without, with_ = sum(self.up(len(b.raw)) for b in stored), sum(self.up(len(b.packed[1] if b.packing == 1 else b.raw)) for b in stored)
+            self.room = place(without) - place(with_) if self.checksums else 0
+        for b in sorted(self.bufs, key=lambda b: b.packing != 0):  # the data first: the index begins with its checksums
             if b.role == 1 and b.code == 1:
-                b.offset = len(data)
-                data += b.raw
-                b.length = len(b.raw)
-                data += bytes(self.up(len(data)) - len(data))
+                b.length = len(b.packed[1] if b.packing == 1 else b.raw)
+                b.offset = add(data, b.packed[1] if b.packing == 1 else b.raw)
         data += bytes(data_tail)
         if self.checksums:
             index += bytes(4 * -(-len(data) // 65536))
             index += bytes(self.up(len(index)) - len(index))
+        index += bytes(self.room * self.a)
         for b in self.bufs:
-            if b.packing:
-                b.headers = len(index)
-                index += b"\xAB" * (16 * -(-byte_length(b.count, b.dtype) // 8192))
-                index += bytes(self.up(len(index)) - len(index))
+            if b.packing == 1 and b.code == 1:
+                b.headers = add(index, b.packed[0])
             if b.role != 1 and b.code == 1:
-                b.offset = len(index)
-                index += b.raw
-                b.length = len(b.raw)
-                index += bytes(self.up(len(index)) - len(index))
+                b.length = len(b.packed[1] if b.packing == 1 else b.raw)
+                b.offset = add(index, b.packed[1] if b.packing == 1 else b.raw)
         for b in self.bufs:
             if b.code == 5:
-                b.offset = self.bufs[b.alias].offset
+                of = self.bufs[b.alias]
+                b.offset, b.length, b.headers = of.offset, of.length, of.headers
         return index + bytes(index_tail), data
 
     # positions
@@ -776,14 +799,14 @@ def escape(name):
 
 # ---- valid vectors -----------------------------------------------------------------------------------------------------------------------
 
-VALID, CANONICAL, INVALID = {}, [], {}  # name -> (bytes, tagged JSON); names; name -> (bytes, level, rule, offset, why)
+VALID, CANONICAL, PACKED, INVALID = {}, [], [], {}  # name -> (bytes, tagged JSON); names, of profile 0 and the others; name -> (bytes, level, rule, offset, why)
 
 
 def valid(name, batch, tagged=None, canonical=False):
     assert name not in VALID
     VALID[name] = bytes(batch.bytes), tagged or batch.tagged()
     if canonical:
-        CANONICAL.append(name)
+        (PACKED if batch.profile else CANONICAL).append(name)
 
 
 def values(name, rows=None, fields=None, batch_values=None, meta=None, field_meta=None):
@@ -1121,17 +1144,17 @@ def valid_unknown():
     role = Col("u", 1, [1, 2, 3], 8, U8, bufs=[Buf(13, U64, 3, bytes(24)), Buf(14, (1, 16, 1), 3, bytes(6), storage="stored")])
     valid("unknown_role_alone", batch(role, "ROLE"))
     packed = infer("u", ["a", "bc", "d"])
-    packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 1, "stored", b"payload"
+    packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 2, "stored", b"payload"
     valid("unknown_packing_data", batch(packed, "PACKING"))
     packed = infer("u", ["a", "bc", "d"])
     packed.bufs[1].packing, packed.bufs[1].storage, packed.bufs[1].raw = 9, "stored", b"packed offsets"
     valid("unknown_packing_offsets", batch(packed, "PACKING"))
     node = infer("u", [{"a": 1}, N, {"a": 2}])
-    node.bufs[0].packing, node.bufs[0].storage = 1, "stored"
+    node.bufs[0].packing, node.bufs[0].storage = 2, "stored"
     unreadable_dict = unreadable(node, "PACKING")
     valid("unknown_packing_of_a_dict", batch(unreadable_dict, "PACKING"))
     inner = infer("u", [{"a": 1, "b": 1}, N, {"b": 2}])
-    inner.children[0].bufs[0].packing, inner.children[0].bufs[0].storage = 1, "stored"
+    inner.children[0].bufs[0].packing, inner.children[0].bufs[0].storage = 2, "stored"
     inner.cells = [{"a": Shown('{"$unreadable":"UNSUPPORTED_PACKING"}'), "b": 1}, N, {"a": Shown('{"$unreadable":"UNSUPPORTED_PACKING"}'), "b": 2}]
     valid("unknown_packing_inside", Batch(3, [inner]))
     for name, dtype, raw in (("decimal", (77, 128, 1), bytes(range(48))), ("int4", (0, 4, 1), b"\x21\x03"), ("lanes", (2, 32, 4), bytes(range(48))), ("float128", (2, 128, 1), bytes(48)),
@@ -1239,7 +1262,7 @@ def valid_shared_unreadable():
         col.bufs = [copy.copy(b) for b in col.bufs]
         for b in col.bufs:
             if b.role == role:
-                b.packing, b.storage, b.raw = 1, "stored", b"payload"
+                b.packing, b.storage, b.raw = 2, "stored", b"payload"
         valid("unknown_packing_" + name, batch(col, "PACKING"))
     dtype = (17, 4, 1)
     col = Col("u", 1, [1, 2, 3], 4, dtype, 2, 1, bufs=[Buf(1, dtype, 5, b"\x21\x43\x05"), u64s(2, [0, 2, 5]), u64s(10, [1, 1, 0]), u64s(11, [1, 0]), u64s(12, [3, 0])])
@@ -1423,8 +1446,8 @@ def invalid_header():
     for at, values in ((80, (0, 56, 65, 68)), (82, (0, 56, 66)), (84, (0, 24, 36)), (86, (0, 2, 6))):
         for v in values:
             invalid("h12_%d_%d" % (at, v), simple(), "H12", at, "stride %d" % v, (at, "H", v))
-    for at in (120, 127):
-        invalid("h13_%d" % at, simple(), "H13", 120, "directory zero bytes", (at, "B", 1))
+    for at in (124, 127):
+        invalid("h13_%d" % at, simple(), "H13", 124, "directory zero bytes", (at, "B", 1))
     for name, at, fmt, value in (("nodes", 64, "I", 2), ("no_nodes", 64, "I", 0), ("buffers", 68, "I", 2), ("metadata", 72, "I", 4), ("names", 76, "I", 4000), ("names_all", 76, "I", NONE),
                                  ("strings", 88, "Q", 300), ("node_stride", 80, "H", 128), ("buffer_stride", 82, "H", 65528)):
         invalid("h14_" + name, simple(), "H14", 32, name, (at, fmt, value))
@@ -1649,7 +1672,7 @@ def invalid_buffers():
     bad("b9_count", "B9", "j", "data", 12, "an alias with another count", "Q", 2, poke=16)
     bad("b9_offset", "B9", "j", "data", 12, "an alias with another offset", "Q", 0, poke=24)
     bad("b9_length", "B9", "j", "data", 12, "an alias with another length", "Q", 16, poke=32)
-    bad("b9_packing", "B9", "j", "data", 12, "an alias with another packing", "B", 1, poke=7)
+    bad("b9_packing", "B9", "j", "data", 12, "an alias with another packing", "B", 2, poke=7)
     b = two_roles()
     invalid("b9_dtype", b, "B9", b.buffer("j", 12, "data"), "an alias with another dtype", (b.node("j", 25), "B", 1), (b.buffer("j", 8, "data"), "B", 1))
     b = Batch(1, [ndarray("a", [0], "uint64").store(), blob("s", ["x"], 8).store("stored")])
@@ -1671,9 +1694,9 @@ def invalid_buffers():
     b = two_roles()
     invalid("b11_wraps", b, "B11", b.buffer("i", 24, "data"), "offset + length beyond 2^63", (b.buffer("i", 16, "data"), "Q", 2**60 - 1), (b.buffer("i", 32, "data"), "Q", 2**63 - 8))
     packed = infer("u", ["a", "bc", "d"])
-    packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 1, "stored", b"payload"
+    packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 2, "stored", b"payload"
     b = Batch(3, [packed])
-    invalid("b11_headers", b, "B11", b.buffer("u", 56, "data"), "headers_offset", (b.buffer("u", 56, "data"), "Q", 0))
+    invalid("b5_unknown_packing_headers", b, "B5", b.buffer("u", 56, "data"), "headers_offset of an unknown packing", (b.buffer("u", 56, "data"), "Q", b.head_length))
     invalid("b12_index", Batch(2, [infer("a", [1, 2]).store()], index_tail=64), "B12", 40, "64 bytes more in the index")
     invalid("b12_data", Batch(2, [infer("a", [1, 2]).store()], data_tail=64), "B12", 24, "64 bytes more in the data")
     invalid("b12_data_only_padding", Batch(2, [infer("a", [1, 2])], data_tail=64), "B12", 24, "data that no buffer has")
@@ -2246,7 +2269,7 @@ def invalid_stored_rows(bad):
     bad("i12_shared_item", "I12", unused(blob_types(media_list("m", [[b"a"], [b"b"]]), [0, 0x20])), "types", 1, "form array of a stored item", size=1)
     col = unused(blob_types(ndarray("n", [1, 2], "int64"), [0, 3]))
     validity = next(b for b in col.bufs if b.role == 6)
-    validity.packing, validity.raw = 1, b"payload"
+    validity.packing, validity.raw = 2, b"payload"
     bad("i12_shared_packed_validity", "I12", col, "types", 1, "number type 3 of a stored row, validity of unknown packing", size=1)
     bad("d3_shared", "D3", unused(plus(without(ndarray("b", [True, False], "bool"), "data"), Buf(1, (6, 8, 1), 2, b"\1\2"))), "data", 1, "a stored row that is neither 0 nor 1", size=1)
     bad("d5_shared", "D5", unused(blob_types(ndarray("n", [1.5, 2.5], "float64"), [0, 2])), "data", 1, "a stored row that is no int")
@@ -2290,12 +2313,15 @@ def files():
     for build in (valid_canonical, valid_codecs, valid_layouts, valid_unknown, valid_shared, valid_sharing, invalid_header, invalid_nodes, invalid_buffers, invalid_metadata, invalid_index, invalid_data,
                   invalid_shared_layout, invalid_references):
         build()
+    packings.valid_packings(sys.modules[__name__])
+    packings.invalid_packings(sys.modules[__name__])
     errors = rule_errors()
     out = {}
     for name, (raw, tagged) in VALID.items():
         out["valid/%s.pbuf" % name] = raw
         out["valid/%s.json" % name] = tagged.encode()
-    out["valid/canonical.txt"] = "".join(n + "\n" for n in sorted(CANONICAL)).encode()
+    for file, names in (("canonical", CANONICAL), ("canonical_packed", PACKED)):
+        out["valid/%s.txt" % file] = "".join(n + "\n" for n in sorted(names)).encode()
     lines = []
     for name, (raw, level, rule, at, why) in INVALID.items():
         out["invalid/%s.pbuf" % name] = raw

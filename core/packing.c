@@ -1,0 +1,163 @@
+/* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
+ * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
+ * packed as they are written (core/write.c).
+ * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+
+#define PACKBUF_I_SAMPLE 16u      /* blocks */
+#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+
+/* The number of a profile, by its packing. */
+static unsigned packbuf_i_profile_number(unsigned packing) {
+  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
+}
+
+/* The profile that a buffer is written with. */
+static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+}
+
+static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
+  if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
+      packbuf_i_unit_bits(buffer->dtype) == 0)
+    return 0;
+  return buffer->role != PACKBUF_ROLE_DATA ||
+         (packbuf_i_numeric(buffer->node->codec) && !(buffer->node->flags & PACKBUF_KEEP_PLAIN));
+}
+
+/* Whether a buffer's blocks are packed as the data are written. */
+static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
+  return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
+}
+
+/* The data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
+}
+
+/* Bytes of units of block k. */
+static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
+  const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+}
+
+/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
+static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+                                       uint8_t *memory) {
+  const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
+  const uint64_t blocks = buffer->blocks, last = blocks - 1;
+  const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
+  const uint8_t *sample[PACKBUF_I_SAMPLE], *bytes, *ahead;
+  unsigned units[PACKBUF_I_SAMPLE];
+  packbuf_i_units source;
+  packbuf_i_mark mark;
+  memset(&mark, 0, sizeof mark);
+  for (unsigned i = 0; i < count; i++, memory += PACKBUF_I_BLOCK_BYTES) {
+    const uint64_t k = blocks <= PACKBUF_I_SAMPLE ? i : last / 15 * i + last % 15 * i / 15;
+    const uint64_t at = k * PACKBUF_I_BLOCK_BYTES, size = packbuf_i_block_bytes(buffer, k);
+    packbuf_status status;
+    packbuf_i_mark_to(buffer, &mark, at);
+    packbuf_i_units_begin(&source, buffer, &mark, at, plan->error);
+    status = packbuf_i_units_next(&source, size, &bytes, &ahead);
+    if (status) return status;
+    memcpy(memory, bytes, (size_t)size);
+    sample[i] = memory;
+    units[i] = (unsigned)(size / (dtype.bits / 8u));
+  }
+  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
+                                                   &buffer->recipe);
+  return PACKBUF_OK;
+}
+
+/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
+ * to a taker. */
+typedef struct packbuf_i_block_writer {
+  packbuf_i_planned *buffer;
+  packbuf_i_units source;
+  packbuf_i_packer packer;
+  uint64_t next; /* block */
+} packbuf_i_block_writer;
+
+static void packbuf_i_blocks_begin(packbuf_i_block_writer *w, packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                   uint64_t first, packbuf_error *error) {
+  w->buffer = buffer;
+  w->next = first;
+  packbuf_i_units_begin(&w->source, buffer, mark, first * PACKBUF_I_BLOCK_BYTES, error);
+  packbuf_i_packer_begin(&w->packer, packbuf_i_lane_set_best(), &buffer->recipe);
+}
+
+/* Packs the next block to `payload`, which has room for PACKBUF_I_PAYLOAD_ROOM bytes, and stores its header with
+ * `place`, in units of 64 bytes. *size: bytes of payload. */
+static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t place, uint8_t *payload,
+                                            uint32_t *size) {
+  const uint64_t bytes = packbuf_i_block_bytes(w->buffer, w->next);
+  const uint8_t *units, *ahead;
+  packbuf_i_block block;
+  packbuf_status status = packbuf_i_units_next(&w->source, bytes, &units, &ahead);
+  if (status) return status;
+  if (w->next % PACKBUF_I_STRIPE == 0) packbuf_i_packer_stripe(&w->packer);
+  *size = packbuf_i_pack_block(&w->packer, units, (unsigned)(bytes / (w->buffer->recipe.bits / 8u)), &block, payload,
+                               ahead, 0);
+  block.place = (uint32_t)place;
+  packbuf_i_block_store(&block, w->buffer->headers + w->next++ * 16);
+  return PACKBUF_OK;
+}
+
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
+}
+
+/* Packs a whole buffer of the index: its payload goes to the arena. */
+static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  const packbuf_i_mark start = {0, 0, 0, 0, 0};
+  const uint64_t room = buffer->blocks * PACKBUF_I_BLOCK_BYTES + PACKBUF_I_PAYLOAD_ROOM;
+  uint8_t *memory = room > SIZE_MAX ? NULL : (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, (size_t)room);
+  packbuf_status status = memory ? PACKBUF_OK : packbuf_i_plan_no_memory(plan);
+  packbuf_i_block_writer w;
+  uint64_t at = 0;
+  if (status) return status;
+  packbuf_i_blocks_begin(&w, buffer, &start, 0, plan->error);
+  while (!status && w.next < buffer->blocks) {
+    uint32_t size = 0;
+    status = packbuf_i_blocks_next(&w, at / 64, memory + at, &size);
+    at += size;
+  }
+  buffer->payload = status ? NULL : (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)at, 64);
+  if (buffer->payload) memcpy(buffer->payload, memory, (size_t)at);
+  else if (!status) status = packbuf_i_plan_no_memory(plan);
+  (void)packbuf_i_scratch(plan->arena, memory, (size_t)room, 0);
+  buffer->length = at;
+  return status;
+}
+
+/* Decides for one buffer. */
+static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
+  const unsigned profile = packbuf_i_profile_of(plan, buffer);
+  packbuf_status status;
+  buffer->plain = buffer->length;
+  if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
+  buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
+  if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
+  status = packbuf_i_take_sample(plan, buffer, profile, memory);
+  if (status || !buffer->packing) return status;
+  buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
+  if (!buffer->headers) return packbuf_i_plan_no_memory(plan);
+  return buffer->role == PACKBUF_ROLE_DATA ? PACKBUF_OK : packbuf_i_pack_index(plan, buffer);
+}
+
+static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
+  const size_t room = PACKBUF_I_SAMPLE * PACKBUF_I_BLOCK_BYTES;
+  packbuf_status status = PACKBUF_OK;
+  uint8_t *memory = NULL;
+  for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
+    packbuf_i_planned *buffer = &plan->buffers[i];
+    if (!memory && packbuf_i_profile_of(plan, buffer) && packbuf_i_may_pack(buffer)) {
+      memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+      if (!memory) return packbuf_i_plan_no_memory(plan);
+    }
+    status = packbuf_i_choose_packing(plan, buffer, memory);
+  }
+  if (memory) (void)packbuf_i_scratch(plan->arena, memory, room, 0);
+  return status;
+}
