@@ -72,7 +72,7 @@ static void bench_fields(bench_batch *batch) {
   }
 }
 
-/* Builds and writes copy `i`; 0 when the profile is not there. */
+/* Builds and writes copy `i`; 0 when that failed. */
 static int bench_pack_copy(const bench_batch *batch, unsigned i, uint64_t *size) {
   const uint8_t *raw = batch->raw + i * batch->raw_step;
   packbuf_arena arena;
@@ -190,11 +190,14 @@ static void bench_one_batch(const char *data, const char *which, int quick, benc
   static bench_batch batch;
   static const struct {
     const char *name;
-    uint8_t profile, checksums, sharing;
-  } ways[] = {{"packbuf plain", 0, 1, 1},   {"packbuf plain, no sharing, no CRC", 0, 0, 0},
-              {"packbuf", 1, 1, 1},         {"packbuf, no sharing", 1, 1, 0},
-              {"packbuf, no CRC", 1, 0, 1}, {"packbuf fastest", 2, 1, 1},
-              {"packbuf smallest", 3, 1, 1}};
+    uint8_t packing, checksums, sharing;
+  } ways[] = {{"packbuf plain", PACKBUF_PACKING_NONE, 1, 1},
+              {"packbuf plain, no sharing, no CRC", PACKBUF_PACKING_NONE, 0, 0},
+              {"packbuf", PACKBUF_PACKING_BALANCED, 1, 1},
+              {"packbuf, no sharing", PACKBUF_PACKING_BALANCED, 1, 0},
+              {"packbuf, no CRC", PACKBUF_PACKING_BALANCED, 0, 1},
+              {"packbuf fastest", PACKBUF_PACKING_FASTEST, 1, 1},
+              {"packbuf smallest", PACKBUF_PACKING_SMALLEST, 1, 1}};
   char folder[1024], column[80];
   memset(&batch, 0, sizeof batch);
   snprintf(folder, sizeof folder, "%s/batch_%s", data, which);
@@ -216,7 +219,7 @@ static void bench_one_batch(const char *data, const char *which, int quick, benc
   }
   for (unsigned i = 0; i < (quick ? 3 : sizeof ways / sizeof ways[0]); i++) {
     batch.options = packbuf_default_options();
-    batch.options.profile = ways[i].profile;
+    batch.options.packing = ways[i].packing;
     batch.options.data_checksums = ways[i].checksums;
     batch.options.row_sharing = ways[i].sharing;
     bench_batch_case(&batch, column, ways[i].name, quick ? 5 : 15, results);

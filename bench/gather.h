@@ -83,14 +83,14 @@ static void bench_rows_compare(const bench_rows *rows, uint64_t size) {
   packbuf_arena_free(&arena);
 }
 
-static void bench_rows_case(bench_rows *rows, const char *column, const char *name, uint8_t profile, unsigned rounds,
+static void bench_rows_case(bench_rows *rows, const char *column, const char *name, uint8_t packing, unsigned rounds,
                             bench_results *results) {
   static bench_turns turns;
   packbuf_options options = packbuf_default_options();
   packbuf_arena arena;
   bench_result result;
   uint64_t size = 0;
-  options.profile = profile;
+  options.packing = packing;
   options.data_checksums = 0;
   options.row_sharing = 0;
   packbuf_arena_init(&arena, NULL);
@@ -132,9 +132,9 @@ static void bench_gather(const bench_columns *columns, unsigned rounds, bench_re
     static bench_rows rows;
     memset(&rows, 0, sizeof rows);
     bench_rows_make(&rows, cases[i].count, cases[i].average, tokens);
-    bench_rows_case(&rows, cases[i].name, "packbuf plain", 0, rounds, results);
-    bench_rows_case(&rows, cases[i].name, "packbuf fastest", 2, rounds, results);
-    bench_rows_case(&rows, cases[i].name, "packbuf", 1, rounds, results);
+    bench_rows_case(&rows, cases[i].name, "packbuf plain", PACKBUF_PACKING_NONE, rounds, results);
+    bench_rows_case(&rows, cases[i].name, "packbuf fastest", PACKBUF_PACKING_FASTEST, rounds, results);
+    bench_rows_case(&rows, cases[i].name, "packbuf", PACKBUF_PACKING_BALANCED, rounds, results);
     free(rows.tensors);
     free(rows.shapes);
     free(rows.source);

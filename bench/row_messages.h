@@ -209,7 +209,7 @@ static void bench_mixed_rows(unsigned rounds, bench_results *results) {
   bench_mixed_case(&mixed, "packbuf plain", bench_mixed_encode, bench_mixed_decode, rounds, results);
   bench_once(&mixed, "verify the index of 4096 rows", bench_verify_often, 20, rounds, results);
   bench_once(&mixed, "first access", bench_access_often, BENCH_OFTEN, rounds, results);
-  mixed.profile = 1;
+  mixed.packing = PACKBUF_PACKING_BALANCED;
   if (bench_mixed_write(&mixed)) fprintf(stderr, "bench: rows: packbuf: %s\n", packbuf_status_text(bench_error.code));
   else bench_mixed_case(&mixed, "packbuf", bench_mixed_encode, bench_mixed_decode, rounds, results);
 #if BENCH_HAVE_MSGPACK

@@ -43,7 +43,7 @@ typedef struct bench_mixed {
   packbuf_tensor pieces[3][BENCH_MIXED];
   uint64_t counts[BENCH_MIXED];
   packbuf_text texts[BENCH_MIXED];
-  uint8_t profile;
+  uint8_t packing;
   void *space; /* of the arena: reused, as the message is */
 } bench_mixed;
 
@@ -147,7 +147,7 @@ static packbuf_status bench_mixed_write(bench_mixed *mixed) {
   packbuf_batch batch;
   packbuf_status status;
   uint64_t size = 0;
-  options.profile = mixed->profile;
+  options.packing = mixed->packing;
   options.data_checksums = 0;
   packbuf_arena_init_fixed(&arena, mixed->space, (size_t)16 << 20);
   status = packbuf_batch_init(&batch, BENCH_MIXED, &arena, &options, &bench_error);
@@ -219,7 +219,7 @@ static void bench_out_clear(bench_mixed *mixed) {
   memset(out->text, 0x5A, mixed->text);
 }
 
-/* Encodes, decodes, compares, times; encode returned 0 the first time or is not asked for. */
+/* Encodes, decodes, compares, times. */
 static void bench_mixed_case(bench_mixed *mixed, const char *name, void (*encode)(void *), void (*decode)(void *),
                              unsigned rounds, bench_results *results) {
   static bench_turns turns;

@@ -111,6 +111,13 @@ def whole(t):
         t.add(16, f"code size, {text}", code_size(match), least, "KiB", most=True)
 
 
+def batches(t):
+    for which, least in (("dense/gsm8k", 6), ("ragged/agent", 5), ("ragged/gsm8k", 2.8)):
+        row = t.results.get("packbuf", "pack + unpack", f"batch {which}", kernels="", size=None)
+        t.add("-", f"batch {which}: ratio", row and row["stored_ratio"], least)
+        t.add("-", f"batch {which}: pack + unpack", row and row["x_memcpy"], 1, "x two memcpys")
+
+
 def code_size(match):
     """KiB of the functions whose names match, in the benchmark's own program."""
     try:
@@ -126,4 +133,5 @@ def check(results):
     columns(t)
     rows(t)
     whole(t)
+    batches(t)
     return t.lines
