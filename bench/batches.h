@@ -8,6 +8,8 @@
 #include "codecs.h"
 #include "npy.h"
 
+enum { BENCH_SPACE = 64 << 20 };
+
 typedef struct bench_field {
   const bench_array *array, *offsets; /* offsets NULL: dense */
 } bench_field;
@@ -24,6 +26,7 @@ typedef struct bench_batch {
   uint8_t *raw, *packed, *out; /* of the copies: their arrays one after the other, each from a multiple of 64 */
   size_t raw_step, packed_step;
   uint64_t packed_size; /* of one */
+  void *space;          /* of the arenas, which are reused as the other memory is */
 } bench_batch;
 
 static packbuf_error bench_error;
@@ -78,7 +81,7 @@ static int bench_pack_copy(const bench_batch *batch, unsigned i, uint64_t *size)
   packbuf_arena arena;
   packbuf_batch builder;
   packbuf_status status;
-  packbuf_arena_init(&arena, NULL);
+  packbuf_arena_init_fixed(&arena, batch->space, BENCH_SPACE);
   status = packbuf_batch_init(&builder, batch->rows, &arena, &batch->options, &bench_error);
   for (unsigned f = 0; !status && f < batch->field_count; f++) {
     const bench_field *field = &batch->fields[f];
@@ -111,7 +114,7 @@ static void bench_unpack_copy(const bench_batch *batch, unsigned i) {
   packbuf_arena arena;
   packbuf_view view;
   packbuf_selection all;
-  packbuf_arena_init(&arena, NULL);
+  packbuf_arena_init_fixed(&arena, batch->space, BENCH_SPACE);
   bench_check(packbuf_open(&view, batch->packed + i * batch->packed_step, batch->packed_size, 0, NULL, &bench_error));
   bench_check(packbuf_select(&view, 0, NULL, 0, packbuf_rows_all(), &arena, &all, &bench_error));
   for (unsigned f = 0; f < batch->field_count; f++) {
@@ -211,6 +214,7 @@ static void bench_one_batch(const char *data, const char *which, int quick, benc
   batch.raw = bench_memory(batch.copies * batch.raw_step);
   batch.out = bench_memory(batch.copies * batch.raw_step);
   batch.packed = bench_memory(batch.copies * batch.packed_step);
+  batch.space = bench_memory(BENCH_SPACE);
   for (unsigned i = 0; i < batch.copies; i++) {
     for (unsigned k = 0; k < batch.count; k++) {
       memcpy(batch.raw + i * batch.raw_step + bench_place(&batch, &batch.arrays[k]), batch.arrays[k].data,
@@ -228,6 +232,7 @@ static void bench_one_batch(const char *data, const char *which, int quick, benc
   free(batch.raw);
   free(batch.out);
   free(batch.packed);
+  free(batch.space);
 }
 
 #endif
