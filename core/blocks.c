@@ -189,11 +189,17 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
   unsigned begin = 0;
   if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
-  for (unsigned line = 0; count > 0; begin = ends[line++]) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0;
+  for (unsigned line = 0; count > 0;) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
     uint64_t value, step;
     if (some > count) some = count;
-    if (some == 0) continue;
+    if (some == 0) {
+      begin = ends[line++];
+      continue;
+    }
+    /* non-temporal stores need whole lines of the cache */
+    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
+    if (lead > 0 && lead < some) some = lead;
     value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
     packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
     out += (size_t)some * (bits / 8);

@@ -48,7 +48,11 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
 /* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
  * to `to` bytes. */
 static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
-  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+  uint32_t at = *loaded;
+  if (ahead == NULL) return;
+  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
+  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
+  *loaded = at;
 }
 
 /* ---- lines ---- */
@@ -58,21 +62,6 @@ typedef struct packbuf_i_cover {
   uint16_t firsts[PACKBUF_I_BLOCK_LINES];
   unsigned lines;
 } packbuf_i_cover;
-
-/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
-static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
-                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
-  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
-  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
-  unsigned some, along;
-  do {
-    some = count - at < steps ? count - at : steps;
-    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
-    at += along;
-    packbuf_i_load_ahead(ahead, loaded, at * unit);
-  } while (along == some && at < count);
-  return at;
-}
 
 /* Covers units with at most 12 lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
@@ -92,8 +81,10 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
+    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
+    at += packer->lanes->along(p, count - at, value, step);
   }
+  packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;
 }
 
