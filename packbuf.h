@@ -3156,12 +3156,16 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
   return count;
 }
 
-/* The next 8 bytes at `at`, as far as there are so many. */
+/* The 8 bytes at `at`, of which those beyond the end are 0. */
 PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
   uint64_t word = 0;
   if (at + 8 <= size) memcpy(&word, bytes + at, 8);
-  else
-    for (unsigned i = 0; at + i < size; i++) word |= (uint64_t)bytes[at + i] << (8 * i);
+  else if (at >= size) return 0;
+  else if (size < 8) memcpy(&word, bytes + at, size - at);
+  else {
+    memcpy(&word, bytes + size - 8, 8);
+    word >>= 8 * (at + 8 - size);
+  }
   return word;
 }
 
@@ -3210,28 +3214,32 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take
   return count;
 }
 
-/* Keeps the compiler from loading as part of the expansion, which is several times slower. */
-#define PACKBUF_I_LANES_LOADED(x) __asm__("" : "+v"(x))
+/* Keeps the compiler from making x part of the instruction that uses it: an expansion that loads is several times
+ * slower, and so is one that zeroes instead of merging with zeros (it waits for what its register held before). */
+#define PACKBUF_I_LANES_APART(x) __asm__("" : "+v"(x))
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give(
     unsigned T, const uint8_t *low, unsigned rows, unsigned width, const uint8_t *bitmap, const uint8_t *high,
     unsigned high_size, unsigned count, uint8_t *units, int stream) {
   for (unsigned r = 0; r < rows; r++, low += PACKBUF_I_ROW, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const unsigned at = count < high_size ? count : high_size, left = high_size - at;
-    const uint32_t there = left >= 32 ? UINT32_MAX : ((uint32_t)1 << left) - 1; /* bytes that may be read */
+    __m256i none = _mm256_setzero_si256();
     packbuf_i_avx512_v a, b;
     uint32_t bits = 0;
     memcpy(&bits, bitmap, 128 / T);
+    PACKBUF_I_LANES_APART(none);
     if (T == 64) {
-      __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)there, high + at);
-      PACKBUF_I_LANES_LOADED(bytes);
-      bytes = _mm_maskz_expand_epi8((__mmask16)bits, bytes);
+      __m128i bytes = left >= 16 ? _mm_loadu_si128((const __m128i *)(const void *)(high + at))
+                                 : _mm_maskz_loadu_epi8((__mmask16)(((uint32_t)1 << left) - 1), high + at);
+      PACKBUF_I_LANES_APART(bytes);
+      bytes = _mm_mask_expand_epi8(_mm256_castsi256_si128(none), (__mmask16)bits, bytes);
       a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(bytes);
       b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(_mm_unpackhi_epi64(bytes, bytes));
     } else {
-      __m256i bytes = _mm256_maskz_loadu_epi8(there, high + at);
-      PACKBUF_I_LANES_LOADED(bytes);
-      bytes = _mm256_maskz_expand_epi8(bits, bytes);
+      __m256i bytes = left >= 32 ? _mm256_loadu_si256((const __m256i *)(const void *)(high + at))
+                                 : _mm256_maskz_loadu_epi8(((uint32_t)1 << left) - 1, high + at);
+      PACKBUF_I_LANES_APART(bytes);
+      bytes = _mm256_mask_expand_epi8(none, bits, bytes);
       a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_castsi256_si128(bytes));
       b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_extracti128_si256(bytes, 1));
     }
@@ -3259,9 +3267,13 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
     const unsigned most = 16;                                                                                          \
     uint8_t low[16 * PACKBUF_I_ROW];                                                                                   \
     unsigned count = 0;                                                                                                \
+    const unsigned share =                                                                                             \
+        stream && high_size <= PACKBUF_I_ROW * 64 ? (rows * (width + 1) * 128 / T + high_size) * most / 64 : 0;        \
     stream = packbuf_i_##codes_of##_streams(units, stream);                                                            \
     for (unsigned r = 0; r < rows; r += most) {                                                                        \
       const unsigned some = rows - r < most ? rows - r : most, at = first + r;                                         \
+      /* the payload that follows this one, taken to be as long, is loaded ahead: it is too short to be foreseen */    \
+      for (unsigned i = 0; i < share; i += 64) packbuf_i_load_soon(high, high_size + r / most * share + i);            \
       if (T == 64) packbuf_i_##codes_of##_unpack_64(words, at, some, &codes, low, 0);                                  \
       else packbuf_i_##codes_of##_unpack_32(words, at, some, &codes, low, 0);                                          \
       count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
