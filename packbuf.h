@@ -3520,6 +3520,9 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
   unsigned begin = 0;
   if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+  /* a store to a line of the cache that two lines share would wait for it */
+  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
+    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
   for (unsigned line = 0; count > 0;) {
     unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
     uint64_t value, step;
