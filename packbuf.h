@@ -3639,22 +3639,30 @@ static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i
                      stream) <= left;
 }
 
+/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
+ * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
+static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
+                                   const uint32_t *table, unsigned entries) {
+  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
+  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
+  for (uint32_t i = 0; i < size; i += 8) {
+    uint64_t units, tops;
+    memcpy(&units, from + i, 8);
+    tops = units >> shift;
+    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
+    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
+    memcpy(to + i, &units, 8);
+  }
+}
+
 /* What the codes of a dictionary stand for, in place. */
 static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
                                        uint8_t *out) {
-  const unsigned shift = block->shift;
-  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
   uint32_t tops[PACKBUF_I_BLOCK_TOPS];
   for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
-    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
-  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
-    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
-  }
-  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
-    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
-  }
+    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
+                         packbuf_i_low_bits(stored->bits));
+  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
 }
 
 /* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
@@ -4039,15 +4047,25 @@ typedef struct packbuf_i_survey {
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
+/* Marks the tops of rows, whole ones; returns how many there are. */
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
+  const unsigned mask = (1u << (bits - mantissa)) - 1;
+  uint8_t *seen = packer->seen;
   unsigned tops = 0;
-  memset(packer->seen, 0, sizeof packer->seen);
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
-  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
+  for (; from < end; from += 8) {
+    uint64_t units;
+    memcpy(&units, from, 8);
+    units >>= mantissa;
+    seen[units & mask] = 1;
+    seen[units >> 32 & mask] = 1;
+    if (bits == 32) continue;
+    seen[units >> 16 & mask] = 1;
+    seen[units >> 48 & mask] = 1;
+  }
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
   return tops;
 }
 
@@ -4271,28 +4289,22 @@ static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *unit
 
 /* ---- writing what was chosen ---- */
 
-/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
-static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
   uint8_t *codes = packbuf_i_packer_scratch(packer);
-  unsigned tops = 0;
+  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
   memset(payload, 0, 64);
-  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
-    if (packer->seen[top]) {
-      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
-      packer->seen[top] = (uint8_t)tops++;
+  memset(table, 0, sizeof table);
+  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
+    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
+      const unsigned top = at + packbuf_i_first_set(marks) / 8;
+      table[top] = tops << mantissa;
+      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
     }
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
-    packbuf_i_unit_store(16, codes + (size_t)i * 2,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
-    packbuf_i_unit_store(32, codes + (size_t)i * 4,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
+  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
+                         1u << (bits - mantissa));
+  rows->units = codes;
 }
 
 /* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
@@ -4307,7 +4319,6 @@ static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbu
   codes.width = block->width;
   if (mode == PACKBUF_I_MODE_DICTIONARY) {
     packbuf_i_write_tops(packer, rows, payload);
-    rows->units = packbuf_i_packer_scratch(packer);
     tops = 64;
   } else {
     codes.base = block->base;
