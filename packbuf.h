@@ -2878,6 +2878,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
                                                                 int is_signed, packbuf_i_spread *spread) {             \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
     spread->top = spread->most;                                                                                        \
     if (!is_signed) return;                                                                                            \
@@ -3281,6 +3285,12 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 #endif
 };
 
+#if PACKBUF_I_X86
+/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
+static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
+                                                                packbuf_i_avx2_copy};
+#endif
+
 /* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
@@ -3293,13 +3303,16 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
     return NULL;
   if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
 #endif
+#if PACKBUF_I_X86
+  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
+#endif
   return &packbuf_i_lane_sets[index];
 }
 
 static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
   unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
   while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return &packbuf_i_lane_sets[index];
+  return packbuf_i_lane_set_at(index);
 }
 /* ---- end of core/lanes_table.c ---- */
 /* ---- core/sha256.c ---- */

@@ -310,6 +310,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
                                                                 int is_signed, packbuf_i_spread *spread) {             \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
     spread->top = spread->most;                                                                                        \
     if (!is_signed) return;                                                                                            \
