@@ -2755,7 +2755,9 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         }                                                                                                              \
         PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          PACKBUF_I_LANES_EACH(k, G) x[k] &= packbuf_i_##set##_set(T, packbuf_i_##set##_load(from + k * BYTES));       \
+          const uint8_t *again = from;                                                                                 \
+          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
+          PACKBUF_I_LANES_EACH(k, G) x[k] &= packbuf_i_##set##_set(T, packbuf_i_##set##_load(again + k * BYTES));      \
         }                                                                                                              \
         if (shift > 0) {                                                                                               \
           PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
