@@ -2778,14 +2778,14 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
         }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_load(from + k * BYTES);                                    \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);   \
-        } else {                                                                                                       \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base);                                    \
-          if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                 \
-          }                                                                                                            \
+          const uint8_t *again = from;                                                                                 \
+          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
+          PACKBUF_I_LANES_EACH(k, G) x[k] &= packbuf_i_##set##_set(T, packbuf_i_##set##_load(again + k * BYTES));      \
+        }                                                                                                              \
+        if (shift > 0) {                                                                                               \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
         }                                                                                                              \
         PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
           seen |= x[k];                                                                                                \
@@ -2905,6 +2905,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
                                                                 int is_signed, packbuf_i_spread *spread) {             \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
     spread->top = spread->most;                                                                                        \
     if (!is_signed) return;                                                                                            \
@@ -3140,6 +3144,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
                                                                          unsigned rows, unsigned width, uint8_t *bitmap,
                                                                          uint8_t *high) {
+  const unsigned groups = 128 / T; /* of 8 units, in a row */
   unsigned count = 0;
   for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
@@ -3147,7 +3152,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
     const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
     const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
     memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, 128 / T) {
+    PACKBUF_I_LANES_EACH(k, groups) {
       const uint64_t front = _pext_u64(eights[k], ~none[k]);
       memcpy(high + count, &front, 8);
       count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
@@ -3307,6 +3312,12 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 #endif
 };
 
+#if PACKBUF_I_X86
+/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
+static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
+                                                                packbuf_i_avx2_copy};
+#endif
+
 /* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
@@ -3319,13 +3330,16 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
     return NULL;
   if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
 #endif
+#if PACKBUF_I_X86
+  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
+#endif
   return &packbuf_i_lane_sets[index];
 }
 
 static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
   unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
   while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return &packbuf_i_lane_sets[index];
+  return packbuf_i_lane_set_at(index);
 }
 /* ---- end of core/lanes_table.c ---- */
 /* ---- core/blocks.c ---- */
