@@ -2832,14 +2832,14 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
         }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_load(from + k * BYTES);                                    \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);   \
-        } else {                                                                                                       \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base);                                    \
-          if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                 \
-          }                                                                                                            \
+          const uint8_t *again = from;                                                                                 \
+          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
+          PACKBUF_I_LANES_EACH(k, G) x[k] &= packbuf_i_##set##_set(T, packbuf_i_##set##_load(again + k * BYTES));      \
+        }                                                                                                              \
+        if (shift > 0) {                                                                                               \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
         }                                                                                                              \
         PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
           seen |= x[k];                                                                                                \
@@ -2959,6 +2959,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
                                                                 int is_signed, packbuf_i_spread *spread) {             \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
     spread->top = spread->most;                                                                                        \
     if (!is_signed) return;                                                                                            \
@@ -3194,6 +3198,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
                                                                          unsigned rows, unsigned width, uint8_t *bitmap,
                                                                          uint8_t *high) {
+  const unsigned groups = 128 / T; /* of 8 units, in a row */
   unsigned count = 0;
   for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
@@ -3201,7 +3206,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
     const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
     const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
     memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, 128 / T) {
+    PACKBUF_I_LANES_EACH(k, groups) {
       const uint64_t front = _pext_u64(eights[k], ~none[k]);
       memcpy(high + count, &front, 8);
       count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
@@ -3361,6 +3366,12 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 #endif
 };
 
+#if PACKBUF_I_X86
+/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
+static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
+                                                                packbuf_i_avx2_copy};
+#endif
+
 /* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
@@ -3373,13 +3384,16 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
     return NULL;
   if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
 #endif
+#if PACKBUF_I_X86
+  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
+#endif
   return &packbuf_i_lane_sets[index];
 }
 
 static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
   unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
   while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return &packbuf_i_lane_sets[index];
+  return packbuf_i_lane_set_at(index);
 }
 /* ---- end of core/lanes_table.c ---- */
 /* ---- core/blocks.c ---- */
@@ -3574,11 +3588,20 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
   unsigned begin = 0;
   if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
-  for (unsigned line = 0; count > 0; begin = ends[line++]) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0;
+  /* a store to a line of the cache that two lines share would wait for it */
+  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
+    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
+  for (unsigned line = 0; count > 0;) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
     uint64_t value, step;
     if (some > count) some = count;
-    if (some == 0) continue;
+    if (some == 0) {
+      begin = ends[line++];
+      continue;
+    }
+    /* non-temporal stores need whole lines of the cache */
+    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
+    if (lead > 0 && lead < some) some = lead;
     value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
     packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
     out += (size_t)some * (bits / 8);
@@ -3684,22 +3707,30 @@ static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i
                      stream) <= left;
 }
 
+/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
+ * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
+static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
+                                   const uint32_t *table, unsigned entries) {
+  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
+  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
+  for (uint32_t i = 0; i < size; i += 8) {
+    uint64_t units, tops;
+    memcpy(&units, from + i, 8);
+    tops = units >> shift;
+    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
+    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
+    memcpy(to + i, &units, 8);
+  }
+}
+
 /* What the codes of a dictionary stand for, in place. */
 static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
                                        uint8_t *out) {
-  const unsigned shift = block->shift;
-  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
   uint32_t tops[PACKBUF_I_BLOCK_TOPS];
   for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
-    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
-  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
-    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
-  }
-  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
-    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
-  }
+    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
+                         packbuf_i_low_bits(stored->bits));
+  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
 }
 
 /* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
@@ -3999,7 +4030,11 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
 /* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
  * to `to` bytes. */
 static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
-  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+  uint32_t at = *loaded;
+  if (ahead == NULL) return;
+  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
+  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
+  *loaded = at;
 }
 
 /* ---- lines ---- */
@@ -4009,21 +4044,6 @@ typedef struct packbuf_i_cover {
   uint16_t firsts[PACKBUF_I_BLOCK_LINES];
   unsigned lines;
 } packbuf_i_cover;
-
-/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
-static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
-                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
-  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
-  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
-  unsigned some, along;
-  do {
-    some = count - at < steps ? count - at : steps;
-    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
-    at += along;
-    packbuf_i_load_ahead(ahead, loaded, at * unit);
-  } while (along == some && at < count);
-  return at;
-}
 
 /* Covers units with at most 12 lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
@@ -4043,8 +4063,10 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
+    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
+    at += packer->lanes->along(p, count - at, value, step);
   }
+  packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;
 }
 
@@ -4093,15 +4115,25 @@ typedef struct packbuf_i_survey {
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
+/* Marks the tops of rows, whole ones; returns how many there are. */
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
+  const unsigned mask = (1u << (bits - mantissa)) - 1;
+  uint8_t *seen = packer->seen;
   unsigned tops = 0;
-  memset(packer->seen, 0, sizeof packer->seen);
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
-  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
+  for (; from < end; from += 8) {
+    uint64_t units;
+    memcpy(&units, from, 8);
+    units >>= mantissa;
+    seen[units & mask] = 1;
+    seen[units >> 32 & mask] = 1;
+    if (bits == 32) continue;
+    seen[units >> 16 & mask] = 1;
+    seen[units >> 48 & mask] = 1;
+  }
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
   return tops;
 }
 
@@ -4325,28 +4357,22 @@ static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *unit
 
 /* ---- writing what was chosen ---- */
 
-/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
-static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
   uint8_t *codes = packbuf_i_packer_scratch(packer);
-  unsigned tops = 0;
+  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
   memset(payload, 0, 64);
-  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
-    if (packer->seen[top]) {
-      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
-      packer->seen[top] = (uint8_t)tops++;
+  memset(table, 0, sizeof table);
+  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
+    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
+      const unsigned top = at + packbuf_i_first_set(marks) / 8;
+      table[top] = tops << mantissa;
+      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
     }
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
-    packbuf_i_unit_store(16, codes + (size_t)i * 2,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
-    packbuf_i_unit_store(32, codes + (size_t)i * 4,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
+  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
+                         1u << (bits - mantissa));
+  rows->units = codes;
 }
 
 /* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
@@ -4361,7 +4387,6 @@ static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbu
   codes.width = block->width;
   if (mode == PACKBUF_I_MODE_DICTIONARY) {
     packbuf_i_write_tops(packer, rows, payload);
-    rows->units = packbuf_i_packer_scratch(packer);
     tops = 64;
   } else {
     codes.base = block->base;

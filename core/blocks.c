@@ -189,11 +189,20 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
   unsigned begin = 0;
   if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
-  for (unsigned line = 0; count > 0; begin = ends[line++]) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0;
+  /* a store to a line of the cache that two lines share would wait for it */
+  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
+    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
+  for (unsigned line = 0; count > 0;) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
     uint64_t value, step;
     if (some > count) some = count;
-    if (some == 0) continue;
+    if (some == 0) {
+      begin = ends[line++];
+      continue;
+    }
+    /* non-temporal stores need whole lines of the cache */
+    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
+    if (lead > 0 && lead < some) some = lead;
     value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
     packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
     out += (size_t)some * (bits / 8);
@@ -299,22 +308,30 @@ static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i
                      stream) <= left;
 }
 
+/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
+ * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
+static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
+                                   const uint32_t *table, unsigned entries) {
+  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
+  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
+  for (uint32_t i = 0; i < size; i += 8) {
+    uint64_t units, tops;
+    memcpy(&units, from + i, 8);
+    tops = units >> shift;
+    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
+    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
+    memcpy(to + i, &units, 8);
+  }
+}
+
 /* What the codes of a dictionary stand for, in place. */
 static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
                                        uint8_t *out) {
-  const unsigned shift = block->shift;
-  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
   uint32_t tops[PACKBUF_I_BLOCK_TOPS];
   for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
-    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
-  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
-    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
-  }
-  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
-    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
-  }
+    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
+                         packbuf_i_low_bits(stored->bits));
+  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
 }
 
 /* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */

@@ -48,7 +48,11 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
 /* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
  * to `to` bytes. */
 static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
-  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+  uint32_t at = *loaded;
+  if (ahead == NULL) return;
+  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
+  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
+  *loaded = at;
 }
 
 /* ---- lines ---- */
@@ -58,21 +62,6 @@ typedef struct packbuf_i_cover {
   uint16_t firsts[PACKBUF_I_BLOCK_LINES];
   unsigned lines;
 } packbuf_i_cover;
-
-/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
-static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
-                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
-  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
-  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
-  unsigned some, along;
-  do {
-    some = count - at < steps ? count - at : steps;
-    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
-    at += along;
-    packbuf_i_load_ahead(ahead, loaded, at * unit);
-  } while (along == some && at < count);
-  return at;
-}
 
 /* Covers units with at most 12 lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
@@ -92,8 +81,10 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
+    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
+    at += packer->lanes->along(p, count - at, value, step);
   }
+  packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;
 }
 
@@ -142,15 +133,25 @@ typedef struct packbuf_i_survey {
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
+/* Marks the tops of rows, whole ones; returns how many there are. */
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
+  const unsigned mask = (1u << (bits - mantissa)) - 1;
+  uint8_t *seen = packer->seen;
   unsigned tops = 0;
-  memset(packer->seen, 0, sizeof packer->seen);
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
-  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
+  for (; from < end; from += 8) {
+    uint64_t units;
+    memcpy(&units, from, 8);
+    units >>= mantissa;
+    seen[units & mask] = 1;
+    seen[units >> 32 & mask] = 1;
+    if (bits == 32) continue;
+    seen[units >> 16 & mask] = 1;
+    seen[units >> 48 & mask] = 1;
+  }
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
   return tops;
 }
 
@@ -374,28 +375,22 @@ static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *unit
 
 /* ---- writing what was chosen ---- */
 
-/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
-static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
   uint8_t *codes = packbuf_i_packer_scratch(packer);
-  unsigned tops = 0;
+  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
   memset(payload, 0, 64);
-  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
-    if (packer->seen[top]) {
-      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
-      packer->seen[top] = (uint8_t)tops++;
+  memset(table, 0, sizeof table);
+  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
+    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
+      const unsigned top = at + packbuf_i_first_set(marks) / 8;
+      table[top] = tops << mantissa;
+      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
     }
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
-    packbuf_i_unit_store(16, codes + (size_t)i * 2,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
-    packbuf_i_unit_store(32, codes + (size_t)i * 4,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
+  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
+                         1u << (bits - mantissa));
+  rows->units = codes;
 }
 
 /* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
@@ -410,7 +405,6 @@ static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbu
   codes.width = block->width;
   if (mode == PACKBUF_I_MODE_DICTIONARY) {
     packbuf_i_write_tops(packer, rows, payload);
-    rows->units = packbuf_i_packer_scratch(packer);
     tops = 64;
   } else {
     codes.base = block->base;
