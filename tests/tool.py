@@ -580,8 +580,9 @@ def packing_tests(tmp):
     bits = {'int64': 64, 'float32': 32, 'uint16': 16}
     ok(all(b['blocks'] == -(-b['count'] * bits[b['dtype']] // 65536) == sum(b['modes'].values()) and b['header_bytes'] == 16 * b['blocks'] for b in packed), 'blocks and headers are counted', packed)
     ok(all(n['stored_bytes'] == sum(b['length'] + b.get('header_bytes', 0) for b in n['buffers'] if b['storage'] == 'stored') for n in about['nodes']), 'stored bytes are those of buffers and block headers', about)
+    ok(about['raw_bytes'] == sum(n['raw_bytes'] for n in about['nodes']) == sum(f.stat().st_size - 128 for f in files), 'raw bytes are those of the arrays', about)
     r = good('inspect', 'inspect', 'd.pbuf')
-    ok('profile balanced' in r.text and all(re.search(rf'{name} .* {re.escape(words)} +8 ', r.text) for name, words in [('input_ids', 'split+fill'), ('attention_mask', 'line'), ('response_mask', 'frame'), ('old_log_probs', 'dictionary+fill'), ('values', 'zero+fill'), ('returns', '= advantages')]), 'says how each field is stored', r)
+    ok('profile balanced' in r.text and f'bytes (raw {about["raw_bytes"]})' in r.text and all(re.search(rf'{name} .* {re.escape(words)} +8 ', r.text) for name, words in [('input_ids', 'split+fill'), ('attention_mask', 'line'), ('response_mask', 'frame'), ('old_log_probs', 'dictionary+fill'), ('values', 'zero+fill'), ('returns', '= advantages')]), 'says how each field is stored', r)
     good('unpack -d', 'unpack', 'd.pbuf', '-d', 'd')
     ok(all((tmp / 'd' / f.name).read_bytes() == f.read_bytes() for f in files), 'the same files come back')
     r = run('pack', *files, '-o', '-')

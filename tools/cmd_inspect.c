@@ -27,6 +27,12 @@ static uint64_t raw_bytes(const packbuf_buffer *buffer) {
   return bits % 8 ? (count / 8) * bits + ((count % 8) * bits + 7) / 8 : count * (bits / 8); /* below 2^63: checked when opened */
 }
 
+/* At most 2^63, as a and b are. */
+static uint64_t add_bytes(uint64_t a, uint64_t b) {
+  const uint64_t most = (uint64_t)1 << 63;
+  return a > most - b ? most : a + b;
+}
+
 static void get_buffer(const packbuf_view *view, const char *file, uint32_t index, packbuf_buffer *buffer) {
   packbuf_error error;
   packbuf_status status = packbuf_get_buffer_at(view, index, buffer, &error);
@@ -83,8 +89,7 @@ static void count_cost(const packbuf_view *view, const char *file, const packbuf
   if (with_children && packbuf_get_node(view, node->index + node->descendants, &last, &error)) fail_status(file, &error);
   for (i = node->first_buffer; i < last.first_buffer + last.buffer_count; i++) {
     get_buffer(view, file, i, &buffer);
-    to->raw += raw_bytes(&buffer);
-    if (to->raw > (uint64_t)1 << 63) to->raw = (uint64_t)1 << 63;
+    to->raw = add_bytes(to->raw, raw_bytes(&buffer));
     if (buffer.storage == PACKBUF_STORED) to->stored += buffer.length + header_bytes(&buffer);
     if (buffer.storage == PACKBUF_STORED || buffer.storage == PACKBUF_ALIAS) to->in_head = 0;
     if (buffer.role != PACKBUF_ROLE_DATA || buffer.node != node->index) continue;
@@ -155,14 +160,26 @@ static void add_line(table *to, const packbuf_view *view, const packbuf_node *no
   text_free(&word);
 }
 
-static void print_header(const packbuf_view *view, text *to) {
+static uint64_t all_raw_bytes(const packbuf_view *view, const char *file) {
+  packbuf_buffer buffer;
+  uint64_t sum = 0;
+  uint32_t i;
+  for (i = 0; i < view->buffer_count; i++) {
+    get_buffer(view, file, i, &buffer);
+    sum = add_bytes(sum, raw_bytes(&buffer));
+  }
+  return sum;
+}
+
+static void print_header(const packbuf_view *view, const char *file, text *to) {
   char profile[24];
   if (profile_word(view->profile)) snprintf(profile, sizeof profile, "%s", profile_word(view->profile));
   else snprintf(profile, sizeof profile, "%u", (unsigned)view->profile);
   text_printf(to, "packbuf %d.%u %s, profile %s: %llu rows, %lu fields, %lu batch values\n", PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor,
               view->kind == 1 ? "batch" : "manifest", profile, (unsigned long long)view->rows, (unsigned long)view->field_count,
               (unsigned long)view->value_count);
-  text_printf(to, "%llu bytes: head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length,
+  text_printf(to, "%llu bytes (raw %llu): head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length,
+              (unsigned long long)all_raw_bytes(view, file),
               (unsigned long long)view->head_length, (unsigned long long)view->index_length,
               (unsigned long long)(view->total_length - view->head_length - view->index_length), 1u << view->alignment_exponent,
               view->optional_features & 1 ? "data checksums" : "no data checksums");
@@ -227,7 +244,7 @@ static void inspect_people(const packbuf_view *view, const char *file, output *o
   cost costs;
   uint32_t i, k, ends[256], depth = 0;
   unsigned scope;
-  print_header(view, &out->buffer);
+  print_header(view, file, &out->buffer);
   for (scope = 0; scope < 2; scope++) {
     table lines = {{NULL, 0}, 10, 0xfu << 5};
     if (scope ? !view->value_count : !view->field_count) continue;
@@ -363,9 +380,9 @@ static void inspect_machine(const packbuf_view *view, const char *file, output *
               (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", (unsigned)view->profile,
               profile_word(view->profile) ? profile_word(view->profile) : "", (unsigned long long)view->rows,
               (unsigned long)view->field_count, (unsigned long)view->value_count);
-  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"",
+  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"raw_bytes\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"",
               (unsigned long long)view->total_length, (unsigned long long)view->head_length, (unsigned long long)view->index_length,
-              1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
+              (unsigned long long)all_raw_bytes(view, file), 1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
   for (i = 0; i < 16; i++) text_printf(to, "%02x", (unsigned)view->row_order_token[i]);
   text_puts(to, "\",");
   json_metadata(view, file, to);
