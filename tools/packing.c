@@ -127,7 +127,8 @@ static int packable(packbuf_dtype dtype) {
 
 plain_reason why_plain(const packbuf_view *view, const packbuf_node *node, const packbuf_buffer *buffer) {
   const int data = buffer->role == PACKBUF_ROLE_DATA;
-  if (view->profile < 1 || view->profile > 3 || buffer->storage != PACKBUF_STORED || buffer->packing) return PLAIN_ANYWAY;
+  if (view->profile < 1 || view->profile > 3 || buffer->storage != PACKBUF_STORED || buffer->packing)
+    return PLAIN_ANYWAY;
   if (data && node->codec != PACKBUF_CODEC_NDARRAY && node->codec != PACKBUF_CODEC_RAGGED_TENSOR &&
       node->codec != PACKBUF_CODEC_TYPED_RAGGED)
     return PLAIN_IN_PLACE;
