@@ -916,6 +916,7 @@ typedef struct packbuf_buffer {
   const uint8_t *headers;      /* packed in blocks: the block headers (section 20 of the spec); NULL else */
   const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
   uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
+  struct packbuf_i_unit_window *window; /* private: NULL */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
@@ -10518,10 +10519,33 @@ static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, 
   return 1;
 }
 
+/* Units that were unpacked for one who reads on, unit by unit. */
+typedef struct packbuf_i_unit_window {
+  uint64_t first, count; /* count 0: empty */
+  uint64_t units[128];   /* PACKBUF_I_WINDOW_BYTES of units in native byte order */
+} packbuf_i_unit_window;
+
+#define PACKBUF_I_WINDOW_BYTES 1024u
+
+static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
+  packbuf_i_unit_window *window = buffer->window;
+  if (i - window->first >= window->count) {
+    const uint64_t first = i - i % most, left = packbuf_i_unit_count(buffer->dtype, buffer->count) - first;
+    window->count = 0;
+    window->first = first;
+    if (!packbuf_i_unpack_units(buffer, first, left < most ? left : most, (uint8_t *)window->units)) return 0;
+    window->count = left < most ? left : most;
+  }
+  *unit = packbuf_i_unit_load(bits, (const uint8_t *)window->units + (i - window->first) * (bits / 8));
+  return 1;
+}
+
 /* Unit i, which there is. 0: as above. */
 static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
   packbuf_i_packed packed;
+  if (buffer->window) return packbuf_i_window_unit(buffer, i, unit);
   if (PACKBUF_I_UNLIKELY(!packbuf_i_find_block(buffer, i / full, &packed))) return 0;
   if (PACKBUF_I_UNLIKELY(!packed.payload)) {
     uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
@@ -10875,6 +10899,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   buffer->bytes = buffer->headers = buffer->payload = NULL;
   buffer->partial = NULL;
   buffer->headers_at = 0;
+  buffer->window = NULL;
   if (raw.packing > 1) return PACKBUF_OK;
   if (raw.packing == 1) {
     buffer->headers_at = raw.headers_offset;
@@ -12452,6 +12477,22 @@ static int packbuf_i_complete(packbuf_column *column) {
     }
   }
   return packbuf_i_leaf_counts(column);
+}
+
+/* Windows for the buffers of a column that is read from its first rows to its last. */
+typedef struct packbuf_i_unit_windows {
+  packbuf_i_unit_window of[8];
+} packbuf_i_unit_windows;
+
+/* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
+static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
+  packbuf_buffer *const buffers[8] = {&column->offsets,    &column->row_index, &column->prefix_row,
+                                      &column->prefix_length, &column->validity,  &column->lengths,
+                                      &column->shape[0],   &column->shape[1]};
+  for (unsigned i = 0; i < 8; i++) {
+    windows->of[i].count = 0;
+    if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
+  }
 }
 
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
@@ -17502,11 +17543,13 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
-static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_column *column, uint64_t first,
-                                          uint64_t count, packbuf_i_slots out) {
+static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *column, uint64_t first, uint64_t count,
+                                          packbuf_i_slots out) {
+  packbuf_i_unit_windows windows;
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
+  packbuf_i_open_windows(column, &windows);
   if (r->selection && r->selection->flags[column->node.index] != PACKBUF_I_CHOSEN)
     return packbuf_i_fail_node(r->view, column->node.index, PACKBUF_WRONG_TYPE,
                                "an attribute was chosen without its media: it can only be read as a column",
@@ -18054,8 +18097,10 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   packbuf_i_verify_node *up, *self;
   packbuf_column c, copy;
   const packbuf_column *stored;
+  packbuf_i_unit_windows windows;
   packbuf_status unreadable, status = packbuf_i_load_column(v->view, index, &c, &unreadable, v->error);
   if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&c, &windows);
   while (v->depth > 0 && v->path[v->depth - 1].last < index) v->depth--;
   up = v->depth ? &v->path[v->depth - 1] : NULL;
   status = packbuf_i_verify_aliases(&c, 0, v->aliased, v->error);
@@ -18646,6 +18691,7 @@ typedef struct packbuf_i_picked {
   packbuf_piece pieces[2];
   unsigned piece, piece_count;
   packbuf_error *error;
+  packbuf_i_unit_windows windows;
 } packbuf_i_picked;
 
 static packbuf_status packbuf_i_broken_picked(const packbuf_i_picked *p, packbuf_rule rule, uint64_t at, uint64_t row) {
@@ -18679,6 +18725,7 @@ static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_
     return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   status = packbuf_open_column(view, node, &p->column, error);
   if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&p->column, &p->windows);
   if (p->column.node.parent != PACKBUF_NO_NODE) {
     packbuf_node up;
     status = packbuf_get_node(view, p->column.node.parent, &up, error);

@@ -288,6 +288,7 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
   buffer->bytes = buffer->headers = buffer->payload = NULL;
   buffer->partial = NULL;
   buffer->headers_at = 0;
+  buffer->window = NULL;
   if (raw.packing > 1) return PACKBUF_OK;
   if (raw.packing == 1) {
     buffer->headers_at = raw.headers_offset;

@@ -153,6 +153,22 @@ static int packbuf_i_complete(packbuf_column *column) {
   return packbuf_i_leaf_counts(column);
 }
 
+/* Windows for the buffers of a column that is read from its first rows to its last. */
+typedef struct packbuf_i_unit_windows {
+  packbuf_i_unit_window of[8];
+} packbuf_i_unit_windows;
+
+/* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
+static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
+  packbuf_buffer *const buffers[8] = {&column->offsets,    &column->row_index, &column->prefix_row,
+                                      &column->prefix_length, &column->validity,  &column->lengths,
+                                      &column->shape[0],   &column->shape[1]};
+  for (unsigned i = 0; i < 8; i++) {
+    windows->of[i].count = 0;
+    if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
+  }
+}
+
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
                                                packbuf_error *error) {
   packbuf_status unreadable, status = packbuf_i_load_column(view, node, column, &unreadable, error);

@@ -104,10 +104,33 @@ static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, 
   return 1;
 }
 
+/* Units that were unpacked for one who reads on, unit by unit. */
+typedef struct packbuf_i_unit_window {
+  uint64_t first, count; /* count 0: empty */
+  uint64_t units[128];   /* PACKBUF_I_WINDOW_BYTES of units in native byte order */
+} packbuf_i_unit_window;
+
+#define PACKBUF_I_WINDOW_BYTES 1024u
+
+static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
+  packbuf_i_unit_window *window = buffer->window;
+  if (i - window->first >= window->count) {
+    const uint64_t first = i - i % most, left = packbuf_i_unit_count(buffer->dtype, buffer->count) - first;
+    window->count = 0;
+    window->first = first;
+    if (!packbuf_i_unpack_units(buffer, first, left < most ? left : most, (uint8_t *)window->units)) return 0;
+    window->count = left < most ? left : most;
+  }
+  *unit = packbuf_i_unit_load(bits, (const uint8_t *)window->units + (i - window->first) * (bits / 8));
+  return 1;
+}
+
 /* Unit i, which there is. 0: as above. */
 static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
   packbuf_i_packed packed;
+  if (buffer->window) return packbuf_i_window_unit(buffer, i, unit);
   if (PACKBUF_I_UNLIKELY(!packbuf_i_find_block(buffer, i / full, &packed))) return 0;
   if (PACKBUF_I_UNLIKELY(!packed.payload)) {
     uint8_t room[PACKBUF_I_PAYLOAD_ROOM];

@@ -28,6 +28,7 @@ typedef struct packbuf_i_picked {
   packbuf_piece pieces[2];
   unsigned piece, piece_count;
   packbuf_error *error;
+  packbuf_i_unit_windows windows;
 } packbuf_i_picked;
 
 static packbuf_status packbuf_i_broken_picked(const packbuf_i_picked *p, packbuf_rule rule, uint64_t at, uint64_t row) {
@@ -61,6 +62,7 @@ static packbuf_status packbuf_i_pick(const packbuf_selection *selection, uint32_
     return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has no such node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   status = packbuf_open_column(view, node, &p->column, error);
   if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&p->column, &p->windows);
   if (p->column.node.parent != PACKBUF_NO_NODE) {
     packbuf_node up;
     status = packbuf_get_node(view, p->column.node.parent, &up, error);

@@ -16,11 +16,13 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
-static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, const packbuf_column *column, uint64_t first,
-                                          uint64_t count, packbuf_i_slots out) {
+static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *column, uint64_t first, uint64_t count,
+                                          packbuf_i_slots out) {
+  packbuf_i_unit_windows windows;
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
+  packbuf_i_open_windows(column, &windows);
   if (r->selection && r->selection->flags[column->node.index] != PACKBUF_I_CHOSEN)
     return packbuf_i_fail_node(r->view, column->node.index, PACKBUF_WRONG_TYPE,
                                "an attribute was chosen without its media: it can only be read as a column",

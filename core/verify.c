@@ -306,8 +306,10 @@ static packbuf_status packbuf_i_verify_node_index(packbuf_i_verifier *v, uint32_
   packbuf_i_verify_node *up, *self;
   packbuf_column c, copy;
   const packbuf_column *stored;
+  packbuf_i_unit_windows windows;
   packbuf_status unreadable, status = packbuf_i_load_column(v->view, index, &c, &unreadable, v->error);
   if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&c, &windows);
   while (v->depth > 0 && v->path[v->depth - 1].last < index) v->depth--;
   up = v->depth ? &v->path[v->depth - 1] : NULL;
   status = packbuf_i_verify_aliases(&c, 0, v->aliased, v->error);

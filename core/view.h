@@ -151,6 +151,7 @@ typedef struct packbuf_buffer {
   const uint8_t *headers;      /* packed in blocks: the block headers (section 20 of the spec); NULL else */
   const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
   uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
+  struct packbuf_i_unit_window *window; /* private: NULL */
   uint8_t value[16];           /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
