@@ -10220,6 +10220,32 @@ static uint64_t packbuf_i_item_size(const packbuf_value *item) {
   return item->kind == PACKBUF_MEDIA ? item->as.media->size : item->as.text.size;
 }
 
+/* Ragged rows that the caller's offsets alone describe. */
+static int packbuf_i_offsets_only(const packbuf_i_node *node) {
+  return node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap && !node->ragged->lengths;
+}
+
+/* Elements of one item of a ragged array. */
+static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
+  uint64_t elements = 1;
+  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
+  return elements;
+}
+
+/* The offsets of such rows, from byte `size` of the scratch on; returns where they end. */
+static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
+  const packbuf_ragged *ragged = pull->node->ragged;
+  const uint64_t each = packbuf_i_item_elements(ragged);
+  uint64_t before = packbuf_i_first_item(ragged, pull->row);
+  for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8) {
+    const uint64_t next = packbuf_i_first_item(ragged, ++pull->row);
+    pull->sum += (next - before) * each;
+    before = next;
+    packbuf_i_store64(pull->scratch + size, pull->sum);
+  }
+  return size;
+}
+
 /* One u64 per row (offsets: rows + 1, the first 0), as many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
@@ -10230,6 +10256,7 @@ static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
     pull->at = 1;
     size = 8;
   }
+  if (pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node)) size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
     switch (pull->role) {
@@ -14325,10 +14352,29 @@ static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbu
   return PACKBUF_OK;
 }
 
+/* The same where there are only offsets, and the elements of all rows. */
+static packbuf_status packbuf_i_plan_offsets(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  const uint64_t first = packbuf_i_first_item(r, 0);
+  uint64_t before = first;
+  for (uint64_t row = 0; row < node->rows; row++) {
+    const uint64_t next = packbuf_i_first_item(r, row + 1);
+    if (next < before || next > r->items)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE,
+                                 next < before ? "an offset descends" : "an offset passes the items", row);
+    before = next;
+  }
+  node->nulls = 0;
+  if (!packbuf_i_mul(before - first, packbuf_i_item_elements(r), &node->elements) || node->elements >> 60)
+    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
 /* Counts null rows, adds up the elements, finds devices. */
 static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t row, total = 0;
   int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  if (packbuf_i_offsets_only(node)) return packbuf_i_plan_offsets(plan, node);
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
@@ -14940,10 +14986,19 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
-/* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes. */
+/* Rows that are padded at both ends are told apart inside: what lies at the quarters of a long run. */
+static uint64_t packbuf_i_hash_middle(uint64_t key, packbuf_i_run run) {
+  for (unsigned i = 1; run.size >= 2048 && i < 4; i++)
+    key = packbuf_i_hash_word(key, packbuf_i_load64(run.bytes + run.size / 4 * i));
+  return key;
+}
+
+/* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
+ * inside. */
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK],
       key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
+  const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED; /* as they lie */
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
@@ -14954,6 +15009,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
     const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64, kept = last + tail > 64 ? 64 - tail : last;
+    if (alike && at.whole) key = packbuf_i_hash_middle(key, at.run);
     memcpy(ends + first, at.run.bytes, head);
     memmove(ends + 64, ends + 64 + last - kept, kept);
     memcpy(ends + 64 + kept, at.run.bytes + at.run.size - tail, tail);

@@ -137,10 +137,29 @@ static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbu
   return PACKBUF_OK;
 }
 
+/* The same where there are only offsets, and the elements of all rows. */
+static packbuf_status packbuf_i_plan_offsets(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  const uint64_t first = packbuf_i_first_item(r, 0);
+  uint64_t before = first;
+  for (uint64_t row = 0; row < node->rows; row++) {
+    const uint64_t next = packbuf_i_first_item(r, row + 1);
+    if (next < before || next > r->items)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE,
+                                 next < before ? "an offset descends" : "an offset passes the items", row);
+    before = next;
+  }
+  node->nulls = 0;
+  if (!packbuf_i_mul(before - first, packbuf_i_item_elements(r), &node->elements) || node->elements >> 60)
+    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
 /* Counts null rows, adds up the elements, finds devices. */
 static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t row, total = 0;
   int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  if (packbuf_i_offsets_only(node)) return packbuf_i_plan_offsets(plan, node);
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
