@@ -567,7 +567,7 @@ class Batch:
         self.profile = profile
         self.a, self.checksums, self.room = 1 << exponent, checksums, room
         self.list_nodes()
-        self.choose_storage()
+        self.choose_storage(profile)
         self.choose_packing(profile)
         strings, meta_records = self.lay_strings()
         counts = len(self.nodes), len(self.bufs), len(meta_records), len(self.named)
@@ -635,13 +635,14 @@ class Batch:
                 add(col, NONE, scope, escape(col.name))
         self.named.sort(key=lambda n: (n.parent, n.scope, n.raw_name))
 
-    def choose_storage(self):
-        """Section 19, profile 0; a storage that the description names is taken as it is."""
+    def choose_storage(self, profile):
+        """Section 19, profile 0, and what of it others change; a storage that the description names is taken as it is."""
         earlier = {}
         for i, b in enumerate(self.bufs):
             b.alias, b.offset, b.length, b.value, b.headers = 0, 0, byte_length(b.count, b.dtype), bytes(16), 0
             assert b.length == len(b.raw) or b.storage in ("constant", "sequence") or b.packing, (b.owner.name, b.role)
-            section = b.role == 1, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
+            kind = b.role == 1, profile > 0 and b.role == 1 and 5 <= b.owner.codec <= 11  # packed profiles: texts are no aliases of tensors
+            section = *kind, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
             pushed = b.role == 1 and b.owner.codec in (9, 10)  # JSON and MessagePack data are neither aliases nor their targets
             storage = b.storage or self.canonical(b, section in earlier and not pushed)
             b.code = {"stored": 1, "inline": 2, "constant": 3, "sequence": 4, "alias": 5}[storage]

@@ -395,6 +395,10 @@ def valid_canonical(to):
                            "lists": [[[i]] * n for i, n in enumerate(lengths)], "grid": [to.tensor("uint8", noise(i, 2 * n, 2), (n, 2)) for i, n in enumerate(lengths)],
                            "score": [x / 8 if x else to.N for x in noise(121, 90, 4)], "copy": [x / 8 if x else to.N for x in noise(121, 90, 4)],
                            "step": [x for x in noise(122, 90, 5)], "json": [{"k": i, "v": [n]} if n else [n] for i, n in enumerate(lengths)]}, (1,))
+    text = "ab" * 200
+    same = [to.Tensor(3, "uint8", (400,), text.encode())]
+    canonical(to, "text_and_tensor", {"a": same, "b": [text], "c": [text], "d": same, "e": [text.encode()], "f": ["".join(reversed(text))],
+                                      "g": [to.Tensor(3, "uint8", (400,), text[::-1].encode())]}, (1,))
     half = noise(123, 2300, 1)
     canonical(to, "masks", {"v": [to.M if i // 300 % 2 else to.N if x and i > 1200 else 7 for i, x in enumerate(half)]}, (1,))
     rows = ["the same prompt of group %d, again and again, for each response" % (i // 8) for i in range(80)]
