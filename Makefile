@@ -19,7 +19,7 @@ STRICT = -std=c11 $(WARN) -Werror -I.
 TOOLS = $(wildcard tools/*.c)
 TESTS = $(patsubst tests/%.c,%,$(wildcard tests/*.c))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
-BENCHES = $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
@@ -34,7 +34,7 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test bench fuzz install uninstall clean help
+.PHONY: all demo test bench bench-quick bench-table fuzz install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
@@ -144,9 +144,21 @@ build/fuzz/%: fuzz/%.c $(TEST_DEPS)
 
 # ---- benchmarks ----
 
-bench: all $(BENCHES:%=build/bench/%)
+bench: all $(BENCHES:%=build/bench/%) build/bench/packing
 	@set -e; for name in $(BENCHES); do echo "== $$name"; build/bench/$$name; done
 	@echo '== include'; bash bench/include.sh
+	@echo '== packing'; bash bench/run.sh
+
+bench-quick: all build/bench/packing
+	@bash bench/run.sh --quick
+
+# the table of bench/README.md, from the last run
+bench-table:
+	python3 bench/report.py --write bench/README.md
+
+build/bench/packing: $(wildcard bench/*) packbuf.h
+	@mkdir -p $(@D)
+	@bash bench/build.sh $@
 
 build/bench/%: bench/%.c packbuf.h packbuf_threads.h $(wildcard bench/*.h)
 	@mkdir -p $(@D)
@@ -179,7 +191,8 @@ help:
 	@echo 'all        packbuf.h from core/ and codecs/, and the command build/packbuf (default)'
 	@echo 'demo       a short tour: examples/demo.sh'
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
-	@echo 'bench      builds and runs bench/*.c, and times including packbuf.h'
+	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'
+	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'

@@ -2318,8 +2318,8 @@ PACKBUF_API const char *packbuf_checksum_kernel(void) { return packbuf_i_crc_ker
 
 enum { PACKBUF_I_ROW = 128 }; /* bytes */
 
-/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0 and else base + code - 1.
- * shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
+/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
+ * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
 typedef struct packbuf_i_codes {
   uint64_t base;
   uint8_t width, shift, zero;
@@ -2329,7 +2329,8 @@ typedef struct packbuf_i_codes {
 typedef struct packbuf_i_spread {
   uint64_t least, most; /* in signed order when asked for, else unsigned */
   uint64_t differ;      /* OR of (unit ^ first unit) */
-  uint64_t least_set;   /* the least unit but 0; 2^T - 1 when all are 0. In signed order not looked for: 0 */
+  uint64_t least_set;   /* the least unit but 0 and 2^(T - 1), unsigned; not looked for in signed order */
+  int zeros, others;    /* whether there are units of 0 or 2^(T - 1), and others; nor are these */
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
@@ -2470,12 +2471,13 @@ PACKBUF_I_LANES_INLINE void packbuf_i_word_store(unsigned T, uint8_t *p, uint64_
 }
 
 PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_code(unsigned T, const packbuf_i_codes *codes, uint64_t unit) {
-  if (codes->zero) return unit == 0 ? 0 : (unit - codes->base + 1) & packbuf_i_low_bits(T);
+  if (codes->zero && (unit << (64 - T) << 1) == 0) return unit >> (T - 1);
+  if (codes->zero) return (unit - codes->base + 2) & packbuf_i_low_bits(T);
   return ((unit - codes->base) & packbuf_i_low_bits(T)) >> codes->shift;
 }
 
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(const packbuf_i_codes *codes, uint64_t code) {
-  if (codes->zero) return code == 0 ? 0 : codes->base + code - 1;
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(unsigned T, const packbuf_i_codes *codes, uint64_t code) {
+  if (codes->zero) return code < 2 ? code << (T - 1) : codes->base + code - 2;
   return codes->base + (code << codes->shift);
 }
 
@@ -2541,7 +2543,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *wo
   for (unsigned row = first; row < first + rows; row++)
     for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8)
       packbuf_i_unit_store(T, units,
-                           packbuf_i_plain_unit(codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
+                           packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
 }
 
 PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
@@ -2549,11 +2551,17 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
   const uint64_t first = packbuf_i_unit_load(T, units);
   uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
+  int zeros = 0, others = 0;
   for (unsigned i = 0; i < rows * (1024 / T); i++) {
     const uint64_t unit = packbuf_i_unit_load(T, units + (size_t)i * (T / 8)), placed = unit ^ sign;
     if (placed < least) least = placed;
     if (placed > most) most = placed;
-    if (unit - 1 < set - 1) set = unit;
+    if (unit << (64 - T) << 1 == 0) {
+      zeros = 1;
+    } else {
+      others = 1;
+      if (unit < set) set = unit;
+    }
     if (unit > top) top = unit;
     differ |= unit ^ first;
   }
@@ -2561,6 +2569,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->most = most ^ sign;
   spread->differ = differ;
   spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
+  spread->zeros = !is_signed && zeros;
+  spread->others = !is_signed && others;
   spread->top = top;
 }
 
@@ -2781,7 +2791,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better one: stores, and the least and largest of signed units. */
+/* Where a set has no better ones: the least and largest of signed units, and whether any bit is set. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -2817,7 +2827,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     typedef packbuf_i_##set##_v V;                                                                                     \
     enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 }; /* vectors of a row, and those done together */        \
     const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
-    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - zero)), none = {0};                         \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero)), none = {0};                    \
     const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
     V seen = none;                                                                                                     \
     stream = packbuf_i_##set##_streams(words, stream);                                                                 \
@@ -2832,14 +2842,18 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
         }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_load(from + k * BYTES);                                    \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);   \
-        } else {                                                                                                       \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base);                                    \
-          if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                 \
+          const uint8_t *again = from;                                                                                 \
+          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            const V unit = packbuf_i_##set##_load(again + k * BYTES);                                                  \
+            const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, unit, 1));                              \
+            x[k] = (x[k] & other) | (packbuf_i_##set##_right(T, unit, T - 1) & ~other);                                \
           }                                                                                                            \
+        }                                                                                                              \
+        if (shift > 0) {                                                                                               \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
         }                                                                                                              \
         PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
           seen |= x[k];                                                                                                \
@@ -2874,7 +2888,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     typedef packbuf_i_##set##_v V;                                                                                     \
     enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 };                                                        \
     const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
-    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - zero));                                     \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero));                                \
     const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
     stream = packbuf_i_##set##_streams(units, stream);                                                                 \
     for (unsigned g = 0; g < N; g += G) {                                                                              \
@@ -2898,8 +2912,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         }                                                                                                              \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
           PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            V other;                                                                                                   \
             x[k] &= low;                                                                                               \
-            x[k] = packbuf_i_##set##_plus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                             \
+            other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
+            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
+                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
           }                                                                                                            \
         } else {                                                                                                       \
           PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
@@ -2931,8 +2948,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     const uint64_t sign = packbuf_i_repeat(T, (uint64_t)1 << (T - 1));                                                 \
     const V first = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_unit_load(T, units)));                         \
     const V turn = packbuf_i_##set##_all(packbuf_i_repeat(T, flip));                                                   \
-    const V up = packbuf_i_##set##_all(sign), one = packbuf_i_##set##_all(packbuf_i_repeat(T, 1));                     \
-    V least[2], most[2], set[2], differ = {0};                                                                         \
+    const V up = packbuf_i_##set##_all(sign);                                                                          \
+    V least[2], most[2], set[2], differ = {0}, zeros = {0}, others = {0};                                              \
     for (unsigned k = 0; k < 2; k++) {                                                                                 \
       least[k] = most[k] = first ^ turn;                                                                               \
       set[k] = ~up;                                                                                                    \
@@ -2943,26 +2960,37 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
         most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
         differ |= x ^ first;                                                                                           \
-        if (least_set) set[k] = packbuf_i_##set##_least(T, set[k], packbuf_i_##set##_minus(T, x, one) ^ up);           \
+        if (least_set) {                                                                                               \
+          const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, x, 1));                                   \
+          set[k] = packbuf_i_##set##_least(T, set[k], (x | ~other) ^ up);                                              \
+          zeros |= ~other;                                                                                             \
+          others |= other;                                                                                             \
+        }                                                                                                              \
       }                                                                                                                \
     }                                                                                                                  \
     spread->least = packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, least[0], least[1]), 0) ^ flip;                \
     spread->most = packbuf_i_##set##_one(T, packbuf_i_##set##_most(T, most[0], most[1]), 1) ^ flip;                    \
     spread->differ = packbuf_i_fold(T, packbuf_i_##set##_or(differ));                                                  \
     if (least_set) {                                                                                                   \
-      const uint64_t found =                                                                                           \
+      *least_set =                                                                                                     \
           packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, set[0], set[1]), 0) ^ (sign & packbuf_i_low_bits(T));    \
-      *least_set = found == packbuf_i_low_bits(T) ? found : found + 1;                                                 \
+      spread->zeros = packbuf_i_##set##_or(zeros) != 0;                                                                \
+      spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
     }                                                                                                                  \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
                                                                 int is_signed, packbuf_i_spread *spread) {             \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
     spread->top = spread->most;                                                                                        \
     if (!is_signed) return;                                                                                            \
     spread->least_set = 0;                                                                                             \
+    spread->zeros = spread->others = 0;                                                                                \
     if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
     packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
     spread->top = other.most;                                                                                          \
@@ -3194,6 +3222,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
                                                                          unsigned rows, unsigned width, uint8_t *bitmap,
                                                                          uint8_t *high) {
+  const unsigned groups = 128 / T; /* of 8 units, in a row */
   unsigned count = 0;
   for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
@@ -3201,7 +3230,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
     const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
     const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
     memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, 128 / T) {
+    PACKBUF_I_LANES_EACH(k, groups) {
       const uint64_t front = _pext_u64(eights[k], ~none[k]);
       memcpy(high + count, &front, 8);
       count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
@@ -3361,6 +3390,12 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 #endif
 };
 
+#if PACKBUF_I_X86
+/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
+static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
+                                                                packbuf_i_avx2_copy};
+#endif
+
 /* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
@@ -3373,13 +3408,16 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
     return NULL;
   if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
 #endif
+#if PACKBUF_I_X86
+  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
+#endif
   return &packbuf_i_lane_sets[index];
 }
 
 static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
   unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
   while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return &packbuf_i_lane_sets[index];
+  return packbuf_i_lane_set_at(index);
 }
 /* ---- end of core/lanes_table.c ---- */
 /* ---- core/blocks.c ---- */
@@ -3392,7 +3430,7 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
 enum {
   PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
   PACKBUF_I_BLOCK_ROWS = 64,
-  PACKBUF_I_BLOCK_LINES = 12,
+  PACKBUF_I_BLOCK_LINES = 64,
   PACKBUF_I_BLOCK_TOPS = 32
 };
 
@@ -3454,8 +3492,16 @@ static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
   return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
 }
 
-static uint32_t packbuf_i_lines_size(unsigned lines, unsigned bits) {
-  return packbuf_i_round_64(lines * (bits / 4 + 2));
+/* Of mode line: the bytes that a line's value takes in the payload, and its step. */
+static unsigned packbuf_i_value_bytes(const packbuf_i_block *block) { return block->shift & 15u; }
+static unsigned packbuf_i_step_bytes(const packbuf_i_block *block) { return block->shift >> 4; }
+
+static unsigned packbuf_i_lines_used(const packbuf_i_block *block) {
+  return block->extra * (2 + packbuf_i_value_bytes(block) + packbuf_i_step_bytes(block));
+}
+
+static int packbuf_i_line_bytes_sound(unsigned bytes, unsigned bits) {
+  return bytes <= bits / 8 && (bytes & (bytes - 1)) == 0;
 }
 
 /* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
@@ -3469,8 +3515,11 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
     case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
     case PACKBUF_I_MODE_LINE:
       if (block->mode & PACKBUF_I_FILLED) return 12;
-      base = extra == 0 ? block->base <= packbuf_i_low_bits(bits) : base;
-      wide = extra == 0 || width == 0;
+      base = block->base <= packbuf_i_low_bits(bits);
+      wide = extra == 0 || shift >> 4 == 0 || width == 0;
+      shifted = extra == 0 ? shift == 0
+                           : packbuf_i_line_bytes_sound(shift & 15, bits) &&
+                                 packbuf_i_line_bytes_sound(shift >> 4, bits);
       more = extra <= PACKBUF_I_BLOCK_LINES;
       break;
     case PACKBUF_I_MODE_FRAME:
@@ -3495,7 +3544,7 @@ static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits
   const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
   switch (block->mode) {
     case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
-    case PACKBUF_I_MODE_LINE: return packbuf_i_lines_size(block->extra, bits);
+    case PACKBUF_I_MODE_LINE: return packbuf_i_round_64(packbuf_i_lines_used(block));
     case PACKBUF_I_MODE_FRAME:
     case PACKBUF_I_MODE_ZERO: return words;
     case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
@@ -3539,14 +3588,13 @@ static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
 /* ---- mode line ---- */
 
 /* Where the lines end, when the payload is that of lines. */
-static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
-                               unsigned units, uint16_t *ends) {
-  const uint8_t *firsts = payload + block->extra * (bits / 4);
+static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned units,
+                               uint16_t *ends) {
   unsigned line = 0, before = 0;
-  if (size != packbuf_i_lines_size(block->extra, bits)) return 0;
-  if (block->extra > 0 && packbuf_i_load16(firsts) != 0) return 0;
+  if (size != packbuf_i_round_64(packbuf_i_lines_used(block))) return 0;
+  if (block->extra > 0 && packbuf_i_load16(payload) != 0) return 0;
   for (; line + 1 < block->extra; line++) {
-    unsigned first = packbuf_i_load16(firsts + 2 * (line + 1));
+    unsigned first = packbuf_i_load16(payload + 2 * (line + 1));
     PACKBUF_I_FETCHED(first);
     if (first <= before || first >= units) return 0;
     ends[line] = (uint16_t)first;
@@ -3556,15 +3604,20 @@ static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payl
   return 1;
 }
 
+/* A signed number of 1, 2, 4 or 8 bytes, as a step modulo 2^64. */
+static uint64_t packbuf_i_signed_load(unsigned bytes, const uint8_t *p) {
+  const uint64_t number = packbuf_i_word_load(bytes * 8, p), sign = (uint64_t)1 << (bytes * 8 - 1);
+  return (number ^ sign) - sign;
+}
+
 /* The unit at `at` of a line, and the step from it to the next. */
 static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
                                     unsigned at, uint64_t *step) {
+  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
   uint64_t value = block->base;
-  *step = block->width < 128 ? block->width : block->width - (uint64_t)256;
-  if (block->extra > 0) {
-    *step = packbuf_i_word_load(bits, payload + (block->extra + line) * (bits / 8));
-    value = packbuf_i_word_load(bits, payload + line * (bits / 8));
-  }
+  *step = packbuf_i_signed_load(1, &block->width);
+  if (lines > 0 && s > 0) *step = packbuf_i_signed_load(s, payload + (2 + v) * lines + s * line);
+  if (lines > 0 && v > 0) value += packbuf_i_word_load(v * 8, payload + 2 * lines + v * line);
   return (value + at * *step) & packbuf_i_low_bits(bits);
 }
 
@@ -3573,12 +3626,21 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
                                  uint8_t *out, int stream) {
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
   unsigned begin = 0;
-  if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
-  for (unsigned line = 0; count > 0; begin = ends[line++]) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0;
+  if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
+  /* a store to a line of the cache that two lines share would wait for it */
+  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
+    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
+  for (unsigned line = 0; count > 0;) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
     uint64_t value, step;
     if (some > count) some = count;
-    if (some == 0) continue;
+    if (some == 0) {
+      begin = ends[line++];
+      continue;
+    }
+    /* non-temporal stores need whole lines of the cache */
+    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
+    if (lead > 0 && lead < some) some = lead;
     value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
     packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
     out += (size_t)some * (bits / 8);
@@ -3684,22 +3746,30 @@ static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i
                      stream) <= left;
 }
 
+/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
+ * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
+static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
+                                   const uint32_t *table, unsigned entries) {
+  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
+  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
+  for (uint32_t i = 0; i < size; i += 8) {
+    uint64_t units, tops;
+    memcpy(&units, from + i, 8);
+    tops = units >> shift;
+    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
+    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
+    memcpy(to + i, &units, 8);
+  }
+}
+
 /* What the codes of a dictionary stand for, in place. */
 static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
                                        uint8_t *out) {
-  const unsigned shift = block->shift;
-  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
   uint32_t tops[PACKBUF_I_BLOCK_TOPS];
   for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
-    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
-  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
-    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
-  }
-  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
-    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
-  }
+    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
+                         packbuf_i_low_bits(stored->bits));
+  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
 }
 
 /* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
@@ -3807,7 +3877,7 @@ static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *pay
   if (block->mode == PACKBUF_I_MODE_LINE) {
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
     unsigned line = 0;
-    if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+    if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
     while (i >= ends[line]) line++;
     *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
     return 1;
@@ -3829,7 +3899,7 @@ static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *pay
     *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
     return 1;
   }
-  *unit = packbuf_i_plain_unit(&stored.codes, code) & packbuf_i_low_bits(bits);
+  *unit = packbuf_i_plain_unit(bits, &stored.codes, code) & packbuf_i_low_bits(bits);
   return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
 }
 
@@ -3851,10 +3921,9 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
   packbuf_i_stored stored;
   if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
   if (block->mode == PACKBUF_I_MODE_LINE) {
-    const unsigned used = block->extra * (bits / 4 + 2);
+    const unsigned used = packbuf_i_lines_used(block);
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
-    return packbuf_i_line_ends(block, payload, size, bits, units, ends) &&
-           packbuf_i_all_zero(payload + used, size - used);
+    return packbuf_i_line_ends(block, payload, size, units, ends) && packbuf_i_all_zero(payload + used, size - used);
   }
   if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
   if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;
@@ -3959,6 +4028,8 @@ enum {
   PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
   PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
   PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
+  PACKBUF_I_FILL_SHARE = 16,                             /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,                            /* that a block is covered with */
   PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
 };
 
@@ -3999,33 +4070,22 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
 /* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
  * to `to` bytes. */
 static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
-  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+  uint32_t at = *loaded;
+  if (ahead == NULL) return;
+  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
+  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
+  *loaded = at;
 }
 
 /* ---- lines ---- */
 
 typedef struct packbuf_i_cover {
-  uint64_t values[PACKBUF_I_BLOCK_LINES], steps[PACKBUF_I_BLOCK_LINES];
-  uint16_t firsts[PACKBUF_I_BLOCK_LINES];
+  uint64_t values[PACKBUF_I_COVER_LINES], steps[PACKBUF_I_COVER_LINES];
+  uint16_t firsts[PACKBUF_I_COVER_LINES];
   unsigned lines;
 } packbuf_i_cover;
 
-/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
-static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
-                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
-  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
-  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
-  unsigned some, along;
-  do {
-    some = count - at < steps ? count - at : steps;
-    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
-    at += along;
-    packbuf_i_load_ahead(ahead, loaded, at * unit);
-  } while (along == some && at < count);
-  return at;
-}
-
-/* Covers units with at most 12 lines; 0 when they do not suffice. */
+/* Covers units with at most PACKBUF_I_COVER_LINES lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                  const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8;
@@ -4035,7 +4095,7 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     const uint8_t *p = units + (size_t)at * unit;
     const uint64_t value = packbuf_i_unit_load(bits, p);
     uint64_t step = 0;
-    if (cover->lines == PACKBUF_I_BLOCK_LINES) return 0;
+    if (cover->lines == PACKBUF_I_COVER_LINES) return 0;
     if (at + 1 < count) {
       const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
       if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
@@ -4043,8 +4103,10 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
+    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
+    at += packer->lanes->along(p, count - at, value, step);
   }
+  packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;
 }
 
@@ -4057,25 +4119,55 @@ static int packbuf_i_units_equal(const packbuf_i_packer *packer, const uint8_t *
          packer->lanes->along(units, count, value, 0) == count;
 }
 
-/* The header of a block of these lines, and the bytes of its payload. */
-static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
-  const uint64_t mask = packbuf_i_low_bits(bits);
-  memset(block, 0, sizeof *block);
-  block->mode = PACKBUF_I_MODE_LINE;
-  if (cover->lines == 1 && ((cover->steps[0] + 128) & mask) < 256) {
-    block->base = cover->values[0];
-    block->width = (uint8_t)cover->steps[0];
-  } else block->extra = (uint8_t)cover->lines;
-  return packbuf_i_lines_size(block->extra, bits);
+/* The fewest of 0, 1, 2, 4, 8 bytes that hold a number. */
+static unsigned packbuf_i_bytes_of(uint64_t number) {
+  const unsigned bytes = (packbuf_i_bits_of(number) + 7) / 8;
+  return bytes <= 2 ? bytes : bytes <= 4 ? 4 : 8;
 }
 
-static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
-  const unsigned lines = cover->lines, unit = bits / 8;
+/* The fewest of 1, 2, 4, 8 bytes that hold a step of `bits` bits as a signed number. */
+static unsigned packbuf_i_step_bytes_of(uint64_t step, unsigned bits) {
+  const uint64_t sign = (uint64_t)1 << (bits - 1), wide = (step ^ sign) - sign;
+  return packbuf_i_bytes_of((wide >> 63 ? ~wide : wide) << 1 | 1);
+}
+
+/* The header of a block of these lines, and the bytes of its payload. */
+static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
+  uint64_t least = cover->values[0], most = least, differ = 0;
+  unsigned step_bytes = 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_LINE;
+  for (unsigned i = 0; i < cover->lines; i++) {
+    const unsigned bytes = packbuf_i_step_bytes_of(cover->steps[i], bits);
+    if (cover->values[i] < least) least = cover->values[i];
+    if (cover->values[i] > most) most = cover->values[i];
+    if (bytes > step_bytes) step_bytes = bytes;
+    differ |= cover->steps[i] ^ cover->steps[0];
+  }
+  if (differ == 0 && step_bytes == 1) {
+    step_bytes = 0;
+    block->width = (uint8_t)cover->steps[0];
+  }
+  block->base = least;
+  if (cover->lines == 1 && step_bytes == 0) return 0;
+  block->extra = (uint8_t)cover->lines;
+  block->shift = (uint8_t)(packbuf_i_bytes_of(most - least) | step_bytes << 4);
+  return packbuf_i_round_64(packbuf_i_lines_used(block));
+}
+
+/* The low `bytes` bytes of a number; 0 to 8. */
+static void packbuf_i_store_bytes(uint8_t *to, uint64_t number, unsigned bytes) {
+  for (unsigned i = 0; i < bytes; i++) to[i] = (uint8_t)(number >> 8 * i);
+}
+
+static void packbuf_i_write_lines(const packbuf_i_cover *cover, const packbuf_i_block *block, uint32_t size,
+                                  uint8_t *payload) {
+  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
   memset(payload, 0, size);
   for (unsigned i = 0; i < lines; i++) {
-    packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
-    packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
-    packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
+    packbuf_i_store16(payload + 2 * i, cover->firsts[i]);
+    packbuf_i_store_bytes(payload + 2 * lines + v * i, cover->values[i] - block->base, v);
+    packbuf_i_store_bytes(payload + (2 + v) * lines + s * i, cover->steps[i], s);
   }
 }
 
@@ -4089,43 +4181,35 @@ typedef struct packbuf_i_unit_rows {
 
 typedef struct packbuf_i_survey {
   packbuf_i_spread spread;
-  unsigned high; /* where split is allowed: units above its width */
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
+/* Marks the tops of rows, whole ones; returns how many there are. */
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
+  const unsigned mask = (1u << (bits - mantissa)) - 1;
+  uint8_t *seen = packer->seen;
   unsigned tops = 0;
-  memset(packer->seen, 0, sizeof packer->seen);
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
-  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
+  for (; from < end; from += 8) {
+    uint64_t units;
+    memcpy(&units, from, 8);
+    units >>= mantissa;
+    seen[units & mask] = 1;
+    seen[units >> 32 & mask] = 1;
+    if (bits == 32) continue;
+    seen[units >> 16 & mask] = 1;
+    seen[units >> 48 & mask] = 1;
+  }
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
   return tops;
 }
 
-/* All but `high`. */
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
-  survey->high = 0;
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
-}
-
-/* The survey with `units` units of the fill added. */
-static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_survey *survey, uint64_t fill,
-                                  unsigned units) {
-  const packbuf_i_recipe *recipe = &packer->recipe;
-  const uint64_t sign = recipe->is_signed ? (uint64_t)1 << (recipe->bits - 1) : 0;
-  packbuf_i_spread *spread = &survey->spread;
-  spread->differ |= spread->least ^ fill;
-  if ((fill ^ sign) < (spread->least ^ sign)) spread->least = fill;
-  if ((fill ^ sign) > (spread->most ^ sign)) spread->most = fill;
-  if (fill != 0 && fill < spread->least_set) spread->least_set = fill;
-  if (fill > spread->top) spread->top = fill;
-  if (recipe->split && fill >> recipe->split) survey->high += units;
-  if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
 }
 
 static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
@@ -4179,17 +4263,13 @@ static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i
   if (width < bits)
     packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
                     spread->least, width, shift, 0);
-  if (recipe->is_float && spread->least == 0 && spread->top != 0) {
-    width = packbuf_i_bits_of(spread->top - spread->least_set + 1);
+  if (recipe->is_float && spread->zeros && spread->others) {
+    width = packbuf_i_bits_of(spread->top - spread->least_set); /* the largest code is 2 more: T bits if that is 2^T */
+    if (width < bits) width = packbuf_i_bits_of(spread->top - spread->least_set + 2);
     if (width < bits)
       packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
                       spread->least_set, width, 0, 0);
   }
-  if (recipe->split && spread->top >> recipe->split < 256)
-    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled,
-                    more + packbuf_i_words_size(rows, recipe->split, bits) + packbuf_i_bitmap_size(rows, bits) +
-                        packbuf_i_round_64(survey->high),
-                    0, recipe->split, 0, 0);
   if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
     width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
     packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
@@ -4273,34 +4353,57 @@ static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, 
   packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
 }
 
-/* Offers the rows of a block, as they are and filled. Where split is allowed they are split, to count their high bytes:
- * the payload is then written, should it be chosen. */
+/* The split of the recipe for rows, written to payload; 0 when they are not for it. */
+static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_block *block,
+                                    uint8_t *payload, const uint8_t *ahead) {
+  const unsigned width = packer->recipe.split;
+  uint64_t all;
+  unsigned bytes;
+  uint32_t size;
+  packbuf_i_pad_rows(packer, rows, 0);
+  size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_SPLIT;
+  block->width = (uint8_t)width;
+  return size;
+}
+
+/* The mask of the dense rows of a block when enough of its rows are of one fill, which goes to choice->fill; else 0. */
+static uint64_t packbuf_i_choose_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
+  const unsigned bits = packer->recipe.bits, total = packbuf_i_block_row_count(count, bits);
+  const unsigned row = packbuf_i_find_fill(packer, units, count);
+  uint64_t dense;
+  if (row == total) return 0;
+  choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
+  dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
+  return (total - packbuf_i_bits_set(dense)) * PACKBUF_I_FILL_SHARE < total ? 0 : dense;
+}
+
+/* Offers the rows of a block, the dense ones where it is filled. A split is written as it is tried. */
 static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
                                        const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
-  const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
-  const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
-  const unsigned row = recipe->fill ? packbuf_i_find_fill(packer, units, count) : total;
-  packbuf_i_survey survey, all;
+  const unsigned bits = recipe->bits;
+  const uint64_t dense =
+      recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
+  const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
+  packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
-  choice->dense = 0;
-  if (row < total) {
-    choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
-    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
+  packbuf_i_block split;
+  uint32_t size;
+  choice->dense = dense;
+  packbuf_i_take_rows(packer, units, count, dense, &rows);
+  size = recipe->split ? packbuf_i_try_split(packer, &rows, &split, payload + more, NULL) : 0;
+  if (size > 0) {
+    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
+    return;
   }
-  packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
-  if (recipe->split) {
-    uint64_t seen;
-    packbuf_i_pad_rows(packer, &rows, 0);
-    packbuf_i_write_split(packer, &rows, recipe->split, payload + (choice->dense ? 64 : 0), NULL, &survey.high, &seen);
-  }
-  all = survey;
-  if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
-  packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
-  if (choice->dense)
-    packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
+  packbuf_i_offer_rows(recipe, &survey, rows.rows,
+                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
 }
 
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
@@ -4325,43 +4428,34 @@ static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *unit
 
 /* ---- writing what was chosen ---- */
 
-/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
-static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
   uint8_t *codes = packbuf_i_packer_scratch(packer);
-  unsigned tops = 0;
+  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
   memset(payload, 0, 64);
-  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
-    if (packer->seen[top]) {
-      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
-      packer->seen[top] = (uint8_t)tops++;
+  memset(table, 0, sizeof table);
+  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
+    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
+      const unsigned top = at + packbuf_i_first_set(marks) / 8;
+      table[top] = tops << mantissa;
+      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
     }
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
-    packbuf_i_unit_store(16, codes + (size_t)i * 2,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
-    packbuf_i_unit_store(32, codes + (size_t)i * 4,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
+  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
+                         1u << (bits - mantissa));
+  rows->units = codes;
 }
 
-/* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
+/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get code 0. Returns the bytes. */
 static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
                                           packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
                                           int stream) {
   const unsigned bits = packer->recipe.bits;
   uint32_t tops = 0;
   packbuf_i_codes codes = {0, 0, 0, 0};
-  uint64_t all;
-  unsigned bytes;
   codes.width = block->width;
   if (mode == PACKBUF_I_MODE_DICTIONARY) {
     packbuf_i_write_tops(packer, rows, payload);
-    rows->units = packbuf_i_packer_scratch(packer);
     tops = 64;
   } else {
     codes.base = block->base;
@@ -4369,8 +4463,6 @@ static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbu
     codes.zero = mode == PACKBUF_I_MODE_ZERO;
   }
   packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
-  if (mode == PACKBUF_I_MODE_SPLIT)
-    return packbuf_i_write_split(packer, rows, block->width, payload, ahead, &bytes, &all);
   if (mode == PACKBUF_I_MODE_PLAIN) {
     packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
     return rows->rows * PACKBUF_I_ROW;
@@ -4384,7 +4476,7 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
   const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
   packbuf_i_unit_rows rows;
   if (mode == PACKBUF_I_MODE_LINE) {
-    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, &choice->block, choice->size, payload);
     return;
   }
   if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
@@ -4396,32 +4488,17 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
     packbuf_i_store64(payload, choice->dense);
     memset(payload + 8, 0, 56);
     packbuf_i_word_store(bits, payload + 8, choice->fill);
-    if (mode == PACKBUF_I_MODE_SPLIT) return; /* the choice wrote it */
+    if (mode == PACKBUF_I_MODE_SPLIT) return; /* as it was tried */
     packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
     payload += 64;
   } else {
-    if (mode == PACKBUF_I_MODE_SPLIT && choice->dense == 0) return;
+    if (mode == PACKBUF_I_MODE_SPLIT) return;
     packbuf_i_take_rows(packer, units, count, 0, &rows);
-    if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
   }
   packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
 }
 
 /* ---- one block ---- */
-
-/* Split as the recipe says, in one pass; 0 when the block is not one for it. */
-static uint32_t packbuf_i_try_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
-                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
-  const unsigned width = packer->recipe.split;
-  uint64_t all;
-  unsigned bytes;
-  const uint32_t size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
-  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
-  memset(block, 0, sizeof *block);
-  block->mode = PACKBUF_I_MODE_SPLIT;
-  block->width = (uint8_t)width;
-  return size;
-}
 
 /* The frame of the block before, in one pass; 0 when the block is not one for it. */
 static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
@@ -4528,7 +4605,7 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
   for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
   packbuf_i_packer_begin(&packer, set, recipe);
   size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
-  if (profile != 2 && (recipe->mantissa > 0 || (integers && dtype.bits >= 32))) {
+  if ((profile == 3 && recipe->mantissa > 0) || (profile != 2 && integers && dtype.bits >= 32)) {
     width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
     packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
     packer.recipe.dictionary = recipe->mantissa > 0;
@@ -16540,9 +16617,10 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
   }
   if (!status && writer->flush) status = writer->flush(writer);
   writer->stretch = NULL;
+  if (status) return status;
   packbuf_i_out_end(&writer->out);
   packbuf_i_data_is(plan, writer->out.at);
-  return status;
+  return PACKBUF_OK;
 }
 
 /* ---- the head ---- */

@@ -7,7 +7,7 @@
 enum {
   PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
   PACKBUF_I_BLOCK_ROWS = 64,
-  PACKBUF_I_BLOCK_LINES = 12,
+  PACKBUF_I_BLOCK_LINES = 64,
   PACKBUF_I_BLOCK_TOPS = 32
 };
 
@@ -69,8 +69,16 @@ static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
   return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
 }
 
-static uint32_t packbuf_i_lines_size(unsigned lines, unsigned bits) {
-  return packbuf_i_round_64(lines * (bits / 4 + 2));
+/* Of mode line: the bytes that a line's value takes in the payload, and its step. */
+static unsigned packbuf_i_value_bytes(const packbuf_i_block *block) { return block->shift & 15u; }
+static unsigned packbuf_i_step_bytes(const packbuf_i_block *block) { return block->shift >> 4; }
+
+static unsigned packbuf_i_lines_used(const packbuf_i_block *block) {
+  return block->extra * (2 + packbuf_i_value_bytes(block) + packbuf_i_step_bytes(block));
+}
+
+static int packbuf_i_line_bytes_sound(unsigned bytes, unsigned bits) {
+  return bytes <= bits / 8 && (bytes & (bytes - 1)) == 0;
 }
 
 /* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
@@ -84,8 +92,11 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
     case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
     case PACKBUF_I_MODE_LINE:
       if (block->mode & PACKBUF_I_FILLED) return 12;
-      base = extra == 0 ? block->base <= packbuf_i_low_bits(bits) : base;
-      wide = extra == 0 || width == 0;
+      base = block->base <= packbuf_i_low_bits(bits);
+      wide = extra == 0 || shift >> 4 == 0 || width == 0;
+      shifted = extra == 0 ? shift == 0
+                           : packbuf_i_line_bytes_sound(shift & 15, bits) &&
+                                 packbuf_i_line_bytes_sound(shift >> 4, bits);
       more = extra <= PACKBUF_I_BLOCK_LINES;
       break;
     case PACKBUF_I_MODE_FRAME:
@@ -110,7 +121,7 @@ static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits
   const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
   switch (block->mode) {
     case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
-    case PACKBUF_I_MODE_LINE: return packbuf_i_lines_size(block->extra, bits);
+    case PACKBUF_I_MODE_LINE: return packbuf_i_round_64(packbuf_i_lines_used(block));
     case PACKBUF_I_MODE_FRAME:
     case PACKBUF_I_MODE_ZERO: return words;
     case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
@@ -154,14 +165,13 @@ static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
 /* ---- mode line ---- */
 
 /* Where the lines end, when the payload is that of lines. */
-static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
-                               unsigned units, uint16_t *ends) {
-  const uint8_t *firsts = payload + block->extra * (bits / 4);
+static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned units,
+                               uint16_t *ends) {
   unsigned line = 0, before = 0;
-  if (size != packbuf_i_lines_size(block->extra, bits)) return 0;
-  if (block->extra > 0 && packbuf_i_load16(firsts) != 0) return 0;
+  if (size != packbuf_i_round_64(packbuf_i_lines_used(block))) return 0;
+  if (block->extra > 0 && packbuf_i_load16(payload) != 0) return 0;
   for (; line + 1 < block->extra; line++) {
-    unsigned first = packbuf_i_load16(firsts + 2 * (line + 1));
+    unsigned first = packbuf_i_load16(payload + 2 * (line + 1));
     PACKBUF_I_FETCHED(first);
     if (first <= before || first >= units) return 0;
     ends[line] = (uint16_t)first;
@@ -171,15 +181,20 @@ static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payl
   return 1;
 }
 
+/* A signed number of 1, 2, 4 or 8 bytes, as a step modulo 2^64. */
+static uint64_t packbuf_i_signed_load(unsigned bytes, const uint8_t *p) {
+  const uint64_t number = packbuf_i_word_load(bytes * 8, p), sign = (uint64_t)1 << (bytes * 8 - 1);
+  return (number ^ sign) - sign;
+}
+
 /* The unit at `at` of a line, and the step from it to the next. */
 static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
                                     unsigned at, uint64_t *step) {
+  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
   uint64_t value = block->base;
-  *step = block->width < 128 ? block->width : block->width - (uint64_t)256;
-  if (block->extra > 0) {
-    *step = packbuf_i_word_load(bits, payload + (block->extra + line) * (bits / 8));
-    value = packbuf_i_word_load(bits, payload + line * (bits / 8));
-  }
+  *step = packbuf_i_signed_load(1, &block->width);
+  if (lines > 0 && s > 0) *step = packbuf_i_signed_load(s, payload + (2 + v) * lines + s * line);
+  if (lines > 0 && v > 0) value += packbuf_i_word_load(v * 8, payload + 2 * lines + v * line);
   return (value + at * *step) & packbuf_i_low_bits(bits);
 }
 
@@ -188,12 +203,21 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
                                  uint8_t *out, int stream) {
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
   unsigned begin = 0;
-  if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
-  for (unsigned line = 0; count > 0; begin = ends[line++]) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0;
+  if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
+  /* a store to a line of the cache that two lines share would wait for it */
+  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
+    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
+  for (unsigned line = 0; count > 0;) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
     uint64_t value, step;
     if (some > count) some = count;
-    if (some == 0) continue;
+    if (some == 0) {
+      begin = ends[line++];
+      continue;
+    }
+    /* non-temporal stores need whole lines of the cache */
+    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
+    if (lead > 0 && lead < some) some = lead;
     value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
     packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
     out += (size_t)some * (bits / 8);
@@ -299,22 +323,30 @@ static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i
                      stream) <= left;
 }
 
+/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
+ * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
+static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
+                                   const uint32_t *table, unsigned entries) {
+  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
+  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
+  for (uint32_t i = 0; i < size; i += 8) {
+    uint64_t units, tops;
+    memcpy(&units, from + i, 8);
+    tops = units >> shift;
+    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
+    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
+    memcpy(to + i, &units, 8);
+  }
+}
+
 /* What the codes of a dictionary stand for, in place. */
 static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
                                        uint8_t *out) {
-  const unsigned shift = block->shift;
-  const uint32_t low = (uint32_t)(((uint64_t)1 << shift) - 1);
   uint32_t tops[PACKBUF_I_BLOCK_TOPS];
   for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
-    tops[i] = (uint32_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << shift;
-  for (unsigned i = 0; stored->bits == 16 && i < rows * PACKBUF_I_ROW; i += 2) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(16, out + i);
-    packbuf_i_unit_store(16, out + i, tops[code >> shift & 31] | (code & low));
-  }
-  for (unsigned i = 0; stored->bits == 32 && i < rows * PACKBUF_I_ROW; i += 4) {
-    const uint32_t code = (uint32_t)packbuf_i_unit_load(32, out + i);
-    packbuf_i_unit_store(32, out + i, tops[code >> shift & 31] | (code & low));
-  }
+    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
+                         packbuf_i_low_bits(stored->bits));
+  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
 }
 
 /* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
@@ -422,7 +454,7 @@ static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *pay
   if (block->mode == PACKBUF_I_MODE_LINE) {
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
     unsigned line = 0;
-    if (!packbuf_i_line_ends(block, payload, size, bits, units, ends)) return 0;
+    if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
     while (i >= ends[line]) line++;
     *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
     return 1;
@@ -444,7 +476,7 @@ static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *pay
     *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
     return 1;
   }
-  *unit = packbuf_i_plain_unit(&stored.codes, code) & packbuf_i_low_bits(bits);
+  *unit = packbuf_i_plain_unit(bits, &stored.codes, code) & packbuf_i_low_bits(bits);
   return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
 }
 
@@ -466,10 +498,9 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
   packbuf_i_stored stored;
   if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
   if (block->mode == PACKBUF_I_MODE_LINE) {
-    const unsigned used = block->extra * (bits / 4 + 2);
+    const unsigned used = packbuf_i_lines_used(block);
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
-    return packbuf_i_line_ends(block, payload, size, bits, units, ends) &&
-           packbuf_i_all_zero(payload + used, size - used);
+    return packbuf_i_line_ends(block, payload, size, units, ends) && packbuf_i_all_zero(payload + used, size - used);
   }
   if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
   if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;

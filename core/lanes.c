@@ -12,8 +12,8 @@
 
 enum { PACKBUF_I_ROW = 128 }; /* bytes */
 
-/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0 and else base + code - 1.
- * shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
+/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
+ * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
 typedef struct packbuf_i_codes {
   uint64_t base;
   uint8_t width, shift, zero;
@@ -23,7 +23,8 @@ typedef struct packbuf_i_codes {
 typedef struct packbuf_i_spread {
   uint64_t least, most; /* in signed order when asked for, else unsigned */
   uint64_t differ;      /* OR of (unit ^ first unit) */
-  uint64_t least_set;   /* the least unit but 0; 2^T - 1 when all are 0. In signed order not looked for: 0 */
+  uint64_t least_set;   /* the least unit but 0 and 2^(T - 1), unsigned; not looked for in signed order */
+  int zeros, others;    /* whether there are units of 0 or 2^(T - 1), and others; nor are these */
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
@@ -164,12 +165,13 @@ PACKBUF_I_LANES_INLINE void packbuf_i_word_store(unsigned T, uint8_t *p, uint64_
 }
 
 PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_code(unsigned T, const packbuf_i_codes *codes, uint64_t unit) {
-  if (codes->zero) return unit == 0 ? 0 : (unit - codes->base + 1) & packbuf_i_low_bits(T);
+  if (codes->zero && (unit << (64 - T) << 1) == 0) return unit >> (T - 1);
+  if (codes->zero) return (unit - codes->base + 2) & packbuf_i_low_bits(T);
   return ((unit - codes->base) & packbuf_i_low_bits(T)) >> codes->shift;
 }
 
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(const packbuf_i_codes *codes, uint64_t code) {
-  if (codes->zero) return code == 0 ? 0 : codes->base + code - 1;
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(unsigned T, const packbuf_i_codes *codes, uint64_t code) {
+  if (codes->zero) return code < 2 ? code << (T - 1) : codes->base + code - 2;
   return codes->base + (code << codes->shift);
 }
 
@@ -235,7 +237,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *wo
   for (unsigned row = first; row < first + rows; row++)
     for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8)
       packbuf_i_unit_store(T, units,
-                           packbuf_i_plain_unit(codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
+                           packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
 }
 
 PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
@@ -243,11 +245,17 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
   const uint64_t first = packbuf_i_unit_load(T, units);
   uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
+  int zeros = 0, others = 0;
   for (unsigned i = 0; i < rows * (1024 / T); i++) {
     const uint64_t unit = packbuf_i_unit_load(T, units + (size_t)i * (T / 8)), placed = unit ^ sign;
     if (placed < least) least = placed;
     if (placed > most) most = placed;
-    if (unit - 1 < set - 1) set = unit;
+    if (unit << (64 - T) << 1 == 0) {
+      zeros = 1;
+    } else {
+      others = 1;
+      if (unit < set) set = unit;
+    }
     if (unit > top) top = unit;
     differ |= unit ^ first;
   }
@@ -255,6 +263,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->most = most ^ sign;
   spread->differ = differ;
   spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
+  spread->zeros = !is_signed && zeros;
+  spread->others = !is_signed && others;
   spread->top = top;
 }
 

@@ -15,6 +15,12 @@ static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
 #endif
 };
 
+#if PACKBUF_I_X86
+/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
+static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
+                                                                packbuf_i_avx2_copy};
+#endif
+
 /* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
   if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
@@ -27,11 +33,14 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
     return NULL;
   if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
 #endif
+#if PACKBUF_I_X86
+  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
+#endif
   return &packbuf_i_lane_sets[index];
 }
 
 static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
   unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
   while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return &packbuf_i_lane_sets[index];
+  return packbuf_i_lane_set_at(index);
 }

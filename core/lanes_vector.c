@@ -134,7 +134,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better one: stores, and the least and largest of signed units. */
+/* Where a set has no better ones: the least and largest of signed units, and whether any bit is set. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -170,7 +170,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     typedef packbuf_i_##set##_v V;                                                                                     \
     enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 }; /* vectors of a row, and those done together */        \
     const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
-    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - zero)), none = {0};                         \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero)), none = {0};                    \
     const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
     V seen = none;                                                                                                     \
     stream = packbuf_i_##set##_streams(words, stream);                                                                 \
@@ -185,14 +185,18 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
           packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
         }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_load(from + k * BYTES);                                    \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);   \
-        } else {                                                                                                       \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, x[k], base);                                    \
-          if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                 \
+          const uint8_t *again = from;                                                                                 \
+          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            const V unit = packbuf_i_##set##_load(again + k * BYTES);                                                  \
+            const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, unit, 1));                              \
+            x[k] = (x[k] & other) | (packbuf_i_##set##_right(T, unit, T - 1) & ~other);                                \
           }                                                                                                            \
+        }                                                                                                              \
+        if (shift > 0) {                                                                                               \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
         }                                                                                                              \
         PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
           seen |= x[k];                                                                                                \
@@ -227,7 +231,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     typedef packbuf_i_##set##_v V;                                                                                     \
     enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 };                                                        \
     const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
-    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - zero));                                     \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero));                                \
     const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
     stream = packbuf_i_##set##_streams(units, stream);                                                                 \
     for (unsigned g = 0; g < N; g += G) {                                                                              \
@@ -251,8 +255,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         }                                                                                                              \
         if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
           PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            V other;                                                                                                   \
             x[k] &= low;                                                                                               \
-            x[k] = packbuf_i_##set##_plus(T, x[k], base) & packbuf_i_##set##_set(T, x[k]);                             \
+            other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
+            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
+                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
           }                                                                                                            \
         } else {                                                                                                       \
           PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
@@ -284,8 +291,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     const uint64_t sign = packbuf_i_repeat(T, (uint64_t)1 << (T - 1));                                                 \
     const V first = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_unit_load(T, units)));                         \
     const V turn = packbuf_i_##set##_all(packbuf_i_repeat(T, flip));                                                   \
-    const V up = packbuf_i_##set##_all(sign), one = packbuf_i_##set##_all(packbuf_i_repeat(T, 1));                     \
-    V least[2], most[2], set[2], differ = {0};                                                                         \
+    const V up = packbuf_i_##set##_all(sign);                                                                          \
+    V least[2], most[2], set[2], differ = {0}, zeros = {0}, others = {0};                                              \
     for (unsigned k = 0; k < 2; k++) {                                                                                 \
       least[k] = most[k] = first ^ turn;                                                                               \
       set[k] = ~up;                                                                                                    \
@@ -296,26 +303,37 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
         most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
         differ |= x ^ first;                                                                                           \
-        if (least_set) set[k] = packbuf_i_##set##_least(T, set[k], packbuf_i_##set##_minus(T, x, one) ^ up);           \
+        if (least_set) {                                                                                               \
+          const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, x, 1));                                   \
+          set[k] = packbuf_i_##set##_least(T, set[k], (x | ~other) ^ up);                                              \
+          zeros |= ~other;                                                                                             \
+          others |= other;                                                                                             \
+        }                                                                                                              \
       }                                                                                                                \
     }                                                                                                                  \
     spread->least = packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, least[0], least[1]), 0) ^ flip;                \
     spread->most = packbuf_i_##set##_one(T, packbuf_i_##set##_most(T, most[0], most[1]), 1) ^ flip;                    \
     spread->differ = packbuf_i_fold(T, packbuf_i_##set##_or(differ));                                                  \
     if (least_set) {                                                                                                   \
-      const uint64_t found =                                                                                           \
+      *least_set =                                                                                                     \
           packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, set[0], set[1]), 0) ^ (sign & packbuf_i_low_bits(T));    \
-      *least_set = found == packbuf_i_low_bits(T) ? found : found + 1;                                                 \
+      spread->zeros = packbuf_i_##set##_or(zeros) != 0;                                                                \
+      spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
     }                                                                                                                  \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
                                                                 int is_signed, packbuf_i_spread *spread) {             \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
     spread->top = spread->most;                                                                                        \
     if (!is_signed) return;                                                                                            \
     spread->least_set = 0;                                                                                             \
+    spread->zeros = spread->others = 0;                                                                                \
     if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
     packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
     spread->top = other.most;                                                                                          \

@@ -98,6 +98,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
                                                                          unsigned rows, unsigned width, uint8_t *bitmap,
                                                                          uint8_t *high) {
+  const unsigned groups = 128 / T; /* of 8 units, in a row */
   unsigned count = 0;
   for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
     const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
@@ -105,7 +106,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigne
     const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
     const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
     memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, 128 / T) {
+    PACKBUF_I_LANES_EACH(k, groups) {
       const uint64_t front = _pext_u64(eights[k], ~none[k]);
       memcpy(high + count, &front, 8);
       count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);

@@ -8,6 +8,8 @@ enum {
   PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
   PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
   PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
+  PACKBUF_I_FILL_SHARE = 16,                             /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,                            /* that a block is covered with */
   PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
 };
 
@@ -48,33 +50,22 @@ static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
 /* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
  * to `to` bytes. */
 static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
-  for (; ahead != NULL && *loaded < to; *loaded += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + *loaded));
+  uint32_t at = *loaded;
+  if (ahead == NULL) return;
+  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
+  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
+  *loaded = at;
 }
 
 /* ---- lines ---- */
 
 typedef struct packbuf_i_cover {
-  uint64_t values[PACKBUF_I_BLOCK_LINES], steps[PACKBUF_I_BLOCK_LINES];
-  uint16_t firsts[PACKBUF_I_BLOCK_LINES];
+  uint64_t values[PACKBUF_I_COVER_LINES], steps[PACKBUF_I_COVER_LINES];
+  uint16_t firsts[PACKBUF_I_COVER_LINES];
   unsigned lines;
 } packbuf_i_cover;
 
-/* How many units from `at` on go along a line, in steps of 4 KiB, as much of the next block being loaded after each. */
-static unsigned packbuf_i_follow_line(const packbuf_i_packer *packer, const uint8_t *units, unsigned at, unsigned count,
-                                      const packbuf_i_cover *cover, const uint8_t *ahead, uint32_t *loaded) {
-  const unsigned unit = packer->recipe.bits / 8, steps = 4096 / unit, from = at;
-  const uint64_t value = cover->values[cover->lines], step = cover->steps[cover->lines];
-  unsigned some, along;
-  do {
-    some = count - at < steps ? count - at : steps;
-    along = packer->lanes->along(units + (size_t)at * unit, some, value + (at - from) * step, step);
-    at += along;
-    packbuf_i_load_ahead(ahead, loaded, at * unit);
-  } while (along == some && at < count);
-  return at;
-}
-
-/* Covers units with at most 12 lines; 0 when they do not suffice. */
+/* Covers units with at most PACKBUF_I_COVER_LINES lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                  const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8;
@@ -84,7 +75,7 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     const uint8_t *p = units + (size_t)at * unit;
     const uint64_t value = packbuf_i_unit_load(bits, p);
     uint64_t step = 0;
-    if (cover->lines == PACKBUF_I_BLOCK_LINES) return 0;
+    if (cover->lines == PACKBUF_I_COVER_LINES) return 0;
     if (at + 1 < count) {
       const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
       if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
@@ -92,8 +83,10 @@ static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    at = packbuf_i_follow_line(packer, units, at, count, cover, ahead, loaded);
+    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
+    at += packer->lanes->along(p, count - at, value, step);
   }
+  packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;
 }
 
@@ -106,25 +99,55 @@ static int packbuf_i_units_equal(const packbuf_i_packer *packer, const uint8_t *
          packer->lanes->along(units, count, value, 0) == count;
 }
 
-/* The header of a block of these lines, and the bytes of its payload. */
-static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
-  const uint64_t mask = packbuf_i_low_bits(bits);
-  memset(block, 0, sizeof *block);
-  block->mode = PACKBUF_I_MODE_LINE;
-  if (cover->lines == 1 && ((cover->steps[0] + 128) & mask) < 256) {
-    block->base = cover->values[0];
-    block->width = (uint8_t)cover->steps[0];
-  } else block->extra = (uint8_t)cover->lines;
-  return packbuf_i_lines_size(block->extra, bits);
+/* The fewest of 0, 1, 2, 4, 8 bytes that hold a number. */
+static unsigned packbuf_i_bytes_of(uint64_t number) {
+  const unsigned bytes = (packbuf_i_bits_of(number) + 7) / 8;
+  return bytes <= 2 ? bytes : bytes <= 4 ? 4 : 8;
 }
 
-static void packbuf_i_write_lines(const packbuf_i_cover *cover, unsigned bits, uint32_t size, uint8_t *payload) {
-  const unsigned lines = cover->lines, unit = bits / 8;
+/* The fewest of 1, 2, 4, 8 bytes that hold a step of `bits` bits as a signed number. */
+static unsigned packbuf_i_step_bytes_of(uint64_t step, unsigned bits) {
+  const uint64_t sign = (uint64_t)1 << (bits - 1), wide = (step ^ sign) - sign;
+  return packbuf_i_bytes_of((wide >> 63 ? ~wide : wide) << 1 | 1);
+}
+
+/* The header of a block of these lines, and the bytes of its payload. */
+static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
+  uint64_t least = cover->values[0], most = least, differ = 0;
+  unsigned step_bytes = 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_LINE;
+  for (unsigned i = 0; i < cover->lines; i++) {
+    const unsigned bytes = packbuf_i_step_bytes_of(cover->steps[i], bits);
+    if (cover->values[i] < least) least = cover->values[i];
+    if (cover->values[i] > most) most = cover->values[i];
+    if (bytes > step_bytes) step_bytes = bytes;
+    differ |= cover->steps[i] ^ cover->steps[0];
+  }
+  if (differ == 0 && step_bytes == 1) {
+    step_bytes = 0;
+    block->width = (uint8_t)cover->steps[0];
+  }
+  block->base = least;
+  if (cover->lines == 1 && step_bytes == 0) return 0;
+  block->extra = (uint8_t)cover->lines;
+  block->shift = (uint8_t)(packbuf_i_bytes_of(most - least) | step_bytes << 4);
+  return packbuf_i_round_64(packbuf_i_lines_used(block));
+}
+
+/* The low `bytes` bytes of a number; 0 to 8. */
+static void packbuf_i_store_bytes(uint8_t *to, uint64_t number, unsigned bytes) {
+  for (unsigned i = 0; i < bytes; i++) to[i] = (uint8_t)(number >> 8 * i);
+}
+
+static void packbuf_i_write_lines(const packbuf_i_cover *cover, const packbuf_i_block *block, uint32_t size,
+                                  uint8_t *payload) {
+  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
   memset(payload, 0, size);
   for (unsigned i = 0; i < lines; i++) {
-    packbuf_i_word_store(bits, payload + i * unit, cover->values[i]);
-    packbuf_i_word_store(bits, payload + (lines + i) * unit, cover->steps[i]);
-    packbuf_i_store16(payload + 2 * lines * unit + 2 * i, cover->firsts[i]);
+    packbuf_i_store16(payload + 2 * i, cover->firsts[i]);
+    packbuf_i_store_bytes(payload + 2 * lines + v * i, cover->values[i] - block->base, v);
+    packbuf_i_store_bytes(payload + (2 + v) * lines + s * i, cover->steps[i], s);
   }
 }
 
@@ -138,43 +161,35 @@ typedef struct packbuf_i_unit_rows {
 
 typedef struct packbuf_i_survey {
   packbuf_i_spread spread;
-  unsigned high; /* where split is allowed: units above its width */
   unsigned tops; /* where a dictionary is allowed: how many differ */
 } packbuf_i_survey;
 
+/* Marks the tops of rows, whole ones; returns how many there are. */
 static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
+  const unsigned mask = (1u << (bits - mantissa)) - 1;
+  uint8_t *seen = packer->seen;
   unsigned tops = 0;
-  memset(packer->seen, 0, sizeof packer->seen);
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(16, rows->units + (size_t)i * 2) >> mantissa] = 1;
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++)
-    packer->seen[packbuf_i_unit_load(32, rows->units + (size_t)i * 4) >> mantissa] = 1;
-  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i++) tops += packer->seen[i];
+  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
+  for (; from < end; from += 8) {
+    uint64_t units;
+    memcpy(&units, from, 8);
+    units >>= mantissa;
+    seen[units & mask] = 1;
+    seen[units >> 32 & mask] = 1;
+    if (bits == 32) continue;
+    seen[units >> 16 & mask] = 1;
+    seen[units >> 48 & mask] = 1;
+  }
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
   return tops;
 }
 
-/* All but `high`. */
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
-  survey->high = 0;
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
-}
-
-/* The survey with `units` units of the fill added. */
-static void packbuf_i_survey_fill(const packbuf_i_packer *packer, packbuf_i_survey *survey, uint64_t fill,
-                                  unsigned units) {
-  const packbuf_i_recipe *recipe = &packer->recipe;
-  const uint64_t sign = recipe->is_signed ? (uint64_t)1 << (recipe->bits - 1) : 0;
-  packbuf_i_spread *spread = &survey->spread;
-  spread->differ |= spread->least ^ fill;
-  if ((fill ^ sign) < (spread->least ^ sign)) spread->least = fill;
-  if ((fill ^ sign) > (spread->most ^ sign)) spread->most = fill;
-  if (fill != 0 && fill < spread->least_set) spread->least_set = fill;
-  if (fill > spread->top) spread->top = fill;
-  if (recipe->split && fill >> recipe->split) survey->high += units;
-  if (recipe->dictionary && !packer->seen[fill >> recipe->mantissa]) survey->tops++;
 }
 
 static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
@@ -228,17 +243,13 @@ static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i
   if (width < bits)
     packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
                     spread->least, width, shift, 0);
-  if (recipe->is_float && spread->least == 0 && spread->top != 0) {
-    width = packbuf_i_bits_of(spread->top - spread->least_set + 1);
+  if (recipe->is_float && spread->zeros && spread->others) {
+    width = packbuf_i_bits_of(spread->top - spread->least_set); /* the largest code is 2 more: T bits if that is 2^T */
+    if (width < bits) width = packbuf_i_bits_of(spread->top - spread->least_set + 2);
     if (width < bits)
       packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
                       spread->least_set, width, 0, 0);
   }
-  if (recipe->split && spread->top >> recipe->split < 256)
-    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled,
-                    more + packbuf_i_words_size(rows, recipe->split, bits) + packbuf_i_bitmap_size(rows, bits) +
-                        packbuf_i_round_64(survey->high),
-                    0, recipe->split, 0, 0);
   if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
     width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
     packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
@@ -322,34 +333,57 @@ static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, 
   packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
 }
 
-/* Offers the rows of a block, as they are and filled. Where split is allowed they are split, to count their high bytes:
- * the payload is then written, should it be chosen. */
+/* The split of the recipe for rows, written to payload; 0 when they are not for it. */
+static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_block *block,
+                                    uint8_t *payload, const uint8_t *ahead) {
+  const unsigned width = packer->recipe.split;
+  uint64_t all;
+  unsigned bytes;
+  uint32_t size;
+  packbuf_i_pad_rows(packer, rows, 0);
+  size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_SPLIT;
+  block->width = (uint8_t)width;
+  return size;
+}
+
+/* The mask of the dense rows of a block when enough of its rows are of one fill, which goes to choice->fill; else 0. */
+static uint64_t packbuf_i_choose_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
+  const unsigned bits = packer->recipe.bits, total = packbuf_i_block_row_count(count, bits);
+  const unsigned row = packbuf_i_find_fill(packer, units, count);
+  uint64_t dense;
+  if (row == total) return 0;
+  choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
+  dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
+  return (total - packbuf_i_bits_set(dense)) * PACKBUF_I_FILL_SHARE < total ? 0 : dense;
+}
+
+/* Offers the rows of a block, the dense ones where it is filled. A split is written as it is tried. */
 static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
                                        const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
-  const unsigned bits = recipe->bits, total = packbuf_i_block_row_count(count, bits);
-  const uint32_t plain = packbuf_i_round_64(count * (bits / 8));
-  const unsigned row = recipe->fill ? packbuf_i_find_fill(packer, units, count) : total;
-  packbuf_i_survey survey, all;
+  const unsigned bits = recipe->bits;
+  const uint64_t dense =
+      recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
+  const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
+  packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
-  choice->dense = 0;
-  if (row < total) {
-    choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
-    choice->dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
+  packbuf_i_block split;
+  uint32_t size;
+  choice->dense = dense;
+  packbuf_i_take_rows(packer, units, count, dense, &rows);
+  size = recipe->split ? packbuf_i_try_split(packer, &rows, &split, payload + more, NULL) : 0;
+  if (size > 0) {
+    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
+    return;
   }
-  packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
-  if (recipe->split) {
-    uint64_t seen;
-    packbuf_i_pad_rows(packer, &rows, 0);
-    packbuf_i_write_split(packer, &rows, recipe->split, payload + (choice->dense ? 64 : 0), NULL, &survey.high, &seen);
-  }
-  all = survey;
-  if (choice->dense) packbuf_i_survey_fill(packer, &all, choice->fill, count - rows.count);
-  packbuf_i_offer_rows(recipe, &all, total, plain, 0, 0, choice);
-  if (choice->dense)
-    packbuf_i_offer_rows(recipe, &survey, rows.rows, rows.rows * PACKBUF_I_ROW, 64, PACKBUF_I_FILLED, choice);
+  packbuf_i_offer_rows(recipe, &survey, rows.rows,
+                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
 }
 
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
@@ -374,43 +408,34 @@ static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *unit
 
 /* ---- writing what was chosen ---- */
 
-/* Writes the tops of the rows to words and their codes to the scratch, where the rows may lie. */
-static void packbuf_i_write_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint8_t *payload) {
+/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
   const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  const uint32_t low = ((uint32_t)1 << mantissa) - 1;
   uint8_t *codes = packbuf_i_packer_scratch(packer);
-  unsigned tops = 0;
+  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
   memset(payload, 0, 64);
-  for (unsigned top = 0; top < PACKBUF_I_TOPS_POSSIBLE; top++)
-    if (packer->seen[top]) {
-      packbuf_i_store16(payload + 2 * tops, (uint16_t)top);
-      packer->seen[top] = (uint8_t)tops++;
+  memset(table, 0, sizeof table);
+  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
+    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
+      const unsigned top = at + packbuf_i_first_set(marks) / 8;
+      table[top] = tops << mantissa;
+      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
     }
-  for (unsigned i = 0; bits == 16 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(16, rows->units + (size_t)i * 2);
-    packbuf_i_unit_store(16, codes + (size_t)i * 2,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
-  for (unsigned i = 0; bits == 32 && i < rows->count; i++) {
-    const uint32_t unit = (uint32_t)packbuf_i_unit_load(32, rows->units + (size_t)i * 4);
-    packbuf_i_unit_store(32, codes + (size_t)i * 4,
-                         (uint32_t)packer->seen[unit >> mantissa] << mantissa | (unit & low));
-  }
+  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
+                         1u << (bits - mantissa));
+  rows->units = codes;
 }
 
-/* Writes rows in a mode (without FILLED); units that the last row lacks get code 0. Returns the bytes. */
+/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get code 0. Returns the bytes. */
 static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
                                           packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
                                           int stream) {
   const unsigned bits = packer->recipe.bits;
   uint32_t tops = 0;
   packbuf_i_codes codes = {0, 0, 0, 0};
-  uint64_t all;
-  unsigned bytes;
   codes.width = block->width;
   if (mode == PACKBUF_I_MODE_DICTIONARY) {
     packbuf_i_write_tops(packer, rows, payload);
-    rows->units = packbuf_i_packer_scratch(packer);
     tops = 64;
   } else {
     codes.base = block->base;
@@ -418,8 +443,6 @@ static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbu
     codes.zero = mode == PACKBUF_I_MODE_ZERO;
   }
   packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
-  if (mode == PACKBUF_I_MODE_SPLIT)
-    return packbuf_i_write_split(packer, rows, block->width, payload, ahead, &bytes, &all);
   if (mode == PACKBUF_I_MODE_PLAIN) {
     packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
     return rows->rows * PACKBUF_I_ROW;
@@ -433,7 +456,7 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
   const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
   packbuf_i_unit_rows rows;
   if (mode == PACKBUF_I_MODE_LINE) {
-    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, bits, choice->size, payload);
+    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, &choice->block, choice->size, payload);
     return;
   }
   if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
@@ -445,32 +468,17 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
     packbuf_i_store64(payload, choice->dense);
     memset(payload + 8, 0, 56);
     packbuf_i_word_store(bits, payload + 8, choice->fill);
-    if (mode == PACKBUF_I_MODE_SPLIT) return; /* the choice wrote it */
+    if (mode == PACKBUF_I_MODE_SPLIT) return; /* as it was tried */
     packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
     payload += 64;
   } else {
-    if (mode == PACKBUF_I_MODE_SPLIT && choice->dense == 0) return;
+    if (mode == PACKBUF_I_MODE_SPLIT) return;
     packbuf_i_take_rows(packer, units, count, 0, &rows);
-    if (choice->dense && packer->recipe.dictionary) packer->seen[choice->fill >> packer->recipe.mantissa] = 1;
   }
   packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
 }
 
 /* ---- one block ---- */
-
-/* Split as the recipe says, in one pass; 0 when the block is not one for it. */
-static uint32_t packbuf_i_try_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
-                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
-  const unsigned width = packer->recipe.split;
-  uint64_t all;
-  unsigned bytes;
-  const uint32_t size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
-  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
-  memset(block, 0, sizeof *block);
-  block->mode = PACKBUF_I_MODE_SPLIT;
-  block->width = (uint8_t)width;
-  return size;
-}
 
 /* The frame of the block before, in one pass; 0 when the block is not one for it. */
 static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
@@ -577,7 +585,7 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
   for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
   packbuf_i_packer_begin(&packer, set, recipe);
   size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
-  if (profile != 2 && (recipe->mantissa > 0 || (integers && dtype.bits >= 32))) {
+  if ((profile == 3 && recipe->mantissa > 0) || (profile != 2 && integers && dtype.bits >= 32)) {
     width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
     packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
     packer.recipe.dictionary = recipe->mantissa > 0;

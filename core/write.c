@@ -301,9 +301,10 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
   }
   if (!status && writer->flush) status = writer->flush(writer);
   writer->stretch = NULL;
+  if (status) return status;
   packbuf_i_out_end(&writer->out);
   packbuf_i_data_is(plan, writer->out.at);
-  return status;
+  return PACKBUF_OK;
 }
 
 /* ---- the head ---- */

@@ -40,7 +40,7 @@ static packbuf_status put(void *context, uint64_t offset, const void *bytes, siz
 }
 
 static int make(int file, uint64_t rows) {
-  packbuf_schema plain = {"state", PACKBUF_CODEC_AUTO, {0, 0, 0}, PACKBUF_KEEP_PLAIN, 0, 0, NULL};
+  packbuf_schema plain = {"state", PACKBUF_CODEC_AUTO, {0, 0, 0}, PACKBUF_KEEP_PLAIN, 0, 0, 0, NULL};
   packbuf_options options = packbuf_default_options();
   packbuf_tensor *tensors = (packbuf_tensor *)calloc((size_t)rows, sizeof *tensors);
   uint64_t shape[1] = {WIDTH}, size = 0;

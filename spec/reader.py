@@ -457,7 +457,7 @@ class Block:
         if self.mode == M_FRAME:
             return [base + (code << self.shift) & wrap for code in self.codes(body, rows)]
         if self.mode == M_ZERO:
-            return [base + code - 1 & wrap if code else 0 for code in self.codes(body, rows)]
+            return [base + code - 2 & wrap if code > 1 else code << (self.bits - 1) for code in self.codes(body, rows)]
         if self.mode == M_DICTIONARY:
             tops, low = struct.unpack_from("<32H", body), (1 << self.shift) - 1
             return [(tops[code >> self.shift if code >> self.shift <= self.extra else 0] << self.shift) + (code & low) & wrap for code in self.codes(body[64:], rows)]

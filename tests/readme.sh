@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What README.md shows is true: its C example compiles and runs, every command line of its shell blocks that can run here does, its files exist.
+# What README.md shows is true: its C example compiles and runs, every command line of its shell blocks that can run here does,
+# inspect prints what it shows, its files exist.
 . "$(dirname "$0")/tap.sh"
 root=$PWD
 PATH=$root/build:$PATH
@@ -25,6 +26,12 @@ command_lines() ( # those of the second shell block, on the sample, in order
     [ "$(wc -l <lines)" -ge 7 ] && bash -eu lines && packbuf pack rows.jsonl -o again.pbuf && cmp batch.pbuf again.pbuf
 )
 
+inspected() { # what the command prints of the dense sample
+    build/packbuf pack examples/sample/*.npy -o "$tmp/dense.pbuf" || return
+    { echo '$ packbuf inspect dense.pbuf'; build/packbuf inspect "$tmp/dense.pbuf"; } >"$tmp/inspected"
+    block text 1 | diff - "$tmp/inspected"
+}
+
 named_files() {
     local file
     for file in $(grep -oE '\]\([a-zA-Z0-9_./-]+\)' README.md | tr -d '])(') packbuf.h spec/packbuf.md spec/reader.py tests/requirements.md; do
@@ -34,5 +41,6 @@ named_files() {
 
 tap_run "the C example compiles and prints what it says" c_example
 tap_run "the command lines run" command_lines
+tap_run "what inspect prints" inspected
 tap_run "the files exist" named_files
 tap_done

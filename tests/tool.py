@@ -169,6 +169,8 @@ def usage_tests(tmp):
     bad('a folder as input', 1, ['folder.npy', 'folder'], 'pack', make_folder(tmp / 'folder.npy'), '-o', 'x')
     bad('a folder as output', 1, ['folder.npy', 'folder'], 'pack', 'a.jsonl', '-o', 'folder.npy')
     bad('no such folder for the output', 1, ['none/x.pbuf', 'No such file'], 'pack', 'a.jsonl', '-o', 'none/x.pbuf')
+    bad('--packing zip', 2, ['--packing', 'balanced', 'zip'], 'pack', 'a.jsonl', '-o', 'x', '--packing', 'zip')
+    bad('--packing of concat', 2, ['--packing', 'balanced', 'zip'], 'concat', 'a.jsonl', '-o', 'x', '--packing=zip')
     for value in ('63', '100', '8192', 'x', '-64', '99999999999999999999'):
         bad(f'--align {value}', 2, ['--align'], 'pack', 'a.jsonl', '-o', 'x', '--align', value)
     bad('--metadata without =', 2, ['KEY=VALUE'], 'pack', 'a.jsonl', '-o', 'x', '--metadata', 'x')
@@ -456,7 +458,7 @@ def mixed_tests(tmp):
     ok(nodes['value', 'version'].get('value') == 7, 'a batch value that lies in the head is shown')
     ok(all(b['offset'] % 4096 == 0 for n in about['nodes'] for b in n['buffers'] if b['storage'] == 'stored'), '--align')
     text = good('inspect', 'inspect', 'all.pbuf').text
-    ok(all(w in text for w in ['profile plain', '2 rows', 'uid', 'x.y', 'utf8_ragged', 'float32', 'BATCH VALUE', 'version', 'METADATA', 'step', '\x1b'][:-1]) and '\x1b' not in text, 'inspect for people', text)
+    ok(all(w in text for w in ['profile balanced', '2 rows', 'uid', 'x.y', 'utf8_ragged', 'float32', 'BATCH VALUE', 'version', 'METADATA', 'step', '\x1b'][:-1]) and '\x1b' not in text, 'inspect for people', text)
     rows = good('unpack', 'unpack', 'all.pbuf').lines()
     ok([r['uid'] for r in rows] == ['a', 'b'] and 'x.y' not in rows[0] and rows[1]['x.y'] == 1 and rows[0]['x']['$tensor']['shape'] == [2], 'rows', rows)
     rows = good('--fields', 'unpack', 'all.pbuf', '--fields', 'x\\.y,uid', '--rows', '1').lines()
@@ -473,7 +475,7 @@ def mixed_tests(tmp):
     put(tmp / 'zero.npy', npy('<i4', (), bytes(4)))
     bad('a batch value twice', 1, ['v2.json', 'batch value zero', 'zero.npy'], 'pack', 'zero.npy', 'x.npy', '--values', put(tmp / 'v2.json', b'{"zero":1}'), '-o', 'x')
     for name, text, words in [('no dict', '[]', ['object']), ('bad JSON', '{\n"a": }', ['line 2, column 6']), ('no codec', '{"a":{"codec":"zip"}}', ['a', 'zip']), ('no dtype', '{"a":{"dtype":3}}', ['dtype']), ('unknown key', '{"a":{"kodec":"x"}}', ['kodec']), ('flag', '{"a":{"keep_plain":1}}', ['keep_plain']),
-                              ('unit', '{"a":{"timestamp":"h"}}', ['timestamp']), ('view of nothing', '{"a":{"view":"bfloat16"}}', ['view'])]:
+                              ('packing', '{"a":{"packing":"zip"}}', ['a: packing', 'balanced']), ('packing of a wrong type', '{"a":{"packing":1}}', ['packing']), ('unit', '{"a":{"timestamp":"h"}}', ['timestamp']), ('view of nothing', '{"a":{"view":"bfloat16"}}', ['view'])]:
         put(tmp / 'bad.json', text.encode())
         bad(f'schema refused: {name}', 1, words, 'pack', 'r.jsonl', '--schema', 'bad.json', '-o', 'x')
     bad('schema: no such path', 1, ['nope'], 'pack', 'r.jsonl', '--schema', put(tmp / 'bad.json', b'{"nope":{"dtype":"int8"}}'), '-o', 'x')
@@ -537,7 +539,7 @@ def sharing_tests(tmp):
     good('pack repeats', 'pack', 's.jsonl', '-o', 's.pbuf')
     good('verify', 'verify', 's.pbuf')
     r = good('inspect', 'inspect', 's.pbuf')
-    ok(re.search(r'prompt .*stored, 8 rows', r.text) and re.search(r'text .*stored, 8 rows', r.text) and re.search(r'ids .*stored, prefixes', r.text), 'says what is shared', r)
+    ok(re.search(r'prompt .*frame, 8 rows', r.text) and re.search(r'text .*stored, 8 rows', r.text) and re.search(r'ids .*frame, prefixes', r.text), 'says what is shared', r)
     fields = {f['path']: f for f in json.loads(good('inspect --json', 'inspect', '--json', 's.pbuf').text)['nodes']}
     ok(fields['prompt']['stored_rows'] == 8 and fields['ids']['prefixes'] and 'stored_rows' not in fields['n'], 'and to machines', fields)
     ok(good('unpack', 'unpack', 's.pbuf').lines() == rows, 'rows come back')
@@ -553,6 +555,132 @@ def sharing_tests(tmp):
     ok(os.path.getsize(tmp / 'd.pbuf') < 8 * 60 * 8 + 2048, 'its eight different rows once')
     good('unpack it', 'unpack', 'd.pbuf', '-d', 'd')
     ok((tmp / 'd' / 'dense.npy').read_bytes() == (tmp / 'dense.npy').read_bytes(), 'the same file')
+
+
+SAMPLE = ROOT / 'examples' / 'sample'
+SIX = {'line', 'frame', 'split+fill', 'dictionary+fill', 'zero+fill', 'plain+fill'}  # how blocks of the dense sample are stored
+
+
+def inspected(file):
+    return json.loads(good(f'inspect --json {file}', 'inspect', '--json', file).text)
+
+
+def buffers(about):
+    return {(n['path'], b['role']): b for n in about['nodes'] for b in n['buffers']}
+
+
+def packing_tests(tmp):
+    files = sorted(SAMPLE.glob('*.npy'))
+    good('pack the sample', 'pack', *files, '-o', 'd.pbuf')
+    good('verify', 'verify', 'd.pbuf')
+    about = inspected('d.pbuf')
+    packed = [b for b in buffers(about).values() if b['packing'] and b['storage'] == 'stored']
+    ok(about['profile'] == 1 and about['profile_name'] == 'balanced', 'balanced, unless asked otherwise', about)
+    ok({mode for b in packed for mode in b['modes']} == SIX, 'six ways in which its blocks are stored', packed)
+    bits = {'int64': 64, 'float32': 32, 'uint16': 16}
+    ok(all(b['blocks'] == -(-b['count'] * bits[b['dtype']] // 65536) == sum(b['modes'].values()) and b['header_bytes'] == 16 * b['blocks'] for b in packed), 'blocks and headers are counted', packed)
+    ok(all(n['stored_bytes'] == sum(b['length'] + b.get('header_bytes', 0) for b in n['buffers'] if b['storage'] == 'stored') for n in about['nodes']), 'stored bytes are those of buffers and block headers', about)
+    ok(about['raw_bytes'] == sum(n['raw_bytes'] for n in about['nodes']) == sum(f.stat().st_size - 128 for f in files), 'raw bytes are those of the arrays', about)
+    r = good('inspect', 'inspect', 'd.pbuf')
+    ok('profile balanced' in r.text and f'bytes (raw {about["raw_bytes"]})' in r.text and all(re.search(rf'{name} .* {re.escape(words)} +8 ', r.text) for name, words in [('input_ids', 'split+fill'), ('attention_mask', 'line'), ('response_mask', 'frame'), ('old_log_probs', 'dictionary+fill'), ('values', 'zero+fill'), ('returns', '= advantages')]), 'says how each field is stored', r)
+    good('unpack -d', 'unpack', 'd.pbuf', '-d', 'd')
+    ok(all((tmp / 'd' / f.name).read_bytes() == f.read_bytes() for f in files), 'the same files come back')
+    r = run('pack', *files, '-o', '-')
+    ok(r.out == (tmp / 'd.pbuf').read_bytes(), 'the same bytes through a pipe')
+    sizes = {}
+    for profile, word in enumerate(['none', 'balanced', 'fastest', 'smallest']):
+        good(f'--packing {word}', 'pack', *files, '-o', f'{word}.pbuf', '--packing', word)
+        good(f'{word} verifies', 'verify', f'{word}.pbuf')
+        good(f'{word} holds the same', 'diff', f'{word}.pbuf', 'd.pbuf')
+        about = inspected(f'{word}.pbuf')
+        sizes[word] = os.path.getsize(f'{word}.pbuf')
+        ok(about['profile'] == profile and about['total_length'] == sizes[word], f'{word}: profile and length', about)
+    ok(sizes['smallest'] <= sizes['balanced'] <= sizes['fastest'] and 3 * sizes['balanced'] < sizes['none'], 'their order by size', sizes)
+    ok(len({run('schema', f'{word}.pbuf', '--fingerprint').text for word in sizes}) == 1, 'one fingerprint for all')
+    ok(not any('plain_because' in b or 'blocks' in b for b in buffers(inspected('none.pbuf')).values()), 'nothing about blocks where none were asked for')
+    packing_fields_tests(tmp)
+    packing_rows_tests(tmp)
+    packing_broken_tests(tmp)
+
+
+def packing_fields_tests(tmp):
+    """The packing of one field, and why a buffer is plain."""
+    put(tmp / 's.json', b'{"values":{"packing":"none"},"old_log_probs":{"keep_plain":true},"input_ids":{"packing":"smallest"}}')
+    good('packing by field', 'pack', *SAMPLE.glob('*.npy'), '--schema', 's.json', '-o', 'f.pbuf')
+    found = buffers(inspected('f.pbuf'))
+    ok([found[name, 'data']['packing'] for name in ('values', 'old_log_probs', 'input_ids', 'attention_mask')] == [0, 0, 1, 1], 'as the schema says', found)
+    good('holds the same', 'diff', 'f.pbuf', 'd.pbuf')
+    good('one field alone', 'pack', *SAMPLE.glob('*.npy'), '--schema', put(tmp / 's.json', b'{"input_ids":{"packing":"fastest"}}'), '--packing=none', '-o', 'one.pbuf')
+    about = inspected('one.pbuf')
+    ok([n['path'] for n in about['nodes'] if any(b['packing'] for b in n['buffers'])] == ['input_ids'] and about['profile'] == 0 and about['total_length'] == os.path.getsize('one.pbuf'), 'is packed, in a file that is no longer than it must be', about)
+    good('verify it', 'verify', 'one.pbuf')
+    draw = random.Random(5)
+    put(tmp / 'noise.npy', npy('<i8', (200,), draw.randbytes(1600)))
+    put(tmp / 'complex.npy', npy('<c8', (200,), draw.randbytes(1600)))
+    put(tmp / 'short.npy', npy('<i1', (200,), bytes(i % 7 for i in range(200))))
+    put(tmp / 'ids.npy', npy('<i8', (200,), struct.pack('<200q', *(i * i for i in range(200)))))
+    (tmp / 't.jsonl').write_text(''.join(json.dumps({'text': 'a' * (i % 50)}) + '\n' for i in range(200)))
+    good('pack what is not packed', 'pack', 'noise.npy', 'complex.npy', 'short.npy', 'ids.npy', 't.jsonl', '-o', 'p.pbuf')
+    why = {key: b.get('plain_because') for key, b in buffers(inspected('p.pbuf')).items()}
+    ok(why == {('noise', 'data'): 'would not save a sixteenth, or zero-copy', ('complex', 'data'): 'no packing for this dtype', ('short', 'data'): 'below 256 bytes', ('ids', 'data'): None, ('text', 'data'): 'text and bytes are read in place', ('text', 'offsets'): None}, 'and why', why)
+    r = good('inspect', 'inspect', 'p.pbuf')
+    ok(re.search(r'noise .* stored .* plain: would not save a sixteenth, or zero-copy\n', r.text) and re.search(r'complex .* plain: no packing for this dtype\n', r.text) and r.text.count('plain:') == 2, 'said where it is not plain to see', r)
+    blocks = [struct.pack('<1024q', *([7] * 1024 if k % 10 == 3 else [draw.randrange(4096) for _ in range(1024)])) for k in range(100)]
+    put(tmp / 'mixed.npy', npy('<i8', (102400,), b''.join(blocks)))
+    good('pack mixed blocks', 'pack', 'mixed.npy', '-o', 'm.pbuf')
+    ok(re.search(r'mixed .* frame 90%, line +102400 ', good('inspect', 'inspect', 'm.pbuf').text) and inspected('m.pbuf')['nodes'][0]['buffers'][0]['modes'] == {'frame': 90, 'line': 10}, 'the most used first')
+
+
+def packing_rows_tests(tmp):
+    """Rows in packed files, through the other commands."""
+    lines = (SAMPLE / 'rows.jsonl').read_text().splitlines(True)
+    rows = [json.loads(line) for line in lines]
+    good('pack rows', 'pack', SAMPLE / 'rows.jsonl', '-o', 'r.pbuf')
+    good('verify', 'verify', 'r.pbuf')
+    ok({mode for b in buffers(inspected('r.pbuf')).values() for mode in b.get('modes', ())} == {'split', 'frame', 'frame+fill'}, 'are packed')
+    ok(all(map(same_value, good('unpack', 'unpack', 'r.pbuf').lines(), rows)), 'rows come back')
+    ok(good('cat', 'cat', 'r.pbuf', '-f', 'tokens', '--rows', '2:4').lines() == [row.get('tokens', {'$missing': True}) for row in rows[2:4]], 'some cells')
+    good('plain', 'pack', SAMPLE / 'rows.jsonl', '-o', 'plain.pbuf', '--packing', 'none')
+    good('diff', 'diff', 'r.pbuf', 'plain.pbuf')
+    changed = rows[:2] + [{**rows[2], 'tokens': rows[2]['tokens'][:-1] + [5]}] + rows[3:]
+    good('pack a change', 'pack', '-', '-o', 'c.pbuf', stdin=''.join(json.dumps(row) + '\n' for row in changed).encode())
+    r = run('diff', 'r.pbuf', 'c.pbuf')
+    ok(r.code == 1 and r.text.startswith('field tokens') and 'row 2' in r.text and r.text.count('\n') == 1, 'diff finds it', r)
+    good('schema --expect', 'schema', 'r.pbuf', '--expect', 'plain.pbuf')
+    about = inspected('r.pbuf')
+    wanted = json.loads(good('ranges', 'ranges', 'r.pbuf', '--fields', 'tokens', '--rows', '2:4', '--json').text)
+    stored = buffers(about)['tokens', 'data']
+    ok(0 < wanted['data_bytes'] < stored['length'] and all(stored['offset'] <= at and at + size <= stored['offset'] + stored['length'] for at, size in wanted['ranges']), 'a part of the packed bytes', wanted, stored)
+    put(tmp / 'head.pbuf', (tmp / 'r.pbuf').read_bytes()[:wanted['head_and_index']])
+    ok(json.loads(good('from head and index', 'ranges', 'head.pbuf', '--fields', 'tokens', '--rows', '2:4', '--json').text) == wanted, 'the same')
+    put(tmp / 'a.jsonl', ''.join(lines[:14]).encode())
+    put(tmp / 'b.jsonl', ''.join(lines[14:]).encode())
+    for word, whole in (('balanced', 'r.pbuf'), ('none', 'plain.pbuf')):
+        for part, how in (('a', 'none'), ('b', 'smallest')):
+            good(f'pack {part}, {how}', 'pack', f'{part}.jsonl', '-o', f'{part}.pbuf', '--packing', how)
+        good(f'concat, {word}', 'concat', 'a.pbuf', 'b.pbuf', '--widen', '-o', 'ab.pbuf', *([] if word == 'balanced' else ['--packing', word]))
+        good('holds the same', 'diff', 'ab.pbuf', whole)
+        about = inspected('ab.pbuf')
+        ok(about['profile_name'] == ('plain' if word == 'none' else word) and about['total_length'] == os.path.getsize('ab.pbuf') and any(b['packing'] for b in buffers(about).values()) == (word != 'none'), f'{word}, whatever its parts were', about)
+
+
+def packing_broken_tests(tmp):
+    """A block header that is wrong, under right checksums."""
+    put(tmp / 'i.npy', npy('<i8', (4096,), struct.pack('<4096q', *(i * i % 4093 for i in range(4096)))))
+    good('pack', 'pack', 'i.npy', '-o', 'i.pbuf')
+    data = bytearray((tmp / 'i.pbuf').read_bytes())
+    head, index = struct.unpack('<QQ', data[32:48])
+    data[head + 64 + 16 + 12] = 77  # the mode of block 1, behind the checksums' 64 bytes
+    data[56:60] = struct.pack('<I', crc32c(data[head:head + index]))
+    data[60:64] = struct.pack('<I', crc32c(bytes(data[:60]) + bytes(4) + bytes(data[64:head])))
+    put(tmp / 'bad.pbuf', bytes(data))
+    ok(inspected('bad.pbuf')['nodes'][0]['buffers'][0]['modes'] == {'frame': 3, 'broken': 1}, 'inspect counts it')
+    r = good('and says so', 'inspect', 'bad.pbuf')
+    ok('frame 75%, broken' in r.text, 'among the others', r)
+    good('level head does not look', 'verify', 'bad.pbuf', '--level', 'head')
+    bad('level index does', 1, ['bad.pbuf', 'BAD_BLOCK', 'I15'], 'verify', 'bad.pbuf', '--level', 'index')
+    bad('unpack too', 1, ['BAD_BLOCK'], 'unpack', 'bad.pbuf')
+    bad('without looking first as well', 1, ['BAD_BLOCK', 'i'], 'unpack', 'bad.pbuf', '--no-verify')
 
 
 def range_tests(tmp):
@@ -576,7 +704,7 @@ def range_tests(tmp):
 def ranges_tests(tmp):
     rows = [{'id': i, 'name': 'x' * (i % 9), 'meta': {'step': i * i, 'tag': f't{i}'}, 'old_a': i * 0.5, 'old_b': [i] * (i % 4)} for i in range(200)]
     put(tmp / 'r.jsonl', ''.join(json.dumps(r) + '\n' for r in rows).encode())
-    good('pack', 'pack', 'r.jsonl', '-o', 'r.pbuf')
+    good('pack', 'pack', 'r.jsonl', '-o', 'r.pbuf', '--packing', 'none')
     whole = json.loads(good('ranges of all', 'ranges', 'r.pbuf', '--json', '--gap', '1000000').text)
     size = os.path.getsize('r.pbuf')
     ok(whole['total_length'] == size and len(whole['ranges']) == 1 and whole['ranges'][0][0] >= whole['head_and_index'] and sum(whole['ranges'][0]) <= size, 'one range within the data', whole)
@@ -891,7 +1019,10 @@ def hostile_tests(tmp):
         ok(worst is None, f'{rounds} damaged {name}: an error or a valid buffer', worst)
     put(tmp / 'seed.jsonl', seeds['h.jsonl'])
     put(tmp / 'n.npy', npy('<i4', (2, 3), bytes(range(24))))
-    r = checked(tool, 'pack', 'seed.jsonl', 'n.npy', '-o', 'seed.pbuf', '--metadata', 'a=b', '--values', put(tmp / 'v.json', b'{"v":7,"w":[1,2.5]}'))
+    blocks = [random.Random(4).randrange(1000) for _ in range(2000)] + [0] * 1500 + [7, 8] * 250
+    put(tmp / 'q.npy', npy('<i8', (2, 2000), struct.pack('<4000q', *blocks)))
+    put(tmp / 'z.npy', npy('<f4', (2, 1500), struct.pack('<3000f', *(b and -1 / b for b in blocks[1000:]))))
+    r = checked(tool, 'pack', 'seed.jsonl', 'n.npy', 'q.npy', 'z.npy', '-o', 'seed.pbuf', '--metadata', 'a=b', '--values', put(tmp / 'v.json', b'{"v":7,"w":[1,2.5]}'))
     ok(r.code == 0, 'pack the seed', r)
     seed = (tmp / 'seed.pbuf').read_bytes()
     head_length, index_length = struct.unpack('<QQ', seed[32:48])
@@ -903,7 +1034,7 @@ def hostile_tests(tmp):
             data[56:60] = struct.pack('<I', crc32c(data[head_length:head_length + index_length]))
             data[60:64] = struct.pack('<I', crc32c(bytes(data[:60]) + bytes(4) + bytes(data[64:head_length])))
         put(tmp / 'h.pbuf', bytes(data))
-        for args in (['inspect', 'h.pbuf'], ['inspect', '--json', 'h.pbuf'], ['unpack', '--no-verify', 'h.pbuf', '--decoded-bytes', '1000000'], ['unpack', '--no-verify', '-q', 'h.pbuf', '-d', 'h', '--decoded-bytes', '1000000'], ['verify', 'h.pbuf'], ['diff', 'h.pbuf', 'seed.pbuf']):
+        for args in (['inspect', 'h.pbuf'], ['inspect', '--json', 'h.pbuf'], ['unpack', '--no-verify', 'h.pbuf', '--decoded-bytes', '1000000'], ['unpack', '--no-verify', '-q', 'h.pbuf', '-d', 'h', '--decoded-bytes', '1000000'], ['verify', 'h.pbuf'], ['diff', 'h.pbuf', 'seed.pbuf'], ['ranges', 'h.pbuf', '--rows', '1']):
             r = checked(tool, *args)
             if r.code not in (0, 1) or 'Sanitizer' in r.err:
                 worst = worst or f'{args}: {r}'
@@ -987,7 +1118,7 @@ def main():
         print(f'Bail out! {TOOL} is not built')
         return 1
     wanted = sys.argv[1:]
-    for test in (usage_tests, jsonl_tests, tag_tests, npy_tests, archive_tests, mixed_tests, ragged_tests, sharing_tests, range_tests, ranges_tests, infer_tests, verify_tests, diff_tests, pipe_tests, signal_tests, terminal_tests, hostile_tests, data_tests):
+    for test in (usage_tests, jsonl_tests, tag_tests, npy_tests, archive_tests, mixed_tests, ragged_tests, sharing_tests, packing_tests, range_tests, ranges_tests, infer_tests, verify_tests, diff_tests, pipe_tests, signal_tests, terminal_tests, hostile_tests, data_tests):
         if wanted and test.__name__[:-6] not in wanted:
             continue
         print(f'# {test.__name__}')

@@ -37,46 +37,28 @@ static void open_inputs(const verb *command, const strings *names, const char *m
   }
 }
 
-static void write_batch(packbuf_batch *batch, const inputs *from, const char *name) {
-  packbuf_error error;
-  output out;
-  uint64_t size, written;
-  void *memory, *mapped;
-  progress("measuring", 0, 0);
-  if (packbuf_measure(batch, &size, &error)) fail_fragment(from, name, &error);
-  if (size > SIZE_MAX) fail(name, "too large for this machine's addresses");
-  output_open(&out, name);
-  mapped = output_map(&out, size);
-  memory = mapped ? mapped : must_alloc((size_t)size);
-  progress("writing", 0, 0);
-  if (packbuf_write(batch, memory, size, &written, &error)) fail_fragment(from, name, &error);
-  if (!mapped) {
-    output_write(&out, memory, (size_t)size);
-    free(memory);
-  }
-  output_close(&out);
-  outputs_commit();
-  progress_end();
-}
-
 int run_concat(const verb *command, int argc, char **argv) {
-  const char *name = NULL, *manifest = NULL, *decoded = NULL;
+  const char *name = NULL, *manifest = NULL, *decoded = NULL, *packing = NULL;
   int widen = 0, first = 0;
   strings rest = {NULL, 0};
   const option options[] = {{'o', "output", NULL, &name, NULL},    {0, "manifest", NULL, &manifest, NULL},
                             {0, "widen", &widen, NULL, NULL},      {0, "first-value", &first, NULL, NULL},
-                            {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
+                            {0, "packing", NULL, &packing, NULL},  {0, "decoded-bytes", NULL, &decoded, NULL},
+                            {0, NULL, NULL, NULL, NULL}};
+  packbuf_options how = packbuf_default_options();
   const packbuf_fragment *list = NULL;
   packbuf_arena arena;
   packbuf_batch batch;
   packbuf_error error;
   packbuf_join join;
+  packed_file written;
   uint64_t count;
   inputs from;
   size_t i;
   parse_options(command, argc, argv, options, &rest);
   if (!rest.count) fail_usage(command, "a FILE.pbuf is needed");
   if (!name) fail_usage(command, "-o OUT.pbuf is needed");
+  how.packing = (uint8_t)packing_option(command, packing);
   open_inputs(command, &rest, manifest, decoded, &from);
   count = rest.count;
   packbuf_arena_init(&arena, NULL);
@@ -86,9 +68,9 @@ int run_concat(const verb *command, int argc, char **argv) {
       fail(manifest, "lists %llu fragments, but %llu files are given", (unsigned long long)count, (unsigned long long)rest.count);
   }
   if (packbuf_join_init(&join, list, from.views, count, (widen ? PACKBUF_WIDEN : 0u) | (first ? PACKBUF_FIRST_VALUE : 0u), &arena, &error) ||
-      packbuf_join_batch(&join, &arena, NULL, &batch, &error))
+      packbuf_join_batch(&join, &arena, &how, &batch, &error) || packed_write(&written, name, &batch, how.packing == PACKBUF_PACKING_NONE, &error))
     fail_fragment(&from, name, &error);
-  write_batch(&batch, &from, name);
+  packed_close(&written);
   packbuf_arena_free(&arena);
   for (i = 0; i < from.count; i++) source_close(&from.files[i]);
   if (manifest) source_close(&from.list);

@@ -1,12 +1,14 @@
-/* tools/cmd_inspect.c: `packbuf inspect`: what a packed buffer holds and what it costs, from its head alone: index and data are never touched.
- * May use: packbuf.h, tables. Must not know: cells beyond those that lie in the head. */
+/* tools/cmd_inspect.c: `packbuf inspect`: what a packed buffer holds and what it costs, from its head and the block headers in its index: the rest is never
+ * touched.
+ * May use: packbuf.h, tables, packing. Must not know: cells beyond those that lie in the head. */
 #include "table.h"
 
 /* What the buffers of a node cost. */
 typedef struct cost {
   uint64_t raw, stored;
   int in_head; /* all of its values lie in the head */
-  char storage[64];
+  plain_reason plain; /* of its data */
+  char storage[128];
 } cost;
 
 static const char *storage_word(unsigned storage) {
@@ -25,10 +27,43 @@ static uint64_t raw_bytes(const packbuf_buffer *buffer) {
   return bits % 8 ? (count / 8) * bits + ((count % 8) * bits + 7) / 8 : count * (bits / 8); /* below 2^63: checked when opened */
 }
 
+/* At most 2^63, as a and b are. */
+static uint64_t add_bytes(uint64_t a, uint64_t b) {
+  const uint64_t most = (uint64_t)1 << 63;
+  return a > most - b ? most : a + b;
+}
+
 static void get_buffer(const packbuf_view *view, const char *file, uint32_t index, packbuf_buffer *buffer) {
   packbuf_error error;
   packbuf_status status = packbuf_get_buffer_at(view, index, buffer, &error);
   if (status && !unreadable(status)) fail_status(file, &error);
+}
+
+/* Bytes of block headers: of any packing but plain (section 5 of the spec) 16 for each 8 KiB. */
+static uint64_t header_bytes(const packbuf_buffer *buffer) {
+  return buffer->packing ? 16 * (raw_bytes(buffer) / 8192 + (raw_bytes(buffer) % 8192 != 0)) : 0;
+}
+
+/* How the data of a leaf are stored, in a word or a few. */
+static void storage_words(const packbuf_view *view, const char *file, const packbuf_buffer *buffer, char *to, size_t size) {
+  if (buffer->storage == PACKBUF_ALIAS) {
+    packbuf_buffer other;
+    char path[32];
+    get_buffer(view, file, buffer->alias_of, &other);
+    if (packbuf_node_path(view, other.node, path, sizeof path) >= sizeof path) memcpy(path + sizeof path - 4, "...", 4);
+    snprintf(to, size, "= %s", path);
+  } else if (buffer->packing == 1) {
+    text words = {NULL, 0, 0};
+    block_modes modes;
+    count_modes(buffer, &modes);
+    modes_word(&modes, &words);
+    snprintf(to, size, "%.*s", (int)words.size, words.data ? words.data : "");
+    text_free(&words);
+  } else if (buffer->packing) {
+    snprintf(to, size, "packing %u", (unsigned)buffer->packing);
+  } else {
+    snprintf(to, size, "%s", storage_word(buffer->storage));
+  }
 }
 
 /* Adds what a leaf shares: "16 rows" when it stores no more than these, "prefixes" of other rows. */
@@ -54,19 +89,12 @@ static void count_cost(const packbuf_view *view, const char *file, const packbuf
   if (with_children && packbuf_get_node(view, node->index + node->descendants, &last, &error)) fail_status(file, &error);
   for (i = node->first_buffer; i < last.first_buffer + last.buffer_count; i++) {
     get_buffer(view, file, i, &buffer);
-    to->raw += raw_bytes(&buffer);
-    if (to->raw > (uint64_t)1 << 63) to->raw = (uint64_t)1 << 63;
-    if (buffer.storage == PACKBUF_STORED) to->stored += buffer.length;
+    to->raw = add_bytes(to->raw, raw_bytes(&buffer));
+    if (buffer.storage == PACKBUF_STORED) to->stored += buffer.length + header_bytes(&buffer);
     if (buffer.storage == PACKBUF_STORED || buffer.storage == PACKBUF_ALIAS) to->in_head = 0;
     if (buffer.role != PACKBUF_ROLE_DATA || buffer.node != node->index) continue;
-    snprintf(to->storage, sizeof to->storage, "%s%s", storage_word(buffer.storage), buffer.packing ? "/blocks" : "");
-    if (buffer.storage == PACKBUF_ALIAS) {
-      packbuf_buffer other;
-      char path[32];
-      get_buffer(view, file, buffer.alias_of, &other);
-      if (packbuf_node_path(view, other.node, path, sizeof path) >= sizeof path) memcpy(path + sizeof path - 4, "...", 4);
-      snprintf(to->storage, sizeof to->storage, "= %s", path);
-    }
+    to->plain = why_plain(view, node, &buffer);
+    storage_words(view, file, &buffer, to->storage, sizeof to->storage);
   }
   note_sharing(view, node, to);
 }
@@ -127,17 +155,31 @@ static void add_line(table *to, const packbuf_view *view, const packbuf_node *no
   else if (node->logical_type) text_printf(&word, "logical type %u ", (unsigned)node->logical_type);
   else if (node->parameter.size) text_printf(&word, "%.*s ", (int)node->parameter.size, node->parameter.data);
   head_cell(view, node, costs, &word);
+  if (costs->plain > PLAIN_SHORT) text_printf(&word, "plain: %s", plain_word(costs->plain));
   table_cell(to, word.data ? word.data : "", word.size);
   text_free(&word);
 }
 
-static void print_header(const packbuf_view *view, text *to) {
+static uint64_t all_raw_bytes(const packbuf_view *view, const char *file) {
+  packbuf_buffer buffer;
+  uint64_t sum = 0;
+  uint32_t i;
+  for (i = 0; i < view->buffer_count; i++) {
+    get_buffer(view, file, i, &buffer);
+    sum = add_bytes(sum, raw_bytes(&buffer));
+  }
+  return sum;
+}
+
+static void print_header(const packbuf_view *view, const char *file, text *to) {
   char profile[24];
-  snprintf(profile, sizeof profile, view->profile == 0 ? "plain" : view->profile == 1 ? "packed" : "%u", (unsigned)view->profile);
+  if (profile_word(view->profile)) snprintf(profile, sizeof profile, "%s", profile_word(view->profile));
+  else snprintf(profile, sizeof profile, "%u", (unsigned)view->profile);
   text_printf(to, "packbuf %d.%u %s, profile %s: %llu rows, %lu fields, %lu batch values\n", PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor,
               view->kind == 1 ? "batch" : "manifest", profile, (unsigned long long)view->rows, (unsigned long)view->field_count,
               (unsigned long)view->value_count);
-  text_printf(to, "%llu bytes: head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length,
+  text_printf(to, "%llu bytes (raw %llu): head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length,
+              (unsigned long long)all_raw_bytes(view, file),
               (unsigned long long)view->head_length, (unsigned long long)view->index_length,
               (unsigned long long)(view->total_length - view->head_length - view->index_length), 1u << view->alignment_exponent,
               view->optional_features & 1 ? "data checksums" : "no data checksums");
@@ -202,7 +244,7 @@ static void inspect_people(const packbuf_view *view, const char *file, output *o
   cost costs;
   uint32_t i, k, ends[256], depth = 0;
   unsigned scope;
-  print_header(view, &out->buffer);
+  print_header(view, file, &out->buffer);
   for (scope = 0; scope < 2; scope++) {
     table lines = {{NULL, 0}, 10, 0xfu << 5};
     if (scope ? !view->value_count : !view->field_count) continue;
@@ -225,6 +267,16 @@ static void inspect_people(const packbuf_view *view, const char *file, output *o
 
 /* ---- for machines ---- */
 
+static void json_blocks(const packbuf_buffer *buffer, text *to) {
+  block_modes modes;
+  text_printf(to, ",\"blocks\":%llu,\"header_bytes\":%llu", (unsigned long long)(header_bytes(buffer) / 16),
+              (unsigned long long)header_bytes(buffer));
+  if (buffer->packing != 1) return;
+  count_modes(buffer, &modes);
+  text_puts(to, ",\"modes\":");
+  modes_json(&modes, to);
+}
+
 static void json_buffers(const packbuf_view *view, const char *file, const packbuf_node *node, text *to) {
   packbuf_buffer buffer;
   char dtype[40];
@@ -240,6 +292,8 @@ static void json_buffers(const packbuf_view *view, const char *file, const packb
                 dtype, (unsigned long long)buffer.count);
     if (buffer.storage == PACKBUF_STORED || buffer.storage == PACKBUF_ALIAS)
       text_printf(to, ",\"offset\":%llu,\"length\":%llu", (unsigned long long)buffer.offset, (unsigned long long)buffer.length);
+    if (buffer.storage == PACKBUF_STORED && buffer.packing) json_blocks(&buffer, to);
+    if (why_plain(view, node, &buffer)) text_printf(to, ",\"plain_because\":\"%s\"", plain_word(why_plain(view, node, &buffer)));
     text_puts(to, "}");
   }
   text_puts(to, "]");
@@ -322,12 +376,13 @@ static void inspect_machine(const packbuf_view *view, const char *file, output *
   packbuf_node node;
   text *to = &out->buffer;
   uint32_t i;
-  text_printf(to, "{\"version\":\"%d.%u\",\"kind\":\"%s\",\"profile\":%u,\"rows\":%llu,\"fields\":%lu,\"values\":%lu,", PACKBUF_FORMAT_MAJOR,
-              (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", (unsigned)view->profile, (unsigned long long)view->rows,
+  text_printf(to, "{\"version\":\"%d.%u\",\"kind\":\"%s\",\"profile\":%u,\"profile_name\":\"%s\",\"rows\":%llu,\"fields\":%lu,\"values\":%lu,", PACKBUF_FORMAT_MAJOR,
+              (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", (unsigned)view->profile,
+              profile_word(view->profile) ? profile_word(view->profile) : "", (unsigned long long)view->rows,
               (unsigned long)view->field_count, (unsigned long)view->value_count);
-  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"",
+  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"raw_bytes\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"",
               (unsigned long long)view->total_length, (unsigned long long)view->head_length, (unsigned long long)view->index_length,
-              1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
+              (unsigned long long)all_raw_bytes(view, file), 1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
   for (i = 0; i < 16; i++) text_printf(to, "%02x", (unsigned)view->row_order_token[i]);
   text_puts(to, "\",");
   json_metadata(view, file, to);

@@ -321,31 +321,15 @@ static void check_paths(const job *from, const void *memory, uint64_t size) {
   }
 }
 
-static void write_batch(job *from, const char *name) {
-  output out;
+static void write_batch(job *from, const char *name, int exact) {
+  packed_file to;
   packbuf_error error;
-  uint64_t size, written;
-  void *memory, *mapped;
-  progress("measuring", 0, 0);
-  if (packbuf_measure(&from->batch, &size, &error)) fail_batch(from, &error);
-  if (size > SIZE_MAX) fail(name, "too large for this machine's addresses");
-  output_open(&out, name);
-  mapped = output_map(&out, size);
-  memory = mapped ? mapped : must_alloc((size_t)size);
-  progress("writing", 0, 0);
-  if (packbuf_write(&from->batch, memory, size, &written, &error)) fail_batch(from, &error);
-  if (written != size) fail(name, "measured %llu bytes but wrote %llu", (unsigned long long)size, (unsigned long long)written);
-  check_paths(from, memory, size);
-  if (!mapped) {
-    output_write(&out, memory, (size_t)size);
-    free(memory);
-  }
-  output_close(&out);
-  outputs_commit();
-  progress_end();
+  if (packed_write(&to, name, &from->batch, exact, &error)) fail_batch(from, &error);
+  check_paths(from, to.memory, to.size);
+  packed_close(&to);
 }
 
-static packbuf_options batch_options(job *from, const char *align, int no_checksums) {
+static packbuf_options batch_options(job *from, const char *packing, const char *align, int no_checksums) {
   packbuf_options options = packbuf_default_options();
   packbuf_schema *schemas = (packbuf_schema *)must_arena(&from->arena, from->wishes.count * sizeof *schemas, sizeof(void *));
   size_t i;
@@ -356,6 +340,7 @@ static packbuf_options batch_options(job *from, const char *align, int no_checks
     if ((uint64_t)1 << options.alignment_exponent != bytes)
       fail_usage(from->command, "--align: 64, 128, 256, 512, 1024, 2048 or 4096, not %s", align);
   }
+  options.packing = (uint8_t)packing_option(from->command, packing);
   options.data_checksums = !no_checksums;
   for (i = 0; i < from->wishes.count; i++) schemas[i] = from->wishes.items[i].schema;
   options.schemas = schemas;
@@ -363,15 +348,24 @@ static packbuf_options batch_options(job *from, const char *align, int no_checks
   return options;
 }
 
+/* Is the size known before it is written? */
+static int nothing_packed(const packbuf_options *options) {
+  size_t i;
+  for (i = 0; i < options->schema_count; i++)
+    if (options->schemas[i].packing > PACKBUF_PACKING_NONE) return 0;
+  return options->packing <= PACKBUF_PACKING_NONE;
+}
+
 int run_pack(const verb *command, int argc, char **argv) {
   static job it;
-  const char *name = NULL, *values = NULL, *schema = NULL, *align = NULL;
+  const char *name = NULL, *values = NULL, *schema = NULL, *packing = NULL, *align = NULL;
   int no_checksums = 0;
   strings rest = {NULL, 0}, metadata = {NULL, 0};
   const option options[] = {{'o', "output", NULL, &name, NULL},
                             {0, "values", NULL, &values, NULL},
                             {0, "schema", NULL, &schema, NULL},
                             {0, "metadata", NULL, NULL, &metadata},
+                            {0, "packing", NULL, &packing, NULL},
                             {0, "align", NULL, &align, NULL},
                             {0, "no-checksums", &no_checksums, NULL, NULL},
                             {0, "ragged", NULL, NULL, &it.ragged},
@@ -399,13 +393,13 @@ int run_pack(const verb *command, int argc, char **argv) {
   check_ragged(&it);
   check_names_and_rows(&it);
   apply_wishes(&it);
-  how = batch_options(&it, align, no_checksums);
+  how = batch_options(&it, packing, align, no_checksums);
   if (packbuf_batch_init(&it.batch, it.rows, &it.arena, &how, &error)) fail_status(name, &error);
   add_inputs(&it);
   if (values) add_values(&it, values);
   for (i = 0; i < it.metadata.count; i++)
     if (packbuf_add_metadata(&it.batch, NULL, it.metadata.items[i].key, it.metadata.items[i].text, &error))
       fail_status(it.metadata.items[i].file, &error);
-  write_batch(&it, name);
+  write_batch(&it, name, nothing_packed(&how));
   return TOOL_OK;
 }

@@ -153,15 +153,14 @@ void output_write(output *out, const void *data, size_t size) {
   }
 }
 
-void *output_map(output *out, uint64_t size) {
-  int problem = 0;
+void *output_map(output *out, uint64_t size, int exact) {
+  int problem = EINVAL;
   if (!out->temporary || !size || size > SIZE_MAX || size > INT64_MAX) return NULL;
-#ifdef __APPLE__
-  problem = ftruncate(out->fd, (off_t)size) ? errno : 0;
-#else
-  problem = posix_fallocate(out->fd, 0, (off_t)size); /* so that a full disk is an error here, not SIGBUS later */
-  if (problem == EINVAL || problem == EOPNOTSUPP) problem = ftruncate(out->fd, (off_t)size) ? errno : 0;
+#ifndef __APPLE__
+  if (exact) problem = posix_fallocate(out->fd, 0, (off_t)size); /* so that a full disk is an error here, not SIGBUS later */
 #endif
+  (void)exact;
+  if (problem == EINVAL || problem == EOPNOTSUPP) problem = ftruncate(out->fd, (off_t)size) ? errno : 0;
   if (problem) {
     errno = problem;
     fail_errno(out->name, "cannot write");
@@ -174,6 +173,10 @@ void *output_map(output *out, uint64_t size) {
   out->map_size = (size_t)size;
   watch_mapping(out->name, out->map, out->map_size, 1);
   return out->map;
+}
+
+void output_trim(output *out, uint64_t size) {
+  if (size < out->map_size && ftruncate(out->fd, (off_t)size) != 0) fail_errno(out->name, "cannot write");
 }
 
 void output_close(output *out) {

@@ -15,9 +15,10 @@ static const char help_pack[] =
     "\n"
     "  -o, --output FILE   where to write; - is stdout\n"
     "  --values FILE.json  a dict of batch values\n"
+    "  --packing WORD      how numbers are packed: balanced (default), fastest, smallest; none: all can be read in place\n"
     "  --schema FILE.json  {\"PATH\": {\"codec\": \"utf8_ragged\", \"dtype\": \"int32\", \"keep_plain\": true, \"not_nullable\": true,\n"
-    "                      \"timestamp\": \"ns\", \"value\": true, \"view\": \"bfloat16\"}}; value: the path is that of a batch value,\n"
-    "                      view: the bits of an array are of this dtype\n"
+    "                      \"packing\": \"none\", \"timestamp\": \"ns\", \"value\": true, \"view\": \"bfloat16\"}}; packing: of this column\n"
+    "                      alone, value: the path is that of a batch value, view: the bits of an array are of this dtype\n"
     "  --metadata KEY=TEXT metadata of the buffer (repeatable)\n"
     "  --ragged DATA=OFFS  the array DATA holds ragged rows that the array OFFS delimits (repeatable)\n"
     "  --as-values         arrays are batch values as a whole, such as weights; their shapes are free\n"
@@ -46,7 +47,8 @@ static const char help_infer[] = "Usage: packbuf infer IN.jsonl [--json] [--comp
                                  "  --compat            the rules of Mooncake's merged structured codec instead of the strict ones\n";
 
 static const char help_inspect[] = "Usage: packbuf inspect FILE.pbuf [--json]\n"
-                                   "Shows what a packed buffer holds: fields, codecs, dtypes, shapes, bytes, metadata. Reads its head only.\n"
+                                   "Shows what a packed buffer holds: fields, codecs, dtypes, shapes, how data are stored, bytes, metadata. Reads\n"
+                                   "its head, and the headers of packed blocks.\n"
                                    "\n"
                                    "  --json              for machines\n";
 
@@ -54,7 +56,8 @@ static const char help_verify[] =
     "Usage: packbuf verify FILE.pbuf... [options]\n"
     "Exits with 0 when the files are valid, else with 1 and a line that names rule, error, byte offset, field and row.\n"
     "\n"
-    "  --level LEVEL       head, index or full (default): how much to read\n"
+    "  --level LEVEL       head: header and records; index: also offsets, masks, block headers, all of the index;\n"
+    "                      full (default): also the data, packed ones block by block\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n"
     "  -q, --quiet         nothing on stdout\n";
 
@@ -103,6 +106,7 @@ static const char help_concat[] =
     "  --manifest M.pbuf   the files are the fragments that M lists, in its order: rows and fields are joined as it says\n"
     "  --widen             columns of different types become one that holds all their values; cells of fields that a file lacks are missing\n"
     "  --first-value       batch values and metadata that differ: those of the first file\n"
+    "  --packing WORD      as for pack, whatever the files' own is: balanced (default), fastest, smallest, none\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
 
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},

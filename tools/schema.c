@@ -38,6 +38,10 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
   } else if (is_key(&entry->key, "keep_plain")) {
     read_flag(file, path, entry, "keep_plain", &flag);
     if (flag) to->schema.flags |= PACKBUF_KEEP_PLAIN;
+  } else if (is_key(&entry->key, "packing")) {
+    packbuf_packing packing;
+    if (!word || !packing_parse(word, &packing)) fail(file, "%s: packing is none, fastest, balanced or smallest", path);
+    to->schema.packing = (uint8_t)packing;
   } else if (is_key(&entry->key, "not_nullable")) {
     read_flag(file, path, entry, "not_nullable", &flag);
     if (flag) to->schema.flags |= PACKBUF_REFUSE_NULL;
@@ -45,7 +49,7 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
     read_flag(file, path, entry, "value", &flag);
     to->schema.batch_value = (uint8_t)flag;
   } else {
-    fail(file, "%s: unknown key %.*s (codec, dtype, keep_plain, not_nullable, timestamp, value, view)", path, (int)entry->key.as.text.size,
+    fail(file, "%s: unknown key %.*s (codec, dtype, keep_plain, not_nullable, packing, timestamp, value, view)", path, (int)entry->key.as.text.size,
          entry->key.as.text.data);
   }
 }

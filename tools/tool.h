@@ -132,12 +132,54 @@ void output_open(output *out, const char *name);
 void output_write(output *out, const void *data, size_t size);
 void output_flush(output *out);
 void output_text(output *out); /* flushes when the buffer is large: call after adding to out->buffer */
-/* `size` bytes of the file as memory; NULL when it is no regular file. */
-void *output_map(output *out, uint64_t size);
+/* `size` bytes of the file as memory; NULL when it is no regular file. Their space is taken at once when all of them will
+ * be written (exact), else as they are. */
+void *output_map(output *out, uint64_t size, int exact);
+/* A mapped file is no longer than `size` bytes. */
+void output_trim(output *out, uint64_t size);
 void output_close(output *out);
 void make_folder(const char *name); /* removed again, when empty, if the program fails */
 void outputs_commit(void);          /* renames all */
 void outputs_remove(void);          /* async-signal-safe: removes all temporaries */
+
+/* ---- packing.c: packings, packed files, blocks ---- */
+
+int packing_parse(const char *word, packbuf_packing *to); /* 0: no such packing */
+/* What --packing says; balanced when it is not given (word NULL). */
+packbuf_packing packing_option(const verb *command, const char *word);
+const char *profile_word(unsigned profile); /* "plain", "balanced", ...; NULL */
+
+/* A packed buffer that has been written to a file, or to memory for a pipe. */
+typedef struct packed_file {
+  output out;
+  void *memory;
+  uint64_t size;
+  int mapped;
+} packed_file;
+/* Writes a batch; exact: nothing of it is packed. Only what comes from the batch is returned, all else ends the program. */
+packbuf_status packed_write(packed_file *to, const char *name, packbuf_batch *batch, int exact, packbuf_error *error);
+void packed_close(packed_file *from); /* and gives it its name */
+
+/* The blocks of a buffer by mode: entry 2 x mode, + 1 when filled; the last for those that cannot be read. */
+enum { BLOCKS_BROKEN = 2 * (PACKBUF_BLOCK_DICTIONARY + 1), BLOCK_KINDS = BLOCKS_BROKEN + 1 };
+typedef struct block_modes {
+  uint64_t blocks, counts[BLOCK_KINDS];
+} block_modes;
+void count_modes(const packbuf_buffer *buffer, block_modes *to);
+void modes_word(const block_modes *from, text *to); /* "split 93%, frame": by share, most first */
+void modes_json(const block_modes *from, text *to); /* {"split":93,"frame":7} */
+
+/* Why a buffer is stored plain although its packed buffer has a packed profile. */
+typedef enum plain_reason {
+  PLAIN_ANYWAY, /* it is not stored plain, or the profile is not a packed one */
+  PLAIN_IN_PLACE,
+  PLAIN_SHORT,
+  PLAIN_DTYPE,
+  PLAIN_DATA,
+  PLAIN_INDEX
+} plain_reason;
+plain_reason why_plain(const packbuf_view *view, const packbuf_node *node, const packbuf_buffer *buffer);
+const char *plain_word(plain_reason reason); /* NULL: PLAIN_ANYWAY */
 
 /* ---- tagged.c: cells as tagged JSON (section 22 of the spec) ---- */
 

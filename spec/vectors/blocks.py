@@ -146,7 +146,7 @@ def payload_of_rows(units, t, choice):
     if choice.mode == FRAME:
         return lay_codes([(u - choice.base) % (1 << t) >> choice.shift for u in units], choice.width, t)
     if choice.mode == ZERO:
-        return lay_codes([0 if u == 0 else (u - choice.base + 1) % (1 << t) for u in units], choice.width, t)
+        return lay_codes([zeros(t).index(u) if u in zeros(t) else (u - choice.base + 2) % (1 << t) for u in units], choice.width, t)
     if choice.mode == SPLIT:
         tops = [u >> choice.width for u in units]
         rows = ceil(len(units), 1024 // t)
@@ -155,6 +155,11 @@ def payload_of_rows(units, t, choice):
     place = {top: i for i, top in reversed(list(enumerate(choice.tops)))}
     table = b"".join(top.to_bytes(2, "little") for top in choice.tops).ljust(64, b"\0")
     return table + lay_codes([place[u >> choice.shift] << choice.shift | u & (1 << choice.shift) - 1 for u in units], choice.width, t)
+
+
+def zeros(t):
+    """Both zeros of floats."""
+    return 0, 1 << t - 1
 
 
 def lay_codes(codes, width, t):
@@ -248,9 +253,10 @@ def choose_rows(units, dtype, recipe, filled):
         width = (max((u - base) % (1 << t) for u in units) >> shift).bit_length()
         if width < t:
             out.append(Choice(FRAME, base, width, shift, size=code_bytes(rows, width, t)))
-    if dtype[0] in FLOATS and 0 in units and any(units):
-        base = min(u for u in units if u)
-        width = (max(units) - base + 1).bit_length()
+    others = [u for u in units if u not in zeros(t)]
+    if dtype[0] in FLOATS and 0 < len(others) < len(units):
+        base = min(others)
+        width = (max(units) - base + 2).bit_length()
         if width < t:
             out.append(Choice(ZERO, base, width, size=code_bytes(rows, width, t)))
     if recipe.dictionary:
@@ -318,7 +324,7 @@ def recipe_of(blocks, dtype, profile):
             again = sum(choose(units, dtype, Recipe(True, True, width - 8)).size for units in here)
             if 16 * again <= 15 * size:
                 recipe.split, size = width - 8, again
-    if profile != 2 and dtype[:2] in MANTISSA:
+    if profile == 3 and dtype[:2] in MANTISSA:
         again = sum(choose(units, dtype, Recipe(True, True, None, True)).size for units in here)
         if 16 * again <= 15 * size:
             recipe.dictionary, size = True, again

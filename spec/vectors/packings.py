@@ -58,8 +58,8 @@ def any_frame(units, t, b):
 
 
 def any_zero(units, t, b):
-    base = min((u for u in units if u), default=1)
-    return zero(base, max((max(units) - base + 1).bit_length(), 1) if any(units) else 1)
+    base = min((u for u in units if u not in blocks.zeros(t)), default=1)
+    return zero(base, max(min((max(units) - base + 2).bit_length(), t), 1))
 
 
 def any_line(units, t, b):
@@ -107,7 +107,8 @@ def cases(t):
     for width in sorted({1, 3, t // 2 + 1, t - 1, t}):
         base = some[0] if width < t - 1 else top - 2  # beyond the end they begin again at 0
         yield "frame_%d" % width, [(base + x) % top for x in noise(width, n, width)], frame(base, width)
-        yield "zero_%d" % width, [(base + x - 1) % top if x else 0 for x in (noise(width, n - 2, width) + [0, (1 << width) - 1]) if not x or (base + x - 1) % top], zero(base, width)
+        codes = [x for x in noise(width, n - 2, width) + [0, (1 << width) - 1] if x < 2 or (base + x - 2) % top not in blocks.zeros(t)]
+        yield "zero_%d" % width, [(base + x - 2) % top if x > 1 else blocks.zeros(t)[x] for x in codes], zero(base, width)
     yield "frame_shift", [(3 + (x << t // 4)) % top for x in noise(1, n, t // 2)], frame(3, t // 2, t // 4)
     yield "frame_shift_most", [(x << t - 1) % top for x in noise(2, n, 1)], frame(0, 1, t - 1)
     for width in sorted({1, (t - 8) // 2, t - 8} - {0}):
@@ -125,7 +126,7 @@ def fills(t):
     """Likewise of rows of which some are filled; the last has half its units."""
     top, half = 1 << t, L[t] // 2
     parts = {"plain": (noise(10, L[t], t), plain()), "frame": ([top - 9 + x for x in noise(11, L[t], 3)], frame(top - 9, 3)),
-             "zero": ([100 + x - 1 if x else 0 for x in noise(12, L[t], 4)], zero(100, 4))}
+             "zero": ([100 + x - 2 if x > 1 else blocks.zeros(t)[x] for x in noise(12, L[t], 4)], zero(100, 4))}
     if t > 8:
         parts["split"] = [(x << 2) + 1 for x in noise(13, L[t], 3)], split(1 if t == 16 else 3)
     if t in (16, 32):
@@ -162,7 +163,7 @@ def valid_several_blocks(to):
     worked = [1000 + i * i % 29 for i in range(150)]  # the example of section 20
     to.valid("blocks_worked", to.Batch(1, [force(to, run(to, "r", "uint16", worked), "data", frame(1000, 5))]))
     low = noise(33, B[32], 3)
-    to.valid("blocks_full_last", to.Batch(1, [force(to, run(to, "r", "float32", low), "data", zero(1, 3))]))
+    to.valid("blocks_full_last", to.Batch(1, [force(to, run(to, "r", "float32", low), "data", zero(1, 4))]))
     units = [i & 1 for i in range(B[64])]
     full = [(x & 7) + (9 << 3 if i % 2 else 0) for i, x in enumerate(noise(31, B[64], 3))]
     to.valid("blocks_full_split", to.Batch(1, [force(to, run(to, "r", "int64", full + units[:70]), "data", split(3), split(1))]))
@@ -172,7 +173,7 @@ def valid_small(to):
     """One buffer each: small enough for tests that flip every bit."""
     row = L[32]
     for name, units, choice in (("plain", noise(34, 20, 32), plain()), ("lines", [1, 2, 3, 4, 9, 9, 9, 5], lines(32, (0, 1, 1), (4, 9, 0), (7, 5, 0))), ("frame", noise(35, 20, 3), frame(0, 3)),
-                                ("zero", noise(36, 20, 3), zero(1, 3)), ("split", [x + 16 * (i % 2) for i, x in enumerate(noise(37, 20, 4))], split(4)),
+                                ("zero", noise(36, 20, 3), zero(1, 4)), ("split", [x + 16 * (i % 2) for i, x in enumerate(noise(37, 20, 4))], split(4)),
                                 ("dictionary", [(4, 7, 8)[i % 3] << 23 for i in range(20)], dictionary(23, 4, 7, 8)),
                                 ("filled", in_rows(32, 6, noise(38, row, 3), 6, noise(39, 9, 3)), frame(0, 3).filled(6)),
                                 ("filled_split", in_rows(32, 6, [x + 16 * (i % 2) for i, x in enumerate(noise(40, 9, 4))]), split(4).filled(6))):
@@ -279,7 +280,7 @@ def valid_not_looked_at(to):
         b.poke(b.element("u", "data", ahead + 64), "BBB", 9, 200, 0)
         b.seal()
         to.valid("blocks_split_beyond_units" + name, b)
-    to.valid("blocks_zero_codes_wrap", batch("uint8", [0, 255, 0, 1, 2, 254], zero(254, 3)))
+    to.valid("blocks_zero_codes_wrap", batch("uint8", [0, 255, 128, 1, 2, 254], zero(254, 3)))
 
 
 # ---- valid: canonical --------------------------------------------------------------------------------------------------------------------
@@ -332,6 +333,10 @@ def contents(to):
     yield "noise8", "uint8", noise(112, n, 8)
     yield "rare", "float32", [0] * 300 + [0x3F800000, 0x40000000, 0x3F800001] + [0] * 200
     yield "float8", "float8_e4m3fn", [x + 40 if x else 0 for x in noise(113, n, 4)]
+    yield "float8_of_signs", "float8_e5m2", [(x + 40 if x > 1 else 0) + 128 * (x == 1) for x in noise(118, 300, 4)]
+    yield "both_zeros", "bfloat16", [x % 16 + 0x7000 if x > 99 else 0x8000 * (x > 30) for x in noise(119, 300, 7)]
+    yield "one_zero", "float32", [x % 64 + 2**31 - 40 if x > 99 else 2**31 for x in noise(140, 200, 7)]
+    yield "only_zeros", "float64", [x << 63 for x in noise(141, 70, 1)]
     yield "zero_as_wide", "float32", [7] * 96 + [0] + noise(114, 31, 32) + [7] * 100
     yield "complex", "complex64", [x % 4 for x in noise(115, 60, 16)]
     yield "bytes_255", "uint8", noise(116, 255, 1)
@@ -369,8 +374,9 @@ def edges():
 def valid_canonical(to):
     runs = {name: tensor(to, dtype, units) for name, dtype, units in contents(to)}
     canonical(to, "runs", runs, (1,))
-    canonical(to, "runs", {name: runs[name] for name in ("ids", "ids32", "mask", "log_probs", "tops_bfloat", "tops_float", "positions", "rare")}, (2,))
-    canonical(to, "edges", {name: tensor(to, dtype, units) for name, dtype, units in edges()}, (1,))
+    canonical(to, "runs", {name: runs[name] for name in ("ids", "ids32", "mask", "log_probs", "positions", "rare")}, (2,))
+    canonical(to, "runs", {name: runs[name] for name in ("ids", "log_probs", "log_probs_bfloat", "tops_bfloat", "tops_half", "tops_float", "rewards", "rare")}, (3,))
+    canonical(to, "edges", {name: tensor(to, dtype, units) for name, dtype, units in edges()}, (3,))
     wide = [x % 2**12 if x >> 20 < 900 else x % 2**20 for x in noise(160, B[64], 32)]
     row = list(range(B[64]))
     few = [x % 8 if x >> 8 else 600 + x for x in noise(161, B[64], 12)]
@@ -486,9 +492,9 @@ def invalid_headers(to):
         bad("lines_value_bytes", t, units, lined(t), 14, "values of %d bytes" % (2 * t // 8 if t < 64 else 15), (14, 16 | 2 * t // 8 if t < 64 else 0x1F))
         bad("frame_width_beyond", t, low, frame(0, 3), 13, "width T + 1", (13, t + 1))
         bad("frame_shift", t, low, frame(0, 3), 14, "width + shift beyond T", (14, t - 2))
-        bad("zero_width_beyond", t, low, zero(1, 3), 13, "width T + 1", (13, t + 1))
+        bad("zero_width_beyond", t, low, zero(1, 4), 13, "width T + 1", (13, t + 1))
         if t < 64:
-            for name, units_, choice in (("frame", low, frame(0, 3)), ("zero", low, zero(1, 3)), ("line", [1] * 40, line(1)), ("lines", units, lined(t))):
+            for name, units_, choice in (("frame", low, frame(0, 3)), ("zero", low, zero(1, 4)), ("line", [1] * 40, line(1)), ("lines", units, lined(t))):
                 if name in ("frame", "lines") or t == 16:
                     bad(name + "_base", t, units_, choice, 0, "base 2^T", (0, most + 1))
         if t > 8:
@@ -522,12 +528,12 @@ def invalid_headers(to):
         bad("lines_65", t, units, lined(t), 15, "65 lines", (15, 65))
         bad("lines_255", t, units, lined(t), 15, "255 lines", (15, 255))
         bad("lines_0", t, units, lined(t), 14, "shift of no lines", (15, 0))
-        for name, choice in (("frame", frame(0, 3)), ("zero", zero(1, 3))):
+        for name, choice in (("frame", frame(0, 3)), ("zero", zero(1, 4))):
             bad(name + "_width_0", t, low, choice, 13, "width 0", (13, 0))
             bad(name + "_width_255", t, low, choice, 13, "width 255", (13, 255))
             bad(name + "_extra", t, low, choice, 15, "extra", (15, 1))
         bad("frame_shift_255", t, low, frame(0, 3), 14, "shift 255", (14, 255))
-        bad("zero_shift", t, low, zero(1, 3), 14, "shift of mode zero", (14, 1))
+        bad("zero_shift", t, low, zero(1, 4), 14, "shift of mode zero", (14, 1))
         bad("split_base", t, low, split(2), 0, "base of a split", (0, 1))
         bad("split_width_0", t, low, split(2), 13, "width 0", (13, 0))
         bad("split_shift", t, low, split(2), 14, "shift of a split", (14, 1))
@@ -592,7 +598,7 @@ def invalid_places(to):
     bad("after_line", 4, places[4] + 1, "64 bytes after a line that has none")
     bad("after_lines", 5, places[5] - 1, "lines that are 64 bytes short")
     for name, units, choice in (("plain", noise(66, 40, 32), plain()), ("lines", list(range(40)), lines(32, (0, 0, 1))), ("line", [3] * 40, line(3)), ("frame", noise(67, 40, 3), frame(0, 3)),
-                                ("zero", noise(68, 40, 3), zero(1, 3)), ("dictionary", noise(69, 40, 16), dictionary(16, 0))):
+                                ("zero", noise(68, 40, 3), zero(1, 4)), ("dictionary", noise(69, 40, 16), dictionary(16, 0))):
         for longer in (64, -64):
             col = force(to, run(to, "u", "uint32", units), "data", choice)
             data = next(b for b in col.bufs if b.role == 1)
@@ -624,7 +630,7 @@ def faults(t):
     yield "lines_end", three, lines(t, *pieces), [(3 * 4, "B", 1)], "bytes after the lines"
     yield "lines_last", three, lines(t, *pieces), [(63, "B", 1)], "a byte after the lines"
     dense = in_rows(t, 3, noise(71, row, 3), 3)[:-half]
-    for name, choice in (("plain", plain()), ("frame", frame(0, 3)), ("zero", zero(1, 3))):
+    for name, choice in (("plain", plain()), ("frame", frame(0, 3)), ("zero", zero(1, 4))):
         choice = choice.filled(3)
         yield name + "_filled_none", dense, choice, [(0, "Q", 0)], "no dense row"
         yield name + "_filled_beyond", dense, choice, [(0, "Q", 8)], "a dense row that is not there"
@@ -677,7 +683,7 @@ def cut_payloads(to):
     row = L[32]
     filled = lambda dense: in_rows(32, 3, dense, 3)  # noqa: E731
     made = (("split", noise(80, 40, 5), split(3)), ("plain_filled", filled(noise(81, row, 32)), plain().filled(3)), ("frame_filled", filled(noise(82, row, 3)), frame(0, 3).filled(3)),
-            ("zero_filled", filled(noise(83, row, 3)), zero(1, 3).filled(3)), ("split_filled", filled(noise(84, row, 5)), split(3).filled(3)),
+            ("zero_filled", filled(noise(83, row, 3)), zero(1, 4).filled(3)), ("split_filled", filled(noise(84, row, 5)), split(3).filled(3)),
             ("dictionary_filled", filled([x << 20 for x in noise(85, row, 1)]), dictionary(20, 0, 1).filled(3)))
     for name, units, choice in made:
         for how, change in (("longer", lambda p: p + bytes(64)), ("shorter", lambda p: p[:-64]), ("64_bytes", lambda p: p[:64]), ("empty", lambda p: b"")):
