@@ -474,6 +474,27 @@ static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
+/* The number of a profile, by its packing. */
+static unsigned packbuf_i_profile_number(unsigned packing) {
+  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
+}
+
+/* The profile that a buffer is written with. */
+static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+}
+
+/* Data of texts and bytes, which are never packed. */
+static int packbuf_i_is_text(const packbuf_i_planned *buffer) {
+  return buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+}
+
+/* Whether one may be stored as the other: where data are packed, texts are no aliases of others, nor others of them. */
+static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *a, const packbuf_i_planned *b) {
+  return packbuf_i_is_text(a) == packbuf_i_is_text(b) ||
+         !(packbuf_i_profile_of(plan, a) || packbuf_i_profile_of(plan, b));
+}
+
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
  * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
  * table holds between them changes nothing. */
@@ -485,6 +506,7 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int a
        slot = (slot + 1) & plan->print_mask) {
     const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
     if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
+        packbuf_i_may_alias(plan, earlier, buffer) &&
         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
         packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
       return plan->prints[slot] - 1;
