@@ -1223,17 +1223,19 @@ class Packed:
                 self.check_leaf(node)
 
     def check_blocks(self, b):
-        """I15 and I16, header by header."""
-        node, place, before = self.nodes[b.node_index], 0, None  # place: where the payload begins; after one whose header does not say its length, at least there
-        for block in b.blocks:
+        """I15 and I16, block by block: a payload ends where the next header, or the length, says."""
+        node, blocks = self.nodes[b.node_index], b.blocks
+        for block, following in zip(blocks, blocks[1:] + [None]):
             field = block.wrong_field()
             if field is not None:
                 self.fail("I15", block.at + field, "not what the mode allows", node)
-            if block.place < place or block.place != place and (before is None or before.length() is not None) or 64 * block.place > b.length:
-                self.fail("I16", block.at + 8, f"place {block.place}", node)
-            place, before = block.place + (block.length() or 0) // 64, block
-        if 64 * place > b.length or 64 * place != b.length and before.length() is not None:
-            self.fail("I16", b.at + 32, "not where the last payload ends", node)
+            if block is blocks[0] and block.place:
+                self.fail("I16", block.at + 8, f"place {block.place} of the first block", node)
+            end, at = (64 * following.place, following.at + 8) if following else (b.length, b.at + 32)
+            length = block.length()
+            least = 64 * block.place + (length or 0)
+            if end < least or end > b.length or length is not None and end != least:
+                self.fail("I16", at, f"a payload from {64 * block.place} to {end}", node)
 
     def check_payloads(self, rule, b):
         for block in b.blocks:

@@ -588,6 +588,10 @@ def invalid_places(to):
     places = [struct.unpack_from("<I", b.bytes, header(b, block=k, field=8))[0] for k in range(6)]
     end = u64(b, record(b, "u", "data") + 32) // 64
     bad("first", 0, 1, "the first payload is not at 0")
+    for block, rule, field in ((0, "I15", 14), (1, "I16", 8)):  # where a payload ends is asked before the next header, the first place after its header
+        b = several(to)
+        at = header(b, block=block)
+        to.invalid("%s_of_block_%d_with_both" % (rule.lower(), block), b, rule, at + field, "a place and a shift", (at + 8, "I", places[block] + 1), (at + 14, "B", 77))
     bad("gap", 1, places[1] + 1, "64 bytes after a frame that it does not have")
     bad("overlap", 1, places[1] - 1, "a frame that is 64 bytes short")
     bad("0_again", 1, 0, "the place of the block before")
