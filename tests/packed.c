@@ -368,6 +368,38 @@ static void test_broken(void) {
   mv_trip_end(&p.packed);
 }
 
+/* A packed mask or offsets that are broken are refused when the column is opened or read, not taken as absent cells. */
+static void test_broken_index(void) {
+  enum { ROWS = 4000 };
+  static uint8_t bitmap[ROWS / 8];
+  static int64_t numbers[ROWS];
+  uint64_t shape[1] = {ROWS};
+  const packbuf_tensor tensor = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+  packbuf_options options = packbuf_default_options();
+  packbuf_column column;
+  packbuf_node node;
+  packbuf_buffer mask;
+  pair p;
+  int good;
+  for (unsigned i = 0; i < sizeof bitmap; i++) bitmap[i] = i % 100 < 50 ? 0xFF : 0x0F;
+  for (unsigned i = 0; i < ROWS; i++) numbers[i] = mv_below(100);
+  options.packing = PACKBUF_PACKING_BALANCED;
+  memset(&p, 0, sizeof p);
+  mv_trip_begin(&p.packed, ROWS, &options);
+  good = !packbuf_add_tensor(&p.packed.batch, "x", &tensor, bitmap, &p.packed.error) && pack_bounded(&p) &&
+         !packbuf_get_node(&p.packed.view, 0, &node, NULL) &&
+         !packbuf_get_buffer(&p.packed.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, NULL) && mask.packing == 1 &&
+         !packbuf_open_column(&p.packed.view, 0, &column, NULL);
+  tap_ok(good, "a packed validity mask");
+  for (unsigned at = 0; good && at < 16; at++) {
+    p.packed.data[mask.headers_at + at] ^= 0x90;
+    good = packbuf_open_column(&p.packed.view, 0, &column, &p.packed.error) == PACKBUF_BAD_BLOCK || at < 8; /* a base is any number */
+    p.packed.data[mask.headers_at + at] ^= 0x90;
+  }
+  tap_ok(good, "broken, it is refused: BAD_BLOCK");
+  mv_trip_end(&p.packed);
+}
+
 static void test_no_memory(void) {
   enum { N = 5000 };
   static int64_t numbers[N];
@@ -408,6 +440,7 @@ int main(void) {
   test_column();
   test_convert();
   test_broken();
+  test_broken_index();
   test_no_memory();
   test_random(40);
   test_large();
