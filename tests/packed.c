@@ -376,7 +376,7 @@ static void test_broken_index(void) {
   uint64_t shape[1] = {ROWS};
   const packbuf_tensor tensor = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
   packbuf_options options = packbuf_default_options();
-  packbuf_column column;
+  packbuf_column opened;
   packbuf_node node;
   packbuf_buffer mask;
   pair p;
@@ -389,11 +389,11 @@ static void test_broken_index(void) {
   good = !packbuf_add_tensor(&p.packed.batch, "x", &tensor, bitmap, &p.packed.error) && pack_bounded(&p) &&
          !packbuf_get_node(&p.packed.view, 0, &node, NULL) &&
          !packbuf_get_buffer(&p.packed.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, NULL) && mask.packing == 1 &&
-         !packbuf_open_column(&p.packed.view, 0, &column, NULL);
+         !packbuf_open_column(&p.packed.view, 0, &opened, NULL);
   tap_ok(good, "a packed validity mask");
   for (unsigned at = 0; good && at < 16; at++) {
     p.packed.data[mask.headers_at + at] ^= 0x90;
-    good = packbuf_open_column(&p.packed.view, 0, &column, &p.packed.error) == PACKBUF_BAD_BLOCK || at < 8; /* a base is any number */
+    good = packbuf_open_column(&p.packed.view, 0, &opened, &p.packed.error) == PACKBUF_BAD_BLOCK || at < 8; /* a base is any number */
     p.packed.data[mask.headers_at + at] ^= 0x90;
   }
   tap_ok(good, "broken, it is refused: BAD_BLOCK");
