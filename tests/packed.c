@@ -391,9 +391,9 @@ static void test_broken_index(void) {
          !packbuf_get_buffer(&p.packed.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, NULL) && mask.packing == 1 &&
          !packbuf_open_column(&p.packed.view, 0, &opened, NULL);
   tap_ok(good, "a packed validity mask");
-  for (unsigned at = 0; good && at < 16; at++) {
+  for (unsigned at = 8; good && at < 13; at++) { /* place and mode; what else there is may be sound */
     p.packed.data[mask.headers_at + at] ^= 0x90;
-    good = packbuf_open_column(&p.packed.view, 0, &opened, &p.packed.error) == PACKBUF_BAD_BLOCK || at < 8; /* a base is any number */
+    good = packbuf_open_column(&p.packed.view, 0, &opened, &p.packed.error) == PACKBUF_BAD_BLOCK;
     p.packed.data[mask.headers_at + at] ^= 0x90;
   }
   tap_ok(good, "broken, it is refused: BAD_BLOCK");
