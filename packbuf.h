@@ -702,7 +702,9 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 
 /* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
  * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
- * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst; where data are
+ * packed also when parts were not written since packbuf_write_split or a packbuf_write or packbuf_write_finish),
+ * CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                                 uint64_t *size, packbuf_error *error);
 
@@ -10568,6 +10570,15 @@ static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint6
   return 1;
 }
 
+/* Bytes 8 i to 8 i + size - 1 (size at most 8), which there are, of a packed bitmap. 0: as above. */
+static int packbuf_i_unpack_bits(const packbuf_buffer *buffer, uint64_t i, uint64_t size, uint8_t *out) {
+  uint64_t unit;
+  if (!buffer->window) return packbuf_i_unpack_units(buffer, i * 8, size, out);
+  if (!packbuf_i_window_unit(buffer, i * 8, &unit)) return 0;
+  memcpy(out, (const uint8_t *)buffer->window->units + (i * 8 - buffer->window->first), (size_t)size);
+  return 1;
+}
+
 /* Unit i, which there is. 0: as above. */
 static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
@@ -11052,7 +11063,7 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   left = buffer->count - i * 64;
   if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) {
     const uint64_t size = left >= 57 ? 8 : (left + 7) / 8;
-    if (!buffer->headers || !packbuf_i_unpack_units(buffer, i * 8, size, raw)) return 0;
+    if (!buffer->headers || !packbuf_i_unpack_bits(buffer, i, size, raw)) return 0;
     bits = packbuf_i_load64(raw);
   } else if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;
@@ -12509,15 +12520,15 @@ static int packbuf_i_complete(packbuf_column *column) {
 
 /* Windows for the buffers of a column that is read from its first rows to its last. */
 typedef struct packbuf_i_unit_windows {
-  packbuf_i_unit_window of[8];
+  packbuf_i_unit_window of[9];
 } packbuf_i_unit_windows;
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[8] = {&column->offsets,  &column->row_index, &column->prefix_row,
-                                      &column->prefix_length, &column->validity,  &column->missing,
-                                      &column->lengths,  &column->types};
-  for (unsigned i = 0; i < 8; i++) {
+  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
+                                      &column->prefix_length, &column->validity,  &column->lengths,
+                                      &column->shape[0],   &column->shape[1],  &column->missing};
+  for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
   }
@@ -14277,6 +14288,7 @@ typedef struct packbuf_i_plan {
   uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
   uint64_t checksums;            /* number of data checksums, at most */
   int packed;                    /* some data are packed: data_length and total_length are known once they are written */
+  uint64_t turn;                 /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -16729,6 +16741,7 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
 static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
   packbuf_i_stretch rest;
   packbuf_status status = packbuf_i_write_stretch(writer, 1);
+  plan->turn++;
   memset(&rest, 0, sizeof rest);
   rest.from = plan->plain_length;
   rest.to = plan->data_bound;
@@ -17037,6 +17050,7 @@ typedef struct packbuf_i_stripe {
   uint64_t first; /* block */
   packbuf_i_mark mark;
   uint64_t size; /* of its payloads, once it is packed */
+  uint64_t turn; /* the plan's, when it was packed; else UINT64_MAX */
 } packbuf_i_stripe;
 
 typedef struct packbuf_i_part {
@@ -17143,7 +17157,7 @@ static packbuf_status packbuf_i_find_stripes(packbuf_i_plan *plan, packbuf_i_spl
       split->stripes[at].buffer = i;
       split->stripes[at].first = first;
       split->stripes[at].mark = mark;
-      split->stripes[at].size = 0;
+      split->stripes[at].turn = UINT64_MAX;
     }
   }
   return PACKBUF_OK;
@@ -17208,6 +17222,7 @@ static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf
   packbuf_status status = PACKBUF_OK;
   if (end > buffer->blocks) end = buffer->blocks;
   room_end = end < buffer->blocks ? end * PACKBUF_I_BLOCK_BYTES : packbuf_i_round_up(buffer->plain, 6);
+  stripe->turn = UINT64_MAX;
   packbuf_i_blocks_begin(&w, buffer, &stripe->mark, stripe->first, error);
   while (!status && w.next < end) {
     const int straight = room_end - at >= PACKBUF_I_PAYLOAD_ROOM; /* what lies behind may be another thread's */
@@ -17219,6 +17234,7 @@ static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf
     at += size;
   }
   stripe->size = at - begin;
+  if (!status) stripe->turn = plan->turn;
   return status;
 }
 
@@ -17238,9 +17254,17 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   return status;
 }
 
+/* Whether all stripes are packed, and none moved since. */
+static int packbuf_i_stripes_packed(const packbuf_i_plan *plan) {
+  int all = plan->split != NULL;
+  for (uint64_t i = 0; all && i < plan->split->stripe_count; i++) all = plan->split->stripes[i].turn == plan->turn;
+  return all;
+}
+
 /* Moves the stripes together behind the plain data, and tells their headers so. */
 static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
+  plan->turn++;
   for (uint64_t i = 0; i < plan->split->stripe_count; i++) {
     const packbuf_i_stripe *stripe = &plan->split->stripes[i];
     packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -17282,8 +17306,9 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
   packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!status && plan->packed && !plan->split)
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
+  if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
@@ -18075,14 +18100,14 @@ static packbuf_status packbuf_i_verify_under_absent(const packbuf_column *c, con
   return PACKBUF_OK;
 }
 
-/* I6: item `position` of a list is missing exactly in the present rows that are shorter. A mask without bytes is
+/* I6: item `position` of a list is missing exactly in the present rows that are shorter. A computed mask is
  * compared with the extremes of the lengths only. */
 static packbuf_status packbuf_i_verify_item(const packbuf_column *c, const packbuf_column *up,
                                             const packbuf_i_verify_node *list, packbuf_error *error) {
   const packbuf_buffer *with[3];
   const uint64_t position = list->position;
   uint64_t rows;
-  if (c->missing.bytes == NULL || c->missing.count == 0) {
+  if ((c->missing.bytes == NULL && c->missing.headers == NULL) || c->missing.count == 0) {
     const int all = packbuf_i_there(&c->missing) && packbuf_i_get_bit(&c->missing, 0);
     if (all ? !list->absent && (list->shortest == UINT64_MAX || list->longest <= position)
             : list->shortest == UINT64_MAX || list->shortest > position)
@@ -18138,27 +18163,6 @@ static packbuf_status packbuf_i_verify_lengths(const packbuf_column *c, packbuf_
                                                      packbuf_i_element_at(c->view, &c->lengths, wrong), wrong, error);
 }
 
-/* I5 and I6 of a node under a dict or list. */
-static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
-                                             packbuf_i_verify_node *up_node) {
-  packbuf_column up;
-  packbuf_status status, unreadable;
-  const int list = up_node->kind == PACKBUF_NODE_LIST;
-  if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) ||
-      !packbuf_i_readable(&c->missing))
-    return PACKBUF_OK;
-  status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
-  if (status == PACKBUF_OK &&
-      c->node.rows !=
-          up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE,
-                                 v->error);
-  if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
-  if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
-  if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
-  return status;
-}
-
 /* D9 for the aliases of a node in one section, and for what is packed: each is walked at its full length, whatever is
  * stored of it, so they are charged together. *aliased: bytes so far. */
 static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased,
@@ -18176,6 +18180,31 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
     *aliased += length;
   }
   return PACKBUF_OK;
+}
+
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
+                                             packbuf_i_verify_node *up_node) {
+  packbuf_column up;
+  packbuf_i_unit_windows windows;
+  packbuf_status status, unreadable;
+  const int list = up_node->kind == PACKBUF_NODE_LIST;
+  if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) ||
+      !packbuf_i_readable(&c->missing))
+    return PACKBUF_OK;
+  status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
+  if (status == PACKBUF_OK &&
+      c->node.rows !=
+          up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE,
+                                 v->error);
+  if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
+  status = packbuf_i_verify_aliases(&up, 0, v->aliased, v->error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&up, &windows);
+  if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
+  if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
+  return status;
 }
 
 /* D9 for the aliases of one node in the index, then I3 to I14. */

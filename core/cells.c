@@ -155,15 +155,15 @@ static int packbuf_i_complete(packbuf_column *column) {
 
 /* Windows for the buffers of a column that is read from its first rows to its last. */
 typedef struct packbuf_i_unit_windows {
-  packbuf_i_unit_window of[8];
+  packbuf_i_unit_window of[9];
 } packbuf_i_unit_windows;
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[8] = {&column->offsets,  &column->row_index, &column->prefix_row,
-                                      &column->prefix_length, &column->validity,  &column->missing,
-                                      &column->lengths,  &column->types};
-  for (unsigned i = 0; i < 8; i++) {
+  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
+                                      &column->prefix_length, &column->validity,  &column->lengths,
+                                      &column->shape[0],   &column->shape[1],  &column->missing};
+  for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
   }

@@ -44,6 +44,7 @@ typedef struct packbuf_i_plan {
   uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
   uint64_t checksums;            /* number of data checksums, at most */
   int packed;                    /* some data are packed: data_length and total_length are known once they are written */
+  uint64_t turn;                 /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
