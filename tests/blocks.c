@@ -378,7 +378,7 @@ static answer define_choice(const packbuf_i_recipe *recipe, const uint8_t *units
   if (best.size <= 64) return best;
   for (unsigned r = 0; r < R; r++) { /* fill: the first unit of a row of equal ones */
     fill = r * L;
-    for (unsigned i = fill; i < m && i < (r + 1) * L; i++)
+    for (unsigned i = fill; fill < m && i < m && i < (r + 1) * L; i++)
       if (u[i] != u[fill]) fill = m;
     if (fill < m) break;
   }
