@@ -2794,7 +2794,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better ones: the least and largest of signed units, and whether any bit is set. */
+/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
+ * the start. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -2816,9 +2817,15 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
   }                                                                                                                \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
     return packbuf_i_##set##_or(x) != 0;                                                                           \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_zeros(packbuf_i_##set##_v x) {                      \
+    for (unsigned i = 0; i < BYTES / 8; i++)                                                                       \
+      if (x[i]) return 8 * i + packbuf_i_first_set(x[i]) / 8;                                                      \
+    return BYTES;                                                                                                  \
   }
 
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most and _any. */
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _any and _zeros (the bytes of 0 that a
+ * vector begins with). */
 #define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
@@ -3015,9 +3022,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     typedef packbuf_i_##set##_v V;                                                                                     \
     const unsigned some = count < 4 ? count : 4; /* lines often end at once */                                         \
     const unsigned here = 8 * BYTES / T;         /* units of a vector */                                               \
-    unsigned at = packbuf_i_plain_along(T, units, some, value, step);                                                  \
+    unsigned at = packbuf_i_plain_along(T, units, some, value, step), same;                                            \
     V want, by;                                                                                                        \
     if (at < 4) return at;                                                                                             \
+    if (count < here) return at + packbuf_i_plain_along(T, units + at * (T / 8), count - at, value + at * step, step); \
     want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
     by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                                      \
     for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
@@ -3030,7 +3038,15 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       if (packbuf_i_##set##_any(other)) break;                                                                         \
       want = next;                                                                                                     \
     }                                                                                                                  \
-    return at + packbuf_i_plain_along(T, units + (size_t)at * (T / 8), count - at, value + at * step, step);           \
+    for (; count - at >= here; at += here) {                                                                           \
+      same = packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);           \
+      if (same < here) return at + same;                                                                               \
+      want = packbuf_i_##set##_plus(T, want, by);                                                                      \
+    }                                                                                                                  \
+    if (at == count) return at;                                                                                        \
+    at = count - here; /* the last vector has some of those before */                                                  \
+    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
+    return at + packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);        \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_line(unsigned T, uint8_t *units, unsigned count,            \
                                                                 uint64_t value, uint64_t step, int stream) {           \
@@ -3149,6 +3165,11 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx
   return !_mm256_testz_si256((__m256i)x, (__m256i)x);
 }
 
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_zeros(packbuf_i_avx2_v x) {
+  const uint32_t other = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)x, _mm256_setzero_si256()));
+  return other ? packbuf_i_first_set(other) : 32;
+}
+
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
                                                                                   packbuf_i_avx2_v b) {
   const __m256i x = (__m256i)a, y = (__m256i)b;
@@ -3181,6 +3202,11 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t 
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
   return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 unsigned packbuf_i_avx512_zeros(packbuf_i_avx512_v x) {
+  const uint64_t other = _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
+  return other ? packbuf_i_first_set(other) : 64;
 }
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,
@@ -4356,16 +4382,17 @@ static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, 
   packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
 }
 
-/* The split of the recipe for rows, written to payload; 0 when they are not for it. */
-static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_block *block,
-                                    uint8_t *payload, const uint8_t *ahead) {
+/* The split of the recipe for rows that take `plain` bytes as they are, written to payload; 0 when they are not for
+ * it. */
+static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint32_t plain,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
   const unsigned width = packer->recipe.split;
   uint64_t all;
   unsigned bytes;
   uint32_t size;
   packbuf_i_pad_rows(packer, rows, 0);
   size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
-  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7 || size > plain) return 0;
   memset(block, 0, sizeof *block);
   block->mode = PACKBUF_I_MODE_SPLIT;
   block->width = (uint8_t)width;
@@ -4395,18 +4422,18 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
   packbuf_i_block split;
-  uint32_t size;
+  uint32_t size, plain;
   choice->dense = dense;
   packbuf_i_take_rows(packer, units, count, dense, &rows);
-  size = recipe->split ? packbuf_i_try_split(packer, &rows, &split, payload + more, NULL) : 0;
+  plain = dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8));
+  size = recipe->split ? packbuf_i_try_split(packer, &rows, plain, &split, payload + more, NULL) : 0;
   if (size > 0) {
     packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
     return;
   }
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
-  packbuf_i_offer_rows(recipe, &survey, rows.rows,
-                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
+  packbuf_i_offer_rows(recipe, &survey, rows.rows, plain, more, filled, choice);
 }
 
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
@@ -4529,7 +4556,7 @@ static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *un
       !recipe->lines && !recipe->fill) {
     packbuf_i_unit_rows rows;
     packbuf_i_take_rows(packer, units, count, 0, &rows);
-    size = recipe->split ? packbuf_i_try_split(packer, &rows, block, payload, ahead)
+    size = recipe->split ? packbuf_i_try_split(packer, &rows, PACKBUF_I_BLOCK_BYTES, block, payload, ahead)
                          : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
   }
   if (size == 0) {

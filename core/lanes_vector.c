@@ -134,7 +134,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better ones: the least and largest of signed units, and whether any bit is set. */
+/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
+ * the start. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -156,9 +157,15 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
   }                                                                                                                \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
     return packbuf_i_##set##_or(x) != 0;                                                                           \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_zeros(packbuf_i_##set##_v x) {                      \
+    for (unsigned i = 0; i < BYTES / 8; i++)                                                                       \
+      if (x[i]) return 8 * i + packbuf_i_first_set(x[i]) / 8;                                                      \
+    return BYTES;                                                                                                  \
   }
 
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most and _any. */
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _any and _zeros (the bytes of 0 that a
+ * vector begins with). */
 #define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
@@ -355,9 +362,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     typedef packbuf_i_##set##_v V;                                                                                     \
     const unsigned some = count < 4 ? count : 4; /* lines often end at once */                                         \
     const unsigned here = 8 * BYTES / T;         /* units of a vector */                                               \
-    unsigned at = packbuf_i_plain_along(T, units, some, value, step);                                                  \
+    unsigned at = packbuf_i_plain_along(T, units, some, value, step), same;                                            \
     V want, by;                                                                                                        \
     if (at < 4) return at;                                                                                             \
+    if (count < here) return at + packbuf_i_plain_along(T, units + at * (T / 8), count - at, value + at * step, step); \
     want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
     by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                                      \
     for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
@@ -370,7 +378,15 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       if (packbuf_i_##set##_any(other)) break;                                                                         \
       want = next;                                                                                                     \
     }                                                                                                                  \
-    return at + packbuf_i_plain_along(T, units + (size_t)at * (T / 8), count - at, value + at * step, step);           \
+    for (; count - at >= here; at += here) {                                                                           \
+      same = packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);           \
+      if (same < here) return at + same;                                                                               \
+      want = packbuf_i_##set##_plus(T, want, by);                                                                      \
+    }                                                                                                                  \
+    if (at == count) return at;                                                                                        \
+    at = count - here; /* the last vector has some of those before */                                                  \
+    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
+    return at + packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);        \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_line(unsigned T, uint8_t *units, unsigned count,            \
                                                                 uint64_t value, uint64_t step, int stream) {           \

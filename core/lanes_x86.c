@@ -22,6 +22,11 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx
   return !_mm256_testz_si256((__m256i)x, (__m256i)x);
 }
 
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_zeros(packbuf_i_avx2_v x) {
+  const uint32_t other = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)x, _mm256_setzero_si256()));
+  return other ? packbuf_i_first_set(other) : 32;
+}
+
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
                                                                                   packbuf_i_avx2_v b) {
   const __m256i x = (__m256i)a, y = (__m256i)b;
@@ -54,6 +59,11 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t 
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
   return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 unsigned packbuf_i_avx512_zeros(packbuf_i_avx512_v x) {
+  const uint64_t other = _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
+  return other ? packbuf_i_first_set(other) : 64;
 }
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,

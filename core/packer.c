@@ -333,16 +333,17 @@ static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, 
   packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
 }
 
-/* The split of the recipe for rows, written to payload; 0 when they are not for it. */
-static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_block *block,
-                                    uint8_t *payload, const uint8_t *ahead) {
+/* The split of the recipe for rows that take `plain` bytes as they are, written to payload; 0 when they are not for
+ * it. */
+static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint32_t plain,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
   const unsigned width = packer->recipe.split;
   uint64_t all;
   unsigned bytes;
   uint32_t size;
   packbuf_i_pad_rows(packer, rows, 0);
   size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
-  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7) return 0;
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7 || size > plain) return 0;
   memset(block, 0, sizeof *block);
   block->mode = PACKBUF_I_MODE_SPLIT;
   block->width = (uint8_t)width;
@@ -372,18 +373,18 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
   packbuf_i_block split;
-  uint32_t size;
+  uint32_t size, plain;
   choice->dense = dense;
   packbuf_i_take_rows(packer, units, count, dense, &rows);
-  size = recipe->split ? packbuf_i_try_split(packer, &rows, &split, payload + more, NULL) : 0;
+  plain = dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8));
+  size = recipe->split ? packbuf_i_try_split(packer, &rows, plain, &split, payload + more, NULL) : 0;
   if (size > 0) {
     packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
     return;
   }
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
-  packbuf_i_offer_rows(recipe, &survey, rows.rows,
-                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
+  packbuf_i_offer_rows(recipe, &survey, rows.rows, plain, more, filled, choice);
 }
 
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
@@ -506,7 +507,7 @@ static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *un
       !recipe->lines && !recipe->fill) {
     packbuf_i_unit_rows rows;
     packbuf_i_take_rows(packer, units, count, 0, &rows);
-    size = recipe->split ? packbuf_i_try_split(packer, &rows, block, payload, ahead)
+    size = recipe->split ? packbuf_i_try_split(packer, &rows, PACKBUF_I_BLOCK_BYTES, block, payload, ahead)
                          : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
   }
   if (size == 0) {

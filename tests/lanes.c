@@ -158,8 +158,8 @@ static void definition(void) {
         if (kind == 2) codes.zero = 1;
         for (unsigned i = 0; i < rows * lanes; i++) {
           uint64_t code = random64() & low(width), unit = codes.base + (code << codes.shift);
-          if (kind == 2) unit = code == 0 ? 0 : codes.base + code - 1;
-          if (kind == 2 && (unit & low(bits)) == 0) code = 0;
+          if (kind == 2) unit = code < 2 ? code << (bits - 1) : codes.base + code - 2;
+          if (kind == 2 && (unit & low(bits - 1)) == 0) code = unit >> (bits - 1) & 1;
           put(bits, units + (size_t)i * (bits / 8), unit);
           all |= code;
         }
@@ -168,7 +168,8 @@ static void definition(void) {
         expect(got == all, "T %u width %u rows %u kind %u: OR of the codes", bits, width, rows, kind);
         for (unsigned i = 0; i < rows * lanes; i++) {
           const uint64_t unit = get(bits, units + (size_t)i * (bits / 8)), code = code_at(bits, words, i, width);
-          const uint64_t want = kind == 2 ? unit == 0 ? 0 : unit - codes.base + 1 : ((unit - codes.base) & low(bits)) >> codes.shift;
+          const uint64_t zero = (unit & low(bits - 1)) == 0 ? unit >> (bits - 1) : unit - codes.base + 2;
+          const uint64_t want = kind == 2 ? zero : ((unit - codes.base) & low(bits)) >> codes.shift;
           expect(code == (want & low(bits)), "T %u width %u rows %u kind %u: code of unit %u", bits, width, rows, kind, i);
         }
         for (unsigned bit = rows * width; bit % bits != 0; bit++)
@@ -298,7 +299,7 @@ static void some_units(unsigned bits, unsigned rows, const packbuf_i_codes *code
   const int any = below(8) == 0;
   for (unsigned i = 0; i < rows * (1024 / bits); i++) {
     const uint64_t x = random64(), code = x & low(codes->width) & (x >> 63 ? 0xFF : UINT64_MAX);
-    put(bits, to + (size_t)i * (bits / 8), any ? x : codes->zero ? code == 0 ? 0 : codes->base + code - 1 : codes->base + (code << codes->shift));
+    put(bits, to + (size_t)i * (bits / 8), any ? x : codes->zero ? code < 2 ? code << (bits - 1) : codes->base + code - 2 : codes->base + (code << codes->shift));
   }
 }
 
@@ -358,26 +359,87 @@ static void check_alignments(const packbuf_i_lane_set *set, unsigned t) {
     }
 }
 
+/* What a scan is to find, unit by unit. */
+static packbuf_i_spread define_spread(unsigned bits, const uint8_t *from, unsigned count, int is_signed) {
+  const uint64_t sign = (uint64_t)1 << (bits - 1), turn = is_signed ? sign : 0;
+  packbuf_i_spread s;
+  memset(&s, 0, sizeof s);
+  s.least = s.most = s.top = get(bits, from);
+  if (!is_signed) s.least_set = low(bits);
+  for (unsigned i = 0; i < count; i++) {
+    const uint64_t unit = get(bits, from + (size_t)i * (bits / 8));
+    if ((unit ^ turn) < (s.least ^ turn)) s.least = unit;
+    if ((unit ^ turn) > (s.most ^ turn)) s.most = unit;
+    if (unit > s.top) s.top = unit;
+    s.differ |= unit ^ get(bits, from);
+    if (is_signed) continue;
+    if (unit == 0 || unit == sign) s.zeros = 1;
+    else s.others = 1;
+    if (unit != 0 && unit != sign && unit < s.least_set) s.least_set = unit;
+  }
+  return s;
+}
+
+enum { ZERO, PLAIN_ZEROS, BOTH_ZEROS, ONES_AND_ZEROS, ONES, NARROW, HALF, ANY, ANY_AND_ZERO, A_BIT, A_BIT_AND_MINUS_ZERO, CONTENTS };
+
+static void some_content(unsigned bits, unsigned count, unsigned content, uint8_t *to) {
+  const uint64_t value = random64(), sign = (uint64_t)1 << (bits - 1), bit = (uint64_t)1 << below(bits);
+  for (unsigned i = 0; i < count; i++) {
+    const uint64_t x = random64(), y = x & random64();
+    uint64_t unit = y;
+    switch (content) {
+      case ZERO: unit = 0; break;
+      case PLAIN_ZEROS: unit = x & 1 ? 0 : value | 1; break;
+      case BOTH_ZEROS: unit = x & 1 ? sign : 0; break;
+      case ONES_AND_ZEROS: unit = x & 1 ? UINT64_MAX : x & 2 ? sign : 0; break;
+      case ONES: unit = UINT64_MAX; break;
+      case NARROW: unit = value; break;
+      case HALF: unit = (value & ~low(bits / 2)) | (y & low(bits / 2)); break;
+      case A_BIT:
+      case A_BIT_AND_MINUS_ZERO: unit = (value & ~bit) | (y & bit); break;
+      default: break;
+    }
+    put(bits, to + (size_t)i * (bits / 8), unit);
+  }
+  if (content == ANY_AND_ZERO) put(bits, to + (size_t)below(count) * (bits / 8), 0);
+  if (content == A_BIT_AND_MINUS_ZERO) put(bits, to + (size_t)below(count) * (bits / 8), sign);
+}
+
+static void definition_scan(void) {
+  begin("plain finds what there is in units");
+  for (unsigned t = 0; t < 4; t++)
+    for (unsigned rows = 1; rows <= 64; rows += 3)
+      for (unsigned i = 0; i < 2 * CONTENTS; i++) {
+        const unsigned bits = 8u << t, count = rows * (1024 / bits);
+        packbuf_i_spread want, got;
+        some_content(bits, count, i / 2, units);
+        want = define_spread(bits, units, count, (int)(i & 1));
+        memset(&got, CANARY, sizeof got);
+        plain(t)->scan(units, rows, (int)(i & 1), &got);
+        expect(memcmp(&want, &got, sizeof got) == 0, "T %u rows %u content %u signed %u", bits, rows, i / 2, i & 1);
+      }
+  verdict();
+}
+
 static void check_scan(const packbuf_i_lane_set *set, unsigned t) {
   const unsigned bits = 8u << t;
   for (unsigned rows = 1; rows <= 64; rows += TAP_STEP)
-    for (unsigned kind = 0; kind < 8; kind++) {
-      uint8_t *from = place(in, (size_t)rows * 128, where(kind % 3));
-      const uint64_t value = random64(), mask = kind < 2 ? 0 : kind < 4 ? low(bits / 2) : kind < 6 ? UINT64_MAX : (uint64_t)1 << below(bits);
-      for (unsigned i = 0; i < rows * (1024 / bits); i++) put(bits, from + (size_t)i * (bits / 8), kind == 0 ? 0 : (value & ~mask) | (random64() & random64() & mask));
-      if (kind == 7) put(bits, from + (size_t)below(rows * (1024 / bits)) * (bits / 8), (uint64_t)1 << (bits - 1));
-      if (kind == 5) put(bits, from + (size_t)below(rows * (1024 / bits)) * (bits / 8), 0);
+    for (unsigned content = 0; content < CONTENTS; content++) {
+      uint8_t *from = place(in, (size_t)rows * 128, where(content % 3));
+      uint64_t value;
+      some_content(bits, rows * (1024 / bits), content, from);
+      value = get(bits, from);
       for (int is_signed = 0; is_signed < 2; is_signed++) {
         packbuf_i_spread want, got;
         memset(&got, CANARY, sizeof got);
         plain(t)->scan(from, rows, is_signed, &want);
         set->of[t].scan(from, rows, is_signed, &got);
-        expect(memcmp(&want, &got, sizeof got) == 0, "T %u rows %u kind %u signed %d", bits, rows, kind, is_signed);
+        expect(memcmp(&want, &got, sizeof got) == 0, "T %u rows %u content %u signed %d", bits, rows, content, is_signed);
       }
       for (unsigned i = 0; i < rows; i++)
         if (random64() & 1)
           for (unsigned k = 0; k < 1024 / bits; k++) put(bits, from + i * 128 + k * (bits / 8), value);
-      expect(plain(t)->dense(from, rows, value & low(bits)) == set->of[t].dense(from, rows, value & low(bits)), "T %u rows %u kind %u: dense", bits, rows, kind);
+      expect(plain(t)->dense(from, rows, value) == set->of[t].dense(from, rows, value), "T %u rows %u content %u: dense", bits, rows, content);
     }
 }
 
@@ -478,6 +540,7 @@ int main(void) {
   signal(SIGBUS, crashed);
   definition();
   definition_split();
+  definition_scan();
   choice();
   each("pack, every width and number of rows", check_pack);
   each("unpack, every width and number of rows", check_unpack);
