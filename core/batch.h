@@ -138,7 +138,8 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
 /* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
- * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+ * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure
+ * dst holds no valid packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 

@@ -94,9 +94,9 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
       if (block->mode & PACKBUF_I_FILLED) return 12;
       base = block->base <= packbuf_i_low_bits(bits);
       wide = extra == 0 || shift >> 4 == 0 || width == 0;
-      shifted = extra == 0 ? shift == 0
-                           : packbuf_i_line_bytes_sound(shift & 15, bits) &&
-                                 packbuf_i_line_bytes_sound(shift >> 4, bits);
+      shifted = extra == 0
+                    ? shift == 0
+                    : packbuf_i_line_bytes_sound(shift & 15, bits) && packbuf_i_line_bytes_sound(shift >> 4, bits);
       more = extra <= PACKBUF_I_BLOCK_LINES;
       break;
     case PACKBUF_I_MODE_FRAME:

@@ -1,5 +1,5 @@
-/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is converted
- * in the first-level cache.
+/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is
+ * converted in the first-level cache.
  * May use: base, access, blocks. Must not know: rows, codecs. */
 
 /* int, uint or bool of 8 to 64 bits. */

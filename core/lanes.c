@@ -13,7 +13,8 @@
 enum { PACKBUF_I_ROW = 128 }; /* bytes */
 
 /* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
- * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
+ * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is
+ * modulo 2^T. */
 typedef struct packbuf_i_codes {
   uint64_t base;
   uint8_t width, shift, zero;

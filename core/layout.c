@@ -9,16 +9,16 @@ typedef struct packbuf_i_planned {
   uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
   packbuf_dtype dtype;
   uint32_t alias_of;
-  uint8_t packing;           /* 1: in blocks */
-  packbuf_i_recipe recipe;   /* then */
-  uint64_t blocks;           /* of them */
-  uint8_t *headers;          /* 16 bytes each, in the arena, filled as the blocks are packed */
-  uint8_t *payload;          /* of a packed buffer of the index, in the arena */
+  uint8_t packing;         /* 1: in blocks */
+  packbuf_i_recipe recipe; /* then */
+  uint64_t blocks;         /* of them */
+  uint8_t *headers;        /* 16 bytes each, in the arena, filled as the blocks are packed */
+  uint8_t *payload;        /* of a packed buffer of the index, in the arena */
   uint64_t headers_offset;
   uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
-  uint64_t print; /* of the first bytes: only buffers with the same are compared */
+  uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
   uint8_t value[16];
 } packbuf_i_planned;
 
@@ -40,10 +40,10 @@ typedef struct packbuf_i_plan {
   uint32_t name_count;
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t plain_length;         /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
-  uint64_t checksums;            /* number of data checksums, at most */
-  int packed;                    /* some data are packed: data_length and total_length are known once they are written */
+  uint64_t plain_length;      /* of the data section, up to the packed buffers */
+  uint64_t data_bound, bound; /* the most the data section and the whole may take: what is there without packing */
+  uint64_t checksums;         /* number of data checksums, at most */
+  int packed;                 /* some data are packed: data_length and total_length are known once they are written */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */

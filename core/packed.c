@@ -58,8 +58,7 @@ static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbu
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
   const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
-  if (end > buffer->length / 64 || packed->block.place > end ||
-      end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
+  if (end > buffer->length / 64 || packed->block.place > end || end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
     return 0;
   packed->bits = bits;
   packed->units = units - k * full < full ? (unsigned)(units - k * full) : full;

@@ -366,8 +366,7 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
                                        const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits;
-  const uint64_t dense =
-      recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
+  const uint64_t dense = recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
   const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
   packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
@@ -383,7 +382,8 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
   packbuf_i_offer_rows(recipe, &survey, rows.rows,
-                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
+                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled,
+                       choice);
 }
 
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
@@ -426,7 +426,8 @@ static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *
   rows->units = codes;
 }
 
-/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get code 0. Returns the bytes. */
+/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get
+ * code 0. Returns the bytes. */
 static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
                                           packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
                                           int stream) {

@@ -3,8 +3,8 @@
  * packed as they are written (core/write.c).
  * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u      /* blocks */
-#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+#define PACKBUF_I_SAMPLE 16u     /* blocks */
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
 /* The number of a profile, by its packing. */
 static unsigned packbuf_i_profile_number(unsigned packing) {
@@ -43,7 +43,7 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
-                                       uint8_t *memory) {
+                                            uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
   const uint64_t blocks = buffer->blocks, last = blocks - 1;
   const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
@@ -64,8 +64,8 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     sample[i] = memory;
     units[i] = (unsigned)(size / (dtype.bits / 8u));
   }
-  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
-                                                   &buffer->recipe);
+  buffer->packing =
+      (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count, &buffer->recipe);
   return PACKBUF_OK;
 }
 

@@ -17,8 +17,8 @@ typedef struct packbuf_i_units {
   uint64_t room[PACKBUF_I_BLOCK_BYTES / 8];
 } packbuf_i_units;
 
-static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer,
-                                   const packbuf_i_mark *mark, uint64_t at, packbuf_error *error) {
+static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                  uint64_t at, packbuf_error *error) {
   uint64_t skip = packbuf_i_pull_seek(&source->pull, buffer, mark);
   source->buffer = buffer;
   source->error = error;
@@ -86,7 +86,7 @@ static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t s
 /* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
  * is known to lie there whole, or NULL. */
 static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t size, const uint8_t **bytes,
-                                            const uint8_t **ahead) {
+                                           const uint8_t **ahead) {
   const int swapped =
       packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8;
   const uint64_t at = source->done;

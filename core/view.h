@@ -152,7 +152,7 @@ typedef struct packbuf_buffer {
   const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
   uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   struct packbuf_i_unit_window *window; /* private: NULL */
-  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
+  uint8_t value[16];                    /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */

@@ -268,8 +268,8 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
   while (!status && w.next < buffer->blocks) {
     const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
     uint32_t size = 0;
-    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
-                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    status =
+        packbuf_i_blocks_next(&w, (out->at - begin) / 64, straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
     if (status) break;
     if (straight) packbuf_i_out_written(out, size);
     else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
@@ -296,8 +296,7 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
     if (!packbuf_i_packed_data(buffer)) continue;
     status = packbuf_i_write_blocks(writer, buffer);
     if (!status)
-      status = packbuf_i_write_zeros(writer,
-                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+      status = packbuf_i_write_zeros(writer, packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
   }
   if (!status && writer->flush) status = writer->flush(writer);
   writer->stretch = NULL;
