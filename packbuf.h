@@ -675,7 +675,8 @@ PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
 /* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
- * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+ * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure
+ * dst holds no valid packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
@@ -917,7 +918,7 @@ typedef struct packbuf_buffer {
   const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
   uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   struct packbuf_i_unit_window *window; /* private: NULL */
-  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
+  uint8_t value[16];                    /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
@@ -2308,7 +2309,7 @@ PACKBUF_API const char *packbuf_checksum_kernel(void) { return packbuf_i_crc_ker
 /* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
  * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
  * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
- * whole rows of 128 bytes. No kernel touches a byte that its arguments do not name, nor allocates.
+ * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -2320,7 +2321,8 @@ PACKBUF_API const char *packbuf_checksum_kernel(void) { return packbuf_i_crc_ker
 enum { PACKBUF_I_ROW = 128 }; /* bytes */
 
 /* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
- * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
+ * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is
+ * modulo 2^T. */
 typedef struct packbuf_i_codes {
   uint64_t base;
   uint8_t width, shift, zero;
@@ -2411,7 +2413,7 @@ typedef struct packbuf_i_lane_set {
     return packbuf_i_##set##_join(T, words, bitmap, high, high_size, first, rows, width, (uint8_t *)units, stream); \
   }
 
-/* The entries of a packbuf_i_lanes: of the set itself, and split and join of the set `splits`. */
+/* One packbuf_i_lanes; the four of a set, with split and join of the set `splits`. */
 #define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
   {                                                                                                                    \
     packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
@@ -3423,14 +3425,13 @@ static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
 /* ---- end of core/lanes_table.c ---- */
 /* ---- core/blocks.c ---- */
 /* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
- * all of them, some, or one; whether the payload is what the header says; integers of one width as another. Header and
- * payload are untrusted, and may change while they are read: every number is fetched once, checked, and the checked
- * copy used.
+ * all of them, some, or one; whether the payload is what the header says. Header and payload are untrusted, and may
+ * change while they are read: every number is fetched once, checked, and the checked copy used.
  * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
 
 enum {
-  PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
-  PACKBUF_I_BLOCK_ROWS = 64,
+  PACKBUF_I_BLOCK_BYTES = 8192,                          /* of the units of a full block */
+  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* no payload takes more, nor does packing one write more */
   PACKBUF_I_BLOCK_LINES = 64,
   PACKBUF_I_BLOCK_TOPS = 32
 };
@@ -3518,9 +3519,9 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
       if (block->mode & PACKBUF_I_FILLED) return 12;
       base = block->base <= packbuf_i_low_bits(bits);
       wide = extra == 0 || shift >> 4 == 0 || width == 0;
-      shifted = extra == 0 ? shift == 0
-                           : packbuf_i_line_bytes_sound(shift & 15, bits) &&
-                                 packbuf_i_line_bytes_sound(shift >> 4, bits);
+      shifted = extra == 0
+                    ? shift == 0
+                    : packbuf_i_line_bytes_sound(shift & 15, bits) && packbuf_i_line_bytes_sound(shift >> 4, bits);
       more = extra <= PACKBUF_I_BLOCK_LINES;
       break;
     case PACKBUF_I_MODE_FRAME:
@@ -3540,7 +3541,8 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
   return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
 }
 
-/* The bytes of payload that a sound header says; UINT32_MAX when only the payload tells (filled, split). */
+/* The bytes of payload that a sound header of `units` units asks for; UINT32_MAX when only the payload tells (filled,
+ * split). */
 static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
   const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
   switch (block->mode) {
@@ -3574,6 +3576,7 @@ static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
   return all == 0;
 }
 
+/* How many bits are set in `size` bytes. */
 static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
   unsigned count = 0;
   uint64_t word = 0;
@@ -3940,98 +3943,20 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
   }
   return 1;
 }
-
-/* ---- integers of one width and sign as those of another ---- */
-
-#define PACKBUF_I_WIDEN(T, type)                                                         \
-  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
-    for (unsigned i = 0; i < count; i++) {                                               \
-      type##_t number;                                                                   \
-      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
-      out[i] = (uint64_t)(int64_t)number;                                                \
-    }                                                                                    \
-  }
-PACKBUF_I_WIDEN(8, int8)
-PACKBUF_I_WIDEN(8, uint8)
-PACKBUF_I_WIDEN(16, int16)
-PACKBUF_I_WIDEN(16, uint16)
-PACKBUF_I_WIDEN(32, int32)
-PACKBUF_I_WIDEN(32, uint32)
-
-/* To count 64-bit numbers, with the sign's bits or zeros above. */
-static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
-  switch (bits) {
-    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
-    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
-    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
-    default: memcpy(out, in, (size_t)count * 8); break;
-  }
-}
-
-/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
-#define PACKBUF_I_NARROW(T)                                                                              \
-  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
-    uint64_t all = 0;                                                                                    \
-    for (unsigned i = 0; i < count; i++) {                                                               \
-      uint64_t number;                                                                                   \
-      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
-      all |= number + bias;                                                                              \
-      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
-    }                                                                                                    \
-    return all;                                                                                          \
-  }
-PACKBUF_I_NARROW(8)
-PACKBUF_I_NARROW(16)
-PACKBUF_I_NARROW(32)
-PACKBUF_I_NARROW(64)
-
-static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
-  switch (bits) {
-    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
-    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
-    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
-    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
-  }
-}
-
-/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
- * alignment. */
-static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
-                                   unsigned out_bits, int out_signed) {
-  const uint8_t *from = (const uint8_t *)in;
-  uint8_t *to = (uint8_t *)out;
-  /* a number fits when number + bias is below 2^room */
-  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
-  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
-  uint64_t all = 0, wide[512];
-  while (count > 0) {
-    const unsigned some = count < 512 ? (unsigned)count : 512;
-    if (bits < 64) {
-      packbuf_i_widen_units(from, bits, is_signed, some, wide);
-      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
-    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
-    if (all & ~packbuf_i_low_bits(room)) return 0;
-    from += some * (bits / 8);
-    to += some * (out_bits / 8);
-    count -= some;
-  }
-  return 1;
-}
 /* ---- end of core/blocks.c ---- */
 /* ---- core/packer.c ---- */
 /* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
- * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. A block
- * is first packed as the one before it was, in one pass; where that fails, or the recipe asks, it is looked at while it
- * lies in the first-level cache, and then packed. Nothing allocates.
+ * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. Where
+ * profile and recipe let it, a block is first packed in one pass, as the recipe's split or the frame before it; else,
+ * or when that fails, it is looked at while it lies in the first-level cache, and then packed. Nothing allocates.
  * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
 
 enum {
-  PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
-  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
-  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
-  PACKBUF_I_FILL_SHARE = 16,                             /* a block is filled from one row of so many on */
-  PACKBUF_I_COVER_LINES = 24,                            /* that a block is covered with */
-  PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
+  PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
+  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
+  PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
+  PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
 };
 
 /* How the blocks of a buffer may be packed. */
@@ -4047,7 +3972,7 @@ typedef struct packbuf_i_packer {
   const packbuf_i_lane_set *set;
   const packbuf_i_lanes *lanes;
   packbuf_i_recipe recipe;
-  packbuf_i_block before;
+  packbuf_i_block before; /* of the same stripe */
   int has_before;
   uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
   uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
@@ -4234,11 +4159,12 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
-  uint32_t size;
-  uint64_t dense, fill;
-  packbuf_i_cover cover;
+  uint32_t size;         /* of the payload */
+  uint64_t dense, fill;  /* where it is filled */
+  packbuf_i_cover cover; /* where it is lines with a payload */
 } packbuf_i_choice;
 
+/* Takes this header when its payload is smaller than that of the choice so far. */
 static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
                             unsigned shift, unsigned extra) {
   if (size >= choice->size) return;
@@ -4387,8 +4313,7 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
                                        const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits;
-  const uint64_t dense =
-      recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
+  const uint64_t dense = recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
   const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
   packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
@@ -4404,9 +4329,12 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
   packbuf_i_offer_rows(recipe, &survey, rows.rows,
-                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
+                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled,
+                       choice);
 }
 
+/* The choice of section 19 ("A block is chosen"). payload: room where a split is written as it is tried; what is left
+ * there counts only when the choice is a split. */
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
                                    const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
@@ -4447,7 +4375,8 @@ static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *
   rows->units = codes;
 }
 
-/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get code 0. Returns the bytes. */
+/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get
+ * code 0. Returns the bytes. */
 static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
                                           packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
                                           int stream) {
@@ -4579,6 +4508,7 @@ static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsi
   return packbuf_i_bits_of(all);
 }
 
+/* Of floats that may have a dictionary; else 0. */
 static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
   if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
   if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;
@@ -8412,8 +8342,7 @@ typedef struct packbuf_i_columns {
 
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
-                                                     8);
+  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), 8);
 }
 
 static int packbuf_i_absent(const packbuf_value *cell) {
@@ -9246,8 +9175,7 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   status = packbuf_i_expand_node(&expand, &top, 0);
   if (status) return status;
   inference->count = expand.nodes;
-  inference->nodes =
-      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
+  inference->nodes = (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
   if (!inference->nodes) return packbuf_i_no_memory(error);
   for (packbuf_i_node *node = &top; node; node = (packbuf_i_node *)packbuf_i_after(node)) {
     node->index = at;
@@ -9928,8 +9856,7 @@ static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
   uint32_t room = columns->room ? columns->room * 2 : 64;
   packbuf_arena *arena = columns->batch->arena;
   packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, 8);
-  const packbuf_value ***cells =
-      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
+  const packbuf_value ***cells = (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
   uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, 8);
   if (!fields || !cells || !slots) return 0;
   if (columns->count) {
@@ -10416,7 +10343,7 @@ static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t c
 /* core/packed.c: the elements of a buffer that is packed in blocks (section 20), for the access layer: any run of them,
  * or one. A header and the place of the next say where a payload lies; both are fetched once and checked here, the
  * payload while it is unpacked.
- * May use: base, lanes, blocks, fetched. Must not know: records, roles, why something is read. */
+ * May use: base, lanes, blocks, fetched, status (rules). Must not know: records, codecs, why something is read. */
 
 /* Bits of a unit of a dtype that can be packed; 0 of others. */
 static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
@@ -10436,6 +10363,7 @@ static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
   return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64 ? dtype.bits : 0;
 }
 
+/* The units that hold `count` elements: bytes, of bits. */
 static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
   return dtype.bits == 1 ? count / 8 + (count % 8 != 0) : count;
 }
@@ -10467,14 +10395,14 @@ PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
   return full ? units / full + (units % full != 0) : 0;
 }
 
-/* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
+/* Finds block k, which there is; its payload is NULL when that was not fetched with the others. 0 when header or place
+ * are wrong. */
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
   const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
-  if (end > buffer->length / 64 || packed->block.place > end ||
-      end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
+  if (end > buffer->length / 64 || packed->block.place > end || end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
     return 0;
   packed->bits = bits;
   packed->units = units - k * full < full ? (unsigned)(units - k * full) : full;
@@ -10527,6 +10455,7 @@ typedef struct packbuf_i_unit_window {
 
 #define PACKBUF_I_WINDOW_BYTES 1024u
 
+/* Unit i by way of the buffer's window, which is filled anew when the unit is not in it. */
 static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
   packbuf_i_unit_window *window = buffer->window;
@@ -10844,8 +10773,7 @@ static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const pack
   const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
   const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
   if (rule != PACKBUF_RULE_NONE) return rule;
-  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
-    return *at = 56, PACKBUF_RULE_B11;
+  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset) return *at = 56, PACKBUF_RULE_B11;
   return PACKBUF_RULE_NONE;
 }
 
@@ -11051,8 +10979,8 @@ static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   return byte >> (i % 8) & 1;
 }
 
-/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header of
- * their block. */
+/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header
+ * of their block. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
   if (buffer->headers) return buffer->headers_at + i / (PACKBUF_I_BLOCK_BYTES * UINT64_C(8) / bits) * 16;
@@ -11095,8 +11023,7 @@ PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer 
   const packbuf_view *view = buffer->partial;
   if (buffer->headers) {
     const unsigned unit = packbuf_i_unit_bits(buffer->dtype) / 8;
-    const packbuf_rule rule =
-        packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
+    const packbuf_rule rule = packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
     if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, row);
     at -= buffer->offset;
   }
@@ -11190,14 +11117,90 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
                      : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
-  return copied ? PACKBUF_OK
-                : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
+  return copied
+             ? PACKBUF_OK
+             : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }
 /* ---- end of core/access.c ---- */
 /* ---- core/convert.c ---- */
-/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is converted
- * in the first-level cache.
- * May use: base, access, blocks. Must not know: rows, codecs. */
+/* core/convert.c: integers copied out as those of another width and sign, block after block, so that what is unpacked
+ * is converted in the first-level cache.
+ * May use: base, lanes (units), blocks (their size), access. Must not know: rows, codecs, how a buffer is stored. */
+
+#define PACKBUF_I_WIDEN(T, type)                                                         \
+  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
+    for (unsigned i = 0; i < count; i++) {                                               \
+      type##_t number;                                                                   \
+      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
+      out[i] = (uint64_t)(int64_t)number;                                                \
+    }                                                                                    \
+  }
+PACKBUF_I_WIDEN(8, int8)
+PACKBUF_I_WIDEN(8, uint8)
+PACKBUF_I_WIDEN(16, int16)
+PACKBUF_I_WIDEN(16, uint16)
+PACKBUF_I_WIDEN(32, int32)
+PACKBUF_I_WIDEN(32, uint32)
+
+/* To count 64-bit numbers, with the sign's bits or zeros above. */
+static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
+  switch (bits) {
+    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
+    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
+    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
+    default: memcpy(out, in, (size_t)count * 8); break;
+  }
+}
+
+/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
+#define PACKBUF_I_NARROW(T)                                                                              \
+  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
+    uint64_t all = 0;                                                                                    \
+    for (unsigned i = 0; i < count; i++) {                                                               \
+      uint64_t number;                                                                                   \
+      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
+      all |= number + bias;                                                                              \
+      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
+    }                                                                                                    \
+    return all;                                                                                          \
+  }
+PACKBUF_I_NARROW(8)
+PACKBUF_I_NARROW(16)
+PACKBUF_I_NARROW(32)
+PACKBUF_I_NARROW(64)
+
+static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
+  switch (bits) {
+    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
+    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
+    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
+    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
+  }
+}
+
+/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
+ * alignment. */
+static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
+                                   unsigned out_bits, int out_signed) {
+  const uint8_t *from = (const uint8_t *)in;
+  uint8_t *to = (uint8_t *)out;
+  /* a number fits when number + bias is below 2^room */
+  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
+  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
+  uint64_t all = 0, wide[512];
+  while (count > 0) {
+    const unsigned some = count < 512 ? (unsigned)count : 512;
+    if (bits < 64) {
+      packbuf_i_widen_units(from, bits, is_signed, some, wide);
+      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
+    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
+    if (all & ~packbuf_i_low_bits(room)) return 0;
+    from += some * (bits / 8);
+    to += some * (out_bits / 8);
+    count -= some;
+  }
+  return 1;
+}
 
 /* int, uint or bool of 8 to 64 bits. */
 static int packbuf_i_integer_dtype(packbuf_dtype dtype) {
@@ -12486,9 +12489,9 @@ typedef struct packbuf_i_unit_windows {
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[8] = {&column->offsets,    &column->row_index, &column->prefix_row,
+  packbuf_buffer *const buffers[8] = {&column->offsets,       &column->row_index, &column->prefix_row,
                                       &column->prefix_length, &column->validity,  &column->lengths,
-                                      &column->shape[0],   &column->shape[1]};
+                                      &column->shape[0],      &column->shape[1]};
   for (unsigned i = 0; i < 8; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
@@ -12594,8 +12597,7 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
-      return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0) return rows;
   }
   return rows < 16 ? rows : 16;
 }
@@ -14186,8 +14188,8 @@ static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
 
 /* pack, second part: codec -> layout -> one buffer */
 /* ---- core/layout.c ---- */
-/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec (profile 0, the canonical
- * form). core/plan.c runs it for a batch and decides where everything lies.
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for the packing.
+ * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
 /* A buffer record to be. */
@@ -14197,16 +14199,16 @@ typedef struct packbuf_i_planned {
   uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
   packbuf_dtype dtype;
   uint32_t alias_of;
-  uint8_t packing;           /* 1: in blocks */
-  packbuf_i_recipe recipe;   /* then */
-  uint64_t blocks;           /* of them */
-  uint8_t *headers;          /* 16 bytes each, in the arena, filled as the blocks are packed */
-  uint8_t *payload;          /* of a packed buffer of the index, in the arena */
+  uint8_t packing;         /* 1: in blocks */
+  packbuf_i_recipe recipe; /* then */
+  uint64_t blocks;         /* of them */
+  uint8_t *headers;        /* 16 bytes each, in the arena, filled as the blocks are packed */
+  uint8_t *payload;        /* of a packed buffer of the index, in the arena */
   uint64_t headers_offset;
   uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
-  uint64_t print; /* of the first bytes: only buffers with the same are compared */
+  uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
   uint8_t value[16];
 } packbuf_i_planned;
 
@@ -14218,8 +14220,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
-  uint32_t
-      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t *prints;
   uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
@@ -14229,9 +14231,9 @@ typedef struct packbuf_i_plan {
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t plain_length;         /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
+  uint64_t data_bound, bound;    /* the most that the data section (its bytes plain) and the whole may take */
   uint64_t checksums;            /* number of data checksums, at most */
-  int packed;                    /* some data are packed: data_length and total_length are known once they are written */
+  int packed;                    /* some buffer is: data_length and total_length are known once the data are written */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -15656,33 +15658,35 @@ static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planne
 }
 /* ---- end of core/seek.c ---- */
 /* ---- core/units.c ---- */
-/* core/units.c: the elements of a planned buffer, block after block, for who packs them: in place where a block lies
- * in one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools
- * are checked on the way.
+/* core/units.c: the units of a planned buffer, block after block, for who packs them: in place where a block lies in
+ * one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools are
+ * checked on the way.
  * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
 
 typedef struct packbuf_i_units {
   const packbuf_i_planned *buffer;
   packbuf_error *error;
   packbuf_i_gather gather;
-  uint64_t done; /* bytes of the buffer that were handed out */
-  packbuf_i_run run;
+  uint64_t done;                /* bytes of the buffer that were handed out */
+  packbuf_i_run run;            /* what is left of the present one */
   const packbuf_device *device; /* of the run */
-  int by_rows;
-  unsigned row, rows;
+  int by_rows, swapped;         /* swapped: the runs are little-endian and the machine is not */
+  unsigned row, rows;           /* the next of the runs ahead, and how many these are */
   packbuf_i_run ahead[PACKBUF_I_ROWS_AT_ONCE];
   packbuf_i_pull pull;
   uint64_t room[PACKBUF_I_BLOCK_BYTES / 8];
 } packbuf_i_units;
 
-static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer,
-                                   const packbuf_i_mark *mark, uint64_t at, packbuf_error *error) {
+/* Starts at byte `at` of the buffer, where the mark is. */
+static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                  uint64_t at, packbuf_error *error) {
   uint64_t skip = packbuf_i_pull_seek(&source->pull, buffer, mark);
   source->buffer = buffer;
   source->error = error;
   source->gather = packbuf_i_gather_best();
   source->done = at;
   source->by_rows = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_has_rows(buffer->node);
+  source->swapped = packbuf_i_big_endian() && buffer->role != PACKBUF_ROLE_DATA && buffer->dtype.bits > 8;
   source->row = source->rows = 0;
   source->device = NULL;
   source->run.bytes = NULL;
@@ -15736,22 +15740,19 @@ static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t s
     source->run.bytes += piece;
     source->run.size -= piece;
   }
-  if (packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8)
-    packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
+  if (source->swapped) packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
   return PACKBUF_OK;
 }
 
 /* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
  * is known to lie there whole, or NULL. */
 static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t size, const uint8_t **bytes,
-                                            const uint8_t **ahead) {
-  const int swapped =
-      packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8;
+                                           const uint8_t **ahead) {
   const uint64_t at = source->done;
   packbuf_status status = PACKBUF_OK;
   *ahead = NULL;
   if (!source->run.size) (void)packbuf_i_units_run(source);
-  if (source->run.size >= size && !source->device && !swapped) {
+  if (source->run.size >= size && !source->device && !source->swapped) {
     *bytes = source->run.bytes;
     source->run.bytes += size;
     source->run.size -= size;
@@ -15768,12 +15769,12 @@ static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t siz
 /* ---- end of core/units.c ---- */
 /* ---- core/packing.c ---- */
 /* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
- * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
- * packed as they are written (core/write.c).
- * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+ * the spec; and the blocks of such a buffer, one after the other. Buffers of the index, which are small, are packed as
+ * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
+ * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u      /* blocks */
-#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+#define PACKBUF_I_SAMPLE 16u     /* blocks */
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
 /* The number of a profile, by its packing. */
 static unsigned packbuf_i_profile_number(unsigned packing) {
@@ -15785,6 +15786,7 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
   return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
 }
 
+/* Section 19: what may be packed at all. */
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
       packbuf_i_unit_bits(buffer->dtype) == 0)
@@ -15798,12 +15800,6 @@ static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
   return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
 }
 
-/* The data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
-}
-
 /* Bytes of units of block k. */
 static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
   const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
@@ -15812,7 +15808,7 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
-                                       uint8_t *memory) {
+                                            uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
   const uint64_t blocks = buffer->blocks, last = blocks - 1;
   const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
@@ -15833,13 +15829,13 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     sample[i] = memory;
     units[i] = (unsigned)(size / (dtype.bits / 8u));
   }
-  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
-                                                   &buffer->recipe);
+  buffer->packing =
+      (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count, &buffer->recipe);
   return PACKBUF_OK;
 }
 
-/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
- * to a taker. */
+/* The blocks of a buffer, one after the other, from block `first` on, the first of a stripe, where the mark is. Of the
+ * plan it changes only the headers of these blocks, so that each stripe may be another thread's. */
 typedef struct packbuf_i_block_writer {
   packbuf_i_planned *buffer;
   packbuf_i_units source;
@@ -15872,11 +15868,6 @@ static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t 
   return PACKBUF_OK;
 }
 
-/* Moves the places in `count` headers. */
-static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
-  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
-}
-
 /* Packs a whole buffer of the index: its payload goes to the arena. */
 static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
@@ -15900,7 +15891,7 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer. */
+/* Decides for one buffer; `memory` is for the sample. */
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
   const unsigned profile = packbuf_i_profile_of(plan, buffer);
   packbuf_status status;
@@ -15933,8 +15924,9 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
 /* ---- end of core/packing.c ---- */
 /* ---- core/plan.c ---- */
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
- * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
+ * the names, and give everything its place. The size that results is exact unless data are packed: these get the room
+ * that they take plain, and what they leave of it is known once they are written.
+ * May use: batch, expansion, layout, share, packing, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
@@ -16040,8 +16032,7 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
       if (plan->node_count > (1u << 20))
         return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
     }
-  plan->nodes =
-      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
+  plan->nodes = (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
   if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
   for (unsigned scope = 0; scope < 2; scope++)
     for (field = batch->first; field; field = field->next)
@@ -16239,11 +16230,11 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
 /* ---- end of core/plan.c ---- */
 /* ---- core/output.c ---- */
 /* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
- * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
+ * some at a time while they are in the cache; long ones are copied and checksummed in one pass, past the caches
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_UNSUMMED 16384   /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
 #define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
 #define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 
@@ -16287,7 +16278,7 @@ static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->place
 
 static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
   out->at += size;
-  if (out->checksums && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
+  if (out->checksums && out->at - out->summed >= PACKBUF_I_UNSUMMED) packbuf_i_out_sum(out, out->at, NULL, NULL);
 }
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
@@ -16308,8 +16299,9 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
   }
 }
 
-/* A payload from the first-level cache, copied and checksummed in one pass, past the caches where that pays. */
-static void packbuf_i_out_block(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
+/* The payload of a packed block, from the first-level cache, copied and checksummed in one pass, past the caches where
+ * that pays. */
+static void packbuf_i_out_payload(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
   if (out->checksums) {
     packbuf_i_out_sum(out, out->at, NULL, NULL);
     out->at += size;
@@ -16355,9 +16347,11 @@ static void packbuf_i_out_end(packbuf_i_out *out) {
 }
 /* ---- end of core/output.c ---- */
 /* ---- core/write.c ---- */
-/* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
- * can be written alone; the whole is the longest stretch.
- * May use: arena, batch, plan, layout, pull, rows, seek, output, checksums. Must not know: how the plan was decided. */
+/* core/write.c: a plan into memory, each byte written once. Any stretch of the index or of the plain data can be
+ * written alone; the whole is the longest stretch. Packed data are written behind the plain ones, one buffer after the
+ * other, the index after them, since it says how long they have become, and the head last.
+ * May use: arena, batch, plan, layout, pull, rows, seek, packing, output, checksums. Must not know: how the plan was
+ * decided, how a block is packed. */
 
 /* A stretch of a section: which bytes, and where the first comes from. */
 typedef struct packbuf_i_stretch {
@@ -16371,7 +16365,7 @@ typedef struct packbuf_i_stretch {
 struct packbuf_i_writer;
 typedef packbuf_status (*packbuf_i_flush)(struct packbuf_i_writer *writer);
 
-/* One call that writes. The plan is only read: many writers may share it. */
+/* One call that writes. Writers of stretches only read the plan: many may share it. */
 typedef struct packbuf_i_writer {
   const packbuf_i_plan *plan;
   packbuf_error *error;
@@ -16612,8 +16606,9 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
   return packbuf_i_write_zeros(writer, stretch->to);
 }
 
-/* One packed buffer of the data, from where the writer stands: straight to its place where there is room for any
- * payload and it goes through the caches, else by way of a room in the first-level cache. */
+/* One packed buffer of the data, from where the writer stands, which the plan is told: block by block straight to its
+ * place where there is room for any payload and it goes through the caches, else by way of a room in the first-level
+ * cache. */
 static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
   packbuf_i_out *out = &writer->out;
@@ -16625,17 +16620,23 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
   while (!status && w.next < buffer->blocks) {
     const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
     uint32_t size = 0;
-    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
-                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    status =
+        packbuf_i_blocks_next(&w, (out->at - begin) / 64, straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
     if (status) break;
     if (straight) packbuf_i_out_written(out, size);
-    else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
+    else if (size <= out->limit - out->at) packbuf_i_out_payload(out, (const uint8_t *)room, size);
     else if (writer->flush) status = packbuf_i_write_bytes(writer, (const uint8_t *)room, size);
     else status = packbuf_i_changed(writer->error, buffer->node);
   }
   buffer->offset = writer->section + begin;
   buffer->length = out->at - begin;
   return status;
+}
+
+/* The data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* The data section: what is plain, which is the writer's stretch, then what is packed. It is as long as this makes
@@ -16653,8 +16654,7 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
     if (!packbuf_i_packed_data(buffer)) continue;
     status = packbuf_i_write_blocks(writer, buffer);
     if (!status)
-      status = packbuf_i_write_zeros(writer,
-                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+      status = packbuf_i_write_zeros(writer, packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
   }
   if (!status && writer->flush) status = writer->flush(writer);
   writer->stretch = NULL;
@@ -16801,6 +16801,8 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_put_strings(record, plan);
 }
 
+/* ---- into memory ---- */
+
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error) {
   packbuf_status status;
   if (!batch || !size)
@@ -16810,8 +16812,6 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
   if (!status) *size = batch->plan->bound;
   return status;
 }
-
-/* ---- into memory ---- */
 
 static uint64_t packbuf_i_data_at(const packbuf_i_plan *plan) { return plan->head_length + plan->index_length; }
 
@@ -17085,8 +17085,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
       packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
       packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
     }
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
-                    part->stripe < part->stripe_end;
+    split->count +=
+        part->index.from < part->index.to || part->data.from < part->data.to || part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
   if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
@@ -17112,7 +17112,7 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
-/* Packs a stripe where it would lie plain, places counted from there. */
+/* Packs a stripe where it would lie plain; places count from its first block. */
 static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
                                              packbuf_error *error) {
   packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -17152,6 +17152,11 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   return status;
 }
 
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
+}
+
 /* Moves the stripes together behind the plain data, and tells their headers so. */
 static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
@@ -17175,8 +17180,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
 }
 
-/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
- * index. */
+/* What the parts of a batch leave undone where buffers are packed: the stripes where they belong, the checksums from
+ * there on, the index. */
 static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
   uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
@@ -17208,7 +17213,7 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
 /* ---- end of core/parts.c ---- */
 /* ---- core/stream.c ---- */
 /* core/stream.c: a plan through a callback that takes bytes at an offset: data first, then the index, the head last. A
- * window of memory is all that is held.
+ * window of memory, the head and the checksums are all that is held.
  * May use: arena (scratch), batch, plan, output, write, checksums. Must not know: files. */
 
 #define PACKBUF_I_WINDOW ((uint64_t)1 << 20)
@@ -17789,10 +17794,12 @@ PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, p
 }
 /* ---- end of core/read.c ---- */
 /* ---- core/verify.c ---- */
-/* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
- * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
- * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells, pieces; the codecs' reading halves. Must not know: values. */
+/* core/verify.c: deep verification: the I rules (index checksum, padding, packed blocks, masks, lengths; offsets,
+ * shapes and types by codec) and the D rules (data checksums, padding, packed blocks, limits; cells by codec). One pass
+ * each, in the order of section 13; allocates nothing. Linear: masks go by words, and rows of which nothing is stored
+ * are not counted out.
+ * May use: base, crc32c, blocks, packed, access, open, tables, cells, pieces; the codecs' reading halves. Must not
+ * know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {
@@ -17858,32 +17865,32 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
         continue;
       if (!packbuf_i_pass_stored(&c, &b))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+      status =
+          packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
     }
   return status;
 }
 
-/* I15 and I16 of block k, its payload's I17 or D10 when `whole`. */
-static packbuf_status packbuf_i_verify_block(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
-                                             int headers, packbuf_error *error) {
-  const uint64_t end_at = k + 1 < blocks ? b->headers_at + (k + 1) * 16 + 8 : record + 32;
+/* I15 and I16 of block k: its header, and where its payload ends. record: where the buffer's lies. */
+static packbuf_status packbuf_i_verify_header(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
+                                              packbuf_error *error) {
+  const uint64_t at = b->headers_at + k * 16, end_at = k + 1 < blocks ? at + 16 + 8 : record + 32;
+  const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+  packbuf_i_packed packed;
+  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits, full);
+  uint32_t size;
+  if (wrong >= 0) return packbuf_i_broken(error, PACKBUF_RULE_I15, at + (unsigned)wrong, PACKBUF_NOWHERE);
+  if (k == 0 && packed.block.place != 0) return packbuf_i_broken(error, PACKBUF_RULE_I16, at + 8, PACKBUF_NOWHERE);
+  if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+  size = packbuf_i_block_size(&packed.block, bits, packed.units);
+  return size == UINT32_MAX || size == packed.size ? PACKBUF_OK
+                                                   : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+}
+
+/* I17 or D10 of block k: its payload. */
+static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t k, packbuf_error *error) {
   packbuf_i_packed packed;
   const int found = packbuf_i_find_block(b, k, &packed);
-  uint32_t size;
-  if (headers) {
-    const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
-    const uint64_t units = packbuf_i_unit_count(b->dtype, b->count) - k * full;
-    const int wrong = packbuf_i_block_unsound(&packed.block, bits, units < full ? (unsigned)units : full);
-    if (wrong >= 0)
-      return packbuf_i_broken(error, PACKBUF_RULE_I15, b->headers_at + k * 16 + (unsigned)wrong, PACKBUF_NOWHERE);
-    if (k == 0 && packed.block.place != 0)
-      return packbuf_i_broken(error, PACKBUF_RULE_I16, b->headers_at + 8, PACKBUF_NOWHERE);
-    if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
-    size = packbuf_i_block_size(&packed.block, bits, packed.units);
-    return size == UINT32_MAX || size == packed.size
-               ? PACKBUF_OK
-               : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
-  }
   return found && packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)
              ? PACKBUF_OK
              : packbuf_i_broken(error, b->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17,
@@ -17902,9 +17909,9 @@ static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data
     (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
     blocks = packbuf_i_headers_length(blocks) / 16;
     for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
-      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 1, error);
+      status = packbuf_i_verify_header(&b, packbuf_i_buffer_at(view, i), k, blocks, error);
     for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)
-      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 0, error);
+      status = packbuf_i_verify_payload(&b, k, error);
     if (status != PACKBUF_OK) return status;
   }
   return PACKBUF_OK;

@@ -1,5 +1,5 @@
-/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec (profile 0, the canonical
- * form). core/plan.c runs it for a batch and decides where everything lies.
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for the packing.
+ * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
 /* A buffer record to be. */
@@ -30,8 +30,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
-  uint32_t
-      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t *prints;
   uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
@@ -40,10 +40,10 @@ typedef struct packbuf_i_plan {
   uint32_t name_count;
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t plain_length;      /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound; /* the most the data section and the whole may take: what is there without packing */
-  uint64_t checksums;         /* number of data checksums, at most */
-  int packed;                 /* some data are packed: data_length and total_length are known once they are written */
+  uint64_t plain_length;         /* of the data section, up to the packed buffers */
+  uint64_t data_bound, bound;    /* the most that the data section (its bytes plain) and the whole may take */
+  uint64_t checksums;            /* number of data checksums, at most */
+  int packed;                    /* some buffer is: data_length and total_length are known once the data are written */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */

@@ -1,7 +1,7 @@
 /* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
- * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
- * packed as they are written (core/write.c).
- * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+ * the spec; and the blocks of such a buffer, one after the other. Buffers of the index, which are small, are packed as
+ * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
+ * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
 #define PACKBUF_I_SAMPLE 16u     /* blocks */
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
@@ -16,6 +16,7 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
   return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
 }
 
+/* Section 19: what may be packed at all. */
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
       packbuf_i_unit_bits(buffer->dtype) == 0)
@@ -27,12 +28,6 @@ static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
 /* Whether a buffer's blocks are packed as the data are written. */
 static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
   return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
-}
-
-/* The data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* Bytes of units of block k. */
@@ -69,8 +64,8 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
-/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
- * to a taker. */
+/* The blocks of a buffer, one after the other, from block `first` on, the first of a stripe, where the mark is. Of the
+ * plan it changes only the headers of these blocks, so that each stripe may be another thread's. */
 typedef struct packbuf_i_block_writer {
   packbuf_i_planned *buffer;
   packbuf_i_units source;
@@ -103,11 +98,6 @@ static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t 
   return PACKBUF_OK;
 }
 
-/* Moves the places in `count` headers. */
-static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
-  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
-}
-
 /* Packs a whole buffer of the index: its payload goes to the arena. */
 static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
@@ -131,7 +121,7 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer. */
+/* Decides for one buffer; `memory` is for the sample. */
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
   const unsigned profile = packbuf_i_profile_of(plan, buffer);
   packbuf_status status;

@@ -171,7 +171,7 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
-/* Packs a stripe where it would lie plain, places counted from there. */
+/* Packs a stripe where it would lie plain; places count from its first block. */
 static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
                                              packbuf_error *error) {
   packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -211,6 +211,11 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   return status;
 }
 
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
+}
+
 /* Moves the stripes together behind the plain data, and tells their headers so. */
 static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
@@ -234,8 +239,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
 }
 
-/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
- * index. */
+/* What the parts of a batch leave undone where buffers are packed: the stripes where they belong, the checksums from
+ * there on, the index. */
 static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
   uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();

@@ -1,6 +1,7 @@
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
- * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
+ * the names, and give everything its place. The size that results is exact unless data are packed: these get the room
+ * that they take plain, and what they leave of it is known once they are written.
+ * May use: batch, expansion, layout, share, packing, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
