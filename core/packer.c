@@ -382,8 +382,7 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
   packbuf_i_survey_rows(packer, &rows, &survey);
   packbuf_i_offer_rows(recipe, &survey, rows.rows,
-                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled,
-                       choice);
+                       dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8)), more, filled, choice);
 }
 
 /* The choice of section 19 ("A block is chosen"). payload: room where a split is written as it is tried; what is left

@@ -16,7 +16,6 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
   return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
 }
 
-/* Section 19: what may be packed at all. */
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
       packbuf_i_unit_bits(buffer->dtype) == 0)
