@@ -29,6 +29,12 @@ static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
   return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
 }
 
+/* The data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
+}
+
 /* Bytes of units of block k. */
 static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
   const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
@@ -95,6 +101,11 @@ static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t 
   block.place = (uint32_t)place;
   packbuf_i_block_store(&block, w->buffer->headers + w->next++ * 16);
   return PACKBUF_OK;
+}
+
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
 }
 
 /* Packs a whole buffer of the index: its payload goes to the arena. */

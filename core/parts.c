@@ -211,11 +211,6 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   return status;
 }
 
-/* Moves the places in `count` headers. */
-static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
-  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
-}
-
 /* Moves the stripes together behind the plain data, and tells their headers so. */
 static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;

@@ -284,12 +284,6 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
   return status;
 }
 
-/* The data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
-}
-
 /* The data section: what is plain, which is the writer's stretch, then what is packed. It is as long as this makes
  * it. */
 static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
