@@ -169,10 +169,9 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
-/* Closes what the parts left, once, after all of them: moves what was packed together, writes the index (where it
- * depends on that) and the head. Where something is packed, parts for another dst begin only after it. dst then holds
- * what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size bytes of it
- * (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
+/* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
+ * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                                 uint64_t *size, packbuf_error *error);
 
@@ -205,7 +204,7 @@ typedef struct packbuf_scatter {
 } packbuf_scatter;
 
 /* How many segments and how much staging memory the list takes, exactly. Errors: those of packbuf_measure;
- * INVALID_ARGUMENT. */
+ * INVALID_ARGUMENT, also when a buffer is packed: it does not lie in the caller's memory. */
 PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
                                                    packbuf_error *error);
 
@@ -218,11 +217,12 @@ PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const pack
 
 /* ---- before any data are there ---- */
 
-/* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
+/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
  * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
  * (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of the
  * ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32
- * bytes more a pair). Saturates at UINT64_MAX. */
+ * bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound / 512
+ * + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
 /* clang-format off */
 #define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
   ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \

@@ -192,7 +192,7 @@ typedef enum packbuf_block_mode {
 
 typedef struct packbuf_block {
   uint8_t mode;   /* packbuf_block_mode */
-  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t filled; /* 1: rows of 128 bytes that are all the fill are not stored */
   uint8_t width, shift, extra;
   uint64_t base;
   uint64_t offset, length; /* of its payload, from the start of the packed buffer */
