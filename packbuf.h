@@ -4,10 +4,10 @@
  * but a C99 (or C++17) compiler.
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
- * size; of a packed batch the most it can be), packbuf_write (one copy per byte); packbuf_pack does the last two into the
- * arena's memory. With many threads: packbuf_write_split, packbuf_write_part and packbuf_write_finish, or
+ * size; of a packed batch the most it can be), packbuf_write (one copy per byte); packbuf_pack does the last two into
+ * the arena's memory. With many threads: packbuf_write_split, packbuf_write_part and packbuf_write_finish, or
  * packbuf_threads.h. Not into one block of memory: packbuf_write_through (a callback), packbuf_scatter_list (a list of
- * segments). Smaller, for numbers copied out instead of read in place: packing in packbuf_options (packbuf_packing).
+ * segments). Smaller, but numbers are then copied out and not read in place: packing in packbuf_options.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
@@ -541,8 +541,8 @@ PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec);
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are: never packed, as a constant or an
-                             alias, no row shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data (not its offsets and masks) are stored as they are: never packed,
+                             as a constant or an alias, no row shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
@@ -755,12 +755,12 @@ PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const pack
 
 /* ---- before any data are there ---- */
 
-/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
- * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
- * (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of the
- * ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32
- * bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound / 512
- * + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
+/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values),
+ * before any of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding
+ * and (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of
+ * the ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata
+ * (32 bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound /
+ * 512 + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
 /* clang-format off */
 #define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
   ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \
@@ -1024,8 +1024,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
- * is in two pieces: copy it out; NOT_FETCHED. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant or packed, or
+ * the cell is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 
@@ -1125,8 +1125,8 @@ typedef struct packbuf_selected_tensor {
 
 /* The chosen rows of an ndarray leaf as one array [rows, cell...] without a copy; rows are a range (any step). Absent
  * cells are zeros: the mask comes with packbuf_select_copy. Read-only: it lies in the packed buffer. Errors: WRONG_TYPE
- * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed or in another byte
- * order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
+ * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed, packed or in
+ * another byte order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
 PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
                                                  packbuf_selected_tensor *out, packbuf_error *error);
 
@@ -1134,7 +1134,8 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
  * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
  * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
- * or masks that are computed or (masks) do not begin at a byte. */
+ * or masks that are computed, packed or (masks) do not begin at a byte: in a packed batch only a field whose schema
+ * says PACKBUF_PACKING_NONE has them in place. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 

@@ -3,8 +3,8 @@
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are: never packed, as a constant or an
-                             alias, no row shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data (not its offsets and masks) are stored as they are: never packed,
+                             as a constant or an alias, no row shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
@@ -217,12 +217,12 @@ PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const pack
 
 /* ---- before any data are there ---- */
 
-/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
- * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
- * (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of the
- * ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32
- * bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound / 512
- * + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
+/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values),
+ * before any of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding
+ * and (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of
+ * the ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata
+ * (32 bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound /
+ * 512 + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
 /* clang-format off */
 #define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
   ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \

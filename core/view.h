@@ -251,8 +251,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
- * is in two pieces: copy it out; NOT_FETCHED. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant or packed, or
+ * the cell is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 
