@@ -15818,7 +15818,7 @@ static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
 /* Bytes of units of block k. */
 static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
   const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
-  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
@@ -17179,8 +17179,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
       buffer->offset = end = at;
     }
     memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
-    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
-                          (uint32_t)((end - at) / 64));
+    packbuf_i_move_places(buffer->headers + stripe->first * 16,
+                          blocks < PACKBUF_I_STRIPE ? blocks : (uint64_t)PACKBUF_I_STRIPE, (uint32_t)((end - at) / 64));
     end += stripe->size;
     buffer->length = end - at;
   }

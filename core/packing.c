@@ -38,7 +38,7 @@ static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
 /* Bytes of units of block k. */
 static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
   const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
-  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */

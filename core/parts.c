@@ -224,8 +224,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
       buffer->offset = end = at;
     }
     memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
-    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
-                          (uint32_t)((end - at) / 64));
+    packbuf_i_move_places(buffer->headers + stripe->first * 16,
+                          blocks < PACKBUF_I_STRIPE ? blocks : (uint64_t)PACKBUF_I_STRIPE, (uint32_t)((end - at) / 64));
     end += stripe->size;
     buffer->length = end - at;
   }
