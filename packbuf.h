@@ -167,7 +167,7 @@ extern "C" {
   X(B11, 311, BAD_LAYOUT, "a stored buffer lies where the cursor of its section stands, within the section", "offset 24 (headers_offset 56)") \
   X(B12, 312, BAD_LAYOUT, "the cursors end at index_length and total_length", "40 or 24")                             \
   X(B13, 313, BAD_BUFFER, "a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands", "the record, or the node's first_buffer 16 when one is absent") \
-  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is of the index or of the codecs 2 to 4 and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
+  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is not data of the codecs 5 to 11, and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
   X(M1, 401, BAD_METADATA, "node is a node or 0xFFFFFFFF", "node 0")                                                  \
   X(M2, 402, BAD_METADATA, "records ascend strictly by (node, key)", "key_offset 4")                                  \
   X(M3, 403, BAD_LAYOUT, "key and value lie where the strings before them end; the last string ends the strings", "key_offset 4, value_offset 12; at the end 88") \
@@ -709,7 +709,9 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 
 /* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
  * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
- * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst; where data are
+ * packed also when parts were not written since packbuf_write_split or a packbuf_write or packbuf_write_finish),
+ * CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                                 uint64_t *size, packbuf_error *error);
 
@@ -10156,6 +10158,32 @@ static uint64_t packbuf_i_item_size(const packbuf_value *item) {
   return item->kind == PACKBUF_MEDIA ? item->as.media->size : item->as.text.size;
 }
 
+/* Ragged rows that the caller's offsets alone describe. */
+static int packbuf_i_offsets_only(const packbuf_i_node *node) {
+  return node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap && !node->ragged->lengths;
+}
+
+/* Elements of one item of a ragged array. */
+static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
+  uint64_t elements = 1;
+  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
+  return elements;
+}
+
+/* The offsets of such rows, from byte `size` of the scratch on; returns where they end. */
+static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
+  const packbuf_ragged *ragged = pull->node->ragged;
+  const uint64_t each = packbuf_i_item_elements(ragged);
+  uint64_t before = packbuf_i_first_item(ragged, pull->row);
+  for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8) {
+    const uint64_t next = packbuf_i_first_item(ragged, ++pull->row);
+    pull->sum += (next - before) * each;
+    before = next;
+    packbuf_i_store64(pull->scratch + size, pull->sum);
+  }
+  return size;
+}
+
 /* One u64 per row (offsets: rows + 1, the first 0), as many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
@@ -10166,6 +10194,7 @@ static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
     pull->at = 1;
     size = 8;
   }
+  if (pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node)) size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
     switch (pull->role) {
@@ -10476,6 +10505,15 @@ static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint6
     window->count = left < most ? left : most;
   }
   *unit = packbuf_i_unit_load(bits, (const uint8_t *)window->units + (i - window->first) * (bits / 8));
+  return 1;
+}
+
+/* Bytes 8 i to 8 i + size - 1 (size at most 8), which there are, of a packed bitmap. 0: as above. */
+static int packbuf_i_unpack_bits(const packbuf_buffer *buffer, uint64_t i, uint64_t size, uint8_t *out) {
+  uint64_t unit;
+  if (!buffer->window) return packbuf_i_unpack_units(buffer, i * 8, size, out);
+  if (!packbuf_i_window_unit(buffer, i * 8, &unit)) return 0;
+  memcpy(out, (const uint8_t *)buffer->window->units + (i * 8 - buffer->window->first), (size_t)size);
   return 1;
 }
 
@@ -10962,7 +11000,7 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   left = buffer->count - i * 64;
   if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) {
     const uint64_t size = left >= 57 ? 8 : (left + 7) / 8;
-    if (!buffer->headers || !packbuf_i_unpack_units(buffer, i * 8, size, raw)) return 0;
+    if (!buffer->headers || !packbuf_i_unpack_bits(buffer, i, size, raw)) return 0;
     bits = packbuf_i_load64(raw);
   } else if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;
@@ -11576,7 +11614,8 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
-  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && b->storage == PACKBUF_STORED) {
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 &&
+      (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
     unsigned field = 0;
     rule = packbuf_i_packed_wrong(b, node->codec, &field);
     *at += field;
@@ -12493,18 +12532,29 @@ static int packbuf_i_complete(packbuf_column *column) {
 
 /* Windows for the buffers of a column that is read from its first rows to its last. */
 typedef struct packbuf_i_unit_windows {
-  packbuf_i_unit_window of[8];
+  packbuf_i_unit_window of[9];
 } packbuf_i_unit_windows;
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[8] = {&column->offsets,    &column->row_index, &column->prefix_row,
+  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
                                       &column->prefix_length, &column->validity,  &column->lengths,
-                                      &column->shape[0],   &column->shape[1]};
-  for (unsigned i = 0; i < 8; i++) {
+                                      &column->shape[0],   &column->shape[1],  &column->missing};
+  for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
   }
+}
+
+/* A packed mask whose blocks are broken would say that cells are absent: it is looked at whole. */
+static packbuf_status packbuf_i_check_mask(const packbuf_buffer *mask, packbuf_error *error) {
+  const uint64_t blocks = packbuf_block_count(mask), bytes = packbuf_i_unit_count(mask->dtype, mask->count);
+  packbuf_i_packed packed;
+  for (uint64_t k = 0; k < blocks; k++)
+    if (!packbuf_i_find_block(mask, k, &packed) || !packed.payload ||
+        !packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units))
+      return packbuf_i_not_fetched(mask, 0, bytes, PACKBUF_NOWHERE, error);
+  return PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
@@ -12515,7 +12565,8 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
     return packbuf_i_fail_node(view, node, unreadable, packbuf_status_text(unreadable), PACKBUF_NOWHERE, error);
   if (!packbuf_i_complete(column))
     return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_node_at(view, node) + 16, PACKBUF_NOWHERE, error);
-  return PACKBUF_OK;
+  status = packbuf_i_check_mask(&column->validity, error);
+  return status != PACKBUF_OK ? status : packbuf_i_check_mask(&column->missing, error);
 }
 
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
@@ -12539,9 +12590,12 @@ static packbuf_status packbuf_i_between(const packbuf_column *column, const pack
                                         packbuf_error *error) {
   uint64_t from, to;
   if (PACKBUF_I_UNLIKELY(i == UINT64_MAX || !packbuf_i_get64(offsets, i, &from) ||
-                         !packbuf_i_get64(offsets, i + 1, &to)))
+                         !packbuf_i_get64(offsets, i + 1, &to))) {
+    if (i < offsets->count && i + 1 < offsets->count && offsets->headers)
+      return packbuf_i_not_fetched(offsets, i * 8, 16, row, error);
     return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, offsets->index), row,
                                  error);
+  }
   if (PACKBUF_I_UNLIKELY(from > to || to > end))
     return packbuf_i_broken_cell(column, PACKBUF_RULE_I7,
                                  packbuf_i_element_at(column->view, offsets, i + (from <= end)), row, error);
@@ -12557,6 +12611,8 @@ static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t 
   *first = 0;
   if (node->kind == PACKBUF_NODE_LIST) {
     if (packbuf_i_get64(&column->lengths, row, count)) return PACKBUF_OK;
+    if (row < column->lengths.count && column->lengths.headers)
+      return packbuf_i_not_fetched(&column->lengths, row * 8, 8, row, error);
     return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, column->lengths.index),
                                  row, error);
   }
@@ -14243,7 +14299,8 @@ typedef struct packbuf_i_plan {
   uint64_t plain_length;      /* of the data section, up to the packed buffers */
   uint64_t data_bound, bound; /* the most that the data section (its bytes plain) and the whole may take */
   uint64_t checksums;         /* number of data checksums, at most */
-  int packed;                 /* some data are packed: data_length and total_length are known once they are written */
+  int packed;                 /* some buffer is: data_length and total_length are known once the data are written */
+  uint64_t turn;              /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -14337,10 +14394,29 @@ static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbu
   return PACKBUF_OK;
 }
 
+/* The same where there are only offsets, and the elements of all rows. */
+static packbuf_status packbuf_i_plan_offsets(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  const uint64_t first = packbuf_i_first_item(r, 0);
+  uint64_t before = first;
+  for (uint64_t row = 0; row < node->rows; row++) {
+    const uint64_t next = packbuf_i_first_item(r, row + 1);
+    if (next < before || next > r->items)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE,
+                                 next < before ? "an offset descends" : "an offset passes the items", row);
+    before = next;
+  }
+  node->nulls = 0;
+  if (!packbuf_i_mul(before - first, packbuf_i_item_elements(r), &node->elements) || node->elements >> 60)
+    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
 /* Counts null rows, adds up the elements, finds devices. */
 static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t row, total = 0;
   int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  if (packbuf_i_offsets_only(node)) return packbuf_i_plan_offsets(plan, node);
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
@@ -14655,6 +14731,27 @@ static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
+/* The number of a profile, by its packing. */
+static unsigned packbuf_i_profile_number(unsigned packing) {
+  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
+}
+
+/* The profile that a buffer is written with. */
+static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+}
+
+/* Data of texts and bytes, which are never packed. */
+static int packbuf_i_is_text(const packbuf_i_planned *buffer) {
+  return buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+}
+
+/* Whether one may be stored as the other: where data are packed, texts are no aliases of others, nor others of them. */
+static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *a, const packbuf_i_planned *b) {
+  return packbuf_i_is_text(a) == packbuf_i_is_text(b) ||
+         !(packbuf_i_profile_of(plan, a) || packbuf_i_profile_of(plan, b));
+}
+
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
  * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
  * table holds between them changes nothing. */
@@ -14666,6 +14763,7 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int a
        slot = (slot + 1) & plan->print_mask) {
     const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
     if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
+        packbuf_i_may_alias(plan, earlier, buffer) &&
         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
         packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
       return plan->prints[slot] - 1;
@@ -14952,10 +15050,19 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
-/* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes. */
+/* Rows that are padded at both ends are told apart inside: what lies at the quarters of a long run. */
+static uint64_t packbuf_i_hash_middle(uint64_t key, packbuf_i_run run) {
+  for (unsigned i = 1; run.size >= 2048 && i < 4; i++)
+    key = packbuf_i_hash_word(key, packbuf_i_load64(run.bytes + run.size / 4 * i));
+  return key;
+}
+
+/* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
+ * inside. */
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK],
       key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
+  const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED; /* as they lie */
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
@@ -14966,6 +15073,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
     const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64, kept = last + tail > 64 ? 64 - tail : last;
+    if (alike && at.whole) key = packbuf_i_hash_middle(key, at.run);
     memcpy(ends + first, at.run.bytes, head);
     memmove(ends + 64, ends + 64 + last - kept, kept);
     memcpy(ends + 64 + kept, at.run.bytes + at.run.size - tail, tail);
@@ -15785,16 +15893,6 @@ static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t siz
 
 #define PACKBUF_I_SAMPLE 16u     /* blocks */
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
-
-/* The number of a profile, by its packing. */
-static unsigned packbuf_i_profile_number(unsigned packing) {
-  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
-}
-
-/* The profile that a buffer is written with. */
-static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
-}
 
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
@@ -16658,6 +16756,7 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
 static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
   packbuf_i_stretch rest;
   packbuf_status status = packbuf_i_write_stretch(writer, 1);
+  plan->turn++;
   memset(&rest, 0, sizeof rest);
   rest.from = plan->plain_length;
   rest.to = plan->data_bound;
@@ -16965,6 +17064,7 @@ typedef struct packbuf_i_stripe {
   uint64_t first; /* block */
   packbuf_i_mark mark;
   uint64_t size; /* of its payloads, once it is packed */
+  uint64_t turn; /* the plan's, when it was packed; else UINT64_MAX */
 } packbuf_i_stripe;
 
 typedef struct packbuf_i_part {
@@ -17071,7 +17171,7 @@ static packbuf_status packbuf_i_find_stripes(packbuf_i_plan *plan, packbuf_i_spl
       split->stripes[at].buffer = i;
       split->stripes[at].first = first;
       split->stripes[at].mark = mark;
-      split->stripes[at].size = 0;
+      split->stripes[at].turn = UINT64_MAX;
     }
   }
   return PACKBUF_OK;
@@ -17136,6 +17236,7 @@ static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf
   packbuf_status status = PACKBUF_OK;
   if (end > buffer->blocks) end = buffer->blocks;
   room_end = end < buffer->blocks ? end * PACKBUF_I_BLOCK_BYTES : packbuf_i_round_up(buffer->plain, 6);
+  stripe->turn = UINT64_MAX;
   packbuf_i_blocks_begin(&w, buffer, &stripe->mark, stripe->first, error);
   while (!status && w.next < end) {
     const int straight = room_end - at >= PACKBUF_I_PAYLOAD_ROOM; /* what lies behind may be another thread's */
@@ -17147,6 +17248,7 @@ static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf
     at += size;
   }
   stripe->size = at - begin;
+  if (!status) stripe->turn = plan->turn;
   return status;
 }
 
@@ -17166,9 +17268,17 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   return status;
 }
 
+/* Whether all stripes are packed, and none moved since. */
+static int packbuf_i_stripes_packed(const packbuf_i_plan *plan) {
+  int all = plan->split != NULL;
+  for (uint64_t i = 0; all && i < plan->split->stripe_count; i++) all = plan->split->stripes[i].turn == plan->turn;
+  return all;
+}
+
 /* Moves the stripes together behind the plain data, and tells their headers so. */
 static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
+  plan->turn++;
   for (uint64_t i = 0; i < plan->split->stripe_count; i++) {
     const packbuf_i_stripe *stripe = &plan->split->stripes[i];
     packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -17210,8 +17320,9 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
   packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!status && plan->packed && !plan->split)
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
+  if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
@@ -18005,14 +18116,14 @@ static packbuf_status packbuf_i_verify_under_absent(const packbuf_column *c, con
   return PACKBUF_OK;
 }
 
-/* I6: item `position` of a list is missing exactly in the present rows that are shorter. A mask without bytes is
+/* I6: item `position` of a list is missing exactly in the present rows that are shorter. A computed mask is
  * compared with the extremes of the lengths only. */
 static packbuf_status packbuf_i_verify_item(const packbuf_column *c, const packbuf_column *up,
                                             const packbuf_i_verify_node *list, packbuf_error *error) {
   const packbuf_buffer *with[3];
   const uint64_t position = list->position;
   uint64_t rows;
-  if (c->missing.bytes == NULL || c->missing.count == 0) {
+  if ((c->missing.bytes == NULL && c->missing.headers == NULL) || c->missing.count == 0) {
     const int all = packbuf_i_there(&c->missing) && packbuf_i_get_bit(&c->missing, 0);
     if (all ? !list->absent && (list->shortest == UINT64_MAX || list->longest <= position)
             : list->shortest == UINT64_MAX || list->shortest > position)
@@ -18068,27 +18179,6 @@ static packbuf_status packbuf_i_verify_lengths(const packbuf_column *c, packbuf_
                                                      packbuf_i_element_at(c->view, &c->lengths, wrong), wrong, error);
 }
 
-/* I5 and I6 of a node under a dict or list. */
-static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
-                                             packbuf_i_verify_node *up_node) {
-  packbuf_column up;
-  packbuf_status status, unreadable;
-  const int list = up_node->kind == PACKBUF_NODE_LIST;
-  if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) ||
-      !packbuf_i_readable(&c->missing))
-    return PACKBUF_OK;
-  status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
-  if (status == PACKBUF_OK &&
-      c->node.rows !=
-          up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE,
-                                 v->error);
-  if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
-  if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
-  if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
-  return status;
-}
-
 /* D9 for the aliases of a node in one section, and for what is packed: each is walked at its full length, whatever is
  * stored of it, so they are charged together. *aliased: bytes so far. */
 static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased,
@@ -18106,6 +18196,31 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
     *aliased += length;
   }
   return PACKBUF_OK;
+}
+
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
+                                             packbuf_i_verify_node *up_node) {
+  packbuf_column up;
+  packbuf_i_unit_windows windows;
+  packbuf_status status, unreadable;
+  const int list = up_node->kind == PACKBUF_NODE_LIST;
+  if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) ||
+      !packbuf_i_readable(&c->missing))
+    return PACKBUF_OK;
+  status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
+  if (status == PACKBUF_OK &&
+      c->node.rows !=
+          up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE,
+                                 v->error);
+  if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
+  status = packbuf_i_verify_aliases(&up, 0, v->aliased, v->error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&up, &windows);
+  if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
+  if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
+  return status;
 }
 
 /* D9 for the aliases of one node in the index, then I3 to I14. */

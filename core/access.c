@@ -413,7 +413,7 @@ static uint64_t packbuf_i_get_bits(const packbuf_buffer *buffer, uint64_t i) {
   left = buffer->count - i * 64;
   if (PACKBUF_I_UNLIKELY(buffer->packing != 0)) {
     const uint64_t size = left >= 57 ? 8 : (left + 7) / 8;
-    if (!buffer->headers || !packbuf_i_unpack_units(buffer, i * 8, size, raw)) return 0;
+    if (!buffer->headers || !packbuf_i_unpack_bits(buffer, i, size, raw)) return 0;
     bits = packbuf_i_load64(raw);
   } else if (buffer->bytes == NULL) {
     bits = buffer->value[0] ? UINT64_MAX : 0;

@@ -171,7 +171,9 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
 
 /* Closes what the parts left: moves what was packed together, writes index (where it depends on that) and head. dst
  * then holds what packbuf_write would have written, byte for byte, whatever the number of parts and their order; *size
- * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst), CAPACITY. */
+ * bytes of it (size may be NULL). Takes no memory. Errors: INVALID_ARGUMENT (not measured, no dst; where data are
+ * packed also when parts were not written since packbuf_write_split or a packbuf_write or packbuf_write_finish),
+ * CAPACITY. */
 PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void *dst, uint64_t capacity,
                                                 uint64_t *size, packbuf_error *error);
 

@@ -155,18 +155,29 @@ static int packbuf_i_complete(packbuf_column *column) {
 
 /* Windows for the buffers of a column that is read from its first rows to its last. */
 typedef struct packbuf_i_unit_windows {
-  packbuf_i_unit_window of[8];
+  packbuf_i_unit_window of[9];
 } packbuf_i_unit_windows;
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[8] = {&column->offsets,    &column->row_index, &column->prefix_row,
+  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
                                       &column->prefix_length, &column->validity,  &column->lengths,
-                                      &column->shape[0],   &column->shape[1]};
-  for (unsigned i = 0; i < 8; i++) {
+                                      &column->shape[0],   &column->shape[1],  &column->missing};
+  for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
   }
+}
+
+/* A packed mask whose blocks are broken would say that cells are absent: it is looked at whole. */
+static packbuf_status packbuf_i_check_mask(const packbuf_buffer *mask, packbuf_error *error) {
+  const uint64_t blocks = packbuf_block_count(mask), bytes = packbuf_i_unit_count(mask->dtype, mask->count);
+  packbuf_i_packed packed;
+  for (uint64_t k = 0; k < blocks; k++)
+    if (!packbuf_i_find_block(mask, k, &packed) || !packed.payload ||
+        !packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units))
+      return packbuf_i_not_fetched(mask, 0, bytes, PACKBUF_NOWHERE, error);
+  return PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_t node, packbuf_column *column,
@@ -177,7 +188,8 @@ PACKBUF_API packbuf_status packbuf_open_column(const packbuf_view *view, uint32_
     return packbuf_i_fail_node(view, node, unreadable, packbuf_status_text(unreadable), PACKBUF_NOWHERE, error);
   if (!packbuf_i_complete(column))
     return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_node_at(view, node) + 16, PACKBUF_NOWHERE, error);
-  return PACKBUF_OK;
+  status = packbuf_i_check_mask(&column->validity, error);
+  return status != PACKBUF_OK ? status : packbuf_i_check_mask(&column->missing, error);
 }
 
 PACKBUF_API packbuf_status packbuf_cell_state(const packbuf_column *column, uint64_t row, int *state,
@@ -201,9 +213,12 @@ static packbuf_status packbuf_i_between(const packbuf_column *column, const pack
                                         packbuf_error *error) {
   uint64_t from, to;
   if (PACKBUF_I_UNLIKELY(i == UINT64_MAX || !packbuf_i_get64(offsets, i, &from) ||
-                         !packbuf_i_get64(offsets, i + 1, &to)))
+                         !packbuf_i_get64(offsets, i + 1, &to))) {
+    if (i < offsets->count && i + 1 < offsets->count && offsets->headers)
+      return packbuf_i_not_fetched(offsets, i * 8, 16, row, error);
     return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, offsets->index), row,
                                  error);
+  }
   if (PACKBUF_I_UNLIKELY(from > to || to > end))
     return packbuf_i_broken_cell(column, PACKBUF_RULE_I7,
                                  packbuf_i_element_at(column->view, offsets, i + (from <= end)), row, error);
@@ -219,6 +234,8 @@ static packbuf_status packbuf_i_cell_run(const packbuf_column *column, uint64_t 
   *first = 0;
   if (node->kind == PACKBUF_NODE_LIST) {
     if (packbuf_i_get64(&column->lengths, row, count)) return PACKBUF_OK;
+    if (row < column->lengths.count && column->lengths.headers)
+      return packbuf_i_not_fetched(&column->lengths, row * 8, 8, row, error);
     return packbuf_i_broken_cell(column, PACKBUF_RULE_B13, packbuf_i_buffer_at(column->view, column->lengths.index),
                                  row, error);
   }

@@ -43,7 +43,8 @@ typedef struct packbuf_i_plan {
   uint64_t plain_length;      /* of the data section, up to the packed buffers */
   uint64_t data_bound, bound; /* the most that the data section (its bytes plain) and the whole may take */
   uint64_t checksums;         /* number of data checksums, at most */
-  int packed;                 /* some data are packed: data_length and total_length are known once they are written */
+  int packed;                 /* some buffer is: data_length and total_length are known once the data are written */
+  uint64_t turn;              /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -137,10 +138,29 @@ static packbuf_status packbuf_i_check_offsets(packbuf_i_plan *plan, const packbu
   return PACKBUF_OK;
 }
 
+/* The same where there are only offsets, and the elements of all rows. */
+static packbuf_status packbuf_i_plan_offsets(packbuf_i_plan *plan, packbuf_i_node *node) {
+  const packbuf_ragged *r = node->ragged;
+  const uint64_t first = packbuf_i_first_item(r, 0);
+  uint64_t before = first;
+  for (uint64_t row = 0; row < node->rows; row++) {
+    const uint64_t next = packbuf_i_first_item(r, row + 1);
+    if (next < before || next > r->items)
+      return packbuf_i_plan_fail(plan, node, PACKBUF_OUT_OF_RANGE,
+                                 next < before ? "an offset descends" : "an offset passes the items", row);
+    before = next;
+  }
+  node->nulls = 0;
+  if (!packbuf_i_mul(before - first, packbuf_i_item_elements(r), &node->elements) || node->elements >> 60)
+    return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a field is too large", PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
 /* Counts null rows, adds up the elements, finds devices. */
 static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t row, total = 0;
   int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
+  if (packbuf_i_offsets_only(node)) return packbuf_i_plan_offsets(plan, node);
   if (node->source == PACKBUF_I_FROM_RAGGED) {
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
@@ -455,6 +475,27 @@ static packbuf_status packbuf_i_start_prints(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
+/* The number of a profile, by its packing. */
+static unsigned packbuf_i_profile_number(unsigned packing) {
+  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
+}
+
+/* The profile that a buffer is written with. */
+static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+}
+
+/* Data of texts and bytes, which are never packed. */
+static int packbuf_i_is_text(const packbuf_i_planned *buffer) {
+  return buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+}
+
+/* Whether one may be stored as the other: where data are packed, texts are no aliases of others, nor others of them. */
+static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *a, const packbuf_i_planned *b) {
+  return packbuf_i_is_text(a) == packbuf_i_is_text(b) ||
+         !(packbuf_i_profile_of(plan, a) || packbuf_i_profile_of(plan, b));
+}
+
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
  * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
  * table holds between them changes nothing. */
@@ -466,6 +507,7 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int a
        slot = (slot + 1) & plan->print_mask) {
     const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
     if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
+        packbuf_i_may_alias(plan, earlier, buffer) &&
         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
         packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
       return plan->prints[slot] - 1;

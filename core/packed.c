@@ -128,6 +128,15 @@ static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint6
   return 1;
 }
 
+/* Bytes 8 i to 8 i + size - 1 (size at most 8), which there are, of a packed bitmap. 0: as above. */
+static int packbuf_i_unpack_bits(const packbuf_buffer *buffer, uint64_t i, uint64_t size, uint8_t *out) {
+  uint64_t unit;
+  if (!buffer->window) return packbuf_i_unpack_units(buffer, i * 8, size, out);
+  if (!packbuf_i_window_unit(buffer, i * 8, &unit)) return 0;
+  memcpy(out, (const uint8_t *)buffer->window->units + (i * 8 - buffer->window->first), (size_t)size);
+  return 1;
+}
+
 /* Unit i, which there is. 0: as above. */
 static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));

@@ -6,16 +6,6 @@
 #define PACKBUF_I_SAMPLE 16u     /* blocks */
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
-/* The number of a profile, by its packing. */
-static unsigned packbuf_i_profile_number(unsigned packing) {
-  return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
-}
-
-/* The profile that a buffer is written with. */
-static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
-}
-
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
       packbuf_i_unit_bits(buffer->dtype) == 0)

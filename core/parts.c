@@ -10,6 +10,7 @@ typedef struct packbuf_i_stripe {
   uint64_t first; /* block */
   packbuf_i_mark mark;
   uint64_t size; /* of its payloads, once it is packed */
+  uint64_t turn; /* the plan's, when it was packed; else UINT64_MAX */
 } packbuf_i_stripe;
 
 typedef struct packbuf_i_part {
@@ -116,7 +117,7 @@ static packbuf_status packbuf_i_find_stripes(packbuf_i_plan *plan, packbuf_i_spl
       split->stripes[at].buffer = i;
       split->stripes[at].first = first;
       split->stripes[at].mark = mark;
-      split->stripes[at].size = 0;
+      split->stripes[at].turn = UINT64_MAX;
     }
   }
   return PACKBUF_OK;
@@ -181,6 +182,7 @@ static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf
   packbuf_status status = PACKBUF_OK;
   if (end > buffer->blocks) end = buffer->blocks;
   room_end = end < buffer->blocks ? end * PACKBUF_I_BLOCK_BYTES : packbuf_i_round_up(buffer->plain, 6);
+  stripe->turn = UINT64_MAX;
   packbuf_i_blocks_begin(&w, buffer, &stripe->mark, stripe->first, error);
   while (!status && w.next < end) {
     const int straight = room_end - at >= PACKBUF_I_PAYLOAD_ROOM; /* what lies behind may be another thread's */
@@ -192,6 +194,7 @@ static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf
     at += size;
   }
   stripe->size = at - begin;
+  if (!status) stripe->turn = plan->turn;
   return status;
 }
 
@@ -211,9 +214,17 @@ PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32
   return status;
 }
 
+/* Whether all stripes are packed, and none moved since. */
+static int packbuf_i_stripes_packed(const packbuf_i_plan *plan) {
+  int all = plan->split != NULL;
+  for (uint64_t i = 0; all && i < plan->split->stripe_count; i++) all = plan->split->stripes[i].turn == plan->turn;
+  return all;
+}
+
 /* Moves the stripes together behind the plain data, and tells their headers so. */
 static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   uint64_t at = packbuf_i_data_at(plan) + plan->plain_length, end = at;
+  plan->turn++;
   for (uint64_t i = 0; i < plan->split->stripe_count; i++) {
     const packbuf_i_stripe *stripe = &plan->split->stripes[i];
     packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -255,8 +266,9 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
   packbuf_status status = plan ? packbuf_i_check_dst(plan, dst, capacity, error)
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (!status && plan->packed && !plan->split)
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "no parts were written: call packbuf_write_split before",
+  if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
+    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;

@@ -197,6 +197,32 @@ static uint64_t packbuf_i_item_size(const packbuf_value *item) {
   return item->kind == PACKBUF_MEDIA ? item->as.media->size : item->as.text.size;
 }
 
+/* Ragged rows that the caller's offsets alone describe. */
+static int packbuf_i_offsets_only(const packbuf_i_node *node) {
+  return node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap && !node->ragged->lengths;
+}
+
+/* Elements of one item of a ragged array. */
+static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
+  uint64_t elements = 1;
+  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
+  return elements;
+}
+
+/* The offsets of such rows, from byte `size` of the scratch on; returns where they end. */
+static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
+  const packbuf_ragged *ragged = pull->node->ragged;
+  const uint64_t each = packbuf_i_item_elements(ragged);
+  uint64_t before = packbuf_i_first_item(ragged, pull->row);
+  for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8) {
+    const uint64_t next = packbuf_i_first_item(ragged, ++pull->row);
+    pull->sum += (next - before) * each;
+    before = next;
+    packbuf_i_store64(pull->scratch + size, pull->sum);
+  }
+  return size;
+}
+
 /* One u64 per row (offsets: rows + 1, the first 0), as many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
@@ -207,6 +233,7 @@ static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
     pull->at = 1;
     size = 8;
   }
+  if (pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node)) size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
     switch (pull->role) {

@@ -112,7 +112,7 @@
   X(B11, 311, BAD_LAYOUT, "a stored buffer lies where the cursor of its section stands, within the section", "offset 24 (headers_offset 56)") \
   X(B12, 312, BAD_LAYOUT, "the cursors end at index_length and total_length", "40 or 24")                             \
   X(B13, 313, BAD_BUFFER, "a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands", "the record, or the node's first_buffer 16 when one is absent") \
-  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is of the index or of the codecs 2 to 4 and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
+  X(B14, 314, BAD_BUFFER, "a buffer packed in blocks is not data of the codecs 5 to 11, and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero", "packing 7, dtype_code 8, count 16, length 32, value 40") \
   X(M1, 401, BAD_METADATA, "node is a node or 0xFFFFFFFF", "node 0")                                                  \
   X(M2, 402, BAD_METADATA, "records ascend strictly by (node, key)", "key_offset 4")                                  \
   X(M3, 403, BAD_LAYOUT, "key and value lie where the strings before them end; the last string ends the strings", "key_offset 4, value_offset 12; at the end 88") \

@@ -200,14 +200,14 @@ static packbuf_status packbuf_i_verify_under_absent(const packbuf_column *c, con
   return PACKBUF_OK;
 }
 
-/* I6: item `position` of a list is missing exactly in the present rows that are shorter. A mask without bytes is
+/* I6: item `position` of a list is missing exactly in the present rows that are shorter. A computed mask is
  * compared with the extremes of the lengths only. */
 static packbuf_status packbuf_i_verify_item(const packbuf_column *c, const packbuf_column *up,
                                             const packbuf_i_verify_node *list, packbuf_error *error) {
   const packbuf_buffer *with[3];
   const uint64_t position = list->position;
   uint64_t rows;
-  if (c->missing.bytes == NULL || c->missing.count == 0) {
+  if ((c->missing.bytes == NULL && c->missing.headers == NULL) || c->missing.count == 0) {
     const int all = packbuf_i_there(&c->missing) && packbuf_i_get_bit(&c->missing, 0);
     if (all ? !list->absent && (list->shortest == UINT64_MAX || list->longest <= position)
             : list->shortest == UINT64_MAX || list->shortest > position)
@@ -263,27 +263,6 @@ static packbuf_status packbuf_i_verify_lengths(const packbuf_column *c, packbuf_
                                                      packbuf_i_element_at(c->view, &c->lengths, wrong), wrong, error);
 }
 
-/* I5 and I6 of a node under a dict or list. */
-static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
-                                             packbuf_i_verify_node *up_node) {
-  packbuf_column up;
-  packbuf_status status, unreadable;
-  const int list = up_node->kind == PACKBUF_NODE_LIST;
-  if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) ||
-      !packbuf_i_readable(&c->missing))
-    return PACKBUF_OK;
-  status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
-  if (status == PACKBUF_OK &&
-      c->node.rows !=
-          up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
-    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE,
-                                 v->error);
-  if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
-  if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
-  if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
-  return status;
-}
-
 /* D9 for the aliases of a node in one section, and for what is packed: each is walked at its full length, whatever is
  * stored of it, so they are charged together. *aliased: bytes so far. */
 static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data, uint64_t *aliased,
@@ -301,6 +280,31 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
     *aliased += length;
   }
   return PACKBUF_OK;
+}
+
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
+                                             packbuf_i_verify_node *up_node) {
+  packbuf_column up;
+  packbuf_i_unit_windows windows;
+  packbuf_status status, unreadable;
+  const int list = up_node->kind == PACKBUF_NODE_LIST;
+  if (up_node->kind == PACKBUF_LEAF || (!list && !up_node->masked) || !packbuf_i_readable(&c->validity) ||
+      !packbuf_i_readable(&c->missing))
+    return PACKBUF_OK;
+  status = packbuf_i_load_column(v->view, up_node->index, &up, &unreadable, v->error);
+  if (status == PACKBUF_OK &&
+      c->node.rows !=
+          up.node.rows) /* both were fetched anew: what the buffers were counted by need not be what was checked */
+    return packbuf_i_broken_cell(c, PACKBUF_RULE_N9, packbuf_i_node_at(v->view, c->node.index) + 48, PACKBUF_NOWHERE,
+                                 v->error);
+  if (status != PACKBUF_OK || !packbuf_i_readable(&up.validity)) return status;
+  status = packbuf_i_verify_aliases(&up, 0, v->aliased, v->error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_open_windows(&up, &windows);
+  if (packbuf_i_there(&up.validity)) status = packbuf_i_verify_under_absent(c, &up, v->error);
+  if (status == PACKBUF_OK && list && up_node->readable) status = packbuf_i_verify_item(c, &up, up_node, v->error);
+  return status;
 }
 
 /* D9 for the aliases of one node in the index, then I3 to I14. */

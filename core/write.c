@@ -289,6 +289,7 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
 static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_plan *plan) {
   packbuf_i_stretch rest;
   packbuf_status status = packbuf_i_write_stretch(writer, 1);
+  plan->turn++;
   memset(&rest, 0, sizeof rest);
   rest.from = plan->plain_length;
   rest.to = plan->data_bound;

@@ -72,6 +72,40 @@ static void touch_value(const packbuf_value *value)
     }
 }
 
+/* What is packed reads the same whole, in part and one by one; what was verified can be read. */
+static void read_packed(const packbuf_view *view, const packbuf_buffer *buffer)
+{
+    const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count), unit = packbuf_i_unit_bits(buffer->dtype) / 8;
+    const uint64_t first = units / 3, part = units - first < 5000 ? units - first : 5000;
+    const uint64_t each = buffer->dtype.bits == 1 ? 8 : 1;
+    uint64_t length;
+    packbuf_i_unit_window window;
+    packbuf_buffer windowed = *buffer;
+    uint8_t *whole, *some;
+    packbuf_status status;
+    if (!packbuf_i_byte_length(buffer->count, buffer->dtype, &length) || length > 1 << 18)
+        return;
+    whole = (uint8_t *)malloc((size_t)length + 1), some = (uint8_t *)malloc((size_t)(part * unit) + 1);
+    demand(whole != NULL && some != NULL);
+    window.count = 0;
+    windowed.window = &window;
+    status = packbuf_copy_elements(view, buffer, 0, buffer->count, whole, length, NULL);
+    demand(!verified || status == PACKBUF_OK);
+    if (status == PACKBUF_OK) {
+        const uint64_t left = buffer->count - first * each;
+        demand(packbuf_copy_elements(view, buffer, first * each, left < part * each ? left : part * each, some, part * unit, NULL) == PACKBUF_OK);
+        demand(memcmp(some, whole + first * unit, (size_t)(part * unit)) == 0);
+        for (uint64_t i = 0; i < units; i += 1 + units / 997) {
+            uint64_t one = 1, other = 2, both;
+            demand(packbuf_i_unpack_unit(buffer, i, &one) && packbuf_i_unpack_unit(&windowed, i, &other));
+            both = packbuf_i_unit_load((unsigned)unit * 8, whole + i * unit);
+            demand(one == other && (one == both || (buffer->dtype.bits == 1 && i + 1 == units)));
+        }
+    }
+    free(whole);
+    free(some);
+}
+
 static void read_buffer(const packbuf_view *view, uint32_t index)
 {
     packbuf_buffer buffer;
@@ -80,6 +114,8 @@ static void read_buffer(const packbuf_view *view, uint32_t index)
     uint8_t *room;
     if (!fine(packbuf_get_buffer_at(view, index, &buffer, NULL)))
         return;
+    if (buffer.headers)
+        read_packed(view, &buffer);
     if (packbuf_get_typed(&buffer, buffer.dtype, &elements, NULL) == PACKBUF_OK && packbuf_i_byte_length(buffer.count, buffer.dtype, &length))
         touch(elements, length);
     for (unsigned part = 0; part < 2; part++) {
@@ -267,6 +303,36 @@ static uint64_t number_that_matters(uint64_t *state, const uint8_t *data, size_t
     }
 }
 
+/* A field of a block header, or a word of what a payload begins with, of a buffer that is packed. */
+static void mutate_block(uint64_t *state, uint8_t *data, size_t size)
+{
+    static const uint8_t fields[7][2] = { { 0, 8 }, { 0, 1 }, { 8, 4 }, { 12, 1 }, { 13, 1 }, { 14, 1 }, { 15, 1 } };
+    const uint64_t nodes = packbuf_i_load32(data + 64), buffers = packbuf_i_load32(data + 68);
+    const uint64_t node_stride = packbuf_i_load16(data + 80), buffer_stride = packbuf_i_load16(data + 82);
+    const uint8_t *field = fields[chance(state) % 7];
+    uint64_t at, headers, width = field[1], number = number_that_matters(state, data, size);
+    uint32_t k;
+    for (unsigned tries = 0; buffers != 0 && tries < 16; tries++) {
+        at = 128 + nodes * node_stride + chance(state) % buffers * buffer_stride;
+        if (at > size || size - at < 64)
+            return;
+        if (data[at + 7] != 1)
+            continue;
+        k = (uint32_t)(chance(state) % (packbuf_i_load64(data + at + 16) / 1024 + 1));
+        headers = packbuf_i_load64(data + at + 56) + (chance(state) & 1 ? 0 : k * 16u);
+        if (headers > size || size - headers < 16)
+            continue;
+        at = chance(state) & 1 ? headers + field[0] : packbuf_i_load64(data + at + 24) + packbuf_i_load32(data + headers + 8) * UINT64_C(64) + chance(state) % 80;
+        if (at > size || size - at < width)
+            continue;
+        if (field[0] == 12)
+            number = chance(state) % 7 + (chance(state) & 1 ? 128 : 0);
+        for (unsigned i = 0; i < width; i++)
+            data[at + i] = (uint8_t)(number >> (8 * i));
+        return;
+    }
+}
+
 /* A field of a node or buffer record, a word of the strings or of the index, or a byte anywhere. */
 static void mutate_field(uint64_t *state, uint8_t *data, size_t size)
 {
@@ -299,6 +365,9 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     uint64_t state = seed * 0x9E3779B97F4A7C15u | 1;
     (void)max_size;
     for (unsigned i = 0; i <= seed % 4 && size >= 128; i++)
-        mutate_field(&state, data, size);
+        if (chance(&state) % 3 == 0)
+            mutate_block(&state, data, size);
+        else
+            mutate_field(&state, data, size);
     return size;
 }

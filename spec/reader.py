@@ -328,6 +328,7 @@ class Block:
         self.rows = -(-self.count // self.lanes)
         self.begin = b.offset + 64 * self.place
         self.end = None  # where the next begins
+        self.value_bytes, self.step_bytes = self.shift & 15, self.shift >> 4  # of mode line, each
 
     # I15
 
@@ -338,8 +339,9 @@ class Block:
             return 12
         width, shift, extra = zero, zero, zero  # the least and the largest that are allowed
         if mode == M_LINE:
-            extra = 0, 12
-            width = (0, 255) if self.extra == 0 else zero
+            extra = 0, 64
+            width = (0, 255) if self.extra == 0 or self.step_bytes == 0 else zero
+            shift = (self.shift, self.shift) if self.extra and {self.value_bytes, self.step_bytes} <= {0, 1, 2, 4, 8} and max(self.value_bytes, self.step_bytes) <= t // 8 else zero
         elif mode == M_FRAME:
             width, shift = (1, t), (0, t - self.width)
         elif mode == M_ZERO:
@@ -350,7 +352,7 @@ class Block:
             shift, extra = (t - 16, t - 1), (0, 31)
             exact = max(self.shift + self.extra.bit_length(), 1)
             width = exact, min(exact, t)
-        has_base = mode in (M_FRAME, M_ZERO) or mode == M_LINE and self.extra == 0
+        has_base = mode in (M_LINE, M_FRAME, M_ZERO)
         for value, (least, most), field in ((self.base, (0, (1 << t) - 1 if has_base else 0), 0), (self.width, width, 13), (self.shift, shift, 14), (self.extra, extra, 15)):
             if not least <= value <= most:
                 return field
@@ -369,7 +371,7 @@ class Block:
 
     def body_length(self, rows, count):
         if self.mode == M_LINE:
-            return self.extra * (2 * self.bits // 8 + 2)
+            return self.extra * (2 + self.value_bytes + self.step_bytes)
         if self.mode == M_PLAIN:
             return count * self.bits // 8
         return self.code_bytes(rows) + (64 if self.mode == M_DICTIONARY else 0)
@@ -399,45 +401,41 @@ class Block:
         if self.mode == M_SPLIT:
             bitmap = body[used:used + rows * self.lanes // 8]
             used += round_up(rows * self.lanes // 8)
-            present = self.lanes * rows - (self.lacking() if dense[-1] == self.rows - 1 else 0)
-            flags = int.from_bytes(bitmap, "little")
-            if flags >> present or any(body[used - round_up(len(bitmap)) + len(bitmap):used]):
-                return "bits of units that are not there"
-            used += flags.bit_count()
+            if any(body[used - round_up(len(bitmap)) + len(bitmap):used]):
+                return "bytes after the bitmap that are not zero"
+            used += int.from_bytes(bitmap, "little").bit_count()
         if len(body) != round_up(used):
             return f"{len(body)} bytes where {round_up(used)} belong"
         if any(body[used:]):
             return "bytes after its end that are not zero"
         if self.mode == M_LINE and self.extra:
-            firsts = [first for first, _, _ in self.pieces(body)]
+            firsts = [first for first, _, _ in self.lines(body)]
             if firsts[0] or firsts[-1] >= self.count or any(a >= b for a, b in zip(firsts, firsts[1:])):
                 return "first units that do not ascend from 0"
         if self.mode == M_DICTIONARY:
             tops = struct.unpack_from("<32H", body)
             used = tops[:self.extra + 1]
-            if any(a >= b for a, b in zip(used, used[1:])) or any(tops[self.extra + 1:]):
-                return "tops that do not ascend"
+            if any(a >= b for a, b in zip(used, used[1:])) or used[-1] >> (self.bits - self.shift) or any(tops[self.extra + 1:]):
+                return "tops that do not ascend, or too large"
         return None
 
-    def lacking(self):
-        """Units that the last row lacks."""
-        return self.rows * self.lanes - self.count
-
-    def pieces(self, body):
-        """The lines: first unit, value, step."""
-        size, n = self.bits // 8, self.extra
-        number = lambda i, of: int.from_bytes(body[i * of:(i + 1) * of], "little")  # noqa: E731
-        firsts = struct.unpack_from(f"<{n}H", body, 2 * n * size)
-        return [(firsts[i], number(i, size), number(n + i, size)) for i in range(n)]
+    def lines(self, body):
+        """First unit, value, step of each."""
+        n, v, s = self.extra, self.value_bytes, self.step_bytes
+        step = self.width - 256 if self.width > 127 else self.width
+        if n == 0:
+            return [(0, self.base, step)]
+        values, steps = body[2 * n:][:v * n], body[(2 + v) * n:]
+        return [(first, self.base + int.from_bytes(values[v * i:v * (i + 1)], "little"), int.from_bytes(steps[s * i:s * (i + 1)], "little", signed=True) if s else step)
+                for i, first in enumerate(struct.unpack_from(f"<{n}H", body))]
 
     def unpack(self):
         """The bytes of the units."""
         t, payload = self.bits, self.payload()
         letter = {8: "B", 16: "H", 32: "I", 64: "Q"}[t]
         if self.mode == M_LINE:
-            pieces = self.pieces(payload) if self.extra else [(0, self.base, self.width - 256 if self.width > 127 else self.width)]
-            units = []
-            for (first, value, step), end in zip(pieces, [piece[0] for piece in pieces[1:]] + [self.count]):
+            lines, units = self.lines(payload), []
+            for (first, value, step), end in zip(lines, [line[0] for line in lines[1:]] + [self.count]):
                 units += [(value + i * step) % (1 << t) for i in range(end - first)]
             return struct.pack(f"<{self.count}{letter}", *units)
         dense, at = self.dense_rows()
@@ -459,7 +457,7 @@ class Block:
         if self.mode == M_FRAME:
             return [base + (code << self.shift) & wrap for code in self.codes(body, rows)]
         if self.mode == M_ZERO:
-            return [base + code - 1 & wrap if code else 0 for code in self.codes(body, rows)]
+            return [base + code - 2 & wrap if code > 1 else code << (self.bits - 1) for code in self.codes(body, rows)]
         if self.mode == M_DICTIONARY:
             tops, low = struct.unpack_from("<32H", body), (1 << self.shift) - 1
             return [(tops[code >> self.shift if code >> self.shift <= self.extra else 0] << self.shift) + (code & low) & wrap for code in self.codes(body[64:], rows)]
@@ -1008,24 +1006,23 @@ class Packed:
     # -- B: sections 5 and 7
 
     def check_buffers(self):
-        self.index_cursor, self.data_cursor, self.buffers, self.used = self.head_length, self.data_at, [], {"index": [], "data": []}
+        records = [Buffer(self, index, self.buffers_at + index * self.strides[1]) for index in range(self.buffer_count)]
+        plain_data = sum(self.align(b.length) for b in records if (b.storage, b.role, b.packing) == (STORED, DATA, PLAIN))
+        self.buffers, self.used = [], {"index": [], "data": [], "packed data": []}
+        self.cursors = {"index": self.head_length, "data": self.data_at, "packed data": self.data_at + plain_data}
         if self.has_checksums:
             chunks = -(-(self.total_length - self.data_at) // CHECKSUM_CHUNK)
-            self.used["index"].append((self.index_cursor, 4 * chunks))
-            self.index_cursor = self.align(self.index_cursor + 4 * chunks)
-        self.index_cursor += self.checksum_room * self.alignment
+            self.used["index"].append((self.head_length, 4 * chunks))
+            self.cursors["index"] = self.align(self.head_length + 4 * chunks)
+        self.cursors["index"] += self.checksum_room * self.alignment
         for node in self.nodes:
-            for index in range(node.first_buffer, node.first_buffer + node.buffer_count):
-                b = Buffer(self, index, self.buffers_at + index * self.strides[1])
+            for b in records[node.first_buffer:node.first_buffer + node.buffer_count]:
                 self.check_buffer(node, b)
                 self.buffers.append(b)
                 node.buffers.append(b)
-        for b in self.buffers:  # the second walk of the data
-            if b.storage == STORED and b.role == DATA and b.packing:
-                self.take_range("data", b, "offset", 24, b.offset, b.length, self.nodes[b.node_index])
-        if self.index_cursor != self.data_at:
+        if self.cursors["index"] != self.data_at:
             self.fail("B12", 40, "index_length is not where the index ends")
-        if self.data_cursor != self.total_length:
+        if self.cursors["packed data"] != self.total_length:
             self.fail("B12", 24, "total_length is not where the data ends")
         for node in self.nodes:
             self.set_unreadable(node)
@@ -1056,11 +1053,12 @@ class Packed:
             used_value = 16
         for wrong, field in ((b.storage != ALIAS and b.alias_of, 12), (b.storage not in (STORED, ALIAS) and b.offset, 24),
                              (b.storage not in (STORED, ALIAS) and b.length, 32), (any(b.value[used_value:]), 40),
-                             (not (b.packing == BLOCKS and b.storage in (STORED, ALIAS)) and b.headers_offset, 56)):
+                             (not (b.packing and b.storage in (STORED, ALIAS)) and b.headers_offset, 56)):
             if wrong:
                 fail("B5", field, "not zero")
         if b.packing == BLOCKS and b.storage in (STORED, ALIAS):
-            for wrong, field in ((not packable(b.dtype), 8), (b.count == 0, 16), (b.length % 64, 32), (any(b.value), 40)):
+            read_in_place = b.role == DATA and C_BYTES <= node.codec <= C_OPAQUE
+            for wrong, field in ((read_in_place, 7), (not packable(b.dtype), 8), (b.count == 0, 16), (b.length % 64, 32), (any(b.value), 40)):
                 if wrong:
                     fail("B14", field, "not of a buffer that is packed in blocks")
         if b.storage == INLINE and length > 16:
@@ -1084,20 +1082,16 @@ class Packed:
         if b.storage == STORED:
             if b.packing == 0 and b.length != length:
                 fail("B10", 32, f"{length} bytes belong here")
-            if b.packing == BLOCKS:  # ahead of what follows in the index
+            if b.packing:  # ahead of what follows in the index
                 self.take_range("index", b, "headers_offset", 56, b.headers_offset, 16 * -(-length // BLOCK_BYTES), node)
-            if b.role != DATA or not b.packing:
-                self.take_range(b.section, b, "offset", 24, b.offset, b.length, node)
+            walk = "index" if b.role != DATA else "packed data" if b.packing else "data"
+            self.take_range(walk, b, "offset", 24, b.offset, b.length, node)
 
-    def take_range(self, section, b, what, field, offset, length, node):
-        cursor, end = (self.data_cursor, self.total_length) if section == "data" else (self.index_cursor, self.data_at)
-        if offset != cursor or offset + length > end:
-            self.fail("B11", b.at + field, f"{what} is not where the {section} stands", node)
-        self.used[section].append((offset, length))
-        if section == "data":
-            self.data_cursor = self.align(offset + length)
-        else:
-            self.index_cursor = self.align(offset + length)
+    def take_range(self, walk, b, what, field, offset, length, node):
+        if offset != self.cursors[walk] or offset + length > (self.data_at if walk == "index" else self.total_length):
+            self.fail("B11", b.at + field, f"{what} is not where the {walk} stands", node)
+        self.used[walk].append((offset, length))
+        self.cursors[walk] = self.align(offset + length)
 
     def set_unreadable(self, node):
         if node.kind == LEAF and not C_NULL <= node.codec <= C_OPAQUE:
@@ -1204,8 +1198,8 @@ class Packed:
 
     # -- I: sections 7, 9 and 10
 
-    def check_padding(self, rule, section, begin, end):
-        for offset, length in self.used[section]:
+    def check_padding(self, rule, used, begin, end):
+        for offset, length in used:
             self.check_zero(rule, begin, offset)
             begin = offset + length
         self.check_zero(rule, begin, end)
@@ -1213,15 +1207,15 @@ class Packed:
     def check_index(self):
         if crc32c(self.bytes[self.head_length:self.data_at]) != self.index_checksum:
             self.fail("I1", 56, "index_checksum")
-        self.check_padding("I2", "index", self.head_length, self.data_at)
+        self.check_padding("I2", self.used["index"], self.head_length, self.data_at)
         for b in self.buffers:
             if b.storage == STORED and b.packing == BLOCKS:
                 self.check_blocks(b)
                 if b.role != DATA:
                     self.check_payloads("I17", b)
-        self.aliased = 0
+        self.walked = 0
         for node in self.nodes:
-            self.check_aliases(node, False)
+            self.check_walked(node, "index")
             self.check_masks(node)
             if node.kind == LIST and not node.unreadable:
                 self.check_lengths(node)
@@ -1229,17 +1223,19 @@ class Packed:
                 self.check_leaf(node)
 
     def check_blocks(self, b):
-        """I15 and I16, header by header."""
-        node, place, before = self.nodes[b.node_index], 0, None  # place: where the payload begins; after one whose header does not say its length, at least there
-        for block in b.blocks:
+        """I15 and I16, block by block: a payload ends where the next header, or the length, says."""
+        node, blocks = self.nodes[b.node_index], b.blocks
+        for block, following in zip(blocks, blocks[1:] + [None]):
             field = block.wrong_field()
             if field is not None:
                 self.fail("I15", block.at + field, "not what the mode allows", node)
-            if block.place < place or block.place != place and (before is None or before.length() is not None) or 64 * block.place > b.length:
-                self.fail("I16", block.at + 8, f"place {block.place}", node)
-            place, before = block.place + (block.length() or 0) // 64, block
-        if 64 * place > b.length or 64 * place != b.length and before.length() is not None:
-            self.fail("I16", b.at + 32, "not where the last payload ends", node)
+            if block is blocks[0] and block.place:
+                self.fail("I16", block.at + 8, f"place {block.place} of the first block", node)
+            end, at = (64 * following.place, following.at + 8) if following else (b.length, b.at + 32)
+            length = block.length()
+            least = 64 * block.place + (length or 0)
+            if end < least or end > b.length or length is not None and end != least:
+                self.fail("I16", at, f"a payload from {64 * block.place} to {end}", node)
 
     def check_payloads(self, rule, b):
         for block in b.blocks:
@@ -1247,13 +1243,13 @@ class Packed:
             if wrong:
                 self.fail(rule, block.begin, wrong, self.nodes[b.node_index])
 
-    def check_aliases(self, node, data):
-        """D9: what the aliases of one section add to the bytes that are walked."""
+    def check_walked(self, node, section):
+        """D9: what the aliases and the packed buffers of one section add to the bytes that are walked, whatever is stored of them."""
         for b in node.buffers:
-            if b.storage == ALIAS and not b.unreadable and DATA <= b.role <= PREFIX_LENGTH and (b.role == DATA) == data:
-                self.aliased += byte_length(b.count, b.dtype)
-                if self.aliased > self.limits["decoded_bytes"]:
-                    self.fail("D9", b.at + 16, "aliases of more than the limit of decoded_bytes", node)
+            if (b.storage == ALIAS or b.packing == BLOCKS) and not b.unreadable and DATA <= b.role <= PREFIX_LENGTH and b.section == section:
+                self.walked += byte_length(b.count, b.dtype)
+                if self.walked > self.limits["decoded_bytes"]:
+                    self.fail("D9", b.at + 16, "aliases and packed buffers of more than the limit of decoded_bytes", node)
 
     def check_masks(self, node):
         validity, missing = node.buffer(VALIDITY), node.buffer(MISSING)
@@ -1410,7 +1406,7 @@ class Packed:
                 stored, = struct.unpack_from("<I", self.bytes, self.head_length + 4 * i)
                 if crc32c(self.bytes[at:min(at + CHECKSUM_CHUNK, self.total_length)]) != stored:
                     self.fail("D1", at, "data checksum")
-        self.check_padding("D2", "data", self.data_at, self.total_length)
+        self.check_padding("D2", self.used["data"] + self.used["packed data"], self.data_at, self.total_length)
         for b in self.buffers:
             if b.storage == STORED and b.packing == BLOCKS and b.role == DATA:
                 self.check_payloads("D10", b)
@@ -1418,7 +1414,7 @@ class Packed:
             for b in node.buffers:  # D9 of the buffers comes first: what follows may then unpack
                 if DATA <= b.role <= PREFIX_LENGTH and not b.unreadable and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "more than the limit of decoded_bytes", node)
-            self.check_aliases(node, True)
+            self.check_walked(node, "data")
             if node.kind == LEAF and node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE") and node.codec != C_NULL:
                 self.check_leaf_data(node)
 

@@ -4,6 +4,7 @@
 #include "../packbuf.h"
 #include "batches.h"
 #include "failing.h"
+#include "sealing.h"
 #include "selecting.h"
 #include "tap.h"
 
@@ -145,6 +146,41 @@ static int same_in_parts(pair *p, uint32_t wanted) {
   if (!good) tap_note("%u parts: %s", wanted, mv_error(&t->error));
   free(space);
   return good;
+}
+
+/* The end of parts that were not all written, or were closed before, is refused. */
+static void test_parts_misused(void) {
+  enum { N = 300000 };
+  static int32_t ids[N];
+  uint64_t shape[1] = {N}, room = 0, size = 0;
+  packbuf_options options = packbuf_default_options();
+  packbuf_tensor tensor;
+  uint32_t parts = 0;
+  uint8_t *one, *other;
+  mv_trip t;
+  int good, refused;
+  for (unsigned i = 0; i < N; i++) ids[i] = (int32_t)mv_below(1000);
+  memset(&tensor, 0, sizeof tensor);
+  tensor.data = ids, tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 32), tensor.rank = 1, tensor.shape = shape;
+  options.packing = PACKBUF_PACKING_BALANCED;
+  memset(&t, 0, sizeof t);
+  mv_trip_begin(&t, N, &options);
+  good = !packbuf_add_tensor(&t.batch, "x", &tensor, NULL, &t.error) && !packbuf_measure(&t.batch, &room, &t.error) && !packbuf_write_split(&t.batch, 2, &parts, &t.error) && parts == 2;
+  one = (uint8_t *)malloc((size_t)room), other = (uint8_t *)malloc((size_t)room);
+  good = good && !packbuf_write(&t.batch, other, room, &size, &t.error);
+  good = good && !packbuf_write_part(&t.batch, 1, one, room, &t.error);
+  refused = packbuf_write_finish(&t.batch, one, room, &size, &t.error) == PACKBUF_INVALID_ARGUMENT;
+  good = good && !packbuf_write_part(&t.batch, 0, one, room, &t.error) && !packbuf_write_part(&t.batch, 1, one, room, &t.error);
+  good = good && !packbuf_write_finish(&t.batch, one, room, &size, &t.error) && memcmp(one, other, (size_t)size) == 0;
+  tap_ok(good && refused, "parts of which one was not written cannot be closed; a part may be written twice");
+  refused = packbuf_write_finish(&t.batch, one, room, &size, &t.error) == PACKBUF_INVALID_ARGUMENT;
+  tap_ok(refused && memcmp(one, other, (size_t)size) == 0, "nor can they be closed twice: INVALID_ARGUMENT, and nothing is lost");
+  good = !packbuf_write_part(&t.batch, 0, one, room, &t.error) && !packbuf_write_part(&t.batch, 1, one, room, &t.error);
+  good = good && !packbuf_write(&t.batch, other, room, &size, &t.error);
+  refused = packbuf_write_finish(&t.batch, one, room, &size, &t.error) == PACKBUF_INVALID_ARGUMENT;
+  tap_ok(good && refused, "nor after the batch was written whole");
+  free(one), free(other);
+  mv_trip_end(&t);
 }
 
 typedef struct target {
@@ -368,6 +404,92 @@ static void test_broken(void) {
   mv_trip_end(&p.packed);
 }
 
+/* A packed mask or offsets that are broken are refused when the column is opened or read, not taken as absent cells. */
+static void test_broken_index(void) {
+  enum { ROWS = 4000 };
+  static uint8_t bitmap[ROWS / 8];
+  static int64_t numbers[ROWS];
+  uint64_t shape[1] = {ROWS};
+  const packbuf_tensor tensor = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+  packbuf_options options = packbuf_default_options();
+  packbuf_column opened;
+  packbuf_node node;
+  packbuf_buffer mask;
+  pair p;
+  int good;
+  for (unsigned i = 0; i < sizeof bitmap; i++) bitmap[i] = i % 100 < 50 ? 0xFF : 0x0F;
+  for (unsigned i = 0; i < ROWS; i++) numbers[i] = mv_below(100);
+  options.packing = PACKBUF_PACKING_BALANCED;
+  memset(&p, 0, sizeof p);
+  mv_trip_begin(&p.packed, ROWS, &options);
+  good = !packbuf_add_tensor(&p.packed.batch, "x", &tensor, bitmap, &p.packed.error) && pack_bounded(&p) &&
+         !packbuf_get_node(&p.packed.view, 0, &node, NULL) &&
+         !packbuf_get_buffer(&p.packed.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, NULL) && mask.packing == 1 &&
+         !packbuf_open_column(&p.packed.view, 0, &opened, NULL);
+  tap_ok(good, "a packed validity mask");
+  for (unsigned at = 8; good && at < 13; at++) { /* place and mode; what else there is may be sound */
+    p.packed.data[mask.headers_at + at] ^= 0x90;
+    good = packbuf_open_column(&p.packed.view, 0, &opened, &p.packed.error) == PACKBUF_BAD_BLOCK;
+    p.packed.data[mask.headers_at + at] ^= 0x90;
+  }
+  tap_ok(good, "broken, it is refused: BAD_BLOCK");
+  mv_trip_end(&p.packed);
+}
+
+static int list_buffer(const packbuf_view *view, uint32_t index, packbuf_role role, packbuf_buffer *buffer) {
+  packbuf_node node;
+  return !packbuf_get_node(view, index, &node, NULL) && !packbuf_get_buffer(view, &node, role, 0, buffer, NULL) && buffer->packing == 1;
+}
+
+/* A list of which the second half of the rows lack item 1, with packed lengths and masks. */
+static void test_list_masks(void) {
+  enum { N = 65536 };
+  packbuf_value *rows = (packbuf_value *)malloc(N * sizeof *rows), items[2];
+  packbuf_options options = packbuf_default_options();
+  packbuf_buffer lengths, missing;
+  packbuf_view view;
+  packbuf_entry entry;
+  pair p;
+  uint32_t item = 3;
+  int good;
+  memset(&p, 0, sizeof p);
+  entry.key = packbuf_string("a"), entry.value = packbuf_int(1);
+  items[0] = items[1] = packbuf_dict(&entry, 1);
+  for (unsigned i = 0; i < N; i++) rows[i] = packbuf_list(items, i < N / 2 ? 2 : 1);
+  options.packing = PACKBUF_PACKING_SMALLEST;
+  mv_trip_begin(&p.packed, N, &options);
+  good = !packbuf_add_values(&p.packed.batch, "x", rows, &p.packed.error) && pack_bounded(&p);
+  good = good && list_buffer(&p.packed.view, 0, PACKBUF_ROLE_LENGTHS, &lengths) && list_buffer(&p.packed.view, item, PACKBUF_ROLE_MISSING, &missing);
+  tap_ok(good, "a list of 65,536 rows has packed lengths and a packed mask of what is missing");
+  if (good) {
+    packbuf_limits limits = packbuf_default_limits();
+    packbuf_error error;
+    limits.decoded_bytes = 0;
+    for (uint32_t i = 0; i < p.packed.view.buffer_count; i++) {
+      packbuf_buffer b;
+      uint64_t length = 0;
+      if (!packbuf_get_buffer_at(&p.packed.view, i, &b, NULL) && b.role != PACKBUF_ROLE_DATA && b.packing && packbuf_i_byte_length(b.count, b.dtype, &length)) limits.decoded_bytes += length;
+    }
+    good = !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_LIMIT && error.rule == PACKBUF_RULE_D9;
+    limits.decoded_bytes += 2 * N * 8 + 2 * N / 8 - 1;
+    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_LIMIT;
+    limits.decoded_bytes++;
+    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
+    tap_ok(good, "verification charges what is packed of a list or dict once more for each child");
+    /* all lengths 2, though the mask says that the second half lacks item 1 */
+    for (uint64_t k = 0; k < N / 1024; k++) {
+      packbuf_block block;
+      good = good && !packbuf_get_block(&lengths, k, &block, &error) && block.mode == PACKBUF_I_MODE_LINE && block.length == 0;
+      if (k >= N / 2048) packbuf_i_store64(p.packed.data + lengths.headers_at + k * 16, 2);
+    }
+    seal_all(p.packed.data, p.packed.size);
+    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, NULL, &error);
+    tap_ok(good && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_BAD_MASK && error.rule == PACKBUF_RULE_I6, "a packed mask that contradicts the lengths breaks I6");
+  }
+  free(rows);
+  mv_trip_end(&p.packed);
+}
+
 static void test_no_memory(void) {
   enum { N = 5000 };
   static int64_t numbers[N];
@@ -408,6 +530,9 @@ int main(void) {
   test_column();
   test_convert();
   test_broken();
+  test_broken_index();
+  test_list_masks();
+  test_parts_misused();
   test_no_memory();
   test_random(40);
   test_large();

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 VECTORS = ROOT / "spec" / "vectors"
 sys.path.insert(0, str(ROOT / "spec"))
 
-from reader import ERROR_OF_RULE, Packed, PackbufError, crc32c  # noqa: E402
+from reader import ERROR_OF_RULE, Packed, PackbufError, byte_length, crc32c  # noqa: E402
 
 # Small vectors that together have every codec, storage and mask.
 FLIPPED = ("lists_of_types", "list_of_nulls", "sequence_data", "media_odd_attribute", "msgpack", "metadata", "rank_above_need", "unknown_packing_inside", "types_constant", "json",
@@ -34,10 +34,10 @@ def result(name, problems):
     sys.stdout.flush()
 
 
-def error_of(raw, level):
+def error_of(raw, level, limits=None):
     """The error at this level, or None: (rule, error, offset)."""
     try:
-        Packed(raw).verify(level)
+        Packed(raw, limits=limits).verify(level)
     except PackbufError as error:
         return error.rule, error.error, error.offset
     return None
@@ -143,6 +143,25 @@ def block_problems():
         yield "not the units of the page"
 
 
+def limit_problems():
+    """D9 of what is walked at full length: aliases and packed buffers, the index first. The limit is a byte less than each of the sums."""
+    for name in ("blocks_aliases", "blocks_aliases_in_index", "blocks_beside_plain", "blocks_beside_unknown", "balanced_filled", "shared_index_alias"):
+        raw = (VECTORS / "valid" / f"{name}.pbuf").read_bytes()
+        packed = Packed(raw)
+        packed.verify("full")
+        walked, largest = 0, max(byte_length(b.count, b.dtype) for b in packed.buffers)
+        for data in (False, True):
+            for b in packed.buffers:
+                if (b.role == 1) == data and 1 <= b.role <= 12 and (b.storage == 5 or b.packing == 1):
+                    walked += byte_length(b.count, b.dtype)
+                    if walked > largest:
+                        found = error_of(raw, "full" if data else "index", {"decoded_bytes": walked - 1})
+                        if found != ("D9", "LIMIT", b.at + 16):
+                            yield f"{name}: {found}, not D9 at {b.at + 16}, with {walked - 1} bytes allowed"
+        if error_of(raw, "full", {"decoded_bytes": max(walked, largest)}):
+            yield f"{name}: not valid with {max(walked, largest)} bytes allowed"
+
+
 def reseal(raw):
     """Computes the checksums again, as far as the lengths in the header make sense."""
     total, head, index = struct.unpack_from("<QQQ", raw, 24)
@@ -186,6 +205,7 @@ result("the vectors are what build.py writes", script_problems("spec/vectors/bui
 result("the worked example of packbuf.md is what annotate.py writes", script_problems("spec/vectors/annotate.py", "--check"))
 result("the worked example of packbuf.md has the bytes of its vector", list(example_problems()))
 result("the example of a block on the page has the bytes of its vector", list(block_problems()))
+result("aliases and packed buffers count toward decoded_bytes", list(limit_problems()))
 for vector in FLIPPED:
     result(f"every flipped bit of {vector}", list(flip_problems(vector)))
 print(f"1..{count}")

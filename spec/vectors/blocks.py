@@ -9,10 +9,11 @@ import struct
 
 PLAIN, LINE, FRAME, ZERO, SPLIT, DICTIONARY = range(6)
 FILLED = 128
-INT, UINT, FLOAT, BFLOAT, BOOL = 0, 1, 2, 4, 6
+INT, UINT, FLOAT, BFLOAT, BOOL, E4M3, E5M2 = 0, 1, 2, 4, 6, 10, 12
+FLOATS = FLOAT, BFLOAT, E4M3, E5M2
 BLOCK, ROW = 8192, 128  # bytes of units
 STRIPE = 64             # blocks
-LINES = 12              # of one block, at most
+LINES = 24              # of a cover, at most
 TOPS = 32               # of one dictionary, at most
 MANTISSA = {(FLOAT, 32): 23, (FLOAT, 16): 10, (BFLOAT, 16): 7}
 
@@ -23,7 +24,7 @@ def width_of(dtype):
 
 
 def allowed(dtype):
-    return dtype[0] in (INT, UINT, FLOAT, BFLOAT, BOOL, 10, 12) and width_of(dtype) in (8, 16, 32, 64) and dtype[2] == 1
+    return dtype[0] in (INT, UINT, BOOL, *FLOATS) and width_of(dtype) in (8, 16, 32, 64) and dtype[2] == 1
 
 
 def units_of(raw, t):
@@ -64,9 +65,21 @@ def plain():
     return Choice(PLAIN)
 
 
-def lines(*pieces):
-    """Pieces of a payload: (first, value, step)."""
-    return Choice(LINE, extra=len(pieces), lines=pieces)
+def lines(t, *pieces):
+    """Lines with a payload, (first, value, step), in as few bytes as hold them."""
+    values, steps = [value for _, value, _ in pieces], [signed(step % (1 << t), t) for _, _, step in pieces]
+    base, width = min(values), 0
+    v = next(n for n in (0, 1, 2, 4, 8) if (max(values) - base) >> 8 * n == 0)
+    if len(set(steps)) == 1 and -128 <= steps[0] <= 127:
+        s, width = 0, steps[0] & 255
+    else:
+        s = next(n for n in (1, 2, 4, 8) if all(-1 << 8 * n - 1 <= step < 1 << 8 * n - 1 for step in steps))
+    return lines_of(base, width, v, s, *pieces)
+
+
+def lines_of(base, width, v, s, *pieces):
+    """Lines with values of v bytes and steps of s."""
+    return Choice(LINE, base, width, v + 16 * s, len(pieces), up(len(pieces) * (2 + v + s)), pieces)
 
 
 def line(value, step=0):
@@ -128,12 +141,12 @@ def payload_of_rows(units, t, choice):
     if choice.mode == PLAIN:
         return b"".join(u.to_bytes(size, "little") for u in units)
     if choice.mode == LINE:
-        values, steps, firsts = (b"".join((piece[at] % (1 << 8 * n)).to_bytes(n, "little") for piece in choice.lines) for at, n in ((1, size), (2, size), (0, 2)))
-        return values + steps + firsts
+        columns = [(first, 2) for first, _, _ in choice.lines], [(value - choice.base, choice.shift & 15) for _, value, _ in choice.lines], [(step, choice.shift >> 4) for _, _, step in choice.lines]
+        return b"".join((number % (1 << 8 * n)).to_bytes(n, "little") for column in columns for number, n in column)
     if choice.mode == FRAME:
         return lay_codes([(u - choice.base) % (1 << t) >> choice.shift for u in units], choice.width, t)
     if choice.mode == ZERO:
-        return lay_codes([0 if u == 0 else (u - choice.base + 1) % (1 << t) for u in units], choice.width, t)
+        return lay_codes([zeros(t).index(u) if u in zeros(t) else (u - choice.base + 2) % (1 << t) for u in units], choice.width, t)
     if choice.mode == SPLIT:
         tops = [u >> choice.width for u in units]
         rows = ceil(len(units), 1024 // t)
@@ -142,6 +155,11 @@ def payload_of_rows(units, t, choice):
     place = {top: i for i, top in reversed(list(enumerate(choice.tops)))}
     table = b"".join(top.to_bytes(2, "little") for top in choice.tops).ljust(64, b"\0")
     return table + lay_codes([place[u >> choice.shift] << choice.shift | u & (1 << choice.shift) - 1 for u in units], choice.width, t)
+
+
+def zeros(t):
+    """Both zeros of floats."""
+    return 0, 1 << t - 1
 
 
 def lay_codes(codes, width, t):
@@ -174,7 +192,7 @@ class Recipe:
 
 
 def cover(units, t):
-    """The lines that cover the units, (first, value, step); None when these are more than 12."""
+    """The lines that cover the units, (first, value, step); None when these are more than 24."""
     out, p, top = [], 0, 1 << t
     while p < len(units):
         if len(out) == LINES:
@@ -204,13 +222,25 @@ def choose_line(units, t, recipe):
         return None
     if len(pieces) == 1 and -128 <= signed(pieces[0][2], t) <= 127:
         return Choice(LINE, units[0], pieces[0][2] & 255, size=0)
-    return Choice(LINE, extra=len(pieces), size=up(len(pieces) * (2 * t // 8 + 2)), lines=pieces)
+    return lines(t, *pieces)
+
+
+def choose_split(units, width):
+    """Split of this width, or None where a unit is too large or too few bytes are 0."""
+    bytes_ = sum(1 for u in units if u >> width)
+    if any(u >> (width + 8) for u in units) or not bytes_ or 8 * bytes_ > 7 * len(units):
+        return None
+    return Choice(SPLIT, 0, width, size=bytes_)
 
 
 def choose_rows(units, dtype, recipe, filled):
-    """The least of frame, zero, split, dictionary and plain; the units are those of whole rows but for the last."""
+    """Split, or the least of frame, zero, dictionary and plain; the units are those of whole rows but for the last."""
     t = width_of(dtype)
     rows = ceil(len(units), 1024 // t)
+    choice = choose_split(units, recipe.split) if recipe.split else None
+    if choice:
+        choice.size = code_bytes(rows, recipe.split, t) + up(rows * 1024 // t // 8) + up(choice.size)
+        return choice
     out = []
     if all(u == units[0] for u in units):
         out.append(Choice(FRAME, units[0], 1, size=code_bytes(rows, 1, t)))
@@ -223,14 +253,12 @@ def choose_rows(units, dtype, recipe, filled):
         width = (max((u - base) % (1 << t) for u in units) >> shift).bit_length()
         if width < t:
             out.append(Choice(FRAME, base, width, shift, size=code_bytes(rows, width, t)))
-    if dtype[0] in (FLOAT, BFLOAT) and 0 in units and any(units):
-        base = min(u for u in units if u)
-        width = (max(units) - base + 1).bit_length()
-        if width <= t:
+    others = [u for u in units if u not in zeros(t)]
+    if dtype[0] in FLOATS and 0 < len(others) < len(units):
+        base = min(others)
+        width = (max(units) - base + 2).bit_length()
+        if width < t:
             out.append(Choice(ZERO, base, width, size=code_bytes(rows, width, t)))
-    if recipe.split and all(u >> (recipe.split + 8) == 0 for u in units):
-        bytes_ = sum(1 for u in units if u >> recipe.split)
-        out.append(Choice(SPLIT, 0, recipe.split, size=code_bytes(rows, recipe.split, t) + up(rows * 1024 // t // 8) + up(bytes_)))
     if recipe.dictionary:
         shift = MANTISSA[dtype[:2]]
         tops = sorted({u >> shift for u in units})
@@ -246,7 +274,7 @@ def choose_filled(units, dtype, recipe):
     rows = rows_of(units, 1024 // width_of(dtype))
     fill = next((row[0] for row in rows if all(u == row[0] for u in row)), None) if recipe.fill else None
     dense = [row for row in rows if any(u != fill for u in row)]
-    if fill is None or not dense:
+    if fill is None or not dense or len(rows) - len(dense) < ceil(len(rows), 16):
         return None
     inner = choose_rows([u for row in dense for u in row], dtype, recipe, True)
     choice = inner.filled(fill)
@@ -255,19 +283,18 @@ def choose_filled(units, dtype, recipe):
 
 
 def choose(units, dtype, recipe):
-    t = width_of(dtype)
-    out = [choose_line(units, t, recipe), choose_rows(units, dtype, recipe, False), choose_filled(units, dtype, recipe)]
-    return min((choice for choice in out if choice), key=lambda choice: choice.size)
+    covered = choose_line(units, width_of(dtype), recipe)
+    if covered and covered.size <= 64:
+        return covered
+    rows = choose_filled(units, dtype, recipe) or choose_rows(units, dtype, recipe, False)
+    return covered if covered and covered.size <= rows.size else rows
 
 
 def guess(units, dtype, recipe, before):
     """The choice for a block that is not looked at in full, or None."""
     t = width_of(dtype)
     if recipe.split:
-        if any(u >> (recipe.split + 8) for u in units):
-            return None
-        bytes_ = sum(1 for u in units if u >> recipe.split)
-        return Choice(SPLIT, 0, recipe.split) if bytes_ and 8 * bytes_ <= 7 * len(units) else None
+        return choose_split(units, recipe.split)
     if before.mode != FRAME or before.fill is not None or before.shift:
         return None
     codes = [(u - before.base) % (1 << t) for u in units]
@@ -297,7 +324,7 @@ def recipe_of(blocks, dtype, profile):
             again = sum(choose(units, dtype, Recipe(True, True, width - 8)).size for units in here)
             if 16 * again <= 15 * size:
                 recipe.split, size = width - 8, again
-    if profile != 2 and dtype[:2] in MANTISSA:
+    if profile == 3 and dtype[:2] in MANTISSA:
         again = sum(choose(units, dtype, Recipe(True, True, None, True)).size for units in here)
         if 16 * again <= 15 * size:
             recipe.dictionary, size = True, again

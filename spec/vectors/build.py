@@ -203,7 +203,7 @@ CODECS = {"null": 1, "ndarray": 2, "ragged_tensor": 3, "typed_ragged": 4, "bytes
 class Buf:
     def __init__(self, role, dtype, count, raw, dim=0, storage=None):
         self.role, self.dim, self.dtype, self.count, self.raw, self.storage = role, dim, dtype, count, raw, storage
-        self.packing, self.packed = 0, None  # packed: of packing 1, the block headers and the payloads of raw
+        self.packing, self.packed = 0, None  # packed: of packing 1, the block headers and the payloads of raw; raw of an unknown packing are its stored bytes
 
 
 class Col:
@@ -567,7 +567,7 @@ class Batch:
         self.profile = profile
         self.a, self.checksums, self.room = 1 << exponent, checksums, room
         self.list_nodes()
-        self.choose_storage()
+        self.choose_storage(profile)
         self.choose_packing(profile)
         strings, meta_records = self.lay_strings()
         counts = len(self.nodes), len(self.bufs), len(meta_records), len(self.named)
@@ -592,7 +592,7 @@ class Batch:
         for i, b in enumerate(self.bufs):
             self.put(head, self.buffer(i), "<IBBBBBBHIQQQ16sQ", b.owner.index, b.role, b.dim, b.code, b.packing, *b.dtype, b.alias, b.count,
                      b.offset + (self.data_at if b.role == 1 else self.head_length) if b.code in (1, 5) else 0,
-                     b.length if b.code in (1, 5) else 0, b.value, b.headers + self.head_length if b.packing == 1 else 0)
+                     b.length if b.code in (1, 5) else 0, b.value, b.headers + self.head_length if b.packing and b.code in (1, 5) else 0)
         for i, record in enumerate(meta_records):
             self.put(head, self.metadata(i), "<IIIII12s", *record, b"")
         for i, n in enumerate(self.named):
@@ -635,13 +635,14 @@ class Batch:
                 add(col, NONE, scope, escape(col.name))
         self.named.sort(key=lambda n: (n.parent, n.scope, n.raw_name))
 
-    def choose_storage(self):
-        """Section 19, profile 0; a storage that the description names is taken as it is."""
+    def choose_storage(self, profile):
+        """Section 19, profile 0, and what of it others change; a storage that the description names is taken as it is."""
         earlier = {}
         for i, b in enumerate(self.bufs):
             b.alias, b.offset, b.length, b.value, b.headers = 0, 0, byte_length(b.count, b.dtype), bytes(16), 0
             assert b.length == len(b.raw) or b.storage in ("constant", "sequence") or b.packing, (b.owner.name, b.role)
-            section = b.role == 1, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
+            kind = b.role == 1, profile > 0 and b.role == 1 and 5 <= b.owner.codec <= 11  # packed profiles: texts are no aliases of tensors
+            section = *kind, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
             pushed = b.role == 1 and b.owner.codec in (9, 10)  # JSON and MessagePack data are neither aliases nor their targets
             storage = b.storage or self.canonical(b, section in earlier and not pushed)
             b.code = {"stored": 1, "inline": 2, "constant": 3, "sequence": 4, "alias": 5}[storage]
@@ -729,8 +730,8 @@ class Batch:
             index += bytes(self.up(len(index)) - len(index))
         index += bytes(self.room * self.a)
         for b in self.bufs:
-            if b.packing == 1 and b.code == 1:
-                b.headers = add(index, b.packed[0])
+            if b.packing and b.code == 1:  # of an unknown packing too, whatever they say
+                b.headers = add(index, b.packed[0] if b.packing == 1 else b"header of no one" * -(-byte_length(b.count, b.dtype) // 8192))
             if b.role != 1 and b.code == 1:
                 b.length = len(b.packed[1] if b.packing == 1 else b.raw)
                 b.offset = add(index, b.packed[1] if b.packing == 1 else b.raw)
@@ -1693,10 +1694,6 @@ def invalid_buffers():
     invalid("b11_beyond_index", b, "B11", b.buffer("s", 24, "offsets"), "bytes beyond the index", (b.buffer("s", 16, "offsets"), "Q", 1000), (b.buffer("s", 32, "offsets"), "Q", 8000))
     b = two_roles()
     invalid("b11_wraps", b, "B11", b.buffer("i", 24, "data"), "offset + length beyond 2^63", (b.buffer("i", 16, "data"), "Q", 2**60 - 1), (b.buffer("i", 32, "data"), "Q", 2**63 - 8))
-    packed = infer("u", ["a", "bc", "d"])
-    packed.bufs[0].packing, packed.bufs[0].storage, packed.bufs[0].raw = 2, "stored", b"payload"
-    b = Batch(3, [packed])
-    invalid("b5_unknown_packing_headers", b, "B5", b.buffer("u", 56, "data"), "headers_offset of an unknown packing", (b.buffer("u", 56, "data"), "Q", b.head_length))
     invalid("b12_index", Batch(2, [infer("a", [1, 2]).store()], index_tail=64), "B12", 40, "64 bytes more in the index")
     invalid("b12_data", Batch(2, [infer("a", [1, 2]).store()], data_tail=64), "B12", 24, "64 bytes more in the data")
     invalid("b12_data_only_padding", Batch(2, [infer("a", [1, 2])], data_tail=64), "B12", 24, "data that no buffer has")
