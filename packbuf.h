@@ -12537,9 +12537,9 @@ typedef struct packbuf_i_unit_windows {
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
+  packbuf_buffer *const buffers[9] = {&column->offsets,       &column->row_index, &column->prefix_row,
                                       &column->prefix_length, &column->validity,  &column->lengths,
-                                      &column->shape[0],   &column->shape[1],  &column->missing};
+                                      &column->shape[0],      &column->shape[1],  &column->missing};
   for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
@@ -12662,8 +12662,7 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
-      return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0) return rows;
   }
   return rows < 16 ? rows : 16;
 }
@@ -14296,11 +14295,11 @@ typedef struct packbuf_i_plan {
   uint32_t name_count;
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t plain_length;      /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound; /* the most that the data section (its bytes plain) and the whole may take */
-  uint64_t checksums;         /* number of data checksums, at most */
-  int packed;                 /* some buffer is: data_length and total_length are known once the data are written */
-  uint64_t turn;              /* how often the places of packed data have been settled */
+  uint64_t plain_length;         /* of the data section, up to the packed buffers */
+  uint64_t data_bound, bound;    /* the most that the data section (its bytes plain) and the whole may take */
+  uint64_t checksums;            /* number of data checksums, at most */
+  int packed;                    /* some buffer is: data_length and total_length are known once the data are written */
+  uint64_t turn;                 /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */
@@ -17321,9 +17320,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                       "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
+                       PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
   packbuf_i_finish_head(plan, (uint8_t *)dst);
@@ -18198,7 +18198,8 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again.
+ */
 static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
                                              packbuf_i_verify_node *up_node) {
   packbuf_column up;

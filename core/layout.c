@@ -40,11 +40,11 @@ typedef struct packbuf_i_plan {
   uint32_t name_count;
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
-  uint64_t plain_length;      /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound; /* the most that the data section (its bytes plain) and the whole may take */
-  uint64_t checksums;         /* number of data checksums, at most */
-  int packed;                 /* some buffer is: data_length and total_length are known once the data are written */
-  uint64_t turn;              /* how often the places of packed data have been settled */
+  uint64_t plain_length;         /* of the data section, up to the packed buffers */
+  uint64_t data_bound, bound;    /* the most that the data section (its bytes plain) and the whole may take */
+  uint64_t checksums;            /* number of data checksums, at most */
+  int packed;                    /* some buffer is: data_length and total_length are known once the data are written */
+  uint64_t turn;                 /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
   uint64_t scratch_room;         /* 64-bit words of it */

@@ -267,9 +267,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                       "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
+                       PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
   packbuf_i_finish_head(plan, (uint8_t *)dst);

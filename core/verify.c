@@ -282,7 +282,8 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again.
+ */
 static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
                                              packbuf_i_verify_node *up_node) {
   packbuf_column up;
