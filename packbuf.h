@@ -4,9 +4,10 @@
  * but a C99 (or C++17) compiler.
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
- * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory:
- * packbuf_write_through (a callback), packbuf_scatter_list (a list of segments).
+ * size; of a packed batch the most it can be), packbuf_write (one copy per byte); packbuf_pack does the last two into
+ * the arena's memory. With many threads: packbuf_write_split, packbuf_write_part and packbuf_write_finish, or
+ * packbuf_threads.h. Not into one block of memory: packbuf_write_through (a callback), packbuf_scatter_list (a list of
+ * segments). Smaller, but numbers are then copied out and not read in place: packing in packbuf_options.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
@@ -535,23 +536,24 @@ PACKBUF_API const char *packbuf_codec_name(packbuf_codec codec);
 PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec);
 /* ---- end of core/infer.h ---- */
 /* ---- core/batch.h ---- */
-/* core/batch.h: building a batch, its exact size, and writing it. A batch holds descriptions only: the data stay where
+/* core/batch.h: building a batch, its size, and writing it. A batch holds descriptions only: the data stay where
  * the caller has them, unchanged until packbuf_write has returned.
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are: never as a constant or an alias, no row
-                             shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data (not its offsets and masks) are stored as they are: never packed,
+                             as a constant or an alias, no row shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
-/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. */
+/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
+ * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
 typedef enum packbuf_packing {
   PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
   PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
-  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays, at memory speed (profile 1) */
-  PACKBUF_PACKING_FASTEST = 3,  /* the same without the modes that cost more than a pass (profile 2) */
-  PACKBUF_PACKING_SMALLEST = 4  /* the best mode of each block, whatever it takes (profile 3) */
+  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
+  PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
+  PACKBUF_PACKING_SMALLEST = 4  /* the smallest mode of each block, slow to write (profile 3) */
 } packbuf_packing;
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
@@ -669,18 +671,22 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
                                                 const char *text, packbuf_error *error);
 
-/* The number of bytes that packbuf_write will write: exact when nothing is packed, else the most it can be (what the
- * batch takes plain). Expands, infers and lays out; the result is kept until
- * something is added. Errors: those of inference and encoding, with path and row. */
+/* The room that packbuf_write wants: exactly what it will write when nothing is packed; else the most that can become
+ * of it, all data as long as they are plain. Expands, infers, lays out and, where packing is asked for, looks at a
+ * sample of the data; the result is kept until something is added. Errors: those of inference and encoding, with path
+ * and row. */
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
 /* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
- * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+ * as packbuf_measure says. *size: bytes written, at most that many; on CAPACITY what is needed. size may be NULL
+ * (packbuf_peek tells it too). What lies behind them in dst may have been written to. On failure dst holds no valid
+ * packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
 /* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
- * bytes, which are the arena's. Errors: those of packbuf_write; OUT_OF_MEMORY. */
+ * bytes, which are the arena's; it keeps the room that packing left over. Errors: those of packbuf_write;
+ * OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 
 /* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
@@ -694,9 +700,10 @@ PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint6
 PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts,
                                                packbuf_error *error);
 
-/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
- * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
- * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_write_split. */
+/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory, and changes nothing of the
+ * batch but what is this part's own (headers of blocks that it packs): any number of threads may write parts of one
+ * batch at the same time, each with an error of its own; a device's copy hook is then called from all of them. Errors:
+ * those of packbuf_write; INVALID_ARGUMENT without packbuf_write_split. */
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
@@ -737,7 +744,7 @@ typedef struct packbuf_scatter {
 } packbuf_scatter;
 
 /* How many segments and how much staging memory the list takes, exactly. Errors: those of packbuf_measure;
- * INVALID_ARGUMENT. */
+ * INVALID_ARGUMENT, also when a buffer is packed: it does not lie in the caller's memory. */
 PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
                                                    packbuf_error *error);
 
@@ -750,11 +757,12 @@ PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const pack
 
 /* ---- before any data are there ---- */
 
-/* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
- * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
- * (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of the
- * ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32
- * bytes more a pair). Saturates at UINT64_MAX. */
+/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values),
+ * before any of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding
+ * and (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of
+ * the ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata
+ * (32 bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound /
+ * 512 + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
 /* clang-format off */
 #define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
   ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \
@@ -919,7 +927,7 @@ typedef struct packbuf_buffer {
   const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
   uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   struct packbuf_i_unit_window *window; /* private: NULL */
-  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
+  uint8_t value[16];                    /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
@@ -959,7 +967,7 @@ typedef enum packbuf_block_mode {
 
 typedef struct packbuf_block {
   uint8_t mode;   /* packbuf_block_mode */
-  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t filled; /* 1: rows of 128 bytes that are all the fill are not stored */
   uint8_t width, shift, extra;
   uint64_t base;
   uint64_t offset, length; /* of its payload, from the start of the packed buffer */
@@ -1018,8 +1026,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
- * is in two pieces: copy it out; NOT_FETCHED. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant or packed, or
+ * the cell is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 
@@ -1119,8 +1127,8 @@ typedef struct packbuf_selected_tensor {
 
 /* The chosen rows of an ndarray leaf as one array [rows, cell...] without a copy; rows are a range (any step). Absent
  * cells are zeros: the mask comes with packbuf_select_copy. Read-only: it lies in the packed buffer. Errors: WRONG_TYPE
- * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed or in another byte
- * order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
+ * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed, packed or in
+ * another byte order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
 PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
                                                  packbuf_selected_tensor *out, packbuf_error *error);
 
@@ -1128,7 +1136,8 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
  * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
  * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
- * or masks that are computed or (masks) do not begin at a byte. */
+ * or masks that are computed, packed or (masks) do not begin at a byte: in a packed batch only a field whose schema
+ * says PACKBUF_PACKING_NONE has them in place. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 
@@ -2306,2351 +2315,6 @@ PACKBUF_API uint32_t packbuf_checksum(uint32_t crc, const void *data, size_t siz
 
 PACKBUF_API const char *packbuf_checksum_kernel(void) { return packbuf_i_crc_kernel_best()->name; }
 /* ---- end of core/crc32c.c ---- */
-/* ---- core/lanes.c ---- */
-/* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
- * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
- * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
- * whole rows of 128 bytes. No kernel touches a byte that its arguments do not name, nor allocates.
- * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
-
-#if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
-#else
-#define PACKBUF_I_LANES_INLINE static inline
-#endif
-
-enum { PACKBUF_I_ROW = 128 }; /* bytes */
-
-/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
- * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
-typedef struct packbuf_i_codes {
-  uint64_t base;
-  uint8_t width, shift, zero;
-} packbuf_i_codes;
-
-/* What a scan finds: the T bits of units, filled up with zeros. */
-typedef struct packbuf_i_spread {
-  uint64_t least, most; /* in signed order when asked for, else unsigned */
-  uint64_t differ;      /* OR of (unit ^ first unit) */
-  uint64_t least_set;   /* the least unit but 0 and 2^(T - 1), unsigned; not looked for in signed order */
-  int zeros, others;    /* whether there are units of 0 or 2^(T - 1), and others; nor are these */
-  uint64_t top;         /* the largest, unsigned */
-} packbuf_i_spread;
-
-/* rows: 1 to 64. stream: 1 allows non-temporal stores where the output is aligned enough; who asks for them
- * calls packbuf_i_crc_fence() before anyone else may read (a fence a block would take a third of the speed).
- * ahead: NULL, or where the next block's units lie, which are loaded into the cache meanwhile. */
-typedef struct packbuf_i_lanes {
-  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Returns the OR of all codes: unless it is
-   * below 2^width, they did not fit and what was written is undefined. */
-  uint64_t (*pack)(const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead,
-                   int stream);
-  /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
-  void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
-                 int stream);
-  void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
-  /* Bit r: row r has a unit other than fill. */
-  uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
-  /* How many of the first units are value + i x step, unit i. Any count, 0 too. */
-  unsigned (*along)(const void *units, unsigned count, uint64_t value, uint64_t step);
-  /* Writes them. */
-  void (*line)(void *units, unsigned count, uint64_t value, uint64_t step, int stream);
-  /* Mode split, T = 32 and 64 (NULL for 8 and 16), width at most T - 8: the low bits to words; a bitmap of the units
-   * with bits above them to bitmap; those bits, a byte each, to high, which has room for a byte per unit and 64 more
-   * (what lies there beyond the bytes is undefined). Returns the number of bytes. *all: the OR of all units; unless it
-   * is below 2^(width + 8), what was written is undefined. */
-  unsigned (*split)(const void *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high,
-                    uint64_t *all, const void *ahead);
-  /* Rows first to first + rows - 1 of it. words and bitmap: of row 0 on; high: the bytes of row `first` on, of which
-   * high_size may be read; those beyond read as 0. Returns how many bytes the bitmap asks for: more than high_size
-   * where it lies. It may change while it is read. */
-  unsigned (*join)(const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size, unsigned first,
-                   unsigned rows, unsigned width, void *units, int stream);
-} packbuf_i_lanes;
-
-typedef struct packbuf_i_lane_set {
-  const char *name;
-  packbuf_i_lanes of[4]; /* T = 8, 16, 32, 64 */
-  void (*copy)(uint8_t *to, const uint8_t *from, size_t size, int stream);
-} packbuf_i_lane_set;
-
-/* The kernels of a set are made of bodies that take T as their first argument, a constant once they are inlined. */
-#define PACKBUF_I_LANES_OF(set, T, attributes)                                                                         \
-  static attributes uint64_t packbuf_i_##set##_pack_##T(                                                               \
-      const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead, int stream) { \
-    return packbuf_i_##set##_pack(T, (const uint8_t *)units, rows, codes, words, (const uint8_t *)ahead, stream);      \
-  }                                                                                                                    \
-  static attributes void packbuf_i_##set##_unpack_##T(const uint8_t *words, unsigned first, unsigned rows,             \
-                                                      const packbuf_i_codes *codes, void *units, int stream) {         \
-    packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
-  }                                                                                                                    \
-  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int is_signed,                   \
-                                                    packbuf_i_spread *spread) {                                        \
-    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, is_signed, spread);                                        \
-  }                                                                                                                    \
-  static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
-    return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
-  }                                                                                                                    \
-  static attributes unsigned packbuf_i_##set##_along_##T(const void *units, unsigned count, uint64_t value,            \
-                                                         uint64_t step) {                                              \
-    return packbuf_i_##set##_along(T, (const uint8_t *)units, count, value, step);                                     \
-  }                                                                                                                    \
-  static attributes void packbuf_i_##set##_line_##T(void *units, unsigned count, uint64_t value, uint64_t step,        \
-                                                    int stream) {                                                      \
-    packbuf_i_##set##_line(T, (uint8_t *)units, count, value, step, stream);                                           \
-  }
-
-#define PACKBUF_I_LANES_SPLIT(set, T, attributes)                                                                   \
-  static attributes unsigned packbuf_i_##set##_split_##T(const void *units, unsigned rows, unsigned width,          \
-                                                         uint8_t *words, uint8_t *bitmap, uint8_t *high,            \
-                                                         uint64_t *all, const void *ahead) {                        \
-    return packbuf_i_##set##_split(T, (const uint8_t *)units, rows, width, words, bitmap, high, all,                \
-                                   (const uint8_t *)ahead);                                                         \
-  }                                                                                                                 \
-  static attributes unsigned packbuf_i_##set##_join_##T(const uint8_t *words, const uint8_t *bitmap,                \
-                                                        const uint8_t *high, unsigned high_size, unsigned first,    \
-                                                        unsigned rows, unsigned width, void *units, int stream) {   \
-    return packbuf_i_##set##_join(T, words, bitmap, high, high_size, first, rows, width, (uint8_t *)units, stream); \
-  }
-
-/* The entries of a packbuf_i_lanes: of the set itself, and split and join of the set `splits`. */
-#define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
-  {                                                                                                                    \
-    packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
-        packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
-  }
-#define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
-  {                                                                                                  \
-    PACKBUF_I_LANES_ENTRY(set, 8, NULL, NULL), PACKBUF_I_LANES_ENTRY(set, 16, NULL, NULL),           \
-        PACKBUF_I_LANES_ENTRY(set, 32, packbuf_i_##splits##_split_32, packbuf_i_##splits##_join_32), \
-        PACKBUF_I_LANES_ENTRY(set, 64, packbuf_i_##splits##_split_64, packbuf_i_##splits##_join_64)  \
-  }
-
-/* ---- plain: the definition ---- */
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_low_bits(unsigned count) { /* 1 to 64 of them */
-  return UINT64_MAX >> (64 - count);
-}
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_unit_load(unsigned T, const uint8_t *p) {
-  uint16_t u16;
-  uint32_t u32;
-  uint64_t u64;
-  switch (T) {
-    case 8: return *p;
-    case 16: memcpy(&u16, p, 2); return u16;
-    case 32: memcpy(&u32, p, 4); return u32;
-    default: memcpy(&u64, p, 8); return u64;
-  }
-}
-
-PACKBUF_I_LANES_INLINE void packbuf_i_unit_store(unsigned T, uint8_t *p, uint64_t unit) {
-  const uint16_t u16 = (uint16_t)unit;
-  const uint32_t u32 = (uint32_t)unit;
-  switch (T) {
-    case 8: *p = (uint8_t)unit; break;
-    case 16: memcpy(p, &u16, 2); break;
-    case 32: memcpy(p, &u32, 4); break;
-    default: memcpy(p, &unit, 8); break;
-  }
-}
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_word_load(unsigned T, const uint8_t *p) {
-  switch (T) {
-    case 8: return *p;
-    case 16: return packbuf_i_load16(p);
-    case 32: return packbuf_i_load32(p);
-    default: return packbuf_i_load64(p);
-  }
-}
-
-PACKBUF_I_LANES_INLINE void packbuf_i_word_store(unsigned T, uint8_t *p, uint64_t word) {
-  switch (T) {
-    case 8: *p = (uint8_t)word; break;
-    case 16: packbuf_i_store16(p, (uint16_t)word); break;
-    case 32: packbuf_i_store32(p, (uint32_t)word); break;
-    default: packbuf_i_store64(p, word); break;
-  }
-}
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_code(unsigned T, const packbuf_i_codes *codes, uint64_t unit) {
-  if (codes->zero && (unit << (64 - T) << 1) == 0) return unit >> (T - 1);
-  if (codes->zero) return (unit - codes->base + 2) & packbuf_i_low_bits(T);
-  return ((unit - codes->base) & packbuf_i_low_bits(T)) >> codes->shift;
-}
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(unsigned T, const packbuf_i_codes *codes, uint64_t code) {
-  if (codes->zero) return code < 2 ? code << (T - 1) : codes->base + code - 2;
-  return codes->base + (code << codes->shift);
-}
-
-/* The words being filled, one a lane, with `used` bits each. */
-typedef struct packbuf_i_plain_words {
-  uint64_t word[PACKBUF_I_ROW];
-  unsigned used;
-  uint8_t *to;
-} packbuf_i_plain_words;
-
-/* Adds a row of codes of `width` bits and stores the words when they are full. */
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_add(unsigned T, packbuf_i_plain_words *words, const uint64_t *row,
-                                                unsigned width) {
-  const unsigned lanes = 1024 / T, used = words->used;
-  const int full = used + width >= T;
-  for (unsigned lane = 0; lane < lanes; lane++) {
-    const uint64_t code = row[lane] & packbuf_i_low_bits(width);
-    const uint64_t word = words->word[lane] | code << used;
-    if (full) packbuf_i_word_store(T, words->to + lane * (T / 8), word);
-    words->word[lane] = !full ? word : used + width == T ? 0 : code >> (T - used);
-  }
-  if (full) words->to += PACKBUF_I_ROW;
-  words->used = full ? used + width - T : used + width;
-}
-
-/* Stores the last words, when they are not full. */
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_end(unsigned T, const packbuf_i_plain_words *words) {
-  for (unsigned lane = 0; words->used > 0 && lane < 1024 / T; lane++)
-    packbuf_i_word_store(T, words->to + lane * (T / 8), words->word[lane]);
-}
-
-/* The code of one lane of a row. */
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_get(unsigned T, const uint8_t *words, unsigned row, unsigned lane,
-                                                    unsigned width) {
-  const unsigned bit = row * width, used = bit % T;
-  const uint8_t *at = words + bit / T * PACKBUF_I_ROW + lane * (T / 8);
-  uint64_t code = packbuf_i_word_load(T, at) >> used;
-  if (used + width > T) code |= packbuf_i_word_load(T, at + PACKBUF_I_ROW) << (T - used);
-  return code & packbuf_i_low_bits(width);
-}
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_pack(unsigned T, const uint8_t *units, unsigned rows,
-                                                     const packbuf_i_codes *codes, uint8_t *words, const uint8_t *ahead,
-                                                     int stream) {
-  packbuf_i_plain_words state = {{0}, 0, words};
-  uint64_t row[PACKBUF_I_ROW], all = 0;
-  (void)ahead;
-  (void)stream;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {
-    for (unsigned lane = 0; lane < 1024 / T; lane++) {
-      row[lane] = packbuf_i_plain_code(T, codes, packbuf_i_unit_load(T, units + lane * (T / 8)));
-      all |= row[lane];
-    }
-    packbuf_i_plain_add(T, &state, row, codes->width);
-  }
-  packbuf_i_plain_end(T, &state);
-  return all;
-}
-
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *words, unsigned first, unsigned rows,
-                                                   const packbuf_i_codes *codes, uint8_t *units, int stream) {
-  (void)stream;
-  for (unsigned row = first; row < first + rows; row++)
-    for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8)
-      packbuf_i_unit_store(T, units,
-                           packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
-}
-
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
-                                                 packbuf_i_spread *spread) {
-  const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
-  const uint64_t first = packbuf_i_unit_load(T, units);
-  uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
-  int zeros = 0, others = 0;
-  for (unsigned i = 0; i < rows * (1024 / T); i++) {
-    const uint64_t unit = packbuf_i_unit_load(T, units + (size_t)i * (T / 8)), placed = unit ^ sign;
-    if (placed < least) least = placed;
-    if (placed > most) most = placed;
-    if (unit << (64 - T) << 1 == 0) {
-      zeros = 1;
-    } else {
-      others = 1;
-      if (unit < set) set = unit;
-    }
-    if (unit > top) top = unit;
-    differ |= unit ^ first;
-  }
-  spread->least = least ^ sign;
-  spread->most = most ^ sign;
-  spread->differ = differ;
-  spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
-  spread->zeros = !is_signed && zeros;
-  spread->others = !is_signed && others;
-  spread->top = top;
-}
-
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t *units, unsigned rows, uint64_t fill) {
-  uint64_t dense = 0;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {
-    uint64_t other = 0;
-    for (unsigned lane = 0; lane < 1024 / T; lane++) other |= packbuf_i_unit_load(T, units + lane * (T / 8)) ^ fill;
-    dense |= (uint64_t)(other != 0) << r;
-  }
-  return dense;
-}
-
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_along(unsigned T, const uint8_t *units, unsigned count, uint64_t value,
-                                                      uint64_t step) {
-  unsigned i = 0;
-  while (i < count && packbuf_i_unit_load(T, units + (size_t)i * (T / 8)) == (value & packbuf_i_low_bits(T))) {
-    value += step;
-    i++;
-  }
-  return i;
-}
-
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_line(unsigned T, uint8_t *units, unsigned count, uint64_t value,
-                                                 uint64_t step, int stream) {
-  (void)stream;
-  for (unsigned i = 0; i < count; i++, units += T / 8, value += step) packbuf_i_unit_store(T, units, value);
-}
-
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width,
-                                                      uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
-                                                      const uint8_t *ahead) {
-  packbuf_i_plain_words state = {{0}, 0, words};
-  uint64_t row[PACKBUF_I_ROW], seen = 0;
-  unsigned count = 0;
-  (void)ahead;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
-    uint32_t bits = 0;
-    for (unsigned lane = 0; lane < 1024 / T; lane++) {
-      row[lane] = packbuf_i_unit_load(T, units + lane * (T / 8));
-      seen |= row[lane];
-      high[count] = (uint8_t)(row[lane] >> width);
-      bits |= (uint32_t)(high[count] != 0) << lane;
-      count += high[count] != 0;
-    }
-    for (unsigned i = 0; i < 128 / T; i++) bitmap[i] = (uint8_t)(bits >> (8 * i));
-    packbuf_i_plain_add(T, &state, row, width);
-  }
-  packbuf_i_plain_end(T, &state);
-  *all = seen;
-  return count;
-}
-
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_join(unsigned T, const uint8_t *words, const uint8_t *bitmap,
-                                                     const uint8_t *high, unsigned high_size, unsigned first,
-                                                     unsigned rows, unsigned width, uint8_t *units, int stream) {
-  unsigned count = 0;
-  (void)stream;
-  for (unsigned row = first; row < first + rows; row++)
-    for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8) {
-      const unsigned i = row * (1024 / T) + lane;
-      uint64_t unit = packbuf_i_plain_get(T, words, row, lane, width);
-      if (bitmap[i / 8] >> (i % 8) & 1) {
-        if (count < high_size) unit |= (uint64_t)high[count] << width;
-        count++;
-      }
-      packbuf_i_unit_store(T, units, unit);
-    }
-  return count;
-}
-
-static void packbuf_i_plain_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {
-  (void)stream;
-  if (size > 0) memcpy(to, from, size);
-}
-
-PACKBUF_I_LANES_OF(plain, 8, )
-PACKBUF_I_LANES_OF(plain, 16, )
-PACKBUF_I_LANES_OF(plain, 32, )
-PACKBUF_I_LANES_OF(plain, 64, )
-PACKBUF_I_LANES_SPLIT(plain, 32, )
-PACKBUF_I_LANES_SPLIT(plain, 64, )
-/* ---- end of core/lanes.c ---- */
-/* ---- core/lanes_vector.c ---- */
-/* core/lanes_vector.c: the kernels of core/lanes.c in the vector extension of GCC and Clang, as one body for vectors of
- * 16, 32 or 64 bytes: rows outermost, all vectors of a row together, the words in registers. Its first instance is the
- * set "vector", of 16 bytes, for what every processor of its kind has (SSE2, NEON).
- * May use: base, lanes.c. Must not know: blocks, their modes and headers, columns, errors. */
-
-#if !PACKBUF_NO_SIMD && defined(__GNUC__) && !defined(__TINYC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && \
-    (defined(__x86_64__) || defined(__ARM_NEON) || defined(__wasm_simd128__))
-#define PACKBUF_I_LANES_VECTORS 1
-#else
-#define PACKBUF_I_LANES_VECTORS 0
-#endif
-
-#if PACKBUF_I_LANES_VECTORS
-
-#if defined(__clang__)
-#define PACKBUF_I_LANES_UNROLL _Pragma("unroll")
-#else
-#define PACKBUF_I_LANES_UNROLL _Pragma("GCC unroll 8")
-#endif
-/* A loop over vectors in registers. */
-#define PACKBUF_I_LANES_EACH(k, count) PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < (count); k++)
-
-enum { PACKBUF_I_WORDS_AHEAD = 1536 }; /* bytes of words that are loaded ahead while units are streamed */
-
-/* Numbers from 0 up, of 8, 16, 32 and 64 bits. */
-static const uint8_t packbuf_i_count8[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                             16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-                                             32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
-                                             48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
-static const uint16_t packbuf_i_count16[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                               16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-static const uint32_t packbuf_i_count32[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-static const uint64_t packbuf_i_count64[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-
-/* 64 / T units of the same bits. */
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_repeat(unsigned T, uint64_t unit) {
-  return (unit & packbuf_i_low_bits(T)) * (UINT64_MAX / packbuf_i_low_bits(T));
-}
-
-/* The OR of the units of T bits in a 64-bit word. */
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_fold(unsigned T, uint64_t word) {
-  for (unsigned half = 32; half >= T; half /= 2) word |= word >> half;
-  return word & packbuf_i_low_bits(T);
-}
-
-PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t distance) {
-  __builtin_prefetch((const void *)((uintptr_t)from + distance)); /* never faults */
-}
-
-/* Vectors of BYTES bytes, typed as 64-bit numbers, and what can be done to their units. */
-#define PACKBUF_I_LANES_UNITS(set, BYTES, attributes)                                                                  \
-  typedef uint64_t packbuf_i_##set##_v __attribute__((vector_size(BYTES)));                                            \
-  typedef uint8_t packbuf_i_##set##_v8 __attribute__((vector_size(BYTES)));                                            \
-  typedef uint16_t packbuf_i_##set##_v16 __attribute__((vector_size(BYTES)));                                          \
-  typedef uint32_t packbuf_i_##set##_v32 __attribute__((vector_size(BYTES)));                                          \
-  typedef int8_t packbuf_i_##set##_s8 __attribute__((vector_size(BYTES)));                                             \
-  typedef int16_t packbuf_i_##set##_s16 __attribute__((vector_size(BYTES)));                                           \
-  typedef int32_t packbuf_i_##set##_s32 __attribute__((vector_size(BYTES)));                                           \
-  typedef int64_t packbuf_i_##set##_s64 __attribute__((vector_size(BYTES)));                                           \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_load(const void *p) {                        \
-    packbuf_i_##set##_v x;                                                                                             \
-    memcpy(&x, p, BYTES);                                                                                              \
-    return x;                                                                                                          \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_all(uint64_t word) {                         \
-    const packbuf_i_##set##_v zero = {0};                                                                              \
-    return zero + word;                                                                                                \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_or(packbuf_i_##set##_v x) {                             \
-    uint64_t word = 0;                                                                                                 \
-    PACKBUF_I_LANES_EACH(i, BYTES / 8) word |= x[i];                                                                   \
-    return word;                                                                                                       \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_left(unsigned T, packbuf_i_##set##_v x,      \
-                                                                               unsigned count) {                       \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    if (T == 8)                                                                                                        \
-      return (V)((packbuf_i_##set##_v16)x << (uint16_t)count) &                                                        \
-             packbuf_i_##set##_all(packbuf_i_repeat(8, 255u << count));                                                \
-    if (T == 16) return (V)((packbuf_i_##set##_v16)x << (uint16_t)count);                                              \
-    if (T == 32) return (V)((packbuf_i_##set##_v32)x << (uint32_t)count);                                              \
-    return x << (uint64_t)count;                                                                                       \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_right(unsigned T, packbuf_i_##set##_v x,     \
-                                                                                unsigned count) {                      \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    if (T == 8)                                                                                                        \
-      return (V)((packbuf_i_##set##_v16)x >> (uint16_t)count) &                                                        \
-             packbuf_i_##set##_all(packbuf_i_repeat(8, 255u >> count));                                                \
-    if (T == 16) return (V)((packbuf_i_##set##_v16)x >> (uint16_t)count);                                              \
-    if (T == 32) return (V)((packbuf_i_##set##_v32)x >> (uint32_t)count);                                              \
-    return x >> (uint64_t)count;                                                                                       \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_plus(unsigned T, packbuf_i_##set##_v a,      \
-                                                                               packbuf_i_##set##_v b) {                \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    if (T == 8) return (V)((packbuf_i_##set##_v8)a + (packbuf_i_##set##_v8)b);                                         \
-    if (T == 16) return (V)((packbuf_i_##set##_v16)a + (packbuf_i_##set##_v16)b);                                      \
-    if (T == 32) return (V)((packbuf_i_##set##_v32)a + (packbuf_i_##set##_v32)b);                                      \
-    return a + b;                                                                                                      \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_minus(unsigned T, packbuf_i_##set##_v a,     \
-                                                                                packbuf_i_##set##_v b) {               \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    if (T == 8) return (V)((packbuf_i_##set##_v8)a - (packbuf_i_##set##_v8)b);                                         \
-    if (T == 16) return (V)((packbuf_i_##set##_v16)a - (packbuf_i_##set##_v16)b);                                      \
-    if (T == 32) return (V)((packbuf_i_##set##_v32)a - (packbuf_i_##set##_v32)b);                                      \
-    return a - b;                                                                                                      \
-  }                                                                                                                    \
-  /* all ones where a unit is not 0 */                                                                                 \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_set(unsigned T, packbuf_i_##set##_v x) {     \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    const V zero = {0};                                                                                                \
-    if (T == 8) return (V)((packbuf_i_##set##_v8)x != (packbuf_i_##set##_v8)zero);                                     \
-    if (T == 16) return (V)((packbuf_i_##set##_v16)x != (packbuf_i_##set##_v16)zero);                                  \
-    if (T == 32) return (V)((packbuf_i_##set##_v32)x != (packbuf_i_##set##_v32)zero);                                  \
-    return (V)(x != zero);                                                                                             \
-  }                                                                                                                    \
-  /* value + i step, i = 0, 1, 2, ... */                                                                               \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_ramp(unsigned T, uint64_t value,             \
-                                                                               uint64_t step) {                        \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    const V by = packbuf_i_##set##_all(packbuf_i_repeat(T, step)),                                                     \
-            from = packbuf_i_##set##_all(packbuf_i_repeat(T, value));                                                  \
-    const V numbers = packbuf_i_##set##_load(T == 8    ? (const void *)packbuf_i_count8                                \
-                                             : T == 16 ? (const void *)packbuf_i_count16                               \
-                                             : T == 32 ? (const void *)packbuf_i_count32                               \
-                                                       : (const void *)packbuf_i_count64);                             \
-    if (T == 8) return packbuf_i_##set##_plus(8, from, (V)((packbuf_i_##set##_v8)by * (packbuf_i_##set##_v8)numbers)); \
-    if (T == 16)                                                                                                       \
-      return packbuf_i_##set##_plus(16, from, (V)((packbuf_i_##set##_v16)by * (packbuf_i_##set##_v16)numbers));        \
-    if (T == 32)                                                                                                       \
-      return packbuf_i_##set##_plus(32, from, (V)((packbuf_i_##set##_v32)by * (packbuf_i_##set##_v32)numbers));        \
-    return from + by * numbers;                                                                                        \
-  }
-
-/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
- * the start. */
-#define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
-                                                                                packbuf_i_##set##_v b) {           \
-    typedef packbuf_i_##set##_v V;                                                                                 \
-    if (T == 8) return (V)((packbuf_i_##set##_s8)a < (packbuf_i_##set##_s8)b);                                     \
-    if (T == 16) return (V)((packbuf_i_##set##_s16)a < (packbuf_i_##set##_s16)b);                                  \
-    if (T == 32) return (V)((packbuf_i_##set##_s32)a < (packbuf_i_##set##_s32)b);                                  \
-    return (V)((packbuf_i_##set##_s64)a < (packbuf_i_##set##_s64)b);                                               \
-  }                                                                                                                \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_least(unsigned T, packbuf_i_##set##_v a, \
-                                                                                packbuf_i_##set##_v b) {           \
-    const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
-    return (a & below) | (b & ~below);                                                                             \
-  }                                                                                                                \
-  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_most(unsigned T, packbuf_i_##set##_v a,  \
-                                                                               packbuf_i_##set##_v b) {            \
-    const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
-    return (b & below) | (a & ~below);                                                                             \
-  }                                                                                                                \
-  PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
-    return packbuf_i_##set##_or(x) != 0;                                                                           \
-  }                                                                                                                \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_zeros(packbuf_i_##set##_v x) {                      \
-    for (unsigned i = 0; i < BYTES / 8; i++)                                                                       \
-      if (x[i]) return 8 * i + packbuf_i_first_set(x[i]) / 8;                                                      \
-    return BYTES;                                                                                                  \
-  }
-
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _any and _zeros (the bytes of 0 that a
- * vector begins with). */
-#define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
-  PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
-    return stream && (uintptr_t)to % BYTES == 0;                                                                       \
-  }                                                                                                                    \
-  /* cut: codes may have more bits than `width` */                                                                     \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack_cut(                                               \
-      unsigned T, const uint8_t *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words,                   \
-      const uint8_t *ahead, int stream, int cut) {                                                                     \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 }; /* vectors of a row, and those done together */        \
-    const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
-    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero)), none = {0};                    \
-    const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
-    V seen = none;                                                                                                     \
-    stream = packbuf_i_##set##_streams(words, stream);                                                                 \
-    for (unsigned g = 0; g < N; g += G) {                                                                              \
-      const uint8_t *from = units + g * BYTES;                                                                         \
-      uint8_t *to = words + g * BYTES;                                                                                 \
-      unsigned used = 0;                                                                                               \
-      V word[G], x[G];                                                                                                 \
-      PACKBUF_I_LANES_EACH(k, G) word[k] = none;                                                                       \
-      for (unsigned r = 0; r < rows; r++, from += PACKBUF_I_ROW) {                                                     \
-        if (ahead && g == 0) {                                                                                         \
-          packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
-          packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
-        }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
-        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          const uint8_t *again = from;                                                                                 \
-          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
-          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
-            const V unit = packbuf_i_##set##_load(again + k * BYTES);                                                  \
-            const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, unit, 1));                              \
-            x[k] = (x[k] & other) | (packbuf_i_##set##_right(T, unit, T - 1) & ~other);                                \
-          }                                                                                                            \
-        }                                                                                                              \
-        if (shift > 0) {                                                                                               \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
-        }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
-          seen |= x[k];                                                                                                \
-          if (cut) x[k] &= low;                                                                                        \
-          word[k] |= packbuf_i_##set##_left(T, x[k], used);                                                            \
-        }                                                                                                              \
-        used += width;                                                                                                 \
-        if (used >= T) {                                                                                               \
-          used -= T;                                                                                                   \
-          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
-            packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
-            word[k] = used > 0 ? packbuf_i_##set##_right(T, x[k], width - used) : none;                                \
-          }                                                                                                            \
-          to += PACKBUF_I_ROW;                                                                                         \
-        }                                                                                                              \
-      }                                                                                                                \
-      if (used > 0) {                                                                                                  \
-        PACKBUF_I_LANES_EACH(k, G)                                                                                     \
-        packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                        \
-      }                                                                                                                \
-    }                                                                                                                  \
-    return packbuf_i_fold(T, packbuf_i_##set##_or(seen));                                                              \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
-                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
-                                                                    const uint8_t *ahead, int stream) {                \
-    return packbuf_i_##set##_pack_cut(T, units, rows, codes, words, ahead, stream, 0);                                 \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_unpack(unsigned T, const uint8_t *words, unsigned first,    \
-                                                                  unsigned rows, const packbuf_i_codes *codes,         \
-                                                                  uint8_t *units, int stream) {                        \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 };                                                        \
-    const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
-    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero));                                \
-    const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
-    stream = packbuf_i_##set##_streams(units, stream);                                                                 \
-    for (unsigned g = 0; g < N; g += G) {                                                                              \
-      const uint8_t *from = words + first * width / T * PACKBUF_I_ROW + g * BYTES;                                     \
-      uint8_t *to = units + g * BYTES;                                                                                 \
-      unsigned used = first * width % T;                                                                               \
-      V word[G], x[G];                                                                                                 \
-      PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                                   \
-      for (unsigned r = 0; r < rows; r++, to += PACKBUF_I_ROW) {                                                       \
-        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, word[k], used);                                   \
-        used += width;                                                                                                 \
-        if (used > T || (used == T && r + 1 < rows)) {                                                                 \
-          used -= T;                                                                                                   \
-          from += PACKBUF_I_ROW;                                                                                       \
-          if (stream) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD);                                                \
-          if (stream && BYTES > 16) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD + 64);                             \
-          PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                               \
-          if (used > 0) {                                                                                              \
-            PACKBUF_I_LANES_EACH(k, G) x[k] |= packbuf_i_##set##_left(T, word[k], width - used);                       \
-          }                                                                                                            \
-        }                                                                                                              \
-        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
-          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
-            V other;                                                                                                   \
-            x[k] &= low;                                                                                               \
-            other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
-            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
-                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
-          }                                                                                                            \
-        } else {                                                                                                       \
-          PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
-          if (shift > 0) {                                                                                             \
-            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_left(T, x[k], shift);                                  \
-          }                                                                                                            \
-          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_plus(T, x[k], base);                                     \
-        }                                                                                                              \
-        PACKBUF_I_LANES_EACH(k, G) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);                                \
-      }                                                                                                                \
-    }                                                                                                                  \
-  }                                                                                                                    \
-  /* The least (way 0) or largest signed unit of a vector. */                                                          \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_one(unsigned T, packbuf_i_##set##_v x, int way) {       \
-    const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
-    uint64_t best = 0;                                                                                                 \
-    uint8_t units[BYTES];                                                                                              \
-    memcpy(units, &x, BYTES);                                                                                          \
-    for (unsigned i = 0; i < BYTES; i += T / 8) {                                                                      \
-      const uint64_t unit = packbuf_i_unit_load(T, units + i) ^ sign;                                                  \
-      if (i == 0 || (way ? unit > best : unit < best)) best = unit;                                                    \
-    }                                                                                                                  \
-    return best ^ sign;                                                                                                \
-  }                                                                                                                    \
-  /* Signed order after the exchange of `flip`; least_set when it is not NULL. */                                      \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_range(                                                      \
-      unsigned T, const uint8_t *units, unsigned rows, uint64_t flip, packbuf_i_spread *spread, uint64_t *least_set) { \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    const uint64_t sign = packbuf_i_repeat(T, (uint64_t)1 << (T - 1));                                                 \
-    const V first = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_unit_load(T, units)));                         \
-    const V turn = packbuf_i_##set##_all(packbuf_i_repeat(T, flip));                                                   \
-    const V up = packbuf_i_##set##_all(sign);                                                                          \
-    V least[2], most[2], set[2], differ = {0}, zeros = {0}, others = {0};                                              \
-    for (unsigned k = 0; k < 2; k++) {                                                                                 \
-      least[k] = most[k] = first ^ turn;                                                                               \
-      set[k] = ~up;                                                                                                    \
-    }                                                                                                                  \
-    for (unsigned i = 0; i < rows * PACKBUF_I_ROW; i += 2 * BYTES) {                                                   \
-      PACKBUF_I_LANES_EACH(k, 2) {                                                                                     \
-        const V x = packbuf_i_##set##_load(units + i + k * BYTES);                                                     \
-        least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
-        most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
-        differ |= x ^ first;                                                                                           \
-        if (least_set) {                                                                                               \
-          const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, x, 1));                                   \
-          set[k] = packbuf_i_##set##_least(T, set[k], (x | ~other) ^ up);                                              \
-          zeros |= ~other;                                                                                             \
-          others |= other;                                                                                             \
-        }                                                                                                              \
-      }                                                                                                                \
-    }                                                                                                                  \
-    spread->least = packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, least[0], least[1]), 0) ^ flip;                \
-    spread->most = packbuf_i_##set##_one(T, packbuf_i_##set##_most(T, most[0], most[1]), 1) ^ flip;                    \
-    spread->differ = packbuf_i_fold(T, packbuf_i_##set##_or(differ));                                                  \
-    if (least_set) {                                                                                                   \
-      *least_set =                                                                                                     \
-          packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, set[0], set[1]), 0) ^ (sign & packbuf_i_low_bits(T));    \
-      spread->zeros = packbuf_i_##set##_or(zeros) != 0;                                                                \
-      spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
-    }                                                                                                                  \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
-                                                                int is_signed, packbuf_i_spread *spread) {             \
-    const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
-    packbuf_i_spread other;                                                                                            \
-    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
-      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
-      return;                                                                                                          \
-    }                                                                                                                  \
-    packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
-    spread->top = spread->most;                                                                                        \
-    if (!is_signed) return;                                                                                            \
-    spread->least_set = 0;                                                                                             \
-    spread->zeros = spread->others = 0;                                                                                \
-    if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
-    packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
-    spread->top = other.most;                                                                                          \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_dense(unsigned T, const uint8_t *units, unsigned rows,  \
-                                                                     uint64_t fill) {                                  \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    const V want = packbuf_i_##set##_all(packbuf_i_repeat(T, fill));                                                   \
-    uint64_t dense = 0;                                                                                                \
-    for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {                                                      \
-      V other = {0};                                                                                                   \
-      PACKBUF_I_LANES_EACH(k, PACKBUF_I_ROW / BYTES) other |= packbuf_i_##set##_load(units + k * BYTES) ^ want;        \
-      dense |= (uint64_t)packbuf_i_##set##_any(other) << r;                                                            \
-    }                                                                                                                  \
-    return dense;                                                                                                      \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_along(unsigned T, const uint8_t *units, unsigned count, \
-                                                                     uint64_t value, uint64_t step) {                  \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    const unsigned some = count < 4 ? count : 4; /* lines often end at once */                                         \
-    const unsigned here = 8 * BYTES / T;         /* units of a vector */                                               \
-    unsigned at = packbuf_i_plain_along(T, units, some, value, step), same;                                            \
-    V want, by;                                                                                                        \
-    if (at < 4) return at;                                                                                             \
-    if (count < here) return at + packbuf_i_plain_along(T, units + at * (T / 8), count - at, value + at * step, step); \
-    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
-    by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                                      \
-    for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
-      const uint8_t *from = units + (size_t)at * (T / 8);                                                              \
-      V next = want, other = {0};                                                                                      \
-      PACKBUF_I_LANES_EACH(k, 4) {                                                                                     \
-        other |= packbuf_i_##set##_load(from + k * BYTES) ^ next;                                                      \
-        next = packbuf_i_##set##_plus(T, next, by);                                                                    \
-      }                                                                                                                \
-      if (packbuf_i_##set##_any(other)) break;                                                                         \
-      want = next;                                                                                                     \
-    }                                                                                                                  \
-    for (; count - at >= here; at += here) {                                                                           \
-      same = packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);           \
-      if (same < here) return at + same;                                                                               \
-      want = packbuf_i_##set##_plus(T, want, by);                                                                      \
-    }                                                                                                                  \
-    if (at == count) return at;                                                                                        \
-    at = count - here; /* the last vector has some of those before */                                                  \
-    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
-    return at + packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);        \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_line(unsigned T, uint8_t *units, unsigned count,            \
-                                                                uint64_t value, uint64_t step, int stream) {           \
-    typedef packbuf_i_##set##_v V;                                                                                     \
-    const unsigned here = 8 * BYTES / T;                                                                               \
-    unsigned at = 0;                                                                                                   \
-    if (count >= here) {                                                                                               \
-      V next = packbuf_i_##set##_ramp(T, value, step);                                                                 \
-      const V by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                            \
-      stream = packbuf_i_##set##_streams(units, stream);                                                               \
-      for (; count - at >= here; at += here) {                                                                         \
-        packbuf_i_##set##_put(units + (size_t)at * (T / 8), next, stream);                                             \
-        next = packbuf_i_##set##_plus(T, next, by);                                                                    \
-      }                                                                                                                \
-    }                                                                                                                  \
-    packbuf_i_plain_line(T, units + (size_t)at * (T / 8), count - at, value + at * step, step, 0);                     \
-  }                                                                                                                    \
-  static attributes void packbuf_i_##set##_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {           \
-    size_t at = packbuf_i_##set##_streams(to, stream) ? size / PACKBUF_I_ROW * PACKBUF_I_ROW : 0;                      \
-    for (size_t i = 0; i < at; i += BYTES) packbuf_i_##set##_put(to + i, packbuf_i_##set##_load(from + i), 1);         \
-    if (size > at) memcpy(to + at, from + at, size - at);                                                              \
-  }
-
-/* All that a set has, but for split and join. */
-#define PACKBUF_I_LANES_SET(set, attributes) \
-  PACKBUF_I_LANES_OF(set, 8, attributes)     \
-  PACKBUF_I_LANES_OF(set, 16, attributes)    \
-  PACKBUF_I_LANES_OF(set, 32, attributes)    \
-  PACKBUF_I_LANES_OF(set, 64, attributes)
-
-/* ---- vector: 16 bytes ---- */
-
-PACKBUF_I_LANES_UNITS(vector, 16, )
-PACKBUF_I_LANES_COMMON(vector, 16, )
-
-PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v x, int stream) {
-#if PACKBUF_I_X86
-  if (stream) {
-    _mm_stream_si128((__m128i *)(void *)to, (__m128i)x);
-    return;
-  }
-#endif
-  (void)stream;
-  memcpy(to, &x, 16);
-}
-
-PACKBUF_I_LANES_ROWS(vector, 16, )
-PACKBUF_I_LANES_SET(vector, )
-
-/* The low bits as codes, the rest byte by byte. */
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width,
-                                                       uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
-                                                       const uint8_t *ahead) {
-  const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
-  unsigned count = 0;
-  *all = packbuf_i_vector_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);
-  for (unsigned i = 0; i < rows * (128 / T); i++) {
-    unsigned bits = 0;
-    for (unsigned k = 0; k < 8; k++, units += T / 8) {
-      const uint8_t byte = (uint8_t)(packbuf_i_unit_load(T, units) >> width);
-      high[count] = byte;
-      bits |= (unsigned)(byte != 0) << k;
-      count += byte != 0;
-    }
-    bitmap[i] = (uint8_t)bits;
-  }
-  return count;
-}
-
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_join(unsigned T, const uint8_t *words, const uint8_t *bitmap,
-                                                      const uint8_t *high, unsigned high_size, unsigned first,
-                                                      unsigned rows, unsigned width, uint8_t *units, int stream) {
-  const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
-  unsigned count = 0;
-  (void)stream;
-  if (T == 64) packbuf_i_vector_unpack_64(words, first, rows, &codes, units, 0);
-  else packbuf_i_vector_unpack_32(words, first, rows, &codes, units, 0);
-  for (unsigned i = 0; i < rows * (128 / T); i++, units += T) {
-    for (unsigned bits = bitmap[first * (128 / T) + i]; bits != 0; bits &= bits - 1) {
-      uint8_t *unit = units + packbuf_i_first_set(bits) * (T / 8);
-      if (count < high_size)
-        packbuf_i_unit_store(T, unit, packbuf_i_unit_load(T, unit) | (uint64_t)high[count] << width);
-      count++;
-    }
-  }
-  return count;
-}
-
-PACKBUF_I_LANES_SPLIT(vector, 32, )
-PACKBUF_I_LANES_SPLIT(vector, 64, )
-
-#endif /* PACKBUF_I_LANES_VECTORS */
-/* ---- end of core/lanes_vector.c ---- */
-/* ---- core/lanes_x86.c ---- */
-/* core/lanes_x86.c: the kernels of core/lanes.c for x86 processors with AVX2 and AVX-512: instances of the body in
- * lanes_vector.c, and in intrinsics what the vector extension lacks: non-temporal stores, least and largest, tests,
- * and the bytes of mode split.
- * May use: base, lanes.c, lanes_vector.c. Must not know: blocks, their modes and headers, columns, errors. */
-
-#if PACKBUF_I_X86
-
-#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,bmi2,popcnt")))
-#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
-#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
-
-/* ---- avx2: 32 bytes ---- */
-
-PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
-  if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
-  else memcpy(to, &x, 32);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
-  return !_mm256_testz_si256((__m256i)x, (__m256i)x);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_zeros(packbuf_i_avx2_v x) {
-  const uint32_t other = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)x, _mm256_setzero_si256()));
-  return other ? packbuf_i_first_set(other) : 32;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
-                                                                                  packbuf_i_avx2_v b) {
-  const __m256i x = (__m256i)a, y = (__m256i)b;
-  if (T == 8) return (packbuf_i_avx2_v)_mm256_min_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx2_v)_mm256_min_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx2_v)_mm256_min_epi32(x, y);
-  return (packbuf_i_avx2_v)_mm256_blendv_epi8(x, y, _mm256_cmpgt_epi64(x, y));
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_most(unsigned T, packbuf_i_avx2_v a,
-                                                                                 packbuf_i_avx2_v b) {
-  const __m256i x = (__m256i)a, y = (__m256i)b;
-  if (T == 8) return (packbuf_i_avx2_v)_mm256_max_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx2_v)_mm256_max_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx2_v)_mm256_max_epi32(x, y);
-  return (packbuf_i_avx2_v)_mm256_blendv_epi8(y, x, _mm256_cmpgt_epi64(x, y));
-}
-
-PACKBUF_I_LANES_ROWS(avx2, 32, PACKBUF_I_LANES_AVX2)
-PACKBUF_I_LANES_SET(avx2, PACKBUF_I_LANES_AVX2)
-
-/* ---- avx512: 64 bytes ---- */
-
-PACKBUF_I_LANES_UNITS(avx512, 64, PACKBUF_I_LANES_AVX512)
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t *to, packbuf_i_avx512_v x, int stream) {
-  if (stream) _mm512_stream_si512((__m512i *)(void *)to, (__m512i)x);
-  else memcpy(to, &x, 64);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
-  return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 unsigned packbuf_i_avx512_zeros(packbuf_i_avx512_v x) {
-  const uint64_t other = _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
-  return other ? packbuf_i_first_set(other) : 64;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,
-                                                                                        packbuf_i_avx512_v a,
-                                                                                        packbuf_i_avx512_v b) {
-  const __m512i x = (__m512i)a, y = (__m512i)b;
-  if (T == 8) return (packbuf_i_avx512_v)_mm512_min_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx512_v)_mm512_min_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx512_v)_mm512_min_epi32(x, y);
-  return (packbuf_i_avx512_v)_mm512_min_epi64(x, y);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_most(unsigned T, packbuf_i_avx512_v a,
-                                                                                       packbuf_i_avx512_v b) {
-  const __m512i x = (__m512i)a, y = (__m512i)b;
-  if (T == 8) return (packbuf_i_avx512_v)_mm512_max_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx512_v)_mm512_max_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx512_v)_mm512_max_epi32(x, y);
-  return (packbuf_i_avx512_v)_mm512_max_epi64(x, y);
-}
-
-PACKBUF_I_LANES_ROWS(avx512, 64, PACKBUF_I_LANES_AVX512)
-PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
-
-/* ---- mode split ---- */
-
-/* The bits above `width` of a row's units, a byte each: 32 bytes, for T = 64 the first 16 of them. */
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned T, const uint8_t *row,
-                                                                        unsigned width) {
-  const __m256i columns =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  __m256i x = _mm256_setzero_si256();
-  PACKBUF_I_LANES_EACH(k, 4) {
-    const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(row + k * 32), width);
-    x = _mm256_or_si256(x, (__m256i)packbuf_i_avx2_left(T, top, 8 * k));
-  }
-  if (T == 64) x = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
-  x = _mm256_shuffle_epi8(x, columns);
-  return T == 64 ? x : _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
-                                                                         unsigned rows, unsigned width, uint8_t *bitmap,
-                                                                         uint8_t *high) {
-  const unsigned groups = 128 / T; /* of 8 units, in a row */
-  unsigned count = 0;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
-    const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
-    const packbuf_i_avx2_v eights = (packbuf_i_avx2_v)bytes;
-    const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
-    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
-    memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, groups) {
-      const uint64_t front = _pext_u64(eights[k], ~none[k]);
-      memcpy(high + count, &front, 8);
-      count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
-    }
-  }
-  return count;
-}
-
-/* The 8 bytes at `at`, of which those beyond the end are 0. */
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
-  uint64_t word = 0;
-  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
-  else if (at >= size) return 0;
-  else if (size < 8) memcpy(&word, bytes + at, size - at);
-  else {
-    memcpy(&word, bytes + size - 8, 8);
-    word >>= 8 * (at + 8 - size);
-  }
-  return word;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_give(unsigned T, const uint8_t *low, unsigned rows,
-                                                                         unsigned width, const uint8_t *bitmap,
-                                                                         const uint8_t *high, unsigned high_size,
-                                                                         unsigned count, uint8_t *units, int stream) {
-  for (unsigned i = 0; i < rows * (128 / T); i++, low += T, units += T) {
-    const unsigned bits = bitmap[i];
-    const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
-    const __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(packbuf_i_eight(high, high_size, count), places));
-    const packbuf_i_avx2_v wide =
-        (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
-    count += (unsigned)__builtin_popcount(bits);
-    packbuf_i_avx2_put(units, packbuf_i_avx2_load(low) | packbuf_i_avx2_left(T, wide, width), stream);
-    if (T == 64) {
-      const packbuf_i_avx2_v more = (packbuf_i_avx2_v)_mm256_cvtepu8_epi64(_mm_srli_si128(bytes, 4));
-      packbuf_i_avx2_put(units + 32, packbuf_i_avx2_load(low + 32) | packbuf_i_avx2_left(T, more, width), stream);
-    }
-  }
-  return count;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take(unsigned T, const uint8_t *units,
-                                                                                 unsigned rows, unsigned width,
-                                                                                 uint8_t *bitmap, uint8_t *high) {
-  unsigned count = 0;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
-    const __m512i a = (__m512i)packbuf_i_avx512_right(T, packbuf_i_avx512_load(units), width);
-    const __m512i b = (__m512i)packbuf_i_avx512_right(T, packbuf_i_avx512_load(units + 64), width);
-    if (T == 64) {
-      const __m128i bytes = _mm_unpacklo_epi64(_mm512_cvtepi64_epi8(a), _mm512_cvtepi64_epi8(b));
-      const uint16_t bits = _mm_test_epi8_mask(bytes, bytes);
-      _mm_storeu_si128((__m128i *)(void *)(high + count), _mm_maskz_compress_epi8(bits, bytes));
-      memcpy(bitmap, &bits, 2);
-      count += (unsigned)__builtin_popcount(bits);
-    } else {
-      const __m256i bytes =
-          _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtepi32_epi8(a)), _mm512_cvtepi32_epi8(b), 1);
-      const uint32_t bits = _mm256_test_epi8_mask(bytes, bytes);
-      _mm256_storeu_si256((__m256i *)(void *)(high + count), _mm256_maskz_compress_epi8(bits, bytes));
-      memcpy(bitmap, &bits, 4);
-      count += (unsigned)__builtin_popcount(bits);
-    }
-  }
-  return count;
-}
-
-/* Keeps the compiler from making x part of the instruction that uses it: an expansion that loads is several times
- * slower, and so is one that zeroes instead of merging with zeros (it waits for what its register held before). */
-#define PACKBUF_I_LANES_APART(x) __asm__("" : "+v"(x))
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give(
-    unsigned T, const uint8_t *low, unsigned rows, unsigned width, const uint8_t *bitmap, const uint8_t *high,
-    unsigned high_size, unsigned count, uint8_t *units, int stream) {
-  for (unsigned r = 0; r < rows; r++, low += PACKBUF_I_ROW, units += PACKBUF_I_ROW, bitmap += 128 / T) {
-    const unsigned at = count < high_size ? count : high_size, left = high_size - at;
-    __m256i none = _mm256_setzero_si256();
-    packbuf_i_avx512_v a, b;
-    uint32_t bits = 0;
-    memcpy(&bits, bitmap, 128 / T);
-    PACKBUF_I_LANES_APART(none);
-    if (T == 64) {
-      __m128i bytes = left >= 16 ? _mm_loadu_si128((const __m128i *)(const void *)(high + at))
-                                 : _mm_maskz_loadu_epi8((__mmask16)(((uint32_t)1 << left) - 1), high + at);
-      PACKBUF_I_LANES_APART(bytes);
-      bytes = _mm_mask_expand_epi8(_mm256_castsi256_si128(none), (__mmask16)bits, bytes);
-      a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(bytes);
-      b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(_mm_unpackhi_epi64(bytes, bytes));
-    } else {
-      __m256i bytes = left >= 32 ? _mm256_loadu_si256((const __m256i *)(const void *)(high + at))
-                                 : _mm256_maskz_loadu_epi8(((uint32_t)1 << left) - 1, high + at);
-      PACKBUF_I_LANES_APART(bytes);
-      bytes = _mm256_mask_expand_epi8(none, bits, bytes);
-      a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_castsi256_si128(bytes));
-      b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_extracti128_si256(bytes, 1));
-    }
-    count += (unsigned)__builtin_popcount(bits);
-    packbuf_i_avx512_put(units, packbuf_i_avx512_load(low) | packbuf_i_avx512_left(T, a, width), stream);
-    packbuf_i_avx512_put(units + 64, packbuf_i_avx512_load(low + 64) | packbuf_i_avx512_left(T, b, width), stream);
-  }
-  return count;
-}
-
-/* Split is the packing of the low bits, then a pass that takes the bytes out; join unpacks some rows and gives them
- * their bytes. Both passes find the rows in the first-level cache. codes: the set that packs. */
-#define PACKBUF_I_LANES_BYTES(set, codes_of, attributes)                                                               \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_split(                                                  \
-      unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
-      uint64_t *all, const uint8_t *ahead) {                                                                           \
-    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
-    return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
-      unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size,                \
-      unsigned first, unsigned rows, unsigned width, uint8_t *units, int stream) {                                     \
-    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    const unsigned most = 16;                                                                                          \
-    uint8_t low[16 * PACKBUF_I_ROW];                                                                                   \
-    unsigned count = 0;                                                                                                \
-    const unsigned share =                                                                                             \
-        stream && high_size <= PACKBUF_I_ROW * 64 ? (rows * (width + 1) * 128 / T + high_size) * most / 64 : 0;        \
-    stream = packbuf_i_##codes_of##_streams(units, stream);                                                            \
-    for (unsigned r = 0; r < rows; r += most) {                                                                        \
-      const unsigned some = rows - r < most ? rows - r : most, at = first + r;                                         \
-      /* the payload that follows this one, taken to be as long, is loaded ahead: it is too short to be foreseen */    \
-      for (unsigned i = 0; i < share; i += 64) packbuf_i_load_soon(high, high_size + r / most * share + i);            \
-      if (T == 64) packbuf_i_##codes_of##_unpack_64(words, at, some, &codes, low, 0);                                  \
-      else packbuf_i_##codes_of##_unpack_32(words, at, some, &codes, low, 0);                                          \
-      count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
-                                     units + r * PACKBUF_I_ROW, stream);                                               \
-    }                                                                                                                  \
-    return count;                                                                                                      \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \
-  PACKBUF_I_LANES_SPLIT(set, 64, attributes)
-
-PACKBUF_I_LANES_BYTES(avx2, avx2, PACKBUF_I_LANES_AVX2)
-PACKBUF_I_LANES_BYTES(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
-
-#endif /* PACKBUF_I_X86 */
-/* ---- end of core/lanes_x86.c ---- */
-/* ---- core/lanes_table.c ---- */
-/* core/lanes_table.c: the sets of kernels of packing in blocks that this program has, and those that its processor
- * runs.
- * May use: base, lanes.c, lanes_vector.c, lanes_x86.c. Must not know: blocks, columns, errors. */
-
-/* Slowest first; every entry needs the features of those before it. */
-static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
-    {"plain", PACKBUF_I_LANES_ENTRIES(plain, plain), packbuf_i_plain_copy},
-#if PACKBUF_I_LANES_VECTORS
-    {"vector", PACKBUF_I_LANES_ENTRIES(vector, vector), packbuf_i_vector_copy},
-#endif
-#if PACKBUF_I_X86
-    {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, avx2), packbuf_i_avx2_copy},
-    {"avx512", PACKBUF_I_LANES_ENTRIES(avx512, avx2), packbuf_i_avx512_copy},
-    {"avx512vbmi2", PACKBUF_I_LANES_ENTRIES(avx512, avx512vbmi2), packbuf_i_avx512_copy},
-#endif
-};
-
-#if PACKBUF_I_X86
-/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
-static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
-                                                                packbuf_i_avx2_copy};
-#endif
-
-/* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
-static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
-  if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
-#if PACKBUF_I_X86
-  if (index >= 2 &&
-      !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")))
-    return NULL;
-  if (index >= 3 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
-    return NULL;
-  if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
-#endif
-#if PACKBUF_I_X86
-  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
-#endif
-  return &packbuf_i_lane_sets[index];
-}
-
-static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
-  unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
-  while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return packbuf_i_lane_set_at(index);
-}
-/* ---- end of core/lanes_table.c ---- */
-/* ---- core/blocks.c ---- */
-/* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
- * all of them, some, or one; whether the payload is what the header says; integers of one width as another. Header and
- * payload are untrusted, and may change while they are read: every number is fetched once, checked, and the checked
- * copy used.
- * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
-
-enum {
-  PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
-  PACKBUF_I_BLOCK_ROWS = 64,
-  PACKBUF_I_BLOCK_LINES = 64,
-  PACKBUF_I_BLOCK_TOPS = 32
-};
-
-/* The modes; but for line, FILLED may be added. */
-enum {
-  PACKBUF_I_MODE_PLAIN = 0,
-  PACKBUF_I_MODE_LINE = 1,
-  PACKBUF_I_MODE_FRAME = 2,
-  PACKBUF_I_MODE_ZERO = 3,
-  PACKBUF_I_MODE_SPLIT = 4,
-  PACKBUF_I_MODE_DICTIONARY = 5,
-  PACKBUF_I_FILLED = 128
-};
-
-typedef struct packbuf_i_block {
-  uint64_t base;
-  uint32_t place; /* of the payload, in 64 bytes */
-  uint8_t mode, width, shift, extra;
-} packbuf_i_block;
-
-static void packbuf_i_block_load(packbuf_i_block *block, const uint8_t *header) {
-  uint8_t bytes[16];
-  memcpy(bytes, header, sizeof bytes);
-  PACKBUF_I_FETCHED_STRUCT(bytes);
-  block->base = packbuf_i_load64(bytes);
-  block->place = packbuf_i_load32(bytes + 8);
-  block->mode = bytes[12];
-  block->width = bytes[13];
-  block->shift = bytes[14];
-  block->extra = bytes[15];
-}
-
-static void packbuf_i_block_store(const packbuf_i_block *block, uint8_t *header) {
-  packbuf_i_store64(header, block->base);
-  packbuf_i_store32(header + 8, block->place);
-  header[12] = block->mode;
-  header[13] = block->width;
-  header[14] = block->shift;
-  header[15] = block->extra;
-}
-
-/* ---- sizes; bits is T: 8, 16, 32 or 64 ---- */
-
-static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint32_t)63; }
-
-/* The units of a row: 1 << this. */
-static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
-
-static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
-  const unsigned log = packbuf_i_row_log(bits);
-  return (units + (1u << log) - 1) >> log;
-}
-
-static uint32_t packbuf_i_words_size(unsigned rows, unsigned width, unsigned bits) {
-  return (rows * width + bits - 1) >> packbuf_i_first_set(bits) << 7;
-}
-
-static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
-  return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
-}
-
-/* Of mode line: the bytes that a line's value takes in the payload, and its step. */
-static unsigned packbuf_i_value_bytes(const packbuf_i_block *block) { return block->shift & 15u; }
-static unsigned packbuf_i_step_bytes(const packbuf_i_block *block) { return block->shift >> 4; }
-
-static unsigned packbuf_i_lines_used(const packbuf_i_block *block) {
-  return block->extra * (2 + packbuf_i_value_bytes(block) + packbuf_i_step_bytes(block));
-}
-
-static int packbuf_i_line_bytes_sound(unsigned bytes, unsigned bits) {
-  return bytes <= bits / 8 && (bytes & (bytes - 1)) == 0;
-}
-
-/* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
- * base, width, shift, extra, each held against the others as they are. */
-static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
-  const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
-  const unsigned width = block->width, shift = block->shift, extra = block->extra;
-  int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
-  (void)units;
-  switch (mode) {
-    case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
-    case PACKBUF_I_MODE_LINE:
-      if (block->mode & PACKBUF_I_FILLED) return 12;
-      base = block->base <= packbuf_i_low_bits(bits);
-      wide = extra == 0 || shift >> 4 == 0 || width == 0;
-      shifted = extra == 0 ? shift == 0
-                           : packbuf_i_line_bytes_sound(shift & 15, bits) &&
-                                 packbuf_i_line_bytes_sound(shift >> 4, bits);
-      more = extra <= PACKBUF_I_BLOCK_LINES;
-      break;
-    case PACKBUF_I_MODE_FRAME:
-      base = block->base <= packbuf_i_low_bits(bits);
-      shifted = width + shift <= bits;
-      break;
-    case PACKBUF_I_MODE_ZERO: base = block->base <= packbuf_i_low_bits(bits); break;
-    case PACKBUF_I_MODE_SPLIT: wide = width >= 1 && width + 8 <= bits; break;
-    case PACKBUF_I_MODE_DICTIONARY:
-      if (bits != 16 && bits != 32) return 12;
-      wide = wide && (width == shift + packbuf_i_bits_of(extra) || (width == 1 && shift + extra == 0));
-      shifted = shift < bits && bits - shift <= 16;
-      more = extra < PACKBUF_I_BLOCK_TOPS;
-      break;
-    default: return 12;
-  }
-  return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
-}
-
-/* The bytes of payload that a sound header says; UINT32_MAX when only the payload tells (filled, split). */
-static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
-  const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
-  switch (block->mode) {
-    case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
-    case PACKBUF_I_MODE_LINE: return packbuf_i_round_64(packbuf_i_lines_used(block));
-    case PACKBUF_I_MODE_FRAME:
-    case PACKBUF_I_MODE_ZERO: return words;
-    case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
-    default: return UINT32_MAX;
-  }
-}
-
-/* ---- units as bytes ---- */
-
-static const packbuf_i_lanes *packbuf_i_lanes_of(const packbuf_i_lane_set *set, unsigned bits) {
-  return &set->of[packbuf_i_first_set(bits) - 3];
-}
-
-/* Units in native order to little-endian ones, or back: the same thing. */
-static void packbuf_i_copy_units(const packbuf_i_lane_set *set, uint8_t *to, const uint8_t *from, uint32_t size,
-                                 unsigned bits, int stream) {
-  if (packbuf_i_big_endian())
-    for (uint32_t at = 0; at < size; at += bits / 8)
-      packbuf_i_unit_store(bits, to + at, packbuf_i_word_load(bits, from + at));
-  else set->copy(to, from, size, stream);
-}
-
-static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
-  uint8_t all = 0;
-  for (uint32_t i = 0; i < size; i++) all |= bytes[i];
-  return all == 0;
-}
-
-static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
-  unsigned count = 0;
-  uint64_t word = 0;
-  for (; size >= 8; size -= 8, bytes += 8) {
-    memcpy(&word, bytes, 8);
-    count += packbuf_i_bits_set(word);
-  }
-  word = 0;
-  if (size > 0) memcpy(&word, bytes, size);
-  return count + packbuf_i_bits_set(word);
-}
-
-/* ---- mode line ---- */
-
-/* Where the lines end, when the payload is that of lines. */
-static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned units,
-                               uint16_t *ends) {
-  unsigned line = 0, before = 0;
-  if (size != packbuf_i_round_64(packbuf_i_lines_used(block))) return 0;
-  if (block->extra > 0 && packbuf_i_load16(payload) != 0) return 0;
-  for (; line + 1 < block->extra; line++) {
-    unsigned first = packbuf_i_load16(payload + 2 * (line + 1));
-    PACKBUF_I_FETCHED(first);
-    if (first <= before || first >= units) return 0;
-    ends[line] = (uint16_t)first;
-    before = first;
-  }
-  ends[line] = (uint16_t)units;
-  return 1;
-}
-
-/* A signed number of 1, 2, 4 or 8 bytes, as a step modulo 2^64. */
-static uint64_t packbuf_i_signed_load(unsigned bytes, const uint8_t *p) {
-  const uint64_t number = packbuf_i_word_load(bytes * 8, p), sign = (uint64_t)1 << (bytes * 8 - 1);
-  return (number ^ sign) - sign;
-}
-
-/* The unit at `at` of a line, and the step from it to the next. */
-static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
-                                    unsigned at, uint64_t *step) {
-  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
-  uint64_t value = block->base;
-  *step = packbuf_i_signed_load(1, &block->width);
-  if (lines > 0 && s > 0) *step = packbuf_i_signed_load(s, payload + (2 + v) * lines + s * line);
-  if (lines > 0 && v > 0) value += packbuf_i_word_load(v * 8, payload + 2 * lines + v * line);
-  return (value + at * *step) & packbuf_i_low_bits(bits);
-}
-
-static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
-                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
-                                 uint8_t *out, int stream) {
-  uint16_t ends[PACKBUF_I_BLOCK_LINES];
-  unsigned begin = 0;
-  if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
-  /* a store to a line of the cache that two lines share would wait for it */
-  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
-    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
-  for (unsigned line = 0; count > 0;) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
-    uint64_t value, step;
-    if (some > count) some = count;
-    if (some == 0) {
-      begin = ends[line++];
-      continue;
-    }
-    /* non-temporal stores need whole lines of the cache */
-    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
-    if (lead > 0 && lead < some) some = lead;
-    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
-    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
-    out += (size_t)some * (bits / 8);
-    first += some;
-    count -= some;
-  }
-  return 1;
-}
-
-/* ---- the other modes: rows that are stored, and rows of the fill ---- */
-
-/* The parts of a payload, their sizes checked. */
-typedef struct packbuf_i_stored {
-  packbuf_i_codes codes;
-  const uint8_t *words; /* plain: the units */
-  const uint8_t *tops, *bitmap, *high;
-  uint64_t dense, fill; /* filled */
-  uint32_t high_size;
-  unsigned bits, rows; /* rows: those stored */
-  uint8_t mode;        /* without FILLED */
-  uint8_t filled;
-} packbuf_i_stored;
-
-/* Fetches the mask of dense rows and the fill. */
-static int packbuf_i_stored_fill(packbuf_i_stored *stored, const uint8_t *payload, uint32_t size) {
-  uint64_t dense;
-  if (size < 64) return 0;
-  dense = packbuf_i_load64(payload);
-  PACKBUF_I_FETCHED(dense);
-  if (dense == 0 || (dense & ~packbuf_i_low_bits(stored->rows))) return 0;
-  stored->dense = dense;
-  stored->fill = packbuf_i_word_load(stored->bits, payload + 8);
-  stored->rows = packbuf_i_bits_set(dense);
-  return 1;
-}
-
-/* The header is sound and its mode not line; 0 when the payload's size is not what it says. */
-static int packbuf_i_stored_open(packbuf_i_stored *stored, const packbuf_i_block *block, const uint8_t *payload,
-                                 uint32_t size, unsigned bits, unsigned units) {
-  uint32_t words, bitmap;
-  stored->bits = bits;
-  stored->rows = packbuf_i_block_row_count(units, bits);
-  stored->mode = block->mode & (uint8_t)~PACKBUF_I_FILLED;
-  stored->filled = block->mode != stored->mode;
-  stored->codes.base = block->base;
-  stored->codes.width = block->width;
-  stored->codes.shift = stored->mode == PACKBUF_I_MODE_FRAME ? block->shift : 0;
-  stored->codes.zero = stored->mode == PACKBUF_I_MODE_ZERO;
-  if (stored->filled) {
-    if (!packbuf_i_stored_fill(stored, payload, size)) return 0;
-    payload += 64;
-    size -= 64;
-  }
-  stored->words = payload;
-  words = packbuf_i_words_size(stored->rows, block->width, bits);
-  switch (stored->mode) {
-    case PACKBUF_I_MODE_PLAIN:
-      return size == (stored->filled ? stored->rows * PACKBUF_I_ROW : packbuf_i_round_64(units * (bits / 8)));
-    case PACKBUF_I_MODE_SPLIT:
-      bitmap = packbuf_i_bitmap_size(stored->rows, bits);
-      if (size < words + bitmap) return 0;
-      stored->bitmap = payload + words;
-      stored->high = stored->bitmap + bitmap;
-      stored->high_size = size - words - bitmap;
-      return 1;
-    case PACKBUF_I_MODE_DICTIONARY:
-      stored->tops = payload;
-      stored->words = payload + 64;
-      return size == 64 + words;
-    default: return size == words;
-  }
-}
-
-/* The stored row that row `row` of the block is; meant for a dense one. */
-static unsigned packbuf_i_stored_rank(const packbuf_i_stored *stored, unsigned row) {
-  return stored->filled ? packbuf_i_bits_set(stored->dense & (((uint64_t)1 << row) - 1)) : row;
-}
-
-/* join for units that have no kernel of it: those of 16 bits. */
-static unsigned packbuf_i_join_16(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, const uint8_t *high,
-                                  uint32_t high_size, unsigned first, unsigned rows, uint8_t *out) {
-  unsigned count = 0;
-  lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
-  for (unsigned row = first; row < first + rows; row++, out += PACKBUF_I_ROW) {
-    uint64_t bits = packbuf_i_load64(stored->bitmap + 8 * row);
-    PACKBUF_I_FETCHED(bits);
-    for (; bits != 0; bits &= bits - 1, count++) {
-      uint8_t *unit = out + 2 * packbuf_i_first_set(bits);
-      const unsigned byte = count < high_size ? high[count] : 0;
-      packbuf_i_unit_store(16, unit, packbuf_i_unit_load(16, unit) | byte << stored->codes.width);
-    }
-  }
-  return count;
-}
-
-static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, unsigned first,
-                                 unsigned rows, uint8_t *out, int stream) {
-  const unsigned skip = packbuf_i_bits_in(stored->bitmap, first << packbuf_i_row_log(stored->bits) >> 3);
-  const uint32_t left = stored->high_size - skip;
-  if (skip > stored->high_size) return 0;
-  if (lanes->join == NULL) return packbuf_i_join_16(stored, lanes, stored->high + skip, left, first, rows, out) <= left;
-  return lanes->join(stored->words, stored->bitmap, stored->high + skip, left, first, rows, stored->codes.width, out,
-                     stream) <= left;
-}
-
-/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
- * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
-static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
-                                   const uint32_t *table, unsigned entries) {
-  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
-  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
-  for (uint32_t i = 0; i < size; i += 8) {
-    uint64_t units, tops;
-    memcpy(&units, from + i, 8);
-    tops = units >> shift;
-    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
-    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
-    memcpy(to + i, &units, 8);
-  }
-}
-
-/* What the codes of a dictionary stand for, in place. */
-static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
-                                       uint8_t *out) {
-  uint32_t tops[PACKBUF_I_BLOCK_TOPS];
-  for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
-    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
-                         packbuf_i_low_bits(stored->bits));
-  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
-}
-
-/* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
-static int packbuf_i_stored_read(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
-                                 const packbuf_i_block *block, unsigned first, unsigned rows, uint8_t *out,
-                                 int stream) {
-  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, stored->bits);
-  switch (stored->mode) {
-    case PACKBUF_I_MODE_PLAIN:
-      packbuf_i_copy_units(set, out, stored->words + first * PACKBUF_I_ROW, rows * PACKBUF_I_ROW, stored->bits, stream);
-      return 1;
-    case PACKBUF_I_MODE_SPLIT: return packbuf_i_stored_join(stored, lanes, first, rows, out, stream);
-    case PACKBUF_I_MODE_DICTIONARY:
-      lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
-      packbuf_i_stored_translate(stored, block, rows, out);
-      return 1;
-    default: lanes->unpack(stored->words, first, rows, &stored->codes, out, stream); return 1;
-  }
-}
-
-/* Whole rows of the block: runs of stored rows and of the fill. */
-static int packbuf_i_block_rows(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
-                                const packbuf_i_block *block, unsigned row, unsigned rows, uint8_t *out, int stream) {
-  if (!stored->filled) return packbuf_i_stored_read(set, stored, block, row, rows, out, stream);
-  while (rows > 0) {
-    const uint64_t rest = stored->dense >> row, others = rest & 1 ? ~rest : rest;
-    unsigned run = rows;
-    if (others != 0 && packbuf_i_first_set(others) < rows) run = packbuf_i_first_set(others);
-    if (!(rest & 1))
-      packbuf_i_lanes_of(set, stored->bits)->line(out, run << packbuf_i_row_log(stored->bits), stored->fill, 0, stream);
-    else if (!packbuf_i_stored_read(set, stored, block, packbuf_i_stored_rank(stored, row), run, out, stream)) return 0;
-    row += run;
-    rows -= run;
-    out += run * PACKBUF_I_ROW;
-  }
-  return 1;
-}
-
-/* Units first to first + count - 1 of a block of `units` to out, in native order, at any alignment; only what they need
- * is read. 0, and out undefined, when header or payload (of size bytes) is broken for them. stream as in the lanes. */
-static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
-                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
-                                 void *out, int stream) {
-  const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
-  packbuf_i_stored stored;
-  uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
-  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
-  if (count == 0) return 1;
-  if (block->mode == PACKBUF_I_MODE_LINE)
-    return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
-  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
-  if (block->mode == PACKBUF_I_MODE_PLAIN) {
-    packbuf_i_copy_units(set, at, payload + first * unit, count * unit, bits, stream);
-    return 1;
-  }
-  while (count > 0) {
-    const unsigned lead = first & (in_row - 1);
-    unsigned some = count & ~(in_row - 1);
-    if (lead == 0 && some > 0) {
-      if (!packbuf_i_block_rows(set, &stored, block, first >> log, some >> log, at, stream)) return 0;
-    } else {
-      some = count < in_row - lead ? count : in_row - lead;
-      if (!packbuf_i_block_rows(set, &stored, block, first >> log, 1, cut, 0)) return 0;
-      memcpy(at, cut + lead * unit, some * unit);
-    }
-    at += some * unit;
-    first += some;
-    count -= some;
-  }
-  return 1;
-}
-
-/* ---- one unit ---- */
-
-static uint64_t packbuf_i_stored_code(const packbuf_i_stored *stored, unsigned row, unsigned lane) {
-  const unsigned width = stored->codes.width;
-  switch (stored->bits) {
-    case 8: return packbuf_i_plain_get(8, stored->words, row, lane, width);
-    case 16: return packbuf_i_plain_get(16, stored->words, row, lane, width);
-    case 32: return packbuf_i_plain_get(32, stored->words, row, lane, width);
-    default: return packbuf_i_plain_get(64, stored->words, row, lane, width);
-  }
-}
-
-/* Unit i of those stored in mode split. */
-static int packbuf_i_stored_split(const packbuf_i_stored *stored, unsigned i, uint64_t *unit) {
-  uint8_t bits = stored->bitmap[i >> 3];
-  unsigned before;
-  PACKBUF_I_FETCHED(bits);
-  if (!(bits >> (i & 7) & 1)) return 1;
-  before = packbuf_i_bits_in(stored->bitmap, i >> 3) + packbuf_i_bits_set(bits & ((1u << (i & 7)) - 1));
-  if (before >= stored->high_size) return 0;
-  *unit |= (uint64_t)stored->high[before] << stored->codes.width;
-  return 1;
-}
-
-/* Unit i of a block; 0 when header or payload is broken for it. */
-static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
-                                unsigned units, unsigned i, uint64_t *unit) {
-  const unsigned log = packbuf_i_row_log(bits), lane = i & ((1u << log) - 1);
-  packbuf_i_stored stored;
-  unsigned row = i >> log;
-  uint64_t code;
-  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
-  if (block->mode == PACKBUF_I_MODE_LINE) {
-    uint16_t ends[PACKBUF_I_BLOCK_LINES];
-    unsigned line = 0;
-    if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
-    while (i >= ends[line]) line++;
-    *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
-    return 1;
-  }
-  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
-  if (stored.filled && !(stored.dense >> row & 1)) {
-    *unit = stored.fill;
-    return 1;
-  }
-  row = packbuf_i_stored_rank(&stored, row);
-  if (stored.mode == PACKBUF_I_MODE_PLAIN) {
-    *unit = packbuf_i_word_load(bits, stored.words + ((row << log) + lane) * (bits / 8));
-    return 1;
-  }
-  code = packbuf_i_stored_code(&stored, row, lane);
-  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) {
-    const uint64_t top = code >> block->shift;
-    *unit = (uint64_t)packbuf_i_load16(stored.tops + (top <= block->extra ? 2 * top : 0)) << block->shift;
-    *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
-    return 1;
-  }
-  *unit = packbuf_i_plain_unit(bits, &stored.codes, code) & packbuf_i_low_bits(bits);
-  return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
-}
-
-/* ---- rules I17 and D10 ---- */
-
-static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *tops, unsigned bits) {
-  uint32_t before = 0;
-  for (unsigned i = 0; i <= block->extra; i++) {
-    const uint32_t top = packbuf_i_load16(tops + 2 * i);
-    if (top >> (bits - block->shift) || (i > 0 && top <= before)) return 0;
-    before = top;
-  }
-  return packbuf_i_all_zero(tops + 2 * (block->extra + 1u), 64 - 2 * (block->extra + 1u));
-}
-
-/* Whether the payload is what the mode of its block says, in all that is to be looked at. */
-static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
-                                 unsigned units) {
-  packbuf_i_stored stored;
-  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
-  if (block->mode == PACKBUF_I_MODE_LINE) {
-    const unsigned used = packbuf_i_lines_used(block);
-    uint16_t ends[PACKBUF_I_BLOCK_LINES];
-    return packbuf_i_line_ends(block, payload, size, units, ends) && packbuf_i_all_zero(payload + used, size - used);
-  }
-  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
-  if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;
-  if (block->mode == PACKBUF_I_MODE_PLAIN)
-    return packbuf_i_all_zero(payload + units * (bits / 8), size - units * (bits / 8));
-  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) return packbuf_i_tops_sound(block, stored.tops, bits);
-  if (stored.mode == PACKBUF_I_MODE_SPLIT) {
-    const unsigned used = stored.rows << packbuf_i_row_log(bits) >> 3;
-    const unsigned bytes = packbuf_i_bits_in(stored.bitmap, used);
-    return packbuf_i_all_zero(stored.bitmap + used, packbuf_i_bitmap_size(stored.rows, bits) - used) &&
-           packbuf_i_round_64(bytes) == stored.high_size &&
-           packbuf_i_all_zero(stored.high + bytes, stored.high_size - bytes);
-  }
-  return 1;
-}
-
-/* ---- integers of one width and sign as those of another ---- */
-
-#define PACKBUF_I_WIDEN(T, type)                                                         \
-  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
-    for (unsigned i = 0; i < count; i++) {                                               \
-      type##_t number;                                                                   \
-      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
-      out[i] = (uint64_t)(int64_t)number;                                                \
-    }                                                                                    \
-  }
-PACKBUF_I_WIDEN(8, int8)
-PACKBUF_I_WIDEN(8, uint8)
-PACKBUF_I_WIDEN(16, int16)
-PACKBUF_I_WIDEN(16, uint16)
-PACKBUF_I_WIDEN(32, int32)
-PACKBUF_I_WIDEN(32, uint32)
-
-/* To count 64-bit numbers, with the sign's bits or zeros above. */
-static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
-  switch (bits) {
-    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
-    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
-    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
-    default: memcpy(out, in, (size_t)count * 8); break;
-  }
-}
-
-/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
-#define PACKBUF_I_NARROW(T)                                                                              \
-  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
-    uint64_t all = 0;                                                                                    \
-    for (unsigned i = 0; i < count; i++) {                                                               \
-      uint64_t number;                                                                                   \
-      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
-      all |= number + bias;                                                                              \
-      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
-    }                                                                                                    \
-    return all;                                                                                          \
-  }
-PACKBUF_I_NARROW(8)
-PACKBUF_I_NARROW(16)
-PACKBUF_I_NARROW(32)
-PACKBUF_I_NARROW(64)
-
-static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
-  switch (bits) {
-    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
-    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
-    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
-    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
-  }
-}
-
-/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
- * alignment. */
-static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
-                                   unsigned out_bits, int out_signed) {
-  const uint8_t *from = (const uint8_t *)in;
-  uint8_t *to = (uint8_t *)out;
-  /* a number fits when number + bias is below 2^room */
-  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
-  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
-  uint64_t all = 0, wide[512];
-  while (count > 0) {
-    const unsigned some = count < 512 ? (unsigned)count : 512;
-    if (bits < 64) {
-      packbuf_i_widen_units(from, bits, is_signed, some, wide);
-      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
-    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
-    if (all & ~packbuf_i_low_bits(room)) return 0;
-    from += some * (bits / 8);
-    to += some * (out_bits / 8);
-    count -= some;
-  }
-  return 1;
-}
-/* ---- end of core/blocks.c ---- */
-/* ---- core/packer.c ---- */
-/* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
- * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. A block
- * is first packed as the one before it was, in one pass; where that fails, or the recipe asks, it is looked at while it
- * lies in the first-level cache, and then packed. Nothing allocates.
- * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
-
-enum {
-  PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
-  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
-  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
-  PACKBUF_I_FILL_SHARE = 16,                             /* a block is filled from one row of so many on */
-  PACKBUF_I_COVER_LINES = 24,                            /* that a block is covered with */
-  PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
-};
-
-/* How the blocks of a buffer may be packed. */
-typedef struct packbuf_i_recipe {
-  uint8_t bits, is_signed, is_float, profile;
-  uint8_t lines, fill, dictionary; /* allowed */
-  uint8_t split;                   /* its width, or 0: not allowed */
-  uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
-} packbuf_i_recipe;
-
-/* One thread's state. */
-typedef struct packbuf_i_packer {
-  const packbuf_i_lane_set *set;
-  const packbuf_i_lanes *lanes;
-  packbuf_i_recipe recipe;
-  packbuf_i_block before;
-  int has_before;
-  uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
-  uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
-} packbuf_i_packer;
-
-static void packbuf_i_packer_begin(packbuf_i_packer *packer, const packbuf_i_lane_set *set,
-                                   const packbuf_i_recipe *recipe) {
-  packer->set = set;
-  packer->lanes = packbuf_i_lanes_of(set, recipe->bits);
-  packer->recipe = *recipe;
-  packer->has_before = 0;
-}
-
-/* Called before the first block of each stripe. */
-static void packbuf_i_packer_stripe(packbuf_i_packer *packer) { packer->has_before = 0; }
-
-static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
-  return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
-}
-
-/* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
- * to `to` bytes. */
-static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
-  uint32_t at = *loaded;
-  if (ahead == NULL) return;
-  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
-  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
-  *loaded = at;
-}
-
-/* ---- lines ---- */
-
-typedef struct packbuf_i_cover {
-  uint64_t values[PACKBUF_I_COVER_LINES], steps[PACKBUF_I_COVER_LINES];
-  uint16_t firsts[PACKBUF_I_COVER_LINES];
-  unsigned lines;
-} packbuf_i_cover;
-
-/* Covers units with at most PACKBUF_I_COVER_LINES lines; 0 when they do not suffice. */
-static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                 const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
-  const unsigned bits = packer->recipe.bits, unit = bits / 8;
-  const uint64_t mask = packbuf_i_low_bits(bits);
-  cover->lines = 0;
-  for (unsigned at = 0; at < count; cover->lines++) {
-    const uint8_t *p = units + (size_t)at * unit;
-    const uint64_t value = packbuf_i_unit_load(bits, p);
-    uint64_t step = 0;
-    if (cover->lines == PACKBUF_I_COVER_LINES) return 0;
-    if (at + 1 < count) {
-      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
-      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
-    }
-    cover->values[cover->lines] = value;
-    cover->steps[cover->lines] = step;
-    cover->firsts[cover->lines] = (uint16_t)at;
-    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
-    at += packer->lanes->along(p, count - at, value, step);
-  }
-  packbuf_i_load_ahead(ahead, loaded, count * unit);
-  return 1;
-}
-
-/* Whether all units are equal: mostly seen from three of them. */
-static int packbuf_i_units_equal(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
-  const unsigned bits = packer->recipe.bits, unit = bits / 8;
-  const uint64_t value = packbuf_i_unit_load(bits, units);
-  return packbuf_i_unit_load(bits, units + (size_t)(count / 2) * unit) == value &&
-         packbuf_i_unit_load(bits, units + (size_t)(count - 1) * unit) == value &&
-         packer->lanes->along(units, count, value, 0) == count;
-}
-
-/* The fewest of 0, 1, 2, 4, 8 bytes that hold a number. */
-static unsigned packbuf_i_bytes_of(uint64_t number) {
-  const unsigned bytes = (packbuf_i_bits_of(number) + 7) / 8;
-  return bytes <= 2 ? bytes : bytes <= 4 ? 4 : 8;
-}
-
-/* The fewest of 1, 2, 4, 8 bytes that hold a step of `bits` bits as a signed number. */
-static unsigned packbuf_i_step_bytes_of(uint64_t step, unsigned bits) {
-  const uint64_t sign = (uint64_t)1 << (bits - 1), wide = (step ^ sign) - sign;
-  return packbuf_i_bytes_of((wide >> 63 ? ~wide : wide) << 1 | 1);
-}
-
-/* The header of a block of these lines, and the bytes of its payload. */
-static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
-  uint64_t least = cover->values[0], most = least, differ = 0;
-  unsigned step_bytes = 0;
-  memset(block, 0, sizeof *block);
-  block->mode = PACKBUF_I_MODE_LINE;
-  for (unsigned i = 0; i < cover->lines; i++) {
-    const unsigned bytes = packbuf_i_step_bytes_of(cover->steps[i], bits);
-    if (cover->values[i] < least) least = cover->values[i];
-    if (cover->values[i] > most) most = cover->values[i];
-    if (bytes > step_bytes) step_bytes = bytes;
-    differ |= cover->steps[i] ^ cover->steps[0];
-  }
-  if (differ == 0 && step_bytes == 1) {
-    step_bytes = 0;
-    block->width = (uint8_t)cover->steps[0];
-  }
-  block->base = least;
-  if (cover->lines == 1 && step_bytes == 0) return 0;
-  block->extra = (uint8_t)cover->lines;
-  block->shift = (uint8_t)(packbuf_i_bytes_of(most - least) | step_bytes << 4);
-  return packbuf_i_round_64(packbuf_i_lines_used(block));
-}
-
-/* The low `bytes` bytes of a number; 0 to 8. */
-static void packbuf_i_store_bytes(uint8_t *to, uint64_t number, unsigned bytes) {
-  for (unsigned i = 0; i < bytes; i++) to[i] = (uint8_t)(number >> 8 * i);
-}
-
-static void packbuf_i_write_lines(const packbuf_i_cover *cover, const packbuf_i_block *block, uint32_t size,
-                                  uint8_t *payload) {
-  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
-  memset(payload, 0, size);
-  for (unsigned i = 0; i < lines; i++) {
-    packbuf_i_store16(payload + 2 * i, cover->firsts[i]);
-    packbuf_i_store_bytes(payload + 2 * lines + v * i, cover->values[i] - block->base, v);
-    packbuf_i_store_bytes(payload + (2 + v) * lines + s * i, cover->steps[i], s);
-  }
-}
-
-/* ---- what is to be known of rows ---- */
-
-/* Rows side by side: of count units, those that the last row lacks follow them with any content. */
-typedef struct packbuf_i_unit_rows {
-  const uint8_t *units;
-  unsigned rows, count;
-} packbuf_i_unit_rows;
-
-typedef struct packbuf_i_survey {
-  packbuf_i_spread spread;
-  unsigned tops; /* where a dictionary is allowed: how many differ */
-} packbuf_i_survey;
-
-/* Marks the tops of rows, whole ones; returns how many there are. */
-static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
-  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
-  const unsigned mask = (1u << (bits - mantissa)) - 1;
-  uint8_t *seen = packer->seen;
-  unsigned tops = 0;
-  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
-  for (; from < end; from += 8) {
-    uint64_t units;
-    memcpy(&units, from, 8);
-    units >>= mantissa;
-    seen[units & mask] = 1;
-    seen[units >> 32 & mask] = 1;
-    if (bits == 32) continue;
-    seen[units >> 16 & mask] = 1;
-    seen[units >> 48 & mask] = 1;
-  }
-  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
-  return tops;
-}
-
-static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
-  const packbuf_i_recipe *recipe = &packer->recipe;
-  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
-  survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
-}
-
-static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
-  const uint32_t end = packbuf_i_round_64(size);
-  memset(payload + size, 0, end - size);
-  return end;
-}
-
-/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
-static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
-                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
-  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
-  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
-  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
-  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
-  packbuf_i_zero_to_64(bitmap, used);
-  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
-}
-
-/* ---- the choice ---- */
-
-typedef struct packbuf_i_choice {
-  packbuf_i_block block;
-  uint32_t size;
-  uint64_t dense, fill;
-  packbuf_i_cover cover;
-} packbuf_i_choice;
-
-static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
-                            unsigned shift, unsigned extra) {
-  if (size >= choice->size) return;
-  choice->size = size;
-  choice->block.base = base;
-  choice->block.place = 0;
-  choice->block.mode = (uint8_t)mode;
-  choice->block.width = (uint8_t)width;
-  choice->block.shift = (uint8_t)shift;
-  choice->block.extra = (uint8_t)extra;
-}
-
-/* Offers what rows can be packed as, each with `more` bytes and the bits of `filled`; plain: the bytes that takes. */
-static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i_survey *survey, unsigned rows,
-                                 uint32_t plain, uint32_t more, unsigned filled, packbuf_i_choice *choice) {
-  const packbuf_i_spread *spread = &survey->spread;
-  const unsigned bits = recipe->bits;
-  unsigned width = 1, shift = 0;
-  if (spread->differ) {
-    shift = packbuf_i_first_set(spread->differ);
-    width = packbuf_i_bits_of(((spread->most - spread->least) & packbuf_i_low_bits(bits)) >> shift);
-  }
-  if (width < bits)
-    packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
-                    spread->least, width, shift, 0);
-  if (recipe->is_float && spread->zeros && spread->others) {
-    width = packbuf_i_bits_of(spread->top - spread->least_set); /* the largest code is 2 more: T bits if that is 2^T */
-    if (width < bits) width = packbuf_i_bits_of(spread->top - spread->least_set + 2);
-    if (width < bits)
-      packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
-                      spread->least_set, width, 0, 0);
-  }
-  if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
-    width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
-    packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
-                    width, recipe->mantissa, survey->tops - 1);
-  }
-  packbuf_i_offer(choice, PACKBUF_I_MODE_PLAIN | filled, more + plain, 0, 0, 0, 0);
-}
-
-/* The first row all of whose units are equal (of a last row, those there are); its number, or `rows`. */
-static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
-  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits), in_row = 1u << log;
-  const unsigned rows = packbuf_i_block_row_count(count, bits);
-  for (unsigned row = 0; row < rows; row++) {
-    const uint8_t *at = units + (size_t)row * PACKBUF_I_ROW;
-    const unsigned some = row < count >> log ? in_row : count & (in_row - 1);
-    const uint64_t value = packbuf_i_unit_load(bits, at);
-    if (packbuf_i_unit_load(bits, at + some / 2 * unit) != value) continue;
-    if (packbuf_i_unit_load(bits, at + (some - 1) * unit) != value) continue;
-    if (packer->lanes->along(at, some, value, 0) == some) return row;
-  }
-  return rows;
-}
-
-/* Bit r: row r has a unit other than fill. */
-static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                     uint64_t fill, const uint8_t *ahead, uint32_t *loaded) {
-  const unsigned log = packbuf_i_row_log(packer->recipe.bits);
-  const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
-  uint64_t dense = 0;
-  for (unsigned row = 0; row < whole; row += 16) {
-    const unsigned some = whole - row < 16 ? whole - row : 16;
-    dense |= packer->lanes->dense(units + (size_t)row * PACKBUF_I_ROW, some, fill) << row;
-    packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);
-  }
-  if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
-    dense |= (uint64_t)1 << whole;
-  return dense;
-}
-
-/* Copies the rows that `dense` names to the scratch. */
-static void packbuf_i_gather_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
-                                   packbuf_i_unit_rows *rows) {
-  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits);
-  uint8_t *to = packbuf_i_packer_scratch(packer);
-  rows->units = to;
-  rows->rows = rows->count = 0;
-  for (; dense != 0; dense &= dense - 1) {
-    const unsigned row = packbuf_i_first_set(dense), left = count - (row << log);
-    if (left >= 1u << log) {
-      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, PACKBUF_I_ROW);
-      rows->count += 1u << log;
-    } else {
-      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, (size_t)left * unit);
-      rows->count += left;
-    }
-    to += PACKBUF_I_ROW;
-    rows->rows++;
-  }
-}
-
-/* Gives the units that the last row in the scratch lacks a value. */
-static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint64_t value) {
-  const unsigned bits = packer->recipe.bits, all = rows->rows << packbuf_i_row_log(bits);
-  uint8_t *scratch = packbuf_i_packer_scratch(packer);
-  for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
-}
-
-/* The rows that `dense` names (0: all), in place where they are whole and lie side by side, else in the scratch. */
-static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
-                                packbuf_i_unit_rows *rows) {
-  const unsigned bits = packer->recipe.bits, log = packbuf_i_row_log(bits),
-                 total = packbuf_i_block_row_count(count, bits);
-  const unsigned first = dense == 0 ? 0 : packbuf_i_first_set(dense);
-  const uint64_t run = (dense == 0 ? packbuf_i_low_bits(total) : dense) >> first;
-  if ((run & (run + 1)) == 0 && (count & ((1u << log) - 1)) == 0) {
-    rows->units = units + (size_t)first * PACKBUF_I_ROW;
-    rows->rows = packbuf_i_bits_set(run);
-    rows->count = rows->rows << log;
-    return;
-  }
-  packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
-}
-
-/* The split of the recipe for rows that take `plain` bytes as they are, written to payload; 0 when they are not for
- * it. */
-static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint32_t plain,
-                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
-  const unsigned width = packer->recipe.split;
-  uint64_t all;
-  unsigned bytes;
-  uint32_t size;
-  packbuf_i_pad_rows(packer, rows, 0);
-  size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
-  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7 || size > plain) return 0;
-  memset(block, 0, sizeof *block);
-  block->mode = PACKBUF_I_MODE_SPLIT;
-  block->width = (uint8_t)width;
-  return size;
-}
-
-/* The mask of the dense rows of a block when enough of its rows are of one fill, which goes to choice->fill; else 0. */
-static uint64_t packbuf_i_choose_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
-  const unsigned bits = packer->recipe.bits, total = packbuf_i_block_row_count(count, bits);
-  const unsigned row = packbuf_i_find_fill(packer, units, count);
-  uint64_t dense;
-  if (row == total) return 0;
-  choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
-  dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
-  return (total - packbuf_i_bits_set(dense)) * PACKBUF_I_FILL_SHARE < total ? 0 : dense;
-}
-
-/* Offers the rows of a block, the dense ones where it is filled. A split is written as it is tried. */
-static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
-                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
-  const packbuf_i_recipe *recipe = &packer->recipe;
-  const unsigned bits = recipe->bits;
-  const uint64_t dense =
-      recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
-  const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
-  packbuf_i_survey survey;
-  packbuf_i_unit_rows rows;
-  packbuf_i_block split;
-  uint32_t size, plain;
-  choice->dense = dense;
-  packbuf_i_take_rows(packer, units, count, dense, &rows);
-  plain = dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8));
-  size = recipe->split ? packbuf_i_try_split(packer, &rows, plain, &split, payload + more, NULL) : 0;
-  if (size > 0) {
-    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
-    return;
-  }
-  packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
-  packbuf_i_survey_rows(packer, &rows, &survey);
-  packbuf_i_offer_rows(recipe, &survey, rows.rows, plain, more, filled, choice);
-}
-
-static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
-                                   const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
-  const packbuf_i_recipe *recipe = &packer->recipe;
-  const unsigned bits = recipe->bits;
-  choice->size = UINT32_MAX;
-  if (recipe->lines) {
-    if (packbuf_i_cover_units(packer, units, count, ahead, loaded, &choice->cover)) {
-      choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
-      if (choice->size <= 64) return; /* nothing else takes less */
-    }
-  } else if (packbuf_i_units_equal(packer, units, count)) {
-    memset(&choice->block, 0, sizeof choice->block);
-    choice->block.mode = PACKBUF_I_MODE_LINE;
-    choice->block.base = packbuf_i_unit_load(bits, units);
-    choice->size = 0;
-    return;
-  }
-  packbuf_i_choose_unit_rows(packer, units, count, payload, ahead, loaded, choice);
-}
-
-/* ---- writing what was chosen ---- */
-
-/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
-static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
-  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
-  uint8_t *codes = packbuf_i_packer_scratch(packer);
-  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
-  memset(payload, 0, 64);
-  memset(table, 0, sizeof table);
-  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
-    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
-      const unsigned top = at + packbuf_i_first_set(marks) / 8;
-      table[top] = tops << mantissa;
-      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
-    }
-  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
-                         1u << (bits - mantissa));
-  rows->units = codes;
-}
-
-/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get code 0. Returns the bytes. */
-static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
-                                          packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
-                                          int stream) {
-  const unsigned bits = packer->recipe.bits;
-  uint32_t tops = 0;
-  packbuf_i_codes codes = {0, 0, 0, 0};
-  codes.width = block->width;
-  if (mode == PACKBUF_I_MODE_DICTIONARY) {
-    packbuf_i_write_tops(packer, rows, payload);
-    tops = 64;
-  } else {
-    codes.base = block->base;
-    codes.shift = block->shift;
-    codes.zero = mode == PACKBUF_I_MODE_ZERO;
-  }
-  packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
-  if (mode == PACKBUF_I_MODE_PLAIN) {
-    packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
-    return rows->rows * PACKBUF_I_ROW;
-  }
-  packer->lanes->pack(rows->units, rows->rows, &codes, payload + tops, ahead, stream);
-  return tops + packbuf_i_words_size(rows->rows, block->width, bits);
-}
-
-static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_choice *choice, const uint8_t *units,
-                                   unsigned count, uint8_t *payload, const uint8_t *ahead, int stream) {
-  const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
-  packbuf_i_unit_rows rows;
-  if (mode == PACKBUF_I_MODE_LINE) {
-    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, &choice->block, choice->size, payload);
-    return;
-  }
-  if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
-    packbuf_i_copy_units(packer->set, payload, units, count * (bits / 8), bits, stream);
-    packbuf_i_zero_to_64(payload, count * (bits / 8));
-    return;
-  }
-  if (choice->block.mode & PACKBUF_I_FILLED) {
-    packbuf_i_store64(payload, choice->dense);
-    memset(payload + 8, 0, 56);
-    packbuf_i_word_store(bits, payload + 8, choice->fill);
-    if (mode == PACKBUF_I_MODE_SPLIT) return; /* as it was tried */
-    packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
-    payload += 64;
-  } else {
-    if (mode == PACKBUF_I_MODE_SPLIT) return;
-    packbuf_i_take_rows(packer, units, count, 0, &rows);
-  }
-  packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
-}
-
-/* ---- one block ---- */
-
-/* The frame of the block before, in one pass; 0 when the block is not one for it. */
-static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
-                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
-  const packbuf_i_block *before = &packer->before;
-  packbuf_i_codes codes = {0, 0, 0, 0};
-  unsigned used;
-  if (before->mode != PACKBUF_I_MODE_FRAME || before->shift != 0) return 0;
-  codes.base = before->base;
-  codes.width = before->width;
-  used = packbuf_i_bits_of(packer->lanes->pack(rows->units, rows->rows, &codes, payload, ahead, stream));
-  if (used > before->width || used + 2u <= before->width) return 0;
-  *block = *before;
-  return packbuf_i_words_size(rows->rows, before->width, packer->recipe.bits);
-}
-
-/* Packs a block of count units: its header (place 0) and its payload, for which there is room for
- * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
- * and stream as in the lanes. */
-static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
-                                     packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
-  const packbuf_i_recipe *recipe = &packer->recipe;
-  uint32_t size = 0;
-  if (packer->has_before && count == PACKBUF_I_BLOCK_BYTES / (recipe->bits / 8u) && recipe->profile != 3 &&
-      !recipe->lines && !recipe->fill) {
-    packbuf_i_unit_rows rows;
-    packbuf_i_take_rows(packer, units, count, 0, &rows);
-    size = recipe->split ? packbuf_i_try_split(packer, &rows, PACKBUF_I_BLOCK_BYTES, block, payload, ahead)
-                         : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
-  }
-  if (size == 0) {
-    packbuf_i_choice choice;
-    uint32_t loaded = 0;
-    packbuf_i_choose_block(packer, units, count, payload, ahead, &loaded, &choice);
-    packbuf_i_write_choice(packer, &choice, units, count, payload, loaded < PACKBUF_I_BLOCK_BYTES ? ahead : NULL,
-                           stream);
-    *block = choice.block;
-    size = choice.size;
-  }
-  packer->before = *block;
-  packer->has_before = 1;
-  return size;
-}
-
-/* ---- the recipe ---- */
-
-/* The sample of a buffer. */
-typedef struct packbuf_i_block_sample {
-  const uint8_t *const *blocks;
-  const unsigned *units;
-  unsigned count;
-} packbuf_i_block_sample;
-
-/* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
-static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
-                                     unsigned *filled) {
-  uint8_t payload[PACKBUF_I_PAYLOAD_ROOM]; /* where split counts */
-  uint32_t size = 0;
-  *lines = *filled = 0;
-  for (unsigned i = 0; i < sample->count; i++) {
-    packbuf_i_choice choice;
-    uint32_t loaded = 0;
-    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload, NULL, &loaded, &choice);
-    size += choice.size;
-    *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
-    *filled += choice.block.mode >= PACKBUF_I_FILLED;
-  }
-  return size;
-}
-
-/* The bits of the largest unit of the sample. */
-static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsigned bits) {
-  uint64_t all = 0;
-  for (unsigned b = 0; b < sample->count; b++)
-    for (unsigned i = 0; i < sample->units[b]; i++)
-      all |= packbuf_i_unit_load(bits, sample->blocks[b] + (size_t)i * (bits / 8));
-  return packbuf_i_bits_of(all);
-}
-
-static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
-  if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
-  if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;
-  return dtype.bits == 16 ? 10 : 23;
-}
-
-/* The recipe of a buffer whose units are of `dtype` (a bitmap's: uint of 8 bits), from its sample: count blocks, 1 to
- * 16, of units[i] units each, native order, any alignment. profile: 1 to 3. 0: the buffer is not to be packed. */
-static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dtype, unsigned profile,
-                                 const uint8_t *const *blocks, const unsigned *units, unsigned count,
-                                 packbuf_i_recipe *recipe) {
-  const packbuf_i_block_sample sample = {blocks, units, count};
-  const int integers = dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT;
-  packbuf_i_packer packer;
-  unsigned lines, filled, ignored, width;
-  uint32_t size, better, raw = 0;
-  memset(recipe, 0, sizeof *recipe);
-  if (dtype.code == PACKBUF_DTYPE_COMPLEX) return 0;
-  recipe->bits = dtype.bits;
-  recipe->profile = (uint8_t)profile;
-  recipe->is_signed = dtype.code == PACKBUF_DTYPE_INT;
-  recipe->is_float = !integers && dtype.code != PACKBUF_DTYPE_BOOL;
-  recipe->mantissa = (uint8_t)packbuf_i_mantissa_bits(dtype);
-  recipe->lines = recipe->fill = 1;
-  for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
-  packbuf_i_packer_begin(&packer, set, recipe);
-  size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
-  if ((profile == 3 && recipe->mantissa > 0) || (profile != 2 && integers && dtype.bits >= 32)) {
-    width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
-    packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
-    packer.recipe.dictionary = recipe->mantissa > 0;
-    better = packbuf_i_try_recipe(&packer, &sample, &ignored, &ignored);
-    if (16 * better <= 15 * size) {
-      recipe->split = packer.recipe.split;
-      recipe->dictionary = packer.recipe.dictionary;
-      size = better;
-    }
-  }
-  recipe->lines = profile == 3 || 8 * lines >= count;
-  recipe->fill = profile == 3 || 8 * filled >= count;
-  return 16 * (size + 16 * count) <= 15 * raw;
-}
-/* ---- end of core/packer.c ---- */
 /* ---- core/sha256.c ---- */
 /* core/sha256.c: SHA-256 (FIPS 180-4), for fingerprints of schema texts: in every language's library, so that any
  * consumer can compute one.
@@ -7903,6 +5567,2281 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
 }
 /* ---- end of codecs/msgpack_ragged.c ---- */
 
+/* packing in blocks: units in lanes, one block, and how it is chosen */
+/* ---- core/lanes.c ---- */
+/* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
+ * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
+ * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
+ * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
+ * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
+#else
+#define PACKBUF_I_LANES_INLINE static inline
+#endif
+
+enum { PACKBUF_I_ROW = 128 }; /* bytes */
+
+/* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
+ * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is
+ * modulo 2^T. */
+typedef struct packbuf_i_codes {
+  uint64_t base;
+  uint8_t width, shift, zero;
+} packbuf_i_codes;
+
+/* What a scan finds: the T bits of units, filled up with zeros. */
+typedef struct packbuf_i_spread {
+  uint64_t least, most; /* in signed order when asked for, else unsigned */
+  uint64_t differ;      /* OR of (unit ^ first unit) */
+  uint64_t least_set;   /* the least unit but 0 and 2^(T - 1), unsigned; not looked for in signed order */
+  int zeros, others;    /* whether there are units of 0 or 2^(T - 1), and others; nor are these */
+  uint64_t top;         /* the largest, unsigned */
+} packbuf_i_spread;
+
+/* rows: 1 to 64. stream: 1 allows non-temporal stores where the output is aligned enough; who asks for them
+ * calls packbuf_i_crc_fence() before anyone else may read (a fence a block would take a third of the speed).
+ * ahead: NULL, or where the next block's units lie, which are loaded into the cache meanwhile. */
+typedef struct packbuf_i_lanes {
+  /* Writes the codes of `rows` rows: 128 ceil(rows width / T) bytes of words. Returns the OR of all codes: unless it is
+   * below 2^width, they did not fit and what was written is undefined. */
+  uint64_t (*pack)(const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead,
+                   int stream);
+  /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
+  void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
+                 int stream);
+  void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
+  /* Bit r: row r has a unit other than fill. */
+  uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
+  /* How many of the first units are value + i x step, unit i. Any count, 0 too. */
+  unsigned (*along)(const void *units, unsigned count, uint64_t value, uint64_t step);
+  /* Writes them. */
+  void (*line)(void *units, unsigned count, uint64_t value, uint64_t step, int stream);
+  /* Mode split, T = 32 and 64 (NULL for 8 and 16), width at most T - 8: the low bits to words; a bitmap of the units
+   * with bits above them to bitmap; those bits, a byte each, to high, which has room for a byte per unit and 64 more
+   * (what lies there beyond the bytes is undefined). Returns the number of bytes. *all: the OR of all units; unless it
+   * is below 2^(width + 8), what was written is undefined. */
+  unsigned (*split)(const void *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high,
+                    uint64_t *all, const void *ahead);
+  /* Rows first to first + rows - 1 of it. words and bitmap: of row 0 on; high: the bytes of row `first` on, of which
+   * high_size may be read; those beyond read as 0. Returns how many bytes the bitmap asks for: more than high_size
+   * where it lies. It may change while it is read. */
+  unsigned (*join)(const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size, unsigned first,
+                   unsigned rows, unsigned width, void *units, int stream);
+} packbuf_i_lanes;
+
+typedef struct packbuf_i_lane_set {
+  const char *name;
+  packbuf_i_lanes of[4]; /* T = 8, 16, 32, 64 */
+  void (*copy)(uint8_t *to, const uint8_t *from, size_t size, int stream);
+} packbuf_i_lane_set;
+
+/* The kernels of a set are made of bodies that take T as their first argument, a constant once they are inlined. */
+#define PACKBUF_I_LANES_OF(set, T, attributes)                                                                         \
+  static attributes uint64_t packbuf_i_##set##_pack_##T(                                                               \
+      const void *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const void *ahead, int stream) { \
+    return packbuf_i_##set##_pack(T, (const uint8_t *)units, rows, codes, words, (const uint8_t *)ahead, stream);      \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_unpack_##T(const uint8_t *words, unsigned first, unsigned rows,             \
+                                                      const packbuf_i_codes *codes, void *units, int stream) {         \
+    packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int is_signed,                   \
+                                                    packbuf_i_spread *spread) {                                        \
+    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, is_signed, spread);                                        \
+  }                                                                                                                    \
+  static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
+    return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
+  }                                                                                                                    \
+  static attributes unsigned packbuf_i_##set##_along_##T(const void *units, unsigned count, uint64_t value,            \
+                                                         uint64_t step) {                                              \
+    return packbuf_i_##set##_along(T, (const uint8_t *)units, count, value, step);                                     \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_line_##T(void *units, unsigned count, uint64_t value, uint64_t step,        \
+                                                    int stream) {                                                      \
+    packbuf_i_##set##_line(T, (uint8_t *)units, count, value, step, stream);                                           \
+  }
+
+#define PACKBUF_I_LANES_SPLIT(set, T, attributes)                                                                   \
+  static attributes unsigned packbuf_i_##set##_split_##T(const void *units, unsigned rows, unsigned width,          \
+                                                         uint8_t *words, uint8_t *bitmap, uint8_t *high,            \
+                                                         uint64_t *all, const void *ahead) {                        \
+    return packbuf_i_##set##_split(T, (const uint8_t *)units, rows, width, words, bitmap, high, all,                \
+                                   (const uint8_t *)ahead);                                                         \
+  }                                                                                                                 \
+  static attributes unsigned packbuf_i_##set##_join_##T(const uint8_t *words, const uint8_t *bitmap,                \
+                                                        const uint8_t *high, unsigned high_size, unsigned first,    \
+                                                        unsigned rows, unsigned width, void *units, int stream) {   \
+    return packbuf_i_##set##_join(T, words, bitmap, high, high_size, first, rows, width, (uint8_t *)units, stream); \
+  }
+
+/* One packbuf_i_lanes; the four of a set, with split and join of the set `splits`. */
+#define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
+  {                                                                                                                    \
+    packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
+        packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
+  }
+#define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
+  {                                                                                                  \
+    PACKBUF_I_LANES_ENTRY(set, 8, NULL, NULL), PACKBUF_I_LANES_ENTRY(set, 16, NULL, NULL),           \
+        PACKBUF_I_LANES_ENTRY(set, 32, packbuf_i_##splits##_split_32, packbuf_i_##splits##_join_32), \
+        PACKBUF_I_LANES_ENTRY(set, 64, packbuf_i_##splits##_split_64, packbuf_i_##splits##_join_64)  \
+  }
+
+/* ---- plain: the definition ---- */
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_low_bits(unsigned count) { /* 1 to 64 of them */
+  return UINT64_MAX >> (64 - count);
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_unit_load(unsigned T, const uint8_t *p) {
+  uint16_t u16;
+  uint32_t u32;
+  uint64_t u64;
+  switch (T) {
+    case 8: return *p;
+    case 16: memcpy(&u16, p, 2); return u16;
+    case 32: memcpy(&u32, p, 4); return u32;
+    default: memcpy(&u64, p, 8); return u64;
+  }
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_unit_store(unsigned T, uint8_t *p, uint64_t unit) {
+  const uint16_t u16 = (uint16_t)unit;
+  const uint32_t u32 = (uint32_t)unit;
+  switch (T) {
+    case 8: *p = (uint8_t)unit; break;
+    case 16: memcpy(p, &u16, 2); break;
+    case 32: memcpy(p, &u32, 4); break;
+    default: memcpy(p, &unit, 8); break;
+  }
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_word_load(unsigned T, const uint8_t *p) {
+  switch (T) {
+    case 8: return *p;
+    case 16: return packbuf_i_load16(p);
+    case 32: return packbuf_i_load32(p);
+    default: return packbuf_i_load64(p);
+  }
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_word_store(unsigned T, uint8_t *p, uint64_t word) {
+  switch (T) {
+    case 8: *p = (uint8_t)word; break;
+    case 16: packbuf_i_store16(p, (uint16_t)word); break;
+    case 32: packbuf_i_store32(p, (uint32_t)word); break;
+    default: packbuf_i_store64(p, word); break;
+  }
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_code(unsigned T, const packbuf_i_codes *codes, uint64_t unit) {
+  if (codes->zero && (unit << (64 - T) << 1) == 0) return unit >> (T - 1);
+  if (codes->zero) return (unit - codes->base + 2) & packbuf_i_low_bits(T);
+  return ((unit - codes->base) & packbuf_i_low_bits(T)) >> codes->shift;
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_unit(unsigned T, const packbuf_i_codes *codes, uint64_t code) {
+  if (codes->zero) return code < 2 ? code << (T - 1) : codes->base + code - 2;
+  return codes->base + (code << codes->shift);
+}
+
+/* The words being filled, one a lane, with `used` bits each. */
+typedef struct packbuf_i_plain_words {
+  uint64_t word[PACKBUF_I_ROW];
+  unsigned used;
+  uint8_t *to;
+} packbuf_i_plain_words;
+
+/* Adds a row of codes of `width` bits and stores the words when they are full. */
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_add(unsigned T, packbuf_i_plain_words *words, const uint64_t *row,
+                                                unsigned width) {
+  const unsigned lanes = 1024 / T, used = words->used;
+  const int full = used + width >= T;
+  for (unsigned lane = 0; lane < lanes; lane++) {
+    const uint64_t code = row[lane] & packbuf_i_low_bits(width);
+    const uint64_t word = words->word[lane] | code << used;
+    if (full) packbuf_i_word_store(T, words->to + lane * (T / 8), word);
+    words->word[lane] = !full ? word : used + width == T ? 0 : code >> (T - used);
+  }
+  if (full) words->to += PACKBUF_I_ROW;
+  words->used = full ? used + width - T : used + width;
+}
+
+/* Stores the last words, when they are not full. */
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_end(unsigned T, const packbuf_i_plain_words *words) {
+  for (unsigned lane = 0; words->used > 0 && lane < 1024 / T; lane++)
+    packbuf_i_word_store(T, words->to + lane * (T / 8), words->word[lane]);
+}
+
+/* The code of one lane of a row. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_get(unsigned T, const uint8_t *words, unsigned row, unsigned lane,
+                                                    unsigned width) {
+  const unsigned bit = row * width, used = bit % T;
+  const uint8_t *at = words + bit / T * PACKBUF_I_ROW + lane * (T / 8);
+  uint64_t code = packbuf_i_word_load(T, at) >> used;
+  if (used + width > T) code |= packbuf_i_word_load(T, at + PACKBUF_I_ROW) << (T - used);
+  return code & packbuf_i_low_bits(width);
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_pack(unsigned T, const uint8_t *units, unsigned rows,
+                                                     const packbuf_i_codes *codes, uint8_t *words, const uint8_t *ahead,
+                                                     int stream) {
+  packbuf_i_plain_words state = {{0}, 0, words};
+  uint64_t row[PACKBUF_I_ROW], all = 0;
+  (void)ahead;
+  (void)stream;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {
+    for (unsigned lane = 0; lane < 1024 / T; lane++) {
+      row[lane] = packbuf_i_plain_code(T, codes, packbuf_i_unit_load(T, units + lane * (T / 8)));
+      all |= row[lane];
+    }
+    packbuf_i_plain_add(T, &state, row, codes->width);
+  }
+  packbuf_i_plain_end(T, &state);
+  return all;
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *words, unsigned first, unsigned rows,
+                                                   const packbuf_i_codes *codes, uint8_t *units, int stream) {
+  (void)stream;
+  for (unsigned row = first; row < first + rows; row++)
+    for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8)
+      packbuf_i_unit_store(T, units,
+                           packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
+                                                 packbuf_i_spread *spread) {
+  const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
+  const uint64_t first = packbuf_i_unit_load(T, units);
+  uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
+  int zeros = 0, others = 0;
+  for (unsigned i = 0; i < rows * (1024 / T); i++) {
+    const uint64_t unit = packbuf_i_unit_load(T, units + (size_t)i * (T / 8)), placed = unit ^ sign;
+    if (placed < least) least = placed;
+    if (placed > most) most = placed;
+    if (unit << (64 - T) << 1 == 0) {
+      zeros = 1;
+    } else {
+      others = 1;
+      if (unit < set) set = unit;
+    }
+    if (unit > top) top = unit;
+    differ |= unit ^ first;
+  }
+  spread->least = least ^ sign;
+  spread->most = most ^ sign;
+  spread->differ = differ;
+  spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
+  spread->zeros = !is_signed && zeros;
+  spread->others = !is_signed && others;
+  spread->top = top;
+}
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t *units, unsigned rows, uint64_t fill) {
+  uint64_t dense = 0;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {
+    uint64_t other = 0;
+    for (unsigned lane = 0; lane < 1024 / T; lane++) other |= packbuf_i_unit_load(T, units + lane * (T / 8)) ^ fill;
+    dense |= (uint64_t)(other != 0) << r;
+  }
+  return dense;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_along(unsigned T, const uint8_t *units, unsigned count, uint64_t value,
+                                                      uint64_t step) {
+  unsigned i = 0;
+  while (i < count && packbuf_i_unit_load(T, units + (size_t)i * (T / 8)) == (value & packbuf_i_low_bits(T))) {
+    value += step;
+    i++;
+  }
+  return i;
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_line(unsigned T, uint8_t *units, unsigned count, uint64_t value,
+                                                 uint64_t step, int stream) {
+  (void)stream;
+  for (unsigned i = 0; i < count; i++, units += T / 8, value += step) packbuf_i_unit_store(T, units, value);
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width,
+                                                      uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
+                                                      const uint8_t *ahead) {
+  packbuf_i_plain_words state = {{0}, 0, words};
+  uint64_t row[PACKBUF_I_ROW], seen = 0;
+  unsigned count = 0;
+  (void)ahead;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
+    uint32_t bits = 0;
+    for (unsigned lane = 0; lane < 1024 / T; lane++) {
+      row[lane] = packbuf_i_unit_load(T, units + lane * (T / 8));
+      seen |= row[lane];
+      high[count] = (uint8_t)(row[lane] >> width);
+      bits |= (uint32_t)(high[count] != 0) << lane;
+      count += high[count] != 0;
+    }
+    for (unsigned i = 0; i < 128 / T; i++) bitmap[i] = (uint8_t)(bits >> (8 * i));
+    packbuf_i_plain_add(T, &state, row, width);
+  }
+  packbuf_i_plain_end(T, &state);
+  *all = seen;
+  return count;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_join(unsigned T, const uint8_t *words, const uint8_t *bitmap,
+                                                     const uint8_t *high, unsigned high_size, unsigned first,
+                                                     unsigned rows, unsigned width, uint8_t *units, int stream) {
+  unsigned count = 0;
+  (void)stream;
+  for (unsigned row = first; row < first + rows; row++)
+    for (unsigned lane = 0; lane < 1024 / T; lane++, units += T / 8) {
+      const unsigned i = row * (1024 / T) + lane;
+      uint64_t unit = packbuf_i_plain_get(T, words, row, lane, width);
+      if (bitmap[i / 8] >> (i % 8) & 1) {
+        if (count < high_size) unit |= (uint64_t)high[count] << width;
+        count++;
+      }
+      packbuf_i_unit_store(T, units, unit);
+    }
+  return count;
+}
+
+static void packbuf_i_plain_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {
+  (void)stream;
+  if (size > 0) memcpy(to, from, size);
+}
+
+PACKBUF_I_LANES_OF(plain, 8, )
+PACKBUF_I_LANES_OF(plain, 16, )
+PACKBUF_I_LANES_OF(plain, 32, )
+PACKBUF_I_LANES_OF(plain, 64, )
+PACKBUF_I_LANES_SPLIT(plain, 32, )
+PACKBUF_I_LANES_SPLIT(plain, 64, )
+/* ---- end of core/lanes.c ---- */
+/* ---- core/lanes_vector.c ---- */
+/* core/lanes_vector.c: the kernels of core/lanes.c in the vector extension of GCC and Clang, as one body for vectors of
+ * 16, 32 or 64 bytes: rows outermost, all vectors of a row together, the words in registers. Its first instance is the
+ * set "vector", of 16 bytes, for what every processor of its kind has (SSE2, NEON).
+ * May use: base, lanes.c. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if !PACKBUF_NO_SIMD && defined(__GNUC__) && !defined(__TINYC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && \
+    (defined(__x86_64__) || defined(__ARM_NEON) || defined(__wasm_simd128__))
+#define PACKBUF_I_LANES_VECTORS 1
+#else
+#define PACKBUF_I_LANES_VECTORS 0
+#endif
+
+#if PACKBUF_I_LANES_VECTORS
+
+#if defined(__clang__)
+#define PACKBUF_I_LANES_UNROLL _Pragma("unroll")
+#else
+#define PACKBUF_I_LANES_UNROLL _Pragma("GCC unroll 8")
+#endif
+/* A loop over vectors in registers. */
+#define PACKBUF_I_LANES_EACH(k, count) PACKBUF_I_LANES_UNROLL for (unsigned k = 0; k < (count); k++)
+
+enum { PACKBUF_I_WORDS_AHEAD = 1536 }; /* bytes of words that are loaded ahead while units are streamed */
+
+/* Numbers from 0 up, of 8, 16, 32 and 64 bits. */
+static const uint8_t packbuf_i_count8[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                             16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+                                             32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
+                                             48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+static const uint16_t packbuf_i_count16[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                               16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+static const uint32_t packbuf_i_count32[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const uint64_t packbuf_i_count64[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+
+/* 64 / T units of the same bits. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_repeat(unsigned T, uint64_t unit) {
+  return (unit & packbuf_i_low_bits(T)) * (UINT64_MAX / packbuf_i_low_bits(T));
+}
+
+/* The OR of the units of T bits in a 64-bit word. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_fold(unsigned T, uint64_t word) {
+  for (unsigned half = 32; half >= T; half /= 2) word |= word >> half;
+  return word & packbuf_i_low_bits(T);
+}
+
+PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t distance) {
+  __builtin_prefetch((const void *)((uintptr_t)from + distance)); /* never faults */
+}
+
+/* Vectors of BYTES bytes, typed as 64-bit numbers, and what can be done to their units. */
+#define PACKBUF_I_LANES_UNITS(set, BYTES, attributes)                                                                  \
+  typedef uint64_t packbuf_i_##set##_v __attribute__((vector_size(BYTES)));                                            \
+  typedef uint8_t packbuf_i_##set##_v8 __attribute__((vector_size(BYTES)));                                            \
+  typedef uint16_t packbuf_i_##set##_v16 __attribute__((vector_size(BYTES)));                                          \
+  typedef uint32_t packbuf_i_##set##_v32 __attribute__((vector_size(BYTES)));                                          \
+  typedef int8_t packbuf_i_##set##_s8 __attribute__((vector_size(BYTES)));                                             \
+  typedef int16_t packbuf_i_##set##_s16 __attribute__((vector_size(BYTES)));                                           \
+  typedef int32_t packbuf_i_##set##_s32 __attribute__((vector_size(BYTES)));                                           \
+  typedef int64_t packbuf_i_##set##_s64 __attribute__((vector_size(BYTES)));                                           \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_load(const void *p) {                        \
+    packbuf_i_##set##_v x;                                                                                             \
+    memcpy(&x, p, BYTES);                                                                                              \
+    return x;                                                                                                          \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_all(uint64_t word) {                         \
+    const packbuf_i_##set##_v zero = {0};                                                                              \
+    return zero + word;                                                                                                \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_or(packbuf_i_##set##_v x) {                             \
+    uint64_t word = 0;                                                                                                 \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) word |= x[i];                                                                   \
+    return word;                                                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_left(unsigned T, packbuf_i_##set##_v x,      \
+                                                                               unsigned count) {                       \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8)                                                                                                        \
+      return (V)((packbuf_i_##set##_v16)x << (uint16_t)count) &                                                        \
+             packbuf_i_##set##_all(packbuf_i_repeat(8, 255u << count));                                                \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)x << (uint16_t)count);                                              \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)x << (uint32_t)count);                                              \
+    return x << (uint64_t)count;                                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_right(unsigned T, packbuf_i_##set##_v x,     \
+                                                                                unsigned count) {                      \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8)                                                                                                        \
+      return (V)((packbuf_i_##set##_v16)x >> (uint16_t)count) &                                                        \
+             packbuf_i_##set##_all(packbuf_i_repeat(8, 255u >> count));                                                \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)x >> (uint16_t)count);                                              \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)x >> (uint32_t)count);                                              \
+    return x >> (uint64_t)count;                                                                                       \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_plus(unsigned T, packbuf_i_##set##_v a,      \
+                                                                               packbuf_i_##set##_v b) {                \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8) return (V)((packbuf_i_##set##_v8)a + (packbuf_i_##set##_v8)b);                                         \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)a + (packbuf_i_##set##_v16)b);                                      \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)a + (packbuf_i_##set##_v32)b);                                      \
+    return a + b;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_minus(unsigned T, packbuf_i_##set##_v a,     \
+                                                                                packbuf_i_##set##_v b) {               \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    if (T == 8) return (V)((packbuf_i_##set##_v8)a - (packbuf_i_##set##_v8)b);                                         \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)a - (packbuf_i_##set##_v16)b);                                      \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)a - (packbuf_i_##set##_v32)b);                                      \
+    return a - b;                                                                                                      \
+  }                                                                                                                    \
+  /* all ones where a unit is not 0 */                                                                                 \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_set(unsigned T, packbuf_i_##set##_v x) {     \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const V zero = {0};                                                                                                \
+    if (T == 8) return (V)((packbuf_i_##set##_v8)x != (packbuf_i_##set##_v8)zero);                                     \
+    if (T == 16) return (V)((packbuf_i_##set##_v16)x != (packbuf_i_##set##_v16)zero);                                  \
+    if (T == 32) return (V)((packbuf_i_##set##_v32)x != (packbuf_i_##set##_v32)zero);                                  \
+    return (V)(x != zero);                                                                                             \
+  }                                                                                                                    \
+  /* value + i step, i = 0, 1, 2, ... */                                                                               \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_ramp(unsigned T, uint64_t value,             \
+                                                                               uint64_t step) {                        \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const V by = packbuf_i_##set##_all(packbuf_i_repeat(T, step)),                                                     \
+            from = packbuf_i_##set##_all(packbuf_i_repeat(T, value));                                                  \
+    const V numbers = packbuf_i_##set##_load(T == 8    ? (const void *)packbuf_i_count8                                \
+                                             : T == 16 ? (const void *)packbuf_i_count16                               \
+                                             : T == 32 ? (const void *)packbuf_i_count32                               \
+                                                       : (const void *)packbuf_i_count64);                             \
+    if (T == 8) return packbuf_i_##set##_plus(8, from, (V)((packbuf_i_##set##_v8)by * (packbuf_i_##set##_v8)numbers)); \
+    if (T == 16)                                                                                                       \
+      return packbuf_i_##set##_plus(16, from, (V)((packbuf_i_##set##_v16)by * (packbuf_i_##set##_v16)numbers));        \
+    if (T == 32)                                                                                                       \
+      return packbuf_i_##set##_plus(32, from, (V)((packbuf_i_##set##_v32)by * (packbuf_i_##set##_v32)numbers));        \
+    return from + by * numbers;                                                                                        \
+  }
+
+/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
+ * the start. */
+#define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
+                                                                                packbuf_i_##set##_v b) {           \
+    typedef packbuf_i_##set##_v V;                                                                                 \
+    if (T == 8) return (V)((packbuf_i_##set##_s8)a < (packbuf_i_##set##_s8)b);                                     \
+    if (T == 16) return (V)((packbuf_i_##set##_s16)a < (packbuf_i_##set##_s16)b);                                  \
+    if (T == 32) return (V)((packbuf_i_##set##_s32)a < (packbuf_i_##set##_s32)b);                                  \
+    return (V)((packbuf_i_##set##_s64)a < (packbuf_i_##set##_s64)b);                                               \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_least(unsigned T, packbuf_i_##set##_v a, \
+                                                                                packbuf_i_##set##_v b) {           \
+    const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
+    return (a & below) | (b & ~below);                                                                             \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_most(unsigned T, packbuf_i_##set##_v a,  \
+                                                                               packbuf_i_##set##_v b) {            \
+    const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
+    return (b & below) | (a & ~below);                                                                             \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
+    return packbuf_i_##set##_or(x) != 0;                                                                           \
+  }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_zeros(packbuf_i_##set##_v x) {                      \
+    for (unsigned i = 0; i < BYTES / 8; i++)                                                                       \
+      if (x[i]) return 8 * i + packbuf_i_first_set(x[i]) / 8;                                                      \
+    return BYTES;                                                                                                  \
+  }
+
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _any and _zeros (the bytes of 0 that a
+ * vector begins with). */
+#define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
+  PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
+    return stream && (uintptr_t)to % BYTES == 0;                                                                       \
+  }                                                                                                                    \
+  /* cut: codes may have more bits than `width` */                                                                     \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack_cut(                                               \
+      unsigned T, const uint8_t *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words,                   \
+      const uint8_t *ahead, int stream, int cut) {                                                                     \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 }; /* vectors of a row, and those done together */        \
+    const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero)), none = {0};                    \
+    const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
+    V seen = none;                                                                                                     \
+    stream = packbuf_i_##set##_streams(words, stream);                                                                 \
+    for (unsigned g = 0; g < N; g += G) {                                                                              \
+      const uint8_t *from = units + g * BYTES;                                                                         \
+      uint8_t *to = words + g * BYTES;                                                                                 \
+      unsigned used = 0;                                                                                               \
+      V word[G], x[G];                                                                                                 \
+      PACKBUF_I_LANES_EACH(k, G) word[k] = none;                                                                       \
+      for (unsigned r = 0; r < rows; r++, from += PACKBUF_I_ROW) {                                                     \
+        if (ahead && g == 0) {                                                                                         \
+          packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW);                                                        \
+          packbuf_i_load_soon(ahead, r *(size_t)PACKBUF_I_ROW + 64);                                                   \
+        }                                                                                                              \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_minus(T, packbuf_i_##set##_load(from + k * BYTES), base);  \
+        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
+          const uint8_t *again = from;                                                                                 \
+          PACKBUF_I_FETCHED(again); /* else all are kept in registers for this */                                      \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            const V unit = packbuf_i_##set##_load(again + k * BYTES);                                                  \
+            const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, unit, 1));                              \
+            x[k] = (x[k] & other) | (packbuf_i_##set##_right(T, unit, T - 1) & ~other);                                \
+          }                                                                                                            \
+        }                                                                                                              \
+        if (shift > 0) {                                                                                               \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, x[k], shift);                                   \
+        }                                                                                                              \
+        PACKBUF_I_LANES_EACH(k, G) {                                                                                   \
+          seen |= x[k];                                                                                                \
+          if (cut) x[k] &= low;                                                                                        \
+          word[k] |= packbuf_i_##set##_left(T, x[k], used);                                                            \
+        }                                                                                                              \
+        used += width;                                                                                                 \
+        if (used >= T) {                                                                                               \
+          used -= T;                                                                                                   \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                    \
+            word[k] = used > 0 ? packbuf_i_##set##_right(T, x[k], width - used) : none;                                \
+          }                                                                                                            \
+          to += PACKBUF_I_ROW;                                                                                         \
+        }                                                                                                              \
+      }                                                                                                                \
+      if (used > 0) {                                                                                                  \
+        PACKBUF_I_LANES_EACH(k, G)                                                                                     \
+        packbuf_i_##set##_put(to + k * BYTES, word[k], stream);                                                        \
+      }                                                                                                                \
+    }                                                                                                                  \
+    return packbuf_i_fold(T, packbuf_i_##set##_or(seen));                                                              \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_pack(unsigned T, const uint8_t *units, unsigned rows,   \
+                                                                    const packbuf_i_codes *codes, uint8_t *words,      \
+                                                                    const uint8_t *ahead, int stream) {                \
+    return packbuf_i_##set##_pack_cut(T, units, rows, codes, words, ahead, stream, 0);                                 \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_unpack(unsigned T, const uint8_t *words, unsigned first,    \
+                                                                  unsigned rows, const packbuf_i_codes *codes,         \
+                                                                  uint8_t *units, int stream) {                        \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    enum { N = PACKBUF_I_ROW / BYTES, G = N < 4 ? (int)N : 4 };                                                        \
+    const unsigned width = codes->width, shift = codes->shift, zero = codes->zero;                                     \
+    const V base = packbuf_i_##set##_all(packbuf_i_repeat(T, codes->base - 2u * zero));                                \
+    const V low = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_low_bits(width)));                               \
+    stream = packbuf_i_##set##_streams(units, stream);                                                                 \
+    for (unsigned g = 0; g < N; g += G) {                                                                              \
+      const uint8_t *from = words + first * width / T * PACKBUF_I_ROW + g * BYTES;                                     \
+      uint8_t *to = units + g * BYTES;                                                                                 \
+      unsigned used = first * width % T;                                                                               \
+      V word[G], x[G];                                                                                                 \
+      PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                                   \
+      for (unsigned r = 0; r < rows; r++, to += PACKBUF_I_ROW) {                                                       \
+        PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_right(T, word[k], used);                                   \
+        used += width;                                                                                                 \
+        if (used > T || (used == T && r + 1 < rows)) {                                                                 \
+          used -= T;                                                                                                   \
+          from += PACKBUF_I_ROW;                                                                                       \
+          if (stream) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD);                                                \
+          if (stream && BYTES > 16) packbuf_i_load_soon(from, PACKBUF_I_WORDS_AHEAD + 64);                             \
+          PACKBUF_I_LANES_EACH(k, G) word[k] = packbuf_i_##set##_load(from + k * BYTES);                               \
+          if (used > 0) {                                                                                              \
+            PACKBUF_I_LANES_EACH(k, G) x[k] |= packbuf_i_##set##_left(T, word[k], width - used);                       \
+          }                                                                                                            \
+        }                                                                                                              \
+        if (PACKBUF_I_UNLIKELY(zero)) {                                                                                \
+          PACKBUF_I_LANES_EACH(k, G) {                                                                                 \
+            V other;                                                                                                   \
+            x[k] &= low;                                                                                               \
+            other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
+            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
+                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
+          }                                                                                                            \
+        } else {                                                                                                       \
+          PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
+          if (shift > 0) {                                                                                             \
+            PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_left(T, x[k], shift);                                  \
+          }                                                                                                            \
+          PACKBUF_I_LANES_EACH(k, G) x[k] = packbuf_i_##set##_plus(T, x[k], base);                                     \
+        }                                                                                                              \
+        PACKBUF_I_LANES_EACH(k, G) packbuf_i_##set##_put(to + k * BYTES, x[k], stream);                                \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  /* The least (way 0) or largest signed unit of a vector. */                                                          \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_one(unsigned T, packbuf_i_##set##_v x, int way) {       \
+    const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
+    uint64_t best = 0;                                                                                                 \
+    uint8_t units[BYTES];                                                                                              \
+    memcpy(units, &x, BYTES);                                                                                          \
+    for (unsigned i = 0; i < BYTES; i += T / 8) {                                                                      \
+      const uint64_t unit = packbuf_i_unit_load(T, units + i) ^ sign;                                                  \
+      if (i == 0 || (way ? unit > best : unit < best)) best = unit;                                                    \
+    }                                                                                                                  \
+    return best ^ sign;                                                                                                \
+  }                                                                                                                    \
+  /* Signed order after the exchange of `flip`; least_set when it is not NULL. */                                      \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_range(                                                      \
+      unsigned T, const uint8_t *units, unsigned rows, uint64_t flip, packbuf_i_spread *spread, uint64_t *least_set) { \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const uint64_t sign = packbuf_i_repeat(T, (uint64_t)1 << (T - 1));                                                 \
+    const V first = packbuf_i_##set##_all(packbuf_i_repeat(T, packbuf_i_unit_load(T, units)));                         \
+    const V turn = packbuf_i_##set##_all(packbuf_i_repeat(T, flip));                                                   \
+    const V up = packbuf_i_##set##_all(sign);                                                                          \
+    V least[2], most[2], set[2], differ = {0}, zeros = {0}, others = {0};                                              \
+    for (unsigned k = 0; k < 2; k++) {                                                                                 \
+      least[k] = most[k] = first ^ turn;                                                                               \
+      set[k] = ~up;                                                                                                    \
+    }                                                                                                                  \
+    for (unsigned i = 0; i < rows * PACKBUF_I_ROW; i += 2 * BYTES) {                                                   \
+      PACKBUF_I_LANES_EACH(k, 2) {                                                                                     \
+        const V x = packbuf_i_##set##_load(units + i + k * BYTES);                                                     \
+        least[k] = packbuf_i_##set##_least(T, least[k], x ^ turn);                                                     \
+        most[k] = packbuf_i_##set##_most(T, most[k], x ^ turn);                                                        \
+        differ |= x ^ first;                                                                                           \
+        if (least_set) {                                                                                               \
+          const V other = packbuf_i_##set##_set(T, packbuf_i_##set##_left(T, x, 1));                                   \
+          set[k] = packbuf_i_##set##_least(T, set[k], (x | ~other) ^ up);                                              \
+          zeros |= ~other;                                                                                             \
+          others |= other;                                                                                             \
+        }                                                                                                              \
+      }                                                                                                                \
+    }                                                                                                                  \
+    spread->least = packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, least[0], least[1]), 0) ^ flip;                \
+    spread->most = packbuf_i_##set##_one(T, packbuf_i_##set##_most(T, most[0], most[1]), 1) ^ flip;                    \
+    spread->differ = packbuf_i_fold(T, packbuf_i_##set##_or(differ));                                                  \
+    if (least_set) {                                                                                                   \
+      *least_set =                                                                                                     \
+          packbuf_i_##set##_one(T, packbuf_i_##set##_least(T, set[0], set[1]), 0) ^ (sign & packbuf_i_low_bits(T));    \
+      spread->zeros = packbuf_i_##set##_or(zeros) != 0;                                                                \
+      spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
+                                                                int is_signed, packbuf_i_spread *spread) {             \
+    const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
+    packbuf_i_spread other;                                                                                            \
+    if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
+      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
+    packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
+    spread->top = spread->most;                                                                                        \
+    if (!is_signed) return;                                                                                            \
+    spread->least_set = 0;                                                                                             \
+    spread->zeros = spread->others = 0;                                                                                \
+    if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
+    packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
+    spread->top = other.most;                                                                                          \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_dense(unsigned T, const uint8_t *units, unsigned rows,  \
+                                                                     uint64_t fill) {                                  \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const V want = packbuf_i_##set##_all(packbuf_i_repeat(T, fill));                                                   \
+    uint64_t dense = 0;                                                                                                \
+    for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW) {                                                      \
+      V other = {0};                                                                                                   \
+      PACKBUF_I_LANES_EACH(k, PACKBUF_I_ROW / BYTES) other |= packbuf_i_##set##_load(units + k * BYTES) ^ want;        \
+      dense |= (uint64_t)packbuf_i_##set##_any(other) << r;                                                            \
+    }                                                                                                                  \
+    return dense;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_along(unsigned T, const uint8_t *units, unsigned count, \
+                                                                     uint64_t value, uint64_t step) {                  \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const unsigned some = count < 4 ? count : 4; /* lines often end at once */                                         \
+    const unsigned here = 8 * BYTES / T;         /* units of a vector */                                               \
+    unsigned at = packbuf_i_plain_along(T, units, some, value, step), same;                                            \
+    V want, by;                                                                                                        \
+    if (at < 4) return at;                                                                                             \
+    if (count < here) return at + packbuf_i_plain_along(T, units + at * (T / 8), count - at, value + at * step, step); \
+    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
+    by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                                      \
+    for (; count - at >= 4 * here; at += 4 * here) {                                                                   \
+      const uint8_t *from = units + (size_t)at * (T / 8);                                                              \
+      V next = want, other = {0};                                                                                      \
+      PACKBUF_I_LANES_EACH(k, 4) {                                                                                     \
+        other |= packbuf_i_##set##_load(from + k * BYTES) ^ next;                                                      \
+        next = packbuf_i_##set##_plus(T, next, by);                                                                    \
+      }                                                                                                                \
+      if (packbuf_i_##set##_any(other)) break;                                                                         \
+      want = next;                                                                                                     \
+    }                                                                                                                  \
+    for (; count - at >= here; at += here) {                                                                           \
+      same = packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);           \
+      if (same < here) return at + same;                                                                               \
+      want = packbuf_i_##set##_plus(T, want, by);                                                                      \
+    }                                                                                                                  \
+    if (at == count) return at;                                                                                        \
+    at = count - here; /* the last vector has some of those before */                                                  \
+    want = packbuf_i_##set##_ramp(T, value + at * step, step);                                                         \
+    return at + packbuf_i_##set##_zeros(packbuf_i_##set##_load(units + (size_t)at * (T / 8)) ^ want) / (T / 8);        \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_line(unsigned T, uint8_t *units, unsigned count,            \
+                                                                uint64_t value, uint64_t step, int stream) {           \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    const unsigned here = 8 * BYTES / T;                                                                               \
+    unsigned at = 0;                                                                                                   \
+    if (count >= here) {                                                                                               \
+      V next = packbuf_i_##set##_ramp(T, value, step);                                                                 \
+      const V by = packbuf_i_##set##_all(packbuf_i_repeat(T, here * step));                                            \
+      stream = packbuf_i_##set##_streams(units, stream);                                                               \
+      for (; count - at >= here; at += here) {                                                                         \
+        packbuf_i_##set##_put(units + (size_t)at * (T / 8), next, stream);                                             \
+        next = packbuf_i_##set##_plus(T, next, by);                                                                    \
+      }                                                                                                                \
+    }                                                                                                                  \
+    packbuf_i_plain_line(T, units + (size_t)at * (T / 8), count - at, value + at * step, step, 0);                     \
+  }                                                                                                                    \
+  static attributes void packbuf_i_##set##_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {           \
+    size_t at = packbuf_i_##set##_streams(to, stream) ? size / PACKBUF_I_ROW * PACKBUF_I_ROW : 0;                      \
+    for (size_t i = 0; i < at; i += BYTES) packbuf_i_##set##_put(to + i, packbuf_i_##set##_load(from + i), 1);         \
+    if (size > at) memcpy(to + at, from + at, size - at);                                                              \
+  }
+
+/* All that a set has, but for split and join. */
+#define PACKBUF_I_LANES_SET(set, attributes) \
+  PACKBUF_I_LANES_OF(set, 8, attributes)     \
+  PACKBUF_I_LANES_OF(set, 16, attributes)    \
+  PACKBUF_I_LANES_OF(set, 32, attributes)    \
+  PACKBUF_I_LANES_OF(set, 64, attributes)
+
+/* ---- vector: 16 bytes ---- */
+
+PACKBUF_I_LANES_UNITS(vector, 16, )
+PACKBUF_I_LANES_COMMON(vector, 16, )
+
+PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v x, int stream) {
+#if PACKBUF_I_X86
+  if (stream) {
+    _mm_stream_si128((__m128i *)(void *)to, (__m128i)x);
+    return;
+  }
+#endif
+  (void)stream;
+  memcpy(to, &x, 16);
+}
+
+PACKBUF_I_LANES_ROWS(vector, 16, )
+PACKBUF_I_LANES_SET(vector, )
+
+/* The low bits as codes, the rest byte by byte. */
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width,
+                                                       uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
+                                                       const uint8_t *ahead) {
+  const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
+  unsigned count = 0;
+  *all = packbuf_i_vector_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);
+  for (unsigned i = 0; i < rows * (128 / T); i++) {
+    unsigned bits = 0;
+    for (unsigned k = 0; k < 8; k++, units += T / 8) {
+      const uint8_t byte = (uint8_t)(packbuf_i_unit_load(T, units) >> width);
+      high[count] = byte;
+      bits |= (unsigned)(byte != 0) << k;
+      count += byte != 0;
+    }
+    bitmap[i] = (uint8_t)bits;
+  }
+  return count;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_vector_join(unsigned T, const uint8_t *words, const uint8_t *bitmap,
+                                                      const uint8_t *high, unsigned high_size, unsigned first,
+                                                      unsigned rows, unsigned width, uint8_t *units, int stream) {
+  const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};
+  unsigned count = 0;
+  (void)stream;
+  if (T == 64) packbuf_i_vector_unpack_64(words, first, rows, &codes, units, 0);
+  else packbuf_i_vector_unpack_32(words, first, rows, &codes, units, 0);
+  for (unsigned i = 0; i < rows * (128 / T); i++, units += T) {
+    for (unsigned bits = bitmap[first * (128 / T) + i]; bits != 0; bits &= bits - 1) {
+      uint8_t *unit = units + packbuf_i_first_set(bits) * (T / 8);
+      if (count < high_size)
+        packbuf_i_unit_store(T, unit, packbuf_i_unit_load(T, unit) | (uint64_t)high[count] << width);
+      count++;
+    }
+  }
+  return count;
+}
+
+PACKBUF_I_LANES_SPLIT(vector, 32, )
+PACKBUF_I_LANES_SPLIT(vector, 64, )
+
+#endif /* PACKBUF_I_LANES_VECTORS */
+/* ---- end of core/lanes_vector.c ---- */
+/* ---- core/lanes_x86.c ---- */
+/* core/lanes_x86.c: the kernels of core/lanes.c for x86 processors with AVX2 and AVX-512: instances of the body in
+ * lanes_vector.c, and in intrinsics what the vector extension lacks: non-temporal stores, least and largest, tests,
+ * and the bytes of mode split.
+ * May use: base, lanes.c, lanes_vector.c. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if PACKBUF_I_X86
+
+#define PACKBUF_I_LANES_AVX2 __attribute__((target("avx2,bmi2,popcnt")))
+#define PACKBUF_I_LANES_AVX512 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
+#define PACKBUF_I_LANES_VBMI2 __attribute__((target("avx2,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")))
+
+/* ---- avx2: 32 bytes ---- */
+
+PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
+  if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
+  else memcpy(to, &x, 32);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
+  return !_mm256_testz_si256((__m256i)x, (__m256i)x);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_zeros(packbuf_i_avx2_v x) {
+  const uint32_t other = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)x, _mm256_setzero_si256()));
+  return other ? packbuf_i_first_set(other) : 32;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
+                                                                                  packbuf_i_avx2_v b) {
+  const __m256i x = (__m256i)a, y = (__m256i)b;
+  if (T == 8) return (packbuf_i_avx2_v)_mm256_min_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx2_v)_mm256_min_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx2_v)_mm256_min_epi32(x, y);
+  return (packbuf_i_avx2_v)_mm256_blendv_epi8(x, y, _mm256_cmpgt_epi64(x, y));
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_most(unsigned T, packbuf_i_avx2_v a,
+                                                                                 packbuf_i_avx2_v b) {
+  const __m256i x = (__m256i)a, y = (__m256i)b;
+  if (T == 8) return (packbuf_i_avx2_v)_mm256_max_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx2_v)_mm256_max_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx2_v)_mm256_max_epi32(x, y);
+  return (packbuf_i_avx2_v)_mm256_blendv_epi8(y, x, _mm256_cmpgt_epi64(x, y));
+}
+
+PACKBUF_I_LANES_ROWS(avx2, 32, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_SET(avx2, PACKBUF_I_LANES_AVX2)
+
+/* ---- avx512: 64 bytes ---- */
+
+PACKBUF_I_LANES_UNITS(avx512, 64, PACKBUF_I_LANES_AVX512)
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t *to, packbuf_i_avx512_v x, int stream) {
+  if (stream) _mm512_stream_si512((__m512i *)(void *)to, (__m512i)x);
+  else memcpy(to, &x, 64);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
+  return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 unsigned packbuf_i_avx512_zeros(packbuf_i_avx512_v x) {
+  const uint64_t other = _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
+  return other ? packbuf_i_first_set(other) : 64;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,
+                                                                                        packbuf_i_avx512_v a,
+                                                                                        packbuf_i_avx512_v b) {
+  const __m512i x = (__m512i)a, y = (__m512i)b;
+  if (T == 8) return (packbuf_i_avx512_v)_mm512_min_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx512_v)_mm512_min_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx512_v)_mm512_min_epi32(x, y);
+  return (packbuf_i_avx512_v)_mm512_min_epi64(x, y);
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_most(unsigned T, packbuf_i_avx512_v a,
+                                                                                       packbuf_i_avx512_v b) {
+  const __m512i x = (__m512i)a, y = (__m512i)b;
+  if (T == 8) return (packbuf_i_avx512_v)_mm512_max_epi8(x, y);
+  if (T == 16) return (packbuf_i_avx512_v)_mm512_max_epi16(x, y);
+  if (T == 32) return (packbuf_i_avx512_v)_mm512_max_epi32(x, y);
+  return (packbuf_i_avx512_v)_mm512_max_epi64(x, y);
+}
+
+PACKBUF_I_LANES_ROWS(avx512, 64, PACKBUF_I_LANES_AVX512)
+PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
+
+/* ---- mode split ---- */
+
+/* The bits above `width` of a row's units, a byte each: 32 bytes, for T = 64 the first 16 of them. */
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned T, const uint8_t *row,
+                                                                        unsigned width) {
+  const __m256i columns =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  __m256i x = _mm256_setzero_si256();
+  PACKBUF_I_LANES_EACH(k, 4) {
+    const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(row + k * 32), width);
+    x = _mm256_or_si256(x, (__m256i)packbuf_i_avx2_left(T, top, 8 * k));
+  }
+  if (T == 64) x = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+  x = _mm256_shuffle_epi8(x, columns);
+  return T == 64 ? x : _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
+                                                                         unsigned rows, unsigned width, uint8_t *bitmap,
+                                                                         uint8_t *high) {
+  const unsigned groups = 128 / T; /* of 8 units, in a row */
+  unsigned count = 0;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
+    const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
+    const packbuf_i_avx2_v eights = (packbuf_i_avx2_v)bytes;
+    const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
+    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
+    memcpy(bitmap, &bits, 128 / T);
+    PACKBUF_I_LANES_EACH(k, groups) {
+      const uint64_t front = _pext_u64(eights[k], ~none[k]);
+      memcpy(high + count, &front, 8);
+      count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
+    }
+  }
+  return count;
+}
+
+/* The 8 bytes at `at`, of which those beyond the end are 0. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
+  uint64_t word = 0;
+  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
+  else if (at >= size) return 0;
+  else if (size < 8) memcpy(&word, bytes + at, size - at);
+  else {
+    memcpy(&word, bytes + size - 8, 8);
+    word >>= 8 * (at + 8 - size);
+  }
+  return word;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_give(unsigned T, const uint8_t *low, unsigned rows,
+                                                                         unsigned width, const uint8_t *bitmap,
+                                                                         const uint8_t *high, unsigned high_size,
+                                                                         unsigned count, uint8_t *units, int stream) {
+  for (unsigned i = 0; i < rows * (128 / T); i++, low += T, units += T) {
+    const unsigned bits = bitmap[i];
+    const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
+    const __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(packbuf_i_eight(high, high_size, count), places));
+    const packbuf_i_avx2_v wide =
+        (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
+    count += (unsigned)__builtin_popcount(bits);
+    packbuf_i_avx2_put(units, packbuf_i_avx2_load(low) | packbuf_i_avx2_left(T, wide, width), stream);
+    if (T == 64) {
+      const packbuf_i_avx2_v more = (packbuf_i_avx2_v)_mm256_cvtepu8_epi64(_mm_srli_si128(bytes, 4));
+      packbuf_i_avx2_put(units + 32, packbuf_i_avx2_load(low + 32) | packbuf_i_avx2_left(T, more, width), stream);
+    }
+  }
+  return count;
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take(unsigned T, const uint8_t *units,
+                                                                                 unsigned rows, unsigned width,
+                                                                                 uint8_t *bitmap, uint8_t *high) {
+  unsigned count = 0;
+  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
+    const __m512i a = (__m512i)packbuf_i_avx512_right(T, packbuf_i_avx512_load(units), width);
+    const __m512i b = (__m512i)packbuf_i_avx512_right(T, packbuf_i_avx512_load(units + 64), width);
+    if (T == 64) {
+      const __m128i bytes = _mm_unpacklo_epi64(_mm512_cvtepi64_epi8(a), _mm512_cvtepi64_epi8(b));
+      const uint16_t bits = _mm_test_epi8_mask(bytes, bytes);
+      _mm_storeu_si128((__m128i *)(void *)(high + count), _mm_maskz_compress_epi8(bits, bytes));
+      memcpy(bitmap, &bits, 2);
+      count += (unsigned)__builtin_popcount(bits);
+    } else {
+      const __m256i bytes =
+          _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtepi32_epi8(a)), _mm512_cvtepi32_epi8(b), 1);
+      const uint32_t bits = _mm256_test_epi8_mask(bytes, bytes);
+      _mm256_storeu_si256((__m256i *)(void *)(high + count), _mm256_maskz_compress_epi8(bits, bytes));
+      memcpy(bitmap, &bits, 4);
+      count += (unsigned)__builtin_popcount(bits);
+    }
+  }
+  return count;
+}
+
+/* Keeps the compiler from making x part of the instruction that uses it: an expansion that loads is several times
+ * slower, and so is one that zeroes instead of merging with zeros (it waits for what its register held before). */
+#define PACKBUF_I_LANES_APART(x) __asm__("" : "+v"(x))
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give(
+    unsigned T, const uint8_t *low, unsigned rows, unsigned width, const uint8_t *bitmap, const uint8_t *high,
+    unsigned high_size, unsigned count, uint8_t *units, int stream) {
+  for (unsigned r = 0; r < rows; r++, low += PACKBUF_I_ROW, units += PACKBUF_I_ROW, bitmap += 128 / T) {
+    const unsigned at = count < high_size ? count : high_size, left = high_size - at;
+    __m256i none = _mm256_setzero_si256();
+    packbuf_i_avx512_v a, b;
+    uint32_t bits = 0;
+    memcpy(&bits, bitmap, 128 / T);
+    PACKBUF_I_LANES_APART(none);
+    if (T == 64) {
+      __m128i bytes = left >= 16 ? _mm_loadu_si128((const __m128i *)(const void *)(high + at))
+                                 : _mm_maskz_loadu_epi8((__mmask16)(((uint32_t)1 << left) - 1), high + at);
+      PACKBUF_I_LANES_APART(bytes);
+      bytes = _mm_mask_expand_epi8(_mm256_castsi256_si128(none), (__mmask16)bits, bytes);
+      a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(bytes);
+      b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi64(_mm_unpackhi_epi64(bytes, bytes));
+    } else {
+      __m256i bytes = left >= 32 ? _mm256_loadu_si256((const __m256i *)(const void *)(high + at))
+                                 : _mm256_maskz_loadu_epi8(((uint32_t)1 << left) - 1, high + at);
+      PACKBUF_I_LANES_APART(bytes);
+      bytes = _mm256_mask_expand_epi8(none, bits, bytes);
+      a = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_castsi256_si128(bytes));
+      b = (packbuf_i_avx512_v)_mm512_cvtepu8_epi32(_mm256_extracti128_si256(bytes, 1));
+    }
+    count += (unsigned)__builtin_popcount(bits);
+    packbuf_i_avx512_put(units, packbuf_i_avx512_load(low) | packbuf_i_avx512_left(T, a, width), stream);
+    packbuf_i_avx512_put(units + 64, packbuf_i_avx512_load(low + 64) | packbuf_i_avx512_left(T, b, width), stream);
+  }
+  return count;
+}
+
+/* Split is the packing of the low bits, then a pass that takes the bytes out; join unpacks some rows and gives them
+ * their bytes. Both passes find the rows in the first-level cache. codes: the set that packs. */
+#define PACKBUF_I_LANES_BYTES(set, codes_of, attributes)                                                               \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_split(                                                  \
+      unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
+      uint64_t *all, const uint8_t *ahead) {                                                                           \
+    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
+    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
+    return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
+      unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size,                \
+      unsigned first, unsigned rows, unsigned width, uint8_t *units, int stream) {                                     \
+    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
+    const unsigned most = 16;                                                                                          \
+    uint8_t low[16 * PACKBUF_I_ROW];                                                                                   \
+    unsigned count = 0;                                                                                                \
+    const unsigned share =                                                                                             \
+        stream && high_size <= PACKBUF_I_ROW * 64 ? (rows * (width + 1) * 128 / T + high_size) * most / 64 : 0;        \
+    stream = packbuf_i_##codes_of##_streams(units, stream);                                                            \
+    for (unsigned r = 0; r < rows; r += most) {                                                                        \
+      const unsigned some = rows - r < most ? rows - r : most, at = first + r;                                         \
+      /* the payload that follows this one, taken to be as long, is loaded ahead: it is too short to be foreseen */    \
+      for (unsigned i = 0; i < share; i += 64) packbuf_i_load_soon(high, high_size + r / most * share + i);            \
+      if (T == 64) packbuf_i_##codes_of##_unpack_64(words, at, some, &codes, low, 0);                                  \
+      else packbuf_i_##codes_of##_unpack_32(words, at, some, &codes, low, 0);                                          \
+      count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
+                                     units + r * PACKBUF_I_ROW, stream);                                               \
+    }                                                                                                                  \
+    return count;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \
+  PACKBUF_I_LANES_SPLIT(set, 64, attributes)
+
+PACKBUF_I_LANES_BYTES(avx2, avx2, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_BYTES(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
+
+#endif /* PACKBUF_I_X86 */
+/* ---- end of core/lanes_x86.c ---- */
+/* ---- core/lanes_table.c ---- */
+/* core/lanes_table.c: the sets of kernels of packing in blocks that this program has, and those that its processor
+ * runs.
+ * May use: base, lanes.c, lanes_vector.c, lanes_x86.c. Must not know: blocks, columns, errors. */
+
+/* Slowest first; every entry needs the features of those before it. */
+static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
+    {"plain", PACKBUF_I_LANES_ENTRIES(plain, plain), packbuf_i_plain_copy},
+#if PACKBUF_I_LANES_VECTORS
+    {"vector", PACKBUF_I_LANES_ENTRIES(vector, vector), packbuf_i_vector_copy},
+#endif
+#if PACKBUF_I_X86
+    {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, avx2), packbuf_i_avx2_copy},
+    {"avx512", PACKBUF_I_LANES_ENTRIES(avx512, avx2), packbuf_i_avx512_copy},
+    {"avx512vbmi2", PACKBUF_I_LANES_ENTRIES(avx512, avx512vbmi2), packbuf_i_avx512_copy},
+#endif
+};
+
+#if PACKBUF_I_X86
+/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
+static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
+                                                                packbuf_i_avx2_copy};
+#endif
+
+/* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
+static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
+  if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
+#if PACKBUF_I_X86
+  if (index >= 2 &&
+      !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")))
+    return NULL;
+  if (index >= 3 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
+    return NULL;
+  if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
+#endif
+#if PACKBUF_I_X86
+  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
+#endif
+  return &packbuf_i_lane_sets[index];
+}
+
+static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
+  unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
+  while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
+  return packbuf_i_lane_set_at(index);
+}
+/* ---- end of core/lanes_table.c ---- */
+/* ---- core/blocks.c ---- */
+/* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
+ * all of them, some, or one; whether the payload is what the header says. Header and payload are untrusted, and may
+ * change while they are read: every number is fetched once, checked, and the checked copy used.
+ * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
+
+enum {
+  PACKBUF_I_BLOCK_BYTES = 8192,                          /* of the units of a full block */
+  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* no payload takes more, nor does packing one write more */
+  PACKBUF_I_BLOCK_LINES = 64,
+  PACKBUF_I_BLOCK_TOPS = 32
+};
+
+/* The modes; but for line, FILLED may be added. */
+enum {
+  PACKBUF_I_MODE_PLAIN = 0,
+  PACKBUF_I_MODE_LINE = 1,
+  PACKBUF_I_MODE_FRAME = 2,
+  PACKBUF_I_MODE_ZERO = 3,
+  PACKBUF_I_MODE_SPLIT = 4,
+  PACKBUF_I_MODE_DICTIONARY = 5,
+  PACKBUF_I_FILLED = 128
+};
+
+typedef struct packbuf_i_block {
+  uint64_t base;
+  uint32_t place; /* of the payload, in 64 bytes */
+  uint8_t mode, width, shift, extra;
+} packbuf_i_block;
+
+static void packbuf_i_block_load(packbuf_i_block *block, const uint8_t *header) {
+  uint8_t bytes[16];
+  memcpy(bytes, header, sizeof bytes);
+  PACKBUF_I_FETCHED_STRUCT(bytes);
+  block->base = packbuf_i_load64(bytes);
+  block->place = packbuf_i_load32(bytes + 8);
+  block->mode = bytes[12];
+  block->width = bytes[13];
+  block->shift = bytes[14];
+  block->extra = bytes[15];
+}
+
+static void packbuf_i_block_store(const packbuf_i_block *block, uint8_t *header) {
+  packbuf_i_store64(header, block->base);
+  packbuf_i_store32(header + 8, block->place);
+  header[12] = block->mode;
+  header[13] = block->width;
+  header[14] = block->shift;
+  header[15] = block->extra;
+}
+
+/* ---- sizes; bits is T: 8, 16, 32 or 64 ---- */
+
+static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint32_t)63; }
+
+/* The units of a row: 1 << this. */
+static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
+
+static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
+  const unsigned log = packbuf_i_row_log(bits);
+  return (units + (1u << log) - 1) >> log;
+}
+
+static uint32_t packbuf_i_words_size(unsigned rows, unsigned width, unsigned bits) {
+  return (rows * width + bits - 1) >> packbuf_i_first_set(bits) << 7;
+}
+
+static uint32_t packbuf_i_bitmap_size(unsigned rows, unsigned bits) {
+  return packbuf_i_round_64(rows << packbuf_i_row_log(bits) >> 3);
+}
+
+/* Of mode line: the bytes that a line's value takes in the payload, and its step. */
+static unsigned packbuf_i_value_bytes(const packbuf_i_block *block) { return block->shift & 15u; }
+static unsigned packbuf_i_step_bytes(const packbuf_i_block *block) { return block->shift >> 4; }
+
+static unsigned packbuf_i_lines_used(const packbuf_i_block *block) {
+  return block->extra * (2 + packbuf_i_value_bytes(block) + packbuf_i_step_bytes(block));
+}
+
+static int packbuf_i_line_bytes_sound(unsigned bytes, unsigned bits) {
+  return bytes <= bits / 8 && (bytes & (bytes - 1)) == 0;
+}
+
+/* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
+ * base, width, shift, extra, each held against the others as they are. */
+static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
+  const unsigned width = block->width, shift = block->shift, extra = block->extra;
+  int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
+  (void)units;
+  switch (mode) {
+    case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
+    case PACKBUF_I_MODE_LINE:
+      if (block->mode & PACKBUF_I_FILLED) return 12;
+      base = block->base <= packbuf_i_low_bits(bits);
+      wide = extra == 0 || shift >> 4 == 0 || width == 0;
+      shifted = extra == 0
+                    ? shift == 0
+                    : packbuf_i_line_bytes_sound(shift & 15, bits) && packbuf_i_line_bytes_sound(shift >> 4, bits);
+      more = extra <= PACKBUF_I_BLOCK_LINES;
+      break;
+    case PACKBUF_I_MODE_FRAME:
+      base = block->base <= packbuf_i_low_bits(bits);
+      shifted = width + shift <= bits;
+      break;
+    case PACKBUF_I_MODE_ZERO: base = block->base <= packbuf_i_low_bits(bits); break;
+    case PACKBUF_I_MODE_SPLIT: wide = width >= 1 && width + 8 <= bits; break;
+    case PACKBUF_I_MODE_DICTIONARY:
+      if (bits != 16 && bits != 32) return 12;
+      wide = wide && (width == shift + packbuf_i_bits_of(extra) || (width == 1 && shift + extra == 0));
+      shifted = shift < bits && bits - shift <= 16;
+      more = extra < PACKBUF_I_BLOCK_TOPS;
+      break;
+    default: return 12;
+  }
+  return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
+}
+
+/* The bytes of payload that a sound header of `units` units asks for; UINT32_MAX when only the payload tells (filled,
+ * split). */
+static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
+  const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
+  switch (block->mode) {
+    case PACKBUF_I_MODE_PLAIN: return packbuf_i_round_64(units * (bits / 8));
+    case PACKBUF_I_MODE_LINE: return packbuf_i_round_64(packbuf_i_lines_used(block));
+    case PACKBUF_I_MODE_FRAME:
+    case PACKBUF_I_MODE_ZERO: return words;
+    case PACKBUF_I_MODE_DICTIONARY: return 64 + words;
+    default: return UINT32_MAX;
+  }
+}
+
+/* ---- units as bytes ---- */
+
+static const packbuf_i_lanes *packbuf_i_lanes_of(const packbuf_i_lane_set *set, unsigned bits) {
+  return &set->of[packbuf_i_first_set(bits) - 3];
+}
+
+/* Units in native order to little-endian ones, or back: the same thing. */
+static void packbuf_i_copy_units(const packbuf_i_lane_set *set, uint8_t *to, const uint8_t *from, uint32_t size,
+                                 unsigned bits, int stream) {
+  if (packbuf_i_big_endian())
+    for (uint32_t at = 0; at < size; at += bits / 8)
+      packbuf_i_unit_store(bits, to + at, packbuf_i_word_load(bits, from + at));
+  else set->copy(to, from, size, stream);
+}
+
+static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
+  uint8_t all = 0;
+  for (uint32_t i = 0; i < size; i++) all |= bytes[i];
+  return all == 0;
+}
+
+/* How many bits are set in `size` bytes. */
+static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
+  unsigned count = 0;
+  uint64_t word = 0;
+  for (; size >= 8; size -= 8, bytes += 8) {
+    memcpy(&word, bytes, 8);
+    count += packbuf_i_bits_set(word);
+  }
+  word = 0;
+  if (size > 0) memcpy(&word, bytes, size);
+  return count + packbuf_i_bits_set(word);
+}
+
+/* ---- mode line ---- */
+
+/* Where the lines end, when the payload is that of lines. */
+static int packbuf_i_line_ends(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned units,
+                               uint16_t *ends) {
+  unsigned line = 0, before = 0;
+  if (size != packbuf_i_round_64(packbuf_i_lines_used(block))) return 0;
+  if (block->extra > 0 && packbuf_i_load16(payload) != 0) return 0;
+  for (; line + 1 < block->extra; line++) {
+    unsigned first = packbuf_i_load16(payload + 2 * (line + 1));
+    PACKBUF_I_FETCHED(first);
+    if (first <= before || first >= units) return 0;
+    ends[line] = (uint16_t)first;
+    before = first;
+  }
+  ends[line] = (uint16_t)units;
+  return 1;
+}
+
+/* A signed number of 1, 2, 4 or 8 bytes, as a step modulo 2^64. */
+static uint64_t packbuf_i_signed_load(unsigned bytes, const uint8_t *p) {
+  const uint64_t number = packbuf_i_word_load(bytes * 8, p), sign = (uint64_t)1 << (bytes * 8 - 1);
+  return (number ^ sign) - sign;
+}
+
+/* The unit at `at` of a line, and the step from it to the next. */
+static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t *payload, unsigned bits, unsigned line,
+                                    unsigned at, uint64_t *step) {
+  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
+  uint64_t value = block->base;
+  *step = packbuf_i_signed_load(1, &block->width);
+  if (lines > 0 && s > 0) *step = packbuf_i_signed_load(s, payload + (2 + v) * lines + s * line);
+  if (lines > 0 && v > 0) value += packbuf_i_word_load(v * 8, payload + 2 * lines + v * line);
+  return (value + at * *step) & packbuf_i_low_bits(bits);
+}
+
+static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 uint8_t *out, int stream) {
+  uint16_t ends[PACKBUF_I_BLOCK_LINES];
+  unsigned begin = 0;
+  if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
+  /* a store to a line of the cache that two lines share would wait for it */
+  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
+    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
+  for (unsigned line = 0; count > 0;) {
+    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
+    uint64_t value, step;
+    if (some > count) some = count;
+    if (some == 0) {
+      begin = ends[line++];
+      continue;
+    }
+    /* non-temporal stores need whole lines of the cache */
+    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
+    if (lead > 0 && lead < some) some = lead;
+    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
+    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
+    out += (size_t)some * (bits / 8);
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- the other modes: rows that are stored, and rows of the fill ---- */
+
+/* The parts of a payload, their sizes checked. */
+typedef struct packbuf_i_stored {
+  packbuf_i_codes codes;
+  const uint8_t *words; /* plain: the units */
+  const uint8_t *tops, *bitmap, *high;
+  uint64_t dense, fill; /* filled */
+  uint32_t high_size;
+  unsigned bits, rows; /* rows: those stored */
+  uint8_t mode;        /* without FILLED */
+  uint8_t filled;
+} packbuf_i_stored;
+
+/* Fetches the mask of dense rows and the fill. */
+static int packbuf_i_stored_fill(packbuf_i_stored *stored, const uint8_t *payload, uint32_t size) {
+  uint64_t dense;
+  if (size < 64) return 0;
+  dense = packbuf_i_load64(payload);
+  PACKBUF_I_FETCHED(dense);
+  if (dense == 0 || (dense & ~packbuf_i_low_bits(stored->rows))) return 0;
+  stored->dense = dense;
+  stored->fill = packbuf_i_word_load(stored->bits, payload + 8);
+  stored->rows = packbuf_i_bits_set(dense);
+  return 1;
+}
+
+/* The header is sound and its mode not line; 0 when the payload's size is not what it says. */
+static int packbuf_i_stored_open(packbuf_i_stored *stored, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units) {
+  uint32_t words, bitmap;
+  stored->bits = bits;
+  stored->rows = packbuf_i_block_row_count(units, bits);
+  stored->mode = block->mode & (uint8_t)~PACKBUF_I_FILLED;
+  stored->filled = block->mode != stored->mode;
+  stored->codes.base = block->base;
+  stored->codes.width = block->width;
+  stored->codes.shift = stored->mode == PACKBUF_I_MODE_FRAME ? block->shift : 0;
+  stored->codes.zero = stored->mode == PACKBUF_I_MODE_ZERO;
+  if (stored->filled) {
+    if (!packbuf_i_stored_fill(stored, payload, size)) return 0;
+    payload += 64;
+    size -= 64;
+  }
+  stored->words = payload;
+  words = packbuf_i_words_size(stored->rows, block->width, bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      return size == (stored->filled ? stored->rows * PACKBUF_I_ROW : packbuf_i_round_64(units * (bits / 8)));
+    case PACKBUF_I_MODE_SPLIT:
+      bitmap = packbuf_i_bitmap_size(stored->rows, bits);
+      if (size < words + bitmap) return 0;
+      stored->bitmap = payload + words;
+      stored->high = stored->bitmap + bitmap;
+      stored->high_size = size - words - bitmap;
+      return 1;
+    case PACKBUF_I_MODE_DICTIONARY:
+      stored->tops = payload;
+      stored->words = payload + 64;
+      return size == 64 + words;
+    default: return size == words;
+  }
+}
+
+/* The stored row that row `row` of the block is; meant for a dense one. */
+static unsigned packbuf_i_stored_rank(const packbuf_i_stored *stored, unsigned row) {
+  return stored->filled ? packbuf_i_bits_set(stored->dense & (((uint64_t)1 << row) - 1)) : row;
+}
+
+/* join for units that have no kernel of it: those of 16 bits. */
+static unsigned packbuf_i_join_16(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, const uint8_t *high,
+                                  uint32_t high_size, unsigned first, unsigned rows, uint8_t *out) {
+  unsigned count = 0;
+  lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+  for (unsigned row = first; row < first + rows; row++, out += PACKBUF_I_ROW) {
+    uint64_t bits = packbuf_i_load64(stored->bitmap + 8 * row);
+    PACKBUF_I_FETCHED(bits);
+    for (; bits != 0; bits &= bits - 1, count++) {
+      uint8_t *unit = out + 2 * packbuf_i_first_set(bits);
+      const unsigned byte = count < high_size ? high[count] : 0;
+      packbuf_i_unit_store(16, unit, packbuf_i_unit_load(16, unit) | byte << stored->codes.width);
+    }
+  }
+  return count;
+}
+
+static int packbuf_i_stored_join(const packbuf_i_stored *stored, const packbuf_i_lanes *lanes, unsigned first,
+                                 unsigned rows, uint8_t *out, int stream) {
+  const unsigned skip = packbuf_i_bits_in(stored->bitmap, first << packbuf_i_row_log(stored->bits) >> 3);
+  const uint32_t left = stored->high_size - skip;
+  if (skip > stored->high_size) return 0;
+  if (lanes->join == NULL) return packbuf_i_join_16(stored, lanes, stored->high + skip, left, first, rows, out) <= left;
+  return lanes->join(stored->words, stored->bitmap, stored->high + skip, left, first, rows, stored->codes.width, out,
+                     stream) <= left;
+}
+
+/* Replaces the bits from `shift` on of units of 16 or 32 bits by what a table of `entries` (a power of 2) has for them,
+ * 8 bytes at a time, in either byte order; to may be from. The table's numbers have their bits in place. */
+static void packbuf_i_replace_tops(uint8_t *to, const uint8_t *from, uint32_t size, unsigned bits, unsigned shift,
+                                   const uint32_t *table, unsigned entries) {
+  const uint64_t one = ((uint64_t)1 << shift) - 1, low = bits == 16 ? one * 0x0001000100010001u : one << 32 | one;
+  const unsigned mask = (entries - 1) & ((1u << (bits - shift)) - 1), half = bits == 16;
+  for (uint32_t i = 0; i < size; i += 8) {
+    uint64_t units, tops;
+    memcpy(&units, from + i, 8);
+    tops = units >> shift;
+    units = (units & low) | table[tops & mask] | (uint64_t)table[tops >> 32 & mask] << 32;
+    if (half) units |= (uint64_t)table[tops >> 16 & mask] << 16 | (uint64_t)table[tops >> 48 & mask] << 48;
+    memcpy(to + i, &units, 8);
+  }
+}
+
+/* What the codes of a dictionary stand for, in place. */
+static void packbuf_i_stored_translate(const packbuf_i_stored *stored, const packbuf_i_block *block, unsigned rows,
+                                       uint8_t *out) {
+  uint32_t tops[PACKBUF_I_BLOCK_TOPS];
+  for (unsigned i = 0; i < PACKBUF_I_BLOCK_TOPS; i++)
+    tops[i] = (uint32_t)(((uint64_t)packbuf_i_load16(stored->tops + (i <= block->extra ? 2 * i : 0)) << block->shift) &
+                         packbuf_i_low_bits(stored->bits));
+  packbuf_i_replace_tops(out, out, rows * PACKBUF_I_ROW, stored->bits, block->shift, tops, PACKBUF_I_BLOCK_TOPS);
+}
+
+/* Stored rows first to first + rows - 1; not of plain without fill, whose last row may be cut. */
+static int packbuf_i_stored_read(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                 const packbuf_i_block *block, unsigned first, unsigned rows, uint8_t *out,
+                                 int stream) {
+  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, stored->bits);
+  switch (stored->mode) {
+    case PACKBUF_I_MODE_PLAIN:
+      packbuf_i_copy_units(set, out, stored->words + first * PACKBUF_I_ROW, rows * PACKBUF_I_ROW, stored->bits, stream);
+      return 1;
+    case PACKBUF_I_MODE_SPLIT: return packbuf_i_stored_join(stored, lanes, first, rows, out, stream);
+    case PACKBUF_I_MODE_DICTIONARY:
+      lanes->unpack(stored->words, first, rows, &stored->codes, out, 0);
+      packbuf_i_stored_translate(stored, block, rows, out);
+      return 1;
+    default: lanes->unpack(stored->words, first, rows, &stored->codes, out, stream); return 1;
+  }
+}
+
+/* Whole rows of the block: runs of stored rows and of the fill. */
+static int packbuf_i_block_rows(const packbuf_i_lane_set *set, const packbuf_i_stored *stored,
+                                const packbuf_i_block *block, unsigned row, unsigned rows, uint8_t *out, int stream) {
+  if (!stored->filled) return packbuf_i_stored_read(set, stored, block, row, rows, out, stream);
+  while (rows > 0) {
+    const uint64_t rest = stored->dense >> row, others = rest & 1 ? ~rest : rest;
+    unsigned run = rows;
+    if (others != 0 && packbuf_i_first_set(others) < rows) run = packbuf_i_first_set(others);
+    if (!(rest & 1))
+      packbuf_i_lanes_of(set, stored->bits)->line(out, run << packbuf_i_row_log(stored->bits), stored->fill, 0, stream);
+    else if (!packbuf_i_stored_read(set, stored, block, packbuf_i_stored_rank(stored, row), run, out, stream)) return 0;
+    row += run;
+    rows -= run;
+    out += run * PACKBUF_I_ROW;
+  }
+  return 1;
+}
+
+/* Units first to first + count - 1 of a block of `units` to out, in native order, at any alignment; only what they need
+ * is read. 0, and out undefined, when header or payload (of size bytes) is broken for them. stream as in the lanes. */
+static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                                 uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
+                                 void *out, int stream) {
+  const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
+  packbuf_i_stored stored;
+  uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
+  if (count == 0) return 1;
+  if (block->mode == PACKBUF_I_MODE_LINE)
+    return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(set, at, payload + first * unit, count * unit, bits, stream);
+    return 1;
+  }
+  while (count > 0) {
+    const unsigned lead = first & (in_row - 1);
+    unsigned some = count & ~(in_row - 1);
+    if (lead == 0 && some > 0) {
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, some >> log, at, stream)) return 0;
+    } else {
+      some = count < in_row - lead ? count : in_row - lead;
+      if (!packbuf_i_block_rows(set, &stored, block, first >> log, 1, cut, 0)) return 0;
+      memcpy(at, cut + lead * unit, some * unit);
+    }
+    at += some * unit;
+    first += some;
+    count -= some;
+  }
+  return 1;
+}
+
+/* ---- one unit ---- */
+
+static uint64_t packbuf_i_stored_code(const packbuf_i_stored *stored, unsigned row, unsigned lane) {
+  const unsigned width = stored->codes.width;
+  switch (stored->bits) {
+    case 8: return packbuf_i_plain_get(8, stored->words, row, lane, width);
+    case 16: return packbuf_i_plain_get(16, stored->words, row, lane, width);
+    case 32: return packbuf_i_plain_get(32, stored->words, row, lane, width);
+    default: return packbuf_i_plain_get(64, stored->words, row, lane, width);
+  }
+}
+
+/* Unit i of those stored in mode split. */
+static int packbuf_i_stored_split(const packbuf_i_stored *stored, unsigned i, uint64_t *unit) {
+  uint8_t bits = stored->bitmap[i >> 3];
+  unsigned before;
+  PACKBUF_I_FETCHED(bits);
+  if (!(bits >> (i & 7) & 1)) return 1;
+  before = packbuf_i_bits_in(stored->bitmap, i >> 3) + packbuf_i_bits_set(bits & ((1u << (i & 7)) - 1));
+  if (before >= stored->high_size) return 0;
+  *unit |= (uint64_t)stored->high[before] << stored->codes.width;
+  return 1;
+}
+
+/* Unit i of a block; 0 when header or payload is broken for it. */
+static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                unsigned units, unsigned i, uint64_t *unit) {
+  const unsigned log = packbuf_i_row_log(bits), lane = i & ((1u << log) - 1);
+  packbuf_i_stored stored;
+  unsigned row = i >> log;
+  uint64_t code;
+  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    unsigned line = 0;
+    if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
+    while (i >= ends[line]) line++;
+    *unit = packbuf_i_line_unit(block, payload, bits, line, line > 0 ? i - ends[line - 1] : i, &code);
+    return 1;
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !(stored.dense >> row & 1)) {
+    *unit = stored.fill;
+    return 1;
+  }
+  row = packbuf_i_stored_rank(&stored, row);
+  if (stored.mode == PACKBUF_I_MODE_PLAIN) {
+    *unit = packbuf_i_word_load(bits, stored.words + ((row << log) + lane) * (bits / 8));
+    return 1;
+  }
+  code = packbuf_i_stored_code(&stored, row, lane);
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) {
+    const uint64_t top = code >> block->shift;
+    *unit = (uint64_t)packbuf_i_load16(stored.tops + (top <= block->extra ? 2 * top : 0)) << block->shift;
+    *unit = (*unit | (code & (((uint64_t)1 << block->shift) - 1))) & packbuf_i_low_bits(bits);
+    return 1;
+  }
+  *unit = packbuf_i_plain_unit(bits, &stored.codes, code) & packbuf_i_low_bits(bits);
+  return stored.mode != PACKBUF_I_MODE_SPLIT || packbuf_i_stored_split(&stored, (row << log) + lane, unit);
+}
+
+/* ---- rules I17 and D10 ---- */
+
+static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *tops, unsigned bits) {
+  uint32_t before = 0;
+  for (unsigned i = 0; i <= block->extra; i++) {
+    const uint32_t top = packbuf_i_load16(tops + 2 * i);
+    if (top >> (bits - block->shift) || (i > 0 && top <= before)) return 0;
+    before = top;
+  }
+  return packbuf_i_all_zero(tops + 2 * (block->extra + 1u), 64 - 2 * (block->extra + 1u));
+}
+
+/* Whether the payload is what the mode of its block says, in all that is to be looked at. */
+static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                                 unsigned units) {
+  packbuf_i_stored stored;
+  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
+  if (block->mode == PACKBUF_I_MODE_LINE) {
+    const unsigned used = packbuf_i_lines_used(block);
+    uint16_t ends[PACKBUF_I_BLOCK_LINES];
+    return packbuf_i_line_ends(block, payload, size, units, ends) && packbuf_i_all_zero(payload + used, size - used);
+  }
+  if (!packbuf_i_stored_open(&stored, block, payload, size, bits, units)) return 0;
+  if (stored.filled && !packbuf_i_all_zero(payload + 8 + bits / 8, 56 - bits / 8)) return 0;
+  if (block->mode == PACKBUF_I_MODE_PLAIN)
+    return packbuf_i_all_zero(payload + units * (bits / 8), size - units * (bits / 8));
+  if (stored.mode == PACKBUF_I_MODE_DICTIONARY) return packbuf_i_tops_sound(block, stored.tops, bits);
+  if (stored.mode == PACKBUF_I_MODE_SPLIT) {
+    const unsigned used = stored.rows << packbuf_i_row_log(bits) >> 3;
+    const unsigned bytes = packbuf_i_bits_in(stored.bitmap, used);
+    return packbuf_i_all_zero(stored.bitmap + used, packbuf_i_bitmap_size(stored.rows, bits) - used) &&
+           packbuf_i_round_64(bytes) == stored.high_size &&
+           packbuf_i_all_zero(stored.high + bytes, stored.high_size - bytes);
+  }
+  return 1;
+}
+/* ---- end of core/blocks.c ---- */
+/* ---- core/packer.c ---- */
+/* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
+ * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. Where
+ * profile and recipe let it, a block is first packed in one pass, as the recipe's split or the frame before it; else,
+ * or when that fails, it is looked at while it lies in the first-level cache, and then packed. Nothing allocates.
+ * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
+
+enum {
+  PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
+  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
+  PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
+  PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
+};
+
+/* How the blocks of a buffer may be packed. */
+typedef struct packbuf_i_recipe {
+  uint8_t bits, is_signed, is_float, profile;
+  uint8_t lines, fill, dictionary; /* allowed */
+  uint8_t split;                   /* its width, or 0: not allowed */
+  uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
+} packbuf_i_recipe;
+
+/* One thread's state. */
+typedef struct packbuf_i_packer {
+  const packbuf_i_lane_set *set;
+  const packbuf_i_lanes *lanes;
+  packbuf_i_recipe recipe;
+  packbuf_i_block before; /* of the same stripe */
+  int has_before;
+  uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
+  uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
+} packbuf_i_packer;
+
+static void packbuf_i_packer_begin(packbuf_i_packer *packer, const packbuf_i_lane_set *set,
+                                   const packbuf_i_recipe *recipe) {
+  packer->set = set;
+  packer->lanes = packbuf_i_lanes_of(set, recipe->bits);
+  packer->recipe = *recipe;
+  packer->has_before = 0;
+}
+
+/* Called before the first block of each stripe. */
+static void packbuf_i_packer_stripe(packbuf_i_packer *packer) { packer->has_before = 0; }
+
+static uint8_t *packbuf_i_packer_scratch(packbuf_i_packer *packer) {
+  return packer->scratch + ((size_t)(0u - (uintptr_t)packer->scratch) & 63u);
+}
+
+/* Where a block is looked at before it is packed, the next one is loaded step by step meanwhile: its lines from *loaded
+ * to `to` bytes. */
+static void packbuf_i_load_ahead(const uint8_t *ahead, uint32_t *loaded, uint32_t to) {
+  uint32_t at = *loaded;
+  if (ahead == NULL) return;
+  if (to > PACKBUF_I_BLOCK_BYTES) to = PACKBUF_I_BLOCK_BYTES;
+  for (; at < to; at += 64) PACKBUF_I_PREFETCH((const void *)((uintptr_t)ahead + at));
+  *loaded = at;
+}
+
+/* ---- lines ---- */
+
+typedef struct packbuf_i_cover {
+  uint64_t values[PACKBUF_I_COVER_LINES], steps[PACKBUF_I_COVER_LINES];
+  uint16_t firsts[PACKBUF_I_COVER_LINES];
+  unsigned lines;
+} packbuf_i_cover;
+
+/* Covers units with at most PACKBUF_I_COVER_LINES lines; 0 when they do not suffice. */
+static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                 const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t mask = packbuf_i_low_bits(bits);
+  cover->lines = 0;
+  for (unsigned at = 0; at < count; cover->lines++) {
+    const uint8_t *p = units + (size_t)at * unit;
+    const uint64_t value = packbuf_i_unit_load(bits, p);
+    uint64_t step = 0;
+    if (cover->lines == PACKBUF_I_COVER_LINES) return 0;
+    if (at + 1 < count) {
+      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
+      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
+    }
+    cover->values[cover->lines] = value;
+    cover->steps[cover->lines] = step;
+    cover->firsts[cover->lines] = (uint16_t)at;
+    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
+    at += packer->lanes->along(p, count - at, value, step);
+  }
+  packbuf_i_load_ahead(ahead, loaded, count * unit);
+  return 1;
+}
+
+/* Whether all units are equal: mostly seen from three of them. */
+static int packbuf_i_units_equal(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8;
+  const uint64_t value = packbuf_i_unit_load(bits, units);
+  return packbuf_i_unit_load(bits, units + (size_t)(count / 2) * unit) == value &&
+         packbuf_i_unit_load(bits, units + (size_t)(count - 1) * unit) == value &&
+         packer->lanes->along(units, count, value, 0) == count;
+}
+
+/* The fewest of 0, 1, 2, 4, 8 bytes that hold a number. */
+static unsigned packbuf_i_bytes_of(uint64_t number) {
+  const unsigned bytes = (packbuf_i_bits_of(number) + 7) / 8;
+  return bytes <= 2 ? bytes : bytes <= 4 ? 4 : 8;
+}
+
+/* The fewest of 1, 2, 4, 8 bytes that hold a step of `bits` bits as a signed number. */
+static unsigned packbuf_i_step_bytes_of(uint64_t step, unsigned bits) {
+  const uint64_t sign = (uint64_t)1 << (bits - 1), wide = (step ^ sign) - sign;
+  return packbuf_i_bytes_of((wide >> 63 ? ~wide : wide) << 1 | 1);
+}
+
+/* The header of a block of these lines, and the bytes of its payload. */
+static uint32_t packbuf_i_cover_block(const packbuf_i_cover *cover, unsigned bits, packbuf_i_block *block) {
+  uint64_t least = cover->values[0], most = least, differ = 0;
+  unsigned step_bytes = 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_LINE;
+  for (unsigned i = 0; i < cover->lines; i++) {
+    const unsigned bytes = packbuf_i_step_bytes_of(cover->steps[i], bits);
+    if (cover->values[i] < least) least = cover->values[i];
+    if (cover->values[i] > most) most = cover->values[i];
+    if (bytes > step_bytes) step_bytes = bytes;
+    differ |= cover->steps[i] ^ cover->steps[0];
+  }
+  if (differ == 0 && step_bytes == 1) {
+    step_bytes = 0;
+    block->width = (uint8_t)cover->steps[0];
+  }
+  block->base = least;
+  if (cover->lines == 1 && step_bytes == 0) return 0;
+  block->extra = (uint8_t)cover->lines;
+  block->shift = (uint8_t)(packbuf_i_bytes_of(most - least) | step_bytes << 4);
+  return packbuf_i_round_64(packbuf_i_lines_used(block));
+}
+
+/* The low `bytes` bytes of a number; 0 to 8. */
+static void packbuf_i_store_bytes(uint8_t *to, uint64_t number, unsigned bytes) {
+  for (unsigned i = 0; i < bytes; i++) to[i] = (uint8_t)(number >> 8 * i);
+}
+
+static void packbuf_i_write_lines(const packbuf_i_cover *cover, const packbuf_i_block *block, uint32_t size,
+                                  uint8_t *payload) {
+  const unsigned lines = block->extra, v = packbuf_i_value_bytes(block), s = packbuf_i_step_bytes(block);
+  memset(payload, 0, size);
+  for (unsigned i = 0; i < lines; i++) {
+    packbuf_i_store16(payload + 2 * i, cover->firsts[i]);
+    packbuf_i_store_bytes(payload + 2 * lines + v * i, cover->values[i] - block->base, v);
+    packbuf_i_store_bytes(payload + (2 + v) * lines + s * i, cover->steps[i], s);
+  }
+}
+
+/* ---- what is to be known of rows ---- */
+
+/* Rows side by side: of count units, those that the last row lacks follow them with any content. */
+typedef struct packbuf_i_unit_rows {
+  const uint8_t *units;
+  unsigned rows, count;
+} packbuf_i_unit_rows;
+
+typedef struct packbuf_i_survey {
+  packbuf_i_spread spread;
+  unsigned tops; /* where a dictionary is allowed: how many differ */
+} packbuf_i_survey;
+
+/* Marks the tops of rows, whole ones; returns how many there are. */
+static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  const uint8_t *from = rows->units, *end = from + (size_t)rows->rows * PACKBUF_I_ROW;
+  const unsigned mask = (1u << (bits - mantissa)) - 1;
+  uint8_t *seen = packer->seen;
+  unsigned tops = 0;
+  memset(seen, 0, PACKBUF_I_TOPS_POSSIBLE);
+  for (; from < end; from += 8) {
+    uint64_t units;
+    memcpy(&units, from, 8);
+    units >>= mantissa;
+    seen[units & mask] = 1;
+    seen[units >> 32 & mask] = 1;
+    if (bits == 32) continue;
+    seen[units >> 16 & mask] = 1;
+    seen[units >> 48 & mask] = 1;
+  }
+  for (unsigned i = 0; i < PACKBUF_I_TOPS_POSSIBLE; i += 8) tops += packbuf_i_bits_set(packbuf_i_load64(seen + i));
+  return tops;
+}
+
+static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
+  survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
+}
+
+static uint32_t packbuf_i_zero_to_64(uint8_t *payload, uint32_t size) {
+  const uint32_t end = packbuf_i_round_64(size);
+  memset(payload + size, 0, end - size);
+  return end;
+}
+
+/* Full rows, as split of `width`. *bytes: how many units have one; *all: the OR of all units. */
+static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, unsigned width,
+                                      uint8_t *payload, const uint8_t *ahead, unsigned *bytes, uint64_t *all) {
+  const unsigned bits = packer->recipe.bits, used = rows->rows << packbuf_i_row_log(bits) >> 3;
+  uint8_t *bitmap = payload + packbuf_i_words_size(rows->rows, width, bits);
+  uint8_t *high = bitmap + packbuf_i_bitmap_size(rows->rows, bits);
+  *bytes = packer->lanes->split(rows->units, rows->rows, width, payload, bitmap, high, all, ahead);
+  packbuf_i_zero_to_64(bitmap, used);
+  return (uint32_t)(high - payload) + packbuf_i_zero_to_64(high, *bytes);
+}
+
+/* ---- the choice ---- */
+
+typedef struct packbuf_i_choice {
+  packbuf_i_block block;
+  uint32_t size;         /* of the payload */
+  uint64_t dense, fill;  /* where it is filled */
+  packbuf_i_cover cover; /* where it is lines with a payload */
+} packbuf_i_choice;
+
+/* Takes this header when its payload is smaller than that of the choice so far. */
+static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
+                            unsigned shift, unsigned extra) {
+  if (size >= choice->size) return;
+  choice->size = size;
+  choice->block.base = base;
+  choice->block.place = 0;
+  choice->block.mode = (uint8_t)mode;
+  choice->block.width = (uint8_t)width;
+  choice->block.shift = (uint8_t)shift;
+  choice->block.extra = (uint8_t)extra;
+}
+
+/* Offers what rows can be packed as, each with `more` bytes and the bits of `filled`; plain: the bytes that takes. */
+static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i_survey *survey, unsigned rows,
+                                 uint32_t plain, uint32_t more, unsigned filled, packbuf_i_choice *choice) {
+  const packbuf_i_spread *spread = &survey->spread;
+  const unsigned bits = recipe->bits;
+  unsigned width = 1, shift = 0;
+  if (spread->differ) {
+    shift = packbuf_i_first_set(spread->differ);
+    width = packbuf_i_bits_of(((spread->most - spread->least) & packbuf_i_low_bits(bits)) >> shift);
+  }
+  if (width < bits)
+    packbuf_i_offer(choice, PACKBUF_I_MODE_FRAME | filled, more + packbuf_i_words_size(rows, width, bits),
+                    spread->least, width, shift, 0);
+  if (recipe->is_float && spread->zeros && spread->others) {
+    width = packbuf_i_bits_of(spread->top - spread->least_set); /* the largest code is 2 more: T bits if that is 2^T */
+    if (width < bits) width = packbuf_i_bits_of(spread->top - spread->least_set + 2);
+    if (width < bits)
+      packbuf_i_offer(choice, PACKBUF_I_MODE_ZERO | filled, more + packbuf_i_words_size(rows, width, bits),
+                      spread->least_set, width, 0, 0);
+  }
+  if (recipe->dictionary && survey->tops <= PACKBUF_I_BLOCK_TOPS) {
+    width = recipe->mantissa + packbuf_i_bits_of(survey->tops - 1);
+    packbuf_i_offer(choice, PACKBUF_I_MODE_DICTIONARY | filled, more + 64 + packbuf_i_words_size(rows, width, bits), 0,
+                    width, recipe->mantissa, survey->tops - 1);
+  }
+  packbuf_i_offer(choice, PACKBUF_I_MODE_PLAIN | filled, more + plain, 0, 0, 0, 0);
+}
+
+/* The first row all of whose units are equal (of a last row, those there are); its number, or `rows`. */
+static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits), in_row = 1u << log;
+  const unsigned rows = packbuf_i_block_row_count(count, bits);
+  for (unsigned row = 0; row < rows; row++) {
+    const uint8_t *at = units + (size_t)row * PACKBUF_I_ROW;
+    const unsigned some = row < count >> log ? in_row : count & (in_row - 1);
+    const uint64_t value = packbuf_i_unit_load(bits, at);
+    if (packbuf_i_unit_load(bits, at + some / 2 * unit) != value) continue;
+    if (packbuf_i_unit_load(bits, at + (some - 1) * unit) != value) continue;
+    if (packer->lanes->along(at, some, value, 0) == some) return row;
+  }
+  return rows;
+}
+
+/* Bit r: row r has a unit other than fill. */
+static uint64_t packbuf_i_dense_rows(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     uint64_t fill, const uint8_t *ahead, uint32_t *loaded) {
+  const unsigned log = packbuf_i_row_log(packer->recipe.bits);
+  const unsigned whole = count >> log, rest = count & ((1u << log) - 1);
+  uint64_t dense = 0;
+  for (unsigned row = 0; row < whole; row += 16) {
+    const unsigned some = whole - row < 16 ? whole - row : 16;
+    dense |= packer->lanes->dense(units + (size_t)row * PACKBUF_I_ROW, some, fill) << row;
+    packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);
+  }
+  if (rest > 0 && packer->lanes->along(units + (size_t)whole * PACKBUF_I_ROW, rest, fill, 0) != rest)
+    dense |= (uint64_t)1 << whole;
+  return dense;
+}
+
+/* Copies the rows that `dense` names to the scratch. */
+static void packbuf_i_gather_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                   packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits);
+  uint8_t *to = packbuf_i_packer_scratch(packer);
+  rows->units = to;
+  rows->rows = rows->count = 0;
+  for (; dense != 0; dense &= dense - 1) {
+    const unsigned row = packbuf_i_first_set(dense), left = count - (row << log);
+    if (left >= 1u << log) {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, PACKBUF_I_ROW);
+      rows->count += 1u << log;
+    } else {
+      memcpy(to, units + (size_t)row * PACKBUF_I_ROW, (size_t)left * unit);
+      rows->count += left;
+    }
+    to += PACKBUF_I_ROW;
+    rows->rows++;
+  }
+}
+
+/* Gives the units that the last row in the scratch lacks a value. */
+static void packbuf_i_pad_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint64_t value) {
+  const unsigned bits = packer->recipe.bits, all = rows->rows << packbuf_i_row_log(bits);
+  uint8_t *scratch = packbuf_i_packer_scratch(packer);
+  for (unsigned i = rows->count; i < all; i++) packbuf_i_unit_store(bits, scratch + (size_t)i * (bits / 8), value);
+}
+
+/* The rows that `dense` names (0: all), in place where they are whole and lie side by side, else in the scratch. */
+static void packbuf_i_take_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint64_t dense,
+                                packbuf_i_unit_rows *rows) {
+  const unsigned bits = packer->recipe.bits, log = packbuf_i_row_log(bits),
+                 total = packbuf_i_block_row_count(count, bits);
+  const unsigned first = dense == 0 ? 0 : packbuf_i_first_set(dense);
+  const uint64_t run = (dense == 0 ? packbuf_i_low_bits(total) : dense) >> first;
+  if ((run & (run + 1)) == 0 && (count & ((1u << log) - 1)) == 0) {
+    rows->units = units + (size_t)first * PACKBUF_I_ROW;
+    rows->rows = packbuf_i_bits_set(run);
+    rows->count = rows->rows << log;
+    return;
+  }
+  packbuf_i_gather_dense(packer, units, count, dense == 0 ? packbuf_i_low_bits(total) : dense, rows);
+}
+
+/* The split of the recipe for rows that take `plain` bytes as they are, written to payload; 0 when they are not for
+ * it. */
+static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, uint32_t plain,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead) {
+  const unsigned width = packer->recipe.split;
+  uint64_t all;
+  unsigned bytes;
+  uint32_t size;
+  packbuf_i_pad_rows(packer, rows, 0);
+  size = packbuf_i_write_split(packer, rows, width, payload, ahead, &bytes, &all);
+  if (all >> width >= 256 || bytes == 0 || bytes * 8 > rows->count * 7 || size > plain) return 0;
+  memset(block, 0, sizeof *block);
+  block->mode = PACKBUF_I_MODE_SPLIT;
+  block->width = (uint8_t)width;
+  return size;
+}
+
+/* The mask of the dense rows of a block when enough of its rows are of one fill, which goes to choice->fill; else 0. */
+static uint64_t packbuf_i_choose_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
+  const unsigned bits = packer->recipe.bits, total = packbuf_i_block_row_count(count, bits);
+  const unsigned row = packbuf_i_find_fill(packer, units, count);
+  uint64_t dense;
+  if (row == total) return 0;
+  choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
+  dense = packbuf_i_dense_rows(packer, units, count, choice->fill, ahead, loaded);
+  return (total - packbuf_i_bits_set(dense)) * PACKBUF_I_FILL_SHARE < total ? 0 : dense;
+}
+
+/* Offers the rows of a block, the dense ones where it is filled. A split is written as it is tried. */
+static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
+                                       const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits;
+  const uint64_t dense = recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
+  const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
+  packbuf_i_survey survey;
+  packbuf_i_unit_rows rows;
+  packbuf_i_block split;
+  uint32_t size, plain;
+  choice->dense = dense;
+  packbuf_i_take_rows(packer, units, count, dense, &rows);
+  plain = dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8));
+  size = recipe->split ? packbuf_i_try_split(packer, &rows, plain, &split, payload + more, NULL) : 0;
+  if (size > 0) {
+    packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
+    return;
+  }
+  packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
+  packbuf_i_survey_rows(packer, &rows, &survey);
+  packbuf_i_offer_rows(recipe, &survey, rows.rows, plain, more, filled, choice);
+}
+
+/* The choice of section 19 ("A block is chosen"). payload: room where a split is written as it is tried; what is left
+ * there counts only when the choice is a split. */
+static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
+                                   const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  const unsigned bits = recipe->bits;
+  choice->size = UINT32_MAX;
+  if (recipe->lines) {
+    if (packbuf_i_cover_units(packer, units, count, ahead, loaded, &choice->cover)) {
+      choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
+      if (choice->size <= 64) return; /* nothing else takes less */
+    }
+  } else if (packbuf_i_units_equal(packer, units, count)) {
+    memset(&choice->block, 0, sizeof choice->block);
+    choice->block.mode = PACKBUF_I_MODE_LINE;
+    choice->block.base = packbuf_i_unit_load(bits, units);
+    choice->size = 0;
+    return;
+  }
+  packbuf_i_choose_unit_rows(packer, units, count, payload, ahead, loaded, choice);
+}
+
+/* ---- writing what was chosen ---- */
+
+/* Writes the tops of the rows to the payload and their codes to the scratch, where the rows may lie. */
+static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *rows, uint8_t *payload) {
+  const unsigned bits = packer->recipe.bits, mantissa = packer->recipe.mantissa;
+  uint8_t *codes = packbuf_i_packer_scratch(packer);
+  uint32_t table[PACKBUF_I_TOPS_POSSIBLE], tops = 0;
+  memset(payload, 0, 64);
+  memset(table, 0, sizeof table);
+  for (unsigned at = 0; at < PACKBUF_I_TOPS_POSSIBLE; at += 8)
+    for (uint64_t marks = packbuf_i_load64(packer->seen + at); marks != 0; marks &= marks - 1) {
+      const unsigned top = at + packbuf_i_first_set(marks) / 8;
+      table[top] = tops << mantissa;
+      packbuf_i_store16(payload + 2 * tops++, (uint16_t)top);
+    }
+  packbuf_i_replace_tops(codes, rows->units, rows->rows * PACKBUF_I_ROW, bits, mantissa, table,
+                         1u << (bits - mantissa));
+  rows->units = codes;
+}
+
+/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get
+ * code 0. Returns the bytes. */
+static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
+                                          packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
+                                          int stream) {
+  const unsigned bits = packer->recipe.bits;
+  uint32_t tops = 0;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  codes.width = block->width;
+  if (mode == PACKBUF_I_MODE_DICTIONARY) {
+    packbuf_i_write_tops(packer, rows, payload);
+    tops = 64;
+  } else {
+    codes.base = block->base;
+    codes.shift = block->shift;
+    codes.zero = mode == PACKBUF_I_MODE_ZERO;
+  }
+  packbuf_i_pad_rows(packer, rows, mode == PACKBUF_I_MODE_FRAME ? block->base : 0);
+  if (mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, rows->units, rows->rows * PACKBUF_I_ROW, bits, stream);
+    return rows->rows * PACKBUF_I_ROW;
+  }
+  packer->lanes->pack(rows->units, rows->rows, &codes, payload + tops, ahead, stream);
+  return tops + packbuf_i_words_size(rows->rows, block->width, bits);
+}
+
+static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_choice *choice, const uint8_t *units,
+                                   unsigned count, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
+  packbuf_i_unit_rows rows;
+  if (mode == PACKBUF_I_MODE_LINE) {
+    if (choice->size > 0) packbuf_i_write_lines(&choice->cover, &choice->block, choice->size, payload);
+    return;
+  }
+  if (choice->block.mode == PACKBUF_I_MODE_PLAIN) {
+    packbuf_i_copy_units(packer->set, payload, units, count * (bits / 8), bits, stream);
+    packbuf_i_zero_to_64(payload, count * (bits / 8));
+    return;
+  }
+  if (choice->block.mode & PACKBUF_I_FILLED) {
+    packbuf_i_store64(payload, choice->dense);
+    memset(payload + 8, 0, 56);
+    packbuf_i_word_store(bits, payload + 8, choice->fill);
+    if (mode == PACKBUF_I_MODE_SPLIT) return; /* as it was tried */
+    packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
+    payload += 64;
+  } else {
+    if (mode == PACKBUF_I_MODE_SPLIT) return;
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+  }
+  packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
+}
+
+/* ---- one block ---- */
+
+/* The frame of the block before, in one pass; 0 when the block is not one for it. */
+static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbuf_i_unit_rows *rows,
+                                    packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_block *before = &packer->before;
+  packbuf_i_codes codes = {0, 0, 0, 0};
+  unsigned used;
+  if (before->mode != PACKBUF_I_MODE_FRAME || before->shift != 0) return 0;
+  codes.base = before->base;
+  codes.width = before->width;
+  used = packbuf_i_bits_of(packer->lanes->pack(rows->units, rows->rows, &codes, payload, ahead, stream));
+  if (used > before->width || used + 2u <= before->width) return 0;
+  *block = *before;
+  return packbuf_i_words_size(rows->rows, before->width, packer->recipe.bits);
+}
+
+/* Packs a block of count units: its header (place 0) and its payload, for which there is room for
+ * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
+ * and stream as in the lanes. */
+static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                     packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
+  const packbuf_i_recipe *recipe = &packer->recipe;
+  uint32_t size = 0;
+  if (packer->has_before && count == PACKBUF_I_BLOCK_BYTES / (recipe->bits / 8u) && recipe->profile != 3 &&
+      !recipe->lines && !recipe->fill) {
+    packbuf_i_unit_rows rows;
+    packbuf_i_take_rows(packer, units, count, 0, &rows);
+    size = recipe->split ? packbuf_i_try_split(packer, &rows, PACKBUF_I_BLOCK_BYTES, block, payload, ahead)
+                         : packbuf_i_try_frame(packer, &rows, block, payload, ahead, stream);
+  }
+  if (size == 0) {
+    packbuf_i_choice choice;
+    uint32_t loaded = 0;
+    packbuf_i_choose_block(packer, units, count, payload, ahead, &loaded, &choice);
+    packbuf_i_write_choice(packer, &choice, units, count, payload, loaded < PACKBUF_I_BLOCK_BYTES ? ahead : NULL,
+                           stream);
+    *block = choice.block;
+    size = choice.size;
+  }
+  packer->before = *block;
+  packer->has_before = 1;
+  return size;
+}
+
+/* ---- the recipe ---- */
+
+/* The sample of a buffer. */
+typedef struct packbuf_i_block_sample {
+  const uint8_t *const *blocks;
+  const unsigned *units;
+  unsigned count;
+} packbuf_i_block_sample;
+
+/* Chooses every block of the sample as the packer's recipe says; returns the bytes of all payloads. */
+static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_block_sample *sample, unsigned *lines,
+                                     unsigned *filled) {
+  uint8_t payload[PACKBUF_I_PAYLOAD_ROOM]; /* where split counts */
+  uint32_t size = 0;
+  *lines = *filled = 0;
+  for (unsigned i = 0; i < sample->count; i++) {
+    packbuf_i_choice choice;
+    uint32_t loaded = 0;
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload, NULL, &loaded, &choice);
+    size += choice.size;
+    *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
+    *filled += choice.block.mode >= PACKBUF_I_FILLED;
+  }
+  return size;
+}
+
+/* The bits of the largest unit of the sample. */
+static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsigned bits) {
+  uint64_t all = 0;
+  for (unsigned b = 0; b < sample->count; b++)
+    for (unsigned i = 0; i < sample->units[b]; i++)
+      all |= packbuf_i_unit_load(bits, sample->blocks[b] + (size_t)i * (bits / 8));
+  return packbuf_i_bits_of(all);
+}
+
+/* Of floats that may have a dictionary; else 0. */
+static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
+  if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
+  if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;
+  return dtype.bits == 16 ? 10 : 23;
+}
+
+/* The recipe of a buffer whose units are of `dtype` (a bitmap's: uint of 8 bits), from its sample: count blocks, 1 to
+ * 16, of units[i] units each, native order, any alignment. profile: 1 to 3. 0: the buffer is not to be packed. */
+static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dtype, unsigned profile,
+                                 const uint8_t *const *blocks, const unsigned *units, unsigned count,
+                                 packbuf_i_recipe *recipe) {
+  const packbuf_i_block_sample sample = {blocks, units, count};
+  const int integers = dtype.code == PACKBUF_DTYPE_INT || dtype.code == PACKBUF_DTYPE_UINT;
+  packbuf_i_packer packer;
+  unsigned lines, filled, ignored, width;
+  uint32_t size, better, raw = 0;
+  memset(recipe, 0, sizeof *recipe);
+  if (dtype.code == PACKBUF_DTYPE_COMPLEX) return 0;
+  recipe->bits = dtype.bits;
+  recipe->profile = (uint8_t)profile;
+  recipe->is_signed = dtype.code == PACKBUF_DTYPE_INT;
+  recipe->is_float = !integers && dtype.code != PACKBUF_DTYPE_BOOL;
+  recipe->mantissa = (uint8_t)packbuf_i_mantissa_bits(dtype);
+  recipe->lines = recipe->fill = 1;
+  for (unsigned i = 0; i < count; i++) raw += units[i] * (dtype.bits / 8u);
+  packbuf_i_packer_begin(&packer, set, recipe);
+  size = packbuf_i_try_recipe(&packer, &sample, &lines, &filled);
+  if ((profile == 3 && recipe->mantissa > 0) || (profile != 2 && integers && dtype.bits >= 32)) {
+    width = recipe->mantissa > 0 ? 0 : packbuf_i_sample_bits(&sample, dtype.bits);
+    packer.recipe.split = (uint8_t)(width >= 9 ? width - 8 : 0);
+    packer.recipe.dictionary = recipe->mantissa > 0;
+    better = packbuf_i_try_recipe(&packer, &sample, &ignored, &ignored);
+    if (16 * better <= 15 * size) {
+      recipe->split = packer.recipe.split;
+      recipe->dictionary = packer.recipe.dictionary;
+      size = better;
+    }
+  }
+  recipe->lines = profile == 3 || 8 * lines >= count;
+  recipe->fill = profile == 3 || 8 * filled >= count;
+  return 16 * (size + 16 * count) <= 15 * raw;
+}
+/* ---- end of core/packer.c ---- */
+
 /* pack, first part: rows -> expand -> infer -> columns, whose elements are pulled */
 /* ---- core/column.c ---- */
 /* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
@@ -8441,8 +8380,7 @@ typedef struct packbuf_i_columns {
 
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
-                                                     8);
+  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), 8);
 }
 
 static int packbuf_i_absent(const packbuf_value *cell) {
@@ -9275,8 +9213,7 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   status = packbuf_i_expand_node(&expand, &top, 0);
   if (status) return status;
   inference->count = expand.nodes;
-  inference->nodes =
-      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
+  inference->nodes = (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
   if (!inference->nodes) return packbuf_i_no_memory(error);
   for (packbuf_i_node *node = &top; node; node = (packbuf_i_node *)packbuf_i_after(node)) {
     node->index = at;
@@ -9957,8 +9894,7 @@ static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
   uint32_t room = columns->room ? columns->room * 2 : 64;
   packbuf_arena *arena = columns->batch->arena;
   packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, 8);
-  const packbuf_value ***cells =
-      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
+  const packbuf_value ***cells = (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
   uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, 8);
   if (!fields || !cells || !slots) return 0;
   if (columns->count) {
@@ -10472,7 +10408,7 @@ static int packbuf_i_fetched_in_order(const packbuf_fetched *fetched, uint64_t c
 /* core/packed.c: the elements of a buffer that is packed in blocks (section 20), for the access layer: any run of them,
  * or one. A header and the place of the next say where a payload lies; both are fetched once and checked here, the
  * payload while it is unpacked.
- * May use: base, lanes, blocks, fetched. Must not know: records, roles, why something is read. */
+ * May use: base, lanes, blocks, fetched, status (rules). Must not know: records, codecs, why something is read. */
 
 /* Bits of a unit of a dtype that can be packed; 0 of others. */
 static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
@@ -10492,6 +10428,7 @@ static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
   return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64 ? dtype.bits : 0;
 }
 
+/* The units that hold `count` elements: bytes, of bits. */
 static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
   return dtype.bits == 1 ? count / 8 + (count % 8 != 0) : count;
 }
@@ -10523,14 +10460,14 @@ PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
   return full ? units / full + (units % full != 0) : 0;
 }
 
-/* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
+/* Finds block k, which there is; its payload is NULL when that was not fetched with the others. 0 when header or place
+ * are wrong. */
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
   const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
-  if (end > buffer->length / 64 || packed->block.place > end ||
-      end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
+  if (end > buffer->length / 64 || packed->block.place > end || end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
     return 0;
   packed->bits = bits;
   packed->units = units - k * full < full ? (unsigned)(units - k * full) : full;
@@ -10583,6 +10520,7 @@ typedef struct packbuf_i_unit_window {
 
 #define PACKBUF_I_WINDOW_BYTES 1024u
 
+/* Unit i by way of the buffer's window, which is filled anew when the unit is not in it. */
 static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
   packbuf_i_unit_window *window = buffer->window;
@@ -10909,8 +10847,7 @@ static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const pack
   const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
   const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
   if (rule != PACKBUF_RULE_NONE) return rule;
-  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
-    return *at = 56, PACKBUF_RULE_B11;
+  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset) return *at = 56, PACKBUF_RULE_B11;
   return PACKBUF_RULE_NONE;
 }
 
@@ -11116,8 +11053,8 @@ static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   return byte >> (i % 8) & 1;
 }
 
-/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header of
- * their block. */
+/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header
+ * of their block. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
   if (buffer->headers) return buffer->headers_at + i / (PACKBUF_I_BLOCK_BYTES * UINT64_C(8) / bits) * 16;
@@ -11160,8 +11097,7 @@ PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer 
   const packbuf_view *view = buffer->partial;
   if (buffer->headers) {
     const unsigned unit = packbuf_i_unit_bits(buffer->dtype) / 8;
-    const packbuf_rule rule =
-        packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
+    const packbuf_rule rule = packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
     if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, row);
     at -= buffer->offset;
   }
@@ -11255,14 +11191,90 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
                      : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
-  return copied ? PACKBUF_OK
-                : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
+  return copied
+             ? PACKBUF_OK
+             : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }
 /* ---- end of core/access.c ---- */
 /* ---- core/convert.c ---- */
-/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is converted
- * in the first-level cache.
- * May use: base, access, blocks. Must not know: rows, codecs. */
+/* core/convert.c: integers copied out as those of another width and sign, block after block, so that what is unpacked
+ * is converted in the first-level cache.
+ * May use: base, lanes (units), blocks (their size), access. Must not know: rows, codecs, how a buffer is stored. */
+
+#define PACKBUF_I_WIDEN(T, type)                                                         \
+  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
+    for (unsigned i = 0; i < count; i++) {                                               \
+      type##_t number;                                                                   \
+      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
+      out[i] = (uint64_t)(int64_t)number;                                                \
+    }                                                                                    \
+  }
+PACKBUF_I_WIDEN(8, int8)
+PACKBUF_I_WIDEN(8, uint8)
+PACKBUF_I_WIDEN(16, int16)
+PACKBUF_I_WIDEN(16, uint16)
+PACKBUF_I_WIDEN(32, int32)
+PACKBUF_I_WIDEN(32, uint32)
+
+/* To count 64-bit numbers, with the sign's bits or zeros above. */
+static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
+  switch (bits) {
+    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
+    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
+    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
+    default: memcpy(out, in, (size_t)count * 8); break;
+  }
+}
+
+/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
+#define PACKBUF_I_NARROW(T)                                                                              \
+  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
+    uint64_t all = 0;                                                                                    \
+    for (unsigned i = 0; i < count; i++) {                                                               \
+      uint64_t number;                                                                                   \
+      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
+      all |= number + bias;                                                                              \
+      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
+    }                                                                                                    \
+    return all;                                                                                          \
+  }
+PACKBUF_I_NARROW(8)
+PACKBUF_I_NARROW(16)
+PACKBUF_I_NARROW(32)
+PACKBUF_I_NARROW(64)
+
+static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
+  switch (bits) {
+    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
+    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
+    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
+    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
+  }
+}
+
+/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
+ * alignment. */
+static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
+                                   unsigned out_bits, int out_signed) {
+  const uint8_t *from = (const uint8_t *)in;
+  uint8_t *to = (uint8_t *)out;
+  /* a number fits when number + bias is below 2^room */
+  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
+  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
+  uint64_t all = 0, wide[512];
+  while (count > 0) {
+    const unsigned some = count < 512 ? (unsigned)count : 512;
+    if (bits < 64) {
+      packbuf_i_widen_units(from, bits, is_signed, some, wide);
+      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
+    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
+    if (all & ~packbuf_i_low_bits(room)) return 0;
+    from += some * (bits / 8);
+    to += some * (out_bits / 8);
+    count -= some;
+  }
+  return 1;
+}
 
 /* int, uint or bool of 8 to 64 bits. */
 static int packbuf_i_integer_dtype(packbuf_dtype dtype) {
@@ -12552,9 +12564,9 @@ typedef struct packbuf_i_unit_windows {
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
+  packbuf_buffer *const buffers[9] = {&column->offsets,       &column->row_index, &column->prefix_row,
                                       &column->prefix_length, &column->validity,  &column->lengths,
-                                      &column->shape[0],   &column->shape[1],  &column->missing};
+                                      &column->shape[0],      &column->shape[1],  &column->missing};
   for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
@@ -12677,8 +12689,7 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
-      return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0) return rows;
   }
   return rows < 16 ? rows : 16;
 }
@@ -14269,8 +14280,8 @@ static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
 
 /* pack, second part: codec -> layout -> one buffer */
 /* ---- core/layout.c ---- */
-/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec (profile 0, the canonical
- * form). core/plan.c runs it for a batch and decides where everything lies.
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for the packing.
+ * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
 /* A buffer record to be. */
@@ -14280,16 +14291,16 @@ typedef struct packbuf_i_planned {
   uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
   packbuf_dtype dtype;
   uint32_t alias_of;
-  uint8_t packing;           /* 1: in blocks */
-  packbuf_i_recipe recipe;   /* then */
-  uint64_t blocks;           /* of them */
-  uint8_t *headers;          /* 16 bytes each, in the arena, filled as the blocks are packed */
-  uint8_t *payload;          /* of a packed buffer of the index, in the arena */
+  uint8_t packing;         /* 1: in blocks */
+  packbuf_i_recipe recipe; /* then */
+  uint64_t blocks;         /* of them */
+  uint8_t *headers;        /* 16 bytes each, in the arena, filled as the blocks are packed */
+  uint8_t *payload;        /* of a packed buffer of the index, in the arena */
   uint64_t headers_offset;
   uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
-  uint64_t print; /* of the first bytes: only buffers with the same are compared */
+  uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
   uint8_t value[16];
 } packbuf_i_planned;
 
@@ -14301,8 +14312,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
-  uint32_t
-      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t *prints;
   uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
@@ -14312,9 +14323,9 @@ typedef struct packbuf_i_plan {
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t plain_length;         /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
+  uint64_t data_bound, bound;    /* the most that the data section (its bytes plain) and the whole may take */
   uint64_t checksums;            /* number of data checksums, at most */
-  int packed;                    /* some data are packed: data_length and total_length are known once they are written */
+  int packed;                    /* some buffer is: data_length and total_length are known once the data are written */
   uint64_t turn;                 /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */
@@ -15791,33 +15802,35 @@ static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planne
 }
 /* ---- end of core/seek.c ---- */
 /* ---- core/units.c ---- */
-/* core/units.c: the elements of a planned buffer, block after block, for who packs them: in place where a block lies
- * in one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools
- * are checked on the way.
+/* core/units.c: the units of a planned buffer, block after block, for who packs them: in place where a block lies in
+ * one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools are
+ * checked on the way.
  * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
 
 typedef struct packbuf_i_units {
   const packbuf_i_planned *buffer;
   packbuf_error *error;
   packbuf_i_gather gather;
-  uint64_t done; /* bytes of the buffer that were handed out */
-  packbuf_i_run run;
+  uint64_t done;                /* bytes of the buffer that were handed out */
+  packbuf_i_run run;            /* what is left of the present one */
   const packbuf_device *device; /* of the run */
-  int by_rows;
-  unsigned row, rows;
+  int by_rows, swapped;         /* swapped: the runs are little-endian and the machine is not */
+  unsigned row, rows;           /* the next of the runs ahead, and how many these are */
   packbuf_i_run ahead[PACKBUF_I_ROWS_AT_ONCE];
   packbuf_i_pull pull;
   uint64_t room[PACKBUF_I_BLOCK_BYTES / 8];
 } packbuf_i_units;
 
-static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer,
-                                   const packbuf_i_mark *mark, uint64_t at, packbuf_error *error) {
+/* Starts at byte `at` of the buffer, where the mark is. */
+static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                  uint64_t at, packbuf_error *error) {
   uint64_t skip = packbuf_i_pull_seek(&source->pull, buffer, mark);
   source->buffer = buffer;
   source->error = error;
   source->gather = packbuf_i_gather_best();
   source->done = at;
   source->by_rows = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_has_rows(buffer->node);
+  source->swapped = packbuf_i_big_endian() && buffer->role != PACKBUF_ROLE_DATA && buffer->dtype.bits > 8;
   source->row = source->rows = 0;
   source->device = NULL;
   source->run.bytes = NULL;
@@ -15871,22 +15884,19 @@ static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t s
     source->run.bytes += piece;
     source->run.size -= piece;
   }
-  if (packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8)
-    packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
+  if (source->swapped) packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
   return PACKBUF_OK;
 }
 
 /* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
  * is known to lie there whole, or NULL. */
 static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t size, const uint8_t **bytes,
-                                            const uint8_t **ahead) {
-  const int swapped =
-      packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8;
+                                           const uint8_t **ahead) {
   const uint64_t at = source->done;
   packbuf_status status = PACKBUF_OK;
   *ahead = NULL;
   if (!source->run.size) (void)packbuf_i_units_run(source);
-  if (source->run.size >= size && !source->device && !swapped) {
+  if (source->run.size >= size && !source->device && !source->swapped) {
     *bytes = source->run.bytes;
     source->run.bytes += size;
     source->run.size -= size;
@@ -15903,12 +15913,12 @@ static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t siz
 /* ---- end of core/units.c ---- */
 /* ---- core/packing.c ---- */
 /* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
- * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
- * packed as they are written (core/write.c).
- * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+ * the spec; and the blocks of such a buffer, one after the other. Buffers of the index, which are small, are packed as
+ * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
+ * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u      /* blocks */
-#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+#define PACKBUF_I_SAMPLE 16u     /* blocks */
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
@@ -15932,12 +15942,12 @@ static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
 /* Bytes of units of block k. */
 static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
   const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
-  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
-                                       uint8_t *memory) {
+                                            uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
   const uint64_t blocks = buffer->blocks, last = blocks - 1;
   const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
@@ -15958,13 +15968,13 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     sample[i] = memory;
     units[i] = (unsigned)(size / (dtype.bits / 8u));
   }
-  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
-                                                   &buffer->recipe);
+  buffer->packing =
+      (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count, &buffer->recipe);
   return PACKBUF_OK;
 }
 
-/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
- * to a taker. */
+/* The blocks of a buffer, one after the other, from block `first` on, the first of a stripe, where the mark is. Of the
+ * plan it changes only the headers of these blocks, so that each stripe may be another thread's. */
 typedef struct packbuf_i_block_writer {
   packbuf_i_planned *buffer;
   packbuf_i_units source;
@@ -16025,7 +16035,7 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer. */
+/* Decides for one buffer; `memory` is for the sample. */
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
   const unsigned profile = packbuf_i_profile_of(plan, buffer);
   packbuf_status status;
@@ -16058,8 +16068,9 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
 /* ---- end of core/packing.c ---- */
 /* ---- core/plan.c ---- */
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
- * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
+ * the names, and give everything its place. The size that results is exact unless data are packed: these get the room
+ * that they take plain, and what they leave of it is known once they are written.
+ * May use: batch, expansion, layout, share, packing, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
@@ -16165,8 +16176,7 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
       if (plan->node_count > (1u << 20))
         return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
     }
-  plan->nodes =
-      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
+  plan->nodes = (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
   if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
   for (unsigned scope = 0; scope < 2; scope++)
     for (field = batch->first; field; field = field->next)
@@ -16364,11 +16374,11 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
 /* ---- end of core/plan.c ---- */
 /* ---- core/output.c ---- */
 /* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
- * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
+ * some at a time while they are in the cache; long ones are copied and checksummed in one pass, past the caches
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_UNSUMMED 16384   /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
 #define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
 #define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 
@@ -16412,7 +16422,7 @@ static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->place
 
 static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
   out->at += size;
-  if (out->checksums && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
+  if (out->checksums && out->at - out->summed >= PACKBUF_I_UNSUMMED) packbuf_i_out_sum(out, out->at, NULL, NULL);
 }
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
@@ -16433,8 +16443,9 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
   }
 }
 
-/* A payload from the first-level cache, copied and checksummed in one pass, past the caches where that pays. */
-static void packbuf_i_out_block(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
+/* The payload of a packed block, from the first-level cache, copied and checksummed in one pass, past the caches where
+ * that pays. */
+static void packbuf_i_out_payload(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
   if (out->checksums) {
     packbuf_i_out_sum(out, out->at, NULL, NULL);
     out->at += size;
@@ -16480,9 +16491,11 @@ static void packbuf_i_out_end(packbuf_i_out *out) {
 }
 /* ---- end of core/output.c ---- */
 /* ---- core/write.c ---- */
-/* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
- * can be written alone; the whole is the longest stretch.
- * May use: arena, batch, plan, layout, pull, rows, seek, output, checksums. Must not know: how the plan was decided. */
+/* core/write.c: a plan into memory, each byte written once. Any stretch of the index or of the plain data can be
+ * written alone; the whole is the longest stretch. Packed data are written behind the plain ones, one buffer after the
+ * other, the index after them, since it says how long they have become, and the head last.
+ * May use: arena, batch, plan, layout, pull, rows, seek, packing, output, checksums. Must not know: how the plan was
+ * decided, how a block is packed. */
 
 /* A stretch of a section: which bytes, and where the first comes from. */
 typedef struct packbuf_i_stretch {
@@ -16496,7 +16509,7 @@ typedef struct packbuf_i_stretch {
 struct packbuf_i_writer;
 typedef packbuf_status (*packbuf_i_flush)(struct packbuf_i_writer *writer);
 
-/* One call that writes. The plan is only read: many writers may share it. */
+/* One call that writes. Writers of stretches only read the plan: many may share it. */
 typedef struct packbuf_i_writer {
   const packbuf_i_plan *plan;
   packbuf_error *error;
@@ -16737,8 +16750,9 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
   return packbuf_i_write_zeros(writer, stretch->to);
 }
 
-/* One packed buffer of the data, from where the writer stands: straight to its place where there is room for any
- * payload and it goes through the caches, else by way of a room in the first-level cache. */
+/* One packed buffer of the data, from where the writer stands, which the plan is told: block by block straight to its
+ * place where there is room for any payload and it goes through the caches, else by way of a room in the first-level
+ * cache. */
 static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
   packbuf_i_out *out = &writer->out;
@@ -16750,11 +16764,11 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
   while (!status && w.next < buffer->blocks) {
     const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
     uint32_t size = 0;
-    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
-                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    status =
+        packbuf_i_blocks_next(&w, (out->at - begin) / 64, straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
     if (status) break;
     if (straight) packbuf_i_out_written(out, size);
-    else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
+    else if (size <= out->limit - out->at) packbuf_i_out_payload(out, (const uint8_t *)room, size);
     else if (writer->flush) status = packbuf_i_write_bytes(writer, (const uint8_t *)room, size);
     else status = packbuf_i_changed(writer->error, buffer->node);
   }
@@ -16779,8 +16793,7 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
     if (!packbuf_i_packed_data(buffer)) continue;
     status = packbuf_i_write_blocks(writer, buffer);
     if (!status)
-      status = packbuf_i_write_zeros(writer,
-                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+      status = packbuf_i_write_zeros(writer, packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
   }
   if (!status && writer->flush) status = writer->flush(writer);
   writer->stretch = NULL;
@@ -16927,6 +16940,8 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_put_strings(record, plan);
 }
 
+/* ---- into memory ---- */
+
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error) {
   packbuf_status status;
   if (!batch || !size)
@@ -16936,8 +16951,6 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
   if (!status) *size = batch->plan->bound;
   return status;
 }
-
-/* ---- into memory ---- */
 
 static uint64_t packbuf_i_data_at(const packbuf_i_plan *plan) { return plan->head_length + plan->index_length; }
 
@@ -17212,8 +17225,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
       packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
       packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
     }
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
-                    part->stripe < part->stripe_end;
+    split->count +=
+        part->index.from < part->index.to || part->data.from < part->data.to || part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
   if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
@@ -17239,7 +17252,7 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
-/* Packs a stripe where it would lie plain, places counted from there. */
+/* Packs a stripe where it would lie plain; places count from its first block. */
 static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
                                              packbuf_error *error) {
   packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -17302,8 +17315,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
       buffer->offset = end = at;
     }
     memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
-    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
-                          (uint32_t)((end - at) / 64));
+    packbuf_i_move_places(buffer->headers + stripe->first * 16,
+                          blocks < PACKBUF_I_STRIPE ? blocks : (uint64_t)PACKBUF_I_STRIPE, (uint32_t)((end - at) / 64));
     end += stripe->size;
     buffer->length = end - at;
   }
@@ -17312,8 +17325,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
 }
 
-/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
- * index. */
+/* What the parts of a batch leave undone where buffers are packed: the stripes where they belong, the checksums from
+ * there on, the index. */
 static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
   uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
@@ -17334,9 +17347,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                       "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
+                       PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
   packbuf_i_finish_head(plan, (uint8_t *)dst);
@@ -17346,7 +17360,7 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
 /* ---- end of core/parts.c ---- */
 /* ---- core/stream.c ---- */
 /* core/stream.c: a plan through a callback that takes bytes at an offset: data first, then the index, the head last. A
- * window of memory is all that is held.
+ * window of memory, the head and the checksums are all that is held.
  * May use: arena (scratch), batch, plan, output, write, checksums. Must not know: files. */
 
 #define PACKBUF_I_WINDOW ((uint64_t)1 << 20)
@@ -17927,10 +17941,12 @@ PACKBUF_API packbuf_status packbuf_read_batch_values(const packbuf_view *view, p
 }
 /* ---- end of core/read.c ---- */
 /* ---- core/verify.c ---- */
-/* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
- * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
- * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells, pieces; the codecs' reading halves. Must not know: values. */
+/* core/verify.c: deep verification: the I rules (index checksum, padding, packed blocks, masks, lengths; offsets,
+ * shapes and types by codec) and the D rules (data checksums, padding, packed blocks, limits; cells by codec). One pass
+ * each, in the order of section 13; allocates nothing. Linear: masks go by words, and rows of which nothing is stored
+ * are not counted out.
+ * May use: base, crc32c, blocks, packed, access, open, tables, cells, pieces; the codecs' reading halves. Must not
+ * know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {
@@ -17996,32 +18012,32 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
         continue;
       if (!packbuf_i_pass_stored(&c, &b))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+      status =
+          packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
     }
   return status;
 }
 
-/* I15 and I16 of block k, its payload's I17 or D10 when `whole`. */
-static packbuf_status packbuf_i_verify_block(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
-                                             int headers, packbuf_error *error) {
-  const uint64_t end_at = k + 1 < blocks ? b->headers_at + (k + 1) * 16 + 8 : record + 32;
+/* I15 and I16 of block k: its header, and where its payload ends. record: where the buffer's lies. */
+static packbuf_status packbuf_i_verify_header(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
+                                              packbuf_error *error) {
+  const uint64_t at = b->headers_at + k * 16, end_at = k + 1 < blocks ? at + 16 + 8 : record + 32;
+  const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+  packbuf_i_packed packed;
+  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits, full);
+  uint32_t size;
+  if (wrong >= 0) return packbuf_i_broken(error, PACKBUF_RULE_I15, at + (unsigned)wrong, PACKBUF_NOWHERE);
+  if (k == 0 && packed.block.place != 0) return packbuf_i_broken(error, PACKBUF_RULE_I16, at + 8, PACKBUF_NOWHERE);
+  if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+  size = packbuf_i_block_size(&packed.block, bits, packed.units);
+  return size == UINT32_MAX || size == packed.size ? PACKBUF_OK
+                                                   : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+}
+
+/* I17 or D10 of block k: its payload. */
+static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t k, packbuf_error *error) {
   packbuf_i_packed packed;
   const int found = packbuf_i_find_block(b, k, &packed);
-  uint32_t size;
-  if (headers) {
-    const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
-    const uint64_t units = packbuf_i_unit_count(b->dtype, b->count) - k * full;
-    const int wrong = packbuf_i_block_unsound(&packed.block, bits, units < full ? (unsigned)units : full);
-    if (wrong >= 0)
-      return packbuf_i_broken(error, PACKBUF_RULE_I15, b->headers_at + k * 16 + (unsigned)wrong, PACKBUF_NOWHERE);
-    if (k == 0 && packed.block.place != 0)
-      return packbuf_i_broken(error, PACKBUF_RULE_I16, b->headers_at + 8, PACKBUF_NOWHERE);
-    if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
-    size = packbuf_i_block_size(&packed.block, bits, packed.units);
-    return size == UINT32_MAX || size == packed.size
-               ? PACKBUF_OK
-               : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
-  }
   return found && packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)
              ? PACKBUF_OK
              : packbuf_i_broken(error, b->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17,
@@ -18040,9 +18056,9 @@ static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data
     (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
     blocks = packbuf_i_headers_length(blocks) / 16;
     for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
-      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 1, error);
+      status = packbuf_i_verify_header(&b, packbuf_i_buffer_at(view, i), k, blocks, error);
     for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)
-      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 0, error);
+      status = packbuf_i_verify_payload(&b, k, error);
     if (status != PACKBUF_OK) return status;
   }
   return PACKBUF_OK;
@@ -18209,7 +18225,8 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again.
+ */
 static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
                                              packbuf_i_verify_node *up_node) {
   packbuf_column up;

@@ -233,8 +233,7 @@ static packbuf_rule packbuf_i_packed_unsafe(const packbuf_view *view, const pack
   const uint64_t index_end = view->head_length + view->index_length, headers = packbuf_i_headers_length(length);
   const packbuf_rule rule = packbuf_i_packed_wrong(raw, 0, at);
   if (rule != PACKBUF_RULE_NONE) return rule;
-  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset)
-    return *at = 56, PACKBUF_RULE_B11;
+  if (raw->headers_offset > index_end || headers > index_end - raw->headers_offset) return *at = 56, PACKBUF_RULE_B11;
   return PACKBUF_RULE_NONE;
 }
 
@@ -440,8 +439,8 @@ static int packbuf_i_get_bit(const packbuf_buffer *buffer, uint64_t i) {
   return byte >> (i % 8) & 1;
 }
 
-/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header of
- * their block. */
+/* Where element i of a buffer lies, for errors. Computed elements lie in the record's value, packed ones at the header
+ * of their block. */
 static uint64_t packbuf_i_element_at(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t i) {
   const uint64_t bits = packbuf_i_element_bits(buffer->dtype);
   if (buffer->headers) return buffer->headers_at + i / (PACKBUF_I_BLOCK_BYTES * UINT64_C(8) / bits) * 16;
@@ -484,8 +483,7 @@ PACKBUF_I_RARE static packbuf_status packbuf_i_not_fetched(const packbuf_buffer 
   const packbuf_view *view = buffer->partial;
   if (buffer->headers) {
     const unsigned unit = packbuf_i_unit_bits(buffer->dtype) / 8;
-    const packbuf_rule rule =
-        packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
+    const packbuf_rule rule = packbuf_i_not_unpacked(buffer, at / unit, (size + unit - 1) / unit, &at, &size);
     if (rule != PACKBUF_RULE_NONE) return packbuf_i_broken(error, rule, at, row);
     at -= buffer->offset;
   }
@@ -579,6 +577,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
                      : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
-  return copied ? PACKBUF_OK
-                : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
+  return copied
+             ? PACKBUF_OK
+             : packbuf_i_not_fetched(buffer, bits == 1 ? first / 8 : first * (bits / 8), size, PACKBUF_NOWHERE, error);
 }

@@ -353,8 +353,7 @@ static int packbuf_i_row_fields_grow(packbuf_i_row_fields *columns) {
   uint32_t room = columns->room ? columns->room * 2 : 64;
   packbuf_arena *arena = columns->batch->arena;
   packbuf_i_field **fields = (packbuf_i_field **)packbuf_arena_alloc(arena, room * sizeof *fields, 8);
-  const packbuf_value ***cells =
-      (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
+  const packbuf_value ***cells = (const packbuf_value ***)packbuf_arena_alloc(arena, room * sizeof *cells, 8);
   uint32_t *slots = (uint32_t *)packbuf_arena_alloc(arena, room * 2 * sizeof *slots, 8);
   if (!fields || !cells || !slots) return 0;
   if (columns->count) {

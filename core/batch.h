@@ -1,20 +1,21 @@
-/* core/batch.h: building a batch, its exact size, and writing it. A batch holds descriptions only: the data stay where
+/* core/batch.h: building a batch, its size, and writing it. A batch holds descriptions only: the data stay where
  * the caller has them, unchanged until packbuf_write has returned.
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data are stored as they are: never as a constant or an alias, no row
-                             shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data (not its offsets and masks) are stored as they are: never packed,
+                             as a constant or an alias, no row shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
-/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. */
+/* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
+ * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
 typedef enum packbuf_packing {
   PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
   PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
-  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays, at memory speed (profile 1) */
-  PACKBUF_PACKING_FASTEST = 3,  /* the same without the modes that cost more than a pass (profile 2) */
-  PACKBUF_PACKING_SMALLEST = 4  /* the best mode of each block, whatever it takes (profile 3) */
+  PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
+  PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
+  PACKBUF_PACKING_SMALLEST = 4  /* the smallest mode of each block, slow to write (profile 3) */
 } packbuf_packing;
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
@@ -132,18 +133,22 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
 PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
                                                 const char *text, packbuf_error *error);
 
-/* The number of bytes that packbuf_write will write: exact when nothing is packed, else the most it can be (what the
- * batch takes plain). Expands, infers and lays out; the result is kept until
- * something is added. Errors: those of inference and encoding, with path and row. */
+/* The room that packbuf_write wants: exactly what it will write when nothing is packed; else the most that can become
+ * of it, all data as long as they are plain. Expands, infers, lays out and, where packing is asked for, looks at a
+ * sample of the data; the result is kept until something is added. Errors: those of inference and encoding, with path
+ * and row. */
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error);
 
 /* Writes the packed buffer to dst (any alignment; 64 lets readers use typed pointers), which has room for as many bytes
- * as packbuf_measure says. *size: bytes written, also set on CAPACITY to what is needed. size may be NULL. On failure dst holds no valid packed buffer. */
+ * as packbuf_measure says. *size: bytes written, at most that many; on CAPACITY what is needed. size may be NULL
+ * (packbuf_peek tells it too). What lies behind them in dst may have been written to. On failure dst holds no valid
+ * packed buffer. */
 PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
                                          packbuf_error *error);
 
 /* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
- * bytes, which are the arena's. Errors: those of packbuf_write; OUT_OF_MEMORY. */
+ * bytes, which are the arena's; it keeps the room that packing left over. Errors: those of packbuf_write;
+ * OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 
 /* ---- parts: writing with many threads (packbuf_threads.h does all of this) ---- */
@@ -157,9 +162,10 @@ PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint6
 PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wanted, uint32_t *parts,
                                                packbuf_error *error);
 
-/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory and only reads the batch: any
- * number of threads may write parts of one batch at the same time, each with an error of its own; a device's copy hook
- * is then called from all of them. Errors: those of packbuf_write; INVALID_ARGUMENT without packbuf_write_split. */
+/* Writes part 0 to *parts - 1 to its place in the packed buffer at dst. Takes no memory, and changes nothing of the
+ * batch but what is this part's own (headers of blocks that it packs): any number of threads may write parts of one
+ * batch at the same time, each with an error of its own; a device's copy hook is then called from all of them. Errors:
+ * those of packbuf_write; INVALID_ARGUMENT without packbuf_write_split. */
 PACKBUF_API packbuf_status packbuf_write_part(const packbuf_batch *batch, uint32_t part, void *dst, uint64_t capacity,
                                               packbuf_error *error);
 
@@ -200,7 +206,7 @@ typedef struct packbuf_scatter {
 } packbuf_scatter;
 
 /* How many segments and how much staging memory the list takes, exactly. Errors: those of packbuf_measure;
- * INVALID_ARGUMENT. */
+ * INVALID_ARGUMENT, also when a buffer is packed: it does not lie in the caller's memory. */
 PACKBUF_API packbuf_status packbuf_scatter_measure(packbuf_batch *batch, packbuf_scatter *scatter,
                                                    packbuf_error *error);
 
@@ -213,11 +219,12 @@ PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const pack
 
 /* ---- before any data are there ---- */
 
-/* Upper bound of the packed size of dense, ragged, string and bytes fields (alignment 64, no nested values), before any
- * of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding and
- * (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of the
- * ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata (32
- * bytes more a pair). Saturates at UINT64_MAX. */
+/* Upper bound of what packbuf_measure says of dense, ragged, string and bytes fields (alignment 64, no nested values),
+ * before any of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding
+ * and (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of
+ * the ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata
+ * (32 bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound /
+ * 512 + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
 /* clang-format off */
 #define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
   ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \

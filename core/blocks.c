@@ -1,12 +1,11 @@
 /* core/blocks.c: one block of a buffer packed in blocks (spec section 20): its header, and the units in its payload,
- * all of them, some, or one; whether the payload is what the header says; integers of one width as another. Header and
- * payload are untrusted, and may change while they are read: every number is fetched once, checked, and the checked
- * copy used.
+ * all of them, some, or one; whether the payload is what the header says. Header and payload are untrusted, and may
+ * change while they are read: every number is fetched once, checked, and the checked copy used.
  * May use: base, lanes. Must not know: columns, views, how blocks are chosen, errors. */
 
 enum {
-  PACKBUF_I_BLOCK_BYTES = 8192, /* of the units of a full block */
-  PACKBUF_I_BLOCK_ROWS = 64,
+  PACKBUF_I_BLOCK_BYTES = 8192,                          /* of the units of a full block */
+  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* no payload takes more, nor does packing one write more */
   PACKBUF_I_BLOCK_LINES = 64,
   PACKBUF_I_BLOCK_TOPS = 32
 };
@@ -94,9 +93,9 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
       if (block->mode & PACKBUF_I_FILLED) return 12;
       base = block->base <= packbuf_i_low_bits(bits);
       wide = extra == 0 || shift >> 4 == 0 || width == 0;
-      shifted = extra == 0 ? shift == 0
-                           : packbuf_i_line_bytes_sound(shift & 15, bits) &&
-                                 packbuf_i_line_bytes_sound(shift >> 4, bits);
+      shifted = extra == 0
+                    ? shift == 0
+                    : packbuf_i_line_bytes_sound(shift & 15, bits) && packbuf_i_line_bytes_sound(shift >> 4, bits);
       more = extra <= PACKBUF_I_BLOCK_LINES;
       break;
     case PACKBUF_I_MODE_FRAME:
@@ -116,7 +115,8 @@ static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, 
   return !base ? 0 : !wide ? 13 : !shifted ? 14 : !more ? 15 : -1;
 }
 
-/* The bytes of payload that a sound header says; UINT32_MAX when only the payload tells (filled, split). */
+/* The bytes of payload that a sound header of `units` units asks for; UINT32_MAX when only the payload tells (filled,
+ * split). */
 static uint32_t packbuf_i_block_size(const packbuf_i_block *block, unsigned bits, unsigned units) {
   const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(units, bits), block->width, bits);
   switch (block->mode) {
@@ -150,6 +150,7 @@ static int packbuf_i_all_zero(const uint8_t *bytes, uint32_t size) {
   return all == 0;
 }
 
+/* How many bits are set in `size` bytes. */
 static unsigned packbuf_i_bits_in(const uint8_t *bytes, unsigned size) {
   unsigned count = 0;
   uint64_t word = 0;
@@ -513,83 +514,6 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
     return packbuf_i_all_zero(stored.bitmap + used, packbuf_i_bitmap_size(stored.rows, bits) - used) &&
            packbuf_i_round_64(bytes) == stored.high_size &&
            packbuf_i_all_zero(stored.high + bytes, stored.high_size - bytes);
-  }
-  return 1;
-}
-
-/* ---- integers of one width and sign as those of another ---- */
-
-#define PACKBUF_I_WIDEN(T, type)                                                         \
-  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
-    for (unsigned i = 0; i < count; i++) {                                               \
-      type##_t number;                                                                   \
-      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
-      out[i] = (uint64_t)(int64_t)number;                                                \
-    }                                                                                    \
-  }
-PACKBUF_I_WIDEN(8, int8)
-PACKBUF_I_WIDEN(8, uint8)
-PACKBUF_I_WIDEN(16, int16)
-PACKBUF_I_WIDEN(16, uint16)
-PACKBUF_I_WIDEN(32, int32)
-PACKBUF_I_WIDEN(32, uint32)
-
-/* To count 64-bit numbers, with the sign's bits or zeros above. */
-static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
-  switch (bits) {
-    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
-    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
-    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
-    default: memcpy(out, in, (size_t)count * 8); break;
-  }
-}
-
-/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
-#define PACKBUF_I_NARROW(T)                                                                              \
-  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
-    uint64_t all = 0;                                                                                    \
-    for (unsigned i = 0; i < count; i++) {                                                               \
-      uint64_t number;                                                                                   \
-      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
-      all |= number + bias;                                                                              \
-      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
-    }                                                                                                    \
-    return all;                                                                                          \
-  }
-PACKBUF_I_NARROW(8)
-PACKBUF_I_NARROW(16)
-PACKBUF_I_NARROW(32)
-PACKBUF_I_NARROW(64)
-
-static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
-  switch (bits) {
-    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
-    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
-    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
-    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
-  }
-}
-
-/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
- * alignment. */
-static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
-                                   unsigned out_bits, int out_signed) {
-  const uint8_t *from = (const uint8_t *)in;
-  uint8_t *to = (uint8_t *)out;
-  /* a number fits when number + bias is below 2^room */
-  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
-  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
-  uint64_t all = 0, wide[512];
-  while (count > 0) {
-    const unsigned some = count < 512 ? (unsigned)count : 512;
-    if (bits < 64) {
-      packbuf_i_widen_units(from, bits, is_signed, some, wide);
-      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
-    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
-    if (all & ~packbuf_i_low_bits(room)) return 0;
-    from += some * (bits / 8);
-    to += some * (out_bits / 8);
-    count -= some;
   }
   return 1;
 }

@@ -160,9 +160,9 @@ typedef struct packbuf_i_unit_windows {
 
 /* Gives the packed buffers of the index windows, which must stay as long as the column is used, by one thread. */
 static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_windows *windows) {
-  packbuf_buffer *const buffers[9] = {&column->offsets,    &column->row_index, &column->prefix_row,
+  packbuf_buffer *const buffers[9] = {&column->offsets,       &column->row_index, &column->prefix_row,
                                       &column->prefix_length, &column->validity,  &column->lengths,
-                                      &column->shape[0],   &column->shape[1],  &column->missing};
+                                      &column->shape[0],      &column->shape[1],  &column->missing};
   for (unsigned i = 0; i < 9; i++) {
     windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
@@ -285,8 +285,7 @@ static packbuf_status packbuf_i_ragged_shape(const packbuf_column *column, uint6
  * all. NULL: no such buffer. */
 static uint64_t packbuf_i_rows_to_check(uint64_t rows, const packbuf_buffer *const *buffers, unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0)
-      return rows;
+    if (buffers[i] && (buffers[i]->bytes != NULL || buffers[i]->headers != NULL) && buffers[i]->count != 0) return rows;
   }
   return rows < 16 ? rows : 16;
 }

@@ -1,6 +1,81 @@
-/* core/convert.c: integers copied out as another integer dtype, block after block, so that what is unpacked is converted
- * in the first-level cache.
- * May use: base, access, blocks. Must not know: rows, codecs. */
+/* core/convert.c: integers copied out as those of another width and sign, block after block, so that what is unpacked
+ * is converted in the first-level cache.
+ * May use: base, lanes (units), blocks (their size), access. Must not know: rows, codecs, how a buffer is stored. */
+
+#define PACKBUF_I_WIDEN(T, type)                                                         \
+  static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
+    for (unsigned i = 0; i < count; i++) {                                               \
+      type##_t number;                                                                   \
+      memcpy(&number, in + (size_t)i * (T / 8), T / 8);                                  \
+      out[i] = (uint64_t)(int64_t)number;                                                \
+    }                                                                                    \
+  }
+PACKBUF_I_WIDEN(8, int8)
+PACKBUF_I_WIDEN(8, uint8)
+PACKBUF_I_WIDEN(16, int16)
+PACKBUF_I_WIDEN(16, uint16)
+PACKBUF_I_WIDEN(32, int32)
+PACKBUF_I_WIDEN(32, uint32)
+
+/* To count 64-bit numbers, with the sign's bits or zeros above. */
+static void packbuf_i_widen_units(const uint8_t *in, unsigned bits, int is_signed, unsigned count, uint64_t *out) {
+  switch (bits) {
+    case 8: (is_signed ? packbuf_i_widen_int8 : packbuf_i_widen_uint8)(in, count, out); break;
+    case 16: (is_signed ? packbuf_i_widen_int16 : packbuf_i_widen_uint16)(in, count, out); break;
+    case 32: (is_signed ? packbuf_i_widen_int32 : packbuf_i_widen_uint32)(in, count, out); break;
+    default: memcpy(out, in, (size_t)count * 8); break;
+  }
+}
+
+/* Stores the low bits of 64-bit numbers and returns the OR of all number + bias. */
+#define PACKBUF_I_NARROW(T)                                                                              \
+  static uint64_t packbuf_i_narrow_##T(const uint8_t *in, unsigned count, uint64_t bias, uint8_t *out) { \
+    uint64_t all = 0;                                                                                    \
+    for (unsigned i = 0; i < count; i++) {                                                               \
+      uint64_t number;                                                                                   \
+      memcpy(&number, in + (size_t)i * 8, 8);                                                            \
+      all |= number + bias;                                                                              \
+      packbuf_i_unit_store(T, out + (size_t)i * (T / 8), number);                                        \
+    }                                                                                                    \
+    return all;                                                                                          \
+  }
+PACKBUF_I_NARROW(8)
+PACKBUF_I_NARROW(16)
+PACKBUF_I_NARROW(32)
+PACKBUF_I_NARROW(64)
+
+static uint64_t packbuf_i_narrow_units(const void *in, unsigned count, uint64_t bias, uint8_t *out, unsigned bits) {
+  switch (bits) {
+    case 8: return packbuf_i_narrow_8((const uint8_t *)in, count, bias, out);
+    case 16: return packbuf_i_narrow_16((const uint8_t *)in, count, bias, out);
+    case 32: return packbuf_i_narrow_32((const uint8_t *)in, count, bias, out);
+    default: return packbuf_i_narrow_64((const uint8_t *)in, count, bias, out);
+  }
+}
+
+/* count integers of `bits` to out, which does not overlap in; 0, and out undefined, when one does not fit. Any
+ * alignment. */
+static int packbuf_i_convert_units(const void *in, unsigned bits, int is_signed, uint64_t count, void *out,
+                                   unsigned out_bits, int out_signed) {
+  const uint8_t *from = (const uint8_t *)in;
+  uint8_t *to = (uint8_t *)out;
+  /* a number fits when number + bias is below 2^room */
+  const uint64_t bias = is_signed && out_signed ? (uint64_t)1 << (out_bits - 1) : 0;
+  const unsigned room = out_bits - (is_signed != out_signed && (out_signed || out_bits == 64) ? 1 : 0);
+  uint64_t all = 0, wide[512];
+  while (count > 0) {
+    const unsigned some = count < 512 ? (unsigned)count : 512;
+    if (bits < 64) {
+      packbuf_i_widen_units(from, bits, is_signed, some, wide);
+      all |= packbuf_i_narrow_units(wide, some, bias, to, out_bits);
+    } else all |= packbuf_i_narrow_units(from, some, bias, to, out_bits);
+    if (all & ~packbuf_i_low_bits(room)) return 0;
+    from += some * (bits / 8);
+    to += some * (out_bits / 8);
+    count -= some;
+  }
+  return 1;
+}
 
 /* int, uint or bool of 8 to 64 bits. */
 static int packbuf_i_integer_dtype(packbuf_dtype dtype) {

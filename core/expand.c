@@ -133,8 +133,7 @@ typedef struct packbuf_i_columns {
 
 static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
   if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *),
-                                                     8);
+  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), 8);
 }
 
 static int packbuf_i_absent(const packbuf_value *cell) {

@@ -571,8 +571,7 @@ PACKBUF_API packbuf_status packbuf_infer(const packbuf_value *values, uint64_t c
   status = packbuf_i_expand_node(&expand, &top, 0);
   if (status) return status;
   inference->count = expand.nodes;
-  inference->nodes =
-      (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
+  inference->nodes = (packbuf_inferred *)packbuf_arena_alloc(arena, expand.nodes * sizeof *inference->nodes, 8);
   if (!inference->nodes) return packbuf_i_no_memory(error);
   for (packbuf_i_node *node = &top; node; node = (packbuf_i_node *)packbuf_i_after(node)) {
     node->index = at;

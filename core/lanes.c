@@ -1,7 +1,7 @@
 /* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
  * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
  * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
- * whole rows of 128 bytes. No kernel touches a byte that its arguments do not name, nor allocates.
+ * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -13,7 +13,8 @@
 enum { PACKBUF_I_ROW = 128 }; /* bytes */
 
 /* How units are made of codes: base + (code << shift), or, where zero is 1, 0 for code 0, 2^(T - 1) for code 1 (the two
- * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is modulo 2^T. */
+ * zeros of floats), and else base + code - 2. shift and zero are not both set; 1 <= width <= T - shift. Arithmetic is
+ * modulo 2^T. */
 typedef struct packbuf_i_codes {
   uint64_t base;
   uint8_t width, shift, zero;
@@ -104,7 +105,7 @@ typedef struct packbuf_i_lane_set {
     return packbuf_i_##set##_join(T, words, bitmap, high, high_size, first, rows, width, (uint8_t *)units, stream); \
   }
 
-/* The entries of a packbuf_i_lanes: of the set itself, and split and join of the set `splits`. */
+/* One packbuf_i_lanes; the four of a set, with split and join of the set `splits`. */
 #define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
   {                                                                                                                    \
     packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \

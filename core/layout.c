@@ -1,5 +1,5 @@
-/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec (profile 0, the canonical
- * form). core/plan.c runs it for a batch and decides where everything lies.
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for the packing.
+ * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
 /* A buffer record to be. */
@@ -9,16 +9,16 @@ typedef struct packbuf_i_planned {
   uint8_t pushed;                     /* data are encoded cell by cell (JSON, MessagePack), not pulled */
   packbuf_dtype dtype;
   uint32_t alias_of;
-  uint8_t packing;           /* 1: in blocks */
-  packbuf_i_recipe recipe;   /* then */
-  uint64_t blocks;           /* of them */
-  uint8_t *headers;          /* 16 bytes each, in the arena, filled as the blocks are packed */
-  uint8_t *payload;          /* of a packed buffer of the index, in the arena */
+  uint8_t packing;         /* 1: in blocks */
+  packbuf_i_recipe recipe; /* then */
+  uint64_t blocks;         /* of them */
+  uint8_t *headers;        /* 16 bytes each, in the arena, filled as the blocks are packed */
+  uint8_t *payload;        /* of a packed buffer of the index, in the arena */
   uint64_t headers_offset;
   uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
-  uint64_t print; /* of the first bytes: only buffers with the same are compared */
+  uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
   uint8_t value[16];
 } packbuf_i_planned;
 
@@ -30,8 +30,8 @@ typedef struct packbuf_i_plan {
   uint32_t node_count, field_count, value_count;
   packbuf_i_planned *buffers;
   uint32_t buffer_count, buffer_room;
-  uint32_t
-      *prints; /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  /* open-addressing table of the buffers that others may be aliases of, by fingerprint: index + 1, or 0 */
+  uint32_t *prints;
   uint32_t print_mask;
   packbuf_i_pair **pairs; /* sorted as section 6 says */
   uint32_t *pair_nodes;
@@ -41,9 +41,9 @@ typedef struct packbuf_i_plan {
   uint8_t kind; /* 1 batch, 2 manifest */
   uint64_t rows, strings_length, head_length, index_length, data_length, total_length;
   uint64_t plain_length;         /* of the data section, up to the packed buffers */
-  uint64_t data_bound, bound;    /* the most the data section and the whole may take: what is there without packing */
+  uint64_t data_bound, bound;    /* the most that the data section (its bytes plain) and the whole may take */
   uint64_t checksums;            /* number of data checksums, at most */
-  int packed;                    /* some data are packed: data_length and total_length are known once they are written */
+  int packed;                    /* some buffer is: data_length and total_length are known once the data are written */
   uint64_t turn;                 /* how often the places of packed data have been settled */
   struct packbuf_i_split *split; /* the parts it was last divided into, or NULL */
   uint64_t *scratch;             /* for the search for equal rows, leaf after leaf */

@@ -1,9 +1,9 @@
 /* core/output.c: the way to the destination, checksums on the way. Short runs are copied side by side and checksummed
- * a block at a time while the block is in the cache; long ones are copied and checksummed in one pass, past the caches
+ * some at a time while they are in the cache; long ones are copied and checksummed in one pass, past the caches
  * where the destination is large anyway.
  * May use: checksums, gather. Must not know: what the bytes mean. */
 
-#define PACKBUF_I_BLOCK 16384      /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
+#define PACKBUF_I_UNSUMMED 16384   /* short runs: bytes that wait for their checksum. Divides PACKBUF_I_CHUNK */
 #define PACKBUF_I_LONG 8192        /* runs from here on go in one pass */
 #define PACKBUF_I_STREAM_LONG 4096 /* without checksums runs from here on go past the caches */
 
@@ -47,7 +47,7 @@ static uint8_t *packbuf_i_out_here(const packbuf_i_out *out) { return out->place
 
 static void packbuf_i_out_written(packbuf_i_out *out, uint64_t size) {
   out->at += size;
-  if (out->checksums && out->at - out->summed >= PACKBUF_I_BLOCK) packbuf_i_out_sum(out, out->at, NULL, NULL);
+  if (out->checksums && out->at - out->summed >= PACKBUF_I_UNSUMMED) packbuf_i_out_sum(out, out->at, NULL, NULL);
 }
 
 /* Bytes from host memory; `ahead`: where the next ones will come from, or NULL. */
@@ -68,8 +68,9 @@ static void packbuf_i_out_bytes(packbuf_i_out *out, const uint8_t *bytes, uint64
   }
 }
 
-/* A payload from the first-level cache, copied and checksummed in one pass, past the caches where that pays. */
-static void packbuf_i_out_block(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
+/* The payload of a packed block, from the first-level cache, copied and checksummed in one pass, past the caches where
+ * that pays. */
+static void packbuf_i_out_payload(packbuf_i_out *out, const uint8_t *bytes, uint64_t size) {
   if (out->checksums) {
     packbuf_i_out_sum(out, out->at, NULL, NULL);
     out->at += size;

@@ -4,9 +4,10 @@
  * but a C99 (or C++17) compiler.
  *
  * The tour. Write: packbuf_arena_init, packbuf_batch_init, packbuf_add_... for each field, packbuf_measure (the exact
- * size), packbuf_write (one copy per byte); packbuf_pack does the last two into the arena's memory. With many threads:
- * packbuf_write_split and packbuf_write_part, or packbuf_threads.h. Not into one block of memory:
- * packbuf_write_through (a callback), packbuf_scatter_list (a list of segments).
+ * size; of a packed batch the most it can be), packbuf_write (one copy per byte); packbuf_pack does the last two into
+ * the arena's memory. With many threads: packbuf_write_split, packbuf_write_part and packbuf_write_finish, or
+ * packbuf_threads.h. Not into one block of memory: packbuf_write_through (a callback), packbuf_scatter_list (a list of
+ * segments). Smaller, but numbers are then copied out and not read in place: packing in packbuf_options.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
@@ -49,12 +50,6 @@
 #include "core/arena.c"
 #include "core/sort.c"
 #include "core/crc32c.c"
-#include "core/lanes.c"
-#include "core/lanes_vector.c"
-#include "core/lanes_x86.c"
-#include "core/lanes_table.c"
-#include "core/blocks.c"
-#include "core/packer.c"
 #include "core/sha256.c"
 #include "core/utf8.c"
 #include "core/decimal.c"
@@ -62,6 +57,14 @@
 #include "core/keys.c"
 #include "codecs/json_ragged.c"
 #include "codecs/msgpack_ragged.c"
+
+/* packing in blocks: units in lanes, one block, and how it is chosen */
+#include "core/lanes.c"
+#include "core/lanes_vector.c"
+#include "core/lanes_x86.c"
+#include "core/lanes_table.c"
+#include "core/blocks.c"
+#include "core/packer.c"
 
 /* pack, first part: rows -> expand -> infer -> columns, whose elements are pulled */
 #include "core/column.c"

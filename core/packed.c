@@ -1,7 +1,7 @@
 /* core/packed.c: the elements of a buffer that is packed in blocks (section 20), for the access layer: any run of them,
  * or one. A header and the place of the next say where a payload lies; both are fetched once and checked here, the
  * payload while it is unpacked.
- * May use: base, lanes, blocks, fetched. Must not know: records, roles, why something is read. */
+ * May use: base, lanes, blocks, fetched, status (rules). Must not know: records, codecs, why something is read. */
 
 /* Bits of a unit of a dtype that can be packed; 0 of others. */
 static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
@@ -21,6 +21,7 @@ static unsigned packbuf_i_unit_bits(packbuf_dtype dtype) {
   return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64 ? dtype.bits : 0;
 }
 
+/* The units that hold `count` elements: bytes, of bits. */
 static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
   return dtype.bits == 1 ? count / 8 + (count % 8 != 0) : count;
 }
@@ -52,14 +53,14 @@ PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
   return full ? units / full + (units % full != 0) : 0;
 }
 
-/* Finds block k < blocks but for its payload; 0 when header or place are wrong. */
+/* Finds block k, which there is; its payload is NULL when that was not fetched with the others. 0 when header or place
+ * are wrong. */
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
   const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
-  if (end > buffer->length / 64 || packed->block.place > end ||
-      end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
+  if (end > buffer->length / 64 || packed->block.place > end || end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
     return 0;
   packed->bits = bits;
   packed->units = units - k * full < full ? (unsigned)(units - k * full) : full;
@@ -112,6 +113,7 @@ typedef struct packbuf_i_unit_window {
 
 #define PACKBUF_I_WINDOW_BYTES 1024u
 
+/* Unit i by way of the buffer's window, which is filled anew when the unit is not in it. */
 static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
   packbuf_i_unit_window *window = buffer->window;

@@ -1,16 +1,15 @@
 /* core/packer.c: packing one block, and what is decided before: the recipe of a buffer, from a sample of its blocks,
- * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. A block
- * is first packed as the one before it was, in one pass; where that fails, or the recipe asks, it is looked at while it
- * lies in the first-level cache, and then packed. Nothing allocates.
+ * and the choice for each block, both canonical (spec section 19, profiles 1 to 3). Units are trusted memory. Where
+ * profile and recipe let it, a block is first packed in one pass, as the recipe's split or the frame before it; else,
+ * or when that fails, it is looked at while it lies in the first-level cache, and then packed. Nothing allocates.
  * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
 
 enum {
-  PACKBUF_I_STRIPE = 64,                                 /* blocks, after which nothing is remembered */
-  PACKBUF_I_PAYLOAD_ROOM = PACKBUF_I_BLOCK_BYTES + 1024, /* bytes that packing a block may write */
-  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES,       /* the longest payload of a block */
-  PACKBUF_I_FILL_SHARE = 16,                             /* a block is filled from one row of so many on */
-  PACKBUF_I_COVER_LINES = 24,                            /* that a block is covered with */
-  PACKBUF_I_TOPS_POSSIBLE = 512                          /* tops that floats of 16 or 32 bits can have */
+  PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
+  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
+  PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
+  PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
 };
 
 /* How the blocks of a buffer may be packed. */
@@ -26,7 +25,7 @@ typedef struct packbuf_i_packer {
   const packbuf_i_lane_set *set;
   const packbuf_i_lanes *lanes;
   packbuf_i_recipe recipe;
-  packbuf_i_block before;
+  packbuf_i_block before; /* of the same stripe */
   int has_before;
   uint8_t seen[PACKBUF_I_TOPS_POSSIBLE];       /* the tops of the rows looked at last */
   uint8_t scratch[PACKBUF_I_BLOCK_BYTES + 64]; /* rows gathered, filled up, or turned into codes */
@@ -213,11 +212,12 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
-  uint32_t size;
-  uint64_t dense, fill;
-  packbuf_i_cover cover;
+  uint32_t size;         /* of the payload */
+  uint64_t dense, fill;  /* where it is filled */
+  packbuf_i_cover cover; /* where it is lines with a payload */
 } packbuf_i_choice;
 
+/* Takes this header when its payload is smaller than that of the choice so far. */
 static void packbuf_i_offer(packbuf_i_choice *choice, unsigned mode, uint32_t size, uint64_t base, unsigned width,
                             unsigned shift, unsigned extra) {
   if (size >= choice->size) return;
@@ -367,8 +367,7 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
                                        const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
   const unsigned bits = recipe->bits;
-  const uint64_t dense =
-      recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
+  const uint64_t dense = recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
   const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
   packbuf_i_survey survey;
   packbuf_i_unit_rows rows;
@@ -387,6 +386,8 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_offer_rows(recipe, &survey, rows.rows, plain, more, filled, choice);
 }
 
+/* The choice of section 19 ("A block is chosen"). payload: room where a split is written as it is tried; what is left
+ * there counts only when the choice is a split. */
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
                                    const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const packbuf_i_recipe *recipe = &packer->recipe;
@@ -427,7 +428,8 @@ static void packbuf_i_write_tops(packbuf_i_packer *packer, packbuf_i_unit_rows *
   rows->units = codes;
 }
 
-/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get code 0. Returns the bytes. */
+/* Writes rows in a mode (without FILLED; not split, which is written as it is tried); units that the last row lacks get
+ * code 0. Returns the bytes. */
 static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbuf_i_block *block, unsigned mode,
                                           packbuf_i_unit_rows *rows, uint8_t *payload, const uint8_t *ahead,
                                           int stream) {
@@ -559,6 +561,7 @@ static unsigned packbuf_i_sample_bits(const packbuf_i_block_sample *sample, unsi
   return packbuf_i_bits_of(all);
 }
 
+/* Of floats that may have a dictionary; else 0. */
 static unsigned packbuf_i_mantissa_bits(packbuf_dtype dtype) {
   if (dtype.code == PACKBUF_DTYPE_BFLOAT) return 7;
   if (dtype.code != PACKBUF_DTYPE_FLOAT || dtype.bits == 64) return 0;

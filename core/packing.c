@@ -1,10 +1,10 @@
 /* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
- * the spec. Buffers of the index, which are small, are packed at once, so that the index has its length; data are
- * packed as they are written (core/write.c).
- * May use: arena (scratch), layout, seek, source, packer. Must not know: where the bytes go. */
+ * the spec; and the blocks of such a buffer, one after the other. Buffers of the index, which are small, are packed as
+ * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
+ * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u      /* blocks */
-#define PACKBUF_I_PACK_FROM 256u  /* bytes of a buffer */
+#define PACKBUF_I_SAMPLE 16u     /* blocks */
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
 static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
@@ -28,12 +28,12 @@ static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
 /* Bytes of units of block k. */
 static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t k) {
   const uint64_t left = buffer->plain - k * PACKBUF_I_BLOCK_BYTES;
-  return left < PACKBUF_I_BLOCK_BYTES ? left : PACKBUF_I_BLOCK_BYTES;
+  return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
 /* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
-                                       uint8_t *memory) {
+                                            uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
   const uint64_t blocks = buffer->blocks, last = blocks - 1;
   const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
@@ -54,13 +54,13 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     sample[i] = memory;
     units[i] = (unsigned)(size / (dtype.bits / 8u));
   }
-  buffer->packing = (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count,
-                                                   &buffer->recipe);
+  buffer->packing =
+      (uint8_t)packbuf_i_make_recipe(packbuf_i_lane_set_best(), dtype, profile, sample, units, count, &buffer->recipe);
   return PACKBUF_OK;
 }
 
-/* The blocks from `first` to `end` (first: of a stripe) one after the other: units from the buffer, payload and header
- * to a taker. */
+/* The blocks of a buffer, one after the other, from block `first` on, the first of a stripe, where the mark is. Of the
+ * plan it changes only the headers of these blocks, so that each stripe may be another thread's. */
 typedef struct packbuf_i_block_writer {
   packbuf_i_planned *buffer;
   packbuf_i_units source;
@@ -121,7 +121,7 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer. */
+/* Decides for one buffer; `memory` is for the sample. */
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
   const unsigned profile = packbuf_i_profile_of(plan, buffer);
   packbuf_status status;

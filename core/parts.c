@@ -145,8 +145,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
       packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
       packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
     }
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
-                    part->stripe < part->stripe_end;
+    split->count +=
+        part->index.from < part->index.to || part->data.from < part->data.to || part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
   if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
@@ -172,7 +172,7 @@ PACKBUF_API packbuf_status packbuf_write_split(packbuf_batch *batch, uint32_t wa
   return status;
 }
 
-/* Packs a stripe where it would lie plain, places counted from there. */
+/* Packs a stripe where it would lie plain; places count from its first block. */
 static packbuf_status packbuf_i_write_stripe(const packbuf_i_plan *plan, packbuf_i_stripe *stripe, uint8_t *dst,
                                              packbuf_error *error) {
   packbuf_i_planned *buffer = &plan->buffers[stripe->buffer];
@@ -235,8 +235,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
       buffer->offset = end = at;
     }
     memmove(dst + end, dst + buffer->room + stripe->first * PACKBUF_I_BLOCK_BYTES, (size_t)stripe->size);
-    packbuf_i_move_places(buffer->headers + stripe->first * 16, blocks < PACKBUF_I_STRIPE ? blocks : PACKBUF_I_STRIPE,
-                          (uint32_t)((end - at) / 64));
+    packbuf_i_move_places(buffer->headers + stripe->first * 16,
+                          blocks < PACKBUF_I_STRIPE ? blocks : (uint64_t)PACKBUF_I_STRIPE, (uint32_t)((end - at) / 64));
     end += stripe->size;
     buffer->length = end - at;
   }
@@ -245,8 +245,8 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
 }
 
-/* What the parts of a batch leave undone where buffers are packed: the data behind the plain ones, their checksums, the
- * index. */
+/* What the parts of a batch leave undone where buffers are packed: the stripes where they belong, the checksums from
+ * there on, the index. */
 static packbuf_status packbuf_i_finish_packed(packbuf_i_plan *plan, uint8_t *dst, packbuf_error *error) {
   uint8_t *data = dst + packbuf_i_data_at(plan), *checksums = dst + plan->head_length;
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
@@ -267,9 +267,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                       "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
+                       PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
   packbuf_i_finish_head(plan, (uint8_t *)dst);

@@ -1,6 +1,7 @@
 /* core/plan.c: from a batch to its plan: expand and infer what is dynamic, number the nodes, plan their buffers, sort
- * the names, and give everything its place. The size that results is exact.
- * May use: batch, expansion, layout, share, sort. Must not know: the destination. */
+ * the names, and give everything its place. The size that results is exact unless data are packed: these get the room
+ * that they take plain, and what they leave of it is known once they are written.
+ * May use: batch, expansion, layout, share, packing, sort. Must not know: the destination. */
 
 /* A schema entry for a field given as an array: what it can change (flags, logical type, text instead of bytes) and
  * what it must agree with. */
@@ -106,8 +107,7 @@ static packbuf_status packbuf_i_plan_nodes(packbuf_i_plan *plan, packbuf_batch *
       if (plan->node_count > (1u << 20))
         return packbuf_i_plan_fail(plan, &field->node, PACKBUF_LIMIT, "more than 2^20 nodes", PACKBUF_NOWHERE);
     }
-  plan->nodes =
-      (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
+  plan->nodes = (packbuf_i_node **)packbuf_arena_alloc(plan->arena, (plan->node_count + 1) * sizeof *plan->nodes, 8);
   if (!plan->nodes) return packbuf_i_plan_no_memory(plan);
   for (unsigned scope = 0; scope < 2; scope++)
     for (field = batch->first; field; field = field->next)

@@ -67,8 +67,8 @@ typedef struct packbuf_selected_tensor {
 
 /* The chosen rows of an ndarray leaf as one array [rows, cell...] without a copy; rows are a range (any step). Absent
  * cells are zeros: the mask comes with packbuf_select_copy. Read-only: it lies in the packed buffer. Errors: WRONG_TYPE
- * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed or in another byte
- * order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
+ * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed, packed or in
+ * another byte order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
 PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
                                                  packbuf_selected_tensor *out, packbuf_error *error);
 
@@ -76,7 +76,8 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
  * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
  * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
- * or masks that are computed or (masks) do not begin at a byte. */
+ * or masks that are computed, packed or (masks) do not begin at a byte: in a packed batch only a field whose schema
+ * says PACKBUF_PACKING_NONE has them in place. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 

@@ -1,5 +1,5 @@
 /* core/stream.c: a plan through a callback that takes bytes at an offset: data first, then the index, the head last. A
- * window of memory is all that is held.
+ * window of memory, the head and the checksums are all that is held.
  * May use: arena (scratch), batch, plan, output, write, checksums. Must not know: files. */
 
 #define PACKBUF_I_WINDOW ((uint64_t)1 << 20)

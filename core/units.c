@@ -1,30 +1,32 @@
-/* core/units.c: the elements of a planned buffer, block after block, for who packs them: in place where a block lies
- * in one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools
- * are checked on the way.
+/* core/units.c: the units of a planned buffer, block after block, for who packs them: in place where a block lies in
+ * one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools are
+ * checked on the way.
  * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
 
 typedef struct packbuf_i_units {
   const packbuf_i_planned *buffer;
   packbuf_error *error;
   packbuf_i_gather gather;
-  uint64_t done; /* bytes of the buffer that were handed out */
-  packbuf_i_run run;
+  uint64_t done;                /* bytes of the buffer that were handed out */
+  packbuf_i_run run;            /* what is left of the present one */
   const packbuf_device *device; /* of the run */
-  int by_rows;
-  unsigned row, rows;
+  int by_rows, swapped;         /* swapped: the runs are little-endian and the machine is not */
+  unsigned row, rows;           /* the next of the runs ahead, and how many these are */
   packbuf_i_run ahead[PACKBUF_I_ROWS_AT_ONCE];
   packbuf_i_pull pull;
   uint64_t room[PACKBUF_I_BLOCK_BYTES / 8];
 } packbuf_i_units;
 
-static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer,
-                                   const packbuf_i_mark *mark, uint64_t at, packbuf_error *error) {
+/* Starts at byte `at` of the buffer, where the mark is. */
+static void packbuf_i_units_begin(packbuf_i_units *source, const packbuf_i_planned *buffer, const packbuf_i_mark *mark,
+                                  uint64_t at, packbuf_error *error) {
   uint64_t skip = packbuf_i_pull_seek(&source->pull, buffer, mark);
   source->buffer = buffer;
   source->error = error;
   source->gather = packbuf_i_gather_best();
   source->done = at;
   source->by_rows = buffer->role == PACKBUF_ROLE_DATA && packbuf_i_has_rows(buffer->node);
+  source->swapped = packbuf_i_big_endian() && buffer->role != PACKBUF_ROLE_DATA && buffer->dtype.bits > 8;
   source->row = source->rows = 0;
   source->device = NULL;
   source->run.bytes = NULL;
@@ -78,22 +80,19 @@ static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t s
     source->run.bytes += piece;
     source->run.size -= piece;
   }
-  if (packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8)
-    packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
+  if (source->swapped) packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
   return PACKBUF_OK;
 }
 
 /* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
  * is known to lie there whole, or NULL. */
 static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t size, const uint8_t **bytes,
-                                            const uint8_t **ahead) {
-  const int swapped =
-      packbuf_i_big_endian() && source->buffer->role != PACKBUF_ROLE_DATA && source->buffer->dtype.bits > 8;
+                                           const uint8_t **ahead) {
   const uint64_t at = source->done;
   packbuf_status status = PACKBUF_OK;
   *ahead = NULL;
   if (!source->run.size) (void)packbuf_i_units_run(source);
-  if (source->run.size >= size && !source->device && !swapped) {
+  if (source->run.size >= size && !source->device && !source->swapped) {
     *bytes = source->run.bytes;
     source->run.bytes += size;
     source->run.size -= size;

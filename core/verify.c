@@ -1,7 +1,9 @@
-/* core/verify.c: deep verification: the I rules (index checksum, padding, masks, lengths; offsets, shapes and types by
- * codec) and the D rules (data checksums, padding, limits; cells by codec). One pass each, in the order of section 13;
- * allocates nothing. Linear: masks go by words, and rows of which nothing is stored are not counted out.
- * May use: base, crc32c, access, open, tables, cells, pieces; the codecs' reading halves. Must not know: values. */
+/* core/verify.c: deep verification: the I rules (index checksum, padding, packed blocks, masks, lengths; offsets,
+ * shapes and types by codec) and the D rules (data checksums, padding, packed blocks, limits; cells by codec). One pass
+ * each, in the order of section 13; allocates nothing. Linear: masks go by words, and rows of which nothing is stored
+ * are not counted out.
+ * May use: base, crc32c, blocks, packed, access, open, tables, cells, pieces; the codecs' reading halves. Must not
+ * know: values. */
 
 /* A dict or list around the node in turn, with what its children are checked against. */
 typedef struct packbuf_i_verify_node {
@@ -67,32 +69,32 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
         continue;
       if (!packbuf_i_pass_stored(&c, &b))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+      status =
+          packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
     }
   return status;
 }
 
-/* I15 and I16 of block k, its payload's I17 or D10 when `whole`. */
-static packbuf_status packbuf_i_verify_block(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
-                                             int headers, packbuf_error *error) {
-  const uint64_t end_at = k + 1 < blocks ? b->headers_at + (k + 1) * 16 + 8 : record + 32;
+/* I15 and I16 of block k: its header, and where its payload ends. record: where the buffer's lies. */
+static packbuf_status packbuf_i_verify_header(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
+                                              packbuf_error *error) {
+  const uint64_t at = b->headers_at + k * 16, end_at = k + 1 < blocks ? at + 16 + 8 : record + 32;
+  const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+  packbuf_i_packed packed;
+  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits, full);
+  uint32_t size;
+  if (wrong >= 0) return packbuf_i_broken(error, PACKBUF_RULE_I15, at + (unsigned)wrong, PACKBUF_NOWHERE);
+  if (k == 0 && packed.block.place != 0) return packbuf_i_broken(error, PACKBUF_RULE_I16, at + 8, PACKBUF_NOWHERE);
+  if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+  size = packbuf_i_block_size(&packed.block, bits, packed.units);
+  return size == UINT32_MAX || size == packed.size ? PACKBUF_OK
+                                                   : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
+}
+
+/* I17 or D10 of block k: its payload. */
+static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t k, packbuf_error *error) {
   packbuf_i_packed packed;
   const int found = packbuf_i_find_block(b, k, &packed);
-  uint32_t size;
-  if (headers) {
-    const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
-    const uint64_t units = packbuf_i_unit_count(b->dtype, b->count) - k * full;
-    const int wrong = packbuf_i_block_unsound(&packed.block, bits, units < full ? (unsigned)units : full);
-    if (wrong >= 0)
-      return packbuf_i_broken(error, PACKBUF_RULE_I15, b->headers_at + k * 16 + (unsigned)wrong, PACKBUF_NOWHERE);
-    if (k == 0 && packed.block.place != 0)
-      return packbuf_i_broken(error, PACKBUF_RULE_I16, b->headers_at + 8, PACKBUF_NOWHERE);
-    if (!found) return packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
-    size = packbuf_i_block_size(&packed.block, bits, packed.units);
-    return size == UINT32_MAX || size == packed.size
-               ? PACKBUF_OK
-               : packbuf_i_broken(error, PACKBUF_RULE_I16, end_at, PACKBUF_NOWHERE);
-  }
   return found && packbuf_i_block_whole(&packed.block, packed.payload, packed.size, packed.bits, packed.units)
              ? PACKBUF_OK
              : packbuf_i_broken(error, b->role == PACKBUF_ROLE_DATA ? PACKBUF_RULE_D10 : PACKBUF_RULE_I17,
@@ -111,9 +113,9 @@ static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data
     (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
     blocks = packbuf_i_headers_length(blocks) / 16;
     for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
-      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 1, error);
+      status = packbuf_i_verify_header(&b, packbuf_i_buffer_at(view, i), k, blocks, error);
     for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)
-      status = packbuf_i_verify_block(&b, packbuf_i_buffer_at(view, i), k, blocks, 0, error);
+      status = packbuf_i_verify_payload(&b, k, error);
     if (status != PACKBUF_OK) return status;
   }
   return PACKBUF_OK;
@@ -280,7 +282,8 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again.
+ */
 static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
                                              packbuf_i_verify_node *up_node) {
   packbuf_column up;

@@ -152,7 +152,7 @@ typedef struct packbuf_buffer {
   const uint8_t *payload;      /* and what they tell of; NULL when that was not fetched in one range */
   uint64_t headers_at;         /* where the headers lie, from the start of the packed buffer */
   struct packbuf_i_unit_window *window; /* private: NULL */
-  uint8_t value[16];           /* constant and sequence (start, step), little-endian */
+  uint8_t value[16];                    /* constant and sequence (start, step), little-endian */
 } packbuf_buffer;
 
 /* The buffer of a node by role (and dim, for shape), or by index in the buffer table. NOT_FOUND when there is none. */
@@ -192,7 +192,7 @@ typedef enum packbuf_block_mode {
 
 typedef struct packbuf_block {
   uint8_t mode;   /* packbuf_block_mode */
-  uint8_t filled; /* 1: rows of 128 bytes that are all one value are not stored */
+  uint8_t filled; /* 1: rows of 128 bytes that are all the fill are not stored */
   uint8_t width, shift, extra;
   uint64_t base;
   uint64_t offset, length; /* of its payload, from the start of the packed buffer */
@@ -251,8 +251,8 @@ PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uin
 PACKBUF_API packbuf_status packbuf_cell_shape(const packbuf_column *column, uint64_t row, unsigned *rank,
                                               uint64_t *shape, packbuf_error *error);
 /* A cell's bytes in place (the data of its elements; text, bytes, JSON, MessagePack, media). NULL and 0 when absent.
- * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant, or the cell
- * is in two pieces: copy it out; NOT_FETCHED. */
+ * Errors: WRONG_TYPE (a dict, a list, a media list, codec null); NOT_STORED when the data are a constant or packed, or
+ * the cell is in two pieces: copy it out; NOT_FETCHED. */
 PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint64_t row, const void **bytes,
                                               uint64_t *size, packbuf_error *error);
 

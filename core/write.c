@@ -1,6 +1,8 @@
-/* core/write.c: a plan into memory: head, index, data, each byte written once. Any stretch of the index or of the data
- * can be written alone; the whole is the longest stretch.
- * May use: arena, batch, plan, layout, pull, rows, seek, output, checksums. Must not know: how the plan was decided. */
+/* core/write.c: a plan into memory, each byte written once. Any stretch of the index or of the plain data can be
+ * written alone; the whole is the longest stretch. Packed data are written behind the plain ones, one buffer after the
+ * other, the index after them, since it says how long they have become, and the head last.
+ * May use: arena, batch, plan, layout, pull, rows, seek, packing, output, checksums. Must not know: how the plan was
+ * decided, how a block is packed. */
 
 /* A stretch of a section: which bytes, and where the first comes from. */
 typedef struct packbuf_i_stretch {
@@ -14,7 +16,7 @@ typedef struct packbuf_i_stretch {
 struct packbuf_i_writer;
 typedef packbuf_status (*packbuf_i_flush)(struct packbuf_i_writer *writer);
 
-/* One call that writes. The plan is only read: many writers may share it. */
+/* One call that writes. Writers of stretches only read the plan: many may share it. */
 typedef struct packbuf_i_writer {
   const packbuf_i_plan *plan;
   packbuf_error *error;
@@ -255,8 +257,9 @@ static packbuf_status packbuf_i_write_stretch(packbuf_i_writer *writer, int data
   return packbuf_i_write_zeros(writer, stretch->to);
 }
 
-/* One packed buffer of the data, from where the writer stands: straight to its place where there is room for any
- * payload and it goes through the caches, else by way of a room in the first-level cache. */
+/* One packed buffer of the data, from where the writer stands, which the plan is told: block by block straight to its
+ * place where there is room for any payload and it goes through the caches, else by way of a room in the first-level
+ * cache. */
 static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
   packbuf_i_out *out = &writer->out;
@@ -268,11 +271,11 @@ static packbuf_status packbuf_i_write_blocks(packbuf_i_writer *writer, packbuf_i
   while (!status && w.next < buffer->blocks) {
     const int straight = !out->stream && out->limit - out->at >= PACKBUF_I_PAYLOAD_ROOM;
     uint32_t size = 0;
-    status = packbuf_i_blocks_next(&w, (out->at - begin) / 64,
-                                   straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
+    status =
+        packbuf_i_blocks_next(&w, (out->at - begin) / 64, straight ? packbuf_i_out_here(out) : (uint8_t *)room, &size);
     if (status) break;
     if (straight) packbuf_i_out_written(out, size);
-    else if (size <= out->limit - out->at) packbuf_i_out_block(out, (const uint8_t *)room, size);
+    else if (size <= out->limit - out->at) packbuf_i_out_payload(out, (const uint8_t *)room, size);
     else if (writer->flush) status = packbuf_i_write_bytes(writer, (const uint8_t *)room, size);
     else status = packbuf_i_changed(writer->error, buffer->node);
   }
@@ -297,8 +300,7 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
     if (!packbuf_i_packed_data(buffer)) continue;
     status = packbuf_i_write_blocks(writer, buffer);
     if (!status)
-      status = packbuf_i_write_zeros(writer,
-                                     packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
+      status = packbuf_i_write_zeros(writer, packbuf_i_round_up(writer->out.at, plan->options->alignment_exponent));
   }
   if (!status && writer->flush) status = writer->flush(writer);
   writer->stretch = NULL;
@@ -445,6 +447,8 @@ static void packbuf_i_put_head(uint8_t *head, const packbuf_i_plan *plan) {
   packbuf_i_put_strings(record, plan);
 }
 
+/* ---- into memory ---- */
+
 PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size, packbuf_error *error) {
   packbuf_status status;
   if (!batch || !size)
@@ -454,8 +458,6 @@ PACKBUF_API packbuf_status packbuf_measure(packbuf_batch *batch, uint64_t *size,
   if (!status) *size = batch->plan->bound;
   return status;
 }
-
-/* ---- into memory ---- */
 
 static uint64_t packbuf_i_data_at(const packbuf_i_plan *plan) { return plan->head_length + plan->index_length; }
 
