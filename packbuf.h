@@ -761,10 +761,14 @@ PACKBUF_API packbuf_status packbuf_scatter_list(packbuf_batch *batch, const pack
  * before any of them exists: a field has a node and at most 4 + rank buffers, each of which may cost a record, padding
  * and (offsets, shape, masks) up to 8 bytes a row; data cost their bytes and one checksum per 64 KiB. rank_sum: sum of
  * the ranks of ragged rows, 0 for the others; text_bytes: names, shapes (8 bytes a dimension), parameters and metadata
- * (32 bytes more a pair). It is for batches that are not packed: packbuf_measure of a packed one may want up to bound /
- * 512 + 80 (4 fields + rank_sum) more, for the block headers. Saturates at UINT64_MAX. */
+ * (32 bytes more a pair). A packed batch
+ * takes block headers besides, 16 bytes for each 8 KiB, with padding. Saturates at UINT64_MAX. */
 /* clang-format off */
 #define PACKBUF_BOUND(fields, rank_sum, rows, text_bytes, data_bytes)                                          \
+  (PACKBUF_BOUND_PLAIN(fields, rank_sum, rows, text_bytes, data_bytes) +                                       \
+   PACKBUF_BOUND_PLAIN(fields, rank_sum, rows, text_bytes, data_bytes) / 512 +                                 \
+   ((uint64_t)(fields) * 4 + (uint64_t)(rank_sum)) * 80)
+#define PACKBUF_BOUND_PLAIN(fields, rank_sum, rows, text_bytes, data_bytes) /* of a batch that is not packed */ \
   ((uint64_t)640 + (uint64_t)(fields) * (68 + 4 * 128) + (uint64_t)(rank_sum) * 128 + (uint64_t)(text_bytes) + \
    ((uint64_t)(fields) * 2 + (uint64_t)(rank_sum)) * 8 * ((uint64_t)(rows) + 1) + (uint64_t)(data_bytes) +     \
    ((uint64_t)(data_bytes) + (uint64_t)(fields) * 64) / 65536 * 4)
@@ -15924,8 +15928,8 @@ static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
       packbuf_i_unit_bits(buffer->dtype) == 0)
     return 0;
-  return buffer->role != PACKBUF_ROLE_DATA ||
-         (packbuf_i_numeric(buffer->node->codec) && !(buffer->node->flags & PACKBUF_KEEP_PLAIN));
+  if (buffer->node->flags & PACKBUF_KEEP_PLAIN) return 0;
+  return buffer->role != PACKBUF_ROLE_DATA || packbuf_i_numeric(buffer->node->codec);
 }
 
 /* Whether a buffer's blocks are packed as the data are written. */

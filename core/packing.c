@@ -10,8 +10,8 @@ static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
   if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
       packbuf_i_unit_bits(buffer->dtype) == 0)
     return 0;
-  return buffer->role != PACKBUF_ROLE_DATA ||
-         (packbuf_i_numeric(buffer->node->codec) && !(buffer->node->flags & PACKBUF_KEEP_PLAIN));
+  if (buffer->node->flags & PACKBUF_KEEP_PLAIN) return 0;
+  return buffer->role != PACKBUF_ROLE_DATA || packbuf_i_numeric(buffer->node->codec);
 }
 
 /* Whether a buffer's blocks are packed as the data are written. */

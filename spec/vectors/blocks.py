@@ -240,7 +240,8 @@ def choose_rows(units, dtype, recipe, filled):
     choice = choose_split(units, recipe.split) if recipe.split else None
     if choice:
         choice.size = code_bytes(rows, recipe.split, t) + up(rows * 1024 // t // 8) + up(choice.size)
-        return choice
+        if choice.size <= (rows * 128 if filled else up(len(units) * t // 8)):
+            return choice
     out = []
     if all(u == units[0] for u in units):
         out.append(Choice(FRAME, units[0], 1, size=code_bytes(rows, 1, t)))
