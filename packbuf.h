@@ -17099,8 +17099,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
       packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
       packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
     }
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
-                    part->stripe < part->stripe_end;
+    split->count +=
+        part->index.from < part->index.to || part->data.from < part->data.to || part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
   if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
@@ -17221,9 +17221,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                       "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
+                       PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
   packbuf_i_finish_head(plan, (uint8_t *)dst);
@@ -17883,7 +17884,8 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
         continue;
       if (!packbuf_i_pass_stored(&c, &b))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+      status =
+          packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
     }
   return status;
 }
@@ -18096,7 +18098,8 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again.
+ */
 static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
                                              packbuf_i_verify_node *up_node) {
   packbuf_column up;

@@ -145,8 +145,8 @@ static packbuf_status packbuf_i_make_split(packbuf_i_plan *plan, uint32_t wanted
       packbuf_i_border(plan, i, wanted, &part->index.from, &part->data.from);
       packbuf_i_border(plan, i + 1, wanted, &part->index.to, &part->data.to);
     }
-    split->count += part->index.from < part->index.to || part->data.from < part->data.to ||
-                    part->stripe < part->stripe_end;
+    split->count +=
+        part->index.from < part->index.to || part->data.from < part->data.to || part->stripe < part->stripe_end;
   }
   status = packbuf_i_locate(plan, split, 1);
   if (!status && !plan->packed) status = packbuf_i_locate(plan, split, 0);
@@ -267,9 +267,10 @@ PACKBUF_API packbuf_status packbuf_write_finish(const packbuf_batch *batch, void
                                : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "the batch is not measured",
                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed && !packbuf_i_stripes_packed(plan))
-    status = packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
-                            "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                       "not all parts were written since packbuf_write_split, packbuf_write or packbuf_write_finish",
+                       PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (!status && plan->packed) status = packbuf_i_finish_packed(plan, (uint8_t *)dst, error);
   if (status) return status;
   packbuf_i_finish_head(plan, (uint8_t *)dst);

@@ -67,7 +67,8 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
         continue;
       if (!packbuf_i_pass_stored(&c, &b))
         return packbuf_i_broken(error, PACKBUF_RULE_B11, packbuf_i_buffer_at(view, i) + 24, PACKBUF_NOWHERE);
-      status = packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
+      status =
+          packbuf_i_verify_zero(view, PACKBUF_RULE_D2, b.offset + b.length, packed ? c.packed : c.data, b.node, error);
     }
   return status;
 }
@@ -280,7 +281,8 @@ static packbuf_status packbuf_i_verify_aliases(const packbuf_column *c, int data
   return PACKBUF_OK;
 }
 
-/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again. */
+/* I5 and I6 of a node under a dict or list, whose own buffers are walked again for each child: D9 charges them again.
+ */
 static packbuf_status packbuf_i_verify_child(packbuf_i_verifier *v, const packbuf_column *c,
                                              packbuf_i_verify_node *up_node) {
   packbuf_column up;
