@@ -1,5 +1,6 @@
 /* Fuzz target: the packing API driven by bytes: dense, ragged and per-row arrays of any shape and stride, texts, dynamic values, schemas, metadata, devices
- * that fail, arenas with a limit. Whatever it is told, it ends with a size or an error; what it packs is valid, of the measured size, and can be read.
+ * that fail, arenas with a limit. Whatever it is told, it ends with a size or an error; what it packs is valid, of the measured size, and can be read. With a
+ * packing that the input's size chooses it reads as it does plain, and has the same bytes in parts.
  * May use: packbuf.h and its insides. Must not know: what the batch will be packed as. */
 #define PACKBUF_IMPLEMENTATION
 #include "packbuf.h"
@@ -348,7 +349,49 @@ static void read_back(const uint8_t *bytes, uint64_t size, uint64_t rows)
     packbuf_arena_free(&arena);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* The same bytes in a few parts, the last first. */
+static void in_parts(packbuf_batch *batch, const uint8_t *bytes, uint64_t size, uint64_t room)
+{
+    uint8_t *other = (uint8_t *)malloc((size_t)room);
+    uint32_t parts = 0;
+    uint64_t written = 0;
+    packbuf_error error;
+    packbuf_status status = other ? packbuf_write_split(batch, 1 + (uint32_t)(size / 64 % 5), &parts, &error) : PACKBUF_OUT_OF_MEMORY;
+    for (uint32_t i = parts; !status && i-- > 0;)
+        status = packbuf_write_part(batch, i, other, room, &error);
+    if (!status)
+        status = packbuf_write_finish(batch, other, room, &written, &error);
+    demand(status != PACKBUF_OK || (written == size && memcmp(other, bytes, (size_t)size) == 0));
+    free(other);
+}
+
+/* All rows and batch values are equal, as far as there is memory for them. */
+static void same(const uint8_t *plain, uint64_t plain_size, const uint8_t *packed, uint64_t packed_size)
+{
+    packbuf_arena arena;
+    packbuf_error error;
+    packbuf_view one, other;
+    packbuf_value x, y;
+    packbuf_status status;
+    demand(packbuf_open(&one, plain, plain_size, PACKBUF_OPEN_EXACT, NULL, &error) == PACKBUF_OK);
+    demand(packbuf_open(&other, packed, packed_size, PACKBUF_OPEN_EXACT, NULL, &error) == PACKBUF_OK && one.rows == other.rows);
+    packbuf_arena_init(&arena, NULL);
+    arena.limit = 1 << 23;
+    status = packbuf_read_batch_values(&one, &arena, &x, &error);
+    if (!status)
+        status = packbuf_read_batch_values(&other, &arena, &y, &error);
+    demand(status == PACKBUF_LIMIT || status == PACKBUF_OUT_OF_MEMORY || packbuf_equal(&x, &y));
+    for (uint64_t i = 0; !status && i < one.rows && i < 64; i++) {
+        status = packbuf_read_row(&one, i, &arena, &x, &error);
+        if (!status)
+            status = packbuf_read_row(&other, i, &arena, &y, &error);
+        demand(status == PACKBUF_LIMIT || status == PACKBUF_OUT_OF_MEMORY || (!status && packbuf_equal(&x, &y)));
+    }
+    packbuf_arena_free(&arena);
+}
+
+/* The batch that the bytes describe, with a packing: its memory, the caller's, or NULL. */
+static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_t *written)
 {
     static const char *const paths[] = { "a", "b", "f", "g.a", "f[0]", "a.b", NULL };
     source s;
@@ -358,9 +401,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     packbuf_options options = packbuf_default_options();
     packbuf_error error;
     packbuf_status status;
-    uint64_t rows, needed, written = 0;
+    uint64_t rows, needed;
     uint8_t flags, *memory;
-    int changed = 0;
+    int changed = 0, good = 0;
     memset(&s, 0, sizeof s);
     s.data = data;
     s.size = size;
@@ -369,7 +412,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     demand(s.pool != NULL);
     flags = byte(&s);
     for (unsigned i = 0; i < POOL; i++)
-        s.pool[i] = (uint8_t)(flags & 1 ? i & 1 : flags & 2 ? 0 : i * 37u);
+        s.pool[i] = (uint8_t)((flags & 3) == 3 ? (i % 8 ? 0 : i / 8) : flags & 1 ? i & 1 : flags & 2 ? 0 : i * 37u);
     s.device.type = 2;
     s.device.context = &s;
     s.device.copy = flags & 4 ? NULL : copy;
@@ -394,6 +437,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     options.alignment_exponent = (uint8_t)(flags & 64 ? 12 : 6);
     options.data_checksums = flags >> 7;
+    options.packing = (uint8_t)packing;
     status = packbuf_batch_init(&batch, rows, &arena, &options, &error);
     if (!status)
         for (unsigned i = byte(&s) % 4u; i < 4 && s.size; i++) {
@@ -409,18 +453,35 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             s.pool[byte(&s)] ^= 1; /* a caller who changes the data meanwhile: what comes out may be wrong, no more */
             changed = 1;
         }
-            demand(packbuf_write(&batch, memory, needed - 1, &written, &error) == PACKBUF_CAPACITY && written == needed);
+        demand(packbuf_write(&batch, memory, needed - 1, written, &error) == PACKBUF_CAPACITY && *written == needed);
         memset(memory, 0xA5, (size_t)needed);
-        status = packbuf_write(&batch, memory, needed, &written, &error);
+        status = packbuf_write(&batch, memory, needed, written, &error);
         if (!status) {
-            demand(written == needed);
+            demand(packing > PACKBUF_PACKING_NONE ? *written <= needed : *written == needed);
             if (!changed)
-                read_back(memory, needed, rows);
+                read_back(memory, *written, rows);
+            if (!changed && packing > PACKBUF_PACKING_NONE)
+                in_parts(&batch, memory, *written, needed);
+            good = !changed;
         }
     }
-    free(memory);
     packbuf_arena_free(&arena);
     packbuf_arena_free(&s.arena);
     free(s.pool);
+    if (good)
+        return memory;
+    free(memory);
+    return NULL;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const unsigned packing = size % 5;
+    uint64_t plain_size = 0, packed_size = 0;
+    uint8_t *plain = pack(data, size, PACKBUF_PACKING_DEFAULT, &plain_size), *packed = packing ? pack(data, size, packing, &packed_size) : NULL;
+    if (plain && packed)
+        same(plain, plain_size, packed, packed_size);
+    free(plain);
+    free(packed);
     return 0;
 }
