@@ -1385,6 +1385,10 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* what g++ 12's own intrinsics leave undefined on purpose */
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 
 /* what all rooms use */
 /* ---- core/base.c ---- */

@@ -43,6 +43,10 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* what g++ 12's own intrinsics leave undefined on purpose */
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 
 /* what all rooms use */
 #include "core/base.c"

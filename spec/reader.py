@@ -1268,6 +1268,8 @@ class Packed:
         up = node.parent
         if up is None or up.kind == LEAF or not self.readable(missing, validity, up.buffer(VALIDITY)):
             return
+        if up.kind == LIST or up.buffer(VALIDITY):
+            self.check_walked(up, "index")  # its masks and lengths are walked again for each child
         for row in range(rows_to_check(node.rows, (missing, validity, up.buffer(VALIDITY)))):
             if not present(up, row) and (present(node, row) or missing and missing[row]):
                 self.fail("I5", validity.at if validity else node.at, f"row {row} is absent in the parent and not null here", node)
