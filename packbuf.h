@@ -541,8 +541,8 @@ PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec);
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: its data (not its offsets and masks) are stored as they are: never packed,
-                             as a constant or an alias, no row shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: stored as it is: nothing of it is packed, its data are never a constant or
+                             an alias, no row is shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 

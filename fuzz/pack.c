@@ -476,7 +476,7 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const unsigned packing = size % 5;
+    const unsigned packing = (unsigned)(size % 5);
     uint64_t plain_size = 0, packed_size = 0;
     uint8_t *plain = pack(data, size, PACKBUF_PACKING_DEFAULT, &plain_size), *packed = packing ? pack(data, size, packing, &packed_size) : NULL;
     if (plain && packed)
