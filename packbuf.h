@@ -5584,7 +5584,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
 #if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
+#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused, nothrow))
 #else
 #define PACKBUF_I_LANES_INLINE static inline
 #endif
@@ -18057,7 +18057,7 @@ static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t
 static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
   for (uint32_t i = 0; i < view->buffer_count; i++) {
     packbuf_buffer b;
-    uint64_t blocks;
+    uint64_t blocks = 0;
     packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
     if (status != PACKBUF_OK) return status;
     if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;

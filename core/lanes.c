@@ -5,7 +5,7 @@
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
 #if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
+#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused, nothrow))
 #else
 #define PACKBUF_I_LANES_INLINE static inline
 #endif

@@ -106,7 +106,7 @@ static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t
 static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
   for (uint32_t i = 0; i < view->buffer_count; i++) {
     packbuf_buffer b;
-    uint64_t blocks;
+    uint64_t blocks = 0;
     packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
     if (status != PACKBUF_OK) return status;
     if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;
