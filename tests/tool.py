@@ -558,7 +558,7 @@ def sharing_tests(tmp):
 
 
 SAMPLE = ROOT / 'examples' / 'sample'
-SIX = {'line', 'frame', 'split+fill', 'dictionary+fill', 'zero+fill', 'plain+fill'}  # how blocks of the dense sample are stored
+SIX = {'line', 'split', 'split+fill', 'frame+fill', 'zero+fill', 'plain+fill'}  # how blocks of the sample are stored
 
 
 def inspected(file):
@@ -576,13 +576,15 @@ def packing_tests(tmp):
     about = inspected('d.pbuf')
     packed = [b for b in buffers(about).values() if b['packing'] and b['storage'] == 'stored']
     ok(about['profile'] == 1 and about['profile_name'] == 'balanced', 'balanced, unless asked otherwise', about)
-    ok({mode for b in packed for mode in b['modes']} == SIX, 'six ways in which its blocks are stored', packed)
+    good('pack the rows', 'pack', SAMPLE / 'rows.jsonl', '-o', 'rows.pbuf')
+    modes = {mode for b in (*packed, *buffers(inspected('rows.pbuf')).values()) for mode in b.get('modes', ())}
+    ok(modes == SIX, 'six ways in which blocks of the sample are stored', modes)
     bits = {'int64': 64, 'float32': 32, 'uint16': 16}
     ok(all(b['blocks'] == -(-b['count'] * bits[b['dtype']] // 65536) == sum(b['modes'].values()) and b['header_bytes'] == 16 * b['blocks'] for b in packed), 'blocks and headers are counted', packed)
     ok(all(n['stored_bytes'] == sum(b['length'] + b.get('header_bytes', 0) for b in n['buffers'] if b['storage'] == 'stored') for n in about['nodes']), 'stored bytes are those of buffers and block headers', about)
     ok(about['raw_bytes'] == sum(n['raw_bytes'] for n in about['nodes']) == sum(f.stat().st_size - 128 for f in files), 'raw bytes are those of the arrays', about)
     r = good('inspect', 'inspect', 'd.pbuf')
-    ok('profile balanced' in r.text and f'bytes (raw {about["raw_bytes"]})' in r.text and all(re.search(rf'{name} .* {re.escape(words)} +8 ', r.text) for name, words in [('input_ids', 'split+fill'), ('attention_mask', 'line'), ('response_mask', 'frame'), ('old_log_probs', 'dictionary+fill'), ('values', 'zero+fill'), ('returns', '= advantages')]), 'says how each field is stored', r)
+    ok('profile balanced' in r.text and f'bytes (raw {about["raw_bytes"]})' in r.text and all(re.search(rf'{name} .* {re.escape(words)} +8 ', r.text) for name, words in [('input_ids', 'split+fill'), ('attention_mask', 'line'), ('response_mask', 'line'), ('old_log_probs', 'zero+fill'), ('values', 'zero+fill'), ('returns', '= advantages')]), 'says how each field is stored', r)
     good('unpack -d', 'unpack', 'd.pbuf', '-d', 'd')
     ok(all((tmp / 'd' / f.name).read_bytes() == f.read_bytes() for f in files), 'the same files come back')
     r = run('pack', *files, '-o', '-')
@@ -637,7 +639,7 @@ def packing_rows_tests(tmp):
     rows = [json.loads(line) for line in lines]
     good('pack rows', 'pack', SAMPLE / 'rows.jsonl', '-o', 'r.pbuf')
     good('verify', 'verify', 'r.pbuf')
-    ok({mode for b in buffers(inspected('r.pbuf')).values() for mode in b.get('modes', ())} == {'split', 'frame', 'frame+fill'}, 'are packed')
+    ok({mode for b in buffers(inspected('r.pbuf')).values() for mode in b.get('modes', ())} == {'line', 'split', 'frame+fill'}, 'are packed')
     ok(all(map(same_value, good('unpack', 'unpack', 'r.pbuf').lines(), rows)), 'rows come back')
     ok(good('cat', 'cat', 'r.pbuf', '-f', 'tokens', '--rows', '2:4').lines() == [row.get('tokens', {'$missing': True}) for row in rows[2:4]], 'some cells')
     good('plain', 'pack', SAMPLE / 'rows.jsonl', '-o', 'plain.pbuf', '--packing', 'none')
