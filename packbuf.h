@@ -5583,7 +5583,9 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
  * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(__clang__)
+#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
+#elif defined(__GNUC__) /* nothrow: else g++ makes exception tables for them */
 #define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused, nothrow))
 #else
 #define PACKBUF_I_LANES_INLINE static inline
@@ -12576,7 +12578,7 @@ static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_window
                                       &column->prefix_length, &column->validity,  &column->lengths,
                                       &column->shape[0],      &column->shape[1],  &column->missing};
   for (unsigned i = 0; i < 9; i++) {
-    windows->of[i].count = 0;
+    windows->of[i].first = windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
   }
 }

@@ -164,7 +164,7 @@ static void packbuf_i_open_windows(packbuf_column *column, packbuf_i_unit_window
                                       &column->prefix_length, &column->validity,  &column->lengths,
                                       &column->shape[0],      &column->shape[1],  &column->missing};
   for (unsigned i = 0; i < 9; i++) {
-    windows->of[i].count = 0;
+    windows->of[i].first = windows->of[i].count = 0;
     if (buffers[i]->headers) buffers[i]->window = &windows->of[i];
   }
 }

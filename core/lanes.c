@@ -4,7 +4,9 @@
  * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(__clang__)
+#define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused))
+#elif defined(__GNUC__) /* nothrow: else g++ makes exception tables for them */
 #define PACKBUF_I_LANES_INLINE static inline __attribute__((always_inline, unused, nothrow))
 #else
 #define PACKBUF_I_LANES_INLINE static inline
