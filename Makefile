@@ -71,7 +71,7 @@ CC_wasm32 = clang --target=wasm32-wasi
 CC_msan = clang
 CC_tsan = clang
 FLAGS_native = $(CFLAGS)
-FLAGS_sanitize = -O1 -g -DTAP_STEP=7 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_sanitize = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_clang = $(CFLAGS)
 FLAGS_s390x = -O1 -g -static -DTAP_STEP=7
 FLAGS_aarch64 = -O1 -g -static -DTAP_STEP=7
@@ -81,7 +81,7 @@ FLAGS_riscv64 = -O1 -g -static -DTAP_STEP=7
 FLAGS_m32 = -O2 -g -D_FILE_OFFSET_BITS=64
 FLAGS_musl = -O1 -g -static
 FLAGS_wasm32 = -O2 -DTAP_STEP=7 -Wl,-z,stack-size=1048576
-FLAGS_msan = -O1 -g -DTAP_STEP=7 -fno-omit-frame-pointer -fsanitize=memory -fno-sanitize-recover=all
+FLAGS_msan = -O1 -g -fno-omit-frame-pointer -fsanitize=memory -fno-sanitize-recover=all
 FLAGS_tsan = -O1 -g -fsanitize=thread
 # wasi-libc has no threads
 LIBS = -pthread -lm

@@ -31,7 +31,7 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
   return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
-/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; *packed: whether to pack. */
+/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; packing 0: it stays plain. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                             uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
