@@ -5624,6 +5624,9 @@ typedef struct packbuf_i_lanes {
   void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
   /* Bit r: row r has a unit other than fill. */
   uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
+  /* Bit i (LSB first): the step from unit i to the next is not the step to it from the one before. Also reads the units
+   * right before and after the rows. Returns how many. */
+  unsigned (*bends)(const void *units, unsigned rows, uint8_t *bitmap);
   /* How many of the first units are value + i x step, unit i. Any count, 0 too. */
   unsigned (*along)(const void *units, unsigned count, uint64_t value, uint64_t step);
   /* Writes them. */
@@ -5664,6 +5667,9 @@ typedef struct packbuf_i_lane_set {
   static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
     return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
   }                                                                                                                    \
+  static attributes unsigned packbuf_i_##set##_bends_##T(const void *units, unsigned rows, uint8_t *bitmap) {          \
+    return packbuf_i_##set##_bends(T, (const uint8_t *)units, rows, bitmap);                                           \
+  }                                                                                                                    \
   static attributes unsigned packbuf_i_##set##_along_##T(const void *units, unsigned count, uint64_t value,            \
                                                          uint64_t step) {                                              \
     return packbuf_i_##set##_along(T, (const uint8_t *)units, count, value, step);                                     \
@@ -5690,7 +5696,7 @@ typedef struct packbuf_i_lane_set {
 #define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
   {                                                                                                                    \
     packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
-        packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
+        packbuf_i_##set##_bends_##T, packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
   }
 #define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
   {                                                                                                  \
@@ -5858,6 +5864,23 @@ PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t 
     dense |= (uint64_t)(other != 0) << r;
   }
   return dense;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows, uint8_t *bitmap) {
+  const unsigned unit = T / 8;
+  unsigned count = 0;
+  for (unsigned i = 0; i < rows * (128 / T); i++) {
+    unsigned bits = 0;
+    for (unsigned k = 0; k < 8; k++, units += unit) {
+      const uint64_t before = packbuf_i_unit_load(T, units - unit), after = packbuf_i_unit_load(T, units + unit);
+      const uint64_t bend = before + after - 2 * packbuf_i_unit_load(T, units);
+      const unsigned bit = (bend & packbuf_i_low_bits(T)) != 0;
+      bits |= bit << k;
+      count += bit;
+    }
+    bitmap[i] = (uint8_t)bits;
+  }
+  return count;
 }
 
 PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_along(unsigned T, const uint8_t *units, unsigned count, uint64_t value,
@@ -6067,8 +6090,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
- * the start. */
+/* Where a set has no better ones: the least and largest of signed units, which units are not 0, whether any is, the
+ * bytes of 0 at the start. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -6088,6 +6111,20 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
     return (b & below) | (a & ~below);                                                                             \
   }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_bits(unsigned T, packbuf_i_##set##_v x) {           \
+    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                                   \
+    const unsigned some = 64 / T; /* units of a word */                                                            \
+    uint64_t bits = 0;                                                                                             \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                           \
+      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                                       \
+      const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                           \
+                            : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                                      \
+                            : T == 32 ? ones >> 31 | (ones & 1)                                                    \
+                                      : ones;                                                                      \
+      bits |= word << i * some;                                                                                    \
+    }                                                                                                              \
+    return bits;                                                                                                   \
+  }                                                                                                                \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
     return packbuf_i_##set##_or(x) != 0;                                                                           \
   }                                                                                                                \
@@ -6097,8 +6134,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return BYTES;                                                                                                  \
   }
 
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _any and _zeros (the bytes of 0 that a
- * vector begins with). */
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _bits (of the units that are not 0), _any and
+ * _zeros (the bytes of 0 that a vector begins with). */
 #define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
@@ -6290,6 +6327,26 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     }                                                                                                                  \
     return dense;                                                                                                      \
   }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_bends(unsigned T, const uint8_t *units, unsigned rows,  \
+                                                                     uint8_t *bitmap) {                                \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    unsigned count = 0;                                                                                                \
+    for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {                                   \
+      uint64_t words[2] = {0, 0}; /* little-endian machines only */                                                    \
+      PACKBUF_I_LANES_EACH(k, PACKBUF_I_ROW / BYTES) {                                                                 \
+        const uint8_t *at = units + k * BYTES;                                                                         \
+        const unsigned place = k * (8 * BYTES / T);                                                                    \
+        const V before = packbuf_i_##set##_load(at - T / 8), after = packbuf_i_##set##_load(at + T / 8);               \
+        const V here = packbuf_i_##set##_load(at), twice = packbuf_i_##set##_plus(T, here, here);                      \
+        const V bend = packbuf_i_##set##_minus(T, packbuf_i_##set##_plus(T, before, after), twice);                    \
+        words[place / 64] |= packbuf_i_##set##_bits(T, bend) << place % 64;                                            \
+      }                                                                                                                \
+      memcpy(bitmap, words, 128 / T);                                                                                  \
+      count += (unsigned)__builtin_popcountll(words[0]);                                                               \
+      if (T == 8) count += (unsigned)__builtin_popcountll(words[1]);                                                   \
+    }                                                                                                                  \
+    return count;                                                                                                      \
+  }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_along(unsigned T, const uint8_t *units, unsigned count, \
                                                                      uint64_t value, uint64_t step) {                  \
     typedef packbuf_i_##set##_v V;                                                                                     \
@@ -6434,6 +6491,14 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to,
   else memcpy(to, &x, 32);
 }
 
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_bits(unsigned T, packbuf_i_avx2_v x) {
+  const __m256i none = ~(__m256i)packbuf_i_avx2_set(T, x);
+  if (T == 8) return (uint32_t)~_mm256_movemask_epi8(none);
+  if (T == 16) return _pext_u32((uint32_t)~_mm256_movemask_epi8(none), 0x55555555);
+  if (T == 32) return ~(uint32_t)_mm256_movemask_ps((__m256)none) & 255;
+  return ~(uint32_t)_mm256_movemask_pd((__m256d)none) & 15;
+}
+
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
   return !_mm256_testz_si256((__m256i)x, (__m256i)x);
 }
@@ -6468,9 +6533,21 @@ PACKBUF_I_LANES_SET(avx2, PACKBUF_I_LANES_AVX2)
 
 PACKBUF_I_LANES_UNITS(avx512, 64, PACKBUF_I_LANES_AVX512)
 
+/* Streamed in halves: stores of 64 bytes reach memory at 0.8 of the speed. */
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t *to, packbuf_i_avx512_v x, int stream) {
-  if (stream) _mm512_stream_si512((__m512i *)(void *)to, (__m512i)x);
-  else memcpy(to, &x, 64);
+  if (stream) {
+    _mm256_stream_si256((__m256i *)(void *)to, _mm512_castsi512_si256((__m512i)x));
+    _mm256_stream_si256((__m256i *)(void *)(to + 32), _mm512_extracti64x4_epi64((__m512i)x, 1));
+  } else {
+    memcpy(to, &x, 64);
+  }
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 uint64_t packbuf_i_avx512_bits(unsigned T, packbuf_i_avx512_v x) {
+  if (T == 8) return _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
+  if (T == 16) return _mm512_test_epi16_mask((__m512i)x, (__m512i)x);
+  if (T == 32) return _mm512_test_epi32_mask((__m512i)x, (__m512i)x);
+  return _mm512_test_epi64_mask((__m512i)x, (__m512i)x);
 }
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {
@@ -6924,31 +7001,38 @@ static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t 
   return (value + at * *step) & packbuf_i_low_bits(bits);
 }
 
+/* Lines as packbuf_i_block_lines has them, one after the other: each is written in whole vectors where there is room,
+ * beyond its end, before the next one is. */
+static void packbuf_i_write_units_of_lines(const packbuf_i_lanes *lanes, const packbuf_i_block *block,
+                                           const uint8_t *payload, unsigned bits, const uint16_t *ends, unsigned first,
+                                           unsigned count, unsigned room, uint8_t *out, int stream) {
+  const unsigned unit = bits / 8, vector = 64 / unit;
+  unsigned begin = 0, line = 0;
+  while (ends[line] <= first) begin = ends[line++];
+  for (unsigned done = 0; done < count; line++) {
+    unsigned some = ends[line] - first - done, wide;
+    uint64_t step;
+    const uint64_t value = packbuf_i_line_unit(block, payload, bits, line, first + done - begin, &step);
+    if (some > count - done) some = count - done;
+    wide = (some + vector - 1) / vector * vector;
+    lanes->line(out + (size_t)done * unit, wide <= room - done ? wide : some, value, step, stream);
+    begin = ends[line];
+    done += some;
+  }
+}
+
 static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
                                  uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
                                  uint8_t *out, int stream) {
+  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, bits);
+  uint8_t room[PACKBUF_I_BLOCK_BYTES + 64];
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
-  unsigned begin = 0;
   if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
-  /* a store to a line of the cache that two lines share would wait for it */
-  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
-    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
-  for (unsigned line = 0; count > 0;) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
-    uint64_t value, step;
-    if (some > count) some = count;
-    if (some == 0) {
-      begin = ends[line++];
-      continue;
-    }
-    /* non-temporal stores need whole lines of the cache */
-    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
-    if (lead > 0 && lead < some) some = lead;
-    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
-    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
-    out += (size_t)some * (bits / 8);
-    first += some;
-    count -= some;
+  if (stream && block->extra > 1) { /* lines share lines of the cache, which non-temporal stores have to write whole */
+    packbuf_i_write_units_of_lines(lanes, block, payload, bits, ends, first, count, sizeof room / (bits / 8), room, 0);
+    packbuf_i_copy_units(set, out, room, count * (bits / 8), bits, stream);
+  } else {
+    packbuf_i_write_units_of_lines(lanes, block, payload, bits, ends, first, count, count, out, stream);
   }
   return 1;
 }
@@ -7255,6 +7339,7 @@ enum {
   PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
   PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
   PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
+  PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
   PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
 };
 
@@ -7310,26 +7395,78 @@ typedef struct packbuf_i_cover {
   unsigned lines;
 } packbuf_i_cover;
 
+/* Marks where the steps of units change: bit i is that of unit i + 1. 0 when there are more than a cover can have: only
+ * the first and the last unit of a line is one. */
+static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                const uint8_t *ahead, uint32_t *loaded, uint8_t *bitmap) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, in_row = PACKBUF_I_ROW / unit;
+  const unsigned inner = count > 2 ? count - 2 : 0, whole = inner / in_row, rest = inner % in_row;
+  uint8_t last[PACKBUF_I_ROW / 8];
+  unsigned bends = 0;
+  for (unsigned row = 0; row < whole; row += PACKBUF_I_BEND_ROWS) {
+    const unsigned some = whole - row < PACKBUF_I_BEND_ROWS ? whole - row : PACKBUF_I_BEND_ROWS;
+    bends += packer->lanes->bends(units + unit + (size_t)row * PACKBUF_I_ROW, some, bitmap + row * in_row / 8);
+    if (bends > 2 * PACKBUF_I_COVER_LINES) return 0;
+    packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);
+  }
+  memset(bitmap + whole * in_row / 8, 0, in_row / 8 + 8);
+  if (rest == 0) return 1;
+  if (whole == 0) {
+    for (unsigned i = 0; i < rest; i++) {
+      const uint8_t *p = units + (size_t)i * unit;
+      const uint64_t step = packbuf_i_unit_load(bits, p + unit) - packbuf_i_unit_load(bits, p);
+      const uint64_t next = packbuf_i_unit_load(bits, p + 2 * unit) - packbuf_i_unit_load(bits, p + unit);
+      bitmap[i / 8] |= (uint8_t)((((step ^ next) & packbuf_i_low_bits(bits)) != 0) << i % 8);
+    }
+    return 1;
+  }
+  /* a row that ends with the last of them: some of its bits are there */
+  packer->lanes->bends(units + (size_t)(1 + inner - in_row) * unit, 1, last);
+  for (unsigned i = 0, at = inner - in_row; i < in_row; i += 8, at += 8) {
+    const unsigned byte = (unsigned)last[i / 8] << at % 8;
+    bitmap[at / 8] |= (uint8_t)byte;
+    bitmap[at / 8 + 1] |= (uint8_t)(byte >> 8);
+  }
+  return 1;
+}
+
+/* The first of the bits `from` to `end` - 1 that is set, or `end`. The bitmap has 8 bytes after them. */
+static unsigned packbuf_i_next_bit(const uint8_t *bitmap, unsigned from, unsigned end) {
+  while (from < end) {
+    const uint64_t word = packbuf_i_load64(bitmap + from / 8) >> from % 8;
+    if (word) return from + packbuf_i_first_set(word) < end ? from + packbuf_i_first_set(word) : end;
+    from += 64 - from % 8;
+  }
+  return end;
+}
+
 /* Covers units with at most PACKBUF_I_COVER_LINES lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                  const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
-  const unsigned bits = packer->recipe.bits, unit = bits / 8;
-  const uint64_t mask = packbuf_i_low_bits(bits);
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, inner = count > 2 ? count - 2 : 0;
+  uint8_t bends[PACKBUF_I_BLOCK_BYTES / 8 + 8]; /* loaded 8 at a time */
   cover->lines = 0;
-  for (unsigned at = 0; at < count; cover->lines++) {
+  if (!packbuf_i_find_bends(packer, units, count, ahead, loaded, bends)) return 0;
+  for (unsigned at = 0, end; at < count; at = end, cover->lines++) {
     const uint8_t *p = units + (size_t)at * unit;
     const uint64_t value = packbuf_i_unit_load(bits, p);
     uint64_t step = 0;
+    end = at + 1;
     if (cover->lines == PACKBUF_I_COVER_LINES) return 0;
     if (at + 1 < count) {
-      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
-      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
+      step = (packbuf_i_unit_load(bits, p + unit) - value) & packbuf_i_low_bits(bits);
+      if (at + 2 == count || !(bends[at / 8] >> at % 8 & 1)) {
+        end = packbuf_i_next_bit(bends, at, inner);
+        end = end == inner ? count : end + 2; /* bit i is unit i + 1, the last of its line */
+      } else if (step == 0) {
+        end = at + 2;
+      } else {
+        step = 0;
+      }
     }
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
-    at += packer->lanes->along(p, count - at, value, step);
   }
   packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;

@@ -199,31 +199,38 @@ static uint64_t packbuf_i_line_unit(const packbuf_i_block *block, const uint8_t 
   return (value + at * *step) & packbuf_i_low_bits(bits);
 }
 
+/* Lines as packbuf_i_block_lines has them, one after the other: each is written in whole vectors where there is room,
+ * beyond its end, before the next one is. */
+static void packbuf_i_write_units_of_lines(const packbuf_i_lanes *lanes, const packbuf_i_block *block,
+                                           const uint8_t *payload, unsigned bits, const uint16_t *ends, unsigned first,
+                                           unsigned count, unsigned room, uint8_t *out, int stream) {
+  const unsigned unit = bits / 8, vector = 64 / unit;
+  unsigned begin = 0, line = 0;
+  while (ends[line] <= first) begin = ends[line++];
+  for (unsigned done = 0; done < count; line++) {
+    unsigned some = ends[line] - first - done, wide;
+    uint64_t step;
+    const uint64_t value = packbuf_i_line_unit(block, payload, bits, line, first + done - begin, &step);
+    if (some > count - done) some = count - done;
+    wide = (some + vector - 1) / vector * vector;
+    lanes->line(out + (size_t)done * unit, wide <= room - done ? wide : some, value, step, stream);
+    begin = ends[line];
+    done += some;
+  }
+}
+
 static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
                                  uint32_t size, unsigned bits, unsigned units, unsigned first, unsigned count,
                                  uint8_t *out, int stream) {
+  const packbuf_i_lanes *lanes = packbuf_i_lanes_of(set, bits);
+  uint8_t room[PACKBUF_I_BLOCK_BYTES + 64];
   uint16_t ends[PACKBUF_I_BLOCK_LINES];
-  unsigned begin = 0;
   if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
-  /* a store to a line of the cache that two lines share would wait for it */
-  for (unsigned line = 0; stream && line + 1 < block->extra; line++)
-    if (ends[line] > first && ends[line] - first < count) PACKBUF_I_PREFETCH(out + (ends[line] - first) * (bits / 8));
-  for (unsigned line = 0; count > 0;) {
-    unsigned some = ends[line] > first ? ends[line] - first : 0, lead;
-    uint64_t value, step;
-    if (some > count) some = count;
-    if (some == 0) {
-      begin = ends[line++];
-      continue;
-    }
-    /* non-temporal stores need whole lines of the cache */
-    lead = stream ? (unsigned)(0u - (uintptr_t)out) % 64 / (bits / 8) : 0;
-    if (lead > 0 && lead < some) some = lead;
-    value = packbuf_i_line_unit(block, payload, bits, line, first - begin, &step);
-    packbuf_i_lanes_of(set, bits)->line(out, some, value, step, stream);
-    out += (size_t)some * (bits / 8);
-    first += some;
-    count -= some;
+  if (stream && block->extra > 1) { /* lines share lines of the cache, which non-temporal stores have to write whole */
+    packbuf_i_write_units_of_lines(lanes, block, payload, bits, ends, first, count, sizeof room / (bits / 8), room, 0);
+    packbuf_i_copy_units(set, out, room, count * (bits / 8), bits, stream);
+  } else {
+    packbuf_i_write_units_of_lines(lanes, block, payload, bits, ends, first, count, count, out, stream);
   }
   return 1;
 }

@@ -45,6 +45,9 @@ typedef struct packbuf_i_lanes {
   void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
   /* Bit r: row r has a unit other than fill. */
   uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
+  /* Bit i (LSB first): the step from unit i to the next is not the step to it from the one before. Also reads the units
+   * right before and after the rows. Returns how many. */
+  unsigned (*bends)(const void *units, unsigned rows, uint8_t *bitmap);
   /* How many of the first units are value + i x step, unit i. Any count, 0 too. */
   unsigned (*along)(const void *units, unsigned count, uint64_t value, uint64_t step);
   /* Writes them. */
@@ -85,6 +88,9 @@ typedef struct packbuf_i_lane_set {
   static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
     return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
   }                                                                                                                    \
+  static attributes unsigned packbuf_i_##set##_bends_##T(const void *units, unsigned rows, uint8_t *bitmap) {          \
+    return packbuf_i_##set##_bends(T, (const uint8_t *)units, rows, bitmap);                                           \
+  }                                                                                                                    \
   static attributes unsigned packbuf_i_##set##_along_##T(const void *units, unsigned count, uint64_t value,            \
                                                          uint64_t step) {                                              \
     return packbuf_i_##set##_along(T, (const uint8_t *)units, count, value, step);                                     \
@@ -111,7 +117,7 @@ typedef struct packbuf_i_lane_set {
 #define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
   {                                                                                                                    \
     packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
-        packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
+        packbuf_i_##set##_bends_##T, packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
   }
 #define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
   {                                                                                                  \
@@ -279,6 +285,23 @@ PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t 
     dense |= (uint64_t)(other != 0) << r;
   }
   return dense;
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows, uint8_t *bitmap) {
+  const unsigned unit = T / 8;
+  unsigned count = 0;
+  for (unsigned i = 0; i < rows * (128 / T); i++) {
+    unsigned bits = 0;
+    for (unsigned k = 0; k < 8; k++, units += unit) {
+      const uint64_t before = packbuf_i_unit_load(T, units - unit), after = packbuf_i_unit_load(T, units + unit);
+      const uint64_t bend = before + after - 2 * packbuf_i_unit_load(T, units);
+      const unsigned bit = (bend & packbuf_i_low_bits(T)) != 0;
+      bits |= bit << k;
+      count += bit;
+    }
+    bitmap[i] = (uint8_t)bits;
+  }
+  return count;
 }
 
 PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_along(unsigned T, const uint8_t *units, unsigned count, uint64_t value,

@@ -134,8 +134,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
- * the start. */
+/* Where a set has no better ones: the least and largest of signed units, which units are not 0, whether any is, the
+ * bytes of 0 at the start. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -155,6 +155,20 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
     return (b & below) | (a & ~below);                                                                             \
   }                                                                                                                \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_bits(unsigned T, packbuf_i_##set##_v x) {           \
+    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                                   \
+    const unsigned some = 64 / T; /* units of a word */                                                            \
+    uint64_t bits = 0;                                                                                             \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                           \
+      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                                       \
+      const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                           \
+                            : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                                      \
+                            : T == 32 ? ones >> 31 | (ones & 1)                                                    \
+                                      : ones;                                                                      \
+      bits |= word << i * some;                                                                                    \
+    }                                                                                                              \
+    return bits;                                                                                                   \
+  }                                                                                                                \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
     return packbuf_i_##set##_or(x) != 0;                                                                           \
   }                                                                                                                \
@@ -164,8 +178,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return BYTES;                                                                                                  \
   }
 
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _any and _zeros (the bytes of 0 that a
- * vector begins with). */
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _bits (of the units that are not 0), _any and
+ * _zeros (the bytes of 0 that a vector begins with). */
 #define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
@@ -356,6 +370,26 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       dense |= (uint64_t)packbuf_i_##set##_any(other) << r;                                                            \
     }                                                                                                                  \
     return dense;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_bends(unsigned T, const uint8_t *units, unsigned rows,  \
+                                                                     uint8_t *bitmap) {                                \
+    typedef packbuf_i_##set##_v V;                                                                                     \
+    unsigned count = 0;                                                                                                \
+    for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {                                   \
+      uint64_t words[2] = {0, 0}; /* little-endian machines only */                                                    \
+      PACKBUF_I_LANES_EACH(k, PACKBUF_I_ROW / BYTES) {                                                                 \
+        const uint8_t *at = units + k * BYTES;                                                                         \
+        const unsigned place = k * (8 * BYTES / T);                                                                    \
+        const V before = packbuf_i_##set##_load(at - T / 8), after = packbuf_i_##set##_load(at + T / 8);               \
+        const V here = packbuf_i_##set##_load(at), twice = packbuf_i_##set##_plus(T, here, here);                      \
+        const V bend = packbuf_i_##set##_minus(T, packbuf_i_##set##_plus(T, before, after), twice);                    \
+        words[place / 64] |= packbuf_i_##set##_bits(T, bend) << place % 64;                                            \
+      }                                                                                                                \
+      memcpy(bitmap, words, 128 / T);                                                                                  \
+      count += (unsigned)__builtin_popcountll(words[0]);                                                               \
+      if (T == 8) count += (unsigned)__builtin_popcountll(words[1]);                                                   \
+    }                                                                                                                  \
+    return count;                                                                                                      \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_along(unsigned T, const uint8_t *units, unsigned count, \
                                                                      uint64_t value, uint64_t step) {                  \

@@ -18,6 +18,14 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to,
   else memcpy(to, &x, 32);
 }
 
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_bits(unsigned T, packbuf_i_avx2_v x) {
+  const __m256i none = ~(__m256i)packbuf_i_avx2_set(T, x);
+  if (T == 8) return (uint32_t)~_mm256_movemask_epi8(none);
+  if (T == 16) return _pext_u32((uint32_t)~_mm256_movemask_epi8(none), 0x55555555);
+  if (T == 32) return ~(uint32_t)_mm256_movemask_ps((__m256)none) & 255;
+  return ~(uint32_t)_mm256_movemask_pd((__m256d)none) & 15;
+}
+
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
   return !_mm256_testz_si256((__m256i)x, (__m256i)x);
 }
@@ -52,9 +60,21 @@ PACKBUF_I_LANES_SET(avx2, PACKBUF_I_LANES_AVX2)
 
 PACKBUF_I_LANES_UNITS(avx512, 64, PACKBUF_I_LANES_AVX512)
 
+/* Streamed in halves: stores of 64 bytes reach memory at 0.8 of the speed. */
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t *to, packbuf_i_avx512_v x, int stream) {
-  if (stream) _mm512_stream_si512((__m512i *)(void *)to, (__m512i)x);
-  else memcpy(to, &x, 64);
+  if (stream) {
+    _mm256_stream_si256((__m256i *)(void *)to, _mm512_castsi512_si256((__m512i)x));
+    _mm256_stream_si256((__m256i *)(void *)(to + 32), _mm512_extracti64x4_epi64((__m512i)x, 1));
+  } else {
+    memcpy(to, &x, 64);
+  }
+}
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 uint64_t packbuf_i_avx512_bits(unsigned T, packbuf_i_avx512_v x) {
+  if (T == 8) return _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
+  if (T == 16) return _mm512_test_epi16_mask((__m512i)x, (__m512i)x);
+  if (T == 32) return _mm512_test_epi32_mask((__m512i)x, (__m512i)x);
+  return _mm512_test_epi64_mask((__m512i)x, (__m512i)x);
 }
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 int packbuf_i_avx512_any(packbuf_i_avx512_v x) {

@@ -9,6 +9,7 @@ enum {
   PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
   PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
   PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
+  PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
   PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
 };
 
@@ -64,26 +65,78 @@ typedef struct packbuf_i_cover {
   unsigned lines;
 } packbuf_i_cover;
 
+/* Marks where the steps of units change: bit i is that of unit i + 1. 0 when there are more than a cover can have: only
+ * the first and the last unit of a line is one. */
+static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                const uint8_t *ahead, uint32_t *loaded, uint8_t *bitmap) {
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, in_row = PACKBUF_I_ROW / unit;
+  const unsigned inner = count > 2 ? count - 2 : 0, whole = inner / in_row, rest = inner % in_row;
+  uint8_t last[PACKBUF_I_ROW / 8];
+  unsigned bends = 0;
+  for (unsigned row = 0; row < whole; row += PACKBUF_I_BEND_ROWS) {
+    const unsigned some = whole - row < PACKBUF_I_BEND_ROWS ? whole - row : PACKBUF_I_BEND_ROWS;
+    bends += packer->lanes->bends(units + unit + (size_t)row * PACKBUF_I_ROW, some, bitmap + row * in_row / 8);
+    if (bends > 2 * PACKBUF_I_COVER_LINES) return 0;
+    packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);
+  }
+  memset(bitmap + whole * in_row / 8, 0, in_row / 8 + 8);
+  if (rest == 0) return 1;
+  if (whole == 0) {
+    for (unsigned i = 0; i < rest; i++) {
+      const uint8_t *p = units + (size_t)i * unit;
+      const uint64_t step = packbuf_i_unit_load(bits, p + unit) - packbuf_i_unit_load(bits, p);
+      const uint64_t next = packbuf_i_unit_load(bits, p + 2 * unit) - packbuf_i_unit_load(bits, p + unit);
+      bitmap[i / 8] |= (uint8_t)((((step ^ next) & packbuf_i_low_bits(bits)) != 0) << i % 8);
+    }
+    return 1;
+  }
+  /* a row that ends with the last of them: some of its bits are there */
+  packer->lanes->bends(units + (size_t)(1 + inner - in_row) * unit, 1, last);
+  for (unsigned i = 0, at = inner - in_row; i < in_row; i += 8, at += 8) {
+    const unsigned byte = (unsigned)last[i / 8] << at % 8;
+    bitmap[at / 8] |= (uint8_t)byte;
+    bitmap[at / 8 + 1] |= (uint8_t)(byte >> 8);
+  }
+  return 1;
+}
+
+/* The first of the bits `from` to `end` - 1 that is set, or `end`. The bitmap has 8 bytes after them. */
+static unsigned packbuf_i_next_bit(const uint8_t *bitmap, unsigned from, unsigned end) {
+  while (from < end) {
+    const uint64_t word = packbuf_i_load64(bitmap + from / 8) >> from % 8;
+    if (word) return from + packbuf_i_first_set(word) < end ? from + packbuf_i_first_set(word) : end;
+    from += 64 - from % 8;
+  }
+  return end;
+}
+
 /* Covers units with at most PACKBUF_I_COVER_LINES lines; 0 when they do not suffice. */
 static int packbuf_i_cover_units(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                  const uint8_t *ahead, uint32_t *loaded, packbuf_i_cover *cover) {
-  const unsigned bits = packer->recipe.bits, unit = bits / 8;
-  const uint64_t mask = packbuf_i_low_bits(bits);
+  const unsigned bits = packer->recipe.bits, unit = bits / 8, inner = count > 2 ? count - 2 : 0;
+  uint8_t bends[PACKBUF_I_BLOCK_BYTES / 8 + 8]; /* loaded 8 at a time */
   cover->lines = 0;
-  for (unsigned at = 0; at < count; cover->lines++) {
+  if (!packbuf_i_find_bends(packer, units, count, ahead, loaded, bends)) return 0;
+  for (unsigned at = 0, end; at < count; at = end, cover->lines++) {
     const uint8_t *p = units + (size_t)at * unit;
     const uint64_t value = packbuf_i_unit_load(bits, p);
     uint64_t step = 0;
+    end = at + 1;
     if (cover->lines == PACKBUF_I_COVER_LINES) return 0;
     if (at + 1 < count) {
-      const uint64_t second = packbuf_i_unit_load(bits, p + unit), after = (second + second - value) & mask;
-      if (at + 2 == count || packbuf_i_unit_load(bits, p + 2 * unit) == after) step = (second - value) & mask;
+      step = (packbuf_i_unit_load(bits, p + unit) - value) & packbuf_i_low_bits(bits);
+      if (at + 2 == count || !(bends[at / 8] >> at % 8 & 1)) {
+        end = packbuf_i_next_bit(bends, at, inner);
+        end = end == inner ? count : end + 2; /* bit i is unit i + 1, the last of its line */
+      } else if (step == 0) {
+        end = at + 2;
+      } else {
+        step = 0;
+      }
     }
     cover->values[cover->lines] = value;
     cover->steps[cover->lines] = step;
     cover->firsts[cover->lines] = (uint16_t)at;
-    packbuf_i_load_ahead(ahead, loaded, at * unit + PACKBUF_I_BLOCK_BYTES / 2);
-    at += packer->lanes->along(p, count - at, value, step);
   }
   packbuf_i_load_ahead(ahead, loaded, count * unit);
   return 1;
