@@ -267,6 +267,7 @@ typedef struct packbuf_i_choice {
   packbuf_i_block block;
   uint32_t size;         /* of the payload */
   uint64_t dense, fill;  /* where it is filled */
+  packbuf_i_unit_rows rows; /* unless it is lines: all, or the dense ones; in the scratch until the next choice */
   packbuf_i_cover cover; /* where it is lines with a payload */
 } packbuf_i_choice;
 
@@ -422,21 +423,21 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   const unsigned bits = recipe->bits;
   const uint64_t dense = recipe->fill ? packbuf_i_choose_dense(packer, units, count, ahead, loaded, choice) : 0;
   const unsigned more = dense ? 64 : 0, filled = dense ? PACKBUF_I_FILLED : 0;
+  packbuf_i_unit_rows *const rows = &choice->rows;
   packbuf_i_survey survey;
-  packbuf_i_unit_rows rows;
   packbuf_i_block split;
   uint32_t size, plain;
   choice->dense = dense;
-  packbuf_i_take_rows(packer, units, count, dense, &rows);
-  plain = dense ? rows.rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8));
-  size = recipe->split ? packbuf_i_try_split(packer, &rows, plain, &split, payload + more, NULL) : 0;
+  packbuf_i_take_rows(packer, units, count, dense, rows);
+  plain = dense ? rows->rows * PACKBUF_I_ROW : packbuf_i_round_64(count * (bits / 8));
+  size = recipe->split ? packbuf_i_try_split(packer, rows, plain, &split, payload + more, NULL) : 0;
   if (size > 0) {
     packbuf_i_offer(choice, PACKBUF_I_MODE_SPLIT | filled, more + size, 0, split.width, 0, 0);
     return;
   }
-  packbuf_i_pad_rows(packer, &rows, packbuf_i_unit_load(bits, rows.units));
-  packbuf_i_survey_rows(packer, &rows, &survey);
-  packbuf_i_offer_rows(recipe, &survey, rows.rows, plain, more, filled, choice);
+  packbuf_i_pad_rows(packer, rows, packbuf_i_unit_load(bits, rows->units));
+  packbuf_i_survey_rows(packer, rows, &survey);
+  packbuf_i_offer_rows(recipe, &survey, rows->rows, plain, more, filled, choice);
 }
 
 /* The choice of section 19 ("A block is chosen"). payload: room where a split is written as it is tried; what is left
@@ -507,10 +508,9 @@ static uint32_t packbuf_i_write_unit_rows(packbuf_i_packer *packer, const packbu
   return tops + packbuf_i_words_size(rows->rows, block->width, bits);
 }
 
-static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_choice *choice, const uint8_t *units,
+static void packbuf_i_write_choice(packbuf_i_packer *packer, packbuf_i_choice *choice, const uint8_t *units,
                                    unsigned count, uint8_t *payload, const uint8_t *ahead, int stream) {
   const unsigned bits = packer->recipe.bits, mode = choice->block.mode & ~(unsigned)PACKBUF_I_FILLED;
-  packbuf_i_unit_rows rows;
   if (mode == PACKBUF_I_MODE_LINE) {
     if (choice->size > 0) packbuf_i_write_lines(&choice->cover, &choice->block, choice->size, payload);
     return;
@@ -524,14 +524,10 @@ static void packbuf_i_write_choice(packbuf_i_packer *packer, const packbuf_i_cho
     packbuf_i_store64(payload, choice->dense);
     memset(payload + 8, 0, 56);
     packbuf_i_word_store(bits, payload + 8, choice->fill);
-    if (mode == PACKBUF_I_MODE_SPLIT) return; /* as it was tried */
-    packbuf_i_take_rows(packer, units, count, choice->dense, &rows);
     payload += 64;
-  } else {
-    if (mode == PACKBUF_I_MODE_SPLIT) return;
-    packbuf_i_take_rows(packer, units, count, 0, &rows);
   }
-  packbuf_i_write_unit_rows(packer, &choice->block, mode, &rows, payload, ahead, stream);
+  if (mode == PACKBUF_I_MODE_SPLIT) return; /* as it was tried */
+  packbuf_i_write_unit_rows(packer, &choice->block, mode, &choice->rows, payload, ahead, stream);
 }
 
 /* ---- one block ---- */

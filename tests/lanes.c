@@ -463,6 +463,27 @@ static void check_lines(const packbuf_i_lane_set *set, unsigned t) {
   }
 }
 
+/* Lines of few and many units, so that some vectors have no bend, some several; the units before and after lie at the
+ * very ends of the memory. */
+static void check_bends(const packbuf_i_lane_set *set, unsigned t) {
+  const unsigned bits = 8u << t, unit = bits / 8;
+  for (unsigned rows = 1; rows <= 64; rows += TAP_STEP)
+    for (unsigned i = 0; i < 6; i++) {
+      const unsigned count = rows * (1024 / bits) + 2;
+      const size_t size = (size_t)count * unit, bytes = (size_t)rows * (128 / bits);
+      uint8_t *from = place(in, size, where(i % 3)), *to = output(out, bytes, where(i % 3));
+      unsigned want, got;
+      for (unsigned at = 0, some; at < count; at += some) {
+        some = 1 + below(i & 1 ? 4 : 300);
+        if (some > count - at) some = count - at;
+        plain(t)->line(from + (size_t)at * unit, some, random64() & low(bits), i & 2 ? random64() & low(bits) : below(3), 0);
+      }
+      want = plain(t)->bends(from + unit, rows, back);
+      got = set->of[t].bends(from + unit, rows, to);
+      expect(got == want && memcmp(back, to, bytes) == 0 && kept(out, to, bytes), "T %u rows %u where %u: %u bends, not %u", bits, rows, i, got, want);
+    }
+}
+
 static void check_copy(const packbuf_i_lane_set *set, unsigned t) {
   for (size_t size = 0; size <= 8192; size += size < 600 ? 1 : 61 * TAP_STEP)
     for (unsigned i = 0; i < 4; i++) {
@@ -547,6 +568,7 @@ int main(void) {
   each("pack and unpack at all alignments", check_alignments);
   each("scan and dense", check_scan);
   each("line and along", check_lines);
+  each("bends", check_bends);
   each("copy", check_copy);
   each("split", check_split);
   each("join, with the bytes it asks for or not", check_join);
