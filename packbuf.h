@@ -1412,9 +1412,14 @@ PACKBUF_API packbuf_status packbuf_concat(const packbuf_view *views, uint64_t co
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
-/* Loads the line at an address, which need not be valid, into the cache. */
+/* Loads the line at an address, which need not be valid, into the cache. GCC drops calls of functions that do nothing
+ * else, so it is told of an effect. */
 #if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
+#define PACKBUF_I_PREFETCH(address) \
+  do {                              \
+    __builtin_prefetch(address);    \
+    __asm__ volatile("");           \
+  } while (0)
 #else
 #define PACKBUF_I_PREFETCH(address) ((void)(address))
 #endif
@@ -7923,7 +7928,8 @@ static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_b
   for (unsigned i = 0; i < sample->count; i++) {
     packbuf_i_choice choice;
     uint32_t loaded = 0;
-    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload, NULL, &loaded, &choice);
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload,
+                           i + 1 < sample->count ? sample->blocks[i + 1] : NULL, &loaded, &choice);
     size += choice.size;
     *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
     *filled += choice.block.mode >= PACKBUF_I_FILLED;
@@ -10340,40 +10346,59 @@ static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
   return elements;
 }
 
-/* The offsets of such rows, from byte `size` of the scratch on; returns where they end. */
+/* The offsets of a ragged array whose rows are all present, from byte `size` of the scratch on; returns where they
+ * end. */
 static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
   const packbuf_ragged *ragged = pull->node->ragged;
   const uint64_t each = packbuf_i_item_elements(ragged);
-  uint64_t before = packbuf_i_first_item(ragged, pull->row);
   for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8) {
-    const uint64_t next = packbuf_i_first_item(ragged, ++pull->row);
-    pull->sum += (next - before) * each;
-    before = next;
+    pull->sum += packbuf_i_items(ragged, pull->row++) * each;
     packbuf_i_store64(pull->scratch + size, pull->sum);
   }
   return size;
 }
 
-/* One u64 per row (offsets: rows + 1, the first 0), as many as the scratch holds. */
+/* The numbers of a role that sharing has worked out; NULL for the others. */
+static const uint64_t *packbuf_i_shared_numbers(const packbuf_i_pull *pull) {
+  switch (pull->role) {
+    case PACKBUF_ROLE_ROW_INDEX: return pull->node->row_index;
+    case PACKBUF_ROLE_PREFIX_ROW: return pull->node->prefix_row;
+    case PACKBUF_ROLE_PREFIX_LENGTH: return pull->node->prefix_length;
+    default: return NULL;
+  }
+}
+
+/* One u64 per row (offsets: rows + 1, the first 0): those that lie in memory as they are written all together, else as
+ * many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
+  const uint64_t *numbers = packbuf_i_shared_numbers(pull);
   int running = pull->role == PACKBUF_ROLE_OFFSETS || pull->role == PACKBUF_ROLE_ITEM_OFFSETS;
   uint64_t size = 0, shape[PACKBUF_MAX_RANK];
+  if (numbers && !packbuf_i_big_endian()) {
+    packbuf_i_run run;
+    run.bytes = (const uint8_t *)(numbers + pull->row);
+    run.size = (node->rows - pull->row) * 8;
+    pull->row = node->rows;
+    pull->device = NULL;
+    return run;
+  }
   if (running && pull->at == 0) {
     packbuf_i_store64(pull->scratch, 0);
     pull->at = 1;
     size = 8;
   }
-  if (pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node)) size = packbuf_i_pull_offsets(pull, size);
+  if (pull->role == PACKBUF_ROLE_OFFSETS && node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap)
+    size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
     switch (pull->role) {
       case PACKBUF_ROLE_OFFSETS: number = pull->sum += packbuf_i_extent(node, pull->row); break;
       case PACKBUF_ROLE_ITEM_OFFSETS: number = pull->sum += packbuf_i_item_count(node, pull->row); break;
       case PACKBUF_ROLE_LENGTHS: number = packbuf_i_item_count(node, pull->row); break;
-      case PACKBUF_ROLE_ROW_INDEX: number = node->row_index[pull->row]; break;
-      case PACKBUF_ROLE_PREFIX_ROW: number = node->prefix_row[pull->row]; break;
-      case PACKBUF_ROLE_PREFIX_LENGTH: number = node->prefix_length[pull->row]; break;
+      case PACKBUF_ROLE_ROW_INDEX:
+      case PACKBUF_ROLE_PREFIX_ROW:
+      case PACKBUF_ROLE_PREFIX_LENGTH: number = numbers[pull->row]; break;
       default:
         if (packbuf_i_state(node, pull->row) > 0) {
           unsigned rank = packbuf_i_cell_dims(node, pull->row, shape);
@@ -15059,6 +15084,9 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
+/* How far ahead what is read of a row is loaded, in rows. */
+#define PACKBUF_I_ROWS_SOON 6
+
 /* ---- one row ---- */
 
 /* A leaf of one row: row `row` of `node`. */
@@ -15158,9 +15186,24 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
   uint64_t at = 0;
   if (a == b) return size;
   while (size - at >= 256 && memcmp(a + at, b + at, 256) == 0) at += 256;
-  while (size - at >= 8 && memcmp(a + at, b + at, 8) == 0) at += 8;
+  for (; size - at >= 8; at += 8) {
+    const uint64_t differ = packbuf_i_load64(a + at) ^ packbuf_i_load64(b + at);
+    if (differ) return at + packbuf_i_first_set(differ) / 8;
+  }
   while (at < size && a[at] == b[at]) at++;
   return at;
+}
+
+/* Whether the rows of a node lie alike: all of them whole or none. */
+static int packbuf_i_rows_alike(const packbuf_i_node *node) {
+  return node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
+}
+
+/* Loads how a row begins. */
+static void packbuf_i_row_start_soon(const packbuf_i_node *node, uint64_t row) {
+  packbuf_i_run run;
+  if (row >= node->rows || !packbuf_i_rows_alike(node) || !packbuf_i_whole_row(node, row, &run)) return;
+  for (unsigned at = 0; at < 512 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
 }
 
 /* How many leading bytes two rows have in common; *differ: whether one has other bytes where both have some. */
@@ -15219,11 +15262,47 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
-/* Rows that are padded at both ends are told apart inside: what lies at the quarters of a long run. */
-static uint64_t packbuf_i_hash_middle(uint64_t key, packbuf_i_run run) {
-  for (unsigned i = 1; run.size >= 2048 && i < 4; i++)
-    key = packbuf_i_hash_word(key, packbuf_i_load64(run.bytes + run.size / 4 * i));
-  return key;
+/* Two chains, so that the multiplications overlap. */
+static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
+  uint64_t other = ~key;
+  for (unsigned i = 0; i < 64; i += 16) {
+    key = (key ^ packbuf_i_load64(bytes + i)) * 0x9E3779B97F4A7C15u;
+    other = (other ^ packbuf_i_load64(bytes + i + 8)) * 0xFF51AFD7ED558CCDu;
+    key ^= key >> 32;
+    other ^= other >> 32;
+  }
+  return packbuf_i_hash_word(key, other);
+}
+
+/* Places inside a long row, which may be padded at both ends, that its key looks at. */
+#define PACKBUF_I_ROW_PLACES 15
+
+static int packbuf_i_row_is_long(packbuf_i_run run) { return run.size >= 2048; }
+
+/* Place i of them, 1 to PACKBUF_I_ROW_PLACES. */
+static const uint8_t *packbuf_i_row_place(packbuf_i_run run, unsigned i) {
+  return run.bytes + run.size / (PACKBUF_I_ROW_PLACES + 1) * i;
+}
+
+/* A key of a row that is one stretch of memory: the first and last 64 bytes, and of long ones the places. */
+static uint64_t packbuf_i_hash_whole(uint64_t key, packbuf_i_run run) {
+  if (run.size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(run.bytes, (size_t)run.size));
+  for (unsigned i = 1; packbuf_i_row_is_long(run) && i <= PACKBUF_I_ROW_PLACES; i++)
+    key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(run, i)));
+  key = packbuf_i_hash_64_bytes(key, run.bytes);
+  return run.size < 128 ? packbuf_i_hash_word(key, packbuf_i_hash_bytes(run.bytes + 64, (size_t)run.size - 64))
+                        : packbuf_i_hash_64_bytes(key, run.bytes + run.size - 64);
+}
+
+/* Loads what the key of a row will read. */
+static void packbuf_i_row_key_soon(const packbuf_i_node *node, uint64_t row) {
+  packbuf_i_run run;
+  if (row >= node->rows || !packbuf_i_rows_alike(node) || !packbuf_i_whole_row(node, row, &run) || run.size == 0) return;
+  PACKBUF_I_PREFETCH(run.bytes);
+  PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
+  PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
+  for (unsigned i = 1; packbuf_i_row_is_long(run) && i <= PACKBUF_I_ROW_PLACES; i++)
+    PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
@@ -15231,7 +15310,6 @@ static uint64_t packbuf_i_hash_middle(uint64_t key, packbuf_i_run run) {
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK],
       key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
-  const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED; /* as they lie */
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
@@ -15239,10 +15317,11 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
-  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0) {
+  packbuf_i_row_start_bytes(&at, node, row);
+  if (at.whole && packbuf_i_rows_alike(node)) return packbuf_i_hash_whole(key, at.run);
+  for (; packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
     const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64, kept = last + tail > 64 ? 64 - tail : last;
-    if (alike && at.whole) key = packbuf_i_hash_middle(key, at.run);
     memcpy(ends + first, at.run.bytes, head);
     memmove(ends + 64, ends + 64 + last - kept, kept);
     memcpy(ends + 64 + kept, at.run.bytes + at.run.size - tail, tail);
@@ -15373,6 +15452,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
     const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
+    packbuf_i_row_key_soon(node, packbuf_i_sample(j / 2 + PACKBUF_I_ROWS_SOON / 2, node->rows) + j % 2);
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
   }
   *repeats = seen == 4;
@@ -15410,6 +15490,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
+    packbuf_i_row_key_soon(node, row + PACKBUF_I_ROWS_SOON);
     if (packbuf_i_state(node, row) <= 0) continue;
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
@@ -15504,7 +15585,9 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   uint64_t common = 0, bytes = 0;
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
   for (uint64_t j = 0; j < places; j++) {
-    const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
+    const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1), soon = packbuf_i_sample(j + 2, node->rows - 1);
+    packbuf_i_row_start_soon(node, soon);
+    packbuf_i_row_start_soon(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }
@@ -15541,6 +15624,7 @@ static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, u
   common[0] = 0;
   for (uint64_t i = 1; i <= node->rows; i++) {
     if (i < node->rows) {
+      packbuf_i_row_start_soon(node, i + PACKBUF_I_ROWS_SOON);
       common[i] = packbuf_i_common_before(node, i);
       if (common[i] * element >= 64 && 2 * common[i] >= largest) {
         if (common[i] > largest) largest = common[i];
@@ -16088,7 +16172,8 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
   return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
-/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; packing 0: it stays plain. */
+/* Takes the sample, blocks in place where they lie whole, else gathered into `memory` (PACKBUF_I_SAMPLE blocks), and
+ * makes the recipe; packing 0: it stays plain. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                             uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
@@ -16107,8 +16192,11 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     packbuf_i_units_begin(&source, buffer, &mark, at, plan->error);
     status = packbuf_i_units_next(&source, size, &bytes, &ahead);
     if (status) return status;
-    memcpy(memory, bytes, (size_t)size);
-    sample[i] = memory;
+    sample[i] = bytes;
+    if ((uintptr_t)bytes - (uintptr_t)&source < sizeof source) { /* the next block takes its place */
+      memcpy(memory, bytes, (size_t)size);
+      sample[i] = memory;
+    }
     units[i] = (unsigned)(size / (dtype.bits / 8u));
   }
   buffer->packing =

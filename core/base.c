@@ -18,9 +18,14 @@
 #define PACKBUF_I_UNLIKELY(x) (x)
 #endif
 
-/* Loads the line at an address, which need not be valid, into the cache. */
+/* Loads the line at an address, which need not be valid, into the cache. GCC drops calls of functions that do nothing
+ * else, so it is told of an effect. */
 #if defined(__GNUC__) || defined(__clang__)
-#define PACKBUF_I_PREFETCH(address) __builtin_prefetch(address)
+#define PACKBUF_I_PREFETCH(address) \
+  do {                              \
+    __builtin_prefetch(address);    \
+    __asm__ volatile("");           \
+  } while (0)
 #else
 #define PACKBUF_I_PREFETCH(address) ((void)(address))
 #endif

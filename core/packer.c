@@ -593,7 +593,8 @@ static uint32_t packbuf_i_try_recipe(packbuf_i_packer *packer, const packbuf_i_b
   for (unsigned i = 0; i < sample->count; i++) {
     packbuf_i_choice choice;
     uint32_t loaded = 0;
-    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload, NULL, &loaded, &choice);
+    packbuf_i_choose_block(packer, sample->blocks[i], sample->units[i], payload,
+                           i + 1 < sample->count ? sample->blocks[i + 1] : NULL, &loaded, &choice);
     size += choice.size;
     *lines += choice.block.mode == PACKBUF_I_MODE_LINE;
     *filled += choice.block.mode >= PACKBUF_I_FILLED;

@@ -31,7 +31,8 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
   return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
-/* Gathers the sample into `memory` (PACKBUF_I_SAMPLE blocks) and makes the recipe; packing 0: it stays plain. */
+/* Takes the sample, blocks in place where they lie whole, else gathered into `memory` (PACKBUF_I_SAMPLE blocks), and
+ * makes the recipe; packing 0: it stays plain. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                             uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
@@ -50,8 +51,11 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     packbuf_i_units_begin(&source, buffer, &mark, at, plan->error);
     status = packbuf_i_units_next(&source, size, &bytes, &ahead);
     if (status) return status;
-    memcpy(memory, bytes, (size_t)size);
-    sample[i] = memory;
+    sample[i] = bytes;
+    if ((uintptr_t)bytes - (uintptr_t)&source < sizeof source) { /* the next block takes its place */
+      memcpy(memory, bytes, (size_t)size);
+      sample[i] = memory;
+    }
     units[i] = (unsigned)(size / (dtype.bits / 8u));
   }
   buffer->packing =

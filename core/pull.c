@@ -209,40 +209,59 @@ static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
   return elements;
 }
 
-/* The offsets of such rows, from byte `size` of the scratch on; returns where they end. */
+/* The offsets of a ragged array whose rows are all present, from byte `size` of the scratch on; returns where they
+ * end. */
 static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
   const packbuf_ragged *ragged = pull->node->ragged;
   const uint64_t each = packbuf_i_item_elements(ragged);
-  uint64_t before = packbuf_i_first_item(ragged, pull->row);
   for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8) {
-    const uint64_t next = packbuf_i_first_item(ragged, ++pull->row);
-    pull->sum += (next - before) * each;
-    before = next;
+    pull->sum += packbuf_i_items(ragged, pull->row++) * each;
     packbuf_i_store64(pull->scratch + size, pull->sum);
   }
   return size;
 }
 
-/* One u64 per row (offsets: rows + 1, the first 0), as many as the scratch holds. */
+/* The numbers of a role that sharing has worked out; NULL for the others. */
+static const uint64_t *packbuf_i_shared_numbers(const packbuf_i_pull *pull) {
+  switch (pull->role) {
+    case PACKBUF_ROLE_ROW_INDEX: return pull->node->row_index;
+    case PACKBUF_ROLE_PREFIX_ROW: return pull->node->prefix_row;
+    case PACKBUF_ROLE_PREFIX_LENGTH: return pull->node->prefix_length;
+    default: return NULL;
+  }
+}
+
+/* One u64 per row (offsets: rows + 1, the first 0): those that lie in memory as they are written all together, else as
+ * many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
+  const uint64_t *numbers = packbuf_i_shared_numbers(pull);
   int running = pull->role == PACKBUF_ROLE_OFFSETS || pull->role == PACKBUF_ROLE_ITEM_OFFSETS;
   uint64_t size = 0, shape[PACKBUF_MAX_RANK];
+  if (numbers && !packbuf_i_big_endian()) {
+    packbuf_i_run run;
+    run.bytes = (const uint8_t *)(numbers + pull->row);
+    run.size = (node->rows - pull->row) * 8;
+    pull->row = node->rows;
+    pull->device = NULL;
+    return run;
+  }
   if (running && pull->at == 0) {
     packbuf_i_store64(pull->scratch, 0);
     pull->at = 1;
     size = 8;
   }
-  if (pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node)) size = packbuf_i_pull_offsets(pull, size);
+  if (pull->role == PACKBUF_ROLE_OFFSETS && node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap)
+    size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
     switch (pull->role) {
       case PACKBUF_ROLE_OFFSETS: number = pull->sum += packbuf_i_extent(node, pull->row); break;
       case PACKBUF_ROLE_ITEM_OFFSETS: number = pull->sum += packbuf_i_item_count(node, pull->row); break;
       case PACKBUF_ROLE_LENGTHS: number = packbuf_i_item_count(node, pull->row); break;
-      case PACKBUF_ROLE_ROW_INDEX: number = node->row_index[pull->row]; break;
-      case PACKBUF_ROLE_PREFIX_ROW: number = node->prefix_row[pull->row]; break;
-      case PACKBUF_ROLE_PREFIX_LENGTH: number = node->prefix_length[pull->row]; break;
+      case PACKBUF_ROLE_ROW_INDEX:
+      case PACKBUF_ROLE_PREFIX_ROW:
+      case PACKBUF_ROLE_PREFIX_LENGTH: number = numbers[pull->row]; break;
       default:
         if (packbuf_i_state(node, pull->row) > 0) {
           unsigned rank = packbuf_i_cell_dims(node, pull->row, shape);

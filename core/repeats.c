@@ -7,6 +7,9 @@
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
+/* How far ahead what is read of a row is loaded, in rows. */
+#define PACKBUF_I_ROWS_SOON 6
+
 /* ---- one row ---- */
 
 /* A leaf of one row: row `row` of `node`. */
@@ -106,9 +109,24 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
   uint64_t at = 0;
   if (a == b) return size;
   while (size - at >= 256 && memcmp(a + at, b + at, 256) == 0) at += 256;
-  while (size - at >= 8 && memcmp(a + at, b + at, 8) == 0) at += 8;
+  for (; size - at >= 8; at += 8) {
+    const uint64_t differ = packbuf_i_load64(a + at) ^ packbuf_i_load64(b + at);
+    if (differ) return at + packbuf_i_first_set(differ) / 8;
+  }
   while (at < size && a[at] == b[at]) at++;
   return at;
+}
+
+/* Whether the rows of a node lie alike: all of them whole or none. */
+static int packbuf_i_rows_alike(const packbuf_i_node *node) {
+  return node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
+}
+
+/* Loads how a row begins. */
+static void packbuf_i_row_start_soon(const packbuf_i_node *node, uint64_t row) {
+  packbuf_i_run run;
+  if (row >= node->rows || !packbuf_i_rows_alike(node) || !packbuf_i_whole_row(node, row, &run)) return;
+  for (unsigned at = 0; at < 512 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
 }
 
 /* How many leading bytes two rows have in common; *differ: whether one has other bytes where both have some. */
@@ -167,11 +185,47 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
   return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
-/* Rows that are padded at both ends are told apart inside: what lies at the quarters of a long run. */
-static uint64_t packbuf_i_hash_middle(uint64_t key, packbuf_i_run run) {
-  for (unsigned i = 1; run.size >= 2048 && i < 4; i++)
-    key = packbuf_i_hash_word(key, packbuf_i_load64(run.bytes + run.size / 4 * i));
-  return key;
+/* Two chains, so that the multiplications overlap. */
+static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
+  uint64_t other = ~key;
+  for (unsigned i = 0; i < 64; i += 16) {
+    key = (key ^ packbuf_i_load64(bytes + i)) * 0x9E3779B97F4A7C15u;
+    other = (other ^ packbuf_i_load64(bytes + i + 8)) * 0xFF51AFD7ED558CCDu;
+    key ^= key >> 32;
+    other ^= other >> 32;
+  }
+  return packbuf_i_hash_word(key, other);
+}
+
+/* Places inside a long row, which may be padded at both ends, that its key looks at. */
+#define PACKBUF_I_ROW_PLACES 15
+
+static int packbuf_i_row_is_long(packbuf_i_run run) { return run.size >= 2048; }
+
+/* Place i of them, 1 to PACKBUF_I_ROW_PLACES. */
+static const uint8_t *packbuf_i_row_place(packbuf_i_run run, unsigned i) {
+  return run.bytes + run.size / (PACKBUF_I_ROW_PLACES + 1) * i;
+}
+
+/* A key of a row that is one stretch of memory: the first and last 64 bytes, and of long ones the places. */
+static uint64_t packbuf_i_hash_whole(uint64_t key, packbuf_i_run run) {
+  if (run.size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(run.bytes, (size_t)run.size));
+  for (unsigned i = 1; packbuf_i_row_is_long(run) && i <= PACKBUF_I_ROW_PLACES; i++)
+    key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(run, i)));
+  key = packbuf_i_hash_64_bytes(key, run.bytes);
+  return run.size < 128 ? packbuf_i_hash_word(key, packbuf_i_hash_bytes(run.bytes + 64, (size_t)run.size - 64))
+                        : packbuf_i_hash_64_bytes(key, run.bytes + run.size - 64);
+}
+
+/* Loads what the key of a row will read. */
+static void packbuf_i_row_key_soon(const packbuf_i_node *node, uint64_t row) {
+  packbuf_i_run run;
+  if (row >= node->rows || !packbuf_i_rows_alike(node) || !packbuf_i_whole_row(node, row, &run) || run.size == 0) return;
+  PACKBUF_I_PREFETCH(run.bytes);
+  PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
+  PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
+  for (unsigned i = 1; packbuf_i_row_is_long(run) && i <= PACKBUF_I_ROW_PLACES; i++)
+    PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
@@ -179,7 +233,6 @@ static uint64_t packbuf_i_hash_middle(uint64_t key, packbuf_i_run run) {
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK],
       key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
-  const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED; /* as they lie */
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
@@ -187,10 +240,11 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
-  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0) {
+  packbuf_i_row_start_bytes(&at, node, row);
+  if (at.whole && packbuf_i_rows_alike(node)) return packbuf_i_hash_whole(key, at.run);
+  for (; packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
     const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64, kept = last + tail > 64 ? 64 - tail : last;
-    if (alike && at.whole) key = packbuf_i_hash_middle(key, at.run);
     memcpy(ends + first, at.run.bytes, head);
     memmove(ends + 64, ends + 64 + last - kept, kept);
     memcpy(ends + 64 + kept, at.run.bytes + at.run.size - tail, tail);
@@ -321,6 +375,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
     const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
+    packbuf_i_row_key_soon(node, packbuf_i_sample(j / 2 + PACKBUF_I_ROWS_SOON / 2, node->rows) + j % 2);
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
   }
   *repeats = seen == 4;

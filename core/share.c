@@ -28,6 +28,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
+    packbuf_i_row_key_soon(node, row + PACKBUF_I_ROWS_SOON);
     if (packbuf_i_state(node, row) <= 0) continue;
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
@@ -122,7 +123,9 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   uint64_t common = 0, bytes = 0;
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
   for (uint64_t j = 0; j < places; j++) {
-    const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
+    const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1), soon = packbuf_i_sample(j + 2, node->rows - 1);
+    packbuf_i_row_start_soon(node, soon);
+    packbuf_i_row_start_soon(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }
@@ -159,6 +162,7 @@ static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, u
   common[0] = 0;
   for (uint64_t i = 1; i <= node->rows; i++) {
     if (i < node->rows) {
+      packbuf_i_row_start_soon(node, i + PACKBUF_I_ROWS_SOON);
       common[i] = packbuf_i_common_before(node, i);
       if (common[i] * element >= 64 && 2 * common[i] >= largest) {
         if (common[i] > largest) largest = common[i];
