@@ -7648,13 +7648,15 @@ static void packbuf_i_offer_rows(const packbuf_i_recipe *recipe, const packbuf_i
 }
 
 /* The first row all of whose units are equal (of a last row, those there are); its number, or `rows`. */
-static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count) {
+static unsigned packbuf_i_find_fill(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
+                                    const uint8_t *ahead, uint32_t *loaded) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8, log = packbuf_i_row_log(bits), in_row = 1u << log;
   const unsigned rows = packbuf_i_block_row_count(count, bits);
   for (unsigned row = 0; row < rows; row++) {
     const uint8_t *at = units + (size_t)row * PACKBUF_I_ROW;
     const unsigned some = row < count >> log ? in_row : count & (in_row - 1);
     const uint64_t value = packbuf_i_unit_load(bits, at);
+    packbuf_i_load_ahead(ahead, loaded, (row + 1) * PACKBUF_I_ROW);
     if (packbuf_i_unit_load(bits, at + some / 2 * unit) != value) continue;
     if (packbuf_i_unit_load(bits, at + (some - 1) * unit) != value) continue;
     if (packer->lanes->along(at, some, value, 0) == some) return row;
@@ -7743,7 +7745,7 @@ static uint32_t packbuf_i_try_split(packbuf_i_packer *packer, const packbuf_i_un
 static uint64_t packbuf_i_choose_dense(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                        const uint8_t *ahead, uint32_t *loaded, packbuf_i_choice *choice) {
   const unsigned bits = packer->recipe.bits, total = packbuf_i_block_row_count(count, bits);
-  const unsigned row = packbuf_i_find_fill(packer, units, count);
+  const unsigned row = packbuf_i_find_fill(packer, units, count, ahead, loaded);
   uint64_t dense;
   if (row == total) return 0;
   choice->fill = packbuf_i_unit_load(bits, units + (size_t)row * PACKBUF_I_ROW);
@@ -7775,6 +7777,14 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_offer_rows(recipe, &survey, rows->rows, plain, more, filled, choice);
 }
 
+/* What any mode but line takes at the least: filled, 64 bytes and a row of words; else the words of codes of one bit, or
+ * plain. */
+static uint32_t packbuf_i_least_of_others(unsigned bits, unsigned count) {
+  const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(count, bits), 1, bits);
+  const uint32_t plain = packbuf_i_round_64(count * (bits / 8)), least = words < plain ? words : plain;
+  return least < 64 + PACKBUF_I_ROW ? least : 64 + PACKBUF_I_ROW;
+}
+
 /* The choice of section 19 ("A block is chosen"). payload: room where a split is written as it is tried; what is left
  * there counts only when the choice is a split. */
 static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count, uint8_t *payload,
@@ -7785,7 +7795,7 @@ static void packbuf_i_choose_block(packbuf_i_packer *packer, const uint8_t *unit
   if (recipe->lines) {
     if (packbuf_i_cover_units(packer, units, count, ahead, loaded, &choice->cover)) {
       choice->size = packbuf_i_cover_block(&choice->cover, bits, &choice->block);
-      if (choice->size <= 64) return; /* nothing else takes less */
+      if (choice->size <= packbuf_i_least_of_others(bits, count)) return;
     }
   } else if (packbuf_i_units_equal(packer, units, count)) {
     memset(&choice->block, 0, sizeof choice->block);
