@@ -5606,12 +5606,15 @@ typedef struct packbuf_i_codes {
   uint8_t width, shift, zero;
 } packbuf_i_codes;
 
+/* What a scan takes units for. */
+enum { PACKBUF_I_SCAN_UNSIGNED, PACKBUF_I_SCAN_SIGNED, PACKBUF_I_SCAN_FLOATS };
+
 /* What a scan finds: the T bits of units, filled up with zeros. */
 typedef struct packbuf_i_spread {
   uint64_t least, most; /* in signed order when asked for, else unsigned */
   uint64_t differ;      /* OR of (unit ^ first unit) */
-  uint64_t least_set;   /* the least unit but 0 and 2^(T - 1), unsigned; not looked for in signed order */
-  int zeros, others;    /* whether there are units of 0 or 2^(T - 1), and others; nor are these */
+  uint64_t least_set;   /* of floats: the least unit but 0 and 2^(T - 1), unsigned */
+  int zeros, others;    /* of floats: whether there are units of 0 or 2^(T - 1), and others */
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
@@ -5626,7 +5629,7 @@ typedef struct packbuf_i_lanes {
   /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
   void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
                  int stream);
-  void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
+  void (*scan)(const void *units, unsigned rows, int as, packbuf_i_spread *spread);
   /* Bit r: row r has a unit other than fill. */
   uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
   /* Bit i (LSB first): the step from unit i to the next is not the step to it from the one before. Also reads the units
@@ -5665,9 +5668,9 @@ typedef struct packbuf_i_lane_set {
                                                       const packbuf_i_codes *codes, void *units, int stream) {         \
     packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
   }                                                                                                                    \
-  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int is_signed,                   \
+  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int as,                          \
                                                     packbuf_i_spread *spread) {                                        \
-    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, is_signed, spread);                                        \
+    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, as, spread);                                               \
   }                                                                                                                    \
   static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
     return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
@@ -5833,9 +5836,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *wo
                            packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
 }
 
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int as,
                                                  packbuf_i_spread *spread) {
-  const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
+  /* flipped, it makes signed order unsigned */
+  const uint64_t sign = as == PACKBUF_I_SCAN_SIGNED ? (uint64_t)1 << (T - 1) : 0;
   const uint64_t first = packbuf_i_unit_load(T, units);
   uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
   int zeros = 0, others = 0;
@@ -5855,9 +5859,9 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->least = least ^ sign;
   spread->most = most ^ sign;
   spread->differ = differ;
-  spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
-  spread->zeros = !is_signed && zeros;
-  spread->others = !is_signed && others;
+  spread->least_set = as == PACKBUF_I_SCAN_FLOATS ? set & packbuf_i_low_bits(T) : 0;
+  spread->zeros = as == PACKBUF_I_SCAN_FLOATS && zeros;
+  spread->others = as == PACKBUF_I_SCAN_FLOATS && others;
   spread->top = top;
 }
 
@@ -6303,19 +6307,21 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
     }                                                                                                                  \
   }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
-                                                                int is_signed, packbuf_i_spread *spread) {             \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows, int as,\
+                                                                packbuf_i_spread *spread) {                            \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
     if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
-      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      packbuf_i_plain_scan(T, units, rows, as, spread);                                                                \
       return;                                                                                                          \
     }                                                                                                                  \
-    packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
+    packbuf_i_##set##_range(T, units, rows, as == PACKBUF_I_SCAN_SIGNED ? 0 : sign, spread,                            \
+                            as == PACKBUF_I_SCAN_FLOATS ? &spread->least_set : NULL);                                  \
     spread->top = spread->most;                                                                                        \
-    if (!is_signed) return;                                                                                            \
+    if (as == PACKBUF_I_SCAN_FLOATS) return;                                                                           \
     spread->least_set = 0;                                                                                             \
     spread->zeros = spread->others = 0;                                                                                \
+    if (as == PACKBUF_I_SCAN_UNSIGNED) return;                                                                         \
     if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
     packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
     spread->top = other.most;                                                                                          \
@@ -7575,7 +7581,11 @@ static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_uni
 
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
-  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
+  packer->lanes->scan(rows->units, rows->rows,
+                      recipe->is_float    ? PACKBUF_I_SCAN_FLOATS
+                      : recipe->is_signed ? PACKBUF_I_SCAN_SIGNED
+                                          : PACKBUF_I_SCAN_UNSIGNED,
+                      &survey->spread);
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
 }
 

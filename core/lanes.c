@@ -22,12 +22,15 @@ typedef struct packbuf_i_codes {
   uint8_t width, shift, zero;
 } packbuf_i_codes;
 
+/* What a scan takes units for. */
+enum { PACKBUF_I_SCAN_UNSIGNED, PACKBUF_I_SCAN_SIGNED, PACKBUF_I_SCAN_FLOATS };
+
 /* What a scan finds: the T bits of units, filled up with zeros. */
 typedef struct packbuf_i_spread {
   uint64_t least, most; /* in signed order when asked for, else unsigned */
   uint64_t differ;      /* OR of (unit ^ first unit) */
-  uint64_t least_set;   /* the least unit but 0 and 2^(T - 1), unsigned; not looked for in signed order */
-  int zeros, others;    /* whether there are units of 0 or 2^(T - 1), and others; nor are these */
+  uint64_t least_set;   /* of floats: the least unit but 0 and 2^(T - 1), unsigned */
+  int zeros, others;    /* of floats: whether there are units of 0 or 2^(T - 1), and others */
   uint64_t top;         /* the largest, unsigned */
 } packbuf_i_spread;
 
@@ -42,7 +45,7 @@ typedef struct packbuf_i_lanes {
   /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
   void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
                  int stream);
-  void (*scan)(const void *units, unsigned rows, int is_signed, packbuf_i_spread *spread);
+  void (*scan)(const void *units, unsigned rows, int as, packbuf_i_spread *spread);
   /* Bit r: row r has a unit other than fill. */
   uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
   /* Bit i (LSB first): the step from unit i to the next is not the step to it from the one before. Also reads the units
@@ -81,9 +84,9 @@ typedef struct packbuf_i_lane_set {
                                                       const packbuf_i_codes *codes, void *units, int stream) {         \
     packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
   }                                                                                                                    \
-  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int is_signed,                   \
+  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int as,                          \
                                                     packbuf_i_spread *spread) {                                        \
-    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, is_signed, spread);                                        \
+    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, as, spread);                                               \
   }                                                                                                                    \
   static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
     return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
@@ -249,9 +252,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *wo
                            packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
 }
 
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed,
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int as,
                                                  packbuf_i_spread *spread) {
-  const uint64_t sign = is_signed ? (uint64_t)1 << (T - 1) : 0; /* flipped, it makes signed order unsigned */
+  /* flipped, it makes signed order unsigned */
+  const uint64_t sign = as == PACKBUF_I_SCAN_SIGNED ? (uint64_t)1 << (T - 1) : 0;
   const uint64_t first = packbuf_i_unit_load(T, units);
   uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
   int zeros = 0, others = 0;
@@ -271,9 +275,9 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->least = least ^ sign;
   spread->most = most ^ sign;
   spread->differ = differ;
-  spread->least_set = is_signed ? 0 : set & packbuf_i_low_bits(T);
-  spread->zeros = !is_signed && zeros;
-  spread->others = !is_signed && others;
+  spread->least_set = as == PACKBUF_I_SCAN_FLOATS ? set & packbuf_i_low_bits(T) : 0;
+  spread->zeros = as == PACKBUF_I_SCAN_FLOATS && zeros;
+  spread->others = as == PACKBUF_I_SCAN_FLOATS && others;
   spread->top = top;
 }
 

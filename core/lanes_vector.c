@@ -342,19 +342,21 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
     }                                                                                                                  \
   }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
-                                                                int is_signed, packbuf_i_spread *spread) {             \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows, int as,\
+                                                                packbuf_i_spread *spread) {                            \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
     if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
-      packbuf_i_plain_scan(T, units, rows, is_signed, spread);                                                         \
+      packbuf_i_plain_scan(T, units, rows, as, spread);                                                                \
       return;                                                                                                          \
     }                                                                                                                  \
-    packbuf_i_##set##_range(T, units, rows, is_signed ? 0 : sign, spread, is_signed ? NULL : &spread->least_set);      \
+    packbuf_i_##set##_range(T, units, rows, as == PACKBUF_I_SCAN_SIGNED ? 0 : sign, spread,                            \
+                            as == PACKBUF_I_SCAN_FLOATS ? &spread->least_set : NULL);                                  \
     spread->top = spread->most;                                                                                        \
-    if (!is_signed) return;                                                                                            \
+    if (as == PACKBUF_I_SCAN_FLOATS) return;                                                                           \
     spread->least_set = 0;                                                                                             \
     spread->zeros = spread->others = 0;                                                                                \
+    if (as == PACKBUF_I_SCAN_UNSIGNED) return;                                                                         \
     if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
     packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
     spread->top = other.most;                                                                                          \

@@ -240,7 +240,11 @@ static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_uni
 
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
-  packer->lanes->scan(rows->units, rows->rows, recipe->is_signed, &survey->spread);
+  packer->lanes->scan(rows->units, rows->rows,
+                      recipe->is_float    ? PACKBUF_I_SCAN_FLOATS
+                      : recipe->is_signed ? PACKBUF_I_SCAN_SIGNED
+                                          : PACKBUF_I_SCAN_UNSIGNED,
+                      &survey->spread);
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
 }
 
