@@ -117,15 +117,17 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
   return at;
 }
 
-/* Whether the rows of a node lie alike: all of them whole or none. */
-static int packbuf_i_rows_alike(const packbuf_i_node *node) {
-  return node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
+/* Where a row will be read that is one stretch of memory; 0 when that is not known without a look at memory that is
+ * not in the cache either. */
+static int packbuf_i_row_soon(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  return row < node->rows && node->source != PACKBUF_I_FROM_CELLS && packbuf_i_state(node, row) > 0 &&
+         packbuf_i_whole_row(node, row, run) && run->size > 0;
 }
 
 /* Loads how a row begins. */
 static void packbuf_i_row_start_soon(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  if (row >= node->rows || !packbuf_i_rows_alike(node) || !packbuf_i_whole_row(node, row, &run)) return;
+  if (!packbuf_i_row_soon(node, row, &run)) return;
   for (unsigned at = 0; at < 512 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
 }
 
@@ -207,52 +209,60 @@ static const uint8_t *packbuf_i_row_place(packbuf_i_run run, unsigned i) {
   return run.bytes + run.size / (PACKBUF_I_ROW_PLACES + 1) * i;
 }
 
-/* A key of a row that is one stretch of memory: the first and last 64 bytes, and of long ones the places. */
-static uint64_t packbuf_i_hash_whole(uint64_t key, packbuf_i_run run) {
-  if (run.size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(run.bytes, (size_t)run.size));
-  for (unsigned i = 1; packbuf_i_row_is_long(run) && i <= PACKBUF_I_ROW_PLACES; i++)
-    key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(run, i)));
-  key = packbuf_i_hash_64_bytes(key, run.bytes);
-  return run.size < 128 ? packbuf_i_hash_word(key, packbuf_i_hash_bytes(run.bytes + 64, (size_t)run.size - 64))
-                        : packbuf_i_hash_64_bytes(key, run.bytes + run.size - 64);
+/* Whether the rows of a node lie alike, all of them whole or none: only then may a key look at what only whole rows
+ * show. */
+static int packbuf_i_rows_alike(const packbuf_i_node *node) {
+  return node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
+}
+
+/* A key of the ends of a row of `size` bytes: the first and last 64, of which only those of a short one lie in both. */
+static uint64_t packbuf_i_hash_ends(uint64_t key, uint64_t size, const uint8_t *first, const uint8_t *last) {
+  if (size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(first, (size_t)size));
+  key = packbuf_i_hash_64_bytes(key, first);
+  if (size >= 128) return packbuf_i_hash_64_bytes(key, last);
+  return packbuf_i_hash_word(key, packbuf_i_hash_bytes(last + (128 - size), (size_t)size - 64));
 }
 
 /* Loads what the key of a row will read. */
 static void packbuf_i_row_key_soon(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  if (row >= node->rows || !packbuf_i_rows_alike(node) || !packbuf_i_whole_row(node, row, &run) || run.size == 0) return;
+  if (!packbuf_i_row_soon(node, row, &run)) return;
   PACKBUF_I_PREFETCH(run.bytes);
   PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
   PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
-  for (unsigned i = 1; packbuf_i_row_is_long(run) && i <= PACKBUF_I_ROW_PLACES; i++)
+  for (unsigned i = 1; packbuf_i_row_is_long(run) && packbuf_i_rows_alike(node) && i <= PACKBUF_I_ROW_PLACES; i++)
     PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
  * inside. */
 static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
-  uint64_t shape[PACKBUF_MAX_RANK],
-      key = packbuf_i_hash_word(packbuf_i_row_size(node, row), packbuf_i_row_type(node, row));
+  const uint64_t size = packbuf_i_row_size(node, row);
+  uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(size, packbuf_i_row_type(node, row));
   packbuf_i_row_reader at;
   uint8_t ends[128];
-  size_t first = 0, last = 0; /* bytes of ends[0..64) and ends[64..128) */
+  size_t first = 0, last = 0; /* bytes of ends[0..64) and, up to its end, ends[64..128) */
   if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
   packbuf_i_row_start_bytes(&at, node, row);
-  if (at.whole && packbuf_i_rows_alike(node)) return packbuf_i_hash_whole(key, at.run);
+  if (at.whole) {
+    for (unsigned i = 1; packbuf_i_row_is_long(at.run) && packbuf_i_rows_alike(node) && i <= PACKBUF_I_ROW_PLACES; i++)
+      key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(at.run, i)));
+    return packbuf_i_hash_ends(key, at.run.size, at.run.bytes,
+                               at.run.bytes + (at.run.size < 64 ? 0 : at.run.size - 64));
+  }
   for (; packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
-    const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64, kept = last + tail > 64 ? 64 - tail : last;
+    const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64;
     memcpy(ends + first, at.run.bytes, head);
-    memmove(ends + 64, ends + 64 + last - kept, kept);
-    memcpy(ends + 64 + kept, at.run.bytes + at.run.size - tail, tail);
+    memmove(ends + 64, ends + 64 + tail, 64 - tail);
+    memcpy(ends + 128 - tail, at.run.bytes + at.run.size - tail, tail);
     first += head;
-    last = kept + tail;
+    last += (size_t)at.run.size;
   }
-  memmove(ends + first, ends + 64, last);
-  return packbuf_i_hash_word(key, packbuf_i_hash_bytes(ends, first + last));
+  return packbuf_i_hash_ends(key, last, ends, ends + 64);
 }
 
 /* A key of all of a row's data, for rows that differ but have the same key. */
