@@ -55,7 +55,11 @@ static void tagged_base64(tagged_text *out, const void *data, size_t size) {
 /* What plain JSON can hold, as the library prints it. */
 static void tagged_plain(tagged_text *out, const packbuf_value *value) {
   size_t size = 0;
-  char *text;
+  char small[32], *text;
+  if (packbuf_json_write(value, small, sizeof small, &size, NULL) == PACKBUF_OK) {
+    tagged_add(out, small, size);
+    return;
+  }
   /* measured, then written: where the value points to memory that changes meanwhile, the second call says so */
   if (packbuf_json_write(value, NULL, 0, &size, NULL) != PACKBUF_OK || (text = (char *)malloc(size + 1)) == NULL) {
     out->failed = 1;
@@ -290,8 +294,13 @@ static packbuf_status tagged_metadata(tagged_text *out, const packbuf_view *view
   return PACKBUF_OK;
 }
 
-/* A whole packed buffer. */
-static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, packbuf_arena *arena, packbuf_error *error) {
+/* `count` rows from `first` on, each `step` after the one before; those that are not there are left out. */
+typedef struct tagged_rows {
+  uint64_t first, step, count;
+} tagged_rows;
+
+/* Some rows of a packed buffer, those in two ranges twice, with its batch values and metadata. */
+static packbuf_status tagged_some(tagged_text *out, const packbuf_view *view, const tagged_rows *rows, unsigned count, packbuf_arena *arena, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
   int scope = 0, any = 0;
   tagged_number(out, "{\"rows\":", (long long)view->rows);
@@ -304,9 +313,13 @@ static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, p
     if (any++) tagged_puts(out, ",");
     tagged_string(out, node.name.data, node.name.size);
     tagged_puts(out, scope ? ":" : ":[");
-    for (uint64_t row = 0; status == PACKBUF_OK && row < (scope ? 1 : view->rows); row++) {
-      if (row) tagged_puts(out, ",");
-      status = tagged_cell(out, view, i, row, arena, error);
+    if (scope) status = tagged_cell(out, view, i, 0, arena, error);
+    for (unsigned k = 0, shown = 0; k < count && !scope; k++) {
+      uint64_t row = rows[k].first;
+      for (uint64_t left = rows[k].count; status == PACKBUF_OK && left != 0 && row < view->rows; left--, row += rows[k].step) {
+        if (shown++) tagged_puts(out, ",");
+        status = tagged_cell(out, view, i, row, arena, error);
+      }
     }
     if (!scope) tagged_puts(out, "]");
     i += 1 + node.descendants;
@@ -317,6 +330,12 @@ static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, p
   for (uint32_t i = 0; status == PACKBUF_OK && i < view->node_count && view->metadata_count != 0; i++) status = tagged_metadata(out, view, i, &any, error);
   tagged_puts(out, "}}");
   return status;
+}
+
+/* A whole packed buffer. */
+static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, packbuf_arena *arena, packbuf_error *error) {
+  const tagged_rows all = {0, 1, view->rows};
+  return tagged_some(out, view, &all, 1, arena, error);
 }
 
 #endif
