@@ -1,6 +1,5 @@
 /* Writing in parts: for random batches of every source and codec the bytes are those of packbuf_write, whatever the
  * number of parts, their order and the thread that writes them; nothing outside a part is touched. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "batches.h"
 #include "tap.h"

@@ -1,7 +1,6 @@
 /* Writing that never holds the whole buffer: through a callback (each byte once, the head last, any window), and as a
  * list of segments (sent with writev to a file and to a pipe). The bytes are those of packbuf_write. */
 #define _DEFAULT_SOURCE
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "batches.h"
 #include "tap.h"

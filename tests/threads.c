@@ -1,6 +1,5 @@
 /* packbuf_threads.h: many threads write the bytes that one does; the pool serves batch after batch; errors are those of
  * the first part that fails. Also built with ThreadSanitizer by tests/threads.sh. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf_threads.h"
 #include "batches.h"
 #include "tap.h"

@@ -2,9 +2,8 @@
  * JSON and fail cleanly when cut or when a bit is flipped; invalid ones break exactly the rule that index.tsv names, at
  * its level and offset.
  * May use: packbuf.h, sealing.h, tagged.h, tap.h. Must not know: how the vectors were made. */
-#define PACKBUF_IMPLEMENTATION
 #ifdef PACKBUF_HEADER
-#include PACKBUF_HEADER
+#include "internals.h"
 #else
 #include "../packbuf.h"
 #endif
