@@ -108,7 +108,7 @@ PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
-prove = prove -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
+prove = prove --timer -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
 
 # packbuf.h is compiled once a stage; tests of what it keeps to itself compile it again (tests/internals.h)
 define stage
