@@ -244,16 +244,6 @@ typedef struct column {
   packbuf_buffer data;
 } column;
 
-static packbuf_tensor array_of(const void *data, packbuf_dtype dtype, const uint64_t *shape) {
-  packbuf_tensor t;
-  memset(&t, 0, sizeof t);
-  t.data = data;
-  t.dtype = dtype;
-  t.rank = 1;
-  t.shape = shape;
-  return t;
-}
-
 static int write_column(pair *p, const packbuf_tensor *tensor, const packbuf_options *options, packbuf_buffer *data) {
   packbuf_node node;
   memset(p, 0, sizeof *p);
