@@ -17,7 +17,8 @@ WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
 
 TOOLS = $(wildcard tools/*.c)
-TESTS = $(patsubst tests/%.c,%,$(wildcard tests/*.c))
+# the longest first: nothing else is left to run beside it at the end
+TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))

@@ -78,9 +78,11 @@ static uint64_t place_of(const packbuf_view *view, uint64_t byte) {
 /* Reads everything; of many rows the first and the last ones, those at the place of a byte, and some from all over,
  * which are others for other bytes. */
 static packbuf_status read_rows(tagged_text *text, const packbuf_view *view, uint64_t byte, packbuf_arena *arena, packbuf_error *error) {
-  const uint64_t step = view->rows / 64, place = place_of(view, byte);
-  const tagged_rows rows[4] = {{0, 1, 32}, {view->rows - 32, 1, 32}, {place, 1, 32}, {step ? byte % step : 0, step, 64}};
-  if (view->rows <= 256) return tagged_batch(text, view, arena, error);
+  const uint64_t many = view->rows, step = many / 64;
+  tagged_rows rows[4] = {{0, 1, 32}, {many - 32, 1, 32}, {0, 1, 32}, {0, step, 64}};
+  if (many <= 256) return tagged_batch(text, view, arena, error);
+  rows[2].first = place_of(view, byte);
+  rows[3].first = byte % step;
   return tagged_some(text, view, rows, 4, arena, error);
 }
 
