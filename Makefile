@@ -17,7 +17,8 @@ WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
 
 TOOLS = $(wildcard tools/*.c)
-TESTS = $(patsubst tests/%.c,%,$(wildcard tests/*.c))
+# the longest first: nothing else is left to run beside it at the end
+TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
@@ -71,21 +72,23 @@ CC_wasm32 = clang --target=wasm32-wasi
 CC_msan = clang
 CC_tsan = clang
 FLAGS_native = $(CFLAGS)
-FLAGS_sanitize = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_sanitize = -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_clang = $(CFLAGS)
-FLAGS_s390x = -O1 -g -static -DTAP_STEP=7
-FLAGS_aarch64 = -O1 -g -static -DTAP_STEP=7
+FLAGS_s390x = -O1 -g1 -static -DTAP_STEP=7
+FLAGS_aarch64 = -O1 -g1 -static -DTAP_STEP=7
 # qemu-arm lets unaligned loads pass: the compiler's check does not
-FLAGS_armhf = -O2 -g -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64 -fsanitize=alignment -fsanitize-undefined-trap-on-error
-FLAGS_riscv64 = -O1 -g -static -DTAP_STEP=7
-FLAGS_m32 = -O2 -g -D_FILE_OFFSET_BITS=64
-FLAGS_musl = -O1 -g -static
-FLAGS_wasm32 = -O2 -DTAP_STEP=7 -Wl,-z,stack-size=1048576
-FLAGS_msan = -O1 -g -fno-omit-frame-pointer -fsanitize=memory -fno-sanitize-recover=all
-FLAGS_tsan = -O1 -g -fsanitize=thread
+FLAGS_armhf = -O2 -g1 -static -DTAP_STEP=7 -D_FILE_OFFSET_BITS=64 -fsanitize=alignment -fsanitize-undefined-trap-on-error
+FLAGS_riscv64 = -O1 -g1 -static -DTAP_STEP=7
+FLAGS_m32 = -O2 -g1 -D_FILE_OFFSET_BITS=64
+FLAGS_musl = -O1 -g1 -static
+FLAGS_wasm32 = -O2 -DTAP_STEP=7
+FLAGS_msan = -O1 -g1 -fno-omit-frame-pointer -fsanitize=memory -fno-sanitize-recover=all
+FLAGS_tsan = -O1 -g1 -fsanitize=thread
 # wasi-libc has no threads
 LIBS = -pthread -lm
-LIBS_wasm32 = -lm
+LIBS_wasm32 = -lm -Wl,-z,stack-size=1048576
+LIBRARY = packbuf_threads.h
+LIBRARY_wasm32 = packbuf.h
 EXEC_s390x = qemu-s390x
 EXEC_aarch64 = qemu-aarch64
 EXEC_armhf = qemu-arm
@@ -106,15 +109,17 @@ PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
-prove = prove -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
+prove = prove --timer -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
 
+# packbuf.h is compiled once a stage; tests of what it keeps to itself compile it again (tests/internals.h)
 define stage
-build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c $$(TEST_DEPS)
+build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h
 	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DFUZZ_TARGET='"$$*"' -o $$@ $$< fuzz/driver.c $$(or $$(LIBS_$(1)),$$(LIBS))
-build/tests/$(1)/%: tests/%.c $$(TEST_DEPS)
-	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -o $$@ $$< $$(or $$(LIBS_$(1)),$$(LIBS))
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DPACKBUF_IMPLEMENTATION -c -o $$@ -x c $$(or $$(LIBRARY_$(1)),$$(LIBRARY))
+build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c build/tests/$(1)/packbuf.o $$(TEST_DEPS)
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DFUZZ_TARGET='"$$*"' -o $$@ $$< fuzz/driver.c $$(@D)/packbuf.o $$(or $$(LIBS_$(1)),$$(LIBS))
+build/tests/$(1)/%: tests/%.c build/tests/$(1)/packbuf.o $$(TEST_DEPS)
+	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -o $$@ $$< $$(@D)/packbuf.o $$(or $$(LIBS_$(1)),$$(LIBS))
 stage-$(1): $$(addprefix build/tests/$(1)/,$$(or $$(PROGRAMS_$(1)),$$(PROGRAMS)))
 	$$(call prove,$$(EXEC_$(1)),$$^)
 endef
@@ -138,9 +143,14 @@ fuzz-%: build/fuzz/%
 	$< -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/$*- $(FUZZ_FLAGS) build/fuzz/corpus/$* \
 	    $(wildcard fuzz/corpus/$* spec/vectors)
 
-build/fuzz/%: fuzz/%.c $(TEST_DEPS)
+FUZZ = clang $(STRICT) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+
+build/fuzz/packbuf.o: packbuf.h
 	@mkdir -p $(@D)
-	clang $(STRICT) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< -pthread -lm
+	$(FUZZ) -DPACKBUF_IMPLEMENTATION -c -o $@ -x c packbuf.h
+
+build/fuzz/%: fuzz/%.c build/fuzz/packbuf.o $(TEST_DEPS)
+	$(FUZZ) -o $@ $< build/fuzz/packbuf.o -pthread -lm
 
 # ---- benchmarks ----
 

@@ -228,7 +228,7 @@ static int packbuf_i_block_lines(const packbuf_i_lane_set *set, const packbuf_i_
   if (!packbuf_i_line_ends(block, payload, size, units, ends)) return 0;
   if (stream && block->extra > 1) { /* lines share lines of the cache, which non-temporal stores have to write whole */
     packbuf_i_write_units_of_lines(lanes, block, payload, bits, ends, first, count, sizeof room / (bits / 8), room, 0);
-    packbuf_i_copy_units(set, out, room, count * (bits / 8), bits, stream);
+    set->copy(out, room, count * (bits / 8), stream); /* native units already */
   } else {
     packbuf_i_write_units_of_lines(lanes, block, payload, bits, ends, first, count, count, out, stream);
   }

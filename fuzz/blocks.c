@@ -2,8 +2,7 @@
  * header; the rest is the payload, in an allocation of exactly its size. All kernels of this processor read the same; one unit reads as all do; what passes
  * verification can be read.
  * May use: packbuf.h and its insides. Must not know: how blocks are packed. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
+#include "tests/internals.h"
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

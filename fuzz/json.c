@@ -1,7 +1,6 @@
 /* Fuzz target: any bytes as JSON text. The parser and the checker give the same answer; what is parsed is written, reads back equal and is
  * written the same again, as JSON and as MessagePack. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
+#include "tests/internals.h"
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -2,8 +2,7 @@
  * verified at each level, and read in every way there is, whatever verification said; what is handed out is touched to its end. What passed
  * verification in full can be read in full. Mutations change fields of records to numbers that matter.
  * May use: packbuf.h and its insides. Must not know: how the vectors were made. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
+#include "tests/internals.h"
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -109,7 +108,7 @@ static void read_packed(const packbuf_view *view, const packbuf_buffer *buffer)
 static void read_buffer(const packbuf_view *view, uint32_t index)
 {
     packbuf_buffer buffer;
-    const void *elements;
+    const void *elements = NULL;
     uint64_t length;
     uint8_t *room;
     if (!fine(packbuf_get_buffer_at(view, index, &buffer, NULL)))
@@ -265,6 +264,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             verified = packbuf_verify(&view, (packbuf_level)level, &error) == PACKBUF_OK;
         for (uint32_t i = 0; i < view.metadata_count && i < LOOKED_AT; i++) {
             packbuf_metadata pair;
+            memset(&pair, 0, sizeof pair);
             if (!fine(packbuf_get_metadata(&view, i, &pair, &error)))
                 continue;
             touch(pair.key.data, pair.key.size);

@@ -2,8 +2,8 @@
  * that fail, arenas with a limit. Whatever it is told, it ends with a size or an error; what it packs is valid, of the measured size, and can be read. With a
  * packing that the input's size chooses it reads as it does plain, and has the same bytes in parts.
  * May use: packbuf.h and its insides. Must not know: what the batch will be packed as. */
-#define PACKBUF_IMPLEMENTATION
 #include "packbuf.h"
+#include <string.h>
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

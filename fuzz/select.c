@@ -1,7 +1,6 @@
 /* Fuzz target: any bytes as a packed buffer, its head's checksum put right, and a selection that the same bytes choose. It is sized, copied out, read as
  * values and in place; its ranges are fetched into memory of their own, and what the partial view gives is what the whole one gave.
  * May use: packbuf.h and its insides, tests/selecting.h, tests/sealing.h. Must not know: how the vectors were made. */
-#define PACKBUF_IMPLEMENTATION
 #include "packbuf.h"
 #include "tests/sealing.h"
 #include "tests/selecting.h"
@@ -33,12 +32,12 @@ static void in_place(const packbuf_selection *s, uint32_t node) {
   packbuf_selected_tensor tensor;
   packbuf_ragged ragged;
   if (packbuf_select_tensor(s, node, &tensor, NULL) == PACKBUF_OK) {
-    uint64_t each = packbuf_i_dtype_bytes(tensor.tensor.dtype);
+    uint64_t each = bytes_each(tensor.tensor.dtype);
     for (unsigned d = 1; d < tensor.tensor.rank; d++) each *= tensor.shape[d];
     for (uint64_t i = 0; each && i < tensor.shape[0] && i < 64; i++) touch((const uint8_t *)tensor.tensor.data + (int64_t)i * tensor.strides[0], each);
   }
   if (packbuf_select_ragged(s, node, &ragged, NULL) == PACKBUF_OK) {
-    touch(ragged.data, ragged.items * packbuf_i_dtype_bytes(ragged.dtype));
+    touch(ragged.data, ragged.items * bytes_each(ragged.dtype));
     touch(ragged.offsets, 8);
   }
 }
@@ -72,7 +71,7 @@ static void partial(const uint8_t *data, const packbuf_selection *s, const char 
   if (selecting_fetch(&p, data, s->view, ranges, range_count, &error) == PACKBUF_OK && packbuf_select(&p.view, 0, patterns, count, rows, arena, &again, &error) == PACKBUF_OK) {
     for (uint32_t i = 0; i < s->node_count && i < 64; i++) {
       selecting_column a, b;
-      if (s->flags[s->nodes[i]] != PACKBUF_I_CHOSEN) continue;
+      if (s->flags[s->nodes[i]] != 2) continue;
       for (int all = 0; all < 2; all++) {
         selecting_copy(s, s->nodes[i], all, 64, MOST, &a, &error);
         selecting_copy(&again, s->nodes[i], all, 64, MOST, &b, &error);
@@ -142,7 +141,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     const uint64_t at = selecting_below(&seed, size / 8 - 16) * 8 + 64, number = numbers[selecting_below(&seed, sizeof numbers / sizeof *numbers)];
     const unsigned width = 1u << selecting_below(&seed, 4);
     uint8_t bytes[8];
-    packbuf_i_store64(bytes, number);
+    bytes_store64(bytes, number);
     memcpy(data + at, bytes, width);
   } else {
 #ifdef FUZZ_TARGET

@@ -26,6 +26,17 @@ static inline batches_pool batches_make_pool(void) {
   return pool;
 }
 
+/* A 1-d array. */
+static inline packbuf_tensor array_of(const void *data, packbuf_dtype dtype, const uint64_t *shape) {
+  packbuf_tensor t;
+  memset(&t, 0, sizeof t);
+  t.data = data;
+  t.dtype = dtype;
+  t.rank = 1;
+  t.shape = shape;
+  return t;
+}
+
 /* A device whose memory is host memory seen through its hook. */
 static inline packbuf_status batches_device_copy(void *context, void *dst, const void *src, size_t size) {
   (void)context;

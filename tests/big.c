@@ -2,8 +2,7 @@
  * it says, and read back from beyond 4 GiB; and 4.25 GiB are really packed, into a mapping that takes some 400 MiB.
  * May use: packbuf.h and its insides, mmap. Must not know: other tests. */
 #define _GNU_SOURCE
-#define PACKBUF_IMPLEMENTATION
-#include "../packbuf.h"
+#include "internals.h"
 #include "tap.h"
 
 #include <sys/mman.h>

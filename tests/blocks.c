@@ -1,73 +1,15 @@
 /* tests/blocks.c: blocks, packed and read. Blocks of every width, sign and kind of float are packed by every lane set, in every mode, and come back the same, as a
  * whole, in parts and one by one; the choice is held against a definition written here; headers and payloads of any bytes are read between guard pages.
- * May use: packbuf.h with its statics, tap.h. Must not know: batches, views, the rest of the format. */
+ * May use: internals.h, fence.h. Must not know: batches, views, the rest of the format. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#define PACKBUF_IMPLEMENTATION
-#ifdef PACKBUF_HEADER
-#include PACKBUF_HEADER
-#else
-#include "../packbuf.h"
-#endif
-#include "tap.h"
-#include <sys/mman.h>
-#include <unistd.h>
+#include "internals.h"
+#include "fence.h"
 
-/* ---- many checks, one test: the first failure is kept ---- */
-
-static unsigned long checks, complaints;
-static char complaint[400];
-
-TAP_PRINTF(2, 3) static void complain(int line, const char *format, ...) {
-  va_list args;
-  int at;
-  if (complaints++) return;
-  at = snprintf(complaint, sizeof complaint, "line %d: ", line);
-  va_start(args, format);
-  vsnprintf(complaint + at, sizeof complaint - (size_t)at, format, args);
-  va_end(args);
-}
-
-#define expect(condition, ...) (checks++, (condition) ? (void)0 : complain(__LINE__, __VA_ARGS__))
-
-static void verdict(const char *what) {
-  if (!tap_ok(complaints == 0 && checks > 0, "%s (%lu checks)", what, checks)) {
-    tap_note("%lu failed, the first at %s", complaints, complaint);
-    fprintf(stderr, "# %lu failed, the first at %s\n", complaints, complaint);
-  }
-  checks = complaints = 0;
-}
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t random64(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return seed * 0x2545F4914F6CDD1Du;
-}
+static void verdict(const char *what) { verdict_on("", what); }
 
 static unsigned below(unsigned limit) { return (unsigned)((random64() >> 32) % limit); }
-
-/* ---- memory between two guard pages ---- */
-
-typedef struct fence {
-  uint8_t *start, *end; /* start[-1] and end[0] are out of bounds */
-} fence;
-
-static fence fenced(size_t size) {
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE), inside = (size + page - 1) / page * page;
-  fence f;
-  uint8_t *all = (uint8_t *)mmap(NULL, inside + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (all == (uint8_t *)MAP_FAILED || mprotect(all, page, PROT_NONE) || mprotect(all + page + inside, page, PROT_NONE)) {
-    printf("Bail out! mmap\n");
-    exit(1);
-  }
-  f.start = all + page;
-  f.end = f.start + inside;
-  return f;
-}
 
 static fence from, to, back;
 
@@ -984,9 +926,9 @@ static void conversions(void) {
 }
 
 int main(void) {
-  from = fenced(8192);
-  to = fenced(PACKBUF_I_PAYLOAD_ROOM);
-  back = fenced(8192 + 64);
+  from = fence_of(8192);
+  to = fence_of(PACKBUF_I_PAYLOAD_ROOM);
+  back = fence_of(8192 + 64);
   for (unsigned i = 0; packbuf_i_lane_set_at(i); i++) tap_note("lane set %s", packbuf_i_lane_set_at(i)->name);
   every_mode();
   every_line();

@@ -1,9 +1,8 @@
 /* tests/fragments.c: schema texts and fingerprints, manifests, joins and concatenation: every check with its error,
  * random splits of random batches against the whole, widening, hostile manifests, arenas that fail at every allocation.
  * May use: packbuf.h, failing.h, sealing.h, values.h, tap.h, the valid vectors. Must not know: how a join looks inside. */
-#define PACKBUF_IMPLEMENTATION
 #ifdef PACKBUF_HEADER
-#include PACKBUF_HEADER
+#include "internals.h"
 #else
 #include "../packbuf.h"
 #endif
@@ -256,6 +255,7 @@ static void manifests(void) {
 static const uint8_t *forged_mask;
 
 static buffer forged(uint64_t count, const uint64_t (*numbers)[6], unsigned kind) {
+  static const char *const names[6] = {"length", "head_length", "first_row", "rows", "head_checksum", "appends"};
   static const unsigned bits[6] = {64, 64, 64, 64, 32, 8};
   packbuf_text keys[4] = {{"a", 1}, {"b", 1}, {"c", 1}, {"d", 1}};
   uint8_t data[6][32];
@@ -279,7 +279,7 @@ static buffer forged(uint64_t count, const uint64_t (*numbers)[6], unsigned kind
     t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, bits[f]);
     t.rank = 1;
     t.shape = shape;
-    packbuf_add_tensor(&batch, packbuf_i_manifest_names[f], &t, f == 2 ? forged_mask : NULL, &error);
+    packbuf_add_tensor(&batch, names[f], &t, f == 2 ? forged_mask : NULL, &error);
   }
   batch.kind = (uint8_t)kind;
   packed(&batch, &b);
@@ -334,9 +334,9 @@ static void hostile_manifests(void) {
     forged_mask = NULL;
     packbuf_find(&b.view, 0, "first_row", &node, &error);
     if (packbuf_get_buffer(&b.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, &error)) printf("Bail out! no mask\n");
-    record = (uint8_t *)b.data + packbuf_i_buffer_at(&b.view, mask.index);
+    record = (uint8_t *)b.data + bytes_buffer_at(&b.view, mask.index);
     record[4] = PACKBUF_ROLE_ROW_INDEX, record[9] = 64;
-    packbuf_i_store64(record + 40, 1);
+    bytes_store64(record + 40, 1);
     seal_all((uint8_t *)b.data, b.size);
     open_buffer(&b);
     tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_OK) && read[0].first_row == 0 && read[1].first_row == 2 && total == 4, "numbers may share rows");
@@ -878,7 +878,7 @@ static void *peer_resize(void *context, void *memory, size_t old_size, size_t ne
   if (peer.armed) {
     peer.armed = 0;
     peer.node[26] = 8, peer.record[9] = 8;
-    packbuf_i_store64(peer.record + 32, packbuf_i_load64(peer.record + 16));
+    bytes_store64(peer.record + 32, bytes_load64(peer.record + 16));
   }
   return realloc(memory, new_size);
 }

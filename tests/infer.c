@@ -1,7 +1,6 @@
 /* Structure expansion and codec inference: what sections 17 and 18 of the spec say, schema entries, errors with their
  * row and path, memory, and size. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
+#include "internals.h"
 #include "failing.h"
 #include "tap.h"
 #include "values.h"

@@ -2,8 +2,7 @@
  * matrix. For each column: the leaf decision that codec makes (compat mode, without expansion), what it expands, and
  * what strict mode makes of it: equal decisions or, where the original loses values, better ones. Columns that only
  * Python can hold are listed with the reason. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
+#include "internals.h"
 #include "tap.h"
 #include "values.h"
 

@@ -1,7 +1,6 @@
 /* JSON cells (section 11 of the spec): the parser, the checker, the writer. Whatever is parsed is checked too: both must say the same. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
-#include "tests/tap.h"
+#include "internals.h"
+#include "tap.h"
 
 #define JSON_MAX 1200000
 static char big[JSON_MAX];
@@ -550,6 +549,16 @@ static void test_capacity(void)
     tap_ok(packbuf_json_write(&value, cut, 3, &size, NULL) == PACKBUF_CAPACITY, "without an error to fill");
 }
 
+/* A list of two lists of two lists ... 2^25 times the same text, and no more than 2^20 bytes of it are measured. */
+static void test_vast(void)
+{
+    packbuf_value levels[26][2];
+    packbuf_i_sink sink = {NULL, 1 << 20, 0};
+    levels[0][0] = levels[0][1] = packbuf_string("0123456789abcdef");
+    for (unsigned i = 1; i < 26; i++) levels[i][0] = levels[i][1] = packbuf_list(levels[i - 1], 2);
+    tap_ok(packbuf_i_json_encode(levels[25], PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256, "measuring stops at its limit");
+}
+
 int main(void)
 {
     test_numbers();
@@ -567,6 +576,7 @@ int main(void)
     test_can();
     test_can_many_keys();
     test_capacity();
+    test_vast();
     packbuf_arena_free(&arena);
     free(kept);
     return tap_plan_done();

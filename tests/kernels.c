@@ -1,92 +1,18 @@
 /* tests/kernels.c: the rooms below the format: checksum kernels, gather, the way to the destination, UTF-8, numbers as text. Each kernel that this processor has is
  * forced in turn and compared with a definition written here; guard pages lie on both sides of what it may touch.
- * May use: packbuf.h with its statics, tap.h. Must not know: batches, views, the format. */
+ * May use: internals.h, fence.h. Must not know: batches, views, the format. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#define PACKBUF_IMPLEMENTATION
-#ifdef PACKBUF_HEADER
-#include PACKBUF_HEADER
-#else
-#include "../packbuf.h"
-#endif
-#include "tap.h"
+#include "internals.h"
+#include "fence.h"
 #include <fenv.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-/* ---- many checks, one test: the first failure is kept ---- */
-
-static unsigned long checks, complaints;
-static char complaint[400];
-static const char *volatile doing = "start";
-
-TAP_PRINTF(2, 3) static void complain(int line, const char *format, ...) {
-  va_list args;
-  int at;
-  if (complaints++) return;
-  at = snprintf(complaint, sizeof complaint, "line %d: ", line);
-  va_start(args, format);
-  vsnprintf(complaint + at, sizeof complaint - (size_t)at, format, args);
-  va_end(args);
-}
-
-#define expect(condition, ...) (checks++, (condition) ? (void)0 : complain(__LINE__, __VA_ARGS__))
-
-static void begin(const char *what) {
-  doing = what;
-  checks = complaints = 0;
-  complaint[0] = 0;
-}
-
-/* One test: all that was expected since begin. */
-static void verdict(const char *who) {
-  if (!tap_ok(complaints == 0 && checks > 0, "%s%s%s (%lu checks)", who, who[0] ? ": " : "", doing, checks)) {
-    tap_note("%lu failed, the first at %s", complaints, complaint);
-    fprintf(stderr, "# %lu failed, the first at %s\n", complaints, complaint);
-  }
-}
-
-/* A guard page was touched: say what ran, then die as usual. */
-static void crashed(int number) {
-  const char *what = doing;
-  ssize_t ignored = write(2, "# crashed in: ", 14);
-  ignored = write(2, what, strlen(what));
-  ignored = write(2, "\n", 1);
-  (void)ignored;
-  signal(number, SIG_DFL);
-}
+static void verdict(const char *who) { verdict_on(who, doing); }
 
 /* ---- memory between two guard pages ---- */
 
 static size_t page;
-
-typedef struct fence {
-  uint8_t *start, *end; /* whole pages; start[-1] and end[0] are out of bounds */
-} fence;
-
-static fence fenced(size_t size) {
-  const size_t inside = (size + page - 1) / page * page;
-  fence f;
-  uint8_t *all = (uint8_t *)mmap(NULL, inside + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (all == (uint8_t *)MAP_FAILED || mprotect(all, page, PROT_NONE) || mprotect(all + page + inside, page, PROT_NONE)) {
-    printf("Bail out! mmap\n");
-    exit(1);
-  }
-  f.start = all + page;
-  f.end = f.start + inside;
-  return f;
-}
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t random64(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return seed;
-}
 
 static size_t below(size_t limit) { return (size_t)(random64() >> 11) % limit; }
 
@@ -290,7 +216,7 @@ static void crc_guarded(const packbuf_i_crc_kernel *kernel, fence from, fence to
 }
 
 static void crc(void) {
-  const fence from = fenced(LONGEST + 4096), to = fenced(LONGEST + 4096);
+  const fence from = fence_of(LONGEST + 4096), to = fence_of(LONGEST + 4096);
   const unsigned count = crc_count();
   scramble(from);
   memset(to.start, CANARY, (size_t)(to.end - to.start));
@@ -378,7 +304,7 @@ static void gather_all(const char *name, packbuf_i_gather copy, fence from, fenc
 }
 
 static void gather(void) {
-  const fence from = fenced(16384), to = fenced(16384);
+  const fence from = fence_of(16384), to = fence_of(16384);
   const unsigned count = gather_count();
   scramble(from);
   begin("gather: the variants of this processor");
@@ -526,7 +452,7 @@ static unsigned random_ops(op *ops, unsigned most) {
 
 static void out(void) {
   static const size_t sizes[] = {0, 1, 8191, 8192, 16383, 16384, 16385, 65535, 65536, 65537, 131071, 131072, 131073, 196608, 200000};
-  const fence from = fenced(LONGEST + 4096), to = fenced(OUT_MAX + 4096);
+  const fence from = fence_of(LONGEST + 4096), to = fence_of(OUT_MAX + 4096);
   const unsigned kernels = crc_count(), variants = gather_count();
   op ops[400];
   scramble(from);
@@ -688,7 +614,7 @@ static void utf8_sequences(fence f) {
   verdict("");
   begin("UTF-8: every code point encoded, in one text");
   {
-    const fence all = fenced(4400000);
+    const fence all = fence_of(4400000);
     uint8_t *to = all.start;
     size_t size;
     for (uint32_t v = 0; v <= 0x10FFFF; v++)
@@ -769,7 +695,7 @@ static void utf8_texts(fence f) {
 }
 
 static void utf8(void) {
-  const fence f = fenced(4096);
+  const fence f = fence_of(4096);
 #if PACKBUF_I_UTF8_AVX2
   static const char *const flags[] = {"avx2", NULL};
   const int has = cpu_has(flags);
@@ -1304,7 +1230,7 @@ static void integers(void) {
 }
 
 static void numbers(void) {
-  texts = fenced(4 * DIGITS);
+  texts = fence_of(4 * DIGITS);
   decimal_hard();
   decimal_powers();
   decimal_middles();

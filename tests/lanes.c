@@ -1,82 +1,19 @@
 /* tests/lanes.c: the kernels of packing in blocks. "plain" is compared with the layout of spec section 20, bit by bit; every other set that this processor has with
  * "plain". Guard pages lie on both sides of what kernels may touch.
- * May use: packbuf.h with its statics, tap.h. Must not know: blocks, batches, the format. */
+ * May use: internals.h, fence.h. Must not know: blocks, batches, the format. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#define PACKBUF_IMPLEMENTATION
-#ifdef PACKBUF_HEADER
-#include PACKBUF_HEADER
-#else
-#include "../packbuf.h"
-#endif
-#include "tap.h"
-#include <signal.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "internals.h"
+#include "fence.h"
 
-/* ---- many checks, one test: the first failure is kept ---- */
-
-static unsigned long checks, complaints;
-static char complaint[400];
-static const char *volatile doing = "start";
-
-TAP_PRINTF(2, 3) static void complain(int line, const char *format, ...) {
-  va_list args;
-  int at;
-  if (complaints++) return;
-  at = snprintf(complaint, sizeof complaint, "line %d: ", line);
-  va_start(args, format);
-  vsnprintf(complaint + at, sizeof complaint - (size_t)at, format, args);
-  va_end(args);
-}
-
-#define expect(condition, ...) (checks++, (condition) ? (void)0 : complain(__LINE__, __VA_ARGS__))
-
-static void begin(const char *what) {
-  doing = what;
-  checks = complaints = 0;
-  complaint[0] = 0;
-}
-
-/* One test: all that was expected since begin. */
-static void verdict(void) {
-  if (!tap_ok(complaints == 0 && checks > 0, "%s (%lu checks)", doing, checks)) {
-    tap_note("%lu failed, the first at %s", complaints, complaint);
-    fprintf(stderr, "# %lu failed, the first at %s\n", complaints, complaint);
-  }
-}
-
-/* A guard page was touched: say what ran, then die as usual. */
-static void crashed(int number) {
-  const char *what = doing;
-  ssize_t ignored = write(2, "# crashed in: ", 14);
-  ignored = write(2, what, strlen(what));
-  ignored = write(2, "\n", 1);
-  (void)ignored;
-  signal(number, SIG_DFL);
-}
+static void verdict(void) { verdict_on("", doing); }
 
 /* ---- memory between two guard pages ---- */
 
 enum { MOST = 8192 + 4096, CANARY = 0xA5, MARGIN = 128 };
 
-typedef struct fence {
-  uint8_t *start, *end; /* whole pages; start[-1] and end[0] are out of bounds */
-} fence;
-
-static fence fenced(void) {
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE), inside = (MOST + page - 1) / page * page;
-  fence f;
-  uint8_t *all = (uint8_t *)mmap(NULL, inside + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (all == (uint8_t *)MAP_FAILED || mprotect(all, page, PROT_NONE) || mprotect(all + page + inside, page, PROT_NONE)) {
-    printf("Bail out! mmap\n");
-    exit(1);
-  }
-  f.start = all + page;
-  f.end = f.start + inside;
-  return f;
-}
+static fence fenced(void) { return fence_of(MOST); }
 
 /* Where `size` bytes lie: 0 at the end, 1 at the start, else in between at any alignment: where - 2. */
 static uint8_t *place(fence f, size_t size, unsigned where) { return where == 0 ? f.end - size : where == 1 ? f.start : f.start + 1024 + (where - 2) % 64; }
@@ -95,15 +32,6 @@ static int kept(fence f, const uint8_t *at, size_t size) {
   while (from < at && *from == CANARY) from++;
   while (to > at + size && to[-1] == CANARY) to--;
   return from == at && to == at + size;
-}
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t random64(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return seed;
 }
 
 static unsigned below(unsigned limit) { return (unsigned)((random64() >> 11) % limit); }

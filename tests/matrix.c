@@ -1,7 +1,6 @@
 /* The 170 edge columns on which the codecs that packbuf follows were measured: each comes back exactly in strict mode, or is refused with the error named
  * here. The originals lose or refuse a third of them. The columns stand in the notation of matrix_values.h; those that only Python can express say why.
  * (What inference decides for them is tests/infer_replay.c's matter; here the node's kind and codec are those in the packed buffer.) */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "tap.h"
 #include "matrix_values.h"

@@ -1,7 +1,6 @@
 /* MessagePack cells (section 12 of the spec): the parser, the checker, the writer. Whatever is parsed is checked too: both must say the same. */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
-#include "tests/tap.h"
+#include "internals.h"
+#include "tap.h"
 
 static packbuf_arena arena;
 static uint8_t *kept;
@@ -706,6 +705,24 @@ static void test_nowhere(void)
     can(texts[0], PACKBUF_UNENCODABLE, "a big integer without data");
 }
 
+/* A map of an integer to a list of two lists of two lists ... 2^25 times the same text, and no more than 2^20 bytes of it are measured. */
+static void test_vast(void)
+{
+    packbuf_value levels[26][2], row;
+    packbuf_entry entry;
+    packbuf_i_sink sink = {NULL, 1 << 20, 0};
+    levels[0][0] = levels[0][1] = packbuf_string("0123456789abcdef");
+    for (unsigned i = 1; i < 26; i++) levels[i][0] = levels[i][1] = packbuf_list(levels[i - 1], 2);
+    entry.key = packbuf_int(1);
+    entry.value = levels[25][0];
+    row = packbuf_dict(&entry, 1);
+    tap_ok(packbuf_i_msgpack_encode(&row, PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256, "measuring stops at its limit");
+    sink.size = UINT64_MAX - 1;
+    packbuf_i_push(&sink, NULL, 5);
+    packbuf_i_push_byte(&sink, 0);
+    tap_ok(sink.size == UINT64_MAX, "a count of bytes does not wrap");
+}
+
 int main(void)
 {
     test_scalars();
@@ -722,6 +739,7 @@ int main(void)
     test_many_keys();
     test_failures();
     test_memory();
+    test_vast();
     packbuf_arena_free(&arena);
     free(kept);
     return tap_plan_done();

@@ -1,6 +1,5 @@
 /* Writing in parts: for random batches of every source and codec the bytes are those of packbuf_write, whatever the
  * number of parts, their order and the thread that writes them; nothing outside a part is touched. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "batches.h"
 #include "tap.h"
@@ -98,16 +97,11 @@ static void test_each(void) {
 static void test_bounds(void) {
   batches_pool pool = batches_make_pool();
   uint64_t shape[1] = {POOL / 8};
-  packbuf_tensor t;
+  const packbuf_tensor t = array_of(pool.bytes, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
   uint32_t parts = 0;
   uint8_t *space, *count;
   int good = 1;
   mv_trip trip;
-  memset(&t, 0, sizeof t);
-  t.data = pool.bytes;
-  t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64);
-  t.rank = 1;
-  t.shape = shape;
   mv_trip_begin(&trip, shape[0], NULL);
   tap_ok(packbuf_write_part(&trip.batch, 0, &parts, 4, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "a part before packbuf_write_split: INVALID_ARGUMENT");
@@ -157,16 +151,11 @@ static void test_errors(void) {
   enum { N = 1 << 20 };
   uint8_t *bools = (uint8_t *)mv_alloc(N);
   uint64_t shape[1] = {N};
-  packbuf_tensor t;
+  const packbuf_tensor t = array_of(bools, packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), shape);
   uint32_t parts = 0, failed = 0;
   packbuf_error error;
   mv_trip trip;
   for (unsigned i = 0; i < N; i++) bools[i] = (uint8_t)(mv_random() >> 40 & 1);
-  memset(&t, 0, sizeof t);
-  t.data = bools;
-  t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-  t.rank = 1;
-  t.shape = shape;
   mv_trip_begin(&trip, N, NULL);
   tap_ok(!packbuf_add_tensor(&trip.batch, "a.b", &t, NULL, &trip.error) && !mv_trip_pack(&trip) &&
              !packbuf_write_split(&trip.batch, 5, &parts, &trip.error),

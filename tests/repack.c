@@ -1,9 +1,9 @@
 /* tests/repack.c: the canonical vectors of the spec (spec/vectors, or the folder given) are written here, byte for byte: each is read back into
  * values and packed again in its own profile, to every address modulo 8. So every platform that runs this test shows that it writes the same bytes.
  * May use: packbuf.h, tap.h. Must not know: how the vectors were made. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "tap.h"
+#include <string.h>
 
 static packbuf_error error;
 

@@ -1,6 +1,5 @@
 /* Random nested values, there and back: as fields and as rows of one batch, packed, opened, verified, and read by column, by row and by cell.
  * A failing case prints its seed: `roundtrip SEED` runs that case alone. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "tap.h"
 #include "matrix_values.h"

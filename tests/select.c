@@ -5,7 +5,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "failing.h"
 #include "sealing.h"
@@ -203,10 +202,18 @@ static packbuf_status select_one(const packbuf_view *view, const char *pattern, 
   return packbuf_select(view, 0, &pattern, 1, rows, &arena, s, &error);
 }
 
+/* The first node of the batch values. */
+static uint32_t fields_end(const packbuf_view *view) {
+  packbuf_node node;
+  uint32_t i = 0;
+  while (i < view->node_count && packbuf_get_node(view, i, &node, NULL) == PACKBUF_OK && node.scope == 0) i += 1 + node.descendants;
+  return i;
+}
+
 /* Up to three patterns: paths of any nodes, some taken away again. */
 static size_t any_patterns(const packbuf_view *view, char (*text)[256], const char **patterns, uint64_t *seed) {
   const size_t count = 1 + (size_t)selecting_below(seed, 3);
-  const uint64_t fields = packbuf_i_fields_end(view);
+  const uint64_t fields = fields_end(view);
   for (size_t i = 0; i < count; i++) {
     const int away = i > 0 && selecting_below(seed, 4) == 0;
     const size_t size = packbuf_node_path(view, (uint32_t)selecting_below(seed, fields), text[i] + away, sizeof text[i] - 1);
@@ -221,7 +228,7 @@ static size_t any_patterns(const packbuf_view *view, char (*text)[256], const ch
 static int check_values(const packbuf_selection *s, const selecting_rows *rows, const char *where) {
   packbuf_value *got = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(s->rows + 1) * sizeof *got, 16);
   const packbuf_status status = packbuf_select_values(s, 0, s->rows, &arena, got, &error);
-  const uint64_t fields = packbuf_i_fields_end(s->view);
+  const uint64_t fields = fields_end(s->view);
   if (status == PACKBUF_WRONG_TYPE || status >= PACKBUF_UNSUPPORTED_VERSION) return 1; /* attributes alone; what cannot be read */
   if (status != PACKBUF_OK) return wrong(line(), where, "values");
   for (uint64_t i = 0; i < s->rows; i++) {
@@ -350,7 +357,7 @@ static void random_batches(void) {
     free_batch(&b);
   }
   tap_ok(good, "%u selections of random batches: copied, in place, values, ranges and partial views agree with the cells%s%s", count, good ? "" : ": ", good ? "" : wrong_text);
-  tap_ok((in_place > 100 || packbuf_i_big_endian()) && columns_checked > 3000, "%u columns copied, %u of them also in place", columns_checked, in_place);
+  tap_ok((in_place > 100 || bytes_big_endian()) && columns_checked > 3000, "%u columns copied, %u of them also in place", columns_checked, in_place);
 }
 
 static void shared_rows(void) {
@@ -560,7 +567,7 @@ static void batch_values(const batch *b) {
   int good = !packbuf_select(&b->view, 1, names, 2, packbuf_rows_all(), &arena, &s[0], &error) && s[0].rows == 1 && !packbuf_select_values(&s[0], 0, 1, &arena, &got, &error) &&
              !packbuf_read_batch_values(&b->view, &arena, &whole, &error);
   if (good) {
-    expected = selecting_prune(&s[0], &whole, packbuf_i_fields_end(&b->view), b->view.node_count, &arena);
+    expected = selecting_prune(&s[0], &whole, fields_end(&b->view), b->view.node_count, &arena);
     good = packbuf_equal(&got, &expected) && got.as.dict.count == 1 && got.as.dict.entries[0].value.as.dict.count == 2;
   }
   tap_ok(good, "batch values by pattern%s%s", good ? "" : ": ", good ? "" : line());
@@ -587,8 +594,8 @@ static packbuf_status with_number(const batch *b, const char *path, packbuf_role
   packbuf_status status, without;
   uint64_t count, before;
   if (packbuf_find(&b->view, 0, path, &node, &error) || packbuf_get_buffer(&b->view, &node, role, dim, &buffer, &error) || !buffer.bytes) return PACKBUF_NOT_FOUND;
-  before = packbuf_i_load64(b->data + buffer.offset + 8 * i);
-  packbuf_i_store64(b->data + buffer.offset + 8 * i, number);
+  before = bytes_load64(b->data + buffer.offset + 8 * i);
+  bytes_store64(b->data + buffer.offset + 8 * i, number);
   status = select_one(&b->view, path, rows, &s);
   if (status == PACKBUF_OK) {
     (void)packbuf_select_ranges(&s, 1, 0, 0, &arena, &ranges, &count, &error);
@@ -598,7 +605,7 @@ static packbuf_status with_number(const batch *b, const char *path, packbuf_role
     selecting_column_free(&c), selecting_column_free(&plain);
     if (status == PACKBUF_OK) status = without;
   }
-  packbuf_i_store64(b->data + buffer.offset + 8 * i, before);
+  bytes_store64(b->data + buffer.offset + 8 * i, before);
   return status;
 }
 
@@ -666,12 +673,12 @@ static void huge(void) {
     const uint64_t rows = UINT64_C(1) << 48;
     packbuf_view old;
     good = !packbuf_open(&old, data, total, 0, NULL, &error);
-    packbuf_i_store64(bytes + 48, rows);
-    for (uint32_t i = 0; good && i < old.node_count; i++) packbuf_i_store64(bytes + packbuf_i_node_at(&old, i) + 48, rows);
+    bytes_store64(bytes + 48, rows);
+    for (uint32_t i = 0; good && i < old.node_count; i++) bytes_store64(bytes + bytes_node_at(&old, i) + 48, rows);
     for (uint32_t i = 0; good && i < old.buffer_count; i++) {
       packbuf_buffer buffer;
       good = !packbuf_get_buffer_at(&old, i, &buffer, &error) && buffer.bytes == NULL;
-      packbuf_i_store64(bytes + packbuf_i_buffer_at(&old, i) + 16, buffer.role == PACKBUF_ROLE_OFFSETS ? rows + 1 : buffer.node == 0 ? rows : rows * 3);
+      bytes_store64(bytes + bytes_buffer_at(&old, i) + 16, buffer.role == PACKBUF_ROLE_OFFSETS ? rows + 1 : buffer.node == 0 ? rows : rows * 3);
     }
     if (good) seal_head(bytes, total);
   }
@@ -803,11 +810,11 @@ static void unmapped(void) {
     packbuf_selected_tensor t;
     selecting_copy(&s, s.nodes[i], 1, 64, MOST, &c, &error);
     good = c.status == PACKBUF_OK;
-    if (packbuf_i_big_endian()) good = good && packbuf_select_tensor(&s, s.nodes[i], &t, &error) == PACKBUF_NOT_STORED;
+    if (bytes_big_endian()) good = good && packbuf_select_tensor(&s, s.nodes[i], &t, &error) == PACKBUF_NOT_STORED;
     else good = good && !packbuf_select_tensor(&s, s.nodes[i], &t, &error);
     for (uint64_t row = 0; good && row < s.rows; row++)
       good = memcmp((uint8_t *)c.into.data + row * 4096, numbers + (s.nodes[i] * ROWS + packbuf_selected_row(&s, row)) * WIDTH, 4096) == 0 &&
-             (packbuf_i_big_endian() || memcmp((const uint8_t *)t.tensor.data + (int64_t)row * t.strides[0], (uint8_t *)c.into.data + row * 4096, 4096) == 0);
+             (bytes_big_endian() || memcmp((const uint8_t *)t.tensor.data + (int64_t)row * t.strides[0], (uint8_t *)c.into.data + row * 4096, 4096) == 0);
     selecting_column_free(&c);
   }
   if (good) {
@@ -930,7 +937,7 @@ static void index_elsewhere(const batch *b) {
   packbuf_column column;
   int good = !packbuf_find(&b->view, 0, "ragged", &node, &error) && !packbuf_get_buffer(&b->view, &node, PACKBUF_ROLE_OFFSETS, 0, &buffer, &error);
   memcpy(bytes, b->data, (size_t)head);
-  packbuf_i_store64(bytes + packbuf_i_buffer_at(&b->view, buffer.index) + 24, head + 64);
+  bytes_store64(bytes + bytes_buffer_at(&b->view, buffer.index) + 24, head + 64);
   seal_head(bytes, b->view.total_length);
   good = good && !packbuf_open_partial(&view, bytes, head, NULL, 0, 0, NULL, &error) && packbuf_open_column(&view, node.index, &column, &error) == PACKBUF_BAD_LAYOUT &&
          error.rule == PACKBUF_RULE_B11;

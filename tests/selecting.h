@@ -1,9 +1,10 @@
 /* Random selections and what they must give, worked out cell by cell with the calls that know nothing of selections;
- * for tests/select.c and fuzz/select.c. Include after packbuf.h with its implementation.
+ * for tests/select.c and fuzz/select.c. Include after packbuf.h.
  * May use: packbuf.h. Must not know: how selections are made. */
 #ifndef SELECTING_H
 #define SELECTING_H
 
+#include "bytes.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,6 +132,13 @@ static uint64_t selecting_offset(const void *offsets, unsigned bits, uint64_t i)
 
 static int selecting_bit(const uint8_t *bits, uint64_t i) { return bits[i / 8] >> (i % 8) & 1; }
 
+/* An element of offsets or types; 0 where there are none. */
+static uint64_t selecting_number(const packbuf_column *column, const packbuf_buffer *buffer, uint64_t i) {
+  uint64_t number = 0;
+  if (buffer->storage == 0) return 0;
+  return packbuf_convert_elements(column->view, buffer, i, 1, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), &number, 8, NULL) ? 0 : number;
+}
+
 /* One cell of a column against what the calls for cells say. at: in the copy; items: the first item of the cell. */
 static inline const char *selecting_check_cell(const packbuf_column *column, const selecting_column *c, uint64_t row,
                                         uint64_t at, uint64_t *elements, uint64_t *items, int all) {
@@ -152,11 +160,10 @@ static inline const char *selecting_check_cell(const packbuf_column *column, con
   if (packbuf_cell_pieces(column, row, pieces, &piece_count, NULL) || packbuf_stored_row(column, row, &stored, NULL))
     return "cell_pieces";
   for (unsigned i = 0; i < piece_count; i++) {
-    const size_t element = packbuf_i_element_bits(node->dtype) / 8;
+    const size_t element = bytes_each(node->dtype);
     for (uint64_t k = 0; media_list && k < pieces[i].count; k++) { /* items: their bytes */
-      uint64_t from = 0, to = 0;
-      packbuf_i_get64(&column->offsets, pieces[i].first + k, &from);
-      packbuf_i_get64(&column->offsets, pieces[i].first + k + 1, &to);
+      const uint64_t item = pieces[i].first + k, from = selecting_number(column, &column->offsets, item),
+                     to = selecting_number(column, &column->offsets, item + 1);
       if (selecting_offset(c->into.offsets, bits, *items) != *elements) return "offset of an item";
       if (to != from) {
         uint8_t *copy = (uint8_t *)selecting_memory(to - from);
@@ -165,11 +172,7 @@ static inline const char *selecting_check_cell(const packbuf_column *column, con
         free(copy);
         if (wrong) return "bytes of an item";
       }
-      {
-        uint8_t type = 0;
-        if (column->types.storage) packbuf_i_get8(&column->types, pieces[i].first + k, &type);
-        if (c->into.types[*items] != type) return "type of an item";
-      }
+      if (c->into.types[*items] != selecting_number(column, &column->types, item)) return "type of an item";
       *elements += to - from;
       ++*items;
     }
@@ -187,18 +190,14 @@ static inline const char *selecting_check_cell(const packbuf_column *column, con
   if (node->codec == PACKBUF_CODEC_NDARRAY && piece_count == 0) { /* shared and absent, or empty */
     uint64_t each = 1;
     for (unsigned d = 0; d < node->rank; d++) each *= node->shape[d];
-    for (uint64_t i = 0; i < each * (packbuf_i_element_bits(node->dtype) / 8); i++)
-      if (((uint8_t *)c->into.data)[*elements * (packbuf_i_element_bits(node->dtype) / 8) + i]) return "zeros";
+    for (uint64_t i = 0; i < each * bytes_each(node->dtype); i++)
+      if (((uint8_t *)c->into.data)[*elements * bytes_each(node->dtype) + i]) return "zeros";
     *elements += each;
   }
   if (media_list) return selecting_offset(c->into.item_offsets, bits, at + 1) == *items ? NULL : "item offset";
   if (node->codec != PACKBUF_CODEC_NDARRAY && selecting_offset(c->into.offsets, bits, at + 1) != *elements)
     return "offset";
-  {
-    uint8_t type = 0;
-    if (column->types.storage && state == 1) packbuf_i_get8(&column->types, stored, &type);
-    if (c->into.types[at] != type) return "type";
-  }
+  if (c->into.types[at] != (state == 1 ? selecting_number(column, &column->types, stored) : 0)) return "type";
   if (!all || (node->codec != PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_TYPED_RAGGED)) return NULL;
   if (packbuf_cell_shape(column, row, &rank, shape, NULL)) return "cell_shape";
   if (c->into.ndims[at] != rank) return "ndims";
@@ -250,7 +249,7 @@ static inline const char *selecting_check_in_place(const packbuf_selection *s, u
   if (packbuf_get_node(s->view, node, &n, NULL)) return "get_node";
   status = packbuf_select_tensor(s, node, &t, NULL);
   if (status == PACKBUF_OK) {
-    uint64_t each = packbuf_i_element_bits(n.dtype) / 8;
+    uint64_t each = bytes_each(n.dtype);
     ++*found;
     if (t.tensor.rank != n.rank + 1 || t.shape[0] != c->size.rows) return "shape of the tensor";
     for (unsigned d = 0; d < n.rank; d++) each *= t.shape[d + 1];
@@ -261,7 +260,7 @@ static inline const char *selecting_check_in_place(const packbuf_selection *s, u
   }
   status = packbuf_select_ragged(s, node, &r, NULL);
   if (status == PACKBUF_OK) {
-    const size_t element = packbuf_i_element_bits(n.dtype) / 8;
+    const size_t element = bytes_each(n.dtype);
     ++*found;
     for (uint64_t i = 0; i < c->size.rows; i++) {
       const uint64_t from = selecting_offset(r.offsets, 64, i), to = selecting_offset(r.offsets, 64, i + 1),

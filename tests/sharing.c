@@ -1,6 +1,5 @@
 /* Row sharing (sections 9 and 19 of the spec): what is stored once and what is not, for every source of rows; that what
  * is read back is what was packed, whatever is shared; that only content decides. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "failing.h"
 #include "tap.h"

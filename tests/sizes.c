@@ -1,7 +1,6 @@
 /* tests/sizes.c: lengths and counts beyond 4 GiB, in packed buffers and in calls: refused or handled, never cut to the
  * bits of a size_t. Says most where size_t has 32 bits (-m32, armhf, wasm32), and holds everywhere.
  * May use: packbuf.h and its insides, sealing.h, tap.h. Must not know: how records are written. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "sealing.h"
 #include "tap.h"
@@ -34,7 +33,7 @@ static uint8_t *record(uint8_t *data, const packbuf_view *view, packbuf_role rol
   packbuf_node node;
   packbuf_buffer buffer;
   if (packbuf_get_node(view, 0, &node, &error) || packbuf_get_buffer(view, &node, role, 0, &buffer, &error)) exit(2);
-  return data + packbuf_i_buffer_at(view, buffer.index);
+  return data + bytes_buffer_at(view, buffer.index);
 }
 
 /* A cell that is 4 GiB + 5 times one byte. */
@@ -51,11 +50,11 @@ static void long_cell(void) {
   packbuf_status status = packbuf_open(&view, data, size, 0, NULL, &error);
   tap_ok(status == PACKBUF_OK, "100 equal bytes");
   at = record(data, &view, PACKBUF_ROLE_DATA);
-  tap_ok(packbuf_i_load64(at + 16) == 100, "the count stands in the record");
-  packbuf_i_store64(at + 16, HUGE_SIZE);
+  tap_ok(bytes_load64(at + 16) == 100, "the count stands in the record");
+  bytes_store64(at + 16, HUGE_SIZE);
   at = record(data, &view, PACKBUF_ROLE_OFFSETS);
   for (unsigned i = 16; i + 8 <= view.buffer_stride; i += 8) /* inline, or the step of a sequence */
-    if (packbuf_i_load64(at + i) == 100) packbuf_i_store64(at + i, HUGE_SIZE);
+    if (bytes_load64(at + i) == 100) bytes_store64(at + i, HUGE_SIZE);
   seal_head(data, size);
   status = packbuf_open(&view, data, size, 0, NULL, &error);
   if (!status) status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
@@ -87,17 +86,17 @@ static void long_header(void) {
   uint8_t *data = pack_bytes(&arena, &size);
   int refused = 1;
   for (unsigned i = 0; i < 3; i++) {
-    const uint64_t was = packbuf_i_load64(data + places[i]);
-    packbuf_i_store64(data + places[i], was + ((uint64_t)1 << 32));
+    const uint64_t was = bytes_load64(data + places[i]);
+    bytes_store64(data + places[i], was + ((uint64_t)1 << 32));
     refused &= packbuf_open(&view, data, size, 0, NULL, &error) != PACKBUF_OK;
-    packbuf_i_store64(data + places[i], was);
+    bytes_store64(data + places[i], was);
   }
   tap_ok(refused, "total, head and index length + 2^32: refused");
-  whole = packbuf_i_load64(data + 24);
-  packbuf_i_store64(data + 24, whole + ((uint64_t)1 << 32));
+  whole = bytes_load64(data + 24);
+  bytes_store64(data + 24, whole + ((uint64_t)1 << 32));
   seal_head(data, size);
   tap_ok(packbuf_open(&view, data, size, 0, NULL, &error) != PACKBUF_OK, "a total length + 2^32 under a right checksum: refused, %s", packbuf_rule_name(error.rule));
-  packbuf_i_store64(data + 24, whole);
+  bytes_store64(data + 24, whole);
   seal_head(data, size);
   tap_ok(packbuf_open(&view, data, size, 0, NULL, &error) == PACKBUF_OK, "as it was: opens");
   if (NARROW) tap_ok(packbuf_open(&view, data, size + ((uint64_t)1 << 32), 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT, "memory larger than the address space: refused");

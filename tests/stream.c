@@ -1,7 +1,6 @@
 /* Writing that never holds the whole buffer: through a callback (each byte once, the head last, any window), and as a
  * list of segments (sent with writev to a file and to a pipe). The bytes are those of packbuf_write. */
 #define _DEFAULT_SOURCE
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "batches.h"
 #include "tap.h"
@@ -113,21 +112,11 @@ static void test_random(unsigned batches) {
 
 /* ---- what is not touched, not held ---- */
 
-static packbuf_tensor long_array(const uint8_t *bytes, const uint64_t *shape, packbuf_dtype dtype) {
-  packbuf_tensor t;
-  memset(&t, 0, sizeof t);
-  t.data = bytes;
-  t.dtype = dtype;
-  t.rank = 1;
-  t.shape = shape;
-  return t;
-}
-
 static void test_in_place(void) {
   batches_pool pool = batches_make_pool();
   uint64_t shape[1] = {POOL};
-  packbuf_tensor t = long_array(pool.bools, shape, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8));
-  packbuf_tensor b = long_array(pool.bools, shape, packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8));
+  packbuf_tensor t = array_of(pool.bools, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), shape);
+  packbuf_tensor b = array_of(pool.bools, packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), shape);
   packbuf_options options = packbuf_default_options();
   packbuf_scatter scatter;
   packbuf_segment segments[3];

@@ -55,7 +55,11 @@ static void tagged_base64(tagged_text *out, const void *data, size_t size) {
 /* What plain JSON can hold, as the library prints it. */
 static void tagged_plain(tagged_text *out, const packbuf_value *value) {
   size_t size = 0;
-  char *text;
+  char small[32], *text;
+  if (packbuf_json_write(value, small, sizeof small, &size, NULL) == PACKBUF_OK) {
+    tagged_add(out, small, size);
+    return;
+  }
   /* measured, then written: where the value points to memory that changes meanwhile, the second call says so */
   if (packbuf_json_write(value, NULL, 0, &size, NULL) != PACKBUF_OK || (text = (char *)malloc(size + 1)) == NULL) {
     out->failed = 1;
@@ -187,7 +191,19 @@ static void tagged_value(tagged_text *out, const packbuf_value *value) {
   }
 }
 
-static packbuf_status tagged_cell(tagged_text *out, const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_error *error);
+/* A column, or why it cannot be opened. */
+typedef struct tagged_column {
+  packbuf_column column;
+  packbuf_status status;
+  uint32_t node;
+} tagged_column;
+
+static void tagged_open(tagged_column *c, const packbuf_view *view, uint32_t node, packbuf_error *error) {
+  c->node = node;
+  c->status = packbuf_open_column(view, node, &c->column, error);
+}
+
+static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view, const tagged_column *c, uint64_t row, packbuf_arena *arena, packbuf_error *error);
 
 /* The children of a dict or list node in one row; those beyond `length` and missing ones are left out. */
 static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view, const packbuf_node *up, uint64_t row, uint64_t length, packbuf_arena *arena, packbuf_error *error) {
@@ -197,11 +213,13 @@ static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view
   tagged_puts(out, dict ? "{" : "[");
   for (uint32_t i = up->index + 1; i <= up->index + up->descendants && position < length; position++) {
     packbuf_node child;
-    packbuf_column column;
+    tagged_column c;
     int state = 1;
     packbuf_status status = packbuf_get_node(view, i, &child, error);
     if (status == PACKBUF_OK && (child.parent != up->index || child.descendants > up->index + up->descendants - i)) status = PACKBUF_BAD_NODE;
-    if (status == PACKBUF_OK && dict && packbuf_open_column(view, i, &column, error) == PACKBUF_OK) status = packbuf_cell_state(&column, row, &state, error);
+    if (status != PACKBUF_OK) return status;
+    tagged_open(&c, view, i, error);
+    if (dict && c.status == PACKBUF_OK) status = packbuf_cell_state(&c.column, row, &state, error);
     if (status != PACKBUF_OK) return status;
     i += 1 + child.descendants;
     if (dict && state == -1) continue;
@@ -211,7 +229,7 @@ static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view
       tagged_string(out, child.name.data, child.name.size);
       tagged_puts(out, ":");
     }
-    status = tagged_cell(out, view, child.index, row, arena, error);
+    status = tagged_cell_of(out, view, &c, row, arena, error);
     if (status != PACKBUF_OK) return status;
   }
   tagged_puts(out, dict ? "}" : "]");
@@ -233,28 +251,33 @@ static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view
 }
 
 /* One cell; {"$unreadable":"..."} where the leaf cannot be read. */
-static packbuf_status tagged_cell(tagged_text *out, const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_error *error) {
-  packbuf_column column;
+static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view, const tagged_column *c, uint64_t row, packbuf_arena *arena, packbuf_error *error) {
   packbuf_value value;
   uint64_t first, length = UINT64_MAX;
   int state;
-  packbuf_status status = packbuf_open_column(view, node, &column, error);
+  packbuf_status status = c->status;
   if (status >= PACKBUF_UNSUPPORTED_VERSION && status <= PACKBUF_UNSUPPORTED_ROLE) {
     tagged_puts(out, "{\"$unreadable\":\"");
     tagged_puts(out, packbuf_status_name(status));
     tagged_puts(out, "\"}");
     return PACKBUF_OK;
   }
-  if (status == PACKBUF_OK) status = packbuf_cell_state(&column, row, &state, error);
+  if (status == PACKBUF_OK) status = packbuf_cell_state(&c->column, row, &state, error);
   if (status != PACKBUF_OK) return status;
-  if (column.node.kind != PACKBUF_LEAF && state == 1) {
-    if (column.node.kind == PACKBUF_NODE_LIST) status = packbuf_cell_extent(&column, row, &first, &length, error);
-    return status == PACKBUF_OK ? tagged_children(out, view, &column.node, row, length, arena, error) : status;
+  if (c->column.node.kind != PACKBUF_LEAF && state == 1) {
+    if (c->column.node.kind == PACKBUF_NODE_LIST) status = packbuf_cell_extent(&c->column, row, &first, &length, error);
+    return status == PACKBUF_OK ? tagged_children(out, view, &c->column.node, row, length, arena, error) : status;
   }
   value = state == 0 ? packbuf_null() : packbuf_missing();
-  if (state == 1) status = packbuf_read_cell(view, node, row, arena, &value, error);
+  if (state == 1) status = packbuf_read_cell(view, c->node, row, arena, &value, error);
   if (status == PACKBUF_OK) tagged_value(out, &value);
   return status;
+}
+
+static inline packbuf_status tagged_cell(tagged_text *out, const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_error *error) {
+  tagged_column c;
+  tagged_open(&c, view, node, error);
+  return tagged_cell_of(out, view, &c, row, arena, error);
 }
 
 /* The metadata of one node, or of the whole buffer. */
@@ -290,23 +313,34 @@ static packbuf_status tagged_metadata(tagged_text *out, const packbuf_view *view
   return PACKBUF_OK;
 }
 
-/* A whole packed buffer. */
-static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, packbuf_arena *arena, packbuf_error *error) {
+/* `count` rows from `first` on, each `step` after the one before; those that are not there are left out. */
+typedef struct tagged_rows {
+  uint64_t first, step, count;
+} tagged_rows;
+
+/* Some rows of a packed buffer, those in two ranges twice, with its batch values and metadata. */
+static packbuf_status tagged_some(tagged_text *out, const packbuf_view *view, const tagged_rows *rows, unsigned count, packbuf_arena *arena, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
   int scope = 0, any = 0;
   tagged_number(out, "{\"rows\":", (long long)view->rows);
   tagged_puts(out, ",\"fields\":{");
   for (uint32_t i = 0; status == PACKBUF_OK && i < view->node_count;) {
     packbuf_node node;
+    tagged_column c;
     status = packbuf_get_node(view, i, &node, error);
     if (status != PACKBUF_OK) return status;
+    tagged_open(&c, view, i, error);
     if (scope == 0 && node.scope == 1) tagged_puts(out, "},\"values\":{"), scope = 1, any = 0;
     if (any++) tagged_puts(out, ",");
     tagged_string(out, node.name.data, node.name.size);
     tagged_puts(out, scope ? ":" : ":[");
-    for (uint64_t row = 0; status == PACKBUF_OK && row < (scope ? 1 : view->rows); row++) {
-      if (row) tagged_puts(out, ",");
-      status = tagged_cell(out, view, i, row, arena, error);
+    if (scope) status = tagged_cell_of(out, view, &c, 0, arena, error);
+    for (unsigned k = 0, shown = 0; k < count && !scope; k++) {
+      uint64_t row = rows[k].first;
+      for (uint64_t left = rows[k].count; status == PACKBUF_OK && left != 0 && row < view->rows; left--, row += rows[k].step) {
+        if (shown++) tagged_puts(out, ",");
+        status = tagged_cell_of(out, view, &c, row, arena, error);
+      }
     }
     if (!scope) tagged_puts(out, "]");
     i += 1 + node.descendants;
@@ -317,6 +351,12 @@ static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, p
   for (uint32_t i = 0; status == PACKBUF_OK && i < view->node_count && view->metadata_count != 0; i++) status = tagged_metadata(out, view, i, &any, error);
   tagged_puts(out, "}}");
   return status;
+}
+
+/* A whole packed buffer. */
+static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, packbuf_arena *arena, packbuf_error *error) {
+  const tagged_rows all = {0, 1, view->rows};
+  return tagged_some(out, view, &all, 1, arena, error);
 }
 
 #endif

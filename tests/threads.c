@@ -1,6 +1,5 @@
 /* packbuf_threads.h: many threads write the bytes that one does; the pool serves batch after batch; errors are those of
  * the first part that fails. Also built with ThreadSanitizer by tests/threads.sh. */
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf_threads.h"
 #include "batches.h"
 #include "tap.h"
@@ -40,21 +39,11 @@ static void test_pools(void) {
   for (unsigned i = 0; i < 4; i++) packbuf_thread_pool_stop(&pools[i]);
 }
 
-static packbuf_tensor bools_of(const uint8_t *bools, const uint64_t *shape) {
-  packbuf_tensor t;
-  memset(&t, 0, sizeof t);
-  t.data = bools;
-  t.dtype = packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-  t.rank = 1;
-  t.shape = shape;
-  return t;
-}
-
 static void test_errors(void) {
   enum { N = 8 << 20 };
   uint8_t *bools = (uint8_t *)mv_alloc(N);
   uint64_t shape[1] = {N}, size = 0;
-  packbuf_tensor t = bools_of(bools, shape);
+  packbuf_tensor t = array_of(bools, packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), shape);
   packbuf_thread_pool pool;
   packbuf_error error;
   mv_trip trip;
@@ -142,7 +131,7 @@ static void test_packed(void) {
 static void test_one_call(void) {
   batches_pool pool = batches_make_pool();
   uint64_t shape[1] = {POOL};
-  packbuf_tensor t = bools_of(pool.bools, shape);
+  packbuf_tensor t = array_of(pool.bools, packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8), shape);
   packbuf_value small = packbuf_int(7);
   int good = 1;
   mv_trip trip;

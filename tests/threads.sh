@@ -4,7 +4,7 @@
 
 threads() { # NAME FLAGS...
     # shellcheck disable=SC2086
-    ${CC:-gcc} -std=c11 $warnings -O1 -g -I. "${@:2}" -o "$tmp/$1" tests/threads.c -pthread -lm && "$tmp/$1"
+    ${CC:-gcc} -std=c11 $warnings -O1 -g1 -DPACKBUF_IMPLEMENTATION -I. "${@:2}" -o "$tmp/$1" tests/threads.c -pthread -lm && "$tmp/$1"
 }
 
 if echo 'int main(void) { return 0; }' | ${CC:-gcc} -x c - -fsanitize=thread -o "$tmp/probe" 2>/dev/null && "$tmp/probe"; then

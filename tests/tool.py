@@ -950,7 +950,7 @@ def terminal_tests(tmp):
 # ---- a build with sanitizers and zlib: deflated and hostile files ----
 
 def build_checked(tmp):
-    base = [os.environ.get('CC') or 'cc', '-std=c11', '-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', *map(str, sorted((ROOT / 'tools').glob('*.c')))]
+    base = [os.environ.get('CC') or 'cc', '-std=c11', '-O1', '-g1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', *map(str, sorted((ROOT / 'tools').glob('*.c')))]
     target = tmp / 'packbuf-checked'
     for more in (['-DPACKBUF_TOOL_ZLIB=1', '-lm', '-lz'], ['-lm']):
         if subprocess.run([*base, '-o', str(target), *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:

@@ -1,7 +1,6 @@
 /* Statuses and error lines, arenas, dtypes, values and their equality (section 16 of the spec). */
-#define PACKBUF_IMPLEMENTATION
-#include "packbuf.h"
-#include "tests/tap.h"
+#include "internals.h"
+#include "tap.h"
 
 /* ---- statuses ---- */
 

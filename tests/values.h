@@ -1,5 +1,4 @@
-/* Values for tests from a short notation much like Python's; test-only, include after packbuf.h with its
- * implementation.
+/* Values for tests from a short notation much like Python's; test-only, include after packbuf.h.
  *
  *     None True False Missing
  *     12 -3 18446744073709551616 0.5 -0.0 nan inf     nan1: a NaN with a payload
@@ -14,6 +13,7 @@
 #ifndef VALUES_H
 #define VALUES_H
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,21 +133,23 @@ static packbuf_value values_array(values_reader *v, packbuf_form form) {
 static packbuf_value values_number(values_reader *v) {
   size_t size = strspn(v->at, "+-.0123456789e");
   char text[64];
-  int64_t i = 0;
-  uint64_t u = 0;
-  int fits;
+  long long i;
+  unsigned long long u;
+  char *kept;
   if (!size || size >= sizeof text) values_wrong(v);
   memcpy(text, v->at, size);
   text[size] = 0;
   v->at += size;
   if (strpbrk(text, ".e")) return packbuf_float(strtod(text, NULL));
-  fits = packbuf_i_parse_integer(text, size, &i, &u);
-  if (fits == 0) {
-    char *kept = (char *)values_new(v, size + 1, 1);
-    memcpy(kept, text, size + 1);
-    return packbuf_bigint(kept);
-  }
-  return fits == 1 ? packbuf_int(i) : packbuf_uint(u);
+  errno = 0;
+  i = strtoll(text, NULL, 10);
+  if (errno == 0) return packbuf_int(i);
+  errno = 0;
+  u = strtoull(text, NULL, 10);
+  if (errno == 0 && text[0] != '-') return packbuf_uint(u);
+  kept = (char *)values_new(v, size + 1, 1);
+  memcpy(kept, text, size + 1);
+  return packbuf_bigint(kept);
 }
 
 /* deep(n), deepl(n), keys(n) */

@@ -4,12 +4,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#define PACKBUF_IMPLEMENTATION
-#ifdef PACKBUF_HEADER
-#include PACKBUF_HEADER
-#else
-#include "../packbuf.h"
-#endif
+#include "internals.h"
 #include "tagged.h"
 #include "failing.h"
 #include "tap.h"
