@@ -550,7 +550,8 @@ enum {
  * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
 typedef enum packbuf_packing {
   PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
-  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0); such a field is stored once with
+                                   an equal one only if that is plain too */
   PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
   PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
   PACKBUF_PACKING_SMALLEST = 4  /* the smallest mode of each block, slow to write (profile 3) */
@@ -14294,6 +14295,8 @@ static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
  * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
+
 /* A buffer record to be. */
 typedef struct packbuf_i_planned {
   const packbuf_i_node *node;
@@ -14777,15 +14780,23 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
   return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
 }
 
-/* Data of texts and bytes, which are never packed. */
-static int packbuf_i_is_text(const packbuf_i_planned *buffer) {
-  return buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+/* The profile with which a buffer that is stored may be packed; 0: it stays plain in any case. */
+static unsigned packbuf_i_packs_in(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  if (buffer->node->flags & PACKBUF_KEEP_PLAIN || buffer->length < PACKBUF_I_PACK_FROM || buffer->device ||
+      buffer->pushed || packbuf_i_unit_bits(buffer->dtype) == 0 ||
+      ((buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1) >> 24) /* places are u32 */
+    return 0;
+  if (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec)) return 0;
+  return packbuf_i_profile_of(plan, buffer);
 }
 
-/* Whether one may be stored as the other: where data are packed, texts are no aliases of others, nor others of them. */
-static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *a, const packbuf_i_planned *b) {
-  return packbuf_i_is_text(a) == packbuf_i_is_text(b) ||
-         !(packbuf_i_profile_of(plan, a) || packbuf_i_profile_of(plan, b));
+/* Whether a buffer may become an alias of an earlier one: what has to stay plain, to be read in place, is none of what
+ * may be packed. */
+static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
+                               const packbuf_i_planned *buffer) {
+  const int text = buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  const int stays = text || buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer);
+  return !stays || !packbuf_i_packs_in(plan, earlier);
 }
 
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
@@ -15927,26 +15938,11 @@ static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t siz
  * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
  * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u     /* blocks */
-#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
-
-static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
-  if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
-      packbuf_i_unit_bits(buffer->dtype) == 0)
-    return 0;
-  if (buffer->node->flags & PACKBUF_KEEP_PLAIN) return 0;
-  return buffer->role != PACKBUF_ROLE_DATA || packbuf_i_numeric(buffer->node->codec);
-}
+#define PACKBUF_I_SAMPLE 16u /* blocks */
 
 /* Whether a buffer's blocks are packed as the data are written. */
 static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
   return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
-}
-
-/* The data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* Bytes of units of block k. */
@@ -16017,11 +16013,6 @@ static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t 
   return PACKBUF_OK;
 }
 
-/* Moves the places in `count` headers. */
-static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
-  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
-}
-
 /* Packs a whole buffer of the index: its payload goes to the arena. */
 static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
@@ -16045,14 +16036,11 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer; `memory` is for the sample. */
-static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
-  const unsigned profile = packbuf_i_profile_of(plan, buffer);
+/* Decides for one buffer that may be packed with this profile; `memory` is for the sample. */
+static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+                                               uint8_t *memory) {
   packbuf_status status;
-  buffer->plain = buffer->length;
-  if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
   buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
-  if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
   status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
@@ -16066,11 +16054,12 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
   uint8_t *memory = NULL;
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (!memory && packbuf_i_profile_of(plan, buffer) && packbuf_i_may_pack(buffer)) {
-      memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
-      if (!memory) return packbuf_i_plan_no_memory(plan);
-    }
-    status = packbuf_i_choose_packing(plan, buffer, memory);
+    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packs_in(plan, buffer) : 0;
+    buffer->plain = buffer->length;
+    if (!profile) continue;
+    if (!memory) memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+    if (!memory) return packbuf_i_plan_no_memory(plan);
+    status = packbuf_i_choose_packing(plan, buffer, profile, memory);
   }
   if (memory) (void)packbuf_i_scratch(plan->arena, memory, room, 0);
   return status;
@@ -16318,6 +16307,12 @@ static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
   }
   plan->data_length = plan->data_bound = data;
   return PACKBUF_OK;
+}
+
+/* Packed, the data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* The same for the index: block headers and buffers, behind the checksums. */
@@ -17014,8 +17009,7 @@ static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst,
   packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
                       plan->data_bound >= PACKBUF_I_STREAM_FROM);
   status = packbuf_i_write_data(&writer, plan);
-  if (status) return status;
-  return packbuf_i_write_index(plan, dst, error);
+  return status ? status : packbuf_i_write_index(plan, dst, error);
 }
 
 /* The head, which holds its own checksum and that of the index. */
@@ -17309,6 +17303,11 @@ static int packbuf_i_stripes_packed(const packbuf_i_plan *plan) {
   int all = plan->split != NULL;
   for (uint64_t i = 0; all && i < plan->split->stripe_count; i++) all = plan->split->stripes[i].turn == plan->turn;
   return all;
+}
+
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
 }
 
 /* Moves the stripes together behind the plain data, and tells their headers so. */

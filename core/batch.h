@@ -12,7 +12,8 @@ enum {
  * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
 typedef enum packbuf_packing {
   PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
-  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0); such a field is stored once with
+                                   an equal one only if that is plain too */
   PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
   PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
   PACKBUF_PACKING_SMALLEST = 4  /* the smallest mode of each block, slow to write (profile 3) */

@@ -511,8 +511,7 @@ static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst,
   packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
                       plan->data_bound >= PACKBUF_I_STREAM_FROM);
   status = packbuf_i_write_data(&writer, plan);
-  if (status) return status;
-  return packbuf_i_write_index(plan, dst, error);
+  return status ? status : packbuf_i_write_index(plan, dst, error);
 }
 
 /* The head, which holds its own checksum and that of the index. */

@@ -317,6 +317,67 @@ static void test_column(void) {
   mv_trip_end(&p.packed);
 }
 
+/* How a field's buffer is stored: packed or stored plain; in capitals as an alias. */
+static char stored_as(const packbuf_view *view, const char *name, packbuf_role role) {
+  packbuf_node node;
+  packbuf_buffer b;
+  if (packbuf_find(view, 0, name, &node, NULL) || packbuf_get_buffer(view, &node, role, 0, &b, NULL)) return '?';
+  if (b.storage == PACKBUF_STORED) return b.packing ? 'p' : 's';
+  return b.storage != PACKBUF_ALIAS ? '?' : b.packing ? 'P' : 'S';
+}
+
+/* A ragged field under each of these names, with equal bytes, and two of equal texts; then how their buffers are
+ * stored, and whether those that must be readable in place are. */
+static void check_equal_fields(const char *const *names, const packbuf_options *options, const char *data, const char *offsets) {
+  enum { N = 400 };
+  static int64_t numbers[8 * N], ends[N + 1];
+  packbuf_text *texts = (packbuf_text *)mv_alloc(N * sizeof *texts);
+  packbuf_selection all;
+  packbuf_ragged ragged, in_place;
+  char as[2][10];
+  int good = 1, readable = 1;
+  pair p;
+  memset(&p, 0, sizeof p);
+  memset(as, 0, sizeof as);
+  memset(&ragged, 0, sizeof ragged);
+  for (unsigned i = 0; i < 8 * N; i++) numbers[i] = mv_below(900);
+  for (unsigned i = 0; i < N; i++) ends[i + 1] = ends[i] + mv_below(8), texts[i].data = (const char *)numbers + 11 * i, texts[i].size = i % 10;
+  ragged.data = numbers, ragged.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), ragged.items = 8 * N;
+  ragged.offsets = ends, ragged.offset_bits = 64;
+  mv_trip_begin(&p.packed, N, options);
+  for (unsigned i = 0; i < 7 && good; i++) good = !packbuf_add_ragged(&p.packed.batch, names[i], &ragged, &p.packed.error);
+  good = good && !packbuf_add_bytes(&p.packed.batch, "text", texts, &p.packed.error) &&
+         !packbuf_add_bytes(&p.packed.batch, "none text", texts, &p.packed.error) && pack_bounded(&p) &&
+         !packbuf_select(&p.packed.view, 0, NULL, 0, packbuf_rows_all(), &p.packed.back, &all, &p.packed.error);
+  for (unsigned i = 0; good && i < 9; i++) {
+    const char *name = i < 7 ? names[i] : i == 7 ? "text" : "none text";
+    const int plain = name[0] == 'n' || name[0] == 'k';
+    as[0][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_DATA);
+    as[1][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_OFFSETS);
+    readable = readable && (packbuf_select_ragged(&all, all.nodes[i], &in_place, &p.packed.error) == PACKBUF_OK) == plain;
+  }
+  tap_ok(good && strcmp(as[0], data) == 0 && strcmp(as[1], offsets) == 0, "equal fields from %s on: data %s, offsets %s", names[0], as[0], as[1]);
+  tap_ok(good && readable, "those that ask for it are readable in place, the others packed");
+  mv_trip_end(&p.packed);
+}
+
+/* Which of equal fields are stored once: one that must be readable in place is no alias of what may be packed. */
+static void test_equal_fields(void) {
+  static const char *const forward[7] = {"a", "none", "b", "none2", "keep", "fastest", "c"},
+                           *const backward[7] = {"c", "fastest", "keep", "none2", "b", "none", "a"};
+  packbuf_options options = packbuf_default_options();
+  packbuf_schema schemas[5];
+  memset(schemas, 0, sizeof schemas);
+  schemas[0].path = "none", schemas[1].path = "none2", schemas[2].path = "none text";
+  for (unsigned i = 0; i < 3; i++) schemas[i].packing = PACKBUF_PACKING_NONE;
+  schemas[3].path = "keep", schemas[3].flags = PACKBUF_KEEP_PLAIN;
+  schemas[4].path = "fastest", schemas[4].packing = PACKBUF_PACKING_FASTEST;
+  options.packing = PACKBUF_PACKING_BALANCED;
+  options.schemas = schemas, options.schema_count = 5;
+  check_equal_fields(forward, &options, "psPSsPPsS", "psPSSPPps");
+  check_equal_fields(backward, &options, "pPsSPSPsS", "pPsSPSPps");
+}
+
 /* int64 as other integers: all that fit, none that does not, packed or plain. */
 static void test_convert(void) {
   enum { N = 20000 };
@@ -528,6 +589,7 @@ int main(void) {
   const char *seed = getenv("PACKED_SEED");
   if (seed) mv_seed ^= strtoull(seed, NULL, 0) * 0x9E3779B97F4A7C15u;
   test_column();
+  test_equal_fields();
   test_convert();
   test_broken();
   test_broken_index();
