@@ -482,9 +482,11 @@ static unsigned packbuf_i_profile_number(unsigned packing) {
   return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
 }
 
-/* The profile that a buffer is written with. */
+/* The profile that a buffer is written with: its node's own, or the batch's, which is resolved. */
 static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+  unsigned packing = buffer->node->packing ? buffer->node->packing : plan->options->packing;
+  if (packing == PACKBUF_PACKING_AUTO) packing = packbuf_packing_for_link(plan->options->link_gbits);
+  return packbuf_i_profile_number(packing);
 }
 
 /* The profile with which a buffer that is stored may be packed; 0: it stays plain in any case. */

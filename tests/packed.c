@@ -307,7 +307,7 @@ static void test_column(void) {
   schema.packing = PACKBUF_PACKING_SMALLEST;
   tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 0, "a field's own packing packs it in a plain batch");
   mv_trip_end(&p.packed);
-  schema.packing = 5;
+  schema.packing = 6;
   packbuf_arena_init(&p.packed.arena, NULL);
   tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
   for (unsigned i = 0; i < N; i++) ids[i] = (int64_t)mv_random();
@@ -376,6 +376,55 @@ static void test_equal_fields(void) {
   options.schemas = schemas, options.schema_count = 5;
   check_equal_fields(forward, &options, "psPSsPPsS", "psPSSPPps");
   check_equal_fields(backward, &options, "pPsSPSPsS", "pPsSPSPps");
+}
+
+/* The speed of a link names a packing, whose profile the head has and whose bytes are written; a packing that is asked
+ * for counts more. */
+static void test_link(void) {
+  static const struct {
+    uint32_t gbits;
+    packbuf_packing packing;
+  } speeds[] = {{0, PACKBUF_PACKING_BALANCED}, {1, PACKBUF_PACKING_SMALLEST}, {2, PACKBUF_PACKING_BALANCED}, {10, PACKBUF_PACKING_BALANCED}, {25, PACKBUF_PACKING_BALANCED},
+                {99, PACKBUF_PACKING_BALANCED}, {100, PACKBUF_PACKING_FASTEST}, {199, PACKBUF_PACKING_FASTEST}, {200, PACKBUF_PACKING_NONE}, {400, PACKBUF_PACKING_NONE},
+                {UINT32_MAX, PACKBUF_PACKING_NONE}};
+  enum { N = 5000 };
+  static int64_t ids[N];
+  uint64_t shape[1] = {N};
+  packbuf_tensor tensor = array_of(ids, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+  packbuf_options options = packbuf_default_options();
+  packbuf_schema schema;
+  packbuf_buffer data;
+  pair p, asked;
+  int good = 1;
+  memset(&schema, 0, sizeof schema);
+  schema.path = "x";
+  for (unsigned i = 0; i < N; i++) ids[i] = mv_below(9) ? mv_below(1000) : mv_below(150000);
+  for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0]; i++) good = good && packbuf_packing_for_link(speeds[i].gbits) == speeds[i].packing;
+  tap_ok(good, "the packing for a link of 0 to 2^32 - 1 Gb/s");
+  for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0] && good; i++) {
+    for (unsigned by = 0; by < 3 && good; by++) { /* by DEFAULT, by AUTO, of a field alone */
+      packbuf_packing packing = by || speeds[i].gbits ? speeds[i].packing : PACKBUF_PACKING_NONE;
+      options = packbuf_default_options();
+      options.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_NONE : packing);
+      schema.packing = (uint8_t)(by == 2 ? packing : PACKBUF_PACKING_DEFAULT);
+      options.schemas = &schema, options.schema_count = 1;
+      good = write_column(&asked, &tensor, &options, &data) && data.packing == (packing != PACKBUF_PACKING_NONE);
+      options.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_NONE : by == 1 ? PACKBUF_PACKING_AUTO : PACKBUF_PACKING_DEFAULT);
+      schema.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_AUTO : PACKBUF_PACKING_DEFAULT);
+      options.link_gbits = speeds[i].gbits;
+      good = good && write_column(&p, &tensor, &options, &data) && p.packed.size == asked.packed.size && p.room == asked.room &&
+             memcmp(p.packed.data, asked.packed.data, (size_t)p.packed.size) == 0 && p.packed.view.profile == (by == 2 ? 0 : (unsigned)packing - PACKBUF_PACKING_NONE);
+      if (!good) tap_note("%lu Gb/s, way %u", (unsigned long)speeds[i].gbits, by);
+      mv_trip_end(&p.packed);
+      mv_trip_end(&asked.packed);
+    }
+  }
+  tap_ok(good, "a batch, and a field, for a link is what that packing writes");
+  options = packbuf_default_options();
+  options.link_gbits = 400;
+  options.packing = PACKBUF_PACKING_SMALLEST;
+  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 3, "a packing that is asked for counts more than the link");
+  mv_trip_end(&p.packed);
 }
 
 /* int64 as other integers: all that fit, none that does not, packed or plain. */
@@ -590,6 +639,7 @@ int main(void) {
   if (seed) mv_seed ^= strtoull(seed, NULL, 0) * 0x9E3779B97F4A7C15u;
   test_column();
   test_equal_fields();
+  test_link();
   test_convert();
   test_broken();
   test_broken_index();
