@@ -704,7 +704,7 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
                                          packbuf_error *error);
 
 /* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
- * bytes, which are the arena's; it keeps the room that packing left over. Errors: those of packbuf_write;
+ * bytes, which are the arena's; room that packing left over is given back. Errors: those of packbuf_write;
  * OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 
@@ -1865,6 +1865,45 @@ PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   } else {
     arena->next = (unsigned char *)arena->allocator.context;
   }
+}
+
+/* The block behind the newest that serves this one request alone: where its link is; NULL: there is none. */
+static packbuf_i_arena_block **packbuf_i_own_block(packbuf_arena *arena, const unsigned char *memory) {
+  packbuf_i_arena_block **link = arena->blocks ? &arena->blocks->older : NULL;
+  for (; link && *link; link = &(*link)->older) {
+    const uintptr_t begin = (uintptr_t)(*link + 1);
+    if ((uintptr_t)memory >= begin && (uintptr_t)memory - begin < (*link)->size - sizeof **link) return link;
+  }
+  return NULL;
+}
+
+/* Gives back what is behind the first new_size bytes of the last packbuf_arena_alloc, of old_size bytes and this
+ * alignment, as far as the allocator does: returns where they are now. */
+static void *packbuf_i_arena_trim(packbuf_arena *arena, void *memory, size_t old_size, size_t new_size,
+                                  size_t alignment) {
+  unsigned char *at = (unsigned char *)memory, *from;
+  packbuf_i_arena_block **link, *block;
+  size_t begin, skip, less = old_size - new_size;
+  if (at + old_size == arena->next) {
+    arena->next -= less;
+    arena->used -= less;
+    return memory;
+  }
+  link = packbuf_i_own_block(arena, at);
+  if (!link || (*link)->size != sizeof **link + old_size + alignment) return memory;
+  begin = (size_t)(at - (unsigned char *)*link);
+  block = (packbuf_i_arena_block *)arena->allocator.resize(arena->allocator.context, *link, (*link)->size,
+                                                           (*link)->size - less);
+  if (!block) return memory;
+  block->size -= less;
+  *link = block;
+  from = (unsigned char *)block + begin; /* it may lie elsewhere, and begin at another place */
+  at = (unsigned char *)(block + 1);
+  skip = (size_t)(0 - (uintptr_t)at) & (alignment - 1);
+  arena->used -= less + (size_t)(from - at);
+  arena->used += skip;
+  if (at + skip != from) memmove(at + skip, from, new_size);
+  return at + skip;
 }
 
 /* Scratch memory for as long as a call runs: grows (memory, old size) to new_size, or frees it (new_size 0). It counts
@@ -17089,15 +17128,18 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
   uint64_t needed;
+  size_t alignment;
   packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
                                        : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
                                                         PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status) return status;
-  *data = needed > SIZE_MAX
-              ? NULL
-              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
+  alignment = (size_t)1 << batch->options.alignment_exponent;
+  *data = needed > SIZE_MAX ? NULL : packbuf_arena_alloc(batch->arena, (size_t)needed, alignment);
   if (!*data) return packbuf_i_no_memory(error);
-  return packbuf_write(batch, *data, needed, size, error);
+  status = packbuf_write(batch, *data, needed, size, error);
+  if (!status && *size < needed)
+    *data = packbuf_i_arena_trim(batch->arena, *data, (size_t)needed, (size_t)*size, alignment);
+  return status;
 }
 
 PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,

@@ -562,15 +562,18 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
   uint64_t needed;
+  size_t alignment;
   packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
                                        : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
                                                         PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status) return status;
-  *data = needed > SIZE_MAX
-              ? NULL
-              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
+  alignment = (size_t)1 << batch->options.alignment_exponent;
+  *data = needed > SIZE_MAX ? NULL : packbuf_arena_alloc(batch->arena, (size_t)needed, alignment);
   if (!*data) return packbuf_i_no_memory(error);
-  return packbuf_write(batch, *data, needed, size, error);
+  status = packbuf_write(batch, *data, needed, size, error);
+  if (!status && *size < needed)
+    *data = packbuf_i_arena_trim(batch->arena, *data, (size_t)needed, (size_t)*size, alignment);
+  return status;
 }
 
 PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,

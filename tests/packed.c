@@ -634,6 +634,79 @@ static void test_no_memory(void) {
   tap_ok(at > 3 && refused == at, "each of %u allocations may fail: OUT_OF_MEMORY", at);
 }
 
+/* An allocator that counts the bytes it has handed out; shrinking moves (to another alignment), or is refused. */
+typedef struct counting {
+  size_t held;
+  unsigned shrunk;
+  enum { IN_PLACE, MOVES, REFUSES } how;
+} counting;
+
+static void *counting_resize(void *context, void *memory, size_t old_size, size_t new_size) {
+  counting *c = (counting *)context;
+  uint8_t *old = (uint8_t *)memory, *grown;
+  if (old && new_size && new_size < old_size) {
+    c->shrunk++;
+    if (c->how == REFUSES) return NULL;
+  }
+  c->held += new_size - old_size;
+  if (old && !new_size) {
+    free(old - old[-1]);
+    return NULL;
+  }
+  grown = (uint8_t *)malloc(new_size + 32) + 16; /* what is before it says how far behind the start it is */
+  if (c->how == MOVES && old && old[-1] == 16) grown += 16;
+  grown[-1] = c->how == MOVES && old && old[-1] == 16 ? 32 : 16;
+  if (!old) return grown;
+  memcpy(grown, old, old_size < new_size ? old_size : new_size);
+  free(old - old[-1]);
+  return grown;
+}
+
+/* What packing leaves of the room is the arena's again, or the allocator's. */
+static void test_room_given_back(void) {
+  static int64_t numbers[200000];
+  static uint8_t fixed[400000];
+  const char *const ways[4] = {"", ", which moves", ", which does not", ", which is fixed"};
+  for (unsigned i = 0; i < 200000; i++) numbers[i] = mv_below(mv_below(9) ? 100 : 100000);
+  for (unsigned i = 0; i < 4 * 3 * 2; i++) {
+    const unsigned way = i % 4, exponent = i / 4 % 3 * 3 + 6;
+    const uint64_t shape[1] = {i / 12 && way < 3 ? 200000 : 3000};
+    const packbuf_tensor tensor = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+    const uint64_t alignment = (uint64_t)1 << exponent, slack = 2 * alignment;
+    const int own = shape[0] > 3000; /* a block of the arena */
+    counting c = {0, 0, way == 1 ? MOVES : way == 2 ? REFUSES : IN_PLACE};
+    packbuf_allocator allocator;
+    packbuf_options options = packbuf_default_options();
+    packbuf_arena arena;
+    packbuf_batch batch;
+    packbuf_error error;
+    packbuf_view view;
+    packbuf_buffer data;
+    packbuf_node node;
+    uint64_t used = 0, room = 0, size = 0;
+    size_t held = 0;
+    void *packed = NULL;
+    int64_t *back = (int64_t *)mv_alloc(sizeof numbers);
+    int good;
+    allocator.resize = counting_resize, allocator.context = &c;
+    if (way == 3) packbuf_arena_init_fixed(&arena, fixed, sizeof fixed);
+    else packbuf_arena_init(&arena, &allocator);
+    if (!own && way < 3) (void)packbuf_arena_alloc(&arena, 100000, 8); /* the next blocks are larger still */
+    options.packing = PACKBUF_PACKING_BALANCED;
+    options.alignment_exponent = (uint8_t)exponent;
+    good = !packbuf_batch_init(&batch, shape[0], &arena, &options, &error) && !packbuf_add_tensor(&batch, "x", &tensor, NULL, &error) && !packbuf_measure(&batch, &room, &error);
+    used = arena.used, held = c.held;
+    good = good && !packbuf_pack(&batch, &packed, &size, &error) && 2 * size < room + 4 * alignment && (uintptr_t)packed % alignment == 0;
+    good = good && (way == 2 && own ? arena.used >= used + room : arena.used >= used + size && arena.used <= used + size + slack);
+    good = good && (way == 3 || (own ? c.shrunk == 1 && (way == 2 ? c.held >= held + room : c.held <= held + size + slack) : c.shrunk == 0));
+    good = good && !packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) &&
+           !packbuf_get_node(&view, 0, &node, &error) && !packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) && data.packing == 1 &&
+           !packbuf_copy_elements(&view, &data, 0, shape[0], back, sizeof numbers, &error) && memcmp(back, numbers, (size_t)shape[0] * 8) == 0;
+    packbuf_arena_free(&arena);
+    tap_ok(good && c.held == 0, "%lu of %lu bytes are kept of the arena, alignment %lu%s", (unsigned long)size, (unsigned long)room, (unsigned long)alignment, ways[way]);
+  }
+}
+
 int main(void) {
   const char *seed = getenv("PACKED_SEED");
   if (seed) mv_seed ^= strtoull(seed, NULL, 0) * 0x9E3779B97F4A7C15u;
@@ -646,6 +719,7 @@ int main(void) {
   test_list_masks();
   test_parts_misused();
   test_no_memory();
+  test_room_given_back();
   test_random(40);
   test_large();
   return tap_plan_done();
