@@ -549,12 +549,28 @@ enum {
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
  * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
 typedef enum packbuf_packing {
-  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
-  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none, or with link_gbits auto */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0); such a field is stored once with
+                                   an equal one only if that is plain too */
   PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
   PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
-  PACKBUF_PACKING_SMALLEST = 4  /* the smallest mode of each block, slow to write (profile 3) */
+  PACKBUF_PACKING_SMALLEST = 4, /* the smallest mode of each block, slow to write (profile 3) */
+  PACKBUF_PACKING_AUTO = 5      /* one of the others, by options.link_gbits: packbuf_packing_for_link */
 } packbuf_packing;
+
+/* The packing with which a batch is soonest on the other side of a link: packed, sent and unpacked one after the other.
+ * gbits: the speed of the link in Gb/s (a slower one: 1; 0: not known), divided by the threads that pack, as each has
+ * its share of it.
+ *
+ *     gbits        packing    because (measured: bench/README.md)
+ *     1            SMALLEST   what a slower search saves pays up to 1 to 2 Gb/s
+ *     2 to 99      BALANCED   so for 0
+ *     100 to 199   FASTEST    from here, split costs a batch of short columns more than it saves
+ *     200 on       NONE       plain, copied at both ends or read in place, is there first
+ *
+ * The numbers are fixed: the answer is the same on every machine, and the packed buffer canonical in the profile that
+ * its head names. */
+PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". */
@@ -578,6 +594,9 @@ typedef struct packbuf_options {
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
                                   pays (default; section 19 of the spec), 0: never */
+  uint32_t link_gbits;         /* speed of the link that the packed buffer is for, as packbuf_packing_for_link wants it;
+                                  0: not known. Counts where packing is AUTO, of the batch or of a field; unless 0 also
+                                  where that of the batch is DEFAULT */
   packbuf_mode mode;           /* of inference */
   uint8_t row_order_token[16]; /* zero, or the token that fragments with the same rows in the same order share */
   const packbuf_schema *schemas; /* schema_count of them, the caller's */
@@ -685,7 +704,7 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
                                          packbuf_error *error);
 
 /* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
- * bytes, which are the arena's; it keeps the room that packing left over. Errors: those of packbuf_write;
+ * bytes, which are the arena's; room that packing left over is given back. Errors: those of packbuf_write;
  * OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 
@@ -1851,6 +1870,45 @@ PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   } else {
     arena->next = (unsigned char *)arena->allocator.context;
   }
+}
+
+/* The block behind the newest that serves this one request alone: where its link is; NULL: there is none. */
+static packbuf_i_arena_block **packbuf_i_own_block(packbuf_arena *arena, const unsigned char *memory) {
+  packbuf_i_arena_block **link = arena->blocks ? &arena->blocks->older : NULL;
+  for (; link && *link; link = &(*link)->older) {
+    const uintptr_t begin = (uintptr_t)(*link + 1);
+    if ((uintptr_t)memory >= begin && (uintptr_t)memory - begin < (*link)->size - sizeof **link) return link;
+  }
+  return NULL;
+}
+
+/* Gives back what is behind the first new_size bytes of the last packbuf_arena_alloc, of old_size bytes and this
+ * alignment, as far as the allocator does: returns where they are now. */
+static void *packbuf_i_arena_trim(packbuf_arena *arena, void *memory, size_t old_size, size_t new_size,
+                                  size_t alignment) {
+  unsigned char *at = (unsigned char *)memory, *from;
+  packbuf_i_arena_block **link, *block;
+  size_t begin, skip, less = old_size - new_size;
+  if (at + old_size == arena->next) {
+    arena->next -= less;
+    arena->used -= less;
+    return memory;
+  }
+  link = packbuf_i_own_block(arena, at);
+  if (!link || (*link)->size != sizeof **link + old_size + alignment) return memory;
+  begin = (size_t)(at - (unsigned char *)*link);
+  block = (packbuf_i_arena_block *)arena->allocator.resize(arena->allocator.context, *link, (*link)->size,
+                                                           (*link)->size - less);
+  if (!block) return memory;
+  block->size -= less;
+  *link = block;
+  from = (unsigned char *)block + begin; /* it may lie elsewhere, and begin at another place */
+  at = (unsigned char *)(block + 1);
+  skip = (size_t)(0 - (uintptr_t)at) & (alignment - 1);
+  arena->used -= less + (size_t)(from - at);
+  arena->used += skip;
+  if (at + skip != from) memmove(at + skip, from, new_size);
+  return at + skip;
 }
 
 /* Scratch memory for as long as a call runs: grows (memory, old size) to new_size, or frees it (new_size 0). It counts
@@ -9739,6 +9797,12 @@ PACKBUF_API packbuf_options packbuf_default_options(void) {
   return options;
 }
 
+PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits) {
+  if (gbits >= 200) return PACKBUF_PACKING_NONE;
+  if (gbits >= 100) return PACKBUF_PACKING_FASTEST;
+  return gbits == 1 ? PACKBUF_PACKING_SMALLEST : PACKBUF_PACKING_BALANCED;
+}
+
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error) {
   if (!batch || !arena)
@@ -9748,17 +9812,20 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
   batch->arena = arena;
   batch->rows = rows;
   batch->options = options ? *options : packbuf_default_options();
-  if (batch->options.packing > PACKBUF_PACKING_SMALLEST || batch->options.alignment_exponent < 6 ||
+  if (batch->options.packing > PACKBUF_PACKING_AUTO || batch->options.alignment_exponent < 6 ||
       batch->options.alignment_exponent > 12 || batch->options.data_checksums > 1 || batch->options.row_sharing > 1 ||
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   for (size_t i = 0; i < batch->options.schema_count; i++)
-    if (batch->options.schemas[i].packing > PACKBUF_PACKING_SMALLEST)
+    if (batch->options.schemas[i].packing > PACKBUF_PACKING_AUTO)
       return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a schema asks for a packing that there is not",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (batch->options.packing == PACKBUF_PACKING_AUTO ||
+      (batch->options.packing == PACKBUF_PACKING_DEFAULT && batch->options.link_gbits))
+    batch->options.packing = (uint8_t)packbuf_packing_for_link(batch->options.link_gbits);
   return PACKBUF_OK;
 }
 
@@ -14472,6 +14539,8 @@ static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
  * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
+
 /* A buffer record to be. */
 typedef struct packbuf_i_planned {
   const packbuf_i_node *node;
@@ -14950,20 +15019,30 @@ static unsigned packbuf_i_profile_number(unsigned packing) {
   return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
 }
 
-/* The profile that a buffer is written with. */
+/* The profile that a buffer is written with: its node's own, or the batch's, which is resolved. */
 static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+  unsigned packing = buffer->node->packing ? buffer->node->packing : plan->options->packing;
+  if (packing == PACKBUF_PACKING_AUTO) packing = packbuf_packing_for_link(plan->options->link_gbits);
+  return packbuf_i_profile_number(packing);
 }
 
-/* Data of texts and bytes, which are never packed. */
-static int packbuf_i_is_text(const packbuf_i_planned *buffer) {
-  return buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+/* The profile with which a buffer that is stored may be packed; 0: it stays plain in any case. */
+static unsigned packbuf_i_packs_in(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  if (buffer->node->flags & PACKBUF_KEEP_PLAIN || buffer->length < PACKBUF_I_PACK_FROM || buffer->device ||
+      buffer->pushed || packbuf_i_unit_bits(buffer->dtype) == 0 ||
+      ((buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1) >> 24) /* places are u32 */
+    return 0;
+  if (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec)) return 0;
+  return packbuf_i_profile_of(plan, buffer);
 }
 
-/* Whether one may be stored as the other: where data are packed, texts are no aliases of others, nor others of them. */
-static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *a, const packbuf_i_planned *b) {
-  return packbuf_i_is_text(a) == packbuf_i_is_text(b) ||
-         !(packbuf_i_profile_of(plan, a) || packbuf_i_profile_of(plan, b));
+/* Whether a buffer may become an alias of an earlier one: what has to stay plain, to be read in place, is none of what
+ * may be packed. */
+static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
+                               const packbuf_i_planned *buffer) {
+  const int text = buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  const int stays = text || buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer);
+  return !stays || !packbuf_i_packs_in(plan, earlier);
 }
 
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
@@ -16174,26 +16253,11 @@ static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t siz
  * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
  * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u     /* blocks */
-#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
-
-static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
-  if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
-      packbuf_i_unit_bits(buffer->dtype) == 0)
-    return 0;
-  if (buffer->node->flags & PACKBUF_KEEP_PLAIN) return 0;
-  return buffer->role != PACKBUF_ROLE_DATA || packbuf_i_numeric(buffer->node->codec);
-}
+#define PACKBUF_I_SAMPLE 16u /* blocks */
 
 /* Whether a buffer's blocks are packed as the data are written. */
 static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
   return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
-}
-
-/* The data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* Bytes of units of block k. */
@@ -16268,11 +16332,6 @@ static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t 
   return PACKBUF_OK;
 }
 
-/* Moves the places in `count` headers. */
-static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
-  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
-}
-
 /* Packs a whole buffer of the index: its payload goes to the arena. */
 static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
@@ -16296,14 +16355,11 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer; `memory` is for the sample. */
-static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
-  const unsigned profile = packbuf_i_profile_of(plan, buffer);
+/* Decides for one buffer that may be packed with this profile; `memory` is for the sample. */
+static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+                                               uint8_t *memory) {
   packbuf_status status;
-  buffer->plain = buffer->length;
-  if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
   buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
-  if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
   status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
@@ -16317,11 +16373,12 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
   uint8_t *memory = NULL;
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (!memory && packbuf_i_profile_of(plan, buffer) && packbuf_i_may_pack(buffer)) {
-      memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
-      if (!memory) return packbuf_i_plan_no_memory(plan);
-    }
-    status = packbuf_i_choose_packing(plan, buffer, memory);
+    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packs_in(plan, buffer) : 0;
+    buffer->plain = buffer->length;
+    if (!profile) continue;
+    if (!memory) memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+    if (!memory) return packbuf_i_plan_no_memory(plan);
+    status = packbuf_i_choose_packing(plan, buffer, profile, memory);
   }
   if (memory) (void)packbuf_i_scratch(plan->arena, memory, room, 0);
   return status;
@@ -16569,6 +16626,12 @@ static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
   }
   plan->data_length = plan->data_bound = data;
   return PACKBUF_OK;
+}
+
+/* Packed, the data section has become so long. */
+static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* The same for the index: block headers and buffers, behind the checksums. */
@@ -17265,8 +17328,7 @@ static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst,
   packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
                       plan->data_bound >= PACKBUF_I_STREAM_FROM);
   status = packbuf_i_write_data(&writer, plan);
-  if (status) return status;
-  return packbuf_i_write_index(plan, dst, error);
+  return status ? status : packbuf_i_write_index(plan, dst, error);
 }
 
 /* The head, which holds its own checksum and that of the index. */
@@ -17317,15 +17379,18 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
   uint64_t needed;
+  size_t alignment;
   packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
                                        : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
                                                         PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status) return status;
-  *data = needed > SIZE_MAX
-              ? NULL
-              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
+  alignment = (size_t)1 << batch->options.alignment_exponent;
+  *data = needed > SIZE_MAX ? NULL : packbuf_arena_alloc(batch->arena, (size_t)needed, alignment);
   if (!*data) return packbuf_i_no_memory(error);
-  return packbuf_write(batch, *data, needed, size, error);
+  status = packbuf_write(batch, *data, needed, size, error);
+  if (!status && *size < needed)
+    *data = packbuf_i_arena_trim(batch->arena, *data, (size_t)needed, (size_t)*size, alignment);
+  return status;
 }
 
 PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,
@@ -17560,6 +17625,11 @@ static int packbuf_i_stripes_packed(const packbuf_i_plan *plan) {
   int all = plan->split != NULL;
   for (uint64_t i = 0; all && i < plan->split->stripe_count; i++) all = plan->split->stripes[i].turn == plan->turn;
   return all;
+}
+
+/* Moves the places in `count` headers. */
+static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
+  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
 }
 
 /* Moves the stripes together behind the plain data, and tells their headers so. */

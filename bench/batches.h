@@ -197,10 +197,10 @@ static void bench_one_batch(const char *data, const char *which, int quick, benc
   } ways[] = {{"packbuf plain", PACKBUF_PACKING_NONE, 1, 1},
               {"packbuf plain, no sharing, no CRC", PACKBUF_PACKING_NONE, 0, 0},
               {"packbuf", PACKBUF_PACKING_BALANCED, 1, 1},
-              {"packbuf, no sharing", PACKBUF_PACKING_BALANCED, 1, 0},
-              {"packbuf, no CRC", PACKBUF_PACKING_BALANCED, 0, 1},
               {"packbuf fastest", PACKBUF_PACKING_FASTEST, 1, 1},
-              {"packbuf smallest", PACKBUF_PACKING_SMALLEST, 1, 1}};
+              {"packbuf smallest", PACKBUF_PACKING_SMALLEST, 1, 1},
+              {"packbuf, no sharing", PACKBUF_PACKING_BALANCED, 1, 0},
+              {"packbuf, no CRC", PACKBUF_PACKING_BALANCED, 0, 1}};
   char folder[1024], column[80];
   memset(&batch, 0, sizeof batch);
   snprintf(folder, sizeof folder, "%s/batch_%s", data, which);
@@ -221,7 +221,7 @@ static void bench_one_batch(const char *data, const char *which, int quick, benc
              batch.arrays[k].size);
     }
   }
-  for (unsigned i = 0; i < (quick ? 3 : sizeof ways / sizeof ways[0]); i++) {
+  for (unsigned i = 0; i < (quick ? 5 : sizeof ways / sizeof ways[0]); i++) {
     batch.options = packbuf_default_options();
     batch.options.packing = ways[i].packing;
     batch.options.data_checksums = ways[i].checksums;

@@ -180,10 +180,10 @@ static unsigned bench_ours(bench_codec *list) {
       list[count].option = kinds[k].option;
       list[count].encode = bench_packed_encode;
       list[count].decode = bench_packed_decode;
-      list[count].takes = set == best && k < 2 ? NULL : bench_takes_tokens;
+      list[count].takes = set == best && k < 3 ? NULL : bench_takes_tokens;
       list[count].set = set;
       list[count].kernels = set->name;
-      list[count].main = set == best && k < 2;
+      list[count].main = set == best && k < 3;
       list[count++].fast = i > 0;
     }
   }

@@ -1,7 +1,7 @@
 /* bench/packing.c: how fast columns of a batch are packed and unpacked, and how small they get, beside memcpy, a
  * non-temporal copy and the codecs that Debian packages; then whole batches. bench/README.md says how it is measured.
- * packing [--quick] [--json FILE] [--only TEXT]: of the columns only those with TEXT in their name, and no batches;
- * "whole": the batches alone.
+ * packing [--quick] [--json FILE] [--only TEXT]: of the columns only those with TEXT in their name or kind, and no
+ * batches; "whole": the batches alone.
  * May use: packbuf.h and its internal functions. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1 /* madvise, scandir */
@@ -80,6 +80,11 @@ static void bench_column_at(bench_plan *plan, const bench_column *column, const 
   }
 }
 
+/* --only: columns with the text in their name, or in what they are. */
+static int bench_named(const bench_column *column, const char *text) {
+  return strstr(column->name, text) != NULL || (column->what && strstr(column->what, text) != NULL);
+}
+
 static void bench_all_columns(const bench_arguments *arguments, bench_columns *columns, bench_results *results) {
   bench_codec ours[BENCH_OURS];
   const unsigned ours_count = bench_ours(ours);
@@ -95,7 +100,7 @@ static void bench_all_columns(const bench_arguments *arguments, bench_columns *c
       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (unsigned i = 0; i < columns->count; i++) {
     const bench_column *column = &columns->all[i];
-    if (arguments->only ? !strstr(column->name, arguments->only) : arguments->quick && !column->quick) continue;
+    if (arguments->only ? !bench_named(column, arguments->only) : arguments->quick && !column->quick) continue;
     plan.budget = plan.quick ? 0.04 : column->what ? 1.5 : 0.7;
     plan.size = bench_small;
     if (!arguments->quick) bench_column_at(&plan, column, ours, ours_count, results);

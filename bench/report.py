@@ -83,11 +83,18 @@ def transfer(encode, decode, ratio, link):
     return 1000 * ((1 / encode if encode else 0) + 8 / (ratio * link) + (1 / decode if decode else 0))
 
 
-def crossover(packed, plain):
-    """The link speed in Gb/s above which plain is faster; None: never."""
-    spent = sum(1 / speed for speed in packed[:2]) - sum(1 / speed for speed in plain[:2] if speed)
-    saved = 8 * (1 / plain[2] - 1 / packed[2])
-    return saved / spent if spent > 0 else None
+def crossover(small, fast):
+    """The link speed in Gb/s above which `fast` is the faster of two ways, `small` below it; None: never; 0: at any."""
+    spent = sum(1 / speed for speed in small[:2] if speed) - sum(1 / speed for speed in fast[:2] if speed)
+    saved = 8 * (1 / fast[2] - 1 / small[2])
+    if spent <= 0:
+        return None if saved >= 0 else 0
+    return max(saved / spent, 0)
+
+
+def limit(small, fast):
+    speed = crossover(small, fast) if small and fast else 0
+    return "" if not (small and fast) else "never" if speed is None else f"{speed:.0f} Gb/s"
 
 
 def speeds(results, name, column, ops):
@@ -95,24 +102,35 @@ def speeds(results, name, column, ops):
     return (rows[0]["gb_per_s"], rows[1]["gb_per_s"], rows[0]["stored_ratio"]) if all(rows) else None
 
 
-def transfers(results):
-    yield "### From a tensor to a tensor on another machine: ms for 1 GB of raw bytes, packed / plain / plain read in place"
-    yield ""
-    yield "Packing, sending and unpacking one after the other, one thread on each side. The last columns: from which link speed plain wins."
-    yield ""
-    body = []
+def ways(results):
+    """What was timed both ways: column, {way: encode, decode, ratio}."""
     cases = [(c, ("encode", "decode"), "packbuf plain") for c in dict.fromkeys(r["what"] for r in results.rows if r.get("what"))]
     cases += [(c, ("pack", "unpack"), "packbuf plain, no sharing, no CRC") for c in
               dict.fromkeys(r["column"] for r in results.rows if r["op"] == "pack")]
     for column, ops, plain_name in cases:
-        packed, plain = speeds(results, "packbuf", column, ops), speeds(results, plain_name, column, ops)
-        if not packed or not plain:
-            continue
-        in_place = (plain[0], None, plain[2])
-        cells = [" / ".join(f"{transfer(*way, link):.0f}" for way in (packed, plain, in_place)) for link in LINKS]
-        limits = [crossover(packed, way) for way in (plain, in_place)]
-        body.append([column] + cells + [f"{limit:.0f} Gb/s" if limit else "never" for limit in limits])
-    yield from table(["column"] + [f"{link} Gb/s" for link in LINKS] + ["plain wins from", "plain in place wins from"], body)
+        plain = speeds(results, plain_name, column, ops)
+        packed = {word: speeds(results, name, column, ops) for word, name in
+                  (("balanced", "packbuf"), ("fastest", "packbuf fastest"), ("smallest", "packbuf smallest"))}
+        if plain and packed["balanced"]:
+            yield column, {"plain": plain, "in place": (plain[0], None, plain[2]), **packed}
+
+
+def transfers(results):
+    yield "### From a tensor to a tensor on another machine: ms for 1 GB of raw bytes, balanced / fastest / plain / plain read in place"
+    yield ""
+    yield "Packing, sending and unpacking one after the other, one thread on each side."
+    yield ""
+    columns = list(ways(results))
+    order = ("balanced", "fastest", "plain", "in place")
+    yield from table(["column"] + [f"{link} Gb/s" for link in LINKS],
+                     [[column] + [" / ".join(f"{transfer(*by[way], link):.0f}" if by[way] else "-" for way in order) for link in LINKS]
+                      for column, by in columns])
+    yield "From which link speed on the second way is the faster:"
+    yield ""
+    pairs = [(packed, plain) for packed in ("balanced", "fastest") for plain in ("plain", "in place")]
+    pairs += [("smallest", "balanced"), ("balanced", "fastest")]
+    yield from table(["column"] + [f"{small}, {fast}" for small, fast in pairs],
+                     [[column] + [limit(by[small], by[fast]) for small, fast in pairs] for column, by in columns])
 
 
 def better_peers(results):

@@ -113,6 +113,45 @@ PACKBUF_API void packbuf_arena_free(packbuf_arena *arena) {
   }
 }
 
+/* The block behind the newest that serves this one request alone: where its link is; NULL: there is none. */
+static packbuf_i_arena_block **packbuf_i_own_block(packbuf_arena *arena, const unsigned char *memory) {
+  packbuf_i_arena_block **link = arena->blocks ? &arena->blocks->older : NULL;
+  for (; link && *link; link = &(*link)->older) {
+    const uintptr_t begin = (uintptr_t)(*link + 1);
+    if ((uintptr_t)memory >= begin && (uintptr_t)memory - begin < (*link)->size - sizeof **link) return link;
+  }
+  return NULL;
+}
+
+/* Gives back what is behind the first new_size bytes of the last packbuf_arena_alloc, of old_size bytes and this
+ * alignment, as far as the allocator does: returns where they are now. */
+static void *packbuf_i_arena_trim(packbuf_arena *arena, void *memory, size_t old_size, size_t new_size,
+                                  size_t alignment) {
+  unsigned char *at = (unsigned char *)memory, *from;
+  packbuf_i_arena_block **link, *block;
+  size_t begin, skip, less = old_size - new_size;
+  if (at + old_size == arena->next) {
+    arena->next -= less;
+    arena->used -= less;
+    return memory;
+  }
+  link = packbuf_i_own_block(arena, at);
+  if (!link || (*link)->size != sizeof **link + old_size + alignment) return memory;
+  begin = (size_t)(at - (unsigned char *)*link);
+  block = (packbuf_i_arena_block *)arena->allocator.resize(arena->allocator.context, *link, (*link)->size,
+                                                           (*link)->size - less);
+  if (!block) return memory;
+  block->size -= less;
+  *link = block;
+  from = (unsigned char *)block + begin; /* it may lie elsewhere, and begin at another place */
+  at = (unsigned char *)(block + 1);
+  skip = (size_t)(0 - (uintptr_t)at) & (alignment - 1);
+  arena->used -= less + (size_t)(from - at);
+  arena->used += skip;
+  if (at + skip != from) memmove(at + skip, from, new_size);
+  return at + skip;
+}
+
 /* Scratch memory for as long as a call runs: grows (memory, old size) to new_size, or frees it (new_size 0). It counts
  * against the arena's limit only while it lasts. On a fixed arena it is cut from the free bytes, and given back when
  * nothing was cut after it. 16-byte aligned; NULL: no memory. */

@@ -29,6 +29,12 @@ PACKBUF_API packbuf_options packbuf_default_options(void) {
   return options;
 }
 
+PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits) {
+  if (gbits >= 200) return PACKBUF_PACKING_NONE;
+  if (gbits >= 100) return PACKBUF_PACKING_FASTEST;
+  return gbits == 1 ? PACKBUF_PACKING_SMALLEST : PACKBUF_PACKING_BALANCED;
+}
+
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error) {
   if (!batch || !arena)
@@ -38,17 +44,20 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
   batch->arena = arena;
   batch->rows = rows;
   batch->options = options ? *options : packbuf_default_options();
-  if (batch->options.packing > PACKBUF_PACKING_SMALLEST || batch->options.alignment_exponent < 6 ||
+  if (batch->options.packing > PACKBUF_PACKING_AUTO || batch->options.alignment_exponent < 6 ||
       batch->options.alignment_exponent > 12 || batch->options.data_checksums > 1 || batch->options.row_sharing > 1 ||
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   for (size_t i = 0; i < batch->options.schema_count; i++)
-    if (batch->options.schemas[i].packing > PACKBUF_PACKING_SMALLEST)
+    if (batch->options.schemas[i].packing > PACKBUF_PACKING_AUTO)
       return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a schema asks for a packing that there is not",
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (batch->options.packing == PACKBUF_PACKING_AUTO ||
+      (batch->options.packing == PACKBUF_PACKING_DEFAULT && batch->options.link_gbits))
+    batch->options.packing = (uint8_t)packbuf_packing_for_link(batch->options.link_gbits);
   return PACKBUF_OK;
 }
 

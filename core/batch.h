@@ -11,12 +11,28 @@ enum {
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
  * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
 typedef enum packbuf_packing {
-  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none */
-  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0) */
+  PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none, or with link_gbits auto */
+  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0); such a field is stored once with
+                                   an equal one only if that is plain too */
   PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
   PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
-  PACKBUF_PACKING_SMALLEST = 4  /* the smallest mode of each block, slow to write (profile 3) */
+  PACKBUF_PACKING_SMALLEST = 4, /* the smallest mode of each block, slow to write (profile 3) */
+  PACKBUF_PACKING_AUTO = 5      /* one of the others, by options.link_gbits: packbuf_packing_for_link */
 } packbuf_packing;
+
+/* The packing with which a batch is soonest on the other side of a link: packed, sent and unpacked one after the other.
+ * gbits: the speed of the link in Gb/s (a slower one: 1; 0: not known), divided by the threads that pack, as each has
+ * its share of it.
+ *
+ *     gbits        packing    because (measured: bench/README.md)
+ *     1            SMALLEST   what a slower search saves pays up to 1 to 2 Gb/s
+ *     2 to 99      BALANCED   so for 0
+ *     100 to 199   FASTEST    from here, split costs a batch of short columns more than it saves
+ *     200 on       NONE       plain, copied at both ends or read in place, is there first
+ *
+ * The numbers are fixed: the answer is the same on every machine, and the packed buffer canonical in the profile that
+ * its head names. */
+PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". */
@@ -40,6 +56,9 @@ typedef struct packbuf_options {
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
                                   pays (default; section 19 of the spec), 0: never */
+  uint32_t link_gbits;         /* speed of the link that the packed buffer is for, as packbuf_packing_for_link wants it;
+                                  0: not known. Counts where packing is AUTO, of the batch or of a field; unless 0 also
+                                  where that of the batch is DEFAULT */
   packbuf_mode mode;           /* of inference */
   uint8_t row_order_token[16]; /* zero, or the token that fragments with the same rows in the same order share */
   const packbuf_schema *schemas; /* schema_count of them, the caller's */
@@ -147,7 +166,7 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
                                          packbuf_error *error);
 
 /* Measures, takes 64-byte aligned (or as the options say) memory from the batch's arena, and writes there: *data, *size
- * bytes, which are the arena's; it keeps the room that packing left over. Errors: those of packbuf_write;
+ * bytes, which are the arena's; room that packing left over is given back. Errors: those of packbuf_write;
  * OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error);
 

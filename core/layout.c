@@ -2,6 +2,8 @@
  * core/plan.c runs it for a batch and decides where everything lies.
  * May use: columns, pull, codecs. Must not know: the destination. */
 
+#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
+
 /* A buffer record to be. */
 typedef struct packbuf_i_planned {
   const packbuf_i_node *node;
@@ -480,20 +482,30 @@ static unsigned packbuf_i_profile_number(unsigned packing) {
   return packing > PACKBUF_PACKING_NONE ? packing - PACKBUF_PACKING_NONE : 0;
 }
 
-/* The profile that a buffer is written with. */
+/* The profile that a buffer is written with: its node's own, or the batch's, which is resolved. */
 static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  return packbuf_i_profile_number(buffer->node->packing ? buffer->node->packing : plan->options->packing);
+  unsigned packing = buffer->node->packing ? buffer->node->packing : plan->options->packing;
+  if (packing == PACKBUF_PACKING_AUTO) packing = packbuf_packing_for_link(plan->options->link_gbits);
+  return packbuf_i_profile_number(packing);
 }
 
-/* Data of texts and bytes, which are never packed. */
-static int packbuf_i_is_text(const packbuf_i_planned *buffer) {
-  return buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+/* The profile with which a buffer that is stored may be packed; 0: it stays plain in any case. */
+static unsigned packbuf_i_packs_in(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  if (buffer->node->flags & PACKBUF_KEEP_PLAIN || buffer->length < PACKBUF_I_PACK_FROM || buffer->device ||
+      buffer->pushed || packbuf_i_unit_bits(buffer->dtype) == 0 ||
+      ((buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1) >> 24) /* places are u32 */
+    return 0;
+  if (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec)) return 0;
+  return packbuf_i_profile_of(plan, buffer);
 }
 
-/* Whether one may be stored as the other: where data are packed, texts are no aliases of others, nor others of them. */
-static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *a, const packbuf_i_planned *b) {
-  return packbuf_i_is_text(a) == packbuf_i_is_text(b) ||
-         !(packbuf_i_profile_of(plan, a) || packbuf_i_profile_of(plan, b));
+/* Whether a buffer may become an alias of an earlier one: what has to stay plain, to be read in place, is none of what
+ * may be packed. */
+static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
+                               const packbuf_i_planned *buffer) {
+  const int text = buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
+  const int stays = text || buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer);
+  return !stays || !packbuf_i_packs_in(plan, earlier);
 }
 
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,

@@ -3,26 +3,11 @@
  * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
  * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u     /* blocks */
-#define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
-
-static int packbuf_i_may_pack(const packbuf_i_planned *buffer) {
-  if (buffer->storage != PACKBUF_STORED || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
-      packbuf_i_unit_bits(buffer->dtype) == 0)
-    return 0;
-  if (buffer->node->flags & PACKBUF_KEEP_PLAIN) return 0;
-  return buffer->role != PACKBUF_ROLE_DATA || packbuf_i_numeric(buffer->node->codec);
-}
+#define PACKBUF_I_SAMPLE 16u /* blocks */
 
 /* Whether a buffer's blocks are packed as the data are written. */
 static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
   return buffer->packing && buffer->storage == PACKBUF_STORED && buffer->role == PACKBUF_ROLE_DATA;
-}
-
-/* The data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 /* Bytes of units of block k. */
@@ -97,11 +82,6 @@ static packbuf_status packbuf_i_blocks_next(packbuf_i_block_writer *w, uint64_t 
   return PACKBUF_OK;
 }
 
-/* Moves the places in `count` headers. */
-static void packbuf_i_move_places(uint8_t *headers, uint64_t count, uint32_t by) {
-  for (; count; count--, headers += 16) packbuf_i_store32(headers + 8, packbuf_i_load32(headers + 8) + by);
-}
-
 /* Packs a whole buffer of the index: its payload goes to the arena. */
 static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
   const packbuf_i_mark start = {0, 0, 0, 0, 0};
@@ -125,14 +105,11 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
   return status;
 }
 
-/* Decides for one buffer; `memory` is for the sample. */
-static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, uint8_t *memory) {
-  const unsigned profile = packbuf_i_profile_of(plan, buffer);
+/* Decides for one buffer that may be packed with this profile; `memory` is for the sample. */
+static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
+                                               uint8_t *memory) {
   packbuf_status status;
-  buffer->plain = buffer->length;
-  if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
   buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
-  if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
   status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
@@ -146,11 +123,12 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
   uint8_t *memory = NULL;
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    if (!memory && packbuf_i_profile_of(plan, buffer) && packbuf_i_may_pack(buffer)) {
-      memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
-      if (!memory) return packbuf_i_plan_no_memory(plan);
-    }
-    status = packbuf_i_choose_packing(plan, buffer, memory);
+    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packs_in(plan, buffer) : 0;
+    buffer->plain = buffer->length;
+    if (!profile) continue;
+    if (!memory) memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+    if (!memory) return packbuf_i_plan_no_memory(plan);
+    status = packbuf_i_choose_packing(plan, buffer, profile, memory);
   }
   if (memory) (void)packbuf_i_scratch(plan->arena, memory, room, 0);
   return status;

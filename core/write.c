@@ -511,8 +511,7 @@ static packbuf_status packbuf_i_write_packed(packbuf_i_plan *plan, uint8_t *dst,
   packbuf_i_out_begin(&writer.out, dst + writer.section, 0, data.to, plan->checksums ? dst + plan->head_length : NULL,
                       plan->data_bound >= PACKBUF_I_STREAM_FROM);
   status = packbuf_i_write_data(&writer, plan);
-  if (status) return status;
-  return packbuf_i_write_index(plan, dst, error);
+  return status ? status : packbuf_i_write_index(plan, dst, error);
 }
 
 /* The head, which holds its own checksum and that of the index. */
@@ -563,15 +562,18 @@ PACKBUF_API packbuf_status packbuf_write(packbuf_batch *batch, void *dst, uint64
 
 PACKBUF_API packbuf_status packbuf_pack(packbuf_batch *batch, void **data, uint64_t *size, packbuf_error *error) {
   uint64_t needed;
+  size_t alignment;
   packbuf_status status = data && size ? packbuf_measure(batch, &needed, error)
                                        : packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data and size must be given",
                                                         PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (status) return status;
-  *data = needed > SIZE_MAX
-              ? NULL
-              : packbuf_arena_alloc(batch->arena, (size_t)needed, (size_t)1 << batch->options.alignment_exponent);
+  alignment = (size_t)1 << batch->options.alignment_exponent;
+  *data = needed > SIZE_MAX ? NULL : packbuf_arena_alloc(batch->arena, (size_t)needed, alignment);
   if (!*data) return packbuf_i_no_memory(error);
-  return packbuf_write(batch, *data, needed, size, error);
+  status = packbuf_write(batch, *data, needed, size, error);
+  if (!status && *size < needed)
+    *data = packbuf_i_arena_trim(batch->arena, *data, (size_t)needed, (size_t)*size, alignment);
+  return status;
 }
 
 PACKBUF_API uint64_t packbuf_bound(uint64_t fields, uint64_t rank_sum, uint64_t rows, uint64_t text_bytes,

@@ -1,6 +1,6 @@
 /* Fuzz target: the packing API driven by bytes: dense, ragged and per-row arrays of any shape and stride, texts, dynamic values, schemas, metadata, devices
  * that fail, arenas with a limit. Whatever it is told, it ends with a size or an error; what it packs is valid, of the measured size, and can be read. With a
- * packing that the input's size chooses it reads as it does plain, and has the same bytes in parts.
+ * packing that the input's size chooses, and fields' own, it reads as it does plain, and has the same bytes in parts.
  * May use: packbuf.h and its insides. Must not know: what the batch will be packed as. */
 #include "packbuf.h"
 #include <string.h>
@@ -402,8 +402,8 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
     packbuf_error error;
     packbuf_status status;
     uint64_t rows, needed;
-    uint8_t flags, *memory;
-    int changed = 0, good = 0;
+    uint8_t flags, wish, *memory;
+    int changed = 0, good = 0, packed = packing > PACKBUF_PACKING_NONE;
     memset(&s, 0, sizeof s);
     s.data = data;
     s.size = size;
@@ -427,7 +427,10 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
             schemas[i].codec = (packbuf_codec)(byte(&s) % 13);
             if (byte(&s) & 1)
                 schemas[i].dtype = dtype(&s);
-            schemas[i].flags = byte(&s) % 4u;
+            wish = byte(&s);
+            schemas[i].flags = wish % 4u;
+            schemas[i].packing = (uint8_t)(packing ? wish / 4 % 6 : 0); /* plain: all of it */
+            packed |= schemas[i].packing > PACKBUF_PACKING_NONE;
             schemas[i].logical_type = byte(&s) & 1;
             schemas[i].parameter = byte(&s) & 1 ? "ms" : NULL;
         }
@@ -438,6 +441,7 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
     options.alignment_exponent = (uint8_t)(flags & 64 ? 12 : 6);
     options.data_checksums = flags >> 7;
     options.packing = (uint8_t)packing;
+    options.link_gbits = packing ? (uint32_t)size : 0;
     status = packbuf_batch_init(&batch, rows, &arena, &options, &error);
     if (!status)
         for (unsigned i = byte(&s) % 4u; i < 4 && s.size; i++) {
@@ -457,10 +461,10 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
         memset(memory, 0xA5, (size_t)needed);
         status = packbuf_write(&batch, memory, needed, written, &error);
         if (!status) {
-            demand(packing > PACKBUF_PACKING_NONE ? *written <= needed : *written == needed);
+            demand(packed ? *written <= needed : *written == needed);
             if (!changed)
                 read_back(memory, *written, rows);
-            if (!changed && packing > PACKBUF_PACKING_NONE)
+            if (!changed && packed)
                 in_parts(&batch, memory, *written, needed);
             good = !changed;
         }
@@ -476,7 +480,7 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const unsigned packing = (unsigned)(size % 5);
+    const unsigned packing = (unsigned)(size % 6);
     uint64_t plain_size = 0, packed_size = 0;
     uint8_t *plain = pack(data, size, PACKBUF_PACKING_DEFAULT, &plain_size), *packed = packing ? pack(data, size, packing, &packed_size) : NULL;
     if (plain && packed)

@@ -910,7 +910,7 @@ static void test_small(void)
     options.alignment_exponent = 13;
     tap_ok(packbuf_batch_init(&batch, 1, &arena, &options, &error) == PACKBUF_INVALID_ARGUMENT, "alignment 8192: INVALID_ARGUMENT");
     options = packbuf_default_options();
-    options.packing = 5;
+    options.packing = 6;
     tap_ok(packbuf_batch_init(&batch, 1, &arena, &options, &error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
     options = packbuf_default_options();
     options.data_checksums = 2;

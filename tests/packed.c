@@ -296,13 +296,123 @@ static void test_column(void) {
   schema.packing = PACKBUF_PACKING_SMALLEST;
   tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 0, "a field's own packing packs it in a plain batch");
   mv_trip_end(&p.packed);
-  schema.packing = 5;
+  schema.packing = 6;
   packbuf_arena_init(&p.packed.arena, NULL);
   tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
   for (unsigned i = 0; i < N; i++) ids[i] = (int64_t)mv_random();
   options.schema_count = 0;
   options.packing = PACKBUF_PACKING_SMALLEST;
   tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 0 && p.packed.size == p.room, "noise stays plain");
+  mv_trip_end(&p.packed);
+}
+
+/* How a field's buffer is stored: packed or stored plain; in capitals as an alias. */
+static char stored_as(const packbuf_view *view, const char *name, packbuf_role role) {
+  packbuf_node node;
+  packbuf_buffer b;
+  if (packbuf_find(view, 0, name, &node, NULL) || packbuf_get_buffer(view, &node, role, 0, &b, NULL)) return '?';
+  if (b.storage == PACKBUF_STORED) return b.packing ? 'p' : 's';
+  return b.storage != PACKBUF_ALIAS ? '?' : b.packing ? 'P' : 'S';
+}
+
+/* A ragged field under each of these names, with equal bytes, and two of equal texts; then how their buffers are
+ * stored, and whether those that must be readable in place are. */
+static void check_equal_fields(const char *const *names, const packbuf_options *options, const char *data, const char *offsets) {
+  enum { N = 400 };
+  static int64_t numbers[8 * N], ends[N + 1];
+  packbuf_text *texts = (packbuf_text *)mv_alloc(N * sizeof *texts);
+  packbuf_selection all;
+  packbuf_ragged ragged, in_place;
+  char as[2][10];
+  int good = 1, readable = 1;
+  pair p;
+  memset(&p, 0, sizeof p);
+  memset(as, 0, sizeof as);
+  memset(&ragged, 0, sizeof ragged);
+  for (unsigned i = 0; i < 8 * N; i++) numbers[i] = mv_below(900);
+  for (unsigned i = 0; i < N; i++) ends[i + 1] = ends[i] + mv_below(8), texts[i].data = (const char *)numbers + 11 * i, texts[i].size = i % 10;
+  ragged.data = numbers, ragged.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), ragged.items = 8 * N;
+  ragged.offsets = ends, ragged.offset_bits = 64;
+  mv_trip_begin(&p.packed, N, options);
+  for (unsigned i = 0; i < 7 && good; i++) good = !packbuf_add_ragged(&p.packed.batch, names[i], &ragged, &p.packed.error);
+  good = good && !packbuf_add_bytes(&p.packed.batch, "text", texts, &p.packed.error) &&
+         !packbuf_add_bytes(&p.packed.batch, "none text", texts, &p.packed.error) && pack_bounded(&p) &&
+         !packbuf_select(&p.packed.view, 0, NULL, 0, packbuf_rows_all(), &p.packed.back, &all, &p.packed.error);
+  for (unsigned i = 0; good && i < 9; i++) {
+    const char *name = i < 7 ? names[i] : i == 7 ? "text" : "none text";
+    const int plain = name[0] == 'n' || name[0] == 'k';
+    as[0][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_DATA);
+    as[1][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_OFFSETS);
+    readable = readable && (packbuf_select_ragged(&all, all.nodes[i], &in_place, &p.packed.error) == PACKBUF_OK) == plain;
+  }
+  tap_ok(good && strcmp(as[0], data) == 0 && strcmp(as[1], offsets) == 0, "equal fields from %s on: data %s, offsets %s", names[0], as[0], as[1]);
+  tap_ok(good && readable, "those that ask for it are readable in place, the others packed");
+  mv_trip_end(&p.packed);
+}
+
+/* Which of equal fields are stored once: one that must be readable in place is no alias of what may be packed. */
+static void test_equal_fields(void) {
+  static const char *const forward[7] = {"a", "none", "b", "none2", "keep", "fastest", "c"},
+                           *const backward[7] = {"c", "fastest", "keep", "none2", "b", "none", "a"};
+  packbuf_options options = packbuf_default_options();
+  packbuf_schema schemas[5];
+  memset(schemas, 0, sizeof schemas);
+  schemas[0].path = "none", schemas[1].path = "none2", schemas[2].path = "none text";
+  for (unsigned i = 0; i < 3; i++) schemas[i].packing = PACKBUF_PACKING_NONE;
+  schemas[3].path = "keep", schemas[3].flags = PACKBUF_KEEP_PLAIN;
+  schemas[4].path = "fastest", schemas[4].packing = PACKBUF_PACKING_FASTEST;
+  options.packing = PACKBUF_PACKING_BALANCED;
+  options.schemas = schemas, options.schema_count = 5;
+  check_equal_fields(forward, &options, "psPSsPPsS", "psPSSPPps");
+  check_equal_fields(backward, &options, "pPsSPSPsS", "pPsSPSPps");
+}
+
+/* The speed of a link names a packing, whose profile the head has and whose bytes are written; a packing that is asked
+ * for counts more. */
+static void test_link(void) {
+  static const struct {
+    uint32_t gbits;
+    packbuf_packing packing;
+  } speeds[] = {{0, PACKBUF_PACKING_BALANCED}, {1, PACKBUF_PACKING_SMALLEST}, {2, PACKBUF_PACKING_BALANCED}, {10, PACKBUF_PACKING_BALANCED}, {25, PACKBUF_PACKING_BALANCED},
+                {99, PACKBUF_PACKING_BALANCED}, {100, PACKBUF_PACKING_FASTEST}, {199, PACKBUF_PACKING_FASTEST}, {200, PACKBUF_PACKING_NONE}, {400, PACKBUF_PACKING_NONE},
+                {UINT32_MAX, PACKBUF_PACKING_NONE}};
+  enum { N = 5000 };
+  static int64_t ids[N];
+  uint64_t shape[1] = {N};
+  packbuf_tensor tensor = array_of(ids, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+  packbuf_options options = packbuf_default_options();
+  packbuf_schema schema;
+  packbuf_buffer data;
+  pair p, asked;
+  int good = 1;
+  memset(&schema, 0, sizeof schema);
+  schema.path = "x";
+  for (unsigned i = 0; i < N; i++) ids[i] = mv_below(9) ? mv_below(1000) : mv_below(150000);
+  for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0]; i++) good = good && packbuf_packing_for_link(speeds[i].gbits) == speeds[i].packing;
+  tap_ok(good, "the packing for a link of 0 to 2^32 - 1 Gb/s");
+  for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0] && good; i++) {
+    for (unsigned by = 0; by < 3 && good; by++) { /* by DEFAULT, by AUTO, of a field alone */
+      packbuf_packing packing = by || speeds[i].gbits ? speeds[i].packing : PACKBUF_PACKING_NONE;
+      options = packbuf_default_options();
+      options.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_NONE : packing);
+      schema.packing = (uint8_t)(by == 2 ? packing : PACKBUF_PACKING_DEFAULT);
+      options.schemas = &schema, options.schema_count = 1;
+      good = write_column(&asked, &tensor, &options, &data) && data.packing == (packing != PACKBUF_PACKING_NONE);
+      options.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_NONE : by == 1 ? PACKBUF_PACKING_AUTO : PACKBUF_PACKING_DEFAULT);
+      schema.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_AUTO : PACKBUF_PACKING_DEFAULT);
+      options.link_gbits = speeds[i].gbits;
+      good = good && write_column(&p, &tensor, &options, &data) && p.packed.size == asked.packed.size && p.room == asked.room &&
+             memcmp(p.packed.data, asked.packed.data, (size_t)p.packed.size) == 0 && p.packed.view.profile == (by == 2 ? 0 : (unsigned)packing - PACKBUF_PACKING_NONE);
+      if (!good) tap_note("%lu Gb/s, way %u", (unsigned long)speeds[i].gbits, by);
+      mv_trip_end(&p.packed);
+      mv_trip_end(&asked.packed);
+    }
+  }
+  tap_ok(good, "a batch, and a field, for a link is what that packing writes");
+  options = packbuf_default_options();
+  options.link_gbits = 400;
+  options.packing = PACKBUF_PACKING_SMALLEST;
+  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 3, "a packing that is asked for counts more than the link");
   mv_trip_end(&p.packed);
 }
 
@@ -512,16 +622,92 @@ static void test_no_memory(void) {
   tap_ok(at > 3 && refused == at, "each of %u allocations may fail: OUT_OF_MEMORY", at);
 }
 
+/* An allocator that counts the bytes it has handed out; shrinking moves (to another alignment), or is refused. */
+typedef struct counting {
+  size_t held;
+  unsigned shrunk;
+  enum { IN_PLACE, MOVES, REFUSES } how;
+} counting;
+
+static void *counting_resize(void *context, void *memory, size_t old_size, size_t new_size) {
+  counting *c = (counting *)context;
+  uint8_t *old = (uint8_t *)memory, *grown;
+  if (old && new_size && new_size < old_size) {
+    c->shrunk++;
+    if (c->how == REFUSES) return NULL;
+  }
+  c->held += new_size - old_size;
+  if (old && !new_size) {
+    free(old - old[-1]);
+    return NULL;
+  }
+  grown = (uint8_t *)malloc(new_size + 32) + 16; /* what is before it says how far behind the start it is */
+  if (c->how == MOVES && old && old[-1] == 16) grown += 16;
+  grown[-1] = c->how == MOVES && old && old[-1] == 16 ? 32 : 16;
+  if (!old) return grown;
+  memcpy(grown, old, old_size < new_size ? old_size : new_size);
+  free(old - old[-1]);
+  return grown;
+}
+
+/* What packing leaves of the room is the arena's again, or the allocator's. */
+static void test_room_given_back(void) {
+  static int64_t numbers[200000];
+  static uint8_t fixed[400000];
+  const char *const ways[4] = {"", ", which moves", ", which does not", ", which is fixed"};
+  for (unsigned i = 0; i < 200000; i++) numbers[i] = mv_below(mv_below(9) ? 100 : 100000);
+  for (unsigned i = 0; i < 4 * 3 * 2; i++) {
+    const unsigned way = i % 4, exponent = i / 4 % 3 * 3 + 6;
+    const uint64_t shape[1] = {i / 12 && way < 3 ? 200000 : 3000};
+    const packbuf_tensor tensor = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), shape);
+    const uint64_t alignment = (uint64_t)1 << exponent, slack = 2 * alignment;
+    const int own = shape[0] > 3000; /* a block of the arena */
+    counting c = {0, 0, way == 1 ? MOVES : way == 2 ? REFUSES : IN_PLACE};
+    packbuf_allocator allocator;
+    packbuf_options options = packbuf_default_options();
+    packbuf_arena arena;
+    packbuf_batch batch;
+    packbuf_error error;
+    packbuf_view view;
+    packbuf_buffer data;
+    packbuf_node node;
+    uint64_t used = 0, room = 0, size = 0;
+    size_t held = 0;
+    void *packed = NULL;
+    int64_t *back = (int64_t *)mv_alloc(sizeof numbers);
+    int good;
+    allocator.resize = counting_resize, allocator.context = &c;
+    if (way == 3) packbuf_arena_init_fixed(&arena, fixed, sizeof fixed);
+    else packbuf_arena_init(&arena, &allocator);
+    if (!own && way < 3) (void)packbuf_arena_alloc(&arena, 100000, 8); /* the next blocks are larger still */
+    options.packing = PACKBUF_PACKING_BALANCED;
+    options.alignment_exponent = (uint8_t)exponent;
+    good = !packbuf_batch_init(&batch, shape[0], &arena, &options, &error) && !packbuf_add_tensor(&batch, "x", &tensor, NULL, &error) && !packbuf_measure(&batch, &room, &error);
+    used = arena.used, held = c.held;
+    good = good && !packbuf_pack(&batch, &packed, &size, &error) && 2 * size < room + 4 * alignment && (uintptr_t)packed % alignment == 0;
+    good = good && (way == 2 && own ? arena.used >= used + room : arena.used >= used + size && arena.used <= used + size + slack);
+    good = good && (way == 3 || (own ? c.shrunk == 1 && (way == 2 ? c.held >= held + room : c.held <= held + size + slack) : c.shrunk == 0));
+    good = good && !packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) &&
+           !packbuf_get_node(&view, 0, &node, &error) && !packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) && data.packing == 1 &&
+           !packbuf_copy_elements(&view, &data, 0, shape[0], back, sizeof numbers, &error) && memcmp(back, numbers, (size_t)shape[0] * 8) == 0;
+    packbuf_arena_free(&arena);
+    tap_ok(good && c.held == 0, "%lu of %lu bytes are kept of the arena, alignment %lu%s", (unsigned long)size, (unsigned long)room, (unsigned long)alignment, ways[way]);
+  }
+}
+
 int main(void) {
   const char *seed = getenv("PACKED_SEED");
   if (seed) mv_seed ^= strtoull(seed, NULL, 0) * 0x9E3779B97F4A7C15u;
   test_column();
+  test_equal_fields();
+  test_link();
   test_convert();
   test_broken();
   test_broken_index();
   test_list_masks();
   test_parts_misused();
   test_no_memory();
+  test_room_given_back();
   test_random(40);
   test_large();
   return tap_plan_done();

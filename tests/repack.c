@@ -1,5 +1,5 @@
 /* tests/repack.c: the canonical vectors of the spec (spec/vectors, or the folder given) are written here, byte for byte: each is read back into
- * values and packed again in its own profile, to every address modulo 8. So every platform that runs this test shows that it writes the same bytes.
+ * values and packed again in its own profile (fields that are named behind it as they ask for), to every address modulo 8. So every platform that runs this test shows that it writes the same bytes.
  * May use: packbuf.h, tap.h. Must not know: how the vectors were made. */
 #include "../packbuf.h"
 #include "tap.h"
@@ -120,14 +120,32 @@ static uint8_t packing_of(uint8_t profile) {
   return profile < 4 ? packings[profile] : 0;
 }
 
+/* What fields ask for themselves, FIELD=WORD behind the name of a vector, which the text is cut to. */
+static size_t asked_for(char *text, packbuf_schema *schemas) {
+  static const char *const words[5] = {"keep_plain", "none", "balanced", "fastest", "smallest"};
+  size_t count = 0;
+  for (char *at = strchr(text, ' '), *word; at && (word = strchr(at, '=')) != NULL && count < 8; count++) {
+    unsigned packing = 0;
+    *at = *word++ = 0;
+    memset(&schemas[count], 0, sizeof *schemas);
+    schemas[count].path = at + 1;
+    at = strchr(word, ' ');
+    while (packing < 5 && strncmp(word, words[packing], strlen(words[packing]))) packing++;
+    if (packing) schemas[count].packing = (uint8_t)packing;
+    else schemas[count].flags = PACKBUF_KEEP_PLAIN;
+  }
+  return count;
+}
+
 /* 1 repacked and equal, 0 not, -1 cannot be said. Measured is the size, of a packed batch a bound. */
-static int repack(const char *name, const uint8_t *want, size_t want_size) {
+static int repack(char *name, const uint8_t *want, size_t want_size) {
+  packbuf_schema schemas[8];
   packbuf_arena arena;
   packbuf_view view;
   packbuf_batch batch;
   packbuf_options options = packbuf_default_options();
   packbuf_status status = packbuf_open(&view, want, want_size, PACKBUF_OPEN_EXACT, NULL, &error);
-  const int packed = want_size > 14 && want[14] != 0;
+  const int packed = want_size > 14 && (want[14] != 0 || strchr(name, ' '));
   uint64_t size = 0, written = 0;
   uint8_t *space;
   int same;
@@ -137,6 +155,8 @@ static int repack(const char *name, const uint8_t *want, size_t want_size) {
   }
   packbuf_arena_init(&arena, NULL);
   options.packing = packing_of(want[14]);
+  options.schema_count = asked_for(name, schemas);
+  options.schemas = schemas;
   options.alignment_exponent = view.alignment_exponent;
   memcpy(options.row_order_token, view.row_order_token, 16);
   if (!status) status = packbuf_batch_init(&batch, view.rows, &arena, &options, &error);
@@ -168,7 +188,7 @@ static void repack_all(const char *root, const char *list, unsigned enough) {
     uint8_t *data;
     end = name + strcspn(name, "\n");
     if (*end) *end++ = 0;
-    snprintf(path, sizeof path, "%s.pbuf", name);
+    snprintf(path, sizeof path, "%.*s.pbuf", (int)strcspn(name, " "), name);
     data = load(root, path, &size);
     if (repack(name, data, size) >= 0) done++;
     else left_out++;

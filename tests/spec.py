@@ -88,7 +88,8 @@ def file_problems():
         yield f"{name}: a file without its line, or a line without its file"
     names = {p.stem for p in VECTORS.glob("valid/*.pbuf")}
     for file in ("canonical.txt", "canonical_packed.txt"):
-        for name in (VECTORS / "valid" / file).read_text().split():
+        for line in (VECTORS / "valid" / file).read_text().splitlines():
+            name = line.split()[0]
             if name not in names:
                 yield f"{file}: there is no {name}"
             elif ((VECTORS / "valid" / f"{name}.pbuf").read_bytes()[14] in (1, 2, 3)) != (file == "canonical_packed.txt"):

@@ -600,9 +600,26 @@ def packing_tests(tmp):
     ok(sizes['smallest'] <= sizes['balanced'] <= sizes['fastest'] and 3 * sizes['balanced'] < sizes['none'], 'their order by size', sizes)
     ok(len({run('schema', f'{word}.pbuf', '--fingerprint').text for word in sizes}) == 1, 'one fingerprint for all')
     ok(not any('plain_because' in b or 'blocks' in b for b in buffers(inspected('none.pbuf')).values()), 'nothing about blocks where none were asked for')
+    packing_link_tests(tmp, files)
     packing_fields_tests(tmp)
     packing_rows_tests(tmp)
     packing_broken_tests(tmp)
+
+
+def packing_link_tests(tmp, files):
+    """A link's speed names the packing, by fixed numbers, unless a packing is asked for."""
+    for speed, word in (('0.5', 'smallest'), ('1', 'smallest'), ('1.9', 'smallest'), ('2', 'balanced'), ('2.5', 'balanced'), ('99.9', 'balanced'), ('100', 'fastest'), ('199', 'fastest'), ('200', 'none'), ('1' + '0' * 12, 'none')):
+        r = run('pack', *files, '-o', '-', f'--link={speed}')
+        ok(r.code == 0 and r.out == (tmp / f'{word}.pbuf').read_bytes(), f'--link {speed}: {word}, byte for byte', r)
+    for options, word in ((['--packing', 'auto'], 'balanced'), (['--packing', 'auto', '--link', '400'], 'none'), (['--packing', 'smallest', '--link', '400'], 'smallest')):
+        ok(run('pack', *files, '-o', '-', *options).out == (tmp / f'{word}.pbuf').read_bytes(), f'{" ".join(options)}: {word}')
+    ok(run('concat', 'd.pbuf', '-o', '-', '--link', '400').out == (tmp / 'none.pbuf').read_bytes(), 'concat --link')
+    put(tmp / 'auto.json', b'{"input_ids":{"packing":"auto"}}')
+    found = [good(f'auto of a field, {speed}', 'pack', *files, '--schema', 'auto.json', '--packing=none', f'--link={speed}', '-o', 'field.pbuf') and buffers(inspected('field.pbuf'))['input_ids', 'data']['packing'] for speed in (10, 400)]
+    ok(found == [1, 0], 'auto of one field: as the link says', found)
+    for word in ('0', '0.0', '', '-1', 'fast', 'nan', 'inf', '0x10', '10G', '1e2', '.', '1.2.3'):
+        bad(f'--link {word}', 2, ['--link', 'Gb/s'], 'pack', files[0], '-o', 'x', f'--link={word}')
+    bad('--link of concat', 2, ['--link', 'Gb/s'], 'concat', 'd.pbuf', '-o', 'x', '--link=no')
 
 
 def packing_fields_tests(tmp):

@@ -38,13 +38,13 @@ static void open_inputs(const verb *command, const strings *names, const char *m
 }
 
 int run_concat(const verb *command, int argc, char **argv) {
-  const char *name = NULL, *manifest = NULL, *decoded = NULL, *packing = NULL;
+  const char *name = NULL, *manifest = NULL, *decoded = NULL, *packing = NULL, *link = NULL;
   int widen = 0, first = 0;
   strings rest = {NULL, 0};
   const option options[] = {{'o', "output", NULL, &name, NULL},    {0, "manifest", NULL, &manifest, NULL},
                             {0, "widen", &widen, NULL, NULL},      {0, "first-value", &first, NULL, NULL},
-                            {0, "packing", NULL, &packing, NULL},  {0, "decoded-bytes", NULL, &decoded, NULL},
-                            {0, NULL, NULL, NULL, NULL}};
+                            {0, "packing", NULL, &packing, NULL},  {0, "link", NULL, &link, NULL},
+                            {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
   packbuf_options how = packbuf_default_options();
   const packbuf_fragment *list = NULL;
   packbuf_arena arena;
@@ -58,7 +58,7 @@ int run_concat(const verb *command, int argc, char **argv) {
   parse_options(command, argc, argv, options, &rest);
   if (!rest.count) fail_usage(command, "a FILE.pbuf is needed");
   if (!name) fail_usage(command, "-o OUT.pbuf is needed");
-  how.packing = (uint8_t)packing_option(command, packing);
+  packing_options(command, packing, link, &how);
   open_inputs(command, &rest, manifest, decoded, &from);
   count = rest.count;
   packbuf_arena_init(&arena, NULL);

@@ -329,7 +329,7 @@ static void write_batch(job *from, const char *name, int exact) {
   packed_close(&to);
 }
 
-static packbuf_options batch_options(job *from, const char *packing, const char *align, int no_checksums) {
+static packbuf_options batch_options(job *from, const char *packing, const char *link, const char *align, int no_checksums) {
   packbuf_options options = packbuf_default_options();
   packbuf_schema *schemas = (packbuf_schema *)must_arena(&from->arena, from->wishes.count * sizeof *schemas, sizeof(void *));
   size_t i;
@@ -340,7 +340,7 @@ static packbuf_options batch_options(job *from, const char *packing, const char 
     if ((uint64_t)1 << options.alignment_exponent != bytes)
       fail_usage(from->command, "--align: 64, 128, 256, 512, 1024, 2048 or 4096, not %s", align);
   }
-  options.packing = (uint8_t)packing_option(from->command, packing);
+  packing_options(from->command, packing, link, &options);
   options.data_checksums = !no_checksums;
   for (i = 0; i < from->wishes.count; i++) schemas[i] = from->wishes.items[i].schema;
   options.schemas = schemas;
@@ -358,7 +358,7 @@ static int nothing_packed(const packbuf_options *options) {
 
 int run_pack(const verb *command, int argc, char **argv) {
   static job it;
-  const char *name = NULL, *values = NULL, *schema = NULL, *packing = NULL, *align = NULL;
+  const char *name = NULL, *values = NULL, *schema = NULL, *packing = NULL, *link = NULL, *align = NULL;
   int no_checksums = 0;
   strings rest = {NULL, 0}, metadata = {NULL, 0};
   const option options[] = {{'o', "output", NULL, &name, NULL},
@@ -366,6 +366,7 @@ int run_pack(const verb *command, int argc, char **argv) {
                             {0, "schema", NULL, &schema, NULL},
                             {0, "metadata", NULL, NULL, &metadata},
                             {0, "packing", NULL, &packing, NULL},
+                            {0, "link", NULL, &link, NULL},
                             {0, "align", NULL, &align, NULL},
                             {0, "no-checksums", &no_checksums, NULL, NULL},
                             {0, "ragged", NULL, NULL, &it.ragged},
@@ -393,7 +394,7 @@ int run_pack(const verb *command, int argc, char **argv) {
   check_ragged(&it);
   check_names_and_rows(&it);
   apply_wishes(&it);
-  how = batch_options(&it, packing, align, no_checksums);
+  how = batch_options(&it, packing, link, align, no_checksums);
   if (packbuf_batch_init(&it.batch, it.rows, &it.arena, &how, &error)) fail_status(name, &error);
   add_inputs(&it);
   if (values) add_values(&it, values);

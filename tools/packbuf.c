@@ -15,7 +15,8 @@ static const char help_pack[] =
     "\n"
     "  -o, --output FILE   where to write; - is stdout\n"
     "  --values FILE.json  a dict of batch values\n"
-    "  --packing WORD      how numbers are packed: balanced (default), fastest, smallest; none: all can be read in place\n"
+    "  --packing WORD      how numbers are packed: balanced (default), fastest, smallest; none: all can be read in place; auto: as --link says\n"
+    "  --link GBITS        packed for a link of so many Gb/s: below 2 smallest, below 100 balanced, below 200 fastest, else none\n"
     "  --schema FILE.json  {\"PATH\": {\"codec\": \"utf8_ragged\", \"dtype\": \"int32\", \"keep_plain\": true, \"not_nullable\": true,\n"
     "                      \"packing\": \"none\", \"timestamp\": \"ns\", \"value\": true, \"view\": \"bfloat16\"}}; packing: of this column\n"
     "                      alone, value: the path is that of a batch value, view: the bits of an array are of this dtype\n"
@@ -106,7 +107,8 @@ static const char help_concat[] =
     "  --manifest M.pbuf   the files are the fragments that M lists, in its order: rows and fields are joined as it says\n"
     "  --widen             columns of different types become one that holds all their values; cells of fields that a file lacks are missing\n"
     "  --first-value       batch values and metadata that differ: those of the first file\n"
-    "  --packing WORD      as for pack, whatever the files' own is: balanced (default), fastest, smallest, none\n"
+    "  --packing WORD      as for pack, whatever the files' own is: balanced (default), fastest, smallest, none, auto\n"
+    "  --link GBITS        as for pack\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
 
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},

@@ -3,7 +3,7 @@
  * May use: packbuf.h, outputs. Must not know: where a batch comes from, how tables look. */
 #include "tool.h"
 
-static const char *const packing_words[] = {"", "none", "balanced", "fastest", "smallest"}; /* as packbuf_packing */
+static const char *const packing_words[] = {"", "none", "balanced", "fastest", "smallest", "auto"}; /* as packbuf_packing */
 
 int packing_parse(const char *word, packbuf_packing *to) {
   unsigned i;
@@ -15,11 +15,21 @@ int packing_parse(const char *word, packbuf_packing *to) {
   return 0;
 }
 
-packbuf_packing packing_option(const verb *command, const char *word) {
-  packbuf_packing packing = PACKBUF_PACKING_BALANCED;
+/* Whole Gb/s; a slower link: 1. */
+static uint32_t link_speed(const verb *command, const char *string) {
+  char *end;
+  const double speed = strtod(string, &end);
+  if (string[strspn(string, "0123456789.")] != 0 || end == string || *end != 0 || speed <= 0)
+    fail_usage(command, "--link is a speed in Gb/s above 0, not %s", string);
+  return speed < 1 ? 1 : speed < 1e9 ? (uint32_t)speed : 1000000000;
+}
+
+void packing_options(const verb *command, const char *word, const char *link, packbuf_options *to) {
+  packbuf_packing packing = PACKBUF_PACKING_AUTO;
   if (word && !packing_parse(word, &packing))
-    fail_usage(command, "--packing is none, fastest, balanced or smallest, not %s", word);
-  return packing;
+    fail_usage(command, "--packing is auto, none, fastest, balanced or smallest, not %s", word);
+  if (link) to->link_gbits = link_speed(command, link);
+  to->packing = (uint8_t)(packing == PACKBUF_PACKING_AUTO ? packbuf_packing_for_link(to->link_gbits) : packing);
 }
 
 const char *profile_word(unsigned profile) {

@@ -40,7 +40,7 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
     if (flag) to->schema.flags |= PACKBUF_KEEP_PLAIN;
   } else if (is_key(&entry->key, "packing")) {
     packbuf_packing packing;
-    if (!word || !packing_parse(word, &packing)) fail(file, "%s: packing is none, fastest, balanced or smallest", path);
+    if (!word || !packing_parse(word, &packing)) fail(file, "%s: packing is auto, none, fastest, balanced or smallest", path);
     to->schema.packing = (uint8_t)packing;
   } else if (is_key(&entry->key, "not_nullable")) {
     read_flag(file, path, entry, "not_nullable", &flag);

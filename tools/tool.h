@@ -145,8 +145,8 @@ void outputs_remove(void);          /* async-signal-safe: removes all temporarie
 /* ---- packing.c: packings, packed files, blocks ---- */
 
 int packing_parse(const char *word, packbuf_packing *to); /* 0: no such packing */
-/* What --packing says; balanced when it is not given (word NULL). */
-packbuf_packing packing_option(const verb *command, const char *word);
+/* What --packing and --link say (NULL: not given): the packing itself; without either balanced. */
+void packing_options(const verb *command, const char *word, const char *link, packbuf_options *to);
 const char *profile_word(unsigned profile); /* "plain", "balanced", ...; NULL */
 
 /* A packed buffer that has been written to a file, or to memory for a pipe. */

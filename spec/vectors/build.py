@@ -3,7 +3,8 @@
 
     build.py          writes valid/NAME.pbuf, valid/NAME.json (tagged JSON, section 22), valid/canonical.txt (names whose bytes are what
                       a profile 0 encoder writes for that content), valid/canonical_packed.txt (likewise, of the profile that the file's
-                      header names: 1, 2 or 3), invalid/NAME.pbuf and invalid/index.tsv
+                      header names: 1, 2 or 3; in both, behind a name: FIELD=WORD for each field that asks for a packing of its own,
+                      or keep_plain), invalid/NAME.pbuf and invalid/index.tsv
                       (file, level that finds it, rule, error, byte offset, why)
     build.py --check  compares with the files that are there
 
@@ -212,6 +213,7 @@ class Col:
         self.name, self.kind, self.cells, self.codec, self.dtype, self.form, self.rank = name, kind, cells, codec, dtype, form, rank
         self.shape, self.parameter, self.children, self.logical = tuple(shape), parameter, list(children), logical
         self.rows, self.bufs, self.meta = len(cells), sorted(bufs, key=lambda b: (b.role, b.dim)), {}
+        self.profile, self.zero_copy = None, False  # of an encoder: the column's own profile; None: that of the batch
 
     def store(self, storage="stored", *roles):
         """Stores the buffers of these roles (all, when none is named) so, of the whole subtree."""
@@ -224,6 +226,10 @@ class Col:
 
     def with_meta(self, **meta):
         self.meta = meta
+        return self
+
+    def asking(self, profile=None, zero_copy=False):
+        self.profile, self.zero_copy = profile, zero_copy
         return self
 
 
@@ -423,9 +429,9 @@ def leaf_cells(col):
 
 def share(col):
     """Section 19, sharing: the column as a profile 0 encoder lays it out."""
-    col = share_leaf(col) if col.kind == 1 and col.codec in (*range(2, 9), 11) else copy.copy(col)
-    col.children = [share(child) for child in col.children]
-    return col
+    out = share_leaf(col) if col.kind == 1 and col.codec in (*range(2, 9), 11) and not col.zero_copy else copy.copy(col)
+    out.children = [share(child) for child in out.children]
+    return out.asking(col.profile, col.zero_copy)
 
 
 def share_leaf(col):
@@ -567,8 +573,8 @@ class Batch:
         self.profile = profile
         self.a, self.checksums, self.room = 1 << exponent, checksums, room
         self.list_nodes()
-        self.choose_storage(profile)
-        self.choose_packing(profile)
+        self.choose_storage()
+        self.choose_packing()
         strings, meta_records = self.lay_strings()
         counts = len(self.nodes), len(self.bufs), len(meta_records), len(self.named)
         places = [128]
@@ -635,16 +641,28 @@ class Batch:
                 add(col, NONE, scope, escape(col.name))
         self.named.sort(key=lambda n: (n.parent, n.scope, n.raw_name))
 
-    def choose_storage(self, profile):
+    def packs_in(self, b):
+        """The profile of a buffer that may be packed, if it is stored; else 0."""
+        profile = self.profile if b.owner.profile is None else b.owner.profile
+        may = b.length >= 256 and (b.role != 1 or 2 <= b.owner.codec <= 4) and blocks.allowed(b.dtype) and not b.owner.zero_copy
+        return profile if may and 1 <= profile <= 3 else 0
+
+    def may_alias(self, b, earlier):
+        """What is read in place is no alias of what may be packed."""
+        in_place = (b.role == 1 and 5 <= b.owner.codec <= 11) or b.owner.zero_copy or not (self.profile if b.owner.profile is None else b.owner.profile)
+        return not (in_place and self.packs_in(earlier))
+
+    def choose_storage(self):
         """Section 19, profile 0, and what of it others change; a storage that the description names is taken as it is."""
-        earlier = {}
+        earlier = {}  # content -> the buffers that have it stored
         for i, b in enumerate(self.bufs):
             b.alias, b.offset, b.length, b.value, b.headers = 0, 0, byte_length(b.count, b.dtype), bytes(16), 0
             assert b.length == len(b.raw) or b.storage in ("constant", "sequence") or b.packing, (b.owner.name, b.role)
-            kind = b.role == 1, profile > 0 and b.role == 1 and 5 <= b.owner.codec <= 11  # packed profiles: texts are no aliases of tensors
-            section = *kind, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
+            section = b.role == 1, b.dtype, b.count, b.raw if isinstance(b.raw, tuple) else bytes(b.raw)
             pushed = b.role == 1 and b.owner.codec in (9, 10)  # JSON and MessagePack data are neither aliases nor their targets
-            storage = b.storage or self.canonical(b, section in earlier and not pushed)
+            alone = b.role == 1 and b.owner.zero_copy
+            target = next((k for k in earlier.get(section, ()) if b.storage == "alias" or self.may_alias(b, self.bufs[k])), None)
+            storage = b.storage or ("stored" if alone and b.length > 16 else self.canonical(b, target is not None and not pushed))
             b.code = {"stored": 1, "inline": 2, "constant": 3, "sequence": 4, "alias": 5}[storage]
             if storage == "inline":
                 b.value = b.raw.ljust(16, b"\0")
@@ -658,15 +676,15 @@ class Batch:
                 step = v[1] - v[0] if b.count > 1 else 0
                 b.value = b.raw[:8] + (step % 2**64).to_bytes(8, "little")
             elif storage == "alias":
-                b.alias = earlier[section]
-            elif section not in earlier and not pushed:
-                earlier[section] = i
+                b.alias = target
+            elif not pushed:
+                earlier.setdefault(section, []).append(i)
 
-    def choose_packing(self, profile):
+    def choose_packing(self):
         """Section 19, profiles 1 to 3, for what is stored and has no packing yet."""
         for b in self.bufs:
-            if 1 <= profile <= 3 and b.code == 1 and not b.packing and b.length >= 256 and (b.role != 1 or 2 <= b.owner.codec <= 4) and blocks.allowed(b.dtype):
-                b.packed = blocks.pack(b.raw, b.dtype, profile)
+            if b.code == 1 and not b.packing and self.packs_in(b):
+                b.packed = blocks.pack(b.raw, b.dtype, self.packs_in(b))
                 b.packing = int(b.packed is not None)
         for b in self.bufs:
             if b.code == 5:
@@ -803,11 +821,11 @@ def escape(name):
 VALID, CANONICAL, PACKED, INVALID = {}, [], [], {}  # name -> (bytes, tagged JSON); names, of profile 0 and the others; name -> (bytes, level, rule, offset, why)
 
 
-def valid(name, batch, tagged=None, canonical=False):
+def valid(name, batch, tagged=None, canonical=False, asked=None):
     assert name not in VALID
     VALID[name] = bytes(batch.bytes), tagged or batch.tagged()
     if canonical:
-        (PACKED if batch.profile else CANONICAL).append(name)
+        (PACKED if batch.profile else CANONICAL).append(" ".join([name] + ["%s=%s" % ask for ask in (asked or {}).items()]))
 
 
 def values(name, rows=None, fields=None, batch_values=None, meta=None, field_meta=None):

@@ -285,15 +285,16 @@ def valid_not_looked_at(to):
 
 # ---- valid: canonical --------------------------------------------------------------------------------------------------------------------
 
-NAMES = {1: "balanced", 2: "fastest", 3: "smallest"}
+NAMES = {0: "plain", 1: "balanced", 2: "fastest", 3: "smallest"}
+ASKED = {"none": (0,), "balanced": (1,), "fastest": (2,), "smallest": (3,), "keep_plain": (None, True)}
 
 
-def canonical(to, name, fields, profiles=(1, 2, 3), rows=None, **options):
-    """The content as profiles write it."""
+def canonical(to, name, fields, profiles=(1, 2, 3), rows=None, asked=None, **options):
+    """The content as profiles write it. asked: what fields ask for themselves, by name: a packing, or keep_plain."""
     for profile in profiles:
-        cols = [to.share(to.infer(n, cells)) for n, cells in fields.items()]
-        b = to.Batch(rows or len(next(iter(fields.values()))), cols, profile=profile, **options)
-        to.valid("%s_%s" % (NAMES[profile], name), b, canonical=True)
+        cols = [to.infer(n, cells).asking(*ASKED[asked[n]]) if n in (asked or {}) else to.infer(n, cells) for n, cells in fields.items()]
+        b = to.Batch(rows or len(next(iter(fields.values()))), [to.share(col) for col in cols], profile=profile, **options)
+        to.valid("%s_%s" % (NAMES[profile], name), b, canonical=True, asked=asked)
 
 
 def tensor(to, dtype, units):
@@ -405,6 +406,11 @@ def valid_canonical(to):
     same = [to.Tensor(3, "uint8", (400,), text.encode())]
     canonical(to, "text_and_tensor", {"a": same, "b": [text], "c": [text], "d": same, "e": [text.encode()], "f": ["".join(reversed(text))],
                                       "g": [to.Tensor(3, "uint8", (400,), text[::-1].encode())]}, (1,))
+    fields = {"a": 1, "none": "none", "b": 1, "none_too": "none", "keep": "keep_plain", "fastest": "fastest", "c": 1}
+    lists = [noise(126 + i, n, 6) for i, n in enumerate(lengths)]
+    equal = {n: lists for n in fields} | {"text": ["x" * n for n in lengths], "none_text": ["x" * n for n in lengths]}
+    canonical(to, "equal_fields", equal, (1,), asked={n: word for n, word in fields.items() if word != 1} | {"none_text": "none"})
+    canonical(to, "equal_fields", {n: equal[n] for n in ("fastest", "a", "none", "b")} | {"smallest": lists}, (0,), asked={"fastest": "fastest", "none": "none", "smallest": "smallest"})
     half = noise(123, 2300, 1)
     canonical(to, "masks", {"v": [to.M if i // 300 % 2 else to.N if x and i > 1200 else 7 for i, x in enumerate(half)]}, (1,))
     rows = ["the same prompt of group %d, again and again, for each response" % (i // 8) for i in range(80)]
