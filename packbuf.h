@@ -5830,7 +5830,7 @@ typedef struct packbuf_i_lane_set {
 #define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
   {                                                                                                                    \
     packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
-        packbuf_i_##set##_bends_##T, packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
+        packbuf_i_##set##_bends_##T, packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join              \
   }
 #define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
   {                                                                                                  \
@@ -6001,7 +6001,8 @@ PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t 
   return dense;
 }
 
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows, uint8_t *bitmap) {
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows,
+                                                      uint8_t *bitmap) {
   const unsigned unit = T / 8;
   unsigned count = 0;
   for (unsigned i = 0; i < rows * (128 / T); i++) {
@@ -6225,8 +6226,25 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better ones: the least and largest of signed units, which units are not 0, whether any is, the
- * bytes of 0 at the start. */
+/* Where a set has no better way: a bit for each unit that is not 0. */
+#define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
+    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                          \
+    const unsigned some = 64 / T; /* units of a word */                                                   \
+    uint64_t bits = 0;                                                                                    \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
+      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
+                            : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
+                            : T == 32 ? ones >> 31 | (ones & 1)                                           \
+                                      : ones;                                                             \
+      bits |= word << i * some;                                                                           \
+    }                                                                                                     \
+    return bits;                                                                                          \
+  }
+
+/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
+ * the start. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -6246,20 +6264,6 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
     return (b & below) | (a & ~below);                                                                             \
   }                                                                                                                \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_bits(unsigned T, packbuf_i_##set##_v x) {           \
-    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                                   \
-    const unsigned some = 64 / T; /* units of a word */                                                            \
-    uint64_t bits = 0;                                                                                             \
-    PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                           \
-      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                                       \
-      const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                           \
-                            : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                                      \
-                            : T == 32 ? ones >> 31 | (ones & 1)                                                    \
-                                      : ones;                                                                      \
-      bits |= word << i * some;                                                                                    \
-    }                                                                                                              \
-    return bits;                                                                                                   \
-  }                                                                                                                \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
     return packbuf_i_##set##_or(x) != 0;                                                                           \
   }                                                                                                                \
@@ -6269,8 +6273,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return BYTES;                                                                                                  \
   }
 
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _bits (of the units that are not 0), _any and
- * _zeros (the bytes of 0 that a vector begins with). */
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _which (bits of the units that are not 0),
+ * _any and _zeros (the bytes of 0 that a vector begins with). */
 #define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
@@ -6433,8 +6437,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
     }                                                                                                                  \
   }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows, int as,\
-                                                                packbuf_i_spread *spread) {                            \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
+                                                                int as, packbuf_i_spread *spread) {                    \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
     if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
@@ -6476,7 +6480,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         const V before = packbuf_i_##set##_load(at - T / 8), after = packbuf_i_##set##_load(at + T / 8);               \
         const V here = packbuf_i_##set##_load(at), twice = packbuf_i_##set##_plus(T, here, here);                      \
         const V bend = packbuf_i_##set##_minus(T, packbuf_i_##set##_plus(T, before, after), twice);                    \
-        words[place / 64] |= packbuf_i_##set##_bits(T, bend) << place % 64;                                            \
+        words[place / 64] |= packbuf_i_##set##_which(T, bend) << place % 64;                                           \
       }                                                                                                                \
       memcpy(bitmap, words, 128 / T);                                                                                  \
       count += (unsigned)__builtin_popcountll(words[0]);                                                               \
@@ -6547,6 +6551,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* ---- vector: 16 bytes ---- */
 
 PACKBUF_I_LANES_UNITS(vector, 16, )
+PACKBUF_I_LANES_WHICH(vector, 16, )
 PACKBUF_I_LANES_COMMON(vector, 16, )
 
 PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v x, int stream) {
@@ -6752,7 +6757,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to,
   else memcpy(to, &x, 32);
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_bits(unsigned T, packbuf_i_avx2_v x) {
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_which(unsigned T, packbuf_i_avx2_v x) {
   const __m256i none = ~(__m256i)packbuf_i_avx2_set(T, x);
   if (T == 8) return (uint32_t)~_mm256_movemask_epi8(none);
   if (T == 16) return _pext_u32((uint32_t)~_mm256_movemask_epi8(none), 0x55555555);
@@ -6781,7 +6786,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t 
   }
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 uint64_t packbuf_i_avx512_bits(unsigned T, packbuf_i_avx512_v x) {
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 uint64_t packbuf_i_avx512_which(unsigned T, packbuf_i_avx512_v x) {
   if (T == 8) return _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
   if (T == 16) return _mm512_test_epi16_mask((__m512i)x, (__m512i)x);
   if (T == 32) return _mm512_test_epi32_mask((__m512i)x, (__m512i)x);
@@ -6922,6 +6927,7 @@ PACKBUF_I_LANES_SPLITS(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
 #include <simde/x86/sse4.2.h>
 
 PACKBUF_I_LANES_UNITS(simde, 16, )
+PACKBUF_I_LANES_WHICH(simde, 16, )
 
 PACKBUF_I_LANES_INLINE simde__m128i packbuf_i_simde_blend(simde__m128i a, simde__m128i b, simde__m128i mask) {
   return (simde__m128i)(((packbuf_i_simde_v)a & ~(packbuf_i_simde_v)mask) |

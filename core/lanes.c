@@ -121,7 +121,7 @@ typedef struct packbuf_i_lane_set {
 #define PACKBUF_I_LANES_ENTRY(set, T, split, join)                                                                     \
   {                                                                                                                    \
     packbuf_i_##set##_pack_##T, packbuf_i_##set##_unpack_##T, packbuf_i_##set##_scan_##T, packbuf_i_##set##_dense_##T, \
-        packbuf_i_##set##_bends_##T, packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join                                           \
+        packbuf_i_##set##_bends_##T, packbuf_i_##set##_along_##T, packbuf_i_##set##_line_##T, split, join              \
   }
 #define PACKBUF_I_LANES_ENTRIES(set, splits)                                                         \
   {                                                                                                  \
@@ -292,7 +292,8 @@ PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t 
   return dense;
 }
 
-PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows, uint8_t *bitmap) {
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows,
+                                                      uint8_t *bitmap) {
   const unsigned unit = T / 8;
   unsigned count = 0;
   for (unsigned i = 0; i < rows * (128 / T); i++) {

@@ -10,6 +10,7 @@
 #include <simde/x86/sse4.2.h>
 
 PACKBUF_I_LANES_UNITS(simde, 16, )
+PACKBUF_I_LANES_WHICH(simde, 16, )
 
 PACKBUF_I_LANES_INLINE simde__m128i packbuf_i_simde_blend(simde__m128i a, simde__m128i b, simde__m128i mask) {
   return (simde__m128i)(((packbuf_i_simde_v)a & ~(packbuf_i_simde_v)mask) |

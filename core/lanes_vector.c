@@ -134,8 +134,25 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return from + by * numbers;                                                                                        \
   }
 
-/* Where a set has no better ones: the least and largest of signed units, which units are not 0, whether any is, the
- * bytes of 0 at the start. */
+/* Where a set has no better way: a bit for each unit that is not 0. */
+#define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
+  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
+    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                          \
+    const unsigned some = 64 / T; /* units of a word */                                                   \
+    uint64_t bits = 0;                                                                                    \
+    PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
+      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
+                            : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
+                            : T == 32 ? ones >> 31 | (ones & 1)                                           \
+                                      : ones;                                                             \
+      bits |= word << i * some;                                                                           \
+    }                                                                                                     \
+    return bits;                                                                                          \
+  }
+
+/* Where a set has no better ones: the least and largest of signed units, whether any bit is set, the bytes of 0 at
+ * the start. */
 #define PACKBUF_I_LANES_COMMON(set, BYTES, attributes)                                                             \
   PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_below(unsigned T, packbuf_i_##set##_v a, \
                                                                                 packbuf_i_##set##_v b) {           \
@@ -155,20 +172,6 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     const packbuf_i_##set##_v below = packbuf_i_##set##_below(T, a, b);                                            \
     return (b & below) | (a & ~below);                                                                             \
   }                                                                                                                \
-  PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_bits(unsigned T, packbuf_i_##set##_v x) {           \
-    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                                   \
-    const unsigned some = 64 / T; /* units of a word */                                                            \
-    uint64_t bits = 0;                                                                                             \
-    PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                           \
-      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                                       \
-      const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                           \
-                            : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                                      \
-                            : T == 32 ? ones >> 31 | (ones & 1)                                                    \
-                                      : ones;                                                                      \
-      bits |= word << i * some;                                                                                    \
-    }                                                                                                              \
-    return bits;                                                                                                   \
-  }                                                                                                                \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_any(packbuf_i_##set##_v x) {                             \
     return packbuf_i_##set##_or(x) != 0;                                                                           \
   }                                                                                                                \
@@ -178,8 +181,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     return BYTES;                                                                                                  \
   }
 
-/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _bits (of the units that are not 0), _any and
- * _zeros (the bytes of 0 that a vector begins with). */
+/* Whole rows. A set has _put (a store, non-temporal or not), _least, _most, _which (bits of the units that are not 0),
+ * _any and _zeros (the bytes of 0 that a vector begins with). */
 #define PACKBUF_I_LANES_ROWS(set, BYTES, attributes)                                                                   \
   PACKBUF_I_LANES_INLINE attributes int packbuf_i_##set##_streams(const uint8_t *to, int stream) {                     \
     return stream && (uintptr_t)to % BYTES == 0;                                                                       \
@@ -342,8 +345,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
       spread->others = packbuf_i_##set##_or(others) != 0;                                                              \
     }                                                                                                                  \
   }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows, int as,\
-                                                                packbuf_i_spread *spread) {                            \
+  PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
+                                                                int as, packbuf_i_spread *spread) {                    \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
     if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
@@ -385,7 +388,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
         const V before = packbuf_i_##set##_load(at - T / 8), after = packbuf_i_##set##_load(at + T / 8);               \
         const V here = packbuf_i_##set##_load(at), twice = packbuf_i_##set##_plus(T, here, here);                      \
         const V bend = packbuf_i_##set##_minus(T, packbuf_i_##set##_plus(T, before, after), twice);                    \
-        words[place / 64] |= packbuf_i_##set##_bits(T, bend) << place % 64;                                            \
+        words[place / 64] |= packbuf_i_##set##_which(T, bend) << place % 64;                                           \
       }                                                                                                                \
       memcpy(bitmap, words, 128 / T);                                                                                  \
       count += (unsigned)__builtin_popcountll(words[0]);                                                               \
@@ -456,6 +459,7 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* ---- vector: 16 bytes ---- */
 
 PACKBUF_I_LANES_UNITS(vector, 16, )
+PACKBUF_I_LANES_WHICH(vector, 16, )
 PACKBUF_I_LANES_COMMON(vector, 16, )
 
 PACKBUF_I_LANES_INLINE void packbuf_i_vector_put(uint8_t *to, packbuf_i_vector_v x, int stream) {

@@ -19,7 +19,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to,
   else memcpy(to, &x, 32);
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_bits(unsigned T, packbuf_i_avx2_v x) {
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_which(unsigned T, packbuf_i_avx2_v x) {
   const __m256i none = ~(__m256i)packbuf_i_avx2_set(T, x);
   if (T == 8) return (uint32_t)~_mm256_movemask_epi8(none);
   if (T == 16) return _pext_u32((uint32_t)~_mm256_movemask_epi8(none), 0x55555555);
@@ -48,7 +48,7 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 void packbuf_i_avx512_put(uint8_t 
   }
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 uint64_t packbuf_i_avx512_bits(unsigned T, packbuf_i_avx512_v x) {
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 uint64_t packbuf_i_avx512_which(unsigned T, packbuf_i_avx512_v x) {
   if (T == 8) return _mm512_test_epi8_mask((__m512i)x, (__m512i)x);
   if (T == 16) return _mm512_test_epi16_mask((__m512i)x, (__m512i)x);
   if (T == 32) return _mm512_test_epi32_mask((__m512i)x, (__m512i)x);

@@ -1,7 +1,7 @@
 /* tests/processors.c: which kernels run. For every subset of what processors may have: the choice is the best that the subset can run. For every subset of what
  * this one has: a batch is packed and read through the public calls as if that were all, what was chosen is seen to run, and the bytes are the same. Every set
  * of kernels, the one that SIMDe makes too, writes the packed vectors of the spec as they are.
- * May use: packbuf.h with its statics, tests/repack.c. Must not know: how a kernel works. */
+ * May use: internals.h, tests/repack.c. Must not know: how a kernel works. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +24,7 @@ static utf8_function chosen_utf8(utf8_function scan);
 #define PACKBUF_SIMDE 1
 #endif
 #endif
+#include "internals.h"
 #define main repack_main
 #include "repack.c"
 #undef main
@@ -46,13 +47,17 @@ static void packbuf_i_spy_unpack(unsigned T, const uint8_t *words, unsigned firs
   unpacks++;
   behind(T)->unpack(words, first, rows, codes, units, stream);
 }
-static void packbuf_i_spy_scan(unsigned T, const uint8_t *units, unsigned rows, int is_signed, packbuf_i_spread *spread) {
+static void packbuf_i_spy_scan(unsigned T, const uint8_t *units, unsigned rows, int as, packbuf_i_spread *spread) {
   others++;
-  behind(T)->scan(units, rows, is_signed, spread);
+  behind(T)->scan(units, rows, as, spread);
 }
 static uint64_t packbuf_i_spy_dense(unsigned T, const uint8_t *units, unsigned rows, uint64_t fill) {
   others++;
   return behind(T)->dense(units, rows, fill);
+}
+static unsigned packbuf_i_spy_bends(unsigned T, const uint8_t *units, unsigned rows, uint8_t *bitmap) {
+  others++;
+  return behind(T)->bends(units, rows, bitmap);
 }
 static unsigned packbuf_i_spy_along(unsigned T, const uint8_t *units, unsigned count, uint64_t value, uint64_t step) {
   others++;
