@@ -162,7 +162,7 @@ static void *numbers(maker *m, uint64_t count, unsigned bytes) {
       if (style % 8 == 4) number = UINT64_C(0xBF8000003F000000) ^ (noise & UINT64_C(0x01FFFFFF01FFFFFF));
       if (style % 8 == 5) number = noise % 3 ? noise >> 56 : noise >> 46;
       if (style % 8 == 6) number = noise;
-      packbuf_i_store64(bits, number);
+      bytes_store64(bits, number);
       memcpy(to + at * bytes, bits, bytes);
     }
   }
