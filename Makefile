@@ -24,7 +24,7 @@ SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tes
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
 # those of the other emulated machines, where the compiler takes most of the time: what depends on the machine
-EMULATED_TESTS ?= $(filter blocks fragments kernels lanes msgpack pack parts repack select sharing sizes stream vectors view,$(TESTS))
+EMULATED_TESTS ?= $(filter blocks fragments kernels lanes lanes_simde msgpack pack parts processors repack select sharing sizes stream vectors view,$(TESTS))
 
 # the sample data, for the tests that want it
 PACKBUF_DATA ?= $(wildcard ../shared/data)
@@ -103,6 +103,9 @@ PROGRAMS_tsan = $(filter view thread%,$(TESTS))
 PROGRAMS_msan = $(filter fragments json msgpack pack parts select sharing stream vectors view,$(TESTS))
 PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
+# where simde/ lies: its headers do for every machine
+SIMDE ?= /usr/include
+build/tests/%/lanes_simde build/tests/%/processors: STRICT += -idirafter $(SIMDE)
 TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)

@@ -40,12 +40,17 @@
  *   PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static)
  *   PACKBUF_API             linkage of the public functions; `static` keeps them private to the file
  *   PACKBUF_NO_SIMD         1: plain C, no CPU detection, no intrinsics (checksums and UTF-8 some 5 x slower)
+ *   PACKBUF_SIMDE           1: includes SIMDe (simde/x86/sse4.2.h must be found): packed numbers faster on ARM. On
+ *                           x86-64, which has its own, one more set of kernels to test
  */
 #ifndef PACKBUF_API
 #define PACKBUF_API extern
 #endif
 #ifndef PACKBUF_NO_SIMD
 #define PACKBUF_NO_SIMD 0
+#endif
+#ifndef PACKBUF_SIMDE
+#define PACKBUF_SIMDE 0
 #endif
 
 #ifdef __cplusplus
@@ -1608,6 +1613,81 @@ static void packbuf_i_push_byte(packbuf_i_sink *sink, uint8_t byte) {
   packbuf_i_push_size(sink, 1);
 }
 /* ---- end of core/base.c ---- */
+/* ---- core/cpu.c ---- */
+/* core/cpu.c: what the processor has, as a set of bits. Every choice between kernels is a function of such a set: the
+ * last entry of a const table that needs no more.
+ * May use: base. Must not know: what kernels there are. */
+
+#define PACKBUF_I_CPU_LIST(X)       \
+  X(SSE42, 0, "sse4.2")             \
+  X(PCLMUL, 1, "pclmul")            \
+  X(POPCNT, 2, "popcnt")            \
+  X(AVX, 3, "avx")                  \
+  X(AVX2, 4, "avx2")                \
+  X(BMI2, 5, "bmi2")                \
+  X(AVX512F, 6, "avx512f")          \
+  X(AVX512BW, 7, "avx512bw")        \
+  X(AVX512DQ, 8, "avx512dq")        \
+  X(AVX512VL, 9, "avx512vl")        \
+  X(AVX512VBMI2, 10, "avx512vbmi2") \
+  X(VPCLMULQDQ, 11, "vpclmulqdq")
+
+/* clang-format off */
+enum {
+#define PACKBUF_I_X(name, bit, text) PACKBUF_I_CPU_##name = 1 << bit,
+  PACKBUF_I_CPU_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  PACKBUF_I_CPU_FAST_PEXT = 1 << 12, /* pext and pdep, if any, are not microcode, which is a hundred times slower */
+  PACKBUF_I_CPU_ARM_CRC = 1 << 13,
+  PACKBUF_I_CPU_ALL = (1 << 14) - 1
+};
+/* clang-format on */
+
+#define PACKBUF_I_CPU_ARM 0
+#if !PACKBUF_NO_SIMD && defined(__AARCH64EL__) && defined(__GNUC__) && !defined(__TINYC__)
+#if defined(__ARM_FEATURE_CRC32) || defined(__linux__)
+#undef PACKBUF_I_CPU_ARM
+#define PACKBUF_I_CPU_ARM 1
+#endif
+#if !defined(__ARM_FEATURE_CRC32) && defined(__linux__)
+#include <sys/auxv.h> /* optional in ARMv8.0: the kernel of the operating system says whether it is there */
+#endif
+#endif
+
+#if defined(__GNUC__)
+#define PACKBUF_I_CPU_INLINE static inline __attribute__((always_inline, unused))
+#else
+#define PACKBUF_I_CPU_INLINE static inline
+#endif
+
+/* Those of the features asked for, a constant, that this processor has. */
+PACKBUF_I_CPU_INLINE unsigned packbuf_i_cpu_has(unsigned asked) {
+  unsigned has = 0;
+#if PACKBUF_I_X86
+#define PACKBUF_I_X(name, bit, text) \
+  if (asked & PACKBUF_I_CPU_##name && __builtin_cpu_supports(text)) has |= PACKBUF_I_CPU_##name;
+  PACKBUF_I_CPU_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  if (asked & PACKBUF_I_CPU_FAST_PEXT && !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2"))
+    has |= PACKBUF_I_CPU_FAST_PEXT;
+#elif PACKBUF_I_CPU_ARM && defined(__ARM_FEATURE_CRC32)
+  has = asked & PACKBUF_I_CPU_ARM_CRC;
+#elif PACKBUF_I_CPU_ARM
+  if (asked & PACKBUF_I_CPU_ARM_CRC && getauxval(AT_HWCAP) >> 7 & 1) has = PACKBUF_I_CPU_ARM_CRC; /* HWCAP_CRC32 */
+#endif
+  (void)asked;
+  return has;
+}
+
+/* For tests, which say what the processor has, and stand between a choice and those who use it: kind is one of lanes,
+ * crc, gather, stream, utf8. */
+#ifndef PACKBUF_I_CPU
+#define PACKBUF_I_CPU(asked) packbuf_i_cpu_has(asked)
+#endif
+#ifndef PACKBUF_I_CHOSEN
+#define PACKBUF_I_CHOSEN(kind, kernels) (kernels)
+#endif
+/* ---- end of core/cpu.c ---- */
 /* ---- core/status.c ---- */
 /* core/status.c: names and texts of statuses and rules, and an error as one line.
  * May use: core/status.h, core/base.c. Must not know: who fails, or where. */
@@ -1902,30 +1982,22 @@ static void *packbuf_i_sort(void *list, void *spare, uint64_t count, size_t size
 /* ---- core/crc32c.c ---- */
 /* core/crc32c.c: CRC-32C (Castagnoli): one checksum kernel per instruction set, and the fused "copy and checksum" of
  * raw columns. Values are finalised: crc(0, "123456789", 9) == 0xE3069283 and crc(crc(0, a), b) == crc(0, ab).
- * May use: base; x86 intrinsics or the ARM CRC instructions where the compiler has them. Must not know: columns,
+ * May use: base, cpu; x86 intrinsics or the ARM CRC instructions where the compiler has them. Must not know: columns,
  * errors. */
 
 #define PACKBUF_I_CRC_X86 PACKBUF_I_X86
-#define PACKBUF_I_CRC_ARM 0
-#if !PACKBUF_NO_SIMD && defined(__AARCH64EL__) && defined(__GNUC__) && !defined(__TINYC__)
-#if defined(__ARM_FEATURE_CRC32) || defined(__linux__)
-#undef PACKBUF_I_CRC_ARM
-#define PACKBUF_I_CRC_ARM 1
-#endif
-#if !defined(__ARM_FEATURE_CRC32) && defined(__linux__)
-#include <sys/auxv.h> /* optional in ARMv8.0: the kernel of the operating system says whether it is there */
-#endif
-#endif
+#define PACKBUF_I_CRC_ARM PACKBUF_I_CPU_ARM
 
 /* crc: checksum only. copy_crc: copy src to dst (no overlap) and checksum it in one pass. stream 0: ordinary stores;
  * 1: non-temporal stores allowed, fenced before the return; 2: the same without the fence, for many small rows (a fence
  * a row halves the speed): the caller ends the batch with packbuf_i_crc_fence() before anyone else reads it.
  * ahead: what will be copied next, or NULL; its first lines are loaded while the last ones of src are copied (rows lie
  * anywhere, and the processor cannot guess where). */
-typedef struct {
+typedef struct packbuf_i_crc_kernel {
   const char *name;
   uint32_t (*crc)(uint32_t crc, const void *data, size_t size);
   uint32_t (*copy_crc)(uint32_t crc, void *dst, const void *src, size_t size, int stream, const void *ahead);
+  unsigned needs; /* of the processor */
 } packbuf_i_crc_kernel;
 
 /* Slicing (Kounavis and Berry) by sixteen nibbles: 1 KiB of table for eight bytes a step. Row t is what nibble t of a
@@ -2250,14 +2322,6 @@ static PACKBUF_I_CRC_AVX512 uint32_t packbuf_i_crc_vpclmul_copy(uint32_t crc, vo
 #define PACKBUF_I_CRC_ARM_1 __builtin_aarch64_crc32cb
 #endif
 
-static int packbuf_i_crc_arm_has(void) {
-#if defined(__ARM_FEATURE_CRC32)
-  return 1;
-#else
-  return (getauxval(AT_HWCAP) >> 7 & 1) != 0; /* HWCAP_CRC32 */
-#endif
-}
-
 static PACKBUF_I_CRC_ARM_TARGET uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   crc = ~crc;
@@ -2288,33 +2352,36 @@ static void packbuf_i_crc_fence(void) {
 
 /* Slowest first; every entry needs the features of those before it. */
 static const packbuf_i_crc_kernel packbuf_i_crc_kernels[] = {
-    {"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy},
+    {"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy, 0},
 #if PACKBUF_I_CRC_X86
-    {"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy},
-    {"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy},
+    {"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy, PACKBUF_I_CPU_SSE42 | PACKBUF_I_CPU_PCLMUL},
+    {"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy,
+     PACKBUF_I_CPU_SSE42 | PACKBUF_I_CPU_PCLMUL | PACKBUF_I_CPU_AVX512F | PACKBUF_I_CPU_VPCLMULQDQ},
 #endif
 #if PACKBUF_I_CRC_ARM
-    {"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy},
+    {"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy, PACKBUF_I_CPU_ARM_CRC},
 #endif
 };
+enum { PACKBUF_I_CRC_KERNELS = sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0] };
+
+/* The number of the best kernel for a processor that has these features. */
+static inline unsigned packbuf_i_crc_choose(unsigned has) {
+  unsigned index = PACKBUF_I_CRC_KERNELS - 1;
+  while (packbuf_i_crc_kernels[index].needs & ~has) index--;
+  return index;
+}
+
+static unsigned packbuf_i_crc_last(void) {
+  return packbuf_i_crc_choose(PACKBUF_I_CPU(packbuf_i_crc_kernels[PACKBUF_I_CRC_KERNELS - 1].needs));
+}
 
 /* Kernel number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsigned index) {
-  if (index >= sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0]) return NULL;
-#if PACKBUF_I_CRC_X86
-  if (index >= 1 && !(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))) return NULL;
-  if (index >= 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))) return NULL;
-#endif
-#if PACKBUF_I_CRC_ARM
-  if (index >= 1 && !packbuf_i_crc_arm_has()) return NULL;
-#endif
-  return &packbuf_i_crc_kernels[index];
+  return index <= packbuf_i_crc_last() ? &packbuf_i_crc_kernels[index] : NULL;
 }
 
 static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_best(void) {
-  unsigned index = (unsigned)(sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0]) - 1;
-  while (index > 0 && packbuf_i_crc_kernel_at(index) == NULL) index--;
-  return &packbuf_i_crc_kernels[index];
+  return PACKBUF_I_CHOSEN(crc, &packbuf_i_crc_kernels[packbuf_i_crc_last()]);
 }
 
 PACKBUF_API uint32_t packbuf_checksum(uint32_t crc, const void *data, size_t size) {
@@ -2407,7 +2474,7 @@ static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
 /* ---- end of core/sha256.c ---- */
 /* ---- core/utf8.c ---- */
 /* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
- * May use: base; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
+ * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
 
 #define PACKBUF_I_UTF8_AVX2 PACKBUF_I_X86
 
@@ -2588,8 +2655,8 @@ static PACKBUF_I_UTF8_AVX2_TARGET size_t packbuf_i_utf8_avx2_scan(const uint8_t 
 static size_t packbuf_i_utf8_valid(const uint8_t *data, size_t size) {
   size_t at = 0;
 #if PACKBUF_I_UTF8_AVX2
-  if (size >= 64 && __builtin_cpu_supports("avx2")) {
-    at = packbuf_i_utf8_avx2_scan(data, size);
+  if (size >= 64 && PACKBUF_I_CPU(PACKBUF_I_CPU_AVX2)) {
+    at = PACKBUF_I_CHOSEN(utf8, packbuf_i_utf8_avx2_scan)(data, size);
     if (at == size) return size;
   }
 #endif
@@ -5645,6 +5712,7 @@ typedef struct packbuf_i_lane_set {
   const char *name;
   packbuf_i_lanes of[4]; /* T = 8, 16, 32, 64 */
   void (*copy)(uint8_t *to, const uint8_t *from, size_t size, int stream);
+  unsigned needs; /* of the processor */
 } packbuf_i_lane_set;
 
 /* The kernels of a set are made of bodies that take T as their first argument, a constant once they are inlined. */
@@ -6413,11 +6481,134 @@ PACKBUF_I_LANES_SPLIT(vector, 64, )
 
 #endif /* PACKBUF_I_LANES_VECTORS */
 /* ---- end of core/lanes_vector.c ---- */
+/* ---- core/lanes_intrinsics.c ---- */
+/* core/lanes_intrinsics.c: what the vector extension lacks, in the intrinsics of x86, as one text for vectors of 16 or
+ * 32 bytes: tests, least and largest, and the bytes of mode split. Its instances are native ones (lanes_x86.c) and
+ * those through SIMDe (lanes_simde.c); mm, si and type name the intrinsics and their vector: _mm256, si256, __m256i, or
+ * simde_mm, si128, simde__m128i.
+ * May use: base, lanes.c, lanes_vector.c. Must not know: blocks, their modes and headers, columns, errors. */
+
+#if PACKBUF_I_LANES_VECTORS
+
+/* The lesser or larger of signed units: op is min or max, pick64 what does it to the 64-bit ones of x and y. */
+#define PACKBUF_I_LANES_PICK(set, name, op, mm, type, pick64, attributes)                                           \
+  PACKBUF_I_LANES_INLINE attributes packbuf_i_##set##_v packbuf_i_##set##_##name(unsigned T, packbuf_i_##set##_v a, \
+                                                                                 packbuf_i_##set##_v b) {           \
+    typedef packbuf_i_##set##_v V;                                                                                  \
+    const type x = (type)a, y = (type)b;                                                                            \
+    if (T == 8) return (V)mm##_##op##_epi8(x, y);                                                                   \
+    if (T == 16) return (V)mm##_##op##_epi16(x, y);                                                                 \
+    if (T == 32) return (V)mm##_##op##_epi32(x, y);                                                                 \
+    return (V)(pick64);                                                                                             \
+  }
+
+#define PACKBUF_I_LANES_TESTS(set, mm, si, type, blend, attributes)                                               \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_zeros(packbuf_i_##set##_v x) {                     \
+    const type none = mm##_cmpeq_epi8((type)x, mm##_setzero_##si());                                              \
+    return packbuf_i_first_set(~(uint64_t)(uint32_t)mm##_movemask_epi8(none)); /* the bit past the last is set */ \
+  }                                                                                                               \
+  PACKBUF_I_LANES_PICK(set, least, min, mm, type, blend(x, y, mm##_cmpgt_epi64(x, y)), attributes)                \
+  PACKBUF_I_LANES_PICK(set, most, max, mm, type, blend(y, x, mm##_cmpgt_epi64(x, y)), attributes)
+
+/* The 8 bytes at `at`, of which those beyond the end are 0. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
+  uint64_t word = 0;
+  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
+  else if (at >= size) return 0;
+  else if (size < 8) memcpy(&word, bytes + at, size - at);
+  else {
+    memcpy(&word, bytes + size - 8, 8);
+    word >>= 8 * (at + 8 - size);
+  }
+  return word;
+}
+
+/* How the bytes above the low bits are taken out and given back, eight at a time. A set has
+ * _tops: the bits above `width` of some units, a byte each: of 16 units for T = 64, else of as many as a vector has
+ *   bytes;
+ * _front: of the k-th eight of `bytes`, those that `none` (0 or 255) and `bits` say are not 0, moved to the front;
+ * _apart: the bytes at the front where `bits` has ones, 0 elsewhere;
+ * _wide: the k-th vector of units that such bytes make;
+ * _ones: how many of eight bits are set. */
+#define PACKBUF_I_LANES_BYTES(set, BYTES, mm, si, type, attributes)                                                   \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_take(unsigned T, const uint8_t *units, unsigned rows,  \
+                                                                    unsigned width, uint8_t *bitmap, uint8_t *high) { \
+    typedef packbuf_i_##set##_v V;                                                                                    \
+    const unsigned some = T == 64 ? 16 : BYTES; /* units done together */                                             \
+    unsigned count = 0;                                                                                               \
+    for (unsigned i = 0; i < rows * (1024 / T); i += some, units += some * (T / 8), bitmap += some / 8) {             \
+      const V bytes = packbuf_i_##set##_tops(T, units, width);                                                        \
+      const type none = mm##_cmpeq_epi8((type)bytes, mm##_setzero_##si());                                            \
+      const uint32_t bits = ~(uint32_t)mm##_movemask_epi8(none);                                                      \
+      memcpy(bitmap, &bits, some / 8);                                                                                \
+      PACKBUF_I_LANES_EACH(k, some / 8) {                                                                             \
+        const unsigned here = bits >> (8 * k) & 255;                                                                  \
+        const uint64_t front = packbuf_i_##set##_front(bytes, (V)none, k, here);                                      \
+        memcpy(high + count, &front, 8);                                                                              \
+        count += packbuf_i_##set##_ones(here);                                                                        \
+      }                                                                                                               \
+    }                                                                                                                 \
+    return count;                                                                                                     \
+  }                                                                                                                   \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_give(                                                  \
+      unsigned T, const uint8_t *low, unsigned rows, unsigned width, const uint8_t *bitmap, const uint8_t *high,      \
+      unsigned high_size, unsigned count, uint8_t *units, int stream) {                                               \
+    typedef packbuf_i_##set##_v V;                                                                                    \
+    for (unsigned i = 0; i < rows * (128 / T); i++) {                                                                 \
+      const unsigned bits = bitmap[i];                                                                                \
+      const packbuf_i_vector_v bytes = packbuf_i_##set##_apart(packbuf_i_eight(high, high_size, count), bits);        \
+      count += packbuf_i_##set##_ones(bits);                                                                          \
+      PACKBUF_I_LANES_EACH(k, T / BYTES) {                                                                            \
+        const V tops = packbuf_i_##set##_wide(T, bytes, k);                                                           \
+        packbuf_i_##set##_put(units, packbuf_i_##set##_load(low) | packbuf_i_##set##_left(T, tops, width), stream);   \
+        low += BYTES;                                                                                                 \
+        units += BYTES;                                                                                               \
+      }                                                                                                               \
+    }                                                                                                                 \
+    return count;                                                                                                     \
+  }
+
+/* Split is the packing of the low bits, then a pass that takes the bytes out; join unpacks some rows and gives them
+ * their bytes. Both passes find the rows in the first-level cache. codes: the set that packs. */
+#define PACKBUF_I_LANES_SPLITS(set, codes_of, attributes)                                                              \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_split(                                                  \
+      unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
+      uint64_t *all, const uint8_t *ahead) {                                                                           \
+    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
+    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
+    return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
+      unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size,                \
+      unsigned first, unsigned rows, unsigned width, uint8_t *units, int stream) {                                     \
+    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
+    const unsigned most = 16;                                                                                          \
+    uint8_t low[16 * PACKBUF_I_ROW];                                                                                   \
+    unsigned count = 0;                                                                                                \
+    const unsigned share =                                                                                             \
+        stream && high_size <= PACKBUF_I_ROW * 64 ? (rows * (width + 1) * 128 / T + high_size) * most / 64 : 0;        \
+    stream = packbuf_i_##codes_of##_streams(units, stream);                                                            \
+    for (unsigned r = 0; r < rows; r += most) {                                                                        \
+      const unsigned some = rows - r < most ? rows - r : most, at = first + r;                                         \
+      /* the payload that follows this one, taken to be as long, is loaded ahead: it is too short to be foreseen */    \
+      for (unsigned i = 0; i < share; i += 64) packbuf_i_load_soon(high, high_size + r / most * share + i);            \
+      if (T == 64) packbuf_i_##codes_of##_unpack_64(words, at, some, &codes, low, 0);                                  \
+      else packbuf_i_##codes_of##_unpack_32(words, at, some, &codes, low, 0);                                          \
+      count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
+                                     units + r * PACKBUF_I_ROW, stream);                                               \
+    }                                                                                                                  \
+    return count;                                                                                                      \
+  }                                                                                                                    \
+  PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \
+  PACKBUF_I_LANES_SPLIT(set, 64, attributes)
+
+#endif /* PACKBUF_I_LANES_VECTORS */
+/* ---- end of core/lanes_intrinsics.c ---- */
 /* ---- core/lanes_x86.c ---- */
 /* core/lanes_x86.c: the kernels of core/lanes.c for x86 processors with AVX2 and AVX-512: instances of the body in
- * lanes_vector.c, and in intrinsics what the vector extension lacks: non-temporal stores, least and largest, tests,
- * and the bytes of mode split.
- * May use: base, lanes.c, lanes_vector.c. Must not know: blocks, their modes and headers, columns, errors. */
+ * lanes_vector.c and lanes_intrinsics.c, and what only they have.
+ * May use: base, lanes.c, lanes_vector.c, lanes_intrinsics.c. Must not know: blocks, their modes and headers, columns,
+ * errors. */
 
 #if PACKBUF_I_X86
 
@@ -6428,6 +6619,7 @@ PACKBUF_I_LANES_SPLIT(vector, 64, )
 /* ---- avx2: 32 bytes ---- */
 
 PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_TESTS(avx2, _mm256, si256, __m256i, _mm256_blendv_epi8, PACKBUF_I_LANES_AVX2)
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
   if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
@@ -6436,29 +6628,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to,
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
   return !_mm256_testz_si256((__m256i)x, (__m256i)x);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_zeros(packbuf_i_avx2_v x) {
-  const uint32_t other = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)x, _mm256_setzero_si256()));
-  return other ? packbuf_i_first_set(other) : 32;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
-                                                                                  packbuf_i_avx2_v b) {
-  const __m256i x = (__m256i)a, y = (__m256i)b;
-  if (T == 8) return (packbuf_i_avx2_v)_mm256_min_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx2_v)_mm256_min_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx2_v)_mm256_min_epi32(x, y);
-  return (packbuf_i_avx2_v)_mm256_blendv_epi8(x, y, _mm256_cmpgt_epi64(x, y));
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_most(unsigned T, packbuf_i_avx2_v a,
-                                                                                 packbuf_i_avx2_v b) {
-  const __m256i x = (__m256i)a, y = (__m256i)b;
-  if (T == 8) return (packbuf_i_avx2_v)_mm256_max_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx2_v)_mm256_max_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx2_v)_mm256_max_epi32(x, y);
-  return (packbuf_i_avx2_v)_mm256_blendv_epi8(y, x, _mm256_cmpgt_epi64(x, y));
 }
 
 PACKBUF_I_LANES_ROWS(avx2, 32, PACKBUF_I_LANES_AVX2)
@@ -6482,97 +6651,52 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 unsigned packbuf_i_avx512_zeros(pa
   return other ? packbuf_i_first_set(other) : 64;
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,
-                                                                                        packbuf_i_avx512_v a,
-                                                                                        packbuf_i_avx512_v b) {
-  const __m512i x = (__m512i)a, y = (__m512i)b;
-  if (T == 8) return (packbuf_i_avx512_v)_mm512_min_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx512_v)_mm512_min_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx512_v)_mm512_min_epi32(x, y);
-  return (packbuf_i_avx512_v)_mm512_min_epi64(x, y);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_most(unsigned T, packbuf_i_avx512_v a,
-                                                                                       packbuf_i_avx512_v b) {
-  const __m512i x = (__m512i)a, y = (__m512i)b;
-  if (T == 8) return (packbuf_i_avx512_v)_mm512_max_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx512_v)_mm512_max_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx512_v)_mm512_max_epi32(x, y);
-  return (packbuf_i_avx512_v)_mm512_max_epi64(x, y);
-}
+PACKBUF_I_LANES_PICK(avx512, least, min, _mm512, __m512i, _mm512_min_epi64(x, y), PACKBUF_I_LANES_AVX512)
+PACKBUF_I_LANES_PICK(avx512, most, max, _mm512, __m512i, _mm512_max_epi64(x, y), PACKBUF_I_LANES_AVX512)
 
 PACKBUF_I_LANES_ROWS(avx512, 64, PACKBUF_I_LANES_AVX512)
 PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
 
 /* ---- mode split ---- */
 
-/* The bits above `width` of a row's units, a byte each: 32 bytes, for T = 64 the first 16 of them. */
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned T, const uint8_t *row,
-                                                                        unsigned width) {
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_tops(unsigned T, const uint8_t *units,
+                                                                                 unsigned width) {
   const __m256i columns =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   __m256i x = _mm256_setzero_si256();
   PACKBUF_I_LANES_EACH(k, 4) {
-    const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(row + k * 32), width);
+    const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(units + k * 32), width);
     x = _mm256_or_si256(x, (__m256i)packbuf_i_avx2_left(T, top, 8 * k));
   }
   if (T == 64) x = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
   x = _mm256_shuffle_epi8(x, columns);
-  return T == 64 ? x : _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  if (T == 32) x = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  return (packbuf_i_avx2_v)x;
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
-                                                                         unsigned rows, unsigned width, uint8_t *bitmap,
-                                                                         uint8_t *high) {
-  const unsigned groups = 128 / T; /* of 8 units, in a row */
-  unsigned count = 0;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
-    const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
-    const packbuf_i_avx2_v eights = (packbuf_i_avx2_v)bytes;
-    const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
-    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
-    memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, groups) {
-      const uint64_t front = _pext_u64(eights[k], ~none[k]);
-      memcpy(high + count, &front, 8);
-      count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
-    }
-  }
-  return count;
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_front(packbuf_i_avx2_v bytes, packbuf_i_avx2_v none,
+                                                                          unsigned k, unsigned bits) {
+  (void)bits;
+  return _pext_u64(bytes[k], ~none[k]);
 }
 
-/* The 8 bytes at `at`, of which those beyond the end are 0. */
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
-  uint64_t word = 0;
-  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
-  else if (at >= size) return 0;
-  else if (size < 8) memcpy(&word, bytes + at, size - at);
-  else {
-    memcpy(&word, bytes + size - 8, 8);
-    word >>= 8 * (at + 8 - size);
-  }
-  return word;
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_vector_v packbuf_i_avx2_apart(uint64_t front, unsigned bits) {
+  const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
+  return (packbuf_i_vector_v)_mm_cvtsi64_si128((int64_t)_pdep_u64(front, places));
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_give(unsigned T, const uint8_t *low, unsigned rows,
-                                                                         unsigned width, const uint8_t *bitmap,
-                                                                         const uint8_t *high, unsigned high_size,
-                                                                         unsigned count, uint8_t *units, int stream) {
-  for (unsigned i = 0; i < rows * (128 / T); i++, low += T, units += T) {
-    const unsigned bits = bitmap[i];
-    const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
-    const __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(packbuf_i_eight(high, high_size, count), places));
-    const packbuf_i_avx2_v wide =
-        (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
-    count += (unsigned)__builtin_popcount(bits);
-    packbuf_i_avx2_put(units, packbuf_i_avx2_load(low) | packbuf_i_avx2_left(T, wide, width), stream);
-    if (T == 64) {
-      const packbuf_i_avx2_v more = (packbuf_i_avx2_v)_mm256_cvtepu8_epi64(_mm_srli_si128(bytes, 4));
-      packbuf_i_avx2_put(units + 32, packbuf_i_avx2_load(low + 32) | packbuf_i_avx2_left(T, more, width), stream);
-    }
-  }
-  return count;
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_wide(unsigned T, packbuf_i_vector_v bytes,
+                                                                                 unsigned k) {
+  const __m128i some = k ? _mm_srli_si128((__m128i)bytes, 4) : (__m128i)bytes;
+  return (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(some) : _mm256_cvtepu8_epi32(some));
 }
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_ones(unsigned bits) {
+  return (unsigned)__builtin_popcount(bits);
+}
+
+PACKBUF_I_LANES_BYTES(avx2, 32, _mm256, si256, __m256i, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_SPLITS(avx2, avx2, PACKBUF_I_LANES_AVX2)
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take(unsigned T, const uint8_t *units,
                                                                                  unsigned rows, unsigned width,
@@ -6635,91 +6759,162 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
   return count;
 }
 
-/* Split is the packing of the low bits, then a pass that takes the bytes out; join unpacks some rows and gives them
- * their bytes. Both passes find the rows in the first-level cache. codes: the set that packs. */
-#define PACKBUF_I_LANES_BYTES(set, codes_of, attributes)                                                               \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_split(                                                  \
-      unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
-      uint64_t *all, const uint8_t *ahead) {                                                                           \
-    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
-    return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
-      unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size,                \
-      unsigned first, unsigned rows, unsigned width, uint8_t *units, int stream) {                                     \
-    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    const unsigned most = 16;                                                                                          \
-    uint8_t low[16 * PACKBUF_I_ROW];                                                                                   \
-    unsigned count = 0;                                                                                                \
-    const unsigned share =                                                                                             \
-        stream && high_size <= PACKBUF_I_ROW * 64 ? (rows * (width + 1) * 128 / T + high_size) * most / 64 : 0;        \
-    stream = packbuf_i_##codes_of##_streams(units, stream);                                                            \
-    for (unsigned r = 0; r < rows; r += most) {                                                                        \
-      const unsigned some = rows - r < most ? rows - r : most, at = first + r;                                         \
-      /* the payload that follows this one, taken to be as long, is loaded ahead: it is too short to be foreseen */    \
-      for (unsigned i = 0; i < share; i += 64) packbuf_i_load_soon(high, high_size + r / most * share + i);            \
-      if (T == 64) packbuf_i_##codes_of##_unpack_64(words, at, some, &codes, low, 0);                                  \
-      else packbuf_i_##codes_of##_unpack_32(words, at, some, &codes, low, 0);                                          \
-      count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
-                                     units + r * PACKBUF_I_ROW, stream);                                               \
-    }                                                                                                                  \
-    return count;                                                                                                      \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \
-  PACKBUF_I_LANES_SPLIT(set, 64, attributes)
-
-PACKBUF_I_LANES_BYTES(avx2, avx2, PACKBUF_I_LANES_AVX2)
-PACKBUF_I_LANES_BYTES(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
+PACKBUF_I_LANES_SPLITS(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
 
 #endif /* PACKBUF_I_X86 */
 /* ---- end of core/lanes_x86.c ---- */
+/* ---- core/lanes_simde.c ---- */
+/* core/lanes_simde.c: the kernels of core/lanes.c in vectors of 16 bytes with the intrinsics of SSE4, which SIMDe makes
+ * of what the processor has: NEON's, or plain C. With PACKBUF_SIMDE=1 only.
+ * May use: base, lanes.c, lanes_vector.c, lanes_intrinsics.c. Must not know: blocks, their modes and headers, columns,
+ * errors. */
+
+#define PACKBUF_I_LANES_SIMDE 0
+#if PACKBUF_SIMDE && PACKBUF_I_LANES_VECTORS
+#undef PACKBUF_I_LANES_SIMDE
+#define PACKBUF_I_LANES_SIMDE 1
+#include <simde/x86/sse4.2.h>
+
+PACKBUF_I_LANES_UNITS(simde, 16, )
+
+PACKBUF_I_LANES_INLINE simde__m128i packbuf_i_simde_blend(simde__m128i a, simde__m128i b, simde__m128i mask) {
+  return (simde__m128i)(((packbuf_i_simde_v)a & ~(packbuf_i_simde_v)mask) |
+                        ((packbuf_i_simde_v)b & (packbuf_i_simde_v)mask));
+}
+
+PACKBUF_I_LANES_TESTS(simde, simde_mm, si128, simde__m128i, packbuf_i_simde_blend, )
+
+PACKBUF_I_LANES_INLINE void packbuf_i_simde_put(uint8_t *to, packbuf_i_simde_v x, int stream) {
+  packbuf_i_vector_put(to, (packbuf_i_vector_v)x, stream);
+}
+
+PACKBUF_I_LANES_INLINE int packbuf_i_simde_any(packbuf_i_simde_v x) { return packbuf_i_simde_or(x) != 0; }
+
+PACKBUF_I_LANES_ROWS(simde, 16, )
+PACKBUF_I_LANES_SET(simde, )
+
+PACKBUF_I_LANES_INLINE packbuf_i_simde_v packbuf_i_simde_tops(unsigned T, const uint8_t *units, unsigned width) {
+  const packbuf_i_simde_v8 columns32 = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15},
+                           columns64 = {0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
+  packbuf_i_simde_v x = {0};
+  PACKBUF_I_LANES_EACH(k, T / 8) {
+    const packbuf_i_simde_v top = packbuf_i_simde_right(T, packbuf_i_simde_load(units + k * 16), width);
+    x |= packbuf_i_simde_left(T, top, 8 * k);
+  }
+  return (packbuf_i_simde_v)simde_mm_shuffle_epi8((simde__m128i)x, (simde__m128i)(T == 64 ? columns64 : columns32));
+}
+
+/* Entry b, byte i: the number of the i-th bit that is set in b. */
+/* clang-format off */
+#define PACKBUF_I_FRONT_BIT(b, i, rest) ((rest) << 8 * ((b) >> (i) & 1) | (uint64_t)((b) >> (i) & 1) * (i))
+#define PACKBUF_I_FRONT(b) \
+  PACKBUF_I_FRONT_BIT(b, 0, PACKBUF_I_FRONT_BIT(b, 1, PACKBUF_I_FRONT_BIT(b, 2, PACKBUF_I_FRONT_BIT(b, 3, \
+  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6, PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
+#define PACKBUF_I_FRONT4(b) PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
+#define PACKBUF_I_FRONT16(b) PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
+/* clang-format on */
+static const uint64_t packbuf_i_simde_fronts[256] = {
+    PACKBUF_I_FRONT16(0),   PACKBUF_I_FRONT16(16),  PACKBUF_I_FRONT16(32),  PACKBUF_I_FRONT16(48),
+    PACKBUF_I_FRONT16(64),  PACKBUF_I_FRONT16(80),  PACKBUF_I_FRONT16(96),  PACKBUF_I_FRONT16(112),
+    PACKBUF_I_FRONT16(128), PACKBUF_I_FRONT16(144), PACKBUF_I_FRONT16(160), PACKBUF_I_FRONT16(176),
+    PACKBUF_I_FRONT16(192), PACKBUF_I_FRONT16(208), PACKBUF_I_FRONT16(224), PACKBUF_I_FRONT16(240)};
+
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_simde_front(packbuf_i_simde_v bytes, packbuf_i_simde_v none, unsigned k,
+                                                      unsigned bits) {
+  const packbuf_i_simde_v from = {packbuf_i_simde_fronts[bits] + k * packbuf_i_repeat(8, 8), 0};
+  (void)none;
+  bytes = (packbuf_i_simde_v)simde_mm_shuffle_epi8((simde__m128i)bytes, (simde__m128i)from);
+  return bytes[0];
+}
+
+/* Byte i: bit i. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_simde_bits(unsigned bits) {
+  const uint64_t each = packbuf_i_repeat(8, bits) & 0x8040201008040201u;
+  return (each + packbuf_i_repeat(8, 127)) >> 7 & packbuf_i_repeat(8, 1);
+}
+
+/* Byte i: how many of the bits 0 to i are set. */
+PACKBUF_I_LANES_INLINE uint64_t packbuf_i_simde_sums(unsigned bits) {
+  return packbuf_i_simde_bits(bits) * packbuf_i_repeat(8, 1);
+}
+
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_simde_ones(unsigned bits) {
+  return (unsigned)(packbuf_i_simde_sums(bits) >> 56);
+}
+
+PACKBUF_I_LANES_INLINE packbuf_i_vector_v packbuf_i_simde_apart(uint64_t front, unsigned bits) {
+  const uint64_t each = packbuf_i_simde_bits(bits), before = packbuf_i_simde_sums(bits) - each;
+  const packbuf_i_vector_v bytes = {front, 0}, from = {before | (each ^ packbuf_i_repeat(8, 1)) << 7, 0}; /* 128: a 0 */
+  return (packbuf_i_vector_v)simde_mm_shuffle_epi8((simde__m128i)bytes, (simde__m128i)from);
+}
+
+PACKBUF_I_LANES_INLINE packbuf_i_simde_v packbuf_i_simde_wide(unsigned T, packbuf_i_vector_v bytes, unsigned k) {
+  const packbuf_i_simde_v8 first32 = {0, 128, 128, 128, 1, 128, 128, 128, 2, 128, 128, 128, 3, 128, 128, 128},
+                           first64 = {0, 128, 128, 128, 128, 128, 128, 128, 1, 128, 128, 128, 128, 128, 128, 128};
+  const packbuf_i_simde_v8 from = (T == 64 ? first64 : first32) + (uint8_t)(k * 128 / T);
+  return (packbuf_i_simde_v)simde_mm_shuffle_epi8((simde__m128i)bytes, (simde__m128i)from);
+}
+
+PACKBUF_I_LANES_BYTES(simde, 16, simde_mm, si128, simde__m128i, )
+PACKBUF_I_LANES_SPLITS(simde, simde, )
+
+#endif /* PACKBUF_SIMDE */
+/* ---- end of core/lanes_simde.c ---- */
 /* ---- core/lanes_table.c ---- */
 /* core/lanes_table.c: the sets of kernels of packing in blocks that this program has, and those that its processor
  * runs.
- * May use: base, lanes.c, lanes_vector.c, lanes_x86.c. Must not know: blocks, columns, errors. */
+ * May use: cpu, lanes.c and the files of its sets. Must not know: blocks, columns, errors. */
 
-/* Slowest first; every entry needs the features of those before it. */
+#if PACKBUF_I_X86
+enum {
+  PACKBUF_I_LANES_NEED_AVX2 = PACKBUF_I_CPU_AVX2 | PACKBUF_I_CPU_BMI2 | PACKBUF_I_CPU_POPCNT,
+  PACKBUF_I_LANES_NEED_PEXT = PACKBUF_I_LANES_NEED_AVX2 | PACKBUF_I_CPU_FAST_PEXT,
+  PACKBUF_I_LANES_NEED_AVX512 = PACKBUF_I_LANES_NEED_PEXT | PACKBUF_I_CPU_AVX512F | PACKBUF_I_CPU_AVX512BW |
+                                PACKBUF_I_CPU_AVX512DQ | PACKBUF_I_CPU_AVX512VL,
+  PACKBUF_I_LANES_NEED_VBMI2 = PACKBUF_I_LANES_NEED_AVX512 | PACKBUF_I_CPU_AVX512VBMI2
+};
+#endif
+
+/* Slowest first; every entry needs the features of those before it. What is native of "simde" is slower than "vector"
+ * on x86, whose SSE2 has neither tests nor shuffles of bytes, and faster elsewhere. */
 static const packbuf_i_lane_set packbuf_i_lane_sets[] = {
-    {"plain", PACKBUF_I_LANES_ENTRIES(plain, plain), packbuf_i_plain_copy},
+    {"plain", PACKBUF_I_LANES_ENTRIES(plain, plain), packbuf_i_plain_copy, 0},
+#if PACKBUF_I_LANES_SIMDE && PACKBUF_I_X86
+    {"simde", PACKBUF_I_LANES_ENTRIES(simde, simde), packbuf_i_simde_copy, 0},
+#endif
 #if PACKBUF_I_LANES_VECTORS
-    {"vector", PACKBUF_I_LANES_ENTRIES(vector, vector), packbuf_i_vector_copy},
+    {"vector", PACKBUF_I_LANES_ENTRIES(vector, vector), packbuf_i_vector_copy, 0},
+#endif
+#if PACKBUF_I_LANES_SIMDE && !PACKBUF_I_X86
+    {"simde", PACKBUF_I_LANES_ENTRIES(simde, simde), packbuf_i_simde_copy, 0},
 #endif
 #if PACKBUF_I_X86
-    {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, avx2), packbuf_i_avx2_copy},
-    {"avx512", PACKBUF_I_LANES_ENTRIES(avx512, avx2), packbuf_i_avx512_copy},
-    {"avx512vbmi2", PACKBUF_I_LANES_ENTRIES(avx512, avx512vbmi2), packbuf_i_avx512_copy},
+    {"avx2slow", PACKBUF_I_LANES_ENTRIES(avx2, vector), packbuf_i_avx2_copy, PACKBUF_I_LANES_NEED_AVX2},
+    {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, avx2), packbuf_i_avx2_copy, PACKBUF_I_LANES_NEED_PEXT},
+    {"avx512", PACKBUF_I_LANES_ENTRIES(avx512, avx2), packbuf_i_avx512_copy, PACKBUF_I_LANES_NEED_AVX512},
+    {"avx512vbmi2", PACKBUF_I_LANES_ENTRIES(avx512, avx512vbmi2), packbuf_i_avx512_copy, PACKBUF_I_LANES_NEED_VBMI2},
 #endif
 };
+enum { PACKBUF_I_LANE_SETS = sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0] };
 
-#if PACKBUF_I_X86
-/* For processors that have AVX2, but pext and pdep only in microcode: a hundred times slower. */
-static const packbuf_i_lane_set packbuf_i_lane_set_avx2_slow = {"avx2", PACKBUF_I_LANES_ENTRIES(avx2, vector),
-                                                                packbuf_i_avx2_copy};
-#endif
+/* The number of the best set for a processor that has these features. */
+static inline unsigned packbuf_i_lane_set_choose(unsigned has) {
+  unsigned index = PACKBUF_I_LANE_SETS - 1;
+  while (packbuf_i_lane_sets[index].needs & ~has) index--;
+  return index;
+}
+
+static unsigned packbuf_i_lane_set_last(void) {
+  return packbuf_i_lane_set_choose(PACKBUF_I_CPU(packbuf_i_lane_sets[PACKBUF_I_LANE_SETS - 1].needs));
+}
 
 /* Set number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_lane_set *packbuf_i_lane_set_at(unsigned index) {
-  if (index >= sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) return NULL;
-#if PACKBUF_I_X86
-  if (index >= 2 &&
-      !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")))
-    return NULL;
-  if (index >= 3 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
-    return NULL;
-  if (index >= 4 && !__builtin_cpu_supports("avx512vbmi2")) return NULL;
-#endif
-#if PACKBUF_I_X86
-  if (index == 2 && (__builtin_cpu_is("znver1") || __builtin_cpu_is("znver2"))) return &packbuf_i_lane_set_avx2_slow;
-#endif
-  return &packbuf_i_lane_sets[index];
+  return index <= packbuf_i_lane_set_last() ? &packbuf_i_lane_sets[index] : NULL;
 }
 
 static const packbuf_i_lane_set *packbuf_i_lane_set_best(void) {
-  unsigned index = (unsigned)(sizeof packbuf_i_lane_sets / sizeof packbuf_i_lane_sets[0]) - 1;
-  while (index > 0 && packbuf_i_lane_set_at(index) == NULL) index--;
-  return packbuf_i_lane_set_at(index);
+  return PACKBUF_I_CHOSEN(lanes, &packbuf_i_lane_sets[packbuf_i_lane_set_last()]);
 }
 /* ---- end of core/lanes_table.c ---- */
 /* ---- core/blocks.c ---- */
@@ -15573,7 +15768,7 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
 /* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
  * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
  * queue, behind which everything waits, short.
- * May use: the CPU's features. Must not know: what is copied. */
+ * May use: cpu. Must not know: what is copied. */
 
 /* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
 typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
@@ -15616,14 +15811,13 @@ PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
 PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
 PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
 
-static packbuf_i_gather packbuf_i_stream_best(void) {
-  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+static packbuf_i_gather packbuf_i_stream_choose(unsigned has) {
+  return has & PACKBUF_I_CPU_AVX ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
 }
 
-static packbuf_i_gather packbuf_i_gather_best(void) {
-  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
-  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
-  return packbuf_i_gather_sse2;
+static packbuf_i_gather packbuf_i_gather_choose(unsigned has) {
+  if (has & PACKBUF_I_CPU_AVX512F) return packbuf_i_gather_avx512;
+  return has & PACKBUF_I_CPU_AVX ? packbuf_i_gather_avx : packbuf_i_gather_sse2;
 }
 
 #else
@@ -15633,11 +15827,22 @@ static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size
   if (size) memcpy(dst, src, size);
 }
 
-static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
+static packbuf_i_gather packbuf_i_stream_choose(unsigned has) {
+  (void)has;
+  return packbuf_i_gather_plain;
+}
 
-static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
+static packbuf_i_gather packbuf_i_gather_choose(unsigned has) { return packbuf_i_stream_choose(has); }
 
 #endif
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return PACKBUF_I_CHOSEN(stream, packbuf_i_stream_choose(PACKBUF_I_CPU(PACKBUF_I_CPU_AVX)));
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) {
+  return PACKBUF_I_CHOSEN(gather, packbuf_i_gather_choose(PACKBUF_I_CPU(PACKBUF_I_CPU_AVX | PACKBUF_I_CPU_AVX512F)));
+}
 /* ---- end of core/gather.c ---- */
 /* ---- core/seek.c ---- */
 /* core/seek.c: starting a pull inside a buffer. Dense arrays and rows that lie end to end are arithmetic; elsewhere a

@@ -1,29 +1,21 @@
 /* core/crc32c.c: CRC-32C (Castagnoli): one checksum kernel per instruction set, and the fused "copy and checksum" of
  * raw columns. Values are finalised: crc(0, "123456789", 9) == 0xE3069283 and crc(crc(0, a), b) == crc(0, ab).
- * May use: base; x86 intrinsics or the ARM CRC instructions where the compiler has them. Must not know: columns,
+ * May use: base, cpu; x86 intrinsics or the ARM CRC instructions where the compiler has them. Must not know: columns,
  * errors. */
 
 #define PACKBUF_I_CRC_X86 PACKBUF_I_X86
-#define PACKBUF_I_CRC_ARM 0
-#if !PACKBUF_NO_SIMD && defined(__AARCH64EL__) && defined(__GNUC__) && !defined(__TINYC__)
-#if defined(__ARM_FEATURE_CRC32) || defined(__linux__)
-#undef PACKBUF_I_CRC_ARM
-#define PACKBUF_I_CRC_ARM 1
-#endif
-#if !defined(__ARM_FEATURE_CRC32) && defined(__linux__)
-#include <sys/auxv.h> /* optional in ARMv8.0: the kernel of the operating system says whether it is there */
-#endif
-#endif
+#define PACKBUF_I_CRC_ARM PACKBUF_I_CPU_ARM
 
 /* crc: checksum only. copy_crc: copy src to dst (no overlap) and checksum it in one pass. stream 0: ordinary stores;
  * 1: non-temporal stores allowed, fenced before the return; 2: the same without the fence, for many small rows (a fence
  * a row halves the speed): the caller ends the batch with packbuf_i_crc_fence() before anyone else reads it.
  * ahead: what will be copied next, or NULL; its first lines are loaded while the last ones of src are copied (rows lie
  * anywhere, and the processor cannot guess where). */
-typedef struct {
+typedef struct packbuf_i_crc_kernel {
   const char *name;
   uint32_t (*crc)(uint32_t crc, const void *data, size_t size);
   uint32_t (*copy_crc)(uint32_t crc, void *dst, const void *src, size_t size, int stream, const void *ahead);
+  unsigned needs; /* of the processor */
 } packbuf_i_crc_kernel;
 
 /* Slicing (Kounavis and Berry) by sixteen nibbles: 1 KiB of table for eight bytes a step. Row t is what nibble t of a
@@ -348,14 +340,6 @@ static PACKBUF_I_CRC_AVX512 uint32_t packbuf_i_crc_vpclmul_copy(uint32_t crc, vo
 #define PACKBUF_I_CRC_ARM_1 __builtin_aarch64_crc32cb
 #endif
 
-static int packbuf_i_crc_arm_has(void) {
-#if defined(__ARM_FEATURE_CRC32)
-  return 1;
-#else
-  return (getauxval(AT_HWCAP) >> 7 & 1) != 0; /* HWCAP_CRC32 */
-#endif
-}
-
 static PACKBUF_I_CRC_ARM_TARGET uint32_t packbuf_i_crc_arm(uint32_t crc, const void *data, size_t size) {
   const unsigned char *p = (const unsigned char *)data;
   crc = ~crc;
@@ -386,33 +370,36 @@ static void packbuf_i_crc_fence(void) {
 
 /* Slowest first; every entry needs the features of those before it. */
 static const packbuf_i_crc_kernel packbuf_i_crc_kernels[] = {
-    {"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy},
+    {"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy, 0},
 #if PACKBUF_I_CRC_X86
-    {"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy},
-    {"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy},
+    {"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy, PACKBUF_I_CPU_SSE42 | PACKBUF_I_CPU_PCLMUL},
+    {"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy,
+     PACKBUF_I_CPU_SSE42 | PACKBUF_I_CPU_PCLMUL | PACKBUF_I_CPU_AVX512F | PACKBUF_I_CPU_VPCLMULQDQ},
 #endif
 #if PACKBUF_I_CRC_ARM
-    {"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy},
+    {"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy, PACKBUF_I_CPU_ARM_CRC},
 #endif
 };
+enum { PACKBUF_I_CRC_KERNELS = sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0] };
+
+/* The number of the best kernel for a processor that has these features. */
+static inline unsigned packbuf_i_crc_choose(unsigned has) {
+  unsigned index = PACKBUF_I_CRC_KERNELS - 1;
+  while (packbuf_i_crc_kernels[index].needs & ~has) index--;
+  return index;
+}
+
+static unsigned packbuf_i_crc_last(void) {
+  return packbuf_i_crc_choose(PACKBUF_I_CPU(packbuf_i_crc_kernels[PACKBUF_I_CRC_KERNELS - 1].needs));
+}
 
 /* Kernel number `index`, or NULL past the last one that this processor can run. 0 is always "plain". */
 static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_at(unsigned index) {
-  if (index >= sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0]) return NULL;
-#if PACKBUF_I_CRC_X86
-  if (index >= 1 && !(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))) return NULL;
-  if (index >= 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))) return NULL;
-#endif
-#if PACKBUF_I_CRC_ARM
-  if (index >= 1 && !packbuf_i_crc_arm_has()) return NULL;
-#endif
-  return &packbuf_i_crc_kernels[index];
+  return index <= packbuf_i_crc_last() ? &packbuf_i_crc_kernels[index] : NULL;
 }
 
 static const packbuf_i_crc_kernel *packbuf_i_crc_kernel_best(void) {
-  unsigned index = (unsigned)(sizeof packbuf_i_crc_kernels / sizeof packbuf_i_crc_kernels[0]) - 1;
-  while (index > 0 && packbuf_i_crc_kernel_at(index) == NULL) index--;
-  return &packbuf_i_crc_kernels[index];
+  return PACKBUF_I_CHOSEN(crc, &packbuf_i_crc_kernels[packbuf_i_crc_last()]);
 }
 
 PACKBUF_API uint32_t packbuf_checksum(uint32_t crc, const void *data, size_t size) {

@@ -1,7 +1,7 @@
 /* core/gather.c: copying short rows that lie anywhere. What limits it is the wait for each row's first lines, so while
  * one row is copied the lines of the next are loaded. One body for each vector width: wide stores keep the store
  * queue, behind which everything waits, short.
- * May use: the CPU's features. Must not know: what is copied. */
+ * May use: cpu. Must not know: what is copied. */
 
 /* Copies size bytes; `ahead` is where the next row begins (NULL: unknown). */
 typedef void (*packbuf_i_gather)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
@@ -44,14 +44,13 @@ PACKBUF_I_GATHER(avx512, __attribute__((target("avx512f"))), 64)
 PACKBUF_I_STREAM(sse2, , __m128i, 16, _mm_loadu_si128, _mm_stream_si128)
 PACKBUF_I_STREAM(avx, __attribute__((target("avx"))), __m256i, 32, _mm256_loadu_si256, _mm256_stream_si256)
 
-static packbuf_i_gather packbuf_i_stream_best(void) {
-  return __builtin_cpu_supports("avx") ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
+static packbuf_i_gather packbuf_i_stream_choose(unsigned has) {
+  return has & PACKBUF_I_CPU_AVX ? packbuf_i_stream_avx : packbuf_i_stream_sse2;
 }
 
-static packbuf_i_gather packbuf_i_gather_best(void) {
-  if (__builtin_cpu_supports("avx512f")) return packbuf_i_gather_avx512;
-  if (__builtin_cpu_supports("avx")) return packbuf_i_gather_avx;
-  return packbuf_i_gather_sse2;
+static packbuf_i_gather packbuf_i_gather_choose(unsigned has) {
+  if (has & PACKBUF_I_CPU_AVX512F) return packbuf_i_gather_avx512;
+  return has & PACKBUF_I_CPU_AVX ? packbuf_i_gather_avx : packbuf_i_gather_sse2;
 }
 
 #else
@@ -61,8 +60,19 @@ static void packbuf_i_gather_plain(uint8_t *dst, const uint8_t *src, size_t size
   if (size) memcpy(dst, src, size);
 }
 
-static packbuf_i_gather packbuf_i_gather_best(void) { return packbuf_i_gather_plain; }
+static packbuf_i_gather packbuf_i_stream_choose(unsigned has) {
+  (void)has;
+  return packbuf_i_gather_plain;
+}
 
-static packbuf_i_gather packbuf_i_stream_best(void) { return packbuf_i_gather_plain; }
+static packbuf_i_gather packbuf_i_gather_choose(unsigned has) { return packbuf_i_stream_choose(has); }
 
 #endif
+
+static packbuf_i_gather packbuf_i_stream_best(void) {
+  return PACKBUF_I_CHOSEN(stream, packbuf_i_stream_choose(PACKBUF_I_CPU(PACKBUF_I_CPU_AVX)));
+}
+
+static packbuf_i_gather packbuf_i_gather_best(void) {
+  return PACKBUF_I_CHOSEN(gather, packbuf_i_gather_choose(PACKBUF_I_CPU(PACKBUF_I_CPU_AVX | PACKBUF_I_CPU_AVX512F)));
+}

@@ -66,6 +66,7 @@ typedef struct packbuf_i_lane_set {
   const char *name;
   packbuf_i_lanes of[4]; /* T = 8, 16, 32, 64 */
   void (*copy)(uint8_t *to, const uint8_t *from, size_t size, int stream);
+  unsigned needs; /* of the processor */
 } packbuf_i_lane_set;
 
 /* The kernels of a set are made of bodies that take T as their first argument, a constant once they are inlined. */

@@ -1,7 +1,7 @@
 /* core/lanes_x86.c: the kernels of core/lanes.c for x86 processors with AVX2 and AVX-512: instances of the body in
- * lanes_vector.c, and in intrinsics what the vector extension lacks: non-temporal stores, least and largest, tests,
- * and the bytes of mode split.
- * May use: base, lanes.c, lanes_vector.c. Must not know: blocks, their modes and headers, columns, errors. */
+ * lanes_vector.c and lanes_intrinsics.c, and what only they have.
+ * May use: base, lanes.c, lanes_vector.c, lanes_intrinsics.c. Must not know: blocks, their modes and headers, columns,
+ * errors. */
 
 #if PACKBUF_I_X86
 
@@ -12,6 +12,7 @@
 /* ---- avx2: 32 bytes ---- */
 
 PACKBUF_I_LANES_UNITS(avx2, 32, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_TESTS(avx2, _mm256, si256, __m256i, _mm256_blendv_epi8, PACKBUF_I_LANES_AVX2)
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to, packbuf_i_avx2_v x, int stream) {
   if (stream) _mm256_stream_si256((__m256i *)(void *)to, (__m256i)x);
@@ -20,29 +21,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 void packbuf_i_avx2_put(uint8_t *to,
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 int packbuf_i_avx2_any(packbuf_i_avx2_v x) {
   return !_mm256_testz_si256((__m256i)x, (__m256i)x);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_zeros(packbuf_i_avx2_v x) {
-  const uint32_t other = ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)x, _mm256_setzero_si256()));
-  return other ? packbuf_i_first_set(other) : 32;
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_least(unsigned T, packbuf_i_avx2_v a,
-                                                                                  packbuf_i_avx2_v b) {
-  const __m256i x = (__m256i)a, y = (__m256i)b;
-  if (T == 8) return (packbuf_i_avx2_v)_mm256_min_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx2_v)_mm256_min_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx2_v)_mm256_min_epi32(x, y);
-  return (packbuf_i_avx2_v)_mm256_blendv_epi8(x, y, _mm256_cmpgt_epi64(x, y));
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_most(unsigned T, packbuf_i_avx2_v a,
-                                                                                 packbuf_i_avx2_v b) {
-  const __m256i x = (__m256i)a, y = (__m256i)b;
-  if (T == 8) return (packbuf_i_avx2_v)_mm256_max_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx2_v)_mm256_max_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx2_v)_mm256_max_epi32(x, y);
-  return (packbuf_i_avx2_v)_mm256_blendv_epi8(y, x, _mm256_cmpgt_epi64(x, y));
 }
 
 PACKBUF_I_LANES_ROWS(avx2, 32, PACKBUF_I_LANES_AVX2)
@@ -66,97 +44,52 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 unsigned packbuf_i_avx512_zeros(pa
   return other ? packbuf_i_first_set(other) : 64;
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_least(unsigned T,
-                                                                                        packbuf_i_avx512_v a,
-                                                                                        packbuf_i_avx512_v b) {
-  const __m512i x = (__m512i)a, y = (__m512i)b;
-  if (T == 8) return (packbuf_i_avx512_v)_mm512_min_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx512_v)_mm512_min_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx512_v)_mm512_min_epi32(x, y);
-  return (packbuf_i_avx512_v)_mm512_min_epi64(x, y);
-}
-
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX512 packbuf_i_avx512_v packbuf_i_avx512_most(unsigned T, packbuf_i_avx512_v a,
-                                                                                       packbuf_i_avx512_v b) {
-  const __m512i x = (__m512i)a, y = (__m512i)b;
-  if (T == 8) return (packbuf_i_avx512_v)_mm512_max_epi8(x, y);
-  if (T == 16) return (packbuf_i_avx512_v)_mm512_max_epi16(x, y);
-  if (T == 32) return (packbuf_i_avx512_v)_mm512_max_epi32(x, y);
-  return (packbuf_i_avx512_v)_mm512_max_epi64(x, y);
-}
+PACKBUF_I_LANES_PICK(avx512, least, min, _mm512, __m512i, _mm512_min_epi64(x, y), PACKBUF_I_LANES_AVX512)
+PACKBUF_I_LANES_PICK(avx512, most, max, _mm512, __m512i, _mm512_max_epi64(x, y), PACKBUF_I_LANES_AVX512)
 
 PACKBUF_I_LANES_ROWS(avx512, 64, PACKBUF_I_LANES_AVX512)
 PACKBUF_I_LANES_SET(avx512, PACKBUF_I_LANES_AVX512)
 
 /* ---- mode split ---- */
 
-/* The bits above `width` of a row's units, a byte each: 32 bytes, for T = 64 the first 16 of them. */
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 __m256i packbuf_i_avx2_tops(unsigned T, const uint8_t *row,
-                                                                        unsigned width) {
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_tops(unsigned T, const uint8_t *units,
+                                                                                 unsigned width) {
   const __m256i columns =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   __m256i x = _mm256_setzero_si256();
   PACKBUF_I_LANES_EACH(k, 4) {
-    const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(row + k * 32), width);
+    const packbuf_i_avx2_v top = packbuf_i_avx2_right(T, packbuf_i_avx2_load(units + k * 32), width);
     x = _mm256_or_si256(x, (__m256i)packbuf_i_avx2_left(T, top, 8 * k));
   }
   if (T == 64) x = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
   x = _mm256_shuffle_epi8(x, columns);
-  return T == 64 ? x : _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  if (T == 32) x = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  return (packbuf_i_avx2_v)x;
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_take(unsigned T, const uint8_t *units,
-                                                                         unsigned rows, unsigned width, uint8_t *bitmap,
-                                                                         uint8_t *high) {
-  const unsigned groups = 128 / T; /* of 8 units, in a row */
-  unsigned count = 0;
-  for (unsigned r = 0; r < rows; r++, units += PACKBUF_I_ROW, bitmap += 128 / T) {
-    const __m256i bytes = packbuf_i_avx2_tops(T, units, width);
-    const packbuf_i_avx2_v eights = (packbuf_i_avx2_v)bytes;
-    const packbuf_i_avx2_v none = (packbuf_i_avx2_v)_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
-    const uint32_t bits = ~(uint32_t)_mm256_movemask_epi8((__m256i)none);
-    memcpy(bitmap, &bits, 128 / T);
-    PACKBUF_I_LANES_EACH(k, groups) {
-      const uint64_t front = _pext_u64(eights[k], ~none[k]);
-      memcpy(high + count, &front, 8);
-      count += (unsigned)__builtin_popcount(bits >> (8 * k) & 255);
-    }
-  }
-  return count;
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 uint64_t packbuf_i_avx2_front(packbuf_i_avx2_v bytes, packbuf_i_avx2_v none,
+                                                                          unsigned k, unsigned bits) {
+  (void)bits;
+  return _pext_u64(bytes[k], ~none[k]);
 }
 
-/* The 8 bytes at `at`, of which those beyond the end are 0. */
-PACKBUF_I_LANES_INLINE uint64_t packbuf_i_eight(const uint8_t *bytes, unsigned size, unsigned at) {
-  uint64_t word = 0;
-  if (at + 8 <= size) memcpy(&word, bytes + at, 8);
-  else if (at >= size) return 0;
-  else if (size < 8) memcpy(&word, bytes + at, size - at);
-  else {
-    memcpy(&word, bytes + size - 8, 8);
-    word >>= 8 * (at + 8 - size);
-  }
-  return word;
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_vector_v packbuf_i_avx2_apart(uint64_t front, unsigned bits) {
+  const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
+  return (packbuf_i_vector_v)_mm_cvtsi64_si128((int64_t)_pdep_u64(front, places));
 }
 
-PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_give(unsigned T, const uint8_t *low, unsigned rows,
-                                                                         unsigned width, const uint8_t *bitmap,
-                                                                         const uint8_t *high, unsigned high_size,
-                                                                         unsigned count, uint8_t *units, int stream) {
-  for (unsigned i = 0; i < rows * (128 / T); i++, low += T, units += T) {
-    const unsigned bits = bitmap[i];
-    const uint64_t places = _pdep_u64(bits, UINT64_MAX / 255) * 255;
-    const __m128i bytes = _mm_cvtsi64_si128((int64_t)_pdep_u64(packbuf_i_eight(high, high_size, count), places));
-    const packbuf_i_avx2_v wide =
-        (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
-    count += (unsigned)__builtin_popcount(bits);
-    packbuf_i_avx2_put(units, packbuf_i_avx2_load(low) | packbuf_i_avx2_left(T, wide, width), stream);
-    if (T == 64) {
-      const packbuf_i_avx2_v more = (packbuf_i_avx2_v)_mm256_cvtepu8_epi64(_mm_srli_si128(bytes, 4));
-      packbuf_i_avx2_put(units + 32, packbuf_i_avx2_load(low + 32) | packbuf_i_avx2_left(T, more, width), stream);
-    }
-  }
-  return count;
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 packbuf_i_avx2_v packbuf_i_avx2_wide(unsigned T, packbuf_i_vector_v bytes,
+                                                                                 unsigned k) {
+  const __m128i some = k ? _mm_srli_si128((__m128i)bytes, 4) : (__m128i)bytes;
+  return (packbuf_i_avx2_v)(T == 64 ? _mm256_cvtepu8_epi64(some) : _mm256_cvtepu8_epi32(some));
 }
+
+PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_AVX2 unsigned packbuf_i_avx2_ones(unsigned bits) {
+  return (unsigned)__builtin_popcount(bits);
+}
+
+PACKBUF_I_LANES_BYTES(avx2, 32, _mm256, si256, __m256i, PACKBUF_I_LANES_AVX2)
+PACKBUF_I_LANES_SPLITS(avx2, avx2, PACKBUF_I_LANES_AVX2)
 
 PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_take(unsigned T, const uint8_t *units,
                                                                                  unsigned rows, unsigned width,
@@ -219,41 +152,6 @@ PACKBUF_I_LANES_INLINE PACKBUF_I_LANES_VBMI2 unsigned packbuf_i_avx512vbmi2_give
   return count;
 }
 
-/* Split is the packing of the low bits, then a pass that takes the bytes out; join unpacks some rows and gives them
- * their bytes. Both passes find the rows in the first-level cache. codes: the set that packs. */
-#define PACKBUF_I_LANES_BYTES(set, codes_of, attributes)                                                               \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_split(                                                  \
-      unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, \
-      uint64_t *all, const uint8_t *ahead) {                                                                           \
-    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    *all = packbuf_i_##codes_of##_pack_cut(T, units, rows, &codes, words, ahead, 0, 1);                                \
-    return packbuf_i_##set##_take(T, units, rows, width, bitmap, high);                                                \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_INLINE attributes unsigned packbuf_i_##set##_join(                                                   \
-      unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size,                \
-      unsigned first, unsigned rows, unsigned width, uint8_t *units, int stream) {                                     \
-    const packbuf_i_codes codes = {0, (uint8_t)width, 0, 0};                                                           \
-    const unsigned most = 16;                                                                                          \
-    uint8_t low[16 * PACKBUF_I_ROW];                                                                                   \
-    unsigned count = 0;                                                                                                \
-    const unsigned share =                                                                                             \
-        stream && high_size <= PACKBUF_I_ROW * 64 ? (rows * (width + 1) * 128 / T + high_size) * most / 64 : 0;        \
-    stream = packbuf_i_##codes_of##_streams(units, stream);                                                            \
-    for (unsigned r = 0; r < rows; r += most) {                                                                        \
-      const unsigned some = rows - r < most ? rows - r : most, at = first + r;                                         \
-      /* the payload that follows this one, taken to be as long, is loaded ahead: it is too short to be foreseen */    \
-      for (unsigned i = 0; i < share; i += 64) packbuf_i_load_soon(high, high_size + r / most * share + i);            \
-      if (T == 64) packbuf_i_##codes_of##_unpack_64(words, at, some, &codes, low, 0);                                  \
-      else packbuf_i_##codes_of##_unpack_32(words, at, some, &codes, low, 0);                                          \
-      count = packbuf_i_##set##_give(T, low, some, width, bitmap + at * (128 / T), high, high_size, count,             \
-                                     units + r * PACKBUF_I_ROW, stream);                                               \
-    }                                                                                                                  \
-    return count;                                                                                                      \
-  }                                                                                                                    \
-  PACKBUF_I_LANES_SPLIT(set, 32, attributes)                                                                           \
-  PACKBUF_I_LANES_SPLIT(set, 64, attributes)
-
-PACKBUF_I_LANES_BYTES(avx2, avx2, PACKBUF_I_LANES_AVX2)
-PACKBUF_I_LANES_BYTES(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
+PACKBUF_I_LANES_SPLITS(avx512vbmi2, avx512, PACKBUF_I_LANES_VBMI2)
 
 #endif /* PACKBUF_I_X86 */

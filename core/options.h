@@ -16,12 +16,17 @@
  *   PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static)
  *   PACKBUF_API             linkage of the public functions; `static` keeps them private to the file
  *   PACKBUF_NO_SIMD         1: plain C, no CPU detection, no intrinsics (checksums and UTF-8 some 5 x slower)
+ *   PACKBUF_SIMDE           1: includes SIMDe (simde/x86/sse4.2.h must be found): packed numbers faster on ARM. On
+ *                           x86-64, which has its own, one more set of kernels to test
  */
 #ifndef PACKBUF_API
 #define PACKBUF_API extern
 #endif
 #ifndef PACKBUF_NO_SIMD
 #define PACKBUF_NO_SIMD 0
+#endif
+#ifndef PACKBUF_SIMDE
+#define PACKBUF_SIMDE 0
 #endif
 
 #ifdef __cplusplus

@@ -50,6 +50,7 @@
 
 /* what all rooms use */
 #include "core/base.c"
+#include "core/cpu.c"
 #include "core/status.c"
 #include "core/arena.c"
 #include "core/sort.c"
@@ -65,7 +66,9 @@
 /* packing in blocks: units in lanes, one block, and how it is chosen */
 #include "core/lanes.c"
 #include "core/lanes_vector.c"
+#include "core/lanes_intrinsics.c"
 #include "core/lanes_x86.c"
+#include "core/lanes_simde.c"
 #include "core/lanes_table.c"
 #include "core/blocks.c"
 #include "core/packer.c"

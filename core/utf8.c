@@ -1,5 +1,5 @@
 /* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
- * May use: base; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
+ * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
 
 #define PACKBUF_I_UTF8_AVX2 PACKBUF_I_X86
 
@@ -180,8 +180,8 @@ static PACKBUF_I_UTF8_AVX2_TARGET size_t packbuf_i_utf8_avx2_scan(const uint8_t 
 static size_t packbuf_i_utf8_valid(const uint8_t *data, size_t size) {
   size_t at = 0;
 #if PACKBUF_I_UTF8_AVX2
-  if (size >= 64 && __builtin_cpu_supports("avx2")) {
-    at = packbuf_i_utf8_avx2_scan(data, size);
+  if (size >= 64 && PACKBUF_I_CPU(PACKBUF_I_CPU_AVX2)) {
+    at = PACKBUF_I_CHOSEN(utf8, packbuf_i_utf8_avx2_scan)(data, size);
     if (at == size) return size;
   }
 #endif

@@ -127,13 +127,13 @@ typedef struct crc_kernel {
 
 /* What packbuf_i_crc_kernel_at has to yield, as far as the processor goes. */
 static const crc_kernel crc_kernels[] = {
-    {{"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy}, {NULL}},
+    {{"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy, 0}, {NULL}},
 #if PACKBUF_I_CRC_X86
-    {{"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy}, {"sse4_2", "pclmulqdq", NULL}},
-    {{"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy}, {"sse4_2", "pclmulqdq", "avx512f", "vpclmulqdq", NULL}},
+    {{"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy, 0}, {"sse4_2", "pclmulqdq", NULL}},
+    {{"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy, 0}, {"sse4_2", "pclmulqdq", "avx512f", "vpclmulqdq", NULL}},
 #endif
 #if PACKBUF_I_CRC_ARM
-    {{"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy}, {NULL}}, /* every server and emulator has it */
+    {{"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy, 0}, {NULL}}, /* every server and emulator has it */
 #endif
 };
 enum { CRC_KERNELS = sizeof crc_kernels / sizeof crc_kernels[0] };
@@ -426,7 +426,7 @@ static void forced_gather(uint8_t *dst, const uint8_t *src, size_t size, const u
   forced.gather(dst, src, size, ahead);
 }
 
-static const packbuf_i_crc_kernel forced_kernel = {"forced", forced_crc, forced_copy_crc};
+static const packbuf_i_crc_kernel forced_kernel = {"forced", forced_crc, forced_copy_crc, 0};
 
 enum { BYTES, ZEROS, IN_PLACE };
 typedef struct op {

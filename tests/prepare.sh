@@ -26,6 +26,7 @@ can_wasm32              wasi-libc,libclang-rt-14-dev-wasm32,lld         wasm32
 node                    nodejs                                          wasm32
 x86_64-w64-mingw32-gcc  gcc-mingw-w64-x86-64                            mingw
 x86_64-w64-mingw32-g++  g++-mingw-w64-x86-64                            mingw
+can_simde               libsimde-dev                                    -
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
 can_numpy               python3-numpy                                   -
@@ -34,6 +35,9 @@ can_numpy               python3-numpy                                   -
 # what is no command of its own: gcc-multilib would do for -m32, but it conflicts with the cross compilers
 can_m32() {
     echo 'int main(void) { return 0; }' | ${CC:-gcc} -m32 -x c - -o build/can-m32 2>/dev/null
+}
+can_simde() {
+    [ -e "${SIMDE:-/usr/include}/simde/x86/sse4.2.h" ]
 }
 can_wasm32() {
     echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -x c - -o build/can-wasm32 2>/dev/null

@@ -149,6 +149,8 @@ programs() { # COMPILER: the other C programs of the tree are as clean
 
 have() { command -v "$1" >/dev/null; }
 compilers=()
+simde=
+if [ -e "${SIMDE:-/usr/include}/simde/x86/sse4.2.h" ]; then simde=1; else tap_skip SIMDe 'no simde/x86/sse4.2.h (Debian: libsimde-dev)'; fi
 for compiler in gcc:c clang:c g++:c++ clang++:c++; do
     if have "${compiler%:*}"; then compilers+=("$compiler"); else tap_skip "${compiler%:*}" "no ${compiler%:*}"; fi
 done
@@ -165,6 +167,13 @@ for entry in "${compilers[@]}"; do
         done
     done
     gate "$compiler $last: implementation, optimised" one_unit "$compiler" $last -O3
+    if [ -n "$simde" ]; then
+        for standard in $standards; do
+            gate "$compiler $standard: implementation, PACKBUF_SIMDE=1" one_unit "$compiler" $standard -DPACKBUF_SIMDE=1
+        done
+        gate "$compiler $last: implementation, PACKBUF_SIMDE=1, optimised" one_unit "$compiler" $last -O3 -DPACKBUF_SIMDE=1
+        gate "$compiler $last: implementation, PACKBUF_SIMDE=1, PACKBUF_NO_SIMD=1" one_unit "$compiler" $last -DPACKBUF_SIMDE=1 -DPACKBUF_NO_SIMD=1
+    fi
     gate "$compiler $last: included twice" orders "$compiler" $last
     gate "$compiler $last: two units" together "$compiler" $last "$compiler" $last
     gate "$compiler $last: two private copies" both_private "$compiler" $last
