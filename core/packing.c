@@ -127,7 +127,7 @@ static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_p
   packbuf_status status;
   buffer->plain = buffer->length;
   if (!profile || !packbuf_i_may_pack(buffer)) return PACKBUF_OK;
-  buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
+  buffer->blocks = packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES);
   if (buffer->blocks >> 24) return PACKBUF_OK; /* places are u32 */
   status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
