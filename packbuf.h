@@ -7154,11 +7154,10 @@ static int packbuf_i_line_bytes_sound(unsigned bytes, unsigned bits) {
 
 /* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
  * base, width, shift, extra, each held against the others as they are. */
-static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
+static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits) {
   const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
   const unsigned width = block->width, shift = block->shift, extra = block->extra;
   int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
-  (void)units;
   switch (mode) {
     case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
     case PACKBUF_I_MODE_LINE:
@@ -7473,7 +7472,7 @@ static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_
   const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
   packbuf_i_stored stored;
   uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
-  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
+  if (packbuf_i_block_unsound(block, bits) >= 0 || first > units || count > units - first) return 0;
   if (count == 0) return 1;
   if (block->mode == PACKBUF_I_MODE_LINE)
     return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
@@ -7530,7 +7529,7 @@ static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *pay
   packbuf_i_stored stored;
   unsigned row = i >> log;
   uint64_t code;
-  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
+  if (packbuf_i_block_unsound(block, bits) >= 0 || i >= units) return 0;
   if (block->mode == PACKBUF_I_MODE_LINE) {
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
     unsigned line = 0;
@@ -7576,7 +7575,7 @@ static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *top
 static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
                                  unsigned units) {
   packbuf_i_stored stored;
-  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
+  if (units == 0 || packbuf_i_block_unsound(block, bits) >= 0) return 0;
   if (block->mode == PACKBUF_I_MODE_LINE) {
     const unsigned used = packbuf_i_lines_used(block);
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
@@ -10892,6 +10891,9 @@ static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
 /* Units of a full block. */
 static unsigned packbuf_i_block_units_of(unsigned bits) { return PACKBUF_I_BLOCK_BYTES * 8u / bits; }
 
+/* The blocks that hold `units` units (or bytes), `full` of which fill one. */
+static uint64_t packbuf_i_blocks_of(uint64_t units, unsigned full) { return units / full + (units % full != 0); }
+
 /* A block of a buffer, ready to be unpacked. */
 typedef struct packbuf_i_packed {
   packbuf_i_block block;
@@ -10913,7 +10915,7 @@ static uint64_t packbuf_i_block_end(const packbuf_buffer *buffer, uint64_t k, ui
 PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
   const unsigned full = buffer->headers ? packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)) : 0;
-  return full ? units / full + (units % full != 0) : 0;
+  return full ? packbuf_i_blocks_of(units, full) : 0;
 }
 
 /* Finds block k, which there is; its payload is NULL when that was not fetched with the others. 0 when header or place
@@ -10921,7 +10923,7 @@ PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
-  const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
+  const uint64_t end = packbuf_i_block_end(buffer, k, packbuf_i_blocks_of(units, full));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
   if (end > buffer->length / 64 || packed->block.place > end || end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
     return 0;
@@ -10930,7 +10932,7 @@ static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbu
   packed->at = (uint64_t)packed->block.place * 64;
   packed->size = (uint32_t)(end - packed->block.place) * 64;
   packed->payload = buffer->payload ? buffer->payload + packed->at : NULL;
-  return packbuf_i_block_unsound(&packed->block, bits, packed->units) < 0;
+  return packbuf_i_block_unsound(&packed->block, bits) < 0;
 }
 
 /* The payload of a block that was not fetched in one range with the rest: in place, or gathered in `room` of
@@ -11027,7 +11029,7 @@ PACKBUF_I_RARE static packbuf_rule packbuf_i_not_unpacked(const packbuf_buffer *
   for (; count && k <= (first + count - 1) / full; k++) {
     *at = buffer->headers_at + k * 16;
     if (!packbuf_i_find_block(buffer, k, &packed)) {
-      const int wrong = packbuf_i_block_unsound(&packed.block, packbuf_i_unit_bits(buffer->dtype), full);
+      const int wrong = packbuf_i_block_unsound(&packed.block, packbuf_i_unit_bits(buffer->dtype));
       *at += wrong < 0 ? 8 : (unsigned)wrong;
       return wrong < 0 ? PACKBUF_RULE_I16 : PACKBUF_RULE_I15;
     }
@@ -11282,8 +11284,10 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
-/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
-static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+/* Bytes of block headers of a packed buffer: 16 for each block of 8 KiB of unpacked bytes. */
+static uint64_t packbuf_i_headers_length(uint64_t unpacked) {
+  return packbuf_i_blocks_of(unpacked, PACKBUF_I_BLOCK_BYTES) * 16;
+}
 
 /* B14, of a node of the codec. Bytes and texts are read in place. */
 static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned codec, unsigned *at) {
@@ -16570,7 +16574,7 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                                uint8_t *memory) {
   packbuf_status status;
-  buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
+  buffer->blocks = packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES);
   status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
@@ -18564,9 +18568,9 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
 static packbuf_status packbuf_i_verify_header(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
                                               packbuf_error *error) {
   const uint64_t at = b->headers_at + k * 16, end_at = k + 1 < blocks ? at + 16 + 8 : record + 32;
-  const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+  const unsigned bits = packbuf_i_unit_bits(b->dtype);
   packbuf_i_packed packed;
-  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits, full);
+  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits);
   uint32_t size;
   if (wrong >= 0) return packbuf_i_broken(error, PACKBUF_RULE_I15, at + (unsigned)wrong, PACKBUF_NOWHERE);
   if (k == 0 && packed.block.place != 0) return packbuf_i_broken(error, PACKBUF_RULE_I16, at + 8, PACKBUF_NOWHERE);
@@ -18591,12 +18595,11 @@ static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t
 static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
   for (uint32_t i = 0; i < view->buffer_count; i++) {
     packbuf_buffer b;
-    uint64_t blocks = 0;
+    uint64_t blocks;
     packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
     if (status != PACKBUF_OK) return status;
     if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;
-    (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
-    blocks = packbuf_i_headers_length(blocks) / 16;
+    blocks = packbuf_block_count(&b);
     for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
       status = packbuf_i_verify_header(&b, packbuf_i_buffer_at(view, i), k, blocks, error);
     for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)

@@ -212,8 +212,10 @@ PACKBUF_API packbuf_status packbuf_get_node(const packbuf_view *view, uint32_t i
   return PACKBUF_OK;
 }
 
-/* Bytes of block headers of a packed buffer: 16 for each 8 KiB of unpacked bytes. */
-static uint64_t packbuf_i_headers_length(uint64_t unpacked) { return (unpacked / 8192 + (unpacked % 8192 != 0)) * 16; }
+/* Bytes of block headers of a packed buffer: 16 for each block of 8 KiB of unpacked bytes. */
+static uint64_t packbuf_i_headers_length(uint64_t unpacked) {
+  return packbuf_i_blocks_of(unpacked, PACKBUF_I_BLOCK_BYTES) * 16;
+}
 
 /* B14, of a node of the codec. Bytes and texts are read in place. */
 static packbuf_rule packbuf_i_packed_wrong(const packbuf_i_buffer_record *raw, unsigned codec, unsigned *at) {

@@ -82,11 +82,10 @@ static int packbuf_i_line_bytes_sound(unsigned bytes, unsigned bits) {
 
 /* Where rule I15 finds the first wrong field of a header, as an offset in it; -1 when it is sound. In the order mode,
  * base, width, shift, extra, each held against the others as they are. */
-static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits, unsigned units) {
+static int packbuf_i_block_unsound(const packbuf_i_block *block, unsigned bits) {
   const unsigned mode = block->mode & ~(unsigned)PACKBUF_I_FILLED;
   const unsigned width = block->width, shift = block->shift, extra = block->extra;
   int base = block->base == 0, wide = width >= 1 && width <= bits, shifted = shift == 0, more = extra == 0;
-  (void)units;
   switch (mode) {
     case PACKBUF_I_MODE_PLAIN: wide = width == 0; break;
     case PACKBUF_I_MODE_LINE:
@@ -401,7 +400,7 @@ static int packbuf_i_block_units(const packbuf_i_lane_set *set, const packbuf_i_
   const unsigned log = packbuf_i_row_log(bits), in_row = 1u << log, unit = bits / 8;
   packbuf_i_stored stored;
   uint8_t *at = (uint8_t *)out, cut[PACKBUF_I_ROW];
-  if (packbuf_i_block_unsound(block, bits, units) >= 0 || first > units || count > units - first) return 0;
+  if (packbuf_i_block_unsound(block, bits) >= 0 || first > units || count > units - first) return 0;
   if (count == 0) return 1;
   if (block->mode == PACKBUF_I_MODE_LINE)
     return packbuf_i_block_lines(set, block, payload, size, bits, units, first, count, at, stream);
@@ -458,7 +457,7 @@ static int packbuf_i_block_unit(const packbuf_i_block *block, const uint8_t *pay
   packbuf_i_stored stored;
   unsigned row = i >> log;
   uint64_t code;
-  if (packbuf_i_block_unsound(block, bits, units) >= 0 || i >= units) return 0;
+  if (packbuf_i_block_unsound(block, bits) >= 0 || i >= units) return 0;
   if (block->mode == PACKBUF_I_MODE_LINE) {
     uint16_t ends[PACKBUF_I_BLOCK_LINES];
     unsigned line = 0;
@@ -504,7 +503,7 @@ static int packbuf_i_tops_sound(const packbuf_i_block *block, const uint8_t *top
 static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
                                  unsigned units) {
   packbuf_i_stored stored;
-  if (units == 0 || packbuf_i_block_unsound(block, bits, units) >= 0) return 0;
+  if (units == 0 || packbuf_i_block_unsound(block, bits) >= 0) return 0;
   if (block->mode == PACKBUF_I_MODE_LINE) {
     const unsigned used = packbuf_i_lines_used(block);
     uint16_t ends[PACKBUF_I_BLOCK_LINES];

@@ -29,6 +29,9 @@ static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
 /* Units of a full block. */
 static unsigned packbuf_i_block_units_of(unsigned bits) { return PACKBUF_I_BLOCK_BYTES * 8u / bits; }
 
+/* The blocks that hold `units` units (or bytes), `full` of which fill one. */
+static uint64_t packbuf_i_blocks_of(uint64_t units, unsigned full) { return units / full + (units % full != 0); }
+
 /* A block of a buffer, ready to be unpacked. */
 typedef struct packbuf_i_packed {
   packbuf_i_block block;
@@ -50,7 +53,7 @@ static uint64_t packbuf_i_block_end(const packbuf_buffer *buffer, uint64_t k, ui
 PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
   const unsigned full = buffer->headers ? packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype)) : 0;
-  return full ? units / full + (units % full != 0) : 0;
+  return full ? packbuf_i_blocks_of(units, full) : 0;
 }
 
 /* Finds block k, which there is; its payload is NULL when that was not fetched with the others. 0 when header or place
@@ -58,7 +61,7 @@ PACKBUF_API uint64_t packbuf_block_count(const packbuf_buffer *buffer) {
 static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbuf_i_packed *packed) {
   const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits);
   const uint64_t units = packbuf_i_unit_count(buffer->dtype, buffer->count);
-  const uint64_t end = packbuf_i_block_end(buffer, k, units / full + (units % full != 0));
+  const uint64_t end = packbuf_i_block_end(buffer, k, packbuf_i_blocks_of(units, full));
   packbuf_i_block_load(&packed->block, buffer->headers + k * 16);
   if (end > buffer->length / 64 || packed->block.place > end || end - packed->block.place > PACKBUF_I_PAYLOAD_ROOM / 64)
     return 0;
@@ -67,7 +70,7 @@ static int packbuf_i_find_block(const packbuf_buffer *buffer, uint64_t k, packbu
   packed->at = (uint64_t)packed->block.place * 64;
   packed->size = (uint32_t)(end - packed->block.place) * 64;
   packed->payload = buffer->payload ? buffer->payload + packed->at : NULL;
-  return packbuf_i_block_unsound(&packed->block, bits, packed->units) < 0;
+  return packbuf_i_block_unsound(&packed->block, bits) < 0;
 }
 
 /* The payload of a block that was not fetched in one range with the rest: in place, or gathered in `room` of
@@ -164,7 +167,7 @@ PACKBUF_I_RARE static packbuf_rule packbuf_i_not_unpacked(const packbuf_buffer *
   for (; count && k <= (first + count - 1) / full; k++) {
     *at = buffer->headers_at + k * 16;
     if (!packbuf_i_find_block(buffer, k, &packed)) {
-      const int wrong = packbuf_i_block_unsound(&packed.block, packbuf_i_unit_bits(buffer->dtype), full);
+      const int wrong = packbuf_i_block_unsound(&packed.block, packbuf_i_unit_bits(buffer->dtype));
       *at += wrong < 0 ? 8 : (unsigned)wrong;
       return wrong < 0 ? PACKBUF_RULE_I16 : PACKBUF_RULE_I15;
     }

@@ -109,7 +109,7 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                                uint8_t *memory) {
   packbuf_status status;
-  buffer->blocks = (buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1;
+  buffer->blocks = packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES);
   status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);

@@ -79,9 +79,9 @@ static packbuf_status packbuf_i_verify_data_padding(const packbuf_view *view, pa
 static packbuf_status packbuf_i_verify_header(const packbuf_buffer *b, uint64_t record, uint64_t k, uint64_t blocks,
                                               packbuf_error *error) {
   const uint64_t at = b->headers_at + k * 16, end_at = k + 1 < blocks ? at + 16 + 8 : record + 32;
-  const unsigned bits = packbuf_i_unit_bits(b->dtype), full = packbuf_i_block_units_of(bits);
+  const unsigned bits = packbuf_i_unit_bits(b->dtype);
   packbuf_i_packed packed;
-  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits, full);
+  const int found = packbuf_i_find_block(b, k, &packed), wrong = packbuf_i_block_unsound(&packed.block, bits);
   uint32_t size;
   if (wrong >= 0) return packbuf_i_broken(error, PACKBUF_RULE_I15, at + (unsigned)wrong, PACKBUF_NOWHERE);
   if (k == 0 && packed.block.place != 0) return packbuf_i_broken(error, PACKBUF_RULE_I16, at + 8, PACKBUF_NOWHERE);
@@ -106,12 +106,11 @@ static packbuf_status packbuf_i_verify_payload(const packbuf_buffer *b, uint64_t
 static packbuf_status packbuf_i_verify_blocks(const packbuf_view *view, int data, packbuf_error *error) {
   for (uint32_t i = 0; i < view->buffer_count; i++) {
     packbuf_buffer b;
-    uint64_t blocks = 0;
+    uint64_t blocks;
     packbuf_status status = packbuf_get_buffer_at(view, i, &b, error);
     if (status != PACKBUF_OK) return status;
     if (b.storage != PACKBUF_STORED || !b.headers || (data && b.role != PACKBUF_ROLE_DATA)) continue;
-    (void)packbuf_i_byte_length(b.count, b.dtype, &blocks);
-    blocks = packbuf_i_headers_length(blocks) / 16;
+    blocks = packbuf_block_count(&b);
     for (uint64_t k = 0; !data && status == PACKBUF_OK && k < blocks; k++)
       status = packbuf_i_verify_header(&b, packbuf_i_buffer_at(view, i), k, blocks, error);
     for (uint64_t k = 0; (data || b.role != PACKBUF_ROLE_DATA) && status == PACKBUF_OK && k < blocks; k++)

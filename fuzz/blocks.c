@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (size)
         memcpy(payload, data, size);
-    demand(packbuf_i_block_unsound(&block, bits, units) >= 0 || packbuf_i_block_size(&block, bits, units) == UINT32_MAX || packbuf_i_block_size(&block, bits, units) <= 8192 + 256);
+    demand(packbuf_i_block_unsound(&block, bits) >= 0 || packbuf_i_block_size(&block, bits, units) == UINT32_MAX || packbuf_i_block_size(&block, bits, units) <= 8192 + 256);
     whole = packbuf_i_block_whole(&block, payload, (uint32_t)size, bits, units);
     demand(read_part(&block, payload, (uint32_t)size, bits, units, 0, units) || !whole);
     demand(read_part(&block, payload, (uint32_t)size, bits, units, first, count) || !whole);

@@ -360,7 +360,7 @@ static uint32_t pack_and_read(const packbuf_i_recipe *recipe, const uint8_t *uni
       memcpy(kept, payload, bytes);
       size = bytes;
       *block = other;
-      expect(packbuf_i_block_unsound(block, recipe->bits, count) < 0, "unsound: %s", describe(block, recipe->bits, count));
+      expect(packbuf_i_block_unsound(block, recipe->bits) < 0, "unsound: %s", describe(block, recipe->bits, count));
       expect(size % 64 == 0 && size <= PACKBUF_I_PAYLOAD_BOUND && size <= packbuf_i_round_64(count * (recipe->bits / 8u)), "%u bytes: %s", (unsigned)size, describe(block, recipe->bits, count));
       expect(packbuf_i_block_size(block, recipe->bits, count) == size || packbuf_i_block_size(block, recipe->bits, count) == UINT32_MAX, "size: %s",
              describe(block, recipe->bits, count));
@@ -529,7 +529,7 @@ static void read_lines(unsigned T, unsigned v, unsigned s, unsigned lines, unsig
   for (unsigned i = 1; i < lines; i++) packbuf_i_store16(payload + 2 * i, (uint16_t)(i * m / lines - (i * m / lines > (i - 1) * m / lines + 1 ? below(2) : 0)));
   for (unsigned i = 2 * lines; i < lines * (2 + v + s); i++) payload[i] = (uint8_t)(random64() >> 33);
   for (unsigned i = 0; i < m; i++) put(want, T, i, define_unit(&b, payload, T, m, i));
-  expect(packbuf_i_block_unsound(&b, T, m) < 0 && packbuf_i_block_size(&b, T, m) == size, "%u bytes: %s", size, describe(&b, T, m));
+  expect(packbuf_i_block_unsound(&b, T) < 0 && packbuf_i_block_size(&b, T, m) == size, "%u bytes: %s", size, describe(&b, T, m));
   expect(packbuf_i_block_whole(&b, payload, size, T, m), "not whole: %s", describe(&b, T, m));
   for (unsigned i = 0; (set = packbuf_i_lane_set_at(i)) != NULL; i++) read_back(set, &b, payload, size, T, m, want);
   read_one_by_one(&b, payload, size, T, m, want, m > 300 ? 7 : 1);
@@ -678,7 +678,7 @@ static void headers(void) {
               b.extra = (uint8_t)extra;
               want = define_unsound(&b, T);
               sound += want < 0;
-              expect(packbuf_i_block_unsound(&b, T, 100) == want, "%d, not %d: %s", packbuf_i_block_unsound(&b, T, 100), want, describe(&b, T, 100));
+              expect(packbuf_i_block_unsound(&b, T) == want, "%d, not %d: %s", packbuf_i_block_unsound(&b, T), want, describe(&b, T, 100));
               if (extra || base) continue;
               packbuf_i_block_store(&b, header);
               packbuf_i_block_load(&again, header);
@@ -704,7 +704,7 @@ static void random_header(packbuf_i_block *b, unsigned bits) {
     if (b->mode == 1 && b->extra) b->shift = (uint8_t)((1u << below(5)) / 2 + (1u << below(5)) / 2 * 16);
     if (b->mode == 1 && b->shift / 16) b->width = 0;
     if (b->mode % 128 == 5) b->width = (uint8_t)(b->shift + bits_of(b->extra));
-    if (packbuf_i_block_unsound(b, bits, 1) < 0) return;
+    if (packbuf_i_block_unsound(b, bits) < 0) return;
   }
 }
 
@@ -758,7 +758,7 @@ static void any_bytes(void) {
       uint64_t one = 0;
       const int got = packbuf_i_block_unit(&b, payload, size, bits, units, first + at, &one);
       if (read) expect(got && one == get(out, bits, at) && one == define_unit(&b, payload, bits, units, first + at), "unit %u, %d: %s", first + at, got, describe(&b, bits, units));
-      else if (packbuf_i_block_unsound(&b, bits, units) >= 0) expect(!got, "read though unsound: %s", describe(&b, bits, units));
+      else if (packbuf_i_block_unsound(&b, bits) >= 0) expect(!got, "read though unsound: %s", describe(&b, bits, units));
     }
   }
   for (unsigned mode = 0; mode < 6; mode++) expect(taken[mode] > 500 / TAP_STEP, "mode %u: %lu read", mode, taken[mode]);
