@@ -108,7 +108,7 @@ PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 # where simde/ lies: its headers do for every machine
 SIMDE ?= /usr/include
-build/tests/%/lanes_simde build/tests/%/processors: STRICT += -idirafter $(SIMDE)
+build/tests/%/lanes_simde build/tests/%/processors: private STRICT += -idirafter $(SIMDE)
 TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)

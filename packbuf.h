@@ -7673,7 +7673,7 @@ static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *u
   uint8_t last[PACKBUF_I_ROW / 8];
   unsigned bends = 0;
   for (unsigned row = 0; row < whole; row += PACKBUF_I_BEND_ROWS) {
-    const unsigned some = whole - row < PACKBUF_I_BEND_ROWS ? whole - row : PACKBUF_I_BEND_ROWS;
+    const unsigned some = whole - row < PACKBUF_I_BEND_ROWS ? whole - row : (unsigned)PACKBUF_I_BEND_ROWS;
     bends += packer->lanes->bends(units + unit + (size_t)row * PACKBUF_I_ROW, some, bitmap + row * in_row / 8);
     if (bends > 2 * PACKBUF_I_COVER_LINES) return 0;
     packbuf_i_load_ahead(ahead, loaded, (row + some) * PACKBUF_I_ROW);

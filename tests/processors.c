@@ -15,7 +15,7 @@ static const struct packbuf_i_lane_set *chosen_lanes(const struct packbuf_i_lane
 static const struct packbuf_i_crc_kernel *chosen_crc(const struct packbuf_i_crc_kernel *kernel);
 static gather_function chosen_gather(gather_function gather);
 static gather_function chosen_stream(gather_function gather);
-static utf8_function chosen_utf8(utf8_function scan);
+static inline utf8_function chosen_utf8(utf8_function scan);
 #define PACKBUF_I_CPU(asked) (processor & (asked))
 #define PACKBUF_I_CHOSEN(kind, kernels) chosen_##kind(kernels)
 
@@ -123,7 +123,8 @@ static gather_function chosen_gather(gather_function function) {
   return spy_gather;
 }
 static gather_function chosen_stream(gather_function function) { return function; } /* of batches larger than these */
-static utf8_function chosen_utf8(utf8_function scan) {
+/* inline: only x86 has several to choose from */
+static inline utf8_function chosen_utf8(utf8_function scan) {
   utf8 = scan;
   return spy_scan;
 }

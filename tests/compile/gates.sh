@@ -55,12 +55,17 @@ one_unit() { # COMPILER STANDARD FLAGS...
     compile "$1" "$2" impl.o impl.c "${@:3}"
 }
 
-orders() { # included twice, in any order, the implementation comes out once
-    local order
+orders() { # included twice, in any order, the implementation comes out once; what reads the same is compiled once
+    local order sum language=c
+    case $2 in c++*) language=c++ ;; esac
     for order in 'header define header' 'define header header' 'define header undef header' 'header header define header header'; do
         echo "order: $order"
         printf '%s\n' $order | sed "s/^header\$/#include \"$header\"/; s/^define\$/#define PACKBUF_IMPLEMENTATION/
             s/^undef\$/#undef PACKBUF_IMPLEMENTATION/" >order.c
+        "$1" -x $language -std="$2" -I"$root" -E -P order.c >order.i || return
+        sum=$(grep -v '^ *$' order.i | md5sum)
+        [ ! -e "$sum" ] || continue
+        touch "$sum"
         compile "$1" "$2" order.o order.c || return
         public order.o >order.txt
         [ -s order.txt ] || { echo 'no implementation came out'; return 1; }
@@ -105,22 +110,15 @@ both_private() { # each with its own static copy
 
 # ---- what is left behind ----
 
-symbols() { # every function carries the prefix, the internal ones too
-    implementation
-    compile "$1" "$2" impl.o impl.c || return
-    public impl.o | grep -v '^packbuf_' | none || return
-    nm -C --defined-only impl.o | awk '$2 ~ /^[tTwWu]$/ && $3 !~ /^packbuf_/' | none
-}
-
-constants() { # no writable data: tables are const, nothing is global and mutable
+left() { # COMPILER STANDARD: what the implementation defines and asks for
     implementation
     compile "$1" "$2" impl.o impl.c -fno-pic || return
-    nm --defined-only impl.o | awk '$2 ~ /^[bBdDsSgGC]$/' | none
-}
-
-outside() { # nothing prints, aborts, opens files, or looks at errno and the locale; no library is needed
-    implementation
-    compile "$1" "$2" impl.o impl.c || return
+    echo 'functions without the prefix, internal ones too:'
+    public impl.o | grep -v '^packbuf_' | none || return
+    nm -C --defined-only impl.o | awk '$2 ~ /^[tTwWu]$/ && $3 !~ /^packbuf_/' | none || return
+    echo 'writable data; tables are const, nothing is global and mutable:'
+    nm --defined-only impl.o | awk '$2 ~ /^[bBdDsSgGC]$/' | none || return
+    echo 'what prints, aborts, opens files, or looks at errno and the locale; no library is needed:'
     nm -u impl.o | awk '{ print $NF }' |
         grep -xE '_?_?(v?[fs]?n?printf(_chk)?|puts|putchar|f(puts|write|open|close|read)|abort|_?exit|errno_location|ctype_[a-z_]*|assert_fail|setlocale|localeconv|strto[a-z]*|ato[a-z]*|std(out|err|in))' |
         none
@@ -177,15 +175,13 @@ for entry in "${compilers[@]}"; do
     gate "$compiler $last: included twice" orders "$compiler" $last
     gate "$compiler $last: two units" together "$compiler" $last "$compiler" $last
     gate "$compiler $last: two private copies" both_private "$compiler" $last
-    gate "$compiler $last: names of functions" symbols "$compiler" $last
-    gate "$compiler $last: no writable data" constants "$compiler" $last
-    gate "$compiler $last: nothing printed, no abort, errno or locale" outside "$compiler" $last
+    gate "$compiler $last: names of functions, no writable data, nothing printed, no abort, errno or locale" left "$compiler" $last
     gate "$compiler $last: macros of the header" macros "$compiler" $last
     gate "$compiler $last: macros of the implementation" macros "$compiler" $last -DPACKBUF_IMPLEMENTATION
     for standard in $standards; do
         gate "$compiler $standard: packbuf_threads.h" with packbuf_threads.h one_unit "$compiler" $standard
     done
-    for check in alone orders symbols constants outside macros; do
+    for check in alone orders left macros; do
         gate "$compiler $last: packbuf_threads.h, $check" with packbuf_threads.h $check "$compiler" $last
     done
     gate "$compiler $last: packbuf_threads.h, two units" with packbuf_threads.h together "$compiler" $last "$compiler" $last
