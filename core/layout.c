@@ -493,7 +493,7 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
 static unsigned packbuf_i_packs_in(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
   if (buffer->node->flags & PACKBUF_KEEP_PLAIN || buffer->length < PACKBUF_I_PACK_FROM || buffer->device ||
       buffer->pushed || packbuf_i_unit_bits(buffer->dtype) == 0 ||
-      ((buffer->length - 1) / PACKBUF_I_BLOCK_BYTES + 1) >> 24) /* places are u32 */
+      packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES) >> 24) /* places are u32 */
     return 0;
   if (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec)) return 0;
   return packbuf_i_profile_of(plan, buffer);
