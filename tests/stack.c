@@ -2,7 +2,6 @@
  * so that what was touched can be told. `stack measure` gives each 64 MiB instead.
  * May use: packbuf.h, tap.h, threads and mmap. */
 #define _GNU_SOURCE 1
-#define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 #include "tap.h"
 #include <pthread.h>
