@@ -1642,8 +1642,8 @@ static void packbuf_i_push_byte(packbuf_i_sink *sink, uint8_t byte) {
 }
 /* ---- end of core/base.c ---- */
 /* ---- core/cpu.c ---- */
-/* core/cpu.c: what the processor has, as a set of bits. Every choice between kernels is a function of such a set: the
- * last entry of a const table that needs no more.
+/* core/cpu.c: what the processor has, as a set of bits. Every choice between kernels is a function of such a set
+ * alone.
  * May use: base. Must not know: what kernels there are. */
 
 #define PACKBUF_I_CPU_LIST(X)       \
@@ -1707,8 +1707,8 @@ PACKBUF_I_CPU_INLINE unsigned packbuf_i_cpu_has(unsigned asked) {
   return has;
 }
 
-/* For tests, which say what the processor has, and stand between a choice and those who use it: kind is one of lanes,
- * crc, gather, stream, utf8. */
+/* For tests, which say what the processor has, and stand between a choice and those who use it; kind names the
+ * choice. */
 #ifndef PACKBUF_I_CPU
 #define PACKBUF_I_CPU(asked) packbuf_i_cpu_has(asked)
 #endif
@@ -5714,7 +5714,8 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
 /* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
  * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
  * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
- * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
+ * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name (bends also reads the unit
+ * before the rows and the one after), nor allocates.
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
 #if defined(__clang__)
@@ -5736,7 +5737,11 @@ typedef struct packbuf_i_codes {
 } packbuf_i_codes;
 
 /* What a scan takes units for. */
-enum { PACKBUF_I_SCAN_UNSIGNED, PACKBUF_I_SCAN_SIGNED, PACKBUF_I_SCAN_FLOATS };
+typedef enum packbuf_i_scan_kind {
+  PACKBUF_I_SCAN_UNSIGNED,
+  PACKBUF_I_SCAN_SIGNED,
+  PACKBUF_I_SCAN_FLOATS
+} packbuf_i_scan_kind;
 
 /* What a scan finds: the T bits of units, filled up with zeros. */
 typedef struct packbuf_i_spread {
@@ -5758,7 +5763,7 @@ typedef struct packbuf_i_lanes {
   /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
   void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
                  int stream);
-  void (*scan)(const void *units, unsigned rows, int as, packbuf_i_spread *spread);
+  void (*scan)(const void *units, unsigned rows, packbuf_i_scan_kind kind, packbuf_i_spread *spread);
   /* Bit r: row r has a unit other than fill. */
   uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
   /* Bit i (LSB first): the step from unit i to the next is not the step to it from the one before. Also reads the units
@@ -5798,9 +5803,9 @@ typedef struct packbuf_i_lane_set {
                                                       const packbuf_i_codes *codes, void *units, int stream) {         \
     packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
   }                                                                                                                    \
-  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int as,                          \
+  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, packbuf_i_scan_kind kind,        \
                                                     packbuf_i_spread *spread) {                                        \
-    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, as, spread);                                               \
+    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, kind, spread);                                             \
   }                                                                                                                    \
   static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
     return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
@@ -5966,10 +5971,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *wo
                            packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
 }
 
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int as,
-                                                 packbuf_i_spread *spread) {
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows,
+                                                 packbuf_i_scan_kind kind, packbuf_i_spread *spread) {
   /* flipped, it makes signed order unsigned */
-  const uint64_t sign = as == PACKBUF_I_SCAN_SIGNED ? (uint64_t)1 << (T - 1) : 0;
+  const uint64_t sign = kind == PACKBUF_I_SCAN_SIGNED ? (uint64_t)1 << (T - 1) : 0;
   const uint64_t first = packbuf_i_unit_load(T, units);
   uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
   int zeros = 0, others = 0;
@@ -5989,9 +5994,9 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->least = least ^ sign;
   spread->most = most ^ sign;
   spread->differ = differ;
-  spread->least_set = as == PACKBUF_I_SCAN_FLOATS ? set & packbuf_i_low_bits(T) : 0;
-  spread->zeros = as == PACKBUF_I_SCAN_FLOATS && zeros;
-  spread->others = as == PACKBUF_I_SCAN_FLOATS && others;
+  spread->least_set = kind == PACKBUF_I_SCAN_FLOATS ? set & packbuf_i_low_bits(T) : 0;
+  spread->zeros = kind == PACKBUF_I_SCAN_FLOATS && zeros;
+  spread->others = kind == PACKBUF_I_SCAN_FLOATS && others;
   spread->top = top;
 }
 
@@ -6233,11 +6238,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* Where a set has no better way: a bit for each unit that is not 0. */
 #define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
-    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                          \
+    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                          \
     const unsigned some = 64 / T; /* units of a word */                                                   \
     uint64_t bits = 0;                                                                                    \
     PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
-      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                              \
       const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
                             : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
                             : T == 32 ? ones >> 31 | (ones & 1)                                           \
@@ -6442,20 +6447,20 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     }                                                                                                                  \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
-                                                                int as, packbuf_i_spread *spread) {                    \
+                                                                packbuf_i_scan_kind kind, packbuf_i_spread *spread) {  \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
     if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
-      packbuf_i_plain_scan(T, units, rows, as, spread);                                                                \
+      packbuf_i_plain_scan(T, units, rows, kind, spread);                                                              \
       return;                                                                                                          \
     }                                                                                                                  \
-    packbuf_i_##set##_range(T, units, rows, as == PACKBUF_I_SCAN_SIGNED ? 0 : sign, spread,                            \
-                            as == PACKBUF_I_SCAN_FLOATS ? &spread->least_set : NULL);                                  \
+    packbuf_i_##set##_range(T, units, rows, kind == PACKBUF_I_SCAN_SIGNED ? 0 : sign, spread,                          \
+                            kind == PACKBUF_I_SCAN_FLOATS ? &spread->least_set : NULL);                                \
     spread->top = spread->most;                                                                                        \
-    if (as == PACKBUF_I_SCAN_FLOATS) return;                                                                           \
+    if (kind == PACKBUF_I_SCAN_FLOATS) return;                                                                         \
     spread->least_set = 0;                                                                                             \
     spread->zeros = spread->others = 0;                                                                                \
-    if (as == PACKBUF_I_SCAN_UNSIGNED) return;                                                                         \
+    if (kind == PACKBUF_I_SCAN_UNSIGNED) return;                                                                       \
     if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
     packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
     spread->top = other.most;                                                                                          \
@@ -7132,6 +7137,9 @@ static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint3
 /* The units of a row: 1 << this. */
 static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
 
+/* The blocks that hold `units` units (or bytes), `full` of which fill one. */
+static uint64_t packbuf_i_blocks_of(uint64_t units, unsigned full) { return units / full + (units % full != 0); }
+
 static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
   const unsigned log = packbuf_i_row_log(bits);
   return (units + (1u << log) - 1) >> log;
@@ -7610,7 +7618,6 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
 
 enum {
   PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
-  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
   PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
   PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
   PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
@@ -7669,8 +7676,8 @@ typedef struct packbuf_i_cover {
   unsigned lines;
 } packbuf_i_cover;
 
-/* Marks where the steps of units change: bit i is that of unit i + 1. 0 when there are more than a cover can have: only
- * the first and the last unit of a line is one. */
+/* Marks where the steps of units change: bit i is that of unit i + 1. A line bends at its first and last unit alone, so
+ * 0, with the bitmap unfinished, when there are more bends than the lines of a cover can have. */
 static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                 const uint8_t *ahead, uint32_t *loaded, uint8_t *bitmap) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8, in_row = PACKBUF_I_ROW / unit;
@@ -7844,11 +7851,8 @@ static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_uni
 
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
-  packer->lanes->scan(rows->units, rows->rows,
-                      recipe->is_float    ? PACKBUF_I_SCAN_FLOATS
-                      : recipe->is_signed ? PACKBUF_I_SCAN_SIGNED
-                                          : PACKBUF_I_SCAN_UNSIGNED,
-                      &survey->spread);
+  const packbuf_i_scan_kind kind = recipe->is_float ? PACKBUF_I_SCAN_FLOATS : (packbuf_i_scan_kind)recipe->is_signed;
+  packer->lanes->scan(rows->units, rows->rows, kind, &survey->spread);
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
 }
 
@@ -7874,9 +7878,9 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
   uint32_t size;         /* of the payload */
-  uint64_t dense, fill;  /* where it is filled */
-  packbuf_i_unit_rows rows; /* unless it is lines: all, or the dense ones; in the scratch until the next choice */
-  packbuf_i_cover cover; /* where it is lines with a payload */
+  uint64_t dense, fill;     /* where it is filled */
+  packbuf_i_cover cover;    /* where it is lines with a payload */
+  packbuf_i_unit_rows rows; /* where it is not: all, or the dense ones, in the scratch until the next choice */
 } packbuf_i_choice;
 
 /* Takes this header when its payload is smaller than that of the choice so far. */
@@ -8050,7 +8054,7 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_offer_rows(recipe, &survey, rows->rows, plain, more, filled, choice);
 }
 
-/* What any mode but line takes at the least: filled, 64 bytes and a row of words; else the words of codes of one bit, or
+/* What any mode but line takes at the least: filled, 64 bytes and a row of words; else the words of one-bit codes, or
  * plain. */
 static uint32_t packbuf_i_least_of_others(unsigned bits, unsigned count) {
   const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(count, bits), 1, bits);
@@ -8166,7 +8170,7 @@ static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbu
 }
 
 /* Packs a block of count units: its header (place 0) and its payload, for which there is room for
- * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
+ * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_BLOCK_BYTES. ahead
  * and stream as in the lanes. */
 static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                      packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {
@@ -10895,9 +10899,6 @@ static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
 
 /* Units of a full block. */
 static unsigned packbuf_i_block_units_of(unsigned bits) { return PACKBUF_I_BLOCK_BYTES * 8u / bits; }
-
-/* The blocks that hold `units` units (or bytes), `full` of which fill one. */
-static uint64_t packbuf_i_blocks_of(uint64_t units, unsigned full) { return units / full + (units % full != 0); }
 
 /* A block of a buffer, ready to be unpacked. */
 typedef struct packbuf_i_packed {
@@ -14745,9 +14746,10 @@ static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
 
 /* pack, second part: codec -> layout -> one buffer */
 /* ---- core/layout.c ---- */
-/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for the packing.
- * core/plan.c runs it for a batch and decides where everything lies.
- * May use: columns, pull, codecs. Must not know: the destination. */
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for whether packing
+ * pays, and how. core/plan.c runs it for a batch and decides where everything lies.
+ * May use: base, batch, columns, expand (errors), key hashes, pull, codecs, blocks (their size), packer (recipes). Must
+ * not know: the destination. */
 
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
@@ -15236,23 +15238,25 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
   return packbuf_i_profile_number(packing);
 }
 
+/* By request or by codec: to be read in place. */
+static int packbuf_i_stays_plain(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer) ||
+         (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec));
+}
+
 /* The profile with which a buffer that is stored may be packed; 0: it stays plain in any case. */
-static unsigned packbuf_i_packs_in(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  if (buffer->node->flags & PACKBUF_KEEP_PLAIN || buffer->length < PACKBUF_I_PACK_FROM || buffer->device ||
-      buffer->pushed || packbuf_i_unit_bits(buffer->dtype) == 0 ||
+static unsigned packbuf_i_packable_profile(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  if (packbuf_i_stays_plain(plan, buffer) || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
+      packbuf_i_unit_bits(buffer->dtype) == 0 ||
       packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES) >> 24) /* places are u32 */
     return 0;
-  if (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec)) return 0;
   return packbuf_i_profile_of(plan, buffer);
 }
 
-/* Whether a buffer may become an alias of an earlier one: what has to stay plain, to be read in place, is none of what
- * may be packed. */
+/* Whether a buffer may become an alias of an earlier one: what stays plain is none of what may be packed. */
 static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
                                const packbuf_i_planned *buffer) {
-  const int text = buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
-  const int stays = text || buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer);
-  return !stays || !packbuf_i_packs_in(plan, earlier);
+  return !packbuf_i_stays_plain(plan, buffer) || !packbuf_i_packable_profile(plan, earlier);
 }
 
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
@@ -15387,14 +15391,14 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes, sha256. Must not know:
- * what becomes of repeats. */
+ * May use: base, arena, value, columns, batch, the codecs' writing halves, pull, rows, layout (pull_next), checksums,
+ * key hashes, sha256. Must not know: what becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
 /* How far ahead what is read of a row is loaded, in rows. */
-#define PACKBUF_I_ROWS_SOON 6
+#define PACKBUF_I_PREFETCH_ROWS 6
 
 /* ---- one row ---- */
 
@@ -15505,15 +15509,15 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
 
 /* Where a row will be read that is one stretch of memory; 0 when that is not known without a look at memory that is
  * not in the cache either. */
-static int packbuf_i_row_soon(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+static int packbuf_i_row_foreseen(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   return row < node->rows && node->source != PACKBUF_I_FROM_CELLS && packbuf_i_state(node, row) > 0 &&
          packbuf_i_whole_row(node, row, run) && run->size > 0;
 }
 
 /* Loads how a row begins. */
-static void packbuf_i_row_start_soon(const packbuf_i_node *node, uint64_t row) {
+static void packbuf_i_prefetch_row_start(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  if (!packbuf_i_row_soon(node, row, &run)) return;
+  if (!packbuf_i_row_foreseen(node, row, &run)) return;
   for (unsigned at = 0; at < 512 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
 }
 
@@ -15588,20 +15592,19 @@ static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
 /* Places inside a long row, which may be padded at both ends, that its key looks at. */
 #define PACKBUF_I_ROW_PLACES 15
 
-static int packbuf_i_row_is_long(packbuf_i_run run) { return run.size >= 2048; }
+/* How many of them a row that is one stretch has. Only rows that lie alike have any: else equal rows, one of them in
+ * pieces, would have two keys. */
+static unsigned packbuf_i_row_places(const packbuf_i_node *node, packbuf_i_run run) {
+  const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
+  return alike && run.size >= 2048 ? PACKBUF_I_ROW_PLACES : 0;
+}
 
-/* Place i of them, 1 to PACKBUF_I_ROW_PLACES. */
+/* Place i, from 1 on. */
 static const uint8_t *packbuf_i_row_place(packbuf_i_run run, unsigned i) {
   return run.bytes + run.size / (PACKBUF_I_ROW_PLACES + 1) * i;
 }
 
-/* Whether the rows of a node lie alike, all of them whole or none: only then may a key look at what only whole rows
- * show. */
-static int packbuf_i_rows_alike(const packbuf_i_node *node) {
-  return node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
-}
-
-/* A key of the ends of a row of `size` bytes: the first and last 64, of which only those of a short one lie in both. */
+/* A key of the first and last 64 bytes of a row of `size`; of one of less than 128, of each byte once. */
 static uint64_t packbuf_i_hash_ends(uint64_t key, uint64_t size, const uint8_t *first, const uint8_t *last) {
   if (size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(first, (size_t)size));
   key = packbuf_i_hash_64_bytes(key, first);
@@ -15610,14 +15613,13 @@ static uint64_t packbuf_i_hash_ends(uint64_t key, uint64_t size, const uint8_t *
 }
 
 /* Loads what the key of a row will read. */
-static void packbuf_i_row_key_soon(const packbuf_i_node *node, uint64_t row) {
+static void packbuf_i_prefetch_row_key(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  if (!packbuf_i_row_soon(node, row, &run)) return;
+  if (!packbuf_i_row_foreseen(node, row, &run)) return;
   PACKBUF_I_PREFETCH(run.bytes);
   PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
   PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
-  for (unsigned i = 1; packbuf_i_row_is_long(run) && packbuf_i_rows_alike(node) && i <= PACKBUF_I_ROW_PLACES; i++)
-    PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
+  for (unsigned i = packbuf_i_row_places(node, run); i > 0; i--) PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
@@ -15627,14 +15629,15 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(size, packbuf_i_row_type(node, row));
   packbuf_i_row_reader at;
   uint8_t ends[128];
-  size_t first = 0, last = 0; /* bytes of ends[0..64) and, up to its end, ends[64..128) */
+  size_t first = 0; /* bytes of ends[0..64); the last ones of the row end at ends[128] */
+  uint64_t total = 0;
   if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
   packbuf_i_row_start_bytes(&at, node, row);
   if (at.whole) {
-    for (unsigned i = 1; packbuf_i_row_is_long(at.run) && packbuf_i_rows_alike(node) && i <= PACKBUF_I_ROW_PLACES; i++)
+    for (unsigned i = packbuf_i_row_places(node, at.run); i > 0; i--)
       key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(at.run, i)));
     return packbuf_i_hash_ends(key, at.run.size, at.run.bytes,
                                at.run.bytes + (at.run.size < 64 ? 0 : at.run.size - 64));
@@ -15646,9 +15649,9 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
     memmove(ends + 64, ends + 64 + tail, 64 - tail);
     memcpy(ends + 128 - tail, at.run.bytes + at.run.size - tail, tail);
     first += head;
-    last += (size_t)at.run.size;
+    total += at.run.size;
   }
-  return packbuf_i_hash_ends(key, last, ends, ends + 64);
+  return packbuf_i_hash_ends(key, total, ends, ends + 64);
 }
 
 /* A key of all of a row's data, for rows that differ but have the same key. */
@@ -15771,7 +15774,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
     const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
-    packbuf_i_row_key_soon(node, packbuf_i_sample(j / 2 + PACKBUF_I_ROWS_SOON / 2, node->rows) + j % 2);
+    packbuf_i_prefetch_row_key(node, packbuf_i_sample(j / 2 + PACKBUF_I_PREFETCH_ROWS / 2, node->rows) + j % 2);
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
   }
   *repeats = seen == 4;
@@ -15782,7 +15785,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: arena, columns, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, batch, columns, pull, repeats, layout (constant data). Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -15809,7 +15812,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
-    packbuf_i_row_key_soon(node, row + PACKBUF_I_ROWS_SOON);
+    packbuf_i_prefetch_row_key(node, row + PACKBUF_I_PREFETCH_ROWS);
     if (packbuf_i_state(node, row) <= 0) continue;
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
@@ -15905,8 +15908,8 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
   for (uint64_t j = 0; j < places; j++) {
     const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1), soon = packbuf_i_sample(j + 2, node->rows - 1);
-    packbuf_i_row_start_soon(node, soon);
-    packbuf_i_row_start_soon(node, soon + 1);
+    packbuf_i_prefetch_row_start(node, soon);
+    packbuf_i_prefetch_row_start(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }
@@ -15943,7 +15946,7 @@ static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, u
   common[0] = 0;
   for (uint64_t i = 1; i <= node->rows; i++) {
     if (i < node->rows) {
-      packbuf_i_row_start_soon(node, i + PACKBUF_I_ROWS_SOON);
+      packbuf_i_prefetch_row_start(node, i + PACKBUF_I_PREFETCH_ROWS);
       common[i] = packbuf_i_common_before(node, i);
       if (common[i] * element >= 64 && 2 * common[i] >= largest) {
         if (common[i] > largest) largest = common[i];
@@ -16361,7 +16364,7 @@ static uint64_t packbuf_i_pull_seek(packbuf_i_pull *pull, const packbuf_i_planne
 /* core/units.c: the units of a planned buffer, block after block, for who packs them: in place where a block lies in
  * one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools are
  * checked on the way.
- * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
+ * May use: pull, rows, seek, gather, layout, blocks (their size). Must not know: how blocks are packed. */
 
 typedef struct packbuf_i_units {
   const packbuf_i_planned *buffer;
@@ -16444,6 +16447,12 @@ static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t s
   return PACKBUF_OK;
 }
 
+/* Whether bytes that were handed out are this room's own, which the next call writes over; else they are the caller's,
+ * and stay. */
+static int packbuf_i_units_own(const packbuf_i_units *source, const uint8_t *bytes) {
+  return (uintptr_t)bytes - (uintptr_t)source < sizeof *source;
+}
+
 /* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it
  * is known to lie there whole, or NULL. */
 static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t size, const uint8_t **bytes,
@@ -16471,7 +16480,7 @@ static packbuf_status packbuf_i_units_next(packbuf_i_units *source, uint64_t siz
 /* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
  * the spec; and the blocks of such a buffer, one after the other. Buffers of the index, which are small, are packed as
  * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
- * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
+ * May use: arena (scratch), layout, seek, units, blocks, packer, lanes_table. Must not know: where the bytes go. */
 
 #define PACKBUF_I_SAMPLE 16u /* blocks */
 
@@ -16507,7 +16516,7 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     status = packbuf_i_units_next(&source, size, &bytes, &ahead);
     if (status) return status;
     sample[i] = bytes;
-    if ((uintptr_t)bytes - (uintptr_t)&source < sizeof source) { /* the next block takes its place */
+    if (packbuf_i_units_own(&source, bytes)) {
       memcpy(memory, bytes, (size_t)size);
       sample[i] = memory;
     }
@@ -16593,7 +16602,7 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
   uint8_t *memory = NULL;
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packs_in(plan, buffer) : 0;
+    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packable_profile(plan, buffer) : 0;
     buffer->plain = buffer->length;
     if (!profile) continue;
     if (!memory) memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
@@ -16848,12 +16857,6 @@ static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* Packed, the data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
-}
-
 /* The same for the index: block headers and buffers, behind the checksums. */
 static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
   const unsigned exponent = plan->options->alignment_exponent;
@@ -16873,6 +16876,12 @@ static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
   }
   plan->index_length = index;
   return PACKBUF_OK;
+}
+
+/* Once the packed data are written, their section has this length. */
+static void packbuf_i_set_data_length(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {
@@ -17343,7 +17352,7 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
   writer->stretch = NULL;
   if (status) return status;
   packbuf_i_out_end(&writer->out);
-  packbuf_i_data_is(plan, writer->out.at);
+  packbuf_i_set_data_length(plan, writer->out.at);
   return PACKBUF_OK;
 }
 
@@ -17873,7 +17882,7 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   }
   at = packbuf_i_round_up(end, plan->options->alignment_exponent);
   memset(dst + end, 0, (size_t)(at - end));
-  packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
+  packbuf_i_set_data_length(plan, at - packbuf_i_data_at(plan));
 }
 
 /* What the parts of a batch leave undone where buffers are packed: the stripes where they belong, the checksums from

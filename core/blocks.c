@@ -55,6 +55,9 @@ static uint32_t packbuf_i_round_64(uint32_t size) { return (size + 63) & ~(uint3
 /* The units of a row: 1 << this. */
 static unsigned packbuf_i_row_log(unsigned bits) { return 10 - packbuf_i_first_set(bits); }
 
+/* The blocks that hold `units` units (or bytes), `full` of which fill one. */
+static uint64_t packbuf_i_blocks_of(uint64_t units, unsigned full) { return units / full + (units % full != 0); }
+
 static unsigned packbuf_i_block_row_count(unsigned units, unsigned bits) {
   const unsigned log = packbuf_i_row_log(bits);
   return (units + (1u << log) - 1) >> log;

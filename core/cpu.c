@@ -1,5 +1,5 @@
-/* core/cpu.c: what the processor has, as a set of bits. Every choice between kernels is a function of such a set: the
- * last entry of a const table that needs no more.
+/* core/cpu.c: what the processor has, as a set of bits. Every choice between kernels is a function of such a set
+ * alone.
  * May use: base. Must not know: what kernels there are. */
 
 #define PACKBUF_I_CPU_LIST(X)       \
@@ -63,8 +63,8 @@ PACKBUF_I_CPU_INLINE unsigned packbuf_i_cpu_has(unsigned asked) {
   return has;
 }
 
-/* For tests, which say what the processor has, and stand between a choice and those who use it: kind is one of lanes,
- * crc, gather, stream, utf8. */
+/* For tests, which say what the processor has, and stand between a choice and those who use it; kind names the
+ * choice. */
 #ifndef PACKBUF_I_CPU
 #define PACKBUF_I_CPU(asked) packbuf_i_cpu_has(asked)
 #endif

@@ -1,7 +1,8 @@
 /* core/lanes.c: the kernels of packing in blocks (spec section 20) for units of T = 8, 16, 32 or 64 bits: what one is,
  * its definition in plain C ("plain"), and the table of the sets. Faster sets lie in files beside this one.
  * Units are in native byte order, packed words are little-endian; both lie anywhere. All but along and line work on
- * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name, nor allocates.
+ * rows of 128 bytes, whole ones. No kernel touches a byte that its arguments do not name (bends also reads the unit
+ * before the rows and the one after), nor allocates.
  * May use: base. Must not know: blocks, their modes and headers, columns, errors. */
 
 #if defined(__clang__)
@@ -23,7 +24,11 @@ typedef struct packbuf_i_codes {
 } packbuf_i_codes;
 
 /* What a scan takes units for. */
-enum { PACKBUF_I_SCAN_UNSIGNED, PACKBUF_I_SCAN_SIGNED, PACKBUF_I_SCAN_FLOATS };
+typedef enum packbuf_i_scan_kind {
+  PACKBUF_I_SCAN_UNSIGNED,
+  PACKBUF_I_SCAN_SIGNED,
+  PACKBUF_I_SCAN_FLOATS
+} packbuf_i_scan_kind;
 
 /* What a scan finds: the T bits of units, filled up with zeros. */
 typedef struct packbuf_i_spread {
@@ -45,7 +50,7 @@ typedef struct packbuf_i_lanes {
   /* Rows first to first + rows - 1 (at most 64) of a payload; reads only the words they need. */
   void (*unpack)(const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, void *units,
                  int stream);
-  void (*scan)(const void *units, unsigned rows, int as, packbuf_i_spread *spread);
+  void (*scan)(const void *units, unsigned rows, packbuf_i_scan_kind kind, packbuf_i_spread *spread);
   /* Bit r: row r has a unit other than fill. */
   uint64_t (*dense)(const void *units, unsigned rows, uint64_t fill);
   /* Bit i (LSB first): the step from unit i to the next is not the step to it from the one before. Also reads the units
@@ -85,9 +90,9 @@ typedef struct packbuf_i_lane_set {
                                                       const packbuf_i_codes *codes, void *units, int stream) {         \
     packbuf_i_##set##_unpack(T, words, first, rows, codes, (uint8_t *)units, stream);                                  \
   }                                                                                                                    \
-  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, int as,                          \
+  static attributes void packbuf_i_##set##_scan_##T(const void *units, unsigned rows, packbuf_i_scan_kind kind,        \
                                                     packbuf_i_spread *spread) {                                        \
-    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, as, spread);                                               \
+    packbuf_i_##set##_scan(T, (const uint8_t *)units, rows, kind, spread);                                             \
   }                                                                                                                    \
   static attributes uint64_t packbuf_i_##set##_dense_##T(const void *units, unsigned rows, uint64_t fill) {            \
     return packbuf_i_##set##_dense(T, (const uint8_t *)units, rows, fill);                                             \
@@ -253,10 +258,10 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_unpack(unsigned T, const uint8_t *wo
                            packbuf_i_plain_unit(T, codes, packbuf_i_plain_get(T, words, row, lane, codes->width)));
 }
 
-PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows, int as,
-                                                 packbuf_i_spread *spread) {
+PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *units, unsigned rows,
+                                                 packbuf_i_scan_kind kind, packbuf_i_spread *spread) {
   /* flipped, it makes signed order unsigned */
-  const uint64_t sign = as == PACKBUF_I_SCAN_SIGNED ? (uint64_t)1 << (T - 1) : 0;
+  const uint64_t sign = kind == PACKBUF_I_SCAN_SIGNED ? (uint64_t)1 << (T - 1) : 0;
   const uint64_t first = packbuf_i_unit_load(T, units);
   uint64_t least = UINT64_MAX, most = 0, differ = 0, set = UINT64_MAX, top = 0;
   int zeros = 0, others = 0;
@@ -276,9 +281,9 @@ PACKBUF_I_LANES_INLINE void packbuf_i_plain_scan(unsigned T, const uint8_t *unit
   spread->least = least ^ sign;
   spread->most = most ^ sign;
   spread->differ = differ;
-  spread->least_set = as == PACKBUF_I_SCAN_FLOATS ? set & packbuf_i_low_bits(T) : 0;
-  spread->zeros = as == PACKBUF_I_SCAN_FLOATS && zeros;
-  spread->others = as == PACKBUF_I_SCAN_FLOATS && others;
+  spread->least_set = kind == PACKBUF_I_SCAN_FLOATS ? set & packbuf_i_low_bits(T) : 0;
+  spread->zeros = kind == PACKBUF_I_SCAN_FLOATS && zeros;
+  spread->others = kind == PACKBUF_I_SCAN_FLOATS && others;
   spread->top = top;
 }
 

@@ -137,11 +137,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* Where a set has no better way: a bit for each unit that is not 0. */
 #define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
-    const packbuf_i_##set##_v set = packbuf_i_##set##_set(T, x);                                          \
+    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                          \
     const unsigned some = 64 / T; /* units of a word */                                                   \
     uint64_t bits = 0;                                                                                    \
     PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
-      const uint64_t ones = set[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                              \
       const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
                             : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
                             : T == 32 ? ones >> 31 | (ones & 1)                                           \
@@ -346,20 +346,20 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
     }                                                                                                                  \
   }                                                                                                                    \
   PACKBUF_I_LANES_INLINE attributes void packbuf_i_##set##_scan(unsigned T, const uint8_t *units, unsigned rows,       \
-                                                                int as, packbuf_i_spread *spread) {                    \
+                                                                packbuf_i_scan_kind kind, packbuf_i_spread *spread) {  \
     const uint64_t sign = (uint64_t)1 << (T - 1);                                                                      \
     packbuf_i_spread other;                                                                                            \
     if (PACKBUF_I_X86 && BYTES == 16 && T == 64) { /* SSE2 does not compare 64 bits */                                 \
-      packbuf_i_plain_scan(T, units, rows, as, spread);                                                                \
+      packbuf_i_plain_scan(T, units, rows, kind, spread);                                                              \
       return;                                                                                                          \
     }                                                                                                                  \
-    packbuf_i_##set##_range(T, units, rows, as == PACKBUF_I_SCAN_SIGNED ? 0 : sign, spread,                            \
-                            as == PACKBUF_I_SCAN_FLOATS ? &spread->least_set : NULL);                                  \
+    packbuf_i_##set##_range(T, units, rows, kind == PACKBUF_I_SCAN_SIGNED ? 0 : sign, spread,                          \
+                            kind == PACKBUF_I_SCAN_FLOATS ? &spread->least_set : NULL);                                \
     spread->top = spread->most;                                                                                        \
-    if (as == PACKBUF_I_SCAN_FLOATS) return;                                                                           \
+    if (kind == PACKBUF_I_SCAN_FLOATS) return;                                                                         \
     spread->least_set = 0;                                                                                             \
     spread->zeros = spread->others = 0;                                                                                \
-    if (as == PACKBUF_I_SCAN_UNSIGNED) return;                                                                         \
+    if (kind == PACKBUF_I_SCAN_UNSIGNED) return;                                                                       \
     if (!(spread->least & sign) || (spread->most & sign)) return; /* all of one sign */                                \
     packbuf_i_##set##_range(T, units, rows, sign, &other, NULL);                                                       \
     spread->top = other.most;                                                                                          \

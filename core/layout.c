@@ -1,6 +1,7 @@
-/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for the packing.
- * core/plan.c runs it for a batch and decides where everything lies.
- * May use: columns, pull, codecs. Must not know: the destination. */
+/* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for whether packing
+ * pays, and how. core/plan.c runs it for a batch and decides where everything lies.
+ * May use: base, batch, columns, expand (errors), key hashes, pull, codecs, blocks (their size), packer (recipes). Must
+ * not know: the destination. */
 
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
 
@@ -489,23 +490,25 @@ static unsigned packbuf_i_profile_of(const packbuf_i_plan *plan, const packbuf_i
   return packbuf_i_profile_number(packing);
 }
 
+/* By request or by codec: to be read in place. */
+static int packbuf_i_stays_plain(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  return buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer) ||
+         (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec));
+}
+
 /* The profile with which a buffer that is stored may be packed; 0: it stays plain in any case. */
-static unsigned packbuf_i_packs_in(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
-  if (buffer->node->flags & PACKBUF_KEEP_PLAIN || buffer->length < PACKBUF_I_PACK_FROM || buffer->device ||
-      buffer->pushed || packbuf_i_unit_bits(buffer->dtype) == 0 ||
+static unsigned packbuf_i_packable_profile(const packbuf_i_plan *plan, const packbuf_i_planned *buffer) {
+  if (packbuf_i_stays_plain(plan, buffer) || buffer->length < PACKBUF_I_PACK_FROM || buffer->device || buffer->pushed ||
+      packbuf_i_unit_bits(buffer->dtype) == 0 ||
       packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES) >> 24) /* places are u32 */
     return 0;
-  if (buffer->role == PACKBUF_ROLE_DATA && !packbuf_i_numeric(buffer->node->codec)) return 0;
   return packbuf_i_profile_of(plan, buffer);
 }
 
-/* Whether a buffer may become an alias of an earlier one: what has to stay plain, to be read in place, is none of what
- * may be packed. */
+/* Whether a buffer may become an alias of an earlier one: what stays plain is none of what may be packed. */
 static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
                                const packbuf_i_planned *buffer) {
-  const int text = buffer->role == PACKBUF_ROLE_DATA && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
-  const int stays = text || buffer->node->flags & PACKBUF_KEEP_PLAIN || !packbuf_i_profile_of(plan, buffer);
-  return !stays || !packbuf_i_packs_in(plan, earlier);
+  return !packbuf_i_stays_plain(plan, buffer) || !packbuf_i_packable_profile(plan, earlier);
 }
 
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,

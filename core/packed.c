@@ -29,9 +29,6 @@ static uint64_t packbuf_i_unit_count(packbuf_dtype dtype, uint64_t count) {
 /* Units of a full block. */
 static unsigned packbuf_i_block_units_of(unsigned bits) { return PACKBUF_I_BLOCK_BYTES * 8u / bits; }
 
-/* The blocks that hold `units` units (or bytes), `full` of which fill one. */
-static uint64_t packbuf_i_blocks_of(uint64_t units, unsigned full) { return units / full + (units % full != 0); }
-
 /* A block of a buffer, ready to be unpacked. */
 typedef struct packbuf_i_packed {
   packbuf_i_block block;

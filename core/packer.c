@@ -6,7 +6,6 @@
 
 enum {
   PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
-  PACKBUF_I_PAYLOAD_BOUND = PACKBUF_I_BLOCK_BYTES, /* the longest payload that is kept: plain takes no more */
   PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
   PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
   PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
@@ -65,8 +64,8 @@ typedef struct packbuf_i_cover {
   unsigned lines;
 } packbuf_i_cover;
 
-/* Marks where the steps of units change: bit i is that of unit i + 1. 0 when there are more than a cover can have: only
- * the first and the last unit of a line is one. */
+/* Marks where the steps of units change: bit i is that of unit i + 1. A line bends at its first and last unit alone, so
+ * 0, with the bitmap unfinished, when there are more bends than the lines of a cover can have. */
 static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                 const uint8_t *ahead, uint32_t *loaded, uint8_t *bitmap) {
   const unsigned bits = packer->recipe.bits, unit = bits / 8, in_row = PACKBUF_I_ROW / unit;
@@ -240,11 +239,8 @@ static unsigned packbuf_i_see_tops(packbuf_i_packer *packer, const packbuf_i_uni
 
 static void packbuf_i_survey_rows(packbuf_i_packer *packer, const packbuf_i_unit_rows *rows, packbuf_i_survey *survey) {
   const packbuf_i_recipe *recipe = &packer->recipe;
-  packer->lanes->scan(rows->units, rows->rows,
-                      recipe->is_float    ? PACKBUF_I_SCAN_FLOATS
-                      : recipe->is_signed ? PACKBUF_I_SCAN_SIGNED
-                                          : PACKBUF_I_SCAN_UNSIGNED,
-                      &survey->spread);
+  const packbuf_i_scan_kind kind = recipe->is_float ? PACKBUF_I_SCAN_FLOATS : (packbuf_i_scan_kind)recipe->is_signed;
+  packer->lanes->scan(rows->units, rows->rows, kind, &survey->spread);
   survey->tops = recipe->dictionary ? packbuf_i_see_tops(packer, rows) : 0;
 }
 
@@ -270,9 +266,9 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
   uint32_t size;         /* of the payload */
-  uint64_t dense, fill;  /* where it is filled */
-  packbuf_i_unit_rows rows; /* unless it is lines: all, or the dense ones; in the scratch until the next choice */
-  packbuf_i_cover cover; /* where it is lines with a payload */
+  uint64_t dense, fill;     /* where it is filled */
+  packbuf_i_cover cover;    /* where it is lines with a payload */
+  packbuf_i_unit_rows rows; /* where it is not: all, or the dense ones, in the scratch until the next choice */
 } packbuf_i_choice;
 
 /* Takes this header when its payload is smaller than that of the choice so far. */
@@ -446,7 +442,7 @@ static void packbuf_i_choose_unit_rows(packbuf_i_packer *packer, const uint8_t *
   packbuf_i_offer_rows(recipe, &survey, rows->rows, plain, more, filled, choice);
 }
 
-/* What any mode but line takes at the least: filled, 64 bytes and a row of words; else the words of codes of one bit, or
+/* What any mode but line takes at the least: filled, 64 bytes and a row of words; else the words of one-bit codes, or
  * plain. */
 static uint32_t packbuf_i_least_of_others(unsigned bits, unsigned count) {
   const uint32_t words = packbuf_i_words_size(packbuf_i_block_row_count(count, bits), 1, bits);
@@ -562,7 +558,7 @@ static uint32_t packbuf_i_try_frame(const packbuf_i_packer *packer, const packbu
 }
 
 /* Packs a block of count units: its header (place 0) and its payload, for which there is room for
- * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_PAYLOAD_BOUND. ahead
+ * PACKBUF_I_PAYLOAD_ROOM bytes, returning how many it takes: a multiple of 64, at most PACKBUF_I_BLOCK_BYTES. ahead
  * and stream as in the lanes. */
 static uint32_t packbuf_i_pack_block(packbuf_i_packer *packer, const uint8_t *units, unsigned count,
                                      packbuf_i_block *block, uint8_t *payload, const uint8_t *ahead, int stream) {

@@ -1,7 +1,7 @@
 /* core/packing.c: which planned buffers are packed in blocks, and with which recipe: profiles 1 to 3 of section 19 of
  * the spec; and the blocks of such a buffer, one after the other. Buffers of the index, which are small, are packed as
  * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
- * May use: arena (scratch), layout, seek, units, packer. Must not know: where the bytes go. */
+ * May use: arena (scratch), layout, seek, units, blocks, packer, lanes_table. Must not know: where the bytes go. */
 
 #define PACKBUF_I_SAMPLE 16u /* blocks */
 
@@ -37,7 +37,7 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
     status = packbuf_i_units_next(&source, size, &bytes, &ahead);
     if (status) return status;
     sample[i] = bytes;
-    if ((uintptr_t)bytes - (uintptr_t)&source < sizeof source) { /* the next block takes its place */
+    if (packbuf_i_units_own(&source, bytes)) {
       memcpy(memory, bytes, (size_t)size);
       sample[i] = memory;
     }
@@ -123,7 +123,7 @@ static packbuf_status packbuf_i_plan_packing(packbuf_i_plan *plan) {
   uint8_t *memory = NULL;
   for (uint32_t i = 0; !status && i < plan->buffer_count; i++) {
     packbuf_i_planned *buffer = &plan->buffers[i];
-    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packs_in(plan, buffer) : 0;
+    const unsigned profile = buffer->storage == PACKBUF_STORED ? packbuf_i_packable_profile(plan, buffer) : 0;
     buffer->plain = buffer->length;
     if (!profile) continue;
     if (!memory) memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);

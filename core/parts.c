@@ -247,7 +247,7 @@ static void packbuf_i_close_stripes(packbuf_i_plan *plan, uint8_t *dst) {
   }
   at = packbuf_i_round_up(end, plan->options->alignment_exponent);
   memset(dst + end, 0, (size_t)(at - end));
-  packbuf_i_data_is(plan, at - packbuf_i_data_at(plan));
+  packbuf_i_set_data_length(plan, at - packbuf_i_data_at(plan));
 }
 
 /* What the parts of a batch leave undone where buffers are packed: the stripes where they belong, the checksums from

@@ -241,12 +241,6 @@ static packbuf_status packbuf_i_place_data(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* Packed, the data section has become so long. */
-static void packbuf_i_data_is(packbuf_i_plan *plan, uint64_t length) {
-  plan->data_length = length;
-  plan->total_length = plan->head_length + plan->index_length + length;
-}
-
 /* The same for the index: block headers and buffers, behind the checksums. */
 static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
   const unsigned exponent = plan->options->alignment_exponent;
@@ -266,6 +260,12 @@ static packbuf_status packbuf_i_place_index(packbuf_i_plan *plan) {
   }
   plan->index_length = index;
   return PACKBUF_OK;
+}
+
+/* Once the packed data are written, their section has this length. */
+static void packbuf_i_set_data_length(packbuf_i_plan *plan, uint64_t length) {
+  plan->data_length = length;
+  plan->total_length = plan->head_length + plan->index_length + length;
 }
 
 static packbuf_status packbuf_i_place_buffers(packbuf_i_plan *plan) {

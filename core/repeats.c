@@ -1,14 +1,14 @@
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: arena, columns, codecs (packing), rows, layout (pull_next), checksums, key hashes, sha256. Must not know:
- * what becomes of repeats. */
+ * May use: base, arena, value, columns, batch, the codecs' writing halves, pull, rows, layout (pull_next), checksums,
+ * key hashes, sha256. Must not know: what becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
 /* How far ahead what is read of a row is loaded, in rows. */
-#define PACKBUF_I_ROWS_SOON 6
+#define PACKBUF_I_PREFETCH_ROWS 6
 
 /* ---- one row ---- */
 
@@ -119,15 +119,15 @@ static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t si
 
 /* Where a row will be read that is one stretch of memory; 0 when that is not known without a look at memory that is
  * not in the cache either. */
-static int packbuf_i_row_soon(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+static int packbuf_i_row_foreseen(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   return row < node->rows && node->source != PACKBUF_I_FROM_CELLS && packbuf_i_state(node, row) > 0 &&
          packbuf_i_whole_row(node, row, run) && run->size > 0;
 }
 
 /* Loads how a row begins. */
-static void packbuf_i_row_start_soon(const packbuf_i_node *node, uint64_t row) {
+static void packbuf_i_prefetch_row_start(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  if (!packbuf_i_row_soon(node, row, &run)) return;
+  if (!packbuf_i_row_foreseen(node, row, &run)) return;
   for (unsigned at = 0; at < 512 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
 }
 
@@ -202,20 +202,19 @@ static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
 /* Places inside a long row, which may be padded at both ends, that its key looks at. */
 #define PACKBUF_I_ROW_PLACES 15
 
-static int packbuf_i_row_is_long(packbuf_i_run run) { return run.size >= 2048; }
+/* How many of them a row that is one stretch has. Only rows that lie alike have any: else equal rows, one of them in
+ * pieces, would have two keys. */
+static unsigned packbuf_i_row_places(const packbuf_i_node *node, packbuf_i_run run) {
+  const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
+  return alike && run.size >= 2048 ? PACKBUF_I_ROW_PLACES : 0;
+}
 
-/* Place i of them, 1 to PACKBUF_I_ROW_PLACES. */
+/* Place i, from 1 on. */
 static const uint8_t *packbuf_i_row_place(packbuf_i_run run, unsigned i) {
   return run.bytes + run.size / (PACKBUF_I_ROW_PLACES + 1) * i;
 }
 
-/* Whether the rows of a node lie alike, all of them whole or none: only then may a key look at what only whole rows
- * show. */
-static int packbuf_i_rows_alike(const packbuf_i_node *node) {
-  return node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
-}
-
-/* A key of the ends of a row of `size` bytes: the first and last 64, of which only those of a short one lie in both. */
+/* A key of the first and last 64 bytes of a row of `size`; of one of less than 128, of each byte once. */
 static uint64_t packbuf_i_hash_ends(uint64_t key, uint64_t size, const uint8_t *first, const uint8_t *last) {
   if (size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(first, (size_t)size));
   key = packbuf_i_hash_64_bytes(key, first);
@@ -224,14 +223,13 @@ static uint64_t packbuf_i_hash_ends(uint64_t key, uint64_t size, const uint8_t *
 }
 
 /* Loads what the key of a row will read. */
-static void packbuf_i_row_key_soon(const packbuf_i_node *node, uint64_t row) {
+static void packbuf_i_prefetch_row_key(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
-  if (!packbuf_i_row_soon(node, row, &run)) return;
+  if (!packbuf_i_row_foreseen(node, row, &run)) return;
   PACKBUF_I_PREFETCH(run.bytes);
   PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
   PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
-  for (unsigned i = 1; packbuf_i_row_is_long(run) && packbuf_i_rows_alike(node) && i <= PACKBUF_I_ROW_PLACES; i++)
-    PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
+  for (unsigned i = packbuf_i_row_places(node, run); i > 0; i--) PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
 }
 
 /* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
@@ -241,14 +239,15 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(size, packbuf_i_row_type(node, row));
   packbuf_i_row_reader at;
   uint8_t ends[128];
-  size_t first = 0, last = 0; /* bytes of ends[0..64) and, up to its end, ends[64..128) */
+  size_t first = 0; /* bytes of ends[0..64); the last ones of the row end at ends[128] */
+  uint64_t total = 0;
   if (packbuf_i_ragged_numbers(node->codec)) {
     const unsigned rank = packbuf_i_cell_dims(node, row, shape);
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
   }
   packbuf_i_row_start_bytes(&at, node, row);
   if (at.whole) {
-    for (unsigned i = 1; packbuf_i_row_is_long(at.run) && packbuf_i_rows_alike(node) && i <= PACKBUF_I_ROW_PLACES; i++)
+    for (unsigned i = packbuf_i_row_places(node, at.run); i > 0; i--)
       key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(at.run, i)));
     return packbuf_i_hash_ends(key, at.run.size, at.run.bytes,
                                at.run.bytes + (at.run.size < 64 ? 0 : at.run.size - 64));
@@ -260,9 +259,9 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
     memmove(ends + 64, ends + 64 + tail, 64 - tail);
     memcpy(ends + 128 - tail, at.run.bytes + at.run.size - tail, tail);
     first += head;
-    last += (size_t)at.run.size;
+    total += at.run.size;
   }
-  return packbuf_i_hash_ends(key, last, ends, ends + 64);
+  return packbuf_i_hash_ends(key, total, ends, ends + 64);
 }
 
 /* A key of all of a row's data, for rows that differ but have the same key. */
@@ -385,7 +384,7 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
   for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
     const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
-    packbuf_i_row_key_soon(node, packbuf_i_sample(j / 2 + PACKBUF_I_ROWS_SOON / 2, node->rows) + j % 2);
+    packbuf_i_prefetch_row_key(node, packbuf_i_sample(j / 2 + PACKBUF_I_PREFETCH_ROWS / 2, node->rows) + j % 2);
     if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
   }
   *repeats = seen == 4;

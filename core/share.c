@@ -1,7 +1,7 @@
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: arena, columns, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, batch, columns, pull, repeats, layout (constant data). Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -28,7 +28,7 @@ static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_
   for (uint64_t row = 0; row < node->rows; row++) {
     uint64_t first, cost;
     out->row_index[row] = 0;
-    packbuf_i_row_key_soon(node, row + PACKBUF_I_ROWS_SOON);
+    packbuf_i_prefetch_row_key(node, row + PACKBUF_I_PREFETCH_ROWS);
     if (packbuf_i_state(node, row) <= 0) continue;
     first = packbuf_i_row_first(&table, node, row);
     out->row_index[row] = first == row ? count : out->row_index[first];
@@ -124,8 +124,8 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
   for (uint64_t j = 0; j < places; j++) {
     const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1), soon = packbuf_i_sample(j + 2, node->rows - 1);
-    packbuf_i_row_start_soon(node, soon);
-    packbuf_i_row_start_soon(node, soon + 1);
+    packbuf_i_prefetch_row_start(node, soon);
+    packbuf_i_prefetch_row_start(node, soon + 1);
     common += packbuf_i_common_before(node, i) * element;
     bytes += packbuf_i_present_size(node, i);
   }
@@ -162,7 +162,7 @@ static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, u
   common[0] = 0;
   for (uint64_t i = 1; i <= node->rows; i++) {
     if (i < node->rows) {
-      packbuf_i_row_start_soon(node, i + PACKBUF_I_ROWS_SOON);
+      packbuf_i_prefetch_row_start(node, i + PACKBUF_I_PREFETCH_ROWS);
       common[i] = packbuf_i_common_before(node, i);
       if (common[i] * element >= 64 && 2 * common[i] >= largest) {
         if (common[i] > largest) largest = common[i];

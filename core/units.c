@@ -1,7 +1,7 @@
 /* core/units.c: the units of a planned buffer, block after block, for who packs them: in place where a block lies in
  * one run of host memory, else gathered in a room that stays in the first-level cache. In native byte order; bools are
  * checked on the way.
- * May use: pull, rows, seek, gather, layout. Must not know: how blocks are packed. */
+ * May use: pull, rows, seek, gather, layout, blocks (their size). Must not know: how blocks are packed. */
 
 typedef struct packbuf_i_units {
   const packbuf_i_planned *buffer;
@@ -82,6 +82,12 @@ static packbuf_status packbuf_i_units_gather(packbuf_i_units *source, uint64_t s
   }
   if (source->swapped) packbuf_i_swap(to, size, source->buffer->dtype.bits / 8u);
   return PACKBUF_OK;
+}
+
+/* Whether bytes that were handed out are this room's own, which the next call writes over; else they are the caller's,
+ * and stay. */
+static int packbuf_i_units_own(const packbuf_i_units *source, const uint8_t *bytes) {
+  return (uintptr_t)bytes - (uintptr_t)source < sizeof *source;
 }
 
 /* The next `size` bytes, a block or less: *bytes until the next call; *ahead: where the block after it begins, when it

@@ -306,7 +306,7 @@ static packbuf_status packbuf_i_write_data(packbuf_i_writer *writer, packbuf_i_p
   writer->stretch = NULL;
   if (status) return status;
   packbuf_i_out_end(&writer->out);
-  packbuf_i_data_is(plan, writer->out.at);
+  packbuf_i_set_data_length(plan, writer->out.at);
   return PACKBUF_OK;
 }
 

@@ -361,7 +361,7 @@ static uint32_t pack_and_read(const packbuf_i_recipe *recipe, const uint8_t *uni
       size = bytes;
       *block = other;
       expect(packbuf_i_block_unsound(block, recipe->bits) < 0, "unsound: %s", describe(block, recipe->bits, count));
-      expect(size % 64 == 0 && size <= PACKBUF_I_PAYLOAD_BOUND && size <= packbuf_i_round_64(count * (recipe->bits / 8u)), "%u bytes: %s", (unsigned)size, describe(block, recipe->bits, count));
+      expect(size % 64 == 0 && size <= PACKBUF_I_BLOCK_BYTES && size <= packbuf_i_round_64(count * (recipe->bits / 8u)), "%u bytes: %s", (unsigned)size, describe(block, recipe->bits, count));
       expect(packbuf_i_block_size(block, recipe->bits, count) == size || packbuf_i_block_size(block, recipe->bits, count) == UINT32_MAX, "size: %s",
              describe(block, recipe->bits, count));
       packed_as(&chosen, block, size, recipe->bits, count);
@@ -603,7 +603,7 @@ static int not_looked_at(const packbuf_i_block *b, const uint8_t *payload, unsig
 }
 
 static void wrong_bytes(void) {
-  static uint8_t copy[PACKBUF_I_PAYLOAD_BOUND];
+  static uint8_t copy[PACKBUF_I_BLOCK_BYTES];
   unsigned long refused = 0;
   for (unsigned i = 0; i < FORCES; i++) {
     packbuf_i_block block;

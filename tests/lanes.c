@@ -296,19 +296,19 @@ static void check_alignments(const packbuf_i_lane_set *set, unsigned t) {
 }
 
 /* What a scan is to find, unit by unit. */
-static packbuf_i_spread define_spread(unsigned bits, const uint8_t *from, unsigned count, int as) {
-  const uint64_t sign = (uint64_t)1 << (bits - 1), turn = as == PACKBUF_I_SCAN_SIGNED ? sign : 0;
+static packbuf_i_spread define_spread(unsigned bits, const uint8_t *from, unsigned count, packbuf_i_scan_kind kind) {
+  const uint64_t sign = (uint64_t)1 << (bits - 1), turn = kind == PACKBUF_I_SCAN_SIGNED ? sign : 0;
   packbuf_i_spread s;
   memset(&s, 0, sizeof s);
   s.least = s.most = s.top = get(bits, from);
-  if (as == PACKBUF_I_SCAN_FLOATS) s.least_set = low(bits);
+  if (kind == PACKBUF_I_SCAN_FLOATS) s.least_set = low(bits);
   for (unsigned i = 0; i < count; i++) {
     const uint64_t unit = get(bits, from + (size_t)i * (bits / 8));
     if ((unit ^ turn) < (s.least ^ turn)) s.least = unit;
     if ((unit ^ turn) > (s.most ^ turn)) s.most = unit;
     if (unit > s.top) s.top = unit;
     s.differ |= unit ^ get(bits, from);
-    if (as != PACKBUF_I_SCAN_FLOATS) continue;
+    if (kind != PACKBUF_I_SCAN_FLOATS) continue;
     if (unit == 0 || unit == sign) s.zeros = 1;
     else s.others = 1;
     if (unit != 0 && unit != sign && unit < s.least_set) s.least_set = unit;
@@ -349,9 +349,9 @@ static void definition_scan(void) {
         const unsigned bits = 8u << t, count = rows * (1024 / bits);
         packbuf_i_spread want, got;
         some_content(bits, count, i / 3, units);
-        want = define_spread(bits, units, count, (int)(i % 3));
+        want = define_spread(bits, units, count, (packbuf_i_scan_kind)(i % 3));
         memset(&got, CANARY, sizeof got);
-        plain(t)->scan(units, rows, (int)(i % 3), &got);
+        plain(t)->scan(units, rows, (packbuf_i_scan_kind)(i % 3), &got);
         expect(memcmp(&want, &got, sizeof got) == 0, "T %u rows %u content %u as %u", bits, rows, i / 3, i % 3);
       }
   verdict();
@@ -365,12 +365,13 @@ static void check_scan(const packbuf_i_lane_set *set, unsigned t) {
       uint64_t value;
       some_content(bits, rows * (1024 / bits), content, from);
       value = get(bits, from);
-      for (int as = PACKBUF_I_SCAN_UNSIGNED; as <= PACKBUF_I_SCAN_FLOATS; as++) {
+      for (unsigned k = 0; k < 3; k++) {
+        const packbuf_i_scan_kind kind = (packbuf_i_scan_kind)k;
         packbuf_i_spread want, got;
         memset(&got, CANARY, sizeof got);
-        plain(t)->scan(from, rows, as, &want);
-        set->of[t].scan(from, rows, as, &got);
-        expect(memcmp(&want, &got, sizeof got) == 0, "T %u rows %u content %u as %d", bits, rows, content, as);
+        plain(t)->scan(from, rows, kind, &want);
+        set->of[t].scan(from, rows, kind, &got);
+        expect(memcmp(&want, &got, sizeof got) == 0, "T %u rows %u content %u as %u", bits, rows, content, k);
       }
       for (unsigned i = 0; i < rows; i++)
         if (random64() & 1)

@@ -47,9 +47,9 @@ static void packbuf_i_spy_unpack(unsigned T, const uint8_t *words, unsigned firs
   unpacks++;
   behind(T)->unpack(words, first, rows, codes, units, stream);
 }
-static void packbuf_i_spy_scan(unsigned T, const uint8_t *units, unsigned rows, int as, packbuf_i_spread *spread) {
+static void packbuf_i_spy_scan(unsigned T, const uint8_t *units, unsigned rows, packbuf_i_scan_kind kind, packbuf_i_spread *spread) {
   others++;
-  behind(T)->scan(units, rows, as, spread);
+  behind(T)->scan(units, rows, kind, spread);
 }
 static uint64_t packbuf_i_spy_dense(unsigned T, const uint8_t *units, unsigned rows, uint64_t fill) {
   others++;
