@@ -7,7 +7,8 @@
  * size; of a packed batch the most it can be), packbuf_write (one copy per byte); packbuf_pack does the last two into
  * the arena's memory. With many threads: packbuf_write_split, packbuf_write_part and packbuf_write_finish, or
  * packbuf_threads.h. Not into one block of memory: packbuf_write_through (a callback), packbuf_scatter_list (a list of
- * segments). Smaller, but numbers are then copied out and not read in place: packing in packbuf_options.
+ * segments). Smaller, but numbers are then copied out (packbuf_select_copy) and not read in place: packing in
+ * packbuf_options.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and
@@ -550,17 +551,19 @@ PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec);
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: stored as it is: nothing of it is packed, its data are never a constant or
-                             an alias, no row is shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
+                             data are never a constant or an alias, no row is shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
- * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
+ * take less room and are copied out (packbuf_select_copy), not read in place; text and bytes are never packed. Lossless
+ * in any case. */
 typedef enum packbuf_packing {
   PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none, or with link_gbits auto */
-  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0); such a field is stored once with
-                                   an equal one only if that is plain too */
+  PACKBUF_PACKING_NONE = 1,     /* not packed (profile 0). What repeats is stored once all the same, so that a row may
+                                   be shared, or in two pieces: for pointers to every row there is PACKBUF_KEEP_PLAIN.
+                                   Such a field is stored once with an equal one only if that is plain too */
   PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
   PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
   PACKBUF_PACKING_SMALLEST = 4, /* the smallest mode of each block, slow to write (profile 3) */
@@ -569,7 +572,7 @@ typedef enum packbuf_packing {
 
 /* The packing with which a batch is soonest on the other side of a link: packed, sent and unpacked one after the other.
  * gbits: the speed of the link in Gb/s (a slower one: 1; 0: not known), divided by the threads that pack, as each has
- * its share of it.
+ * its share of it: 100 Gb/s and four threads at each end are 25.
  *
  *     gbits        packing    because (measured: bench/README.md)
  *     1            SMALLEST   what a slower search saves pays up to 1 to 2 Gb/s
@@ -582,7 +585,9 @@ typedef enum packbuf_packing {
 PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
- * "as inferred". */
+ * "as inferred". An entry whose path the batch does not have is ignored without a word, so that one list of schemas may
+ * serve batches that lack some of its fields: who fears a misspelt path looks for it with packbuf_find once the batch
+ * is written. (The command refuses it.) */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
@@ -598,7 +603,7 @@ typedef struct packbuf_schema {
 
 /* How a batch is written. Start from packbuf_default_options(). */
 typedef struct packbuf_options {
-  uint8_t packing;             /* packbuf_packing */
+  uint8_t packing;             /* packbuf_packing of all fields whose schema names none */
   uint8_t alignment_exponent;  /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that
@@ -969,20 +974,24 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
                                                  packbuf_error *error);
 
 /* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
- * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
- * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
- * field was written with PACKBUF_KEEP_PLAIN. */
+ * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out, rows with
+ * packbuf_select_copy: which one it is depends on the data (elements that are all equal are stored once), unless the
+ * field was written with PACKBUF_KEEP_PLAIN. These are the stored elements, as in packbuf_copy_elements. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
                                              packbuf_error *error);
 
 /* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of
- * 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
+ * 8. Counts the elements that are stored: where rows are shared (the node has a buffer of role ROW_INDEX or PREFIX_ROW)
+ * these are not the rows of the batch one after the other. Rows are copied out with packbuf_select_copy. Errors:
+ * OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
 /* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
- * as int32, say, without a second pass. Errors: those above; WRONG_TYPE when one of the two is no integer; LOSSY, with
- * the element's offset, when one does not fit, dst then partly written. */
+ * as int32, say, without a second pass. Counts stored elements too: these are the rows, one after the other, only of
+ * leaves that share none, as when row_sharing is 0 in packbuf_options or the field was written with PACKBUF_KEEP_PLAIN;
+ * of others convert cell by cell what packbuf_cell_pieces says. Errors: those above; WRONG_TYPE when one of the two is
+ * no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
 PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);
@@ -1159,7 +1168,7 @@ typedef struct packbuf_selected_tensor {
 
 /* The chosen rows of an ndarray leaf as one array [rows, cell...] without a copy; rows are a range (any step). Absent
  * cells are zeros: the mask comes with packbuf_select_copy. Read-only: it lies in the packed buffer. Errors: WRONG_TYPE
- * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed, packed or in
+ * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list or shared, or the elements computed, packed or in
  * another byte order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
 PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
                                                  packbuf_selected_tensor *out, packbuf_error *error);
@@ -1167,9 +1176,9 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
 /* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
  * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
- * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
- * or masks that are computed, packed or (masks) do not begin at a byte: in a packed batch only a field whose schema
- * says PACKBUF_PACKING_NONE has them in place. */
+ * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for rows
+ * that are shared, and for offsets or masks that are computed (rows of equal length), packed or (masks) do not begin at
+ * a byte: copy out. PACKBUF_KEEP_PLAIN in the schema of a field keeps it from being shared and packed. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 
@@ -11538,19 +11547,22 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (buffer->packing != 0)
-    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy them out", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy rows out with packbuf_select_copy",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (bytes == NULL)
-    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED,
+                          "the elements are computed (constant or sequence): copy rows out with packbuf_select_copy",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (size > 1 && packbuf_i_big_endian())
     return packbuf_i_fail(error, PACKBUF_NOT_STORED,
-                          "the elements are in another byte order than this machine's: copy them out", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+                          "the elements are in another byte order than this machine's: copy rows out with "
+                          "packbuf_select_copy",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (dtype.code == PACKBUF_DTYPE_COMPLEX) size /= 2; /* aligned as the floats they are made of */
   if (size > 8) size = 8;
   if ((size & (size - 1)) == 0 && ((uintptr_t)bytes & (size - 1)) != 0)
-    return packbuf_i_fail(error, PACKBUF_UNALIGNED, "the bytes are not aligned for typed access: copy them out",
+    return packbuf_i_fail(error, PACKBUF_UNALIGNED,
+                          "the bytes are not aligned for typed access: copy rows out with packbuf_select_copy",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   *elements = bytes;
   return PACKBUF_OK;
@@ -13262,8 +13274,9 @@ PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uin
 /* A cell that is in two pieces has no place of its own. */
 static packbuf_status packbuf_i_two_pieces(const packbuf_column *column, uint64_t row, packbuf_error *error) {
   return packbuf_i_fail_node(column->view, column->node.index, PACKBUF_NOT_STORED,
-                             "the cell shares a prefix with another and lies in two pieces; ask for its pieces", row,
-                             error);
+                             "the cell shares a prefix with another and lies in two pieces: packbuf_cell_pieces, or "
+                             "copy it out with packbuf_select_copy",
+                             row, error);
 }
 
 PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
@@ -13324,11 +13337,12 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
   if (packbuf_i_computed(&column->data))
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                               "the elements are computed (constant or sequence): copy them out", row, error);
+    return packbuf_i_fail_node(
+        column->view, node->index, PACKBUF_NOT_STORED,
+        "the elements are computed (constant or sequence): copy rows out with packbuf_select_copy", row, error);
   if (column->data.headers)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, "the elements are packed: copy them out",
-                               row, error);
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                               "the elements are packed: copy rows out with packbuf_select_copy", row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
@@ -13336,7 +13350,7 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
       column->data.offset + first * element + *size)
     return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
   return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                             "the cell was fetched in two ranges: copy it out", row, error);
+                             "the cell was fetched in two ranges: copy it out with packbuf_select_copy", row, error);
 }
 
 /* ---- verification ---- */
@@ -20154,7 +20168,8 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   if (n->kind != PACKBUF_LEAF || n->codec != PACKBUF_CODEC_NDARRAY || n->rank >= PACKBUF_MAX_RANK)
     return packbuf_i_not_in_place(&p, PACKBUF_WRONG_TYPE, "not an ndarray, or one of 9 dimensions with its rows");
   if (p.by_item || selection->index || !packbuf_i_regular_cells(&p.column, &regular))
-    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED, "the rows are a list, or shared: copy them out");
+    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED,
+                                  "the rows are a list, or shared: copy them out with packbuf_select_copy");
   memset(out, 0, sizeof *out);
   size = packbuf_i_element_bits(data->dtype) / 8;
   out->tensor.dtype = data->dtype;
@@ -20201,13 +20216,22 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
     return packbuf_i_not_in_place(&p, PACKBUF_WRONG_TYPE, "not a leaf with one run of elements a cell");
   status = packbuf_i_next_run(&p, &run);
   if (status != PACKBUF_OK) return status;
-  if (p.by_item || !packbuf_i_consecutive(&run) || !packbuf_i_joined_cells(c) ||
-      (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0)))
-    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED,
-                                  "not consecutive rows that lie end to end, with a mask from bit 0 on: copy them out");
+  if (p.by_item || !packbuf_i_consecutive(&run) || !packbuf_i_joined_cells(c))
+    return packbuf_i_not_in_place(
+        &p, PACKBUF_NOT_STORED,
+        "the rows are not consecutive, or some are shared: copy them out with packbuf_select_copy");
+  if (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0))
+    return packbuf_i_not_in_place(
+        &p, PACKBUF_NOT_STORED,
+        "its mask is packed or computed, or does not begin at a byte: copy rows out with packbuf_select_copy");
   status = packbuf_i_joined_run(&p, run.first, run.count, &piece);
   if (status == PACKBUF_OK) status = packbuf_get_typed(&c->data, c->data.dtype, &elements, error);
-  if (status == PACKBUF_OK) status = packbuf_get_typed(&c->offsets, c->offsets.dtype, &offsets, error);
+  if (status == PACKBUF_OK) {
+    status = packbuf_get_typed(&c->offsets, c->offsets.dtype, &offsets, error);
+    if (status == PACKBUF_NOT_STORED && c->offsets.bytes == NULL)
+      return packbuf_i_not_in_place(&p, status,
+                                    "its offsets are packed or computed: copy rows out with packbuf_select_copy");
+  }
   if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED)
     return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   if (status != PACKBUF_OK) return status;

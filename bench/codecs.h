@@ -100,15 +100,24 @@ static void bench_print_size(size_t bytes) {
   else printf("%zu KiB", bytes >> 10);
 }
 
+/* 0: '-', as it was not measured. */
+static void bench_print_cell(double value) {
+  if (value > 0) printf(" %.2f |", value);
+  else printf(" - |");
+}
+
 static void bench_put(bench_results *results, const bench_result *r) {
   const double speed = (double)r->bytes / r->seconds * 1e-9;
   printf("| %s | %s | ", r->op, r->column);
   if (r->bytes) bench_print_size(r->bytes);
   else printf("%.0f ns", r->seconds * 1e9);
-  printf(" | %u | %s%s%s | %.2f | %.2f | ", r->threads, r->name, *r->kernels ? ", " : "", r->kernels, speed,
-         r->x_memcpy);
-  if (r->x_nt_copy > 0) printf("%.2f", r->x_nt_copy);
-  printf(" | %.2f | %.2f |\n", r->ratio, r->narrow_ratio);
+  printf(" | %u | %s%s%s |", r->threads, r->name, *r->kernels ? ", " : "", r->kernels);
+  bench_print_cell(speed);
+  bench_print_cell(r->x_memcpy);
+  bench_print_cell(r->x_nt_copy);
+  bench_print_cell(r->ratio);
+  bench_print_cell(r->narrow_ratio);
+  printf("\n");
   fflush(stdout);
   if (!results->json) return;
   fprintf(

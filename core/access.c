@@ -460,19 +460,22 @@ static packbuf_status packbuf_i_typed_at(const packbuf_buffer *buffer, const uin
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (buffer->packing != 0)
-    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy them out", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are packed: copy rows out with packbuf_select_copy",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (bytes == NULL)
-    return packbuf_i_fail(error, PACKBUF_NOT_STORED, "the elements are computed (constant or sequence): copy them out",
+    return packbuf_i_fail(error, PACKBUF_NOT_STORED,
+                          "the elements are computed (constant or sequence): copy rows out with packbuf_select_copy",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (size > 1 && packbuf_i_big_endian())
     return packbuf_i_fail(error, PACKBUF_NOT_STORED,
-                          "the elements are in another byte order than this machine's: copy them out", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+                          "the elements are in another byte order than this machine's: copy rows out with "
+                          "packbuf_select_copy",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (dtype.code == PACKBUF_DTYPE_COMPLEX) size /= 2; /* aligned as the floats they are made of */
   if (size > 8) size = 8;
   if ((size & (size - 1)) == 0 && ((uintptr_t)bytes & (size - 1)) != 0)
-    return packbuf_i_fail(error, PACKBUF_UNALIGNED, "the bytes are not aligned for typed access: copy them out",
+    return packbuf_i_fail(error, PACKBUF_UNALIGNED,
+                          "the bytes are not aligned for typed access: copy rows out with packbuf_select_copy",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   *elements = bytes;
   return PACKBUF_OK;

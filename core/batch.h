@@ -3,17 +3,19 @@
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field: stored as it is: nothing of it is packed, its data are never a constant or
-                             an alias, no row is shared with another */
+  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
+                             data are never a constant or an alias, no row is shared with another */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
- * take less room and are copied out, not read in place; text and bytes are never packed. Lossless in any case. */
+ * take less room and are copied out (packbuf_select_copy), not read in place; text and bytes are never packed. Lossless
+ * in any case. */
 typedef enum packbuf_packing {
   PACKBUF_PACKING_DEFAULT = 0,  /* of a field: as the options say; of the options: none, or with link_gbits auto */
-  PACKBUF_PACKING_NONE = 1,     /* plain: everything can be read in place (profile 0); such a field is stored once with
-                                   an equal one only if that is plain too */
+  PACKBUF_PACKING_NONE = 1,     /* not packed (profile 0). What repeats is stored once all the same, so that a row may
+                                   be shared, or in two pieces: for pointers to every row there is PACKBUF_KEEP_PLAIN.
+                                   Such a field is stored once with an equal one only if that is plain too */
   PACKBUF_PACKING_BALANCED = 2, /* packed where a sample says that it pays (profile 1) */
   PACKBUF_PACKING_FASTEST = 3,  /* the same without the mode that is slow to write, split (profile 2) */
   PACKBUF_PACKING_SMALLEST = 4, /* the smallest mode of each block, slow to write (profile 3) */
@@ -22,7 +24,7 @@ typedef enum packbuf_packing {
 
 /* The packing with which a batch is soonest on the other side of a link: packed, sent and unpacked one after the other.
  * gbits: the speed of the link in Gb/s (a slower one: 1; 0: not known), divided by the threads that pack, as each has
- * its share of it.
+ * its share of it: 100 Gb/s and four threads at each end are 25.
  *
  *     gbits        packing    because (measured: bench/README.md)
  *     1            SMALLEST   what a slower search saves pays up to 1 to 2 Gb/s
@@ -35,7 +37,9 @@ typedef enum packbuf_packing {
 PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
- * "as inferred". */
+ * "as inferred". An entry whose path the batch does not have is ignored without a word, so that one list of schemas may
+ * serve batches that lack some of its fields: who fears a misspelt path looks for it with packbuf_find once the batch
+ * is written. (The command refuses it.) */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
@@ -51,7 +55,7 @@ typedef struct packbuf_schema {
 
 /* How a batch is written. Start from packbuf_default_options(). */
 typedef struct packbuf_options {
-  uint8_t packing;             /* packbuf_packing */
+  uint8_t packing;             /* packbuf_packing of all fields whose schema names none */
   uint8_t alignment_exponent;  /* 6 to 12: buffers start at multiples of 64 to 4096 bytes */
   uint8_t data_checksums;      /* 1: a CRC-32C for each 64 KiB of data (default), 0: none */
   uint8_t row_sharing;         /* 1: equal rows of a field, and common prefixes of 1-D rows, are stored once where that

@@ -7,7 +7,8 @@
  * size; of a packed batch the most it can be), packbuf_write (one copy per byte); packbuf_pack does the last two into
  * the arena's memory. With many threads: packbuf_write_split, packbuf_write_part and packbuf_write_finish, or
  * packbuf_threads.h. Not into one block of memory: packbuf_write_through (a callback), packbuf_scatter_list (a list of
- * segments). Smaller, but numbers are then copied out and not read in place: packing in packbuf_options.
+ * segments). Smaller, but numbers are then copied out (packbuf_select_copy) and not read in place: packing in
+ * packbuf_options.
  * Read: packbuf_open (checks the head, allocates nothing), packbuf_verify (everything: do it when the bytes come from a
  * stranger), packbuf_find, packbuf_get_... (in place), packbuf_read_... (values, in an arena).
  * Select: packbuf_select (fields by pattern, rows), packbuf_select_... (in place, copied out, values), and

@@ -88,8 +88,9 @@ PACKBUF_API packbuf_status packbuf_cell_pieces(const packbuf_column *column, uin
 /* A cell that is in two pieces has no place of its own. */
 static packbuf_status packbuf_i_two_pieces(const packbuf_column *column, uint64_t row, packbuf_error *error) {
   return packbuf_i_fail_node(column->view, column->node.index, PACKBUF_NOT_STORED,
-                             "the cell shares a prefix with another and lies in two pieces; ask for its pieces", row,
-                             error);
+                             "the cell shares a prefix with another and lies in two pieces: packbuf_cell_pieces, or "
+                             "copy it out with packbuf_select_copy",
+                             row, error);
 }
 
 PACKBUF_API packbuf_status packbuf_cell_extent(const packbuf_column *column, uint64_t row, uint64_t *first,
@@ -150,11 +151,12 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
   status = packbuf_cell_extent(column, row, &first, &count, error);
   if (status != PACKBUF_OK) return status;
   if (packbuf_i_computed(&column->data))
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                               "the elements are computed (constant or sequence): copy them out", row, error);
+    return packbuf_i_fail_node(
+        column->view, node->index, PACKBUF_NOT_STORED,
+        "the elements are computed (constant or sequence): copy rows out with packbuf_select_copy", row, error);
   if (column->data.headers)
-    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED, "the elements are packed: copy them out",
-                               row, error);
+    return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
+                               "the elements are packed: copy rows out with packbuf_select_copy", row, error);
   *size = count * element;
   *bytes = packbuf_i_in_place(&column->data, first * element, *size);
   if (*bytes != NULL) return PACKBUF_OK;
@@ -162,7 +164,7 @@ PACKBUF_API packbuf_status packbuf_cell_bytes(const packbuf_column *column, uint
       column->data.offset + first * element + *size)
     return packbuf_i_not_fetched(&column->data, first * element, *size, row, error);
   return packbuf_i_fail_node(column->view, node->index, PACKBUF_NOT_STORED,
-                             "the cell was fetched in two ranges: copy it out", row, error);
+                             "the cell was fetched in two ranges: copy it out with packbuf_select_copy", row, error);
 }
 
 /* ---- verification ---- */

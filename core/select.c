@@ -542,7 +542,8 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   if (n->kind != PACKBUF_LEAF || n->codec != PACKBUF_CODEC_NDARRAY || n->rank >= PACKBUF_MAX_RANK)
     return packbuf_i_not_in_place(&p, PACKBUF_WRONG_TYPE, "not an ndarray, or one of 9 dimensions with its rows");
   if (p.by_item || selection->index || !packbuf_i_regular_cells(&p.column, &regular))
-    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED, "the rows are a list, or shared: copy them out");
+    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED,
+                                  "the rows are a list, or shared: copy them out with packbuf_select_copy");
   memset(out, 0, sizeof *out);
   size = packbuf_i_element_bits(data->dtype) / 8;
   out->tensor.dtype = data->dtype;
@@ -589,13 +590,22 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
     return packbuf_i_not_in_place(&p, PACKBUF_WRONG_TYPE, "not a leaf with one run of elements a cell");
   status = packbuf_i_next_run(&p, &run);
   if (status != PACKBUF_OK) return status;
-  if (p.by_item || !packbuf_i_consecutive(&run) || !packbuf_i_joined_cells(c) ||
-      (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0)))
-    return packbuf_i_not_in_place(&p, PACKBUF_NOT_STORED,
-                                  "not consecutive rows that lie end to end, with a mask from bit 0 on: copy them out");
+  if (p.by_item || !packbuf_i_consecutive(&run) || !packbuf_i_joined_cells(c))
+    return packbuf_i_not_in_place(
+        &p, PACKBUF_NOT_STORED,
+        "the rows are not consecutive, or some are shared: copy them out with packbuf_select_copy");
+  if (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0))
+    return packbuf_i_not_in_place(
+        &p, PACKBUF_NOT_STORED,
+        "its mask is packed or computed, or does not begin at a byte: copy rows out with packbuf_select_copy");
   status = packbuf_i_joined_run(&p, run.first, run.count, &piece);
   if (status == PACKBUF_OK) status = packbuf_get_typed(&c->data, c->data.dtype, &elements, error);
-  if (status == PACKBUF_OK) status = packbuf_get_typed(&c->offsets, c->offsets.dtype, &offsets, error);
+  if (status == PACKBUF_OK) {
+    status = packbuf_get_typed(&c->offsets, c->offsets.dtype, &offsets, error);
+    if (status == PACKBUF_NOT_STORED && c->offsets.bytes == NULL)
+      return packbuf_i_not_in_place(&p, status,
+                                    "its offsets are packed or computed: copy rows out with packbuf_select_copy");
+  }
   if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED)
     return packbuf_i_not_in_place(&p, status, error ? error->message : NULL);
   if (status != PACKBUF_OK) return status;

@@ -67,7 +67,7 @@ typedef struct packbuf_selected_tensor {
 
 /* The chosen rows of an ndarray leaf as one array [rows, cell...] without a copy; rows are a range (any step). Absent
  * cells are zeros: the mask comes with packbuf_select_copy. Read-only: it lies in the packed buffer. Errors: WRONG_TYPE
- * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list, or the elements computed, packed or in
+ * (not an ndarray, or a cell of rank 8); NOT_STORED (rows are a list or shared, or the elements computed, packed or in
  * another byte order), UNALIGNED: copy out; NOT_FETCHED; NOT_FOUND when the selection has not the node. */
 PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *selection, uint32_t node,
                                                  packbuf_selected_tensor *out, packbuf_error *error);
@@ -75,9 +75,9 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
 /* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
  * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
- * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for offsets
- * or masks that are computed, packed or (masks) do not begin at a byte: in a packed batch only a field whose schema
- * says PACKBUF_PACKING_NONE has them in place. */
+ * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for rows
+ * that are shared, and for offsets or masks that are computed (rows of equal length), packed or (masks) do not begin at
+ * a byte: copy out. PACKBUF_KEEP_PLAIN in the schema of a field keeps it from being shared and packed. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 

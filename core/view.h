@@ -162,20 +162,24 @@ PACKBUF_API packbuf_status packbuf_get_buffer_at(const packbuf_view *view, uint3
                                                  packbuf_error *error);
 
 /* The elements as a typed pointer, without a copy. Errors: WRONG_TYPE when `dtype` is not the buffer's; NOT_STORED
- * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out with
- * packbuf_copy_elements: which one it is depends on the data (elements that are all equal are stored once), unless the
- * field was written with PACKBUF_KEEP_PLAIN. */
+ * (constant, sequence, packed, or a big-endian machine); UNALIGNED; UNSUPPORTED_PACKING. Then copy out, rows with
+ * packbuf_select_copy: which one it is depends on the data (elements that are all equal are stored once), unless the
+ * field was written with PACKBUF_KEEP_PLAIN. These are the stored elements, as in packbuf_copy_elements. */
 PACKBUF_API packbuf_status packbuf_get_typed(const packbuf_buffer *buffer, packbuf_dtype dtype, const void **elements,
                                              packbuf_error *error);
 
 /* Copies elements `first` to `first + count` in native byte order to dst. 1-bit elements: first must be a multiple of
- * 8. Errors: OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
+ * 8. Counts the elements that are stored: where rows are shared (the node has a buffer of role ROW_INDEX or PREFIX_ROW)
+ * these are not the rows of the batch one after the other. Rows are copied out with packbuf_select_copy. Errors:
+ * OUT_OF_RANGE, CAPACITY, LIMIT, UNSUPPORTED_PACKING. */
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error);
 
 /* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
- * as int32, say, without a second pass. Errors: those above; WRONG_TYPE when one of the two is no integer; LOSSY, with
- * the element's offset, when one does not fit, dst then partly written. */
+ * as int32, say, without a second pass. Counts stored elements too: these are the rows, one after the other, only of
+ * leaves that share none, as when row_sharing is 0 in packbuf_options or the field was written with PACKBUF_KEEP_PLAIN;
+ * of others convert cell by cell what packbuf_cell_pieces says. Errors: those above; WRONG_TYPE when one of the two is
+ * no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
 PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);

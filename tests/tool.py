@@ -641,9 +641,9 @@ def packing_fields_tests(tmp):
     (tmp / 't.jsonl').write_text(''.join(json.dumps({'text': 'a' * (i % 50)}) + '\n' for i in range(200)))
     good('pack what is not packed', 'pack', 'noise.npy', 'complex.npy', 'short.npy', 'ids.npy', 't.jsonl', '-o', 'p.pbuf')
     why = {key: b.get('plain_because') for key, b in buffers(inspected('p.pbuf')).items()}
-    ok(why == {('noise', 'data'): 'would not save a sixteenth, or zero-copy', ('complex', 'data'): 'no packing for this dtype', ('short', 'data'): 'below 256 bytes', ('ids', 'data'): None, ('text', 'data'): 'text and bytes are read in place', ('text', 'offsets'): None}, 'and why', why)
+    ok(why == {('noise', 'data'): 'asked for, or would not save a sixteenth', ('complex', 'data'): 'no packing for this dtype', ('short', 'data'): 'below 256 bytes', ('ids', 'data'): None, ('text', 'data'): 'text and bytes are read in place', ('text', 'offsets'): None}, 'and why', why)
     r = good('inspect', 'inspect', 'p.pbuf')
-    ok(re.search(r'noise .* stored .* plain: would not save a sixteenth, or zero-copy\n', r.text) and re.search(r'complex .* plain: no packing for this dtype\n', r.text) and r.text.count('plain:') == 2, 'said where it is not plain to see', r)
+    ok(re.search(r'noise .* stored .* plain: asked for, or would not save a sixteenth\n', r.text) and re.search(r'complex .* plain: no packing for this dtype\n', r.text) and r.text.count('plain:') == 2, 'said where it is not plain to see', r)
     blocks = [struct.pack('<1024q', *([7] * 1024 if k % 10 == 3 else [draw.randrange(4096) for _ in range(1024)])) for k in range(100)]
     put(tmp / 'mixed.npy', npy('<i8', (102400,), b''.join(blocks)))
     good('pack mixed blocks', 'pack', 'mixed.npy', '-o', 'm.pbuf')

@@ -144,7 +144,7 @@ plain_reason why_plain(const packbuf_view *view, const packbuf_node *node, const
     return PLAIN_IN_PLACE;
   if (buffer->length < 256) return PLAIN_SHORT;
   if (!packable(buffer->dtype)) return PLAIN_DTYPE;
-  return data ? PLAIN_DATA : PLAIN_INDEX;
+  return PLAIN_ASKED_OR_SAMPLED;
 }
 
 const char *plain_word(plain_reason reason) {
@@ -152,7 +152,6 @@ const char *plain_word(plain_reason reason) {
                                       "text and bytes are read in place",
                                       "below 256 bytes",
                                       "no packing for this dtype",
-                                      "would not save a sixteenth, or zero-copy",
-                                      "would not save a sixteenth"};
+                                      "asked for, or would not save a sixteenth"};
   return words[reason];
 }

@@ -175,8 +175,7 @@ typedef enum plain_reason {
   PLAIN_IN_PLACE,
   PLAIN_SHORT,
   PLAIN_DTYPE,
-  PLAIN_DATA,
-  PLAIN_INDEX
+  PLAIN_ASKED_OR_SAMPLED /* keep_plain or packing none, or what a sample says: the file does not keep which */
 } plain_reason;
 plain_reason why_plain(const packbuf_view *view, const packbuf_node *node, const packbuf_buffer *buffer);
 const char *plain_word(plain_reason reason); /* NULL: PLAIN_ANYWAY */
