@@ -25,7 +25,7 @@ SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tes
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
 # those of the other emulated machines, where the compiler takes most of the time: what depends on the machine
-EMULATED_TESTS ?= $(filter blocks fragments kernels lanes lanes_simde msgpack pack parts processors repack select sharing sizes stream vectors view,$(TESTS))
+EMULATED_TESTS ?= $(filter blocks fragments kernels lanes lanes_simde msgpack pack parts processors repack repeats select sharing sizes stream vectors view,$(TESTS))
 
 # the sample data, for the tests that want it
 PACKBUF_DATA ?= $(wildcard ../shared/data)

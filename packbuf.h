@@ -15694,11 +15694,13 @@ static uint64_t packbuf_i_row_strong_key(const packbuf_i_node *node, uint64_t ro
   return packbuf_i_load64(digest);
 }
 
-#define PACKBUF_I_ALIKE 16 /* different rows that may have one full key */
+#define PACKBUF_I_ALIKE 16      /* different rows that may have one full key */
+#define PACKBUF_I_ROW_PROBES 64 /* slots that a search for a cheap or full key looks at */
 
-/* The different rows so far, by key: open addressing. A row whose cheap key is another's stands under its full key, one
- * whose full key many have under its strong one. Rows stay where they are, so that each search meets them in the order
- * in which they came. */
+/* The different rows so far, by key: open addressing. A row whose cheap key is another's, or has no free slot near its
+ * place, stands under its full key; one whose full key many have, or has no such slot, under its strong one: the first
+ * two keys can be made to fall in one place. Rows stay where they are and slots only fill up, so that equal rows end
+ * their searches alike. */
 typedef struct packbuf_i_row_table {
   uint64_t *keys, *rows; /* rows: row + 1; 0: free */
   uint64_t mask;
@@ -15729,35 +15731,31 @@ static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_
   return PACKBUF_OK;
 }
 
-/* The slot of `key` from `slot` on, or the free one that ends the search. */
-static uint64_t packbuf_i_row_slot(const packbuf_i_row_table *table, uint64_t key, uint64_t slot) {
-  while (table->rows[slot & table->mask] && table->keys[slot & table->mask] != key) slot++;
-  return slot & table->mask;
-}
-
 /* Looks through the rows of the table that have the key: 1 when *slot is that of the first that equals `row`, 0 when it
- * is free for it, -1 when `most` have the key and differ: more do not stand under it. */
+ * is free for it, -1 when `most` have the key and differ, or the slot would be past `probes` others. */
 static int packbuf_i_row_search(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row,
-                                uint64_t key, uint64_t most, uint64_t *slot) {
-  for (*slot = packbuf_i_row_slot(table, key, key >> 2); table->rows[*slot];
-       *slot = packbuf_i_row_slot(table, key, *slot + 1)) {
+                                uint64_t key, uint64_t most, uint64_t probes, uint64_t *slot) {
+  for (uint64_t at = key >> 2; probes > 0; at++, probes--) {
+    *slot = at & table->mask;
+    if (!table->rows[*slot]) return 0;
+    if (table->keys[*slot] != key) continue;
     if (packbuf_i_rows_equal(node, table->rows[*slot] - 1, row)) return 1;
     if (--most == 0) return -1;
   }
-  return 0;
+  return -1;
 }
 
 /* The first row of the table that equals `row`; `row` itself, which then joins, when there is none. */
 static uint64_t packbuf_i_row_first(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row) {
   uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)3, slot;
-  int found = packbuf_i_row_search(table, node, row, key, 1, &slot);
+  int found = packbuf_i_row_search(table, node, row, key, 1, PACKBUF_I_ROW_PROBES, &slot);
   if (found < 0) {
     key = (packbuf_i_row_full_key(node, row) & ~(uint64_t)3) | 1;
-    found = packbuf_i_row_search(table, node, row, key, PACKBUF_I_ALIKE, &slot);
+    found = packbuf_i_row_search(table, node, row, key, PACKBUF_I_ALIKE, PACKBUF_I_ROW_PROBES, &slot);
   }
   if (found < 0) {
     key = (packbuf_i_row_strong_key(node, row) & ~(uint64_t)3) | 2;
-    found = packbuf_i_row_search(table, node, row, key, UINT64_MAX, &slot);
+    found = packbuf_i_row_search(table, node, row, key, UINT64_MAX, UINT64_MAX, &slot);
   }
   if (found > 0) return table->rows[slot] - 1;
   table->keys[slot] = key;
