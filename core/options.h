@@ -16,8 +16,8 @@
  *   PACKBUF_IMPLEMENTATION  defined in exactly one C or C++ file (or in each, together with PACKBUF_API static)
  *   PACKBUF_API             linkage of the public functions; `static` keeps them private to the file
  *   PACKBUF_NO_SIMD         1: plain C, no CPU detection, no intrinsics (checksums and UTF-8 some 5 x slower)
- *   PACKBUF_SIMDE           1: includes SIMDe (simde/x86/sse4.2.h must be found): packed numbers faster on ARM. On
- *                           x86-64, which has its own, one more set of kernels to test
+ *   PACKBUF_SIMDE           1: includes SIMDe (simde/x86/sse4.2.h must be found) for one more set of kernels of
+ *                           packing: chosen on ARM, a set to test on x86-64, nothing under PACKBUF_NO_SIMD
  */
 #ifndef PACKBUF_API
 #define PACKBUF_API extern
