@@ -72,7 +72,7 @@ static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status 
  * of its kind when the batch is measured. */
 static packbuf_status packbuf_i_new_field(packbuf_batch *batch, const char *name, size_t name_size, unsigned scope,
                                           packbuf_i_field **out, packbuf_error *error) {
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   if (packbuf_i_utf8_valid((const uint8_t *)name, name_size) != name_size)
     return packbuf_i_fail(error, PACKBUF_BAD_UTF8, "a field's name is not UTF-8", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   field = (packbuf_i_field *)packbuf_arena_alloc(batch->arena, sizeof *field, 8);
@@ -111,7 +111,7 @@ static packbuf_status packbuf_i_check_tensor(const packbuf_tensor *tensor, const
 
 PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *name, const packbuf_tensor *tensor,
                                               const uint8_t *validity, packbuf_error *error) {
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   packbuf_status status = packbuf_i_check_add(batch, name, tensor, error);
   unsigned i;
   if (status) return status;
@@ -171,7 +171,7 @@ static uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
 
 PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *name, const packbuf_ragged *ragged,
                                               packbuf_error *error) {
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   packbuf_tensor item;
   packbuf_status status = packbuf_i_check_add(batch, name, ragged, error);
   uint64_t bytes;
@@ -219,7 +219,7 @@ PACKBUF_API packbuf_status packbuf_add_ragged(packbuf_batch *batch, const char *
 
 PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char *name, const packbuf_tensor *tensors,
                                                packbuf_error *error) {
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   const packbuf_tensor *first = NULL;
   packbuf_status status;
   uint64_t row;
@@ -257,7 +257,7 @@ PACKBUF_API packbuf_status packbuf_add_tensors(packbuf_batch *batch, const char 
 static packbuf_status packbuf_i_add_text(packbuf_batch *batch, const char *name, const packbuf_text *cells,
                                          packbuf_codec codec, packbuf_error *error) {
   static const packbuf_text none = {NULL, 0};
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   packbuf_status status = packbuf_i_check_add(batch, name, batch && !batch->rows && !cells ? &none : cells, error);
   if (status) return status;
   status = packbuf_i_new_field(batch, name, strlen(name), 0, &field, error);
@@ -283,7 +283,7 @@ PACKBUF_API packbuf_status packbuf_add_bytes(packbuf_batch *batch, const char *n
 
 PACKBUF_API packbuf_status packbuf_add_values(packbuf_batch *batch, const char *name, const packbuf_value *values,
                                               packbuf_error *error) {
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   packbuf_status status =
       packbuf_i_check_add(batch, name, batch && !batch->rows && !values ? &packbuf_i_null_cell : values, error);
   if (status) return status;
@@ -298,7 +298,7 @@ PACKBUF_API packbuf_status packbuf_add_values(packbuf_batch *batch, const char *
 
 PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const char *name, const packbuf_value *value,
                                                    packbuf_error *error) {
-  packbuf_i_field *field;
+  packbuf_i_field *field = NULL;
   packbuf_status status = packbuf_i_check_add(batch, name, value, error);
   if (status) return status;
   status = packbuf_i_new_field(batch, name, strlen(name), 1, &field, error);
