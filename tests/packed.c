@@ -316,7 +316,7 @@ static char stored_as(const packbuf_view *view, const char *name, packbuf_role r
 }
 
 /* A ragged field under each of these names, with equal bytes, and two of equal texts; then how their buffers are
- * stored, and whether those that must be readable in place are. */
+ * stored, and whether those that must be readable in place are, on machines of that byte order. */
 static void check_equal_fields(const char *const *names, const packbuf_options *options, const char *data, const char *offsets) {
   enum { N = 400 };
   static int64_t numbers[8 * N], ends[N + 1];
@@ -343,7 +343,7 @@ static void check_equal_fields(const char *const *names, const packbuf_options *
     const int plain = name[0] == 'n' || name[0] == 'k';
     as[0][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_DATA);
     as[1][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_OFFSETS);
-    readable = readable && (packbuf_select_ragged(&all, all.nodes[i], &in_place, &p.packed.error) == PACKBUF_OK) == plain;
+    readable = readable && (packbuf_select_ragged(&all, all.nodes[i], &in_place, &p.packed.error) == PACKBUF_OK) == (plain && !bytes_big_endian());
   }
   tap_ok(good && strcmp(as[0], data) == 0 && strcmp(as[1], offsets) == 0, "equal fields from %s on: data %s, offsets %s", names[0], as[0], as[1]);
   tap_ok(good && readable, "those that ask for it are readable in place, the others packed");
