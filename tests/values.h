@@ -13,7 +13,6 @@
 #ifndef VALUES_H
 #define VALUES_H
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,7 +131,7 @@ static packbuf_value values_array(values_reader *v, packbuf_form form) {
 
 static packbuf_value values_number(values_reader *v) {
   size_t size = strspn(v->at, "+-.0123456789e");
-  char text[64];
+  char text[64], back[64];
   long long i;
   unsigned long long u;
   char *kept;
@@ -141,12 +140,12 @@ static packbuf_value values_number(values_reader *v) {
   text[size] = 0;
   v->at += size;
   if (strpbrk(text, ".e")) return packbuf_float(strtod(text, NULL));
-  errno = 0;
-  i = strtoll(text, NULL, 10);
-  if (errno == 0) return packbuf_int(i);
-  errno = 0;
+  i = strtoll(text, NULL, 10); /* out of range it is the nearest that there is, which prints otherwise */
+  snprintf(back, sizeof back, "%lld", i);
+  if (strcmp(back, text) == 0) return packbuf_int(i);
   u = strtoull(text, NULL, 10);
-  if (errno == 0 && text[0] != '-') return packbuf_uint(u);
+  snprintf(back, sizeof back, "%llu", u);
+  if (strcmp(back, text) == 0) return packbuf_uint(u);
   kept = (char *)values_new(v, size + 1, 1);
   memcpy(kept, text, size + 1);
   return packbuf_bigint(kept);
