@@ -6019,16 +6019,19 @@ PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t 
   return dense;
 }
 
+/* Whether the step from a unit to the next is not the step to it from the one before. */
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bend(unsigned T, const uint8_t *unit) {
+  const uint64_t before = packbuf_i_unit_load(T, unit - T / 8), after = packbuf_i_unit_load(T, unit + T / 8);
+  return ((before + after - 2 * packbuf_i_unit_load(T, unit)) & packbuf_i_low_bits(T)) != 0;
+}
+
 PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows,
                                                       uint8_t *bitmap) {
-  const unsigned unit = T / 8;
   unsigned count = 0;
   for (unsigned i = 0; i < rows * (128 / T); i++) {
     unsigned bits = 0;
-    for (unsigned k = 0; k < 8; k++, units += unit) {
-      const uint64_t before = packbuf_i_unit_load(T, units - unit), after = packbuf_i_unit_load(T, units + unit);
-      const uint64_t bend = before + after - 2 * packbuf_i_unit_load(T, units);
-      const unsigned bit = (bend & packbuf_i_low_bits(T)) != 0;
+    for (unsigned k = 0; k < 8; k++, units += T / 8) {
+      const unsigned bit = packbuf_i_plain_bend(T, units);
       bits |= bit << k;
       count += bit;
     }
@@ -7702,12 +7705,8 @@ static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *u
   memset(bitmap + whole * in_row / 8, 0, in_row / 8 + 8);
   if (rest == 0) return 1;
   if (whole == 0) {
-    for (unsigned i = 0; i < rest; i++) {
-      const uint8_t *p = units + (size_t)i * unit;
-      const uint64_t step = packbuf_i_unit_load(bits, p + unit) - packbuf_i_unit_load(bits, p);
-      const uint64_t next = packbuf_i_unit_load(bits, p + 2 * unit) - packbuf_i_unit_load(bits, p + unit);
-      bitmap[i / 8] |= (uint8_t)((((step ^ next) & packbuf_i_low_bits(bits)) != 0) << i % 8);
-    }
+    for (unsigned i = 0; i < rest; i++)
+      bitmap[i / 8] |= (uint8_t)(packbuf_i_plain_bend(bits, units + (size_t)(i + 1) * unit) << i % 8);
     return 1;
   }
   /* a row that ends with the last of them: some of its bits are there */

@@ -297,16 +297,19 @@ PACKBUF_I_LANES_INLINE uint64_t packbuf_i_plain_dense(unsigned T, const uint8_t 
   return dense;
 }
 
+/* Whether the step from a unit to the next is not the step to it from the one before. */
+PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bend(unsigned T, const uint8_t *unit) {
+  const uint64_t before = packbuf_i_unit_load(T, unit - T / 8), after = packbuf_i_unit_load(T, unit + T / 8);
+  return ((before + after - 2 * packbuf_i_unit_load(T, unit)) & packbuf_i_low_bits(T)) != 0;
+}
+
 PACKBUF_I_LANES_INLINE unsigned packbuf_i_plain_bends(unsigned T, const uint8_t *units, unsigned rows,
                                                       uint8_t *bitmap) {
-  const unsigned unit = T / 8;
   unsigned count = 0;
   for (unsigned i = 0; i < rows * (128 / T); i++) {
     unsigned bits = 0;
-    for (unsigned k = 0; k < 8; k++, units += unit) {
-      const uint64_t before = packbuf_i_unit_load(T, units - unit), after = packbuf_i_unit_load(T, units + unit);
-      const uint64_t bend = before + after - 2 * packbuf_i_unit_load(T, units);
-      const unsigned bit = (bend & packbuf_i_low_bits(T)) != 0;
+    for (unsigned k = 0; k < 8; k++, units += T / 8) {
+      const unsigned bit = packbuf_i_plain_bend(T, units);
       bits |= bit << k;
       count += bit;
     }

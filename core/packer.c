@@ -81,12 +81,8 @@ static int packbuf_i_find_bends(const packbuf_i_packer *packer, const uint8_t *u
   memset(bitmap + whole * in_row / 8, 0, in_row / 8 + 8);
   if (rest == 0) return 1;
   if (whole == 0) {
-    for (unsigned i = 0; i < rest; i++) {
-      const uint8_t *p = units + (size_t)i * unit;
-      const uint64_t step = packbuf_i_unit_load(bits, p + unit) - packbuf_i_unit_load(bits, p);
-      const uint64_t next = packbuf_i_unit_load(bits, p + 2 * unit) - packbuf_i_unit_load(bits, p + unit);
-      bitmap[i / 8] |= (uint8_t)((((step ^ next) & packbuf_i_low_bits(bits)) != 0) << i % 8);
-    }
+    for (unsigned i = 0; i < rest; i++)
+      bitmap[i / 8] |= (uint8_t)(packbuf_i_plain_bend(bits, units + (size_t)(i + 1) * unit) << i % 8);
     return 1;
   }
   /* a row that ends with the last of them: some of its bits are there */
