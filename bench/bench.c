@@ -1,5 +1,6 @@
-/* bench/bench.c: what packing, opening, finding and inferring cost, each beside the plain thing it is compared with. One run, the two
- * sides of a pair in turn, medians of 15, thread CPU time, memory touched before. Prints a table; the ratios are what counts.
+/* bench/bench.c: what packing, opening, finding and inferring cost, each beside the plain thing it is compared with.
+ * One run, the two sides of a pair in turn, medians of 15, thread CPU time, memory touched before. Prints a table; the
+ * ratios are what counts.
  * May use: packbuf.h. Must not know: its inside. */
 #define _POSIX_C_SOURCE 200809L
 #define PACKBUF_IMPLEMENTATION
@@ -101,7 +102,8 @@ static void copy_rows(void *context) {
   }
 }
 
-/* `rows` ragged rows of int64 that average `average` bytes, in shuffled places; measured once, written again and again. */
+/* `rows` ragged rows of int64 that average `average` bytes, in shuffled places; measured once, written again and
+ * again. */
 static void bench_write(uint64_t rows, uint64_t average, int checksums) {
   packbuf_options options = packbuf_default_options();
   rows_case c;
@@ -137,8 +139,9 @@ static void bench_write(uint64_t rows, uint64_t average, int checksums) {
   c.packed = (uint8_t *)must(aligned_alloc(64, (size_t)((c.size + 63) / 64 * 64)));
   c.copied = (uint8_t *)must(aligned_alloc(64, (size_t)((total + 63) / 64 * 64)));
   measure(&p, &ours, &theirs);
-  printf("| packbuf_write, %llu ragged rows of %llu KiB, %s | %.1f GB/s | memcpy of each row | %.1f GB/s | %.2f |\n", (unsigned long long)rows,
-         (unsigned long long)(average / 1024), checksums ? "checksums" : "no checksums", 1e-9 * (double)total / ours, 1e-9 * (double)total / theirs, ours / theirs);
+  printf("| packbuf_write, %llu ragged rows of %llu KiB, %s | %.1f GB/s | memcpy of each row | %.1f GB/s | %.2f |\n",
+         (unsigned long long)rows, (unsigned long long)(average / 1024), checksums ? "checksums" : "no checksums",
+         1e-9 * (double)total / ours, 1e-9 * (double)total / theirs, ours / theirs);
   free(order);
   free(c.tensors);
   free(c.shapes);
@@ -202,8 +205,9 @@ static void bench_dense(uint64_t bytes, int checksums) {
   c.copied = (uint8_t *)must(aligned_alloc(64, (size_t)bytes));
   p.context = &c;
   measure(&p, &ours, &theirs);
-  printf("| packbuf_write, dense, %llu MiB, %s | %.1f GB/s | memcpy | %.1f GB/s | %.2f |\n", (unsigned long long)(bytes >> 20),
-         checksums ? "checksums" : "no checksums", 1e-9 * (double)bytes / ours, 1e-9 * (double)bytes / theirs, ours / theirs);
+  printf("| packbuf_write, dense, %llu MiB, %s | %.1f GB/s | memcpy | %.1f GB/s | %.2f |\n",
+         (unsigned long long)(bytes >> 20), checksums ? "checksums" : "no checksums", 1e-9 * (double)bytes / ours,
+         1e-9 * (double)bytes / theirs, ours / theirs);
   end_dense(&c, &arena);
 }
 
