@@ -990,7 +990,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
 /* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
  * as int32, say, without a second pass. Counts stored elements too: these are the rows, one after the other, only of
  * leaves that share none, as when row_sharing is 0 in packbuf_options or the field was written with PACKBUF_KEEP_PLAIN;
- * of others convert cell by cell what packbuf_cell_pieces says. Errors: those above; WRONG_TYPE when one of the two is
+ * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one of the two is
  * no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
 PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
@@ -1188,7 +1188,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
 typedef struct packbuf_selected_size {
   uint64_t rows;       /* cells: the chosen rows; of a leaf below a media list: the items of the chosen rows */
   uint64_t elements;   /* of the data */
-  uint64_t data_bytes; /* elements x their size */
+  uint64_t data_bytes; /* elements x their size (as stored; of packbuf_select_copy: as they were written) */
   uint64_t items;      /* of a media list, else 0 */
   uint32_t rank;       /* ndarray: of a cell; ragged numbers: the largest; else 0 */
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of a cell */
@@ -1197,7 +1197,8 @@ typedef struct packbuf_selected_size {
 /* Memory of the caller, any alignment; NULL: not wanted. Numbers are in native byte order, one after the other. */
 typedef struct packbuf_select_into {
   void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
-  uint64_t data_capacity;
+  uint64_t data_capacity; /* bytes */
+  packbuf_dtype dtype; /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
   uint64_t rows;                     /* how many rows the following have room for */
   void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
   void *item_offsets;                /* media list: rows + 1, from 0: items */
@@ -1220,7 +1221,8 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
 /* Copies what `into` wants. What was sized is checked again while it is copied: nothing is written past a capacity, and
  * offsets and shapes that are written always agree with the data, even where a peer rewrites the packed buffer
  * meanwhile. *size (may be NULL): what there was. Errors: those of packbuf_select_size; CAPACITY; OUT_OF_RANGE when an
- * offset does not fit into 32 bits; NOT_FETCHED. After an error the destinations hold anything. */
+ * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers, LOSSY,
+ * with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold anything. */
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error);
@@ -10984,6 +10986,37 @@ static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, 
   return 1;
 }
 
+/* A block that was unpacked whole for one who reads pieces that follow each other in it. */
+typedef struct packbuf_i_block_room {
+  uint64_t here, next; /* the block whose units lie here, and the one that is unpacked whole when a piece begins in it;
+                          UINT64_MAX: none */
+  uint64_t units[PACKBUF_I_BLOCK_BYTES / 8];
+} packbuf_i_block_room;
+
+static void packbuf_i_empty_room(packbuf_i_block_room *room) { room->here = room->next = UINT64_MAX; }
+
+/* packbuf_i_unpack_units by way of a room, when the piece is short. */
+static int packbuf_i_unpack_piece(const packbuf_buffer *buffer, packbuf_i_block_room *room, uint64_t first,
+                                  uint64_t count, uint8_t *out) {
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits), unit = bits / 8;
+  if (count > full / 4) return packbuf_i_unpack_units(buffer, first, count, out);
+  while (count) {
+    const uint64_t k = first / full, skip = first % full, left = packbuf_i_unit_count(buffer->dtype, buffer->count);
+    const uint64_t take = count < full - skip ? count : full - skip;
+    if (k != room->here && k == room->next) {
+      const uint64_t whole = left - k * full < full ? left - k * full : full;
+      room->here = packbuf_i_unpack_units(buffer, k * full, whole, (uint8_t *)room->units) ? k : UINT64_MAX;
+    }
+    if (k == room->here) memcpy(out, (const uint8_t *)room->units + skip * unit, (size_t)take * unit);
+    else if (!packbuf_i_unpack_units(buffer, first, take, out)) return 0;
+    out += take * unit;
+    first += take;
+    count -= take;
+    room->next = first / full;
+  }
+  return 1;
+}
+
 /* Units that were unpacked for one who reads on, unit by unit. */
 typedef struct packbuf_i_unit_window {
   uint64_t first, count; /* count 0: empty */
@@ -10992,17 +11025,20 @@ typedef struct packbuf_i_unit_window {
 
 #define PACKBUF_I_WINDOW_BYTES 1024u
 
-/* Unit i by way of the buffer's window, which is filled anew when the unit is not in it. */
-static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
-  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
+/* Fills the buffer's window with the units around unit i. */
+PACKBUF_I_RARE static int packbuf_i_fill_window(const packbuf_buffer *buffer, unsigned bits, uint64_t i) {
+  const uint64_t most = PACKBUF_I_WINDOW_BYTES * 8 / bits, first = i - i % most;
+  const uint64_t left = packbuf_i_unit_count(buffer->dtype, buffer->count) - first, count = left < most ? left : most;
   packbuf_i_unit_window *window = buffer->window;
-  if (i - window->first >= window->count) {
-    const uint64_t first = i - i % most, left = packbuf_i_unit_count(buffer->dtype, buffer->count) - first;
-    window->count = 0;
-    window->first = first;
-    if (!packbuf_i_unpack_units(buffer, first, left < most ? left : most, (uint8_t *)window->units)) return 0;
-    window->count = left < most ? left : most;
-  }
+  window->first = first;
+  window->count = packbuf_i_unpack_units(buffer, first, count, (uint8_t *)window->units) ? count : 0;
+  return window->count != 0;
+}
+
+/* Unit i, of `bits`, by way of the buffer's window. */
+static int packbuf_i_window_unit(const packbuf_buffer *buffer, unsigned bits, uint64_t i, uint64_t *unit) {
+  const packbuf_i_unit_window *window = buffer->window;
+  if (PACKBUF_I_UNLIKELY(i - window->first >= window->count) && !packbuf_i_fill_window(buffer, bits, i)) return 0;
   *unit = packbuf_i_unit_load(bits, (const uint8_t *)window->units + (i - window->first) * (bits / 8));
   return 1;
 }
@@ -11011,25 +11047,25 @@ static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint6
 static int packbuf_i_unpack_bits(const packbuf_buffer *buffer, uint64_t i, uint64_t size, uint8_t *out) {
   uint64_t unit;
   if (!buffer->window) return packbuf_i_unpack_units(buffer, i * 8, size, out);
-  if (!packbuf_i_window_unit(buffer, i * 8, &unit)) return 0;
+  if (!packbuf_i_window_unit(buffer, 8, i * 8, &unit)) return 0;
   memcpy(out, (const uint8_t *)buffer->window->units + (i * 8 - buffer->window->first), (size_t)size);
   return 1;
 }
 
-/* Unit i, which there is. 0: as above. */
-static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
-  const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
+/* Unit i, which there is, of `bits`. 0: as above. */
+static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, unsigned bits, uint64_t i, uint64_t *unit) {
+  const unsigned full = packbuf_i_block_units_of(bits);
   packbuf_i_packed packed;
-  if (buffer->window) return packbuf_i_window_unit(buffer, i, unit);
+  if (buffer->window) return packbuf_i_window_unit(buffer, bits, i, unit);
   if (PACKBUF_I_UNLIKELY(!packbuf_i_find_block(buffer, i / full, &packed))) return 0;
   if (PACKBUF_I_UNLIKELY(!packed.payload)) {
     uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
     return packbuf_i_fetch_payload(buffer, &packed, room) &&
-           packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
-                                (unsigned)(i % full), unit);
+           packbuf_i_block_unit(&packed.block, packed.payload, packed.size, bits, packed.units, (unsigned)(i % full),
+                                unit);
   }
-  return packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
-                              (unsigned)(i % full), unit);
+  return packbuf_i_block_unit(&packed.block, packed.payload, packed.size, bits, packed.units, (unsigned)(i % full),
+                              unit);
 }
 
 /* Why units could not be unpacked: the rule and offset of the first block that is wrong, or (NONE) the bytes that were
@@ -11468,7 +11504,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     PACKBUF_I_FETCHED(*out);
     return 1;
   }
-  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, i, out) : 0;
+  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, 64, i, out) : 0;
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
@@ -11478,7 +11514,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 /* Unit i of a packed buffer of bytes or bits. */
 PACKBUF_I_RARE static int packbuf_i_unpack_byte(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
   uint64_t unit = 0;
-  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, i, &unit)) return 0;
+  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, 8, i, &unit)) return 0;
   *out = (uint8_t)unit;
   return 1;
 }
@@ -11642,11 +11678,10 @@ static int packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uin
   return 1;
 }
 
-PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
-                                                 uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
+/* Whether `count` elements from `first` on can be copied out, and the bytes that they are. */
+static packbuf_status packbuf_i_may_copy(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
+                                         uint64_t count, uint64_t *size, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
-  uint64_t size;
-  int copied;
   if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -11662,8 +11697,18 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (!packbuf_i_byte_length(count, buffer->dtype, &size) || size > view->limits.decoded_bytes)
+  if (!packbuf_i_byte_length(count, buffer->dtype, size) || *size > view->limits.decoded_bytes)
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
+                                                 uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
+  const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
+  uint64_t size;
+  int copied;
+  const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
+  if (status != PACKBUF_OK) return status;
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
@@ -11676,7 +11721,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
 /* ---- core/convert.c ---- */
 /* core/convert.c: integers copied out as those of another width and sign, block after block, so that what is unpacked
  * is converted in the first-level cache.
- * May use: base, lanes (units), blocks (their size), access. Must not know: rows, codecs, how a buffer is stored. */
+ * May use: base, lanes (units), blocks (their size), packed (rooms), access. Must not know: rows, codecs. */
 
 #define PACKBUF_I_WIDEN(T, type)                                                         \
   static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
@@ -11769,36 +11814,57 @@ static uint64_t packbuf_i_first_unfit(const uint8_t *in, packbuf_dtype from, uin
   return i;
 }
 
-PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
-                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
-                                                    uint64_t capacity, packbuf_error *error) {
+/* Whether elements of one dtype can be converted to another. */
+static int packbuf_i_converts(packbuf_dtype from, packbuf_dtype to) {
+  return packbuf_i_integer_dtype(from) && packbuf_i_integer_dtype(to) && to.code != PACKBUF_DTYPE_BOOL;
+}
+
+static packbuf_status packbuf_i_cannot_convert(packbuf_error *error) {
+  return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
+                        PACKBUF_NOWHERE);
+}
+
+/* Elements that there are, of a dtype that converts, block after block to `to`; packed ones by way of the room. */
+static packbuf_status packbuf_i_convert_piece(const packbuf_view *view, const packbuf_buffer *buffer,
+                                              packbuf_i_block_room *room, uint64_t first, uint64_t count,
+                                              packbuf_dtype dtype, uint8_t *to, uint64_t row, packbuf_error *error) {
   const packbuf_dtype from = buffer->dtype;
-  const unsigned size = from.bits / 8u, out = dtype.bits / 8u;
+  const unsigned size = from.bits / 8u;
   uint64_t block[PACKBUF_I_BLOCK_BYTES / 8];
-  uint8_t *to = (uint8_t *)dst;
-  if (packbuf_i_dtype_equal(from, dtype))
-    return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
-  if (!packbuf_i_integer_dtype(from) || !packbuf_i_integer_dtype(dtype) || dtype.code == PACKBUF_DTYPE_BOOL)
-    return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
-  if (count > capacity / out)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   while (count) {
     const uint64_t in_block = sizeof block / size, inside = in_block - first % in_block;
     const uint64_t take = count < inside ? count : inside;
-    const packbuf_status status = packbuf_copy_elements(view, buffer, first, take, block, sizeof block, error);
-    if (status != PACKBUF_OK) return status;
+    if (buffer->headers ? !packbuf_i_unpack_piece(buffer, room, first, take, (uint8_t *)block)
+                        : !packbuf_i_copy_native(buffer, first, (size_t)take, (uint8_t *)block))
+      return packbuf_i_not_fetched(buffer, first * size, take * size, row, error);
     if (!packbuf_i_convert_units(block, from.bits, from.code == PACKBUF_DTYPE_INT, take, to, dtype.bits,
                                  dtype.code == PACKBUF_DTYPE_INT)) {
       const uint64_t at = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
       return packbuf_i_fail(error, PACKBUF_LOSSY, "an element does not fit the dtype that was asked for",
-                            packbuf_i_element_at(view, buffer, at), PACKBUF_NOWHERE);
+                            packbuf_i_element_at(view, buffer, at), row);
     }
     first += take;
     count -= take;
-    to += take * out;
+    to += take * (dtype.bits / 8u);
   }
   return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error) {
+  packbuf_i_block_room room;
+  packbuf_status status;
+  uint64_t size;
+  if (packbuf_i_dtype_equal(buffer->dtype, dtype))
+    return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
+  if (!packbuf_i_converts(buffer->dtype, dtype)) return packbuf_i_cannot_convert(error);
+  status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
+  if (status != PACKBUF_OK) return status;
+  if (count > capacity / (dtype.bits / 8u))
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  packbuf_i_empty_room(&room);
+  return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
 }
 /* ---- end of core/convert.c ---- */
 /* ---- core/tables.c ---- */
@@ -12787,7 +12853,7 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8)) return 0;
-  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, i, out);
+  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
   memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);
@@ -15603,7 +15669,7 @@ static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
 }
 
 /* Places inside a long row, which may be padded at both ends, that its key looks at. */
-#define PACKBUF_I_ROW_PLACES 15
+#define PACKBUF_I_ROW_PLACES 3
 
 /* How many of them a row that is one stretch has. Only rows that lie alike have any: else equal rows, one of them in
  * pieces, would have two keys. */
@@ -19666,10 +19732,16 @@ static void packbuf_i_begin_size(const packbuf_column *c, packbuf_selected_size 
     memcpy(size->shape, c->node.shape, sizeof size->shape);
 }
 
-static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, packbuf_selected_size *size) {
+/* Bytes of an element of the data; 1 without any. */
+static size_t packbuf_i_picked_element(const packbuf_i_picked *p) {
+  return packbuf_i_has_data(&p->column) ? packbuf_i_element_bits(p->column.data.dtype) / 8 : 1;
+}
+
+/* The bytes of data, of `element` each. */
+static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, size_t element, packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
-  if (packbuf_i_mul(size->elements, packbuf_i_element_bits(c->data.dtype) / 8, &size->data_bytes) &&
+  if (packbuf_i_mul(size->elements, element, &size->data_bytes) &&
       size->data_bytes <= c->view->limits.decoded_bytes)
     return PACKBUF_OK;
   return packbuf_i_too_much(p);
@@ -19686,7 +19758,7 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
     status = packbuf_i_next_run(&p, &run);
     if (status == PACKBUF_OK) status = packbuf_i_size_run(&p, &run, size);
   } while (status == PACKBUF_OK && run.count != 0);
-  return status == PACKBUF_OK ? packbuf_i_end_size(&p, size) : status;
+  return status == PACKBUF_OK ? packbuf_i_end_size(&p, packbuf_i_picked_element(&p), size) : status;
 }
 
 /* ---- copying: where things go ---- */
@@ -19697,8 +19769,11 @@ typedef struct packbuf_i_copier {
   const packbuf_select_into *into;
   packbuf_selected_size done;
   uint64_t rows, room; /* rows to come in all; elements that the data have room for */
-  size_t element;
+  packbuf_dtype dtype; /* of the data as they are wanted */
+  size_t element, out; /* bytes of an element that is stored, and of what it becomes */
+  int converts;
   int rowwise; /* something is wanted that has an entry for each row */
+  packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
 } packbuf_i_copier;
 
 static packbuf_status packbuf_i_no_capacity(const packbuf_i_copier *w, const char *message) {
@@ -19715,13 +19790,20 @@ static packbuf_status packbuf_i_take_room(packbuf_i_copier *w, uint64_t count, u
   return PACKBUF_OK;
 }
 
-/* Copies a piece of the data, which lies within them. */
-static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_piece *piece, uint64_t row) {
+/* Copies a piece of the data, which lies within them, by way of a room when they are packed. */
+static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_piece *piece, packbuf_i_block_room *room,
+                                           uint64_t row) {
   const packbuf_buffer *data = &w->p->column.data;
+  uint8_t *out = (uint8_t *)w->into->data;
   uint64_t at;
   const packbuf_status status = packbuf_i_take_room(w, piece->count, &at);
-  if (status != PACKBUF_OK || !w->into->data || piece->count == 0) return status;
-  if (packbuf_i_copy_native(data, piece->first, (size_t)piece->count, (uint8_t *)w->into->data + at * w->element))
+  if (status != PACKBUF_OK || !out || piece->count == 0) return status;
+  out += at * w->out;
+  if (w->converts)
+    return packbuf_i_convert_piece(w->p->column.view, data, room, piece->first, piece->count, w->dtype, out, row,
+                                   w->p->error);
+  if (data->headers ? packbuf_i_unpack_piece(data, room, piece->first, piece->count, out)
+                    : packbuf_i_copy_native(data, piece->first, (size_t)piece->count, out))
     return PACKBUF_OK;
   return packbuf_i_not_fetched(data, piece->first * w->element, piece->count * w->element, row, w->p->error);
 }
@@ -19861,8 +19943,8 @@ static packbuf_status packbuf_i_copy_regular(packbuf_i_copier *w, const packbuf_
   if (!packbuf_i_mul(regular->each, run->count, &total)) return packbuf_i_too_much(w->p);
   piece.first = regular->base + run->first * regular->each;
   piece.count = total;
-  if (packbuf_i_consecutive(run)) return packbuf_i_copy_piece(w, &piece, run->first);
-  if (!w->into->data || data->bytes || data->storage == PACKBUF_CONSTANT) {
+  if (packbuf_i_consecutive(run)) return packbuf_i_copy_piece(w, &piece, &w->rooms[0], run->first);
+  if (!w->into->data || (!w->converts && (data->bytes || data->storage == PACKBUF_CONSTANT))) {
     uint8_t *out = (uint8_t *)w->into->data;
     status = packbuf_i_take_room(w, total, &at);
     if (status != PACKBUF_OK || !out) return status;
@@ -19876,7 +19958,7 @@ static packbuf_status packbuf_i_copy_regular(packbuf_i_copier *w, const packbuf_
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t row = packbuf_i_run_row(run, k);
     piece.first = regular->base + row * regular->each;
-    status = packbuf_i_copy_piece(w, &piece, row);
+    status = packbuf_i_copy_piece(w, &piece, &w->rooms[0], row);
   }
   return status;
 }
@@ -19892,11 +19974,11 @@ static packbuf_status packbuf_i_copy_shared_arrays(packbuf_i_copier *w, const pa
     uint64_t at;
     status = packbuf_cell_pieces(c, row, pieces, &count, w->p->error);
     if (status == PACKBUF_OK && count != 0) {
-      status = packbuf_i_copy_piece(w, &pieces[0], row);
+      status = packbuf_i_copy_piece(w, &pieces[0], &w->rooms[0], row);
     } else if (status == PACKBUF_OK) {
       status = packbuf_i_take_room(w, each, &at);
       if (status == PACKBUF_OK && w->into->data)
-        memset((uint8_t *)w->into->data + at * w->element, 0, (size_t)each * w->element);
+        memset((uint8_t *)w->into->data + at * w->out, 0, (size_t)each * w->out);
     }
   }
   return status;
@@ -19956,7 +20038,7 @@ static packbuf_status packbuf_i_copy_items(packbuf_i_copier *w, const packbuf_pi
   if (into->types) memset(into->types + at, 0, (size_t)items->count);
   for (uint64_t i = 0; into->types && packbuf_i_there(&c->types) && status == PACKBUF_OK && i < items->count; i++)
     status = packbuf_i_copy_type(w, items->first + i, row, at + i);
-  return status == PACKBUF_OK ? packbuf_i_copy_piece(w, &bytes, row) : status;
+  return status == PACKBUF_OK ? packbuf_i_copy_piece(w, &bytes, &w->rooms[0], row) : status;
 }
 
 static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_piece *pieces, unsigned count,
@@ -19964,7 +20046,7 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
   packbuf_status status = PACKBUF_OK;
   for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
     status = packbuf_i_is_media_list(&w->p->column) ? packbuf_i_copy_items(w, &pieces[i], row)
-                                                    : packbuf_i_copy_piece(w, &pieces[i], row);
+                                                    : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
   return status;
 }
 
@@ -20076,7 +20158,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
   shapes &= packbuf_i_ragged_numbers(c->node.codec);
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
-  if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
+  if (!shapes && !w->converts && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
   return packbuf_i_copy_cells(w, run, shapes);
 }
 
@@ -20123,6 +20205,21 @@ static packbuf_status packbuf_i_begin_copy(packbuf_i_copier *w) {
   return status == PACKBUF_OK && list ? packbuf_i_put_offset(w, into->item_offsets, 0, 0) : status;
 }
 
+/* What becomes of an element. */
+static packbuf_status packbuf_i_begin_elements(packbuf_i_copier *w) {
+  const packbuf_buffer *data = &w->p->column.data;
+  w->dtype = w->into->dtype;
+  w->element = w->out = packbuf_i_picked_element(w->p);
+  w->converts = w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
+  if (w->converts) {
+    if (!packbuf_i_converts(data->dtype, w->dtype) || !packbuf_i_numeric(w->p->column.node.codec))
+      return packbuf_i_cannot_convert(w->p->error);
+    w->out = w->dtype.bits / 8u;
+  }
+  w->room = w->into->data_capacity / w->out;
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error) {
@@ -20133,15 +20230,17 @@ PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selectio
   if (status != PACKBUF_OK) return status;
   w.p = &p;
   w.into = into;
-  w.element = packbuf_i_has_data(&p.column) ? packbuf_i_element_bits(p.column.data.dtype) / 8 : 1;
-  w.room = into->data_capacity / w.element;
+  status = packbuf_i_begin_elements(&w);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_empty_room(&w.rooms[0]);
+  packbuf_i_empty_room(&w.rooms[1]);
   status = packbuf_i_begin_copy(&w);
   while (status == PACKBUF_OK) {
     status = packbuf_i_next_run(&p, &run);
     if (status != PACKBUF_OK || run.count == 0) break;
     status = packbuf_i_copy_run(&w, &run);
   }
-  if (status == PACKBUF_OK) status = packbuf_i_end_size(&p, &w.done);
+  if (status == PACKBUF_OK) status = packbuf_i_end_size(&p, w.out, &w.done);
   if (status == PACKBUF_OK && size) *size = w.done;
   return status;
 }

@@ -382,7 +382,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
     PACKBUF_I_FETCHED(*out);
     return 1;
   }
-  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, i, out) : 0;
+  if (buffer->packing != 0) return buffer->headers ? packbuf_i_unpack_unit(buffer, 64, i, out) : 0;
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, 8, out);
   *out = packbuf_i_load64(buffer->value);
   if (buffer->storage == PACKBUF_SEQUENCE) *out += i * packbuf_i_load64(buffer->value + 8);
@@ -392,7 +392,7 @@ static int packbuf_i_get64(const packbuf_buffer *buffer, uint64_t i, uint64_t *o
 /* Unit i of a packed buffer of bytes or bits. */
 PACKBUF_I_RARE static int packbuf_i_unpack_byte(const packbuf_buffer *buffer, uint64_t i, uint8_t *out) {
   uint64_t unit = 0;
-  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, i, &unit)) return 0;
+  if (!buffer->headers || !packbuf_i_unpack_unit(buffer, 8, i, &unit)) return 0;
   *out = (uint8_t)unit;
   return 1;
 }
@@ -556,11 +556,10 @@ static int packbuf_i_copy_bits(const packbuf_buffer *buffer, uint64_t first, uin
   return 1;
 }
 
-PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
-                                                 uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
+/* Whether `count` elements from `first` on can be copied out, and the bytes that they are. */
+static packbuf_status packbuf_i_may_copy(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
+                                         uint64_t count, uint64_t *size, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
-  uint64_t size;
-  int copied;
   if (buffer->packing > 1)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_PACKING, "a packing that this reader does not know",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -576,8 +575,18 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   if (bits == 1 && first % 8 != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "bits are copied from a multiple of 8", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (!packbuf_i_byte_length(count, buffer->dtype, &size) || size > view->limits.decoded_bytes)
+  if (!packbuf_i_byte_length(count, buffer->dtype, size) || *size > view->limits.decoded_bytes)
     return packbuf_i_broken(error, PACKBUF_RULE_D9, packbuf_i_buffer_at(view, buffer->index) + 16, PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
+                                                 uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
+  const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
+  uint64_t size;
+  int copied;
+  const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
+  if (status != PACKBUF_OK) return status;
   if (size > capacity || size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)

@@ -1,6 +1,6 @@
 /* core/convert.c: integers copied out as those of another width and sign, block after block, so that what is unpacked
  * is converted in the first-level cache.
- * May use: base, lanes (units), blocks (their size), access. Must not know: rows, codecs, how a buffer is stored. */
+ * May use: base, lanes (units), blocks (their size), packed (rooms), access. Must not know: rows, codecs. */
 
 #define PACKBUF_I_WIDEN(T, type)                                                         \
   static void packbuf_i_widen_##type(const uint8_t *in, unsigned count, uint64_t *out) { \
@@ -93,34 +93,55 @@ static uint64_t packbuf_i_first_unfit(const uint8_t *in, packbuf_dtype from, uin
   return i;
 }
 
-PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
-                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
-                                                    uint64_t capacity, packbuf_error *error) {
+/* Whether elements of one dtype can be converted to another. */
+static int packbuf_i_converts(packbuf_dtype from, packbuf_dtype to) {
+  return packbuf_i_integer_dtype(from) && packbuf_i_integer_dtype(to) && to.code != PACKBUF_DTYPE_BOOL;
+}
+
+static packbuf_status packbuf_i_cannot_convert(packbuf_error *error) {
+  return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
+                        PACKBUF_NOWHERE);
+}
+
+/* Elements that there are, of a dtype that converts, block after block to `to`; packed ones by way of the room. */
+static packbuf_status packbuf_i_convert_piece(const packbuf_view *view, const packbuf_buffer *buffer,
+                                              packbuf_i_block_room *room, uint64_t first, uint64_t count,
+                                              packbuf_dtype dtype, uint8_t *to, uint64_t row, packbuf_error *error) {
   const packbuf_dtype from = buffer->dtype;
-  const unsigned size = from.bits / 8u, out = dtype.bits / 8u;
+  const unsigned size = from.bits / 8u;
   uint64_t block[PACKBUF_I_BLOCK_BYTES / 8];
-  uint8_t *to = (uint8_t *)dst;
-  if (packbuf_i_dtype_equal(from, dtype))
-    return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
-  if (!packbuf_i_integer_dtype(from) || !packbuf_i_integer_dtype(dtype) || dtype.code == PACKBUF_DTYPE_BOOL)
-    return packbuf_i_fail(error, PACKBUF_WRONG_TYPE, "elements and what they become must be integers", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
-  if (count > capacity / out)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   while (count) {
     const uint64_t in_block = sizeof block / size, inside = in_block - first % in_block;
     const uint64_t take = count < inside ? count : inside;
-    const packbuf_status status = packbuf_copy_elements(view, buffer, first, take, block, sizeof block, error);
-    if (status != PACKBUF_OK) return status;
+    if (buffer->headers ? !packbuf_i_unpack_piece(buffer, room, first, take, (uint8_t *)block)
+                        : !packbuf_i_copy_native(buffer, first, (size_t)take, (uint8_t *)block))
+      return packbuf_i_not_fetched(buffer, first * size, take * size, row, error);
     if (!packbuf_i_convert_units(block, from.bits, from.code == PACKBUF_DTYPE_INT, take, to, dtype.bits,
                                  dtype.code == PACKBUF_DTYPE_INT)) {
       const uint64_t at = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
       return packbuf_i_fail(error, PACKBUF_LOSSY, "an element does not fit the dtype that was asked for",
-                            packbuf_i_element_at(view, buffer, at), PACKBUF_NOWHERE);
+                            packbuf_i_element_at(view, buffer, at), row);
     }
     first += take;
     count -= take;
-    to += take * out;
+    to += take * (dtype.bits / 8u);
   }
   return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
+                                                    uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
+                                                    uint64_t capacity, packbuf_error *error) {
+  packbuf_i_block_room room;
+  packbuf_status status;
+  uint64_t size;
+  if (packbuf_i_dtype_equal(buffer->dtype, dtype))
+    return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
+  if (!packbuf_i_converts(buffer->dtype, dtype)) return packbuf_i_cannot_convert(error);
+  status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
+  if (status != PACKBUF_OK) return status;
+  if (count > capacity / (dtype.bits / 8u))
+    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  packbuf_i_empty_room(&room);
+  return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
 }

@@ -105,6 +105,37 @@ static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, 
   return 1;
 }
 
+/* A block that was unpacked whole for one who reads pieces that follow each other in it. */
+typedef struct packbuf_i_block_room {
+  uint64_t here, next; /* the block whose units lie here, and the one that is unpacked whole when a piece begins in it;
+                          UINT64_MAX: none */
+  uint64_t units[PACKBUF_I_BLOCK_BYTES / 8];
+} packbuf_i_block_room;
+
+static void packbuf_i_empty_room(packbuf_i_block_room *room) { room->here = room->next = UINT64_MAX; }
+
+/* packbuf_i_unpack_units by way of a room, when the piece is short. */
+static int packbuf_i_unpack_piece(const packbuf_buffer *buffer, packbuf_i_block_room *room, uint64_t first,
+                                  uint64_t count, uint8_t *out) {
+  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), full = packbuf_i_block_units_of(bits), unit = bits / 8;
+  if (count > full / 4) return packbuf_i_unpack_units(buffer, first, count, out);
+  while (count) {
+    const uint64_t k = first / full, skip = first % full, left = packbuf_i_unit_count(buffer->dtype, buffer->count);
+    const uint64_t take = count < full - skip ? count : full - skip;
+    if (k != room->here && k == room->next) {
+      const uint64_t whole = left - k * full < full ? left - k * full : full;
+      room->here = packbuf_i_unpack_units(buffer, k * full, whole, (uint8_t *)room->units) ? k : UINT64_MAX;
+    }
+    if (k == room->here) memcpy(out, (const uint8_t *)room->units + skip * unit, (size_t)take * unit);
+    else if (!packbuf_i_unpack_units(buffer, first, take, out)) return 0;
+    out += take * unit;
+    first += take;
+    count -= take;
+    room->next = first / full;
+  }
+  return 1;
+}
+
 /* Units that were unpacked for one who reads on, unit by unit. */
 typedef struct packbuf_i_unit_window {
   uint64_t first, count; /* count 0: empty */
@@ -113,17 +144,20 @@ typedef struct packbuf_i_unit_window {
 
 #define PACKBUF_I_WINDOW_BYTES 1024u
 
-/* Unit i by way of the buffer's window, which is filled anew when the unit is not in it. */
-static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
-  const unsigned bits = packbuf_i_unit_bits(buffer->dtype), most = PACKBUF_I_WINDOW_BYTES * 8 / bits;
+/* Fills the buffer's window with the units around unit i. */
+PACKBUF_I_RARE static int packbuf_i_fill_window(const packbuf_buffer *buffer, unsigned bits, uint64_t i) {
+  const uint64_t most = PACKBUF_I_WINDOW_BYTES * 8 / bits, first = i - i % most;
+  const uint64_t left = packbuf_i_unit_count(buffer->dtype, buffer->count) - first, count = left < most ? left : most;
   packbuf_i_unit_window *window = buffer->window;
-  if (i - window->first >= window->count) {
-    const uint64_t first = i - i % most, left = packbuf_i_unit_count(buffer->dtype, buffer->count) - first;
-    window->count = 0;
-    window->first = first;
-    if (!packbuf_i_unpack_units(buffer, first, left < most ? left : most, (uint8_t *)window->units)) return 0;
-    window->count = left < most ? left : most;
-  }
+  window->first = first;
+  window->count = packbuf_i_unpack_units(buffer, first, count, (uint8_t *)window->units) ? count : 0;
+  return window->count != 0;
+}
+
+/* Unit i, of `bits`, by way of the buffer's window. */
+static int packbuf_i_window_unit(const packbuf_buffer *buffer, unsigned bits, uint64_t i, uint64_t *unit) {
+  const packbuf_i_unit_window *window = buffer->window;
+  if (PACKBUF_I_UNLIKELY(i - window->first >= window->count) && !packbuf_i_fill_window(buffer, bits, i)) return 0;
   *unit = packbuf_i_unit_load(bits, (const uint8_t *)window->units + (i - window->first) * (bits / 8));
   return 1;
 }
@@ -132,25 +166,25 @@ static int packbuf_i_window_unit(const packbuf_buffer *buffer, uint64_t i, uint6
 static int packbuf_i_unpack_bits(const packbuf_buffer *buffer, uint64_t i, uint64_t size, uint8_t *out) {
   uint64_t unit;
   if (!buffer->window) return packbuf_i_unpack_units(buffer, i * 8, size, out);
-  if (!packbuf_i_window_unit(buffer, i * 8, &unit)) return 0;
+  if (!packbuf_i_window_unit(buffer, 8, i * 8, &unit)) return 0;
   memcpy(out, (const uint8_t *)buffer->window->units + (i * 8 - buffer->window->first), (size_t)size);
   return 1;
 }
 
-/* Unit i, which there is. 0: as above. */
-static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, uint64_t i, uint64_t *unit) {
-  const unsigned full = packbuf_i_block_units_of(packbuf_i_unit_bits(buffer->dtype));
+/* Unit i, which there is, of `bits`. 0: as above. */
+static int packbuf_i_unpack_unit(const packbuf_buffer *buffer, unsigned bits, uint64_t i, uint64_t *unit) {
+  const unsigned full = packbuf_i_block_units_of(bits);
   packbuf_i_packed packed;
-  if (buffer->window) return packbuf_i_window_unit(buffer, i, unit);
+  if (buffer->window) return packbuf_i_window_unit(buffer, bits, i, unit);
   if (PACKBUF_I_UNLIKELY(!packbuf_i_find_block(buffer, i / full, &packed))) return 0;
   if (PACKBUF_I_UNLIKELY(!packed.payload)) {
     uint8_t room[PACKBUF_I_PAYLOAD_ROOM];
     return packbuf_i_fetch_payload(buffer, &packed, room) &&
-           packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
-                                (unsigned)(i % full), unit);
+           packbuf_i_block_unit(&packed.block, packed.payload, packed.size, bits, packed.units, (unsigned)(i % full),
+                                unit);
   }
-  return packbuf_i_block_unit(&packed.block, packed.payload, packed.size, packed.bits, packed.units,
-                              (unsigned)(i % full), unit);
+  return packbuf_i_block_unit(&packed.block, packed.payload, packed.size, bits, packed.units, (unsigned)(i % full),
+                              unit);
 }
 
 /* Why units could not be unpacked: the rule and offset of the first block that is wrong, or (NONE) the bytes that were

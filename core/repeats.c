@@ -200,7 +200,7 @@ static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
 }
 
 /* Places inside a long row, which may be padded at both ends, that its key looks at. */
-#define PACKBUF_I_ROW_PLACES 15
+#define PACKBUF_I_ROW_PLACES 3
 
 /* How many of them a row that is one stretch has. Only rows that lie alike have any: else equal rows, one of them in
  * pieces, would have two keys. */

@@ -43,10 +43,16 @@ static void packbuf_i_begin_size(const packbuf_column *c, packbuf_selected_size 
     memcpy(size->shape, c->node.shape, sizeof size->shape);
 }
 
-static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, packbuf_selected_size *size) {
+/* Bytes of an element of the data; 1 without any. */
+static size_t packbuf_i_picked_element(const packbuf_i_picked *p) {
+  return packbuf_i_has_data(&p->column) ? packbuf_i_element_bits(p->column.data.dtype) / 8 : 1;
+}
+
+/* The bytes of data, of `element` each. */
+static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, size_t element, packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
-  if (packbuf_i_mul(size->elements, packbuf_i_element_bits(c->data.dtype) / 8, &size->data_bytes) &&
+  if (packbuf_i_mul(size->elements, element, &size->data_bytes) &&
       size->data_bytes <= c->view->limits.decoded_bytes)
     return PACKBUF_OK;
   return packbuf_i_too_much(p);
@@ -63,7 +69,7 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
     status = packbuf_i_next_run(&p, &run);
     if (status == PACKBUF_OK) status = packbuf_i_size_run(&p, &run, size);
   } while (status == PACKBUF_OK && run.count != 0);
-  return status == PACKBUF_OK ? packbuf_i_end_size(&p, size) : status;
+  return status == PACKBUF_OK ? packbuf_i_end_size(&p, packbuf_i_picked_element(&p), size) : status;
 }
 
 /* ---- copying: where things go ---- */
@@ -74,8 +80,11 @@ typedef struct packbuf_i_copier {
   const packbuf_select_into *into;
   packbuf_selected_size done;
   uint64_t rows, room; /* rows to come in all; elements that the data have room for */
-  size_t element;
+  packbuf_dtype dtype; /* of the data as they are wanted */
+  size_t element, out; /* bytes of an element that is stored, and of what it becomes */
+  int converts;
   int rowwise; /* something is wanted that has an entry for each row */
+  packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
 } packbuf_i_copier;
 
 static packbuf_status packbuf_i_no_capacity(const packbuf_i_copier *w, const char *message) {
@@ -92,13 +101,20 @@ static packbuf_status packbuf_i_take_room(packbuf_i_copier *w, uint64_t count, u
   return PACKBUF_OK;
 }
 
-/* Copies a piece of the data, which lies within them. */
-static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_piece *piece, uint64_t row) {
+/* Copies a piece of the data, which lies within them, by way of a room when they are packed. */
+static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_piece *piece, packbuf_i_block_room *room,
+                                           uint64_t row) {
   const packbuf_buffer *data = &w->p->column.data;
+  uint8_t *out = (uint8_t *)w->into->data;
   uint64_t at;
   const packbuf_status status = packbuf_i_take_room(w, piece->count, &at);
-  if (status != PACKBUF_OK || !w->into->data || piece->count == 0) return status;
-  if (packbuf_i_copy_native(data, piece->first, (size_t)piece->count, (uint8_t *)w->into->data + at * w->element))
+  if (status != PACKBUF_OK || !out || piece->count == 0) return status;
+  out += at * w->out;
+  if (w->converts)
+    return packbuf_i_convert_piece(w->p->column.view, data, room, piece->first, piece->count, w->dtype, out, row,
+                                   w->p->error);
+  if (data->headers ? packbuf_i_unpack_piece(data, room, piece->first, piece->count, out)
+                    : packbuf_i_copy_native(data, piece->first, (size_t)piece->count, out))
     return PACKBUF_OK;
   return packbuf_i_not_fetched(data, piece->first * w->element, piece->count * w->element, row, w->p->error);
 }
@@ -238,8 +254,8 @@ static packbuf_status packbuf_i_copy_regular(packbuf_i_copier *w, const packbuf_
   if (!packbuf_i_mul(regular->each, run->count, &total)) return packbuf_i_too_much(w->p);
   piece.first = regular->base + run->first * regular->each;
   piece.count = total;
-  if (packbuf_i_consecutive(run)) return packbuf_i_copy_piece(w, &piece, run->first);
-  if (!w->into->data || data->bytes || data->storage == PACKBUF_CONSTANT) {
+  if (packbuf_i_consecutive(run)) return packbuf_i_copy_piece(w, &piece, &w->rooms[0], run->first);
+  if (!w->into->data || (!w->converts && (data->bytes || data->storage == PACKBUF_CONSTANT))) {
     uint8_t *out = (uint8_t *)w->into->data;
     status = packbuf_i_take_room(w, total, &at);
     if (status != PACKBUF_OK || !out) return status;
@@ -253,7 +269,7 @@ static packbuf_status packbuf_i_copy_regular(packbuf_i_copier *w, const packbuf_
   for (uint64_t k = 0; status == PACKBUF_OK && k < run->count; k++) {
     const uint64_t row = packbuf_i_run_row(run, k);
     piece.first = regular->base + row * regular->each;
-    status = packbuf_i_copy_piece(w, &piece, row);
+    status = packbuf_i_copy_piece(w, &piece, &w->rooms[0], row);
   }
   return status;
 }
@@ -269,11 +285,11 @@ static packbuf_status packbuf_i_copy_shared_arrays(packbuf_i_copier *w, const pa
     uint64_t at;
     status = packbuf_cell_pieces(c, row, pieces, &count, w->p->error);
     if (status == PACKBUF_OK && count != 0) {
-      status = packbuf_i_copy_piece(w, &pieces[0], row);
+      status = packbuf_i_copy_piece(w, &pieces[0], &w->rooms[0], row);
     } else if (status == PACKBUF_OK) {
       status = packbuf_i_take_room(w, each, &at);
       if (status == PACKBUF_OK && w->into->data)
-        memset((uint8_t *)w->into->data + at * w->element, 0, (size_t)each * w->element);
+        memset((uint8_t *)w->into->data + at * w->out, 0, (size_t)each * w->out);
     }
   }
   return status;
@@ -333,7 +349,7 @@ static packbuf_status packbuf_i_copy_items(packbuf_i_copier *w, const packbuf_pi
   if (into->types) memset(into->types + at, 0, (size_t)items->count);
   for (uint64_t i = 0; into->types && packbuf_i_there(&c->types) && status == PACKBUF_OK && i < items->count; i++)
     status = packbuf_i_copy_type(w, items->first + i, row, at + i);
-  return status == PACKBUF_OK ? packbuf_i_copy_piece(w, &bytes, row) : status;
+  return status == PACKBUF_OK ? packbuf_i_copy_piece(w, &bytes, &w->rooms[0], row) : status;
 }
 
 static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_piece *pieces, unsigned count,
@@ -341,7 +357,7 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
   packbuf_status status = PACKBUF_OK;
   for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
     status = packbuf_i_is_media_list(&w->p->column) ? packbuf_i_copy_items(w, &pieces[i], row)
-                                                    : packbuf_i_copy_piece(w, &pieces[i], row);
+                                                    : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
   return status;
 }
 
@@ -453,7 +469,7 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
   shapes &= packbuf_i_ragged_numbers(c->node.codec);
   if (!shapes && packbuf_i_regular_cells(c, &regular)) return packbuf_i_copy_counted(w, run, &regular);
   if (!shapes && packbuf_i_consecutive(run) && packbuf_i_joined_cells(c)) return packbuf_i_copy_joined(w, run);
-  if (!shapes && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
+  if (!shapes && !w->converts && packbuf_i_quick_cells(c) && c->data.bytes) return packbuf_i_copy_quick(w, run);
   return packbuf_i_copy_cells(w, run, shapes);
 }
 
@@ -500,6 +516,21 @@ static packbuf_status packbuf_i_begin_copy(packbuf_i_copier *w) {
   return status == PACKBUF_OK && list ? packbuf_i_put_offset(w, into->item_offsets, 0, 0) : status;
 }
 
+/* What becomes of an element. */
+static packbuf_status packbuf_i_begin_elements(packbuf_i_copier *w) {
+  const packbuf_buffer *data = &w->p->column.data;
+  w->dtype = w->into->dtype;
+  w->element = w->out = packbuf_i_picked_element(w->p);
+  w->converts = w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
+  if (w->converts) {
+    if (!packbuf_i_converts(data->dtype, w->dtype) || !packbuf_i_numeric(w->p->column.node.codec))
+      return packbuf_i_cannot_convert(w->p->error);
+    w->out = w->dtype.bits / 8u;
+  }
+  w->room = w->into->data_capacity / w->out;
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error) {
@@ -510,15 +541,17 @@ PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selectio
   if (status != PACKBUF_OK) return status;
   w.p = &p;
   w.into = into;
-  w.element = packbuf_i_has_data(&p.column) ? packbuf_i_element_bits(p.column.data.dtype) / 8 : 1;
-  w.room = into->data_capacity / w.element;
+  status = packbuf_i_begin_elements(&w);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_empty_room(&w.rooms[0]);
+  packbuf_i_empty_room(&w.rooms[1]);
   status = packbuf_i_begin_copy(&w);
   while (status == PACKBUF_OK) {
     status = packbuf_i_next_run(&p, &run);
     if (status != PACKBUF_OK || run.count == 0) break;
     status = packbuf_i_copy_run(&w, &run);
   }
-  if (status == PACKBUF_OK) status = packbuf_i_end_size(&p, &w.done);
+  if (status == PACKBUF_OK) status = packbuf_i_end_size(&p, w.out, &w.done);
   if (status == PACKBUF_OK && size) *size = w.done;
   return status;
 }

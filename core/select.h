@@ -87,7 +87,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
 typedef struct packbuf_selected_size {
   uint64_t rows;       /* cells: the chosen rows; of a leaf below a media list: the items of the chosen rows */
   uint64_t elements;   /* of the data */
-  uint64_t data_bytes; /* elements x their size */
+  uint64_t data_bytes; /* elements x their size (as stored; of packbuf_select_copy: as they were written) */
   uint64_t items;      /* of a media list, else 0 */
   uint32_t rank;       /* ndarray: of a cell; ragged numbers: the largest; else 0 */
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of a cell */
@@ -96,7 +96,8 @@ typedef struct packbuf_selected_size {
 /* Memory of the caller, any alignment; NULL: not wanted. Numbers are in native byte order, one after the other. */
 typedef struct packbuf_select_into {
   void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
-  uint64_t data_capacity;
+  uint64_t data_capacity; /* bytes */
+  packbuf_dtype dtype; /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
   uint64_t rows;                     /* how many rows the following have room for */
   void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
   void *item_offsets;                /* media list: rows + 1, from 0: items */
@@ -119,7 +120,8 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
 /* Copies what `into` wants. What was sized is checked again while it is copied: nothing is written past a capacity, and
  * offsets and shapes that are written always agree with the data, even where a peer rewrites the packed buffer
  * meanwhile. *size (may be NULL): what there was. Errors: those of packbuf_select_size; CAPACITY; OUT_OF_RANGE when an
- * offset does not fit into 32 bits; NOT_FETCHED. After an error the destinations hold anything. */
+ * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers, LOSSY,
+ * with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold anything. */
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error);

@@ -292,6 +292,7 @@ static void same_selected(const packbuf_view *plain, const packbuf_view *packed,
   packbuf_error error;
   packbuf_selection x, y;
   selecting_rows rows;
+  unsigned converted = 0;
   packbuf_value one[96], other[96];
   packbuf_arena_init(&arena, NULL);
   selecting_rows_make(&rows, plain->rows, 64, seed);
@@ -303,6 +304,7 @@ static void same_selected(const packbuf_view *plain, const packbuf_view *packed,
       selecting_copy(&x, x.nodes[i], all, all ? 64 : 32, 1 << 20, &a, &error);
       selecting_copy(&y, y.nodes[i], all, all ? 64 : 32, 1 << 20, &b, &error);
       demand(a.status == PACKBUF_OK && selecting_same(&a, &b) == NULL);
+      if (all) demand(selecting_check_converted(&y, y.nodes[i], &b, &converted) == NULL);
       selecting_column_free(&a), selecting_column_free(&b);
     }
     in_place(&y, y.nodes[i]);

@@ -97,7 +97,7 @@ static int is_ragged(const packbuf_view *view, uint32_t index) {
 }
 
 /* Some rows of all fields, copied out of the plain one, the packed one, and of the ranges that the packed one asks for. */
-static int same_selection(pair *p, uint64_t *seed, uint64_t *fetched) {
+static int same_selection(pair *p, uint64_t *seed, uint64_t *fetched, unsigned *converted) {
   selecting_rows rows;
   packbuf_selection a, b, c;
   packbuf_range *ranges = NULL;
@@ -122,6 +122,8 @@ static int same_selection(pair *p, uint64_t *seed, uint64_t *fetched) {
     wrong = selecting_same(&x, &y);
     if (!wrong) wrong = selecting_same(&x, &z);
     if (!wrong && is_ragged(a.view, a.nodes[i]) && memcmp(x.into.offsets, y.into.offsets, (size_t)(x.size.items ? x.size.items : x.size.rows) * 8)) wrong = "offsets";
+    if (!wrong && !x.status) wrong = selecting_check_converted(&b, b.nodes[i], &y, converted);
+    if (!wrong && !x.status) wrong = selecting_check_converted(&c, c.nodes[i], &z, converted);
     if (wrong) tap_note("node %u: %s (%d, %d, %d)", a.nodes[i], wrong, (int)x.status, (int)y.status, (int)z.status);
     selecting_column_free(&x), selecting_column_free(&y), selecting_column_free(&z);
   }
@@ -211,6 +213,7 @@ static int same_through(pair *p, uint64_t window) {
 static void test_random(unsigned batches) {
   unsigned done = 0, smaller = 0;
   uint64_t plain = 0, packed = 0, fetched = 0, seed = 7;
+  unsigned converted = 0;
   int rows = 1, selections = 1, parts = 1, through = 1;
   for (; done < batches && rows && selections && parts && through; done++) {
     batches_pool pool = packable_pool();
@@ -222,7 +225,7 @@ static void test_random(unsigned batches) {
     options.packing = (uint8_t)(PACKBUF_PACKING_BALANCED + mv_below(3));
     rows = fill_pair(&p, &pool, 1 + mv_below(done % 5 ? 300 : 2500), 1 + mv_below(6), &options);
     rows = rows && same_rows(&p);
-    for (unsigned i = 0; rows && selections && i < 4; i++) selections = same_selection(&p, &seed, &fetched);
+    for (unsigned i = 0; rows && selections && i < 4; i++) selections = same_selection(&p, &seed, &fetched, &converted);
     parts = rows && same_in_parts(&p, 1) && same_in_parts(&p, 2) && same_in_parts(&p, 1 + mv_below(40));
     through = rows && same_through(&p, 0) && same_through(&p, 1) && same_through(&p, 4096 + mv_below(300000));
     plain += p.plain.size, packed += p.packed.size, smaller += p.packed.size < p.plain.size;
@@ -232,6 +235,7 @@ static void test_random(unsigned batches) {
   tap_ok(rows, "%u random batches, packed, read back as they were; %llu bytes plain, %llu packed", done, (unsigned long long)plain, (unsigned long long)packed);
   tap_ok(smaller > done / 2, "%u of them became smaller", smaller);
   tap_ok(selections, "their selections, copied out whole and from the %llu bytes that they ask for, are those of the plain ones", (unsigned long long)fetched);
+  tap_ok(converted > 100, "%u of them as other integers too", converted);
   tap_ok(parts, "in parts, written from last to first, they have the same bytes");
   tap_ok(through, "and through a callback");
 }

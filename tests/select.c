@@ -301,7 +301,7 @@ static int check_ranges(const batch *b, const packbuf_selection *s, const char *
   return good;
 }
 
-static unsigned in_place, columns_checked;
+static unsigned in_place, columns_checked, converted;
 
 static int check_selection(const batch *b, const char *where, uint64_t *seed) {
   char text[3][256];
@@ -328,6 +328,7 @@ static int check_selection(const batch *b, const char *where, uint64_t *seed) {
     if (c.status == PACKBUF_OK) {
       differs = selecting_check_column(&s, s.nodes[i], &c, rows.expected, rows.count, all);
       if (!differs) differs = selecting_check_in_place(&s, s.nodes[i], &c, &in_place);
+      if (!differs) differs = selecting_check_converted(&s, s.nodes[i], &c, &converted);
       columns_checked++;
     } else if (c.status != opened && c.status != PACKBUF_LIMIT) {
       differs = line();
@@ -348,7 +349,7 @@ static void random_batches(void) {
   uint64_t seed = 1;
   int good = 1;
   unsigned count = 0;
-  in_place = columns_checked = 0;
+  in_place = columns_checked = converted = 0;
   for (unsigned i = 0; good && i < 12; i++) {
     static const uint64_t sizes[] = {1, 7, 64, 65, 200, 1000};
     batch b;
@@ -358,6 +359,7 @@ static void random_batches(void) {
   }
   tap_ok(good, "%u selections of random batches: copied, in place, values, ranges and partial views agree with the cells%s%s", count, good ? "" : ": ", good ? "" : wrong_text);
   tap_ok((in_place > 100 || bytes_big_endian()) && columns_checked > 3000, "%u columns copied, %u of them also in place", columns_checked, in_place);
+  tap_ok(converted > 1000, "%u columns of integers copied as other integers", converted);
 }
 
 static void shared_rows(void) {

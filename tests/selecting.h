@@ -275,6 +275,56 @@ static inline const char *selecting_check_in_place(const packbuf_selection *s, u
   return NULL;
 }
 
+/* Element i of a copy as 64 bits, with its sign's above. */
+static uint64_t selecting_integer(const void *data, packbuf_dtype dtype, uint64_t i) {
+  const uint8_t *at = (const uint8_t *)data + i * bytes_each(dtype);
+  const unsigned size = dtype.bits / 8u;
+  uint64_t number = 0;
+  for (unsigned k = 0; k < size; k++) number |= (uint64_t)at[bytes_big_endian() ? size - 1 - k : k] << 8 * k;
+  if (dtype.code == PACKBUF_DTYPE_INT && size < 8 && number >> (dtype.bits - 1)) number |= ~(uint64_t)0 << dtype.bits;
+  return number;
+}
+
+/* Whether a stored integer is also one of `to`. */
+static int selecting_fits(uint64_t number, packbuf_dtype from, packbuf_dtype to) {
+  const int below = from.code == PACKBUF_DTYPE_INT && number >> 63;
+  if (to.code == PACKBUF_DTYPE_UINT) return !below && (to.bits == 64 || number >> to.bits == 0);
+  if (below) return ~number >> (to.bits - 1) == 0;
+  return number >> (to.bits - 1) == 0;
+}
+
+/* Copies of the same rows as other integers against that as stored, *found of them; NULL, or what is wrong. */
+static inline const char *selecting_check_converted(const packbuf_selection *s, uint32_t node, const selecting_column *c,
+                                             unsigned *found) {
+  packbuf_node n;
+  const char *wrong = NULL;
+  if (packbuf_get_node(s->view, node, &n, NULL)) return "get_node";
+  for (unsigned way = 0; !wrong && way < 8; way++) {
+    const packbuf_dtype to = packbuf_dtype_of(way & 1 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 8u << way / 2);
+    const int integers = n.kind == PACKBUF_LEAF && n.codec >= PACKBUF_CODEC_NDARRAY && n.codec <= PACKBUF_CODEC_TYPED_RAGGED &&
+                         n.dtype.lanes == 1 && n.dtype.bits >= 8 && n.dtype.bits <= 64 &&
+                         (n.dtype.code <= PACKBUF_DTYPE_UINT || n.dtype.code == PACKBUF_DTYPE_BOOL);
+    packbuf_select_into into;
+    packbuf_selected_size size;
+    packbuf_status status, expected = PACKBUF_OK;
+    if (!c->size.elements || (n.dtype.code == to.code && n.dtype.bits == to.bits)) continue;
+    memset(&into, 0, sizeof into);
+    into.dtype = to;
+    into.data_capacity = c->size.elements * (to.bits / 8u);
+    into.data = selecting_memory(into.data_capacity);
+    for (uint64_t i = 0; integers && !expected && i < c->size.elements; i++)
+      if (!selecting_fits(selecting_integer(c->into.data, n.dtype, i), n.dtype, to)) expected = PACKBUF_LOSSY;
+    status = packbuf_select_copy(s, node, &into, &size, NULL);
+    if (status != (integers ? expected : PACKBUF_WRONG_TYPE)) wrong = "status of a conversion";
+    if (!wrong && !status && (size.elements != c->size.elements || size.data_bytes != into.data_capacity)) wrong = "size of a conversion";
+    for (uint64_t i = 0; !wrong && !status && i < size.elements; i++)
+      if (selecting_integer(into.data, to, i) != selecting_integer(c->into.data, n.dtype, i)) wrong = "converted data";
+    *found += !status;
+    free(into.data);
+  }
+  return wrong;
+}
+
 /* Two copies of the same node. */
 static const char *selecting_same(const selecting_column *a, const selecting_column *b) {
   if (a->status != b->status) return "status";
