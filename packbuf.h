@@ -7644,6 +7644,7 @@ typedef struct packbuf_i_recipe {
   uint8_t lines, fill, dictionary; /* allowed */
   uint8_t split;                   /* its width, or 0: not allowed */
   uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
+  uint8_t small;                   /* the sample packs to a thirty-second or less */
 } packbuf_i_recipe;
 
 /* One thread's state. */
@@ -8284,6 +8285,7 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
   }
   recipe->lines = profile == 3 || 8 * lines >= count;
   recipe->fill = profile == 3 || 8 * filled >= count;
+  recipe->small = 32 * (size + 16 * count) <= raw;
   return 16 * (size + 16 * count) <= 15 * raw;
 }
 /* ---- end of core/packer.c ---- */
@@ -8354,6 +8356,8 @@ typedef struct packbuf_i_node {
   const uint64_t *row_index;                  /* of each row, or NULL */
   const uint64_t *kept;                       /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
+  uint8_t sampled;         /* of the data, all rows: 1: not to be packed, 2: packed as `recipe` says; 0: unknown */
+  packbuf_i_recipe recipe; /* (core/packing.c) */
 } packbuf_i_node;
 
 /* The absent cells that expansion hands out. */
@@ -16169,8 +16173,12 @@ static int packbuf_i_constant_data(packbuf_i_node *node) {
   return node->constant == 2;
 }
 
+/* Whether a leaf's data, all its rows, pack so small that sharing rows could save next to nothing: core/packing.c. */
+static packbuf_status packbuf_i_packs_small(packbuf_i_plan *plan, packbuf_i_node *node, uint64_t bytes, int *small);
+
 static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t bytes;
+  int small;
   packbuf_status status;
   if (!plan->options->row_sharing || node->flags & PACKBUF_KEEP_PLAIN || node->device ||
       node->rows > PACKBUF_I_SHARE_MOST || node->codec < PACKBUF_CODEC_NDARRAY ||
@@ -16178,6 +16186,8 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
     return PACKBUF_OK;
   bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
+  status = packbuf_i_packs_small(plan, node, bytes, &small);
+  if (status != PACKBUF_OK || small) return status;
   status = packbuf_i_share_rows(plan, node, bytes);
   if (status == PACKBUF_OK && packbuf_i_ragged_numbers(node->codec) && node->rank == 1 && !node->mixed_ranks &&
       !node->typed)
@@ -16604,6 +16614,33 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
+static packbuf_status packbuf_i_packs_small(packbuf_i_plan *plan, packbuf_i_node *node, uint64_t bytes, int *small) {
+  const size_t room = PACKBUF_I_SAMPLE * PACKBUF_I_BLOCK_BYTES;
+  packbuf_i_planned data;
+  packbuf_status status;
+  uint8_t *memory;
+  unsigned profile;
+  *small = 0;
+  memset(&data, 0, sizeof data);
+  data.node = node;
+  data.role = PACKBUF_ROLE_DATA;
+  data.dtype = node->dtype;
+  if (node->codec == PACKBUF_CODEC_NDARRAY && !packbuf_i_mul(node->rows, packbuf_i_row_size(node, 0), &bytes))
+    return PACKBUF_OK; /* refused elsewhere */
+  data.length = data.plain = bytes;
+  profile = packbuf_i_packable_profile(plan, &data);
+  if (!profile) return PACKBUF_OK;
+  memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+  if (!memory) return packbuf_i_plan_no_memory(plan);
+  data.blocks = packbuf_i_blocks_of(bytes, PACKBUF_I_BLOCK_BYTES);
+  status = packbuf_i_take_sample(plan, &data, profile, memory);
+  *small = !status && data.recipe.small;
+  node->sampled = status ? 0 : 1 + data.packing;
+  node->recipe = data.recipe;
+  (void)packbuf_i_scratch(plan->arena, memory, room, 0);
+  return status;
+}
+
 /* The blocks of a buffer, one after the other, from block `first` on, the first of a stripe, where the mark is. Of the
  * plan it changes only the headers of these blocks, so that each stripe may be another thread's. */
 typedef struct packbuf_i_block_writer {
@@ -16664,9 +16701,13 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
 /* Decides for one buffer that may be packed with this profile; `memory` is for the sample. */
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                                uint8_t *memory) {
-  packbuf_status status;
+  const packbuf_i_node *node = buffer->node;
+  packbuf_status status = PACKBUF_OK;
   buffer->blocks = packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES);
-  status = packbuf_i_take_sample(plan, buffer, profile, memory);
+  if (buffer->role == PACKBUF_ROLE_DATA && node->stored == node && node->sampled) {
+    buffer->packing = node->sampled == 2;
+    buffer->recipe = node->recipe;
+  } else status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
   if (!buffer->headers) return packbuf_i_plan_no_memory(plan);
@@ -16751,7 +16792,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   packbuf_status status;
   node->sizes = NULL;
   node->stored = node;
-  node->constant = 0;
+  node->constant = node->sampled = 0;
   node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;
   if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
   node->first_child = node->last_child = NULL;

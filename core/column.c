@@ -62,6 +62,8 @@ typedef struct packbuf_i_node {
   const uint64_t *row_index;                  /* of each row, or NULL */
   const uint64_t *kept;                       /* of a stored node: which row of the batch each row is, or NULL */
   const uint64_t *prefix_row, *prefix_length; /* of a stored node, or NULL */
+  uint8_t sampled;         /* of the data, all rows: 1: not to be packed, 2: packed as `recipe` says; 0: unknown */
+  packbuf_i_recipe recipe; /* (core/packing.c) */
 } packbuf_i_node;
 
 /* The absent cells that expansion hands out. */

@@ -18,6 +18,7 @@ typedef struct packbuf_i_recipe {
   uint8_t lines, fill, dictionary; /* allowed */
   uint8_t split;                   /* its width, or 0: not allowed */
   uint8_t mantissa;                /* floats of 16 or 32 bits: its bits */
+  uint8_t small;                   /* the sample packs to a thirty-second or less */
 } packbuf_i_recipe;
 
 /* One thread's state. */
@@ -658,5 +659,6 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
   }
   recipe->lines = profile == 3 || 8 * lines >= count;
   recipe->fill = profile == 3 || 8 * filled >= count;
+  recipe->small = 32 * (size + 16 * count) <= raw;
   return 16 * (size + 16 * count) <= 15 * raw;
 }

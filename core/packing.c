@@ -48,6 +48,33 @@ static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
+static packbuf_status packbuf_i_packs_small(packbuf_i_plan *plan, packbuf_i_node *node, uint64_t bytes, int *small) {
+  const size_t room = PACKBUF_I_SAMPLE * PACKBUF_I_BLOCK_BYTES;
+  packbuf_i_planned data;
+  packbuf_status status;
+  uint8_t *memory;
+  unsigned profile;
+  *small = 0;
+  memset(&data, 0, sizeof data);
+  data.node = node;
+  data.role = PACKBUF_ROLE_DATA;
+  data.dtype = node->dtype;
+  if (node->codec == PACKBUF_CODEC_NDARRAY && !packbuf_i_mul(node->rows, packbuf_i_row_size(node, 0), &bytes))
+    return PACKBUF_OK; /* refused elsewhere */
+  data.length = data.plain = bytes;
+  profile = packbuf_i_packable_profile(plan, &data);
+  if (!profile) return PACKBUF_OK;
+  memory = (uint8_t *)packbuf_i_scratch(plan->arena, NULL, 0, room);
+  if (!memory) return packbuf_i_plan_no_memory(plan);
+  data.blocks = packbuf_i_blocks_of(bytes, PACKBUF_I_BLOCK_BYTES);
+  status = packbuf_i_take_sample(plan, &data, profile, memory);
+  *small = !status && data.recipe.small;
+  node->sampled = status ? 0 : 1 + data.packing;
+  node->recipe = data.recipe;
+  (void)packbuf_i_scratch(plan->arena, memory, room, 0);
+  return status;
+}
+
 /* The blocks of a buffer, one after the other, from block `first` on, the first of a stripe, where the mark is. Of the
  * plan it changes only the headers of these blocks, so that each stripe may be another thread's. */
 typedef struct packbuf_i_block_writer {
@@ -108,9 +135,13 @@ static packbuf_status packbuf_i_pack_index(packbuf_i_plan *plan, packbuf_i_plann
 /* Decides for one buffer that may be packed with this profile; `memory` is for the sample. */
 static packbuf_status packbuf_i_choose_packing(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                                uint8_t *memory) {
-  packbuf_status status;
+  const packbuf_i_node *node = buffer->node;
+  packbuf_status status = PACKBUF_OK;
   buffer->blocks = packbuf_i_blocks_of(buffer->length, PACKBUF_I_BLOCK_BYTES);
-  status = packbuf_i_take_sample(plan, buffer, profile, memory);
+  if (buffer->role == PACKBUF_ROLE_DATA && node->stored == node && node->sampled) {
+    buffer->packing = node->sampled == 2;
+    buffer->recipe = node->recipe;
+  } else status = packbuf_i_take_sample(plan, buffer, profile, memory);
   if (status || !buffer->packing) return status;
   buffer->headers = (uint8_t *)packbuf_i_array(plan->arena, buffer->blocks, 16);
   if (!buffer->headers) return packbuf_i_plan_no_memory(plan);

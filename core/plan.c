@@ -58,7 +58,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   packbuf_status status;
   node->sizes = NULL;
   node->stored = node;
-  node->constant = 0;
+  node->constant = node->sampled = 0;
   node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;
   if (!list && node->codec != PACKBUF_CODEC_MEDIA_BYTES) return PACKBUF_OK;
   node->first_child = node->last_child = NULL;

@@ -308,8 +308,12 @@ static int packbuf_i_constant_data(packbuf_i_node *node) {
   return node->constant == 2;
 }
 
+/* Whether a leaf's data, all its rows, pack so small that sharing rows could save next to nothing: core/packing.c. */
+static packbuf_status packbuf_i_packs_small(packbuf_i_plan *plan, packbuf_i_node *node, uint64_t bytes, int *small);
+
 static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t bytes;
+  int small;
   packbuf_status status;
   if (!plan->options->row_sharing || node->flags & PACKBUF_KEEP_PLAIN || node->device ||
       node->rows > PACKBUF_I_SHARE_MOST || node->codec < PACKBUF_CODEC_NDARRAY ||
@@ -317,6 +321,8 @@ static packbuf_status packbuf_i_share(packbuf_i_plan *plan, packbuf_i_node *node
     return PACKBUF_OK;
   bytes = packbuf_i_all_sizes(node);
   if (bytes < PACKBUF_I_SHARE_LEAST || packbuf_i_constant_data(node)) return PACKBUF_OK;
+  status = packbuf_i_packs_small(plan, node, bytes, &small);
+  if (status != PACKBUF_OK || small) return status;
   status = packbuf_i_share_rows(plan, node, bytes);
   if (status == PACKBUF_OK && packbuf_i_ragged_numbers(node->codec) && node->rank == 1 && !node->mixed_ranks &&
       !node->typed)

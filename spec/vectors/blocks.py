@@ -312,8 +312,8 @@ def sample(count):
     return list(range(count)) if count <= 16 else [i * (count - 1) // 15 for i in range(16)]
 
 
-def recipe_of(blocks, dtype, profile):
-    """The recipe, or None where packing does not pay."""
+def sampled(blocks, dtype, profile):
+    """The recipe, the bytes that the sample packs to with its headers, and those that it has."""
     t = width_of(dtype)
     here = [blocks[i] for i in sample(len(blocks))]
     chosen = [choose(units, dtype, Recipe(True, True)) for units in here]
@@ -330,7 +330,19 @@ def recipe_of(blocks, dtype, profile):
         if 16 * again <= 15 * size:
             recipe.dictionary, size = True, again
     unpacked = sum(len(units) * t // 8 for units in here)
-    return recipe if 16 * (size + 16 * len(here)) <= 15 * unpacked else None
+    return recipe, size + 16 * len(here), unpacked
+
+
+def recipe_of(blocks, dtype, profile):
+    """The recipe, or None where packing does not pay."""
+    recipe, size, unpacked = sampled(blocks, dtype, profile)
+    return recipe if 16 * size <= 15 * unpacked else None
+
+
+def small(raw, dtype, profile):
+    """Whether data pack so small that no row of them is shared."""
+    _, size, unpacked = sampled(blocks_of(raw, width_of(dtype)), dtype, profile)
+    return 32 * size <= unpacked
 
 
 def choices_of(raw, dtype, profile):

@@ -427,14 +427,23 @@ def leaf_cells(col):
     return [None if absent(c) else (data[at[i]:at[i + 1]], "" if col.codec == 6 else json_text(c, True)) for i, c in enumerate(col.cells)]
 
 
-def share(col):
-    """Section 19, sharing: the column as a profile 0 encoder lays it out."""
-    out = share_leaf(col) if col.kind == 1 and col.codec in (*range(2, 9), 11) and not col.zero_copy else copy.copy(col)
-    out.children = [share(child) for child in out.children]
+def share(col, profile=0):
+    """Section 19, sharing: the column as an encoder of a profile lays it out."""
+    profile = profile if col.profile is None else col.profile
+    out = share_leaf(col, profile) if col.kind == 1 and col.codec in (*range(2, 9), 11) and not col.zero_copy else copy.copy(col)
+    out.children = [share(child, profile) for child in out.children]
     return out.asking(col.profile, col.zero_copy)
 
 
-def share_leaf(col):
+def packs_small(col, profile):
+    """Whether a leaf's data pack so small that its rows are not compared."""
+    data = next(b for b in col.bufs if b.role == 1)
+    return col.codec <= 4 and 1 <= profile <= 3 and len(data.raw) >= 256 and blocks.allowed(data.dtype) and blocks.small(data.raw, data.dtype, profile)
+
+
+def share_leaf(col, profile):
+    if packs_small(col, profile):
+        return copy.copy(col)
     roles = {b.role for b in col.bufs}
     size = col.dtype[1] // 8
     decision = sharing.decide(leaf_cells(col), col.codec, size, col.codec in (3, 4) and col.rank == 1 and not roles & {5, 8},

@@ -293,7 +293,7 @@ def canonical(to, name, fields, profiles=(1, 2, 3), rows=None, asked=None, **opt
     """The content as profiles write it. asked: what fields ask for themselves, by name: a packing, or keep_plain."""
     for profile in profiles:
         cols = [to.infer(n, cells).asking(*ASKED[asked[n]]) if n in (asked or {}) else to.infer(n, cells) for n, cells in fields.items()]
-        b = to.Batch(rows or len(next(iter(fields.values()))), [to.share(col) for col in cols], profile=profile, **options)
+        b = to.Batch(rows or len(next(iter(fields.values()))), [to.share(col, profile) for col in cols], profile=profile, **options)
         to.valid("%s_%s" % (NAMES[profile], name), b, canonical=True, asked=asked)
 
 
@@ -415,6 +415,12 @@ def valid_canonical(to):
     canonical(to, "masks", {"v": [to.M if i // 300 % 2 else to.N if x and i > 1200 else 7 for i, x in enumerate(half)]}, (1,))
     rows = ["the same prompt of group %d, again and again, for each response" % (i // 8) for i in range(80)]
     canonical(to, "shared", {"prompt": [to.tensor("int32", noise(i // 8, 16, 10)) for i in range(80)], "text": rows}, (1,))
+    # rows that repeat, and are not shared where the data pack small: 31 blocks of 32 to one line each, or one block too few
+    mask = lambda i, n, ones: to.tensor("int64", [int(k < ones) for k in range(n)])  # noqa: E731
+    small = {"mask": [mask(i, 512, 100 + i // 8) for i in range(80)], "lists": [[i // 16] * (200 + i // 16) for i in range(80)], "null": [None if i % 5 == 0 else mask(i, 64, i // 40) for i in range(80)]}
+    canonical(to, "small_rows", small | {"alone": small["mask"]}, (0, 1, 2, 3), asked={"alone": "balanced", "lists": "balanced"})
+    some = [to.tensor("int32", noise(i // 4, 64, 8) if i % 32 < 4 else [i // 4] * 64) for i in range(128)]
+    canonical(to, "not_so_small_rows", {"v": some, "w": [to.tensor("int32", [x // 16 * (i % 128 < 3) for x in noise(i // 4, 64, 12)]) for i in range(128)]}, (1, 2, 3))
     canonical(to, "alignment_8", {"a": tensor(to, "int64", noise(124, 600, 5)), "b": tensor(to, "int16", noise(125, 600, 16))}, (2,), exponent=8)
     join = lambda *parts: [u for part in parts for u in part]  # noqa: E731
     # the second and third block are tried as the first was chosen
