@@ -3,7 +3,7 @@
  * they are planned, so that the index has its length; data as they are written (core/write.c, core/parts.c).
  * May use: arena (scratch), layout, seek, units, blocks, packer, lanes_table. Must not know: where the bytes go. */
 
-#define PACKBUF_I_SAMPLE 16u /* blocks */
+#define PACKBUF_I_SAMPLE 16u /* blocks at most */
 
 /* Whether a buffer's blocks are packed as the data are written. */
 static int packbuf_i_packed_data(const packbuf_i_planned *buffer) {
@@ -16,20 +16,28 @@ static uint64_t packbuf_i_block_bytes(const packbuf_i_planned *buffer, uint64_t 
   return left < PACKBUF_I_BLOCK_BYTES ? left : (uint64_t)PACKBUF_I_BLOCK_BYTES;
 }
 
+/* How many blocks the sample has. */
+static unsigned packbuf_i_sample_blocks(uint64_t blocks) {
+  const uint64_t eighth = blocks / 8 + (blocks % 8 != 0);
+  if (eighth >= PACKBUF_I_SAMPLE) return PACKBUF_I_SAMPLE;
+  if (eighth >= 4) return (unsigned)eighth;
+  return blocks < 4 ? (unsigned)blocks : 4;
+}
+
 /* Takes the sample, blocks in place where they lie whole, else gathered into `memory` (PACKBUF_I_SAMPLE blocks), and
  * makes the recipe; packing 0: it stays plain. */
 static packbuf_status packbuf_i_take_sample(packbuf_i_plan *plan, packbuf_i_planned *buffer, unsigned profile,
                                             uint8_t *memory) {
   const packbuf_dtype dtype = buffer->dtype.bits == 1 ? packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8) : buffer->dtype;
-  const uint64_t blocks = buffer->blocks, last = blocks - 1;
-  const unsigned count = blocks < PACKBUF_I_SAMPLE ? (unsigned)blocks : PACKBUF_I_SAMPLE;
+  const uint64_t last = buffer->blocks - 1;
+  const unsigned count = packbuf_i_sample_blocks(buffer->blocks), steps = count > 1 ? count - 1 : 1;
   const uint8_t *sample[PACKBUF_I_SAMPLE], *bytes, *ahead;
   unsigned units[PACKBUF_I_SAMPLE];
   packbuf_i_units source;
   packbuf_i_mark mark;
   memset(&mark, 0, sizeof mark);
   for (unsigned i = 0; i < count; i++, memory += PACKBUF_I_BLOCK_BYTES) {
-    const uint64_t k = blocks <= PACKBUF_I_SAMPLE ? i : last / 15 * i + last % 15 * i / 15;
+    const uint64_t k = last / steps * i + last % steps * i / steps;
     const uint64_t at = k * PACKBUF_I_BLOCK_BYTES, size = packbuf_i_block_bytes(buffer, k);
     packbuf_status status;
     packbuf_i_mark_to(buffer, &mark, at);

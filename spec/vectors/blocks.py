@@ -309,7 +309,8 @@ def guess(units, dtype, recipe, before):
 
 def sample(count):
     """The blocks of the sample."""
-    return list(range(count)) if count <= 16 else [i * (count - 1) // 15 for i in range(16)]
+    some = min(count, max(4, min(16, -(-count // 8))))
+    return [i * (count - 1) // max(1, some - 1) for i in range(some)]
 
 
 def sampled(blocks, dtype, profile):

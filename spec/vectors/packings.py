@@ -420,7 +420,11 @@ def valid_canonical(to):
     small = {"mask": [mask(i, 512, 100 + i // 8) for i in range(80)], "lists": [[i // 16] * (200 + i // 16) for i in range(80)], "null": [None if i % 5 == 0 else mask(i, 64, i // 40) for i in range(80)]}
     canonical(to, "small_rows", small | {"alone": small["mask"]}, (0, 1, 2, 3), asked={"alone": "balanced", "lists": "balanced"})
     some = [to.tensor("int32", noise(i // 4, 64, 8) if i % 32 < 4 else [i // 4] * 64) for i in range(128)]
-    canonical(to, "not_so_small_rows", {"v": some, "w": [to.tensor("int32", [x // 16 * (i % 128 < 3) for x in noise(i // 4, 64, 12)]) for i in range(128)]}, (1, 2, 3))
+    bits = [to.tensor("int32", noise(i // 4, 64, 1)) for i in range(128)]  # 272 bytes of 8192: a thirtieth
+    canonical(to, "not_so_small_rows", {"v": some, "bits": bits}, (1, 2, 3))
+    # the sample of six blocks is four of them: those it leaves out are not of lines when the others are not
+    unseen = [x for k in range(6) for x in (list(range(k, k + B[64])) if k not in blocks.sample(6) else noise(146 + k, B[64], 20))]
+    canonical(to, "sample", {"v": unseen}, (1, 2, 3))
     canonical(to, "alignment_8", {"a": tensor(to, "int64", noise(124, 600, 5)), "b": tensor(to, "int16", noise(125, 600, 16))}, (2,), exponent=8)
     join = lambda *parts: [u for part in parts for u in part]  # noqa: E731
     # the second and third block are tried as the first was chosen
