@@ -1507,13 +1507,14 @@ static void packbuf_i_store16(void *p, uint16_t v) {
 
 static void packbuf_i_store32(void *p, uint32_t v) {
   uint8_t b[4];
-  for (int i = 0; i < 4; i++) b[i] = (uint8_t)(v >> (8 * i));
+  b[0] = (uint8_t)v, b[1] = (uint8_t)(v >> 8), b[2] = (uint8_t)(v >> 16), b[3] = (uint8_t)(v >> 24);
   memcpy(p, b, 4);
 }
 
-static void packbuf_i_store64(void *p, uint64_t v) {
+static void packbuf_i_store64(void *p, uint64_t v) { /* no loop: compilers make one store of this */
   uint8_t b[8];
-  for (int i = 0; i < 8; i++) b[i] = (uint8_t)(v >> (8 * i));
+  b[0] = (uint8_t)v, b[1] = (uint8_t)(v >> 8), b[2] = (uint8_t)(v >> 16), b[3] = (uint8_t)(v >> 24);
+  b[4] = (uint8_t)(v >> 32), b[5] = (uint8_t)(v >> 40), b[6] = (uint8_t)(v >> 48), b[7] = (uint8_t)(v >> 56);
   memcpy(p, b, 8);
 }
 
