@@ -15602,7 +15602,7 @@ static int packbuf_i_row_foreseen(const packbuf_i_node *node, uint64_t row, pack
 static void packbuf_i_prefetch_row_start(const packbuf_i_node *node, uint64_t row) {
   packbuf_i_run run;
   if (!packbuf_i_row_foreseen(node, row, &run)) return;
-  for (unsigned at = 0; at < 512 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
+  for (unsigned at = 0; at < 2048 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
 }
 
 /* How many leading bytes two rows have in common; *differ: whether one has other bytes where both have some. */

@@ -96,7 +96,7 @@ static void read_packed(const packbuf_view *view, const packbuf_buffer *buffer)
         demand(memcmp(some, whole + first * unit, (size_t)(part * unit)) == 0);
         for (uint64_t i = 0; i < units; i += 1 + units / 997) {
             uint64_t one = 1, other = 2, both;
-            demand(packbuf_i_unpack_unit(buffer, i, &one) && packbuf_i_unpack_unit(&windowed, i, &other));
+            demand(packbuf_i_unpack_unit(buffer, (unsigned)unit * 8, i, &one) && packbuf_i_unpack_unit(&windowed, (unsigned)unit * 8, i, &other));
             both = packbuf_i_unit_load((unsigned)unit * 8, whole + i * unit);
             demand(one == other && (one == both || (buffer->dtype.bits == 1 && i + 1 == units)));
         }
