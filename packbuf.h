@@ -113,7 +113,7 @@ extern "C" {
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
   X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   X(BAD_MANIFEST, 63, "a manifest is not a list of fragments")                                                        \
-  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                         \
+  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                      \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -2553,7 +2553,8 @@ static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
 /* ---- end of core/sha256.c ---- */
 /* ---- core/utf8.c ---- */
 /* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
- * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
+ * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them.
+ * Must not know: columns, errors. */
 
 #define PACKBUF_I_UTF8_AVX2 PACKBUF_I_X86
 
@@ -4888,7 +4889,8 @@ static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
   }
 }
 
-/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
+/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would
+ * quiet them. */
 static uint64_t packbuf_i_widen(uint32_t bits) {
   uint64_t wide = (uint64_t)(bits >> 31) << 63 | 0x7FF0000000000000u | (uint64_t)(bits & 0x7FFFFF) << 29;
   float narrow;
@@ -6253,11 +6255,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* Where a set has no better way: a bit for each unit that is not 0. */
 #define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
-    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                          \
+    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                         \
     const unsigned some = 64 / T; /* units of a word */                                                   \
     uint64_t bits = 0;                                                                                    \
     PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
-      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                             \
       const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
                             : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
                             : T == 32 ? ones >> 31 | (ones & 1)                                           \
@@ -6398,8 +6400,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
             V other;                                                                                                   \
             x[k] &= low;                                                                                               \
             other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
-            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
-                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
+            x[k] =                                                                                                     \
+                (packbuf_i_##set##_plus(T, x[k], base) & other) | (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);   \
           }                                                                                                            \
         } else {                                                                                                       \
           PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
@@ -6983,11 +6985,14 @@ PACKBUF_I_LANES_INLINE packbuf_i_simde_v packbuf_i_simde_tops(unsigned T, const 
 /* Entry b, byte i: the number of the i-th bit that is set in b. */
 /* clang-format off */
 #define PACKBUF_I_FRONT_BIT(b, i, rest) ((rest) << 8 * ((b) >> (i) & 1) | (uint64_t)((b) >> (i) & 1) * (i))
-#define PACKBUF_I_FRONT(b) \
+#define PACKBUF_I_FRONT(b)                                                                                \
   PACKBUF_I_FRONT_BIT(b, 0, PACKBUF_I_FRONT_BIT(b, 1, PACKBUF_I_FRONT_BIT(b, 2, PACKBUF_I_FRONT_BIT(b, 3, \
-  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6, PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
-#define PACKBUF_I_FRONT4(b) PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
-#define PACKBUF_I_FRONT16(b) PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
+  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6,                           \
+  PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
+#define PACKBUF_I_FRONT4(b) \
+  PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
+#define PACKBUF_I_FRONT16(b) \
+  PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
 /* clang-format on */
 static const uint64_t packbuf_i_simde_fronts[256] = {
     PACKBUF_I_FRONT16(0),   PACKBUF_I_FRONT16(16),  PACKBUF_I_FRONT16(32),  PACKBUF_I_FRONT16(48),
@@ -7632,11 +7637,11 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
  * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
 
 enum {
-  PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
-  PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
-  PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
-  PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
-  PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
+  PACKBUF_I_STRIPE = 64,        /* blocks, after which nothing is remembered */
+  PACKBUF_I_FILL_SHARE = 16,    /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,   /* that a block is covered with */
+  PACKBUF_I_BEND_ROWS = 8,      /* that are looked at for bends at a time */
+  PACKBUF_I_TOPS_POSSIBLE = 512 /* tops that floats of 16 or 32 bits can have */
 };
 
 /* How the blocks of a buffer may be packed. */
@@ -7889,7 +7894,7 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
-  uint32_t size;         /* of the payload */
+  uint32_t size;            /* of the payload */
   uint64_t dense, fill;     /* where it is filled */
   packbuf_i_cover cover;    /* where it is lines with a payload */
   packbuf_i_unit_rows rows; /* where it is not: all, or the dense ones, in the scratch until the next choice */
@@ -8473,7 +8478,8 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
  * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
-  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
+  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63),
+           sign = (bits >> 63) << (dtype.bits - 1);
   unsigned fraction_bits, exponent_bits = packbuf_i_float_format(dtype, &fraction_bits);
   uint64_t top = (((uint64_t)1 << exponent_bits) - 1) << fraction_bits;
   *out = bits;
@@ -12189,8 +12195,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
-  if (rule == PACKBUF_RULE_NONE && b->packing == 1 &&
-      (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
     unsigned field = 0;
     rule = packbuf_i_packed_wrong(b, node->codec, &field);
     *at += field;
@@ -14099,7 +14104,8 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
 /* ---- codecs/ragged_tensor.c ---- */
 /* codecs/ragged_tensor.c: rows of one dtype, each with its own shape: rows by offsets into one array, one array a row,
  * or tensor cells. Reading and verifying serve typed_ragged too, whose rows may also be lists.
- * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
+ * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c.
+ * Must not know: the layout. */
 
 /* ---- packing ---- */
 
@@ -14564,10 +14570,9 @@ static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
  * no memory. */
 static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
   packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, 8);
-  packbuf_value *values =
-      count > SIZE_MAX / sizeof *values
-          ? NULL
-          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
+  packbuf_value *values = count > SIZE_MAX / sizeof *values
+                              ? NULL
+                              : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);
@@ -21397,7 +21402,8 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
 /* ---- core/join.c ---- */
 /* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
  * them. Nothing is copied: a field of the whole is a list of parts.
- * May use: base, arena, sort, access, tables (check), find, read, schema, manifest. Must not know: how a batch is built. */
+ * May use: base, arena, sort, access, tables (check), find, read, schema, manifest.
+ * Must not know: how a batch is built. */
 
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {

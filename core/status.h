@@ -48,7 +48,7 @@
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
   X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   X(BAD_MANIFEST, 63, "a manifest is not a list of fragments")                                                        \
-  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                         \
+  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                      \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
