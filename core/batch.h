@@ -4,7 +4,8 @@
 
 enum {
   PACKBUF_KEEP_PLAIN = 1, /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
-                             data are never a constant or an alias, no row is shared with another */
+                             data are never a constant or an alias, no row is shared with another. With a packing of
+                             the same entry other than NONE: INVALID_ARGUMENT */
   PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
 };
 
@@ -48,7 +49,7 @@ typedef struct packbuf_schema {
                             when a number is not exact in it */
   unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
-  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say */
+  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say, none if it is kept plain */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
   const char *parameter; /* of the logical type (timestamp: "s", "ms", "us", "ns", "D"), NULL: none */
 } packbuf_schema;
@@ -84,7 +85,8 @@ typedef struct packbuf_batch {
 } packbuf_batch;
 
 /* Starts a batch of `rows` rows; everything that building and writing it needs comes from the arena. options NULL: the
- * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range. */
+ * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range; for a schema that
+ * asks for a packing that there is not, or to pack what is kept plain, with its path. */
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error);
 

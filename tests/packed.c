@@ -303,6 +303,15 @@ static void test_column(void) {
   schema.packing = 6;
   packbuf_arena_init(&p.packed.arena, NULL);
   tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
+  schema.flags = PACKBUF_KEEP_PLAIN | PACKBUF_REFUSE_NULL;
+  for (unsigned packing = PACKBUF_PACKING_DEFAULT; packing <= PACKBUF_PACKING_AUTO; packing++) {
+    const packbuf_status want = packing > PACKBUF_PACKING_NONE ? PACKBUF_INVALID_ARGUMENT : PACKBUF_OK;
+    schema.packing = (uint8_t)packing;
+    tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == want &&
+               (want == PACKBUF_OK || (strcmp(p.packed.error.path, "x") == 0 && strstr(p.packed.error.message, "KEEP_PLAIN"))),
+           "kept plain, with packing %u: %s", packing, want ? "INVALID_ARGUMENT, x, and what to do" : "taken");
+  }
+  packbuf_arena_free(&p.packed.arena);
   for (unsigned i = 0; i < N; i++) ids[i] = (int64_t)mv_random();
   options.schema_count = 0;
   options.packing = PACKBUF_PACKING_SMALLEST;

@@ -85,5 +85,7 @@ void schema_read(const source *from, wishes *list, packbuf_arena *arena) {
     if (entry->value.kind != PACKBUF_DICT) fail(from->name, "%s: must be a JSON object", path);
     to = wishes_add(list, path);
     for (k = 0; k < entry->value.as.dict.count; k++) read_wish(from->name, &entry->value.as.dict.entries[k], to, arena);
+    if (to->schema.flags & PACKBUF_KEEP_PLAIN && to->schema.packing > PACKBUF_PACKING_NONE)
+      fail(from->name, "%s: keep_plain and packing: a column is kept as it is, or packed; take one of them away", path);
   }
 }
