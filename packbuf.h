@@ -232,7 +232,7 @@ typedef enum packbuf_rule {
       PACKBUF_RULE_MAX_ = 0x7fff
 } packbuf_rule;
 
-#define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset and .row: does not apply */
+#define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset, .row and the like: does not apply */
 #define PACKBUF_ERROR_PATH 120     /* bytes of packbuf_error.path, its final NUL included */
 
 /* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may
@@ -244,6 +244,8 @@ typedef struct packbuf_error {
   uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
   uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
+  uint64_t needed;     /* bytes that the call wants where fewer were given: CAPACITY (but of packbuf_select_copy),
+                          TRUNCATED (as a header says, which may lie); else PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
 } packbuf_error;
@@ -1599,9 +1601,17 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->offset = offset;
     error->row = row;
     error->fragment = PACKBUF_NOWHERE;
+    error->needed = PACKBUF_NOWHERE;
     error->path[0] = 0;
   }
   return code;
+}
+
+/* The same where `needed` bytes were wanted and fewer are there. */
+static packbuf_status packbuf_i_too_small(packbuf_error *error, const char *message, uint64_t offset, uint64_t needed) {
+  packbuf_i_fail(error, PACKBUF_CAPACITY, message, offset, PACKBUF_NOWHERE);
+  if (error) error->needed = needed;
+  return PACKBUF_CAPACITY;
 }
 
 static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
@@ -1618,6 +1628,13 @@ static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
 static packbuf_status packbuf_i_broken(packbuf_error *error, packbuf_rule rule, uint64_t offset, uint64_t row) {
   packbuf_status code = packbuf_i_fail(error, packbuf_i_rule_status(rule), packbuf_rule_text(rule), offset, row);
   if (error) error->rule = rule;
+  return code;
+}
+
+/* Rules H1 and H8: `size` bytes are there of `needed`. */
+static packbuf_status packbuf_i_truncated(packbuf_error *error, packbuf_rule rule, uint64_t size, uint64_t needed) {
+  const packbuf_status code = packbuf_i_broken(error, rule, size, PACKBUF_NOWHERE);
+  if (error) error->needed = needed;
   return code;
 }
 
@@ -1827,6 +1844,13 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, before);
     packbuf_i_line_text(&line, "fragment ");
     packbuf_i_line_number(&line, error->fragment);
+    before = ", ";
+  }
+  if (error->needed != PACKBUF_NOWHERE) {
+    packbuf_i_line_text(&line, before);
+    packbuf_i_line_text(&line, "needs ");
+    packbuf_i_line_number(&line, error->needed);
+    packbuf_i_line_text(&line, " bytes");
   }
   packbuf_i_line_text(&line, ": ");
   if (error->rule != PACKBUF_RULE_NONE) {
@@ -4854,8 +4878,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (text && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the text is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }
 /* ---- end of codecs/json_ragged.c ---- */
@@ -5719,8 +5742,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the object is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }
 /* ---- end of codecs/msgpack_ragged.c ---- */
@@ -11733,7 +11755,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
   if (size > capacity || size > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE, size);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
                      : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
   return copied
@@ -11885,7 +11907,8 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
   status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
   if (count > capacity / (dtype.bits / 8u))
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE,
+                               count > UINT64_MAX / 8 ? PACKBUF_NOWHERE : count * (dtype.bits / 8u));
   packbuf_i_empty_room(&room);
   return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
 }
@@ -12558,7 +12581,7 @@ PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_
   uint64_t at = 0;
   if (data == NULL && size != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data is NULL", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
+  if (size < sizeof header) return packbuf_i_truncated(error, PACKBUF_RULE_H1, size, sizeof header);
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&view, header, &at);
@@ -12634,7 +12657,7 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   packbuf_view opened;
   packbuf_rule rule;
   packbuf_status status = PACKBUF_OK;
-  uint64_t at = 0;
+  uint64_t at = 0, needed;
   if (view == NULL || (data == NULL && size != 0) || (fetched == NULL && count != 0) ||
       (flags & ~(unsigned)((partial ? 0 : PACKBUF_OPEN_EXACT) | PACKBUF_OPEN_TABLES)) != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown",
@@ -12643,7 +12666,7 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   if (size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "size is larger than the address space", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
+  if (size < sizeof header) return packbuf_i_truncated(error, PACKBUF_RULE_H1, size, sizeof header);
   memset(&opened, 0, sizeof opened);
   opened.base = (const uint8_t *)data;
   opened.capacity = size;
@@ -12657,8 +12680,8 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
                           "the fetched ranges do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
-    at = size, rule = PACKBUF_RULE_H8;
+  needed = partial ? opened.head_length + opened.index_length : opened.total_length;
+  if (rule == PACKBUF_RULE_NONE && size < needed) return packbuf_i_truncated(error, PACKBUF_RULE_H8, size, needed);
   if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length)
     at = opened.total_length, rule = PACKBUF_RULE_H9;
   if (rule == PACKBUF_RULE_NONE) {
@@ -17719,8 +17742,7 @@ static void packbuf_i_finish_head(const packbuf_i_plan *plan, uint8_t *dst) {
 static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
                                           packbuf_error *error) {
   if (capacity < plan->bound || plan->bound > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is smaller than the packed buffer", capacity, plan->bound);
   if (!dst)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -20975,8 +20997,8 @@ static packbuf_status packbuf_i_schema_done(const packbuf_i_schema_out *out, siz
   if (out->sink.size > SIZE_MAX) return packbuf_i_schema_too_long(error);
   if (size) *size = (size_t)out->sink.size;
   if (out->sink.at && out->sink.size > out->sink.capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the schema text is longer than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the schema text is longer than the destination", PACKBUF_NOWHERE,
+                               out->sink.size);
   return PACKBUF_OK;
 }
 

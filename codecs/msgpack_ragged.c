@@ -857,7 +857,6 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the object is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }

@@ -48,7 +48,7 @@ static int make(const char *path, packbuf_error *error) {
 
 int main(void) {
   const char *path = "mmap_field.pbuf";
-  packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
+  packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
   static const char *const wanted[] = {"values"};
   packbuf_arena arena;
   packbuf_view view;

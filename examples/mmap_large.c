@@ -14,7 +14,7 @@
 
 enum { WIDTH = 131072, EVERY = 1000 }; /* a row is 1 MiB; every 1000th is not all zero */
 
-static packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written or mapped", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
+static packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written or mapped", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
 static int64_t zeros[WIDTH], row_of[WIDTH];
 
 static int fail(void) {

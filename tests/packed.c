@@ -462,7 +462,7 @@ static void test_convert(void) {
                packbuf_convert_elements(&p.packed.view, &data, 0, 7001, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
                !packbuf_convert_elements(&p.packed.view, &data, 0, 7000, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) &&
                packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), out, sizeof out, &p.packed.error) == PACKBUF_WRONG_TYPE &&
-               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out, N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY,
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out, N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY && p.packed.error.needed == N * 2,
            "what does not fit is LOSSY, floats WRONG_TYPE, a small destination CAPACITY");
     mv_trip_end(&p.packed);
   }

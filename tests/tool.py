@@ -785,7 +785,7 @@ def verify_tests(tmp):
     bad('damaged index: level index', 1, ['i.pbuf', 'INDEX_CHECKSUM', 'I1', 'byte 56'], 'verify', 'i.pbuf', '--level=index')
     bad('damaged index: cat', 1, ['INDEX_CHECKSUM'], 'cat', 'i.pbuf', '-f', 't')
     good('damaged index: inspect', 'inspect', 'i.pbuf')
-    for name, bytes_, words in [('no file', b'', ['TRUNCATED', 'H1']), ('other', b'x' * 500, ['BAD_MAGIC', 'H2']), ('cut', data[:-1], ['TRUNCATED', 'H8']), ('longer', data + b'\0', ['TRAILING_BYTES', 'H9']), ('head', data[:200] + b'\xff' + data[201:], ['HEAD_CHECKSUM', 'H11'])]:
+    for name, bytes_, words in [('no file', b'', ['TRUNCATED', 'H1']), ('other', b'x' * 500, ['BAD_MAGIC', 'H2']), ('cut', data[:-1], ['TRUNCATED', 'H8', f'needs {len(data)} bytes']), ('longer', data + b'\0', ['TRAILING_BYTES', 'H9']), ('head', data[:200] + b'\xff' + data[201:], ['HEAD_CHECKSUM', 'H11'])]:
         put(tmp / 'bad.pbuf', bytes_)
         for command in [['verify'], ['verify', '--level', 'head'], ['inspect'], ['unpack'], ['cat', '-f', 't'], ['diff', 'v.pbuf']]:
             bad(f'{name}: {" ".join(command)}', 1, ['packbuf: bad.pbuf: ', *words], *command, 'bad.pbuf')

@@ -22,7 +22,8 @@ static void test_exact(void) {
        capacity += capacity + 200 < trip.size ? 1 + capacity / 8 : 1) {
     memset(space, 0xa5, (size_t)trip.size + 256);
     size = 0;
-    good = packbuf_write(&trip.batch, space, capacity, &size, &error) == PACKBUF_CAPACITY && size == trip.size;
+    good = packbuf_write(&trip.batch, space, capacity, &size, &error) == PACKBUF_CAPACITY && size == trip.size &&
+           error.needed == trip.size;
     for (uint64_t i = capacity; i < trip.size + 256 && good; i++) good = space[i] == 0xa5;
   }
   tap_ok(good, "too little capacity: CAPACITY, the size that is needed, no byte past the end");
