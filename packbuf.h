@@ -553,10 +553,11 @@ PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec);
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
-                             data are never a constant or an alias, no row is shared with another. With a packing of
-                             the same entry other than NONE: INVALID_ARGUMENT */
-  PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
+  PACKBUF_KEEP_PLAIN = 1,  /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
+                              data are never a constant or an alias, no row is shared with another. With a packing of
+                              the same entry other than NONE: INVALID_ARGUMENT */
+  PACKBUF_REFUSE_NULL = 2, /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
+  PACKBUF_IF_PRESENT = 4   /* a batch may lack the path, and the entry then counts for nothing; else NOT_FOUND */
 };
 
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
@@ -588,16 +589,16 @@ typedef enum packbuf_packing {
 PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
- * "as inferred". An entry whose path the batch does not have is ignored without a word, so that one list of schemas may
- * serve batches that lack some of its fields: who fears a misspelt path looks for it with packbuf_find once the batch
- * is written. (The command refuses it.) */
+ * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry keeps
+ * what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that serves
+ * batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
                             cell does not fit */
   packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row,
                             when a number is not exact in it */
-  unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL, PACKBUF_IF_PRESENT */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
   uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say, none if it is kept plain */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
@@ -643,8 +644,8 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
 /* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls.
  * Descriptions are copied, data are not. Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE,
  * UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
- * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse;
- * the batch is then begun anew. */
+ * packbuf_measure: DUPLICATE_NAME, NOT_FOUND (paths), OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and
+ * the schema refuse; the batch is then begun anew. */
 
 /* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 =
  * present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */
@@ -8372,7 +8373,7 @@ typedef struct packbuf_i_node {
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
   uint64_t nulls, missing;          /* cells that are null, missing */
-  unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  unsigned flags;                   /* of its schema: PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t packing;                  /* as in packbuf_schema */
   uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
@@ -16937,15 +16938,30 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* The field a metadata path names: the index of its node, or UINT32_MAX. */
-static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
+/* The node that a path names: its index, or UINT32_MAX. */
+static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, const char *path) {
   for (uint32_t i = 0; i < plan->node_count; i++) {
-    const char *rest;
-    if (plan->nodes[i]->scope) break;
-    rest = packbuf_i_path_skip(plan->nodes[i], path);
+    const char *rest = plan->nodes[i]->scope == scope ? packbuf_i_path_skip(plan->nodes[i], path) : NULL;
     if (rest && *rest == 0) return i;
   }
   return UINT32_MAX;
+}
+
+/* Schema entries of paths that the batch does not have: of a misspelt one nobody would notice that it does nothing. A
+ * manifest has fields of its own, whatever the options were made for. */
+static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
+  for (size_t i = 0; i < plan->options->schema_count && plan->kind == 1; i++) {
+    const packbuf_schema *schema = &plan->options->schemas[i];
+    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
+        packbuf_i_resolve(plan, schema->batch_value, schema->path) != UINT32_MAX)
+      continue;
+    return packbuf_i_field_fail(
+        plan->error, PACKBUF_NOT_FOUND,
+        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else: PACKBUF_IF_PRESENT)"
+                            : "a schema names a field that does not exist (misspelt? else: PACKBUF_IF_PRESENT)",
+        schema->path, PACKBUF_NOWHERE);
+  }
+  return PACKBUF_OK;
 }
 
 static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
@@ -16963,7 +16979,7 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
   plan->pair_nodes = nodes = list + 2 * plan->pair_count;
   for (pair = batch->pairs; pair; pair = pair->next, i++) {
     pairs[i] = pair;
-    nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
+    nodes[i] = pair->path ? packbuf_i_resolve(plan, 0, pair->path) : UINT32_MAX;
     list[i] = i;
     if (pair->path && nodes[i] == UINT32_MAX)
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
@@ -17081,6 +17097,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   plan->rows = batch->rows;
   plan->kind = batch->kind ? batch->kind : 1;
   status = packbuf_i_plan_nodes(plan, batch);
+  if (!status) status = packbuf_i_check_schema_paths(plan);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);
   if (!status) status = packbuf_i_start_prints(plan);
@@ -22263,6 +22280,7 @@ static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_v
   schema->path = path;
   schema->codec = (packbuf_codec)node->codec;
   if (packbuf_i_numeric(schema->codec)) schema->dtype = node->dtype;
+  schema->flags = PACKBUF_IF_PRESENT; /* what no row has is a leaf of its own no more */
   schema->batch_value = node->scope;
   schema->logical_type = node->logical_type;
   schema->parameter = parameter;

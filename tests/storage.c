@@ -16,6 +16,54 @@ static packbuf_schema schema_of(const char *path, packbuf_codec codec, packbuf_d
   return schema;
 }
 
+/* Measures two rows and a batch value under one schema entry, and another that keeps "kept" whole. */
+static packbuf_status measure_under(packbuf_schema entry, packbuf_error *error) {
+  static const packbuf_dtype any = {0, 0, 0};
+  packbuf_options options = packbuf_default_options();
+  packbuf_schema schemas[2];
+  packbuf_value *rows, value = packbuf_int(3);
+  packbuf_status status;
+  uint64_t size;
+  size_t count;
+  mv_trip trip;
+  schemas[0] = entry;
+  schemas[1] = schema_of("kept", PACKBUF_CODEC_JSON_RAGGED, any, 0);
+  options.schemas = schemas;
+  options.schema_count = 2;
+  rows = mv_column("{\"a\" {\"x.y\" 1} \"kept\" {\"k\" 1}} {\"a\" {\"l\" [{\"z\" 2}]} \"kept\" {}}", &count);
+  mv_trip_begin(&trip, count, &options);
+  status = packbuf_add_rows(&trip.batch, rows, error);
+  if (!status) status = packbuf_add_batch_value(&trip.batch, "v", &value, error);
+  if (!status) status = packbuf_measure(&trip.batch, &size, error);
+  mv_trip_end(&trip);
+  return status;
+}
+
+static void test_schema_paths(void) {
+  static const struct {
+    const char *path;
+    unsigned batch_value;
+    int found;
+  } cases[] = {{"a", 0, 1},   {"a.x\\.y", 0, 1},  {"a.l[0].z", 0, 1}, {"v", 1, 1},     {"kept", 0, 1},
+               {"a.x", 0, 0}, {"a.l[1].z", 0, 0}, {"v", 0, 0},        {"a", 1, 0},     {"kept.k", 0, 0},
+               {"A", 0, 0},   {"", 0, 0},         {"a.", 0, 0},       {"a.l[0", 0, 0}, {"a.l[0].zz", 0, 0}};
+  static const packbuf_dtype any = {0, 0, 0};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    packbuf_schema entry = schema_of(cases[i].path, PACKBUF_CODEC_AUTO, any, 0);
+    packbuf_error error;
+    packbuf_status status;
+    int lets;
+    entry.batch_value = (uint8_t)cases[i].batch_value;
+    status = measure_under(entry, &error);
+    entry.flags = PACKBUF_IF_PRESENT;
+    lets = measure_under(entry, NULL) == PACKBUF_OK;
+    tap_ok(lets && (cases[i].found ? status == PACKBUF_OK
+                                   : status == PACKBUF_NOT_FOUND && strcmp(error.path, cases[i].path) == 0),
+           "schema of %s %s: %s", cases[i].batch_value ? "batch value" : "field", cases[i].path,
+           cases[i].found ? "found" : "NOT_FOUND, with the path; nothing where it need not be there");
+  }
+}
+
 static void test_schema(void) {
   static const int64_t sevens[40] = {7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
                                      7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7};
@@ -194,8 +242,10 @@ static void test_schema(void) {
   schema[0] = schema_of("absent", PACKBUF_CODEC_MSGPACK_RAGGED, any, 0);
   mv_trip_begin(&trip, 40, &options);
   packbuf_add_tensor(&trip.batch, "v", &t, NULL, NULL);
-  tap_ok(packs(&trip), "a schema of a path that does not exist is no error");
+  tap_ok(packbuf_measure(&trip.batch, &size, &error) == PACKBUF_NOT_FOUND && strcmp(error.path, "absent") == 0,
+         "a schema of a path that does not exist: NOT_FOUND, with the path");
   mv_trip_end(&trip);
+  test_schema_paths();
   mv_free();
 }
 
