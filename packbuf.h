@@ -589,9 +589,9 @@ typedef enum packbuf_packing {
 PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
- * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry keeps
- * what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that serves
- * batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
+ * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry
+ * keeps what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that
+ * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
@@ -995,8 +995,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
 /* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
  * as int32, say, without a second pass. Counts stored elements too: these are the rows, one after the other, only of
  * leaves that share none, as when row_sharing is 0 in packbuf_options or the field was written with PACKBUF_KEEP_PLAIN;
- * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one of the two is
- * no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
+ * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one
+ * of the two is no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
 PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);
@@ -1201,14 +1201,14 @@ typedef struct packbuf_selected_size {
 
 /* Memory of the caller, any alignment; NULL: not wanted. Numbers are in native byte order, one after the other. */
 typedef struct packbuf_select_into {
-  void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
+  void *data;             /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity; /* bytes */
-  packbuf_dtype dtype; /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
-  uint64_t rows;                     /* how many rows the following have room for */
-  void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
-  void *item_offsets;                /* media list: rows + 1, from 0: items */
-  uint8_t offset_bits;               /* of both: 32 or 64 (or 0: 64), int32 or int64 */
-  uint64_t *lengths;                 /* list node: its length in each row */
+  packbuf_dtype dtype;    /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
+  uint64_t rows;          /* how many rows the following have room for */
+  void *offsets;          /* rows + 1 (media list: items + 1), from 0: elements of data */
+  void *item_offsets;     /* media list: rows + 1, from 0: items */
+  uint8_t offset_bits;    /* of both: 32 or 64 (or 0: 64), int32 or int64 */
+  uint64_t *lengths;      /* list node: its length in each row */
   uint64_t *shape[PACKBUF_MAX_RANK]; /* ragged numbers: a dimension of each row (0 where it has not so many) */
   uint8_t *ndims;                    /* ragged numbers: dimensions of each row (0: absent) */
   uint8_t *types;                    /* types byte of each row (media list: item); 0 where there is no types buffer */
@@ -1226,8 +1226,9 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
 /* Copies what `into` wants. What was sized is checked again while it is copied: nothing is written past a capacity, and
  * offsets and shapes that are written always agree with the data, even where a peer rewrites the packed buffer
  * meanwhile. *size (may be NULL): what there was. Errors: those of packbuf_select_size; CAPACITY; OUT_OF_RANGE when an
- * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers, LOSSY,
- * with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold anything. */
+ * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers,
+ * LOSSY, with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold
+ * anything. */
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error);
@@ -12899,7 +12900,8 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8)) return 0;
-  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
+  if (buffer->packing != 0)
+    return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
   memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);
@@ -19847,8 +19849,7 @@ static size_t packbuf_i_picked_element(const packbuf_i_picked *p) {
 static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, size_t element, packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
-  if (packbuf_i_mul(size->elements, element, &size->data_bytes) &&
-      size->data_bytes <= c->view->limits.decoded_bytes)
+  if (packbuf_i_mul(size->elements, element, &size->data_bytes) && size->data_bytes <= c->view->limits.decoded_bytes)
     return PACKBUF_OK;
   return packbuf_i_too_much(p);
 }
@@ -19878,7 +19879,7 @@ typedef struct packbuf_i_copier {
   packbuf_dtype dtype; /* of the data as they are wanted */
   size_t element, out; /* bytes of an element that is stored, and of what it becomes */
   int converts;
-  int rowwise; /* something is wanted that has an entry for each row */
+  int rowwise;                   /* something is wanted that has an entry for each row */
   packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
 } packbuf_i_copier;
 
@@ -20151,8 +20152,9 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
                                           uint64_t row) {
   packbuf_status status = PACKBUF_OK;
   for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-    status = packbuf_i_is_media_list(&w->p->column) ? packbuf_i_copy_items(w, &pieces[i], row)
-                                                    : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
+    status = packbuf_i_is_media_list(&w->p->column)
+                 ? packbuf_i_copy_items(w, &pieces[i], row)
+                 : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
   return status;
 }
 
@@ -20316,7 +20318,8 @@ static packbuf_status packbuf_i_begin_elements(packbuf_i_copier *w) {
   const packbuf_buffer *data = &w->p->column.data;
   w->dtype = w->into->dtype;
   w->element = w->out = packbuf_i_picked_element(w->p);
-  w->converts = w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
+  w->converts =
+      w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
   if (w->converts) {
     if (!packbuf_i_converts(data->dtype, w->dtype) || !packbuf_i_numeric(w->p->column.node.codec))
       return packbuf_i_cannot_convert(w->p->error);
