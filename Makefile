@@ -25,7 +25,7 @@ SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tes
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
 # those of the other emulated machines, where the compiler takes most of the time: what depends on the machine
-EMULATED_TESTS ?= $(filter blocks fragments kernels lanes lanes_simde msgpack pack parts processors repack repeats select sharing sizes stream vectors view,$(TESTS))
+EMULATED_TESTS ?= $(filter blocks fields fragments kernels lanes lanes_simde memory msgpack parts processors refusals repack repeats select sharing sizes storage stream vectors view writing,$(TESTS))
 
 # the sample data, for the tests that want it
 PACKBUF_DATA ?= $(wildcard ../shared/data)
@@ -100,10 +100,10 @@ PROGRAMS_aarch64 = $(EMULATED_TESTS)
 PROGRAMS_armhf = $(EMULATED_TESTS)
 PROGRAMS_riscv64 = $(EMULATED_TESTS)
 # those that need no more than files
-PROGRAMS_wasm32 = $(filter infer_replay json matrix msgpack pack repack roundtrip sizes values vectors,$(TESTS))
+PROGRAMS_wasm32 = $(filter fields infer_replay json matrix memory msgpack refusals repack roundtrip sizes storage values vectors writing,$(TESTS))
 # every test of what threads do
 PROGRAMS_tsan = $(filter view thread%,$(TESTS))
-PROGRAMS_msan = $(filter fragments json msgpack pack parts select sharing stream vectors view,$(TESTS))
+PROGRAMS_msan = $(filter fields fragments json memory msgpack parts refusals select sharing storage stream vectors view writing,$(TESTS))
 PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 # where simde/ lies: its headers do for every machine

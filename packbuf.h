@@ -113,7 +113,7 @@ extern "C" {
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
   X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   X(BAD_MANIFEST, 63, "a manifest is not a list of fragments")                                                        \
-  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                         \
+  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                      \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -232,7 +232,7 @@ typedef enum packbuf_rule {
       PACKBUF_RULE_MAX_ = 0x7fff
 } packbuf_rule;
 
-#define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset and .row: does not apply */
+#define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset, .row and the like: does not apply */
 #define PACKBUF_ERROR_PATH 120     /* bytes of packbuf_error.path, its final NUL included */
 
 /* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may
@@ -244,6 +244,8 @@ typedef struct packbuf_error {
   uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
   uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
+  uint64_t needed;     /* bytes that the call wants where fewer were given: CAPACITY (but of packbuf_select_copy),
+                          TRUNCATED (as a header says, which may lie); else PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
 } packbuf_error;
@@ -551,9 +553,11 @@ PACKBUF_API int packbuf_codec_parse(const char *name, packbuf_codec *codec);
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
-                             data are never a constant or an alias, no row is shared with another */
-  PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
+  PACKBUF_KEEP_PLAIN = 1,  /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
+                              data are never a constant or an alias, no row is shared with another. With a packing of
+                              the same entry other than NONE: INVALID_ARGUMENT */
+  PACKBUF_REFUSE_NULL = 2, /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
+  PACKBUF_IF_PRESENT = 4   /* a batch may lack the path, and the entry then counts for nothing; else NOT_FOUND */
 };
 
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
@@ -585,18 +589,18 @@ typedef enum packbuf_packing {
 PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
- * "as inferred". An entry whose path the batch does not have is ignored without a word, so that one list of schemas may
- * serve batches that lack some of its fields: who fears a misspelt path looks for it with packbuf_find once the batch
- * is written. (The command refuses it.) */
+ * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry
+ * keeps what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that
+ * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
                             cell does not fit */
   packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row,
                             when a number is not exact in it */
-  unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL, PACKBUF_IF_PRESENT */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
-  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say */
+  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say, none if it is kept plain */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
   const char *parameter; /* of the logical type (timestamp: "s", "ms", "us", "ns", "D"), NULL: none */
 } packbuf_schema;
@@ -632,15 +636,16 @@ typedef struct packbuf_batch {
 } packbuf_batch;
 
 /* Starts a batch of `rows` rows; everything that building and writing it needs comes from the arena. options NULL: the
- * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range. */
+ * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range; for a schema that
+ * asks for a packing that there is not, or to pack what is kept plain, with its path. */
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error);
 
 /* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls.
  * Descriptions are copied, data are not. Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE,
  * UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
- * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse;
- * the batch is then begun anew. */
+ * packbuf_measure: DUPLICATE_NAME, NOT_FOUND (paths), OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and
+ * the schema refuse; the batch is then begun anew. */
 
 /* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 =
  * present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */
@@ -990,8 +995,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
 /* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
  * as int32, say, without a second pass. Counts stored elements too: these are the rows, one after the other, only of
  * leaves that share none, as when row_sharing is 0 in packbuf_options or the field was written with PACKBUF_KEEP_PLAIN;
- * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one of the two is
- * no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
+ * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one
+ * of the two is no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
 PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);
@@ -1196,14 +1201,14 @@ typedef struct packbuf_selected_size {
 
 /* Memory of the caller, any alignment; NULL: not wanted. Numbers are in native byte order, one after the other. */
 typedef struct packbuf_select_into {
-  void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
+  void *data;             /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity; /* bytes */
-  packbuf_dtype dtype; /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
-  uint64_t rows;                     /* how many rows the following have room for */
-  void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
-  void *item_offsets;                /* media list: rows + 1, from 0: items */
-  uint8_t offset_bits;               /* of both: 32 or 64 (or 0: 64), int32 or int64 */
-  uint64_t *lengths;                 /* list node: its length in each row */
+  packbuf_dtype dtype;    /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
+  uint64_t rows;          /* how many rows the following have room for */
+  void *offsets;          /* rows + 1 (media list: items + 1), from 0: elements of data */
+  void *item_offsets;     /* media list: rows + 1, from 0: items */
+  uint8_t offset_bits;    /* of both: 32 or 64 (or 0: 64), int32 or int64 */
+  uint64_t *lengths;      /* list node: its length in each row */
   uint64_t *shape[PACKBUF_MAX_RANK]; /* ragged numbers: a dimension of each row (0 where it has not so many) */
   uint8_t *ndims;                    /* ragged numbers: dimensions of each row (0: absent) */
   uint8_t *types;                    /* types byte of each row (media list: item); 0 where there is no types buffer */
@@ -1221,8 +1226,9 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
 /* Copies what `into` wants. What was sized is checked again while it is copied: nothing is written past a capacity, and
  * offsets and shapes that are written always agree with the data, even where a peer rewrites the packed buffer
  * meanwhile. *size (may be NULL): what there was. Errors: those of packbuf_select_size; CAPACITY; OUT_OF_RANGE when an
- * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers, LOSSY,
- * with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold anything. */
+ * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers,
+ * LOSSY, with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold
+ * anything. */
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error);
@@ -1597,9 +1603,17 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->offset = offset;
     error->row = row;
     error->fragment = PACKBUF_NOWHERE;
+    error->needed = PACKBUF_NOWHERE;
     error->path[0] = 0;
   }
   return code;
+}
+
+/* The same where `needed` bytes were wanted and fewer are there. */
+static packbuf_status packbuf_i_too_small(packbuf_error *error, const char *message, uint64_t offset, uint64_t needed) {
+  packbuf_i_fail(error, PACKBUF_CAPACITY, message, offset, PACKBUF_NOWHERE);
+  if (error) error->needed = needed;
+  return PACKBUF_CAPACITY;
 }
 
 static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
@@ -1616,6 +1630,13 @@ static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
 static packbuf_status packbuf_i_broken(packbuf_error *error, packbuf_rule rule, uint64_t offset, uint64_t row) {
   packbuf_status code = packbuf_i_fail(error, packbuf_i_rule_status(rule), packbuf_rule_text(rule), offset, row);
   if (error) error->rule = rule;
+  return code;
+}
+
+/* Rules H1 and H8: `size` bytes are there of `needed`. */
+static packbuf_status packbuf_i_truncated(packbuf_error *error, packbuf_rule rule, uint64_t size, uint64_t needed) {
+  const packbuf_status code = packbuf_i_broken(error, rule, size, PACKBUF_NOWHERE);
+  if (error) error->needed = needed;
   return code;
 }
 
@@ -1825,6 +1846,13 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, before);
     packbuf_i_line_text(&line, "fragment ");
     packbuf_i_line_number(&line, error->fragment);
+    before = ", ";
+  }
+  if (error->needed != PACKBUF_NOWHERE) {
+    packbuf_i_line_text(&line, before);
+    packbuf_i_line_text(&line, "needs ");
+    packbuf_i_line_number(&line, error->needed);
+    packbuf_i_line_text(&line, " bytes");
   }
   packbuf_i_line_text(&line, ": ");
   if (error->rule != PACKBUF_RULE_NONE) {
@@ -2553,7 +2581,8 @@ static void packbuf_i_sha256_end(packbuf_i_sha256 *hash, uint8_t digest[32]) {
 /* ---- end of core/sha256.c ---- */
 /* ---- core/utf8.c ---- */
 /* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
- * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
+ * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them.
+ * Must not know: columns, errors. */
 
 #define PACKBUF_I_UTF8_AVX2 PACKBUF_I_X86
 
@@ -4851,8 +4880,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (text && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the text is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }
 /* ---- end of codecs/json_ragged.c ---- */
@@ -4888,7 +4916,8 @@ static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
   }
 }
 
-/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
+/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would
+ * quiet them. */
 static uint64_t packbuf_i_widen(uint32_t bits) {
   uint64_t wide = (uint64_t)(bits >> 31) << 63 | 0x7FF0000000000000u | (uint64_t)(bits & 0x7FFFFF) << 29;
   float narrow;
@@ -5715,8 +5744,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the object is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }
 /* ---- end of codecs/msgpack_ragged.c ---- */
@@ -6253,11 +6281,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* Where a set has no better way: a bit for each unit that is not 0. */
 #define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
-    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                          \
+    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                         \
     const unsigned some = 64 / T; /* units of a word */                                                   \
     uint64_t bits = 0;                                                                                    \
     PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
-      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                             \
       const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
                             : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
                             : T == 32 ? ones >> 31 | (ones & 1)                                           \
@@ -6398,8 +6426,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
             V other;                                                                                                   \
             x[k] &= low;                                                                                               \
             other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
-            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
-                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
+            x[k] =                                                                                                     \
+                (packbuf_i_##set##_plus(T, x[k], base) & other) | (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);   \
           }                                                                                                            \
         } else {                                                                                                       \
           PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \
@@ -6983,11 +7011,14 @@ PACKBUF_I_LANES_INLINE packbuf_i_simde_v packbuf_i_simde_tops(unsigned T, const 
 /* Entry b, byte i: the number of the i-th bit that is set in b. */
 /* clang-format off */
 #define PACKBUF_I_FRONT_BIT(b, i, rest) ((rest) << 8 * ((b) >> (i) & 1) | (uint64_t)((b) >> (i) & 1) * (i))
-#define PACKBUF_I_FRONT(b) \
+#define PACKBUF_I_FRONT(b)                                                                                \
   PACKBUF_I_FRONT_BIT(b, 0, PACKBUF_I_FRONT_BIT(b, 1, PACKBUF_I_FRONT_BIT(b, 2, PACKBUF_I_FRONT_BIT(b, 3, \
-  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6, PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
-#define PACKBUF_I_FRONT4(b) PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
-#define PACKBUF_I_FRONT16(b) PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
+  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6,                           \
+  PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
+#define PACKBUF_I_FRONT4(b) \
+  PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
+#define PACKBUF_I_FRONT16(b) \
+  PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
 /* clang-format on */
 static const uint64_t packbuf_i_simde_fronts[256] = {
     PACKBUF_I_FRONT16(0),   PACKBUF_I_FRONT16(16),  PACKBUF_I_FRONT16(32),  PACKBUF_I_FRONT16(48),
@@ -7632,11 +7663,11 @@ static int packbuf_i_block_whole(const packbuf_i_block *block, const uint8_t *pa
  * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
 
 enum {
-  PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
-  PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
-  PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
-  PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
-  PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
+  PACKBUF_I_STRIPE = 64,        /* blocks, after which nothing is remembered */
+  PACKBUF_I_FILL_SHARE = 16,    /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,   /* that a block is covered with */
+  PACKBUF_I_BEND_ROWS = 8,      /* that are looked at for bends at a time */
+  PACKBUF_I_TOPS_POSSIBLE = 512 /* tops that floats of 16 or 32 bits can have */
 };
 
 /* How the blocks of a buffer may be packed. */
@@ -7889,7 +7920,7 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
-  uint32_t size;         /* of the payload */
+  uint32_t size;            /* of the payload */
   uint64_t dense, fill;     /* where it is filled */
   packbuf_i_cover cover;    /* where it is lines with a payload */
   packbuf_i_unit_rows rows; /* where it is not: all, or the dense ones, in the scratch until the next choice */
@@ -8343,7 +8374,7 @@ typedef struct packbuf_i_node {
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
   uint64_t nulls, missing;          /* cells that are null, missing */
-  unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  unsigned flags;                   /* of its schema: PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t packing;                  /* as in packbuf_schema */
   uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */
@@ -8473,7 +8504,8 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
  * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
-  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
+  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63),
+           sign = (bits >> 63) << (dtype.bits - 1);
   unsigned fraction_bits, exponent_bits = packbuf_i_float_format(dtype, &fraction_bits);
   uint64_t top = (((uint64_t)1 << exponent_bits) - 1) << fraction_bits;
   *out = bits;
@@ -10027,6 +10059,23 @@ PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits) {
   return gbits == 1 ? PACKBUF_PACKING_SMALLEST : PACKBUF_PACKING_BALANCED;
 }
 
+static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status code, const char *message,
+                                           const char *name, uint64_t row) {
+  packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
+  if (error && name) packbuf_i_set_path(error, name, strlen(name));
+  return code;
+}
+
+/* What is wrong with a schema entry whatever the batch holds. */
+static packbuf_status packbuf_i_check_schema(const packbuf_schema *schema, packbuf_error *error) {
+  const char *message = NULL;
+  if (schema->packing > PACKBUF_PACKING_AUTO) message = "a schema asks for a packing that there is not";
+  else if (schema->flags & PACKBUF_KEEP_PLAIN && schema->packing > PACKBUF_PACKING_NONE)
+    message = "a schema asks to keep a field plain and to pack it: take PACKBUF_KEEP_PLAIN away, or its packing";
+  return message ? packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, message, schema->path, PACKBUF_NOWHERE)
+                 : PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error) {
   if (!batch || !arena)
@@ -10041,23 +10090,16 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  for (size_t i = 0; i < batch->options.schema_count; i++)
-    if (batch->options.schemas[i].packing > PACKBUF_PACKING_AUTO)
-      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a schema asks for a packing that there is not",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  for (size_t i = 0; i < batch->options.schema_count; i++) {
+    const packbuf_status status = packbuf_i_check_schema(&batch->options.schemas[i], error);
+    if (status) return status;
+  }
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (batch->options.packing == PACKBUF_PACKING_AUTO ||
       (batch->options.packing == PACKBUF_PACKING_DEFAULT && batch->options.link_gbits))
     batch->options.packing = (uint8_t)packbuf_packing_for_link(batch->options.link_gbits);
   return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status code, const char *message,
-                                           const char *name, uint64_t row) {
-  packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
-  if (error && name) packbuf_i_set_path(error, name, strlen(name));
-  return code;
 }
 
 /* A new field, not yet in the batch (packbuf_i_link_field). The name is checked for UTF-8 here, for being the only one
@@ -11715,7 +11757,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
   if (size > capacity || size > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE, size);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
                      : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
   return copied
@@ -11867,7 +11909,8 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
   status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
   if (count > capacity / (dtype.bits / 8u))
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE,
+                               count > UINT64_MAX / 8 ? PACKBUF_NOWHERE : count * (dtype.bits / 8u));
   packbuf_i_empty_room(&room);
   return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
 }
@@ -12189,8 +12232,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
-  if (rule == PACKBUF_RULE_NONE && b->packing == 1 &&
-      (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
     unsigned field = 0;
     rule = packbuf_i_packed_wrong(b, node->codec, &field);
     *at += field;
@@ -12541,7 +12583,7 @@ PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_
   uint64_t at = 0;
   if (data == NULL && size != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data is NULL", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
+  if (size < sizeof header) return packbuf_i_truncated(error, PACKBUF_RULE_H1, size, sizeof header);
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&view, header, &at);
@@ -12617,7 +12659,7 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   packbuf_view opened;
   packbuf_rule rule;
   packbuf_status status = PACKBUF_OK;
-  uint64_t at = 0;
+  uint64_t at = 0, needed;
   if (view == NULL || (data == NULL && size != 0) || (fetched == NULL && count != 0) ||
       (flags & ~(unsigned)((partial ? 0 : PACKBUF_OPEN_EXACT) | PACKBUF_OPEN_TABLES)) != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown",
@@ -12626,7 +12668,7 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   if (size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "size is larger than the address space", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
+  if (size < sizeof header) return packbuf_i_truncated(error, PACKBUF_RULE_H1, size, sizeof header);
   memset(&opened, 0, sizeof opened);
   opened.base = (const uint8_t *)data;
   opened.capacity = size;
@@ -12640,8 +12682,8 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
                           "the fetched ranges do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
-    at = size, rule = PACKBUF_RULE_H8;
+  needed = partial ? opened.head_length + opened.index_length : opened.total_length;
+  if (rule == PACKBUF_RULE_NONE && size < needed) return packbuf_i_truncated(error, PACKBUF_RULE_H8, size, needed);
   if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length)
     at = opened.total_length, rule = PACKBUF_RULE_H9;
   if (rule == PACKBUF_RULE_NONE) {
@@ -12858,7 +12900,8 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8)) return 0;
-  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
+  if (buffer->packing != 0)
+    return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
   memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);
@@ -14099,7 +14142,8 @@ static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_er
 /* ---- codecs/ragged_tensor.c ---- */
 /* codecs/ragged_tensor.c: rows of one dtype, each with its own shape: rows by offsets into one array, one array a row,
  * or tensor cells. Reading and verifying serve typed_ragged too, whose rows may also be lists.
- * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
+ * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c.
+ * Must not know: the layout. */
 
 /* ---- packing ---- */
 
@@ -14564,10 +14608,9 @@ static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
  * no memory. */
 static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
   packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, 8);
-  packbuf_value *values =
-      count > SIZE_MAX / sizeof *values
-          ? NULL
-          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
+  packbuf_value *values = count > SIZE_MAX / sizeof *values
+                              ? NULL
+                              : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);
@@ -16897,15 +16940,30 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* The field a metadata path names: the index of its node, or UINT32_MAX. */
-static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
+/* The node that a path names: its index, or UINT32_MAX. */
+static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, const char *path) {
   for (uint32_t i = 0; i < plan->node_count; i++) {
-    const char *rest;
-    if (plan->nodes[i]->scope) break;
-    rest = packbuf_i_path_skip(plan->nodes[i], path);
+    const char *rest = plan->nodes[i]->scope == scope ? packbuf_i_path_skip(plan->nodes[i], path) : NULL;
     if (rest && *rest == 0) return i;
   }
   return UINT32_MAX;
+}
+
+/* Schema entries of paths that the batch does not have: of a misspelt one nobody would notice that it does nothing. A
+ * manifest has fields of its own, whatever the options were made for. */
+static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
+  for (size_t i = 0; i < plan->options->schema_count && plan->kind == 1; i++) {
+    const packbuf_schema *schema = &plan->options->schemas[i];
+    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
+        packbuf_i_resolve(plan, schema->batch_value, schema->path) != UINT32_MAX)
+      continue;
+    return packbuf_i_field_fail(
+        plan->error, PACKBUF_NOT_FOUND,
+        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else: PACKBUF_IF_PRESENT)"
+                            : "a schema names a field that does not exist (misspelt? else: PACKBUF_IF_PRESENT)",
+        schema->path, PACKBUF_NOWHERE);
+  }
+  return PACKBUF_OK;
 }
 
 static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
@@ -16923,7 +16981,7 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
   plan->pair_nodes = nodes = list + 2 * plan->pair_count;
   for (pair = batch->pairs; pair; pair = pair->next, i++) {
     pairs[i] = pair;
-    nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
+    nodes[i] = pair->path ? packbuf_i_resolve(plan, 0, pair->path) : UINT32_MAX;
     list[i] = i;
     if (pair->path && nodes[i] == UINT32_MAX)
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
@@ -17041,6 +17099,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   plan->rows = batch->rows;
   plan->kind = batch->kind ? batch->kind : 1;
   status = packbuf_i_plan_nodes(plan, batch);
+  if (!status) status = packbuf_i_check_schema_paths(plan);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);
   if (!status) status = packbuf_i_start_prints(plan);
@@ -17702,8 +17761,7 @@ static void packbuf_i_finish_head(const packbuf_i_plan *plan, uint8_t *dst) {
 static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
                                           packbuf_error *error) {
   if (capacity < plan->bound || plan->bound > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is smaller than the packed buffer", capacity, plan->bound);
   if (!dst)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;
@@ -19791,8 +19849,7 @@ static size_t packbuf_i_picked_element(const packbuf_i_picked *p) {
 static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, size_t element, packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
-  if (packbuf_i_mul(size->elements, element, &size->data_bytes) &&
-      size->data_bytes <= c->view->limits.decoded_bytes)
+  if (packbuf_i_mul(size->elements, element, &size->data_bytes) && size->data_bytes <= c->view->limits.decoded_bytes)
     return PACKBUF_OK;
   return packbuf_i_too_much(p);
 }
@@ -19822,7 +19879,7 @@ typedef struct packbuf_i_copier {
   packbuf_dtype dtype; /* of the data as they are wanted */
   size_t element, out; /* bytes of an element that is stored, and of what it becomes */
   int converts;
-  int rowwise; /* something is wanted that has an entry for each row */
+  int rowwise;                   /* something is wanted that has an entry for each row */
   packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
 } packbuf_i_copier;
 
@@ -20095,8 +20152,9 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
                                           uint64_t row) {
   packbuf_status status = PACKBUF_OK;
   for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-    status = packbuf_i_is_media_list(&w->p->column) ? packbuf_i_copy_items(w, &pieces[i], row)
-                                                    : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
+    status = packbuf_i_is_media_list(&w->p->column)
+                 ? packbuf_i_copy_items(w, &pieces[i], row)
+                 : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
   return status;
 }
 
@@ -20260,7 +20318,8 @@ static packbuf_status packbuf_i_begin_elements(packbuf_i_copier *w) {
   const packbuf_buffer *data = &w->p->column.data;
   w->dtype = w->into->dtype;
   w->element = w->out = packbuf_i_picked_element(w->p);
-  w->converts = w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
+  w->converts =
+      w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
   if (w->converts) {
     if (!packbuf_i_converts(data->dtype, w->dtype) || !packbuf_i_numeric(w->p->column.node.codec))
       return packbuf_i_cannot_convert(w->p->error);
@@ -20958,8 +21017,8 @@ static packbuf_status packbuf_i_schema_done(const packbuf_i_schema_out *out, siz
   if (out->sink.size > SIZE_MAX) return packbuf_i_schema_too_long(error);
   if (size) *size = (size_t)out->sink.size;
   if (out->sink.at && out->sink.size > out->sink.capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the schema text is longer than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the schema text is longer than the destination", PACKBUF_NOWHERE,
+                               out->sink.size);
   return PACKBUF_OK;
 }
 
@@ -21397,7 +21456,8 @@ PACKBUF_API packbuf_status packbuf_manifest_init(packbuf_batch *batch, const pac
 /* ---- core/join.c ---- */
 /* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
  * them. Nothing is copied: a field of the whole is a list of parts.
- * May use: base, arena, sort, access, tables (check), find, read, schema, manifest. Must not know: how a batch is built. */
+ * May use: base, arena, sort, access, tables (check), find, read, schema, manifest.
+ * Must not know: how a batch is built. */
 
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {
@@ -22223,6 +22283,7 @@ static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_v
   schema->path = path;
   schema->codec = (packbuf_codec)node->codec;
   if (packbuf_i_numeric(schema->codec)) schema->dtype = node->dtype;
+  schema->flags = PACKBUF_IF_PRESENT; /* what no row has is a leaf of its own no more */
   schema->batch_value = node->scope;
   schema->logical_type = node->logical_type;
   schema->parameter = parameter;

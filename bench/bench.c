@@ -244,8 +244,9 @@ static void bench_threads(int checksums) {
   check(packbuf_thread_pool_start(&c.pool, 2, &error));
   watch = CLOCK_MONOTONIC;
   measure(&p, &two, &one);
-  printf("| two threads, dense, 256 MiB, %s | %.1f GB/s | one thread | %.1f GB/s | %.2f (%.2f x) |\n", checksums ? "checksums" : "no checksums",
-         1e-9 * (double)dense.total / two, 1e-9 * (double)dense.total / one, two / one, one / two);
+  printf("| two threads, dense, 256 MiB, %s | %.1f GB/s | one thread | %.1f GB/s | %.2f (%.2f x) |\n",
+         checksums ? "checksums" : "no checksums", 1e-9 * (double)dense.total / two, 1e-9 * (double)dense.total / one,
+         two / one, one / two);
   if (!checksums) {
     measure(&start, &two, &one);
     printf("| starting and ending a second thread | %.0f us | | | |\n", 1e6 * two);
@@ -315,8 +316,8 @@ static void bench_open(void) {
   c.head = c.view.head_length;
   measure(&p, &ours, &theirs);
   measure(&q, &found, &nothing);
-  printf("| packbuf_open, %d fields (head of %llu bytes) | %.1f us | CRC-32C of the head | %.1f us | %.2f |\n", FIELDS, (unsigned long long)c.head,
-         1e6 * ours / REPEAT, 1e6 * theirs / REPEAT, ours / theirs);
+  printf("| packbuf_open, %d fields (head of %llu bytes) | %.1f us | CRC-32C of the head | %.1f us | %.2f |\n", FIELDS,
+         (unsigned long long)c.head, 1e6 * ours / REPEAT, 1e6 * theirs / REPEAT, ours / theirs);
   printf("| packbuf_find, one of %d fields | %.0f ns | | | |\n", FIELDS, 1e9 * found / FIELDS);
   free(c.names);
   packbuf_arena_free(&arena);
@@ -344,7 +345,8 @@ static void pass_over(void *context) {
   volatile uint64_t sum = 0;
   uint64_t total = 0;
   for (uint64_t i = 0; i < c->rows; i++)
-    for (size_t j = 0; c->values[i].kind == PACKBUF_STRING && j < c->values[i].as.text.size; j += 8) total += (uint8_t)c->values[i].as.text.data[j];
+    for (size_t j = 0; c->values[i].kind == PACKBUF_STRING && j < c->values[i].as.text.size; j += 8)
+      total += (uint8_t)c->values[i].as.text.data[j];
   sum = total;
   (void)sum;
 }
@@ -364,7 +366,8 @@ static void bench_infer(void) {
   for (uint64_t i = 0; i < (uint64_t)ROWS * 64; i++) text[i] = (char)('a' + random64() % 26);
   for (uint64_t i = 0; i < ROWS; i++) values[i] = packbuf_string_n(text + i * 64, 16 + random64() % 48);
   measure(&p, &ours, &theirs);
-  printf("| packbuf_infer, %d strings | %.1f Mrows/s | reading every 8th byte | %.1f Mrows/s | %.2f |\n", ROWS, 1e-6 * ROWS / ours, 1e-6 * ROWS / theirs, ours / theirs);
+  printf("| packbuf_infer, %d strings | %.1f Mrows/s | reading every 8th byte | %.1f Mrows/s | %.2f |\n", ROWS,
+         1e-6 * ROWS / ours, 1e-6 * ROWS / theirs, ours / theirs);
   for (uint64_t i = 0; i < ROWS; i++) values[i] = packbuf_int((int64_t)i);
   p.theirs = NULL;
   measure(&p, &ours, &theirs);
@@ -373,19 +376,24 @@ static void bench_infer(void) {
   for (uint64_t i = 0; i < c.rows; i++) {
     for (int k = 0; k < KEYS; k++) {
       entries[i * KEYS + (uint64_t)k].key = packbuf_string(keys[k]);
-      entries[i * KEYS + (uint64_t)k].value = k == 2 || k == 3 ? packbuf_string("gsm8k") : k == 1 ? packbuf_float(1e-6) : k == 7 ? packbuf_bool(1) : packbuf_int((int64_t)i);
+      entries[i * KEYS + (uint64_t)k].value = k == 2 || k == 3 ? packbuf_string("gsm8k")
+                                              : k == 1         ? packbuf_float(1e-6)
+                                              : k == 7         ? packbuf_bool(1)
+                                                               : packbuf_int((int64_t)i);
     }
     values[i] = packbuf_dict(entries + i * KEYS, KEYS);
   }
   measure(&p, &ours, &theirs);
-  printf("| packbuf_infer, %llu dicts of %d keys | %.1f Mrows/s | | | |\n", (unsigned long long)c.rows, KEYS, 1e-6 * (double)c.rows / ours);
+  printf("| packbuf_infer, %llu dicts of %d keys | %.1f Mrows/s | | | |\n", (unsigned long long)c.rows, KEYS,
+         1e-6 * (double)c.rows / ours);
   free(text);
   free(values);
   free(entries);
 }
 
 int main(int argc, char **argv) {
-  printf("packbuf %d.%d.%d, medians of %d interleaved runs, thread CPU time but for the threads\n\n", PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, RUNS);
+  printf("packbuf %d.%d.%d, medians of %d interleaved runs, thread CPU time but for the threads\n\n",
+         PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH, RUNS);
   printf("| ours | | beside it | | time, ours / theirs |\n| --- | --- | --- | --- | --- |\n");
   for (int checksums = 1; checksums >= 0; checksums--) {
     bench_write(10000, 2048, checksums);

@@ -96,7 +96,8 @@ static void bench_all_columns(const bench_arguments *arguments, bench_columns *c
   plan.space.out = bench_memory(bench_large);
   plan.space.stored = bench_memory(BENCH_THREADS * bench_room(bench_large / 2) + bench_room(1));
   printf(
-      "| op | column | bytes | threads | codec | GB/s | x memcpy (above 1: faster than memcpy) | x non-temporal copy | ratio | against narrowest |\n"
+      "| op | column | bytes | threads | codec | GB/s | x memcpy (above 1: faster than memcpy) | x non-temporal copy | "
+      "ratio | against narrowest |\n"
       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (unsigned i = 0; i < columns->count; i++) {
     const bench_column *column = &columns->all[i];

@@ -1,5 +1,6 @@
-/* bench/select.c: what selecting costs beside a memcpy of the same bytes written by hand, which knows where everything lies: 3 fields of 20, 1 row in 8, as a
- * range, a step, an index list; dense and ragged. Medians of 15 interleaved runs, thread CPU time, memory touched before.
+/* bench/select.c: what selecting costs beside a memcpy of the same bytes written by hand, which knows where everything
+ * lies: 3 fields of 20, 1 row in 8, as a range, a step, an index list; dense and ragged. Medians of 15 interleaved
+ * runs, thread CPU time, memory touched before.
  * May use: packbuf.h. Must not know: its inside. */
 #define _POSIX_C_SOURCE 200809L
 #define PACKBUF_IMPLEMENTATION
@@ -80,7 +81,8 @@ static void theirs(bench_case *c) {
     check(packbuf_find(&c->view, 0, names[f], &node, &error));
     check(packbuf_get_buffer(&c->view, &node, PACKBUF_ROLE_DATA, 0, &data, &error));
     for (uint64_t i = 0; i < c->count; i++) {
-      const uint64_t row = (uint64_t)c->list[i], first = c->offsets ? c->offsets[row] : row * c->width, count = c->offsets ? c->offsets[row + 1] - first : c->width;
+      const uint64_t row = (uint64_t)c->list[i], first = c->offsets ? c->offsets[row] : row * c->width,
+                     count = c->offsets ? c->offsets[row + 1] - first : c->width;
       memcpy(c->out + at, data.bytes + first * 4, count * 4);
       at += count * 4;
       if (c->offsets) c->out_offsets[i + 1] = (int64_t)(at / 4);
@@ -102,7 +104,8 @@ static void measure(bench_case *c, const char *what) {
   }
   qsort(a, RUNS, sizeof *a, ascending);
   qsort(b, RUNS, sizeof *b, ascending);
-  printf("| %s, %.2f MB | %.1f us | memcpy by hand | %.1f us | %.2f |\n", what, 1e-6 * CHOSEN * (double)c->bytes, 1e6 * a[RUNS / 2] / repeat, 1e6 * b[RUNS / 2] / repeat, a[RUNS / 2] / b[RUNS / 2]);
+  printf("| %s, %.2f MB | %.1f us | memcpy by hand | %.1f us | %.2f |\n", what, 1e-6 * CHOSEN * (double)c->bytes,
+         1e6 * a[RUNS / 2] / repeat, 1e6 * b[RUNS / 2] / repeat, a[RUNS / 2] / b[RUNS / 2]);
 }
 
 static void run(const char *kind, uint64_t width, int ragged) {
@@ -153,10 +156,14 @@ static void run(const char *kind, uint64_t width, int ragged) {
     c.bytes = 0;
     for (uint64_t i = 0; i < c.count; i++) {
       random = random * UINT64_C(6364136223846793005) + 1442695040888963407u;
-      list[i] = way == 0 ? (int64_t)(ROWS / 2 + i) : way == 1 ? (int64_t)(i * EIGHTH) : (int64_t)((random >> 33) % ROWS);
+      list[i] = way == 0   ? (int64_t)(ROWS / 2 + i)
+                : way == 1 ? (int64_t)(i * EIGHTH)
+                           : (int64_t)((random >> 33) % ROWS);
       c.bytes += (offsets[list[i] + 1] - offsets[list[i]]) * 4;
     }
-    c.rows = way == 0 ? packbuf_rows_range(ROWS / 2, ROWS / 2 + ROWS / EIGHTH, 1) : way == 1 ? packbuf_rows_range(0, PACKBUF_ROWS_END, EIGHTH) : packbuf_rows_index(list, c.count);
+    c.rows = way == 0   ? packbuf_rows_range(ROWS / 2, ROWS / 2 + ROWS / EIGHTH, 1)
+             : way == 1 ? packbuf_rows_range(0, PACKBUF_ROWS_END, EIGHTH)
+                        : packbuf_rows_index(list, c.count);
     snprintf(what, sizeof what, "%s: %s", kind, ways[way]);
     measure(&c, what);
   }
@@ -165,7 +172,8 @@ static void run(const char *kind, uint64_t width, int ragged) {
 }
 
 int main(void) {
-  printf("selecting %d fields of %d, %d rows of %d, medians of %d interleaved runs, one thread\n\n", CHOSEN, FIELDS, ROWS / EIGHTH, ROWS, RUNS);
+  printf("selecting %d fields of %d, %d rows of %d, medians of %d interleaved runs, one thread\n\n", CHOSEN, FIELDS,
+         ROWS / EIGHTH, ROWS, RUNS);
   printf("| ours | | beside it | | time, ours / theirs |\n| --- | --- | --- | --- | --- |\n");
   run("dense [4096, 512] float32", WIDTH, 0);
   run("ragged, 0 to 511 float32 a row", WIDTH, 1);

@@ -755,7 +755,6 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (text && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the text is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the text is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }

@@ -28,10 +28,9 @@ static void packbuf_i_type_attribute(packbuf_i_node *leaf, unsigned attribute) {
  * no memory. */
 static int packbuf_i_hang_attribute(packbuf_i_node *media, unsigned attribute, uint64_t count, packbuf_arena *arena) {
   packbuf_i_node *leaf = (packbuf_i_node *)packbuf_arena_alloc(arena, sizeof *leaf, 8);
-  packbuf_value *values =
-      count > SIZE_MAX / sizeof *values
-          ? NULL
-          : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
+  packbuf_value *values = count > SIZE_MAX / sizeof *values
+                              ? NULL
+                              : (packbuf_value *)packbuf_arena_alloc(arena, (size_t)count * sizeof *values, 8);
   uint64_t n = 0;
   if (!leaf || !values) return 0;
   memset(leaf, 0, sizeof *leaf);

@@ -29,7 +29,8 @@ static uint64_t packbuf_i_load_big(const uint8_t *from, unsigned size) {
   }
 }
 
-/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would quiet them. */
+/* float32 bits to the bits of the float64 of the same value, NaN payloads kept: a conversion by the processor would
+ * quiet them. */
 static uint64_t packbuf_i_widen(uint32_t bits) {
   uint64_t wide = (uint64_t)(bits >> 31) << 63 | 0x7FF0000000000000u | (uint64_t)(bits & 0x7FFFFF) << 29;
   float narrow;
@@ -856,7 +857,6 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
                           PACKBUF_NOWHERE);
   *size = (size_t)sink.size;
   if (data && sink.size > capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the object is larger than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the object is larger than the destination", PACKBUF_NOWHERE, sink.size);
   return PACKBUF_OK;
 }

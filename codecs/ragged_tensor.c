@@ -1,6 +1,7 @@
 /* codecs/ragged_tensor.c: rows of one dtype, each with its own shape: rows by offsets into one array, one array a row,
  * or tensor cells. Reading and verifying serve typed_ragged too, whose rows may also be lists.
- * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c. Must not know: the layout. */
+ * May use: columns, pull; access, cells, pieces, leaf, codecs/numbers.c, codecs/offsets.c.
+ * Must not know: the layout. */
 
 /* ---- packing ---- */
 

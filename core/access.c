@@ -588,7 +588,7 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
   const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
   if (size > capacity || size > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE, size);
   copied = bits == 1 ? packbuf_i_copy_bits(buffer, first, count, (uint8_t *)dst)
                      : packbuf_i_copy_native(buffer, first, (size_t)count, (uint8_t *)dst);
   return copied

@@ -164,9 +164,17 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->offset = offset;
     error->row = row;
     error->fragment = PACKBUF_NOWHERE;
+    error->needed = PACKBUF_NOWHERE;
     error->path[0] = 0;
   }
   return code;
+}
+
+/* The same where `needed` bytes were wanted and fewer are there. */
+static packbuf_status packbuf_i_too_small(packbuf_error *error, const char *message, uint64_t offset, uint64_t needed) {
+  packbuf_i_fail(error, PACKBUF_CAPACITY, message, offset, PACKBUF_NOWHERE);
+  if (error) error->needed = needed;
+  return PACKBUF_CAPACITY;
 }
 
 static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
@@ -183,6 +191,13 @@ static packbuf_status packbuf_i_rule_status(packbuf_rule rule) {
 static packbuf_status packbuf_i_broken(packbuf_error *error, packbuf_rule rule, uint64_t offset, uint64_t row) {
   packbuf_status code = packbuf_i_fail(error, packbuf_i_rule_status(rule), packbuf_rule_text(rule), offset, row);
   if (error) error->rule = rule;
+  return code;
+}
+
+/* Rules H1 and H8: `size` bytes are there of `needed`. */
+static packbuf_status packbuf_i_truncated(packbuf_error *error, packbuf_rule rule, uint64_t size, uint64_t needed) {
+  const packbuf_status code = packbuf_i_broken(error, rule, size, PACKBUF_NOWHERE);
+  if (error) error->needed = needed;
   return code;
 }
 

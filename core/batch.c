@@ -35,6 +35,23 @@ PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits) {
   return gbits == 1 ? PACKBUF_PACKING_SMALLEST : PACKBUF_PACKING_BALANCED;
 }
 
+static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status code, const char *message,
+                                           const char *name, uint64_t row) {
+  packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
+  if (error && name) packbuf_i_set_path(error, name, strlen(name));
+  return code;
+}
+
+/* What is wrong with a schema entry whatever the batch holds. */
+static packbuf_status packbuf_i_check_schema(const packbuf_schema *schema, packbuf_error *error) {
+  const char *message = NULL;
+  if (schema->packing > PACKBUF_PACKING_AUTO) message = "a schema asks for a packing that there is not";
+  else if (schema->flags & PACKBUF_KEEP_PLAIN && schema->packing > PACKBUF_PACKING_NONE)
+    message = "a schema asks to keep a field plain and to pack it: take PACKBUF_KEEP_PLAIN away, or its packing";
+  return message ? packbuf_i_field_fail(error, PACKBUF_INVALID_ARGUMENT, message, schema->path, PACKBUF_NOWHERE)
+                 : PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error) {
   if (!batch || !arena)
@@ -49,23 +66,16 @@ PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t row
       (unsigned)batch->options.mode > PACKBUF_COMPAT || (batch->options.schema_count && !batch->options.schemas))
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "an option is out of range", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  for (size_t i = 0; i < batch->options.schema_count; i++)
-    if (batch->options.schemas[i].packing > PACKBUF_PACKING_AUTO)
-      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a schema asks for a packing that there is not",
-                            PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  for (size_t i = 0; i < batch->options.schema_count; i++) {
+    const packbuf_status status = packbuf_i_check_schema(&batch->options.schemas[i], error);
+    if (status) return status;
+  }
   if (rows > ((uint64_t)1 << 48))
     return packbuf_i_fail(error, PACKBUF_LIMIT, "a batch has at most 2^48 rows", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   if (batch->options.packing == PACKBUF_PACKING_AUTO ||
       (batch->options.packing == PACKBUF_PACKING_DEFAULT && batch->options.link_gbits))
     batch->options.packing = (uint8_t)packbuf_packing_for_link(batch->options.link_gbits);
   return PACKBUF_OK;
-}
-
-static packbuf_status packbuf_i_field_fail(packbuf_error *error, packbuf_status code, const char *message,
-                                           const char *name, uint64_t row) {
-  packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, row);
-  if (error && name) packbuf_i_set_path(error, name, strlen(name));
-  return code;
 }
 
 /* A new field, not yet in the batch (packbuf_i_link_field). The name is checked for UTF-8 here, for being the only one

@@ -3,9 +3,11 @@
  * May use: values, arena, inference. Must not know: how a packed buffer is read. */
 
 enum {
-  PACKBUF_KEEP_PLAIN = 1, /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
-                             data are never a constant or an alias, no row is shared with another */
-  PACKBUF_REFUSE_NULL = 2 /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
+  PACKBUF_KEEP_PLAIN = 1,  /* zero-copy field, for pointers to every row: stored as it is: nothing of it is packed, its
+                              data are never a constant or an alias, no row is shared with another. With a packing of
+                              the same entry other than NONE: INVALID_ARGUMENT */
+  PACKBUF_REFUSE_NULL = 2, /* refuse (NOT_NULLABLE, with the row) a null or missing cell */
+  PACKBUF_IF_PRESENT = 4   /* a batch may lack the path, and the entry then counts for nothing; else NOT_FOUND */
 };
 
 /* Whether buffers are packed in blocks (section 20 of the spec), and what may be spent on it. Numbers that are packed
@@ -37,18 +39,18 @@ typedef enum packbuf_packing {
 PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
- * "as inferred". An entry whose path the batch does not have is ignored without a word, so that one list of schemas may
- * serve batches that lack some of its fields: who fears a misspelt path looks for it with packbuf_find once the batch
- * is written. (The command refuses it.) */
+ * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry
+ * keeps what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that
+ * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
                             cell does not fit */
   packbuf_dtype dtype;   /* of the numbers, which too stops expansion; bits 0: as inferred. UNENCODABLE, with the row,
                             when a number is not exact in it */
-  unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  unsigned flags;        /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL, PACKBUF_IF_PRESENT */
   uint8_t logical_type;  /* 0 none, 1 timestamp */
-  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say */
+  uint8_t packing;       /* packbuf_packing of this field alone; 0: as the options say, none if it is kept plain */
   uint8_t batch_value;   /* 1: the path is that of a batch value, 0: of a field */
   const char *parameter; /* of the logical type (timestamp: "s", "ms", "us", "ns", "D"), NULL: none */
 } packbuf_schema;
@@ -84,15 +86,16 @@ typedef struct packbuf_batch {
 } packbuf_batch;
 
 /* Starts a batch of `rows` rows; everything that building and writing it needs comes from the arena. options NULL: the
- * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range. */
+ * defaults. The batch is gone when the arena is. Errors: INVALID_ARGUMENT for options out of range; for a schema that
+ * asks for a packing that there is not, or to pack what is kept plain, with its path. */
 PACKBUF_API packbuf_status packbuf_batch_init(packbuf_batch *batch, uint64_t rows, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_error *error);
 
 /* All packbuf_add_... calls: `name` is UTF-8, NUL-terminated and the caller's; fields keep the order of the calls.
  * Descriptions are copied, data are not. Errors: BAD_UTF8 (name), ROW_COUNT, INVALID_ARGUMENT, UNSUPPORTED_DTYPE,
  * UNSUPPORTED_DEVICE, OUT_OF_MEMORY; the batch is then as it was. What needs a look at all names or data comes from
- * packbuf_measure: DUPLICATE_NAME, OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and the schema refuse;
- * the batch is then begun anew. */
+ * packbuf_measure: DUPLICATE_NAME, NOT_FOUND (paths), OUT_OF_RANGE (offsets), BAD_UTF8 (cells), and what inference and
+ * the schema refuse; the batch is then begun anew. */
 
 /* A dense array of shape [rows, ...], any strides: codec ndarray. validity: bitmap of `rows` bits, LSB first, 1 =
  * present (NULL: all are). A cell reads back as a number (form NATURAL, rank 1) or as array or tensor. */

@@ -48,7 +48,7 @@ typedef struct packbuf_i_node {
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
   uint64_t nulls, missing;          /* cells that are null, missing */
-  unsigned flags;                   /* PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
+  unsigned flags;                   /* of its schema: PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t packing;                  /* as in packbuf_schema */
   uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
   /* what the layout found (filled by the codec's plan) */

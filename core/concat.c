@@ -319,6 +319,7 @@ static packbuf_status packbuf_i_concat_keep(packbuf_i_concat *c, const packbuf_v
   schema->path = path;
   schema->codec = (packbuf_codec)node->codec;
   if (packbuf_i_numeric(schema->codec)) schema->dtype = node->dtype;
+  schema->flags = PACKBUF_IF_PRESENT; /* what no row has is a leaf of its own no more */
   schema->batch_value = node->scope;
   schema->logical_type = node->logical_type;
   schema->parameter = parameter;

@@ -141,7 +141,8 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
   status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
   if (count > capacity / (dtype.bits / 8u))
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is too small", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE,
+                               count > UINT64_MAX / 8 ? PACKBUF_NOWHERE : count * (dtype.bits / 8u));
   packbuf_i_empty_room(&room);
   return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
 }

@@ -1,6 +1,7 @@
 /* core/join.c: many packed buffers read as one batch: the checks that they fit together (section 23), and values across
  * them. Nothing is copied: a field of the whole is a list of parts.
- * May use: base, arena, sort, access, tables (check), find, read, schema, manifest. Must not know: how a batch is built. */
+ * May use: base, arena, sort, access, tables (check), find, read, schema, manifest.
+ * Must not know: how a batch is built. */
 
 /* A top-level node of a fragment, to be grouped by its name. */
 typedef struct packbuf_i_join_entry {

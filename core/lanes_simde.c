@@ -42,11 +42,14 @@ PACKBUF_I_LANES_INLINE packbuf_i_simde_v packbuf_i_simde_tops(unsigned T, const 
 /* Entry b, byte i: the number of the i-th bit that is set in b. */
 /* clang-format off */
 #define PACKBUF_I_FRONT_BIT(b, i, rest) ((rest) << 8 * ((b) >> (i) & 1) | (uint64_t)((b) >> (i) & 1) * (i))
-#define PACKBUF_I_FRONT(b) \
+#define PACKBUF_I_FRONT(b)                                                                                \
   PACKBUF_I_FRONT_BIT(b, 0, PACKBUF_I_FRONT_BIT(b, 1, PACKBUF_I_FRONT_BIT(b, 2, PACKBUF_I_FRONT_BIT(b, 3, \
-  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6, PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
-#define PACKBUF_I_FRONT4(b) PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
-#define PACKBUF_I_FRONT16(b) PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
+  PACKBUF_I_FRONT_BIT(b, 4, PACKBUF_I_FRONT_BIT(b, 5, PACKBUF_I_FRONT_BIT(b, 6,                           \
+  PACKBUF_I_FRONT_BIT(b, 7, (uint64_t)0))))))))
+#define PACKBUF_I_FRONT4(b) \
+  PACKBUF_I_FRONT(b), PACKBUF_I_FRONT((b) + 1), PACKBUF_I_FRONT((b) + 2), PACKBUF_I_FRONT((b) + 3)
+#define PACKBUF_I_FRONT16(b) \
+  PACKBUF_I_FRONT4(b), PACKBUF_I_FRONT4((b) + 4), PACKBUF_I_FRONT4((b) + 8), PACKBUF_I_FRONT4((b) + 12)
 /* clang-format on */
 static const uint64_t packbuf_i_simde_fronts[256] = {
     PACKBUF_I_FRONT16(0),   PACKBUF_I_FRONT16(16),  PACKBUF_I_FRONT16(32),  PACKBUF_I_FRONT16(48),

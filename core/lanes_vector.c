@@ -137,11 +137,11 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
 /* Where a set has no better way: a bit for each unit that is not 0. */
 #define PACKBUF_I_LANES_WHICH(set, BYTES, attributes)                                                     \
   PACKBUF_I_LANES_INLINE attributes uint64_t packbuf_i_##set##_which(unsigned T, packbuf_i_##set##_v x) { \
-    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                          \
+    const packbuf_i_##set##_v full = packbuf_i_##set##_set(T, x);                                         \
     const unsigned some = 64 / T; /* units of a word */                                                   \
     uint64_t bits = 0;                                                                                    \
     PACKBUF_I_LANES_EACH(i, BYTES / 8) {                                                                  \
-      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                              \
+      const uint64_t ones = full[i] & packbuf_i_repeat(T, 1);                                             \
       const uint64_t word = T == 8    ? ones * 0x0102040810204080u >> 56                                  \
                             : T == 16 ? ones * 0x0001000200040008u >> 48 & 15                             \
                             : T == 32 ? ones >> 31 | (ones & 1)                                           \
@@ -282,8 +282,8 @@ PACKBUF_I_LANES_INLINE void packbuf_i_load_soon(const uint8_t *from, size_t dist
             V other;                                                                                                   \
             x[k] &= low;                                                                                               \
             other = packbuf_i_##set##_set(T, packbuf_i_##set##_right(T, x[k], 1));                                     \
-            x[k] = (packbuf_i_##set##_plus(T, x[k], base) & other) |                                                   \
-                   (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);                                                  \
+            x[k] =                                                                                                     \
+                (packbuf_i_##set##_plus(T, x[k], base) & other) | (packbuf_i_##set##_left(T, x[k], T - 1) & ~other);   \
           }                                                                                                            \
         } else {                                                                                                       \
           PACKBUF_I_LANES_EACH(k, G) x[k] &= low;                                                                      \

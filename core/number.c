@@ -8,7 +8,8 @@ static int packbuf_i_get_raw(const packbuf_buffer *buffer, uint64_t i, uint64_t 
   const size_t size = packbuf_i_element_bits(buffer->dtype) / 8;
   if (size == 8) return packbuf_i_get64(buffer, i, out);
   if (PACKBUF_I_UNLIKELY(i >= buffer->count || size == 0 || size > 8)) return 0;
-  if (buffer->packing != 0) return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
+  if (buffer->packing != 0)
+    return buffer->headers && packbuf_i_unpack_unit(buffer, packbuf_i_unit_bits(buffer->dtype), i, out);
   if (PACKBUF_I_UNLIKELY(buffer->partial != NULL)) return packbuf_i_get_fetched(buffer, i, size, out);
   memcpy(raw, buffer->bytes ? buffer->bytes + i * size : buffer->value, size);
   *out = packbuf_i_load64(raw);

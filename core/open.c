@@ -53,7 +53,7 @@ PACKBUF_API packbuf_status packbuf_peek(const void *data, uint64_t size, uint64_
   uint64_t at = 0;
   if (data == NULL && size != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "data is NULL", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
+  if (size < sizeof header) return packbuf_i_truncated(error, PACKBUF_RULE_H1, size, sizeof header);
   memcpy(header, data, sizeof header);
   PACKBUF_I_FETCHED_STRUCT(header);
   rule = packbuf_i_read_header(&view, header, &at);
@@ -129,7 +129,7 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   packbuf_view opened;
   packbuf_rule rule;
   packbuf_status status = PACKBUF_OK;
-  uint64_t at = 0;
+  uint64_t at = 0, needed;
   if (view == NULL || (data == NULL && size != 0) || (fetched == NULL && count != 0) ||
       (flags & ~(unsigned)((partial ? 0 : PACKBUF_OPEN_EXACT) | PACKBUF_OPEN_TABLES)) != 0)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "view or data is NULL, or a flag is unknown",
@@ -138,7 +138,7 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
   if (size > SIZE_MAX)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "size is larger than the address space", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (size < sizeof header) return packbuf_i_broken(error, PACKBUF_RULE_H1, size, PACKBUF_NOWHERE);
+  if (size < sizeof header) return packbuf_i_truncated(error, PACKBUF_RULE_H1, size, sizeof header);
   memset(&opened, 0, sizeof opened);
   opened.base = (const uint8_t *)data;
   opened.capacity = size;
@@ -152,8 +152,8 @@ static packbuf_status packbuf_i_open(packbuf_view *view, const void *data, uint6
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
                           "the fetched ranges do not ascend, overlap, pass the end, or have no bytes", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
-  if (rule == PACKBUF_RULE_NONE && size < (partial ? opened.head_length + opened.index_length : opened.total_length))
-    at = size, rule = PACKBUF_RULE_H8;
+  needed = partial ? opened.head_length + opened.index_length : opened.total_length;
+  if (rule == PACKBUF_RULE_NONE && size < needed) return packbuf_i_truncated(error, PACKBUF_RULE_H8, size, needed);
   if (rule == PACKBUF_RULE_NONE && (flags & PACKBUF_OPEN_EXACT) && size > opened.total_length)
     at = opened.total_length, rule = PACKBUF_RULE_H9;
   if (rule == PACKBUF_RULE_NONE) {

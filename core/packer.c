@@ -5,11 +5,11 @@
  * May use: base, lanes, blocks. Must not know: columns, where units and payloads lie, errors. */
 
 enum {
-  PACKBUF_I_STRIPE = 64,                           /* blocks, after which nothing is remembered */
-  PACKBUF_I_FILL_SHARE = 16,                       /* a block is filled from one row of so many on */
-  PACKBUF_I_COVER_LINES = 24,                      /* that a block is covered with */
-  PACKBUF_I_BEND_ROWS = 8,                         /* that are looked at for bends at a time */
-  PACKBUF_I_TOPS_POSSIBLE = 512                    /* tops that floats of 16 or 32 bits can have */
+  PACKBUF_I_STRIPE = 64,        /* blocks, after which nothing is remembered */
+  PACKBUF_I_FILL_SHARE = 16,    /* a block is filled from one row of so many on */
+  PACKBUF_I_COVER_LINES = 24,   /* that a block is covered with */
+  PACKBUF_I_BEND_ROWS = 8,      /* that are looked at for bends at a time */
+  PACKBUF_I_TOPS_POSSIBLE = 512 /* tops that floats of 16 or 32 bits can have */
 };
 
 /* How the blocks of a buffer may be packed. */
@@ -262,7 +262,7 @@ static uint32_t packbuf_i_write_split(const packbuf_i_packer *packer, const pack
 
 typedef struct packbuf_i_choice {
   packbuf_i_block block;
-  uint32_t size;         /* of the payload */
+  uint32_t size;            /* of the payload */
   uint64_t dense, fill;     /* where it is filled */
   packbuf_i_cover cover;    /* where it is lines with a payload */
   packbuf_i_unit_rows rows; /* where it is not: all, or the dense ones, in the scratch until the next choice */

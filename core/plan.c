@@ -154,15 +154,30 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* The field a metadata path names: the index of its node, or UINT32_MAX. */
-static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, const char *path) {
+/* The node that a path names: its index, or UINT32_MAX. */
+static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, const char *path) {
   for (uint32_t i = 0; i < plan->node_count; i++) {
-    const char *rest;
-    if (plan->nodes[i]->scope) break;
-    rest = packbuf_i_path_skip(plan->nodes[i], path);
+    const char *rest = plan->nodes[i]->scope == scope ? packbuf_i_path_skip(plan->nodes[i], path) : NULL;
     if (rest && *rest == 0) return i;
   }
   return UINT32_MAX;
+}
+
+/* Schema entries of paths that the batch does not have: of a misspelt one nobody would notice that it does nothing. A
+ * manifest has fields of its own, whatever the options were made for. */
+static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
+  for (size_t i = 0; i < plan->options->schema_count && plan->kind == 1; i++) {
+    const packbuf_schema *schema = &plan->options->schemas[i];
+    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
+        packbuf_i_resolve(plan, schema->batch_value, schema->path) != UINT32_MAX)
+      continue;
+    return packbuf_i_field_fail(
+        plan->error, PACKBUF_NOT_FOUND,
+        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else: PACKBUF_IF_PRESENT)"
+                            : "a schema names a field that does not exist (misspelt? else: PACKBUF_IF_PRESENT)",
+        schema->path, PACKBUF_NOWHERE);
+  }
+  return PACKBUF_OK;
 }
 
 static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
@@ -180,7 +195,7 @@ static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbu
   plan->pair_nodes = nodes = list + 2 * plan->pair_count;
   for (pair = batch->pairs; pair; pair = pair->next, i++) {
     pairs[i] = pair;
-    nodes[i] = pair->path ? packbuf_i_resolve(plan, pair->path) : UINT32_MAX;
+    nodes[i] = pair->path ? packbuf_i_resolve(plan, 0, pair->path) : UINT32_MAX;
     list[i] = i;
     if (pair->path && nodes[i] == UINT32_MAX)
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
@@ -298,6 +313,7 @@ static packbuf_status packbuf_i_make_plan(packbuf_batch *batch, packbuf_error *e
   plan->rows = batch->rows;
   plan->kind = batch->kind ? batch->kind : 1;
   status = packbuf_i_plan_nodes(plan, batch);
+  if (!status) status = packbuf_i_check_schema_paths(plan);
   if (!status) status = packbuf_i_plan_names(plan);
   if (!status) status = packbuf_i_plan_metadata(plan, batch);
   if (!status) status = packbuf_i_start_prints(plan);

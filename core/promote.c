@@ -77,7 +77,8 @@ static int packbuf_i_narrow_finite(uint64_t bits, unsigned exponent_bits, unsign
  * is quiet and without payload. */
 static int packbuf_i_narrow(double f, packbuf_dtype dtype, uint64_t *out) {
   const uint64_t infinity = (uint64_t)2047 << 52, quiet = (uint64_t)1 << 51;
-  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63), sign = (bits >> 63) << (dtype.bits - 1);
+  uint64_t bits = packbuf_i_double_bits(&f), rest = bits & ~((uint64_t)1 << 63),
+           sign = (bits >> 63) << (dtype.bits - 1);
   unsigned fraction_bits, exponent_bits = packbuf_i_float_format(dtype, &fraction_bits);
   uint64_t top = (((uint64_t)1 << exponent_bits) - 1) << fraction_bits;
   *out = bits;

@@ -350,8 +350,8 @@ static packbuf_status packbuf_i_schema_done(const packbuf_i_schema_out *out, siz
   if (out->sink.size > SIZE_MAX) return packbuf_i_schema_too_long(error);
   if (size) *size = (size_t)out->sink.size;
   if (out->sink.at && out->sink.size > out->sink.capacity)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the schema text is longer than the destination", PACKBUF_NOWHERE,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the schema text is longer than the destination", PACKBUF_NOWHERE,
+                               out->sink.size);
   return PACKBUF_OK;
 }
 

@@ -52,8 +52,7 @@ static size_t packbuf_i_picked_element(const packbuf_i_picked *p) {
 static packbuf_status packbuf_i_end_size(const packbuf_i_picked *p, size_t element, packbuf_selected_size *size) {
   const packbuf_column *c = &p->column;
   if (!packbuf_i_has_data(c)) return PACKBUF_OK;
-  if (packbuf_i_mul(size->elements, element, &size->data_bytes) &&
-      size->data_bytes <= c->view->limits.decoded_bytes)
+  if (packbuf_i_mul(size->elements, element, &size->data_bytes) && size->data_bytes <= c->view->limits.decoded_bytes)
     return PACKBUF_OK;
   return packbuf_i_too_much(p);
 }
@@ -83,7 +82,7 @@ typedef struct packbuf_i_copier {
   packbuf_dtype dtype; /* of the data as they are wanted */
   size_t element, out; /* bytes of an element that is stored, and of what it becomes */
   int converts;
-  int rowwise; /* something is wanted that has an entry for each row */
+  int rowwise;                   /* something is wanted that has an entry for each row */
   packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
 } packbuf_i_copier;
 
@@ -356,8 +355,9 @@ static packbuf_status packbuf_i_copy_cell(packbuf_i_copier *w, const packbuf_pie
                                           uint64_t row) {
   packbuf_status status = PACKBUF_OK;
   for (unsigned i = 0; status == PACKBUF_OK && i < count; i++)
-    status = packbuf_i_is_media_list(&w->p->column) ? packbuf_i_copy_items(w, &pieces[i], row)
-                                                    : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
+    status = packbuf_i_is_media_list(&w->p->column)
+                 ? packbuf_i_copy_items(w, &pieces[i], row)
+                 : packbuf_i_copy_piece(w, &pieces[i], &w->rooms[i + 1 < count], row);
   return status;
 }
 
@@ -521,7 +521,8 @@ static packbuf_status packbuf_i_begin_elements(packbuf_i_copier *w) {
   const packbuf_buffer *data = &w->p->column.data;
   w->dtype = w->into->dtype;
   w->element = w->out = packbuf_i_picked_element(w->p);
-  w->converts = w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
+  w->converts =
+      w->dtype.bits != 0 && packbuf_i_has_data(&w->p->column) && !packbuf_i_dtype_equal(w->dtype, data->dtype);
   if (w->converts) {
     if (!packbuf_i_converts(data->dtype, w->dtype) || !packbuf_i_numeric(w->p->column.node.codec))
       return packbuf_i_cannot_convert(w->p->error);

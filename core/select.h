@@ -95,14 +95,14 @@ typedef struct packbuf_selected_size {
 
 /* Memory of the caller, any alignment; NULL: not wanted. Numbers are in native byte order, one after the other. */
 typedef struct packbuf_select_into {
-  void *data; /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
+  void *data;             /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity; /* bytes */
-  packbuf_dtype dtype; /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
-  uint64_t rows;                     /* how many rows the following have room for */
-  void *offsets;                     /* rows + 1 (media list: items + 1), from 0: elements of data */
-  void *item_offsets;                /* media list: rows + 1, from 0: items */
-  uint8_t offset_bits;               /* of both: 32 or 64 (or 0: 64), int32 or int64 */
-  uint64_t *lengths;                 /* list node: its length in each row */
+  packbuf_dtype dtype;    /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
+  uint64_t rows;          /* how many rows the following have room for */
+  void *offsets;          /* rows + 1 (media list: items + 1), from 0: elements of data */
+  void *item_offsets;     /* media list: rows + 1, from 0: items */
+  uint8_t offset_bits;    /* of both: 32 or 64 (or 0: 64), int32 or int64 */
+  uint64_t *lengths;      /* list node: its length in each row */
   uint64_t *shape[PACKBUF_MAX_RANK]; /* ragged numbers: a dimension of each row (0 where it has not so many) */
   uint8_t *ndims;                    /* ragged numbers: dimensions of each row (0: absent) */
   uint8_t *types;                    /* types byte of each row (media list: item); 0 where there is no types buffer */
@@ -120,8 +120,9 @@ PACKBUF_API packbuf_status packbuf_select_size(const packbuf_selection *selectio
 /* Copies what `into` wants. What was sized is checked again while it is copied: nothing is written past a capacity, and
  * offsets and shapes that are written always agree with the data, even where a peer rewrites the packed buffer
  * meanwhile. *size (may be NULL): what there was. Errors: those of packbuf_select_size; CAPACITY; OUT_OF_RANGE when an
- * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers, LOSSY,
- * with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold anything. */
+ * offset does not fit into 32 bits; WRONG_TYPE when a dtype is asked for and it or the column is not of integers,
+ * LOSSY, with row and offset, when an element does not fit it; NOT_FETCHED. After an error the destinations hold
+ * anything. */
 PACKBUF_API packbuf_status packbuf_select_copy(const packbuf_selection *selection, uint32_t node,
                                                const packbuf_select_into *into, packbuf_selected_size *size,
                                                packbuf_error *error);

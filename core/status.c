@@ -94,6 +94,13 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, before);
     packbuf_i_line_text(&line, "fragment ");
     packbuf_i_line_number(&line, error->fragment);
+    before = ", ";
+  }
+  if (error->needed != PACKBUF_NOWHERE) {
+    packbuf_i_line_text(&line, before);
+    packbuf_i_line_text(&line, "needs ");
+    packbuf_i_line_number(&line, error->needed);
+    packbuf_i_line_text(&line, " bytes");
   }
   packbuf_i_line_text(&line, ": ");
   if (error->rule != PACKBUF_RULE_NONE) {

@@ -48,7 +48,7 @@
   X(BAD_MSGPACK, 61, "a cell is not valid MessagePack")                                                               \
   X(BAD_REFERENCE, 62, "a row refers to a row that it may not refer to")                                              \
   X(BAD_MANIFEST, 63, "a manifest is not a list of fragments")                                                        \
-  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                         \
+  X(BAD_BLOCK, 64, "a packed block is not what its header says")                                                      \
   /* limits */                                                                                                        \
   X(LIMIT, 80, "a limit of the caller would be exceeded")                                                             \
   X(DEPTH, 81, "nested too deeply")                                                                                   \
@@ -167,7 +167,7 @@ typedef enum packbuf_rule {
       PACKBUF_RULE_MAX_ = 0x7fff
 } packbuf_rule;
 
-#define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset and .row: does not apply */
+#define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset, .row and the like: does not apply */
 #define PACKBUF_ERROR_PATH 120     /* bytes of packbuf_error.path, its final NUL included */
 
 /* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may
@@ -179,6 +179,8 @@ typedef struct packbuf_error {
   uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
   uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
+  uint64_t needed;     /* bytes that the call wants where fewer were given: CAPACITY (but of packbuf_select_copy),
+                          TRUNCATED (as a header says, which may lie); else PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
 } packbuf_error;

@@ -314,8 +314,7 @@ static packbuf_rule packbuf_i_check_buffer(const packbuf_view *view, packbuf_i_c
   }
   if (!packbuf_i_byte_length(b->count, b->dtype, &length)) return *at += 16, PACKBUF_RULE_B4;
   rule = packbuf_i_check_unused(b, length, at);
-  if (rule == PACKBUF_RULE_NONE && b->packing == 1 &&
-      (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
+  if (rule == PACKBUF_RULE_NONE && b->packing == 1 && (b->storage == PACKBUF_STORED || b->storage == PACKBUF_ALIAS)) {
     unsigned field = 0;
     rule = packbuf_i_packed_wrong(b, node->codec, &field);
     *at += field;

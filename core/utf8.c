@@ -1,5 +1,6 @@
 /* core/utf8.c: UTF-8 validation (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
- * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them. Must not know: columns, errors. */
+ * May use: base, cpu; AVX2 intrinsics where the compiler and the processor have them.
+ * Must not know: columns, errors. */
 
 #define PACKBUF_I_UTF8_AVX2 PACKBUF_I_X86
 

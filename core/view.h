@@ -178,8 +178,8 @@ PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const
 /* The same for integers (int, uint, bool) as another int or uint of 8 to 64 bits: int64 that was stored, packed or not,
  * as int32, say, without a second pass. Counts stored elements too: these are the rows, one after the other, only of
  * leaves that share none, as when row_sharing is 0 in packbuf_options or the field was written with PACKBUF_KEEP_PLAIN;
- * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one of the two is
- * no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
+ * rows of others come from packbuf_select_copy, whose `dtype` does the same. Errors: those above; WRONG_TYPE when one
+ * of the two is no integer; LOSSY, with the element's offset, when one does not fit, dst then partly written. */
 PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, const packbuf_buffer *buffer,
                                                     uint64_t first, uint64_t count, packbuf_dtype dtype, void *dst,
                                                     uint64_t capacity, packbuf_error *error);

@@ -529,8 +529,7 @@ static void packbuf_i_finish_head(const packbuf_i_plan *plan, uint8_t *dst) {
 static packbuf_status packbuf_i_check_dst(const packbuf_i_plan *plan, const void *dst, uint64_t capacity,
                                           packbuf_error *error) {
   if (capacity < plan->bound || plan->bound > SIZE_MAX)
-    return packbuf_i_fail(error, PACKBUF_CAPACITY, "the destination is smaller than the packed buffer", capacity,
-                          PACKBUF_NOWHERE);
+    return packbuf_i_too_small(error, "the destination is smaller than the packed buffer", capacity, plan->bound);
   if (!dst)
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "there is no destination", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   return PACKBUF_OK;

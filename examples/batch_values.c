@@ -34,17 +34,21 @@ int main(void) {
   version = packbuf_int(41);
 
   packbuf_arena_init(&arena, NULL);
-  if (packbuf_batch_init(&batch, 4, &arena, NULL, &error) || packbuf_add_tensor(&batch, "reward", &reward, NULL, &error) ||
-      packbuf_add_batch_value(&batch, "policy_version", &version, &error) || packbuf_add_batch_value(&batch, "meta_info", &meta_info, &error) ||
-      packbuf_add_metadata(&batch, NULL, "tokenizer", "qwen", &error) || packbuf_add_metadata(&batch, "reward", "unit", "correctness", &error) ||
+  if (packbuf_batch_init(&batch, 4, &arena, NULL, &error) ||
+      packbuf_add_tensor(&batch, "reward", &reward, NULL, &error) ||
+      packbuf_add_batch_value(&batch, "policy_version", &version, &error) ||
+      packbuf_add_batch_value(&batch, "meta_info", &meta_info, &error) ||
+      packbuf_add_metadata(&batch, NULL, "tokenizer", "qwen", &error) ||
+      packbuf_add_metadata(&batch, "reward", "unit", "correctness", &error) ||
       packbuf_pack(&batch, &packed, &size, &error) || packbuf_open(&view, packed, size, 0, NULL, &error) ||
-      packbuf_read_batch_values(&view, &arena, &back, &error) || packbuf_json_write(&back, text, sizeof text, &length, &error))
+      packbuf_read_batch_values(&view, &arena, &back, &error) ||
+      packbuf_json_write(&back, text, sizeof text, &length, &error))
     return fail(&error);
   printf("%.*s\n", (int)length, text);
   for (uint32_t i = 0; i < view.metadata_count; i++) {
     if (packbuf_get_metadata(&view, i, &metadata, &error)) return fail(&error);
-    printf("%s: %.*s = %.*s\n", metadata.node == PACKBUF_NO_NODE ? "batch" : "field", (int)metadata.key.size, metadata.key.data,
-           (int)metadata.text.size, metadata.text.data);
+    printf("%s: %.*s = %.*s\n", metadata.node == PACKBUF_NO_NODE ? "batch" : "field", (int)metadata.key.size,
+           metadata.key.data, (int)metadata.text.size, metadata.text.data);
   }
   packbuf_arena_free(&arena);
   return 0;

@@ -54,9 +54,11 @@ int main(void) {
   printf("meta.tags is %s\n", packbuf_codec_name((packbuf_codec)node.codec));
 
   rewards[1] = packbuf_null(); /* and now one that the schema forbids */
-  if (packbuf_batch_init(&batch, 3, &arena, &options, &error) || packbuf_add_values(&batch, "reward", rewards, &error)) return fail(&error);
+  if (packbuf_batch_init(&batch, 3, &arena, &options, &error) || packbuf_add_values(&batch, "reward", rewards, &error))
+    return fail(&error);
   status = packbuf_measure(&batch, &size, &error);
-  printf("refused with %s: field %s, row %llu\n", packbuf_status_name(status), error.path, (unsigned long long)error.row);
+  printf("refused with %s: field %s, row %llu\n", packbuf_status_name(status), error.path,
+         (unsigned long long)error.row);
   packbuf_arena_free(&arena);
   return status == PACKBUF_NOT_NULLABLE && error.row == 1 ? 0 : 1;
 }

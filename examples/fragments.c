@@ -1,5 +1,6 @@
-/* A batch in fragments: two rollout workers add rows, a reward model adds a field later, and nothing is written twice. A consumer refuses what is not
- * of the schema it was built for, reads all as one, and makes one packed buffer of it. */
+/* A batch in fragments: two rollout workers add rows, a reward model adds a field later, and nothing is written twice.
+ * A consumer refuses what is not of the schema it was built for, reads all as one, and makes one packed buffer of it.
+ */
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 
@@ -23,14 +24,16 @@ typedef struct object {
   uint64_t size;
 } object;
 
-/* The rows of all fragments stand in one order, which this token names (128 random bits, drawn by who makes the rows). */
+/* The rows of all fragments stand in one order, which this token names (128 random bits, drawn by who makes the rows).
+ */
 static packbuf_options options_of_step(void) {
   packbuf_options options = packbuf_default_options();
   for (int i = 0; i < 16; i++) options.row_order_token[i] = (uint8_t)(17 * i + 1);
   return options;
 }
 
-static object rollout(packbuf_arena *arena, const char *key, const int64_t *tokens, const int32_t *offsets, const packbuf_text *texts, uint64_t rows) {
+static object rollout(packbuf_arena *arena, const char *key, const int64_t *tokens, const int32_t *offsets,
+                      const packbuf_text *texts, uint64_t rows) {
   const packbuf_options options = options_of_step();
   packbuf_ragged ragged = {0};
   packbuf_batch batch;
@@ -61,7 +64,8 @@ static object rewards(packbuf_arena *arena, const char *key, const float *values
 }
 
 /* The next generation of the manifest: what `before` lists, and one fragment more. */
-static object append(packbuf_arena *arena, const object *before, const object *fragment, packbuf_appends appends, uint64_t first_row) {
+static object append(packbuf_arena *arena, const object *before, const object *fragment, packbuf_appends appends,
+                     uint64_t first_row) {
   packbuf_fragment listed;
   packbuf_view view, old;
   packbuf_batch batch;
@@ -75,7 +79,8 @@ static object append(packbuf_arena *arena, const object *before, const object *f
   return made;
 }
 
-static void consume(packbuf_arena *arena, const object *manifest, const object *store, const char *schema, size_t schema_size) {
+static void consume(packbuf_arena *arena, const object *manifest, const object *store, const char *schema,
+                    size_t schema_size) {
   const packbuf_fragment *listed;
   packbuf_view view, views[8];
   packbuf_join join;
@@ -85,17 +90,22 @@ static void consume(packbuf_arena *arena, const object *manifest, const object *
   void *whole;
   check(packbuf_open(&view, manifest->data, manifest->size, PACKBUF_OPEN_EXACT, NULL, &error));
   check(packbuf_manifest_read(&view, arena, &listed, &count, &rows, &error));
-  for (uint64_t i = 0; i < count && i < 8; i++) { /* here every key is at hand; a store would be asked for listed[i].key */
+  for (uint64_t i = 0; i < count && i < 8; i++) {
+    /* here every key is at hand; a store would be asked for listed[i].key */
     check(packbuf_open(&views[i], store[i].data, store[i].size, PACKBUF_OPEN_EXACT, NULL, &error));
     check(packbuf_verify(&views[i], PACKBUF_LEVEL_FULL, &error));
-    if (listed[i].appends == PACKBUF_APPENDS_ROWS) check(packbuf_expect_schema(&views[i], schema, schema_size, NULL, &error));
+    if (listed[i].appends == PACKBUF_APPENDS_ROWS)
+      check(packbuf_expect_schema(&views[i], schema, schema_size, NULL, &error));
   }
   check(packbuf_join_init(&join, listed, views, count, 0, arena, &error));
-  printf("%llu rows of %u fields in %llu fragments\n", (unsigned long long)join.rows, (unsigned)join.field_count, (unsigned long long)count);
+  printf("%llu rows of %u fields in %llu fragments\n", (unsigned long long)join.rows, (unsigned)join.field_count,
+         (unsigned long long)count);
   for (uint64_t i = 0; i < join.rows; i++) {
     check(packbuf_join_read_rows(&join, i, 1, arena, &row, &error));
-    printf("row %llu: %llu tokens, \"%.*s\", reward %g\n", (unsigned long long)i, (unsigned long long)packbuf_dict_get(&row, "tokens")->as.tensor->shape[0],
-           (int)packbuf_dict_get(&row, "text")->as.text.size, packbuf_dict_get(&row, "text")->as.text.data, packbuf_dict_get(&row, "reward")->as.f);
+    printf("row %llu: %llu tokens, \"%.*s\", reward %g\n", (unsigned long long)i,
+           (unsigned long long)packbuf_dict_get(&row, "tokens")->as.tensor->shape[0],
+           (int)packbuf_dict_get(&row, "text")->as.text.size, packbuf_dict_get(&row, "text")->as.text.data,
+           packbuf_dict_get(&row, "reward")->as.f);
   }
   check(packbuf_join_batch(&join, arena, NULL, &batch, &error));
   check(packbuf_pack(&batch, &whole, &size, &error));

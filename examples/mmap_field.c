@@ -1,4 +1,5 @@
-/* One field of a .pbuf file through mmap: opening touches the head, reading touches that field's pages, nothing else is loaded. POSIX. */
+/* One field of a .pbuf file through mmap: opening touches the head, reading touches that field's pages, nothing else is
+ * loaded. POSIX. */
 #define _POSIX_C_SOURCE 200809L
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
@@ -36,7 +37,8 @@ static int make(const char *path, packbuf_error *error) {
       values[i][j] = (float)i + (float)j / WIDTH;
     }
   packbuf_arena_init(&arena, NULL);
-  if (packbuf_batch_init(&batch, ROWS, &arena, NULL, error) || packbuf_add_tensor(&batch, "input_ids", &a, NULL, error) ||
+  if (packbuf_batch_init(&batch, ROWS, &arena, NULL, error) ||
+      packbuf_add_tensor(&batch, "input_ids", &a, NULL, error) ||
       packbuf_add_tensor(&batch, "values", &b, NULL, error) || packbuf_pack(&batch, &packed, &size, error))
     return 0;
   file = fopen(path, "wb");
@@ -48,7 +50,14 @@ static int make(const char *path, packbuf_error *error) {
 
 int main(void) {
   const char *path = "mmap_field.pbuf";
-  packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
+  packbuf_error error = {PACKBUF_INVALID_ARGUMENT,
+                         PACKBUF_RULE_NONE,
+                         "the file could not be written",
+                         PACKBUF_NOWHERE,
+                         PACKBUF_NOWHERE,
+                         PACKBUF_NOWHERE,
+                         PACKBUF_NOWHERE,
+                         ""};
   static const char *const wanted[] = {"values"};
   packbuf_arena arena;
   packbuf_view view;
@@ -68,7 +77,8 @@ int main(void) {
   if (file < 0 || fstat(file, &info)) return fail(&error);
   mapped = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED) return fail(&error);
-  if (packbuf_open(&view, mapped, (uint64_t)info.st_size, PACKBUF_OPEN_EXACT, NULL, &error) || packbuf_find(&view, 0, "values", &node, &error) ||
+  if (packbuf_open(&view, mapped, (uint64_t)info.st_size, PACKBUF_OPEN_EXACT, NULL, &error) ||
+      packbuf_find(&view, 0, "values", &node, &error) ||
       packbuf_select(&view, 0, wanted, 1, packbuf_rows_all(), &arena, &rows, &error))
     return fail(&error);
   status = packbuf_select_tensor(&rows, node.index, &in_place, &error);

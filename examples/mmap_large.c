@@ -1,6 +1,6 @@
-/* A file of 4 GiB (or as many as the argument says: more than there is memory, if you like) written and read by a process that never holds more than
- * 64 MiB: packbuf_write_through writes it through a window, leaving holes where all is zero; reading maps it, and touches the pages of the rows that are
- * read. POSIX. */
+/* A file of 4 GiB (or as many as the argument says: more than there is memory, if you like) written and read by a
+ * process that never holds more than 64 MiB: packbuf_write_through writes it through a window, leaving holes where all
+ * is zero; reading maps it, and touches the pages of the rows that are read. POSIX. */
 #define _DEFAULT_SOURCE
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
@@ -14,7 +14,14 @@
 
 enum { WIDTH = 131072, EVERY = 1000 }; /* a row is 1 MiB; every 1000th is not all zero */
 
-static packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the file could not be written or mapped", PACKBUF_NOWHERE, PACKBUF_NOWHERE, PACKBUF_NOWHERE, ""};
+static packbuf_error error = {PACKBUF_INVALID_ARGUMENT,
+                              PACKBUF_RULE_NONE,
+                              "the file could not be written or mapped",
+                              PACKBUF_NOWHERE,
+                              PACKBUF_NOWHERE,
+                              PACKBUF_NOWHERE,
+                              PACKBUF_NOWHERE,
+                              ""};
 static int64_t zeros[WIDTH], row_of[WIDTH];
 
 static int fail(void) {
@@ -60,8 +67,9 @@ static int make(int file, uint64_t rows) {
   options.schemas = &plain;
   options.schema_count = 1;
   packbuf_arena_init(&arena, NULL);
-  good = !packbuf_batch_init(&batch, rows, &arena, &options, &error) && !packbuf_add_tensors(&batch, "state", tensors, &error) &&
-         !packbuf_measure(&batch, &size, &error) && ftruncate(file, (off_t)size) == 0 && !packbuf_write_through(&batch, put, &file, 0, &error);
+  good = !packbuf_batch_init(&batch, rows, &arena, &options, &error) &&
+         !packbuf_add_tensors(&batch, "state", tensors, &error) && !packbuf_measure(&batch, &size, &error) &&
+         ftruncate(file, (off_t)size) == 0 && !packbuf_write_through(&batch, put, &file, 0, &error);
   packbuf_arena_free(&arena);
   free(tensors);
   return good;
@@ -83,10 +91,12 @@ static int sum_row(const packbuf_view *view, uint64_t row, int64_t *sum) {
   packbuf_buffer data;
   const void *elements;
   *sum = 0;
-  if (packbuf_find(view, 0, "state", &node, &error) || packbuf_get_buffer(view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) ||
+  if (packbuf_find(view, 0, "state", &node, &error) ||
+      packbuf_get_buffer(view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) ||
       packbuf_get_typed(&data, node.dtype, &elements, &error))
     return 0;
-  for (uint64_t i = 0; i < WIDTH; i++) *sum += ((const int64_t *)elements)[row * WIDTH + i]; /* all rows are as long: no need of the offsets */
+  for (uint64_t i = 0; i < WIDTH; i++)
+    *sum += ((const int64_t *)elements)[row * WIDTH + i]; /* all rows are as long: no need of the offsets */
   return 1;
 }
 
@@ -105,12 +115,13 @@ int main(int argc, char **argv) {
   posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
   mapped = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED || madvise(mapped, (size_t)size, MADV_RANDOM)) return fail(); /* no reading ahead */
-  if (packbuf_open(&view, mapped, size, PACKBUF_OPEN_EXACT, NULL, &error) || !sum_row(&view, EVERY - 1, &first)) return fail();
+  if (packbuf_open(&view, mapped, size, PACKBUF_OPEN_EXACT, NULL, &error) || !sum_row(&view, EVERY - 1, &first))
+    return fail();
   for (int i = 0; i < WIDTH; i++) want += row_of[i];
   held = resident(mapped, (size_t)size);
   getrusage(RUSAGE_SELF, &usage);
-  printf("a file of %llu bytes: one row read, %llu KiB of it in memory; the process held at most %ld KiB\n", (unsigned long long)size,
-         (unsigned long long)(held / 1024), usage.ru_maxrss);
+  printf("a file of %llu bytes: one row read, %llu KiB of it in memory; the process held at most %ld KiB\n",
+         (unsigned long long)size, (unsigned long long)(held / 1024), usage.ru_maxrss);
   munmap(mapped, (size_t)size);
   close(file);
   remove(path);

@@ -1,4 +1,5 @@
-/* A packed batch: token ids in blocks, values plain for those who want a pointer to them. How much it takes, some of its rows, and how blocks are stored. */
+/* A packed batch: token ids in blocks, values plain for those who want a pointer to them. How much it takes, some of
+ * its rows, and how blocks are stored. */
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 
@@ -43,10 +44,12 @@ static void *pack(packbuf_arena *arena, uint64_t *size, packbuf_error *error) {
   options.packing = PACKBUF_PACKING_BALANCED;
   options.schemas = &plain;
   options.schema_count = 1;
-  if (packbuf_batch_init(&batch, ROWS, arena, &options, error) || packbuf_add_tensor(&batch, "tokens", &a, NULL, error) ||
-      packbuf_add_tensor(&batch, "values", &b, NULL, error) || packbuf_measure(&batch, &room, error))
+  if (packbuf_batch_init(&batch, ROWS, arena, &options, error) ||
+      packbuf_add_tensor(&batch, "tokens", &a, NULL, error) || packbuf_add_tensor(&batch, "values", &b, NULL, error) ||
+      packbuf_measure(&batch, &room, error))
     return NULL;
-  packed = packbuf_arena_alloc(arena, (size_t)room, 64); /* room for what it takes plain: how small it gets writing tells */
+  /* room for what it takes plain: how small it gets writing tells */
+  packed = packbuf_arena_alloc(arena, (size_t)room, 64);
   if (packbuf_write(&batch, packed, packed ? room : 0, size, error)) return NULL;
   printf("%llu bytes of at most %llu\n", (unsigned long long)*size, (unsigned long long)room);
   return packed;
@@ -66,13 +69,15 @@ static int show_blocks(const packbuf_view *view, const packbuf_node *node, packb
   printf("tokens: %llu blocks of 8 KiB,", (unsigned long long)packbuf_block_count(&data));
   for (unsigned mode = 0; mode <= PACKBUF_BLOCK_DICTIONARY; mode++)
     if (modes[mode]) printf(" %u %s,", modes[mode], packbuf_block_mode_name(mode));
-  printf(" %u of them without their padding: %.1f times smaller\n", filled, (double)sizeof tokens / (double)data.length);
+  printf(" %u of them without their padding: %.1f times smaller\n", filled,
+         (double)sizeof tokens / (double)data.length);
   return 1;
 }
 
 int main(void) {
   static int64_t mine[MINE][WIDTH];
-  const packbuf_row_selection every = packbuf_rows_range(PACKBUF_ROWS_BEGIN, PACKBUF_ROWS_END, STEP); /* rows 0, 16, 32, 48 */
+  const packbuf_row_selection every =
+      packbuf_rows_range(PACKBUF_ROWS_BEGIN, PACKBUF_ROWS_END, STEP); /* rows 0, 16, 32, 48 */
   packbuf_arena arena;
   packbuf_error error;
   packbuf_view view;
@@ -87,22 +92,26 @@ int main(void) {
   fill();
   packbuf_arena_init(&arena, NULL);
   packed = pack(&arena, &size, &error);
-  if (!packed || packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) || packbuf_find(&view, 0, "tokens", &ids, &error) ||
-      packbuf_find(&view, 0, "values", &value, &error) || packbuf_select(&view, 0, NULL, 0, every, &arena, &rows, &error) || !show_blocks(&view, &ids, &error))
+  if (!packed || packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) ||
+      packbuf_find(&view, 0, "tokens", &ids, &error) || packbuf_find(&view, 0, "values", &value, &error) ||
+      packbuf_select(&view, 0, NULL, 0, every, &arena, &rows, &error) || !show_blocks(&view, &ids, &error))
     return fail(&error);
 
-  if (packbuf_select_tensor(&rows, value.index, &in_place, &error)) return fail(&error); /* kept plain: a pointer, whatever the data */
+  if (packbuf_select_tensor(&rows, value.index, &in_place, &error))
+    return fail(&error); /* kept plain: a pointer, whatever the data */
   second = (const float *)(const void *)((const char *)in_place.tensor.data + in_place.strides[0]);
   if (memcmp(second, values[STEP], sizeof values[STEP]) != 0) return 1;
   printf("values: row %d begins with %g, read in place\n", STEP, (double)second[0]);
 
-  if (packbuf_select_tensor(&rows, ids.index, &in_place, &error) != PACKBUF_NOT_STORED) return 1; /* packed: no pointer */
+  if (packbuf_select_tensor(&rows, ids.index, &in_place, &error) != PACKBUF_NOT_STORED)
+    return 1; /* packed: no pointer */
   packbuf_error_format(&error, line, sizeof line);
   printf("%s\n", line);
   memset(&into, 0, sizeof into);
   into.data = mine;
   into.data_capacity = sizeof mine;
-  if (packbuf_select_copy(&rows, ids.index, &into, NULL, &error)) return fail(&error); /* unpacks the blocks of these rows alone */
+  if (packbuf_select_copy(&rows, ids.index, &into, NULL, &error))
+    return fail(&error); /* unpacks the blocks of these rows alone */
   for (int r = 0; r < MINE; r++)
     if (memcmp(mine[r], tokens[r * STEP], sizeof mine[r]) != 0) return 1;
   printf("tokens: %d rows copied out, every bit as it was\n", MINE);

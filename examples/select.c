@@ -1,5 +1,6 @@
-/* A learner wants 3 fields of 20 and an eighth of the rows, out of a file that it reads with two reads: head and index, which say where the rest lies, then
- * exactly the bytes of the selection. Ranged reads of an object store go the same way. POSIX. */
+/* A learner wants 3 fields of 20 and an eighth of the rows, out of a file that it reads with two reads: head and index,
+ * which say where the rest lies, then exactly the bytes of the selection. Ranged reads of an object store go the same
+ * way. POSIX. */
 #define _POSIX_C_SOURCE 200809L
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
@@ -64,24 +65,31 @@ int main(void) {
   file = open("batch.pbuf", O_RDONLY);
   start = (uint8_t *)malloc(1 << 16);
   /* Read 1: a reference that names the object carries the length of head and index; without one, 64 bytes say it. */
-  if (file < 0 || !start || pread(file, start, 64, 0) != 64 || packbuf_peek(start, 64, &head_and_index, &total, &error) || head_and_index > 1 << 16) return 1;
+  if (file < 0 || !start || pread(file, start, 64, 0) != 64 ||
+      packbuf_peek(start, 64, &head_and_index, &total, &error) || head_and_index > 1 << 16)
+    return 1;
   if (pread(file, start, (size_t)head_and_index, 0) != (ssize_t)head_and_index) return 1;
-  if (packbuf_open_partial(&view, start, head_and_index, NULL, 0, PACKBUF_OPEN_TABLES, NULL, &error) || packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error)) return fail(&error);
+  if (packbuf_open_partial(&view, start, head_and_index, NULL, 0, PACKBUF_OPEN_TABLES, NULL, &error) ||
+      packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error))
+    return fail(&error);
   if (packbuf_select(&view, 0, fields, 3, rows, &arena, &selection, &error)) return fail(&error);
   /* Read 2: the ranges. Of a store that takes many ranges this is one request; of a file one pread each. */
   if (packbuf_select_ranges(&selection, 1, 0, 0, &arena, &ranges, &count, &error)) return fail(&error);
   fetched = (packbuf_fetched *)packbuf_arena_alloc(&arena, (size_t)count * sizeof *fetched, 8);
   for (uint64_t i = 0; i < count; i++) bytes += ranges[i].length;
-  data = (uint8_t *)packbuf_arena_alloc(&arena, (size_t)bytes, 64); /* the pieces lie side by side: nothing else is there */
+  /* the pieces lie side by side: nothing else is there */
+  data = (uint8_t *)packbuf_arena_alloc(&arena, (size_t)bytes, 64);
   if (!fetched || !data) return 1;
   for (uint64_t i = 0, at = 0; i < count; at += ranges[i++].length) {
     fetched[i].offset = ranges[i].offset;
     fetched[i].length = ranges[i].length;
     fetched[i].bytes = data + at;
-    if (pread(file, data + at, (size_t)ranges[i].length, (off_t)ranges[i].offset) != (ssize_t)ranges[i].length) return 1;
+    if (pread(file, data + at, (size_t)ranges[i].length, (off_t)ranges[i].offset) != (ssize_t)ranges[i].length)
+      return 1;
   }
   close(file);
-  printf("fetched %llu of %llu bytes in %llu ranges\n", (unsigned long long)(head_and_index + bytes), (unsigned long long)total, (unsigned long long)count);
+  printf("fetched %llu of %llu bytes in %llu ranges\n", (unsigned long long)(head_and_index + bytes),
+         (unsigned long long)total, (unsigned long long)count);
   if (packbuf_open_partial(&view, start, head_and_index, fetched, count, 0, NULL, &error)) return fail(&error);
   if (packbuf_select(&view, 0, fields, 3, rows, &arena, &selection, &error)) return fail(&error);
   for (uint32_t i = 0; i < selection.node_count; i++) { /* the nodes in the order of the file: fields 3, 7, 11 */

@@ -1,4 +1,5 @@
-/* Packing and reading in fixed memory: no malloc anywhere. The closed-form bound sizes the destination before any row exists. */
+/* Packing and reading in fixed memory: no malloc anywhere. The closed-form bound sizes the destination before any row
+ * exists. */
 #define PACKBUF_IMPLEMENTATION
 #include "../packbuf.h"
 
@@ -35,8 +36,10 @@ int main(void) {
     losses[i] = 1.0f / (float)(i + 1);
   }
   packbuf_arena_init_fixed(&arena, scratch, sizeof scratch);
-  if (packbuf_batch_init(&batch, ROWS, &arena, NULL, &error) || packbuf_add_tensor(&batch, "step", &step, NULL, &error) ||
-      packbuf_add_tensor(&batch, "loss", &loss, NULL, &error) || packbuf_write(&batch, packed, sizeof packed, &size, &error))
+  if (packbuf_batch_init(&batch, ROWS, &arena, NULL, &error) ||
+      packbuf_add_tensor(&batch, "step", &step, NULL, &error) ||
+      packbuf_add_tensor(&batch, "loss", &loss, NULL, &error) ||
+      packbuf_write(&batch, packed, sizeof packed, &size, &error))
     return fail(&error);
   printf("%llu bytes used of %llu\n", (unsigned long long)size, (unsigned long long)sizeof packed);
 

@@ -56,14 +56,16 @@ int main(void) {
   check(packbuf_find(&view, 0, "scores", &node, &error));
   check(packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error));
   check(packbuf_get_typed(&buffer, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), &elements, &error));
-  printf("scores[2][1] = %g, at byte %llu of the packed buffer\n", (double)((const float *)elements)[5], (unsigned long long)buffer.offset);
+  printf("scores[2][1] = %g, at byte %llu of the packed buffer\n", (double)((const float *)elements)[5],
+         (unsigned long long)buffer.offset);
 
   check(packbuf_find(&view, 0, "ids", &node, &error));
   check(packbuf_open_column(&view, node.index, &column, &error));
   check(packbuf_get_typed(&column.data, node.dtype, &elements, &error));
   for (uint64_t row = 0; row < view.rows; row++) {
     check(packbuf_cell_extent(&column, row, &first, &count, &error));
-    printf("ids[%llu] has %llu tokens%s", (unsigned long long)row, (unsigned long long)count, count ? ", first " : "\n");
+    printf("ids[%llu] has %llu tokens%s", (unsigned long long)row, (unsigned long long)count,
+           count ? ", first " : "\n");
     if (count) printf("%lld\n", (long long)((const int64_t *)elements)[first]);
   }
 

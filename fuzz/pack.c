@@ -428,8 +428,10 @@ static uint8_t *pack(const uint8_t *data, size_t size, unsigned packing, uint64_
             if (byte(&s) & 1)
                 schemas[i].dtype = dtype(&s);
             wish = byte(&s);
-            schemas[i].flags = wish % 4u;
+            schemas[i].flags = wish % 4u | (wish < 240 ? PACKBUF_IF_PRESENT : 0);
             schemas[i].packing = (uint8_t)(packing ? wish / 4 % 6 : 0); /* plain: all of it */
+            if (schemas[i].flags & PACKBUF_KEEP_PLAIN && wish < 240)
+                schemas[i].packing = 0; /* both are refused */
             packed |= schemas[i].packing > PACKBUF_PACKING_NONE;
             schemas[i].logical_type = byte(&s) & 1;
             schemas[i].parameter = byte(&s) & 1 ? "ms" : NULL;

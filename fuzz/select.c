@@ -262,8 +262,9 @@ static uint8_t *written(const uint8_t *input, size_t size, int plain, uint64_t *
     const unsigned wish = next(&m);
     schemas[i].path = names[i];
     schemas[i].packing = (uint8_t)(wish & 8 ? wish % 8 % 6 : 0);
-    schemas[i].flags = wish & 240 ? 0 : PACKBUF_KEEP_PLAIN;
-    if (plain) schemas[i].packing = 0, schemas[i].flags = 0;
+    schemas[i].flags = PACKBUF_IF_PRESENT | (wish & 240 ? 0 : PACKBUF_KEEP_PLAIN);
+    if (schemas[i].flags & PACKBUF_KEEP_PLAIN) schemas[i].packing = 0; /* both are refused */
+    if (plain) schemas[i].packing = 0, schemas[i].flags = PACKBUF_IF_PRESENT;
   }
   if (plain) options->packing = PACKBUF_PACKING_NONE;
   options->schemas = schemas, options->schema_count = 4;

@@ -137,7 +137,7 @@ static void schema_text(void) {
   uint8_t one[16], two[16];
   int lines = 1;
   if (!tap_ok(strcmp(got, want) == 0, "the schema text")) printf("%s", got);
-  tap_ok(packbuf_schema_text(&b.view, small, sizeof small, &size, &error) == PACKBUF_CAPACITY && size == strlen(want), "CAPACITY, and the size that is needed");
+  tap_ok(packbuf_schema_text(&b.view, small, sizeof small, &size, &error) == PACKBUF_CAPACITY && size == strlen(want) && error.needed == size, "CAPACITY, and the size that is needed");
   packbuf_fingerprint(&b.view, one, NULL);
   packbuf_fingerprint_of(want, strlen(want), two);
   tap_ok(memcmp(one, two, 16) == 0, "the fingerprint is that of the text");

@@ -101,7 +101,7 @@ static const edge edges[] = {
     {82, NULL, OUT, 0, PACKBUF_OK, "an array of objects has no dtype of section 8: the Python layer makes a list of it"},
     {83, "a.i64[](1) a.i64[](2)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {84, "a.i64[2](0 1) [1 2]", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
-    {85, NULL, OUT, 0, PACKBUF_OK, "datetime64 is an int64 array with a logical type, which the Python layer asks for by schema (tests/pack.c has the schema)"},
+    {85, NULL, OUT, 0, PACKBUF_OK, "datetime64 is an int64 array with a logical type, which the Python layer asks for by schema (tests/storage.c has the schema)"},
     {86, NULL, OUT, 0, PACKBUF_OK, "a structured dtype is not in section 8: the Python layer refuses it or makes one field a member"},
     {87, "a.f32[0]()", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {88, "a.f32[2 0]() a.f32[3 0]()", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},

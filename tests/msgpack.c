@@ -570,6 +570,7 @@ static void test_failures(void)
 {
     uint8_t data[600], cut[600], out[600];
     size_t size = make_rich(data), full = 0, got = 0;
+    packbuf_error error;
     packbuf_value value;
     packbuf_arena a;
     uint64_t offset;
@@ -580,8 +581,8 @@ static void test_failures(void)
     right = !packbuf_msgpack_write(&value, out, sizeof out, &full, NULL);
     for (size_t capacity = 0; capacity <= full; capacity++) {
         memset(cut, '#', sizeof cut);
-        status = packbuf_msgpack_write(&value, cut, capacity, &got, NULL);
-        right &= got == full && status == (capacity < full ? PACKBUF_CAPACITY : PACKBUF_OK) && cut[capacity] == '#';
+        status = packbuf_msgpack_write(&value, cut, capacity, &got, &error);
+        right &= got == full && status == (capacity < full ? PACKBUF_CAPACITY : PACKBUF_OK) && cut[capacity] == '#' && (!status || error.needed == full);
     }
     tap_ok(right && memcmp(cut, out, full) == 0, "a destination of any size");
     right = 1;

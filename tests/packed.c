@@ -303,6 +303,15 @@ static void test_column(void) {
   schema.packing = 6;
   packbuf_arena_init(&p.packed.arena, NULL);
   tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
+  schema.flags = PACKBUF_KEEP_PLAIN | PACKBUF_REFUSE_NULL;
+  for (unsigned packing = PACKBUF_PACKING_DEFAULT; packing <= PACKBUF_PACKING_AUTO; packing++) {
+    const packbuf_status want = packing > PACKBUF_PACKING_NONE ? PACKBUF_INVALID_ARGUMENT : PACKBUF_OK;
+    schema.packing = (uint8_t)packing;
+    tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == want &&
+               (want == PACKBUF_OK || (strcmp(p.packed.error.path, "x") == 0 && strstr(p.packed.error.message, "KEEP_PLAIN"))),
+           "kept plain, with packing %u: %s", packing, want ? "INVALID_ARGUMENT, x, and what to do" : "taken");
+  }
+  packbuf_arena_free(&p.packed.arena);
   for (unsigned i = 0; i < N; i++) ids[i] = (int64_t)mv_random();
   options.schema_count = 0;
   options.packing = PACKBUF_PACKING_SMALLEST;
@@ -453,7 +462,7 @@ static void test_convert(void) {
                packbuf_convert_elements(&p.packed.view, &data, 0, 7001, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
                !packbuf_convert_elements(&p.packed.view, &data, 0, 7000, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) &&
                packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), out, sizeof out, &p.packed.error) == PACKBUF_WRONG_TYPE &&
-               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out, N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY,
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out, N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY && p.packed.error.needed == N * 2,
            "what does not fit is LOSSY, floats WRONG_TYPE, a small destination CAPACITY");
     mv_trip_end(&p.packed);
   }

@@ -127,7 +127,9 @@ static void test_bounds(void) {
   tap_ok(good, "each byte after the head is written by one part, and all parts are about as large");
   tap_ok(packbuf_write_part(&trip.batch, 7, space, trip.size, &trip.error) == PACKBUF_INVALID_ARGUMENT &&
              packbuf_write_part(&trip.batch, 0, space, trip.size - 1, &trip.error) == PACKBUF_CAPACITY &&
+             trip.error.needed == trip.size &&
              packbuf_write_finish(&trip.batch, space, trip.size - 1, NULL, &trip.error) == PACKBUF_CAPACITY &&
+             trip.error.needed == trip.size &&
              packbuf_write_split(&trip.batch, 0, &parts, &trip.error) == PACKBUF_INVALID_ARGUMENT,
          "a part too many, too small a destination, no parts: refused");
   free(space);

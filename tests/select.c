@@ -886,7 +886,7 @@ static void partial_views(const batch *b) {
   unsigned refused = 0;
   static const char *const names[] = {"dense", "ragged", "score", "text", "mixed", "picture", "gallery", "tensors", "arrays", "lists", "old_numbers"};
   uint8_t copy[64];
-  int good = packbuf_open_partial(&view, b->data, head - 1, NULL, 0, 0, NULL, &error) == PACKBUF_TRUNCATED && packbuf_open_partial(&view, b->data, head, NULL, 0, PACKBUF_OPEN_EXACT, NULL, &error) == PACKBUF_INVALID_ARGUMENT;
+  int good = packbuf_open_partial(&view, b->data, head - 1, NULL, 0, 0, NULL, &error) == PACKBUF_TRUNCATED && error.needed == head && packbuf_open_partial(&view, b->data, head, NULL, 0, PACKBUF_OPEN_EXACT, NULL, &error) == PACKBUF_INVALID_ARGUMENT;
   pieces[0].offset = head + 64, pieces[0].length = 64, pieces[0].bytes = b->data + pieces[0].offset;
   pieces[1].offset = head + 100, pieces[1].length = 64, pieces[1].bytes = b->data + pieces[1].offset;
   good = good && packbuf_open_partial(&view, b->data, head, pieces, 2, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT;

@@ -475,7 +475,8 @@ def mixed_tests(tmp):
     put(tmp / 'zero.npy', npy('<i4', (), bytes(4)))
     bad('a batch value twice', 1, ['v2.json', 'batch value zero', 'zero.npy'], 'pack', 'zero.npy', 'x.npy', '--values', put(tmp / 'v2.json', b'{"zero":1}'), '-o', 'x')
     for name, text, words in [('no dict', '[]', ['object']), ('bad JSON', '{\n"a": }', ['line 2, column 6']), ('no codec', '{"a":{"codec":"zip"}}', ['a', 'zip']), ('no dtype', '{"a":{"dtype":3}}', ['dtype']), ('unknown key', '{"a":{"kodec":"x"}}', ['kodec']), ('flag', '{"a":{"keep_plain":1}}', ['keep_plain']),
-                              ('packing', '{"a":{"packing":"zip"}}', ['a: packing', 'balanced']), ('packing of a wrong type', '{"a":{"packing":1}}', ['packing']), ('unit', '{"a":{"timestamp":"h"}}', ['timestamp']), ('view of nothing', '{"a":{"view":"bfloat16"}}', ['view'])]:
+                              ('packing', '{"a":{"packing":"zip"}}', ['a: packing', 'balanced']), ('packing of a wrong type', '{"a":{"packing":1}}', ['packing']), ('unit', '{"a":{"timestamp":"h"}}', ['timestamp']), ('view of nothing', '{"a":{"view":"bfloat16"}}', ['view']),
+                              ('kept plain and packed', '{"a":{"packing":"smallest","keep_plain":true}}', ['bad.json: a: keep_plain and packing'])]:
         put(tmp / 'bad.json', text.encode())
         bad(f'schema refused: {name}', 1, words, 'pack', 'r.jsonl', '--schema', 'bad.json', '-o', 'x')
     bad('schema: no such path', 1, ['nope'], 'pack', 'r.jsonl', '--schema', put(tmp / 'bad.json', b'{"nope":{"dtype":"int8"}}'), '-o', 'x')
@@ -784,7 +785,7 @@ def verify_tests(tmp):
     bad('damaged index: level index', 1, ['i.pbuf', 'INDEX_CHECKSUM', 'I1', 'byte 56'], 'verify', 'i.pbuf', '--level=index')
     bad('damaged index: cat', 1, ['INDEX_CHECKSUM'], 'cat', 'i.pbuf', '-f', 't')
     good('damaged index: inspect', 'inspect', 'i.pbuf')
-    for name, bytes_, words in [('no file', b'', ['TRUNCATED', 'H1']), ('other', b'x' * 500, ['BAD_MAGIC', 'H2']), ('cut', data[:-1], ['TRUNCATED', 'H8']), ('longer', data + b'\0', ['TRAILING_BYTES', 'H9']), ('head', data[:200] + b'\xff' + data[201:], ['HEAD_CHECKSUM', 'H11'])]:
+    for name, bytes_, words in [('no file', b'', ['TRUNCATED', 'H1']), ('other', b'x' * 500, ['BAD_MAGIC', 'H2']), ('cut', data[:-1], ['TRUNCATED', 'H8', f'needs {len(data)} bytes']), ('longer', data + b'\0', ['TRAILING_BYTES', 'H9']), ('head', data[:200] + b'\xff' + data[201:], ['HEAD_CHECKSUM', 'H11'])]:
         put(tmp / 'bad.pbuf', bytes_)
         for command in [['verify'], ['verify', '--level', 'head'], ['inspect'], ['unpack'], ['cat', '-f', 't'], ['diff', 'v.pbuf']]:
             bad(f'{name}: {" ".join(command)}', 1, ['packbuf: bad.pbuf: ', *words], *command, 'bad.pbuf')

@@ -42,6 +42,10 @@ static void test_status(void)
     line_is(&error, "BAD_HEADER: a field of the header is wrong");
     error.offset = UINT64_MAX - 1;
     line_is(&error, "BAD_HEADER at byte 18446744073709551614: a field of the header is wrong");
+    packbuf_i_too_small(&error, "too small", PACKBUF_NOWHERE, 77);
+    line_is(&error, "CAPACITY needs 77 bytes: too small");
+    packbuf_i_truncated(&error, PACKBUF_RULE_H8, 100, 128);
+    line_is(&error, "TRUNCATED (H8) at byte 100, needs 128 bytes: the bytes end too early (the rule: all total_length bytes are there)");
     memset(path, 'x', sizeof path);
     path[399 - 50] = '!';
     packbuf_i_set_path(&error, path, 399);

@@ -102,7 +102,10 @@ static void capacity(void) {
   tap_ok(view.node_count == 0 && view.base == NULL, "a view that did not open is empty");
   tap_ok(packbuf_open(&view, f.data, f.size, PACKBUF_OPEN_EXACT, NULL, NULL) == PACKBUF_OK, "exact");
   tap_ok(packbuf_peek(f.data, 64, &head, &total, &error) == PACKBUF_OK && head == view.head_length + view.index_length && total == f.size, "peek needs 64 bytes");
-  tap_ok(packbuf_peek(f.data, 63, &head, &total, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1, "and not 63");
+  tap_ok(packbuf_peek(f.data, 63, &head, &total, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1 && error.needed == 64, "and not 63");
+  tap_ok(packbuf_open(&view, f.data, 127, 0, NULL, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1 && error.needed == 128, "opening says that it needs 128");
+  tap_ok(packbuf_open(&view, f.data, f.size - 1, 0, NULL, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H8 && error.offset == f.size - 1 && error.needed == f.size,
+         "and of a buffer that is cut, how long it was");
   tap_ok(packbuf_open(&view, f.data, f.size, 4, NULL, &error) == PACKBUF_INVALID_ARGUMENT && packbuf_open(NULL, f.data, f.size, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
              packbuf_open(&view, NULL, 1, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT && packbuf_open(&view, NULL, 0, 0, NULL, &error) == PACKBUF_TRUNCATED,
          "arguments are checked");
@@ -209,7 +212,7 @@ static void ranges(void) {
     good &= packbuf_copy_elements(&view, &buffer, buffer.count + 1, 0, out, sizeof out, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_copy_elements(&view, &buffer, 0, buffer.count + 1, out, sizeof out, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_copy_elements(&view, &buffer, 8, UINT64_MAX, out, sizeof out, &error) == PACKBUF_OUT_OF_RANGE;
-    if (buffer.count) good &= packbuf_copy_elements(&view, &buffer, 0, buffer.count, out, 0, &error) == PACKBUF_CAPACITY;
+    if (buffer.count) good &= packbuf_copy_elements(&view, &buffer, 0, buffer.count, out, 0, &error) == PACKBUF_CAPACITY && error.needed == (buffer.count * buffer.dtype.bits * buffer.dtype.lanes + 7) / 8;
     if (buffer.dtype.bits == 1 && buffer.count > 1) good &= packbuf_copy_elements(&view, &buffer, 1, 1, out, sizeof out, &error) == PACKBUF_INVALID_ARGUMENT;
     (void)packbuf_get_node(&view, buffer.node, &node, &error);
     good &= packbuf_get_buffer(&view, &node, (packbuf_role)buffer.role, buffer.dim, &buffer, &error) == PACKBUF_OK && buffer.index == i;

@@ -1,5 +1,5 @@
-/* tools/cells.c: reading columns of a packed buffer, some rows at a time, and printing their cells. A leaf that this version cannot read
- * prints as $unreadable and leaves the rest readable.
+/* tools/cells.c: reading columns of a packed buffer, some rows at a time, and printing their cells. A leaf that this
+ * version cannot read prints as $unreadable and leaves the rest readable.
  * May use: packbuf.h, tags, names. Must not know: where the text goes. */
 #include "tool.h"
 
@@ -26,7 +26,8 @@ static void select_all(columns *to, const packbuf_view *view, const char *file, 
   }
 }
 
-static void add_once(columns *to, const packbuf_view *view, const char *file, const char *path, const packbuf_node *node) {
+static void add_once(columns *to, const packbuf_view *view, const char *file, const char *path,
+                     const packbuf_node *node) {
   size_t i;
   for (i = 0; i < to->count; i++)
     if (to->items[i].node.index == node->index) fail(file, "%s is asked for twice", path);
@@ -41,10 +42,12 @@ static void add_pattern(columns *to, const packbuf_view *view, const char *file,
   packbuf_node node;
   uint32_t i;
   packbuf_arena_init(&arena, NULL);
-  if (packbuf_select(view, scope, &pattern, 1, packbuf_rows_all(), &arena, &selection, &error)) fail_status(file, &error);
+  if (packbuf_select(view, scope, &pattern, 1, packbuf_rows_all(), &arena, &selection, &error))
+    fail_status(file, &error);
   for (i = 0; i < selection.node_count; i++) {
     if (packbuf_get_node(view, selection.nodes[i], &node, &error)) fail_status(file, &error);
-    if (selection.flags[node.index] == 2 && (node.parent == PACKBUF_NO_NODE || selection.flags[node.parent] != 2)) add_once(to, view, file, pattern, &node);
+    if (selection.flags[node.index] == 2 && (node.parent == PACKBUF_NO_NODE || selection.flags[node.parent] != 2))
+      add_once(to, view, file, pattern, &node);
   }
   packbuf_arena_free(&arena);
 }
@@ -97,7 +100,8 @@ uint64_t batch_rows(size_t column_count) {
   return rows > 256 ? 256 : rows ? rows : 1;
 }
 
-void read_cells(selected *from, const packbuf_view *view, const char *file, uint64_t first, uint64_t count, packbuf_arena *arena) {
+void read_cells(selected *from, const packbuf_view *view, const char *file, uint64_t first, uint64_t count,
+                packbuf_arena *arena) {
   packbuf_error error;
   packbuf_status status;
   from->first = first;
@@ -107,16 +111,19 @@ void read_cells(selected *from, const packbuf_view *view, const char *file, uint
   else if (status) fail_status(file, &error);
 }
 
-static int print_node(text *to, const packbuf_view *view, const char *file, const packbuf_node *node, uint64_t row, packbuf_arena *arena);
+static int print_node(text *to, const packbuf_view *view, const char *file, const packbuf_node *node, uint64_t row,
+                      packbuf_arena *arena);
 
 /* A cell of a dict or list node, put together from its children. */
-static int print_children(text *to, const packbuf_view *view, const char *file, const packbuf_node *node, uint64_t row, packbuf_arena *arena) {
+static int print_children(text *to, const packbuf_view *view, const char *file, const packbuf_node *node, uint64_t row,
+                          packbuf_arena *arena) {
   packbuf_column opened;
   packbuf_error error;
   packbuf_node child;
   uint32_t at, end = node->index + node->descendants;
   int state, any = 0, dict = node->kind == PACKBUF_NODE_DICT;
-  if (packbuf_open_column(view, node->index, &opened, &error) || packbuf_cell_state(&opened, row, &state, &error)) fail_status(file, &error);
+  if (packbuf_open_column(view, node->index, &opened, &error) || packbuf_cell_state(&opened, row, &state, &error))
+    fail_status(file, &error);
   if (state < 1) {
     text_puts(to, state < 0 ? "{\"$missing\":true}" : "null");
     return state == 0;
@@ -137,7 +144,8 @@ static int print_children(text *to, const packbuf_view *view, const char *file, 
   return 1;
 }
 
-static int print_node(text *to, const packbuf_view *view, const char *file, const packbuf_node *node, uint64_t row, packbuf_arena *arena) {
+static int print_node(text *to, const packbuf_view *view, const char *file, const packbuf_node *node, uint64_t row,
+                      packbuf_arena *arena) {
   packbuf_value value;
   packbuf_error error;
   packbuf_status status = packbuf_read_cell(view, node->index, row, arena, &value, &error);
@@ -151,7 +159,8 @@ static int print_node(text *to, const packbuf_view *view, const char *file, cons
   return 1;
 }
 
-int print_cell(text *to, const selected *from, const packbuf_view *view, const char *file, uint64_t row, packbuf_arena *arena) {
+int print_cell(text *to, const selected *from, const packbuf_view *view, const char *file, uint64_t row,
+               packbuf_arena *arena) {
   if (!from->values) return print_node(to, view, file, &from->node, row, arena);
   print_value(to, &from->values[row - from->first]);
   return from->values[row - from->first].kind != PACKBUF_MISSING;

@@ -15,11 +15,14 @@ static void fail_fragment(const inputs *from, const char *name, const packbuf_er
   char line[1024];
   packbuf_error_format(error, line, sizeof line);
   fail(error->fragment < from->count ? from->files[error->fragment].name : name, "%s%s", line,
-       error->code == PACKBUF_SCHEMA_MISMATCH ? " (--widen joins columns that differ, --first-value takes batch values and metadata of the first file)" : "");
+       error->code == PACKBUF_SCHEMA_MISMATCH
+           ? " (--widen joins columns that differ, --first-value takes batch values and metadata of the first file)"
+           : "");
 }
 
 /* Opens and verifies all: what is copied without being looked at must be valid. */
-static void open_inputs(const verb *command, const strings *names, const char *manifest, const char *decoded, inputs *to) {
+static void open_inputs(const verb *command, const strings *names, const char *manifest, const char *decoded,
+                        inputs *to) {
   packbuf_error error;
   size_t i;
   memset(to, 0, sizeof *to);
@@ -65,10 +68,13 @@ int run_concat(const verb *command, int argc, char **argv) {
   if (manifest) {
     if (packbuf_manifest_read(&from.list_view, &arena, &list, &count, NULL, &error)) fail_status(manifest, &error);
     if (count != rest.count)
-      fail(manifest, "lists %llu fragments, but %llu files are given", (unsigned long long)count, (unsigned long long)rest.count);
+      fail(manifest, "lists %llu fragments, but %llu files are given", (unsigned long long)count,
+           (unsigned long long)rest.count);
   }
-  if (packbuf_join_init(&join, list, from.views, count, (widen ? PACKBUF_WIDEN : 0u) | (first ? PACKBUF_FIRST_VALUE : 0u), &arena, &error) ||
-      packbuf_join_batch(&join, &arena, &how, &batch, &error) || packed_write(&written, name, &batch, how.packing == PACKBUF_PACKING_NONE, &error))
+  if (packbuf_join_init(&join, list, from.views, count,
+                        (widen ? PACKBUF_WIDEN : 0u) | (first ? PACKBUF_FIRST_VALUE : 0u), &arena, &error) ||
+      packbuf_join_batch(&join, &arena, &how, &batch, &error) ||
+      packed_write(&written, name, &batch, how.packing == PACKBUF_PACKING_NONE, &error))
     fail_fragment(&from, name, &error);
   packed_close(&written);
   packbuf_arena_free(&arena);

@@ -1,4 +1,5 @@
-/* tools/cmd_diff.c: `packbuf diff`: do two packed buffers hold equal batches (section 16 of the spec)? How they are stored does not count.
+/* tools/cmd_diff.c: `packbuf diff`: do two packed buffers hold equal batches (section 16 of the spec)? How they are
+ * stored does not count.
  * May use: packbuf.h, cells, tags. Must not know: the format. */
 #include "tool.h"
 
@@ -63,7 +64,8 @@ static void first_difference(const packbuf_value **a, const packbuf_value **b, t
     if (x->kind == PACKBUF_DICT && y->kind == PACKBUF_DICT) {
       const packbuf_value *key = NULL;
       for (i = 0; i < x->as.dict.count + y->as.dict.count && !key; i++) {
-        const packbuf_value *k = i < x->as.dict.count ? &x->as.dict.entries[i].key : &y->as.dict.entries[i - x->as.dict.count].key;
+        const packbuf_value *k =
+            i < x->as.dict.count ? &x->as.dict.entries[i].key : &y->as.dict.entries[i - x->as.dict.count].key;
         *a = entry_of(x, k);
         *b = entry_of(y, k);
         if (!*a || !*b || !packbuf_equal(*a, *b)) key = k;
@@ -89,7 +91,8 @@ static void first_difference(const packbuf_value **a, const packbuf_value **b, t
   }
 }
 
-static int cell_differs(job *to, const char *what, const char *name, uint64_t row, const packbuf_value *a, const packbuf_value *b) {
+static int cell_differs(job *to, const char *what, const char *name, uint64_t row, const packbuf_value *a,
+                        const packbuf_value *b) {
   text path = {NULL, 0, 0}, line = {NULL, 0, 0};
   char left[64], right[64];
   const packbuf_value *x = a, *y = b;
@@ -123,10 +126,13 @@ static int diff_column(job *to, unsigned scope, const packbuf_node *a, const pac
     n = rows - at < 256 ? rows - at : 256;
     x = (packbuf_value *)must_arena(&to->a.arena, (size_t)n * sizeof *x, sizeof(void *));
     y = (packbuf_value *)must_arena(&to->b.arena, (size_t)n * sizeof *y, sizeof(void *));
-    if (packbuf_read_column(&to->a.view, a->index, at, n, &to->a.arena, x, &error)) fail_status(to->a.from.name, &error);
-    if (packbuf_read_column(&to->b.view, b->index, at, n, &to->b.arena, y, &error)) fail_status(to->b.from.name, &error);
+    if (packbuf_read_column(&to->a.view, a->index, at, n, &to->a.arena, x, &error))
+      fail_status(to->a.from.name, &error);
+    if (packbuf_read_column(&to->b.view, b->index, at, n, &to->b.arena, y, &error))
+      fail_status(to->b.from.name, &error);
     for (i = 0; more && i < n; i++)
-      if (!packbuf_equal(&x[i], &y[i])) more = cell_differs(to, scope ? "value" : "field", name, scope ? PACKBUF_NOWHERE : at + i, &x[i], &y[i]);
+      if (!packbuf_equal(&x[i], &y[i]))
+        more = cell_differs(to, scope ? "value" : "field", name, scope ? PACKBUF_NOWHERE : at + i, &x[i], &y[i]);
     packbuf_arena_free(&to->a.arena);
     packbuf_arena_free(&to->b.arena);
     progress("comparing", at + n, rows);
@@ -196,8 +202,8 @@ static int diff_metadata(job *to, const side *a, const side *b) {
     if (packbuf_get_metadata(&a->view, i, &pair, NULL)) continue;
     path = pair.node == PACKBUF_NO_NODE ? NULL : node_path(&a->view, pair.node);
     if (!has_pair(&b->view, path, &pair)) {
-      text_printf(&line, "metadata %s%s%.*s: %.*s only in %s", path ? path : "", path ? " " : "", (int)pair.key.size, pair.key.data,
-                  pair.text.size < 60 ? (int)pair.text.size : 60, pair.text.data, a->from.name);
+      text_printf(&line, "metadata %s%s%.*s: %.*s only in %s", path ? path : "", path ? " " : "", (int)pair.key.size,
+                  pair.key.data, pair.text.size < 60 ? (int)pair.text.size : 60, pair.text.data, a->from.name);
       text_add(&line, "", 1);
       more = found_one(to, line.data);
     }
@@ -232,13 +238,15 @@ int run_diff(const verb *command, int argc, char **argv) {
   open_side(command, &it.a, rest.items[0], decoded);
   open_side(command, &it.b, rest.items[1], decoded);
   output_open(&it.out, "-");
-  snprintf(line, sizeof line, "rows: %llu | %llu", (unsigned long long)it.a.view.rows, (unsigned long long)it.b.view.rows);
+  snprintf(line, sizeof line, "rows: %llu | %llu", (unsigned long long)it.a.view.rows,
+           (unsigned long long)it.b.view.rows);
   more = it.a.view.rows == it.b.view.rows || found_one(&it, line);
   if (more) more = diff_scope(&it, 0);
   if (more) more = diff_scope(&it, 1);
   if (more && metadata) more = diff_metadata(&it, &it.a, &it.b);
   if (more && metadata) more = diff_metadata(&it, &it.b, &it.a);
-  if (!more && it.found >= it.most) text_printf(&it.out.buffer, "(stopped after %llu differences)\n", (unsigned long long)it.found);
+  if (!more && it.found >= it.most)
+    text_printf(&it.out.buffer, "(stopped after %llu differences)\n", (unsigned long long)it.found);
   progress_end();
   if (quiet) it.out.buffer.size = 0;
   output_close(&it.out);

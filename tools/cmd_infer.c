@@ -34,7 +34,8 @@ static void fill_column(const jsonl *from, const packbuf_text *key, packbuf_valu
     column[i] = packbuf_missing();
     for (k = 0; k < count; k++) {
       size_t at = (hint + k) % count;
-      if (entries[at].key.as.text.size == key->size && memcmp(entries[at].key.as.text.data, key->data, key->size) == 0) {
+      if (entries[at].key.as.text.size == key->size &&
+          memcmp(entries[at].key.as.text.data, key->data, key->size) == 0) {
         column[i] = entries[at].value;
         hint = at;
         break;
@@ -53,7 +54,8 @@ static const char *kind_word(const packbuf_inferred *node) {
 static void add_line(table *to, const packbuf_inferred *node) {
   char dtype[40], shown[64];
   dtype_word(node->dtype, dtype, sizeof dtype);
-  snprintf(shown, sizeof shown, "%s%s%s", dtype, node->typed ? "+types" : "", node->kind == PACKBUF_LEAF && !node->accepted ? " (named only)" : "");
+  snprintf(shown, sizeof shown, "%s%s%s", dtype, node->typed ? "+types" : "",
+           node->kind == PACKBUF_LEAF && !node->accepted ? " (named only)" : "");
   table_puts(to, node->path);
   table_puts(to, kind_word(node));
   table_puts(to, shown);
@@ -71,12 +73,14 @@ static void add_json(text *to, const packbuf_inferred *node) {
   text_printf(to, ",\"kind\":\"%s\"", node->kind == PACKBUF_LEAF ? "leaf" : kind_word(node));
   if (node->kind == PACKBUF_LEAF) {
     text_printf(to, ",\"codec\":\"%s\",\"accepted\":%s", kind_word(node), node->accepted ? "true" : "false");
-    if (*dtype) text_printf(to, ",\"dtype\":\"%s\",\"rank\":%u,\"types\":%s", dtype, (unsigned)node->rank, node->typed ? "true" : "false");
+    if (*dtype)
+      text_printf(to, ",\"dtype\":\"%s\",\"rank\":%u,\"types\":%s", dtype, (unsigned)node->rank,
+                  node->typed ? "true" : "false");
   } else {
     text_printf(to, ",\"children\":%lu", (unsigned long)node->child_count);
   }
-  text_printf(to, ",\"rows\":%llu,\"nulls\":%llu,\"missing\":%llu,\"reason\":", (unsigned long long)node->rows, (unsigned long long)node->nulls,
-              (unsigned long long)node->missing);
+  text_printf(to, ",\"rows\":%llu,\"nulls\":%llu,\"missing\":%llu,\"reason\":", (unsigned long long)node->rows,
+              (unsigned long long)node->nulls, (unsigned long long)node->missing);
   print_string(to, node->reason ? node->reason : "", node->reason ? strlen(node->reason) : 0);
   text_puts(to, "}");
 }
@@ -90,7 +94,8 @@ static void fail_infer(const jsonl *rows, const packbuf_error *error) {
   fail(rows->file, "%s", line);
 }
 
-static void infer_column(const jsonl *rows, const packbuf_text *key, packbuf_value *column, packbuf_mode mode, text *json, table *lines, int *any) {
+static void infer_column(const jsonl *rows, const packbuf_text *key, packbuf_value *column, packbuf_mode mode,
+                         text *json, table *lines, int *any) {
   packbuf_arena arena;
   packbuf_inference result;
   packbuf_error error;
@@ -119,7 +124,8 @@ int run_infer(const verb *command, int argc, char **argv) {
   static packbuf_arena arena;
   int json = 0, compat = 0, any = 0;
   strings rest = {NULL, 0};
-  const option options[] = {{0, "json", &json, NULL, NULL}, {0, "compat", &compat, NULL, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {
+      {0, "json", &json, NULL, NULL}, {0, "compat", &compat, NULL, NULL}, {0, NULL, NULL, NULL, NULL}};
   table lines = {{NULL, 0}, 7, 1u << 3 | 1u << 4 | 1u << 5};
   packbuf_mode mode;
   source from;
@@ -147,11 +153,13 @@ int run_infer(const verb *command, int argc, char **argv) {
   column = (packbuf_value *)must_alloc((size_t)rows.count * sizeof *column);
   output_open(&out, "-");
   if (json) {
-    text_printf(&out.buffer, "{\"rows\":%llu,\"mode\":\"%s\",\"nodes\":[", (unsigned long long)rows.count, compat ? "compat" : "strict");
+    text_printf(&out.buffer, "{\"rows\":%llu,\"mode\":\"%s\",\"nodes\":[", (unsigned long long)rows.count,
+                compat ? "compat" : "strict");
   } else {
     for (i = 0; i < 7; i++) table_puts(&lines, heading[i]);
   }
-  for (i = 0; i < names.count; i++) infer_column(&rows, &names.items[i], column, mode, &out.buffer, json ? NULL : &lines, &any);
+  for (i = 0; i < names.count; i++)
+    infer_column(&rows, &names.items[i], column, mode, &out.buffer, json ? NULL : &lines, &any);
   if (json) text_puts(&out.buffer, any ? "\n]}\n" : "]}\n");
   else table_print(&lines, &out);
   output_close(&out);

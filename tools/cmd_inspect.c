@@ -1,5 +1,5 @@
-/* tools/cmd_inspect.c: `packbuf inspect`: what a packed buffer holds and what it costs, from its head and the block headers in its index: the rest is never
- * touched.
+/* tools/cmd_inspect.c: `packbuf inspect`: what a packed buffer holds and what it costs, from its head and the block
+ * headers in its index: the rest is never touched.
  * May use: packbuf.h, tables, packing. Must not know: cells beyond those that lie in the head. */
 #include "table.h"
 
@@ -17,14 +17,16 @@ static const char *storage_word(unsigned storage) {
 }
 
 static const char *role_word(unsigned role) {
-  static const char *const words[] = {"?",       "data",  "offsets",      "lengths",   "shape",      "ndims",        "validity",
-                                      "missing", "types", "item_offsets", "row_index", "prefix_row", "prefix_length"};
+  static const char *const words[] = {"?",         "data",       "offsets",      "lengths", "shape",
+                                      "ndims",     "validity",   "missing",      "types",   "item_offsets",
+                                      "row_index", "prefix_row", "prefix_length"};
   return words[role <= 12 ? role : 0];
 }
 
 static uint64_t raw_bytes(const packbuf_buffer *buffer) {
   uint64_t bits = (uint64_t)buffer->dtype.bits * buffer->dtype.lanes, count = buffer->count;
-  return bits % 8 ? (count / 8) * bits + ((count % 8) * bits + 7) / 8 : count * (bits / 8); /* below 2^63: checked when opened */
+  return bits % 8 ? (count / 8) * bits + ((count % 8) * bits + 7) / 8
+                  : count * (bits / 8); /* below 2^63: checked when opened */
 }
 
 /* At most 2^63, as a and b are. */
@@ -45,7 +47,8 @@ static uint64_t header_bytes(const packbuf_buffer *buffer) {
 }
 
 /* How the data of a leaf are stored, in a word or a few. */
-static void storage_words(const packbuf_view *view, const char *file, const packbuf_buffer *buffer, char *to, size_t size) {
+static void storage_words(const packbuf_view *view, const char *file, const packbuf_buffer *buffer, char *to,
+                          size_t size) {
   if (buffer->storage == PACKBUF_ALIAS) {
     packbuf_buffer other;
     char path[32];
@@ -79,14 +82,16 @@ static void note_sharing(const packbuf_view *view, const packbuf_node *node, cos
 }
 
 /* Of the node alone, or with all below it: their buffers follow its own. */
-static void count_cost(const packbuf_view *view, const char *file, const packbuf_node *node, int with_children, cost *to) {
+static void count_cost(const packbuf_view *view, const char *file, const packbuf_node *node, int with_children,
+                       cost *to) {
   packbuf_buffer buffer;
   packbuf_node last = *node;
   packbuf_error error;
   uint32_t i;
   memset(to, 0, sizeof *to);
   to->in_head = node->kind == PACKBUF_LEAF && node->descendants == 0;
-  if (with_children && packbuf_get_node(view, node->index + node->descendants, &last, &error)) fail_status(file, &error);
+  if (with_children && packbuf_get_node(view, node->index + node->descendants, &last, &error))
+    fail_status(file, &error);
   for (i = node->first_buffer; i < last.first_buffer + last.buffer_count; i++) {
     get_buffer(view, file, i, &buffer);
     to->raw = add_bytes(to->raw, raw_bytes(&buffer));
@@ -175,14 +180,14 @@ static void print_header(const packbuf_view *view, const char *file, text *to) {
   char profile[24];
   if (profile_word(view->profile)) snprintf(profile, sizeof profile, "%s", profile_word(view->profile));
   else snprintf(profile, sizeof profile, "%u", (unsigned)view->profile);
-  text_printf(to, "packbuf %d.%u %s, profile %s: %llu rows, %lu fields, %lu batch values\n", PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor,
-              view->kind == 1 ? "batch" : "manifest", profile, (unsigned long long)view->rows, (unsigned long)view->field_count,
-              (unsigned long)view->value_count);
-  text_printf(to, "%llu bytes (raw %llu): head %llu, index %llu, data %llu; alignment %u; %s\n\n", (unsigned long long)view->total_length,
-              (unsigned long long)all_raw_bytes(view, file),
+  text_printf(to, "packbuf %d.%u %s, profile %s: %llu rows, %lu fields, %lu batch values\n", PACKBUF_FORMAT_MAJOR,
+              (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", profile,
+              (unsigned long long)view->rows, (unsigned long)view->field_count, (unsigned long)view->value_count);
+  text_printf(to, "%llu bytes (raw %llu): head %llu, index %llu, data %llu; alignment %u; %s\n\n",
+              (unsigned long long)view->total_length, (unsigned long long)all_raw_bytes(view, file),
               (unsigned long long)view->head_length, (unsigned long long)view->index_length,
-              (unsigned long long)(view->total_length - view->head_length - view->index_length), 1u << view->alignment_exponent,
-              view->optional_features & 1 ? "data checksums" : "no data checksums");
+              (unsigned long long)(view->total_length - view->head_length - view->index_length),
+              1u << view->alignment_exponent, view->optional_features & 1 ? "data checksums" : "no data checksums");
 }
 
 static void print_metadata(const packbuf_view *view, const char *file, output *out) {
@@ -223,7 +228,8 @@ static void print_fragments(const packbuf_view *view, const char *file, output *
   for (i = 0; i < count; i++) {
     table_cell(&lines, list[i].key.data, list[i].key.size);
     table_puts(&lines, list[i].appends ? "fields" : "rows");
-    snprintf(cell, sizeof cell, "%llu:%llu", (unsigned long long)list[i].first_row, (unsigned long long)(list[i].first_row + list[i].rows));
+    snprintf(cell, sizeof cell, "%llu:%llu", (unsigned long long)list[i].first_row,
+             (unsigned long long)(list[i].first_row + list[i].rows));
     table_puts(&lines, cell);
     snprintf(cell, sizeof cell, "%llu", (unsigned long long)list[i].length);
     table_puts(&lines, cell);
@@ -288,12 +294,14 @@ static void json_buffers(const packbuf_view *view, const char *file, const packb
     if (buffer.dtype.bits == 1) snprintf(dtype, sizeof dtype, "uint1");
     text_printf(to, "%s{\"role\":\"%s\"", i ? "," : "", role_word(buffer.role));
     if (buffer.role == PACKBUF_ROLE_SHAPE) text_printf(to, ",\"dim\":%u", (unsigned)buffer.dim);
-    text_printf(to, ",\"storage\":\"%s\",\"packing\":%u,\"dtype\":\"%s\",\"count\":%llu", storage_word(buffer.storage), (unsigned)buffer.packing,
-                dtype, (unsigned long long)buffer.count);
+    text_printf(to, ",\"storage\":\"%s\",\"packing\":%u,\"dtype\":\"%s\",\"count\":%llu", storage_word(buffer.storage),
+                (unsigned)buffer.packing, dtype, (unsigned long long)buffer.count);
     if (buffer.storage == PACKBUF_STORED || buffer.storage == PACKBUF_ALIAS)
-      text_printf(to, ",\"offset\":%llu,\"length\":%llu", (unsigned long long)buffer.offset, (unsigned long long)buffer.length);
+      text_printf(to, ",\"offset\":%llu,\"length\":%llu", (unsigned long long)buffer.offset,
+                  (unsigned long long)buffer.length);
     if (buffer.storage == PACKBUF_STORED && buffer.packing) json_blocks(&buffer, to);
-    if (why_plain(view, node, &buffer)) text_printf(to, ",\"plain_because\":\"%s\"", plain_word(why_plain(view, node, &buffer)));
+    if (why_plain(view, node, &buffer))
+      text_printf(to, ",\"plain_because\":\"%s\"", plain_word(why_plain(view, node, &buffer)));
     text_puts(to, "}");
   }
   text_puts(to, "]");
@@ -315,9 +323,11 @@ static void json_node(const packbuf_view *view, const char *file, const packbuf_
   text_puts(to, "{\"path\":");
   print_string(to, path, strlen(path));
   free(path);
-  text_printf(to, ",\"scope\":\"%s\",\"kind\":\"%s\"", node->scope ? "value" : "field", node->kind == PACKBUF_LEAF ? "leaf" : node_word(node));
+  text_printf(to, ",\"scope\":\"%s\",\"kind\":\"%s\"", node->scope ? "value" : "field",
+              node->kind == PACKBUF_LEAF ? "leaf" : node_word(node));
   if (node->kind == PACKBUF_LEAF) text_printf(to, ",\"codec\":\"%s\"", node_word(node));
-  if (*dtype) text_printf(to, ",\"dtype\":\"%s\",\"form\":%u,\"rank\":%u", dtype, (unsigned)node->form, (unsigned)node->rank);
+  if (*dtype)
+    text_printf(to, ",\"dtype\":\"%s\",\"form\":%u,\"rank\":%u", dtype, (unsigned)node->form, (unsigned)node->rank);
   if (node->codec == PACKBUF_CODEC_NDARRAY) {
     text_puts(to, ",\"shape\":[");
     for (i = 0; i < node->rank; i++) text_printf(to, i ? ",%llu" : "%llu", (unsigned long long)node->shape[i]);
@@ -329,8 +339,8 @@ static void json_node(const packbuf_view *view, const char *file, const packbuf_
     print_string(to, node->parameter.data, node->parameter.size);
   }
   json_sharing(view, node, to);
-  text_printf(to, ",\"rows\":%llu,\"raw_bytes\":%llu,\"stored_bytes\":%llu", (unsigned long long)node->rows, (unsigned long long)costs.raw,
-              (unsigned long long)costs.stored);
+  text_printf(to, ",\"rows\":%llu,\"raw_bytes\":%llu,\"stored_bytes\":%llu", (unsigned long long)node->rows,
+              (unsigned long long)costs.raw, (unsigned long long)costs.stored);
   if (node->scope && costs.in_head && costs.raw <= 256) {
     size_t before = to->size, start;
     text_puts(to, ",\"value\":");
@@ -376,13 +386,18 @@ static void inspect_machine(const packbuf_view *view, const char *file, output *
   packbuf_node node;
   text *to = &out->buffer;
   uint32_t i;
-  text_printf(to, "{\"version\":\"%d.%u\",\"kind\":\"%s\",\"profile\":%u,\"profile_name\":\"%s\",\"rows\":%llu,\"fields\":%lu,\"values\":%lu,", PACKBUF_FORMAT_MAJOR,
-              (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest", (unsigned)view->profile,
-              profile_word(view->profile) ? profile_word(view->profile) : "", (unsigned long long)view->rows,
-              (unsigned long)view->field_count, (unsigned long)view->value_count);
-  text_printf(to, "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"raw_bytes\":%llu,\"alignment\":%u,\"data_checksums\":%s,\"row_order_token\":\"",
-              (unsigned long long)view->total_length, (unsigned long long)view->head_length, (unsigned long long)view->index_length,
-              (unsigned long long)all_raw_bytes(view, file), 1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
+  text_printf(to,
+              "{\"version\":\"%d.%u\",\"kind\":\"%s\",\"profile\":%u,\"profile_name\":\"%s\",\"rows\":%llu,\"fields\":%"
+              "lu,\"values\":%lu,",
+              PACKBUF_FORMAT_MAJOR, (unsigned)view->version_minor, view->kind == 1 ? "batch" : "manifest",
+              (unsigned)view->profile, profile_word(view->profile) ? profile_word(view->profile) : "",
+              (unsigned long long)view->rows, (unsigned long)view->field_count, (unsigned long)view->value_count);
+  text_printf(to,
+              "\"total_length\":%llu,\"head_length\":%llu,\"index_length\":%llu,\"raw_bytes\":%llu,\"alignment\":%u,"
+              "\"data_checksums\":%s,\"row_order_token\":\"",
+              (unsigned long long)view->total_length, (unsigned long long)view->head_length,
+              (unsigned long long)view->index_length, (unsigned long long)all_raw_bytes(view, file),
+              1u << view->alignment_exponent, view->optional_features & 1 ? "true" : "false");
   for (i = 0; i < 16; i++) text_printf(to, "%02x", (unsigned)view->row_order_token[i]);
   text_puts(to, "\",");
   json_metadata(view, file, to);

@@ -1,5 +1,6 @@
-/* tools/cmd_pack.c: `packbuf pack`: array files and JSON lines into one packed buffer. Inputs are collected first (row count and names are checked
- * across them), then the batch is described, measured, and written once, straight into the mapped output file.
+/* tools/cmd_pack.c: `packbuf pack`: array files and JSON lines into one packed buffer. Inputs are collected first (row
+ * count and names are checked across them), then the batch is described, measured, and written once, straight into the
+ * mapped output file.
  * May use: packbuf.h and the readers of input files. Must not know: the format. */
 #include "tool.h"
 #include "schema.h"
@@ -81,8 +82,8 @@ static tag_context tags_of(job *to, const char *file) {
 static void read_input(job *to, input *in, const char *file) {
   size_t i;
   memset(in, 0, sizeof *in);
-  if (strcmp(file, "-") != 0 && !ends_with(file, ".jsonl") && !ends_with(file, ".ndjson") && !ends_with(file, ".npy") && !ends_with(file, ".npz") &&
-      !ends_with(file, ".safetensors"))
+  if (strcmp(file, "-") != 0 && !ends_with(file, ".jsonl") && !ends_with(file, ".ndjson") && !ends_with(file, ".npy") &&
+      !ends_with(file, ".npz") && !ends_with(file, ".safetensors"))
     fail_usage(to->command, "%s: inputs end with .jsonl, .npy, .npz or .safetensors; - is JSON lines from stdin", file);
   source_open(&in->from, file);
   in->first_array = to->arrays.count;
@@ -125,7 +126,8 @@ static void new_name(name_set *set, const char *what, const char *name, size_t s
 static array *find_array(const job *from, const char *name, size_t size) {
   size_t i;
   for (i = 0; i < from->arrays.count; i++)
-    if (strlen(from->arrays.items[i]->name) == size && memcmp(from->arrays.items[i]->name, name, size) == 0) return from->arrays.items[i];
+    if (strlen(from->arrays.items[i]->name) == size && memcmp(from->arrays.items[i]->name, name, size) == 0)
+      return from->arrays.items[i];
   fail_usage(from->command, "--ragged: no array %.*s among the inputs", (int)size, name);
 }
 
@@ -135,7 +137,8 @@ static array *offsets_of(const job *from, const array *data) {
   for (i = 0; i < from->ragged.count; i++) {
     const char *spec = from->ragged.items[i], *equals = strchr(spec, '=');
     if (!equals) fail_usage(from->command, "--ragged: '%s' is not DATA=OFFSETS", spec);
-    if (find_array(from, spec, (size_t)(equals - spec)) == data) return find_array(from, equals + 1, strlen(equals + 1));
+    if (find_array(from, spec, (size_t)(equals - spec)) == data)
+      return find_array(from, equals + 1, strlen(equals + 1));
   }
   return NULL;
 }
@@ -145,10 +148,11 @@ static void check_ragged(job *to) {
   for (i = 0; i < to->arrays.count; i++) {
     array *data = to->arrays.items[i], *offsets = offsets_of(to, data);
     if (!offsets) continue;
-    if (offsets == data || offsets->tensor.rank != 1 || offsets->shape[0] < 1 || offsets->unit || offsets->tensor.dtype.code != PACKBUF_DTYPE_INT ||
-        offsets->tensor.dtype.bits < 32)
+    if (offsets == data || offsets->tensor.rank != 1 || offsets->shape[0] < 1 || offsets->unit ||
+        offsets->tensor.dtype.code != PACKBUF_DTYPE_INT || offsets->tensor.dtype.bits < 32)
       fail(offsets->file, "offsets for --ragged are int32 or int64 of one dimension, one more than there are rows");
-    if (data->tensor.rank < 1 || data->tensor.strides) fail(data->file, "data for --ragged need a dimension and C order");
+    if (data->tensor.rank < 1 || data->tensor.strides)
+      fail(data->file, "data for --ragged need a dimension and C order");
     offsets->offsets = 1;
   }
 }
@@ -163,8 +167,8 @@ static void check_names_and_rows(job *to) {
     for (k = in->first_array; k < in->first_array + in->count; k++) {
       array *item = to->arrays.items[k], *offsets = offsets_of(to, item);
       if (item->offsets) continue;
-      new_name(is_value(to, item) ? &to->values : &to->fields, is_value(to, item) ? "batch value" : "field", item->name, strlen(item->name),
-               item->file);
+      new_name(is_value(to, item) ? &to->values : &to->fields, is_value(to, item) ? "batch value" : "field", item->name,
+               strlen(item->name), item->file);
       if (offsets) same_rows(to, offsets->file, offsets->shape[0] - 1);
       else if (!is_value(to, item)) same_rows(to, item->file, item->shape[0]);
     }
@@ -207,7 +211,8 @@ static void apply_wishes(job *to) {
   }
   for (i = 0; i < to->wishes.count; i++)
     if (to->wishes.items[i].view.bits && !to->wishes.items[i].used)
-      fail(NULL, "--schema: %s: view is for array inputs, and there is none of that name", to->wishes.items[i].schema.path);
+      fail(NULL, "--schema: %s: view is for array inputs, and there is none of that name",
+           to->wishes.items[i].schema.path);
 }
 
 /* ---- the batch ---- */
@@ -219,6 +224,8 @@ static void fail_batch(const job *from, const packbuf_error *error) {
   text name = {NULL, 0, 0};
   const char *p, *file;
   size_t i;
+  if (error->code == PACKBUF_NOT_FOUND)
+    fail(NULL, "--schema: there is no such column: %s (of a batch value say \"value\": true)", error->path);
   for (p = error->path; *p && *p != '.' && *p != '['; p++) {
     if (*p == '\\' && p[1]) p++;
     text_add(&name, p, 1);
@@ -306,36 +313,23 @@ static void split_metadata(job *to, const strings *given) {
 
 /* ---- writing ---- */
 
-/* Every path of the schema must be one of the batch: a misspelt one would pass unnoticed. */
-static void check_paths(const job *from, const void *memory, uint64_t size) {
-  packbuf_view view;
-  packbuf_node node;
-  packbuf_error error;
-  size_t i;
-  if (!from->wishes.count) return;
-  if (packbuf_open(&view, memory, size, PACKBUF_OPEN_EXACT, NULL, &error)) fail_status(NULL, &error);
-  for (i = 0; i < from->wishes.count; i++) {
-    const packbuf_schema *schema = &from->wishes.items[i].schema;
-    if (packbuf_find(&view, schema->batch_value, schema->path, &node, NULL))
-      fail(NULL, "--schema: there is no %s %s", schema->batch_value ? "batch value" : "field", schema->path);
-  }
-}
-
 static void write_batch(job *from, const char *name, int exact) {
   packed_file to;
   packbuf_error error;
   if (packed_write(&to, name, &from->batch, exact, &error)) fail_batch(from, &error);
-  check_paths(from, to.memory, to.size);
   packed_close(&to);
 }
 
-static packbuf_options batch_options(job *from, const char *packing, const char *link, const char *align, int no_checksums) {
+static packbuf_options batch_options(job *from, const char *packing, const char *link, const char *align,
+                                     int no_checksums) {
   packbuf_options options = packbuf_default_options();
-  packbuf_schema *schemas = (packbuf_schema *)must_arena(&from->arena, from->wishes.count * sizeof *schemas, sizeof(void *));
+  packbuf_schema *schemas =
+      (packbuf_schema *)must_arena(&from->arena, from->wishes.count * sizeof *schemas, sizeof(void *));
   size_t i;
   if (align) {
     uint64_t bytes = parse_number(from->command, "align", align);
-    for (options.alignment_exponent = 6; options.alignment_exponent < 12 && (uint64_t)1 << options.alignment_exponent != bytes;)
+    for (options.alignment_exponent = 6;
+         options.alignment_exponent < 12 && (uint64_t)1 << options.alignment_exponent != bytes;)
       options.alignment_exponent++;
     if ((uint64_t)1 << options.alignment_exponent != bytes)
       fail_usage(from->command, "--align: 64, 128, 256, 512, 1024, 2048 or 4096, not %s", align);
@@ -382,7 +376,8 @@ int run_pack(const verb *command, int argc, char **argv) {
   it.command = command;
   if (!rest.count) fail_usage(command, "no input files");
   if (!name) fail_usage(command, "-o OUT.pbuf is missing");
-  if (strcmp(name, "-") == 0 && isatty(1)) fail_usage(command, "a packed buffer is not for a terminal: -o FILE, or a pipe");
+  if (strcmp(name, "-") == 0 && isatty(1))
+    fail_usage(command, "a packed buffer is not for a terminal: -o FILE, or a pipe");
   packbuf_arena_init(&it.arena, NULL);
   split_metadata(&it, &metadata);
   it.inputs = (input *)must_alloc(rest.count * sizeof *it.inputs);

@@ -1,4 +1,5 @@
-/* tools/cmd_ranges.c: `packbuf ranges`: which bytes of a packed buffer a selection of fields and rows needs, beside head and index.
+/* tools/cmd_ranges.c: `packbuf ranges`: which bytes of a packed buffer a selection of fields and rows needs, beside
+ * head and index.
  * May use: packbuf.h. Must not know: how ranges are fetched. */
 #include "tool.h"
 
@@ -31,7 +32,8 @@ static int64_t row_number(const verb *command, const char *all, const char **at,
   if (**at == ':' || **at == 0) return otherwise;
   errno = 0;
   number = strtoll(*at, &end, 10);
-  if (end == *at || errno || (*end != ':' && *end != 0)) fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20, -5: or ::8", all);
+  if (end == *at || errno || (*end != ':' && *end != 0))
+    fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20, -5: or ::8", all);
   *at = end;
   return number;
 }
@@ -53,7 +55,8 @@ static packbuf_row_selection rows_wanted(const verb *command, const char *all, i
     at++;
     step = row_number(command, all, &at, 1);
   }
-  if (*at != 0 || step == 0) fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20, -5: or ::8", all);
+  if (*at != 0 || step == 0)
+    fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20, -5: or ::8", all);
   if (step < 0) {
     if (all[0] == ':') first = PACKBUF_ROWS_END;
     if (stop == PACKBUF_ROWS_END) stop = PACKBUF_ROWS_BEGIN;
@@ -65,10 +68,12 @@ static void print_ranges(output *out, const packbuf_view *view, const packbuf_ra
   uint64_t i, bytes = 0;
   for (i = 0; i < count; i++) bytes += ranges[i].length;
   if (json)
-    text_printf(&out->buffer, "{\"total_length\":%llu,\"head_and_index\":%llu,\"data_bytes\":%llu,\"ranges\":[", (unsigned long long)view->total_length,
-                (unsigned long long)(view->head_length + view->index_length), (unsigned long long)bytes);
+    text_printf(&out->buffer, "{\"total_length\":%llu,\"head_and_index\":%llu,\"data_bytes\":%llu,\"ranges\":[",
+                (unsigned long long)view->total_length, (unsigned long long)(view->head_length + view->index_length),
+                (unsigned long long)bytes);
   for (i = 0; i < count; i++) {
-    text_printf(&out->buffer, json ? "%s[%llu,%llu]" : "%s%llu %llu\n", json && i ? "," : "", (unsigned long long)ranges[i].offset, (unsigned long long)ranges[i].length);
+    text_printf(&out->buffer, json ? "%s[%llu,%llu]" : "%s%llu %llu\n", json && i ? "," : "",
+                (unsigned long long)ranges[i].offset, (unsigned long long)ranges[i].length);
     output_text(out);
   }
   if (json) text_puts(&out->buffer, "]}\n");
@@ -78,8 +83,10 @@ int run_ranges(const verb *command, int argc, char **argv) {
   const char *range = NULL, *gap = NULL;
   int json = 0, chunks = 0, values = 0;
   strings rest = {NULL, 0}, lists = {NULL, 0}, patterns = {NULL, 0};
-  const option options[] = {{0, "fields", NULL, NULL, &lists}, {0, "rows", NULL, &range, NULL},   {0, "gap", NULL, &gap, NULL}, {0, "chunks", &chunks, NULL, NULL},
-                            {0, "values", &values, NULL, NULL}, {0, "json", &json, NULL, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{0, "fields", NULL, NULL, &lists},  {0, "rows", NULL, &range, NULL},
+                            {0, "gap", NULL, &gap, NULL},       {0, "chunks", &chunks, NULL, NULL},
+                            {0, "values", &values, NULL, NULL}, {0, "json", &json, NULL, NULL},
+                            {0, NULL, NULL, NULL, NULL}};
   packbuf_selection selections[2];
   packbuf_row_selection rows;
   packbuf_arena arena;
@@ -97,11 +104,12 @@ int run_ranges(const verb *command, int argc, char **argv) {
   for (i = 0; i < lists.count; i++) split_patterns(&patterns, lists.items[i]);
   source_open(&from, rest.items[0]);
   packbuf_arena_init(&arena, NULL);
-  if (packbuf_open_partial(&view, from.data, from.size, NULL, 0, PACKBUF_OPEN_TABLES, NULL, &error) || packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) ||
+  if (packbuf_open_partial(&view, from.data, from.size, NULL, 0, PACKBUF_OPEN_TABLES, NULL, &error) ||
+      packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) ||
       packbuf_select(&view, 0, patterns.items, patterns.count, rows, &arena, &selections[0], &error) ||
       packbuf_select(&view, 1, NULL, 0, packbuf_rows_all(), &arena, &selections[1], &error) ||
-      packbuf_select_ranges(selections, values ? 2 : 1, gap ? parse_number(command, "gap", gap) : 0, chunks ? PACKBUF_RANGES_CHUNKS : 0, &arena, &ranges, &count, &error))
-  {
+      packbuf_select_ranges(selections, values ? 2 : 1, gap ? parse_number(command, "gap", gap) : 0,
+                            chunks ? PACKBUF_RANGES_CHUNKS : 0, &arena, &ranges, &count, &error)) {
     if (error.code == PACKBUF_OUT_OF_RANGE && range && !strchr(range, ':'))
       fail(from.name, "row %s lies beyond the end: there are %llu rows", range, (unsigned long long)view.rows);
     fail_status(from.name, &error);

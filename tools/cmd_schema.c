@@ -1,4 +1,5 @@
-/* tools/cmd_schema.c: `packbuf schema`: which columns a packed buffer has, as text and as a fingerprint; and whether they are those that are expected.
+/* tools/cmd_schema.c: `packbuf schema`: which columns a packed buffer has, as text and as a fingerprint; and whether
+ * they are those that are expected.
  * May use: packbuf.h. Must not know: how the text is made. */
 #include "tool.h"
 
@@ -28,7 +29,8 @@ static int parse_fingerprint(const char *word, uint8_t *fingerprint) {
   return 1;
 }
 
-/* The schema text of a file: a packed buffer, or the text itself (with or without the fingerprint that `packbuf schema` prints after it). */
+/* The schema text of a file: a packed buffer, or the text itself (with or without the fingerprint that `packbuf schema`
+ * prints after it). */
 static void load_expected(const verb *command, const char *name, text *to) {
   static const char magic[] = "\x89PBUF";
   source from;
@@ -40,21 +42,26 @@ static void load_expected(const verb *command, const char *name, text *to) {
     schema_text(&view, name, to);
   } else {
     text_add(to, (const char *)from.data, (size_t)from.size);
-    if (to->size > 33 && to->data[to->size - 1] == '\n' && to->data[to->size - 34] == '\n' && to->data[to->size - 33] != '{') to->size -= 33;
-    if (from.size < 18 || memcmp(from.data, "{\"packbuf_schema\":", 18) != 0) fail(name, "neither a packed buffer nor a schema text");
+    if (to->size > 33 && to->data[to->size - 1] == '\n' && to->data[to->size - 34] == '\n' &&
+        to->data[to->size - 33] != '{')
+      to->size -= 33;
+    if (from.size < 18 || memcmp(from.data, "{\"packbuf_schema\":", 18) != 0)
+      fail(name, "neither a packed buffer nor a schema text");
   }
   source_close(&from);
 }
 
 /* Says what differs, in one line. */
-static void say_drift(const packbuf_view *view, const char *file, const packbuf_error *error, const packbuf_drift *drift) {
+static void say_drift(const packbuf_view *view, const char *file, const packbuf_error *error,
+                      const packbuf_drift *drift) {
   char line[512], there[2048];
   size_t size = 0;
   packbuf_error_format(error, line, sizeof line);
   if (drift->node != PACKBUF_NO_NODE) packbuf_schema_line(view, drift->node, there, sizeof there, &size, NULL);
   if (size > sizeof there) size = sizeof there;
   if (drift->expected.size && drift->node != PACKBUF_NO_NODE)
-    say(file, "%s; expected %.*s, found %.*s", line, (int)(drift->expected.size < 2048 ? drift->expected.size : 2048), drift->expected.data, (int)size, there);
+    say(file, "%s; expected %.*s, found %.*s", line, (int)(drift->expected.size < 2048 ? drift->expected.size : 2048),
+        drift->expected.data, (int)size, there);
   else
     say(file, "%s", line);
 }
@@ -82,7 +89,8 @@ int run_schema(const verb *command, int argc, char **argv) {
   int only = 0, result = TOOL_OK;
   const char *expect = NULL;
   strings rest = {NULL, 0};
-  const option options[] = {{0, "fingerprint", &only, NULL, NULL}, {0, "expect", NULL, &expect, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {
+      {0, "fingerprint", &only, NULL, NULL}, {0, "expect", NULL, &expect, NULL}, {0, NULL, NULL, NULL, NULL}};
   uint8_t fingerprint[PACKBUF_FINGERPRINT];
   char hex[2 * PACKBUF_FINGERPRINT + 1];
   packbuf_error error;

@@ -1,4 +1,5 @@
-/* tools/cmd_unpack.c: `packbuf unpack` and `packbuf cat`: rows as JSON lines, a folder of files, or the cells of one column.
+/* tools/cmd_unpack.c: `packbuf unpack` and `packbuf cat`: rows as JSON lines, a folder of files, or the cells of one
+ * column.
  * May use: packbuf.h, cells, export. Must not know: how files are laid out. */
 #include "export.h"
 

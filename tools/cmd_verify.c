@@ -29,8 +29,10 @@ int run_verify(const verb *command, int argc, char **argv) {
   const char *word = "full", *decoded = NULL;
   int quiet = 0, result = TOOL_OK;
   strings rest = {NULL, 0};
-  const option options[] = {
-      {0, "level", NULL, &word, NULL}, {'q', "quiet", &quiet, NULL, NULL}, {0, "decoded-bytes", NULL, &decoded, NULL}, {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{0, "level", NULL, &word, NULL},
+                            {'q', "quiet", &quiet, NULL, NULL},
+                            {0, "decoded-bytes", NULL, &decoded, NULL},
+                            {0, NULL, NULL, NULL, NULL}};
   output out;
   size_t i, level;
   parse_options(command, argc, argv, options, &rest);
@@ -40,7 +42,8 @@ int run_verify(const verb *command, int argc, char **argv) {
   output_open(&out, "-");
   for (i = 0; i < rest.count; i++) {
     if (!verify_one(command, rest.items[i], (packbuf_level)level, decoded)) result = TOOL_NO;
-    else if (!quiet) text_printf(&out.buffer, "%s: ok (%s)\n", strcmp(rest.items[i], "-") == 0 ? "stdin" : rest.items[i], word);
+    else if (!quiet)
+      text_printf(&out.buffer, "%s: ok (%s)\n", strcmp(rest.items[i], "-") == 0 ? "stdin" : rest.items[i], word);
     output_flush(&out);
   }
   output_close(&out);

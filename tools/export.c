@@ -1,5 +1,6 @@
-/* tools/export.c: a packed buffer as a folder: NAME.npy for each dense field of numbers, NAME.npy and NAME_offsets.npy for ragged ones whose
- * rows differ in their first dimension only, NAME.jsonl (a cell a line) for all else, values.json for the batch values.
+/* tools/export.c: a packed buffer as a folder: NAME.npy for each dense field of numbers, NAME.npy and NAME_offsets.npy
+ * for ragged ones whose rows differ in their first dimension only, NAME.jsonl (a cell a line) for all else, values.json
+ * for the batch values.
  * May use: packbuf.h, npy.c, cells. Must not know: the command line. */
 #include "export.h"
 
@@ -35,7 +36,8 @@ static void close_file(output *out) {
 }
 
 /* The buffer of a role; 0 when there is none. */
-static int find_buffer(const export_job *job, const packbuf_node *node, packbuf_role role, unsigned dim, packbuf_buffer *buffer) {
+static int find_buffer(const export_job *job, const packbuf_node *node, packbuf_role role, unsigned dim,
+                       packbuf_buffer *buffer) {
   packbuf_error error;
   packbuf_status status = packbuf_get_buffer(job->view, node, role, dim, buffer, &error);
   if (status == PACKBUF_NOT_FOUND) return 0;
@@ -43,13 +45,15 @@ static int find_buffer(const export_job *job, const packbuf_node *node, packbuf_
   return 1;
 }
 
-static void copy_elements(const export_job *job, const packbuf_buffer *buffer, uint64_t first, uint64_t count, void *to, size_t capacity) {
+static void copy_elements(const export_job *job, const packbuf_buffer *buffer, uint64_t first, uint64_t count, void *to,
+                          size_t capacity) {
   packbuf_error error;
   if (packbuf_copy_elements(job->view, buffer, first, count, to, capacity, &error)) fail_status(job->file, &error);
 }
 
 /* Elements first to first + count as little-endian bytes. */
-static void write_elements(const export_job *job, output *out, const packbuf_buffer *buffer, uint64_t first, uint64_t count) {
+static void write_elements(const export_job *job, output *out, const packbuf_buffer *buffer, uint64_t first,
+                           uint64_t count) {
   size_t size = buffer->dtype.bits / 8u;
   uint64_t at, n;
   void *chunk = must_alloc(CHUNK);
@@ -88,7 +92,8 @@ static void note_bits(const export_job *job, const selected *from) {
 
 /* "ns" when the leaf is a timestamp that numpy has, else NULL. */
 static const char *unit_of(const packbuf_node *node, char *to) {
-  if (node->logical_type != 1 || memcmp(&node->dtype, &int64, sizeof int64) != 0 || !npy_unit(node->parameter.data, node->parameter.size))
+  if (node->logical_type != 1 || memcmp(&node->dtype, &int64, sizeof int64) != 0 ||
+      !npy_unit(node->parameter.data, node->parameter.size))
     return NULL;
   memcpy(to, node->parameter.data, node->parameter.size);
   to[node->parameter.size] = 0;
@@ -98,9 +103,12 @@ static const char *unit_of(const packbuf_node *node, char *to) {
 /* A leaf of numbers without masks and per-cell types, all its dtype known? */
 static int plain_numbers(const export_job *job, const packbuf_node *node, packbuf_column *opened) {
   packbuf_buffer buffer;
-  return node->kind == PACKBUF_LEAF && packbuf_dtype_name(node->dtype) && packbuf_open_column(job->view, node->index, opened, NULL) == PACKBUF_OK &&
-         !find_buffer(job, node, PACKBUF_ROLE_VALIDITY, 0, &buffer) && !find_buffer(job, node, PACKBUF_ROLE_MISSING, 0, &buffer) &&
-         !find_buffer(job, node, PACKBUF_ROLE_TYPES, 0, &buffer) && !find_buffer(job, node, PACKBUF_ROLE_NDIMS, 0, &buffer);
+  return node->kind == PACKBUF_LEAF && packbuf_dtype_name(node->dtype) &&
+         packbuf_open_column(job->view, node->index, opened, NULL) == PACKBUF_OK &&
+         !find_buffer(job, node, PACKBUF_ROLE_VALIDITY, 0, &buffer) &&
+         !find_buffer(job, node, PACKBUF_ROLE_MISSING, 0, &buffer) &&
+         !find_buffer(job, node, PACKBUF_ROLE_TYPES, 0, &buffer) &&
+         !find_buffer(job, node, PACKBUF_ROLE_NDIMS, 0, &buffer);
 }
 
 static int export_dense(export_job *job, const selected *from) {
@@ -110,7 +118,8 @@ static int export_dense(export_job *job, const selected *from) {
   uint64_t shape[PACKBUF_MAX_RANK + 1], elements = 1;
   char unit[8];
   unsigned i;
-  if (node->codec != PACKBUF_CODEC_NDARRAY || node->rank >= PACKBUF_MAX_RANK || !plain_numbers(job, node, &column)) return 0;
+  if (node->codec != PACKBUF_CODEC_NDARRAY || node->rank >= PACKBUF_MAX_RANK || !plain_numbers(job, node, &column))
+    return 0;
   shape[0] = job->rows.count;
   for (i = 0; i < node->rank; i++) {
     shape[i + 1] = node->shape[i];
@@ -125,7 +134,8 @@ static int export_dense(export_job *job, const selected *from) {
   return 1;
 }
 
-/* Are dimensions 1.. the same in all rows asked for? Then they are in shape[1..], and their product is returned, else 0. */
+/* Are dimensions 1.. the same in all rows asked for? Then they are in shape[1..], and their product is returned, else
+ * 0. */
 static uint64_t trailing(const export_job *job, const packbuf_column *column, uint64_t *shape) {
   uint64_t product = 1, row, first[PACKBUF_MAX_RANK], here[PACKBUF_MAX_RANK];
   unsigned dim, rank = column->node.rank;
@@ -144,7 +154,8 @@ static uint64_t trailing(const export_job *job, const packbuf_column *column, ui
   return product;
 }
 
-/* Where each row begins, in items of `item` elements, counted from the first; with no output, only how many there are. */
+/* Where each row begins, in items of `item` elements, counted from the first; with no output, only how many there are.
+ */
 static uint64_t write_offsets(const export_job *job, output *out, const packbuf_column *column, uint64_t item) {
   uint64_t chunk[512], at = 0, row, n = 1;
   packbuf_piece pieces[2];

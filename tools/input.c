@@ -1,5 +1,5 @@
-/* tools/input.c: files to read: mapped when they are regular files, else read whole. A mapped file that is cut short under the program raises
- * SIGBUS: the handler here names the file, removes temporaries and exits 1.
+/* tools/input.c: files to read: mapped when they are regular files, else read whole. A mapped file that is cut short
+ * under the program raises SIGBUS: the handler here names the file, removes temporaries and exits 1.
  * May use: messages, outputs. Must not know: what the bytes mean. */
 #include "tool.h"
 
@@ -133,5 +133,6 @@ void open_packed(const verb *command, source *from, packbuf_view *view, const ch
   packbuf_error error;
   if (decoded_bytes) limits.decoded_bytes = parse_number(command, "decoded-bytes", decoded_bytes);
   source_open(from, name);
-  if (packbuf_open(view, from->data, from->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, &limits, &error)) fail_status(name, &error);
+  if (packbuf_open(view, from->data, from->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, &limits, &error))
+    fail_status(name, &error);
 }

@@ -3,9 +3,11 @@
 #include "tool.h"
 
 /* Ends the program: `offset` bytes into the line that starts at `start`. Columns count characters. */
-static void fail_at(const char *file, uint64_t line, const char *start, uint64_t offset, const char *what, const char *where) {
+static void fail_at(const char *file, uint64_t line, const char *start, uint64_t offset, const char *what,
+                    const char *where) {
   uint64_t column = 1, i;
-  if (offset == PACKBUF_NOWHERE) fail(file, "line %llu: %s%s%s", (unsigned long long)line, what, *where ? " at " : "", where);
+  if (offset == PACKBUF_NOWHERE)
+    fail(file, "line %llu: %s%s%s", (unsigned long long)line, what, *where ? " at " : "", where);
   for (i = 0; i < offset; i++) column += ((unsigned char)start[i] & 0xc0) != 0x80;
   fail(file, "line %llu, column %llu: %s", (unsigned long long)line, (unsigned long long)column, what);
 }
@@ -20,7 +22,8 @@ static void fail_parse(const char *file, uint64_t line, const char *start, uint6
       line++;
       begin = i + 1;
     }
-  snprintf(what, sizeof what, "%s: %s", packbuf_status_name(error->code), error->message ? error->message : packbuf_status_text(error->code));
+  snprintf(what, sizeof what, "%s: %s", packbuf_status_name(error->code),
+           error->message ? error->message : packbuf_status_text(error->code));
   fail_at(file, line, start + begin, offset == PACKBUF_NOWHERE ? offset : offset - begin, what, "");
 }
 
@@ -31,7 +34,8 @@ static int blank(const char *line, size_t size) {
   return 1;
 }
 
-static void parse_tagged(const char *file, uint64_t line, const char *start, size_t size, tag_context *context, packbuf_value *value) {
+static void parse_tagged(const char *file, uint64_t line, const char *start, size_t size, tag_context *context,
+                         packbuf_value *value) {
   packbuf_error error;
   packbuf_value plain;
   if (packbuf_json_parse(start, size, 0, context->arena, &plain, &error)) fail_parse(file, line, start, size, &error);
@@ -40,7 +44,9 @@ static void parse_tagged(const char *file, uint64_t line, const char *start, siz
             context->problem_path[0] == '.' ? context->problem_path + 1 : context->problem_path);
 }
 
-static size_t after_mark(const source *from) { return from->size >= 3 && memcmp(from->data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; }
+static size_t after_mark(const source *from) {
+  return from->size >= 3 && memcmp(from->data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
 
 void jsonl_read(const source *from, tag_context *context, jsonl *to) {
   const char *all = (const char *)from->data, *file = from->name;
@@ -61,7 +67,8 @@ void jsonl_read(const source *from, tag_context *context, jsonl *to) {
       to->lines = (uint64_t *)must_resize(to->lines, (size_t)capacity * sizeof *to->lines);
     }
     parse_tagged(file, line, start, length, context, &to->rows[to->count]);
-    if (to->rows[to->count].kind != PACKBUF_DICT) fail(file, "line %llu: a row is a JSON object with one key a field", (unsigned long long)line);
+    if (to->rows[to->count].kind != PACKBUF_DICT)
+      fail(file, "line %llu: a row is a JSON object with one key a field", (unsigned long long)line);
     to->lines[to->count++] = line;
     progress("reading", at, size);
   }

@@ -1,5 +1,6 @@
 /* tools/message.c: what the command says on stderr: one-line messages and the progress bar; and when colour is used.
- * Text from files is shown with its control characters escaped, so that it can neither break the line nor drive the terminal.
+ * Text from files is shown with its control characters escaped, so that it can neither break the line nor drive the
+ * terminal.
  * May use: outputs (to remove temporaries). Must not know: where messages come from. */
 #include "tool.h"
 

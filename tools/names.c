@@ -21,7 +21,8 @@ char *safe_file_name(const char *name, size_t size) {
   if (!size) text_puts(&out, "%");
   for (i = 0; i < size; i++) {
     unsigned char c = (unsigned char)name[i];
-    if (c < 0x20 || c == 0x7f || c == '/' || c == '\\' || c == '%' || c == ':' || (c == '.' && i == 0)) text_printf(&out, "%%%02X", (unsigned)c);
+    if (c < 0x20 || c == 0x7f || c == '/' || c == '\\' || c == '%' || c == ':' || (c == '.' && i == 0))
+      text_printf(&out, "%%%02X", (unsigned)c);
     else text_add(&out, name + i, 1);
   }
   text_add(&out, "", 1);
@@ -39,7 +40,8 @@ int utf8_valid(const char *data, size_t size) {
       if ((p[i] & 0xc0) != 0x80) return 0;
       c = c << 6 | (p[i] & 0x3fu);
     }
-    if ((more == 2 && (c < 0x800 || (c >= 0xd800 && c < 0xe000))) || (more == 3 && (c < 0x10000 || c > 0x10ffff))) return 0;
+    if ((more == 2 && (c < 0x800 || (c >= 0xd800 && c < 0xe000))) || (more == 3 && (c < 0x10000 || c > 0x10ffff)))
+      return 0;
     p += more + 1;
   }
   return 1;
@@ -57,7 +59,9 @@ void find_node(const packbuf_view *view, const char *file, unsigned scope, const
   packbuf_status status = packbuf_find(view, scope, path, node, &error);
   if (status == PACKBUF_NOT_FOUND)
     fail(file, "no such %s: %s%s", scope ? "batch value" : "field", path,
-         packbuf_find(view, !scope, path, node, NULL) ? "" : scope ? " (there is a field of this name)" : " (there is a batch value of this name)");
+         packbuf_find(view, !scope, path, node, NULL) ? ""
+         : scope                                      ? " (there is a field of this name)"
+                                                      : " (there is a batch value of this name)");
   if (status) fail_status(file, &error);
 }
 
@@ -80,8 +84,8 @@ void dtype_word(packbuf_dtype dtype, char *to, size_t size) {
 }
 
 int unreadable(packbuf_status status) {
-  return status == PACKBUF_UNSUPPORTED_CODEC || status == PACKBUF_UNSUPPORTED_PACKING || status == PACKBUF_UNSUPPORTED_DTYPE ||
-         status == PACKBUF_UNSUPPORTED_ROLE;
+  return status == PACKBUF_UNSUPPORTED_CODEC || status == PACKBUF_UNSUPPORTED_PACKING ||
+         status == PACKBUF_UNSUPPORTED_DTYPE || status == PACKBUF_UNSUPPORTED_ROLE;
 }
 
 /* ---- the set: open addressing, at most half full ---- */

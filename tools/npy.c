@@ -1,5 +1,5 @@
-/* tools/npy.c: numpy's .npy files, versions 1 to 3: a header that is a Python dict literal, then the elements. Reading takes hostile bytes;
- * writing gives the bytes that numpy.save gives for a C-contiguous little-endian array.
+/* tools/npy.c: numpy's .npy files, versions 1 to 3: a header that is a Python dict literal, then the elements. Reading
+ * takes hostile bytes; writing gives the bytes that numpy.save gives for a C-contiguous little-endian array.
  * May use: packbuf.h, memory, messages. Must not know: where the bytes come from. */
 #include "tool.h"
 
@@ -81,7 +81,9 @@ static int take_word(header *h, const char *word) {
 }
 
 static void bad_header(const header *h) TOOL_NORETURN;
-static void bad_header(const header *h) { fail(h->file, "the .npy header is no dict of descr, fortran_order and shape"); }
+static void bad_header(const header *h) {
+  fail(h->file, "the .npy header is no dict of descr, fortran_order and shape");
+}
 
 /* A quoted Python string without escapes. */
 static void take_string(header *h, char *to, size_t size) {
@@ -161,29 +163,34 @@ static void refuse_descr(const char *file, const char *descr) TOOL_NORETURN;
 static void refuse_descr(const char *file, const char *descr) {
   const char *kind = descr + (strchr("<>|=", descr[0]) && descr[0] ? 1 : 0);
   switch (*kind) {
-    case 'O': fail(file, "holds Python objects (dtype %s), which only unpickling could read: packbuf never runs pickle", descr);
+    case 'O':
+      fail(file, "holds Python objects (dtype %s), which only unpickling could read: packbuf never runs pickle", descr);
     case 'U':
     case 'S':
     case 'a': fail(file, "holds fixed-width strings (dtype %s): give them as a field of a .jsonl file", descr);
     case 'V': fail(file, "holds raw bytes without a type (dtype %s)", descr);
-    case 'M': fail(file, "has a datetime unit that packbuf's timestamps lack (dtype %s): they have D, s, ms, us and ns", descr);
+    case 'M':
+      fail(file, "has a datetime unit that packbuf's timestamps lack (dtype %s): they have D, s, ms, us and ns", descr);
     case 'm': fail(file, "holds time differences (dtype %s): convert them to integers", descr);
     default: fail(file, "has a dtype that packbuf lacks: %s", descr);
   }
 }
 
 /* descr to dtype; *swapped when the elements are in the other byte order. */
-static packbuf_dtype parse_descr(const char *file, const char *descr, const char **unit, int *swapped, packbuf_arena *arena) {
+static packbuf_dtype parse_descr(const char *file, const char *descr, const char **unit, int *swapped,
+                                 packbuf_arena *arena) {
   static const struct {
     char kind;
     packbuf_dtype_code code;
     unsigned sizes; /* of elements: bit n for n bytes */
-  } kinds[] = {{'b', PACKBUF_DTYPE_BOOL, 1u << 1}, {'i', PACKBUF_DTYPE_INT, 0x116},       {'u', PACKBUF_DTYPE_UINT, 0x116},
-               {'f', PACKBUF_DTYPE_FLOAT, 0x114},  {'c', PACKBUF_DTYPE_COMPLEX, 0x10100}, {'M', PACKBUF_DTYPE_INT, 0x100}};
+  } kinds[] = {{'b', PACKBUF_DTYPE_BOOL, 1u << 1},    {'i', PACKBUF_DTYPE_INT, 0x116},
+               {'u', PACKBUF_DTYPE_UINT, 0x116},      {'f', PACKBUF_DTYPE_FLOAT, 0x114},
+               {'c', PACKBUF_DTYPE_COMPLEX, 0x10100}, {'M', PACKBUF_DTYPE_INT, 0x100}};
   unsigned long size;
   size_t i, n;
   char *end, *copy;
-  if (!descr[0] || !strchr("<>|=", descr[0]) || !descr[1] || descr[2] < '1' || descr[2] > '9') refuse_descr(file, descr);
+  if (!descr[0] || !strchr("<>|=", descr[0]) || !descr[1] || descr[2] < '1' || descr[2] > '9')
+    refuse_descr(file, descr);
   size = strtoul(descr + 2, &end, 10);
   if (size > 16) refuse_descr(file, descr);
   for (i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -216,7 +223,8 @@ const void *swapped_copy(const uint8_t *data, uint64_t bytes, packbuf_dtype dtyp
 static uint64_t header_range(const char *file, const uint8_t *data, uint64_t size, uint64_t *start) {
   uint64_t length;
   if (size < 10 || memcmp(data, "\x93NUMPY", 6) != 0) fail(file, "is no .npy file");
-  if (data[6] < 1 || data[6] > 3) fail(file, "is an .npy file of version %u.%u: versions 1 to 3 are known", (unsigned)data[6], (unsigned)data[7]);
+  if (data[6] < 1 || data[6] > 3)
+    fail(file, "is an .npy file of version %u.%u: versions 1 to 3 are known", (unsigned)data[6], (unsigned)data[7]);
   length = (uint64_t)data[8] | (uint64_t)data[9] << 8;
   *start = 10;
   if (data[6] > 1) {
@@ -243,7 +251,8 @@ void npy_read(const char *file, const uint8_t *data, uint64_t size, array *to, p
   to->tensor.dtype = parse_descr(file, h.descr, &to->unit, &swapped, arena);
   if (!array_bytes(to->tensor.dtype, h.rank, h.shape, &bytes)) fail(file, "the array's shape is too large");
   if (bytes > size - end)
-    fail(file, "ends too early: the array needs %llu bytes, there are %llu", (unsigned long long)bytes, (unsigned long long)(size - end));
+    fail(file, "ends too early: the array needs %llu bytes, there are %llu", (unsigned long long)bytes,
+         (unsigned long long)(size - end));
   if (bytes < size - end) fail(file, "has %llu bytes after the array", (unsigned long long)(size - end - bytes));
   memcpy(to->shape, h.shape, sizeof to->shape);
   to->tensor.data = swapped && bytes ? swapped_copy(data + end, bytes, to->tensor.dtype, arena) : data + end;
@@ -278,7 +287,9 @@ void npy_header(text *to, packbuf_dtype dtype, const char *unit, unsigned rank, 
   unsigned i, digits;
   text_add(to, "\x93NUMPY\x01\0\0\0", 10);
   if (unit) text_printf(to, "{'descr': '<M8[%s]', 'fortran_order': False, 'shape': (", unit);
-  else text_printf(to, "{'descr': '%c%c%u', 'fortran_order': False, 'shape': (", dtype.bits == 8 ? '|' : '<', kind, (unsigned)dtype.bits / 8);
+  else
+    text_printf(to, "{'descr': '%c%c%u', 'fortran_order': False, 'shape': (", dtype.bits == 8 ? '|' : '<', kind,
+                (unsigned)dtype.bits / 8);
   for (i = 0; i < rank; i++) text_printf(to, i ? ", %llu" : "%llu", (unsigned long long)shape[i]);
   text_puts(to, rank == 1 ? ",), }" : "), }");
   if (rank) { /* numpy leaves room for the first dimension to grow */

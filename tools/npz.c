@@ -1,5 +1,6 @@
-/* tools/npz.c: numpy's .npz files: a zip folder of .npy members, stored (read in place) or deflated (when the build has zlib), zip64 too.
- * The directory is hostile bytes: every offset is checked, sizes must be plausible before memory is taken, CRC-32 is verified.
+/* tools/npz.c: numpy's .npz files: a zip folder of .npy members, stored (read in place) or deflated (when the build has
+ * zlib), zip64 too. The directory is hostile bytes: every offset is checked, sizes must be plausible before memory is
+ * taken, CRC-32 is verified.
  * May use: npy.c, memory, messages. Must not know: what becomes of the arrays. */
 #include "tool.h"
 
@@ -39,8 +40,8 @@ static uint32_t crc32_of(const uint8_t *data, uint64_t size) {
   for (; size - done >= 8; done += 8) {
     uint32_t low = crc ^ (uint32_t)number(data + done, 4);
     const uint8_t *p = data + done;
-    crc = table[7][low & 255] ^ table[6][low >> 8 & 255] ^ table[5][low >> 16 & 255] ^ table[4][low >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^
-          table[1][p[6]] ^ table[0][p[7]];
+    crc = table[7][low & 255] ^ table[6][low >> 8 & 255] ^ table[5][low >> 16 & 255] ^ table[4][low >> 24] ^
+          table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
     if (!(done & 0xffffff)) progress("checking", done, size);
   }
   for (; done < size; done++) crc = crc >> 8 ^ table[0][(crc ^ data[done]) & 255];
@@ -61,13 +62,15 @@ static uint64_t find_directory(const source *from, uint64_t *count, uint64_t *en
   *end = at;
   if (at >= 20 && number(data + at - 20, 4) == 0x07064b50) { /* zip64 */
     uint64_t wide = number(data + at - 12, 8);
-    if (wide > at - 20 || at - 20 - wide < 56 || number(data + wide, 4) != 0x06064b50) fail(from->name, "the zip64 end record is wrong");
+    if (wide > at - 20 || at - 20 - wide < 56 || number(data + wide, 4) != 0x06064b50)
+      fail(from->name, "the zip64 end record is wrong");
     *count = number(data + wide + 32, 8);
     length = number(data + wide + 40, 8);
     start = number(data + wide + 48, 8);
     *end = wide;
   }
-  if (start > *end || length > *end - start || *count > length / 46) fail(from->name, "the zip directory lies outside the file");
+  if (start > *end || length > *end - start || *count > length / 46)
+    fail(from->name, "the zip directory lies outside the file");
   *end = start + length;
   return start;
 }
@@ -94,11 +97,13 @@ static void read_zip64(member *m, const uint8_t *extra, size_t size) {
 static uint64_t read_member(const source *from, uint64_t at, uint64_t end, member *m) {
   const uint8_t *p = from->data + at;
   uint64_t name, extra, comment;
-  if (at > end || end - at < 46 || number(p, 4) != 0x02014b50) fail(from->name, "the zip directory is wrong at byte %llu", (unsigned long long)at);
+  if (at > end || end - at < 46 || number(p, 4) != 0x02014b50)
+    fail(from->name, "the zip directory is wrong at byte %llu", (unsigned long long)at);
   name = number(p + 28, 2);
   extra = number(p + 30, 2);
   comment = number(p + 32, 2);
-  if (end - at - 46 < name + extra + comment) fail(from->name, "the zip directory is wrong at byte %llu", (unsigned long long)at);
+  if (end - at - 46 < name + extra + comment)
+    fail(from->name, "the zip directory is wrong at byte %llu", (unsigned long long)at);
   m->flags = (unsigned)number(p + 8, 2);
   m->method = (unsigned)number(p + 10, 2);
   m->crc = (uint32_t)number(p + 16, 4);
@@ -118,7 +123,8 @@ static const uint8_t *inflate_member(const char *label, const uint8_t *data, con
   z_stream stream;
   int status = Z_OK;
   if (m->size / 1100 > m->stored + 64)
-    fail(label, "claims to unpack to %llu bytes, more than its %llu bytes can", (unsigned long long)m->size, (unsigned long long)m->stored);
+    fail(label, "claims to unpack to %llu bytes, more than its %llu bytes can", (unsigned long long)m->size,
+         (unsigned long long)m->stored);
   out = (uint8_t *)must_arena(arena, (size_t)m->size, 64);
   memset(&stream, 0, sizeof stream);
   if (inflateInit2(&stream, -15) != Z_OK) fail_memory();
@@ -145,9 +151,11 @@ static const uint8_t *member_bytes(const source *from, const char *label, const 
   uint64_t skip;
   (void)arena;
   if (m->flags & 0x2041) fail(label, "is encrypted");
-  if (m->local > from->size || from->size - m->local < 30 || number(p, 4) != 0x04034b50) fail(label, "the zip member lies outside the file");
+  if (m->local > from->size || from->size - m->local < 30 || number(p, 4) != 0x04034b50)
+    fail(label, "the zip member lies outside the file");
   skip = 30 + number(p + 26, 2) + number(p + 28, 2);
-  if (from->size - m->local < skip || from->size - m->local - skip < m->stored) fail(label, "the zip member lies outside the file");
+  if (from->size - m->local < skip || from->size - m->local - skip < m->stored)
+    fail(label, "the zip member lies outside the file");
   data = p + skip;
   if (m->method == 0) {
     if (m->stored != m->size) fail(label, "the zip member's sizes differ");
@@ -156,7 +164,8 @@ static const uint8_t *member_bytes(const source *from, const char *label, const 
     data = inflate_member(label, data, m, arena);
 #else
     fail(label,
-         "is deflated, and this build has no zlib: save it with numpy.savez instead of savez_compressed, or build with -DPACKBUF_TOOL_ZLIB=1 -lz");
+         "is deflated, and this build has no zlib: save it with numpy.savez instead of savez_compressed, or build with "
+         "-DPACKBUF_TOOL_ZLIB=1 -lz");
 #endif
   } else {
     fail(label, "is compressed by zip method %u: stored and deflated are known", m->method);
@@ -180,7 +189,8 @@ void npz_read(const source *from, arrays *list, packbuf_arena *arena) {
     text_free(&label);
     if (m.stored > from->size - total) fail(copy, "the zip members overlap");
     total += m.stored;
-    if (m.name_size < 4 || memcmp(m.name + m.name_size - 4, ".npy", 4) != 0 || memchr(m.name, 0, m.name_size)) fail(copy, "is no .npy member");
+    if (m.name_size < 4 || memcmp(m.name + m.name_size - 4, ".npy", 4) != 0 || memchr(m.name, 0, m.name_size))
+      fail(copy, "is no .npy member");
     data = member_bytes(from, copy, &m, arena);
     name = (char *)must_arena(arena, m.name_size - 3, 1);
     memcpy(name, m.name, m.name_size - 4);

@@ -1,4 +1,5 @@
-/* tools/options.c: reads a subcommand's options, in any order, `--name=value` or `--name value`, letters alone or with their value; `--` ends them.
+/* tools/options.c: reads a subcommand's options, in any order, `--name=value` or `--name value`, letters alone or with
+ * their value; `--` ends them.
  * May use: messages. Must not know: what the options mean. */
 #include "tool.h"
 
@@ -95,7 +96,8 @@ static int read_digits(const char *from, const char *end, uint64_t *number) {
 
 uint64_t parse_number(const verb *command, const char *name, const char *string) {
   uint64_t number;
-  if (!read_digits(string, string + strlen(string), &number)) fail_usage(command, "--%s: '%s' is no number", name, string);
+  if (!read_digits(string, string + strlen(string), &number))
+    fail_usage(command, "--%s: '%s' is no number", name, string);
   return number;
 }
 
@@ -120,12 +122,15 @@ row_range parse_rows(const verb *command, const char *string, const char *file, 
   if (!string) return range;
   end = string + strlen(string);
   colon = strchr(string, ':');
-  if (!*string || !read_end(string, colon ? colon : end, rows, 0, &range.first) || (colon && !read_end(colon + 1, end, rows, rows, &last)))
-    fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20 or -5:%s", string, colon && strchr(colon + 1, ':') ? " (a step is for packbuf ranges)" : "");
+  if (!*string || !read_end(string, colon ? colon : end, rows, 0, &range.first) ||
+      (colon && !read_end(colon + 1, end, rows, rows, &last)))
+    fail_usage(command, "--rows: '%s' is no range such as 3, 10:20, 10:, :20 or -5:%s", string,
+               colon && strchr(colon + 1, ':') ? " (a step is for packbuf ranges)" : "");
   if (!colon) {
     uint64_t number = 0;
     int beyond = *string == '-' && read_digits(string + 1, end, &number) && number > rows;
-    if (beyond || range.first >= rows) fail(file, "row %s lies beyond the end: there are %llu rows", string, (unsigned long long)rows);
+    if (beyond || range.first >= rows)
+      fail(file, "row %s lies beyond the end: there are %llu rows", string, (unsigned long long)rows);
     range.count = 1;
     return range;
   }

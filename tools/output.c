@@ -1,5 +1,6 @@
-/* tools/output.c: files to write. Each is a temporary file beside its place until outputs_commit renames it, so nothing half-written is ever seen;
- * a failure, SIGINT, SIGTERM or SIGHUP removes the temporaries. Pipes, devices and stdout are written directly.
+/* tools/output.c: files to write. Each is a temporary file beside its place until outputs_commit renames it, so nothing
+ * half-written is ever seen; a failure, SIGINT, SIGTERM or SIGHUP removes the temporaries. Pipes, devices and stdout
+ * are written directly.
  * May use: messages. Must not know: what is written. */
 #include "tool.h"
 
@@ -157,7 +158,8 @@ void *output_map(output *out, uint64_t size, int exact) {
   int problem = EINVAL;
   if (!out->temporary || !size || size > SIZE_MAX || size > INT64_MAX) return NULL;
 #ifndef __APPLE__
-  if (exact) problem = posix_fallocate(out->fd, 0, (off_t)size); /* so that a full disk is an error here, not SIGBUS later */
+  if (exact)
+    problem = posix_fallocate(out->fd, 0, (off_t)size); /* so that a full disk is an error here, not SIGBUS later */
 #endif
   (void)exact;
   if (problem == EINVAL || problem == EOPNOTSUPP) problem = ftruncate(out->fd, (off_t)size) ? errno : 0;
@@ -186,7 +188,8 @@ void output_close(output *out) {
     unwatch_mapping(out->map);
     if (munmap(out->map, out->map_size) != 0) fail_errno(out->name, "cannot write");
   }
-  if (close(out->fd) != 0 && !(out->fd == 1 && errno == EBADF)) fail_errno(out->name, "cannot write"); /* stdout may be closed when nothing is said */
+  if (close(out->fd) != 0 && !(out->fd == 1 && errno == EBADF))
+    fail_errno(out->name, "cannot write"); /* stdout may be closed when nothing is said */
 }
 
 void outputs_commit(void) {

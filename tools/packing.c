@@ -3,7 +3,8 @@
  * May use: packbuf.h, outputs. Must not know: where a batch comes from, how tables look. */
 #include "tool.h"
 
-static const char *const packing_words[] = {"", "none", "balanced", "fastest", "smallest", "auto"}; /* as packbuf_packing */
+/* as packbuf_packing */
+static const char *const packing_words[] = {"", "none", "balanced", "fastest", "smallest", "auto"};
 
 int packing_parse(const char *word, packbuf_packing *to) {
   unsigned i;

@@ -1,10 +1,12 @@
-/* tools/safetensors.c: .safetensors files: a u64 length, a JSON header of names, dtypes, shapes and offsets, then the elements.
- * As the format asks: the header is at most 100 MB, tensors lie side by side without holes or overlaps and end with the file.
+/* tools/safetensors.c: .safetensors files: a u64 length, a JSON header of names, dtypes, shapes and offsets, then the
+ * elements. As the format asks: the header is at most 100 MB, tensors lie side by side without holes or overlaps and
+ * end with the file.
  * May use: packbuf.h, memory, messages. Must not know: what becomes of the arrays. */
 #include "tool.h"
 
 static int is_word(const packbuf_value *value, const char *word) {
-  return value->kind == PACKBUF_STRING && value->as.text.size == strlen(word) && memcmp(value->as.text.data, word, strlen(word)) == 0;
+  return value->kind == PACKBUF_STRING && value->as.text.size == strlen(word) &&
+         memcmp(value->as.text.data, word, strlen(word)) == 0;
 }
 
 /* A string of the header as a C string in the arena. */
@@ -47,7 +49,8 @@ static packbuf_dtype read_dtype(const char *file, const char *name, const packbu
 }
 
 static uint64_t read_size(const char *file, const char *name, const packbuf_value *value) {
-  if (value->kind != PACKBUF_INT || value->as.i < 0) fail(file, "tensor %s: shape and data_offsets are lists of numbers", name);
+  if (value->kind != PACKBUF_INT || value->as.i < 0)
+    fail(file, "tensor %s: shape and data_offsets are lists of numbers", name);
   return (uint64_t)value->as.i;
 }
 
@@ -62,8 +65,8 @@ static int by_begin(const void *a, const void *b) {
   return x->end < y->end ? -1 : x->end > y->end;
 }
 
-static extent read_tensor(const char *file, const char *name, const packbuf_value *about, const uint8_t *data, uint64_t size, array *to,
-                          packbuf_arena *arena) {
+static extent read_tensor(const char *file, const char *name, const packbuf_value *about, const uint8_t *data,
+                          uint64_t size, array *to, packbuf_arena *arena) {
   const packbuf_value *shape, *offsets;
   extent where = {0, 0, name};
   uint64_t bytes;
@@ -71,9 +74,11 @@ static extent read_tensor(const char *file, const char *name, const packbuf_valu
   if (about->kind != PACKBUF_DICT) fail(file, "tensor %s is no dict", name);
   shape = packbuf_dict_get(about, "shape");
   offsets = packbuf_dict_get(about, "data_offsets");
-  if (!shape || shape->kind != PACKBUF_LIST || !offsets || offsets->kind != PACKBUF_LIST || offsets->as.list.count != 2 || about->as.dict.count != 3)
+  if (!shape || shape->kind != PACKBUF_LIST || !offsets || offsets->kind != PACKBUF_LIST ||
+      offsets->as.list.count != 2 || about->as.dict.count != 3)
     fail(file, "tensor %s has not the keys dtype, shape and data_offsets", name);
-  if (shape->as.list.count > PACKBUF_MAX_RANK) fail(file, "tensor %s has more than %d dimensions", name, PACKBUF_MAX_RANK);
+  if (shape->as.list.count > PACKBUF_MAX_RANK)
+    fail(file, "tensor %s has more than %d dimensions", name, PACKBUF_MAX_RANK);
   to->name = name;
   to->file = file;
   to->tensor.dtype = read_dtype(file, name, packbuf_dict_get(about, "dtype"), arena);
@@ -84,7 +89,8 @@ static extent read_tensor(const char *file, const char *name, const packbuf_valu
   if (where.begin > where.end || where.end > size) fail(file, "tensor %s: data_offsets lie outside the file", name);
   if (!array_bytes(to->tensor.dtype, to->tensor.rank, to->shape, &bytes) || bytes != where.end - where.begin)
     fail(file, "tensor %s: data_offsets do not fit dtype and shape", name);
-  to->tensor.data = big_endian() && bytes ? swapped_copy(data + where.begin, bytes, to->tensor.dtype, arena) : data + where.begin;
+  to->tensor.data =
+      big_endian() && bytes ? swapped_copy(data + where.begin, bytes, to->tensor.dtype, arena) : data + where.begin;
   to->tensor.form = PACKBUF_FORM_TENSOR;
   to->tensor.shape = to->shape;
   return where;
@@ -94,7 +100,8 @@ static void read_metadata(const char *file, const packbuf_value *value, pairs *m
   size_t i;
   if (value->kind != PACKBUF_DICT) fail(file, "__metadata__ is no dict");
   for (i = 0; i < value->as.dict.count; i++)
-    pairs_add(metadata, c_string(file, &value->as.dict.entries[i].key, arena), c_string(file, &value->as.dict.entries[i].value, arena), file);
+    pairs_add(metadata, c_string(file, &value->as.dict.entries[i].key, arena),
+              c_string(file, &value->as.dict.entries[i].value, arena), file);
 }
 
 void safetensors_read(const source *from, arrays *list, pairs *metadata, packbuf_arena *arena) {
@@ -118,13 +125,15 @@ void safetensors_read(const source *from, arrays *list, pairs *metadata, packbuf
     const packbuf_entry *entry = &head.as.dict.entries[i];
     if (is_word(&entry->key, "__metadata__")) read_metadata(file, &entry->value, metadata, arena);
     else
-      extents[count++] = read_tensor(file, c_string(file, &entry->key, arena), &entry->value, from->data + 8 + length, from->size - 8 - length,
-                                     arrays_add(list), arena);
+      extents[count++] = read_tensor(file, c_string(file, &entry->key, arena), &entry->value, from->data + 8 + length,
+                                     from->size - 8 - length, arrays_add(list), arena);
   }
   qsort(extents, count, sizeof *extents, by_begin);
   for (i = 0; i < count; i++) {
-    if (extents[i].begin != at) fail(file, "tensor %s: its bytes overlap others or leave a hole before them", extents[i].name);
+    if (extents[i].begin != at)
+      fail(file, "tensor %s: its bytes overlap others or leave a hole before them", extents[i].name);
     at = extents[i].end;
   }
-  if (at != from->size - 8 - length) fail(file, "%llu bytes follow the tensors", (unsigned long long)(from->size - 8 - length - at));
+  if (at != from->size - 8 - length)
+    fail(file, "%llu bytes follow the tensors", (unsigned long long)(from->size - 8 - length - at));
 }

@@ -23,14 +23,18 @@ static void read_flag(const char *file, const char *path, const packbuf_entry *e
 
 /* One key of one path. */
 static void read_wish(const char *file, const packbuf_entry *entry, wish *to, packbuf_arena *arena) {
-  const char *word = entry->value.kind == PACKBUF_STRING ? arena_string(&entry->value, arena) : NULL, *path = to->schema.path;
+  const char *word = entry->value.kind == PACKBUF_STRING ? arena_string(&entry->value, arena) : NULL,
+             *path = to->schema.path;
   int flag = 0;
   if (is_key(&entry->key, "codec")) {
-    if (!word || !packbuf_codec_parse(word, &to->schema.codec)) fail(file, "%s: there is no codec %s", path, word ? word : "of that type");
+    if (!word || !packbuf_codec_parse(word, &to->schema.codec))
+      fail(file, "%s: there is no codec %s", path, word ? word : "of that type");
   } else if (is_key(&entry->key, "dtype")) {
-    if (!word || !packbuf_dtype_parse(word, &to->schema.dtype)) fail(file, "%s: there is no dtype %s", path, word ? word : "of that type");
+    if (!word || !packbuf_dtype_parse(word, &to->schema.dtype))
+      fail(file, "%s: there is no dtype %s", path, word ? word : "of that type");
   } else if (is_key(&entry->key, "view")) {
-    if (!word || !packbuf_dtype_parse(word, &to->view)) fail(file, "%s: there is no dtype %s", path, word ? word : "of that type");
+    if (!word || !packbuf_dtype_parse(word, &to->view))
+      fail(file, "%s: there is no dtype %s", path, word ? word : "of that type");
   } else if (is_key(&entry->key, "timestamp")) {
     if (!word || !npy_unit(word, strlen(word))) fail(file, "%s: timestamp is D, s, ms, us or ns", path);
     to->schema.logical_type = 1;
@@ -40,7 +44,8 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
     if (flag) to->schema.flags |= PACKBUF_KEEP_PLAIN;
   } else if (is_key(&entry->key, "packing")) {
     packbuf_packing packing;
-    if (!word || !packing_parse(word, &packing)) fail(file, "%s: packing is auto, none, fastest, balanced or smallest", path);
+    if (!word || !packing_parse(word, &packing))
+      fail(file, "%s: packing is auto, none, fastest, balanced or smallest", path);
     to->schema.packing = (uint8_t)packing;
   } else if (is_key(&entry->key, "not_nullable")) {
     read_flag(file, path, entry, "not_nullable", &flag);
@@ -49,8 +54,8 @@ static void read_wish(const char *file, const packbuf_entry *entry, wish *to, pa
     read_flag(file, path, entry, "value", &flag);
     to->schema.batch_value = (uint8_t)flag;
   } else {
-    fail(file, "%s: unknown key %.*s (codec, dtype, keep_plain, not_nullable, packing, timestamp, value, view)", path, (int)entry->key.as.text.size,
-         entry->key.as.text.data);
+    fail(file, "%s: unknown key %.*s (codec, dtype, keep_plain, not_nullable, packing, timestamp, value, view)", path,
+         (int)entry->key.as.text.size, entry->key.as.text.data);
   }
 }
 
@@ -64,7 +69,8 @@ wish *wishes_add(wishes *list, const char *path) {
 wish *wishes_find(const wishes *list, const char *path, int batch_value) {
   size_t i;
   for (i = 0; i < list->count; i++)
-    if (strcmp(list->items[i].schema.path, path) == 0 && list->items[i].schema.batch_value == batch_value) return &list->items[i];
+    if (strcmp(list->items[i].schema.path, path) == 0 && list->items[i].schema.batch_value == batch_value)
+      return &list->items[i];
   return NULL;
 }
 
@@ -85,5 +91,7 @@ void schema_read(const source *from, wishes *list, packbuf_arena *arena) {
     if (entry->value.kind != PACKBUF_DICT) fail(from->name, "%s: must be a JSON object", path);
     to = wishes_add(list, path);
     for (k = 0; k < entry->value.as.dict.count; k++) read_wish(from->name, &entry->value.as.dict.entries[k], to, arena);
+    if (to->schema.flags & PACKBUF_KEEP_PLAIN && to->schema.packing > PACKBUF_PACKING_NONE)
+      fail(from->name, "%s: keep_plain and packing: a column is kept as it is, or packed; take one of them away", path);
   }
 }

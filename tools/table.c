@@ -30,7 +30,8 @@ void table_print(table *from, output *out) {
   size_t i, k, rows = from->cells.count / from->columns, widths[16] = {0};
   int colour = out->fd == 1 && colour_on(1);
   for (i = 0; i < rows * from->columns; i++)
-    if (width_of(from->cells.items[i]) > widths[i % from->columns]) widths[i % from->columns] = width_of(from->cells.items[i]);
+    if (width_of(from->cells.items[i]) > widths[i % from->columns])
+      widths[i % from->columns] = width_of(from->cells.items[i]);
   for (k = 0; k < from->columns; k++)
     if (widths[k] > WIDEST) widths[k] = WIDEST;
   for (i = 0; i < rows; i++) {

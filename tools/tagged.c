@@ -1,5 +1,6 @@
-/* tools/tagged.c: cells as tagged JSON (section 22 of the spec): printing values, and turning the tags of parsed JSON back into values.
- * Reading has two forms more: {"$file":"path"} for the bytes of a file, and "file" for "data" in $media.
+/* tools/tagged.c: cells as tagged JSON (section 22 of the spec): printing values, and turning the tags of parsed JSON
+ * back into values. Reading has two forms more: {"$file":"path"} for the bytes of a file, and "file" for "data" in
+ * $media.
  * May use: packbuf.h, memory, messages. Must not know: where values come from. */
 #include "tool.h"
 
@@ -82,7 +83,8 @@ static void print_tensor(text *to, const packbuf_tensor *tensor) {
   unsigned i;
   if (!array_bytes(tensor->dtype, tensor->rank, tensor->shape, &bytes) || bytes > SIZE_MAX) fail_memory();
   dtype_word(tensor->dtype, dtype, sizeof dtype);
-  text_printf(to, "{\"$tensor\":{\"form\":\"%s\",\"dtype\":\"%s\",\"shape\":[", forms[tensor->form <= 4 ? tensor->form : 0], dtype);
+  text_printf(to, "{\"$tensor\":{\"form\":\"%s\",\"dtype\":\"%s\",\"shape\":[",
+              forms[tensor->form <= 4 ? tensor->form : 0], dtype);
   for (i = 0; i < tensor->rank; i++) text_printf(to, i ? ",%llu" : "%llu", (unsigned long long)tensor->shape[i]);
   text_puts(to, "],\"data\":");
   if (big_endian()) {
@@ -126,7 +128,8 @@ static void print_media(text *to, const packbuf_media *media) {
 static void print_dict(text *to, const packbuf_value *value) {
   const packbuf_entry *entries = value->as.dict.entries;
   size_t count = value->as.dict.count, i;
-  int tagged = count == 1 && entries[0].key.kind == PACKBUF_STRING && entries[0].key.as.text.size > 0 && entries[0].key.as.text.data[0] == '$';
+  int tagged = count == 1 && entries[0].key.kind == PACKBUF_STRING && entries[0].key.as.text.size > 0 &&
+               entries[0].key.as.text.data[0] == '$';
   for (i = 0; i < count; i++) tagged |= entries[i].key.kind != PACKBUF_STRING;
   text_puts(to, tagged ? "{\"$dict\":[" : "{");
   for (i = 0; i < count; i++) {
@@ -210,9 +213,11 @@ static int read_base64(tag_context *context, const packbuf_value *value, const v
   n = value->as.text.size;
   out = (unsigned char *)must_arena(context->arena, n / 4 * 3 + 1, 64);
   for (i = 0; i < n; i += 4) {
-    int a = base64_digit(from[i]), b = base64_digit(from[i + 1]), c = base64_digit(from[i + 2]), d = base64_digit(from[i + 3]);
+    int a = base64_digit(from[i]), b = base64_digit(from[i + 1]), c = base64_digit(from[i + 2]),
+        d = base64_digit(from[i + 3]);
     left = i + 4 == n ? (from[i + 2] == '=' && from[i + 3] == '=' ? 1 : from[i + 3] == '=' ? 2 : 3) : 3;
-    if (a < 0 || b < 0 || (left > 1 && c < 0) || (left > 2 && d < 0) || (left == 1 && b & 15) || (left == 2 && c & 3)) return problem(context, what);
+    if (a < 0 || b < 0 || (left > 1 && c < 0) || (left > 2 && d < 0) || (left == 1 && b & 15) || (left == 2 && c & 3))
+      return problem(context, what);
     out[at++] = (unsigned char)(a << 2 | b >> 4);
     if (left > 1) out[at++] = (unsigned char)((b & 15) << 4 | c >> 2);
     if (left > 2) out[at++] = (unsigned char)((c & 3) << 6 | d);
@@ -229,7 +234,8 @@ static char *allowed_path(tag_context *context, const char *path) {
   char *real, *real_folder;
   size_t size;
   int inside;
-  if (path[0] == '/' && !context->allow_paths) return problem(context, "$file must stay in the folder of its file (--allow-paths)"), NULL;
+  if (path[0] == '/' && !context->allow_paths)
+    return problem(context, "$file must stay in the folder of its file (--allow-paths)"), NULL;
   if (path[0] != '/') text_printf(&joined, "%s/", folder);
   text_add(&joined, path, strlen(path) + 1);
   real = realpath(joined.data, NULL);
@@ -238,7 +244,8 @@ static char *allowed_path(tag_context *context, const char *path) {
   if (context->allow_paths) return real;
   real_folder = realpath(folder, NULL);
   size = real_folder ? strlen(real_folder) : 0;
-  inside = real_folder && (strcmp(real_folder, "/") == 0 || (strncmp(real, real_folder, size) == 0 && real[size] == '/'));
+  inside =
+      real_folder && (strcmp(real_folder, "/") == 0 || (strncmp(real, real_folder, size) == 0 && real[size] == '/'));
   free(real_folder);
   if (inside) return real;
   free(real);
@@ -285,11 +292,13 @@ static int read_number(const packbuf_value *value, uint64_t *number) {
 }
 
 static int equals(const packbuf_value *value, const char *word) {
-  return value && value->kind == PACKBUF_STRING && value->as.text.size == strlen(word) && memcmp(value->as.text.data, word, strlen(word)) == 0;
+  return value && value->kind == PACKBUF_STRING && value->as.text.size == strlen(word) &&
+         memcmp(value->as.text.data, word, strlen(word)) == 0;
 }
 
 static int read_tensor(tag_context *context, const packbuf_value *value, packbuf_value *out) {
-  const packbuf_value *form = packbuf_dict_get(value, "form"), *dtype = packbuf_dict_get(value, "dtype"), *shape = packbuf_dict_get(value, "shape");
+  const packbuf_value *form = packbuf_dict_get(value, "form"), *dtype = packbuf_dict_get(value, "dtype"),
+                      *shape = packbuf_dict_get(value, "shape");
   packbuf_tensor *tensor = (packbuf_tensor *)must_arena(context->arena, sizeof *tensor, sizeof(void *));
   uint64_t *dims = (uint64_t *)must_arena(context->arena, sizeof(uint64_t) * PACKBUF_MAX_RANK, 8), bytes;
   char name[32];
@@ -300,10 +309,12 @@ static int read_tensor(tag_context *context, const packbuf_value *value, packbuf
   else if (equals(form, "array")) tensor->form = PACKBUF_FORM_ARRAY;
   else if (equals(form, "scalar")) tensor->form = PACKBUF_FORM_SCALAR;
   else return problem(context, "$tensor: form is tensor, array or scalar");
-  if (!dtype || dtype->kind != PACKBUF_STRING || dtype->as.text.size >= sizeof name) return problem(context, "$tensor: unknown dtype");
+  if (!dtype || dtype->kind != PACKBUF_STRING || dtype->as.text.size >= sizeof name)
+    return problem(context, "$tensor: unknown dtype");
   memcpy(name, dtype->as.text.data, dtype->as.text.size);
   name[dtype->as.text.size] = 0;
-  if (strlen(name) != dtype->as.text.size || !packbuf_dtype_parse(name, &tensor->dtype)) return problem(context, "$tensor: unknown dtype");
+  if (strlen(name) != dtype->as.text.size || !packbuf_dtype_parse(name, &tensor->dtype))
+    return problem(context, "$tensor: unknown dtype");
   if (!shape || shape->kind != PACKBUF_LIST || shape->as.list.count > PACKBUF_MAX_RANK ||
       (tensor->form == PACKBUF_FORM_SCALAR && shape->as.list.count))
     return problem(context, "$tensor: shape is a list of at most 8 numbers, of none for a scalar");
@@ -333,7 +344,8 @@ static int read_attribute(tag_context *context, packbuf_media *media, const pack
                     : equals(&entry->key, "channels") ? &media->channels
                                                       : NULL;
   if (number) {
-    if (value->kind != PACKBUF_INT || value->as.i < 0) return problem(context, "$media: height, width and channels are numbers of pixels");
+    if (value->kind != PACKBUF_INT || value->as.i < 0)
+      return problem(context, "$media: height, width and channels are numbers of pixels");
     *number = value->as.i;
     return 1;
   }
@@ -360,7 +372,8 @@ static int read_media(tag_context *context, const packbuf_value *value, packbuf_
   packbuf_media *media = (packbuf_media *)must_arena(context->arena, sizeof *media, sizeof(void *));
   size_t i;
   *media = packbuf_media_of("", 0, NULL);
-  if (!packbuf_dict_get(value, "data") == !packbuf_dict_get(value, "file")) return problem(context, "$media has either data or file");
+  if (!packbuf_dict_get(value, "data") == !packbuf_dict_get(value, "file"))
+    return problem(context, "$media has either data or file");
   for (i = 0; i < value->as.dict.count; i++)
     if (!read_attribute(context, media, &value->as.dict.entries[i])) return 0;
   *out = packbuf_media_value(media);
@@ -383,7 +396,8 @@ static int read_float(tag_context *context, const packbuf_value *value, packbuf_
   uint64_t bits = 0;
   double number;
   size_t i;
-  if (value->kind != PACKBUF_STRING || value->as.text.size != 16) return problem(context, "$float is a string of 16 hexadecimal digits");
+  if (value->kind != PACKBUF_STRING || value->as.text.size != 16)
+    return problem(context, "$float is a string of 16 hexadecimal digits");
   for (i = 0; i < 16; i++) {
     static const char digits[] = "0123456789abcdef0123456789ABCDEF";
     const char *found = (const char *)memchr(digits, value->as.text.data[i], 32);
@@ -397,7 +411,8 @@ static int read_float(tag_context *context, const packbuf_value *value, packbuf_
 
 /* [[key, value], ...]. Two equal keys are refused: their MessagePack texts are equal. */
 static int read_pairs(tag_context *context, const packbuf_value *value, packbuf_value *out) {
-  static const char what[] = "$dict is a list of [key, value] with differing keys that are null, bool, integer, float, string or bytes";
+  static const char what[] =
+      "$dict is a list of [key, value] with differing keys that are null, bool, integer, float, string or bytes";
   size_t count = value->kind == PACKBUF_LIST ? value->as.list.count : 0, i, size = 0;
   packbuf_entry *entries = (packbuf_entry *)must_arena(context->arena, count * sizeof *entries, sizeof(void *));
   name_set keys = {NULL, 0, 0};
@@ -408,8 +423,11 @@ static int read_pairs(tag_context *context, const packbuf_value *value, packbuf_
     good = 0;
     if (item->kind != PACKBUF_LIST || item->as.list.count != 2) break;
     if (!read_tags(context, &item->as.list.items[0], &entries[i].key)) return name_set_free(&keys), 0;
-    if (!read_tags(context, &item->as.list.items[1], &entries[i].value)) return name_set_free(&keys), problem_in(context, NULL, 0, i);
-    if (entries[i].key.kind > PACKBUF_BYTES || entries[i].key.kind == PACKBUF_MISSING || entries[i].value.kind == PACKBUF_MISSING) break;
+    if (!read_tags(context, &item->as.list.items[1], &entries[i].value))
+      return name_set_free(&keys), problem_in(context, NULL, 0, i);
+    if (entries[i].key.kind > PACKBUF_BYTES || entries[i].key.kind == PACKBUF_MISSING ||
+        entries[i].value.kind == PACKBUF_MISSING)
+      break;
     if (packbuf_msgpack_write(&entries[i].key, NULL, 0, &size, NULL)) break;
     key = (char *)must_arena(context->arena, size, 1);
     if (packbuf_msgpack_write(&entries[i].key, key, size, &size, NULL)) break;
@@ -427,7 +445,8 @@ static int read_tag(tag_context *context, const packbuf_entry *entry, packbuf_va
   const void *data;
   size_t size;
   if (equals(key, "$bytes") || equals(key, "$file")) {
-    if (!(equals(key, "$file") ? read_file(context, value, &data, &size) : read_base64(context, value, &data, &size))) return 0;
+    if (!(equals(key, "$file") ? read_file(context, value, &data, &size) : read_base64(context, value, &data, &size)))
+      return 0;
     *out = packbuf_bytes(data, size);
     return 1;
   }
@@ -438,9 +457,12 @@ static int read_tag(tag_context *context, const packbuf_entry *entry, packbuf_va
     *out = packbuf_missing();
     return 1;
   }
-  if (equals(key, "$tensor")) return value->kind == PACKBUF_DICT ? read_tensor(context, value, out) : problem(context, "$tensor is a dict");
-  if (equals(key, "$media")) return value->kind == PACKBUF_DICT ? read_media(context, value, out) : problem(context, "$media is a dict");
-  if (equals(key, "$opaque")) return value->kind == PACKBUF_DICT ? read_opaque(context, value, out) : problem(context, "$opaque is a dict");
+  if (equals(key, "$tensor"))
+    return value->kind == PACKBUF_DICT ? read_tensor(context, value, out) : problem(context, "$tensor is a dict");
+  if (equals(key, "$media"))
+    return value->kind == PACKBUF_DICT ? read_media(context, value, out) : problem(context, "$media is a dict");
+  if (equals(key, "$opaque"))
+    return value->kind == PACKBUF_DICT ? read_opaque(context, value, out) : problem(context, "$opaque is a dict");
   return -1;
 }
 
@@ -450,7 +472,8 @@ static int read_dict(tag_context *context, const packbuf_value *value, packbuf_v
   for (i = 0; i < count; i++) {
     const packbuf_entry *from = &value->as.dict.entries[i];
     entries[kept].key = from->key;
-    if (!read_tags(context, &from->value, &entries[kept].value)) return problem_in(context, from->key.as.text.data, from->key.as.text.size, 0);
+    if (!read_tags(context, &from->value, &entries[kept].value))
+      return problem_in(context, from->key.as.text.data, from->key.as.text.size, 0);
     if (entries[kept].value.kind != PACKBUF_MISSING) kept++;
   }
   *out = packbuf_dict(entries, kept);
@@ -468,7 +491,8 @@ int read_tags(tag_context *context, const packbuf_value *value, packbuf_value *o
     items = (packbuf_value *)must_arena(context->arena, count * sizeof *items, sizeof(void *));
     for (i = 0; i < count; i++) {
       if (!read_tags(context, &value->as.list.items[i], &items[i])) return problem_in(context, NULL, 0, i);
-      if (items[i].kind == PACKBUF_MISSING) return problem(context, "an item of a list cannot be $missing"), problem_in(context, NULL, 0, i);
+      if (items[i].kind == PACKBUF_MISSING)
+        return problem(context, "an item of a list cannot be $missing"), problem_in(context, NULL, 0, i);
     }
     *out = packbuf_list(items, count);
   } else if (value->kind == PACKBUF_DICT) {

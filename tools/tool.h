@@ -1,5 +1,6 @@
-/* tools/tool.h: what the files of the `packbuf` command share: options, messages, inputs, outputs, cells as tagged JSON, array files.
- * Everything that can fail ends the program through fail(): one line on stderr, temporary files removed, exit 1.
+/* tools/tool.h: what the files of the `packbuf` command share: options, messages, inputs, outputs, cells as tagged
+ * JSON, array files. Everything that can fail ends the program through fail(): one line on stderr, temporary files
+ * removed, exit 1.
  * May use: packbuf.h (the public part alone). Must not know: what a subcommand does. */
 #ifndef PACKBUF_TOOL_H
 #define PACKBUF_TOOL_H
@@ -53,7 +54,8 @@ typedef struct verb {
   int (*run)(const struct verb *command, int argc, char **argv);
 } verb;
 
-/* Fills in the options (an array that ends with name NULL); what is no option becomes `rest`. --help prints the help and exits. */
+/* Fills in the options (an array that ends with name NULL); what is no option becomes `rest`. --help prints the help
+ * and exits. */
 void parse_options(const verb *command, int argc, char **argv, const option *options, strings *rest);
 void strings_add(strings *list, const char *item);
 void strings_free(strings *list); /* not the items */
@@ -75,9 +77,11 @@ void fail_usage(const verb *command, const char *format, ...) TOOL_NORETURN TOOL
 void fail_status(const char *file, const packbuf_error *error) TOOL_NORETURN;
 void fail_memory(void) TOOL_NORETURN;
 int colour_on(int fd);
-/* Copies text so that it can be shown on a terminal: control characters become \xNN. Returns the length written, without the NUL. */
+/* Copies text so that it can be shown on a terminal: control characters become \xNN. Returns the length written,
+ * without the NUL. */
 size_t show_text(const char *text, size_t size, char *to, size_t capacity);
-/* A bar on stderr, when that is a terminal and more than half a second has passed. `done` of `total`; total 0: nothing but the label. */
+/* A bar on stderr, when that is a terminal and more than half a second has passed. `done` of `total`; total 0: nothing
+ * but the label. */
 void progress(const char *label, uint64_t done, uint64_t total);
 void progress_end(void);
 
@@ -132,8 +136,8 @@ void output_open(output *out, const char *name);
 void output_write(output *out, const void *data, size_t size);
 void output_flush(output *out);
 void output_text(output *out); /* flushes when the buffer is large: call after adding to out->buffer */
-/* `size` bytes of the file as memory; NULL when it is no regular file. Their space is taken at once when all of them will
- * be written (exact), else as they are. */
+/* `size` bytes of the file as memory; NULL when it is no regular file. Their space is taken at once when all of them
+ * will be written (exact), else as they are. */
 void *output_map(output *out, uint64_t size, int exact);
 /* A mapped file is no longer than `size` bytes. */
 void output_trim(output *out, uint64_t size);
@@ -156,7 +160,8 @@ typedef struct packed_file {
   uint64_t size;
   int mapped;
 } packed_file;
-/* Writes a batch; exact: nothing of it is packed. Only what comes from the batch is returned, all else ends the program. */
+/* Writes a batch; exact: nothing of it is packed. Only what comes from the batch is returned, all else ends the
+ * program. */
 packbuf_status packed_write(packed_file *to, const char *name, packbuf_batch *batch, int exact, packbuf_error *error);
 void packed_close(packed_file *from); /* and gives it its name */
 
@@ -209,15 +214,18 @@ typedef struct columns {
   selected *items;
   size_t count;
 } columns;
-/* All fields (scope 0) or batch values (scope 1); or those of the comma-separated lists (`\,` is a comma), whose paths may be patterns. */
+/* All fields (scope 0) or batch values (scope 1); or those of the comma-separated lists (`\,` is a comma), whose paths
+ * may be patterns. */
 void select_columns(columns *to, const packbuf_view *view, const char *file, unsigned scope, const strings *lists);
 void columns_free(columns *list);
 /* Rows to read at a time: few enough that the values of all columns are a few megabytes. */
 uint64_t batch_rows(size_t column_count);
 /* Reads rows of a column into the arena. Unreadable leaves are no error, all else ends the program. */
-void read_cells(selected *from, const packbuf_view *view, const char *file, uint64_t first, uint64_t count, packbuf_arena *arena);
+void read_cells(selected *from, const packbuf_view *view, const char *file, uint64_t first, uint64_t count,
+                packbuf_arena *arena);
 /* Prints a cell that read_cells has read. Returns 0 when it is missing (and prints $missing). */
-int print_cell(text *to, const selected *from, const packbuf_view *view, const char *file, uint64_t row, packbuf_arena *arena);
+int print_cell(text *to, const selected *from, const packbuf_view *view, const char *file, uint64_t row,
+               packbuf_arena *arena);
 
 /* ---- names.c ---- */
 

@@ -285,8 +285,6 @@ def choose_filled(units, dtype, recipe):
 
 def choose(units, dtype, recipe):
     covered = choose_line(units, width_of(dtype), recipe)
-    if covered and covered.size <= 64:
-        return covered
     rows = choose_filled(units, dtype, recipe) or choose_rows(units, dtype, recipe, False)
     return covered if covered and covered.size <= rows.size else rows
 
