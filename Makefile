@@ -22,8 +22,11 @@ TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
+# those of the transport, which needs POSIX threads
+TRANSPORT_TESTS = $(filter buddy pool refs store%,$(TESTS))
+TRANSPORT_FUZZERS = $(filter ref frames server shm,$(FUZZERS))
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
-S390X_TESTS ?= $(TESTS) $(FUZZERS:%=fuzz_%)
+S390X_TESTS ?= $(filter-out $(TRANSPORT_TESTS),$(TESTS)) $(patsubst %,fuzz_%,$(filter-out $(TRANSPORT_FUZZERS),$(FUZZERS)))
 # those of the other emulated machines, where the compiler takes most of the time: what depends on the machine
 EMULATED_TESTS ?= $(filter blocks fields fragments kernels lanes lanes_simde memory msgpack parts processors refusals repack repeats select sharing sizes storage stream vectors view writing,$(TESTS))
 
@@ -39,10 +42,13 @@ export CC CXX
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
-all: packbuf.h $(if $(TOOLS),build/packbuf)
+all: packbuf.h transport/packbuf_transport.h $(if $(TOOLS),build/packbuf)
 
 packbuf.h: tools/bundle.py $(wildcard core/*.[ch] codecs/*.[ch])
 	python3 tools/bundle.py core/packbuf.in.h $@
+
+transport/packbuf_transport.h: tools/bundle.py $(filter-out transport/packbuf_transport.h,$(wildcard transport/*.[ch]))
+	python3 tools/bundle.py transport/packbuf_transport.in.h $@ transport
 
 # deflated .npz files are read when zlib is there
 ZLIB := $(shell printf '\043include <zlib.h>\nint main(void) { return zlibVersion() == 0; }' | $(CC) -x c - -o /dev/null -lz 2>/dev/null && echo yes)
@@ -89,6 +95,10 @@ LIBS = -pthread -lm
 LIBS_wasm32 = -lm -Wl,-z,stack-size=1048576
 LIBRARY = packbuf_threads.h
 LIBRARY_wasm32 = packbuf.h
+LIBRARY_native = tests/library.h
+LIBRARY_sanitize = tests/library.h
+LIBRARY_clang = tests/library.h
+LIBRARY_tsan = tests/library.h
 EXEC_s390x = qemu-s390x
 EXEC_aarch64 = qemu-aarch64
 EXEC_armhf = qemu-arm
@@ -102,21 +112,21 @@ PROGRAMS_riscv64 = $(EMULATED_TESTS)
 # those that need no more than files
 PROGRAMS_wasm32 = $(filter fields infer_replay json matrix memory msgpack refusals repack roundtrip sizes storage values vectors writing,$(TESTS))
 # every test of what threads do
-PROGRAMS_tsan = $(filter view thread%,$(TESTS))
+PROGRAMS_tsan = $(filter view thread%,$(TESTS)) $(TRANSPORT_TESTS)
 PROGRAMS_msan = $(filter fields fragments json memory msgpack parts refusals select sharing storage stream vectors view writing,$(TESTS))
 PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 # where simde/ lies: its headers do for every machine
 SIMDE ?= /usr/include
 build/tests/%/lanes_simde build/tests/%/processors: private STRICT += -idirafter $(SIMDE)
-TEST_DEPS = packbuf.h packbuf_threads.h $(wildcard tests/*.h fuzz/*.h)
+TEST_DEPS = packbuf.h packbuf_threads.h transport/packbuf_transport.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
 prove = prove --timer -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
 
 # packbuf.h is compiled once a stage; tests of what it keeps to itself compile it again (tests/internals.h)
 define stage
-build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h
+build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h tests/library.h
 	@mkdir -p $$(@D)
 	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DPACKBUF_IMPLEMENTATION -c -o $$@ -x c $$(or $$(LIBRARY_$(1)),$$(LIBRARY))
 build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c build/tests/$(1)/packbuf.o $$(TEST_DEPS)
@@ -148,9 +158,9 @@ fuzz-%: build/fuzz/%
 
 FUZZ = clang $(STRICT) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
-build/fuzz/packbuf.o: packbuf.h
+build/fuzz/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h tests/library.h
 	@mkdir -p $(@D)
-	$(FUZZ) -DPACKBUF_IMPLEMENTATION -c -o $@ -x c packbuf.h
+	$(FUZZ) -DPACKBUF_IMPLEMENTATION -c -o $@ -x c tests/library.h
 
 build/fuzz/%: fuzz/%.c build/fuzz/packbuf.o $(TEST_DEPS)
 	$(FUZZ) -o $@ $< build/fuzz/packbuf.o -pthread -lm

@@ -10,7 +10,7 @@
   /* the caller */                                                                                                    \
   X(INVALID_ARGUMENT, 1, "an argument is out of its range")                                                           \
   X(OUT_OF_MEMORY, 2, "the allocator returned no memory, or the fixed arena is full")                                 \
-  X(NOT_FOUND, 3, "no such field, node or buffer")                                                                    \
+  X(NOT_FOUND, 3, "no such field, node, buffer or key")                                                               \
   X(OUT_OF_RANGE, 4, "a row, element or index lies beyond the end")                                                   \
   X(WRONG_TYPE, 5, "the column is not of the kind that was asked for")                                                \
   X(UNALIGNED, 6, "the bytes are not aligned for typed access; copy them out")                                        \
@@ -61,10 +61,25 @@
   X(UNSUPPORTED_DTYPE, 105, "a dtype that this reader does not know")                                                 \
   X(UNSUPPORTED_ROLE, 106, "a buffer role that this reader does not know")                                            \
   X(UNSUPPORTED_DEVICE, 107, "memory of a device without a copy hook")                                                \
+  X(UNSUPPORTED_OPERATION, 108, "this store cannot do that")                                                          \
   /* encoding */                                                                                                      \
   X(UNENCODABLE, 120, "the value cannot be held by this codec")                                                       \
   X(LOSSY, 121, "the value would change")                                                                             \
-  X(NOT_NULLABLE, 122, "a null or missing cell in a field that must not have one")
+  X(NOT_NULLABLE, 122, "a null or missing cell in a field that must not have one")                                    \
+  /* the transport */                                                                                                 \
+  X(TIMEOUT, 140, "the deadline passed")                                                                              \
+  X(CANCELLED, 141, "cancelled by the caller")                                                                        \
+  X(STALE, 142, "the key now names another generation")                                                               \
+  X(FULL, 143, "there is no room")                                                                                    \
+  X(QUOTA, 144, "the quota is used up")                                                                               \
+  X(LEASED, 145, "a lease or a slice is still out")                                                                   \
+  X(UNAVAILABLE, 146, "the transport is not to be had here")                                                          \
+  X(DISCONNECTED, 147, "the other side, or the store, is gone")                                                       \
+  X(DENIED, 148, "the secret or the rights are missing")                                                              \
+  X(UNREGISTERED, 149, "an address that is not registered")                                                           \
+  X(SHORT_READ, 150, "fewer bytes came than the object has")                                                          \
+  X(PROTOCOL, 151, "the other side, or the store's shared records, break the rules")                                  \
+  X(SYSTEM, 152, "the system or an engine below failed")
 
 /* X(id, number, status, text, at): the rules of spec/packbuf.md in the order they are checked. `at` says which byte
  * offset is reported. */

@@ -4,6 +4,7 @@
 bundle="python3 $PWD/tools/bundle.py"
 
 tap_run 'packbuf.h is up to date' $bundle --check core/packbuf.in.h packbuf.h
+tap_run 'packbuf_transport.h is up to date' $bundle --check transport/packbuf_transport.in.h transport/packbuf_transport.h transport
 
 fresh() { # a small tree: a.h, then b.c, which names it
     rm -rf "$tmp/tree" && mkdir -p "$tmp/tree/core" "$tmp/tree/codecs" && cd "$tmp/tree" || exit 1
@@ -42,7 +43,7 @@ tap_run 'as written' cmp out.h <(echo "$expected")
 tap_run '--check agrees' $bundle --check core/packbuf.in.h out.h
 sed -i 's/^int b;/int c;/' out.h
 tap_run '--check names the first line that differs' test \
-    "$($bundle --check core/packbuf.in.h out.h 2>&1)" = 'out.h:13: differs from what the parts give (run make packbuf.h)'
+    "$($bundle --check core/packbuf.in.h out.h 2>&1)" = 'out.h:13: differs from what the parts give (run make)'
 tap_fails '--check: exit status' $bundle --check core/packbuf.in.h out.h
 sed -i '13,$d' out.h
 tap_fails '--check refuses a shorter file' $bundle --check core/packbuf.in.h out.h

@@ -3,9 +3,9 @@
 
     bundle.py [--check] SPINE OUTPUT [ROOM ...]      (rooms: core codecs, unless given)
 
-The spine (core/packbuf.in.h) is a C header. Its line  #include "core/xyz.h"  is replaced by that file's text; paths count
+The spine (core/packbuf.in.h, transport/packbuf_transport.in.h) is a C header. Its line  #include "core/xyz.h"  is replaced by that file's text; paths count
 from the repository root, which is the folder above the spine's. Parts may name earlier parts with  #include "..."  for the
-reader: those lines are dropped. The output depends on the text of the files alone. --check writes nothing: it compares.
+reader: those lines are dropped. A line of the spine that includes a header beside it or above it, "../packbuf.h", stays. The output depends on the text of the files alone. --check writes nothing: it compares.
 """
 import argparse
 import os
@@ -76,7 +76,7 @@ def first_comment_end(spine, lines):
     raise Problem(f'{spine}:1: comment without an end')
 
 
-def bundle(root, spine, rooms):
+def bundle(root, spine, output, rooms):
     lines = read_lines(root, spine)
     opening = first_comment_end(spine, lines)
     folders = [room + '/' for room in rooms]
@@ -84,7 +84,7 @@ def bundle(root, spine, rooms):
     included = [spine]
     for number, line in enumerate(lines, 1):
         path = quoted_include(spine, number, line)
-        if path is None:
+        if path is None or (path.startswith('../') and (root / spine).parent.joinpath(path).exists()):
             out.append(line)
         elif not path.startswith(tuple(folders)) or path != os.path.normpath(path):
             raise Problem(f'{spine}:{number}: "{path}" is not a path in {" or ".join(folders)}')
@@ -98,7 +98,7 @@ def bundle(root, spine, rooms):
     for room in rooms:
         for found in sorted((root / room).rglob('*.[ch]')):
             name = found.relative_to(root).as_posix()
-            if name not in included:
+            if name not in included and found.resolve() != output:
                 raise Problem(f'{name}: not used by {spine}')
     return re.sub(r'\n{3,}', '\n\n', '\n'.join(out) + '\n')
 
@@ -112,7 +112,7 @@ def compare(output, text):
         return
     old, new = have.split('\n'), text.split('\n')
     same = next((i for i, (a, b) in enumerate(zip(old, new)) if a != b), min(len(old), len(new)))
-    raise Problem(f'{output}:{same + 1}: differs from what the parts give (run make packbuf.h)')
+    raise Problem(f'{output}:{same + 1}: differs from what the parts give (run make)')
 
 
 def main():
@@ -124,7 +124,7 @@ def main():
     args = parser.parse_args()
     root = args.spine.resolve().parent.parent
     try:
-        text = bundle(root, args.spine.resolve().relative_to(root).as_posix(), args.rooms or ['core', 'codecs'])
+        text = bundle(root, args.spine.resolve().relative_to(root).as_posix(), args.output.resolve(), args.rooms or ['core', 'codecs'])
         if args.check:
             compare(args.output, text)
         else:

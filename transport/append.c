@@ -1,0 +1,1 @@
+/* transport/append.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/buddy.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/cache.c: not written yet. */

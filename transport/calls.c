@@ -1,0 +1,1 @@
+/* transport/calls.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/counters.c: not written yet. */

@@ -1,0 +1,44 @@
+/* transport/driver.h: what a store is to the rest, for those who bring their own.
+ * May use: store. Must not know: batches of rows. */
+
+/* How a driver is called for one batch. */
+typedef struct packbuf_call {
+  packbuf_operation operation;
+  packbuf_item *items; /* checked: keys, sizes, addresses (registered, where the driver registers) */
+  uint64_t count, deadline;
+  /* 1 when the caller no longer wants an item: asked before its point of no return. */
+  int (*cancelled)(const struct packbuf_call *call, uint64_t index);
+  /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */
+  void (*done)(struct packbuf_call *call, uint64_t index);
+  void *context;
+} packbuf_call;
+
+/* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
+ * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
+typedef struct packbuf_driver {
+  size_t size;        /* sizeof(packbuf_driver): members may be added at the end */
+  const char *scheme; /* "shm" */
+  packbuf_status (*open)(void **state, const char *uri, const packbuf_store_options *options, packbuf_error *error);
+  void (*close)(void *state);
+  packbuf_status (*describe)(void *state, packbuf_store_info *info, uint64_t deadline, packbuf_error *error);
+  /* Memory that operations will name; NULL: any memory will do. */
+  packbuf_status (*attach)(void *state, const void *address, uint64_t size, void **registration, packbuf_error *error);
+  void (*detach)(void *state, void *registration);
+  /* Memory of the store to fill; NULL: slices come from the pool, and end when a put has. */
+  packbuf_status (*reserve)(void *state, const uint64_t *sizes, uint64_t count, uint64_t deadline, void **data,
+                            uint64_t *tokens, packbuf_error *error);
+  void (*give_back)(void *state, uint64_t token);
+  /* Runs a batch to its deadline; every item is `done` when it returns. */
+  void (*run)(void *state, packbuf_call *call);
+  /* Ends a lease that a get answered with (lease.token). */
+  void (*let_go)(void *state, uint64_t token);
+  packbuf_status (*list)(void *state, const char *prefix, uint64_t *cursor, packbuf_listed *listed, uint64_t capacity,
+                         uint64_t *count, uint64_t deadline, packbuf_error *error);
+  packbuf_status (*collect)(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error);
+  void (*count)(void *state, packbuf_counters *counters); /* adds what it alone knows */
+} packbuf_driver;
+
+/* packbuf_store_open with a driver of the caller's, which must stay. */
+PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
+                                                     const packbuf_store_options *options, packbuf_store **store,
+                                                     packbuf_error *error);

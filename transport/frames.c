@@ -1,0 +1,1 @@
+/* transport/frames.c: not written yet. */

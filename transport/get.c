@@ -1,0 +1,1 @@
+/* transport/get.c: not written yet. */

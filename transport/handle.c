@@ -1,0 +1,1 @@
+/* transport/handle.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/hash.c: not written yet. */

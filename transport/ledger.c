@@ -1,0 +1,1 @@
+/* transport/ledger.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/local.c: not written yet. */

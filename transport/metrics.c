@@ -1,0 +1,1 @@
+/* transport/metrics.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/mooncake.c: not written yet. */

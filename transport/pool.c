@@ -1,0 +1,1 @@
+/* transport/pool.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/put.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/ref.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/server.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/shm.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/shm_layout.c: not written yet. */

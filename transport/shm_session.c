@@ -1,0 +1,1 @@
+/* transport/shm_session.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/shm_slots.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/shm_units.c: not written yet. */

@@ -1,0 +1,1 @@
+/* transport/tcp.c: not written yet. */

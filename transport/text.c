@@ -1,0 +1,1 @@
+/* transport/text.c: not written yet. */

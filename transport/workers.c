@@ -1,0 +1,1 @@
+/* transport/workers.c: not written yet. */
