@@ -6,6 +6,8 @@ typedef struct packbuf_call {
   packbuf_operation operation;
   packbuf_item *items; /* checked: keys, sizes, addresses (registered, where the driver registers) */
   uint64_t count, deadline;
+  const struct packbuf_i_holder *holder; /* items[i].slice is memory of this store's own `reserve`, and its token what that
+                                            answered, when this is its holder; else memory like any other */
   /* 1 when the caller no longer wants an item: asked before its point of no return. */
   int (*cancelled)(const struct packbuf_call *call, uint64_t index);
   /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */
@@ -36,6 +38,7 @@ typedef struct packbuf_driver {
                          uint64_t *count, uint64_t deadline, packbuf_error *error);
   packbuf_status (*collect)(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error);
   void (*count)(void *state, packbuf_counters *counters); /* adds what it alone knows */
+  packbuf_status (*inject)(void *state, const packbuf_fault *faults, uint64_t count, packbuf_error *error);
 } packbuf_driver;
 
 /* packbuf_store_open with a driver of the caller's, which must stay. */

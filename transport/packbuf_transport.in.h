@@ -70,7 +70,8 @@ extern "C" {
 #include "transport/pool.c"
 #include "transport/cache.c"
 
-/* stores */
+/* stores: what a handle is, and what each driver does with its own */
+#include "transport/handle.c"
 #include "transport/local.c"
 #include "transport/shm_layout.c"
 #include "transport/shm_session.c"
@@ -82,7 +83,7 @@ extern "C" {
 #include "transport/mooncake.c"
 
 /* what users call */
-#include "transport/handle.c"
+#include "transport/items.c"
 #include "transport/workers.c"
 #include "transport/calls.c"
 #include "transport/server.c"

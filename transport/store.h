@@ -61,7 +61,7 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted
  * operations are out; TIMEOUT. After fork only the parent may use a handle: in the child all calls are DISCONNECTED,
- * but for this one, which frees the memory alone. One call. NULL is fine. */
+ * but for this one, which does nothing. One call. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_store_info {
@@ -106,7 +106,7 @@ enum {
 typedef struct packbuf_item {
   const char *key;      /* NUL-terminated */
   uint64_t generation;  /* get, stat, remove: this one, else STALE or NOT_FOUND; 0: the newest (remove: all) */
-  const void *from;     /* put: `size` bytes; within *slice when that is given. Must not change until the put ends */
+  const void *from;     /* put: `size` bytes; the first of *slice when that is given. They must not change until it ends */
   uint64_t size;        /* 0 is a size */
   packbuf_slice *slice; /* put: NULL, or taken over and cleared when the put succeeds */
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */

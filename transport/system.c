@@ -71,6 +71,9 @@ static packbuf_status packbuf_i_system_fail(packbuf_error *error, const char *me
 
 /* ---- heap ---- */
 
+/* realloc and free. */
+static const packbuf_allocator packbuf_i_plain_heap = {NULL, NULL};
+
 /* As packbuf_allocator.resize; zeroed when it is new. allocator->resize NULL: realloc and free. */
 static void *packbuf_i_heap(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
   void *result;
