@@ -74,7 +74,9 @@ static int packbuf_i_ref_numbers(const char *text, size_t size, packbuf_ref *ref
     if (size - *at < 2 || !packbuf_i_parse_hex(text + *at, 2, 255, &byte)) return 0;
     ref->fingerprint[i] = (uint8_t)byte;
   }
-  return *at < size && text[(*at)++] == ':';
+  if (*at == size || text[*at] != ':') return 0;
+  ++*at;
+  return 1;
 }
 
 /* Reads all of it, in this or another writing. */
