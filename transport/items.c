@@ -81,7 +81,7 @@ static void packbuf_i_end_put(packbuf_store *store, packbuf_item *item) {
 }
 
 /* An item has its last status. */
-static void packbuf_i_settle(packbuf_i_running *running, packbuf_item *item) {
+static void packbuf_i_item_settle(packbuf_i_running *running, packbuf_item *item) {
   packbuf_store *store = running->store;
   if (item->status) PACKBUF_I_COUNTER(store, failures, 1);
   if (item->status == PACKBUF_STALE) PACKBUF_I_COUNTER(store, stale, 1);
@@ -102,7 +102,7 @@ static void packbuf_i_item_done(packbuf_call *call, uint64_t index) {
   }
   if (!item->status && call->operation == PACKBUF_PUT) packbuf_i_end_put(running->store, item);
   if (!item->status && call->operation == PACKBUF_REMOVE) PACKBUF_I_COUNTER(running->store, removes, 1);
-  packbuf_i_settle(running, item);
+  packbuf_i_item_settle(running, item);
 }
 
 static int packbuf_i_item_cancelled(const packbuf_call *call, uint64_t index) {
@@ -155,7 +155,7 @@ static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *item
     }
     if (good) packbuf_i_run_good(running, items + i - good, good);
     good = 0;
-    if (i < count) packbuf_i_settle(running, &items[i]);
+    if (i < count) packbuf_i_item_settle(running, &items[i]);
   }
   for (uint64_t i = 0; i < count; i++) packbuf_i_cache_drop(&running->store->cache, &holds[i]);
 }
@@ -176,7 +176,7 @@ static void packbuf_i_run_starved(packbuf_i_running *running, packbuf_item *item
       if ((running->task && packbuf_i_task_ended(running->task, &items[i])) || items[i].status != PACKBUF_QUOTA)
         continue;
       if (waiting) packbuf_i_run_stretch(running, &items[i], 1);
-      else packbuf_i_settle(running, &items[i]);
+      else packbuf_i_item_settle(running, &items[i]);
     }
   }
 }

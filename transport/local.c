@@ -42,10 +42,6 @@ typedef struct packbuf_i_local {
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
-#define PACKBUF_I_PAGE ((uint64_t)4096)
-
-static uint64_t packbuf_i_pages_of(uint64_t size) { return size / PACKBUF_I_PAGE + (size % PACKBUF_I_PAGE != 0); }
-
 static uint8_t *packbuf_i_local_bytes(const packbuf_i_table *table, const packbuf_i_object_local *object) {
   return table->slab + object->page * PACKBUF_I_PAGE;
 }
@@ -121,7 +117,7 @@ static int packbuf_i_local_evict(packbuf_i_table *table) {
 /* Room for an object of `size`, now, charged to `owner` (NULL: to nobody): OK; FULL; QUOTA; OUT_OF_MEMORY. */
 static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
                                            packbuf_i_object_local **object) {
-  const uint64_t pages = packbuf_i_pages_of(size), bytes = pages * PACKBUF_I_PAGE;
+  const uint64_t pages = packbuf_i_buddy_pages(size), bytes = pages * PACKBUF_I_PAGE;
   packbuf_i_object_local *made;
   if (owner && (bytes > owner->quota || owner->used > owner->quota - bytes)) return PACKBUF_QUOTA;
   if (table->objects >= table->most) return PACKBUF_FULL;
@@ -143,7 +139,7 @@ static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_loc
 static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
                                                 uint64_t deadline, packbuf_i_object_local **object) {
   packbuf_status status;
-  if (packbuf_i_pages_of(size) > table->pages) return PACKBUF_CAPACITY;
+  if (packbuf_i_buddy_pages(size) > table->pages) return PACKBUF_CAPACITY;
   for (;;) {
     status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
@@ -157,7 +153,7 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
 
 /* Gives the pages behind the first `size` bytes back. */
 static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
-  const uint64_t pages = packbuf_i_pages_of(size);
+  const uint64_t pages = packbuf_i_buddy_pages(size);
   if (pages >= object->pages) return;
   if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
   else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
@@ -470,7 +466,7 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   packbuf_status status = PACKBUF_OK;
   uint64_t done = 0, pages = 0;
   int waiting = 1;
-  for (uint64_t i = 0; i < count; i++) pages += packbuf_i_pages_of(sizes[i]) < table->pages ? packbuf_i_pages_of(sizes[i]) : table->pages;
+  for (uint64_t i = 0; i < count; i++) pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
   packbuf_i_locked(&table->lock);
   do {
@@ -503,7 +499,7 @@ static packbuf_status packbuf_i_local_describe(void *state, packbuf_store_info *
                        PACKBUF_CAN_LIST | PACKBUF_CAN_INJECT;
   packbuf_i_locked(&table->lock);
   info->size = table->pages * PACKBUF_I_PAGE;
-  info->used = packbuf_i_buddy_used(&table->buddy) * PACKBUF_I_PAGE;
+  info->used = table->buddy.used * PACKBUF_I_PAGE;
   info->objects = table->live;
   info->most_objects = table->most;
   packbuf_i_unlocked(&table->lock);
@@ -559,7 +555,7 @@ static void packbuf_i_local_count(void *state, packbuf_counters *counters) {
   counters->evicted += table->evicted;
   counters->expired += table->expired;
   counters->recovered += table->recovered;
-  counters->store_used += packbuf_i_buddy_used(&table->buddy) * PACKBUF_I_PAGE;
+  counters->store_used += table->buddy.used * PACKBUF_I_PAGE;
   counters->store_objects += table->live;
   packbuf_i_unlocked(&table->lock);
 }
@@ -594,7 +590,7 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
   if (!table) return (void)packbuf_i_no_memory(error), (packbuf_i_table *)NULL;
   table->allocator = allocator;
   table->handles = 1;
-  table->pages = packbuf_i_pages_of(size);
+  table->pages = packbuf_i_buddy_pages(size);
   table->most = options->objects ? options->objects : size >> 14 < 1024 ? 1024 : size >> 14 > 65536 ? 65536 : size >> 14;
   table->generation = packbuf_i_first_generation();
   for (table->mask = 1; table->mask < table->most; table->mask *= 2) continue;
@@ -606,7 +602,7 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
   }
   table->buckets = (packbuf_i_object_local **)packbuf_i_heap(&allocator, NULL, 0,
                                                             ((size_t)table->mask + 1) * sizeof *table->buckets);
-  table->buddy_size = packbuf_i_buddy_memory(table->pages);
+  table->buddy_size = (size_t)packbuf_i_buddy_room(table->pages);
   table->buddy_memory = packbuf_i_heap(&allocator, NULL, 0, table->buddy_size);
   slab = mmap(NULL, (size_t)(table->pages * PACKBUF_I_PAGE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (slab != MAP_FAILED) table->slab = (uint8_t *)slab;

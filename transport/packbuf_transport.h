@@ -219,7 +219,7 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted
  * operations are out; TIMEOUT. After fork only the parent may use a handle: in the child all calls are DISCONNECTED,
- * but for this one, which frees the memory alone. One call. NULL is fine. */
+ * but for this one, which does nothing. One call. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_store_info {
@@ -264,7 +264,7 @@ enum {
 typedef struct packbuf_item {
   const char *key;      /* NUL-terminated */
   uint64_t generation;  /* get, stat, remove: this one, else STALE or NOT_FOUND; 0: the newest (remove: all) */
-  const void *from;     /* put: `size` bytes; within *slice when that is given. Must not change until the put ends */
+  const void *from;     /* put: `size` bytes; the first of *slice when that is given. They must not change until it ends */
   uint64_t size;        /* 0 is a size */
   packbuf_slice *slice; /* put: NULL, or taken over and cleared when the put succeeds */
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
@@ -614,6 +614,8 @@ typedef struct packbuf_call {
   packbuf_operation operation;
   packbuf_item *items; /* checked: keys, sizes, addresses (registered, where the driver registers) */
   uint64_t count, deadline;
+  const struct packbuf_i_holder *holder; /* items[i].slice is memory of this store's own `reserve`, and its token what that
+                                            answered, when this is its holder; else memory like any other */
   /* 1 when the caller no longer wants an item: asked before its point of no return. */
   int (*cancelled)(const struct packbuf_call *call, uint64_t index);
   /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */
@@ -644,6 +646,7 @@ typedef struct packbuf_driver {
                          uint64_t *count, uint64_t deadline, packbuf_error *error);
   packbuf_status (*collect)(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error);
   void (*count)(void *state, packbuf_counters *counters); /* adds what it alone knows */
+  packbuf_status (*inject)(void *state, const packbuf_fault *faults, uint64_t count, packbuf_error *error);
 } packbuf_driver;
 
 /* packbuf_store_open with a driver of the caller's, which must stay. */
@@ -741,6 +744,9 @@ static packbuf_status packbuf_i_system_fail(packbuf_error *error, const char *me
 }
 
 /* ---- heap ---- */
+
+/* realloc and free. */
+static const packbuf_allocator packbuf_i_plain_heap = {NULL, NULL};
 
 /* As packbuf_allocator.resize; zeroed when it is new. allocator->resize NULL: realloc and free. */
 static void *packbuf_i_heap(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
@@ -865,32 +871,1738 @@ static int packbuf_i_random(void *bytes, size_t size) {
 }
 /* ---- end of transport/system.c ---- */
 /* ---- transport/text.c ---- */
-/* transport/text.c: not written yet. */
+/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys, URIs and their
+ * options.
+ * May use: base, status (lines), utf8 of the core; ref.h, store.h; system. Must not know: what a scheme means, which
+ * options a store has beyond the common ones. */
+
+/* ---- writing: packbuf_i_line of the core, which counts what does not fit ---- */
+
+/* A line in memory of `capacity` bytes, its final NUL among them; text NULL: it measures. */
+static packbuf_i_line packbuf_i_line_in(char *text, size_t capacity) {
+  packbuf_i_line line;
+  line.text = text;
+  line.size = text ? capacity : 0;
+  line.length = 0;
+  return line;
+}
+
+static void packbuf_i_line_character(packbuf_i_line *line, char character) {
+  if (line->length + 1 < line->size) line->text[line->length] = character;
+  line->length++;
+}
+
+static char packbuf_i_hex_digit(unsigned digit, int upper) {
+  return (char)(digit < 10 ? '0' + digit : (upper ? 'A' : 'a') + (digit - 10));
+}
+
+/* In lower-case digits, `least` of them or more. */
+static void packbuf_i_line_hex(packbuf_i_line *line, uint64_t number, unsigned least) {
+  unsigned digits = 16;
+  while (digits > 1 && digits > least && number >> (4 * (digits - 1)) == 0) digits--;
+  while (digits--) packbuf_i_line_character(line, packbuf_i_hex_digit(number >> (4 * digits) & 15, 0));
+}
+
+/* Letters, digits, "-._~" and those of `also` as they are, all others as %XX. */
+static void packbuf_i_line_percent(packbuf_i_line *line, const char *text, size_t size, const char *also) {
+  for (size_t i = 0; i < size; i++) {
+    const char c = text[i];
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+        (c && (strchr("-._~", c) || strchr(also, c)))) {
+      packbuf_i_line_character(line, c);
+    } else {
+      packbuf_i_line_character(line, '%');
+      packbuf_i_line_character(line, packbuf_i_hex_digit((uint8_t)c >> 4, 1));
+      packbuf_i_line_character(line, packbuf_i_hex_digit((uint8_t)c & 15u, 1));
+    }
+  }
+}
+
+/* Puts the final NUL. 0: the line was cut (line.length + 1 bytes would have held it). */
+static int packbuf_i_line_close(const packbuf_i_line *line) {
+  const int fits = line->length < line->size;
+  if (line->size) line->text[fits ? line->length : line->size - 1] = 0;
+  return fits;
+}
+
+/* ---- numbers: all of a text, or 0 ---- */
+
+static unsigned packbuf_i_digit(char c) {
+  if (c >= '0' && c <= '9') return (unsigned)(c - '0');
+  if (c >= 'a' && c <= 'f') return (unsigned)(c - 'a') + 10;
+  return c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10 : 99;
+}
+
+static int packbuf_i_parse_digits(const char *text, size_t size, unsigned base, uint64_t most, uint64_t *number) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < size; i++) {
+    const unsigned digit = packbuf_i_digit(text[i]);
+    if (digit >= base || digit > most || sum > (most - digit) / base) return 0;
+    sum = sum * base + digit;
+  }
+  *number = sum;
+  return size != 0;
+}
+
+/* At most `most`. */
+static int packbuf_i_parse_decimal(const char *text, size_t size, uint64_t most, uint64_t *number) {
+  return packbuf_i_parse_digits(text, size, 10, most, number);
+}
+
+static int packbuf_i_parse_hex(const char *text, size_t size, uint64_t most, uint64_t *number) {
+  return packbuf_i_parse_digits(text, size, 16, most, number);
+}
+
+/* A decimal number, perhaps with k, m or g behind it: times 1024, 1024^2, 1024^3. */
+static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, uint64_t *number) {
+  unsigned shift = 0;
+  switch (size ? text[size - 1] : 0) {
+    case 'k': case 'K': shift = 10; break;
+    case 'm': case 'M': shift = 20; break;
+    case 'g': case 'G': shift = 30; break;
+    default: break;
+  }
+  if (!packbuf_i_parse_decimal(text, size - (shift != 0), most >> shift, number)) return 0;
+  *number <<= shift;
+  return 1;
+}
+
+/* ---- percent-decoding ---- */
+
+/* Decodes into `to` of `capacity` bytes and ends it with a NUL. Returns `size`, or where the text is wrong: "%" without
+ * two digits, "%00", or more than there is room for. */
+static size_t packbuf_i_percent_decode(const char *text, size_t size, char *to, size_t capacity) {
+  size_t at = 0, length = 0;
+  while (at < size) {
+    const size_t step = text[at] == '%' ? 3 : 1;
+    uint64_t byte = (uint8_t)text[at];
+    if (step == 3 && (size - at < 3 || !packbuf_i_parse_hex(text + at + 1, 2, 255, &byte))) break;
+    if (!byte || length + 1 >= capacity) break;
+    to[length++] = (char)(uint8_t)byte;
+    at += step;
+  }
+  to[length] = 0;
+  return at;
+}
+
+/* ---- keys ---- */
+
+/* How many bytes from the front are UTF-8 without control characters (U+0000 to U+001F, U+007F to U+009F) and blanks
+ * (U+0020): `size` when all are. */
+static size_t packbuf_i_name_good(const char *text, size_t size) {
+  const size_t valid = packbuf_i_utf8_valid((const uint8_t *)text, size);
+  for (size_t i = 0; i < valid; i++) {
+    const uint8_t byte = (uint8_t)text[i];
+    if (byte <= ' ' || byte == 0x7F || (byte == 0xC2 && (uint8_t)text[i + 1] < 0xA0)) return i;
+  }
+  return valid;
+}
+
+/* strlen, or `most` + 1 for what is longer. */
+static size_t packbuf_i_length(const char *text, size_t most) {
+  size_t size = 0;
+  while (size <= most && text[size]) size++;
+  return size;
+}
+
+/* 1: a key: 1 to PACKBUF_MAX_KEY bytes of the above. */
+static int packbuf_i_key_valid(const char *key) {
+  const size_t size = key ? packbuf_i_length(key, PACKBUF_MAX_KEY) : 0;
+  return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
+}
+
+/* 1: a key that packbuf_put takes. */
+static int packbuf_i_batch_key_valid(const char *key) {
+  return packbuf_i_key_valid(key) && packbuf_i_length(key, PACKBUF_MAX_BATCH_KEY) <= PACKBUF_MAX_BATCH_KEY &&
+         !strchr(key, '#');
+}
+
+/* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */
+
+#define PACKBUF_I_MAX_URI_TEXT 4096 /* bytes with options */
+
+typedef struct packbuf_i_uri {
+  const char *text, *rest;   /* rest: behind "scheme:" or "scheme://" */
+  size_t scheme, rest_size;  /* bytes */
+  size_t base, size;         /* bytes without options, with them */
+  size_t next;               /* where the next option begins; size + 1: there are no more */
+} packbuf_i_uri;
+
+/* One option, decoded; `at` and `value_at` say where in the URI its two parts are. */
+typedef struct packbuf_i_uri_option {
+  char name[32], value[PACKBUF_MAX_URI + 1];
+  size_t at, value_at;
+} packbuf_i_uri_option;
+
+static packbuf_status packbuf_i_uri_fail(packbuf_error *error, const char *message, size_t at) {
+  return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, message, at, PACKBUF_NOWHERE);
+}
+
+/* Takes a URI apart; the text must stay. Errors: INVALID_ARGUMENT with the offset. */
+static packbuf_status packbuf_i_uri_start(packbuf_i_uri *uri, const char *text, packbuf_error *error) {
+  const size_t size = text ? packbuf_i_length(text, PACKBUF_I_MAX_URI_TEXT) : 0;
+  size_t at = 0, good;
+  const char *question;
+  memset(uri, 0, sizeof *uri);
+  if (size == 0) return packbuf_i_uri_fail(error, "a URI must be given", 0);
+  if (size > PACKBUF_I_MAX_URI_TEXT) return packbuf_i_uri_fail(error, "the URI is too long", PACKBUF_I_MAX_URI_TEXT);
+  good = packbuf_i_name_good(text, size);
+  if (good < size) return packbuf_i_uri_fail(error, "a URI has no blanks and control characters, and is UTF-8", good);
+  while ((text[at] >= 'a' && text[at] <= 'z') || (at && text[at] >= '0' && text[at] <= '9')) at++;
+  if (at == 0 || text[at] != ':') return packbuf_i_uri_fail(error, "a URI begins with a scheme and a colon", at);
+  question = strchr(text, '?');
+  uri->text = text;
+  uri->size = size;
+  uri->scheme = at;
+  uri->base = question ? (size_t)(question - text) : size;
+  uri->next = uri->base + 1;
+  if (uri->base > PACKBUF_MAX_URI)
+    return packbuf_i_uri_fail(error, "the URI without its options is too long", PACKBUF_MAX_URI);
+  at++;
+  if (uri->base - at >= 2 && text[at] == '/' && text[at + 1] == '/') at += 2;
+  uri->rest = text + at;
+  uri->rest_size = uri->base - at;
+  return PACKBUF_OK;
+}
+
+static int packbuf_i_uri_has_scheme(const packbuf_i_uri *uri, const char *scheme) {
+  return strlen(scheme) == uri->scheme && memcmp(uri->text, scheme, uri->scheme) == 0;
+}
+
+/* The next option. *more 0: there is none. Errors: INVALID_ARGUMENT with the offset. */
+static packbuf_status packbuf_i_uri_next(packbuf_i_uri *uri, packbuf_i_uri_option *option, int *more,
+                                         packbuf_error *error) {
+  const char *const begin = uri->text + uri->next, *end, *equal;
+  size_t bad;
+  *more = uri->next <= uri->size;
+  if (!*more) return PACKBUF_OK;
+  end = strchr(begin, '&');
+  if (!end) end = uri->text + uri->size;
+  equal = (const char *)memchr(begin, '=', (size_t)(end - begin));
+  if (!equal || equal == begin)
+    return packbuf_i_uri_fail(error, "an option of a URI is not name=value", uri->next);
+  option->at = uri->next;
+  option->value_at = (size_t)(equal + 1 - uri->text);
+  bad = option->at + packbuf_i_percent_decode(begin, (size_t)(equal - begin), option->name, sizeof option->name);
+  if (bad + 1 < option->value_at)
+    return packbuf_i_uri_fail(error, "the name of an option is too long, or not percent-encoded", bad);
+  bad = packbuf_i_percent_decode(equal + 1, (size_t)(end - equal - 1), option->value, sizeof option->value);
+  if (bad < (size_t)(end - equal - 1))
+    return packbuf_i_uri_fail(error, "the value of an option is too long, or not percent-encoded",
+                              option->value_at + bad);
+  uri->next = (size_t)(end - uri->text) + 1;
+  return PACKBUF_OK;
+}
+
+/* ---- the options that all stores have ---- */
+
+/* Sets what an option of that name sets. OK; NOT_FOUND: none is called so; INVALID_ARGUMENT: it cannot have that
+ * value. */
+static packbuf_status packbuf_i_uri_common(packbuf_store_options *options, const packbuf_i_uri_option *option) {
+  static const struct packbuf_i_common_option {
+    const char *name;
+    size_t offset, size; /* of the member */
+    uint64_t most;
+  } all[] = {
+#define PACKBUF_I_X(name, most) \
+  {#name, offsetof(packbuf_store_options, name), sizeof(((packbuf_store_options *)NULL)->name), most},
+      PACKBUF_I_X(size, UINT64_MAX) PACKBUF_I_X(objects, UINT32_MAX) PACKBUF_I_X(sessions, UINT32_MAX)
+      PACKBUF_I_X(quota, UINT64_MAX) PACKBUF_I_X(pool_size, UINT64_MAX) PACKBUF_I_X(connect_ms, UINT32_MAX)
+      PACKBUF_I_X(connections, UINT32_MAX) PACKBUF_I_X(workers, UINT32_MAX) PACKBUF_I_X(must_exist, 1)
+      PACKBUF_I_X(read_only, 1) PACKBUF_I_X(step_down, 1) PACKBUF_I_X(no_auto_register, 1)
+      PACKBUF_I_X(huge_pages, 2)
+#undef PACKBUF_I_X
+  };
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    uint8_t *const member = (uint8_t *)options + all[i].offset;
+    uint64_t number;
+    if (strcmp(option->name, all[i].name) != 0) continue;
+    if (!packbuf_i_parse_size(option->value, strlen(option->value), all[i].most, &number))
+      return PACKBUF_INVALID_ARGUMENT;
+    if (all[i].size == 8) {
+      memcpy(member, &number, 8);
+    } else if (all[i].size == 4) {
+      const uint32_t half = (uint32_t)number;
+      memcpy(member, &half, 4);
+    } else *member = (uint8_t)number;
+    return PACKBUF_OK;
+  }
+  return PACKBUF_NOT_FOUND;
+}
+
+/* 1: an option before this one has its name. */
+static int packbuf_i_uri_twice(const packbuf_i_uri *uri, const packbuf_i_uri_option *option) {
+  packbuf_i_uri again = *uri;
+  packbuf_i_uri_option before;
+  int more;
+  again.next = again.base + 1;
+  while (packbuf_i_uri_next(&again, &before, &more, NULL) == PACKBUF_OK && more && before.at < option->at)
+    if (strcmp(before.name, option->name) == 0) return 1;
+  return 0;
+}
+
+/* What a store makes of an option that is not a common one; answers as packbuf_i_uri_common does. */
+typedef packbuf_status (*packbuf_i_uri_other)(void *context, const packbuf_i_uri_option *option);
+
+/* Sets in *options what the options of a URI say, hands those that not all stores have to `other` (NULL: there are
+ * none), and writes the URI without them to `base` (PACKBUF_MAX_URI + 1 bytes will do; NULL: not wanted). Errors:
+ * INVALID_ARGUMENT with the offset in the URI, path being the option's name; CAPACITY. */
+static packbuf_status packbuf_i_uri_options(const char *text, packbuf_store_options *options, char *base,
+                                            size_t capacity, packbuf_i_uri_other other, void *context,
+                                            packbuf_error *error) {
+  packbuf_i_uri uri;
+  packbuf_i_uri_option option;
+  int more = 1;
+  packbuf_status status = packbuf_i_uri_start(&uri, text, error);
+  if (status != PACKBUF_OK) return status;
+  if (base && uri.base >= capacity)
+    return packbuf_i_too_small(error, "no room for the URI without its options", PACKBUF_NOWHERE, uri.base + 1);
+  for (;;) {
+    status = packbuf_i_uri_next(&uri, &option, &more, error);
+    if (status != PACKBUF_OK) return status;
+    if (!more) break;
+    if (packbuf_i_uri_twice(&uri, &option))
+      return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "an option stands twice in a URI", option.name,
+                                 PACKBUF_NOWHERE, option.at);
+    status = packbuf_i_uri_common(options, &option);
+    if (status == PACKBUF_NOT_FOUND && other) status = other(context, &option);
+    if (status == PACKBUF_NOT_FOUND)
+      return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "this store has no such option", option.name,
+                                 PACKBUF_NOWHERE, option.at);
+    if (status != PACKBUF_OK)
+      return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "an option cannot have this value", option.name,
+                                 PACKBUF_NOWHERE, option.value_at);
+  }
+  if (!base) return PACKBUF_OK;
+  memcpy(base, uri.text, uri.base);
+  base[uri.base] = 0;
+  return PACKBUF_OK;
+}
 /* ---- end of transport/text.c ---- */
 /* ---- transport/hash.c ---- */
-/* transport/hash.c: not written yet. */
+/* transport/hash.c: hashes under a key: SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012),
+ * so that nobody outside can choose keys that meet in one place of a table; HMAC-SHA-256 (RFC 2104), for secrets; and
+ * comparison in a time that does not tell where two secrets differ.
+ * May use: base, sha256 of the core. Must not know: what is hashed. */
+
+static uint64_t packbuf_i_rotate_left(uint64_t x, unsigned by) { return x << by | x >> (64 - by); }
+
+static void packbuf_i_siphash_rounds(uint64_t v[4], int rounds) {
+  while (rounds--) {
+    v[0] += v[1], v[1] = packbuf_i_rotate_left(v[1], 13) ^ v[0], v[0] = packbuf_i_rotate_left(v[0], 32);
+    v[2] += v[3], v[3] = packbuf_i_rotate_left(v[3], 16) ^ v[2];
+    v[0] += v[3], v[3] = packbuf_i_rotate_left(v[3], 21) ^ v[0];
+    v[2] += v[1], v[1] = packbuf_i_rotate_left(v[1], 17) ^ v[2], v[2] = packbuf_i_rotate_left(v[2], 32);
+  }
+}
+
+static void packbuf_i_siphash_word(uint64_t v[4], uint64_t word) {
+  v[3] ^= word;
+  packbuf_i_siphash_rounds(v, 2);
+  v[0] ^= word;
+}
+
+static uint64_t packbuf_i_siphash(const uint8_t key[16], const void *data, size_t size) {
+  const uint8_t *const bytes = (const uint8_t *)data;
+  const uint64_t k0 = packbuf_i_load64(key), k1 = packbuf_i_load64(key + 8);
+  uint64_t v[4], last = (uint64_t)size << 56;
+  size_t at = 0;
+  v[0] = k0 ^ 0x736F6D6570736575u;
+  v[1] = k1 ^ 0x646F72616E646F6Du;
+  v[2] = k0 ^ 0x6C7967656E657261u;
+  v[3] = k1 ^ 0x7465646279746573u;
+  for (; size - at >= 8; at += 8) packbuf_i_siphash_word(v, packbuf_i_load64(bytes + at));
+  for (unsigned shift = 0; at < size; at++, shift += 8) last |= (uint64_t)bytes[at] << shift;
+  packbuf_i_siphash_word(v, last);
+  v[2] ^= 0xFF;
+  packbuf_i_siphash_rounds(v, 4);
+  return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+typedef struct packbuf_i_hmac {
+  packbuf_i_sha256 inner, outer;
+} packbuf_i_hmac;
+
+static void packbuf_i_hmac_start(packbuf_i_hmac *hmac, const void *key, size_t size) {
+  uint8_t pad[64];
+  memset(pad, 0, sizeof pad);
+  packbuf_i_sha256_start(&hmac->inner);
+  packbuf_i_sha256_start(&hmac->outer);
+  if (size > sizeof pad) { /* longer keys are hashed first */
+    packbuf_i_sha256 hash;
+    packbuf_i_sha256_start(&hash);
+    packbuf_i_sha256_add(&hash, key, size);
+    packbuf_i_sha256_end(&hash, pad);
+  } else if (size) memcpy(pad, key, size);
+  for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36;
+  packbuf_i_sha256_add(&hmac->inner, pad, sizeof pad);
+  for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36 ^ 0x5C;
+  packbuf_i_sha256_add(&hmac->outer, pad, sizeof pad);
+}
+
+static void packbuf_i_hmac_add(packbuf_i_hmac *hmac, const void *data, size_t size) {
+  packbuf_i_sha256_add(&hmac->inner, data, size);
+}
+
+static void packbuf_i_hmac_end(packbuf_i_hmac *hmac, uint8_t digest[32]) {
+  packbuf_i_sha256_end(&hmac->inner, digest);
+  packbuf_i_sha256_add(&hmac->outer, digest, 32);
+  packbuf_i_sha256_end(&hmac->outer, digest);
+}
+
+/* 1: equal; takes as long wherever they differ. */
+static int packbuf_i_secret_equal(const void *a, const void *b, size_t size) {
+  const volatile uint8_t *const x = (const volatile uint8_t *)a, *const y = (const volatile uint8_t *)b;
+  unsigned differing = 0;
+  for (size_t i = 0; i < size; i++) differing |= (unsigned)(x[i] ^ y[i]);
+  return differing == 0;
+}
 /* ---- end of transport/hash.c ---- */
 /* ---- transport/ref.c ---- */
-/* transport/ref.c: not written yet. */
+/* transport/ref.c: refs as text. A ref has one text: what parses is what would be written, byte for byte.
+ * May use: text. Must not know: stores. */
+
+#define PACKBUF_I_REF_MAGIC "pbref1:"
+/* The longest text: six numbers and their colons, a key and a URI of which each byte is encoded, and the NUL. */
+#define PACKBUF_I_REF_LONGEST \
+  (7 + 17 + 17 + 17 + 9 + 2 + 2 * PACKBUF_FINGERPRINT + 1 + 3 * PACKBUF_MAX_KEY + 1 + 3 * PACKBUF_MAX_URI + 1)
+
+/* Why a ref is none; NULL: it is one. The URI may be empty: packbuf_ref_newest makes such. */
+static const char *packbuf_i_ref_wrong(const packbuf_ref *ref) {
+  const size_t size = packbuf_i_length(ref->uri, PACKBUF_MAX_URI);
+  if (!packbuf_i_key_valid(ref->key)) return "the ref's key is none";
+  if (size > PACKBUF_MAX_URI || packbuf_i_name_good(ref->uri, size) < size || strchr(ref->uri, '?'))
+    return "the ref's URI is too long, has options or is no plain text";
+  if (ref->kind > PACKBUF_OBJECT_MANIFEST) return "the ref's kind is unknown";
+  return ref->head_length > ref->length ? "the ref's head is longer than the object" : NULL;
+}
+
+static void packbuf_i_ref_line(packbuf_i_line *line, const packbuf_ref *ref) {
+  uint64_t numbers[5];
+  numbers[0] = ref->generation;
+  numbers[1] = ref->length;
+  numbers[2] = ref->head_length;
+  numbers[3] = ref->head_checksum;
+  numbers[4] = ref->kind;
+  packbuf_i_line_text(line, PACKBUF_I_REF_MAGIC);
+  for (int i = 0; i < 5; i++) {
+    packbuf_i_line_hex(line, numbers[i], 1);
+    packbuf_i_line_character(line, ':');
+  }
+  for (int i = 0; i < PACKBUF_FINGERPRINT; i++) packbuf_i_line_hex(line, ref->fingerprint[i], 2);
+  packbuf_i_line_character(line, ':');
+  packbuf_i_line_percent(line, ref->key, strlen(ref->key), "/@");
+  packbuf_i_line_character(line, ':');
+  packbuf_i_line_percent(line, ref->uri, strlen(ref->uri), "/@:[]"); /* last, so colons may stay */
+}
+
+PACKBUF_API packbuf_status packbuf_ref_write(const packbuf_ref *ref, char *text, size_t capacity, size_t *size,
+                                             packbuf_error *error) {
+  const char *const wrong = ref ? packbuf_i_ref_wrong(ref) : "a ref must be given";
+  packbuf_i_line line = packbuf_i_line_in(text, capacity);
+  if (wrong) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, wrong);
+  packbuf_i_ref_line(&line, ref);
+  if (size) *size = line.length;
+  if (!packbuf_i_line_close(&line) && text)
+    return packbuf_i_too_small(error, "no room for the text of the ref", PACKBUF_NOWHERE, line.length + 1);
+  return PACKBUF_OK;
+}
+
+/* ---- reading ---- */
+
+/* Where the member that begins at `at` ends: at the next colon, or at the end of the text. */
+static size_t packbuf_i_ref_member(const char *text, size_t size, size_t at) {
+  while (at < size && text[at] != ':') at++;
+  return at;
+}
+
+/* Reads the numbers and the fingerprint; *at is where the key begins then, or what is wrong. */
+static int packbuf_i_ref_numbers(const char *text, size_t size, packbuf_ref *ref, size_t *at) {
+  uint64_t numbers[5];
+  static const uint64_t most[5] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT32_MAX, PACKBUF_OBJECT_MANIFEST};
+  for (int i = 0; i < 5; i++) {
+    const size_t end = packbuf_i_ref_member(text, size, *at);
+    if (end == size || !packbuf_i_parse_hex(text + *at, end - *at, most[i], &numbers[i])) return 0;
+    *at = end + 1;
+  }
+  ref->generation = numbers[0];
+  ref->length = numbers[1];
+  ref->head_length = numbers[2];
+  ref->head_checksum = (uint32_t)numbers[3];
+  ref->kind = (uint8_t)numbers[4];
+  for (int i = 0; i < PACKBUF_FINGERPRINT; i++, *at += 2) {
+    uint64_t byte;
+    if (size - *at < 2 || !packbuf_i_parse_hex(text + *at, 2, 255, &byte)) return 0;
+    ref->fingerprint[i] = (uint8_t)byte;
+  }
+  if (*at == size || text[*at] != ':') return 0;
+  ++*at;
+  return 1;
+}
+
+/* Reads all of it, in this or another writing. */
+static const char *packbuf_i_ref_read(const char *text, size_t size, packbuf_ref *ref, size_t *at) {
+  const size_t magic = sizeof PACKBUF_I_REF_MAGIC - 1;
+  size_t end, decoded;
+  if (size < magic || memcmp(text, PACKBUF_I_REF_MAGIC, magic) != 0) return "no text of a ref: it begins otherwise";
+  *at = magic;
+  if (!packbuf_i_ref_numbers(text, size, ref, at)) return "a number of the ref is missing or wrong";
+  end = packbuf_i_ref_member(text, size, *at);
+  decoded = packbuf_i_percent_decode(text + *at, end - *at, ref->key, sizeof ref->key);
+  if (decoded < end - *at || end == size || !packbuf_i_key_valid(ref->key)) {
+    *at += decoded < end - *at ? decoded : 0;
+    return "the ref's key is none";
+  }
+  *at = end + 1;
+  decoded = packbuf_i_percent_decode(text + *at, size - *at, ref->uri, sizeof ref->uri);
+  if (decoded < size - *at) {
+    *at += decoded;
+    return "the ref's URI is too long or not percent-encoded";
+  }
+  return packbuf_i_ref_wrong(ref);
+}
+
+PACKBUF_API packbuf_status packbuf_ref_parse(const char *text, size_t size, packbuf_ref *ref, packbuf_error *error) {
+  char again[PACKBUF_I_REF_LONGEST];
+  packbuf_i_line line = packbuf_i_line_in(again, sizeof again);
+  packbuf_ref read;
+  size_t at = 0;
+  const char *wrong;
+  if (!ref || (!text && size)) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "text and ref must be given");
+  memset(&read, 0, sizeof read);
+  wrong = packbuf_i_ref_read(text, size, &read, &at);
+  if (wrong) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, wrong, at, PACKBUF_NOWHERE);
+  packbuf_i_ref_line(&line, &read);
+  (void)packbuf_i_line_close(&line);
+  for (at = 0; at < size && at < line.length && text[at] == again[at];) at++;
+  if (at < size || at < line.length)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "not written as a ref is", at, PACKBUF_NOWHERE);
+  *ref = read;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key) {
+  packbuf_ref ref;
+  memset(&ref, 0, sizeof ref);
+  /* What is no key becomes none, which every call refuses, rather than another key. */
+  if (packbuf_i_key_valid(key)) memcpy(ref.key, key, strlen(key) + 1);
+  return ref;
+}
 /* ---- end of transport/ref.c ---- */
 /* ---- transport/counters.c ---- */
-/* transport/counters.c: not written yet. */
+/* transport/counters.c: counters as text, in the exposition format of Prometheus.
+ * May use: text. Must not know: who counts. */
+
+/* One counter: its description, its type, its number. */
+static void packbuf_i_counter_lines(packbuf_i_line *line, const char *name, int gauge, const char *about,
+                                    const char *labels, uint64_t number) {
+  static const char *const begin[3] = {"# HELP packbuf_", "# TYPE packbuf_", "packbuf_"};
+  for (int i = 0; i < 3; i++) {
+    packbuf_i_line_text(line, begin[i]);
+    packbuf_i_line_text(line, name);
+    if (!gauge) packbuf_i_line_text(line, "_total");
+    if (i == 2 && labels && labels[0]) {
+      packbuf_i_line_character(line, '{');
+      packbuf_i_line_text(line, labels);
+      packbuf_i_line_character(line, '}');
+    }
+    packbuf_i_line_character(line, ' ');
+    if (i == 0) packbuf_i_line_text(line, about);
+    else if (i == 1) packbuf_i_line_text(line, gauge ? "gauge" : "counter");
+    else packbuf_i_line_number(line, number);
+    packbuf_i_line_character(line, '\n');
+  }
+}
+
+PACKBUF_API packbuf_status packbuf_counters_text(const packbuf_counters *counters, const char *labels, char *text,
+                                                 size_t capacity, size_t *size, packbuf_error *error) {
+  /* no NUL is written, so all `capacity` bytes are for text */
+  packbuf_i_line line = packbuf_i_line_in(text, capacity < SIZE_MAX ? capacity + 1 : capacity);
+  if (!counters || !size)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "counters and size must be given");
+#define PACKBUF_I_X(name, gauge, about) \
+  packbuf_i_counter_lines(&line, #name, gauge, about, labels, counters->name);
+  PACKBUF_COUNTER_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  *size = line.length;
+  if (text && line.length > capacity)
+    return packbuf_i_too_small(error, "no room for the text of the counters", PACKBUF_NOWHERE, line.length);
+  return PACKBUF_OK;
+}
 /* ---- end of transport/counters.c ---- */
 
 /* memory */
 /* ---- transport/buddy.c ---- */
-/* transport/buddy.c: not written yet. */
+/* transport/buddy.c: a binary buddy over the pages of one slab: takes runs of any number of pages, trims them, takes
+ * them back and joins what is free. A block of 2^order pages begins at a multiple of its size; the one that would reach
+ * past the slab's end has the pages that are there, so that a slab need not be a power of two. A run takes the smallest
+ * block that holds it, and what it leaves over of that is free again at once. Time: the number of orders. No locks.
+ * May use: base. Must not know: what lies in the pages, who waits for them. */
+
+#define PACKBUF_I_PAGE ((uint64_t)4096)
+#define PACKBUF_I_BUDDY_ORDERS 29u /* blocks of up to 2^28 pages: 1 TiB */
+#define PACKBUF_I_BUDDY_MOST ((uint64_t)1 << (PACKBUF_I_BUDDY_ORDERS - 1))
+#define PACKBUF_I_BUDDY_NONE UINT32_MAX
+
+/* The neighbours of a free block in the list of its order. */
+typedef struct packbuf_i_buddy_link {
+  uint32_t next, previous;
+} packbuf_i_buddy_link;
+
+typedef struct packbuf_i_buddy {
+  uint64_t pages, used;
+  packbuf_i_buddy_link *links;            /* of the first page of each free block */
+  uint8_t *begins;                        /* for each page: 1 + order of the free block that begins there, else 0 */
+  uint32_t first[PACKBUF_I_BUDDY_ORDERS]; /* free blocks of each order, the one freed last in front: it is warm */
+  uint32_t filled;                        /* a bit for each order that has some */
+  uint32_t rest;                          /* the free block that the slab's end cuts off, which is in no list */
+} packbuf_i_buddy;
+
+/* Bytes of tables for a slab of `pages` (9 a page, 0.22 % of the slab); pages 1 to PACKBUF_I_BUDDY_MOST. */
+static uint64_t packbuf_i_buddy_room(uint64_t pages) { return pages * (sizeof(packbuf_i_buddy_link) + 1); }
+
+/* Pages that `size` bytes take. */
+static uint64_t packbuf_i_buddy_pages(uint64_t size) { return size / PACKBUF_I_PAGE + (size % PACKBUF_I_PAGE != 0); }
+
+/* The order of the smallest block that holds `pages`, 1 or more. */
+static unsigned packbuf_i_buddy_order(uint64_t pages) { return packbuf_i_bits_of(pages - 1); }
+
+/* How many of a block's pages are there. */
+static uint64_t packbuf_i_buddy_length(uint64_t slab, uint64_t page, unsigned order) {
+  const uint64_t whole = (uint64_t)1 << order;
+  return whole < slab - page ? whole : slab - page;
+}
+
+/* The order of the first block of a free run, when it is cut into as few blocks as can be. */
+static unsigned packbuf_i_buddy_cut(uint64_t slab, uint64_t page, uint64_t pages) {
+  const unsigned aligned = page ? packbuf_i_first_set(page) : PACKBUF_I_BUDDY_ORDERS;
+  const unsigned fits = page + pages == slab ? packbuf_i_buddy_order(pages) : packbuf_i_bits_of(pages) - 1;
+  return aligned < fits ? aligned : fits;
+}
+
+static void packbuf_i_buddy_link_in(packbuf_i_buddy *buddy, uint64_t page, unsigned order) {
+  packbuf_i_buddy_link *link = &buddy->links[page];
+  buddy->begins[page] = (uint8_t)(order + 1);
+  if (page + ((uint64_t)1 << order) > buddy->pages) {
+    buddy->rest = (uint32_t)page;
+    return;
+  }
+  link->previous = PACKBUF_I_BUDDY_NONE;
+  link->next = buddy->first[order];
+  if (link->next != PACKBUF_I_BUDDY_NONE) buddy->links[link->next].previous = (uint32_t)page;
+  buddy->first[order] = (uint32_t)page;
+  buddy->filled |= (uint32_t)1 << order;
+}
+
+static void packbuf_i_buddy_link_out(packbuf_i_buddy *buddy, uint64_t page) {
+  const packbuf_i_buddy_link *link = &buddy->links[page];
+  const unsigned order = buddy->begins[page] - 1u;
+  buddy->begins[page] = 0;
+  if (buddy->rest == page) {
+    buddy->rest = PACKBUF_I_BUDDY_NONE;
+    return;
+  }
+  if (link->next != PACKBUF_I_BUDDY_NONE) buddy->links[link->next].previous = link->previous;
+  if (link->previous != PACKBUF_I_BUDDY_NONE) buddy->links[link->previous].next = link->next;
+  else buddy->first[order] = link->next;
+  if (buddy->first[order] == PACKBUF_I_BUDDY_NONE) buddy->filled &= ~((uint32_t)1 << order);
+}
+
+/* Frees a block and joins it with its neighbour as often as that is free. A neighbour past the end counts as free. */
+static void packbuf_i_buddy_free(packbuf_i_buddy *buddy, uint64_t page, unsigned order) {
+  const unsigned top = packbuf_i_buddy_order(buddy->pages);
+  for (; order < top; order++) {
+    const uint64_t other = page ^ (uint64_t)1 << order;
+    if (other < buddy->pages) {
+      const uint64_t length = packbuf_i_buddy_length(buddy->pages, other, order);
+      if (buddy->begins[other] != packbuf_i_buddy_order(length) + 1) break;
+      packbuf_i_buddy_link_out(buddy, other);
+    }
+    page &= ~((uint64_t)1 << order);
+  }
+  order = packbuf_i_buddy_order(packbuf_i_buddy_length(buddy->pages, page, order));
+  packbuf_i_buddy_link_in(buddy, page, order);
+}
+
+/* Gives back a run, or any part of one. */
+static void packbuf_i_buddy_give(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages) {
+  buddy->used -= pages;
+  while (pages) {
+    const unsigned order = packbuf_i_buddy_cut(buddy->pages, page, pages);
+    const uint64_t length = packbuf_i_buddy_length(buddy->pages, page, order);
+    packbuf_i_buddy_free(buddy, page, order);
+    page += length;
+    pages -= length;
+  }
+}
+
+/* Gives back all pages but the first `keep` of a run. */
+static void packbuf_i_buddy_trim(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages, uint64_t keep) {
+  packbuf_i_buddy_give(buddy, page + keep, pages - keep);
+}
+
+/* The free block to take `pages` of; PACKBUF_I_BUDDY_NONE. */
+static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t pages) {
+  const unsigned least = packbuf_i_buddy_order(pages);
+  const uint32_t orders = buddy->filled >> least << least;
+  const unsigned order = orders ? packbuf_i_first_set(orders) : PACKBUF_I_BUDDY_ORDERS;
+  if (buddy->rest != PACKBUF_I_BUDDY_NONE && buddy->pages - buddy->rest >= pages &&
+      buddy->begins[buddy->rest] <= order + 1)
+    return buddy->rest;
+  return orders ? buddy->first[order] : PACKBUF_I_BUDDY_NONE;
+}
+
+/* Takes a run of `pages`. 0: there is none (of 0 pages neither). */
+static int packbuf_i_buddy_take(packbuf_i_buddy *buddy, uint64_t pages, uint64_t *page) {
+  uint64_t length;
+  uint32_t at;
+  if (!pages || pages > buddy->pages) return 0;
+  at = packbuf_i_buddy_find(buddy, pages);
+  if (at == PACKBUF_I_BUDDY_NONE) return 0;
+  length = packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
+  packbuf_i_buddy_link_out(buddy, at);
+  buddy->used += length;
+  packbuf_i_buddy_trim(buddy, at, length, pages);
+  *page = at;
+  return 1;
+}
+
+/* The longest run that could be taken now. */
+static uint64_t packbuf_i_buddy_largest(const packbuf_i_buddy *buddy) {
+  const uint64_t listed = buddy->filled ? (uint64_t)1 << (packbuf_i_bits_of(buddy->filled) - 1) : 0;
+  const uint64_t rest = buddy->rest == PACKBUF_I_BUDDY_NONE ? 0 : buddy->pages - buddy->rest;
+  return listed > rest ? listed : rest;
+}
+
+/* Starts with all pages free. tables: packbuf_i_buddy_room(pages) bytes, aligned to 4, with anything in them. */
+static void packbuf_i_buddy_start(packbuf_i_buddy *buddy, uint64_t pages, void *tables) {
+  buddy->pages = buddy->used = pages;
+  buddy->links = (packbuf_i_buddy_link *)tables;
+  buddy->begins = (uint8_t *)(buddy->links + pages);
+  buddy->filled = 0;
+  buddy->rest = PACKBUF_I_BUDDY_NONE;
+  for (unsigned order = 0; order < PACKBUF_I_BUDDY_ORDERS; order++) buddy->first[order] = PACKBUF_I_BUDDY_NONE;
+  memset(buddy->begins, 0, (size_t)pages);
+  packbuf_i_buddy_give(buddy, 0, pages);
+}
+
+/* ---- many at a time ---- */
+
+/* The orders of runs of these sizes, a bit each. */
+static uint32_t packbuf_i_buddy_orders(const uint64_t *sizes, uint64_t count) {
+  uint32_t orders = 0;
+  for (uint64_t i = 0; i < count; i++) orders |= (uint32_t)1 << packbuf_i_buddy_order(packbuf_i_buddy_pages(sizes[i]));
+  return orders;
+}
+
+/* Takes runs for the sizes of one order. Returns how far it came: `count`, or the first size without a run. */
+static uint64_t packbuf_i_buddy_take_order(packbuf_i_buddy *buddy, const uint64_t *sizes, uint64_t count,
+                                           unsigned order, uint8_t *runs, size_t stride) {
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t pages = packbuf_i_buddy_pages(sizes[i]);
+    uint64_t page;
+    if (packbuf_i_buddy_order(pages) != order) continue;
+    if (!packbuf_i_buddy_take(buddy, pages, &page)) return i;
+    memcpy(runs + (size_t)i * stride, &page, sizeof page);
+  }
+  return count;
+}
+
+/* Gives back the runs of those of the sizes whose orders are among these. */
+static void packbuf_i_buddy_give_orders(packbuf_i_buddy *buddy, const uint64_t *sizes, uint64_t count, uint32_t orders,
+                                        const uint8_t *runs, size_t stride) {
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t pages = packbuf_i_buddy_pages(sizes[i]);
+    uint64_t page;
+    if (!(orders >> packbuf_i_buddy_order(pages) & 1)) continue;
+    memcpy(&page, runs + (size_t)i * stride, sizeof page);
+    packbuf_i_buddy_give(buddy, page, pages);
+  }
+}
+
+/* Runs for `count` sizes in bytes (each 1 or more, and not more than the slab), all or none: 0. The first page of run i
+ * is stored at runs + i * stride, a uint64_t. Runs of the largest order are taken first, as small ones find room in the
+ * tails of large ones and not the other way round. */
+static int packbuf_i_buddy_take_all(packbuf_i_buddy *buddy, const uint64_t *sizes, uint64_t count, void *runs,
+                                    size_t stride) {
+  const uint32_t orders = packbuf_i_buddy_orders(sizes, count);
+  uint8_t *to = (uint8_t *)runs;
+  for (unsigned order = PACKBUF_I_BUDDY_ORDERS; order-- != 0;) {
+    uint64_t got;
+    if (!(orders >> order & 1)) continue;
+    got = packbuf_i_buddy_take_order(buddy, sizes, count, order, to, stride);
+    if (got == count) continue;
+    packbuf_i_buddy_give_orders(buddy, sizes, got, (uint32_t)1 << order, to, stride);
+    packbuf_i_buddy_give_orders(buddy, sizes, count, orders >> (order + 1) << (order + 1), to, stride);
+    return 0;
+  }
+  return 1;
+}
+
+/* How many free blocks there are of each order, and where the one begins that the slab's end cuts off. */
+typedef struct packbuf_i_buddy_counts {
+  uint64_t pages, rest, of[PACKBUF_I_BUDDY_ORDERS];
+} packbuf_i_buddy_counts;
+
+/* Counts a free run from `page` to `end`, in a slab that ends at `slab`. */
+static void packbuf_i_buddy_count(packbuf_i_buddy_counts *counts, uint64_t slab, uint64_t page, uint64_t end) {
+  while (page < end) {
+    const unsigned order = packbuf_i_buddy_cut(slab, page, end - page);
+    if (page + ((uint64_t)1 << order) > end) counts->rest = page;
+    else counts->of[order]++;
+    page += packbuf_i_buddy_length(slab, page, order);
+  }
+}
+
+/* As packbuf_i_buddy_take, in counts alone. */
+static int packbuf_i_buddy_count_out(packbuf_i_buddy_counts *counts, uint64_t pages) {
+  const unsigned least = packbuf_i_buddy_order(pages);
+  const uint64_t slab = counts->pages, rest = counts->rest;
+  unsigned order = least;
+  while (order < PACKBUF_I_BUDDY_ORDERS && !counts->of[order]) order++;
+  if (rest < slab && slab - rest >= pages && packbuf_i_buddy_order(slab - rest) <= order) {
+    counts->rest = slab;
+    packbuf_i_buddy_count(counts, slab, rest + pages, slab);
+    return 1;
+  }
+  if (order == PACKBUF_I_BUDDY_ORDERS) return 0;
+  counts->of[order]--;
+  packbuf_i_buddy_count(counts, UINT64_MAX, pages, (uint64_t)1 << order);
+  return 1;
+}
+
+/* Whether packbuf_i_buddy_take_all would succeed with all of a slab free. Sizes that take half of its pages, or less,
+ * always do where the slab is a power of two. */
+static int packbuf_i_buddy_could(uint64_t slab, const uint64_t *sizes, uint64_t count) {
+  const uint32_t orders = packbuf_i_buddy_orders(sizes, count);
+  packbuf_i_buddy_counts counts;
+  memset(&counts, 0, sizeof counts);
+  counts.pages = counts.rest = slab;
+  packbuf_i_buddy_count(&counts, slab, 0, slab);
+  for (unsigned order = PACKBUF_I_BUDDY_ORDERS; order-- != 0;) {
+    if (!(orders >> order & 1)) continue;
+    for (uint64_t i = 0; i < count; i++) {
+      const uint64_t size = packbuf_i_buddy_pages(sizes[i]);
+      if (packbuf_i_buddy_order(size) == order && !packbuf_i_buddy_count_out(&counts, size)) return 0;
+    }
+  }
+  return 1;
+}
 /* ---- end of transport/buddy.c ---- */
 /* ---- transport/pool.c ---- */
 /* transport/pool.c: not written yet. */
 /* ---- end of transport/pool.c ---- */
 /* ---- transport/cache.c ---- */
-/* transport/cache.c: not written yet. */
+/* temporary */
+typedef struct packbuf_i_cache { int none; } packbuf_i_cache;
+typedef struct packbuf_i_hold { void *range; } packbuf_i_hold;
+static void packbuf_i_cache_start(packbuf_i_cache *c,const packbuf_allocator*a,packbuf_status (*attach)(void *, const void *, uint64_t , void **, packbuf_error *),void (*detach)(void *, void *),void*state){(void)c,(void)a,(void)attach,(void)detach,(void)state;}
+static void packbuf_i_cache_end(packbuf_i_cache*c){(void)c;}
+static packbuf_status packbuf_i_cache_register(packbuf_i_cache*c,const void*a,uint64_t s,packbuf_error*e){(void)c,(void)a,(void)s,(void)e;return PACKBUF_OK;}
+static packbuf_status packbuf_i_cache_unregister(packbuf_i_cache*c,const void*a,uint64_t s,packbuf_error*e){(void)c,(void)a,(void)s,(void)e;return PACKBUF_OK;}
+static packbuf_status packbuf_i_cache_hold(packbuf_i_cache*c,const void*a,uint64_t s,int x,packbuf_i_hold*h,packbuf_error*e){(void)c,(void)a,(void)s,(void)x,(void)h,(void)e;return PACKBUF_OK;}
+static void packbuf_i_cache_drop(packbuf_i_cache*c,packbuf_i_hold*h){(void)c,(void)h;}
+static uint64_t packbuf_i_cache_registrations(packbuf_i_cache*c){(void)c;return 0;}
+static uint64_t packbuf_i_cache_registered(packbuf_i_cache*c){(void)c;return 0;}
+static void packbuf_i_pool_use(packbuf_pool*p){(void)p;}
+static void packbuf_i_pool_unuse(packbuf_pool*p){(void)p;}
+static void packbuf_i_pool_count(packbuf_pool*p,packbuf_counters*c){(void)p,(void)c;}
+PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
+                                             packbuf_error *error){(void)options,(void)pool;return packbuf_i_call_fail(error,PACKBUF_UNAVAILABLE,"no pool");}
+PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error){(void)pool,(void)error;return PACKBUF_OK;}
+PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
+                                              packbuf_error *error){(void)pool,(void)account,(void)bytes,(void)error;return PACKBUF_OK;}
+PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t account, const uint64_t *sizes,
+                                             uint64_t count, uint64_t deadline, packbuf_slice *slices,
+                                             packbuf_error *error){(void)pool,(void)account,(void)sizes,(void)count,(void)deadline,(void)slices,(void)error;return PACKBUF_UNAVAILABLE;}
 /* ---- end of transport/cache.c ---- */
 
-/* stores */
+/* stores: what a handle is, and what each driver does with its own */
+/* ---- transport/handle.c ---- */
+/* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers come
+ * after it, and may look at nothing of it but its pool.
+ * May use: system, pool, cache, driver.h. Must not know: what a driver does, items. */
+
+#define PACKBUF_I_COUNTER(store, name, more) ((void)PACKBUF_I_ADD(&(store)->counters.name, (uint64_t)(more)))
+
+/* One lease that is out. */
+typedef struct packbuf_i_leased {
+  struct packbuf_i_leased *before, *after;
+  uint64_t token, size, since; /* token: the driver's; since: packbuf_now */
+  uint32_t account;
+} packbuf_i_leased;
+
+struct packbuf_store {
+  packbuf_i_holder holder; /* first */
+  const packbuf_driver *driver;
+  void *state;
+  packbuf_allocator allocator; /* resize NULL: realloc and free */
+  unsigned capabilities;
+  uint8_t read_only, no_auto_register;
+  uint32_t *here; /* 0 in a child after fork */
+  packbuf_pool *pool; /* where the driver reserves nothing; NULL: it does */
+  int own_pool;
+  packbuf_i_cache cache;
+  packbuf_counters counters; /* atomic */
+  packbuf_i_lock lock;       /* guards what follows */
+  packbuf_i_signal changed;  /* a lease came back, or an operation ended */
+  packbuf_i_leased leases;   /* a ring, the oldest behind its head */
+  packbuf_i_leased *spare;
+  uint64_t leased[PACKBUF_ACCOUNTS], quota[PACKBUF_ACCOUNTS]; /* bytes, where leases are in place */
+  uint64_t busy, slices, turns; /* operations under way; slices out; how often `changed` was signalled */
+  struct packbuf_i_workers *workers; /* NULL until the first submit */
+  unsigned worker_count;
+};
+
+static int packbuf_i_here(const packbuf_store *store) { return !store->here || *store->here; }
+
+static packbuf_status packbuf_i_gone(packbuf_error *error) {
+  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "this process was forked: open a store of its own");
+}
+
+/* With the lock held. */
+static void packbuf_i_store_changed(packbuf_store *store) {
+  store->turns++;
+  packbuf_i_signal_all(&store->changed);
+}
+
+/* ---- leases ---- */
+
+/* Keeps account of a lease that the driver gave, and makes it the handle's. OK; QUOTA: the account may not have it now;
+ * OUT_OF_MEMORY. The driver's lease ends unless it is OK. */
+static packbuf_status packbuf_i_lease_out(packbuf_store *store, packbuf_lease *lease, uint32_t account) {
+  const uint64_t size = store->capabilities & PACKBUF_CAN_IN_PLACE ? lease->size : 0;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_leased *one;
+  packbuf_i_locked(&store->lock);
+  one = store->spare;
+  if (one) store->spare = one->after;
+  else one = (packbuf_i_leased *)packbuf_i_heap(&store->allocator, NULL, 0, sizeof *one);
+  if (!one) status = PACKBUF_OUT_OF_MEMORY;
+  else if (size > store->quota[account] || store->leased[account] > store->quota[account] - size) {
+    one->after = store->spare;
+    store->spare = one;
+    status = PACKBUF_QUOTA;
+  } else {
+    store->leased[account] += size;
+    one->token = lease->token;
+    one->size = size;
+    one->since = packbuf_now();
+    one->account = account;
+    one->after = &store->leases;
+    one->before = store->leases.before;
+    one->before->after = store->leases.before = one;
+    store->counters.leases++;
+  }
+  packbuf_i_unlocked(&store->lock);
+  if (status) {
+    store->driver->let_go(store->state, lease->token);
+    memset(lease, 0, sizeof *lease);
+    return status;
+  }
+  lease->holder = &store->holder;
+  lease->token = (uint64_t)(uintptr_t)one;
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
+  packbuf_store *store = (packbuf_store *)(void *)holder;
+  packbuf_i_leased *one = (packbuf_i_leased *)(uintptr_t)lease->token;
+  if (!packbuf_i_here(store)) return;
+  store->driver->let_go(store->state, one->token);
+  packbuf_i_locked(&store->lock);
+  one->before->after = one->after;
+  one->after->before = one->before;
+  store->leased[one->account] -= one->size;
+  store->counters.leases--;
+  one->after = store->spare;
+  store->spare = one;
+  packbuf_i_store_changed(store);
+  packbuf_i_unlocked(&store->lock);
+}
+
+static void packbuf_i_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
+  packbuf_store *store = (packbuf_store *)(void *)holder;
+  if (!packbuf_i_here(store)) return;
+  store->driver->give_back(store->state, slice->token);
+  packbuf_i_locked(&store->lock);
+  store->slices--;
+  packbuf_i_unlocked(&store->lock);
+}
+
+/* A put took a slice over: one of the store's own is the object now, one of a pool goes back to it. */
+static void packbuf_i_slice_taken(packbuf_store *store, packbuf_slice *slice) {
+  if (slice->holder != &store->holder) {
+    packbuf_slice_release(slice);
+    return;
+  }
+  memset(slice, 0, sizeof *slice);
+  packbuf_i_locked(&store->lock);
+  store->slices--;
+  packbuf_i_unlocked(&store->lock);
+}
+
+PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
+                                               packbuf_error *error) {
+  if (account >= PACKBUF_ACCOUNTS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  if (store->pool) return packbuf_pool_quota(store->pool, account, bytes, error);
+  packbuf_i_locked(&store->lock);
+  store->quota[account] = bytes;
+  packbuf_i_store_changed(store);
+  packbuf_i_unlocked(&store->lock);
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t account, const uint64_t *sizes,
+                                           uint64_t count, uint64_t deadline, packbuf_slice *slices,
+                                           packbuf_error *error) {
+  enum { AT_ONCE = 64 };
+  void *data[AT_ONCE];
+  uint64_t tokens[AT_ONCE], done = 0;
+  packbuf_status status = PACKBUF_OK;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (account >= PACKBUF_ACCOUNTS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
+  if (store->pool) return packbuf_pool_take(store->pool, account, sizes, count, deadline, slices, error);
+  memset(slices, 0, (size_t)count * sizeof *slices);
+  while (!status && done < count) {
+    const uint64_t some = count - done < AT_ONCE ? count - done : (uint64_t)AT_ONCE;
+    status = store->driver->reserve(store->state, sizes + done, some, deadline, data, tokens, error);
+    for (uint64_t i = 0; !status && i < some; i++) {
+      slices[done + i].data = data[i];
+      slices[done + i].size = sizes[done + i];
+      slices[done + i].token = tokens[i];
+      slices[done + i].holder = &store->holder;
+    }
+    if (!status) done += some;
+  }
+  packbuf_i_locked(&store->lock);
+  store->slices += done;
+  packbuf_i_unlocked(&store->lock);
+  if (status)
+    for (uint64_t i = 0; i < done; i++) packbuf_slice_release(&slices[i]);
+  return status;
+}
+
+/* ---- registered memory ---- */
+
+PACKBUF_API packbuf_status packbuf_register(packbuf_store *store, const void *address, uint64_t size,
+                                            packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  return packbuf_i_cache_register(&store->cache, address, size, error);
+}
+
+PACKBUF_API packbuf_status packbuf_unregister(packbuf_store *store, const void *address, uint64_t size,
+                                              packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  return packbuf_i_cache_unregister(&store->cache, address, size, error);
+}
+
+/* ---- counters ---- */
+
+PACKBUF_API packbuf_status packbuf_store_counters(packbuf_store *store, packbuf_counters *counters,
+                                                  packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+#define PACKBUF_I_X(name, gauge, text) counters->name = PACKBUF_I_LOAD(&store->counters.name);
+  PACKBUF_COUNTER_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  counters->registrations += packbuf_i_cache_registrations(&store->cache);
+  counters->registered += packbuf_i_cache_registered(&store->cache);
+  packbuf_i_locked(&store->lock);
+  if (store->leases.after != &store->leases)
+    counters->oldest_lease_ms = (packbuf_now() - store->leases.after->since) / 1000000u;
+  counters->slices = store->slices;
+  packbuf_i_unlocked(&store->lock);
+  if (store->pool) packbuf_i_pool_count(store->pool, counters);
+  if (store->driver->count) store->driver->count(store->state, counters);
+  return PACKBUF_OK;
+}
+/* ---- end of transport/handle.c ---- */
 /* ---- transport/local.c ---- */
-/* transport/local.c: not written yet. */
+/* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do: what
+ * others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock. Faults can
+ * be planned for its items.
+ * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks, leases
+ * of handles. */
+
+/* One object, or room that is reserved for one. */
+typedef struct packbuf_i_object_local {
+  struct packbuf_i_object_local *next; /* of its bucket; of those that are given up */
+  struct packbuf_i_local *owner; /* whose quota it takes; NULL: nobody's */
+  uint64_t page, pages;                /* where it lies in the slab */
+  uint64_t readers;                    /* leases, and copies under way */
+  uint64_t put, read, expires;         /* times; expires UINT64_MAX: never */
+  int listed;                          /* in the table: it is the newest of its key */
+  packbuf_stat stat;
+  uint32_t hash;
+  char key[PACKBUF_MAX_KEY + 1];
+} packbuf_i_object_local;
+
+/* What handles share that were opened beside each other. */
+typedef struct packbuf_i_table {
+  packbuf_i_lock lock;      /* guards all that follows, and all objects */
+  packbuf_i_signal changed; /* memory came back, or the last reader of an object left */
+  packbuf_allocator allocator;
+  uint8_t *slab;
+  uint64_t pages, generation, objects, most, handles, live, evicted, expired, recovered;
+  packbuf_i_buddy buddy;
+  void *buddy_memory;
+  size_t buddy_size;
+  packbuf_i_object_local **buckets;
+  uint64_t mask;
+  packbuf_i_object_local *given_up; /* what writers left behind that died of a fault */
+} packbuf_i_table;
+
+/* One handle. */
+typedef struct packbuf_i_local {
+  packbuf_i_table *table;
+  uint64_t quota, used; /* bytes of objects that it put */
+  uint64_t moved;
+  packbuf_fault *faults;
+  uint64_t fault_count, seen; /* items since they were planned */
+  char uri[PACKBUF_MAX_URI + 1];
+} packbuf_i_local;
+
+static uint8_t *packbuf_i_local_bytes(const packbuf_i_table *table, const packbuf_i_object_local *object) {
+  return table->slab + object->page * PACKBUF_I_PAGE;
+}
+
+/* ---- objects, all with the lock held ---- */
+
+static packbuf_i_object_local **packbuf_i_local_bucket(packbuf_i_table *table, uint32_t hash) {
+  return &table->buckets[hash & table->mask];
+}
+
+/* Gives an object's memory back. */
+static void packbuf_i_local_free(packbuf_i_table *table, packbuf_i_object_local *object) {
+  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  if (object->pages) packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  table->objects--;
+  (void)packbuf_i_heap(&table->allocator, object, sizeof *object, 0);
+  packbuf_i_signal_all(&table->changed);
+}
+
+/* Takes an object out of the table; its memory comes back when its last reader leaves. */
+static void packbuf_i_local_retire(packbuf_i_table *table, packbuf_i_object_local *object) {
+  packbuf_i_object_local **link = packbuf_i_local_bucket(table, object->hash);
+  while (*link != object) link = &(*link)->next;
+  *link = object->next;
+  object->listed = 0;
+  table->live--;
+  if (!object->readers) packbuf_i_local_free(table, object);
+}
+
+/* The newest object of a key whose time is not over; NULL. */
+static packbuf_i_object_local *packbuf_i_local_find(packbuf_i_table *table, const char *key, uint32_t hash) {
+  packbuf_i_object_local *object = *packbuf_i_local_bucket(table, hash);
+  while (object && (object->hash != hash || strcmp(object->key, key) != 0)) object = object->next;
+  if (!object || object->expires == UINT64_MAX || packbuf_now() < object->expires) return object;
+  table->expired++;
+  packbuf_i_local_retire(table, object);
+  return NULL;
+}
+
+/* Drops objects whose time is over, and what writers left that died. */
+static void packbuf_i_local_sweep(packbuf_i_table *table) {
+  const uint64_t now = packbuf_now();
+  for (uint64_t i = 0; i <= table->mask; i++) {
+    packbuf_i_object_local *object = table->buckets[i], *next;
+    for (; object; object = next) {
+      next = object->next;
+      if (object->expires > now) continue;
+      table->expired++;
+      packbuf_i_local_retire(table, object);
+    }
+  }
+  while (table->given_up) {
+    packbuf_i_object_local *object = table->given_up;
+    table->given_up = object->next;
+    table->recovered++;
+    packbuf_i_local_free(table, object);
+  }
+}
+
+/* Drops the evictable object that nobody reads and that was read least recently; 0: there is none. */
+static int packbuf_i_local_evict(packbuf_i_table *table) {
+  packbuf_i_object_local *least = NULL;
+  for (uint64_t i = 0; i <= table->mask; i++)
+    for (packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
+      if (object->stat.flags & PACKBUF_PUT_EVICTABLE && !object->readers && (!least || object->read < least->read))
+        least = object;
+  if (!least) return 0;
+  table->evicted++;
+  packbuf_i_local_retire(table, least);
+  return 1;
+}
+
+/* Room for an object of `size`, now, charged to `owner` (NULL: to nobody): OK; FULL; QUOTA; OUT_OF_MEMORY. */
+static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
+                                           packbuf_i_object_local **object) {
+  const uint64_t pages = packbuf_i_buddy_pages(size), bytes = pages * PACKBUF_I_PAGE;
+  packbuf_i_object_local *made;
+  if (owner && (bytes > owner->quota || owner->used > owner->quota - bytes)) return PACKBUF_QUOTA;
+  if (table->objects >= table->most) return PACKBUF_FULL;
+  made = (packbuf_i_object_local *)packbuf_i_heap(&table->allocator, NULL, 0, sizeof *made);
+  if (!made) return PACKBUF_OUT_OF_MEMORY;
+  made->pages = pages;
+  if (pages && !packbuf_i_buddy_take(&table->buddy, pages, &made->page)) {
+    (void)packbuf_i_heap(&table->allocator, made, sizeof *made, 0);
+    return PACKBUF_FULL;
+  }
+  made->owner = owner;
+  if (owner) owner->used += bytes;
+  table->objects++;
+  *object = made;
+  return PACKBUF_OK;
+}
+
+/* The same by the deadline; evicts, and waits. CAPACITY: it could never be had. */
+static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
+                                                uint64_t deadline, packbuf_i_object_local **object) {
+  packbuf_status status;
+  if (packbuf_i_buddy_pages(size) > table->pages) return PACKBUF_CAPACITY;
+  for (;;) {
+    status = packbuf_i_local_room(table, owner, size, object);
+    if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
+    packbuf_i_local_sweep(table);
+    status = packbuf_i_local_room(table, owner, size, object);
+    while (status == PACKBUF_FULL && packbuf_i_local_evict(table)) status = packbuf_i_local_room(table, owner, size, object);
+    if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
+    if (!packbuf_i_wait(&table->changed, &table->lock, deadline)) return status;
+  }
+}
+
+/* Gives the pages behind the first `size` bytes back. */
+static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
+  const uint64_t pages = packbuf_i_buddy_pages(size);
+  if (pages >= object->pages) return;
+  if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
+  else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  if (object->owner) object->owner->used -= (object->pages - pages) * PACKBUF_I_PAGE;
+  object->pages = pages;
+  packbuf_i_signal_all(&table->changed);
+}
+
+static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_stat *stat) {
+  const uint64_t now = packbuf_now();
+  *stat = object->stat;
+  stat->age_ms = (now - object->put) / 1000000u;
+  stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX : object->expires > now ? (object->expires - now) / 1000000u : 0;
+  stat->leases = object->readers < UINT32_MAX ? (uint32_t)object->readers : UINT32_MAX;
+}
+
+/* The object of an item's key and generation, as get, stat and remove want it. */
+static packbuf_status packbuf_i_local_wanted(packbuf_i_table *table, const packbuf_item *item,
+                                             packbuf_i_object_local **object) {
+  const uint32_t hash = (uint32_t)packbuf_i_hash_bytes((const uint8_t *)item->key, strlen(item->key));
+  *object = packbuf_i_local_find(table, item->key, hash);
+  if (!*object) return PACKBUF_NOT_FOUND;
+  return item->generation && item->generation != (*object)->stat.generation ? PACKBUF_STALE : PACKBUF_OK;
+}
+
+/* ---- faults ---- */
+
+/* What is planned for the item in turn; NULL: nothing. */
+static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_local *local, uint64_t at) {
+  for (uint64_t i = 0; i < local->fault_count; i++)
+    if (local->faults[i].at == at) return &local->faults[i];
+  return NULL;
+}
+
+static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *faults, uint64_t count,
+                                             packbuf_error *error) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_table *table = local->table;
+  packbuf_fault *copy = NULL;
+  if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
+  if (count) {
+    copy = (packbuf_fault *)packbuf_i_heap(&table->allocator, NULL, 0, (size_t)count * sizeof *copy);
+    if (!copy) return packbuf_i_no_memory(error);
+    memcpy(copy, faults, (size_t)count * sizeof *copy);
+  }
+  packbuf_i_locked(&table->lock);
+  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *copy, 0);
+  local->faults = copy;
+  local->fault_count = count;
+  local->seen = 0;
+  packbuf_i_unlocked(&table->lock);
+  return PACKBUF_OK;
+}
+
+/* ---- put ---- */
+
+/* Makes an object the newest of its key. */
+static void packbuf_i_local_publish(packbuf_i_table *table, packbuf_i_object_local *object, packbuf_item *item) {
+  packbuf_i_object_local *older = packbuf_i_local_find(table, object->key, object->hash);
+  packbuf_i_object_local **bucket = packbuf_i_local_bucket(table, object->hash);
+  object->stat.generation = ++table->generation;
+  object->put = object->read = packbuf_now();
+  object->expires = item->ttl_ms ? object->put + item->ttl_ms * (uint64_t)1000000u : UINT64_MAX;
+  if (older) packbuf_i_local_retire(table, older);
+  object->next = *bucket;
+  *bucket = object;
+  object->listed = 1;
+  table->live++;
+  packbuf_i_local_stat(object, &item->stat);
+}
+
+static void packbuf_i_local_describe_object(packbuf_i_object_local *object, const packbuf_item *item) {
+  const packbuf_ref *about = item->about;
+  memcpy(object->key, item->key, strlen(item->key) + 1);
+  object->hash = (uint32_t)packbuf_i_hash_bytes((const uint8_t *)item->key, strlen(item->key));
+  object->stat.length = item->size;
+  object->stat.flags = item->flags;
+  if (!about) return;
+  object->stat.kind = about->kind;
+  object->stat.head_length = about->head_length;
+  object->stat.head_checksum = about->head_checksum;
+  memcpy(object->stat.fingerprint, about->fingerprint, PACKBUF_FINGERPRINT);
+}
+
+/* The room that an item's bytes lie in, or are to be copied to. */
+static packbuf_status packbuf_i_local_take_over(packbuf_i_local *local, const packbuf_call *call,
+                                                const packbuf_item *item, packbuf_i_object_local **object, int *own) {
+  *own = item->slice && item->slice->holder == call->holder;
+  if (!*own) return packbuf_i_local_wait_room(local->table, local, item->size, call->deadline, object);
+  *object = (packbuf_i_object_local *)(uintptr_t)item->slice->token;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_local_put(packbuf_i_local *local, packbuf_call *call, uint64_t index,
+                                          const packbuf_fault *fault) {
+  packbuf_i_table *table = local->table;
+  packbuf_item *item = &call->items[index];
+  const int dies = fault && fault->kind == PACKBUF_FAULT_SHORTEN;
+  packbuf_i_object_local *object = NULL;
+  packbuf_status status;
+  int own = 0;
+  packbuf_i_locked(&table->lock);
+  status = packbuf_i_local_take_over(local, call, item, &object, &own);
+  packbuf_i_unlocked(&table->lock);
+  if (status) return status;
+  if (!own && item->size) {
+    memcpy(packbuf_i_local_bytes(table, object), item->from,
+           (size_t)(dies && fault->argument < item->size ? fault->argument : item->size));
+    (void)PACKBUF_I_ADD(&local->moved, item->size);
+  }
+  if (fault && fault->kind == PACKBUF_FAULT_CORRUPT && item->size)
+    packbuf_i_local_bytes(table, object)[fault->argument % item->size] ^= 0xFF;
+  status = call->cancelled(call, index) ? PACKBUF_CANCELLED : dies ? PACKBUF_DISCONNECTED : PACKBUF_OK;
+  packbuf_i_locked(&table->lock);
+  if (!status) {
+    packbuf_i_local_describe_object(object, item);
+    packbuf_i_local_trim(table, object, item->size);
+    packbuf_i_local_publish(table, object, item);
+  } else if (!own && dies) {
+    object->next = table->given_up;
+    table->given_up = object;
+  } else if (!own) packbuf_i_local_free(table, object);
+  packbuf_i_unlocked(&table->lock);
+  return status;
+}
+
+/* ---- get ---- */
+
+/* The bytes that an item asks of an object, or why it cannot have them. */
+static packbuf_status packbuf_i_local_asked(const packbuf_item *item, uint64_t length, uint64_t *size) {
+  uint64_t end;
+  *size = item->ranges ? 0 : length;
+  for (uint64_t i = 0; item->ranges && i < item->range_count; i++)
+    if (!packbuf_i_add(item->ranges[i].offset, item->ranges[i].length, &end) || end > length ||
+        !packbuf_i_add(*size, item->ranges[i].length, size))
+      return PACKBUF_OUT_OF_RANGE;
+  return item->into && *size > item->capacity ? PACKBUF_CAPACITY : PACKBUF_OK;
+}
+
+/* Copies the first `size` of the bytes that are asked. */
+static void packbuf_i_local_copy(const packbuf_item *item, const uint8_t *bytes, uint64_t size, uint8_t *to) {
+  if (!item->ranges && size) memcpy(to, bytes, (size_t)size);
+  for (uint64_t i = 0; item->ranges && size; i++) {
+    const uint64_t some = item->ranges[i].length < size ? item->ranges[i].length : size;
+    if (some) memcpy(to, bytes + item->ranges[i].offset, (size_t)some);
+    to += some;
+    size -= some;
+  }
+}
+
+/* A reader leaves an object. */
+static void packbuf_i_local_let_go(void *state, uint64_t token) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_object_local *object = (packbuf_i_object_local *)(uintptr_t)token;
+  packbuf_i_locked(&local->table->lock);
+  if (--object->readers == 0 && !object->listed) packbuf_i_local_free(local->table, object);
+  else packbuf_i_signal_all(&local->table->changed);
+  packbuf_i_unlocked(&local->table->lock);
+}
+
+/* Room of its own for an answer that does not lie in one run, or differs from the object. */
+static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_call *call, packbuf_item *item,
+                                               packbuf_i_object_local **object, uint64_t size) {
+  packbuf_i_object_local *from = *object, *copy = NULL;
+  packbuf_status status;
+  packbuf_i_locked(&local->table->lock);
+  status = packbuf_i_local_wait_room(local->table, NULL, size, call->deadline, &copy);
+  if (!status) copy->readers = 1;
+  packbuf_i_unlocked(&local->table->lock);
+  if (!status) packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size, packbuf_i_local_bytes(local->table, copy));
+  if (!status) (void)PACKBUF_I_ADD(&local->moved, size);
+  packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)from);
+  *object = copy;
+  return status;
+}
+
+/* Answers with a lease of an object that is being read. */
+static packbuf_status packbuf_i_local_lease(packbuf_i_local *local, packbuf_call *call, packbuf_item *item,
+                                            packbuf_i_object_local *object, uint64_t size, const packbuf_fault *fault) {
+  const int corrupt = fault && fault->kind == PACKBUF_FAULT_CORRUPT && size;
+  const uint64_t at = item->range_count && item->ranges ? item->ranges[0].offset : 0;
+  packbuf_status status = PACKBUF_OK;
+  int copied = corrupt || (item->ranges && item->range_count != 1);
+  if (copied) status = packbuf_i_local_copy_out(local, call, item, &object, size);
+  if (status) return status;
+  item->lease.data = packbuf_i_local_bytes(local->table, object) + (copied ? 0 : at);
+  if (corrupt) packbuf_i_local_bytes(local->table, object)[fault->argument % size] ^= 0xFF;
+  item->lease.size = size;
+  item->lease.token = (uint64_t)(uintptr_t)object;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *call, uint64_t index,
+                                          const packbuf_fault *fault) {
+  packbuf_item *item = &call->items[index];
+  packbuf_i_object_local *object;
+  uint64_t size = 0;
+  packbuf_status status;
+  packbuf_i_locked(&local->table->lock);
+  status = packbuf_i_local_wanted(local->table, item, &object);
+  if (!status) status = packbuf_i_local_asked(item, object->stat.length, &size);
+  if (!status) {
+    packbuf_i_local_stat(object, &item->stat);
+    object->readers++;
+    object->read = packbuf_now();
+  }
+  packbuf_i_unlocked(&local->table->lock);
+  if (status) return status;
+  item->got = size;
+  if (fault && fault->kind == PACKBUF_FAULT_SHORTEN && fault->argument < size) item->got = fault->argument;
+  if (!item->into) return packbuf_i_local_lease(local, call, item, object, size, fault);
+  packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, object), item->got, (uint8_t *)item->into);
+  if (fault && fault->kind == PACKBUF_FAULT_CORRUPT && size) ((uint8_t *)item->into)[fault->argument % size] ^= 0xFF;
+  (void)PACKBUF_I_ADD(&local->moved, item->got);
+  packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)object);
+  return PACKBUF_OK;
+}
+
+/* ---- stat, remove ---- */
+
+static packbuf_status packbuf_i_local_look(packbuf_i_local *local, packbuf_item *item) {
+  packbuf_i_object_local *object;
+  packbuf_status status;
+  packbuf_i_locked(&local->table->lock);
+  status = packbuf_i_local_wanted(local->table, item, &object);
+  if (!status) packbuf_i_local_stat(object, &item->stat);
+  packbuf_i_unlocked(&local->table->lock);
+  return status;
+}
+
+/* Nobody finds the object from here on; waits for its readers. */
+static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_call *call, packbuf_item *item) {
+  packbuf_i_table *table = local->table;
+  packbuf_i_object_local *object;
+  packbuf_status status;
+  packbuf_i_locked(&table->lock);
+  status = packbuf_i_local_wanted(table, item, &object);
+  if (!status) {
+    packbuf_i_local_stat(object, &item->stat);
+    object->readers++; /* so that it stays until we have looked */
+    packbuf_i_local_retire(table, object);
+    while (object->readers > 1 && packbuf_i_wait(&table->changed, &table->lock, call->deadline)) continue;
+    if (object->readers > 1) status = PACKBUF_LEASED;
+    if (--object->readers == 0) packbuf_i_local_free(table, object);
+  }
+  packbuf_i_unlocked(&table->lock);
+  return status;
+}
+
+/* ---- the batch ---- */
+
+/* What an item's fault does before the item is looked at. */
+static packbuf_status packbuf_i_local_suffer(const packbuf_call *call, const packbuf_fault *fault) {
+  const uint64_t now = packbuf_now();
+  uint64_t until;
+  if (!fault) return PACKBUF_OK;
+  if (fault->kind == PACKBUF_FAULT_FAIL) return (packbuf_status)fault->argument;
+  if (fault->kind != PACKBUF_FAULT_DELAY) return PACKBUF_OK;
+  until = fault->argument < UINT64_MAX - now ? now + fault->argument : UINT64_MAX;
+  packbuf_i_sleep_until(until < call->deadline ? until : call->deadline);
+  return until < call->deadline ? PACKBUF_OK : PACKBUF_TIMEOUT;
+}
+
+static void packbuf_i_local_item(packbuf_i_local *local, packbuf_call *call, uint64_t index,
+                                 const packbuf_fault *fault) {
+  packbuf_item *item = &call->items[index];
+  item->status = call->cancelled(call, index) ? PACKBUF_CANCELLED : packbuf_i_local_suffer(call, fault);
+  if (!item->status) switch (call->operation) {
+      case PACKBUF_PUT: item->status = packbuf_i_local_put(local, call, index, fault); break;
+      case PACKBUF_GET: item->status = packbuf_i_local_get(local, call, index, fault); break;
+      case PACKBUF_STAT: item->status = packbuf_i_local_look(local, item); break;
+      default: item->status = packbuf_i_local_remove(local, call, item); break;
+    }
+  call->done(call, index);
+}
+
+/* Runs the items in order; one that is to be reordered waits until as many others have ended as its fault says. */
+static void packbuf_i_local_run(void *state, packbuf_call *call) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  uint64_t base;
+  packbuf_i_locked(&local->table->lock);
+  base = local->seen;
+  local->seen += call->count;
+  packbuf_i_unlocked(&local->table->lock);
+  for (uint64_t i = 0; i < call->count; i++) {
+    const packbuf_fault *fault = packbuf_i_local_fault(local, base + i);
+    if (!fault || fault->kind != PACKBUF_FAULT_REORDER) packbuf_i_local_item(local, call, i, fault);
+    for (uint64_t k = 0; k <= i; k++) { /* those whose turn has come, or comes at the end */
+      const packbuf_fault *late = local->fault_count ? packbuf_i_local_fault(local, base + k) : NULL;
+      const uint64_t turn = late && late->argument < call->count - 1 - k ? k + late->argument : call->count - 1;
+      if (late && late->kind == PACKBUF_FAULT_REORDER && turn == i) packbuf_i_local_item(local, call, k, NULL);
+    }
+  }
+}
+
+/* ---- slices ---- */
+
+static void packbuf_i_local_give_back(void *state, uint64_t token) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_locked(&local->table->lock);
+  packbuf_i_local_free(local->table, (packbuf_i_object_local *)(uintptr_t)token);
+  packbuf_i_unlocked(&local->table->lock);
+}
+
+/* All or none: what was taken goes back before it waits, so that two who reserve do not wait for each other. */
+static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes, uint64_t count, uint64_t deadline,
+                                              void **data, uint64_t *tokens, packbuf_error *error) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_table *table = local->table;
+  packbuf_status status = PACKBUF_OK;
+  uint64_t done = 0, pages = 0;
+  int waiting = 1;
+  for (uint64_t i = 0; i < count; i++) pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
+  if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
+  packbuf_i_locked(&table->lock);
+  do {
+    for (status = PACKBUF_OK; !status && done < count; done += !status) {
+      packbuf_i_object_local *object;
+      status = packbuf_i_local_wait_room(table, local, sizes[done], done ? PACKBUF_NO_WAIT : deadline, &object);
+      if (status) break;
+      data[done] = packbuf_i_local_bytes(table, object);
+      tokens[done] = (uint64_t)(uintptr_t)object;
+    }
+    if (!status) break;
+    while (done) packbuf_i_local_free(table, (packbuf_i_object_local *)(uintptr_t)tokens[--done]);
+    waiting = (status == PACKBUF_FULL || status == PACKBUF_QUOTA) && packbuf_i_wait(&table->changed, &table->lock, deadline);
+  } while (waiting);
+  packbuf_i_unlocked(&table->lock);
+  return status ? packbuf_i_call_fail(error, status, packbuf_status_text(status)) : PACKBUF_OK;
+}
+
+/* ---- looking after it ---- */
+
+static packbuf_status packbuf_i_local_describe(void *state, packbuf_store_info *info, uint64_t deadline,
+                                               packbuf_error *error) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_table *table = local->table;
+  (void)deadline, (void)error;
+  info->transport = "local";
+  memcpy(info->uri, local->uri, sizeof info->uri);
+  info->capabilities = PACKBUF_CAN_RANGES | PACKBUF_CAN_NEWEST | PACKBUF_CAN_SUPERSEDE | PACKBUF_CAN_REMOVE_NOW |
+                       PACKBUF_CAN_IN_PLACE | PACKBUF_CAN_TTL | PACKBUF_CAN_EVICT | PACKBUF_CAN_QUOTA |
+                       PACKBUF_CAN_LIST | PACKBUF_CAN_INJECT;
+  packbuf_i_locked(&table->lock);
+  info->size = table->pages * PACKBUF_I_PAGE;
+  info->used = table->buddy.used * PACKBUF_I_PAGE;
+  info->objects = table->live;
+  info->most_objects = table->most;
+  packbuf_i_unlocked(&table->lock);
+  return PACKBUF_OK;
+}
+
+/* Puts an object among the `count` listed of the smallest generations. */
+static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, uint64_t *count,
+                                   const packbuf_i_object_local *object) {
+  uint64_t at = *count;
+  if (at == capacity && listed[at - 1].stat.generation < object->stat.generation) return;
+  if (at == capacity) at--;
+  else ++*count;
+  for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
+  memcpy(listed[at].key, object->key, sizeof object->key);
+  packbuf_i_local_stat(object, &listed[at].stat);
+}
+
+/* By generation: the cursor is the last that was listed. */
+static packbuf_status packbuf_i_local_list(void *state, const char *prefix, uint64_t *cursor, packbuf_listed *listed,
+                                           uint64_t capacity, uint64_t *count, uint64_t deadline,
+                                           packbuf_error *error) {
+  packbuf_i_table *table = ((packbuf_i_local *)state)->table;
+  const size_t size = prefix ? strlen(prefix) : 0;
+  (void)deadline, (void)error;
+  *count = 0;
+  if (!capacity) return PACKBUF_OK;
+  packbuf_i_locked(&table->lock);
+  packbuf_i_local_sweep(table);
+  for (uint64_t i = 0; i <= table->mask; i++)
+    for (const packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
+      if (object->stat.generation > *cursor && strncmp(object->key, prefix ? prefix : "", size) == 0)
+        packbuf_i_local_insert(listed, capacity, count, object);
+  packbuf_i_unlocked(&table->lock);
+  *cursor = *count == capacity ? listed[capacity - 1].stat.generation : 0;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_local_collect(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error) {
+  packbuf_i_table *table = ((packbuf_i_local *)state)->table;
+  (void)deadline, (void)error, (void)left;
+  packbuf_i_locked(&table->lock);
+  packbuf_i_local_sweep(table);
+  packbuf_i_unlocked(&table->lock);
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_local_count(void *state, packbuf_counters *counters) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_table *table = local->table;
+  counters->bytes_moved += PACKBUF_I_LOAD(&local->moved);
+  packbuf_i_locked(&table->lock);
+  counters->evicted += table->evicted;
+  counters->expired += table->expired;
+  counters->recovered += table->recovered;
+  counters->store_used += table->buddy.used * PACKBUF_I_PAGE;
+  counters->store_objects += table->live;
+  packbuf_i_unlocked(&table->lock);
+}
+
+/* ---- opening and closing ---- */
+
+static void packbuf_i_table_end(packbuf_i_table *table) {
+  const packbuf_allocator allocator = table->allocator;
+  for (uint64_t i = 0; table->buckets && i <= table->mask; i++)
+    while (table->buckets[i]) packbuf_i_local_retire(table, table->buckets[i]);
+  if (table->buckets) packbuf_i_local_sweep(table);
+  (void)packbuf_i_heap(&allocator, table->buckets, ((size_t)table->mask + 1) * sizeof *table->buckets, 0);
+  (void)packbuf_i_heap(&allocator, table->buddy_memory, table->buddy_size, 0);
+  if (table->slab) (void)munmap(table->slab, (size_t)(table->pages * PACKBUF_I_PAGE));
+  packbuf_i_signal_end(&table->changed);
+  packbuf_i_lock_end(&table->lock);
+  (void)packbuf_i_heap(&allocator, table, sizeof *table, 0);
+}
+
+/* Microseconds since 2020, times 4096: larger than any generation before. */
+static uint64_t packbuf_i_first_generation(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
+}
+
+static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options, packbuf_error *error) {
+  const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
+  packbuf_i_table *table = (packbuf_i_table *)packbuf_i_heap(&allocator, NULL, 0, sizeof *table);
+  const uint64_t size = options->size ? options->size : (uint64_t)256 << 20;
+  void *slab;
+  if (!table) return (void)packbuf_i_no_memory(error), (packbuf_i_table *)NULL;
+  table->allocator = allocator;
+  table->handles = 1;
+  table->pages = packbuf_i_buddy_pages(size);
+  table->most = options->objects ? options->objects : size >> 14 < 1024 ? 1024 : size >> 14 > 65536 ? 65536 : size >> 14;
+  table->generation = packbuf_i_first_generation();
+  for (table->mask = 1; table->mask < table->most; table->mask *= 2) continue;
+  table->mask--;
+  if (!packbuf_i_lock_start(&table->lock) || !packbuf_i_signal_start(&table->changed)) {
+    (void)packbuf_i_heap(&allocator, table, sizeof *table, 0);
+    (void)packbuf_i_system_fail(error, "no lock", errno);
+    return NULL;
+  }
+  table->buckets = (packbuf_i_object_local **)packbuf_i_heap(&allocator, NULL, 0,
+                                                            ((size_t)table->mask + 1) * sizeof *table->buckets);
+  table->buddy_size = (size_t)packbuf_i_buddy_room(table->pages);
+  table->buddy_memory = packbuf_i_heap(&allocator, NULL, 0, table->buddy_size);
+  slab = mmap(NULL, (size_t)(table->pages * PACKBUF_I_PAGE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (slab != MAP_FAILED) table->slab = (uint8_t *)slab;
+  if (!table->buckets || !table->buddy_memory || !table->slab) {
+    packbuf_i_table_end(table);
+    (void)packbuf_i_no_memory(error);
+    return NULL;
+  }
+  packbuf_i_buddy_start(&table->buddy, table->pages, table->buddy_memory);
+  return table;
+}
+
+static void packbuf_i_local_close(void *state) {
+  packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_table *table = local->table;
+  int last;
+  packbuf_i_locked(&table->lock);
+  for (uint64_t i = 0; i <= table->mask; i++)
+    for (packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
+      if (object->owner == local) object->owner = NULL;
+  for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
+    if (object->owner == local) object->owner = NULL;
+  last = --table->handles == 0;
+  packbuf_i_unlocked(&table->lock);
+  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *local->faults, 0);
+  {
+    const packbuf_allocator allocator = table->allocator;
+    if (last) packbuf_i_table_end(table);
+    (void)packbuf_i_heap(&allocator, local, sizeof *local, 0);
+  }
+}
+
+static packbuf_status packbuf_i_local_open(void **state, const char *uri, const packbuf_store_options *options,
+                                           packbuf_error *error) {
+  const packbuf_store *beside = options->beside;
+  packbuf_store_options with = *options;
+  packbuf_allocator allocator;
+  packbuf_i_local *local;
+  char base[PACKBUF_MAX_URI + 1];
+  packbuf_status status = packbuf_i_uri_options(uri, &with, base, sizeof base, NULL, NULL, error);
+  if (status) return status;
+  if (beside && beside->driver->open != packbuf_i_local_open)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "beside is no handle of a local store");
+  allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
+  local = (packbuf_i_local *)packbuf_i_heap(&allocator, NULL, 0, sizeof *local);
+  if (!local) return packbuf_i_no_memory(error);
+  memcpy(local->uri, base, sizeof base);
+  local->quota = with.quota ? with.quota : UINT64_MAX;
+  if (beside) {
+    local->table = ((packbuf_i_local *)beside->state)->table;
+    packbuf_i_locked(&local->table->lock);
+    local->table->handles++;
+    packbuf_i_unlocked(&local->table->lock);
+  } else local->table = packbuf_i_table_new(&with, error);
+  if (!local->table) {
+    (void)packbuf_i_heap(&allocator, local, sizeof *local, 0);
+    return error ? error->code : PACKBUF_OUT_OF_MEMORY;
+  }
+  *state = local;
+  return PACKBUF_OK;
+}
+
+static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
+                                                      "local",
+                                                      packbuf_i_local_open,
+                                                      packbuf_i_local_close,
+                                                      packbuf_i_local_describe,
+                                                      NULL,
+                                                      NULL,
+                                                      packbuf_i_local_reserve,
+                                                      packbuf_i_local_give_back,
+                                                      packbuf_i_local_run,
+                                                      packbuf_i_local_let_go,
+                                                      packbuf_i_local_list,
+                                                      packbuf_i_local_collect,
+                                                      packbuf_i_local_count,
+                                                      packbuf_i_local_inject};
 /* ---- end of transport/local.c ---- */
 /* ---- transport/shm_layout.c ---- */
 /* transport/shm_layout.c: not written yet. */
@@ -918,14 +2630,760 @@ static int packbuf_i_random(void *bytes, size_t size) {
 /* ---- end of transport/mooncake.c ---- */
 
 /* what users call */
-/* ---- transport/handle.c ---- */
-/* transport/handle.c: not written yet. */
-/* ---- end of transport/handle.c ---- */
+/* ---- transport/items.c ---- */
+/* transport/items.c: the items of a batch, before and after the driver: checked, run, and answered. What drivers need not
+ * do: keys, ranges of arguments, capabilities, short reads, leases and slices, quotas of accounts, counters.
+ * May use: system, text (keys), cache, handle. Must not know: who waits, what a driver does. */
+
+/* A batch that is being run. */
+typedef struct packbuf_i_running {
+  packbuf_call call; /* first; of items that were found good */
+  packbuf_store *store;
+  struct packbuf_i_task *task; /* that was submitted; NULL: the caller waits */
+  uint64_t starved;            /* gets whose account is full (atomic) */
+} packbuf_i_running;
+
+/* An item of a task ended for good: transport/workers.c. */
+static void packbuf_i_task_done(struct packbuf_i_task *task, packbuf_item *item);
+static int packbuf_i_task_cancelled(struct packbuf_i_task *task, const packbuf_item *item);
+static int packbuf_i_task_ended(struct packbuf_i_task *task, const packbuf_item *item);
+
+/* ---- before ---- */
+
+static packbuf_status packbuf_i_check_put(const packbuf_store *store, const packbuf_item *item) {
+  const packbuf_slice *slice = item->slice;
+  if (store->read_only) return PACKBUF_READ_ONLY;
+  if (!item->from && item->size) return PACKBUF_INVALID_ARGUMENT;
+  if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE) return PACKBUF_INVALID_ARGUMENT;
+  if (slice && (item->from != slice->data || item->size > slice->size)) return PACKBUF_INVALID_ARGUMENT;
+  if ((item->flags & PACKBUF_PUT_EVICTABLE && !(store->capabilities & PACKBUF_CAN_EVICT)) ||
+      (item->ttl_ms && !(store->capabilities & PACKBUF_CAN_TTL)))
+    return PACKBUF_UNSUPPORTED_OPERATION;
+  return PACKBUF_OK;
+}
+
+/* What an item asks, before anything is done for it. */
+static packbuf_status packbuf_i_check_item(const packbuf_store *store, packbuf_operation operation,
+                                           const packbuf_item *item) {
+  if (!packbuf_i_here(store)) return PACKBUF_DISCONNECTED;
+  if (!item->key || !packbuf_i_key_valid(item->key) || item->account >= PACKBUF_ACCOUNTS)
+    return PACKBUF_INVALID_ARGUMENT;
+  if (operation == PACKBUF_PUT) return packbuf_i_check_put(store, item);
+  if (operation == PACKBUF_REMOVE && store->read_only) return PACKBUF_READ_ONLY;
+  if (operation == PACKBUF_GET && ((item->into == NULL && item->capacity) || (item->range_count && !item->ranges)))
+    return PACKBUF_INVALID_ARGUMENT;
+  return PACKBUF_OK;
+}
+
+/* Clears what is answered. */
+static void packbuf_i_begin_item(packbuf_item *item) {
+  item->status = PACKBUF_SYSTEM; /* until somebody says otherwise */
+  memset(&item->stat, 0, sizeof item->stat);
+  memset(&item->lease, 0, sizeof item->lease);
+  item->got = 0;
+}
+
+/* ---- after ---- */
+
+/* A get that the driver calls good: all of it, and leased to its account. */
+static packbuf_status packbuf_i_end_get(packbuf_i_running *running, packbuf_item *item) {
+  packbuf_store *store = running->store;
+  uint64_t expected = item->ranges ? 0 : item->stat.length;
+  packbuf_status status = PACKBUF_OK;
+  for (uint64_t i = 0; item->ranges && i < item->range_count; i++) expected += item->ranges[i].length;
+  if (item->got != expected) {
+    if (item->lease.data) store->driver->let_go(store->state, item->lease.token);
+    memset(&item->lease, 0, sizeof item->lease);
+    PACKBUF_I_COUNTER(store, short_reads, 1);
+    return PACKBUF_SHORT_READ;
+  }
+  if (!item->into) status = packbuf_i_lease_out(store, &item->lease, item->account);
+  if (status) {
+    item->got = 0;
+    return status;
+  }
+  PACKBUF_I_COUNTER(store, gets, 1);
+  PACKBUF_I_COUNTER(store, bytes_got, item->got);
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_end_put(packbuf_store *store, packbuf_item *item) {
+  PACKBUF_I_COUNTER(store, puts, 1);
+  PACKBUF_I_COUNTER(store, bytes_put, item->size);
+  if (item->slice) packbuf_i_slice_taken(store, item->slice);
+}
+
+/* An item has its last status. */
+static void packbuf_i_item_settle(packbuf_i_running *running, packbuf_item *item) {
+  packbuf_store *store = running->store;
+  if (item->status) PACKBUF_I_COUNTER(store, failures, 1);
+  if (item->status == PACKBUF_STALE) PACKBUF_I_COUNTER(store, stale, 1);
+  if (item->status == PACKBUF_TIMEOUT) PACKBUF_I_COUNTER(store, timeouts, 1);
+  if (running->task) packbuf_i_task_done(running->task, item);
+}
+
+/* The driver is done with an item. */
+static void packbuf_i_item_done(packbuf_call *call, uint64_t index) {
+  packbuf_i_running *running = (packbuf_i_running *)(void *)call;
+  packbuf_item *item = &call->items[index];
+  if (!item->status && call->operation == PACKBUF_GET) {
+    item->status = packbuf_i_end_get(running, item);
+    if (item->status == PACKBUF_QUOTA && call->deadline != PACKBUF_NO_WAIT) {
+      (void)PACKBUF_I_ADD(&running->starved, 1);
+      return;
+    }
+  }
+  if (!item->status && call->operation == PACKBUF_PUT) packbuf_i_end_put(running->store, item);
+  if (!item->status && call->operation == PACKBUF_REMOVE) PACKBUF_I_COUNTER(running->store, removes, 1);
+  packbuf_i_item_settle(running, item);
+}
+
+static int packbuf_i_item_cancelled(const packbuf_call *call, uint64_t index) {
+  const packbuf_i_running *running = (const packbuf_i_running *)(const void *)call;
+  return running->task && packbuf_i_task_cancelled(running->task, &call->items[index]);
+}
+
+/* ---- the batch ---- */
+
+/* Memory that items name, held registered while they run. 0: item->status says why not. */
+static int packbuf_i_hold_memory(packbuf_i_running *running, packbuf_item *item, packbuf_i_hold *hold) {
+  packbuf_store *store = running->store;
+  const int put = running->call.operation == PACKBUF_PUT;
+  const void *memory = put ? item->from : item->into;
+  const uint64_t size = put ? item->size : item->capacity;
+  packbuf_error error;
+  hold->range = NULL;
+  if ((!put && running->call.operation != PACKBUF_GET) || !memory || !size || (put && item->slice)) return 1;
+  if (!store->driver->attach && !store->no_auto_register) return 1;
+  item->status = packbuf_i_cache_hold(&store->cache, memory, size, !store->no_auto_register, hold, &error);
+  return !item->status;
+}
+
+/* Runs items that were found good, all of them one after the other in the array. */
+static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
+  packbuf_store *store = running->store;
+  running->call.items = items;
+  running->call.count = count;
+  store->driver->run(store->state, &running->call);
+}
+
+/* Checks, holds and runs the items of a stretch; those that are not good end here. At most PACKBUF_I_STRETCH. */
+#define PACKBUF_I_STRETCH 256u
+static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
+  packbuf_i_hold holds[PACKBUF_I_STRETCH];
+  uint64_t good = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_begin_item(&items[i]);
+    items[i].status = packbuf_i_check_item(running->store, running->call.operation, &items[i]);
+    if (!items[i].status && running->task && packbuf_i_task_cancelled(running->task, &items[i]))
+      items[i].status = PACKBUF_CANCELLED;
+    holds[i].range = NULL;
+    if (!items[i].status) (void)packbuf_i_hold_memory(running, &items[i], &holds[i]);
+  }
+  for (uint64_t i = 0; i <= count; i++) {
+    if (i < count && !items[i].status) {
+      items[i].status = PACKBUF_SYSTEM;
+      good++;
+      continue;
+    }
+    if (good) packbuf_i_run_good(running, items + i - good, good);
+    good = 0;
+    if (i < count) packbuf_i_item_settle(running, &items[i]);
+  }
+  for (uint64_t i = 0; i < count; i++) packbuf_i_cache_drop(&running->store->cache, &holds[i]);
+}
+
+/* Runs gets again whose account was full, as leases of it come back, to the deadline. turns: of the store, before they
+ * ran. */
+static void packbuf_i_run_starved(packbuf_i_running *running, packbuf_item *items, uint64_t count, uint64_t turns) {
+  packbuf_store *store = running->store;
+  int waiting = 1;
+  while (waiting && PACKBUF_I_LOAD(&running->starved)) {
+    packbuf_i_locked(&store->lock);
+    while (waiting && store->turns == turns)
+      waiting = packbuf_i_wait(&store->changed, &store->lock, running->call.deadline);
+    turns = store->turns;
+    packbuf_i_unlocked(&store->lock);
+    PACKBUF_I_STORE(&running->starved, 0);
+    for (uint64_t i = 0; i < count; i++) {
+      if ((running->task && packbuf_i_task_ended(running->task, &items[i])) || items[i].status != PACKBUF_QUOTA)
+        continue;
+      if (waiting) packbuf_i_run_stretch(running, &items[i], 1);
+      else packbuf_i_item_settle(running, &items[i]);
+    }
+  }
+}
+
+static uint64_t packbuf_i_store_turns(packbuf_store *store) {
+  uint64_t turns;
+  packbuf_i_locked(&store->lock);
+  turns = store->turns;
+  packbuf_i_unlocked(&store->lock);
+  return turns;
+}
+
+/* Runs a batch to its end. */
+static void packbuf_i_run_items(packbuf_store *store, packbuf_operation operation, packbuf_item *items, uint64_t count,
+                                uint64_t deadline, struct packbuf_i_task *task) {
+  packbuf_i_running running;
+  memset(&running, 0, sizeof running);
+  running.call.operation = operation;
+  running.call.deadline = deadline;
+  running.call.holder = &store->holder;
+  running.call.cancelled = packbuf_i_item_cancelled;
+  running.call.done = packbuf_i_item_done;
+  running.store = store;
+  running.task = task;
+  for (uint64_t at = 0, some; at < count; at += some) {
+    const uint64_t turns = packbuf_i_store_turns(store);
+    some = count - at < PACKBUF_I_STRETCH ? count - at : (uint64_t)PACKBUF_I_STRETCH;
+    packbuf_i_run_stretch(&running, items + at, some);
+    if (PACKBUF_I_LOAD(&running.starved)) packbuf_i_run_starved(&running, items + at, some, turns);
+  }
+}
+/* ---- end of transport/items.c ---- */
 /* ---- transport/workers.c ---- */
-/* transport/workers.c: not written yet. */
+/* transport/workers.c: batches without waiting: a queue of tasks, threads that run them, completions in the order they
+ * end, and a descriptor that is readable while some wait.
+ * May use: system, handle, items. Must not know: drivers. */
+#include <fcntl.h>
+#if defined(__linux__)
+#include <sys/eventfd.h>
+#endif
+
+/* States of an item of a task. */
+enum { PACKBUF_I_OPEN = 0, PACKBUF_I_CANCELLED = 1, PACKBUF_I_ENDED = 2, PACKBUF_I_POLLED = 3 };
+
+/* One submitted batch. */
+typedef struct packbuf_i_task {
+  struct packbuf_i_task *next;  /* of all, oldest first */
+  struct packbuf_i_workers *workers;
+  uint64_t ticket, count, deadline, left; /* left: items that were not polled */
+  packbuf_operation operation;
+  packbuf_item *items;
+  void *context;
+  int taken;       /* by a thread */
+  uint8_t *state; /* of each item, behind the task */
+} packbuf_i_task;
+
+typedef struct packbuf_i_ended {
+  packbuf_i_task *task;
+  uint64_t index;
+} packbuf_i_ended;
+
+typedef struct packbuf_i_workers {
+  packbuf_store *store;
+  packbuf_i_lock lock;
+  packbuf_i_signal work, ended;
+  packbuf_i_task *first, **last;
+  packbuf_i_ended *ring; /* of completions; room for all items that are submitted */
+  uint64_t room, head, waiting, submitted, tickets; /* submitted: items that were not polled */
+  int fds[2];                                       /* to read, to write; the same where there is eventfd */
+  int stop;
+  unsigned count;
+  pthread_t threads[64];
+} packbuf_i_workers;
+
+/* ---- the descriptor ---- */
+
+static int packbuf_i_fds_open(int fds[2]) {
+#if defined(__linux__)
+  fds[0] = fds[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  return fds[0] >= 0;
+#else
+  if (pipe(fds) != 0) return 0;
+  for (int i = 0; i < 2; i++)
+    if (fcntl(fds[i], F_SETFL, O_NONBLOCK) != 0 || fcntl(fds[i], F_SETFD, FD_CLOEXEC) != 0) return 0;
+  return 1;
+#endif
+}
+
+static void packbuf_i_fds_close(int fds[2]) {
+  if (fds[0] >= 0) (void)close(fds[0]);
+  if (fds[1] >= 0 && fds[1] != fds[0]) (void)close(fds[1]);
+}
+
+static void packbuf_i_fds_set(const int fds[2]) {
+  const uint64_t one = 1;
+  const ssize_t written = write(fds[1], &one, 8);
+  (void)written; /* it is readable already when there was no room */
+}
+
+static void packbuf_i_fds_clear(const int fds[2]) {
+  uint64_t counts[8];
+  while (read(fds[0], counts, sizeof counts) == (ssize_t)sizeof counts) continue;
+}
+
+/* ---- tasks ---- */
+
+static void packbuf_i_task_done(packbuf_i_task *task, packbuf_item *item) {
+  packbuf_i_workers *w = task->workers;
+  const uint64_t index = (uint64_t)(item - task->items);
+  packbuf_i_locked(&w->lock);
+  task->state[index] = PACKBUF_I_ENDED;
+  w->ring[(w->head + w->waiting) % w->room].task = task;
+  w->ring[(w->head + w->waiting) % w->room].index = index;
+  if (w->waiting++ == 0) packbuf_i_fds_set(w->fds);
+  packbuf_i_signal_all(&w->ended);
+  packbuf_i_unlocked(&w->lock);
+}
+
+static int packbuf_i_task_state(packbuf_i_task *task, const packbuf_item *item) {
+  int state;
+  packbuf_i_locked(&task->workers->lock);
+  state = task->state[item - task->items];
+  packbuf_i_unlocked(&task->workers->lock);
+  return state;
+}
+
+static int packbuf_i_task_cancelled(packbuf_i_task *task, const packbuf_item *item) {
+  return packbuf_i_task_state(task, item) == PACKBUF_I_CANCELLED;
+}
+
+static int packbuf_i_task_ended(packbuf_i_task *task, const packbuf_item *item) {
+  return packbuf_i_task_state(task, item) >= PACKBUF_I_ENDED;
+}
+
+/* The oldest task that no thread has taken; with the lock held. */
+static packbuf_i_task *packbuf_i_next_task(packbuf_i_workers *w) {
+  packbuf_i_task *task = w->first;
+  while (task && task->taken) task = task->next;
+  return task;
+}
+
+static void *packbuf_i_work(void *context) {
+  packbuf_i_workers *w = (packbuf_i_workers *)context;
+  packbuf_i_locked(&w->lock);
+  while (!w->stop) {
+    packbuf_i_task *task = packbuf_i_next_task(w);
+    if (!task) {
+      (void)packbuf_i_wait(&w->work, &w->lock, PACKBUF_FOREVER);
+      continue;
+    }
+    task->taken = 1;
+    packbuf_i_unlocked(&w->lock);
+    packbuf_i_run_items(w->store, task->operation, task->items, task->count, task->deadline, task);
+    packbuf_i_locked(&w->lock);
+    task->taken = 2; /* the thread is through with it */
+    packbuf_i_signal_all(&w->ended);
+  }
+  packbuf_i_unlocked(&w->lock);
+  return NULL;
+}
+
+/* ---- threads ---- */
+
+static void packbuf_i_workers_stop(packbuf_i_workers *w) {
+  const packbuf_allocator *heap = &w->store->allocator;
+  packbuf_i_locked(&w->lock);
+  w->stop = 1;
+  packbuf_i_signal_all(&w->work);
+  packbuf_i_unlocked(&w->lock);
+  for (unsigned i = 0; i < w->count; i++) (void)pthread_join(w->threads[i], NULL);
+  packbuf_i_fds_close(w->fds);
+  packbuf_i_signal_end(&w->work);
+  packbuf_i_signal_end(&w->ended);
+  packbuf_i_lock_end(&w->lock);
+  (void)packbuf_i_heap(heap, w->ring, (size_t)w->room * sizeof *w->ring, 0);
+  (void)packbuf_i_heap(heap, w, sizeof *w, 0);
+}
+
+/* Starts the workers of a store, `wanted` threads, with the store's lock held. */
+static packbuf_status packbuf_i_workers_start(packbuf_store *store, unsigned wanted, packbuf_error *error) {
+  packbuf_i_workers *w = (packbuf_i_workers *)packbuf_i_heap(&store->allocator, NULL, 0, sizeof *w);
+  int ok = w != NULL;
+  if (!ok) return packbuf_i_no_memory(error);
+  w->store = store;
+  w->last = &w->first;
+  w->fds[0] = w->fds[1] = -1;
+  if (!packbuf_i_lock_start(&w->lock) || !packbuf_i_signal_start(&w->work) || !packbuf_i_signal_start(&w->ended)) {
+    (void)packbuf_i_heap(&store->allocator, w, sizeof *w, 0);
+    return packbuf_i_system_fail(error, "no lock", errno);
+  }
+  ok = packbuf_i_fds_open(w->fds);
+  while (ok && w->count < wanted) {
+    ok = pthread_create(&w->threads[w->count], NULL, packbuf_i_work, w) == 0;
+    w->count += (unsigned)ok;
+  }
+  if (w->count) {
+    store->workers = w;
+    return PACKBUF_OK;
+  }
+  packbuf_i_workers_stop(w);
+  return packbuf_i_system_fail(error, "no thread or descriptor for batches that are submitted", errno);
+}
+
+/* The workers, started when there are none. */
+static packbuf_status packbuf_i_workers_of(packbuf_store *store, packbuf_i_workers **workers, packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  packbuf_i_locked(&store->lock);
+  if (!store->workers) status = packbuf_i_workers_start(store, store->worker_count, error);
+  *workers = store->workers;
+  packbuf_i_unlocked(&store->lock);
+  return status;
+}
+
+/* ---- the calls ---- */
+
+/* Room in the ring for `more` items; with the lock held. */
+static int packbuf_i_ring_grow(packbuf_i_workers *w, uint64_t more) {
+  uint64_t room = w->room ? w->room : 64;
+  packbuf_i_ended *ring;
+  if (w->submitted + more <= w->room) return 1;
+  while (room < w->submitted + more) room *= 2;
+  if (room > SIZE_MAX / sizeof *ring) return 0;
+  ring = (packbuf_i_ended *)packbuf_i_heap(&w->store->allocator, NULL, 0, (size_t)room * sizeof *ring);
+  if (!ring) return 0;
+  for (uint64_t i = 0; i < w->waiting; i++) ring[i] = w->ring[(w->head + i) % w->room];
+  (void)packbuf_i_heap(&w->store->allocator, w->ring, (size_t)w->room * sizeof *ring, 0);
+  w->ring = ring;
+  w->room = room;
+  w->head = 0;
+  return 1;
+}
+
+PACKBUF_API packbuf_status packbuf_submit(packbuf_store *store, packbuf_operation operation, packbuf_item *items,
+                                          uint64_t count, uint64_t deadline, void *context, uint64_t *ticket,
+                                          packbuf_error *error) {
+  packbuf_i_workers *w = NULL;
+  packbuf_i_task *task;
+  packbuf_status status;
+  if (operation < PACKBUF_PUT || operation > PACKBUF_REMOVE || count == 0 || count > (1u << 24))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "no operation, or not 1 to 2^24 items");
+  status = packbuf_i_workers_of(store, &w, error);
+  if (status) return status;
+  task = (packbuf_i_task *)packbuf_i_heap(&store->allocator, NULL, 0, sizeof *task + (size_t)count);
+  if (!task) return packbuf_i_no_memory(error);
+  task->state = (uint8_t *)(task + 1);
+  task->workers = w;
+  task->count = task->left = count;
+  task->deadline = deadline;
+  task->operation = operation;
+  task->items = items;
+  task->context = context;
+  packbuf_i_locked(&w->lock);
+  if (!packbuf_i_ring_grow(w, count)) {
+    packbuf_i_unlocked(&w->lock);
+    (void)packbuf_i_heap(&store->allocator, task, sizeof *task + (size_t)count, 0);
+    return packbuf_i_no_memory(error);
+  }
+  w->submitted += count;
+  *ticket = task->ticket = ++w->tickets;
+  *w->last = task;
+  w->last = &task->next;
+  packbuf_i_signal_all(&w->work);
+  packbuf_i_unlocked(&w->lock);
+  return PACKBUF_OK;
+}
+
+/* Takes a task off the list whose items were all polled, once its thread is through with it; with the lock held. */
+static void packbuf_i_task_end(packbuf_i_workers *w, packbuf_i_task *task) {
+  packbuf_i_task **link = &w->first;
+  while (task->taken != 2) (void)packbuf_i_wait(&w->ended, &w->lock, PACKBUF_FOREVER);
+  while (*link != task) link = &(*link)->next;
+  *link = task->next;
+  if (w->last == &task->next) w->last = link;
+  (void)packbuf_i_heap(&w->store->allocator, task, sizeof *task + (size_t)task->count, 0);
+}
+
+PACKBUF_API packbuf_status packbuf_poll(packbuf_store *store, packbuf_completion *completions, uint64_t capacity,
+                                        uint64_t *count, uint64_t deadline, packbuf_error *error) {
+  packbuf_i_workers *w = NULL;
+  packbuf_status status = packbuf_i_workers_of(store, &w, error);
+  *count = 0;
+  if (status) return status;
+  packbuf_i_locked(&w->lock);
+  if (!w->submitted) {
+    packbuf_i_unlocked(&w->lock);
+    return packbuf_i_call_fail(error, PACKBUF_NOT_FOUND, "nothing is submitted");
+  }
+  while (!w->waiting && packbuf_i_wait(&w->ended, &w->lock, deadline)) continue;
+  while (*count < capacity && w->waiting) {
+    const packbuf_i_ended one = w->ring[w->head];
+    packbuf_completion *c = &completions[(*count)++];
+    w->head = (w->head + 1) % w->room;
+    if (--w->waiting == 0) packbuf_i_fds_clear(w->fds);
+    w->submitted--;
+    one.task->state[one.index] = PACKBUF_I_POLLED;
+    c->ticket = one.task->ticket;
+    c->index = one.index;
+    c->item = &one.task->items[one.index];
+    c->context = one.task->context;
+    c->left = --one.task->left;
+    if (!c->left) packbuf_i_task_end(w, one.task);
+  }
+  packbuf_i_unlocked(&w->lock);
+  if (*count || !capacity || deadline == PACKBUF_NO_WAIT) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "no completion came before the deadline");
+}
+
+PACKBUF_API packbuf_status packbuf_cancel(packbuf_store *store, uint64_t ticket, uint64_t index,
+                                          packbuf_error *error) {
+  packbuf_i_workers *w = NULL;
+  packbuf_i_task *task;
+  int found = 0;
+  const packbuf_status status = packbuf_i_workers_of(store, &w, error);
+  if (status) return status;
+  packbuf_i_locked(&w->lock);
+  task = w->first;
+  while (task && task->ticket != ticket) task = task->next;
+  for (uint64_t i = 0; task && i < task->count; i++) {
+    if ((index != PACKBUF_NOWHERE && i != index) || task->state[i] == PACKBUF_I_POLLED) continue;
+    found = 1;
+    if (task->state[i] == PACKBUF_I_OPEN) task->state[i] = PACKBUF_I_CANCELLED;
+  }
+  packbuf_i_unlocked(&w->lock);
+  return found ? PACKBUF_OK : packbuf_i_call_fail(error, PACKBUF_NOT_FOUND, "no such item is submitted");
+}
+
+PACKBUF_API packbuf_status packbuf_store_fd(packbuf_store *store, int *fd, packbuf_error *error) {
+  packbuf_i_workers *w = NULL;
+  const packbuf_status status = packbuf_i_workers_of(store, &w, error);
+  if (!status) *fd = w->fds[0];
+  return status;
+}
+
+/* Whether anything that was submitted has not been polled. */
+static int packbuf_i_workers_busy(packbuf_i_workers *w) {
+  int busy;
+  packbuf_i_locked(&w->lock);
+  busy = w->submitted != 0;
+  packbuf_i_unlocked(&w->lock);
+  return busy;
+}
 /* ---- end of transport/workers.c ---- */
 /* ---- transport/calls.c ---- */
-/* transport/calls.c: not written yet. */
+/* transport/calls.c: the calls of a store: opening by scheme or driver, the batches, looking after it, closing.
+ * May use: all rooms of the transport before it. Must not know: what a driver does. */
+
+/* ---- opening ---- */
+
+PACKBUF_API packbuf_store_options packbuf_default_store_options(void) {
+  packbuf_store_options options;
+  memset(&options, 0, sizeof options);
+  return options;
+}
+
+/* The drivers of this header. */
+static const packbuf_driver *packbuf_i_driver_of(const char *uri, size_t size) {
+  const packbuf_driver *const drivers[] = {&packbuf_i_local_driver};
+  for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++)
+    if (strlen(drivers[i]->scheme) == size && memcmp(drivers[i]->scheme, uri, size) == 0) return drivers[i];
+  return NULL;
+}
+
+static void packbuf_i_store_free(packbuf_store *store) {
+  packbuf_allocator allocator = store->allocator;
+  while (store->spare) {
+    packbuf_i_leased *one = store->spare;
+    store->spare = one->after;
+    (void)packbuf_i_heap(&allocator, one, sizeof *one, 0);
+  }
+  packbuf_i_cache_end(&store->cache);
+  if (store->pool) packbuf_i_pool_unuse(store->pool);
+  if (store->pool && store->own_pool) (void)packbuf_pool_close(store->pool, NULL);
+  packbuf_i_fork_word_end(store->here);
+  packbuf_i_signal_end(&store->changed);
+  packbuf_i_lock_end(&store->lock);
+  (void)packbuf_i_heap(&allocator, store, sizeof *store, 0);
+}
+
+/* The pool of a store whose driver reserves nothing: the caller's, or one of its own. */
+static packbuf_status packbuf_i_open_pool(packbuf_store *store, packbuf_store_options *options, packbuf_error *error) {
+  packbuf_pool_options wanted;
+  packbuf_status status = PACKBUF_OK;
+  if (store->driver->reserve) return PACKBUF_OK;
+  memset(&wanted, 0, sizeof wanted);
+  wanted.size = options->pool_size;
+  wanted.huge_pages = options->huge_pages;
+  store->own_pool = options->pool == NULL;
+  if (store->own_pool) status = packbuf_pool_open(&wanted, &options->pool, error);
+  if (status) return status;
+  store->pool = options->pool;
+  packbuf_i_pool_use(store->pool);
+  return PACKBUF_OK;
+}
+
+/* The handle, before its driver is opened. */
+static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const packbuf_store_options *options) {
+  const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
+  packbuf_store *store;
+  store = (packbuf_store *)packbuf_i_heap(&allocator, NULL, 0, sizeof *store);
+  if (!store) return NULL;
+  store->allocator = allocator;
+  store->driver = driver;
+  store->holder.slice_back = packbuf_i_slice_back;
+  store->holder.lease_back = packbuf_i_lease_back;
+  store->read_only = options->read_only;
+  store->no_auto_register = options->no_auto_register;
+  store->worker_count = options->workers == 0 ? 1 : options->workers < 64 ? options->workers : 64;
+  store->leases.before = store->leases.after = &store->leases;
+  for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) store->quota[i] = UINT64_MAX;
+  if (!packbuf_i_lock_start(&store->lock) || !packbuf_i_signal_start(&store->changed)) {
+    (void)packbuf_i_heap(&allocator, store, sizeof *store, 0);
+    return NULL;
+  }
+  store->here = packbuf_i_fork_word();
+  return store;
+}
+
+PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
+                                                     const packbuf_store_options *options, packbuf_store **store,
+                                                     packbuf_error *error) {
+  packbuf_store_options with = options ? *options : packbuf_default_store_options();
+  packbuf_store_info info;
+  packbuf_store *made;
+  packbuf_status status;
+  *store = NULL;
+  if (strlen(uri) > PACKBUF_MAX_URI)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a URI has at most 255 bytes");
+  made = packbuf_i_store_new(driver, &with);
+  if (!made) return packbuf_i_no_memory(error);
+  status = packbuf_i_open_pool(made, &with, error);
+  if (!status) status = driver->open(&made->state, uri, &with, error);
+  if (!status) {
+    packbuf_i_cache_start(&made->cache, &made->allocator, driver->attach, driver->detach, made->state);
+    memset(&info, 0, sizeof info);
+    status = driver->describe(made->state, &info, packbuf_deadline_in(5000), error);
+    if (status) driver->close(made->state);
+  }
+  if (status) {
+    packbuf_i_store_free(made);
+    return status;
+  }
+  made->capabilities = info.capabilities;
+  *store = made;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
+                                              packbuf_store **store, packbuf_error *error) {
+  const char *colon = strchr(uri, ':');
+  const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
+  *store = NULL;
+  if (!driver)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
+  return packbuf_store_open_driver(driver, uri, options, store, error);
+}
+
+/* ---- closing ---- */
+
+/* Waits until no operation is under way; what is out then. */
+static packbuf_status packbuf_i_store_idle(packbuf_store *store, uint64_t deadline, packbuf_error *error) {
+  int in_time = 1, busy, out;
+  packbuf_i_locked(&store->lock);
+  while (store->busy && in_time) in_time = packbuf_i_wait(&store->changed, &store->lock, deadline);
+  busy = store->busy != 0;
+  out = store->leases.after != &store->leases || store->slices;
+  packbuf_i_unlocked(&store->lock);
+  if (busy) return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "operations are under way");
+  if (out) return packbuf_i_call_fail(error, PACKBUF_LEASED, "leases or slices of the store are out");
+  if (store->workers && packbuf_i_workers_busy(store->workers))
+    return packbuf_i_call_fail(error, PACKBUF_LEASED, "what was submitted has not been polled");
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error) {
+  packbuf_status status;
+  if (!store) return PACKBUF_OK;
+  if (!packbuf_i_here(store)) return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
+  status = packbuf_i_store_idle(store, deadline, error);
+  if (status) return status;
+  if (store->workers) packbuf_i_workers_stop(store->workers);
+  packbuf_i_cache_end(&store->cache);
+  store->driver->close(store->state);
+  packbuf_i_store_free(store);
+  return PACKBUF_OK;
+}
+
+/* ---- batches ---- */
+
+/* One more operation is under way, or one less. */
+static void packbuf_i_store_busy(packbuf_store *store, int more) {
+  packbuf_i_locked(&store->lock);
+  store->busy += (uint64_t)(int64_t)more;
+  if (!store->busy) packbuf_i_store_changed(store);
+  packbuf_i_unlocked(&store->lock);
+}
+
+/* Runs a batch for a caller who waits. */
+static packbuf_status packbuf_i_batch(packbuf_store *store, packbuf_operation operation, packbuf_item *items,
+                                      uint64_t count, uint64_t deadline, packbuf_error *error) {
+  uint64_t first = 0;
+  if (packbuf_i_here(store)) {
+    packbuf_i_store_busy(store, 1);
+    packbuf_i_run_items(store, operation, items, count, deadline, NULL);
+    packbuf_i_store_busy(store, -1);
+  } else {
+    for (uint64_t i = 0; i < count; i++) items[i].status = PACKBUF_DISCONNECTED;
+  }
+  while (first < count && !items[first].status) first++;
+  if (first == count) return PACKBUF_OK;
+  return packbuf_i_item_fail(error, items[first].status, packbuf_status_text(items[first].status), items[first].key,
+                             first,
+                             items[first].status == PACKBUF_UNREGISTERED
+                                 ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
+                                 : PACKBUF_NOWHERE);
+}
+
+PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
+                                             uint64_t deadline, packbuf_error *error) {
+  return packbuf_i_batch(store, PACKBUF_PUT, items, count, deadline, error);
+}
+
+PACKBUF_API packbuf_status packbuf_batch_get(packbuf_store *store, packbuf_item *items, uint64_t count,
+                                             uint64_t deadline, packbuf_error *error) {
+  return packbuf_i_batch(store, PACKBUF_GET, items, count, deadline, error);
+}
+
+PACKBUF_API packbuf_status packbuf_batch_stat(packbuf_store *store, packbuf_item *items, uint64_t count,
+                                              uint64_t deadline, packbuf_error *error) {
+  return packbuf_i_batch(store, PACKBUF_STAT, items, count, deadline, error);
+}
+
+PACKBUF_API packbuf_status packbuf_batch_remove(packbuf_store *store, packbuf_item *items, uint64_t count,
+                                                uint64_t deadline, packbuf_error *error) {
+  return packbuf_i_batch(store, PACKBUF_REMOVE, items, count, deadline, error);
+}
+
+/* ---- looking after it ---- */
+
+PACKBUF_API packbuf_status packbuf_store_describe(packbuf_store *store, packbuf_store_info *info, uint64_t deadline,
+                                                  packbuf_error *error) {
+  memset(info, 0, sizeof *info);
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  return store->driver->describe(store->state, info, deadline, error);
+}
+
+static packbuf_status packbuf_i_cannot(packbuf_error *error) {
+  return packbuf_i_call_fail(error, PACKBUF_UNSUPPORTED_OPERATION, "this store cannot do that");
+}
+
+PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *prefix, uint64_t *cursor,
+                                              packbuf_listed *listed, uint64_t capacity, uint64_t *count,
+                                              uint64_t deadline, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->list) return packbuf_i_cannot(error);
+  return store->driver->list(store->state, prefix, cursor, listed, capacity, count, deadline, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
+                                                 packbuf_error *error) {
+  uint64_t none = 0;
+  if (left) *left = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->collect) return PACKBUF_OK;
+  return store->driver->collect(store->state, deadline, left ? left : &none, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,
+                                                packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->inject) return packbuf_i_cannot(error);
+  return store->driver->inject(store->state, faults, count, error);
+}
 /* ---- end of transport/calls.c ---- */
 /* ---- transport/server.c ---- */
 /* transport/server.c: not written yet. */
