@@ -197,6 +197,7 @@ CMAKEDIR = share/cmake/packbuf
 install: all
 	install -d '$(ROOT)/include' '$(ROOT)/bin' '$(ROOT)/share/man/man1' '$(ROOT)/share/pkgconfig' '$(ROOT)/$(CMAKEDIR)'
 	install -m 644 packbuf.h packbuf_threads.h '$(ROOT)/include'
+	sed 's|"\.\./packbuf\.h"|"packbuf.h"|' transport/packbuf_transport.h >'$(ROOT)/include/packbuf_transport.h'
 	[ ! -e build/packbuf ] || install -m 755 build/packbuf '$(ROOT)/bin/packbuf'
 	[ ! -e tools/packbuf.1 ] || install -m 644 tools/packbuf.1 '$(ROOT)/share/man/man1/packbuf.1'
 	$(FILL) tools/packaging/packbuf.pc.in >'$(ROOT)/share/pkgconfig/packbuf.pc'
@@ -204,14 +205,14 @@ install: all
 	$(FILL) tools/packaging/packbufConfigVersion.cmake.in >'$(ROOT)/$(CMAKEDIR)/packbufConfigVersion.cmake'
 
 uninstall:
-	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/include/packbuf_threads.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
+	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/include/packbuf_threads.h' '$(ROOT)/include/packbuf_transport.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
 	rm -rf '$(ROOT)/$(CMAKEDIR)'
 
 clean:
 	rm -rf build
 
 help:
-	@echo 'all        packbuf.h from core/ and codecs/, and the command build/packbuf (default)'
+	@echo 'all        packbuf.h from core/ and codecs/, transport/packbuf_transport.h, and the command build/packbuf (default)'
 	@echo 'demo       a short tour: examples/demo.sh'
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
 	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'

@@ -50,6 +50,13 @@ tap_run 'the version is MAJOR.MINOR.PATCH' grep -qxE '[0-9]+\.[0-9]+\.[0-9]+' <(
 tap_run 'make install' make install DESTDIR="$stage" PREFIX=$prefix
 tap_run 'include/packbuf.h' cmp packbuf.h "$installed/include/packbuf.h"
 tap_run 'include/packbuf_threads.h' cmp packbuf_threads.h "$installed/include/packbuf_threads.h"
+cat >"$tmp/moved.c" <<'END'
+#define PACKBUF_IMPLEMENTATION
+#include <packbuf_transport.h>
+int main(void) { return packbuf_now() == 0; }
+END
+moved() { ${CC:-gcc} -std=c11 -I"$installed/include" -o "$tmp/moved" "$tmp/moved.c" -pthread && "$tmp/moved"; }
+tap_run 'include/packbuf_transport.h, and a program with it' moved
 [ ! -e build/packbuf ] || tap_run 'bin/packbuf' test -x "$installed/bin/packbuf"
 [ ! -e tools/packbuf.1 ] || tap_run 'share/man/man1/packbuf.1' cmp tools/packbuf.1 "$installed/share/man/man1/packbuf.1"
 tap_run 'packbuf.pc has the version' grep -qx "Version: $version" "$installed/share/pkgconfig/packbuf.pc"

@@ -120,8 +120,13 @@ left() { # COMPILER STANDARD: what the implementation defines and asks for
     nm --defined-only impl.o | awk '$2 ~ /^[bBdDsSgGC]$/' | none || return
     echo 'what prints, aborts, opens files, or looks at errno and the locale; no library is needed:'
     nm -u impl.o | awk '{ print $NF }' |
-        grep -xE '_?_?(v?[fs]?n?printf(_chk)?|puts|putchar|f(puts|write|open|close|read)|abort|_?exit|errno_location|ctype_[a-z_]*|assert_fail|setlocale|localeconv|strto[a-z]*|ato[a-z]*|std(out|err|in))' |
+        grep -xE "_?_?(v?[fs]?n?printf(_chk)?|puts|putchar|f(puts|write|open|close|read)|abort|_?exit$not_allowed|ctype_[a-z_]*|assert_fail|setlocale|localeconv|strto[a-z]*|ato[a-z]*|std(out|err|in))" |
         none
+}
+not_allowed='|errno_location'
+left_by_transport() { # the same, but that it may look at errno, which the system's calls answer with
+    local not_allowed=
+    left "$@"
 }
 
 macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBUF_
@@ -129,7 +134,7 @@ macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBU
     case $2 in c++*) language=c++ ;; esac
     echo "#include \"$header\"" >macros.c
     "$1" -x $language -std="$2" -I"$root" "${@:3}" -E -dD macros.c >macros.i || return
-    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf(_threads)?\.h"$/ }
+    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf(_threads|_transport)?\.h"$/ }
          ours && $1 == "#define" { sub(/\(.*/, "", $2); left[$2] = 1 }
          $1 == "#undef" { delete left[$2] }
          END { for (name in left) if (name !~ /^PACKBUF_/) print name }' macros.i | none
@@ -185,6 +190,16 @@ for entry in "${compilers[@]}"; do
         gate "$compiler $last: packbuf_threads.h, $check" with packbuf_threads.h $check "$compiler" $last
     done
     gate "$compiler $last: packbuf_threads.h, two units" with packbuf_threads.h together "$compiler" $last "$compiler" $last
+    for standard in $standards; do
+        gate "$compiler $standard: packbuf_transport.h" with transport/packbuf_transport.h one_unit "$compiler" $standard
+    done
+    gate "$compiler $last: packbuf_transport.h, optimised" with transport/packbuf_transport.h one_unit "$compiler" $last -O3
+    gate "$compiler $last: packbuf_transport.h, two private copies" with transport/packbuf_transport.h both_private "$compiler" $last -pthread
+    for check in alone orders left_by_transport macros; do
+        gate "$compiler $last: packbuf_transport.h, $check" with transport/packbuf_transport.h $check "$compiler" $last
+    done
+    gate "$compiler $last: packbuf_transport.h, macros of the implementation" with transport/packbuf_transport.h macros "$compiler" $last -DPACKBUF_IMPLEMENTATION
+    gate "$compiler $last: packbuf_transport.h, two units" with transport/packbuf_transport.h together "$compiler" $last "$compiler" $last
     [ "$last" = c++17 ] ||
         gate "$compiler c11: packbuf_threads.h, C11 threads" with packbuf_threads.h one_unit "$compiler" c11 -DPACKBUF_THREADS_C11=1
     [ "$last" = c++17 ] || gate "$compiler c11: tools, benchmarks, examples, fuzz targets" programs "$compiler"
