@@ -194,7 +194,7 @@ for entry in "${compilers[@]}"; do
         gate "$compiler $standard: packbuf_transport.h" with transport/packbuf_transport.h one_unit "$compiler" $standard
     done
     gate "$compiler $last: packbuf_transport.h, optimised" with transport/packbuf_transport.h one_unit "$compiler" $last -O3
-    gate "$compiler $last: packbuf_transport.h, two private copies" with transport/packbuf_transport.h both_private "$compiler" $last -pthread
+    gate "$compiler $last: packbuf_transport.h, two private copies" with transport/packbuf_transport.h both_private "$compiler" $last
     for check in alone orders left_by_transport macros; do
         gate "$compiler $last: packbuf_transport.h, $check" with transport/packbuf_transport.h $check "$compiler" $last
     done
