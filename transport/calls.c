@@ -17,6 +17,7 @@ static const packbuf_driver *packbuf_i_driver_of(const char *uri, size_t size) {
   return NULL;
 }
 
+/* Ends all that was begun. */
 static void packbuf_i_store_free(packbuf_store *store) {
   packbuf_allocator allocator = store->allocator;
   while (store->spare) {
@@ -24,7 +25,9 @@ static void packbuf_i_store_free(packbuf_store *store) {
     store->spare = one->after;
     (void)packbuf_i_heap(&allocator, one, sizeof *one, 0);
   }
-  packbuf_i_cache_end(&store->cache);
+  if (store->workers) packbuf_i_workers_stop(store->workers);
+  if (store->cached) packbuf_i_cache_end(&store->cache);
+  if (store->opened) store->driver->close(store->state);
   if (store->pool) packbuf_i_pool_unuse(store->pool);
   if (store->pool && store->own_pool) (void)packbuf_pool_close(store->pool, NULL);
   packbuf_i_fork_word_end(store->here);
@@ -72,6 +75,19 @@ static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const pa
   return store;
 }
 
+/* The registration cache, with the pool's slab in it. */
+static packbuf_status packbuf_i_open_cache(packbuf_store *store, packbuf_error *error) {
+  const packbuf_driver *driver = store->driver;
+  const void *slab;
+  uint64_t size;
+  if (!packbuf_i_cache_start(&store->cache, driver->attach, driver->detach, store->state, &store->allocator))
+    return packbuf_i_system_fail(error, "no lock", errno);
+  store->cached = 1;
+  if (!store->pool) return PACKBUF_OK;
+  packbuf_i_pool_range(store->pool, &slab, &size);
+  return packbuf_i_cache_register(&store->cache, slab, size, error);
+}
+
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error) {
@@ -86,12 +102,10 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
   if (!made) return packbuf_i_no_memory(error);
   status = packbuf_i_open_pool(made, &with, error);
   if (!status) status = driver->open(&made->state, uri, &with, error);
-  if (!status) {
-    packbuf_i_cache_start(&made->cache, &made->allocator, driver->attach, driver->detach, made->state);
-    memset(&info, 0, sizeof info);
-    status = driver->describe(made->state, &info, packbuf_deadline_in(5000), error);
-    if (status) driver->close(made->state);
-  }
+  made->opened = !status;
+  if (!status) status = packbuf_i_open_cache(made, error);
+  memset(&info, 0, sizeof info);
+  if (!status) status = driver->describe(made->state, &info, packbuf_deadline_in(5000), error);
   if (status) {
     packbuf_i_store_free(made);
     return status;
@@ -121,6 +135,11 @@ static packbuf_status packbuf_i_store_idle(packbuf_store *store, uint64_t deadli
   busy = store->busy != 0;
   out = store->leases.after != &store->leases || store->slices;
   packbuf_i_unlocked(&store->lock);
+  if (store->own_pool) {
+    packbuf_i_pool_counts pool;
+    packbuf_i_pool_count(store->pool, &pool);
+    out |= pool.slices != 0;
+  }
   if (busy) return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "operations are under way");
   if (out) return packbuf_i_call_fail(error, PACKBUF_LEASED, "leases or slices of the store are out");
   if (store->workers && packbuf_i_workers_busy(store->workers))
@@ -134,9 +153,6 @@ PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t de
   if (!packbuf_i_here(store)) return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
   status = packbuf_i_store_idle(store, deadline, error);
   if (status) return status;
-  if (store->workers) packbuf_i_workers_stop(store->workers);
-  packbuf_i_cache_end(&store->cache);
-  store->driver->close(store->state);
   packbuf_i_store_free(store);
   return PACKBUF_OK;
 }

@@ -17,7 +17,7 @@ struct packbuf_store {
   void *state;
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;
-  uint8_t read_only, no_auto_register;
+  uint8_t read_only, no_auto_register, opened, cached; /* opened: by its driver; cached: the cache has begun */
   uint32_t *here; /* 0 in a child after fork */
   packbuf_pool *pool; /* where the driver reserves nothing; NULL: it does */
   int own_pool;
@@ -187,14 +187,20 @@ PACKBUF_API packbuf_status packbuf_store_counters(packbuf_store *store, packbuf_
 #define PACKBUF_I_X(name, gauge, text) counters->name = PACKBUF_I_LOAD(&store->counters.name);
   PACKBUF_COUNTER_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
-  counters->registrations += packbuf_i_cache_registrations(&store->cache);
-  counters->registered += packbuf_i_cache_registered(&store->cache);
+  packbuf_i_cache_counts(&store->cache, &counters->registrations, &counters->registered);
   packbuf_i_locked(&store->lock);
   if (store->leases.after != &store->leases)
     counters->oldest_lease_ms = (packbuf_now() - store->leases.after->since) / 1000000u;
   counters->slices = store->slices;
   packbuf_i_unlocked(&store->lock);
-  if (store->pool) packbuf_i_pool_count(store->pool, counters);
+  if (store->pool) {
+    packbuf_i_pool_counts pool;
+    packbuf_i_pool_count(store->pool, &pool);
+    counters->slices = pool.slices;
+    counters->pool_used = pool.used;
+    counters->pool_peak = pool.peak;
+    counters->waits += pool.waits;
+  }
   if (store->driver->count) store->driver->count(store->state, counters);
   return PACKBUF_OK;
 }

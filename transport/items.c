@@ -112,18 +112,17 @@ static int packbuf_i_item_cancelled(const packbuf_call *call, uint64_t index) {
 
 /* ---- the batch ---- */
 
-/* Memory that items name, held registered while they run. 0: item->status says why not. */
-static int packbuf_i_hold_memory(packbuf_i_running *running, packbuf_item *item, packbuf_i_hold *hold) {
+/* Memory that an item names, held registered while it runs; item->status says why not. */
+static void packbuf_i_hold_memory(packbuf_i_running *running, packbuf_item *item, packbuf_i_registration **held) {
   packbuf_store *store = running->store;
   const int put = running->call.operation == PACKBUF_PUT;
   const void *memory = put ? item->from : item->into;
   const uint64_t size = put ? item->size : item->capacity;
   packbuf_error error;
-  hold->range = NULL;
-  if ((!put && running->call.operation != PACKBUF_GET) || !memory || !size || (put && item->slice)) return 1;
-  if (!store->driver->attach && !store->no_auto_register) return 1;
-  item->status = packbuf_i_cache_hold(&store->cache, memory, size, !store->no_auto_register, hold, &error);
-  return !item->status;
+  *held = NULL;
+  if ((!put && running->call.operation != PACKBUF_GET) || !memory || !size || (put && item->slice)) return;
+  if (!store->driver->attach && !store->no_auto_register) return;
+  item->status = packbuf_i_cache_hold(&store->cache, memory, size, !store->no_auto_register, held, &error);
 }
 
 /* Runs items that were found good, all of them one after the other in the array. */
@@ -137,15 +136,15 @@ static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, 
 /* Checks, holds and runs the items of a stretch; those that are not good end here. At most PACKBUF_I_STRETCH. */
 #define PACKBUF_I_STRETCH 256u
 static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
-  packbuf_i_hold holds[PACKBUF_I_STRETCH];
+  packbuf_i_registration *held[PACKBUF_I_STRETCH];
   uint64_t good = 0;
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_begin_item(&items[i]);
     items[i].status = packbuf_i_check_item(running->store, running->call.operation, &items[i]);
     if (!items[i].status && running->task && packbuf_i_task_cancelled(running->task, &items[i]))
       items[i].status = PACKBUF_CANCELLED;
-    holds[i].range = NULL;
-    if (!items[i].status) (void)packbuf_i_hold_memory(running, &items[i], &holds[i]);
+    held[i] = NULL;
+    if (!items[i].status) packbuf_i_hold_memory(running, &items[i], &held[i]);
   }
   for (uint64_t i = 0; i <= count; i++) {
     if (i < count && !items[i].status) {
@@ -157,7 +156,7 @@ static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *item
     good = 0;
     if (i < count) packbuf_i_item_settle(running, &items[i]);
   }
-  for (uint64_t i = 0; i < count; i++) packbuf_i_cache_drop(&running->store->cache, &holds[i]);
+  for (uint64_t i = 0; i < count; i++) packbuf_i_cache_drop(&running->store->cache, held[i]);
 }
 
 /* Runs gets again whose account was full, as leases of it come back, to the deadline. turns: of the store, before they

@@ -1690,31 +1690,855 @@ static int packbuf_i_buddy_could(uint64_t slab, const uint64_t *sizes, uint64_t 
 }
 /* ---- end of transport/buddy.c ---- */
 /* ---- transport/pool.c ---- */
-/* transport/pool.c: not written yet. */
-/* ---- end of transport/pool.c ---- */
-/* ---- transport/cache.c ---- */
-/* temporary */
-typedef struct packbuf_i_cache { int none; } packbuf_i_cache;
-typedef struct packbuf_i_hold { void *range; } packbuf_i_hold;
-static void packbuf_i_cache_start(packbuf_i_cache *c,const packbuf_allocator*a,packbuf_status (*attach)(void *, const void *, uint64_t , void **, packbuf_error *),void (*detach)(void *, void *),void*state){(void)c,(void)a,(void)attach,(void)detach,(void)state;}
-static void packbuf_i_cache_end(packbuf_i_cache*c){(void)c;}
-static packbuf_status packbuf_i_cache_register(packbuf_i_cache*c,const void*a,uint64_t s,packbuf_error*e){(void)c,(void)a,(void)s,(void)e;return PACKBUF_OK;}
-static packbuf_status packbuf_i_cache_unregister(packbuf_i_cache*c,const void*a,uint64_t s,packbuf_error*e){(void)c,(void)a,(void)s,(void)e;return PACKBUF_OK;}
-static packbuf_status packbuf_i_cache_hold(packbuf_i_cache*c,const void*a,uint64_t s,int x,packbuf_i_hold*h,packbuf_error*e){(void)c,(void)a,(void)s,(void)x,(void)h,(void)e;return PACKBUF_OK;}
-static void packbuf_i_cache_drop(packbuf_i_cache*c,packbuf_i_hold*h){(void)c,(void)h;}
-static uint64_t packbuf_i_cache_registrations(packbuf_i_cache*c){(void)c;return 0;}
-static uint64_t packbuf_i_cache_registered(packbuf_i_cache*c){(void)c;return 0;}
-static void packbuf_i_pool_use(packbuf_pool*p){(void)p;}
-static void packbuf_i_pool_unuse(packbuf_pool*p){(void)p;}
-static void packbuf_i_pool_count(packbuf_pool*p,packbuf_counters*c){(void)p,(void)c;}
-PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
-                                             packbuf_error *error){(void)options,(void)pool;return packbuf_i_call_fail(error,PACKBUF_UNAVAILABLE,"no pool");}
-PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error){(void)pool,(void)error;return PACKBUF_OK;}
-PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
-                                              packbuf_error *error){(void)pool,(void)account,(void)bytes,(void)error;return PACKBUF_OK;}
+/* transport/pool.c: packbuf_pool: a slab in slices, charged to accounts, and the queue of those who wait for some. Who
+ * gives back serves the queue, so that nobody who comes later gets what somebody waits for: within an account first
+ * come is first served; of all accounts, the taker that has waited longest with quota to spare gets what comes back
+ * from then on, while others may still have what was free before.
+ * May use: system, buddy. Must not know: stores, what slices hold. */
+#include <stddef.h>
+
+#define PACKBUF_I_POOL_SIZE ((uint64_t)256 << 20)
+#define PACKBUF_I_HUGE_PAGE ((uint64_t)2 << 20)
+
+/* One call of packbuf_pool_take; in the queue when it waits. */
+typedef struct packbuf_i_taker {
+  const uint64_t *sizes;
+  packbuf_slice *slices;
+  uint64_t count, pages;
+  uint32_t account;
+  int ended;
+  packbuf_status status; /* when it has ended */
+  packbuf_i_signal signal;
+  struct packbuf_i_taker *next;
+} packbuf_i_taker;
+
+struct packbuf_pool {
+  packbuf_i_holder holder; /* first */
+  packbuf_i_lock lock;
+  packbuf_i_buddy buddy;
+  uint8_t *slab, *mapped; /* mapped: NULL where it is the caller's memory */
+  uint64_t mapped_size;
+  uint64_t slices, users, waits, peak;
+  packbuf_i_taker *queue;                                   /* in the order of their coming */
+  packbuf_i_taker *longest;                                 /* the one that what comes back is kept for */
+  uint64_t kept;                                            /* pages that came back since */
+  uint64_t quota[PACKBUF_ACCOUNTS], used[PACKBUF_ACCOUNTS]; /* pages */
+};
+
+/* A slice's token says all that is to be known to take it back: first page, pages, account. */
+static uint64_t packbuf_i_pool_token(uint64_t page, uint64_t pages, uint32_t account) {
+  return page | pages << 28 | (uint64_t)account << 57;
+}
+static uint64_t packbuf_i_token_page(uint64_t token) { return token & 0xFFFFFFFu; }
+static uint64_t packbuf_i_token_pages(uint64_t token) { return token >> 28 & 0x1FFFFFFFu; }
+static uint32_t packbuf_i_token_account(uint64_t token) { return (uint32_t)(token >> 57); }
+
+/* ---- taking ---- */
+
+/* Whether its account has not that much left. */
+static int packbuf_i_pool_over(const packbuf_pool *pool, const packbuf_i_taker *taker) {
+  const uint64_t quota = pool->quota[taker->account];
+  return taker->pages > quota || pool->used[taker->account] > quota - taker->pages;
+}
+
+/* 1, and the slices; 0: there is no room. Its quota was looked at. */
+static int packbuf_i_pool_cut(packbuf_pool *pool, const packbuf_i_taker *taker) {
+  const uint64_t idle = pool->buddy.pages - pool->buddy.used, kept = pool->longest == taker ? 0 : pool->kept;
+  if (taker->pages > idle - kept) return 0;
+  if (!packbuf_i_buddy_take_all(&pool->buddy, taker->sizes, taker->count,
+                                (uint8_t *)taker->slices + offsetof(packbuf_slice, token), sizeof *taker->slices))
+    return 0;
+  for (uint64_t i = 0; i < taker->count; i++) {
+    packbuf_slice *slice = &taker->slices[i];
+    slice->data = pool->slab + (size_t)(slice->token * PACKBUF_I_PAGE);
+    slice->size = taker->sizes[i];
+    slice->holder = &pool->holder;
+    slice->token = packbuf_i_pool_token(slice->token, packbuf_i_buddy_pages(slice->size), taker->account);
+  }
+  pool->used[taker->account] += taker->pages;
+  pool->slices += taker->count;
+  if (pool->peak < pool->buddy.used) pool->peak = pool->buddy.used;
+  return 1;
+}
+
+/* OK, or why not: its quota or that of the one it would stand behind, else room. */
+static packbuf_status packbuf_i_pool_try(packbuf_pool *pool, const packbuf_i_taker *taker) {
+  const packbuf_i_taker *head = pool->queue;
+  while (head && head->account != taker->account) head = head->next;
+  if (packbuf_i_pool_over(pool, taker) || (head && packbuf_i_pool_over(pool, head))) return PACKBUF_QUOTA;
+  return (!head || head == taker) && packbuf_i_pool_cut(pool, taker) ? PACKBUF_OK : PACKBUF_FULL;
+}
+
+/* Keeps what comes back from now on for this taker. NULL: for nobody. */
+static void packbuf_i_pool_keep_for(packbuf_pool *pool, packbuf_i_taker *taker) {
+  if (pool->longest == taker) return;
+  pool->longest = taker;
+  pool->kept = 0;
+}
+
+/* Serves the queue when something came back, a quota changed, or somebody left. */
+static void packbuf_i_pool_serve(packbuf_pool *pool) {
+  packbuf_i_taker **at = &pool->queue, *longest = NULL;
+  uint64_t blocked = 0; /* accounts whose first taker goes on waiting, and so do all behind it */
+  while (*at) {
+    packbuf_i_taker *taker = *at;
+    const uint64_t account = (uint64_t)1 << taker->account;
+    if (!(blocked & account)) {
+      if (!longest && !packbuf_i_pool_over(pool, taker)) packbuf_i_pool_keep_for(pool, longest = taker);
+      taker->status = packbuf_i_pool_try(pool, taker);
+      if (!taker->status || taker->pages > pool->quota[taker->account]) {
+        if (longest == taker) packbuf_i_pool_keep_for(pool, longest = NULL);
+        *at = taker->next;
+        taker->ended = 1;
+        packbuf_i_signal_all(&taker->signal);
+        continue;
+      }
+      blocked |= account;
+    }
+    at = &taker->next;
+  }
+  packbuf_i_pool_keep_for(pool, longest);
+}
+
+/* Stands in the queue to the deadline. */
+static packbuf_status packbuf_i_pool_wait(packbuf_pool *pool, packbuf_i_taker *taker, uint64_t deadline) {
+  packbuf_i_taker **at = &pool->queue;
+  if (!packbuf_i_signal_start(&taker->signal)) return PACKBUF_OUT_OF_MEMORY;
+  while (*at) at = &(*at)->next;
+  *at = taker;
+  pool->waits++;
+  packbuf_i_pool_serve(pool);
+  while (!taker->ended && packbuf_i_wait(&taker->signal, &pool->lock, deadline)) continue;
+  if (!taker->ended) {
+    taker->status = packbuf_i_pool_try(pool, taker);
+    for (at = &pool->queue; *at != taker;) at = &(*at)->next;
+    *at = taker->next;
+    packbuf_i_pool_serve(pool);
+  }
+  packbuf_i_signal_end(&taker->signal);
+  return taker->status;
+}
+
+/* What can be said of the sizes alone. */
+static packbuf_status packbuf_i_pool_check(const packbuf_pool *pool, packbuf_i_taker *taker, packbuf_error *error) {
+  if (taker->account >= PACKBUF_ACCOUNTS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  for (uint64_t i = 0; i < taker->count; i++) {
+    const uint64_t pages = packbuf_i_buddy_pages(taker->sizes[i]);
+    if (!pages)
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a slice has at least one byte", PACKBUF_NOWHERE, i);
+    if (pages > pool->buddy.pages - taker->pages) {
+      packbuf_i_fail(error, PACKBUF_CAPACITY, "the pool is smaller than that", PACKBUF_NOWHERE, i);
+      return PACKBUF_CAPACITY;
+    }
+    taker->pages += pages;
+  }
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t account, const uint64_t *sizes,
                                              uint64_t count, uint64_t deadline, packbuf_slice *slices,
-                                             packbuf_error *error){(void)pool,(void)account,(void)sizes,(void)count,(void)deadline,(void)slices,(void)error;return PACKBUF_UNAVAILABLE;}
+                                             packbuf_error *error) {
+  packbuf_i_taker taker;
+  packbuf_status status;
+  memset(&taker, 0, sizeof taker);
+  taker.sizes = sizes;
+  taker.slices = slices;
+  taker.count = count;
+  taker.account = account;
+  if (count) memset(slices, 0, (size_t)count * sizeof *slices);
+  status = packbuf_i_pool_check(pool, &taker, error);
+  if (status || !count) return status;
+  packbuf_i_locked(&pool->lock);
+  status = packbuf_i_pool_try(pool, &taker);
+  if (status) {
+    if (!packbuf_i_buddy_could(pool->buddy.pages, sizes, count)) status = PACKBUF_CAPACITY;
+    else if (deadline != PACKBUF_NO_WAIT && taker.pages <= pool->quota[account])
+      status = packbuf_i_pool_wait(pool, &taker, deadline);
+  }
+  packbuf_i_unlocked(&pool->lock);
+  if (!status) return PACKBUF_OK;
+  memset(slices, 0, (size_t)count * sizeof *slices);
+  return packbuf_i_call_fail(error, status,
+                             status == PACKBUF_QUOTA      ? "the account's quota is used up"
+                             : status == PACKBUF_CAPACITY ? "the pool cannot hold these slices together"
+                             : status == PACKBUF_FULL     ? "the pool is full"
+                                                          : packbuf_i_no_memory_text);
+}
+
+/* ---- giving back ---- */
+
+/* Takes back all pages but the first `keep` of a slice, whose token that was. */
+static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t keep) {
+  const uint64_t page = packbuf_i_token_page(token), pages = packbuf_i_token_pages(token);
+  packbuf_i_locked(&pool->lock);
+  packbuf_i_buddy_trim(&pool->buddy, page, pages, keep);
+  pool->used[packbuf_i_token_account(token)] -= pages - keep;
+  if (!keep) pool->slices--;
+  if (pool->longest) pool->kept += pages - keep;
+  packbuf_i_pool_serve(pool);
+  packbuf_i_unlocked(&pool->lock);
+}
+
+static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
+  packbuf_i_pool_back((packbuf_pool *)holder, slice->token, 0);
+}
+
+static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
+  packbuf_i_pool_back((packbuf_pool *)holder, lease->token, 0);
+}
+
+/* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
+static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
+  packbuf_pool *pool = (packbuf_pool *)slice->holder;
+  const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
+  slice->size = size;
+  if (keep >= packbuf_i_token_pages(token)) return;
+  slice->token = packbuf_i_pool_token(packbuf_i_token_page(token), keep, packbuf_i_token_account(token));
+  packbuf_i_pool_back(pool, token, keep);
+}
+
+/* ---- opening ---- */
+
+/* Touches all pages, or says why they are not to be had. What is in them stays. */
+static int packbuf_i_pool_touch(uint8_t *memory, uint64_t size) {
+#if defined(MADV_POPULATE_WRITE)
+  /* An error instead of a signal where huge pages or memory run out. EINVAL: a kernel that does not know it. */
+  if (madvise(memory, (size_t)size, MADV_POPULATE_WRITE) == 0) return 1;
+  if (errno != EINVAL) return 0;
+#endif
+  for (uint64_t at = 0; at < size; at += PACKBUF_I_PAGE) {
+    volatile uint8_t *byte = memory + (size_t)at;
+    *byte = *byte;
+  }
+  return 1;
+}
+
+/* Memory of the system's, perhaps in huge pages; 0: none. */
+static int packbuf_i_pool_map(packbuf_pool *pool, uint64_t size, int flags) {
+  void *memory;
+  if (size > SIZE_MAX) return 0;
+  memory = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  if (memory == MAP_FAILED) return 0;
+  pool->mapped = pool->slab = (uint8_t *)memory;
+  pool->mapped_size = size;
+  return 1;
+}
+
+static void packbuf_i_pool_unmap(packbuf_pool *pool) {
+  if (pool->mapped) (void)munmap(pool->mapped, (size_t)pool->mapped_size);
+  pool->mapped = NULL;
+}
+
+/* In pages that are huge from the start. */
+static int packbuf_i_pool_map_huge(packbuf_pool *pool, uint64_t size, int untouched) {
+#if defined(MAP_HUGETLB)
+  const uint64_t whole = (size + PACKBUF_I_HUGE_PAGE - 1) / PACKBUF_I_HUGE_PAGE * PACKBUF_I_HUGE_PAGE;
+  if (!packbuf_i_pool_map(pool, whole, MAP_HUGETLB | 21 << 26)) return 0; /* of 2^21 bytes */
+  if (untouched || packbuf_i_pool_touch(pool->slab, size)) return 1;
+  packbuf_i_pool_unmap(pool);
+#else
+  (void)pool, (void)size, (void)untouched;
+#endif
+  return 0;
+}
+
+/* In ordinary pages, aligned so that the system may make huge ones of them, or told not to. */
+static int packbuf_i_pool_map_plain(packbuf_pool *pool, uint64_t size, int never_huge, int untouched) {
+  const uint64_t more = never_huge ? 0 : PACKBUF_I_HUGE_PAGE;
+  if (!packbuf_i_pool_map(pool, size + more, 0)) return 0;
+  if (more) {
+    const uint64_t before = PACKBUF_I_HUGE_PAGE - (uintptr_t)pool->mapped % PACKBUF_I_HUGE_PAGE;
+    pool->slab = pool->mapped + (size_t)before;
+    (void)munmap(pool->mapped, (size_t)before);
+    if (more > before) (void)munmap(pool->slab + (size_t)size, (size_t)(more - before));
+    pool->mapped = pool->slab;
+    pool->mapped_size = size;
+  }
+#if defined(MADV_HUGEPAGE)
+  (void)madvise(pool->slab, (size_t)size, never_huge ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+#endif
+  if (untouched || packbuf_i_pool_touch(pool->slab, size)) return 1;
+  packbuf_i_pool_unmap(pool);
+  return 0;
+}
+
+/* The slab: the caller's memory, or the system's. */
+static packbuf_status packbuf_i_pool_slab(packbuf_pool *pool, const packbuf_pool_options *options, uint64_t size,
+                                          packbuf_error *error) {
+  int mapped = 0;
+  if (options->memory) {
+    pool->slab = (uint8_t *)options->memory;
+    if (options->untouched || packbuf_i_pool_touch(pool->slab, size)) return PACKBUF_OK;
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the pool's memory cannot be written");
+  }
+  if (options->huge_pages == 2 || (!options->huge_pages && size >= PACKBUF_I_HUGE_PAGE))
+    mapped = packbuf_i_pool_map_huge(pool, size, options->untouched);
+  if (!mapped && options->huge_pages == 2)
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "there are not enough huge pages");
+  if (!mapped && !packbuf_i_pool_map_plain(pool, size, options->huge_pages == 1, options->untouched))
+    return packbuf_i_no_memory(error);
+#if defined(MADV_DONTDUMP)
+  (void)madvise(pool->slab, (size_t)size, MADV_DONTDUMP);
+#endif
+  return PACKBUF_OK;
+}
+
+/* The size of the slab, 0 for options that cannot be. */
+static uint64_t packbuf_i_pool_size(const packbuf_pool_options *options) {
+  uint64_t size = options->size;
+  if (options->huge_pages > 2 || (uintptr_t)options->memory % PACKBUF_I_PAGE) return 0;
+  if (!size && !options->memory) size = PACKBUF_I_POOL_SIZE;
+  if (size > PACKBUF_I_BUDDY_MOST * PACKBUF_I_PAGE) return 0;
+  return (options->memory ? size / PACKBUF_I_PAGE : packbuf_i_buddy_pages(size)) * PACKBUF_I_PAGE;
+}
+
+/* Gives everything back but the caller's memory. */
+static void packbuf_i_pool_free(packbuf_pool *pool) {
+  packbuf_i_pool_unmap(pool);
+  free(pool->buddy.links);
+  free(pool);
+}
+
+PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
+                                             packbuf_error *error) {
+  packbuf_pool_options defaults;
+  packbuf_pool *made;
+  packbuf_status status;
+  uint64_t size, tables;
+  void *memory;
+  memset(&defaults, 0, sizeof defaults);
+  if (!options) options = &defaults;
+  *pool = NULL;
+  size = packbuf_i_pool_size(options);
+  if (!size)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT,
+                               "a pool has 4096 bytes to 1 TiB, at a multiple of 4096, and huge_pages is 0, 1 or 2");
+  tables = packbuf_i_buddy_room(size / PACKBUF_I_PAGE);
+  if (tables > SIZE_MAX) return packbuf_i_no_memory(error);
+  made = (packbuf_pool *)calloc(1, sizeof *made);
+  memory = made ? malloc((size_t)tables) : NULL;
+  if (!memory) {
+    free(made);
+    return packbuf_i_no_memory(error);
+  }
+  packbuf_i_buddy_start(&made->buddy, size / PACKBUF_I_PAGE, memory);
+  status = packbuf_i_pool_slab(made, options, size, error);
+  if (!status && !packbuf_i_lock_start(&made->lock)) status = packbuf_i_no_memory(error);
+  if (status) {
+    packbuf_i_pool_free(made);
+    return status;
+  }
+  made->holder.slice_back = packbuf_i_pool_slice_back;
+  made->holder.lease_back = packbuf_i_pool_lease_back;
+  for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) made->quota[i] = UINT64_MAX / PACKBUF_I_PAGE;
+  *pool = made;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error) {
+  uint64_t slices, users;
+  if (!pool) return PACKBUF_OK;
+  packbuf_i_locked(&pool->lock);
+  slices = pool->slices;
+  users = pool->users;
+  packbuf_i_unlocked(&pool->lock);
+  if (slices) return packbuf_i_call_fail(error, PACKBUF_LEASED, "slices of the pool are out");
+  if (users) return packbuf_i_call_fail(error, PACKBUF_LEASED, "a store uses the pool");
+  packbuf_i_lock_end(&pool->lock);
+  packbuf_i_pool_free(pool);
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
+                                              packbuf_error *error) {
+  if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  packbuf_i_locked(&pool->lock);
+  pool->quota[account] = bytes / PACKBUF_I_PAGE;
+  packbuf_i_pool_serve(pool);
+  packbuf_i_unlocked(&pool->lock);
+  return PACKBUF_OK;
+}
+
+/* ---- for stores ---- */
+
+/* A store that uses the pool keeps it open. */
+static void packbuf_i_pool_use(packbuf_pool *pool) {
+  packbuf_i_locked(&pool->lock);
+  pool->users++;
+  packbuf_i_unlocked(&pool->lock);
+}
+
+static void packbuf_i_pool_unuse(packbuf_pool *pool) {
+  packbuf_i_locked(&pool->lock);
+  pool->users--;
+  packbuf_i_unlocked(&pool->lock);
+}
+
+/* What a store registers once. It stays where it is. */
+static void packbuf_i_pool_range(const packbuf_pool *pool, const void **address, uint64_t *size) {
+  *address = pool->slab;
+  *size = pool->buddy.pages * PACKBUF_I_PAGE;
+}
+
+/* Whether a slice is of this pool. */
+static int packbuf_i_pool_owns(const packbuf_pool *pool, const packbuf_slice *slice) {
+  return slice->holder == &pool->holder;
+}
+
+typedef struct packbuf_i_pool_counts {
+  uint64_t size, used, peak, largest; /* bytes: of the slab, out now, the most that ever were out, the longest slice */
+  uint64_t slices, waits;             /* slices out now; takes that had to wait */
+} packbuf_i_pool_counts;
+
+static void packbuf_i_pool_count(packbuf_pool *pool, packbuf_i_pool_counts *counts) {
+  packbuf_i_locked(&pool->lock);
+  counts->size = pool->buddy.pages * PACKBUF_I_PAGE;
+  counts->used = pool->buddy.used * PACKBUF_I_PAGE;
+  counts->peak = pool->peak * PACKBUF_I_PAGE;
+  counts->largest = packbuf_i_buddy_largest(&pool->buddy) * PACKBUF_I_PAGE;
+  counts->slices = pool->slices;
+  counts->waits = pool->waits;
+  packbuf_i_unlocked(&pool->lock);
+}
+/* ---- end of transport/pool.c ---- */
+/* ---- transport/cache.c ---- */
+/* transport/cache.c: the registration cache of a store handle. Callers' ranges are counted; where they overlap or touch
+ * they are one span, which is registered as a whole; a registration ends when no range needs it and no operation holds
+ * it, never later: one that is kept idle becomes wrong when its memory is unmapped and other memory mapped there. For
+ * those who do that without saying so, memory is marked (MADV_DONTDUMP, which goes with the mapping), and a call that
+ * finds its range registered already looks whether the mark is still there.
+ * May use: system. Must not know: what a registration is, which store it is for. */
+#include <errno.h>
+#include <fcntl.h>
+
+/* What attach returned for the bytes from `start` to `end`. */
+typedef struct packbuf_i_registration {
+  uint64_t start, end;
+  void *handle;
+  uint64_t spans, holds;               /* without both it ends */
+  struct packbuf_i_registration *next; /* of those that operations alone still hold */
+} packbuf_i_registration;
+
+/* What callers registered with the same numbers, `count` times. */
+typedef struct packbuf_i_range {
+  uint64_t start, end, count;
+} packbuf_i_range;
+
+/* Ranges that overlap or touch, as one; spans do neither. */
+typedef struct packbuf_i_span {
+  uint64_t start, end;
+  packbuf_i_registration *registration; /* of all of it, and perhaps more */
+} packbuf_i_span;
+
+typedef struct packbuf_i_cache {
+  packbuf_status (*attach)(void *state, const void *address, uint64_t size, void **registration, packbuf_error *error);
+  void (*detach)(void *state, void *registration);
+  void *state;
+  packbuf_allocator allocator;
+  packbuf_i_lock lock;
+  packbuf_i_signal ended;  /* a registration that was waited for */
+  packbuf_i_range *ranges; /* in order of start, then end */
+  packbuf_i_span *spans;   /* in order */
+  size_t range_count, span_count, range_room, span_room;
+  packbuf_i_registration *leaving;
+  uint64_t registrations, registered;
+} packbuf_i_cache;
+
+/* ---- marks ---- */
+
+#if defined(__linux__) && defined(MADV_DONTDUMP)
+
+static void packbuf_i_mark_memory(uint64_t start, uint64_t end) {
+  const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = start / page * page;
+  (void)madvise((void *)(uintptr_t)from, (size_t)(end - from), MADV_DONTDUMP);
+}
+
+/* A walk through /proc/self/smaps: all below `at` is marked. */
+typedef struct packbuf_i_smaps {
+  uint64_t at, end;
+  uint64_t mapping_end; /* of the mapping that `at` is in; 0: not come to */
+  char line[256];       /* as much of the line as fits */
+  size_t length;
+} packbuf_i_smaps;
+
+/* The hexadecimal number at *text, which is moved behind it. */
+static uint64_t packbuf_i_smaps_number(const char **text) {
+  uint64_t number = 0;
+  for (;; ++*text) {
+    const char c = **text;
+    if (c >= '0' && c <= '9') number = number << 4 | (uint64_t)(c - '0');
+    else if (c >= 'a' && c <= 'f') number = number << 4 | (uint64_t)(c - 'a' + 10);
+    else return number;
+  }
+}
+
+/* One line: "start-end ..." begins a mapping, "VmFlags: rd wr dd" ends it. 1: all is marked, -1: not all is, 0: more
+ * lines are wanted. */
+static int packbuf_i_smaps_line(packbuf_i_smaps *smaps) {
+  const char *text = smaps->line;
+  if (strncmp(text, "VmFlags:", 8) == 0) {
+    if (!smaps->mapping_end) return 0;
+    if (!strstr(text, " dd")) return -1;
+    smaps->at = smaps->mapping_end;
+    smaps->mapping_end = 0;
+    return smaps->at >= smaps->end;
+  }
+  if (*text < 'A' || *text > 'Z') {
+    const uint64_t start = packbuf_i_smaps_number(&text);
+    uint64_t end;
+    if (*text != '-') return -1;
+    text++;
+    end = packbuf_i_smaps_number(&text);
+    if (end <= smaps->at) return 0;
+    if (start > smaps->at) return -1;
+    smaps->mapping_end = end;
+  }
+  return 0;
+}
+
+/* Some of the file's bytes. */
+static int packbuf_i_smaps_bytes(packbuf_i_smaps *smaps, const char *bytes, size_t count) {
+  int found = 0;
+  for (size_t i = 0; i < count && !found; i++) {
+    if (bytes[i] != '\n') {
+      if (smaps->length < sizeof smaps->line - 1) smaps->line[smaps->length++] = bytes[i];
+      continue;
+    }
+    smaps->line[smaps->length] = 0;
+    smaps->length = 0;
+    found = packbuf_i_smaps_line(smaps);
+  }
+  return found;
+}
+
+/* 1: all pages carry the mark, so they are those that were registered. 0: they are not, or that cannot be seen. */
+static int packbuf_i_memory_marked(uint64_t start, uint64_t end) {
+  packbuf_i_smaps smaps;
+  char bytes[4096];
+  int found = 0;
+  const int file = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  memset(&smaps, 0, sizeof smaps);
+  smaps.at = start;
+  smaps.end = end;
+  while (!found) {
+    const ssize_t got = read(file, bytes, sizeof bytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    found = packbuf_i_smaps_bytes(&smaps, bytes, (size_t)got);
+  }
+  (void)close(file);
+  return found > 0;
+}
+
+#else
+
+static void packbuf_i_mark_memory(uint64_t start, uint64_t end) { (void)start, (void)end; }
+static int packbuf_i_memory_marked(uint64_t start, uint64_t end) { return (void)start, (void)end, 1; }
+
+#endif
+
+/* ---- registrations ---- */
+
+/* Registers the bytes from `start` to `end`. */
+static packbuf_status packbuf_i_cache_attach(packbuf_i_cache *cache, uint64_t start, uint64_t end,
+                                             packbuf_i_registration **made, packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_registration *one = (packbuf_i_registration *)packbuf_i_heap(&cache->allocator, NULL, 0, sizeof **made);
+  if (!one) return packbuf_i_no_memory(error);
+  one->start = start;
+  one->end = end;
+  if (cache->attach)
+    status = cache->attach(cache->state, (const void *)(uintptr_t)start, end - start, &one->handle, error);
+  if (status) {
+    (void)packbuf_i_heap(&cache->allocator, one, sizeof *one, 0);
+    return status;
+  }
+  *made = one;
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_cache_count(packbuf_i_cache *cache, const packbuf_i_registration *one) {
+  cache->registrations++;
+  cache->registered += one->end - one->start;
+}
+
+static void packbuf_i_cache_detach(packbuf_i_cache *cache, packbuf_i_registration *one) {
+  if (cache->attach && cache->detach) cache->detach(cache->state, one->handle);
+  cache->registered -= one->end - one->start;
+  (void)packbuf_i_heap(&cache->allocator, one, sizeof *one, 0);
+}
+
+/* A span no longer needs it. */
+static void packbuf_i_cache_let_go(packbuf_i_cache *cache, packbuf_i_registration *one) {
+  if (--one->spans) return;
+  if (!one->holds) {
+    packbuf_i_cache_detach(cache, one);
+    return;
+  }
+  one->next = cache->leaving;
+  cache->leaving = one;
+}
+
+/* Whether operations hold a registration of these bytes that nobody else needs. */
+static int packbuf_i_cache_leaving(const packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  const packbuf_i_registration *one = cache->leaving;
+  while (one && (one->end <= start || one->start >= end)) one = one->next;
+  return one != NULL;
+}
+
+/* ---- ranges and spans ---- */
+
+/* The first range that does not lie before (start, end). */
+static size_t packbuf_i_cache_range(const packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  size_t low = 0, high = cache->range_count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    const packbuf_i_range *range = &cache->ranges[middle];
+    if (range->start < start || (range->start == start && range->end < end)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The first span that ends at `start` or behind it. */
+static size_t packbuf_i_cache_span(const packbuf_i_cache *cache, uint64_t start) {
+  size_t low = 0, high = cache->span_count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    if (cache->spans[middle].end < start) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The span that has all bytes from `start` to `end`; NULL. */
+static packbuf_i_span *packbuf_i_cache_covering(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  size_t at = packbuf_i_cache_span(cache, start);
+  if (at < cache->span_count && cache->spans[at].end == start) at++;
+  if (at == cache->span_count || cache->spans[at].start > start || cache->spans[at].end < end) return NULL;
+  return &cache->spans[at];
+}
+
+/* The array with room for one more element than `count`, perhaps moved; NULL: as it was. */
+static void *packbuf_i_cache_room(packbuf_i_cache *cache, void *array, size_t count, size_t each, size_t *room) {
+  const size_t more = *room ? *room * 2 : 16;
+  if (count < *room) return array;
+  array = packbuf_i_heap(&cache->allocator, array, *room * each, more * each);
+  if (array) *room = more;
+  return array;
+}
+
+/* Room for one more range, and for as many spans as ranges: there are never more. */
+static int packbuf_i_cache_grow(packbuf_i_cache *cache) {
+  void *array =
+      packbuf_i_cache_room(cache, cache->ranges, cache->range_count, sizeof *cache->ranges, &cache->range_room);
+  if (!array) return 0;
+  cache->ranges = (packbuf_i_range *)array;
+  array = packbuf_i_cache_room(cache, cache->spans, cache->range_count, sizeof *cache->spans, &cache->span_room);
+  if (!array) return 0;
+  cache->spans = (packbuf_i_span *)array;
+  return 1;
+}
+
+/* Counts a range, for which there is room. */
+static void packbuf_i_cache_add_range(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  const size_t at = packbuf_i_cache_range(cache, start, end);
+  packbuf_i_range *range = cache->ranges + at;
+  if (at == cache->range_count || range->start != start || range->end != end) {
+    memmove(range + 1, range, (cache->range_count - at) * sizeof *range);
+    cache->range_count++;
+    range->start = start;
+    range->end = end;
+    range->count = 0;
+  }
+  range->count++;
+}
+
+static void packbuf_i_cache_remove_range(packbuf_i_cache *cache, size_t at) {
+  packbuf_i_range *range = cache->ranges + at;
+  memmove(range, range + 1, (--cache->range_count - at) * sizeof *range);
+}
+
+/* Puts one span, for which there is room, in the place of `old` others. */
+static void packbuf_i_cache_put_span(packbuf_i_cache *cache, size_t at, size_t old, uint64_t start, uint64_t end,
+                                     packbuf_i_registration *registration) {
+  packbuf_i_span *span = cache->spans + at;
+  memmove(span + 1, span + old, (cache->span_count - at - old) * sizeof *span);
+  cache->span_count = cache->span_count + 1 - old;
+  span->start = start;
+  span->end = end;
+  span->registration = registration;
+  registration->spans++;
+}
+
+/* Registers a span and its neighbours as one. Operations may still hold what was registered before. */
+static packbuf_status packbuf_i_cache_join(packbuf_i_cache *cache, uint64_t start, uint64_t end, packbuf_error *error) {
+  const size_t at = packbuf_i_cache_span(cache, start);
+  packbuf_i_registration *one;
+  packbuf_status status;
+  size_t old = 0;
+  for (; at + old < cache->span_count && cache->spans[at + old].start <= end; old++) {
+    const packbuf_i_span *span = &cache->spans[at + old];
+    if (start > span->start) start = span->start;
+    if (end < span->end) end = span->end;
+  }
+  packbuf_i_mark_memory(start, end);
+  status = packbuf_i_cache_attach(cache, start, end, &one, error);
+  if (status) return status;
+  packbuf_i_cache_count(cache, one);
+  for (size_t i = at; i < at + old; i++) packbuf_i_cache_let_go(cache, cache->spans[i].registration);
+  packbuf_i_cache_put_span(cache, at, old, start, end, one);
+  return PACKBUF_OK;
+}
+
+/* Makes spans anew of the ranges that one span still has. */
+static void packbuf_i_cache_split(packbuf_i_cache *cache, packbuf_i_span *split) {
+  const packbuf_i_span span = *split;
+  size_t at = (size_t)(split - cache->spans), range = packbuf_i_cache_range(cache, span.start, 0);
+  memmove(split, split + 1, (--cache->span_count - at) * sizeof *split);
+  while (range < cache->range_count && cache->ranges[range].start < span.end) {
+    const uint64_t start = cache->ranges[range].start;
+    uint64_t end = start;
+    for (; range < cache->range_count && cache->ranges[range].start <= end; range++)
+      if (end < cache->ranges[range].end) end = cache->ranges[range].end;
+    packbuf_i_cache_put_span(cache, at++, 0, start, end, span.registration);
+  }
+  packbuf_i_cache_let_go(cache, span.registration);
+}
+
+/* ---- for stores ---- */
+
+/* attach, detach: as in a driver; NULL: any memory will do, and ranges are counted alone. allocator NULL: the default.
+ * 0: no locks. */
+static int packbuf_i_cache_start(packbuf_i_cache *cache,
+                                 packbuf_status (*attach)(void *state, const void *address, uint64_t size,
+                                                          void **registration, packbuf_error *error),
+                                 void (*detach)(void *state, void *registration), void *state,
+                                 const packbuf_allocator *allocator) {
+  memset(cache, 0, sizeof *cache);
+  cache->attach = attach;
+  cache->detach = detach;
+  cache->state = state;
+  if (allocator) cache->allocator = *allocator;
+  if (!packbuf_i_lock_start(&cache->lock)) return 0;
+  if (packbuf_i_signal_start(&cache->ended)) return 1;
+  packbuf_i_lock_end(&cache->lock);
+  return 0;
+}
+
+/* Ends all registrations. No operation holds one, no other thread is in a call. */
+static void packbuf_i_cache_end(packbuf_i_cache *cache) {
+  for (size_t i = 0; i < cache->span_count; i++) packbuf_i_cache_let_go(cache, cache->spans[i].registration);
+  (void)packbuf_i_heap(&cache->allocator, cache->spans, cache->span_room * sizeof *cache->spans, 0);
+  (void)packbuf_i_heap(&cache->allocator, cache->ranges, cache->range_room * sizeof *cache->ranges, 0);
+  packbuf_i_signal_end(&cache->ended);
+  packbuf_i_lock_end(&cache->lock);
+}
+
+/* The range as numbers. 0: there is no such memory. */
+static int packbuf_i_cache_numbers(const void *address, uint64_t size, uint64_t *start, uint64_t *end) {
+  *start = (uint64_t)(uintptr_t)address;
+  return address && size && size <= UINTPTR_MAX - *start && packbuf_i_add(*start, size, end);
+}
+
+static const char packbuf_i_no_range_text[] = "a range has an address and at least one byte, and ends in memory";
+
+/* packbuf_register. */
+static packbuf_status packbuf_i_cache_register(packbuf_i_cache *cache, const void *address, uint64_t size,
+                                               packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  uint64_t start, end;
+  if (!packbuf_i_cache_numbers(address, size, &start, &end))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_no_range_text);
+  packbuf_i_locked(&cache->lock);
+  if (!packbuf_i_cache_grow(cache)) status = packbuf_i_no_memory(error);
+  else if (!packbuf_i_cache_covering(cache, start, end) || !packbuf_i_memory_marked(start, end))
+    status = packbuf_i_cache_join(cache, start, end, error);
+  if (!status) packbuf_i_cache_add_range(cache, start, end);
+  packbuf_i_unlocked(&cache->lock);
+  return status;
+}
+
+/* packbuf_unregister: returns when no operation uses a registration that ended by it. */
+static packbuf_status packbuf_i_cache_unregister(packbuf_i_cache *cache, const void *address, uint64_t size,
+                                                 packbuf_error *error) {
+  uint64_t start, end;
+  size_t at;
+  if (!packbuf_i_cache_numbers(address, size, &start, &end))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_no_range_text);
+  packbuf_i_locked(&cache->lock);
+  at = packbuf_i_cache_range(cache, start, end);
+  if (at == cache->range_count || cache->ranges[at].start != start || cache->ranges[at].end != end) {
+    packbuf_i_unlocked(&cache->lock);
+    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "no such range is registered", start, PACKBUF_NOWHERE);
+  }
+  if (--cache->ranges[at].count == 0) {
+    packbuf_i_cache_remove_range(cache, at);
+    packbuf_i_cache_split(cache, packbuf_i_cache_covering(cache, start, end));
+    while (packbuf_i_cache_leaving(cache, start, end))
+      (void)packbuf_i_wait(&cache->ended, &cache->lock, PACKBUF_FOREVER);
+  }
+  packbuf_i_unlocked(&cache->lock);
+  return PACKBUF_OK;
+}
+
+/* Holds the registration of memory that an operation names, until packbuf_i_cache_drop: *registration, whose handle is
+ * what attach returned; NULL for no bytes. Memory that nobody registered is registered for this operation alone where
+ * that is allowed, else UNREGISTERED with its address as error->offset. */
+static packbuf_status packbuf_i_cache_hold(packbuf_i_cache *cache, const void *address, uint64_t size,
+                                           int allow_automatic, packbuf_i_registration **registration,
+                                           packbuf_error *error) {
+  packbuf_i_span *span;
+  packbuf_status status;
+  uint64_t start, end;
+  *registration = NULL;
+  if (!size) return PACKBUF_OK;
+  if (!packbuf_i_cache_numbers(address, size, &start, &end))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_no_range_text);
+  packbuf_i_locked(&cache->lock);
+  span = packbuf_i_cache_covering(cache, start, end);
+  if (span) {
+    *registration = span->registration;
+    span->registration->holds++;
+  }
+  packbuf_i_unlocked(&cache->lock);
+  if (span) return PACKBUF_OK;
+  if (!allow_automatic)
+    return packbuf_i_fail(error, PACKBUF_UNREGISTERED, "memory that is not registered", start, PACKBUF_NOWHERE);
+  status = packbuf_i_cache_attach(cache, start, end, registration, error);
+  if (status) return status;
+  packbuf_i_locked(&cache->lock);
+  packbuf_i_cache_count(cache, *registration);
+  (*registration)->holds = 1;
+  (*registration)->next = cache->leaving;
+  cache->leaving = *registration;
+  packbuf_i_unlocked(&cache->lock);
+  return PACKBUF_OK;
+}
+
+/* The operation has ended. NULL is fine. */
+static void packbuf_i_cache_drop(packbuf_i_cache *cache, packbuf_i_registration *registration) {
+  if (!registration) return;
+  packbuf_i_locked(&cache->lock);
+  if (--registration->holds == 0 && !registration->spans) {
+    packbuf_i_registration **at = &cache->leaving;
+    while (*at != registration) at = &(*at)->next;
+    *at = registration->next;
+    packbuf_i_cache_detach(cache, registration);
+    packbuf_i_signal_all(&cache->ended);
+  }
+  packbuf_i_unlocked(&cache->lock);
+}
+
+/* Registrations so far, and bytes that are registered now. */
+static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registrations, uint64_t *registered) {
+  packbuf_i_locked(&cache->lock);
+  *registrations = cache->registrations;
+  *registered = cache->registered;
+  packbuf_i_unlocked(&cache->lock);
+}
 /* ---- end of transport/cache.c ---- */
 
 /* stores: what a handle is, and what each driver does with its own */
@@ -1738,7 +2562,7 @@ struct packbuf_store {
   void *state;
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;
-  uint8_t read_only, no_auto_register;
+  uint8_t read_only, no_auto_register, opened, cached; /* opened: by its driver; cached: the cache has begun */
   uint32_t *here; /* 0 in a child after fork */
   packbuf_pool *pool; /* where the driver reserves nothing; NULL: it does */
   int own_pool;
@@ -1908,14 +2732,20 @@ PACKBUF_API packbuf_status packbuf_store_counters(packbuf_store *store, packbuf_
 #define PACKBUF_I_X(name, gauge, text) counters->name = PACKBUF_I_LOAD(&store->counters.name);
   PACKBUF_COUNTER_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
-  counters->registrations += packbuf_i_cache_registrations(&store->cache);
-  counters->registered += packbuf_i_cache_registered(&store->cache);
+  packbuf_i_cache_counts(&store->cache, &counters->registrations, &counters->registered);
   packbuf_i_locked(&store->lock);
   if (store->leases.after != &store->leases)
     counters->oldest_lease_ms = (packbuf_now() - store->leases.after->since) / 1000000u;
   counters->slices = store->slices;
   packbuf_i_unlocked(&store->lock);
-  if (store->pool) packbuf_i_pool_count(store->pool, counters);
+  if (store->pool) {
+    packbuf_i_pool_counts pool;
+    packbuf_i_pool_count(store->pool, &pool);
+    counters->slices = pool.slices;
+    counters->pool_used = pool.used;
+    counters->pool_peak = pool.peak;
+    counters->waits += pool.waits;
+  }
   if (store->driver->count) store->driver->count(store->state, counters);
   return PACKBUF_OK;
 }
@@ -2745,18 +3575,17 @@ static int packbuf_i_item_cancelled(const packbuf_call *call, uint64_t index) {
 
 /* ---- the batch ---- */
 
-/* Memory that items name, held registered while they run. 0: item->status says why not. */
-static int packbuf_i_hold_memory(packbuf_i_running *running, packbuf_item *item, packbuf_i_hold *hold) {
+/* Memory that an item names, held registered while it runs; item->status says why not. */
+static void packbuf_i_hold_memory(packbuf_i_running *running, packbuf_item *item, packbuf_i_registration **held) {
   packbuf_store *store = running->store;
   const int put = running->call.operation == PACKBUF_PUT;
   const void *memory = put ? item->from : item->into;
   const uint64_t size = put ? item->size : item->capacity;
   packbuf_error error;
-  hold->range = NULL;
-  if ((!put && running->call.operation != PACKBUF_GET) || !memory || !size || (put && item->slice)) return 1;
-  if (!store->driver->attach && !store->no_auto_register) return 1;
-  item->status = packbuf_i_cache_hold(&store->cache, memory, size, !store->no_auto_register, hold, &error);
-  return !item->status;
+  *held = NULL;
+  if ((!put && running->call.operation != PACKBUF_GET) || !memory || !size || (put && item->slice)) return;
+  if (!store->driver->attach && !store->no_auto_register) return;
+  item->status = packbuf_i_cache_hold(&store->cache, memory, size, !store->no_auto_register, held, &error);
 }
 
 /* Runs items that were found good, all of them one after the other in the array. */
@@ -2770,15 +3599,15 @@ static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, 
 /* Checks, holds and runs the items of a stretch; those that are not good end here. At most PACKBUF_I_STRETCH. */
 #define PACKBUF_I_STRETCH 256u
 static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
-  packbuf_i_hold holds[PACKBUF_I_STRETCH];
+  packbuf_i_registration *held[PACKBUF_I_STRETCH];
   uint64_t good = 0;
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_begin_item(&items[i]);
     items[i].status = packbuf_i_check_item(running->store, running->call.operation, &items[i]);
     if (!items[i].status && running->task && packbuf_i_task_cancelled(running->task, &items[i]))
       items[i].status = PACKBUF_CANCELLED;
-    holds[i].range = NULL;
-    if (!items[i].status) (void)packbuf_i_hold_memory(running, &items[i], &holds[i]);
+    held[i] = NULL;
+    if (!items[i].status) packbuf_i_hold_memory(running, &items[i], &held[i]);
   }
   for (uint64_t i = 0; i <= count; i++) {
     if (i < count && !items[i].status) {
@@ -2790,7 +3619,7 @@ static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *item
     good = 0;
     if (i < count) packbuf_i_item_settle(running, &items[i]);
   }
-  for (uint64_t i = 0; i < count; i++) packbuf_i_cache_drop(&running->store->cache, &holds[i]);
+  for (uint64_t i = 0; i < count; i++) packbuf_i_cache_drop(&running->store->cache, held[i]);
 }
 
 /* Runs gets again whose account was full, as leases of it come back, to the deadline. turns: of the store, before they
@@ -3173,6 +4002,7 @@ static const packbuf_driver *packbuf_i_driver_of(const char *uri, size_t size) {
   return NULL;
 }
 
+/* Ends all that was begun. */
 static void packbuf_i_store_free(packbuf_store *store) {
   packbuf_allocator allocator = store->allocator;
   while (store->spare) {
@@ -3180,7 +4010,9 @@ static void packbuf_i_store_free(packbuf_store *store) {
     store->spare = one->after;
     (void)packbuf_i_heap(&allocator, one, sizeof *one, 0);
   }
-  packbuf_i_cache_end(&store->cache);
+  if (store->workers) packbuf_i_workers_stop(store->workers);
+  if (store->cached) packbuf_i_cache_end(&store->cache);
+  if (store->opened) store->driver->close(store->state);
   if (store->pool) packbuf_i_pool_unuse(store->pool);
   if (store->pool && store->own_pool) (void)packbuf_pool_close(store->pool, NULL);
   packbuf_i_fork_word_end(store->here);
@@ -3228,6 +4060,19 @@ static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const pa
   return store;
 }
 
+/* The registration cache, with the pool's slab in it. */
+static packbuf_status packbuf_i_open_cache(packbuf_store *store, packbuf_error *error) {
+  const packbuf_driver *driver = store->driver;
+  const void *slab;
+  uint64_t size;
+  if (!packbuf_i_cache_start(&store->cache, driver->attach, driver->detach, store->state, &store->allocator))
+    return packbuf_i_system_fail(error, "no lock", errno);
+  store->cached = 1;
+  if (!store->pool) return PACKBUF_OK;
+  packbuf_i_pool_range(store->pool, &slab, &size);
+  return packbuf_i_cache_register(&store->cache, slab, size, error);
+}
+
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error) {
@@ -3242,12 +4087,10 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
   if (!made) return packbuf_i_no_memory(error);
   status = packbuf_i_open_pool(made, &with, error);
   if (!status) status = driver->open(&made->state, uri, &with, error);
-  if (!status) {
-    packbuf_i_cache_start(&made->cache, &made->allocator, driver->attach, driver->detach, made->state);
-    memset(&info, 0, sizeof info);
-    status = driver->describe(made->state, &info, packbuf_deadline_in(5000), error);
-    if (status) driver->close(made->state);
-  }
+  made->opened = !status;
+  if (!status) status = packbuf_i_open_cache(made, error);
+  memset(&info, 0, sizeof info);
+  if (!status) status = driver->describe(made->state, &info, packbuf_deadline_in(5000), error);
   if (status) {
     packbuf_i_store_free(made);
     return status;
@@ -3277,6 +4120,11 @@ static packbuf_status packbuf_i_store_idle(packbuf_store *store, uint64_t deadli
   busy = store->busy != 0;
   out = store->leases.after != &store->leases || store->slices;
   packbuf_i_unlocked(&store->lock);
+  if (store->own_pool) {
+    packbuf_i_pool_counts pool;
+    packbuf_i_pool_count(store->pool, &pool);
+    out |= pool.slices != 0;
+  }
   if (busy) return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "operations are under way");
   if (out) return packbuf_i_call_fail(error, PACKBUF_LEASED, "leases or slices of the store are out");
   if (store->workers && packbuf_i_workers_busy(store->workers))
@@ -3290,9 +4138,6 @@ PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t de
   if (!packbuf_i_here(store)) return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
   status = packbuf_i_store_idle(store, deadline, error);
   if (status) return status;
-  if (store->workers) packbuf_i_workers_stop(store->workers);
-  packbuf_i_cache_end(&store->cache);
-  store->driver->close(store->state);
   packbuf_i_store_free(store);
   return PACKBUF_OK;
 }
