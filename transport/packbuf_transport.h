@@ -865,16 +865,574 @@ static int packbuf_i_random(void *bytes, size_t size) {
 }
 /* ---- end of transport/system.c ---- */
 /* ---- transport/text.c ---- */
-/* transport/text.c: not written yet. */
+/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys, URIs and their
+ * options.
+ * May use: base, status (lines), utf8 of the core; ref.h, store.h; system. Must not know: what a scheme means, which
+ * options a store has beyond the common ones. */
+
+/* ---- writing: packbuf_i_line of the core, which counts what does not fit ---- */
+
+/* A line in memory of `capacity` bytes, its final NUL among them; text NULL: it measures. */
+static packbuf_i_line packbuf_i_line_in(char *text, size_t capacity) {
+  packbuf_i_line line;
+  line.text = text;
+  line.size = text ? capacity : 0;
+  line.length = 0;
+  return line;
+}
+
+static void packbuf_i_line_character(packbuf_i_line *line, char character) {
+  if (line->length + 1 < line->size) line->text[line->length] = character;
+  line->length++;
+}
+
+static char packbuf_i_hex_digit(unsigned digit, int upper) {
+  return (char)(digit < 10 ? '0' + digit : (upper ? 'A' : 'a') + (digit - 10));
+}
+
+/* In lower-case digits, `least` of them or more. */
+static void packbuf_i_line_hex(packbuf_i_line *line, uint64_t number, unsigned least) {
+  unsigned digits = 16;
+  while (digits > 1 && digits > least && number >> (4 * (digits - 1)) == 0) digits--;
+  while (digits--) packbuf_i_line_character(line, packbuf_i_hex_digit(number >> (4 * digits) & 15, 0));
+}
+
+/* Letters, digits, "-._~" and those of `also` as they are, all others as %XX. */
+static void packbuf_i_line_percent(packbuf_i_line *line, const char *text, size_t size, const char *also) {
+  for (size_t i = 0; i < size; i++) {
+    const char c = text[i];
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+        (c && (strchr("-._~", c) || strchr(also, c)))) {
+      packbuf_i_line_character(line, c);
+    } else {
+      packbuf_i_line_character(line, '%');
+      packbuf_i_line_character(line, packbuf_i_hex_digit((uint8_t)c >> 4, 1));
+      packbuf_i_line_character(line, packbuf_i_hex_digit((uint8_t)c & 15u, 1));
+    }
+  }
+}
+
+/* Puts the final NUL. 0: the line was cut (line.length + 1 bytes would have held it). */
+static int packbuf_i_line_close(const packbuf_i_line *line) {
+  const int fits = line->length < line->size;
+  if (line->size) line->text[fits ? line->length : line->size - 1] = 0;
+  return fits;
+}
+
+/* ---- numbers: all of a text, or 0 ---- */
+
+static unsigned packbuf_i_digit(char c) {
+  if (c >= '0' && c <= '9') return (unsigned)(c - '0');
+  if (c >= 'a' && c <= 'f') return (unsigned)(c - 'a') + 10;
+  return c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10 : 99;
+}
+
+static int packbuf_i_parse_digits(const char *text, size_t size, unsigned base, uint64_t most, uint64_t *number) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < size; i++) {
+    const unsigned digit = packbuf_i_digit(text[i]);
+    if (digit >= base || digit > most || sum > (most - digit) / base) return 0;
+    sum = sum * base + digit;
+  }
+  *number = sum;
+  return size != 0;
+}
+
+/* At most `most`. */
+static int packbuf_i_parse_decimal(const char *text, size_t size, uint64_t most, uint64_t *number) {
+  return packbuf_i_parse_digits(text, size, 10, most, number);
+}
+
+static int packbuf_i_parse_hex(const char *text, size_t size, uint64_t most, uint64_t *number) {
+  return packbuf_i_parse_digits(text, size, 16, most, number);
+}
+
+/* A decimal number, perhaps with k, m or g behind it: times 1024, 1024^2, 1024^3. */
+static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, uint64_t *number) {
+  unsigned shift = 0;
+  switch (size ? text[size - 1] : 0) {
+    case 'k':
+    case 'K': shift = 10; break;
+    case 'm':
+    case 'M': shift = 20; break;
+    case 'g':
+    case 'G': shift = 30; break;
+    default: break;
+  }
+  if (!packbuf_i_parse_decimal(text, size - (shift != 0), most >> shift, number)) return 0;
+  *number <<= shift;
+  return 1;
+}
+
+/* ---- percent-decoding ---- */
+
+/* Decodes into `to` of `capacity` bytes and ends it with a NUL. Returns `size`, or where the text is wrong: "%" without
+ * two digits, "%00", or more than there is room for. */
+static size_t packbuf_i_percent_decode(const char *text, size_t size, char *to, size_t capacity) {
+  size_t at = 0, length = 0;
+  while (at < size) {
+    const size_t step = text[at] == '%' ? 3 : 1;
+    uint64_t byte = (uint8_t)text[at];
+    if (step == 3 && (size - at < 3 || !packbuf_i_parse_hex(text + at + 1, 2, 255, &byte))) break;
+    if (!byte || length + 1 >= capacity) break;
+    to[length++] = (char)(uint8_t)byte;
+    at += step;
+  }
+  to[length] = 0;
+  return at;
+}
+
+/* ---- keys ---- */
+
+/* How many bytes from the front are UTF-8 without control characters (U+0000 to U+001F, U+007F to U+009F) and blanks
+ * (U+0020): `size` when all are. */
+static size_t packbuf_i_name_good(const char *text, size_t size) {
+  const size_t valid = packbuf_i_utf8_valid((const uint8_t *)text, size);
+  for (size_t i = 0; i < valid; i++) {
+    const uint8_t byte = (uint8_t)text[i];
+    if (byte <= ' ' || byte == 0x7F || (byte == 0xC2 && (uint8_t)text[i + 1] < 0xA0)) return i;
+  }
+  return valid;
+}
+
+/* strlen, or `most` + 1 for what is longer. */
+static size_t packbuf_i_length(const char *text, size_t most) {
+  size_t size = 0;
+  while (size <= most && text[size]) size++;
+  return size;
+}
+
+/* 1: a key: 1 to PACKBUF_MAX_KEY bytes of the above. */
+static int packbuf_i_key_valid(const char *key) {
+  const size_t size = key ? packbuf_i_length(key, PACKBUF_MAX_KEY) : 0;
+  return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
+}
+
+/* 1: a key that packbuf_put takes. */
+static int packbuf_i_batch_key_valid(const char *key) {
+  return packbuf_i_key_valid(key) && packbuf_i_length(key, PACKBUF_MAX_BATCH_KEY) <= PACKBUF_MAX_BATCH_KEY &&
+         !strchr(key, '#');
+}
+
+/* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */
+
+#define PACKBUF_I_MAX_URI_TEXT 4096 /* bytes with options */
+
+typedef struct packbuf_i_uri {
+  const char *text, *rest;  /* rest: behind "scheme:" or "scheme://" */
+  size_t scheme, rest_size; /* bytes */
+  size_t base, size;        /* bytes without options, with them */
+  size_t next;              /* where the next option begins; size + 1: there are no more */
+} packbuf_i_uri;
+
+/* One option, decoded; `at` and `value_at` say where in the URI its two parts are. */
+typedef struct packbuf_i_uri_option {
+  char name[32], value[PACKBUF_MAX_URI + 1];
+  size_t at, value_at;
+} packbuf_i_uri_option;
+
+static packbuf_status packbuf_i_uri_fail(packbuf_error *error, const char *message, size_t at) {
+  return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, message, at, PACKBUF_NOWHERE);
+}
+
+/* Takes a URI apart; the text must stay. Errors: INVALID_ARGUMENT with the offset. */
+static packbuf_status packbuf_i_uri_start(packbuf_i_uri *uri, const char *text, packbuf_error *error) {
+  const size_t size = text ? packbuf_i_length(text, PACKBUF_I_MAX_URI_TEXT) : 0;
+  size_t at = 0, good;
+  const char *question;
+  memset(uri, 0, sizeof *uri);
+  if (size == 0) return packbuf_i_uri_fail(error, "a URI must be given", 0);
+  if (size > PACKBUF_I_MAX_URI_TEXT) return packbuf_i_uri_fail(error, "the URI is too long", PACKBUF_I_MAX_URI_TEXT);
+  good = packbuf_i_name_good(text, size);
+  if (good < size) return packbuf_i_uri_fail(error, "a URI has no blanks and control characters, and is UTF-8", good);
+  while ((text[at] >= 'a' && text[at] <= 'z') || (at && text[at] >= '0' && text[at] <= '9')) at++;
+  if (at == 0 || text[at] != ':') return packbuf_i_uri_fail(error, "a URI begins with a scheme and a colon", at);
+  question = strchr(text, '?');
+  uri->text = text;
+  uri->size = size;
+  uri->scheme = at;
+  uri->base = question ? (size_t)(question - text) : size;
+  uri->next = uri->base + 1;
+  if (uri->base > PACKBUF_MAX_URI)
+    return packbuf_i_uri_fail(error, "the URI without its options is too long", PACKBUF_MAX_URI);
+  at++;
+  if (uri->base - at >= 2 && text[at] == '/' && text[at + 1] == '/') at += 2;
+  uri->rest = text + at;
+  uri->rest_size = uri->base - at;
+  return PACKBUF_OK;
+}
+
+static int packbuf_i_uri_has_scheme(const packbuf_i_uri *uri, const char *scheme) {
+  return strlen(scheme) == uri->scheme && memcmp(uri->text, scheme, uri->scheme) == 0;
+}
+
+/* The next option. *more 0: there is none. Errors: INVALID_ARGUMENT with the offset. */
+static packbuf_status packbuf_i_uri_next(packbuf_i_uri *uri, packbuf_i_uri_option *option, int *more,
+                                         packbuf_error *error) {
+  const char *const begin = uri->text + uri->next, *end, *equal;
+  size_t bad;
+  *more = uri->next <= uri->size;
+  if (!*more) return PACKBUF_OK;
+  end = strchr(begin, '&');
+  if (!end) end = uri->text + uri->size;
+  equal = (const char *)memchr(begin, '=', (size_t)(end - begin));
+  if (!equal || equal == begin) return packbuf_i_uri_fail(error, "an option of a URI is not name=value", uri->next);
+  option->at = uri->next;
+  option->value_at = (size_t)(equal + 1 - uri->text);
+  bad = option->at + packbuf_i_percent_decode(begin, (size_t)(equal - begin), option->name, sizeof option->name);
+  if (bad + 1 < option->value_at)
+    return packbuf_i_uri_fail(error, "the name of an option is too long, or not percent-encoded", bad);
+  bad = packbuf_i_percent_decode(equal + 1, (size_t)(end - equal - 1), option->value, sizeof option->value);
+  if (bad < (size_t)(end - equal - 1))
+    return packbuf_i_uri_fail(error, "the value of an option is too long, or not percent-encoded",
+                              option->value_at + bad);
+  uri->next = (size_t)(end - uri->text) + 1;
+  return PACKBUF_OK;
+}
+
+/* ---- the options that all stores have ---- */
+
+/* Sets what an option of that name sets. OK; NOT_FOUND: none is called so; INVALID_ARGUMENT: it cannot have that
+ * value. */
+static packbuf_status packbuf_i_uri_common(packbuf_store_options *options, const packbuf_i_uri_option *option) {
+  static const struct packbuf_i_common_option {
+    const char *name;
+    size_t offset, size; /* of the member */
+    uint64_t most;
+  } all[] = {
+#define PACKBUF_I_OPTION(name, most) \
+  {#name, offsetof(packbuf_store_options, name), sizeof(((packbuf_store_options *)NULL)->name), most}
+      PACKBUF_I_OPTION(size, UINT64_MAX),
+      PACKBUF_I_OPTION(objects, UINT32_MAX),
+      PACKBUF_I_OPTION(sessions, UINT32_MAX),
+      PACKBUF_I_OPTION(quota, UINT64_MAX),
+      PACKBUF_I_OPTION(pool_size, UINT64_MAX),
+      PACKBUF_I_OPTION(connect_ms, UINT32_MAX),
+      PACKBUF_I_OPTION(connections, UINT32_MAX),
+      PACKBUF_I_OPTION(workers, UINT32_MAX),
+      PACKBUF_I_OPTION(must_exist, 1),
+      PACKBUF_I_OPTION(read_only, 1),
+      PACKBUF_I_OPTION(step_down, 1),
+      PACKBUF_I_OPTION(no_auto_register, 1),
+      PACKBUF_I_OPTION(huge_pages, 2),
+#undef PACKBUF_I_OPTION
+  };
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    uint8_t *const member = (uint8_t *)options + all[i].offset;
+    uint64_t number;
+    if (strcmp(option->name, all[i].name) != 0) continue;
+    if (!packbuf_i_parse_size(option->value, strlen(option->value), all[i].most, &number))
+      return PACKBUF_INVALID_ARGUMENT;
+    if (all[i].size == 8) {
+      memcpy(member, &number, 8);
+    } else if (all[i].size == 4) {
+      const uint32_t half = (uint32_t)number;
+      memcpy(member, &half, 4);
+    } else *member = (uint8_t)number;
+    return PACKBUF_OK;
+  }
+  return PACKBUF_NOT_FOUND;
+}
+
+/* 1: an option before this one has its name. */
+static int packbuf_i_uri_twice(const packbuf_i_uri *uri, const packbuf_i_uri_option *option) {
+  packbuf_i_uri again = *uri;
+  packbuf_i_uri_option before;
+  int more;
+  again.next = again.base + 1;
+  while (packbuf_i_uri_next(&again, &before, &more, NULL) == PACKBUF_OK && more && before.at < option->at)
+    if (strcmp(before.name, option->name) == 0) return 1;
+  return 0;
+}
+
+/* What a store makes of an option that is not a common one; answers as packbuf_i_uri_common does. */
+typedef packbuf_status (*packbuf_i_uri_other)(void *context, const packbuf_i_uri_option *option);
+
+/* Sets in *options what the options of a URI say, hands those that not all stores have to `other` (NULL: there are
+ * none), and writes the URI without them to `base` (PACKBUF_MAX_URI + 1 bytes will do; NULL: not wanted). Errors:
+ * INVALID_ARGUMENT with the offset in the URI, path being the option's name; CAPACITY. */
+static packbuf_status packbuf_i_uri_options(const char *text, packbuf_store_options *options, char *base,
+                                            size_t capacity, packbuf_i_uri_other other, void *context,
+                                            packbuf_error *error) {
+  packbuf_i_uri uri;
+  packbuf_i_uri_option option;
+  int more = 1;
+  packbuf_status status = packbuf_i_uri_start(&uri, text, error);
+  if (status != PACKBUF_OK) return status;
+  if (base && uri.base >= capacity)
+    return packbuf_i_too_small(error, "no room for the URI without its options", PACKBUF_NOWHERE, uri.base + 1);
+  for (;;) {
+    status = packbuf_i_uri_next(&uri, &option, &more, error);
+    if (status != PACKBUF_OK) return status;
+    if (!more) break;
+    if (packbuf_i_uri_twice(&uri, &option))
+      return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "an option stands twice in a URI", option.name,
+                                 PACKBUF_NOWHERE, option.at);
+    status = packbuf_i_uri_common(options, &option);
+    if (status == PACKBUF_NOT_FOUND && other) status = other(context, &option);
+    if (status == PACKBUF_NOT_FOUND)
+      return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "this store has no such option", option.name,
+                                 PACKBUF_NOWHERE, option.at);
+    if (status != PACKBUF_OK)
+      return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "an option cannot have this value", option.name,
+                                 PACKBUF_NOWHERE, option.value_at);
+  }
+  if (!base) return PACKBUF_OK;
+  memcpy(base, uri.text, uri.base);
+  base[uri.base] = 0;
+  return PACKBUF_OK;
+}
 /* ---- end of transport/text.c ---- */
 /* ---- transport/hash.c ---- */
-/* transport/hash.c: not written yet. */
+/* transport/hash.c: hashes under a key: SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012),
+ * so that nobody outside can choose keys that meet in one place of a table; HMAC-SHA-256 (RFC 2104), for secrets; and
+ * comparison in a time that does not tell where two secrets differ.
+ * May use: base, sha256 of the core. Must not know: what is hashed. */
+
+static uint64_t packbuf_i_rotate_left(uint64_t x, unsigned by) { return x << by | x >> (64 - by); }
+
+static void packbuf_i_siphash_rounds(uint64_t v[4], int rounds) {
+  while (rounds--) {
+    v[0] += v[1], v[1] = packbuf_i_rotate_left(v[1], 13) ^ v[0], v[0] = packbuf_i_rotate_left(v[0], 32);
+    v[2] += v[3], v[3] = packbuf_i_rotate_left(v[3], 16) ^ v[2];
+    v[0] += v[3], v[3] = packbuf_i_rotate_left(v[3], 21) ^ v[0];
+    v[2] += v[1], v[1] = packbuf_i_rotate_left(v[1], 17) ^ v[2], v[2] = packbuf_i_rotate_left(v[2], 32);
+  }
+}
+
+static void packbuf_i_siphash_word(uint64_t v[4], uint64_t word) {
+  v[3] ^= word;
+  packbuf_i_siphash_rounds(v, 2);
+  v[0] ^= word;
+}
+
+static uint64_t packbuf_i_siphash(const uint8_t key[16], const void *data, size_t size) {
+  const uint8_t *const bytes = (const uint8_t *)data;
+  const uint64_t k0 = packbuf_i_load64(key), k1 = packbuf_i_load64(key + 8);
+  uint64_t v[4], last = (uint64_t)size << 56;
+  size_t at = 0;
+  v[0] = k0 ^ 0x736F6D6570736575u;
+  v[1] = k1 ^ 0x646F72616E646F6Du;
+  v[2] = k0 ^ 0x6C7967656E657261u;
+  v[3] = k1 ^ 0x7465646279746573u;
+  for (; size - at >= 8; at += 8) packbuf_i_siphash_word(v, packbuf_i_load64(bytes + at));
+  for (unsigned shift = 0; at < size; at++, shift += 8) last |= (uint64_t)bytes[at] << shift;
+  packbuf_i_siphash_word(v, last);
+  v[2] ^= 0xFF;
+  packbuf_i_siphash_rounds(v, 4);
+  return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+typedef struct packbuf_i_hmac {
+  packbuf_i_sha256 inner, outer;
+} packbuf_i_hmac;
+
+static void packbuf_i_hmac_start(packbuf_i_hmac *hmac, const void *key, size_t size) {
+  uint8_t pad[64];
+  memset(pad, 0, sizeof pad);
+  packbuf_i_sha256_start(&hmac->inner);
+  packbuf_i_sha256_start(&hmac->outer);
+  if (size > sizeof pad) { /* longer keys are hashed first */
+    packbuf_i_sha256 hash;
+    packbuf_i_sha256_start(&hash);
+    packbuf_i_sha256_add(&hash, key, size);
+    packbuf_i_sha256_end(&hash, pad);
+  } else if (size) memcpy(pad, key, size);
+  for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36;
+  packbuf_i_sha256_add(&hmac->inner, pad, sizeof pad);
+  for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36 ^ 0x5C;
+  packbuf_i_sha256_add(&hmac->outer, pad, sizeof pad);
+}
+
+static void packbuf_i_hmac_add(packbuf_i_hmac *hmac, const void *data, size_t size) {
+  packbuf_i_sha256_add(&hmac->inner, data, size);
+}
+
+static void packbuf_i_hmac_end(packbuf_i_hmac *hmac, uint8_t digest[32]) {
+  packbuf_i_sha256_end(&hmac->inner, digest);
+  packbuf_i_sha256_add(&hmac->outer, digest, 32);
+  packbuf_i_sha256_end(&hmac->outer, digest);
+}
+
+/* 1: equal; takes as long wherever they differ. */
+static int packbuf_i_secret_equal(const void *a, const void *b, size_t size) {
+  const volatile uint8_t *const x = (const volatile uint8_t *)a, *const y = (const volatile uint8_t *)b;
+  unsigned differing = 0;
+  for (size_t i = 0; i < size; i++) differing |= (unsigned)(x[i] ^ y[i]);
+  return differing == 0;
+}
 /* ---- end of transport/hash.c ---- */
 /* ---- transport/ref.c ---- */
-/* transport/ref.c: not written yet. */
+/* transport/ref.c: refs as text. A ref has one text: what parses is what would be written, byte for byte.
+ * May use: text. Must not know: stores. */
+
+#define PACKBUF_I_REF_MAGIC "pbref1:"
+/* The longest text: six numbers and their colons, a key and a URI of which each byte is encoded, and the NUL. */
+#define PACKBUF_I_REF_LONGEST \
+  (7 + 17 + 17 + 17 + 9 + 2 + 2 * PACKBUF_FINGERPRINT + 1 + 3 * PACKBUF_MAX_KEY + 1 + 3 * PACKBUF_MAX_URI + 1)
+
+/* Why a ref is none; NULL: it is one. The URI may be empty: packbuf_ref_newest makes such. */
+static const char *packbuf_i_ref_wrong(const packbuf_ref *ref) {
+  const size_t size = packbuf_i_length(ref->uri, PACKBUF_MAX_URI);
+  if (!packbuf_i_key_valid(ref->key)) return "the ref's key is none";
+  if (size > PACKBUF_MAX_URI || packbuf_i_name_good(ref->uri, size) < size || strchr(ref->uri, '?'))
+    return "the ref's URI is too long, has options or is no plain text";
+  if (ref->kind > PACKBUF_OBJECT_MANIFEST) return "the ref's kind is unknown";
+  return ref->head_length > ref->length ? "the ref's head is longer than the object" : NULL;
+}
+
+static void packbuf_i_ref_line(packbuf_i_line *line, const packbuf_ref *ref) {
+  uint64_t numbers[5];
+  numbers[0] = ref->generation;
+  numbers[1] = ref->length;
+  numbers[2] = ref->head_length;
+  numbers[3] = ref->head_checksum;
+  numbers[4] = ref->kind;
+  packbuf_i_line_text(line, PACKBUF_I_REF_MAGIC);
+  for (int i = 0; i < 5; i++) {
+    packbuf_i_line_hex(line, numbers[i], 1);
+    packbuf_i_line_character(line, ':');
+  }
+  for (int i = 0; i < PACKBUF_FINGERPRINT; i++) packbuf_i_line_hex(line, ref->fingerprint[i], 2);
+  packbuf_i_line_character(line, ':');
+  packbuf_i_line_percent(line, ref->key, strlen(ref->key), "/@");
+  packbuf_i_line_character(line, ':');
+  packbuf_i_line_percent(line, ref->uri, strlen(ref->uri), "/@:[]"); /* last, so colons may stay */
+}
+
+PACKBUF_API packbuf_status packbuf_ref_write(const packbuf_ref *ref, char *text, size_t capacity, size_t *size,
+                                             packbuf_error *error) {
+  const char *const wrong = ref ? packbuf_i_ref_wrong(ref) : "a ref must be given";
+  packbuf_i_line line = packbuf_i_line_in(text, capacity);
+  if (wrong) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, wrong);
+  packbuf_i_ref_line(&line, ref);
+  if (size) *size = line.length;
+  if (!packbuf_i_line_close(&line) && text)
+    return packbuf_i_too_small(error, "no room for the text of the ref", PACKBUF_NOWHERE, line.length + 1);
+  return PACKBUF_OK;
+}
+
+/* ---- reading ---- */
+
+/* Where the member that begins at `at` ends: at the next colon, or at the end of the text. */
+static size_t packbuf_i_ref_member(const char *text, size_t size, size_t at) {
+  while (at < size && text[at] != ':') at++;
+  return at;
+}
+
+/* Reads the numbers and the fingerprint; *at is where the key begins then, or what is wrong. */
+static int packbuf_i_ref_numbers(const char *text, size_t size, packbuf_ref *ref, size_t *at) {
+  uint64_t numbers[5];
+  static const uint64_t most[5] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT32_MAX, PACKBUF_OBJECT_MANIFEST};
+  for (int i = 0; i < 5; i++) {
+    const size_t end = packbuf_i_ref_member(text, size, *at);
+    if (end == size || !packbuf_i_parse_hex(text + *at, end - *at, most[i], &numbers[i])) return 0;
+    *at = end + 1;
+  }
+  ref->generation = numbers[0];
+  ref->length = numbers[1];
+  ref->head_length = numbers[2];
+  ref->head_checksum = (uint32_t)numbers[3];
+  ref->kind = (uint8_t)numbers[4];
+  for (int i = 0; i < PACKBUF_FINGERPRINT; i++, *at += 2) {
+    uint64_t byte;
+    if (size - *at < 2 || !packbuf_i_parse_hex(text + *at, 2, 255, &byte)) return 0;
+    ref->fingerprint[i] = (uint8_t)byte;
+  }
+  if (*at == size || text[*at] != ':') return 0;
+  ++*at;
+  return 1;
+}
+
+/* Reads all of it, in this or another writing. */
+static const char *packbuf_i_ref_read(const char *text, size_t size, packbuf_ref *ref, size_t *at) {
+  const size_t magic = sizeof PACKBUF_I_REF_MAGIC - 1;
+  size_t end, decoded;
+  if (size < magic || memcmp(text, PACKBUF_I_REF_MAGIC, magic) != 0) return "no text of a ref: it begins otherwise";
+  *at = magic;
+  if (!packbuf_i_ref_numbers(text, size, ref, at)) return "a number of the ref is missing or wrong";
+  end = packbuf_i_ref_member(text, size, *at);
+  decoded = packbuf_i_percent_decode(text + *at, end - *at, ref->key, sizeof ref->key);
+  if (decoded < end - *at || end == size || !packbuf_i_key_valid(ref->key)) {
+    *at += decoded < end - *at ? decoded : 0;
+    return "the ref's key is none";
+  }
+  *at = end + 1;
+  decoded = packbuf_i_percent_decode(text + *at, size - *at, ref->uri, sizeof ref->uri);
+  if (decoded < size - *at) {
+    *at += decoded;
+    return "the ref's URI is too long or not percent-encoded";
+  }
+  return packbuf_i_ref_wrong(ref);
+}
+
+PACKBUF_API packbuf_status packbuf_ref_parse(const char *text, size_t size, packbuf_ref *ref, packbuf_error *error) {
+  char again[PACKBUF_I_REF_LONGEST];
+  packbuf_i_line line = packbuf_i_line_in(again, sizeof again);
+  packbuf_ref read;
+  size_t at = 0;
+  const char *wrong;
+  if (!ref || (!text && size))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "text and ref must be given");
+  memset(&read, 0, sizeof read);
+  wrong = packbuf_i_ref_read(text, size, &read, &at);
+  if (wrong) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, wrong, at, PACKBUF_NOWHERE);
+  packbuf_i_ref_line(&line, &read);
+  (void)packbuf_i_line_close(&line);
+  for (at = 0; at < size && at < line.length && text[at] == again[at];) at++;
+  if (at < size || at < line.length)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "not written as a ref is", at, PACKBUF_NOWHERE);
+  *ref = read;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key) {
+  packbuf_ref ref;
+  memset(&ref, 0, sizeof ref);
+  /* What is no key becomes none, which every call refuses, rather than another key. */
+  if (packbuf_i_key_valid(key)) memcpy(ref.key, key, strlen(key) + 1);
+  return ref;
+}
 /* ---- end of transport/ref.c ---- */
 /* ---- transport/counters.c ---- */
-/* transport/counters.c: not written yet. */
+/* transport/counters.c: counters as text, in the exposition format of Prometheus.
+ * May use: text. Must not know: who counts. */
+
+/* One counter: its description, its type, its number. */
+static void packbuf_i_counter_lines(packbuf_i_line *line, const char *name, int gauge, const char *about,
+                                    const char *labels, uint64_t number) {
+  static const char *const begin[3] = {"# HELP packbuf_", "# TYPE packbuf_", "packbuf_"};
+  for (int i = 0; i < 3; i++) {
+    packbuf_i_line_text(line, begin[i]);
+    packbuf_i_line_text(line, name);
+    if (!gauge) packbuf_i_line_text(line, "_total");
+    if (i == 2 && labels && labels[0]) {
+      packbuf_i_line_character(line, '{');
+      packbuf_i_line_text(line, labels);
+      packbuf_i_line_character(line, '}');
+    }
+    packbuf_i_line_character(line, ' ');
+    if (i == 0) packbuf_i_line_text(line, about);
+    else if (i == 1) packbuf_i_line_text(line, gauge ? "gauge" : "counter");
+    else packbuf_i_line_number(line, number);
+    packbuf_i_line_character(line, '\n');
+  }
+}
+
+PACKBUF_API packbuf_status packbuf_counters_text(const packbuf_counters *counters, const char *labels, char *text,
+                                                 size_t capacity, size_t *size, packbuf_error *error) {
+  /* no NUL is written, so all `capacity` bytes are for text */
+  packbuf_i_line line = packbuf_i_line_in(text, capacity < SIZE_MAX ? capacity + 1 : capacity);
+  if (!counters || !size)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "counters and size must be given");
+#define PACKBUF_I_X(name, gauge, about) packbuf_i_counter_lines(&line, #name, gauge, about, labels, counters->name);
+  PACKBUF_COUNTER_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  *size = line.length;
+  if (text && line.length > capacity)
+    return packbuf_i_too_small(error, "no room for the text of the counters", PACKBUF_NOWHERE, line.length);
+  return PACKBUF_OK;
+}
 /* ---- end of transport/counters.c ---- */
 
 /* memory */
