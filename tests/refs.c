@@ -171,8 +171,8 @@ static void test_malformed(void) {
     expect(packbuf_ref_parse(wrong, strlen(wrong), &ref, NULL) == PACKBUF_INVALID_ARGUMENT, "without an error");
   }
   expect(packbuf_ref_parse(NULL, 0, &ref, NULL) == PACKBUF_INVALID_ARGUMENT, "no text");
-  expect(packbuf_ref_parse(NULL, 5, &ref, NULL) == PACKBUF_INVALID_ARGUMENT, "no text of five bytes");
-  expect(packbuf_ref_parse("x", 1, NULL, NULL) == PACKBUF_INVALID_ARGUMENT, "no ref");
+  expect(packbuf_ref_parse(NULL, 60, &ref, NULL) == PACKBUF_INVALID_ARGUMENT, "no text of 60 bytes");
+  expect(packbuf_ref_parse(example_text, sizeof example_text - 1, NULL, NULL) == PACKBUF_INVALID_ARGUMENT, "no ref");
   expect(same(&ref, &before), "a ref was changed");
   memset(text, 'k', sizeof text); /* a key and a URI of a byte too much */
   memcpy(text, example_text, 77);

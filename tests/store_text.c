@@ -179,6 +179,14 @@ static void test_uris(void) {
   expect(packbuf_i_uri_start(&uri, text, &error) == PACKBUF_INVALID_ARGUMENT && error.offset == PACKBUF_I_MAX_URI_TEXT, "far too long");
   text[PACKBUF_I_MAX_URI_TEXT] = 0;
   expect(packbuf_i_uri_start(&uri, text, &error) == PACKBUF_OK, "long");
+  memcpy(text, "shm:?abcdefghijklmnopqrstuvwxyz01234=", 37); /* a name of 31 bytes, a value of 255, then of 256 */
+  text[37 + 255] = 0;
+  expect(packbuf_i_uri_start(&uri, text, &error) == PACKBUF_OK && packbuf_i_uri_next(&uri, &option, &more, &error) == PACKBUF_OK &&
+         strlen(option.name) == 31 && strlen(option.value) == 255, "the longest option");
+  text[37 + 255] = 'a';
+  text[37 + 256] = 0;
+  expect(packbuf_i_uri_start(&uri, text, &error) == PACKBUF_OK && packbuf_i_uri_next(&uri, &option, &more, &error) == PACKBUF_INVALID_ARGUMENT &&
+         error.offset == 37 + 255, "a value too long");
   verdict("URIs");
 }
 

@@ -88,6 +88,12 @@ static packbuf_status packbuf_i_open_cache(packbuf_store *store, packbuf_error *
   return packbuf_i_cache_register(&store->cache, slab, size, error);
 }
 
+/* What only some stores know is their business. */
+static packbuf_status packbuf_i_any_option(void *context, const packbuf_i_uri_option *option) {
+  (void)context, (void)option;
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error) {
@@ -96,8 +102,8 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
   packbuf_store *made;
   packbuf_status status;
   *store = NULL;
-  if (strlen(uri) > PACKBUF_MAX_URI)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a URI has at most 255 bytes");
+  status = packbuf_i_uri_options(uri, &with, NULL, 0, packbuf_i_any_option, NULL, error);
+  if (status) return status;
   made = packbuf_i_store_new(driver, &with);
   if (!made) return packbuf_i_no_memory(error);
   status = packbuf_i_open_pool(made, &with, error);

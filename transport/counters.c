@@ -28,8 +28,7 @@ PACKBUF_API packbuf_status packbuf_counters_text(const packbuf_counters *counter
   packbuf_i_line line = packbuf_i_line_in(text, capacity < SIZE_MAX ? capacity + 1 : capacity);
   if (!counters || !size)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "counters and size must be given");
-#define PACKBUF_I_X(name, gauge, about) \
-  packbuf_i_counter_lines(&line, #name, gauge, about, labels, counters->name);
+#define PACKBUF_I_X(name, gauge, about) packbuf_i_counter_lines(&line, #name, gauge, about, labels, counters->name);
   PACKBUF_COUNTER_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
   *size = line.length;

@@ -89,7 +89,7 @@ typedef struct packbuf_ref {
   uint8_t fingerprint[PACKBUF_FINGERPRINT];
 } packbuf_ref;
 
-#define PACKBUF_REF_TEXT 700 /* room for the text of any ref, its NUL included */
+#define PACKBUF_REF_TEXT 1640 /* room for the text of any ref, its NUL included */
 
 /* A ref as one line of printable text without spaces, and back: "pbref1:GENERATION:LENGTH:...:KEY:URI", numbers in
  * hexadecimal, other bytes of key and URI percent-encoded. *size: its length without the NUL. Errors: CAPACITY;
@@ -957,9 +957,12 @@ static int packbuf_i_parse_hex(const char *text, size_t size, uint64_t most, uin
 static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, uint64_t *number) {
   unsigned shift = 0;
   switch (size ? text[size - 1] : 0) {
-    case 'k': case 'K': shift = 10; break;
-    case 'm': case 'M': shift = 20; break;
-    case 'g': case 'G': shift = 30; break;
+    case 'k':
+    case 'K': shift = 10; break;
+    case 'm':
+    case 'M': shift = 20; break;
+    case 'g':
+    case 'G': shift = 30; break;
     default: break;
   }
   if (!packbuf_i_parse_decimal(text, size - (shift != 0), most >> shift, number)) return 0;
@@ -1022,10 +1025,10 @@ static int packbuf_i_batch_key_valid(const char *key) {
 #define PACKBUF_I_MAX_URI_TEXT 4096 /* bytes with options */
 
 typedef struct packbuf_i_uri {
-  const char *text, *rest;   /* rest: behind "scheme:" or "scheme://" */
-  size_t scheme, rest_size;  /* bytes */
-  size_t base, size;         /* bytes without options, with them */
-  size_t next;               /* where the next option begins; size + 1: there are no more */
+  const char *text, *rest;  /* rest: behind "scheme:" or "scheme://" */
+  size_t scheme, rest_size; /* bytes */
+  size_t base, size;        /* bytes without options, with them */
+  size_t next;              /* where the next option begins; size + 1: there are no more */
 } packbuf_i_uri;
 
 /* One option, decoded; `at` and `value_at` say where in the URI its two parts are. */
@@ -1079,8 +1082,7 @@ static packbuf_status packbuf_i_uri_next(packbuf_i_uri *uri, packbuf_i_uri_optio
   end = strchr(begin, '&');
   if (!end) end = uri->text + uri->size;
   equal = (const char *)memchr(begin, '=', (size_t)(end - begin));
-  if (!equal || equal == begin)
-    return packbuf_i_uri_fail(error, "an option of a URI is not name=value", uri->next);
+  if (!equal || equal == begin) return packbuf_i_uri_fail(error, "an option of a URI is not name=value", uri->next);
   option->at = uri->next;
   option->value_at = (size_t)(equal + 1 - uri->text);
   bad = option->at + packbuf_i_percent_decode(begin, (size_t)(equal - begin), option->name, sizeof option->name);
@@ -1104,14 +1106,22 @@ static packbuf_status packbuf_i_uri_common(packbuf_store_options *options, const
     size_t offset, size; /* of the member */
     uint64_t most;
   } all[] = {
-#define PACKBUF_I_X(name, most) \
-  {#name, offsetof(packbuf_store_options, name), sizeof(((packbuf_store_options *)NULL)->name), most},
-      PACKBUF_I_X(size, UINT64_MAX) PACKBUF_I_X(objects, UINT32_MAX) PACKBUF_I_X(sessions, UINT32_MAX)
-      PACKBUF_I_X(quota, UINT64_MAX) PACKBUF_I_X(pool_size, UINT64_MAX) PACKBUF_I_X(connect_ms, UINT32_MAX)
-      PACKBUF_I_X(connections, UINT32_MAX) PACKBUF_I_X(workers, UINT32_MAX) PACKBUF_I_X(must_exist, 1)
-      PACKBUF_I_X(read_only, 1) PACKBUF_I_X(step_down, 1) PACKBUF_I_X(no_auto_register, 1)
-      PACKBUF_I_X(huge_pages, 2)
-#undef PACKBUF_I_X
+#define PACKBUF_I_OPTION(name, most) \
+  {#name, offsetof(packbuf_store_options, name), sizeof(((packbuf_store_options *)NULL)->name), most}
+      PACKBUF_I_OPTION(size, UINT64_MAX),
+      PACKBUF_I_OPTION(objects, UINT32_MAX),
+      PACKBUF_I_OPTION(sessions, UINT32_MAX),
+      PACKBUF_I_OPTION(quota, UINT64_MAX),
+      PACKBUF_I_OPTION(pool_size, UINT64_MAX),
+      PACKBUF_I_OPTION(connect_ms, UINT32_MAX),
+      PACKBUF_I_OPTION(connections, UINT32_MAX),
+      PACKBUF_I_OPTION(workers, UINT32_MAX),
+      PACKBUF_I_OPTION(must_exist, 1),
+      PACKBUF_I_OPTION(read_only, 1),
+      PACKBUF_I_OPTION(step_down, 1),
+      PACKBUF_I_OPTION(no_auto_register, 1),
+      PACKBUF_I_OPTION(huge_pages, 2),
+#undef PACKBUF_I_OPTION
   };
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     uint8_t *const member = (uint8_t *)options + all[i].offset;
@@ -1368,7 +1378,8 @@ PACKBUF_API packbuf_status packbuf_ref_parse(const char *text, size_t size, pack
   packbuf_ref read;
   size_t at = 0;
   const char *wrong;
-  if (!ref || (!text && size)) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "text and ref must be given");
+  if (!ref || (!text && size))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "text and ref must be given");
   memset(&read, 0, sizeof read);
   wrong = packbuf_i_ref_read(text, size, &read, &at);
   if (wrong) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, wrong, at, PACKBUF_NOWHERE);
@@ -1420,8 +1431,7 @@ PACKBUF_API packbuf_status packbuf_counters_text(const packbuf_counters *counter
   packbuf_i_line line = packbuf_i_line_in(text, capacity < SIZE_MAX ? capacity + 1 : capacity);
   if (!counters || !size)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "counters and size must be given");
-#define PACKBUF_I_X(name, gauge, about) \
-  packbuf_i_counter_lines(&line, #name, gauge, about, labels, counters->name);
+#define PACKBUF_I_X(name, gauge, about) packbuf_i_counter_lines(&line, #name, gauge, about, labels, counters->name);
   PACKBUF_COUNTER_LIST(PACKBUF_I_X)
 #undef PACKBUF_I_X
   *size = line.length;
@@ -4073,6 +4083,12 @@ static packbuf_status packbuf_i_open_cache(packbuf_store *store, packbuf_error *
   return packbuf_i_cache_register(&store->cache, slab, size, error);
 }
 
+/* What only some stores know is their business. */
+static packbuf_status packbuf_i_any_option(void *context, const packbuf_i_uri_option *option) {
+  (void)context, (void)option;
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error) {
@@ -4081,8 +4097,8 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
   packbuf_store *made;
   packbuf_status status;
   *store = NULL;
-  if (strlen(uri) > PACKBUF_MAX_URI)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a URI has at most 255 bytes");
+  status = packbuf_i_uri_options(uri, &with, NULL, 0, packbuf_i_any_option, NULL, error);
+  if (status) return status;
   made = packbuf_i_store_new(driver, &with);
   if (!made) return packbuf_i_no_memory(error);
   status = packbuf_i_open_pool(made, &with, error);

@@ -107,7 +107,8 @@ PACKBUF_API packbuf_status packbuf_ref_parse(const char *text, size_t size, pack
   packbuf_ref read;
   size_t at = 0;
   const char *wrong;
-  if (!ref || (!text && size)) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "text and ref must be given");
+  if (!ref || (!text && size))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "text and ref must be given");
   memset(&read, 0, sizeof read);
   wrong = packbuf_i_ref_read(text, size, &read, &at);
   if (wrong) return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, wrong, at, PACKBUF_NOWHERE);

@@ -37,7 +37,7 @@ typedef struct packbuf_ref {
   uint8_t fingerprint[PACKBUF_FINGERPRINT];
 } packbuf_ref;
 
-#define PACKBUF_REF_TEXT 700 /* room for the text of any ref, its NUL included */
+#define PACKBUF_REF_TEXT 1640 /* room for the text of any ref, its NUL included */
 
 /* A ref as one line of printable text without spaces, and back: "pbref1:GENERATION:LENGTH:...:KEY:URI", numbers in
  * hexadecimal, other bytes of key and URI percent-encoded. *size: its length without the NUL. Errors: CAPACITY;

@@ -84,9 +84,12 @@ static int packbuf_i_parse_hex(const char *text, size_t size, uint64_t most, uin
 static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, uint64_t *number) {
   unsigned shift = 0;
   switch (size ? text[size - 1] : 0) {
-    case 'k': case 'K': shift = 10; break;
-    case 'm': case 'M': shift = 20; break;
-    case 'g': case 'G': shift = 30; break;
+    case 'k':
+    case 'K': shift = 10; break;
+    case 'm':
+    case 'M': shift = 20; break;
+    case 'g':
+    case 'G': shift = 30; break;
     default: break;
   }
   if (!packbuf_i_parse_decimal(text, size - (shift != 0), most >> shift, number)) return 0;
@@ -149,10 +152,10 @@ static int packbuf_i_batch_key_valid(const char *key) {
 #define PACKBUF_I_MAX_URI_TEXT 4096 /* bytes with options */
 
 typedef struct packbuf_i_uri {
-  const char *text, *rest;   /* rest: behind "scheme:" or "scheme://" */
-  size_t scheme, rest_size;  /* bytes */
-  size_t base, size;         /* bytes without options, with them */
-  size_t next;               /* where the next option begins; size + 1: there are no more */
+  const char *text, *rest;  /* rest: behind "scheme:" or "scheme://" */
+  size_t scheme, rest_size; /* bytes */
+  size_t base, size;        /* bytes without options, with them */
+  size_t next;              /* where the next option begins; size + 1: there are no more */
 } packbuf_i_uri;
 
 /* One option, decoded; `at` and `value_at` say where in the URI its two parts are. */
@@ -206,8 +209,7 @@ static packbuf_status packbuf_i_uri_next(packbuf_i_uri *uri, packbuf_i_uri_optio
   end = strchr(begin, '&');
   if (!end) end = uri->text + uri->size;
   equal = (const char *)memchr(begin, '=', (size_t)(end - begin));
-  if (!equal || equal == begin)
-    return packbuf_i_uri_fail(error, "an option of a URI is not name=value", uri->next);
+  if (!equal || equal == begin) return packbuf_i_uri_fail(error, "an option of a URI is not name=value", uri->next);
   option->at = uri->next;
   option->value_at = (size_t)(equal + 1 - uri->text);
   bad = option->at + packbuf_i_percent_decode(begin, (size_t)(equal - begin), option->name, sizeof option->name);
@@ -231,14 +233,22 @@ static packbuf_status packbuf_i_uri_common(packbuf_store_options *options, const
     size_t offset, size; /* of the member */
     uint64_t most;
   } all[] = {
-#define PACKBUF_I_X(name, most) \
-  {#name, offsetof(packbuf_store_options, name), sizeof(((packbuf_store_options *)NULL)->name), most},
-      PACKBUF_I_X(size, UINT64_MAX) PACKBUF_I_X(objects, UINT32_MAX) PACKBUF_I_X(sessions, UINT32_MAX)
-      PACKBUF_I_X(quota, UINT64_MAX) PACKBUF_I_X(pool_size, UINT64_MAX) PACKBUF_I_X(connect_ms, UINT32_MAX)
-      PACKBUF_I_X(connections, UINT32_MAX) PACKBUF_I_X(workers, UINT32_MAX) PACKBUF_I_X(must_exist, 1)
-      PACKBUF_I_X(read_only, 1) PACKBUF_I_X(step_down, 1) PACKBUF_I_X(no_auto_register, 1)
-      PACKBUF_I_X(huge_pages, 2)
-#undef PACKBUF_I_X
+#define PACKBUF_I_OPTION(name, most) \
+  {#name, offsetof(packbuf_store_options, name), sizeof(((packbuf_store_options *)NULL)->name), most}
+      PACKBUF_I_OPTION(size, UINT64_MAX),
+      PACKBUF_I_OPTION(objects, UINT32_MAX),
+      PACKBUF_I_OPTION(sessions, UINT32_MAX),
+      PACKBUF_I_OPTION(quota, UINT64_MAX),
+      PACKBUF_I_OPTION(pool_size, UINT64_MAX),
+      PACKBUF_I_OPTION(connect_ms, UINT32_MAX),
+      PACKBUF_I_OPTION(connections, UINT32_MAX),
+      PACKBUF_I_OPTION(workers, UINT32_MAX),
+      PACKBUF_I_OPTION(must_exist, 1),
+      PACKBUF_I_OPTION(read_only, 1),
+      PACKBUF_I_OPTION(step_down, 1),
+      PACKBUF_I_OPTION(no_auto_register, 1),
+      PACKBUF_I_OPTION(huge_pages, 2),
+#undef PACKBUF_I_OPTION
   };
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     uint8_t *const member = (uint8_t *)options + all[i].offset;
