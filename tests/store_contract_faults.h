@@ -179,7 +179,7 @@ static void c70_flipped(void) {
   item.size = size;
   expect_status(run(w.a, PACKBUF_PUT, &item, 1, in_time()), PACKBUF_OK);
   for (int into = 0; into < 2; into++) {
-    expect_flipped(70, into, PACKBUF_HEAD_CHECKSUM, PACKBUF_OK);
+    expect_flipped(131, into, PACKBUF_HEAD_CHECKSUM, PACKBUF_OK);
     expect_flipped(size - 5000, into, PACKBUF_OK, PACKBUF_DATA_CHECKSUM);
     expect_flipped(size / 2, into, PACKBUF_OK, PACKBUF_DATA_CHECKSUM);
   }
