@@ -26,7 +26,7 @@
 #define INJECT PACKBUF_CAN_INJECT
 
 /* When else a case runs. */
-enum { ALWAYS, TWICE /* P */, APART /* P, and in no other way */, NOT_LOCAL, VERBS, SECRET };
+enum { ALWAYS, TWICE /* P */, APART /* P, and in no other way */, NOT_LOCAL, STOPS, VERBS, SECRET };
 
 typedef struct one_case {
   const char *name;
@@ -84,7 +84,8 @@ static const one_case cases[] = {
     {"C45", c45_full_to_the_deadline, 0, 0, ALWAYS, "FULL at the deadline"},
     {"C46", c46_room_later, 0, 0, TWICE, "a put waits for room that another makes"},
     {"C47", c47_larger_than_the_store, 0, 0, ALWAYS, "larger than the store is CAPACITY at once"},
-    {"C48", c48_eviction, PACKBUF_CAN_EVICT, 0, ALWAYS, "eviction takes evictable objects alone, the oldest read first"},
+    {"C48", c48_eviction, PACKBUF_CAN_EVICT, 0, ALWAYS,
+     "eviction takes evictable objects alone, the oldest read first"},
     {"C49", c49_time_to_live, PACKBUF_CAN_TTL, 0, ALWAYS, "times to live"},
     {"C50", c50_handle_quota, PACKBUF_CAN_QUOTA, 0, ALWAYS, "a handle's quota"},
     {"C51", c51_list, PACKBUF_CAN_LIST, 0, TWICE, "each that stays is listed once"},
@@ -96,7 +97,8 @@ static const one_case cases[] = {
     {"C57", c57_two_leases, 0, 0, ALWAYS, "memory comes back with the last of two leases"},
     {"C58", c58_close_busy, 0, 0, ALWAYS, "closing with a lease, a slice or a batch out is LEASED"},
     {"C59", c59_past, 0, 0, ALWAYS, "deadlines that have passed"},
-    {"C60", c60_other_side_stopped, 0, 0, ALWAYS, "the other side is stopped, and goes on (C61)"},
+    {"C60", c60_other_side_stopped, 0, 0, STOPS, "the other side is stopped: deadlines hold"},
+    {"C61", c61_goes_on, 0, 0, STOPS, "the other side goes on"},
     {"C62", c62_submit, 0, 0, ALWAYS, "batches without waiting, a descriptor"},
     {"C63", c63_cancel, 0, 0, ALWAYS, "cancelling"},
     {"C64", c64_threads, 0, 0, ALWAYS, "8 threads, 16,000 operations on 64 keys"},
@@ -123,27 +125,25 @@ typedef struct kept {
   const char *exempt;
 } kept;
 
-#define OF_SHM                                                                                                  \
+#define OF_SHM                                                                                          \
   (RANGES | NEWEST | SUPERSEDE | REMOVE_NOW | PACKBUF_CAN_TTL | PACKBUF_CAN_EVICT | PACKBUF_CAN_QUOTA | \
    PACKBUF_CAN_LIST | PACKBUF_CAN_OUTLIVE)
 
 static const kept keeps[] = {
-    {"local", (OF_SHM & ~(unsigned)PACKBUF_CAN_OUTLIVE) | IN_PLACE | INJECT,
-     " C14 C16 C55 C72 C73 C75 C76 C78"},
+    {"local", (OF_SHM & ~(unsigned)PACKBUF_CAN_OUTLIVE) | IN_PLACE | INJECT, " C14 C16 C55 C72 C73 C75 C76 C78"},
     {"shm", OF_SHM | IN_PLACE, " C16 C55 C67 C68 C69 C70 C71 C78"},
     {"tcp", OF_SHM, " C14 C16 C55 C67 C68 C69 C70 C71 C78"},
     {"verbs", OF_SHM, " C14 C16 C55 C67 C68 C69 C70 C71"},
-    {"mooncake", PACKBUF_CAN_OUTLIVE,
-     " C12 C14 C15 C20 C30 C48 C49 C50 C51 C56 C67 C68 C69 C70 C71 C73 C74 C76 C78"},
+    {"mooncake", PACKBUF_CAN_OUTLIVE, " C12 C14 C15 C20 C30 C48 C49 C50 C51 C56 C67 C68 C69 C70 C71 C73 C74 C76 C78"},
 };
 
 static const struct {
   unsigned bit;
   const char *name;
-} capability_names[] = {{RANGES, "RANGES"},         {NEWEST, "NEWEST"},           {SUPERSEDE, "SUPERSEDE"},
-                        {REMOVE_NOW, "REMOVE_NOW"}, {IN_PLACE, "IN_PLACE"},       {PACKBUF_CAN_TTL, "TTL"},
-                        {PACKBUF_CAN_EVICT, "EVICT"}, {PACKBUF_CAN_QUOTA, "QUOTA"}, {PACKBUF_CAN_LIST, "LIST"},
-                        {INJECT, "INJECT"}};
+} capability_names[] = {
+    {RANGES, "RANGES"},         {NEWEST, "NEWEST"},       {SUPERSEDE, "SUPERSEDE"},     {REMOVE_NOW, "REMOVE_NOW"},
+    {IN_PLACE, "IN_PLACE"},     {PACKBUF_CAN_TTL, "TTL"}, {PACKBUF_CAN_EVICT, "EVICT"}, {PACKBUF_CAN_QUOTA, "QUOTA"},
+    {PACKBUF_CAN_LIST, "LIST"}, {INJECT, "INJECT"}};
 
 static char exempted[1024];
 
@@ -190,7 +190,8 @@ static void run_cases(void) {
       snprintf(exempted + strlen(exempted), sizeof exempted - strlen(exempted), " %s", one->name);
       continue;
     }
-    if (one->when != APART) run_one(one, strcmp(w.transport, "shm") == 0 && (one->run == c60_other_side_stopped || one->run == c75_server_restarts));
+    if (one->when != APART)
+      run_one(one, one->when == NOT_LOCAL || one->when == STOPS ? strcmp(w.transport, "shm") == 0 : 0);
     if (!w.local && (one->when == TWICE || one->when == APART)) run_one(one, 1);
   }
 }

@@ -55,7 +55,8 @@ static void c24_many(void) {
   many_ask(m, 0, 1);
   expect_status(run(w.b, PACKBUF_GET, m->items, MANY, in_time()), PACKBUF_OK);
   after = counters_of(w.b);
-  for (unsigned i = 0; i < MANY; i++) expect(m->items[i].got == m->sizes[i] && same_bytes(m->into[i], m->sizes[i], 1000 + i));
+  for (unsigned i = 0; i < MANY; i++)
+    expect(m->items[i].got == m->sizes[i] && same_bytes(m->into[i], m->sizes[i], 1000 + i));
   expect_number(after.bytes_got - before.bytes_got, m->sum);
   expect_number(after.gets - before.gets, MANY);
   many_ask(m, 0, 0);
@@ -233,7 +234,8 @@ static void c28_ranges(void) {
 
 static void c29_out_of_range(void) {
   const packbuf_range good = range_of(10, 10);
-  const packbuf_range bad[] = {range_of(1001, 0), range_of(1000, 1), range_of(999, 2), range_of(0, 1001), range_of(UINT64_MAX, 2), range_of(5, UINT64_MAX - 2)};
+  const packbuf_range bad[] = {range_of(1001, 0), range_of(1000, 1),       range_of(999, 2),
+                               range_of(0, 1001), range_of(UINT64_MAX, 2), range_of(5, UINT64_MAX - 2)};
   enum { BAD = 6 };
   packbuf_item items[BAD * 2];
   uint8_t *into = take_memory(64 * BAD * 2);
@@ -325,7 +327,8 @@ static void c32_large_and_tiny(void) {
   }
   expect_status(run(w.b, PACKBUF_GET, items, N, in_time()), PACKBUF_NOT_FOUND);
   for (unsigned i = 0; i < N; i++)
-    got = got && (i == 7 ? items[i].status == PACKBUF_NOT_FOUND : !items[i].status && same_bytes(items[i].into, items[i].size, 3200 + i));
+    got = got && (i == 7 ? items[i].status == PACKBUF_NOT_FOUND
+                         : !items[i].status && same_bytes(items[i].into, items[i].size, 3200 + i));
   expect(got);
   expect_status(packbuf_unregister(w.a, large, far_too_large, NULL), PACKBUF_OK);
   (void)munmap(large, far_too_large);
@@ -514,7 +517,8 @@ static void c38_unregistered(void) {
 }
 
 /* Registers a range, and looks at how many registrations were made for it and how many bytes are registered then. */
-static void expect_register(packbuf_store *store, const uint8_t *at, uint64_t size, uint64_t more, uint64_t registered) {
+static void expect_register(packbuf_store *store, const uint8_t *at, uint64_t size, uint64_t more,
+                            uint64_t registered) {
   const uint64_t before = counters_of(store).registrations;
   expect_status(packbuf_register(store, at, size, NULL), PACKBUF_OK);
   expect_number(counters_of(store).registrations - before, more);

@@ -195,7 +195,8 @@ static void c71_out_of_order(void) {
   many *m = many_new("c71");
   packbuf_fault *faults = (packbuf_fault *)calloc(MANY, sizeof *faults);
   for (unsigned i = 0; i < MANY / 2; i++)
-    faults[i] = i % 2 ? fault_of(i * 2, PACKBUF_FAULT_REORDER, 1 + i * 13 % 300) : fault_of(i * 2, PACKBUF_FAULT_DELAY, 100000);
+    faults[i] =
+        i % 2 ? fault_of(i * 2, PACKBUF_FAULT_REORDER, 1 + i * 13 % 300) : fault_of(i * 2, PACKBUF_FAULT_DELAY, 100000);
   expect_status(packbuf_store_inject(w.a, faults, MANY / 2, NULL), PACKBUF_OK);
   many_put(m);
   for (unsigned i = 0; i < MANY; i++) expect(m->generations[i] != 0);
@@ -205,7 +206,8 @@ static void c71_out_of_order(void) {
     for (unsigned i = 0; i < MANY; i++) m->items[i].generation = m->generations[i];
     expect_status(run(w.a, PACKBUF_GET, m->items, MANY, in_time()), PACKBUF_OK);
     for (unsigned i = 0; i < MANY; i++) {
-      expect(m->items[i].got == m->sizes[i] && same_bytes(into ? m->into[i] : m->items[i].lease.data, m->sizes[i], 1000 + i));
+      expect(m->items[i].got == m->sizes[i] &&
+             same_bytes(into ? m->into[i] : m->items[i].lease.data, m->sizes[i], 1000 + i));
       packbuf_lease_release(&m->items[i].lease);
     }
   }
@@ -253,7 +255,8 @@ static void c72_writer_killed(void) {
     other_kill();
     status = run(w.a, PACKBUF_GET, &item, 1, in_time());
     expect(status == PACKBUF_OK || status == PACKBUF_NOT_FOUND);
-    if (!status) expect(item.got == 20 * MIB ? same_bytes(item.lease.data, item.got, 74) : loop_whole(&item, item.lease.data));
+    if (!status)
+      expect(item.got == 20 * MIB ? same_bytes(item.lease.data, item.got, 74) : loop_whole(&item, item.lease.data));
     packbuf_lease_release(&item.lease);
     status = remove_by(w.a, "c72/loop", 0, in_time());
     expect(status == PACKBUF_OK || status == PACKBUF_NOT_FOUND);
@@ -377,7 +380,7 @@ static void c76_secret(void) {
   options.secret = right;
   options.secret_size = size;
   expect_status(try_open(w.uri, &options), PACKBUF_OK);
-  for (size_t i = 0; i < size; i += size > 1 ? size - 1 : 1) {
+  for (size_t i = 0; i<size; i += size> 1 ? size - 1 : 1) {
     right[i] ^= 1;
     expect_status(try_open(w.uri, &options), PACKBUF_DENIED);
     right[i] ^= 1;
@@ -393,8 +396,18 @@ static void c76_secret(void) {
 }
 
 static void c77_bad_uris(void) {
-  static const char *bad[] = {"", ":", "local", "nosuch:", "local:?", "local:?size", "local:?size=", "local:?size=x",
-                              "local:?size=-1", "local:?nosuch=1", "local:?size=1m&size=2m", "local:?size=1m&"};
+  static const char *bad[] = {"",
+                              ":",
+                              "local",
+                              "nosuch:",
+                              "local:?",
+                              "local:?size",
+                              "local:?size=",
+                              "local:?size=x",
+                              "local:?size=-1",
+                              "local:?nosuch=1",
+                              "local:?size=1m&size=2m",
+                              "local:?size=1m&"};
   static char large[PACKBUF_MAX_URI + 10];
   packbuf_store_options options = contract_options();
   char uri[400];

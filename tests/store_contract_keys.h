@@ -87,7 +87,9 @@ static void c6_other_side(void) {
 
 static void c7_keys(void) {
   static char longest[PACKBUF_MAX_KEY + 1], last[PACKBUF_MAX_KEY + 1];
-  const char *keys[] = {"7", longest, last, "c7/a.b@c#d%e", "c7/a.b@c#d%20", "c7/\xC3\xA4\xE2\x82\xAC\xF0\x9F\x98\x80", "c7/", "c7/x", "c7/y"};
+  const char *keys[] = {
+      "7",   longest, last,  "c7/a.b@c#d%e", "c7/a.b@c#d%20", "c7/\xC3\xA4\xE2\x82\xAC\xF0\x9F\x98\x80",
+      "c7/", "c7/x",  "c7/y"};
   enum { N = 9 };
   memset(longest, 'k', PACKBUF_MAX_KEY);
   memset(last, 'k', PACKBUF_MAX_KEY);
@@ -108,8 +110,8 @@ static void c7_keys(void) {
 
 static void c8_bad_keys(void) {
   static char large[PACKBUF_MAX_KEY + 2];
-  const char *keys[] = {"",           large,          "a b",          "a\tb",         "a\nb",          "\x01",
-                        "a\x7F",      "a\xFF",        "a\xC3",        "\xC0\xAF",     "\xED\xA0\x80",  "\xF4\x90\x80\x80"};
+  const char *keys[] = {"",      large,   "a b",   "a\tb",     "a\nb",         "\x01",
+                        "a\x7F", "a\xFF", "a\xC3", "\xC0\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80"};
   const uint64_t objects = info_of(w.a).objects;
   memset(large, 'k', PACKBUF_MAX_KEY + 1);
   for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++) {

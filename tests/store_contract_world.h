@@ -30,9 +30,9 @@ typedef struct world {
   int local, apart;                             /* apart: B is a process of its own */
   unsigned can;
   packbuf_store *a, *b;
-  packbuf_error error;               /* of the last call of `run` */
-  uint8_t *source, *target, *memory; /* ZONE bytes each, registered with a and b */
-  uint64_t taken;                    /* of memory */
+  packbuf_error error;                      /* of the last call of `run` */
+  uint8_t *source, *target, *memory;        /* ZONE bytes each, registered with a and b */
+  uint64_t taken;                           /* of memory */
   uint64_t used, objects, registrations[2]; /* when the case began */
   int registers;                            /* the case may register */
   int bad, notes;
@@ -65,7 +65,8 @@ static int expect_status_at(packbuf_status got, packbuf_status wanted, int line,
   return expect_at(got == wanted, line, file, what, packbuf_status_name(got), packbuf_status_name(wanted));
 }
 
-#define expect_number(number, value) expect_number_at((uint64_t)(number), (uint64_t)(value), __LINE__, __FILE__, #number)
+#define expect_number(number, value) \
+  expect_number_at((uint64_t)(number), (uint64_t)(value), __LINE__, __FILE__, #number)
 
 static int expect_number_at(uint64_t got, uint64_t wanted, int line, const char *file, const char *what) {
   char a[32], b[32];
@@ -103,7 +104,9 @@ static uint64_t chance_below(chance *c, uint64_t bound) { return mixed(c->state 
 
 /* ---- bytes(n, seed) ---- */
 
-static uint64_t word_at(uint64_t seed, uint64_t index) { return (seed * 0x9e3779b97f4a7c15u + index + 1) * 0xd6e8feb86659fd93u; }
+static uint64_t word_at(uint64_t seed, uint64_t index) {
+  return (seed * 0x9e3779b97f4a7c15u + index + 1) * 0xd6e8feb86659fd93u;
+}
 
 static uint8_t byte_at(uint64_t seed, uint64_t position) {
   return (uint8_t)(word_at(seed, position / 8) >> (56 - position % 8 * 8));
@@ -256,7 +259,8 @@ static packbuf_status lease_by(packbuf_store *store, const char *key, uint64_t g
 }
 
 /* The status of a get of a key: into memory and with a lease, which must say the same; content is looked at. */
-static packbuf_status get_both(packbuf_store *store, const char *key, uint64_t generation, uint64_t size, uint64_t seed) {
+static packbuf_status get_both(packbuf_store *store, const char *key, uint64_t generation, uint64_t size,
+                               uint64_t seed) {
   packbuf_item item = item_of(key);
   packbuf_status status;
   item.generation = generation;
@@ -337,7 +341,20 @@ static void expect_used(uint64_t bytes) {
 
 /* ---- the other side ---- */
 
-enum { DO_PUT = 1, DO_GET, DO_LEASE, DO_CHECK, DO_RELEASE, DO_REMOVE, DO_READ_LOOP, DO_PUT_LOOP, DO_CHURN, DO_RESERVE, DO_GET_LOOP, DO_QUIT };
+enum {
+  DO_PUT = 1,
+  DO_GET,
+  DO_LEASE,
+  DO_CHECK,
+  DO_RELEASE,
+  DO_REMOVE,
+  DO_READ_LOOP,
+  DO_PUT_LOOP,
+  DO_CHURN,
+  DO_RESERVE,
+  DO_GET_LOOP,
+  DO_QUIT
+};
 
 /* What the other side is to do. */
 typedef struct order {
@@ -358,8 +375,8 @@ typedef struct other_side {
   pid_t pid;
   int pipe;
   pthread_t thread;
-  order order;
-  answer answer;
+  order asked;
+  answer answered;
 } other_side;
 
 static other_side other;
@@ -475,7 +492,9 @@ static void do_get_loop(packbuf_store *store, const order *o, answer *a) {
 }
 
 static void do_one(packbuf_store *store, const order *o, answer *a) {
-  const uint64_t deadline = o->within_ms == UINT64_MAX ? PACKBUF_FOREVER : o->within_ms ? packbuf_deadline_in(o->within_ms) : PACKBUF_NO_WAIT;
+  const uint64_t deadline = o->within_ms == UINT64_MAX ? PACKBUF_FOREVER
+                            : o->within_ms             ? packbuf_deadline_in(o->within_ms)
+                                                       : PACKBUF_NO_WAIT;
   packbuf_item item = item_of(o->key);
   uint8_t *memory = NULL;
   item.generation = o->generation;
@@ -602,7 +621,7 @@ static void other_end_process(void) {
 
 static void *other_thread(void *context) {
   (void)context;
-  do_order(w.b, &other.order, &other.answer);
+  do_order(w.b, &other.asked, &other.answered);
   return NULL;
 }
 
@@ -613,7 +632,7 @@ static void other_begin(order o) {
     expect(all_bytes(other.pipe, &o, sizeof o, 1));
     return;
   }
-  other.order = o;
+  other.asked = o;
   expect(pthread_create(&other.thread, NULL, other_thread, NULL) == 0);
 }
 
@@ -626,7 +645,7 @@ static answer other_answer(void) {
     return a;
   }
   (void)pthread_join(other.thread, NULL);
-  return other.answer;
+  return other.answered;
 }
 
 static answer other_does(order o) {
