@@ -3,23 +3,6 @@
 
 /* ---- C67 to C71: planned faults ---- */
 
-static packbuf_fault fault_of(uint64_t at, packbuf_fault_kind kind, uint64_t argument) {
-  packbuf_fault fault;
-  memset(&fault, 0, sizeof fault);
-  fault.at = at;
-  fault.kind = kind;
-  fault.argument = argument;
-  return fault;
-}
-
-static void plan(packbuf_store *store, packbuf_fault fault) {
-  expect_status(packbuf_store_inject(store, &fault, 1, NULL), PACKBUF_OK);
-}
-
-static void plan_nothing(packbuf_store *store) {
-  expect_status(packbuf_store_inject(store, NULL, 0, NULL), PACKBUF_OK);
-}
-
 /* Item i of N fails, and no other; again without the fault all is done. */
 static void c67_fail(void) {
   enum { N = 8 };
@@ -75,11 +58,13 @@ static void c69_writer_dies(void) {
   static const uint64_t lengths[] = {0, 1, 4999};
   const uint64_t generation = put(w.a, "c69", 100, 69);
   const uint64_t used = used_more();
+  uint64_t recovered;
   for (unsigned i = 0; i < 3; i++) {
     packbuf_item item = item_of("c69");
     packbuf_status status;
     item.from = w.source;
     item.size = 5000;
+    recovered = counters_of(w.a).recovered;
     plan(w.a, fault_of(0, PACKBUF_FAULT_SHORTEN, lengths[i]));
     status = run(w.a, PACKBUF_PUT, &item, 1, in_time());
     plan_nothing(w.a);
@@ -88,6 +73,7 @@ static void c69_writer_dies(void) {
     expect_get(w.b, "c69", generation, 100, 69);
     expect_status(packbuf_store_collect(w.a, in_time(), NULL, NULL), PACKBUF_OK);
     expect_used(used);
+    expect(counters_of(w.a).recovered > recovered);
   }
   {
     packbuf_slice slice;

@@ -339,6 +339,25 @@ static void expect_used(uint64_t bytes) {
   expect_number(used_more(), bytes);
 }
 
+/* ---- planned faults ---- */
+
+static packbuf_fault fault_of(uint64_t at, packbuf_fault_kind kind, uint64_t argument) {
+  packbuf_fault fault;
+  memset(&fault, 0, sizeof fault);
+  fault.at = at;
+  fault.kind = kind;
+  fault.argument = argument;
+  return fault;
+}
+
+static void plan(packbuf_store *store, packbuf_fault fault) {
+  expect_status(packbuf_store_inject(store, &fault, 1, NULL), PACKBUF_OK);
+}
+
+static void plan_nothing(packbuf_store *store) {
+  expect_status(packbuf_store_inject(store, NULL, 0, NULL), PACKBUF_OK);
+}
+
 /* ---- the other side ---- */
 
 enum {
