@@ -123,6 +123,7 @@ static void packbuf_i_slice_taken(packbuf_store *store, packbuf_slice *slice) {
 
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (account >= PACKBUF_ACCOUNTS)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->pool) return packbuf_pool_quota(store->pool, account, bytes, error);
