@@ -43,18 +43,10 @@ static packbuf_status packbuf_i_object_start(const packbuf_store *store, packbuf
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key) {
-  packbuf_ref ref;
-  const size_t size = key ? strlen(key) : 0;
-  memset(&ref, 0, sizeof ref);
-  if (size <= PACKBUF_MAX_KEY) memcpy(ref.key, key ? key : "", size); /* a longer one: none, which no store has */
-  return ref;
-}
-
 /* ---- what is under way ---- */
 
 /* One packed buffer on its way: an object's own, or a fragment of it. */
-typedef struct packbuf_i_part {
+typedef struct packbuf_i_coming {
   packbuf_object *object;
   uint64_t index;                 /* of the object */
   uint64_t fragment;              /* PACKBUF_NOWHERE: the object's own */
@@ -69,7 +61,7 @@ typedef struct packbuf_i_part {
   packbuf_range head;
   packbuf_range *ranges;
   uint64_t range_count;
-} packbuf_i_part;
+} packbuf_i_coming;
 
 /* A call under way. */
 typedef struct packbuf_i_getting {
@@ -78,27 +70,28 @@ typedef struct packbuf_i_getting {
   const packbuf_get_options *options;
   packbuf_object *objects;
   uint64_t count;
+  char uri[PACKBUF_MAX_URI + 1]; /* of the store, for refs that have none */
   int in_place; /* objects are read where they are */
   int partial;  /* heads first, then ranges: what is wanted is not all, and the store moves ranges alone */
   packbuf_arena scratch;
   packbuf_i_first first;
 } packbuf_i_getting;
 
-static packbuf_arena *packbuf_i_part_arena(const packbuf_i_part *part) { return &part->object->inner->arena; }
+static packbuf_arena *packbuf_i_part_arena(const packbuf_i_coming *part) { return &part->object->inner->arena; }
 
 /* Ends an object with what went wrong with one of its parts. `why` is completed. */
-static void packbuf_i_part_failed(packbuf_i_getting *g, const packbuf_i_part *part, packbuf_status status,
+static void packbuf_i_part_failed(packbuf_i_getting *g, const packbuf_i_coming *part, packbuf_status status,
                                   packbuf_error *why) {
   if (part->object->status != PACKBUF_OK) return;
   part->object->status = status;
   if (g->count > 1) why->row = part->index;
   if (part->fragment != PACKBUF_NOWHERE) why->fragment = part->fragment;
   if (status == PACKBUF_HEAD_CHECKSUM || status == PACKBUF_INDEX_CHECKSUM || status == PACKBUF_DATA_CHECKSUM)
-    packbuf_i_store_bad_checksum(g->store);
+    PACKBUF_I_COUNTER(g->store, checksum_failures, 1);
   packbuf_i_first_note(&g->first, part->index, status, why);
 }
 
-static packbuf_status packbuf_i_part_unlike(const packbuf_i_part *part, packbuf_status code, const char *message,
+static packbuf_status packbuf_i_part_unlike(const packbuf_i_coming *part, packbuf_status code, const char *message,
                                             packbuf_error *error) {
   return packbuf_i_item_fail(error, code, message, part->key, part->index, PACKBUF_NOWHERE);
 }
@@ -126,15 +119,15 @@ static packbuf_status packbuf_i_get_no_memory(packbuf_i_getting *g) {
 
 /* Parts that are to be partial but do not say how long head and index are: the store knows. What is no packed buffer
  * there, and manifests, come whole. */
-static packbuf_status packbuf_i_parts_look(packbuf_i_getting *g, packbuf_i_part *parts, uint64_t count) {
+static packbuf_status packbuf_i_parts_look(packbuf_i_getting *g, packbuf_i_coming *parts, uint64_t count) {
   packbuf_item *items;
-  packbuf_i_part **asked;
+  packbuf_i_coming **asked;
   packbuf_error why, one;
   uint64_t n = 0;
   for (uint64_t i = 0; i < count; i++) n += parts[i].partial && parts[i].head_length == 0 && !parts[i].object->status;
   if (n == 0) return PACKBUF_OK;
   items = (packbuf_item *)packbuf_i_get_room(g, n, sizeof *items);
-  asked = (packbuf_i_part **)packbuf_i_get_room(g, n, sizeof *asked);
+  asked = (packbuf_i_coming **)packbuf_i_get_room(g, n, sizeof *asked);
   if (!items || !asked) return packbuf_i_get_no_memory(g);
   n = 0;
   for (uint64_t i = 0; i < count; i++) {
@@ -146,7 +139,7 @@ static packbuf_status packbuf_i_parts_look(packbuf_i_getting *g, packbuf_i_part 
   memset(&why, 0, sizeof why);
   (void)packbuf_batch_stat(g->store, items, n, g->options->deadline, &why);
   for (uint64_t i = 0; i < n; i++) {
-    packbuf_i_part *part = asked[i];
+    packbuf_i_coming *part = asked[i];
     if (items[i].status != PACKBUF_OK) {
       packbuf_i_part_failed(g, part, packbuf_i_item_why(items, i, part->index, &why, &one), &one);
       continue;
@@ -160,7 +153,7 @@ static packbuf_status packbuf_i_parts_look(packbuf_i_getting *g, packbuf_i_part 
 }
 
 /* Whether what arrived is as long as the ref, or the manifest, says. */
-static packbuf_status packbuf_i_part_arrived(packbuf_i_part *part, const packbuf_item *item, packbuf_error *error) {
+static packbuf_status packbuf_i_part_arrived(packbuf_i_coming *part, const packbuf_item *item, packbuf_error *error) {
   static const uint8_t unknown[PACKBUF_FINGERPRINT] = {0};
   const packbuf_ref *ref = &part->object->ref;
   const uint64_t want = part->partial ? part->head_length : item->stat.length;
@@ -181,7 +174,7 @@ static packbuf_status packbuf_i_part_arrived(packbuf_i_part *part, const packbuf
 }
 
 /* Opens what arrived, to the level that is asked for. */
-static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_part *part, packbuf_error *error) {
+static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_coming *part, packbuf_error *error) {
   const packbuf_get_options *options = g->options;
   const unsigned flags = options->level ? 0 : (unsigned)PACKBUF_OPEN_TABLES;
   const packbuf_lease *lease = &part->held->whole;
@@ -198,7 +191,7 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
 }
 
 /* Whether an open object is the one of its ref; completes the ref. */
-static packbuf_status packbuf_i_part_check(packbuf_i_part *part, packbuf_error *error) {
+static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
   packbuf_ref *ref = &part->object->ref;
   const packbuf_view *view = part->view;
   const uint8_t kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
@@ -221,7 +214,7 @@ static packbuf_status packbuf_i_part_check(packbuf_i_part *part, packbuf_error *
 }
 
 /* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
-static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_part *part,
+static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
                                             packbuf_error *error) {
   if (!g->options->fingerprint || part->view->kind == 2) return PACKBUF_OK;
   if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
@@ -230,7 +223,7 @@ static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const pa
   return packbuf_expect_fingerprint(part->view, g->options->fingerprint, error);
 }
 
-static void packbuf_i_part_take(packbuf_i_getting *g, packbuf_i_part *part, packbuf_item *item) {
+static void packbuf_i_part_take(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_item *item) {
   packbuf_error why;
   packbuf_status status;
   part->held->whole = item->lease;
@@ -250,18 +243,18 @@ static void packbuf_i_part_take(packbuf_i_getting *g, packbuf_i_part *part, pack
 }
 
 /* One round: parts whole, or their heads, leased and opened. */
-static packbuf_status packbuf_i_parts_fetch(packbuf_i_getting *g, packbuf_i_part *parts, uint64_t count) {
+static packbuf_status packbuf_i_parts_fetch(packbuf_i_getting *g, packbuf_i_coming *parts, uint64_t count) {
   packbuf_item *items;
-  packbuf_i_part **asked;
+  packbuf_i_coming **asked;
   packbuf_error why, one;
   uint64_t n = 0;
   packbuf_status status = packbuf_i_parts_look(g, parts, count);
   if (status != PACKBUF_OK) return status;
   items = (packbuf_item *)packbuf_i_get_room(g, count, sizeof *items);
-  asked = (packbuf_i_part **)packbuf_i_get_room(g, count, sizeof *asked);
+  asked = (packbuf_i_coming **)packbuf_i_get_room(g, count, sizeof *asked);
   if (!items || !asked) return packbuf_i_get_no_memory(g);
   for (uint64_t i = 0; i < count; i++) {
-    packbuf_i_part *part = &parts[i];
+    packbuf_i_coming *part = &parts[i];
     packbuf_item *item = &items[n];
     if (part->object->status != PACKBUF_OK) continue;
     asked[n++] = part;
@@ -287,7 +280,7 @@ static packbuf_status packbuf_i_parts_fetch(packbuf_i_getting *g, packbuf_i_part
 /* ---- parts of objects ---- */
 
 /* What a part needs of its object's arena. The view is set by the caller. */
-static int packbuf_i_part_start(packbuf_i_part *part) {
+static int packbuf_i_part_start(packbuf_i_coming *part) {
   part->held = (packbuf_i_held *)packbuf_arena_alloc(packbuf_i_part_arena(part), sizeof *part->held, 16);
   if (!part->held) return 0;
   memset(part->held, 0, sizeof *part->held);
@@ -297,16 +290,16 @@ static int packbuf_i_part_start(packbuf_i_part *part) {
 }
 
 /* Starts all objects and their own parts. */
-static packbuf_i_part *packbuf_i_get_start(packbuf_i_getting *g, const packbuf_ref *refs) {
-  packbuf_i_part *parts = (packbuf_i_part *)packbuf_i_get_room(g, g->count, sizeof *parts);
+static packbuf_i_coming *packbuf_i_get_start(packbuf_i_getting *g, const packbuf_ref *refs) {
+  packbuf_i_coming *parts = (packbuf_i_coming *)packbuf_i_get_room(g, g->count, sizeof *parts);
   if (!parts) return NULL;
   for (uint64_t i = 0; i < g->count; i++) {
     packbuf_object *object = &g->objects[i];
-    packbuf_i_part *part = &parts[i];
+    packbuf_i_coming *part = &parts[i];
     packbuf_error why;
     packbuf_status status;
     object->ref = refs[i];
-    if (!object->ref.uri[0]) packbuf_i_copy_text(object->ref.uri, packbuf_i_store_uri(g->store));
+    if (!object->ref.uri[0]) packbuf_i_copy_text(object->ref.uri, g->uri);
     part->object = object;
     part->index = i;
     part->fragment = PACKBUF_NOWHERE;
@@ -361,10 +354,10 @@ static packbuf_status packbuf_i_split_name(packbuf_text name, uint64_t fragment,
 
 /* A manifest on its way: the part that is its own, and what it lists. */
 typedef struct packbuf_i_listing {
-  const packbuf_i_part *own;
+  const packbuf_i_coming *own;
   const packbuf_fragment *list;
   uint64_t count, rows;
-  packbuf_i_part *parts; /* of its fragments */
+  packbuf_i_coming *parts; /* of its fragments */
 } packbuf_i_listing;
 
 /* The parts of the fragments that a manifest lists. */
@@ -378,7 +371,7 @@ static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_listi
   memset(views, 0, (size_t)listing->count * sizeof *views);
   for (uint64_t i = 0; i < listing->count; i++) {
     const packbuf_fragment *f = &listing->list[i];
-    packbuf_i_part *part = &listing->parts[i];
+    packbuf_i_coming *part = &listing->parts[i];
     char *key = (char *)packbuf_arena_alloc(arena, PACKBUF_MAX_KEY + 1, 1);
     packbuf_status status;
     if (!key) return packbuf_i_no_memory(error);
@@ -400,7 +393,7 @@ static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_listi
 }
 
 /* What the manifests among the objects list; *fragments: how many fragments, in all. */
-static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_part *parts, packbuf_i_listing *listings,
+static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *parts, packbuf_i_listing *listings,
                                 uint64_t *count, uint64_t *fragments) {
   *count = *fragments = 0;
   for (uint64_t i = 0; i < g->count; i++) {
@@ -424,7 +417,7 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_part *part
 
 /* The fragments of all manifests, in one round. */
 static packbuf_status packbuf_i_get_fragments(packbuf_i_getting *g, packbuf_i_listing *listings, uint64_t count,
-                                              packbuf_i_part *parts, uint64_t fragments) {
+                                              packbuf_i_coming *parts, uint64_t fragments) {
   uint64_t at = 0;
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_listing *listing = &listings[i];
@@ -559,7 +552,7 @@ static unsigned packbuf_i_get_range_flags(const packbuf_i_getting *g) {
 }
 
 /* The ranges of a part that are wanted. */
-static packbuf_status packbuf_i_part_ranges(packbuf_i_getting *g, packbuf_i_part *part, packbuf_error *error) {
+static packbuf_status packbuf_i_part_ranges(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_error *error) {
   const packbuf_object *object = part->object;
   const uint64_t i = part->fragment == PACKBUF_NOWHERE ? 0 : part->fragment;
   packbuf_selection both[2];
@@ -570,7 +563,7 @@ static packbuf_status packbuf_i_part_ranges(packbuf_i_getting *g, packbuf_i_part
 }
 
 /* Opens a part again, with its ranges, which lie at `bytes`: end to end, or (whole 1) where they are in the whole. */
-static packbuf_status packbuf_i_part_reopen(packbuf_i_getting *g, packbuf_i_part *part, packbuf_view *view,
+static packbuf_status packbuf_i_part_reopen(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_view *view,
                                             packbuf_arena *arena, const uint8_t *bytes, int whole,
                                             packbuf_error *error) {
   const uint64_t head = part->view->head_length + part->view->index_length;
@@ -592,7 +585,7 @@ static packbuf_status packbuf_i_part_reopen(packbuf_i_getting *g, packbuf_i_part
 }
 
 /* What came of the ranges of a part. */
-static packbuf_status packbuf_i_part_fetched(packbuf_i_getting *g, packbuf_i_part *part, packbuf_item *item,
+static packbuf_status packbuf_i_part_fetched(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_item *item,
                                              packbuf_error *error) {
   uint64_t bytes = 0;
   part->held->ranges = item->lease;
@@ -606,7 +599,7 @@ static packbuf_status packbuf_i_part_fetched(packbuf_i_getting *g, packbuf_i_par
 
 /* The whole is there: of what is wanted the checksums alone are left, where they are asked for and were not verified
  * with all the rest. */
-static packbuf_status packbuf_i_part_whole(packbuf_i_getting *g, packbuf_i_part *part, packbuf_error *error) {
+static packbuf_status packbuf_i_part_whole(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_error *error) {
   packbuf_view view;
   packbuf_status status;
   if (g->options->level >= PACKBUF_LEVEL_FULL || !(g->wanted->flags & (unsigned)PACKBUF_RANGES_CHUNKS))
@@ -617,15 +610,15 @@ static packbuf_status packbuf_i_part_whole(packbuf_i_getting *g, packbuf_i_part 
 }
 
 /* The last round: the ranges of all parts. */
-static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_part *parts, uint64_t count) {
+static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_coming *parts, uint64_t count) {
   packbuf_item *items = (packbuf_item *)packbuf_i_get_room(g, count, sizeof *items);
-  packbuf_i_part **asked = (packbuf_i_part **)packbuf_i_get_room(g, count, sizeof *asked);
+  packbuf_i_coming **asked = (packbuf_i_coming **)packbuf_i_get_room(g, count, sizeof *asked);
   packbuf_error why, one;
   packbuf_status status;
   uint64_t n = 0;
   if (!items || !asked) return packbuf_i_get_no_memory(g);
   for (uint64_t i = 0; i < count; i++) {
-    packbuf_i_part *part = &parts[i];
+    packbuf_i_coming *part = &parts[i];
     if (part->object->status != PACKBUF_OK || part->view->kind == 2) continue;
     memset(&one, 0, sizeof one);
     status = part->partial ? packbuf_i_part_ranges(g, part, &one) : packbuf_i_part_whole(g, part, &one);
@@ -653,8 +646,8 @@ static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_par
 /* ---- all of it ---- */
 
 /* Chooses what is wanted of objects that are there, and fetches it. */
-static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_part *parts,
-                                           const packbuf_i_listing *listings, uint64_t count, packbuf_i_part *fragments,
+static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_coming *parts,
+                                           const packbuf_i_listing *listings, uint64_t count, packbuf_i_coming *fragments,
                                            uint64_t fragment_count) {
   const packbuf_i_listing *listing = listings, *end = listings + count; /* in the order of the objects */
   packbuf_status status;
@@ -674,7 +667,7 @@ static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_part 
 }
 
 static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref *refs) {
-  packbuf_i_part *parts = packbuf_i_get_start(g, refs), *fragments = NULL;
+  packbuf_i_coming *parts = packbuf_i_get_start(g, refs), *fragments = NULL;
   packbuf_i_listing *listings = NULL;
   uint64_t manifests = 0, fragment_count = 0;
   packbuf_status status;
@@ -690,7 +683,7 @@ static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref 
     listings = (packbuf_i_listing *)packbuf_i_get_room(g, manifests, sizeof *listings);
     if (!listings) return packbuf_i_get_no_memory(g);
     packbuf_i_get_lists(g, parts, listings, &manifests, &fragment_count);
-    fragments = (packbuf_i_part *)packbuf_i_get_room(g, fragment_count, sizeof *fragments);
+    fragments = (packbuf_i_coming *)packbuf_i_get_room(g, fragment_count, sizeof *fragments);
     if (!fragments) return packbuf_i_get_no_memory(g);
     status = packbuf_i_get_fragments(g, listings, manifests, fragments, fragment_count);
   }
@@ -729,10 +722,12 @@ PACKBUF_API packbuf_status packbuf_get_many(packbuf_store *store, const packbuf_
   g.options = options ? options : &packbuf_i_get_plainly;
   g.objects = objects;
   g.count = count;
-  g.in_place = packbuf_i_store_can(store, PACKBUF_CAN_IN_PLACE);
-  g.partial = wanted && !g.in_place && packbuf_i_store_can(store, PACKBUF_CAN_RANGES);
+  g.in_place = (store->capabilities & PACKBUF_CAN_IN_PLACE) != 0;
+  g.partial = wanted && !g.in_place && (store->capabilities & PACKBUF_CAN_RANGES) != 0;
   packbuf_i_first_start(&g.first, error);
   packbuf_arena_init(&g.scratch, packbuf_i_store_allocator(store));
+  for (uint64_t i = 0; i < count && !g.uri[0]; i++)
+    if (!refs[i].uri[0]) packbuf_i_store_uri(store, g.options->deadline, g.uri);
   if (count) (void)packbuf_i_get_run(&g, refs);
   packbuf_i_get_end(&g, refs);
   packbuf_arena_free(&g.scratch);

@@ -3,6 +3,21 @@
  * May use: the public calls of stores and of the core, system (errors), handle (what a handle keeps).
  * Must not know: which store it is, how a batch is packed. */
 
+/* ---- what is asked of a handle ---- */
+
+/* Where arenas take their memory: the store's allocator. */
+static const packbuf_allocator *packbuf_i_store_allocator(const packbuf_store *store) {
+  return store->allocator.resize ? &store->allocator : NULL;
+}
+
+/* The URI for refs; none when the store cannot be asked, which the operation itself will tell. */
+static void packbuf_i_store_uri(packbuf_store *store, uint64_t deadline, char *uri) {
+  packbuf_store_info info;
+  const packbuf_status status = packbuf_store_describe(store, &info, deadline, NULL);
+  if (status == PACKBUF_OK) memcpy(uri, info.uri, sizeof info.uri);
+  else uri[0] = 0;
+}
+
 /* ---- the first of many failures ---- */
 
 /* Of items that fail one by one, in any order: the one that comes first among them is the call's. */
@@ -85,7 +100,7 @@ static packbuf_limits packbuf_i_no_limits(void) {
 }
 
 /* Packs into the slice, and says in the ref what came of it. */
-static packbuf_status packbuf_i_parcel_pack(packbuf_i_parcel *parcel, const packbuf_store *store,
+static packbuf_status packbuf_i_parcel_pack(packbuf_i_parcel *parcel, const char *uri,
                                             const packbuf_put_options *options, packbuf_error *error) {
   const packbuf_limits limits = packbuf_i_no_limits();
   uint64_t size = 0;
@@ -98,7 +113,7 @@ static packbuf_status packbuf_i_parcel_pack(packbuf_i_parcel *parcel, const pack
     status = packbuf_open(&parcel->view, parcel->slice.data, size, PACKBUF_OPEN_EXACT, &limits, error);
   if (status != PACKBUF_OK) return status;
   memset(&parcel->ref, 0, sizeof parcel->ref);
-  packbuf_i_copy_text(parcel->ref.uri, packbuf_i_store_uri(store));
+  packbuf_i_copy_text(parcel->ref.uri, uri);
   packbuf_i_copy_text(parcel->ref.key, parcel->key);
   return packbuf_i_describe_view(&parcel->view, !options->no_fingerprint, &parcel->ref, error);
 }
@@ -119,12 +134,13 @@ static void packbuf_i_parcel_item(packbuf_i_parcel *parcel, const packbuf_put_op
 /* Measures, takes room and packs: what comes before a put. After an error nothing is held. */
 static packbuf_status packbuf_i_parcel_make(packbuf_i_parcel *parcel, packbuf_store *store,
                                             const packbuf_put_options *options, packbuf_error *error) {
+  char uri[PACKBUF_MAX_URI + 1];
   packbuf_status status = packbuf_measure(parcel->batch, &parcel->room, error);
   if (status == PACKBUF_OK)
-    status =
-        packbuf_reserve(store, options->account, &parcel->room, 1, options->deadline, &parcel->slice, error);
+    status = packbuf_reserve(store, options->account, &parcel->room, 1, options->deadline, &parcel->slice, error);
   if (status != PACKBUF_OK) return status;
-  status = packbuf_i_parcel_pack(parcel, store, options, error);
+  packbuf_i_store_uri(store, options->deadline, uri);
+  status = packbuf_i_parcel_pack(parcel, uri, options, error);
   if (status != PACKBUF_OK) packbuf_slice_release(&parcel->slice);
   return status;
 }
@@ -173,6 +189,7 @@ typedef struct packbuf_i_sending {
   packbuf_ref *refs;
   packbuf_status *statuses;
   packbuf_i_first first;
+  packbuf_store_info info;
   uint64_t most; /* bytes at a time */
   packbuf_i_parcel *parcels;
   packbuf_item *items;
@@ -184,15 +201,6 @@ typedef struct packbuf_i_sending {
 static void packbuf_i_sent(packbuf_i_sending *s, uint64_t index, packbuf_status status, const packbuf_error *why) {
   if (s->statuses) s->statuses[index] = status;
   packbuf_i_first_note(&s->first, index, status, why);
-}
-
-/* Half of what the store holds; of a store that does not say, what a pool holds by default. */
-static uint64_t packbuf_i_half_of_store(packbuf_store *store, uint64_t deadline) {
-  packbuf_store_info info;
-  const uint64_t otherwise = (uint64_t)128 << 20;
-  memset(&info, 0, sizeof info);
-  if (packbuf_store_describe(store, &info, deadline, NULL) != PACKBUF_OK) return otherwise;
-  return info.size == 0 || info.size == UINT64_MAX ? otherwise : info.size / 2;
 }
 
 /* Measures batches from `from` on, as many as go together, into parcels; *next: the first that does not. Returns how
@@ -235,7 +243,7 @@ static uint64_t packbuf_i_send_pack(packbuf_i_sending *s, uint64_t taken) {
     packbuf_error why;
     packbuf_status status;
     parcel->slice = s->slices[i];
-    status = packbuf_i_parcel_pack(parcel, s->store, s->options, &why);
+    status = packbuf_i_parcel_pack(parcel, s->info.uri, s->options, &why);
     if (status == PACKBUF_OK) {
       if (kept != i) s->parcels[kept] = *parcel;
       kept++;
@@ -322,9 +330,11 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
   packbuf_i_first_start(&s.first, error);
   if (refs && count) memset(refs, 0, (size_t)count * sizeof *refs);
   packbuf_arena_init(&arena, packbuf_i_store_allocator(store));
+  /* half of what the store holds; of one that does not say, half of what a pool holds by default */
+  if (packbuf_store_describe(store, &s.info, s.options->deadline, NULL) != PACKBUF_OK) s.info.uri[0] = 0, s.info.size = 0;
+  s.most = s.info.size == 0 || s.info.size == UINT64_MAX ? (uint64_t)128 << 20 : s.info.size / 2;
   status = packbuf_i_send_room(&s, count, &arena, error);
   if (status == PACKBUF_OK) {
-    s.most = count > 1 ? packbuf_i_half_of_store(store, s.options->deadline) : UINT64_MAX;
     for (uint64_t at = 0; at < count;) at = packbuf_i_send_some(&s, at, count);
     status = s.first.status;
   } else {
