@@ -57,8 +57,8 @@ static packbuf_status copying_describe(void *state, packbuf_store_info *info, ui
   return PACKBUF_OK;
 }
 
-static packbuf_status copying_reserve(void *state, const uint64_t *sizes, uint64_t count, uint64_t deadline, void **data,
-                                      uint64_t *tokens, packbuf_error *error) {
+static packbuf_status copying_reserve(void *state, const uint64_t *sizes, uint64_t count, uint64_t deadline,
+                                      void **data, uint64_t *tokens, packbuf_error *error) {
   copying *c = (copying *)state;
   uint64_t all = 0;
   (void)deadline;

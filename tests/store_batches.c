@@ -1,6 +1,6 @@
-/* tests/store_batches.c: whole batches on stores (cases C79 to C91, and the parts of C66 to C70 that are about them): on
- * the store `local`, read in place, and on one that answers with copies, of ranges or of whole objects; or, with a URI as
- * argument, on that.
+/* tests/store_batches.c: whole batches on stores (cases C79 to C91, and the parts of C66 to C70 that are about them):
+ * on the store `local`, read in place, and on one that answers with copies, of ranges or of whole objects; or, with a
+ * URI as argument, on that.
  * May use: packbuf_transport.h, packbuf_threads.h, batches.h, copying.h, failing.h, selecting.h, tap.h, the invalid
  * vectors. Must not know: how a store does it. */
 #ifndef _GNU_SOURCE
@@ -38,14 +38,14 @@ static void audit(const char *after, uint64_t objects) {
   uint64_t cursor = 0, count = 0, all = 0;
   memset(&counters, 0, sizeof counters);
   packbuf_store_counters(store, &counters, NULL);
-  if (info.capabilities & PACKBUF_CAN_LIST)
-    do {
+  if (info.capabilities & PACKBUF_CAN_LIST) do {
       if (packbuf_store_list(store, NULL, &cursor, listed, 64, &count, PACKBUF_FOREVER, NULL)) break;
       all += count;
     } while (cursor);
   else all = objects;
-  tap_ok(counters.leases == 0 && counters.slices == 0 && all == objects, "%s: after %s: %d leases, %d slices, %d objects",
-         where, after, (int)counters.leases, (int)counters.slices, (int)all);
+  tap_ok(counters.leases == 0 && counters.slices == 0 && all == objects,
+         "%s: after %s: %d leases, %d slices, %d objects", where, after, (int)counters.leases, (int)counters.slices,
+         (int)all);
 }
 
 static void clear(void) {
@@ -123,7 +123,8 @@ static int same_values(const packbuf_view *a, const packbuf_view *b) {
   int good = a->rows == b->rows;
   packbuf_arena_init(&arena, NULL);
   for (uint64_t row = 0; good && row < a->rows; row += 1 + a->rows / 20)
-    good = !packbuf_read_row(a, row, &arena, &x, NULL) && !packbuf_read_row(b, row, &arena, &y, NULL) && packbuf_equal(&x, &y);
+    good = !packbuf_read_row(a, row, &arena, &x, NULL) && !packbuf_read_row(b, row, &arena, &y, NULL) &&
+           packbuf_equal(&x, &y);
   packbuf_arena_free(&arena);
   return good;
 }
@@ -132,9 +133,10 @@ static int same_values(const packbuf_view *a, const packbuf_view *b) {
 static int right_ref(const packbuf_ref *ref, const char *key, const mv_trip *trip) {
   uint8_t fingerprint[PACKBUF_FINGERPRINT];
   packbuf_fingerprint(&trip->view, fingerprint, NULL);
-  return strcmp(ref->uri, info.uri) == 0 && strcmp(ref->key, key) == 0 && ref->generation != 0 && ref->length == trip->size &&
-         ref->head_length == trip->view.head_length + trip->view.index_length && ref->head_checksum == trip->view.head_checksum &&
-         ref->kind == PACKBUF_OBJECT_BATCH && memcmp(ref->fingerprint, fingerprint, sizeof fingerprint) == 0;
+  return strcmp(ref->uri, info.uri) == 0 && strcmp(ref->key, key) == 0 && ref->generation != 0 &&
+         ref->length == trip->size && ref->head_length == trip->view.head_length + trip->view.index_length &&
+         ref->head_checksum == trip->view.head_checksum && ref->kind == PACKBUF_OBJECT_BATCH &&
+         memcmp(ref->fingerprint, fingerprint, sizeof fingerprint) == 0;
 }
 
 static packbuf_status by_pool(void *context, packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
@@ -153,26 +155,31 @@ static void round_trips(void) {
     packbuf_ref ref, newest;
     mv_trip trip;
     make(&trip, 1 + mv_below(200), 1 + mv_below(8), done % 2 != 0);
-    refs &= is(packbuf_put(store, "key/of@a%batch", &trip.batch, &options, &ref, &error), PACKBUF_OK) && right_ref(&ref, "key/of@a%batch", &trip);
+    refs &= is(packbuf_put(store, "key/of@a%batch", &trip.batch, &options, &ref, &error), PACKBUF_OK) &&
+            right_ref(&ref, "key/of@a%batch", &trip);
     getting.level = (uint8_t)(done % 3);
     getting.fingerprint = ref.fingerprint;
     bytes &= is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_OK) && object.view_count == 1 &&
-             object.views->total_length == trip.size && memcmp(object.views->base, trip.data, (size_t)trip.size) == 0 && !object.join && !object.selection;
+             object.views->total_length == trip.size && memcmp(object.views->base, trip.data, (size_t)trip.size) == 0 &&
+             !object.join && !object.selection;
     values &= same_values(object.views, &trip.view);
     refs &= right_ref(&object.ref, "key/of@a%batch", &trip) && object.ref.generation == ref.generation;
     refs &= object.moved == (info.capabilities & PACKBUF_CAN_IN_PLACE ? 0 : trip.size);
     packbuf_object_release(&object);
     packbuf_object_release(&object);
     newest = packbuf_ref_newest("key/of@a%batch");
-    refs &= is(packbuf_get(store, &newest, &getting, &object, &error), PACKBUF_OK) && right_ref(&object.ref, "key/of@a%batch", &trip);
+    refs &= is(packbuf_get(store, &newest, &getting, &object, &error), PACKBUF_OK) &&
+            right_ref(&object.ref, "key/of@a%batch", &trip);
     packbuf_object_release(&object);
     options.write = by_pool;
     options.write_context = &pool;
-    hook &= is(packbuf_put(store, "threads", &trip.batch, &options, &ref, &error), PACKBUF_OK) && right_ref(&ref, "threads", &trip) &&
-            is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_OK) && memcmp(object.views->base, trip.data, (size_t)trip.size) == 0;
+    hook &= is(packbuf_put(store, "threads", &trip.batch, &options, &ref, &error), PACKBUF_OK) &&
+            right_ref(&ref, "threads", &trip) && is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_OK) &&
+            memcmp(object.views->base, trip.data, (size_t)trip.size) == 0;
     packbuf_object_release(&object);
     options.no_fingerprint = 1;
-    hook &= is(packbuf_put(store, "threads", &trip.batch, &options, &ref, &error), PACKBUF_OK) && ref.fingerprint[0] == 0 && ref.fingerprint[1] == 0;
+    hook &= is(packbuf_put(store, "threads", &trip.batch, &options, &ref, &error), PACKBUF_OK) &&
+            ref.fingerprint[0] == 0 && ref.fingerprint[1] == 0;
     getting.fingerprint = NULL;
     mv_trip_end(&trip);
     mv_free();
@@ -200,7 +207,8 @@ static void bad_keys(void) {
              is(packbuf_put(store, "a b", &trip.batch, &putting, &ref, &error), PACKBUF_INVALID_ARGUMENT) &&
              is(packbuf_put(store, longest + 1, &trip.batch, &putting, &ref, &error), PACKBUF_OK),
          "%s: keys of batches: 1 to 200 bytes, no '#'", where);
-  tap_ok(is(packbuf_get_select(store, &ref, NULL, &getting, NULL, &error), PACKBUF_INVALID_ARGUMENT), "%s: nothing wanted", where);
+  tap_ok(is(packbuf_get_select(store, &ref, NULL, &getting, NULL, &error), PACKBUF_INVALID_ARGUMENT),
+         "%s: nothing wanted", where);
   mv_trip_end(&trip);
   mv_free();
   audit("bad keys", 1);
@@ -231,24 +239,32 @@ static void many(void) {
     packbuf_text cells[10];
     for (int i = 0; i < 10; i++) cells[i] = bad;
     packbuf_add_strings(batches[77], "bad", cells, &error);
-    good &= is(packbuf_put_many(store, keys, batches, N, &putting, refs, statuses, &error), PACKBUF_BAD_UTF8) && error.fragment == 77 && strcmp(error.path, "bad") == 0;
+    good &= is(packbuf_put_many(store, keys, batches, N, &putting, refs, statuses, &error), PACKBUF_BAD_UTF8) &&
+            error.fragment == 77 && strcmp(error.path, "bad") == 0;
   }
   for (int i = 0; i < N; i++) {
-    if (i == 77 || i == 200) good &= is(statuses[i], i == 77 ? PACKBUF_BAD_UTF8 : PACKBUF_INVALID_ARGUMENT) && refs[i].generation == 0;
+    if (i == 77 || i == 200)
+      good &= is(statuses[i], i == 77 ? PACKBUF_BAD_UTF8 : PACKBUF_INVALID_ARGUMENT) && refs[i].generation == 0;
     else good &= is(statuses[i], PACKBUF_OK) && right_ref(&refs[i], names[i], &trips[i]);
   }
   tap_ok(good, "%s: C81: of 400 batches two fail, by their own statuses", where);
   refs[77] = packbuf_ref_newest("nobody");
   refs[200] = refs[0];
   refs[200].generation++;
-  good = is(packbuf_get_many(store, refs, N, NULL, &getting, objects, &error), PACKBUF_NOT_FOUND) && error.row == 77 && strcmp(error.path, "nobody") == 0;
+  good = is(packbuf_get_many(store, refs, N, NULL, &getting, objects, &error), PACKBUF_NOT_FOUND) && error.row == 77 &&
+         strcmp(error.path, "nobody") == 0;
   for (int i = 0; i < N; i++) {
-    if (i == 77 || i == 200) got &= is(objects[i].status, i == 77 ? PACKBUF_NOT_FOUND : PACKBUF_STALE) && !objects[i].views && !objects[i].inner;
-    else got &= is(objects[i].status, PACKBUF_OK) && memcmp(objects[i].views->base, trips[i].data, (size_t)trips[i].size) == 0;
+    if (i == 77 || i == 200)
+      got &=
+          is(objects[i].status, i == 77 ? PACKBUF_NOT_FOUND : PACKBUF_STALE) && !objects[i].views && !objects[i].inner;
+    else
+      got &= is(objects[i].status, PACKBUF_OK) &&
+             memcmp(objects[i].views->base, trips[i].data, (size_t)trips[i].size) == 0;
     packbuf_object_release(&objects[i]);
   }
   tap_ok(good && got, "%s: 400 got at once, of which one is missing and one stale", where);
-  tap_ok(is(packbuf_put_many(store, NULL, NULL, 0, &putting, NULL, NULL, &error), PACKBUF_OK) && is(packbuf_get_many(store, NULL, 0, NULL, &getting, NULL, &error), PACKBUF_OK),
+  tap_ok(is(packbuf_put_many(store, NULL, NULL, 0, &putting, NULL, NULL, &error), PACKBUF_OK) &&
+             is(packbuf_get_many(store, NULL, 0, NULL, &getting, NULL, &error), PACKBUF_OK),
          "%s: none at all", where);
   audit("C81", N - 2);
   clear();
@@ -270,21 +286,27 @@ static void refs_as_text(void) {
          "%s: C82: a ref as text and back", where);
   packbuf_object_release(&object);
   back = ref, back.head_checksum ^= 1;
-  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_FRAGMENT_MISMATCH) && !object.inner && object.status == PACKBUF_FRAGMENT_MISMATCH,
+  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_FRAGMENT_MISMATCH) && !object.inner &&
+             object.status == PACKBUF_FRAGMENT_MISMATCH,
          "%s: C83: a ref of another checksum", where);
   back = ref, back.length += 4;
-  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_SHORT_READ), "%s: C83: of another length, larger", where);
+  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_SHORT_READ),
+         "%s: C83: of another length, larger", where);
   back = ref, back.length -= 4;
   tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_CAPACITY), "%s: C83: smaller", where);
   back = ref, back.fingerprint[3] ^= 1;
-  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_SCHEMA_MISMATCH), "%s: C83: of another schema", where);
+  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_SCHEMA_MISMATCH),
+         "%s: C83: of another schema", where);
   back = ref, back.head_length -= 64;
-  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_FRAGMENT_MISMATCH), "%s: of another head", where);
+  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_FRAGMENT_MISMATCH), "%s: of another head",
+         where);
   back = ref, back.kind = PACKBUF_OBJECT_MANIFEST;
-  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_FRAGMENT_MISMATCH), "%s: of another kind", where);
+  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_FRAGMENT_MISMATCH), "%s: of another kind",
+         where);
   back = ref, back.fingerprint[3] ^= 1;
   getting.fingerprint = back.fingerprint;
-  tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_SCHEMA_MISMATCH), "%s: another schema is expected", where);
+  tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_SCHEMA_MISMATCH),
+         "%s: another schema is expected", where);
   getting.fingerprint = NULL;
   mv_trip_end(&trip);
   mv_free();
@@ -308,8 +330,11 @@ static const char *same_column(const packbuf_selection *a, const packbuf_selecti
   if (x.status != PACKBUF_OK || y.status != PACKBUF_OK) wrong = packbuf_status_name(x.status ? x.status : y.status);
   else if (memcmp(&x.size, &y.size, sizeof x.size) != 0) wrong = "sizes";
   else if (!same_memory(x.into.data, y.into.data, x.size.data_bytes)) wrong = "data";
-  else if (!same_memory(x.into.validity, y.into.validity, (x.size.rows + 7) / 8) || !same_memory(x.into.missing, y.into.missing, (x.size.rows + 7) / 8)) wrong = "masks";
-  else if (!same_memory(x.into.types, y.into.types, x.size.rows > x.size.items ? x.size.rows : x.size.items)) wrong = "types";
+  else if (!same_memory(x.into.validity, y.into.validity, (x.size.rows + 7) / 8) ||
+           !same_memory(x.into.missing, y.into.missing, (x.size.rows + 7) / 8))
+    wrong = "masks";
+  else if (!same_memory(x.into.types, y.into.types, x.size.rows > x.size.items ? x.size.rows : x.size.items))
+    wrong = "types";
   else if (!same_memory(x.into.lengths, y.into.lengths, bytes * x.size.rows)) wrong = "lengths";
   selecting_column_free(&x);
   selecting_column_free(&y);
@@ -345,7 +370,8 @@ static int others_not_fetched(const packbuf_object *object) {
 }
 
 /* What `moved` should be: exactly head, index and ranges. */
-static uint64_t should_move(const mv_trip *trip, const packbuf_selection *selections, size_t count, const packbuf_wanted *wanted, packbuf_arena *arena) {
+static uint64_t should_move(const mv_trip *trip, const packbuf_selection *selections, size_t count,
+                            const packbuf_wanted *wanted, packbuf_arena *arena) {
   packbuf_range *ranges = NULL;
   uint64_t n = 0, bytes = trip->view.head_length + trip->view.index_length;
   if (info.capabilities & PACKBUF_CAN_IN_PLACE) return 0;
@@ -385,11 +411,13 @@ static void select_some(void) {
       wanted.gap = k / 6 ? 1000 : 0;
       wanted.flags = k / 6 ? (unsigned)PACKBUF_RANGES_CHUNKS : 0u;
       getting.level = (uint8_t)(round % 2);
-      good &= is(packbuf_get_select(store, k % 5 == 4 ? &newest : &ref, &wanted, &getting, &object, &error), PACKBUF_OK);
+      good &=
+          is(packbuf_get_select(store, k % 5 == 4 ? &newest : &ref, &wanted, &getting, &object, &error), PACKBUF_OK);
       if (!object.selection) break;
       packbuf_select(&trip.view, 0, patterns, 3, rows[k % 6], &arena, &whole, &error);
       wrong = same_columns(object.selection, &whole);
-      moved &= object.moved == should_move(&trip, &whole, 1, &wanted, &arena) && right_ref(&object.ref, "select", &trip);
+      moved &=
+          object.moved == should_move(&trip, &whole, 1, &wanted, &arena) && right_ref(&object.ref, "select", &trip);
       if (k == 0 && (info.capabilities & (PACKBUF_CAN_RANGES | PACKBUF_CAN_IN_PLACE)) == PACKBUF_CAN_RANGES) {
         others &= others_not_fetched(&object);
         looked++;
@@ -401,7 +429,8 @@ static void select_some(void) {
     mv_free();
   }
   getting.level = 0;
-  tap_ok(good && !wrong, "%s: C84: 3 of 20 fields, rows in 6 ways: columns as those of the whole%s%s", where, wrong ? ": " : "", wrong ? wrong : "");
+  tap_ok(good && !wrong, "%s: C84: 3 of 20 fields, rows in 6 ways: columns as those of the whole%s%s", where,
+         wrong ? ": " : "", wrong ? wrong : "");
   tap_ok(moved, "%s: C84: head, index and ranges are moved, and no byte more", where);
   if (looked) tap_ok(others, "%s: C84: other fields are NOT_FETCHED", where);
   audit("C84", 1);
@@ -444,12 +473,14 @@ static void select_many(void) {
     wrong = same_columns(objects[i].selection, &whole[0]);
     if (!wrong) wrong = same_columns(objects[i].values, &whole[1]);
     good &= objects[i].moved == should_move(&trips[i], whole, 2, &wanted, &arena);
-    good &= !packbuf_read_batch_values(objects[i].views, &arena, &value, &error) && value.as.dict.count == 1 && value.as.dict.entries[0].value.as.i == 7;
+    good &= !packbuf_read_batch_values(objects[i].views, &arena, &value, &error) && value.as.dict.count == 1 &&
+            value.as.dict.entries[0].value.as.i == 7;
   }
   for (int i = 0; i < N; i++) packbuf_object_release(&objects[i]);
   tap_ok(good && !wrong, "%s: C84: rows and batch values of 64 keys%s%s", where, wrong ? ": " : "", wrong ? wrong : "");
   wanted.patterns = absent;
-  good = is(packbuf_get_many(store, refs, 3, &wanted, &getting, objects, &error), PACKBUF_NOT_FOUND) && strcmp(error.path, "nothing") == 0;
+  good = is(packbuf_get_many(store, refs, 3, &wanted, &getting, objects, &error), PACKBUF_NOT_FOUND) &&
+         strcmp(error.path, "nothing") == 0;
   wanted.flags = 2;
   good &= is(packbuf_get_many(store, refs, 1, &wanted, &getting, objects, &error), PACKBUF_INVALID_ARGUMENT);
   tap_ok(good, "%s: a field that is not there; a flag that is unknown", where);
@@ -492,12 +523,15 @@ static void corrupted(void) {
   wanted.pattern_count = 1;
   wanted.flags = PACKBUF_RANGES_CHUNKS;
   wanted.rows = packbuf_rows_range(2000, 2100, 1);
-  tap_ok(is(packbuf_put(store, "c", &trip.batch, &putting, &ref, &error), PACKBUF_OK) && trip.size - data > 400000, "%s: a batch of some chunks", where);
+  tap_ok(is(packbuf_put(store, "c", &trip.batch, &putting, &ref, &error), PACKBUF_OK) && trip.size - data > 400000,
+         "%s: a batch of some chunks", where);
   fail_at(0, PACKBUF_FAULT_CORRUPT, 140);
-  tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_HEAD_CHECKSUM), "%s: C70: a head that is damaged", where);
+  tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_HEAD_CHECKSUM),
+         "%s: C70: a head that is damaged", where);
   fail_at(0, PACKBUF_FAULT_CORRUPT, trip.size - 10000);
   getting.level = PACKBUF_LEVEL_FULL;
-  tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_DATA_CHECKSUM), "%s: C70: data, verified", where);
+  tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_DATA_CHECKSUM), "%s: C70: data, verified",
+         where);
   getting.level = PACKBUF_LEVEL_INDEX;
   fail_at(0, PACKBUF_FAULT_CORRUPT, trip.size - 10000);
   tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_OK), "%s: C70: data, not verified", where);
@@ -505,21 +539,28 @@ static void corrupted(void) {
   no_faults();
   getting.level = 0;
   damaged = damage(&ref, &trip, trip.size - 10000);
-  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_OK), "%s: C85: a chunk beside those that are fetched", where);
+  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_OK),
+         "%s: C85: a chunk beside those that are fetched", where);
   packbuf_object_release(&object);
   damaged = damage(&ref, &trip, data + 4000 * 8 + 2050 * 130);
-  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_DATA_CHECKSUM) && error.rule == PACKBUF_RULE_D1, "%s: C85: one of those", where);
+  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_DATA_CHECKSUM) &&
+             error.rule == PACKBUF_RULE_D1,
+         "%s: C85: one of those", where);
   wanted.flags = 0;
-  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_OK), "%s: C85: not verified", where);
+  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_OK),
+         "%s: C85: not verified", where);
   packbuf_object_release(&object);
   getting.level = PACKBUF_LEVEL_FULL;
-  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_DATA_CHECKSUM), "%s: C85: the same by the level", where);
+  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_DATA_CHECKSUM),
+         "%s: C85: the same by the level", where);
   getting.level = 0;
   fail_at(0, PACKBUF_FAULT_CORRUPT, 140);
-  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_HEAD_CHECKSUM), "%s: C85: the head", where);
+  tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_HEAD_CHECKSUM),
+         "%s: C85: the head", where);
   for (unsigned i = 0; i < 2; i++) {
     fail_at(0, PACKBUF_FAULT_SHORTEN, i ? ref.head_length - 1 : 0);
-    tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_SHORT_READ), "%s: C68: cut short", where);
+    tap_ok(is(packbuf_get_select(store, &damaged, &wanted, &getting, &object, &error), PACKBUF_SHORT_READ),
+           "%s: C68: cut short", where);
   }
   no_faults();
   mv_trip_end(&trip);
@@ -552,8 +593,10 @@ static int same_as_concat(const packbuf_object *object, const packbuf_view *view
   uint64_t x = 0, y = 0;
   int good;
   packbuf_arena_init(&arena, NULL);
-  good = is(packbuf_join_batch(object->join, &arena, NULL, &one, &error), PACKBUF_OK) && is(packbuf_pack(&one, &a, &x, &error), PACKBUF_OK) &&
-         is(packbuf_concat(views, count, 0, &arena, NULL, &other, &error), PACKBUF_OK) && is(packbuf_pack(&other, &b, &y, &error), PACKBUF_OK) && x == y && memcmp(a, b, (size_t)x) == 0;
+  good = is(packbuf_join_batch(object->join, &arena, NULL, &one, &error), PACKBUF_OK) &&
+         is(packbuf_pack(&one, &a, &x, &error), PACKBUF_OK) &&
+         is(packbuf_concat(views, count, 0, &arena, NULL, &other, &error), PACKBUF_OK) &&
+         is(packbuf_pack(&other, &b, &y, &error), PACKBUF_OK) && x == y && memcmp(a, b, (size_t)x) == 0;
   packbuf_arena_free(&arena);
   return good;
 }
@@ -561,7 +604,8 @@ static int same_as_concat(const packbuf_object *object, const packbuf_view *view
 static int still_there(const packbuf_ref *ref, const mv_trip *trip) {
   packbuf_object object;
   int good = is(packbuf_get(store, ref, &getting, &object, &error), PACKBUF_OK);
-  good = good && object.views->total_length == trip->size && memcmp(object.views->base, trip->data, (size_t)trip->size) == 0;
+  good = good && object.views->total_length == trip->size &&
+         memcmp(object.views->base, trip->data, (size_t)trip->size) == 0;
   packbuf_object_release(&object);
   return good;
 }
@@ -590,7 +634,9 @@ static int make_chain(chain *c, const char *key) {
   number_rows(&c->parts[3], 0, 220, "b", 9);
   good = is(packbuf_put(store, key, &c->parts[0].batch, &putting, &c->refs[0], &error), PACKBUF_OK);
   for (int i = 1; good && i < 4; i++)
-    good = is(packbuf_append(store, &c->refs[i - 1], &c->parts[i].batch, i < 3 ? PACKBUF_APPENDS_ROWS : PACKBUF_APPENDS_FIELDS, &putting, &c->refs[i], &error), PACKBUF_OK);
+    good = is(packbuf_append(store, &c->refs[i - 1], &c->parts[i].batch,
+                             i < 3 ? PACKBUF_APPENDS_ROWS : PACKBUF_APPENDS_FIELDS, &putting, &c->refs[i], &error),
+              PACKBUF_OK);
   return good;
 }
 
@@ -606,34 +652,52 @@ static void appends(void) {
   packbuf_ref again, newest;
   int good = make_chain(&c, "append"), read = 1;
   for (int i = 0; i < 3; i++) views[i] = c.parts[i].view;
-  good = good && c.refs[3].kind == PACKBUF_OBJECT_MANIFEST && strncmp(c.refs[3].key, "append#m", 8) == 0 && memcmp(c.refs[2].fingerprint, c.refs[0].fingerprint, 16) == 0;
+  good = good && c.refs[3].kind == PACKBUF_OBJECT_MANIFEST && strncmp(c.refs[3].key, "append#m", 8) == 0 &&
+         memcmp(c.refs[2].fingerprint, c.refs[0].fingerprint, 16) == 0;
   tap_ok(good, "%s: C86: rows twice, fields once", where);
   getting.fingerprint = c.refs[0].fingerprint;
   getting.level = PACKBUF_LEVEL_FULL;
-  read = is(packbuf_get(store, &c.refs[2], &getting, &object, &error), PACKBUF_OK) && object.view_count == 3 && join_reads(object.join, "anumber", 220) && same_as_concat(&object, views, 3);
-  read = read && (info.capabilities & PACKBUF_CAN_IN_PLACE ? object.moved == 0 : object.moved == c.refs[2].length + c.parts[0].size + c.parts[1].size + c.parts[2].size);
+  read = is(packbuf_get(store, &c.refs[2], &getting, &object, &error), PACKBUF_OK) && object.view_count == 3 &&
+         join_reads(object.join, "anumber", 220) && same_as_concat(&object, views, 3);
+  read = read && (info.capabilities & PACKBUF_CAN_IN_PLACE
+                      ? object.moved == 0
+                      : object.moved == c.refs[2].length + c.parts[0].size + c.parts[1].size + c.parts[2].size);
   packbuf_object_release(&object);
-  read &= is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_UNSUPPORTED_OPERATION) && error.fragment == 3;
+  read &= is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_UNSUPPORTED_OPERATION) &&
+          error.fragment == 3;
   getting.fingerprint = NULL;
   getting.level = 0;
-  read = read && is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_OK) && object.view_count == 4 && join_reads(object.join, "anumber", 220) && join_reads(object.join, "bnumber", 220);
+  read = read && is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_OK) && object.view_count == 4 &&
+         join_reads(object.join, "anumber", 220) && join_reads(object.join, "bnumber", 220);
   packbuf_object_release(&object);
   tap_ok(read, "%s: C86: the join is packbuf_concat's", where);
-  tap_ok(still_there(&c.refs[0], &c.parts[0]) && is(packbuf_get(store, &c.refs[1], &getting, &object, &error), PACKBUF_OK) && join_reads(object.join, "anumber", 150), "%s: C86: the old refs are good", where);
+  tap_ok(still_there(&c.refs[0], &c.parts[0]) &&
+             is(packbuf_get(store, &c.refs[1], &getting, &object, &error), PACKBUF_OK) &&
+             join_reads(object.join, "anumber", 150),
+         "%s: C86: the old refs are good", where);
   packbuf_object_release(&object);
   { /* what is put under the key later is not the fragment */
     mv_trip other;
     make(&other, 3, 2, 0);
-    good = is(packbuf_append(store, &c.refs[0], &c.parts[1].batch, PACKBUF_APPENDS_ROWS, &putting, &again, &error), PACKBUF_OK) && strcmp(again.key, c.refs[1].key) != 0;
-    tap_ok(good && is(packbuf_get(store, &again, &getting, &object, &error), PACKBUF_OK) && join_reads(object.join, "anumber", 150), "%s: C87: two appends to one ref", where);
+    good = is(packbuf_append(store, &c.refs[0], &c.parts[1].batch, PACKBUF_APPENDS_ROWS, &putting, &again, &error),
+              PACKBUF_OK) &&
+           strcmp(again.key, c.refs[1].key) != 0;
+    tap_ok(good && is(packbuf_get(store, &again, &getting, &object, &error), PACKBUF_OK) &&
+               join_reads(object.join, "anumber", 150),
+           "%s: C87: two appends to one ref", where);
     packbuf_object_release(&object);
-    tap_ok(is(packbuf_put(store, "append", &other.batch, &putting, &newest, &error), PACKBUF_OK) && is(packbuf_get(store, &again, &getting, &object, &error), PACKBUF_STALE) && error.fragment == 0,
+    tap_ok(is(packbuf_put(store, "append", &other.batch, &putting, &newest, &error), PACKBUF_OK) &&
+               is(packbuf_get(store, &again, &getting, &object, &error), PACKBUF_STALE) && error.fragment == 0,
            "%s: a manifest never joins a newer object of a fragment's key", where);
     mv_trip_end(&other);
   }
-  tap_ok(is(packbuf_remove(store, &again, PACKBUF_NO_WAIT, &error), PACKBUF_OK) && is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && listed_of("append#") == 0 && listed_of("append") == 1,
+  tap_ok(is(packbuf_remove(store, &again, PACKBUF_NO_WAIT, &error), PACKBUF_OK) &&
+             is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && listed_of("append#") == 0 &&
+             listed_of("append") == 1,
          "%s: C86: after the removals only what was put later is left", where);
-  tap_ok(is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && is(packbuf_remove(store, &c.refs[0], PACKBUF_NO_WAIT, &error), PACKBUF_OK), "%s: removed again", where);
+  tap_ok(is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) &&
+             is(packbuf_remove(store, &c.refs[0], PACKBUF_NO_WAIT, &error), PACKBUF_OK),
+         "%s: removed again", where);
   newest = packbuf_ref_newest("append");
   tap_ok(is(packbuf_remove(store, &newest, PACKBUF_NO_WAIT, &error), PACKBUF_OK), "%s: whatever is newest", where);
   audit("C87", 0);
@@ -647,13 +711,24 @@ static void refused_appends(void) {
   int good = make_chain(&c, "r");
   number_rows(&other, 0, 220, "c", 8);
   number_rows(&fewer, 0, 200, "d", 9);
-  tap_ok(good && is(packbuf_append(store, &c.refs[2], &other.batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error), PACKBUF_ROW_ORDER), "%s: fields of another row order", where);
-  tap_ok(is(packbuf_append(store, &c.refs[2], &fewer.batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error), PACKBUF_ROW_COUNT), "%s: of another number of rows", where);
-  tap_ok(is(packbuf_append(store, &c.refs[3], &c.parts[3].batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error), PACKBUF_DUPLICATE_NAME), "%s: that are there", where);
+  tap_ok(good && is(packbuf_append(store, &c.refs[2], &other.batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error),
+                    PACKBUF_ROW_ORDER),
+         "%s: fields of another row order", where);
+  tap_ok(is(packbuf_append(store, &c.refs[2], &fewer.batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error),
+            PACKBUF_ROW_COUNT),
+         "%s: of another number of rows", where);
+  tap_ok(is(packbuf_append(store, &c.refs[3], &c.parts[3].batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error),
+            PACKBUF_DUPLICATE_NAME),
+         "%s: that are there", where);
   newest = packbuf_ref_newest("nothing");
-  tap_ok(is(packbuf_append(store, &newest, &c.parts[3].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error), PACKBUF_NOT_FOUND), "%s: rows to nothing", where);
+  tap_ok(is(packbuf_append(store, &newest, &c.parts[3].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error),
+            PACKBUF_NOT_FOUND),
+         "%s: rows to nothing", where);
   newest = packbuf_ref_newest(c.refs[1].key);
-  tap_ok(is(packbuf_append(store, &newest, &c.parts[2].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error), PACKBUF_OK) && ref.kind == PACKBUF_OBJECT_MANIFEST && strncmp(ref.key, "r#m", 3) == 0, "%s: to whatever is newest", where);
+  tap_ok(
+      is(packbuf_append(store, &newest, &c.parts[2].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error), PACKBUF_OK) &&
+          ref.kind == PACKBUF_OBJECT_MANIFEST && strncmp(ref.key, "r#m", 3) == 0,
+      "%s: to whatever is newest", where);
   newest = packbuf_ref_newest(ref.key);
   tap_ok(is(packbuf_remove(store, &newest, PACKBUF_NO_WAIT, &error), PACKBUF_OK), "%s: removed as the newest", where);
   is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK);
@@ -689,7 +764,10 @@ static void broken_off(void) {
           case 0: status = packbuf_put_many(store, keys, batches, 3, &putting, NULL, NULL, &error); break;
           case 1: status = packbuf_get_many(store, &c.refs[2], 2, NULL, &getting, objects, &error); break;
           case 2: status = packbuf_get_many(store, &c.refs[2], 2, &wanted, &getting, objects, &error); break;
-          case 3: status = packbuf_append(store, &c.refs[2], &c.parts[3].batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error); break;
+          case 3:
+            status =
+                packbuf_append(store, &c.refs[2], &c.parts[3].batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error);
+            break;
           default: status = packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error);
         }
         if (what == 1 || what == 2)
@@ -723,7 +801,10 @@ static void orphan(void) {
   int good = make_chain(&c, "o");
   if (info.capabilities & PACKBUF_CAN_INJECT) {
     fail_at(2, PACKBUF_FAULT_FAIL, PACKBUF_DISCONNECTED);
-    tap_ok(good && is(packbuf_append(store, &c.refs[0], &c.parts[1].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error), PACKBUF_DISCONNECTED) && listed_of("o#f") == 4 && listed_of("o#m") == 3 && still_there(&c.refs[0], &c.parts[0]),
+    tap_ok(good &&
+               is(packbuf_append(store, &c.refs[0], &c.parts[1].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error),
+                  PACKBUF_DISCONNECTED) &&
+               listed_of("o#f") == 4 && listed_of("o#m") == 3 && still_there(&c.refs[0], &c.parts[0]),
            "%s: C88: an append that is gone between its two puts", where);
     no_faults();
   }
@@ -738,7 +819,17 @@ static void select_of_manifest(void) {
   static const char *const patterns[] = {"anumber", "btext"};
   static const struct {
     int64_t first, stop, step;
-  } cases[] = {{90, 160, 1}, {0, 220, 1}, {99, 101, 1}, {3, 220, 17}, {219, PACKBUF_ROWS_BEGIN, -1}, {200, 20, -13}, {160, 220, 1}, {5, 5, 1}, {-30, PACKBUF_ROWS_END, 7}, {0, 1, 1}, {149, 148, -1}};
+  } cases[] = {{90, 160, 1},
+               {0, 220, 1},
+               {99, 101, 1},
+               {3, 220, 17},
+               {219, PACKBUF_ROWS_BEGIN, -1},
+               {200, 20, -13},
+               {160, 220, 1},
+               {5, 5, 1},
+               {-30, PACKBUF_ROWS_END, 7},
+               {0, 1, 1},
+               {149, 148, -1}};
   static const int64_t some[] = {1, 5, 2};
   packbuf_wanted wanted;
   packbuf_object object;
@@ -755,7 +846,8 @@ static void select_of_manifest(void) {
     const int down = cases[k].step < 0;
     packbuf_arena_init(&arena, NULL);
     wanted.rows = packbuf_rows_range(cases[k].first, cases[k].stop, cases[k].step);
-    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK) && object.view_count == 4 && object.join && object.join->rows == 220;
+    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK) &&
+           object.view_count == 4 && object.join && object.join->rows == 220;
     packbuf_select(&c.parts[3].view, 0, NULL, 0, wanted.rows, &arena, &whole, &error);
     for (uint32_t f = 0; good && f < 3; f++) { /* parts of rows, the last first where they go down */
       const packbuf_selection *s = &object.selection[down ? 2 - f : f];
@@ -764,7 +856,8 @@ static void select_of_manifest(void) {
       memset(&into, 0, sizeof into);
       into.data = got + at;
       into.data_capacity = sizeof got - at * 8;
-      good = s->node_count == 1 && !packbuf_find(s->view, 0, "anumber", &node, &error) && is(packbuf_select_copy(s, node.index, &into, NULL, &error), PACKBUF_OK);
+      good = s->node_count == 1 && !packbuf_find(s->view, 0, "anumber", &node, &error) &&
+             is(packbuf_select_copy(s, node.index, &into, NULL, &error), PACKBUF_OK);
       at += s->rows;
     }
     good = good && at == whole.rows && object.selection[3].rows == whole.rows && object.selection[3].node_count == 1;
@@ -779,7 +872,9 @@ static void select_of_manifest(void) {
       packbuf_node node;
       packbuf_value value;
       packbuf_find(&object.views[3], 0, "btext", &node, &error);
-      good = is(packbuf_read_cell(&object.views[3], node.index, packbuf_selected_row(&whole, i), &arena, &value, &error), PACKBUF_OK);
+      good =
+          is(packbuf_read_cell(&object.views[3], node.index, packbuf_selected_row(&whole, i), &arena, &value, &error),
+             PACKBUF_OK);
       good = good && value.as.text.size > 100;
     }
     if (info.capabilities & PACKBUF_CAN_IN_PLACE) moved &= object.moved == 0;
@@ -791,15 +886,18 @@ static void select_of_manifest(void) {
   tap_ok(good, "%s: C90: rows of a manifest across borders, up and down", where);
   tap_ok(moved, "%s: C90: the manifest, heads and ranges are moved, and no byte more", where);
   wanted.rows = packbuf_rows_index(some, 3);
-  tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_INVALID_ARGUMENT), "%s: a list of rows of a manifest", where);
+  tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_INVALID_ARGUMENT),
+         "%s: a list of rows of a manifest", where);
   {
-    static const char *const without[] = {"!b*", "btext"}, *const absent[] = {"anumber", "zzz"}, *const but[] = {"!btext"};
+    static const char *const without[] = {"!b*", "btext"}, *const absent[] = {"anumber", "zzz"},
+                             *const but[] = {"!btext"};
     packbuf_selection *s;
     wanted.rows = packbuf_rows_all();
     wanted.patterns = without;
     good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK);
     s = (packbuf_selection *)object.selection;
-    tap_ok(good && s[0].node_count == 2 && s[1].node_count == 2 && s[3].node_count == 1, "%s: what is taken away lies in one fragment alone", where);
+    tap_ok(good && s[0].node_count == 2 && s[1].node_count == 2 && s[3].node_count == 1,
+           "%s: what is taken away lies in one fragment alone", where);
     packbuf_object_release(&object);
     wanted.patterns = but;
     wanted.pattern_count = 1;
@@ -809,7 +907,9 @@ static void select_of_manifest(void) {
     packbuf_object_release(&object);
     wanted.patterns = absent;
     wanted.pattern_count = 2;
-    tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_NOT_FOUND) && strcmp(error.path, "zzz") == 0, "%s: a field that no fragment has", where);
+    tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_NOT_FOUND) &&
+               strcmp(error.path, "zzz") == 0,
+           "%s: a field that no fragment has", where);
   }
   is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK);
   audit("C90", 0);
@@ -909,8 +1009,10 @@ static void hostile_manifests(void) {
     packbuf_object object;
     packbuf_arena_init(&arena, NULL);
     packbuf_fragment_of(&trip.view, keys[i], PACKBUF_APPENDS_ROWS, 0, &fragment, &error);
-    good &= is(packbuf_manifest_init(&batch, NULL, &fragment, 1, &arena, NULL, &error), PACKBUF_OK) && is(packbuf_put(store, "list", &batch, &putting, &ref, &error), PACKBUF_OK);
-    good &= ref.kind == PACKBUF_OBJECT_MANIFEST && is(packbuf_get(store, &ref, &getting, &object, &error), want[i]) && (want[i] == PACKBUF_OK || error.fragment == 0);
+    good &= is(packbuf_manifest_init(&batch, NULL, &fragment, 1, &arena, NULL, &error), PACKBUF_OK) &&
+            is(packbuf_put(store, "list", &batch, &putting, &ref, &error), PACKBUF_OK);
+    good &= ref.kind == PACKBUF_OBJECT_MANIFEST && is(packbuf_get(store, &ref, &getting, &object, &error), want[i]) &&
+            (want[i] == PACKBUF_OK || error.fragment == 0);
     packbuf_object_release(&object);
     packbuf_arena_free(&arena);
   }
@@ -934,7 +1036,8 @@ static void no_memory(void) {
   fails = failing_at(~0ul, 0);
   options.allocator = &allocator;
   options.size = (uint64_t)8 << 20;
-  if (where[0] == 'l' ? packbuf_store_open("local:", &options, &store, &error) : packbuf_store_open_driver(&copying_driver, info.uri, &options, &store, &error)) {
+  if (where[0] == 'l' ? packbuf_store_open("local:", &options, &store, &error)
+                      : packbuf_store_open_driver(&copying_driver, info.uri, &options, &store, &error)) {
     store = before;
     tap_ok(0, "%s: a store of failing memory", where);
     return;
@@ -962,7 +1065,9 @@ static void no_memory(void) {
         case 1: status = packbuf_put_many(store, keys, batches, 3, &putting, NULL, NULL, &error); break;
         case 2: status = packbuf_get_many(store, &c.refs[2], 2, NULL, &getting, objects, &error); break;
         case 3: status = packbuf_get_many(store, &c.refs[2], 2, &wanted, &getting, objects, &error); break;
-        case 4: status = packbuf_append(store, &c.refs[2], &c.parts[3].batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error); break;
+        case 4:
+          status = packbuf_append(store, &c.refs[2], &c.parts[3].batch, PACKBUF_APPENDS_FIELDS, &putting, &ref, &error);
+          break;
         default: status = packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error);
       }
       ended = status == PACKBUF_OK && fails.calls <= i / 2;
@@ -970,7 +1075,8 @@ static void no_memory(void) {
       for (int k = 0; k < 2; k++) packbuf_object_release(&objects[k]);
       good = status == PACKBUF_OK || is(status, PACKBUF_OUT_OF_MEMORY);
       if (what == 5) {
-        good = good && is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && listed_of("chain") == 0;
+        good = good && is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) &&
+               listed_of("chain") == 0;
         end_chain(&c);
         good = make_chain(&c, "chain") && good;
       }
@@ -992,7 +1098,10 @@ static void leased(void) {
   packbuf_object object;
   int good = make_chain(&c, "leased");
   good = good && is(packbuf_get(store, &c.refs[2], &getting, &object, &error), PACKBUF_OK);
-  tap_ok(good && is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), info.capabilities & PACKBUF_CAN_IN_PLACE ? PACKBUF_LEASED : PACKBUF_OK) && listed_of("leased") == 0 && join_reads(object.join, "anumber", 220),
+  tap_ok(good &&
+             is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error),
+                info.capabilities & PACKBUF_CAN_IN_PLACE ? PACKBUF_LEASED : PACKBUF_OK) &&
+             listed_of("leased") == 0 && join_reads(object.join, "anumber", 220),
          "%s: a removal while a whole is being read", where);
   packbuf_object_release(&object);
   audit("a removal under leases", 0);
@@ -1019,7 +1128,9 @@ static void all_of(const char *name) {
   leased();
 }
 
-static void finish(void) { tap_ok(is(packbuf_store_close(store, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: closed", where); }
+static void finish(void) {
+  tap_ok(is(packbuf_store_close(store, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: closed", where);
+}
 
 int main(int argc, char **argv) {
   packbuf_store_options options = packbuf_default_store_options();
@@ -1027,7 +1138,8 @@ int main(int argc, char **argv) {
   options.size = (uint64_t)64 << 20;
   options.objects = 4096;
   if (argc > 1) {
-    if (!tap_ok(is(packbuf_store_open(argv[1], &options, &store, &error), PACKBUF_OK), "%s", argv[1])) return tap_plan_done();
+    if (!tap_ok(is(packbuf_store_open(argv[1], &options, &store, &error), PACKBUF_OK), "%s", argv[1]))
+      return tap_plan_done();
     all_of(argv[1]);
     finish();
     return tap_plan_done();

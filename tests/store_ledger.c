@@ -1,5 +1,5 @@
-/* tests/store_ledger.c: the ledger (cases L1 to L41), on the store `local` and on one that answers with copies; or, with
- * a URI as argument, on that.
+/* tests/store_ledger.c: the ledger (cases L1 to L41), on the store `local` and on one that answers with copies; or,
+ * with a URI as argument, on that.
  * May use: packbuf_transport.h, copying.h, failing.h, tap.h. Must not know: how books are kept. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -86,7 +86,9 @@ static int holds(const packbuf_object *object, int64_t seed) {
   packbuf_node node;
   packbuf_column column;
   int64_t numbers[100];
-  if (!object->views || packbuf_find(object->views, 0, "n", &node, &error) || packbuf_open_column(object->views, node.index, &column, &error)) return 0;
+  if (!object->views || packbuf_find(object->views, 0, "n", &node, &error) ||
+      packbuf_open_column(object->views, node.index, &column, &error))
+    return 0;
   if (packbuf_copy_elements(object->views, &column.data, 0, 100, numbers, sizeof numbers, &error)) return 0;
   for (int64_t i = 0; i < 100; i++)
     if (numbers[i] != seed * 1000003 + i * i * i) return 0;
@@ -95,7 +97,8 @@ static int holds(const packbuf_object *object, int64_t seed) {
 
 /* Gets and says whether it is the batch of the seed; 0: any status but this one. */
 static int gets(packbuf_ledger *l, const packbuf_ref *ref, packbuf_object *object, packbuf_status want, int64_t seed) {
-  return is(packbuf_ledger_get(l, ref, &getting, object, &error), want) && object->status == want && (want != PACKBUF_OK || holds(object, seed)) && (want == PACKBUF_OK || !object->inner);
+  return is(packbuf_ledger_get(l, ref, &getting, object, &error), want) && object->status == want &&
+         (want != PACKBUF_OK || holds(object, seed)) && (want == PACKBUF_OK || !object->inner);
 }
 
 static packbuf_ledger_state state_of(packbuf_ledger *l) {
@@ -141,7 +144,8 @@ static void end(const char *what, uint64_t left) {
   packbuf_store_counters(store, &counters, NULL);
   if (can(PACKBUF_CAN_LIST)) packbuf_store_list(store, NULL, &cursor, listed, 64, &count, PACKBUF_FOREVER, NULL);
   else count = left;
-  tap_ok(is(packbuf_ledger_close(ledger, &error), PACKBUF_OK) && counters.leases == 0 && count == left, "%s: %s: closed, %d objects left in the store", where, what, (int)count);
+  tap_ok(is(packbuf_ledger_close(ledger, &error), PACKBUF_OK) && counters.leases == 0 && count == left,
+         "%s: %s: closed, %d objects left in the store", where, what, (int)count);
   for (uint64_t i = 0; i < count; i++) {
     packbuf_item item;
     memset(&item, 0, sizeof item);
@@ -163,26 +167,43 @@ static void consume_once(void) {
   tap_ok(good && gets(ledger, &g1, &object, PACKBUF_OK, 1), "%s: L1: there and back, bit for bit", where);
   memset(&item, 0, sizeof item);
   item.key = "a";
-  tap_ok(!packbuf_batch_stat(store, &item, 1, PACKBUF_FOREVER, &error) && !(item.stat.flags & PACKBUF_PUT_EVICTABLE), "%s: L3: it stays until it is removed", where);
+  tap_ok(!packbuf_batch_stat(store, &item, 1, PACKBUF_FOREVER, &error) && !(item.stat.flags & PACKBUF_PUT_EVICTABLE),
+         "%s: L3: it stays until it is removed", where);
   state = state_of(ledger);
-  tap_ok(state.batches == 1 && state.bytes == g1.length && state.bytes == size_of_one() && state.reading == 1 && state.pending == 0, "%s: L35: bytes are exact", where);
+  tap_ok(state.batches == 1 && state.bytes == g1.length && state.bytes == size_of_one() && state.reading == 1 &&
+             state.pending == 0,
+         "%s: L35: bytes are exact", where);
   tap_ok(gets(ledger, &newest, &second, PACKBUF_OK, 1) && state_of(ledger).reading == 2, "%s: L9: read twice", where);
   tap_ok(is(packbuf_ledger_close(ledger, &error), PACKBUF_LEASED), "%s: L40: close while it is read", where);
-  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && !object.inner && in_store("a", g1.generation), "%s: L9: the first release keeps it", where);
-  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && state_of(ledger).reading == 1, "%s: L30: releasing again does nothing", where);
-  tap_ok(is(packbuf_ledger_release(ledger, &second, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("a", 0) && state_of(ledger).bytes == 0, "%s: L9: the second frees it", where);
-  tap_ok(gets(ledger, &g1, &object, PACKBUF_NOT_FOUND, 0) && gets(ledger, &newest, &object, PACKBUF_NOT_FOUND, 0), "%s: L4: it is gone", where);
-  tap_ok(is(put("a", 2, &g2), PACKBUF_OK) && gets(ledger, &g1, &object, PACKBUF_STALE, 0), "%s: L7: put again, the old ref is stale", where);
-  tap_ok(g2.generation > g1.generation && !in_store("a", g1.generation) && in_store("a", g2.generation), "%s: L23: g1 gone, g2 there", where);
-  tap_ok(gets(ledger, &g2, &object, PACKBUF_OK, 2) && is(put("a", 3, &g1), PACKBUF_OK) && is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && !object.inner &&
+             in_store("a", g1.generation),
+         "%s: L9: the first release keeps it", where);
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
+             state_of(ledger).reading == 1,
+         "%s: L30: releasing again does nothing", where);
+  tap_ok(is(packbuf_ledger_release(ledger, &second, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("a", 0) &&
+             state_of(ledger).bytes == 0,
+         "%s: L9: the second frees it", where);
+  tap_ok(gets(ledger, &g1, &object, PACKBUF_NOT_FOUND, 0) && gets(ledger, &newest, &object, PACKBUF_NOT_FOUND, 0),
+         "%s: L4: it is gone", where);
+  tap_ok(is(put("a", 2, &g2), PACKBUF_OK) && gets(ledger, &g1, &object, PACKBUF_STALE, 0),
+         "%s: L7: put again, the old ref is stale", where);
+  tap_ok(g2.generation > g1.generation && !in_store("a", g1.generation) && in_store("a", g2.generation),
+         "%s: L23: g1 gone, g2 there", where);
+  tap_ok(gets(ledger, &g2, &object, PACKBUF_OK, 2) && is(put("a", 3, &g1), PACKBUF_OK) &&
+             is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
              gets(ledger, &g1, &object, PACKBUF_OK, 3),
          "%s: L31: the release of a stale object keeps the new one", where);
-  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 1 && state_of(ledger).reading == 0, "%s: L37: put again while it was read", where);
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 1 &&
+             state_of(ledger).reading == 0,
+         "%s: L37: put again while it was read", where);
   tap_ok(gets(ledger, &g2, &object, PACKBUF_STALE, 0), "%s: the one before is stale", where);
   newest = packbuf_ref_newest("nobody");
-  tap_ok(gets(ledger, &newest, &object, PACKBUF_NOT_FOUND, 0) && strcmp(error.path, "nobody") == 0, "%s: L36: a key that never was", where);
+  tap_ok(gets(ledger, &newest, &object, PACKBUF_NOT_FOUND, 0) && strcmp(error.path, "nobody") == 0,
+         "%s: L36: a key that never was", where);
   state = state_of(ledger);
-  tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes && !state.oldest_ms, "%s: the books are empty", where);
+  tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes && !state.oldest_ms,
+         "%s: the books are empty", where);
   end("consumed", 0);
 }
 
@@ -193,10 +214,15 @@ static void retained(void) {
   int freed = 1, good = 1;
   begin(0, 1);
   good = is(put("r", 5, &ref), PACKBUF_OK);
-  for (int i = 0; i < 3; i++) good = good && gets(ledger, &ref, &object, PACKBUF_OK, 5) && is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0;
+  for (int i = 0; i < 3; i++)
+    good = good && gets(ledger, &ref, &object, PACKBUF_OK, 5) &&
+           is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0;
   tap_ok(good, "%s: L8: retained, for more epochs", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && in_store("r", 0), "%s: L38: gc without an age frees nothing", where);
-  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && !in_store("r", 0) && gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0) && state_of(ledger).bytes == 0, "%s: L6: aborted", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && in_store("r", 0),
+         "%s: L38: gc without an age frees nothing", where);
+  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && !in_store("r", 0) &&
+             gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0) && state_of(ledger).bytes == 0,
+         "%s: L6: aborted", where);
   tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_NOT_FOUND), "%s: aborted again", where);
   end("retained", 0);
 }
@@ -206,26 +232,35 @@ static void aborted(void) {
   packbuf_object object;
   int good = 1, freed = 1;
   begin(0, 0);
-  for (int i = 0; i < 20; i++) good = good && is(put("x", i, &ref), PACKBUF_OK) && is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK);
-  tap_ok(good && state_of(ledger).bytes == 0 && state_of(ledger).oldest_ms == 0 && !in_store("x", 0), "%s: L34: 20 aborts leave nothing", where);
+  for (int i = 0; i < 20; i++)
+    good = good && is(put("x", i, &ref), PACKBUF_OK) && is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK);
+  tap_ok(good && state_of(ledger).bytes == 0 && state_of(ledger).oldest_ms == 0 && !in_store("x", 0),
+         "%s: L34: 20 aborts leave nothing", where);
   unknown = ref;
   memcpy(unknown.key, "unknown", 8);
-  tap_ok(is(packbuf_ledger_abort(ledger, &unknown, &error), PACKBUF_NOT_FOUND) && gets(ledger, &unknown, &object, PACKBUF_NOT_FOUND, 0), "%s: L41: what was never on the books", where);
+  tap_ok(is(packbuf_ledger_abort(ledger, &unknown, &error), PACKBUF_NOT_FOUND) &&
+             gets(ledger, &unknown, &object, PACKBUF_NOT_FOUND, 0),
+         "%s: L41: what was never on the books", where);
   { /* and it is remembered, though the store has it */
     small *s = make(8);
     packbuf_ref later;
     unknown = packbuf_ref_newest("late");
     is(packbuf_ledger_abort(ledger, &unknown, &error), PACKBUF_NOT_FOUND);
     packbuf_put(store, "late", &s->batch, &putting, &later, &error);
-    tap_ok(gets(ledger, &later, &object, PACKBUF_NOT_FOUND, 0) && gets(ledger, &unknown, &object, PACKBUF_NOT_FOUND, 0), "%s: L41: of any generation", where);
+    tap_ok(gets(ledger, &later, &object, PACKBUF_NOT_FOUND, 0) && gets(ledger, &unknown, &object, PACKBUF_NOT_FOUND, 0),
+           "%s: L41: of any generation", where);
     drop(s);
-    tap_ok(is(put("late", 9, &later), PACKBUF_OK) && gets(ledger, &later, &object, PACKBUF_OK, 9), "%s: until it is put here", where);
+    tap_ok(is(put("late", 9, &later), PACKBUF_OK) && gets(ledger, &later, &object, PACKBUF_OK, 9),
+           "%s: until it is put here", where);
     packbuf_ledger_release(ledger, &object, NULL, &error);
   }
   is(put("y", 1, &older), PACKBUF_OK);
   is(put("y", 2, &ref), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_abort(ledger, &older, &error), PACKBUF_STALE) && gets(ledger, &ref, &object, PACKBUF_OK, 2), "%s: an older generation is not aborted", where);
-  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && holds(&object, 2) && is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && state_of(ledger).reading == 0,
+  tap_ok(is(packbuf_ledger_abort(ledger, &older, &error), PACKBUF_STALE) && gets(ledger, &ref, &object, PACKBUF_OK, 2),
+         "%s: an older generation is not aborted", where);
+  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && holds(&object, 2) &&
+             is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
+             state_of(ledger).reading == 0,
          "%s: aborted while it is read: the reader keeps its bytes", where);
   packbuf_ledger_drain(ledger, PACKBUF_NO_WAIT, &error);
   tap_ok(state_of(ledger).pending == 0 && state_of(ledger).pending_bytes == 0, "%s: nothing is pending then", where);
@@ -245,38 +280,56 @@ static void delayed(void) {
   is(put("d", 1, &ref), PACKBUF_OK);
   gets(ledger, &ref, &object, PACKBUF_OK, 1);
   fail_next(1, PACKBUF_LEASED);
-  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && state_of(ledger).pending == 1 && state_of(ledger).pending_bytes == ref.length && state_of(ledger).bytes == 0,
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
+             state_of(ledger).pending == 1 && state_of(ledger).pending_bytes == ref.length &&
+             state_of(ledger).bytes == 0,
          "%s: L14: a removal that fails is pending", where);
   tap_ok(in_store("d", 0), "%s: the store still has it", where);
   fail_next(1, PACKBUF_LEASED);
   tap_ok(gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0), "%s: L5: it is not found meanwhile", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1, "%s: L14: gc fails too", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0 && !in_store("d", 0), "%s: L14: gc again frees it", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1,
+         "%s: L14: gc fails too", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0 &&
+             !in_store("d", 0),
+         "%s: L14: gc again frees it", where);
   is(put("d", 2, &ref), PACKBUF_OK);
   fail_next(8, PACKBUF_LEASED);
-  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0), "%s: L22: aborted, with bytes that linger", where);
+  tap_ok(
+      is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0),
+      "%s: L22: aborted, with bytes that linger", where);
   for (int i = 0; i < 5; i++) packbuf_ledger_gc(ledger, 0, &gone, &error);
   packbuf_store_inject(store, NULL, 0, NULL);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1, "%s: after three attempts gc only counts it", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1,
+         "%s: after three attempts gc only counts it", where);
   fail_next(1, PACKBUF_LEASED);
-  tap_ok(is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK) && state_of(ledger).pending == 0 && !in_store("d", 0), "%s: L15: drain tries twice", where);
+  tap_ok(is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK) &&
+             state_of(ledger).pending == 0 && !in_store("d", 0),
+         "%s: L15: drain tries twice", where);
   is(put("d", 3, &ref), PACKBUF_OK);
   fail_next(8, PACKBUF_LEASED);
   is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_drain(ledger, packbuf_deadline_in(120), &error), PACKBUF_TIMEOUT) && error.row == 1 && state_of(ledger).pending == 1, "%s: L19: drain at its deadline", where);
+  tap_ok(is(packbuf_ledger_drain(ledger, packbuf_deadline_in(120), &error), PACKBUF_TIMEOUT) && error.row == 1 &&
+             state_of(ledger).pending == 1,
+         "%s: L19: drain at its deadline", where);
   packbuf_store_inject(store, NULL, 0, NULL);
-  tap_ok(is(put("d", 4, &again), PACKBUF_OK) && state_of(ledger).pending == 0 && gets(ledger, &ref, &object, PACKBUF_STALE, 0) && gets(ledger, &again, &object, PACKBUF_OK, 4), "%s: put again over what is pending", where);
+  tap_ok(is(put("d", 4, &again), PACKBUF_OK) && state_of(ledger).pending == 0 &&
+             gets(ledger, &ref, &object, PACKBUF_STALE, 0) && gets(ledger, &again, &object, PACKBUF_OK, 4),
+         "%s: put again over what is pending", where);
   fail_next(1, PACKBUF_DISCONNECTED);
-  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_DISCONNECTED) && !object.inner && state_of(ledger).pending == 1, "%s: a store that is gone is told of", where);
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_DISCONNECTED) && !object.inner &&
+             state_of(ledger).pending == 1,
+         "%s: a store that is gone is told of", where);
   { /* the removal happened all the same */
     packbuf_item item;
     memset(&item, 0, sizeof item);
     item.key = "d";
     packbuf_batch_remove(store, &item, 1, PACKBUF_NO_WAIT, &error);
   }
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0, "%s: L39: a removal that failed is reconciled", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0,
+         "%s: L39: a removal that failed is reconciled", where);
   state = state_of(ledger);
-  tap_ok(!state.batches && !state.bytes && !state.pending && !state.pending_bytes && !state.reading, "%s: the books are empty", where);
+  tap_ok(!state.batches && !state.bytes && !state.pending && !state.pending_bytes && !state.reading,
+         "%s: the books are empty", where);
   end("delayed", 0);
 }
 
@@ -290,7 +343,9 @@ static void ages(void) {
   gets(ledger, &read, &object, PACKBUF_OK, 2);
   pause_ms(120);
   is(put("young", 3, &young), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_gc(ledger, 100, &gone, &error), PACKBUF_OK) && gone == 1 && !in_store("old", 0) && in_store("read", 0) && in_store("young", 0), "%s: L12, L13: gc frees what is old and not being read", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 100, &gone, &error), PACKBUF_OK) && gone == 1 && !in_store("old", 0) &&
+             in_store("read", 0) && in_store("young", 0),
+         "%s: L12, L13: gc frees what is old and not being read", where);
   {
     packbuf_object none;
     tap_ok(gets(ledger, &old, &none, PACKBUF_NOT_FOUND, 0) && holds(&object, 2), "%s: L12: it is not found", where);
@@ -308,14 +363,18 @@ static void caps(void) {
   tap_ok(is(put("a", 1, &ref), PACKBUF_LIMIT) && !in_store("a", 0), "%s: L11: a cap of 16 bytes", where);
   end("capped", 0);
   begin(one + one / 2, 0);
-  tap_ok(is(put("a", 1, &ref), PACKBUF_OK) && is(put("b", 1, NULL), PACKBUF_LIMIT) && !in_store("b", 0), "%s: L33: a cap of one and a half", where);
-  tap_ok(gets(ledger, &ref, &object, PACKBUF_OK, 1) && is(packbuf_ledger_release(ledger, &object, NULL, &error), PACKBUF_OK) && is(put("b", 2, &ref), PACKBUF_OK), "%s: L33: one after the other", where);
+  tap_ok(is(put("a", 1, &ref), PACKBUF_OK) && is(put("b", 1, NULL), PACKBUF_LIMIT) && !in_store("b", 0),
+         "%s: L33: a cap of one and a half", where);
+  tap_ok(gets(ledger, &ref, &object, PACKBUF_OK, 1) &&
+             is(packbuf_ledger_release(ledger, &object, NULL, &error), PACKBUF_OK) && is(put("b", 2, &ref), PACKBUF_OK),
+         "%s: L33: one after the other", where);
   for (int i = 0; i < 50; i++) {
     packbuf_ref of;
     char key[16];
     is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK);
     snprintf(key, sizeof key, "k%d", i % 7);
-    good = good && is(put(key, i, &of), PACKBUF_OK) && gets(ledger, &of, &object, PACKBUF_OK, i) && is(packbuf_ledger_release(ledger, &object, NULL, &error), PACKBUF_OK);
+    good = good && is(put(key, i, &of), PACKBUF_OK) && gets(ledger, &of, &object, PACKBUF_OK, i) &&
+           is(packbuf_ledger_release(ledger, &object, NULL, &error), PACKBUF_OK);
     if (i == 0) ref = of, is(put("b", 3, &ref), PACKBUF_OK);
     else if (good) good = is(put("b", 3, &ref), PACKBUF_OK);
   }
@@ -336,26 +395,38 @@ static void two(void) {
   is(packbuf_ledger_open(other, NULL, &b, &error), PACKBUF_OK);
   is(put("p", 1, &g1), PACKBUF_OK);
   tap_ok(gets(b, &g1, &object, PACKBUF_OK, 1), "%s: L25: the consumer's get is bit for bit", where);
-  tap_ok(is(put("p", 2, &g2), PACKBUF_OK) && (!can(PACKBUF_CAN_SUPERSEDE) || gets(b, &g1, &second, PACKBUF_STALE, 0)), "%s: L26: a stale generation", where);
-  tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && gets(b, &g2, &object, PACKBUF_OK, 2), "%s: the consumer gets the newer one", where);
-  tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("p", 0), "%s: L28: the consumer's release frees it", where);
-  tap_ok(state_of(ledger).batches == 1 && is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && (!can(PACKBUF_CAN_REMOVE_NOW) || (state_of(ledger).batches == 0 && gone == 0)) && gets(ledger, &g2, &object, PACKBUF_NOT_FOUND, 0),
+  tap_ok(is(put("p", 2, &g2), PACKBUF_OK) && (!can(PACKBUF_CAN_SUPERSEDE) || gets(b, &g1, &second, PACKBUF_STALE, 0)),
+         "%s: L26: a stale generation", where);
+  tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && gets(b, &g2, &object, PACKBUF_OK, 2),
+         "%s: the consumer gets the newer one", where);
+  tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("p", 0),
+         "%s: L28: the consumer's release frees it", where);
+  tap_ok(state_of(ledger).batches == 1 && is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) &&
+             (!can(PACKBUF_CAN_REMOVE_NOW) || (state_of(ledger).batches == 0 && gone == 0)) &&
+             gets(ledger, &g2, &object, PACKBUF_NOT_FOUND, 0),
          "%s: L28: the producer learns of it", where);
   is(put("q", 3, &g1), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_abort(ledger, &g1, &error), PACKBUF_OK) && gets(b, &g1, &object, PACKBUF_NOT_FOUND, 0), "%s: L27: the producer's abort stops the consumer", where);
+  tap_ok(is(packbuf_ledger_abort(ledger, &g1, &error), PACKBUF_OK) && gets(b, &g1, &object, PACKBUF_NOT_FOUND, 0),
+         "%s: L27: the producer's abort stops the consumer", where);
   is(put("q", 4, &g1), PACKBUF_OK);
   gets(b, &g1, &object, PACKBUF_OK, 4);
-  tap_ok(is(packbuf_ledger_abort(ledger, &g1, &error), PACKBUF_OK) && gets(b, &g1, &second, PACKBUF_NOT_FOUND, 0) && holds(&object, 4), "%s: L29: an abort under the consumer's lease", where);
-  tap_ok(state_of(ledger).pending == (can(PACKBUF_CAN_IN_PLACE) ? 1u : 0u), "%s: L29: its memory comes later, in place", where);
+  tap_ok(is(packbuf_ledger_abort(ledger, &g1, &error), PACKBUF_OK) && gets(b, &g1, &second, PACKBUF_NOT_FOUND, 0) &&
+             holds(&object, 4),
+         "%s: L29: an abort under the consumer's lease", where);
+  tap_ok(state_of(ledger).pending == (can(PACKBUF_CAN_IN_PLACE) ? 1u : 0u), "%s: L29: its memory comes later, in place",
+         where);
   is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0, "%s: L29: then", where);
+  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0, "%s: L29: then",
+         where);
   is(put("r", 5, &g1), PACKBUF_OK);
   adopted = g1;
   adopted.length = 0;
-  tap_ok(is(packbuf_ledger_adopt(b, &adopted, PACKBUF_FOREVER, &error), PACKBUF_OK) && state_of(b).bytes >= g1.length && gets(b, &g1, &object, PACKBUF_OK, 5) &&
+  tap_ok(is(packbuf_ledger_adopt(b, &adopted, PACKBUF_FOREVER, &error), PACKBUF_OK) && state_of(b).bytes >= g1.length &&
+             gets(b, &g1, &object, PACKBUF_OK, 5) &&
              is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("r", 0),
          "%s: L20: adopted, got, released: removed", where);
-  tap_ok(is(packbuf_ledger_adopt(b, &g1, PACKBUF_FOREVER, &error), PACKBUF_NOT_FOUND), "%s: adopting what is gone", where);
+  tap_ok(is(packbuf_ledger_adopt(b, &g1, PACKBUF_FOREVER, &error), PACKBUF_NOT_FOUND), "%s: adopting what is gone",
+         where);
   tap_ok(is(packbuf_ledger_close(b, &error), PACKBUF_OK), "%s: the consumer's closes", where);
   end("two", 0);
 }
@@ -375,11 +446,15 @@ static void others(void) {
     snprintf(key, sizeof key, "s%d", i);
     good = good && is(put(key, i, &refs[i]), PACKBUF_OK) && gets(ledger, &refs[i], &objects[i], PACKBUF_OK, i);
   }
-  for (int i = 0; i < 4; i += 2) good = good && is(packbuf_ledger_release(ledger, &objects[i], &freed, &error), PACKBUF_OK) && freed == 1;
-  tap_ok(good && !in_store("s0", 0) && in_store("s1", 0) && !in_store("s2", 0) && in_store("s3", 0) && holds(&objects[1], 1), "%s: L17: a set that is released is freed alone", where);
+  for (int i = 0; i < 4; i += 2)
+    good = good && is(packbuf_ledger_release(ledger, &objects[i], &freed, &error), PACKBUF_OK) && freed == 1;
+  tap_ok(good && !in_store("s0", 0) && in_store("s1", 0) && !in_store("s2", 0) && in_store("s3", 0) &&
+             holds(&objects[1], 1),
+         "%s: L17: a set that is released is freed alone", where);
   memcpy(bytes, objects[1].views->base, (size_t)refs[1].length);
   memset(bytes + 500, 1, 100);
-  tap_ok(gets(ledger, &refs[1], &object, PACKBUF_OK, 1), "%s: L2: what a reader changes in its copy shows nowhere", where);
+  tap_ok(gets(ledger, &refs[1], &object, PACKBUF_OK, 1), "%s: L2: what a reader changes in its copy shows nowhere",
+         where);
   packbuf_ledger_release(ledger, &object, NULL, &error);
   memcpy(bytes, objects[1].views->base, (size_t)refs[1].length);
   for (int i = 1; i < 4; i += 2) packbuf_ledger_release(ledger, &objects[i], NULL, &error);
@@ -392,8 +467,11 @@ static void others(void) {
   memcpy(ref.key, "cut", 4);
   ref.generation = item.stat.generation;
   memset(ref.fingerprint, 0, sizeof ref.fingerprint);
-  tap_ok(gets(ledger, &ref, &object, PACKBUF_SHORT_READ, 0) && state_of(ledger).batches == 0, "%s: L24: an object cut by 4 bytes", where);
-  tap_ok(is(packbuf_ledger_put(ledger, "a#b", NULL, &putting, NULL, &error), PACKBUF_INVALID_ARGUMENT) && is(packbuf_ledger_open(NULL, NULL, &none, &error), PACKBUF_INVALID_ARGUMENT) && !none, "%s: arguments", where);
+  tap_ok(gets(ledger, &ref, &object, PACKBUF_SHORT_READ, 0) && state_of(ledger).batches == 0,
+         "%s: L24: an object cut by 4 bytes", where);
+  tap_ok(is(packbuf_ledger_put(ledger, "a#b", NULL, &putting, NULL, &error), PACKBUF_INVALID_ARGUMENT) &&
+             is(packbuf_ledger_open(NULL, NULL, &none, &error), PACKBUF_INVALID_ARGUMENT) && !none,
+         "%s: arguments", where);
   end("others", 1);
 }
 
@@ -406,8 +484,10 @@ static void wholes(void) {
   begin(0, 0);
   packbuf_put(store, "w", &a->batch, &putting, &first, &error);
   is(packbuf_append(store, &first, &b->batch, PACKBUF_APPENDS_ROWS, &putting, &whole, &error), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_adopt(ledger, &whole, PACKBUF_FOREVER, &error), PACKBUF_OK) && is(packbuf_ledger_get(ledger, &whole, &getting, &object, &error), PACKBUF_OK) && object.join && object.join->rows == 200 &&
-             is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 1,
+  tap_ok(is(packbuf_ledger_adopt(ledger, &whole, PACKBUF_FOREVER, &error), PACKBUF_OK) &&
+             is(packbuf_ledger_get(ledger, &whole, &getting, &object, &error), PACKBUF_OK) && object.join &&
+             object.join->rows == 200 && is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) &&
+             freed == 1,
          "%s: a manifest", where);
   drop(a);
   drop(b);
@@ -442,7 +522,9 @@ static void *worker(void *argument) {
     packbuf_object object;
     char key[16];
     snprintf(key, sizeof key, "t%d", (id + i) % 5);
-    if (!packbuf_ledger_put(ledger, key, &s->batch, &putting, &ref, &e) && !packbuf_ledger_get(ledger, &ref, &getting, &object, &e)) packbuf_ledger_release(ledger, &object, NULL, &e);
+    if (!packbuf_ledger_put(ledger, key, &s->batch, &putting, &ref, &e) &&
+        !packbuf_ledger_get(ledger, &ref, &getting, &object, &e))
+      packbuf_ledger_release(ledger, &object, NULL, &e);
     if (i % 20 == 0) packbuf_ledger_gc(ledger, 0, NULL, &e);
     if (i % 7 == 0) packbuf_ledger_abort(ledger, &ref, &e);
     drop(s);
@@ -460,7 +542,8 @@ static void threads(void) {
   pause_ms(3);
   packbuf_ledger_gc(ledger, 1, &gone, &error);
   state = state_of(ledger);
-  tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes, "%s: four threads: the books are empty", where);
+  tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes,
+         "%s: four threads: the books are empty", where);
   end("threads", 0);
 }
 
@@ -474,7 +557,9 @@ static void no_memory(void) {
   fails = failing_at(~0ul, 0);
   options.allocator = &allocator;
   options.size = (uint64_t)8 << 20;
-  if (!is(where[0] == 'l' ? packbuf_store_open("local:", &options, &store, &error) : packbuf_store_open_driver(&copying_driver, info.uri, &options, &store, &error), PACKBUF_OK)) {
+  if (!is(where[0] == 'l' ? packbuf_store_open("local:", &options, &store, &error)
+                          : packbuf_store_open_driver(&copying_driver, info.uri, &options, &store, &error),
+          PACKBUF_OK)) {
     store = before;
     return;
   }
@@ -520,7 +605,8 @@ static void all_of(const char *name, int alone) {
 }
 
 static void finish(void) {
-  if (other != store) tap_ok(is(packbuf_store_close(other, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: the second handle closed", where);
+  if (other != store)
+    tap_ok(is(packbuf_store_close(other, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: the second handle closed", where);
   tap_ok(is(packbuf_store_close(store, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: closed", where);
 }
 
@@ -530,7 +616,8 @@ int main(int argc, char **argv) {
   options.size = (uint64_t)16 << 20;
   options.objects = 4096;
   if (argc > 1) {
-    if (!tap_ok(is(packbuf_store_open(argv[1], &options, &store, &error), PACKBUF_OK), "%s", argv[1])) return tap_plan_done();
+    if (!tap_ok(is(packbuf_store_open(argv[1], &options, &store, &error), PACKBUF_OK), "%s", argv[1]))
+      return tap_plan_done();
     if (!is(packbuf_store_open(argv[1], &options, &other, &error), PACKBUF_OK)) other = store;
     all_of(argv[1], 1);
     finish();

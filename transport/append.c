@@ -50,7 +50,8 @@ static packbuf_status packbuf_i_lineage(const packbuf_view *manifest, packbuf_te
     packbuf_metadata pair;
     const packbuf_status status = packbuf_get_metadata(manifest, i, &pair, error);
     if (status != PACKBUF_OK) return status;
-    if (pair.node != PACKBUF_NO_NODE || pair.key.size != size || memcmp(pair.key.data, packbuf_i_lineage_key, size) != 0)
+    if (pair.node != PACKBUF_NO_NODE || pair.key.size != size ||
+        memcmp(pair.key.data, packbuf_i_lineage_key, size) != 0)
       continue;
     *lineage = pair.text;
     return PACKBUF_OK;
@@ -63,10 +64,10 @@ typedef struct packbuf_i_appending {
   packbuf_store *store;
   const packbuf_put_options *options;
   packbuf_appends appends;
-  packbuf_ref before;         /* what is appended to, completed */
-  packbuf_object heads;       /* of that, or all that it lists */
-  packbuf_lease lease;        /* of the manifest that it is */
-  packbuf_view manifest;      /* kind 0: it is none */
+  packbuf_ref before;           /* what is appended to, completed */
+  packbuf_object heads;         /* of that, or all that it lists */
+  packbuf_lease lease;          /* of the manifest that it is */
+  packbuf_view manifest;        /* kind 0: it is none */
   const packbuf_fragment *list; /* what it lists; NULL: it is none */
   uint64_t count, rows;
   packbuf_arena arena;
@@ -108,8 +109,8 @@ static packbuf_status packbuf_i_append_to_manifest(packbuf_i_appending *a, packb
   status = packbuf_open(&a->manifest, item.lease.data, item.lease.size, PACKBUF_OPEN_EXACT, NULL, error);
   if (status == PACKBUF_OK && a->before.generation &&
       (a->manifest.head_checksum != a->before.head_checksum || a->manifest.total_length != a->before.length))
-    status = packbuf_i_item_fail(error, PACKBUF_FRAGMENT_MISMATCH, "the manifest is not the one of its ref", a->before.key,
-                                 0, PACKBUF_NOWHERE);
+    status = packbuf_i_item_fail(error, PACKBUF_FRAGMENT_MISMATCH, "the manifest is not the one of its ref",
+                                 a->before.key, 0, PACKBUF_NOWHERE);
   if (status == PACKBUF_OK)
     status = packbuf_manifest_read(&a->manifest, &a->arena, &a->list, &a->count, &a->rows, error);
   a->before.generation = item.stat.generation;
@@ -298,8 +299,7 @@ static packbuf_status packbuf_i_remove_names(packbuf_i_removing *r, const packbu
   for (size_t i = 0; i < lineage.size; i++) before += lineage.data[i] == ' ';
   r->items = (packbuf_item *)packbuf_i_array(&r->arena, count + before, sizeof *r->items);
   if (!r->items) return packbuf_i_no_memory(error);
-  for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++)
-    status = packbuf_i_remove_name(r, list[i].key, i, error);
+  for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_remove_name(r, list[i].key, i, error);
   while (status == PACKBUF_OK && lineage.size) {
     const char *end = (const char *)memchr(lineage.data, ' ', lineage.size);
     name.data = lineage.data;

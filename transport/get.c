@@ -1,6 +1,6 @@
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
- * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what a handle
+ * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what it
  * keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
@@ -71,8 +71,8 @@ typedef struct packbuf_i_getting {
   packbuf_object *objects;
   uint64_t count;
   char uri[PACKBUF_MAX_URI + 1]; /* of the store, for refs that have none */
-  int in_place; /* objects are read where they are */
-  int partial;  /* heads first, then ranges: what is wanted is not all, and the store moves ranges alone */
+  int in_place;                  /* objects are read where they are */
+  int partial; /* heads first, then ranges: what is wanted is not all, and the store moves ranges alone */
   packbuf_arena scratch;
   packbuf_i_first first;
 } packbuf_i_getting;
@@ -185,7 +185,8 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
   else
     status = packbuf_open(part->view, lease->data, lease->size, flags | (unsigned)PACKBUF_OPEN_EXACT, options->limits,
                           error);
-  if (part->partial && level > PACKBUF_LEVEL_INDEX) level = PACKBUF_LEVEL_INDEX; /* the data are verified as they come */
+  if (part->partial && level > PACKBUF_LEVEL_INDEX)
+    level = PACKBUF_LEVEL_INDEX; /* the data are verified as they come */
   if (status == PACKBUF_OK && level) status = packbuf_verify(part->view, level, error);
   return status;
 }
@@ -328,7 +329,9 @@ static int packbuf_i_hex16(const char *text, uint64_t *number) {
   *number = 0;
   for (unsigned i = 0; i < 16; i++) {
     const char c = text[i];
-    const unsigned digit = c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10 : 16;
+    const unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                           : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                                                  : 16;
     if (digit == 16) return 0;
     *number = *number << 4 | digit;
   }
@@ -499,8 +502,8 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
                                             packbuf_row_selection rows, packbuf_arena *arena, uint8_t *found,
                                             packbuf_selection *selection, packbuf_error *error) {
   const packbuf_wanted *wanted = g->wanted;
-  const packbuf_status status = packbuf_select(view, 0, wanted->patterns, wanted->pattern_count, rows, arena, selection,
-                                               error);
+  const packbuf_status status =
+      packbuf_select(view, 0, wanted->patterns, wanted->pattern_count, rows, arena, selection, error);
   if (found && status == PACKBUF_NOT_FOUND) return packbuf_i_select_some(g, view, rows, arena, found, selection, error);
   if (found && status == PACKBUF_OK) memset(found, 1, wanted->pattern_count);
   return status;
@@ -647,8 +650,8 @@ static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_com
 
 /* Chooses what is wanted of objects that are there, and fetches it. */
 static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_coming *parts,
-                                           const packbuf_i_listing *listings, uint64_t count, packbuf_i_coming *fragments,
-                                           uint64_t fragment_count) {
+                                           const packbuf_i_listing *listings, uint64_t count,
+                                           packbuf_i_coming *fragments, uint64_t fragment_count) {
   const packbuf_i_listing *listing = listings, *end = listings + count; /* in the order of the objects */
   packbuf_status status;
   for (uint64_t i = 0; i < g->count; i++) {

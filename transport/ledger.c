@@ -13,12 +13,12 @@ typedef enum packbuf_i_entry_state {
 typedef struct packbuf_i_booked {
   struct packbuf_i_booked *next;           /* of its bucket */
   struct packbuf_i_booked *before, *after; /* of a ring of those that are gone, the oldest behind its head */
-  uint64_t hash, generation, bytes, since;   /* since: packbuf_now when it came on the books */
-  uint64_t reading;                          /* objects of this generation that are out */
-  uint32_t users;                            /* calls under way that look at it again */
-  uint32_t attempts;                         /* at its removal */
-  uint8_t state, kind;                       /* kind: packbuf_object_kind */
-  size_t size;                               /* of all of it */
+  uint64_t hash, generation, bytes, since; /* since: packbuf_now when it came on the books */
+  uint64_t reading;                        /* objects of this generation that are out */
+  uint32_t users;                          /* calls under way that look at it again */
+  uint32_t attempts;                       /* at its removal */
+  uint8_t state, kind;                     /* kind: packbuf_object_kind */
+  size_t size;                             /* of all of it */
 } packbuf_i_booked;
 
 #define PACKBUF_I_GONE_MOST 65536u
@@ -231,7 +231,8 @@ PACKBUF_API packbuf_status packbuf_ledger_put(packbuf_ledger *ledger, const char
   packbuf_ref put;
   uint64_t room = 0, taken;
   packbuf_status status;
-  if (!ledger || !batch) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a ledger and a batch must be given");
+  if (!ledger || !batch)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a ledger and a batch must be given");
   status = packbuf_i_check_batch_key(key, 0, error);
   if (status == PACKBUF_OK) status = packbuf_measure(batch, &room, error);
   if (status != PACKBUF_OK) return status;
@@ -239,7 +240,8 @@ PACKBUF_API packbuf_status packbuf_ledger_put(packbuf_ledger *ledger, const char
   taken = ledger->state.bytes + ledger->under_way;
   entry = NULL;
   if (ledger->options.most_bytes && (room > ledger->options.most_bytes || taken > ledger->options.most_bytes - room))
-    status = packbuf_i_item_fail(error, PACKBUF_LIMIT, "more bytes than the ledger is to hold", key, 0, PACKBUF_NOWHERE);
+    status =
+        packbuf_i_item_fail(error, PACKBUF_LIMIT, "more bytes than the ledger is to hold", key, 0, PACKBUF_NOWHERE);
   else {
     entry = packbuf_i_ledger_entry(ledger, key);
     if (!entry) status = packbuf_i_no_memory(error);
@@ -412,7 +414,8 @@ PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const pa
   entry = packbuf_i_ledger_entry(ledger, ref->key);
   if (!entry) status = packbuf_i_no_memory(error);
   else if (entry->state != PACKBUF_I_ENTRY_NEW && ref->generation && ref->generation < entry->generation)
-    status = packbuf_i_ledger_fail(error, entry->generation == UINT64_MAX ? PACKBUF_NOT_FOUND : PACKBUF_STALE, ref->key);
+    status =
+        packbuf_i_ledger_fail(error, entry->generation == UINT64_MAX ? PACKBUF_NOT_FOUND : PACKBUF_STALE, ref->key);
   else if (entry->state == PACKBUF_I_ENTRY_HELD && (!ref->generation || ref->generation == entry->generation)) {
     packbuf_i_entry_pending(ledger, entry);
     entry->users++;
@@ -444,14 +447,16 @@ static int packbuf_i_entry_is_unread(const packbuf_ledger *ledger, const packbuf
   return entry->state == PACKBUF_I_ENTRY_HELD && entry->reading == 0 && entry->since <= since;
 }
 
-/* The entries that are so, as an array of the heap, each with one user more. Returns how many; UINT64_MAX: no memory. */
+/* The entries that are so, as an array of the heap, each with one user more. Returns how many; UINT64_MAX: no memory.
+ */
 static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry_is is, uint64_t argument,
                                          packbuf_i_booked ***list) {
   uint64_t count = 0, filled = 0;
   packbuf_i_locked(&ledger->lock);
   *list = NULL;
   for (uint64_t i = 0; i <= ledger->mask; i++)
-    for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) count += is(ledger, entry, argument) != 0;
+    for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
+      count += is(ledger, entry, argument) != 0;
   if (count) *list = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof **list);
   for (uint64_t i = 0; *list && i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) {
@@ -500,7 +505,8 @@ static packbuf_status packbuf_i_ledger_reconcile(packbuf_ledger *ledger, packbuf
   packbuf_i_locked(&ledger->lock);
   for (uint64_t i = 0; items && i < count; i++) {
     items[i].key = packbuf_i_entry_key(list[i]);
-    items[i].generation = list[i]->generation; /* it may be another by the time of the answer, which then says nothing */
+    items[i].generation =
+        list[i]->generation; /* it may be another by the time of the answer, which then says nothing */
   }
   packbuf_i_unlocked(&ledger->lock);
   if (items) (void)packbuf_batch_stat(ledger->store, items, count, packbuf_deadline_in(1000), NULL);

@@ -108,7 +108,8 @@ static packbuf_status packbuf_i_parcel_pack(packbuf_i_parcel *parcel, const char
   if (options->write)
     status = options->write(options->write_context, parcel->batch, parcel->slice.data, parcel->room, &size, error);
   else status = packbuf_write(parcel->batch, parcel->slice.data, parcel->room, &size, error);
-  if (status == PACKBUF_OK && size > parcel->room) status = packbuf_i_too_small(error, "written past the room", 0, size);
+  if (status == PACKBUF_OK && size > parcel->room)
+    status = packbuf_i_too_small(error, "written past the room", 0, size);
   if (status == PACKBUF_OK)
     status = packbuf_open(&parcel->view, parcel->slice.data, size, PACKBUF_OPEN_EXACT, &limits, error);
   if (status != PACKBUF_OK) return status;
@@ -163,7 +164,8 @@ PACKBUF_API packbuf_status packbuf_put(packbuf_store *store, const char *key, pa
                                        const packbuf_put_options *options, packbuf_ref *ref, packbuf_error *error) {
   packbuf_i_parcel parcel;
   packbuf_status status;
-  if (!store || !batch) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store and a batch must be given");
+  if (!store || !batch)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store and a batch must be given");
   if (!options) options = &packbuf_i_put_plainly;
   status = packbuf_i_check_batch_key(key, 0, error);
   if (status != PACKBUF_OK) return status;
@@ -331,7 +333,8 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
   if (refs && count) memset(refs, 0, (size_t)count * sizeof *refs);
   packbuf_arena_init(&arena, packbuf_i_store_allocator(store));
   /* half of what the store holds; of one that does not say, half of what a pool holds by default */
-  if (packbuf_store_describe(store, &s.info, s.options->deadline, NULL) != PACKBUF_OK) s.info.uri[0] = 0, s.info.size = 0;
+  if (packbuf_store_describe(store, &s.info, s.options->deadline, NULL) != PACKBUF_OK)
+    s.info.uri[0] = 0, s.info.size = 0;
   s.most = s.info.size == 0 || s.info.size == UINT64_MAX ? (uint64_t)128 << 20 : s.info.size / 2;
   status = packbuf_i_send_room(&s, count, &arena, error);
   if (status == PACKBUF_OK) {
