@@ -308,6 +308,12 @@ static void refs_as_text(void) {
   tap_ok(is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_SCHEMA_MISMATCH),
          "%s: another schema is expected", where);
   getting.fingerprint = NULL;
+  memset(back.key, 'k', sizeof back.key);
+  tap_ok(is(packbuf_get(store, &back, &getting, &object, &error), PACKBUF_INVALID_ARGUMENT) &&
+             is(packbuf_remove(store, &back, PACKBUF_NO_WAIT, &error), PACKBUF_INVALID_ARGUMENT) &&
+             is(packbuf_append(store, &back, &trip.batch, PACKBUF_APPENDS_ROWS, &putting, &back, &error),
+                PACKBUF_INVALID_ARGUMENT),
+         "%s: a key without an end", where);
   mv_trip_end(&trip);
   mv_free();
   audit("C83", 1);

@@ -236,8 +236,10 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
                                           packbuf_ref *appended, packbuf_error *error) {
   packbuf_i_appending a;
   packbuf_status status;
-  if (!store || !ref || !batch || (unsigned)appends > PACKBUF_APPENDS_FIELDS)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store, a ref and a batch must be given");
+  if (!store || !batch || (unsigned)appends > PACKBUF_APPENDS_FIELDS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store and a batch must be given");
+  status = packbuf_i_check_ref(ref, error);
+  if (status != PACKBUF_OK) return status;
   memset(&a, 0, sizeof a);
   a.store = store;
   a.options = options ? options : &packbuf_i_put_plainly;
@@ -382,6 +384,8 @@ static packbuf_status packbuf_i_remove(packbuf_store *store, const packbuf_ref *
 
 PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
                                           packbuf_error *error) {
-  if (!store || !ref) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store and a ref must be given");
-  return packbuf_i_remove(store, ref, 0, deadline, error);
+  packbuf_status status;
+  if (!store) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store must be given");
+  status = packbuf_i_check_ref(ref, error);
+  return status == PACKBUF_OK ? packbuf_i_remove(store, ref, 0, deadline, error) : status;
 }

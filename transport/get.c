@@ -155,7 +155,7 @@ static packbuf_status packbuf_i_parts_look(packbuf_i_getting *g, packbuf_i_comin
 /* Whether what arrived is as long as the ref, or the manifest, says. */
 static packbuf_status packbuf_i_part_arrived(packbuf_i_coming *part, const packbuf_item *item, packbuf_error *error) {
   static const uint8_t unknown[PACKBUF_FINGERPRINT] = {0};
-  const packbuf_ref *ref = &part->object->ref;
+  packbuf_ref *ref = &part->object->ref;
   const uint64_t want = part->partial ? part->head_length : item->stat.length;
   if (part->exact && item->stat.length < part->length)
     return packbuf_i_part_unlike(part, PACKBUF_SHORT_READ, "the object is shorter than its ref says", error);
@@ -163,13 +163,13 @@ static packbuf_status packbuf_i_part_arrived(packbuf_i_coming *part, const packb
     return packbuf_i_part_unlike(part, PACKBUF_CAPACITY, "the object is longer than its ref says", error);
   if (item->lease.size != want || item->got != want)
     return packbuf_i_part_unlike(part, PACKBUF_SHORT_READ, "fewer bytes came than the object has", error);
-  if (part->fragment != PACKBUF_NOWHERE) return PACKBUF_OK;
+  if (part->fragment != PACKBUF_NOWHERE || memcmp(item->stat.fingerprint, unknown, sizeof unknown) == 0)
+    return PACKBUF_OK;
   if (memcmp(ref->fingerprint, unknown, sizeof unknown) != 0 &&
-      memcmp(item->stat.fingerprint, unknown, sizeof unknown) != 0 &&
       memcmp(ref->fingerprint, item->stat.fingerprint, sizeof unknown) != 0)
     return packbuf_i_part_unlike(part, PACKBUF_SCHEMA_MISMATCH, "the object has another schema than its ref says",
                                  error);
-  memcpy(part->object->ref.fingerprint, item->stat.fingerprint, sizeof unknown);
+  memcpy(ref->fingerprint, item->stat.fingerprint, sizeof unknown);
   return PACKBUF_OK;
 }
 
@@ -304,6 +304,12 @@ static packbuf_i_coming *packbuf_i_get_start(packbuf_i_getting *g, const packbuf
     part->object = object;
     part->index = i;
     part->fragment = PACKBUF_NOWHERE;
+    part->key = "";
+    status = packbuf_i_check_ref(&refs[i], &why);
+    if (status != PACKBUF_OK) {
+      packbuf_i_part_failed(g, part, status, &why);
+      continue;
+    }
     part->key = refs[i].key;
     part->generation = refs[i].generation;
     if (part->generation) {
@@ -395,6 +401,8 @@ static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_listi
   return PACKBUF_OK;
 }
 
+#define PACKBUF_I_FRAGMENT_ROOM 2048u /* about what is kept of one */
+
 /* What the manifests among the objects list; *fragments: how many fragments, in all. */
 static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *parts, packbuf_i_listing *listings,
                                 uint64_t *count, uint64_t *fragments) {
@@ -407,8 +415,9 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *pa
     listing->own = &parts[i];
     status = packbuf_manifest_read(parts[i].view, packbuf_i_part_arena(&parts[i]), &listing->list, &listing->count,
                                    &listing->rows, &why);
-    if (status == PACKBUF_OK && listing->count > UINT32_MAX)
-      status = packbuf_i_call_fail(&why, PACKBUF_LIMIT, "more than 2^32 fragments");
+    if (status == PACKBUF_OK &&
+        (listing->count > UINT32_MAX || listing->count > parts[i].view->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM))
+      status = packbuf_i_call_fail(&why, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
     if (status != PACKBUF_OK) {
       packbuf_i_part_failed(g, &parts[i], status, &why);
       continue;
@@ -730,7 +739,7 @@ PACKBUF_API packbuf_status packbuf_get_many(packbuf_store *store, const packbuf_
   packbuf_i_first_start(&g.first, error);
   packbuf_arena_init(&g.scratch, packbuf_i_store_allocator(store));
   for (uint64_t i = 0; i < count && !g.uri[0]; i++)
-    if (!refs[i].uri[0]) packbuf_i_store_uri(store, g.options->deadline, g.uri);
+    if (refs[i].uri[0] == 0) packbuf_i_store_uri(store, g.options->deadline, g.uri);
   if (count) (void)packbuf_i_get_run(&g, refs);
   packbuf_i_get_end(&g, refs);
   packbuf_arena_free(&g.scratch);

@@ -268,9 +268,11 @@ PACKBUF_API packbuf_status packbuf_ledger_put(packbuf_ledger *ledger, const char
 PACKBUF_API packbuf_status packbuf_ledger_adopt(packbuf_ledger *ledger, const packbuf_ref *ref, uint64_t deadline,
                                                 packbuf_error *error) {
   packbuf_i_booked *entry;
-  packbuf_ref found = *ref;
+  packbuf_ref found;
   packbuf_item item;
-  packbuf_status status;
+  packbuf_status status = packbuf_i_check_ref(ref, error);
+  if (status != PACKBUF_OK) return status;
+  found = *ref;
   memset(&item, 0, sizeof item);
   item.key = ref->key;
   item.generation = ref->generation;
@@ -313,6 +315,8 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
   uint64_t counted = 0;
   packbuf_status status;
   memset(object, 0, sizeof *object);
+  object->status = status = packbuf_i_check_ref(ref, error);
+  if (status != PACKBUF_OK) return status;
   packbuf_i_locked(&ledger->lock);
   status = packbuf_i_entry_says(packbuf_i_ledger_find(ledger, ref->key), ref->generation);
   entry = status == PACKBUF_OK ? packbuf_i_ledger_entry(ledger, ref->key) : NULL;
@@ -408,8 +412,9 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
 
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {
   packbuf_i_booked *entry;
-  packbuf_status status = PACKBUF_OK;
+  packbuf_status status = packbuf_i_check_ref(ref, error);
   int gone = 0;
+  if (status != PACKBUF_OK) return status;
   packbuf_i_locked(&ledger->lock);
   entry = packbuf_i_ledger_entry(ledger, ref->key);
   if (!entry) status = packbuf_i_no_memory(error);

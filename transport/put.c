@@ -78,6 +78,12 @@ static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index,
   return PACKBUF_OK;
 }
 
+/* A ref may come from anywhere: its texts must end. */
+static packbuf_status packbuf_i_check_ref(const packbuf_ref *ref, packbuf_error *error) {
+  if (ref && memchr(ref->key, 0, sizeof ref->key) && memchr(ref->uri, 0, sizeof ref->uri)) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a ref is NULL, or its key or URI has no end");
+}
+
 /* A copy of text that fits. */
 static void packbuf_i_copy_text(char *to, const char *from) { memcpy(to, from, strlen(from) + 1); }
 
