@@ -95,7 +95,7 @@ static void copying_drop(copying_object **at) {
   free(object);
 }
 
-static packbuf_status copying_put(copying *c, packbuf_item *item) {
+static packbuf_status copying_put(copying *c, const packbuf_call *call, packbuf_item *item) {
   copying_object **old = copying_find(c, item->key), *object = (copying_object *)calloc(1, sizeof *object);
   object->bytes = (uint8_t *)malloc((size_t)item->size + 1);
   memcpy(object->bytes, item->from, (size_t)item->size);
@@ -114,7 +114,7 @@ static packbuf_status copying_put(copying *c, packbuf_item *item) {
   object->next = c->first;
   c->first = object;
   item->stat = object->stat;
-  if (item->slice) copying_give_back(c, item->slice->token);
+  if (item->slice && item->slice->holder == call->holder) copying_give_back(c, item->slice->token);
   return PACKBUF_OK;
 }
 
@@ -156,7 +156,7 @@ static packbuf_status copying_one(copying *c, packbuf_call *call, packbuf_item *
     if (c->faults[i].at == c->seen) fault = &c->faults[i];
   c->seen++;
   if (fault && fault->kind == PACKBUF_FAULT_FAIL) return (packbuf_status)fault->argument;
-  if (call->operation == PACKBUF_PUT) return copying_put(c, item);
+  if (call->operation == PACKBUF_PUT) return copying_put(c, call, item);
   at = copying_find(c, item->key);
   if (!*at) return PACKBUF_NOT_FOUND;
   if (item->generation && item->generation != (*at)->stat.generation) return PACKBUF_STALE;
@@ -217,6 +217,23 @@ static const packbuf_driver copying_driver = {sizeof(packbuf_driver),
                                               NULL,
                                               copying_reserve,
                                               copying_give_back,
+                                              copying_run,
+                                              copying_let_go,
+                                              copying_list,
+                                              NULL,
+                                              copying_count,
+                                              copying_inject};
+
+/* The same, which is filled by way of a pool. */
+static const packbuf_driver copying_pooled = {sizeof(packbuf_driver),
+                                              "copy",
+                                              copying_open,
+                                              copying_close,
+                                              copying_describe,
+                                              NULL,
+                                              NULL,
+                                              NULL,
+                                              NULL,
                                               copying_run,
                                               copying_let_go,
                                               copying_list,

@@ -1041,9 +1041,10 @@ static void no_memory(void) {
   packbuf_store *before = store;
   fails = failing_at(~0ul, 0);
   options.allocator = &allocator;
-  options.size = (uint64_t)8 << 20;
-  if (where[0] == 'l' ? packbuf_store_open("local:", &options, &store, &error)
-                      : packbuf_store_open_driver(&copying_driver, info.uri, &options, &store, &error)) {
+  options.size = options.pool_size = (uint64_t)8 << 20;
+  if (where[0] == 'l'
+          ? packbuf_store_open("local:", &options, &store, &error)
+          : packbuf_store_open_driver(where[5] ? &copying_pooled : &copying_driver, where, &options, &store, &error)) {
     store = before;
     tap_ok(0, "%s: a store of failing memory", where);
     return;
@@ -1141,7 +1142,7 @@ static void finish(void) {
 int main(int argc, char **argv) {
   packbuf_store_options options = packbuf_default_store_options();
   putting.deadline = getting.deadline = PACKBUF_FOREVER;
-  options.size = (uint64_t)64 << 20;
+  options.size = options.pool_size = (uint64_t)64 << 20;
   options.objects = 4096;
   if (argc > 1) {
     if (!tap_ok(is(packbuf_store_open(argv[1], &options, &store, &error), PACKBUF_OK), "%s", argv[1]))
@@ -1157,7 +1158,9 @@ int main(int argc, char **argv) {
   }
   for (int i = 0; i < 2; i++) {
     const char *const uri = i ? "copy:whole" : "copy:";
-    if (!is(packbuf_store_open_driver(&copying_driver, uri, &options, &store, &error), PACKBUF_OK)) continue;
+    if (!is(packbuf_store_open_driver(i ? &copying_pooled : &copying_driver, uri, &options, &store, &error),
+            PACKBUF_OK))
+      continue;
     all_of(uri);
     no_memory();
     finish();
