@@ -33,7 +33,7 @@ static void *selecting_memory(uint64_t size) {
 }
 
 /* About one row in eight, by any of the ways; at most `most` rows. */
-static void selecting_rows_make(selecting_rows *r, uint64_t rows, uint64_t most, uint64_t *seed) {
+static inline void selecting_rows_make(selecting_rows *r, uint64_t rows, uint64_t most, uint64_t *seed) {
   const unsigned way = (unsigned)selecting_below(seed, 6);
   const uint64_t share = rows / 8 + 1 < most ? rows / 8 + 1 : most;
   memset(r, 0, sizeof *r);
@@ -74,7 +74,7 @@ static void selecting_rows_make(selecting_rows *r, uint64_t rows, uint64_t most,
   }
 }
 
-static void selecting_rows_free(selecting_rows *r) {
+static inline void selecting_rows_free(selecting_rows *r) {
   free(r->list);
   free(r->mask);
   free(r->expected);
@@ -326,7 +326,7 @@ static inline const char *selecting_check_converted(const packbuf_selection *s, 
 }
 
 /* Two copies of the same node. */
-static const char *selecting_same(const selecting_column *a, const selecting_column *b) {
+static inline const char *selecting_same(const selecting_column *a, const selecting_column *b) {
   if (a->status != b->status) return "status";
   if (a->status != PACKBUF_OK) return NULL;
   if (memcmp(&a->size, &b->size, sizeof a->size) != 0) return "sizes";
@@ -384,7 +384,7 @@ typedef struct selecting_partial {
   uint64_t count;
 } selecting_partial;
 
-static packbuf_status selecting_fetch(selecting_partial *p, const uint8_t *data, const packbuf_view *view,
+static inline packbuf_status selecting_fetch(selecting_partial *p, const uint8_t *data, const packbuf_view *view,
                                       const packbuf_range *ranges, uint64_t count, packbuf_error *error) {
   const uint64_t size = view->head_length + view->index_length;
   p->head = (uint8_t *)malloc((size_t)size);
@@ -403,7 +403,7 @@ static packbuf_status selecting_fetch(selecting_partial *p, const uint8_t *data,
   return packbuf_open_partial(&p->view, p->head, size, p->pieces, count, 0, &view->limits, error);
 }
 
-static void selecting_fetch_free(selecting_partial *p) {
+static inline void selecting_fetch_free(selecting_partial *p) {
   for (uint64_t i = 0; i < p->count; i++) free((void *)(uintptr_t)p->pieces[i].bytes);
   free(p->pieces);
   free(p->head);
