@@ -248,7 +248,7 @@ typedef struct packbuf_i_mooncake {
   packbuf_i_lock lock;                 /* guards what follows, and step and status of entries */
   packbuf_i_signal work, ended;
   packbuf_i_mooncake_part *first, **end; /* parts that wait for a worker */
-  unsigned running, threads;
+  unsigned threads;
   int closing, orphan; /* orphan: nobody waits for the threads; the last one frees */
   uint64_t parked, round; /* notes of removals; rounds of trying them */
   packbuf_i_mooncake_note *notes[PACKBUF_I_MOONCAKE_CHAINS];
@@ -872,11 +872,9 @@ static void *packbuf_i_mooncake_work(void *context) {
     }
     m->first = part->next;
     if (!m->first) m->end = &m->first;
-    m->running++;
     packbuf_i_unlocked(&m->lock);
     packbuf_i_mooncake_run_part(m, worker->index, part);
     packbuf_i_locked(&m->lock);
-    m->running--;
     group = part->group;
     group->running--;
     packbuf_i_signal_all(&m->ended);
