@@ -205,7 +205,7 @@ typedef struct packbuf_i_mooncake_entry {
   packbuf_status status;
   packbuf_i_mooncake_step step;
   packbuf_i_mooncake_why why;  /* RETRY */
-  uint8_t force, again, saved; /* again: not the first time; saved: bytes of `tail` */
+  uint8_t force, tried, again, saved; /* tried: by a worker; again: not the first time; saved: bytes of `tail` */
   uint8_t tail[63 + PACKBUF_I_MOONCAKE_RECORD]; /* of the caller's slice, where the trailer is */
   size_t key_size;
   char name[PACKBUF_I_MOONCAKE_NAME]; /* the key is its beginning */
@@ -454,6 +454,7 @@ static void packbuf_i_mooncake_finish(packbuf_i_mooncake *m, packbuf_i_mooncake_
   packbuf_i_locked(&m->lock);
   entry->status = status;
   entry->step = PACKBUF_I_MOONCAKE_DONE;
+  entry->tried = 1;
   packbuf_i_unlocked(&m->lock);
 }
 
@@ -620,8 +621,11 @@ static void packbuf_i_mooncake_stat(packbuf_i_mooncake *m, uint8_t *scratch, pac
     return;
   }
   status = packbuf_i_mooncake_known(m, entry, entry->asked);
-  if (!status) status = packbuf_i_mooncake_pointer(m, scratch, entry, &entry->record);
-  if (status && status != PACKBUF_NOT_FOUND) {
+  if (!status) {
+    status = packbuf_i_mooncake_pointer(m, scratch, entry, &entry->record);
+    if (status == PACKBUF_NOT_FOUND) status = PACKBUF_OK;
+  }
+  if (status) {
     packbuf_i_mooncake_finish(m, entry, status);
     return;
   }
@@ -820,15 +824,18 @@ static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, 
     }
 }
 
-/* Lets go of a group; nobody else looks at it when it is freed. */
+static void packbuf_i_mooncake_free_group(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
+  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
+}
+
+/* The caller lets go of a group. */
 static void packbuf_i_mooncake_let(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
   unsigned holders;
   packbuf_i_locked(&m->lock);
   holders = --group->holders;
   packbuf_i_unlocked(&m->lock);
-  if (holders) return;
-  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
-  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
+  if (!holders) packbuf_i_mooncake_free_group(m, group);
 }
 
 static packbuf_i_mooncake_group *packbuf_i_mooncake_group_of(packbuf_i_mooncake *m, uint64_t count) {
@@ -877,9 +884,11 @@ static void *packbuf_i_mooncake_work(void *context) {
     packbuf_i_locked(&m->lock);
     group = part->group;
     group->running--;
+    last = --group->holders == 0;
     packbuf_i_signal_all(&m->ended);
+    if (!last) continue;
     packbuf_i_unlocked(&m->lock);
-    packbuf_i_mooncake_let(m, group);
+    packbuf_i_mooncake_free_group(m, group);
     packbuf_i_locked(&m->lock);
   }
   m->threads--;
@@ -1044,20 +1053,26 @@ static packbuf_status packbuf_i_mooncake_prepare(packbuf_i_mooncake *m, packbuf_
   return PACKBUF_OK;
 }
 
-static void packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
 
-/* Entries that ended with this status are put back to a step. How many. */
-static uint64_t packbuf_i_mooncake_again(packbuf_i_mooncake_group *group, packbuf_status status,
-                                         packbuf_i_mooncake_step step) {
+/* How many entries ended with this status, and had got as far as a worker. */
+static uint64_t packbuf_i_mooncake_ended(const packbuf_i_mooncake_group *group, packbuf_status status) {
   uint64_t count = 0;
+  for (uint64_t i = 0; i < group->count; i++)
+    count += group->entries[i].step == PACKBUF_I_MOONCAKE_DONE && group->entries[i].status == status &&
+             group->entries[i].tried;
+  return count;
+}
+
+/* Those are put back to a step. */
+static void packbuf_i_mooncake_again(packbuf_i_mooncake_group *group, packbuf_status status,
+                                     packbuf_i_mooncake_step step) {
   for (uint64_t i = 0; i < group->count; i++) {
     packbuf_i_mooncake_entry *entry = &group->entries[i];
-    if (entry->step != PACKBUF_I_MOONCAKE_DONE || entry->status != status) continue;
+    if (entry->step != PACKBUF_I_MOONCAKE_DONE || entry->status != status || !entry->tried) continue;
     entry->step = step;
     entry->again = 1;
-    count++;
   }
-  return count;
 }
 
 /* Between two tries of what waits for somebody else; longer each time. 0: the deadline has passed. */
@@ -1070,7 +1085,7 @@ static int packbuf_i_mooncake_pause(const packbuf_i_mooncake_run *run, uint64_t 
   }
   packbuf_i_sleep_until(deadline - now < *pause ? deadline : now + *pause);
   if (*pause < 64000000) *pause *= 2;
-  return 1;
+  return packbuf_now() < deadline;
 }
 
 /* Puts as many items as the pool has room for at once, and the window has; how many. */
@@ -1092,22 +1107,15 @@ static uint64_t packbuf_i_mooncake_put_window(packbuf_i_mooncake_run *run) {
     ready++;
   }
   in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
-  while (in_time) { /* the engine is full: what waits to be removed goes first */
-    uint64_t full = 0;
-    for (uint64_t i = 0; i < count; i++)
-      full += group->entries[i].step == PACKBUF_I_MOONCAKE_DONE && group->entries[i].status == PACKBUF_FULL &&
-              group->entries[i].at;
-    if (!full) break;
-    packbuf_i_mooncake_retry_all(m, run->until);
-    if (pause && !packbuf_i_mooncake_pause(run, &pause)) break;
-    (void)packbuf_i_mooncake_again(group, PACKBUF_FULL, PACKBUF_I_MOONCAKE_PUT);
+  while (in_time && packbuf_i_mooncake_ended(group, PACKBUF_FULL)) { /* what waits to be removed goes first */
+    if (!packbuf_i_mooncake_retry_all(m, run->until) && !packbuf_i_mooncake_pause(run, &pause)) break;
+    packbuf_i_mooncake_again(group, PACKBUF_FULL, PACKBUF_I_MOONCAKE_PUT);
     in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
-    if (!pause && !packbuf_i_mooncake_pause(run, &pause)) break;
   }
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_mooncake_entry *entry = &group->entries[i];
     packbuf_status status;
-    (void)packbuf_i_mooncake_settled(run, i, &status);
+    if (!packbuf_i_mooncake_settled(run, i, &status) && status && entry->again) status = PACKBUF_FULL;
     if (!status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
     else if (entry->saved) memcpy(entry->at + run->items[i].size, entry->tail, entry->saved);
     packbuf_i_mooncake_answer(run, i, status);
@@ -1259,14 +1267,16 @@ static void packbuf_i_mooncake_remove_window(packbuf_i_mooncake_run *run) {
     packbuf_i_mooncake_begin(&run->group->entries[i], &run->items[i], PACKBUF_I_MOONCAKE_REMOVE);
     (void)packbuf_i_mooncake_cancelled(run, i);
   }
-  do in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_REMOVE, run->until);
-  while (in_time && packbuf_i_mooncake_again(run->group, PACKBUF_LEASED, PACKBUF_I_MOONCAKE_REMOVE) &&
-         packbuf_i_mooncake_pause(run, &pause));
+  in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_REMOVE, run->until);
+  while (in_time && packbuf_i_mooncake_ended(run->group, PACKBUF_LEASED) && packbuf_i_mooncake_pause(run, &pause)) {
+    packbuf_i_mooncake_again(run->group, PACKBUF_LEASED, PACKBUF_I_MOONCAKE_REMOVE);
+    in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_REMOVE, run->until);
+  }
   for (uint64_t i = 0; i < run->group->count; i++) {
     packbuf_i_mooncake_entry *entry = &run->group->entries[i];
     packbuf_status status;
     const int done = packbuf_i_mooncake_settled(run, i, &status);
-    if (!done && in_time) status = PACKBUF_LEASED; /* put back to be tried again, but there was no time */
+    if (!done && entry->again) status = PACKBUF_LEASED;
     if (done && !status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
     packbuf_i_mooncake_answer(run, i, status);
   }
@@ -1295,9 +1305,9 @@ static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_moonc
   return count;
 }
 
-/* Tries each of them once. */
-static void packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
-  uint64_t round, parked, count = 1;
+/* Tries each of them once; how many went. */
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
+  uint64_t round, parked, count = 1, gone = 0;
   int in_time = 1;
   packbuf_i_locked(&m->lock);
   round = ++m->round;
@@ -1306,11 +1316,13 @@ static void packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) 
   while (parked && in_time && count) {
     packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
         m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
-    if (!group) return;
+    if (!group) break;
     count = packbuf_i_mooncake_gather(m, group, round);
     in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
+    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
     packbuf_i_mooncake_let(m, group);
   }
+  return gone;
 }
 
 static uint64_t packbuf_i_mooncake_until(uint64_t deadline) {
@@ -1322,7 +1334,7 @@ static packbuf_status packbuf_i_mooncake_collect(void *state, uint64_t deadline,
                                                  packbuf_error *error) {
   packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
   (void)error;
-  packbuf_i_mooncake_retry_all(m, packbuf_i_mooncake_until(deadline));
+  (void)packbuf_i_mooncake_retry_all(m, packbuf_i_mooncake_until(deadline));
   packbuf_i_locked(&m->lock);
   if (left) *left = m->parked;
   packbuf_i_unlocked(&m->lock);

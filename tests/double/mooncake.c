@@ -525,23 +525,23 @@ API uint64_t double_state(int which)
     return count;
 }
 
-/* The bytes and size of the first object whose key begins so; NULL: there is none. resize: its new size. */
-API uint8_t *double_object(const char *prefix, size_t *size, int resize, size_t to)
+/* The bytes and size of an object; NULL: there is none. resize: it gets the size `to`. */
+API uint8_t *double_object(const char *key, size_t *size, int resize, size_t to)
 {
     object *o;
     uint8_t *bytes = NULL;
     lock();
-    for (o = all.objects; o && strncmp(o->key, prefix, strlen(prefix)) != 0; o = o->next) continue;
+    o = *find(key);
+    if (o && resize) {
+        uint8_t *fresh = (uint8_t *)calloc(1, to ? to : 1);
+        memcpy(fresh, o->bytes, to < o->size ? to : o->size);
+        free(o->bytes);
+        o->bytes = fresh;
+        all.used += to;
+        all.used -= o->size;
+        o->size = to;
+    }
     if (o) {
-        if (resize) {
-            uint8_t *fresh = (uint8_t *)calloc(1, to ? to : 1);
-            memcpy(fresh, o->bytes, to < o->size ? to : o->size);
-            free(o->bytes);
-            o->bytes = fresh;
-            all.used += to;
-            all.used -= o->size;
-            o->size = to;
-        }
         bytes = o->bytes;
         if (size) *size = o->size;
     }
@@ -549,16 +549,15 @@ API uint8_t *double_object(const char *prefix, size_t *size, int resize, size_t 
     return bytes;
 }
 
-/* Takes one object away, or all whose keys begin so, whatever holds it. */
-API uint64_t double_lose(const char *prefix)
+/* Takes an object away, whatever holds it. */
+API int double_lose(const char *key)
 {
-    uint64_t count = 0;
+    object **at;
+    int there;
     lock();
-    for (object **at = &all.objects; *at;)
-        if (strncmp((*at)->key, prefix, strlen(prefix)) == 0) {
-            drop(at);
-            count++;
-        } else at = &(*at)->next;
+    at = find(key);
+    there = *at != NULL;
+    if (there) drop(at);
     unlock();
-    return count;
+    return there;
 }
