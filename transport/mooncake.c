@@ -1,7 +1,7 @@
-/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name, through its C ABI, loaded at run time.
- * The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they last,
- * and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes behind
- * it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
+/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name, through its C ABI, loaded at run
+ * time. The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they
+ * last, and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes
+ * behind it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
  * May use: system, text (URIs, lines), pool, driver.h. Must not know: handles, batches of rows. */
 #include <dlfcn.h>
 
@@ -41,18 +41,16 @@ typedef struct packbuf_i_mooncake_api {
 } packbuf_i_mooncake_api;
 
 #define PACKBUF_I_MOONCAKE_FUNCTIONS 19
-typedef char packbuf_i_mooncake_api_is_pointers[sizeof(packbuf_i_mooncake_api) ==
-                                                        PACKBUF_I_MOONCAKE_FUNCTIONS * sizeof(void *)
-                                                    ? 1
-                                                    : -1];
+typedef char packbuf_i_mooncake_api_is_pointers
+    [sizeof(packbuf_i_mooncake_api) == PACKBUF_I_MOONCAKE_FUNCTIONS * sizeof(void *) ? 1 : -1];
 
 static const char *const packbuf_i_mooncake_names[PACKBUF_I_MOONCAKE_FUNCTIONS] = {
-    "mooncake_store_create",          "mooncake_store_destroy",           "mooncake_store_setup",
-    "mooncake_store_init_all",        "mooncake_store_health_check",      "mooncake_store_put",
-    "mooncake_store_put_from",        "mooncake_store_batch_put_from",    "mooncake_store_get_into",
-    "mooncake_store_batch_get_into",  "mooncake_store_is_exist",          "mooncake_store_batch_is_exist",
-    "mooncake_store_get_size",        "mooncake_store_get_hostname",      "mooncake_store_remove",
-    "mooncake_store_remove_by_regex", "mooncake_store_remove_all",        "mooncake_store_register_buffer",
+    "mooncake_store_create",           "mooncake_store_destroy",        "mooncake_store_setup",
+    "mooncake_store_init_all",         "mooncake_store_health_check",   "mooncake_store_put",
+    "mooncake_store_put_from",         "mooncake_store_batch_put_from", "mooncake_store_get_into",
+    "mooncake_store_batch_get_into",   "mooncake_store_is_exist",       "mooncake_store_batch_is_exist",
+    "mooncake_store_get_size",         "mooncake_store_get_hostname",   "mooncake_store_remove",
+    "mooncake_store_remove_by_regex",  "mooncake_store_remove_all",     "mooncake_store_register_buffer",
     "mooncake_store_unregister_buffer"};
 
 /* Loads the library and finds all functions, or says which is missing. Once a client was made, the library stays:
@@ -83,7 +81,7 @@ static packbuf_status packbuf_i_mooncake_status(int64_t code) {
   switch (code) {
     case -200: return PACKBUF_FULL;
     case -600: return PACKBUF_UNREGISTERED; /* names, sizes and the config are ours, and right */
-    case -703: /* another's put has not ended */
+    case -703:                              /* another's put has not ended */
     case -704: return PACKBUF_NOT_FOUND;
     case -706:
     case -708:
@@ -107,8 +105,8 @@ typedef struct packbuf_i_mooncake_record {
   uint8_t kind, fingerprint[PACKBUF_FINGERPRINT];
 } packbuf_i_mooncake_record;
 
-static const uint8_t packbuf_i_mooncake_magic[2][8] = {
-    {'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'}, {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
+static const uint8_t packbuf_i_mooncake_magic[2][8] = {{'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'},
+                                                       {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
 
 static void packbuf_i_mooncake_write(uint8_t *to, int pointer, const packbuf_i_mooncake_record *record) {
   memset(to, 0, PACKBUF_I_MOONCAKE_RECORD);
@@ -204,7 +202,8 @@ typedef struct packbuf_i_mooncake_entry {
   uint64_t size;
   packbuf_status status;
   packbuf_i_mooncake_step step;
-  packbuf_i_mooncake_why why;  /* RETRY */
+  packbuf_i_mooncake_why why;         /* RETRY */
+  int code;                           /* SETUP, HEALTH: what the engine said */
   uint8_t force, tried, again, saved; /* tried: by a worker; again: not the first time; saved: bytes of `tail` */
   uint8_t tail[63 + PACKBUF_I_MOONCAKE_RECORD]; /* of the caller's slice, where the trailer is */
   size_t key_size;
@@ -243,13 +242,13 @@ typedef struct packbuf_i_mooncake {
   packbuf_pool *pool;
   void *slab; /* of the pool, registered */
   uint64_t slab_size;
-  uint8_t *scratch; /* a page for each worker, registered: where pointers are written and read */
+  uint8_t *scratch;                    /* a page for each worker, registered: where pointers are written and read */
   uint64_t copies, moved, waits, last; /* atomic; last: the generation that was drawn last */
   packbuf_i_lock lock;                 /* guards what follows, and step and status of entries */
   packbuf_i_signal work, ended;
   packbuf_i_mooncake_part *first, **end; /* parts that wait for a worker */
   unsigned threads;
-  int closing, orphan; /* orphan: nobody waits for the threads; the last one frees */
+  int closing, orphan;    /* orphan: nobody waits for the threads; the last one frees */
   uint64_t parked, round; /* notes of removals; rounds of trying them */
   packbuf_i_mooncake_note *notes[PACKBUF_I_MOONCAKE_CHAINS];
   pthread_t thread[PACKBUF_I_MOONCAKE_WORKERS];
@@ -311,8 +310,7 @@ static packbuf_i_mooncake_note *packbuf_i_mooncake_parked(packbuf_i_mooncake *m,
 }
 
 static void packbuf_i_mooncake_forget(packbuf_i_mooncake *m, packbuf_i_mooncake_note *gone) {
-  packbuf_i_mooncake_note **note =
-      packbuf_i_mooncake_chain(m, (const char *)(const void *)(gone + 1), gone->key_size);
+  packbuf_i_mooncake_note **note = packbuf_i_mooncake_chain(m, (const char *)(const void *)(gone + 1), gone->key_size);
   while (*note != gone) note = &(*note)->next;
   *note = gone->next;
   if (gone->why != PACKBUF_I_MOONCAKE_NEWEST) m->parked--;
@@ -393,8 +391,7 @@ static packbuf_status packbuf_i_mooncake_pointer(packbuf_i_mooncake *m, uint8_t 
   int64_t got = -707;
   packbuf_i_mooncake_name(name, entry->name, entry->key_size, 0);
   memset(record, 0, sizeof *record);
-  for (int i = 0; i < 2 && got == -707; i++)
-    got = m->api.get_into(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD);
+  for (int i = 0; i < 2 && got == -707; i++) got = m->api.get_into(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD);
   if (got < 0) return packbuf_i_mooncake_status(got);
   (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
   if (got != (int64_t)PACKBUF_I_MOONCAKE_RECORD || !packbuf_i_mooncake_read(scratch, 1, record))
@@ -410,8 +407,7 @@ static int packbuf_i_mooncake_unpoint(packbuf_i_mooncake *m, const packbuf_i_moo
   return m->api.remove(m->client, name, 1);
 }
 
-/* The larger of two: what the pointer says and what this handle put. 0: neither. *superseded: a generation of this
- * handle is known that is newer than the one asked for. */
+/* 1, and *record: what this handle put last is newer than *record (nothing is: generation 0). */
 static int packbuf_i_mooncake_own(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry,
                                   packbuf_i_mooncake_record *record) {
   const packbuf_i_mooncake_note *note;
@@ -511,9 +507,8 @@ static int packbuf_i_mooncake_commit(packbuf_i_mooncake *m, const packbuf_i_moon
 }
 
 /* One put ended with this code. */
-static void packbuf_i_mooncake_put_ended(packbuf_i_mooncake *m, uint8_t *scratch,
-                                         const packbuf_i_mooncake_group *group, packbuf_i_mooncake_entry *entry,
-                                         int code) {
+static void packbuf_i_mooncake_put_ended(packbuf_i_mooncake *m, uint8_t *scratch, const packbuf_i_mooncake_group *group,
+                                         packbuf_i_mooncake_entry *entry, int code) {
   const uint64_t generation = entry->record.generation;
   packbuf_status status = packbuf_i_mooncake_status(code);
   uint64_t own, older = 0, newest = generation;
@@ -773,10 +768,9 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
                                    packbuf_i_mooncake_entry *entry) {
   switch (step) {
     case PACKBUF_I_MOONCAKE_SETUP:
-      packbuf_i_mooncake_finish(m, entry, packbuf_i_mooncake_setup(m) ? PACKBUF_DISCONNECTED : PACKBUF_OK);
-      break;
     case PACKBUF_I_MOONCAKE_HEALTH:
-      packbuf_i_mooncake_finish(m, entry, m->api.health_check(m->client) ? PACKBUF_DISCONNECTED : PACKBUF_OK);
+      entry->code = step == PACKBUF_I_MOONCAKE_SETUP ? packbuf_i_mooncake_setup(m) : m->api.health_check(m->client);
+      packbuf_i_mooncake_finish(m, entry, entry->code ? PACKBUF_DISCONNECTED : PACKBUF_OK);
       break;
     case PACKBUF_I_MOONCAKE_LOOK: packbuf_i_mooncake_look(m, scratch, entry); break;
     case PACKBUF_I_MOONCAKE_STAT: packbuf_i_mooncake_stat(m, scratch, entry); break;
@@ -1330,8 +1324,7 @@ static uint64_t packbuf_i_mooncake_until(uint64_t deadline) {
   return deadline > soon ? deadline : soon;
 }
 
-static packbuf_status packbuf_i_mooncake_collect(void *state, uint64_t deadline, uint64_t *left,
-                                                 packbuf_error *error) {
+static packbuf_status packbuf_i_mooncake_collect(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error) {
   packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
   (void)error;
   (void)packbuf_i_mooncake_retry_all(m, packbuf_i_mooncake_until(deadline));
@@ -1387,16 +1380,22 @@ static packbuf_status packbuf_i_mooncake_option(void *context, const packbuf_i_u
   return PACKBUF_OK;
 }
 
-/* Runs a step that is not of an item. */
-static packbuf_status packbuf_i_mooncake_alone_step(packbuf_i_mooncake *m, packbuf_i_mooncake_step step,
-                                                    uint64_t until) {
+/* Runs a step that is not of an item. The engine's own code, negated, is the error's offset. */
+static packbuf_status packbuf_i_mooncake_step_once(packbuf_i_mooncake *m, packbuf_i_mooncake_step step, uint64_t until,
+                                                   const char *message, packbuf_error *error) {
   packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(m, 1);
   packbuf_status status = PACKBUF_TIMEOUT;
-  if (!group) return PACKBUF_OUT_OF_MEMORY;
+  int code = 0;
+  if (!group) return packbuf_i_no_memory(error);
   group->entries[0].step = step;
-  if (packbuf_i_mooncake_step_all(m, group, step, until)) status = group->entries[0].status;
+  if (packbuf_i_mooncake_step_all(m, group, step, until)) {
+    status = group->entries[0].status;
+    code = group->entries[0].code;
+  }
   packbuf_i_mooncake_let(m, group);
-  return status;
+  if (!status) return status;
+  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake did not answer in time");
+  return packbuf_i_fail(error, status, message, (uint64_t)(code < 0 ? -(int64_t)code : (int64_t)code), PACKBUF_NOWHERE);
 }
 
 /* Ends the threads, and frees. orphan: without waiting for a call that hangs. */
@@ -1453,11 +1452,10 @@ static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const pa
   }
   packbuf_i_unlocked(&m->lock);
   if (!m->threads) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no thread can be started");
-  status = packbuf_i_mooncake_alone_step(m, PACKBUF_I_MOONCAKE_SETUP,
-                                         packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000));
-  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake's setup took too long");
-  if (status) return packbuf_i_call_fail(error, status, "Mooncake's client could not be set up: is its master there?");
-  return packbuf_i_mooncake_show(m, error);
+  status = packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_SETUP,
+                                        packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000),
+                                        "Mooncake's client cannot be set up: is its master there?", error);
+  return status ? status : packbuf_i_mooncake_show(m, error);
 }
 
 static packbuf_status packbuf_i_mooncake_open(void **state, const char *uri, const packbuf_store_options *options,
@@ -1474,8 +1472,8 @@ static packbuf_status packbuf_i_mooncake_open(void **state, const char *uri, con
   memcpy(settings.protocol, "tcp", 4);
   settings.segment = (uint64_t)512 << 20;
   settings.buffer = (uint64_t)16 << 20;
-  status = packbuf_i_uri_options(uri, &with, settings.uri, sizeof settings.uri, packbuf_i_mooncake_option, &settings,
-                                 error);
+  status =
+      packbuf_i_uri_options(uri, &with, settings.uri, sizeof settings.uri, packbuf_i_mooncake_option, &settings, error);
   if (status) return status;
   if (strncmp(settings.uri, "mooncake://", 11) != 0 || !settings.uri[11])
     return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "mooncake://HOST:PORT is the address of the master", 9,
@@ -1515,17 +1513,13 @@ static void packbuf_i_mooncake_close(void *state) {
 static packbuf_status packbuf_i_mooncake_describe(void *state, packbuf_store_info *info, uint64_t deadline,
                                                   packbuf_error *error) {
   packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
-  const packbuf_status status =
-      packbuf_i_mooncake_alone_step(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline));
   memset(info, 0, sizeof *info);
   info->transport = "mooncake";
   memcpy(info->uri, m->settings.uri, sizeof info->uri);
   info->capabilities = PACKBUF_CAN_OUTLIVE;
   info->size = info->used = info->objects = info->most_objects = UINT64_MAX;
-  if (!status) return status;
-  return packbuf_i_call_fail(error, status,
-                             status == PACKBUF_DISCONNECTED ? "Mooncake's client does not reach its master"
-                                                            : "Mooncake's client did not say how it is");
+  return packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline),
+                                      "Mooncake's client does not reach its master", error);
 }
 
 static void packbuf_i_mooncake_count(void *state, packbuf_counters *counters) {
@@ -1537,19 +1531,18 @@ static void packbuf_i_mooncake_count(void *state, packbuf_counters *counters) {
   counters->registered += m->slab_size + PACKBUF_I_MOONCAKE_SCRATCH;
 }
 
-static const packbuf_driver packbuf_i_mooncake_driver = {
-    sizeof(packbuf_driver),
-    "mooncake",
-    packbuf_i_mooncake_open,
-    packbuf_i_mooncake_close,
-    packbuf_i_mooncake_describe,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    packbuf_i_mooncake_run_call,
-    packbuf_i_mooncake_let_go,
-    NULL,
-    packbuf_i_mooncake_collect,
-    packbuf_i_mooncake_count,
-    NULL};
+static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
+                                                         "mooncake",
+                                                         packbuf_i_mooncake_open,
+                                                         packbuf_i_mooncake_close,
+                                                         packbuf_i_mooncake_describe,
+                                                         NULL,
+                                                         NULL,
+                                                         NULL,
+                                                         NULL,
+                                                         packbuf_i_mooncake_run_call,
+                                                         packbuf_i_mooncake_let_go,
+                                                         NULL,
+                                                         packbuf_i_mooncake_collect,
+                                                         packbuf_i_mooncake_count,
+                                                         NULL};
