@@ -232,6 +232,12 @@ typedef struct packbuf_i_mooncake_settings {
   uint64_t segment, buffer;
 } packbuf_i_mooncake_settings;
 
+/* What a thread is told. */
+typedef struct packbuf_i_mooncake_worker {
+  struct packbuf_i_mooncake *store;
+  unsigned index;
+} packbuf_i_mooncake_worker;
+
 typedef struct packbuf_i_mooncake {
   packbuf_i_mooncake_api api;
   packbuf_allocator allocator;
@@ -252,10 +258,7 @@ typedef struct packbuf_i_mooncake {
   uint64_t parked, round; /* notes of removals; rounds of trying them */
   packbuf_i_mooncake_note *notes[PACKBUF_I_MOONCAKE_CHAINS];
   pthread_t thread[PACKBUF_I_MOONCAKE_WORKERS];
-  struct packbuf_i_mooncake_worker {
-    struct packbuf_i_mooncake *store;
-    unsigned index;
-  } worker[PACKBUF_I_MOONCAKE_WORKERS];
+  packbuf_i_mooncake_worker worker[PACKBUF_I_MOONCAKE_WORKERS];
 } packbuf_i_mooncake;
 
 static const packbuf_i_mooncake_config packbuf_i_mooncake_pinned = {1, 0, 1, NULL, 0};
@@ -860,7 +863,7 @@ static void packbuf_i_mooncake_free(packbuf_i_mooncake *m) {
 }
 
 static void *packbuf_i_mooncake_work(void *context) {
-  const struct packbuf_i_mooncake_worker *const worker = (const struct packbuf_i_mooncake_worker *)context;
+  const packbuf_i_mooncake_worker *const worker = (const packbuf_i_mooncake_worker *)context;
   packbuf_i_mooncake *const m = worker->store;
   int last;
   packbuf_i_locked(&m->lock);

@@ -1,9 +1,12 @@
-/* tests/double/mooncake.c: a shared library with the 19 functions of Mooncake's store_c.h, as its documentation says they
- * behave, for tests: one master in this process, whose lease clock, faults, delays and room the test turns by the
+/* tests/double/mooncake.c: a shared library with the 19 functions of Mooncake's store_c.h, as its documentation says
+ * they behave, for tests: one master in this process, whose lease clock, faults, delays and room the test turns by the
  * functions double_... at the end. A get and a question whether something exists grant a lease; a removal under one is
  * refused; a put on an existing key says 0 and writes nothing; a get's size is a capacity; size 0 stores nothing; of a
  * key twice in a batch the last buffer wins; memory must be registered, ranges apart from each other.
  * May use: the C library, POSIX threads. Must not know: packbuf. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
