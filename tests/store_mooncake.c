@@ -35,6 +35,7 @@ static struct {
   uint64_t (*state)(int which);
   uint8_t *(*object)(const char *key, size_t *size, int resize, size_t to);
   int (*lose)(const char *key);
+  void (*lie)(int function, int code);
 } fake;
 
 static const packbuf_driver *const driver = &packbuf_i_mooncake_driver;
@@ -43,7 +44,7 @@ static packbuf_error error;
 static int load_double(const char *file) {
   static const char *const names[] = {"double_reset", "double_clock",  "double_capacity", "double_fail",
                                       "double_gate",  "double_await",  "double_calls",    "double_health",
-                                      "double_state", "double_object", "double_lose"};
+                                      "double_state", "double_object", "double_lose",     "double_lie"};
   void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
   for (size_t i = 0; library && i < sizeof names / sizeof *names; i++) {
     void *function = dlsym(library, names[i]);
@@ -192,7 +193,7 @@ static packbuf_status put(const client *c, const char *key, uint64_t size, uint6
   return put_until(c, key, size, seed, SOON, generation);
 }
 
-/* Gets with a lease, which is given back; PROTOCOL when the bytes are wrong. */
+/* Gets with a lease, which is given back; LOSSY when the bytes are wrong. */
 static packbuf_status get_until(const client *c, const char *key, uint64_t generation, uint64_t size, uint64_t seed,
                                 uint64_t deadline) {
   packbuf_item item;
@@ -201,10 +202,10 @@ static packbuf_status get_until(const client *c, const char *key, uint64_t gener
   item.key = key;
   item.generation = generation;
   status = run(c, PACKBUF_GET, &item, 1, deadline);
-  if (status) return item.lease.token ? PACKBUF_PROTOCOL : status;
+  if (status) return item.lease.token ? PACKBUF_LOSSY : status;
   if (item.stat.length != size || item.got != size || item.lease.size != size || !are(item.lease.data, size, seed))
-    status = PACKBUF_PROTOCOL;
-  if (generation && item.stat.generation != generation) status = PACKBUF_PROTOCOL;
+    status = PACKBUF_LOSSY;
+  if (generation && item.stat.generation != generation) status = PACKBUF_LOSSY;
   driver->let_go(c->state, item.lease.token);
   return status;
 }
@@ -370,8 +371,15 @@ static void test_about(void) {
            stats[i].generation == item.stat.generation && stats[i].head_checksum == 0xdeadbeef &&
            !memcmp(stats[i].fingerprint, about.fingerprint, PACKBUF_FINGERPRINT);
   tap_ok(good, "kind, head and fingerprint come back: newest, by generation, and from the trailer without a pointer");
-  tap_ok(!put(&c, "a", 5, 1, NULL) && !get(&c, "a", 0, 5, 1) && fake.state(OBJECTS) == 3,
-         "a key that looks like an object's name is none");
+  {
+    char key[PACKBUF_I_MOONCAKE_NAME];
+    uint64_t generation = 0;
+    good = !put(&c, "a", 5, 1, &generation);
+    memcpy(key, name_of("a", generation), strlen(name_of("a", generation)) + 1);
+    tap_ok(good && !put(&c, key, 7, 2, NULL) && !get(&b, "a", 0, 5, 1) && !get(&b, "a", generation, 5, 1) &&
+               !get(&b, key, 0, 7, 2),
+           "a key that is called as an object of another is told from it");
+  }
   tap_ok(stop(&b) && stop(&c), "no slice stays out");
 }
 
@@ -494,6 +502,71 @@ static void test_generations(void) {
   tap_ok(stop(&b) && stop(&c), "no slice stays out");
 }
 
+/* What another thread does after 60 ms: puts "k" with `seed`, 100 bytes. */
+typedef struct putter {
+  const client *c;
+  uint64_t seed;
+  packbuf_status status;
+} putter;
+
+static void *put_later(void *context) {
+  putter *const p = (putter *)context;
+  packbuf_i_sleep_until(packbuf_deadline_in(60));
+  p->status = put(p->c, "k", 100, p->seed, NULL);
+  return NULL;
+}
+
+/* Two calls that meet on one key, in an order that delays make. */
+static void test_meetings(void) {
+  client c = start(), b;
+  putter other;
+  pthread_t thread;
+  packbuf_status status;
+  packbuf_stat stat;
+  packbuf_i_mooncake_record record;
+  uint64_t generation = 0;
+  size_t size = 0;
+  int good;
+  (void)open_client(&b, "mooncake://h:1", (uint64_t)1 << 20, NULL, 0);
+  other.c = &c;
+  other.seed = 2;
+  tap_ok(!put(&c, "k", 100, 0, NULL), "an object");
+  fake.fail(REMOVE, 0, NULL, 0, 400); /* the first put has read the pointer when the second does all its work */
+  (void)pthread_create(&thread, NULL, put_later, &other);
+  status = put(&c, "k", 100, 1, NULL);
+  (void)pthread_join(thread, NULL);
+  tap_ok(!status && !other.status && !get(&b, "k", 0, 100, 2), "the pointer names the newer of two puts that met");
+  fake.clock(20000);
+  tap_ok(collect(&c) == 0 && fake.state(OBJECTS) == 2, "and the older one goes");
+
+  (void)stat_of(&b, "k", 0, &stat);
+  fake.clock(20000);
+  other.seed = 3;
+  fake.fail(GET_INTO, 0, name_of("k", stat.generation), 0, 400); /* it is replaced after the pointer was read */
+  (void)pthread_create(&thread, NULL, put_later, &other);
+  status = get(&b, "k", 0, 100, 3);
+  (void)pthread_join(thread, NULL);
+  tap_ok(!status && !other.status, "a get of the newest that is replaced meanwhile gets the next");
+
+  fake.clock(20000);
+  tap_ok(!get(&b, "k", 0, 100, 3) && !collect(&c), "a lease");
+  other.seed = 4;
+  other.c = &b;
+  (void)pthread_create(&thread, NULL, put_later, &other);
+  status = remove_until(&c, "k", 0, 0, packbuf_deadline_in(300));
+  (void)pthread_join(thread, NULL);
+  tap_ok(status == PACKBUF_LEASED && !other.status && !get(&c, "k", 0, 100, 4) && !get(&b, "k", 0, 100, 4),
+         "a removal that waits leaves what is put meanwhile");
+
+  good = packbuf_i_mooncake_read(fake.object(name_of("k", 0), &size, 0, 0), 1, &record);
+  record.generation += (uint64_t)3600 * 1000000u << 12; /* a clock that is an hour ahead */
+  packbuf_i_mooncake_write(fake.object(name_of("k", 0), &size, 0, 0), 1, &record);
+  (void)put(&c, "k", 100, 5, NULL);
+  tap_ok(good && !put(&c, "k", 100, 6, &generation) && generation > record.generation && !get(&b, "k", 0, 100, 6),
+         "a client whose clock is behind catches up with what it has seen");
+  tap_ok(stop(&b) && stop(&c), "no slice stays out");
+}
+
 static void test_one_key_in_a_batch(void) {
   client c = start();
   packbuf_item items[200];
@@ -550,6 +623,14 @@ static void test_shortened(void) {
     packbuf_i_mooncake_write(bytes + 1024, 0, &record);
   }
   tap_ok(good && get(&c, "k", generation, 0, 0) == PACKBUF_PROTOCOL, "a trailer of another generation: PROTOCOL");
+  {
+    packbuf_i_mooncake_record record;
+    good = packbuf_i_mooncake_read(bytes + 1024, 0, &record);
+    record.generation = generation;
+    record.length -= 64;
+    packbuf_i_mooncake_write(bytes + 1024, 0, &record);
+  }
+  tap_ok(good && get(&c, "k", generation, 0, 0) == PACKBUF_SHORT_READ, "a trailer of another length: SHORT_READ");
   bytes = fake.object(name_of("k", 0), &size, 0, 0);
   bytes[20] ^= 1;
   tap_ok(get(&b, "k", 0, 0, 0) == PACKBUF_NOT_FOUND && !put(&b, "k", 5, 5, NULL) && !get(&b, "k", 0, 5, 5),
@@ -651,6 +732,14 @@ static void test_leases(void) {
   tap_ok(collect(&c) == 0 && !get(&c, "k", 0, 100, 2) && fake.state(OBJECTS) == 2, "which then takes the old one");
   tap_ok(remove_of(&c, "k", 0) == PACKBUF_LEASED, "one more");
   fake.clock(10001);
+  tap_ok(!collect(&c) && !put(&c, "k", 100, 1, &generation) && !get(&c, "k", 0, 100, 1) &&
+             remove_of(&c, "k", generation) == PACKBUF_LEASED && get(&c, "k", 0, 0, 0) == PACKBUF_NOT_FOUND &&
+             stat_of(&c, "k", 0, NULL) == PACKBUF_NOT_FOUND,
+         "removed by its generation, it is not the newest either");
+  fake.fail(REMOVE, 1, NULL, 0, 500);
+  tap_ok(remove_until(&c, "k", generation, 0, packbuf_deadline_in(100)) == PACKBUF_LEASED,
+         "LEASED at the deadline, also when the engine is slow then");
+  fake.clock(10001);
   tap_ok(stop(&c) && fake.state(OBJECTS) == 0, "close tries once more");
   tap_ok(stop(&b), "no slice stays out");
 }
@@ -684,6 +773,9 @@ static void test_full(void) {
   status = put_until(&c, "c", 40000, 3, packbuf_deadline_in(200), NULL);
   asked = packbuf_now() - asked;
   tap_ok(status == PACKBUF_FULL && asked > 190000000u && asked < 2000000000u, "FULL at the deadline");
+  fake.fail(BATCH_PUT_FROM, 1, NULL, 0, 500);
+  tap_ok(put_until(&c, "c", 40000, 3, packbuf_deadline_in(100), NULL) == PACKBUF_FULL && slices_back(&c),
+         "also when the engine is slow then");
   tap_ok(!get(&c, "a", 0, 40000, 1) && !get(&c, "b", 0, 40000, 2) && get(&c, "c", 0, 0, 0) == PACKBUF_NOT_FOUND,
          "what was there is");
   what.c = &b;
@@ -795,6 +887,10 @@ static void test_late(void) {
   tap_ok(good && get(&c, "new", 0, 0, 0) == PACKBUF_NOT_FOUND && fake.state(OBJECTS) == 2 && collect(&c) == 0,
          "it ends late, and is removed again");
   tap_ok(!put(&c, "new", 100, 2, NULL) && !get(&c, "new", 0, 100, 2), "put again");
+  fake.lie(PUT_FROM, -800);
+  tap_ok(put(&c, "new", 100, 9, NULL) == PACKBUF_DISCONNECTED && fake.state(OBJECTS) == 5 && collect(&c) == 0 &&
+             fake.state(OBJECTS) == 4 && !get(&c, "new", 0, 100, 2),
+         "an object that is there although its put failed goes with the next collect");
   fake.gate(PUT_FROM);
   status = put_until(&c, "new", 100, 3, packbuf_deadline_in(60), NULL);
   fake.fail(REMOVE, 0, NULL, -900, 0);
@@ -885,6 +981,7 @@ static void test_batches(void) {
     good = good && items[i].status == expected && (expected || are(bytes + 100 * i, 100, (uint64_t)i));
   }
   tap_ok(good, "missing, stale, without room: these and no others fail");
+  tap_ok(!fake.calls(IS_EXIST), "gets never ask whether something exists");
   fake.clock(10001);
   for (int i = 0; i < N; i++) {
     memset(&items[i], 0, sizeof items[i]);
@@ -1033,6 +1130,7 @@ int main(void) {
   test_slices();
   test_ranges();
   test_generations();
+  test_meetings();
   test_one_key_in_a_batch();
   test_shortened();
   test_codes();
