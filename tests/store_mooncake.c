@@ -1057,6 +1057,74 @@ static void test_threads(unsigned of_other) {
   tap_ok(stop(&b) && stop(&c), "no slice stays out");
 }
 
+/* ---- as users hold it ---- */
+
+static void test_handle(void) {
+  packbuf_store_options options = packbuf_default_store_options();
+  packbuf_store *store = NULL;
+  packbuf_slice slice;
+  packbuf_item items[4];
+  packbuf_counters before, after;
+  packbuf_completion completions[4];
+  uint8_t raw[100], into[100];
+  const uint64_t size = 50000;
+  uint64_t ticket = 0, count = 0, left = 0;
+  int good = 1;
+  fake.reset();
+  memset(&slice, 0, sizeof slice);
+  memset(items, 0, sizeof items);
+  options.pool_size = (uint64_t)4 << 20;
+  tap_ok(!packbuf_store_open_driver(driver, "mooncake://h:1?workers=2", &options, &store, &error),
+         "a handle opens it: %s", store ? "" : error.message);
+  if (!store) return;
+  (void)packbuf_store_counters(store, &before, NULL);
+  for (uint64_t i = 0; i < sizeof raw; i++) raw[i] = byte_of(2, i);
+  for (int round = 0; round < 50 && good; round++) {
+    good = !packbuf_reserve(store, 0, &size, 1, SOON, &slice, &error);
+    for (uint64_t i = 0; i < size && good; i++) ((uint8_t *)slice.data)[i] = byte_of(1, i);
+    memset(items, 0, sizeof items);
+    items[0].key = "slice";
+    items[0].from = slice.data;
+    items[0].size = size - 100;
+    items[0].slice = &slice;
+    items[1].key = "raw";
+    items[1].from = raw;
+    items[1].size = sizeof raw;
+    good = good && !packbuf_batch_put(store, items, 2, SOON, &error) && !slice.data;
+    memset(items, 0, sizeof items);
+    items[0].key = "slice";
+    items[1].key = "raw";
+    items[1].into = into;
+    items[1].capacity = sizeof into;
+    good = good && !packbuf_batch_get(store, items, 2, SOON, &error) && are(into, sizeof into, 2) &&
+           items[0].lease.size == size - 100 && are(items[0].lease.data, size - 100, 1);
+    if (round == 49) break;
+    packbuf_lease_release(&items[0].lease);
+  }
+  (void)packbuf_store_counters(store, &after, NULL);
+  tap_ok(good && after.copies - before.copies == 50, "50 rounds of put and get, by slice and from any memory");
+  tap_ok(after.registrations == before.registrations && after.leases == 1, "nothing was registered for them");
+  tap_ok(packbuf_store_close(store, SOON, &error) == PACKBUF_LEASED, "LEASED while a lease is out");
+  packbuf_lease_release(&items[0].lease);
+  memset(items, 0, sizeof items);
+  for (int i = 0; i < 4; i++) items[i].key = i % 2 ? "raw" : "slice";
+  good = !packbuf_submit(store, PACKBUF_GET, items, 4, SOON, NULL, &ticket, &error);
+  for (int i = 0; i < 4 && good; i += (int)count)
+    good = !packbuf_poll(store, completions, 4, &count, SOON, &error) && count;
+  for (int i = 0; i < 4; i++) {
+    good = good && !items[i].status;
+    packbuf_lease_release(&items[i].lease);
+  }
+  tap_ok(good, "submitted and polled");
+  tap_ok(packbuf_store_list(store, "", &ticket, NULL, 0, &count, SOON, &error) == PACKBUF_UNSUPPORTED_OPERATION,
+         "no lists");
+  fake.clock(20000);
+  tap_ok(!packbuf_store_collect(store, SOON, &left, &error) && !left, "nothing waits to be removed");
+  (void)packbuf_store_counters(store, &after, NULL);
+  tap_ok(!after.pool_used && !after.slices && !after.leases, "no slice and no lease stays out");
+  tap_ok(!packbuf_store_close(store, SOON, &error) && !fake.state(CLIENTS) && !fake.state(RANGES), "closed");
+}
+
 /* ---- memory ---- */
 
 typedef struct failing {
@@ -1142,6 +1210,7 @@ int main(void) {
   test_batches();
   test_threads(0);
   test_threads(2);
+  test_handle();
   test_memory();
   return tap_plan_done();
 }

@@ -246,8 +246,7 @@ typedef struct packbuf_i_mooncake {
   void *log_context;
   void *client;
   packbuf_pool *pool;
-  void *slab; /* of the pool, registered */
-  uint64_t slab_size;
+  void *slab;                          /* of the pool, registered */
   uint8_t *scratch;                    /* a page for each worker, registered: where pointers are written and read */
   uint64_t copies, moved, waits, last; /* atomic; last: the generation that was drawn last */
   packbuf_i_lock lock;                 /* guards what follows, and step and status of entries */
@@ -1424,6 +1423,7 @@ static void packbuf_i_mooncake_end(packbuf_i_mooncake *m, int orphan) {
  * memory it does not see, so that no late call of its reads or writes what is theirs again. */
 static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_error *error) {
   const void *slab;
+  uint64_t size;
   void *scratch = mmap(NULL, PACKBUF_I_MOONCAKE_SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (scratch == MAP_FAILED) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for pointers");
   if (m->api.register_buffer(m->client, scratch, PACKBUF_I_MOONCAKE_SCRATCH) != 0) {
@@ -1431,9 +1431,9 @@ static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_err
     return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register memory");
   }
   m->scratch = (uint8_t *)scratch;
-  packbuf_i_pool_range(m->pool, &slab, &m->slab_size);
+  packbuf_i_pool_range(m->pool, &slab, &size);
   memcpy(&scratch, &slab, sizeof scratch);
-  if (m->api.register_buffer(m->client, scratch, (size_t)m->slab_size) != 0)
+  if (m->api.register_buffer(m->client, scratch, (size_t)size) != 0)
     return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register the pool's memory");
   m->slab = scratch;
   return PACKBUF_OK;
@@ -1530,8 +1530,8 @@ static void packbuf_i_mooncake_count(void *state, packbuf_counters *counters) {
   counters->copies += PACKBUF_I_LOAD(&m->copies);
   counters->bytes_moved += PACKBUF_I_LOAD(&m->moved);
   counters->waits += PACKBUF_I_LOAD(&m->waits);
-  counters->registrations += 2;
-  counters->registered += m->slab_size + PACKBUF_I_MOONCAKE_SCRATCH;
+  counters->registrations += 1; /* the handle counts the pool's */
+  counters->registered += PACKBUF_I_MOONCAKE_SCRATCH;
 }
 
 static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
