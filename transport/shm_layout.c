@@ -5,6 +5,7 @@
 #if defined(__linux__) && defined(__LP64__)
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #endif
 
 /* 64 bits: the data are mapped whole. Linux: OFD locks, which say who is dead. */
@@ -180,19 +181,26 @@ static int packbuf_i_shm_lock(int fd, off_t byte, int kind) {
   return fcntl(fd, F_OFD_SETLK, &lock) == 0;
 }
 
-/* All of the file's memory now, in pieces that a timer's signals do not keep from ending: no write can fail later. */
+static packbuf_status packbuf_i_shm_no_room(packbuf_error *error, uint64_t size) {
+  packbuf_i_call_fail(error, PACKBUF_FULL,
+                      "the file system has no room for a store of this size (containers: docker run --shm-size)");
+  if (error) error->needed = size;
+  return PACKBUF_FULL;
+}
+
+/* All of the file's memory now, in pieces that a timer's signals do not keep from ending: no write can fail later. What
+ * cannot fit is refused before the machine's memory is filled to find that out. */
 static packbuf_status packbuf_i_shm_allocate(int fd, uint64_t size, packbuf_error *error) {
+  struct statvfs room;
+  if (fstatvfs(fd, &room) == 0 && room.f_blocks && room.f_frsize &&
+      size / (uint64_t)room.f_frsize > (uint64_t)room.f_bavail)
+    return packbuf_i_shm_no_room(error, size);
   for (uint64_t at = 0, some; at < size; at += some) {
     int code;
     some = size - at < (64u << 20) ? size - at : 64u << 20;
     do code = posix_fallocate(fd, (off_t)at, (off_t)some);
     while (code == EINTR);
-    if (code == ENOSPC || code == EDQUOT || code == EFBIG || code == ENOMEM) {
-      packbuf_i_call_fail(error, PACKBUF_FULL,
-                          "the file system has no room for a store of this size (containers: docker run --shm-size)");
-      if (error) error->needed = size;
-      return PACKBUF_FULL;
-    }
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG || code == ENOMEM) return packbuf_i_shm_no_room(error, size);
     if (code) return packbuf_i_system_fail(error, "the store's file cannot be allocated", code);
   }
   return PACKBUF_OK;
