@@ -3,7 +3,9 @@
 #ifndef SHM_HELPER_H
 #define SHM_HELPER_H
 
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

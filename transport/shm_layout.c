@@ -211,6 +211,7 @@ static packbuf_status packbuf_i_shm_fill(const packbuf_i_shm_plan *plan, int fd,
   packbuf_i_shm_facts facts;
   packbuf_status status;
   struct stat info;
+  uint64_t page;
   void *map;
   memset(&facts, 0, sizeof facts);
   if (fchmod(fd, (mode_t)plan->mode) != 0 || fstat(fd, &info) != 0)
@@ -222,7 +223,8 @@ static packbuf_status packbuf_i_shm_fill(const packbuf_i_shm_plan *plan, int fd,
   facts.sessions = plan->sessions;
   facts.units = plan->size / PACKBUF_I_SHM_UNIT;
   facts.made_at = plan->now;
-  packbuf_i_shm_place(&facts, info.st_blksize > PACKBUF_I_SHM_UNIT ? (uint64_t)info.st_blksize : PACKBUF_I_SHM_UNIT);
+  page = info.st_blksize > PACKBUF_I_SHM_UNIT ? (uint64_t)info.st_blksize : (uint64_t)PACKBUF_I_SHM_UNIT;
+  packbuf_i_shm_place(&facts, page);
   if (!packbuf_i_random(facts.id, sizeof facts.id)) return packbuf_i_system_fail(error, "no random bytes", errno);
   packbuf_i_shm_seal(facts.id, plan->secret, plan->secret_size, facts.secret);
   facts.crc = packbuf_i_shm_crc(&facts);
