@@ -22,6 +22,7 @@ typedef struct handle {
   uint64_t done, cancel; /* items that were told of; cancel + 1 of the item to cancel */
 } handle;
 
+static packbuf_i_holder shm_holder; /* that slices name which the driver reserved */
 static char shm_name[64]; /* of the test's store: "NAME" */
 
 static inline void shm_away(void) {
@@ -77,6 +78,7 @@ static inline void handle_run(handle *h, packbuf_operation operation, packbuf_it
   call.cancelled = handle_cancelled;
   call.done = handle_done;
   call.context = h;
+  call.holder = &shm_holder;
   h->done = 0;
   for (uint64_t i = 0; i < count; i++) items[i].status = PACKBUF_STATUS_MAX_;
   DRIVER.run(h->state, &call);

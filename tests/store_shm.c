@@ -277,6 +277,7 @@ static void objects_in_slices(handle *a, handle *b) {
   packbuf_store_info info;
   tap_ok(DRIVER.reserve(a->state, sizes, 3, 0, data, tokens, &a->error) == PACKBUF_OK, "three slices");
   memset(&slice, 0, sizeof slice);
+  slice.holder = &shm_holder;
   slice.data = data[0];
   slice.size = sizes[0];
   slice.token = tokens[0];

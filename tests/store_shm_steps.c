@@ -69,6 +69,7 @@ static void slice_put(handle *h) {
   if (DRIVER.reserve(h->state, sizes, 2, 0, data, tokens, NULL) != PACKBUF_OK) return;
   memcpy(data[0], new_bytes, sizeof new_bytes);
   memset(&slice, 0, sizeof slice);
+  slice.holder = &shm_holder;
   slice.data = data[0];
   slice.size = sizes[0];
   slice.token = tokens[0];

@@ -116,14 +116,12 @@ static void packbuf_i_shm_begin(packbuf_i_shm *shm, uint64_t quota) {
 static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const packbuf_store_options *options,
                                          packbuf_error *error) {
   packbuf_store_options wanted = *options;
-  packbuf_allocator allocator;
+  const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
   packbuf_i_shm_plan plan;
   packbuf_i_shm *shm;
   packbuf_status status;
   int locks = 0;
   memset(&plan, 0, sizeof plan);
-  memset(&allocator, 0, sizeof allocator);
-  if (options->allocator) allocator = *options->allocator;
   plan.mode = 0600;
   memcpy(plan.folder, "/dev/shm", 9);
   shm = (packbuf_i_shm *)packbuf_i_heap(&allocator, NULL, 0, sizeof *shm);
@@ -368,16 +366,6 @@ static void packbuf_i_shm_copy(uint8_t *to, const void *from, uint64_t size) {
   else if (size) memcpy(to, from, (size_t)size);
 }
 
-/* 1: the item's slice is memory of this store; *slot is what was reserved. */
-static int packbuf_i_shm_own_slice(const packbuf_i_shm *shm, const packbuf_item *item, uint32_t *slot) {
-  const uint8_t *const base = PACKBUF_I_LOAD(&shm->writable);
-  uint64_t at, room;
-  if (!item->slice || !base || (uintptr_t)item->slice->data - (uintptr_t)base >= shm->data_size) return 0;
-  *slot = (uint32_t)(item->slice->token - 1);
-  return packbuf_i_shm_claimed(shm, *slot) && packbuf_i_shm_room(shm, *slot, &at, &room) &&
-         (room == 0 || (const uint8_t *)item->slice->data == base + at);
-}
-
 /* Key, generation and cell; waits for a cell. */
 static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
                                               const packbuf_item *item, packbuf_i_shm_patience *patience) {
@@ -403,17 +391,17 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   uint8_t *base;
   uint64_t at, room, token = 0;
   uint32_t slot;
-  int own;
+  const int own = item->slice && item->slice->holder == call->holder; /* reserved here */
   packbuf_status status = PACKBUF_OK;
   if (shm->read_only) return PACKBUF_READ_ONLY;
   base = packbuf_i_shm_writable(shm);
   if (!base) return PACKBUF_SYSTEM;
-  own = packbuf_i_shm_own_slice(shm, item, &slot);
   if (!own) {
     status = packbuf_i_shm_reserve_all(shm, &item->size, 1, &patience, &token, NULL);
     if (status != PACKBUF_OK) return status;
-    slot = (uint32_t)(token - 1);
-  }
+  } else token = item->slice->token;
+  slot = (uint32_t)(token - 1);
+  if (!packbuf_i_shm_claimed(shm, slot)) return PACKBUF_INVALID_ARGUMENT; /* the slice was given back */
   if (!packbuf_i_shm_room(shm, slot, &at, &room)) status = PACKBUF_PROTOCOL;
   else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
   if (status == PACKBUF_OK && !own) packbuf_i_shm_copy(base + at, item->from, item->size);
@@ -422,8 +410,6 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
   }
-  if (own && item->size && item->from && item->from != (const void *)(base + at))
-    memmove(base + at, item->from, (size_t)item->size);
   if (!own) (void)__atomic_fetch_add(&shm->copied, item->size, __ATOMIC_RELAXED);
   packbuf_i_shm_trim_units(shm, slot, packbuf_i_shm_units(item->size));
   packbuf_i_shm_stat(shm, slot, shm->slots[slot].put_at, &item->stat);
@@ -747,7 +733,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_shm_let_go,
                                                     packbuf_i_shm_list,
                                                     packbuf_i_shm_collect,
-                                                    packbuf_i_shm_count};
+                                                    packbuf_i_shm_count,
+                                                    NULL};
 
 #else /* !PACKBUF_I_SHM */
 
@@ -760,6 +747,6 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
 }
 
 static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver), "shm", packbuf_i_shm_open, NULL, NULL, NULL,
-                                                    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+                                                    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
 
 #endif
