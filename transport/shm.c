@@ -471,7 +471,7 @@ static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_ite
 
 /* Answers from a pinned object; *keep: the pin is the lease's now. */
 static packbuf_status packbuf_i_shm_answer(packbuf_i_shm *shm, packbuf_item *item, uint32_t slot, int *keep) {
-  const uint64_t length = shm->slots[slot].length;
+  const uint64_t length = __atomic_load_n(&shm->slots[slot].length, __ATOMIC_RELAXED); /* once: it is checked */
   uint64_t at, room, first, sum;
   packbuf_status status;
   int run;
@@ -642,7 +642,7 @@ static int packbuf_i_shm_list_slot(packbuf_i_shm *shm, uint32_t slot, const char
   int is;
   if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || packbuf_i_shm_over(&shm->slots[slot], now)) return 0;
   if (!packbuf_i_shm_copy_key(shm, slot, word, listed->key, &key)) return 0;
-  if (key.size < size || memcmp(key.text, prefix, size) != 0) return 0;
+  if (key.size < size || memcmp(key.text, prefix, size) != 0 || !packbuf_i_key_valid(key.text)) return 0;
   if (packbuf_i_shm_find(shm, &key, &newest) != PACKBUF_OK) return 0;
   is = newest == slot;
   if (is) packbuf_i_shm_stat(shm, slot, now, &listed->stat);
