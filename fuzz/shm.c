@@ -1,6 +1,6 @@
 /* Fuzz target: the file of a shm store, written to by anybody. The input is a script: bytes of header and tables are
- * changed (the header's checksum put right, or not), and two handles put, get, list, remove, reserve, collect, close and
- * open between that. Nothing is read or written outside of the mapping, and every call comes back with a status.
+ * changed (the header's checksum put right, or not), and two handles put, get, list, remove, reserve, collect, close
+ * and open between that. Nothing is read or written outside of the mapping, and every call comes back with a status.
  * May use: tests/shm_helper.h. Must not know: how the tables should look. */
 #include "tests/shm_helper.h"
 
@@ -52,8 +52,8 @@ static int ready(void) {
 
 /* Where it matters: words, cells, records of the first slots, owners; sometimes anywhere. */
 static void poke(script *s) {
-  const uint64_t at[] = {0, facts.words_at, facts.pins_at, facts.cells_at, facts.slots_at, facts.owners_at,
-                         facts.sessions_at, 1024};
+  const uint64_t at[] = {
+      0, facts.words_at, facts.pins_at, facts.cells_at, facts.slots_at, facts.owners_at, facts.sessions_at, 1024};
   const unsigned where = (unsigned)next(s, 1);
   uint64_t offset = at[where % 8] + next(s, 2) * (where & 8 ? 1 : 8), value = next(s, 8);
   const unsigned bytes = where & 16 ? 1 : 8;
@@ -118,11 +118,15 @@ static void step(handle *h, script *s) {
   const unsigned what = (unsigned)next(s, 1);
   const char *key = keys[what >> 4 & 3];
   switch (what & 15) {
-    case 0: case 1: case 2: poke(s); break;
-    case 3: case 4:
+    case 0:
+    case 1:
+    case 2: poke(s); break;
+    case 3:
+    case 4:
       (void)put_with(h, key, next(s, 2), 1, what & 64 ? PACKBUF_PUT_EVICTABLE : 0, what & 128 ? 1 : 0, PACKBUF_NO_WAIT);
       break;
-    case 5: case 6: get_some(h, s, key); break;
+    case 5:
+    case 6: get_some(h, s, key); break;
     case 7: (void)removed(h, key, PACKBUF_NO_WAIT); break;
     case 8: reserve_some(h, s); break;
     case 9: look_around(h); break;

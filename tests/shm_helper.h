@@ -23,7 +23,7 @@ typedef struct handle {
 } handle;
 
 static packbuf_i_holder shm_holder; /* that slices name which the driver reserved */
-static char shm_name[64]; /* of the test's store: "NAME" */
+static char shm_name[64];           /* of the test's store: "NAME" */
 
 static inline void shm_away(void) {
   char path[128];
@@ -161,7 +161,8 @@ static inline audit audit_of(handle *h) {
     if (phase != PACKBUF_I_SHM_FREE) a.extents += packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[i].extent));
     a.pins += packbuf_i_shm_pins(shm, i);
   }
-  for (uint64_t i = 0; i < (uint64_t)shm->facts.slots * 4; i++) a.cells += (uint32_t)PACKBUF_I_LOAD(&shm->cells[i]) != 0;
+  for (uint64_t i = 0; i < (uint64_t)shm->facts.slots * 4; i++)
+    a.cells += (uint32_t)PACKBUF_I_LOAD(&shm->cells[i]) != 0;
   for (uint64_t i = 0; i < shm->facts.units; i++) a.units += PACKBUF_I_LOAD(&shm->owners[i]) != 0;
   return a;
 }

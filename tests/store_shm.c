@@ -180,10 +180,10 @@ static void objects_whole(handle *a, handle *b) {
     g.capacity = sizes[i];
     handle_run(b, PACKBUF_GET, &g, 1, PACKBUF_NO_WAIT);
     l = get(b, "sized", p.stat.generation);
-    good = good && p.status == PACKBUF_OK && g.status == PACKBUF_OK && l.status == PACKBUF_OK &&
-           g.got == sizes[i] && l.lease.size == sizes[i] && (uintptr_t)l.lease.data % 4096 == 0 &&
-           content_is(into + 8, sizes[i], 7 + i) && content_is(l.lease.data, sizes[i], 7 + i) && into[7] == 0xEE &&
-           into[8 + sizes[i]] == 0xEE && l.stat.length == sizes[i] && l.stat.leases == 1;
+    good = good && p.status == PACKBUF_OK && g.status == PACKBUF_OK && l.status == PACKBUF_OK && g.got == sizes[i] &&
+           l.lease.size == sizes[i] && (uintptr_t)l.lease.data % 4096 == 0 && content_is(into + 8, sizes[i], 7 + i) &&
+           content_is(l.lease.data, sizes[i], 7 + i) && into[7] == 0xEE && into[8 + sizes[i]] == 0xEE &&
+           l.stat.length == sizes[i] && l.stat.leases == 1;
     DRIVER.let_go(b->state, l.lease.token);
     free(into);
   }
@@ -249,7 +249,8 @@ static void objects_in_ranges(handle *a) {
   tap_ok(item.status == PACKBUF_CAPACITY && item.got == 0, "too little room: CAPACITY");
   item.into = NULL;
   handle_run(a, PACKBUF_GET, &item, 1, 0);
-  tap_ok(item.status == PACKBUF_OK && item.lease.size == 18 && !memcmp(item.lease.data, into, 18), "as a lease: a copy");
+  tap_ok(item.status == PACKBUF_OK && item.lease.size == 18 && !memcmp(item.lease.data, into, 18),
+         "as a lease: a copy");
   DRIVER.let_go(a->state, item.lease.token);
   ranges[1].offset = 15;
   item.range_count = 2;
@@ -576,7 +577,8 @@ static void closed_and_opened(void) {
   item = put(&a, "stays", 1, 1);
   tap_ok(item.stat.generation > second.stat.generation, "a new store's generations are larger");
   item = put_with(&a, "late", 1, 1, 0, 0, 1);
-  tap_ok(item.status == PACKBUF_TIMEOUT && get(&a, "late", 0).status == PACKBUF_NOT_FOUND, "a deadline that was: TIMEOUT");
+  tap_ok(item.status == PACKBUF_TIMEOUT && get(&a, "late", 0).status == PACKBUF_NOT_FOUND,
+         "a deadline that was: TIMEOUT");
   handle_close(&a);
   handle_open(&a, "?read_only=1");
   tap_ok(put(&a, "x", 1, 1).status == PACKBUF_READ_ONLY && removed(&a, "stays", 0) == PACKBUF_READ_ONLY &&
@@ -637,12 +639,22 @@ static void reads_and_holds(handle *h) {
   if (item.status != PACKBUF_OK) _exit(1);
 }
 
+static int told; /* lines of the log that name the dead */
+static void count_lines(void *context, packbuf_log_level level, const char *text) {
+  (void)context;
+  told += level == PACKBUF_LOG_INFO && strstr(text, "took back 1 slots and leases of test") != NULL;
+}
+
 static void killed_and_stopped(void) {
   handle a, b;
   pid_t child;
   packbuf_status status;
+  packbuf_store_options options;
+  memset(&options, 0, sizeof options);
+  options.log = count_lines;
+  told = 0;
   shm_fresh();
-  handle_open(&a, "?size=1m&objects=64&sessions=8");
+  handle_open_with(&a, "?size=1m&objects=64&sessions=8", options);
   put(&a, "read", 300000, 42);
   child = started(writes_half);
   tap_ok(audit_of(&a).other == 1 && put(&a, "wide", 400000, 1).status == PACKBUF_FULL, "a writer holds its room");
@@ -669,6 +681,7 @@ static void killed_and_stopped(void) {
   ended(child);
   tap_ok(audit_of(&a).other == 1 && handle_open(&b, "") == PACKBUF_OK && shm_of(&b)->session == 1 && audit_good(&a, 0),
          "who takes over a dead one's session clears up");
+  tap_ok(told == 3, "the log names the dead: %d times", told);
   handle_close(&a);
   handle_close(&b);
 }
@@ -713,7 +726,8 @@ static void forked(void) {
     _exit(0);
   }
   waitpid(child, &status, 0);
-  tap_ok(removed(&a, "k", 0) == PACKBUF_LEASED && content_is(item.lease.data, 5000, 9), "the parent's lease is still one");
+  tap_ok(removed(&a, "k", 0) == PACKBUF_LEASED && content_is(item.lease.data, 5000, 9),
+         "the parent's lease is still one");
   DRIVER.let_go(a.state, item.lease.token);
   tap_ok(audit_good(&a, 0) && PACKBUF_I_LOAD(&shm_of(&a)->sessions[shm_of(&a)->session].used), "and so is its session");
   handle_close(&a);
@@ -754,9 +768,9 @@ static void one_puts_one_gets(int with_lease) {
     }
   }
   waitpid(child, &status, 0);
-  tap_ok(last == 2000 && !torn && !back && !missing, "2000 generations, %lu gets %s: torn %lu, backwards %lu, missing %lu",
-         (unsigned long)gets, with_lease ? "in place" : "by copy", (unsigned long)torn, (unsigned long)back,
-         (unsigned long)missing);
+  tap_ok(last == 2000 && !torn && !back && !missing,
+         "2000 generations, %lu gets %s: torn %lu, backwards %lu, missing %lu", (unsigned long)gets,
+         with_lease ? "in place" : "by copy", (unsigned long)torn, (unsigned long)back, (unsigned long)missing);
   tap_ok(collected(&a, 1), "one is left");
   free(into);
   handle_close(&a);

@@ -1,5 +1,5 @@
-/* Kills a process after its n-th instruction, for many n, while it works in a shm store: by ptrace, one instruction at a
- * time. Afterwards keys are old or new and whole, and every unit, slot, cell and pin is accounted for.
+/* Kills a process after its n-th instruction, for many n, while it works in a shm store: by ptrace, one instruction at
+ * a time. Afterwards keys are old or new and whole, and every unit, slot, cell and pin is accounted for.
  *     store_shm_steps [EVERY [SCENARIO]]      every EVERY-th instruction (97) from a random start; 1: all (an hour) */
 #include "shm_helper.h"
 #include <sys/ptrace.h>
@@ -21,10 +21,10 @@ enum { USUALLY = 97 * TAP_STEP };
 typedef struct scenario {
   const char *name;
   void (*prepare)(handle *h);
-  void (*work)(handle *h);  /* in the process that is killed */
-  int opens;                /* it opens the store itself */
-  long times;               /* the steps between two points are so many times longer: where there are many */
-  int (*right)(handle *h);  /* the store afterwards, collected */
+  void (*work)(handle *h); /* in the process that is killed */
+  int opens;               /* it opens the store itself */
+  long times;              /* the steps between two points are so many times longer: where there are many */
+  int (*right)(handle *h); /* the store afterwards, collected */
 } scenario;
 
 /* 0: missing; else the seed of what is there, or UINT64_MAX where that is torn. */
@@ -197,8 +197,8 @@ static void run(const scenario *s, long step) {
     emptied(&h);
     if (!collected(&h, 0)) wrong++;
   }
-  tap_ok(end == 1 && wrong == 0, "%s: killed at %ld points of %ld instructions, from %ld on: wrong %ld%s", s->name, points,
-         steps - every, start, wrong, end < 0 ? "; ptrace is not to be had" : "");
+  tap_ok(end == 1 && wrong == 0, "%s: killed at %ld points of %ld instructions, from %ld on: wrong %ld%s", s->name,
+         points, steps - every, start, wrong, end < 0 ? "; ptrace is not to be had" : "");
   handle_close(&h);
 }
 

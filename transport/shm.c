@@ -6,9 +6,11 @@
 
 enum {
   PACKBUF_I_SHM_STREAM = 65536, /* from here on copies go past the cache, which the object would fill */
+  PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
-#define PACKBUF_I_SHM_COPIED ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address */
+#define PACKBUF_I_SHM_COPIED ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address \
+                                                  */
 
 /* ---- opening and closing ---- */
 
@@ -38,8 +40,9 @@ static packbuf_status packbuf_i_shm_paths(packbuf_i_shm_plan *plan, const char *
   if (status != PACKBUF_OK) return status;
   if (uri.rest != base + uri.scheme + 1 || uri.rest_size == 0 || uri.rest_size > 200 ||
       memchr(uri.rest, '/', uri.rest_size))
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a shm store is named shm:NAME, of 1 to 200 bytes without '/'",
-                          uri.scheme + 1, PACKBUF_NOWHERE);
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "a shm store is named shm:NAME, of 1 to 200 bytes without '/'", uri.scheme + 1,
+                          PACKBUF_NOWHERE);
   for (const char *c = plan->folder; *c; c++) packbuf_i_line_character(&line, *c);
   for (const char *c = "/packbuf."; *c; c++) packbuf_i_line_character(&line, *c);
   for (size_t i = 0; i < uri.rest_size; i++) packbuf_i_line_character(&line, uri.rest[i]);
@@ -86,17 +89,19 @@ static void packbuf_i_shm_discard(packbuf_i_shm *shm, int locks) {
   for (int i = 0; i < locks && i < 64; i++) packbuf_i_lock_end(&shm->stripes[i]);
   if (locks > 64) packbuf_i_lock_end(&shm->sweeping);
   if (locks > 65) packbuf_i_lock_end(&shm->lock);
+  if (locks > 66) packbuf_i_lock_end(&shm->telling);
   packbuf_i_fork_word_end(shm->here);
   (void)packbuf_i_heap(&allocator, shm->local, shm->facts.slots * sizeof *shm->local, 0);
   (void)packbuf_i_heap(&allocator, shm, sizeof *shm, 0);
 }
 
-/* What the handle has beside the file. Returns how many of its 66 locks there are. */
+/* What the handle has beside the file. Returns how many of its locks there are. */
 static int packbuf_i_shm_equip(packbuf_i_shm *shm) {
   int locks = 0;
   while (locks < 64 && packbuf_i_lock_start(&shm->stripes[locks])) locks++;
   if (locks == 64) locks += packbuf_i_lock_start(&shm->sweeping);
   if (locks == 65) locks += packbuf_i_lock_start(&shm->lock);
+  if (locks == 66) locks += packbuf_i_lock_start(&shm->telling);
   shm->local = (uint32_t *)packbuf_i_heap(&shm->allocator, NULL, 0, shm->facts.slots * sizeof *shm->local);
   shm->here = packbuf_i_fork_word();
   shm->clock_offset = packbuf_i_shm_clock_offset();
@@ -125,7 +130,7 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
   plan.mode = 0600;
   memcpy(plan.folder, "/dev/shm", 9);
   shm = (packbuf_i_shm *)packbuf_i_heap(&allocator, NULL, 0, sizeof *shm);
-  if (!shm) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for a store");
+  if (!shm) return packbuf_i_no_memory(error);
   shm->allocator = allocator;
   shm->fd = -1;
   status = packbuf_i_uri_options(uri, &wanted, shm->uri, sizeof shm->uri, packbuf_i_shm_option, &plan, error);
@@ -134,9 +139,10 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
   if (status == PACKBUF_OK) status = packbuf_i_shm_open_file(&plan, &shm->fd, &shm->facts, error);
   if (status == PACKBUF_OK) {
     shm->read_only = wanted.read_only;
+    shm->log = wanted.log;
+    shm->log_context = wanted.log_context;
     locks = packbuf_i_shm_equip(shm);
-    if (locks < 66 || !shm->local)
-      status = packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for a store");
+    if (locks < PACKBUF_I_SHM_ALL_LOCKS || !shm->local) status = packbuf_i_no_memory(error);
   }
   if (status == PACKBUF_OK) status = packbuf_i_shm_map(shm, error);
   if (status == PACKBUF_OK && PACKBUF_I_LOAD(&shm->header->closed))
@@ -153,7 +159,7 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
 static void packbuf_i_shm_close(void *state) {
   packbuf_i_shm *const shm = (packbuf_i_shm *)state;
   if (!shm->here || PACKBUF_I_LOAD(shm->here)) packbuf_i_shm_leave(shm);
-  packbuf_i_shm_discard(shm, 66);
+  packbuf_i_shm_discard(shm, PACKBUF_I_SHM_ALL_LOCKS);
 }
 
 /* ---- room ---- */
@@ -169,9 +175,8 @@ static uint64_t packbuf_i_shm_counted(packbuf_i_shm *shm) {
   for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
     const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
     const packbuf_i_shm_slot *const record = &shm->slots[slot];
-    if (packbuf_i_shm_claimed(shm, slot) ||
-        (packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE &&
-         __atomic_load_n(&record->putter, __ATOMIC_RELAXED) == putter))
+    if (packbuf_i_shm_claimed(shm, slot) || (packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE &&
+                                             __atomic_load_n(&record->putter, __ATOMIC_RELAXED) == putter))
       units += packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&record->extent));
   }
   return units * PACKBUF_I_SHM_UNIT;
@@ -274,8 +279,8 @@ static packbuf_status packbuf_i_shm_reserve_all(packbuf_i_shm *shm, const uint64
   for (;;) {
     const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
     int slots = 0;
-    packbuf_status status =
-        packbuf_i_shm_claim_all(shm, sizes, count, units * PACKBUF_I_SHM_UNIT, tokens, &slots), next;
+    packbuf_status status = packbuf_i_shm_claim_all(shm, sizes, count, units * PACKBUF_I_SHM_UNIT, tokens, &slots),
+                   next;
     if (status == PACKBUF_OK) return status;
     next = packbuf_i_shm_again(shm, patience, seen, status == PACKBUF_FULL ? wanted : 0, status);
     if (next != PACKBUF_OK)
@@ -746,7 +751,20 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
   return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "shm stores need Linux on a 64-bit machine");
 }
 
-static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver), "shm", packbuf_i_shm_open, NULL, NULL, NULL,
-                                                    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
+                                                    "shm",
+                                                    packbuf_i_shm_open,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL};
 
 #endif

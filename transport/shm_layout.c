@@ -18,20 +18,20 @@
 #if PACKBUF_I_SHM
 
 enum {
-  PACKBUF_I_SHM_UNIT = 4096,          /* what objects are made of */
-  PACKBUF_I_SHM_HEADER = 4096,        /* bytes */
+  PACKBUF_I_SHM_UNIT = 4096,   /* what objects are made of */
+  PACKBUF_I_SHM_HEADER = 4096, /* bytes */
   PACKBUF_I_SHM_VERSION = 1,
-  PACKBUF_I_SHM_ORDER = 0x01020304,   /* as the machine that made it stores it */
-  PACKBUF_I_SHM_SESSIONS = 512,       /* at most */
-  PACKBUF_I_SHM_BUCKET = 8,           /* cells of a bucket: a line of the cache */
-  PACKBUF_I_SHM_TRIES = 64            /* how often opening begins anew when others make or take away the file */
+  PACKBUF_I_SHM_ORDER = 0x01020304, /* as the machine that made it stores it */
+  PACKBUF_I_SHM_SESSIONS = 512,     /* at most */
+  PACKBUF_I_SHM_BUCKET = 8,         /* cells of a bucket: a line of the cache */
+  PACKBUF_I_SHM_TRIES = 64          /* how often opening begins anew when others make or take away the file */
 };
-#define PACKBUF_I_SHM_MAGIC "PBUFSHM"             /* with its NUL: 8 bytes */
+#define PACKBUF_I_SHM_MAGIC "PBUFSHM" /* with its NUL: 8 bytes */
 #define PACKBUF_I_SHM_MOST_SLOTS (1u << 24)
-#define PACKBUF_I_SHM_MOST_UNITS 0xFFFFFFF0u      /* a unit's number fits into half of an extent */
-#define PACKBUF_I_SHM_DATA_ALIGNMENT (2u << 20)   /* that of a huge page */
-#define PACKBUF_I_SHM_LOCKS ((off_t)1 << 60)      /* session i holds the lock of byte LOCKS + i, far behind the data */
-#define PACKBUF_I_SHM_PROBE ((off_t)1 << 59)      /* a byte to find out whether locks are what they should be */
+#define PACKBUF_I_SHM_MOST_UNITS 0xFFFFFFF0u    /* a unit's number fits into half of an extent */
+#define PACKBUF_I_SHM_DATA_ALIGNMENT (2u << 20) /* that of a huge page */
+#define PACKBUF_I_SHM_LOCKS ((off_t)1 << 60)    /* session i holds the lock of byte LOCKS + i, far behind the data */
+#define PACKBUF_I_SHM_PROBE ((off_t)1 << 59)    /* a byte to find out whether locks are what they should be */
 
 /* What is said once, when the store is made. */
 typedef struct packbuf_i_shm_facts {
@@ -113,9 +113,12 @@ typedef struct packbuf_i_shm {
   packbuf_i_lock lock;           /* of `writable` and the quota */
   uint64_t next_unit, next_slot; /* where to look first */
   uint64_t quota, charged, pending;
-  uint64_t clock_offset;          /* of this time namespace */
+  uint64_t clock_offset;                /* of this time namespace */
   uint64_t evicted, expired, recovered; /* the store's counters at open */
   uint64_t waits, copied;
+  packbuf_log log; /* one call at a time: `telling` */
+  void *log_context;
+  packbuf_i_lock telling;
   uint32_t *here; /* 0 in a child after fork; may be NULL */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_shm;
@@ -239,8 +242,8 @@ static packbuf_status packbuf_i_shm_fill(const packbuf_i_shm_plan *plan, int fd,
   return PACKBUF_OK;
 }
 
-/* Without O_TMPFILE: a draft beside it, under a lock; whoever finds one that nobody locks (its maker died) goes on with
- * it. LEASED: somebody else is at it. */
+/* Without O_TMPFILE: a draft beside it, under a lock. One that nobody locks was left by a maker who died, perhaps after
+ * it had become the store: it is taken away, not used. LEASED: somebody else is at it, or was; try again. */
 static packbuf_status packbuf_i_shm_make_by_name(const packbuf_i_shm_plan *plan, packbuf_error *error) {
   struct stat ours, there;
   packbuf_status status;
@@ -255,8 +258,7 @@ static packbuf_status packbuf_i_shm_make_by_name(const packbuf_i_shm_plan *plan,
     (void)close(fd);
     return packbuf_i_call_fail(error, PACKBUF_DENIED, "the draft of the store's file is somebody else's");
   }
-  status = ftruncate(fd, 0) == 0 ? packbuf_i_shm_fill(plan, fd, error)
-                                 : packbuf_i_system_fail(error, "the store's file cannot be made", errno);
+  status = ours.st_size ? PACKBUF_LEASED : packbuf_i_shm_fill(plan, fd, error);
   if (status == PACKBUF_OK && link(plan->draft, plan->path) != 0 && errno != EEXIST)
     status = packbuf_i_system_fail(error, "the store's file cannot be given its name", errno);
   (void)unlink(plan->draft); /* before the lock goes: who gets it next would otherwise go on with a file in use */
@@ -377,7 +379,8 @@ static packbuf_status packbuf_i_shm_open_file(packbuf_i_shm_plan *plan, int *fd,
     if (status == PACKBUF_LEASED) packbuf_i_sleep_until(packbuf_now() + 50000000u);
     else if (status != PACKBUF_OK) return status;
   }
-  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "the store's file comes and goes, or is made by one who is stopped");
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE,
+                             "the store's file comes and goes, or is made by one who is stopped");
 }
 
 /* Maps tables for everyone, data for reading. */
@@ -423,8 +426,8 @@ static uint8_t *packbuf_i_shm_writable(packbuf_i_shm *shm) {
   packbuf_i_locked(&shm->lock);
   map = shm->writable;
   if (!map) {
-    void *const made = mmap(NULL, (size_t)shm->data_size, PROT_READ | PROT_WRITE, MAP_SHARED, shm->fd,
-                            (off_t)shm->facts.data_at);
+    void *const made =
+        mmap(NULL, (size_t)shm->data_size, PROT_READ | PROT_WRITE, MAP_SHARED, shm->fd, (off_t)shm->facts.data_at);
     if (made != MAP_FAILED) map = (uint8_t *)made;
     PACKBUF_I_STORE(&shm->writable, map);
   }

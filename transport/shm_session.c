@@ -85,6 +85,24 @@ static int packbuf_i_shm_wait(packbuf_i_shm *shm, uint32_t seen, uint64_t deadli
   return 1;
 }
 
+/* ---- what people are told ---- */
+
+/* "BEFORE NUMBER AFTER NAME". The name comes from the store, so it may hold anything. */
+static void packbuf_i_shm_say(packbuf_i_shm *shm, packbuf_log_level level, const char *before, uint64_t number,
+                              const char *after, const char *name) {
+  char text[160];
+  packbuf_i_line line = packbuf_i_line_in(text, sizeof text);
+  if (!shm->log) return;
+  packbuf_i_line_text(&line, before);
+  packbuf_i_line_number(&line, number);
+  packbuf_i_line_text(&line, after);
+  packbuf_i_line_percent(&line, name, packbuf_i_length(name, 40), "/:+=@ ");
+  (void)packbuf_i_line_close(&line);
+  packbuf_i_locked(&shm->telling);
+  shm->log(shm->log_context, level, text);
+  packbuf_i_unlocked(&shm->telling);
+}
+
 /* ---- sessions ---- */
 
 static uint64_t *packbuf_i_shm_pin_word(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
@@ -101,8 +119,7 @@ static void packbuf_i_shm_recover(packbuf_i_shm *shm, uint32_t dead) {
   for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
     uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]), *const pin = packbuf_i_shm_pin_word(shm, slot, dead);
     const unsigned phase = packbuf_i_shm_phase(word);
-    if ((phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) &&
-        packbuf_i_shm_session_of(word) == dead) {
+    if ((phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) && packbuf_i_shm_session_of(word) == dead) {
       const uint64_t mine = packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING);
       if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, mine)) packbuf_i_shm_free_slot(shm, slot), count++;
     }
@@ -112,7 +129,13 @@ static void packbuf_i_shm_recover(packbuf_i_shm *shm, uint32_t dead) {
       packbuf_i_shm_try_free(shm, slot);
     }
   }
-  if (count) PACKBUF_I_ADD(&shm->header->recovered, count);
+  if (count) {
+    char name[sizeof shm->sessions[dead].name];
+    memcpy(name, shm->sessions[dead].name, sizeof name);
+    name[sizeof name - 1] = 0;
+    PACKBUF_I_ADD(&shm->header->recovered, count);
+    packbuf_i_shm_say(shm, PACKBUF_LOG_INFO, "shm: took back ", count, " slots and leases of ", name);
+  }
   PACKBUF_I_STORE(&shm->sessions[dead].used, 0u);
 }
 

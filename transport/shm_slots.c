@@ -400,7 +400,8 @@ static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
     age = PACKBUF_I_LOAD(&record->read_at);
     if (count == PICK && age >= ages[PICK - 1]) continue;
     at = count < PICK ? count++ : PICK - 1;
-    for (; at > 0 && ages[at - 1] > age; at--) slots[at] = slots[at - 1], words[at] = words[at - 1], ages[at] = ages[at - 1];
+    for (; at > 0 && ages[at - 1] > age; at--)
+      slots[at] = slots[at - 1], words[at] = words[at - 1], ages[at] = ages[at - 1];
     slots[at] = slot;
     words[at] = word;
     ages[at] = age;
@@ -411,7 +412,10 @@ static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
     freed += some ? some : 1; /* an empty one frees a slot */
     dropped++;
   }
-  if (dropped) PACKBUF_I_ADD(&shm->header->evicted, dropped);
+  if (dropped) {
+    PACKBUF_I_ADD(&shm->header->evicted, dropped);
+    packbuf_i_shm_say(shm, PACKBUF_LOG_DEBUG, "shm: dropped ", dropped, " objects for room", "");
+  }
   return dropped;
 }
 
