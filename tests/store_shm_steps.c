@@ -38,8 +38,9 @@ static uint64_t seed_at(handle *h, const char *key) {
   return seed;
 }
 
+/* K takes many units, so that many instructions free them. */
 static void two_keys(handle *h) {
-  (void)put(h, "K", 5000, 1);
+  (void)put(h, "K", 50000, 1);
   (void)put(h, "M", 100, 1);
 }
 
@@ -62,7 +63,7 @@ static int old_or_new(handle *h) {
 }
 
 static void slice_put(handle *h) {
-  uint64_t sizes[2] = {20000, 5000}, tokens[2];
+  uint64_t sizes[2] = {200000, 5000}, tokens[2];
   void *data[2];
   packbuf_slice slice;
   packbuf_item item = item_of("K");

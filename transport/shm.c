@@ -9,8 +9,9 @@ enum {
   PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
-#define PACKBUF_I_SHM_COPIED ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address \
-                                                  */
+#define PACKBUF_I_SHM_COPIED                                                              \
+  ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address \
+                       */
 
 /* ---- opening and closing ---- */
 
@@ -147,7 +148,8 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
   if (status == PACKBUF_OK) status = packbuf_i_shm_map(shm, error);
   if (status == PACKBUF_OK && PACKBUF_I_LOAD(&shm->header->closed))
     status = packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store is being taken away");
-  if (status == PACKBUF_OK) status = packbuf_i_shm_join(shm, wanted.name, error);
+  if (status == PACKBUF_OK)
+    status = packbuf_i_shm_join(shm, wanted.name ? wanted.name : program_invocation_short_name, error);
   if (status == PACKBUF_OK) {
     packbuf_i_shm_begin(shm, wanted.quota);
     *state = shm;
@@ -215,7 +217,7 @@ static packbuf_status packbuf_i_shm_claim_all(packbuf_i_shm *shm, const uint64_t
   }
   packbuf_i_shm_charged(shm, bytes, got == count);
   if (got == count) return PACKBUF_OK;
-  while (got--) packbuf_i_shm_drop(shm, (uint32_t)(tokens[got] - 1)), tokens[got] = 0;
+  while (got--) packbuf_i_shm_drop_quietly(shm, (uint32_t)(tokens[got] - 1)), tokens[got] = 0;
   return PACKBUF_FULL;
 }
 

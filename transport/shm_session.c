@@ -23,7 +23,7 @@ static uint64_t packbuf_i_shm_word(uint64_t old, uint32_t session, unsigned phas
   return (old & 0xFFFFFFFF00000000u) | (uint64_t)session << 16 | phase;
 }
 
-/* shm_slots.c: finishes a slot that this session has FREEING. */
+/* shm_slots.c: finishes a slot that this session has FREEING; wakes nobody. */
 static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot);
 /* And: frees a slot that is RETIRED and that nobody has pinned. */
 static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot);
@@ -121,7 +121,8 @@ static void packbuf_i_shm_recover(packbuf_i_shm *shm, uint32_t dead) {
     const unsigned phase = packbuf_i_shm_phase(word);
     if ((phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) && packbuf_i_shm_session_of(word) == dead) {
       const uint64_t mine = packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING);
-      if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, mine)) packbuf_i_shm_free_slot(shm, slot), count++;
+      if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, mine))
+        packbuf_i_shm_free_slot(shm, slot), count++, packbuf_i_shm_wake(shm);
     }
     if (PACKBUF_I_LOAD(pin) & bit) {
       PACKBUF_I_AND(pin, ~bit);

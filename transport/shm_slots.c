@@ -113,15 +113,16 @@ static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
   PACKBUF_I_STORE(&record->extent, 0u);
   PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
-  packbuf_i_shm_wake(shm);
 }
 
 /* Pins of readers that fail only delay: who takes the last one away comes here again. */
 static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
   uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
   if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_RETIRED || packbuf_i_shm_pins(shm, slot)) return;
-  if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
-    packbuf_i_shm_free_slot(shm, slot);
+  if (!PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
+    return;
+  packbuf_i_shm_free_slot(shm, slot);
+  packbuf_i_shm_wake(shm);
 }
 
 /* A free slot, CLAIMED by this session; NONE. */
@@ -149,11 +150,17 @@ static int packbuf_i_shm_claimed(const packbuf_i_shm *shm, uint32_t slot) {
   return packbuf_i_shm_phase(word) == PACKBUF_I_SHM_CLAIMED && packbuf_i_shm_session_of(word) == shm->session;
 }
 
-/* Gives up what this session has CLAIMED. */
-static void packbuf_i_shm_drop(packbuf_i_shm *shm, uint32_t slot) {
+/* Gives up what this session has CLAIMED. A try for room that failed wakes nobody: two who wait for more than there is
+ * would wake each other all the time. */
+static void packbuf_i_shm_drop_quietly(packbuf_i_shm *shm, uint32_t slot) {
   const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
   PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING));
   packbuf_i_shm_free_slot(shm, slot);
+}
+
+static void packbuf_i_shm_drop(packbuf_i_shm *shm, uint32_t slot) {
+  packbuf_i_shm_drop_quietly(shm, slot);
+  packbuf_i_shm_wake(shm);
 }
 
 /* ---- finding ---- */
@@ -268,7 +275,7 @@ static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slot
   *slots = slot == PACKBUF_I_SHM_NONE;
   if (*slots) return slot;
   if (packbuf_i_shm_claim_units(shm, slot, size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0))) return slot;
-  packbuf_i_shm_drop(shm, slot);
+  packbuf_i_shm_drop_quietly(shm, slot);
   return PACKBUF_I_SHM_NONE;
 }
 
