@@ -434,7 +434,7 @@ static const char *stream_placed(void *context, uint64_t size) {
   return NULL;
 }
 
-static const packbuf_i_taker stream_taker = {stream_frame, stream_place, stream_placed};
+static const packbuf_i_intake_taker stream_taker = {stream_frame, stream_place, stream_placed};
 
 static void test_streams(void) {
   uint8_t all[8192];

@@ -663,7 +663,7 @@ static const char *packbuf_i_bye_read(const packbuf_i_frame *frame, const uint8_
 /* ---- a stream of bytes, cut into frames ---- */
 
 /* Who takes what comes. */
-typedef struct packbuf_i_taker {
+typedef struct packbuf_i_intake_taker {
   /* A frame whose header and body are whole. NULL, or why the connection ends. */
   const char *(*frame)(void *context, const packbuf_i_frame *frame, const uint8_t *body);
   /* Where the next bytes of the payload go; *size: how many there may be, cut to what there is room for, 1 at least.
@@ -671,10 +671,10 @@ typedef struct packbuf_i_taker {
   uint8_t *(*place)(void *context, uint64_t *size);
   /* That many have come. NULL, or why the connection ends. */
   const char *(*placed)(void *context, uint64_t size);
-} packbuf_i_taker;
+} packbuf_i_intake_taker;
 
 typedef struct packbuf_i_intake {
-  const packbuf_i_taker *taker;
+  const packbuf_i_intake_taker *taker;
   void *context;
   packbuf_allocator allocator;
   uint8_t head[PACKBUF_I_FRAME_HEADER], *body;

@@ -42,7 +42,7 @@ static void packbuf_i_service_log(packbuf_i_service *service, packbuf_log_level 
 typedef struct packbuf_i_group {
   packbuf_item items[PACKBUF_I_GROUP];
   packbuf_ref about[PACKBUF_I_GROUP];
-  struct packbuf_i_work *works[PACKBUF_I_GROUP];
+  struct packbuf_i_job *works[PACKBUF_I_GROUP];
   char keys[PACKBUF_I_GROUP][PACKBUF_MAX_KEY + 1];
   uint8_t frame[PACKBUF_I_FRAME_HEADER + PACKBUF_I_GROUP * PACKBUF_I_RESULT_SIZE];
 } packbuf_i_group;
@@ -52,7 +52,7 @@ typedef struct packbuf_i_group {
 enum { PACKBUF_I_WORK_WAITS, PACKBUF_I_WORK_FILLS, PACKBUF_I_WORK_READY, PACKBUF_I_WORK_LEASED, PACKBUF_I_WORK_DONE };
 
 /* One item of a put or of a remove. */
-typedef struct packbuf_i_work {
+typedef struct packbuf_i_job {
   const char *key;
   packbuf_slice slice;
   uint64_t size, came, head_length, generation, charged;
@@ -60,14 +60,14 @@ typedef struct packbuf_i_work {
   uint8_t kind, state, eager, fingerprint[PACKBUF_FINGERPRINT];
   packbuf_status status; /* that it ends with, or what it waits for */
   packbuf_stat stat;
-} packbuf_i_work;
+} packbuf_i_job;
 
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
   uint64_t id, deadline;
   uint32_t type, count, left; /* left: items that are not answered */
-  packbuf_i_work *works;      /* behind this, and the keys behind them */
+  packbuf_i_job *works;      /* behind this, and the keys behind them */
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
@@ -316,7 +316,7 @@ static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_accoun
 }
 
 /* Charges bytes. 0: the quota does not allow it. */
-static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_work *work) {
+static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_job *work) {
   packbuf_i_account *account = link->account;
   int good;
   if (!account) return 1;
@@ -332,7 +332,7 @@ static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_work *work) 
 }
 
 /* What was charged for is an object now, or (generation 0) is not. */
-static void packbuf_i_account_settle(packbuf_i_link *link, packbuf_i_work *work, uint64_t generation) {
+static void packbuf_i_account_settle(packbuf_i_link *link, packbuf_i_job *work, uint64_t generation) {
   packbuf_i_account *account = link->account;
   packbuf_i_owned *owned;
   if (!account || !work->charged) return;
@@ -393,7 +393,7 @@ static void packbuf_i_results_add(packbuf_i_results *results, uint64_t index, pa
 
 static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const packbuf_i_frame *frame,
                                                 const uint8_t *body, uint64_t keys) {
-  const size_t head = sizeof(packbuf_i_request) + frame->items * sizeof(packbuf_i_work);
+  const size_t head = sizeof(packbuf_i_request) + frame->items * sizeof(packbuf_i_job);
   const size_t block = head + (size_t)keys + frame->items;
   packbuf_i_request *request = (packbuf_i_request *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
   packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
@@ -404,14 +404,14 @@ static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const pack
   request->id = frame->request;
   request->type = frame->type;
   request->count = request->left = frame->items;
-  request->works = (packbuf_i_work *)(void *)(request + 1);
+  request->works = (packbuf_i_job *)(void *)(request + 1);
   left = packbuf_i_wire_take64(&reader);
   now = packbuf_now();
   request->deadline = left == 0                              ? (uint64_t)PACKBUF_NO_WAIT
                       : left > PACKBUF_FOREVER - 1 - now ? PACKBUF_FOREVER
                                                              : now + left;
   for (unsigned i = 0; i < frame->items; i++) {
-    packbuf_i_work *work = &request->works[i];
+    packbuf_i_job *work = &request->works[i];
     packbuf_i_asked asked;
     (void)packbuf_i_asked_read(&reader, frame->type, &asked);
     memcpy(key, asked.key, asked.key_size);
@@ -435,14 +435,14 @@ static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const pack
 }
 
 /* Takes an item's memory back, and all that it holds. */
-static void packbuf_i_work_end(packbuf_i_link *link, packbuf_i_request *request, packbuf_i_work *work) {
+static void packbuf_i_work_end(packbuf_i_link *link, packbuf_i_request *request, packbuf_i_job *work) {
   packbuf_slice_release(&work->slice);
   packbuf_i_account_settle(link, work, request->type == PACKBUF_I_PUT && !work->status ? work->stat.generation : 0);
   work->state = PACKBUF_I_WORK_DONE;
   request->left--;
 }
 
-static void packbuf_i_work_answer(packbuf_i_results *results, packbuf_i_request *request, packbuf_i_work *work,
+static void packbuf_i_work_answer(packbuf_i_results *results, packbuf_i_request *request, packbuf_i_job *work,
                                   packbuf_status status) {
   work->status = status;
   packbuf_i_work_end(results->link, request, work);
@@ -465,7 +465,7 @@ static void packbuf_i_request_free(packbuf_i_link *link, packbuf_i_request *requ
 }
 
 /* Room for one item. OK: it has it; FULL, QUOTA: not now; else never. */
-static packbuf_status packbuf_i_work_reserve(packbuf_i_link *link, packbuf_i_work *work) {
+static packbuf_status packbuf_i_work_reserve(packbuf_i_link *link, packbuf_i_job *work) {
   packbuf_status status;
   if (!packbuf_i_account_charge(link, work)) return PACKBUF_QUOTA;
   if (!work->size) {
@@ -492,7 +492,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
   int refused = 0;
   packbuf_i_results_begin(&results, link, request->id);
   for (unsigned i = 0; i < request->count; i++) {
-    packbuf_i_work *work = &request->works[i];
+    packbuf_i_job *work = &request->works[i];
     if (work->state != PACKBUF_I_WORK_WAITS) continue;
     if (first || !refused) {
       work->status = packbuf_i_work_reserve(link, work);
@@ -521,7 +521,7 @@ static void packbuf_i_group_put(packbuf_i_link *link, packbuf_i_request *request
   const int late = packbuf_now() >= request->deadline;
   packbuf_i_results results;
   for (unsigned i = 0; i < count; i++) {
-    packbuf_i_work *work = group->works[i];
+    packbuf_i_job *work = group->works[i];
     packbuf_item *item = &group->items[i];
     packbuf_ref *about = &group->about[i];
     memset(item, 0, sizeof *item);
@@ -541,7 +541,7 @@ static void packbuf_i_group_put(packbuf_i_link *link, packbuf_i_request *request
   (void)packbuf_batch_put(link->service->store, group->items, count, PACKBUF_NO_WAIT, NULL);
   packbuf_i_results_begin(&results, link, request->id);
   for (unsigned i = 0; i < count; i++) {
-    packbuf_i_work *work = group->works[i];
+    packbuf_i_job *work = group->works[i];
     const packbuf_status status = group->items[i].status;
     work->status = status;
     if (packbuf_i_for_room(status) && !late) continue;
@@ -583,7 +583,7 @@ static void packbuf_i_request_remove(packbuf_i_link *link, packbuf_i_request *re
     packbuf_i_results results;
     unsigned count = 0;
     for (; from < request->count && count < PACKBUF_I_GROUP; from++) {
-      packbuf_i_work *work = &request->works[from];
+      packbuf_i_job *work = &request->works[from];
       packbuf_item *item = &group->items[count];
       if (work->state == PACKBUF_I_WORK_DONE) continue;
       memset(item, 0, sizeof *item);
@@ -596,7 +596,7 @@ static void packbuf_i_request_remove(packbuf_i_link *link, packbuf_i_request *re
     (void)packbuf_batch_remove(link->service->store, group->items, count, PACKBUF_NO_WAIT, NULL);
     packbuf_i_results_begin(&results, link, request->id);
     for (unsigned i = 0; i < count; i++) {
-      packbuf_i_work *work = group->works[i];
+      packbuf_i_job *work = group->works[i];
       packbuf_status status = group->items[i].status;
       const int again = work->state == PACKBUF_I_WORK_LEASED;
       if (!again) work->stat = group->items[i].stat;
@@ -820,7 +820,7 @@ static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_fram
 
 static const char *packbuf_i_link_data(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
   packbuf_i_request *request = packbuf_i_link_request(link, frame->request);
-  packbuf_i_work *work;
+  packbuf_i_job *work;
   uint64_t offset;
   uint16_t index;
   const char *why = packbuf_i_data_read(frame, body, &index, &offset);
@@ -846,7 +846,7 @@ static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
   if (!request) return; /* its results are on their way */
   packbuf_i_results_begin(&results, link, id);
   for (unsigned i = 0; i < request->count; i++) {
-    packbuf_i_work *work = &request->works[i];
+    packbuf_i_job *work = &request->works[i];
     if (work->state == PACKBUF_I_WORK_DONE) continue;
     packbuf_i_work_answer(&results, request, work,
                           work->state == PACKBUF_I_WORK_FILLS ? PACKBUF_CANCELLED : work->status);
@@ -894,7 +894,7 @@ static const char *packbuf_i_link_frame(void *context, const packbuf_i_frame *fr
 static uint8_t *packbuf_i_link_place(void *context, uint64_t *size) {
   packbuf_i_link *link = (packbuf_i_link *)context;
   packbuf_i_request *request = link->receiving;
-  packbuf_i_work *work;
+  packbuf_i_job *work;
   if (!request) return NULL;
   while (!link->at_left && link->at < request->count) { /* the next item whose bytes follow a PUT */
     work = &request->works[link->at];
@@ -911,7 +911,7 @@ static uint8_t *packbuf_i_link_place(void *context, uint64_t *size) {
 static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   packbuf_i_link *link = (packbuf_i_link *)context;
   packbuf_i_request *request = link->receiving;
-  packbuf_i_work *work;
+  packbuf_i_job *work;
   if (!request || !link->at_left) return NULL;
   work = &request->works[link->at];
   link->at_left -= size;
@@ -926,7 +926,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   return NULL;
 }
 
-static const packbuf_i_taker packbuf_i_link_taker = {packbuf_i_link_frame, packbuf_i_link_place,
+static const packbuf_i_intake_taker packbuf_i_link_taker = {packbuf_i_link_frame, packbuf_i_link_place,
                                                      packbuf_i_link_placed};
 
 /* ---- a connection without its socket ---- */

@@ -221,7 +221,7 @@ typedef struct packbuf_i_tcp {
   uint8_t secret[PACKBUF_I_SECRET], session[16];
   size_t secret_size;
   uint64_t quota, connect_ns;
-  char name[256];
+  char name[256], uri[PACKBUF_MAX_URI + 1];
   packbuf_i_lock lock; /* of who is busy */
   packbuf_i_signal freed;
   packbuf_i_peer *peers;
@@ -312,12 +312,14 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
   packbuf_i_result result;
   uint16_t waiting[PACKBUF_I_TRIP];
   unsigned waiting_count = 0;
+  waiting[0] = 0;
   for (unsigned i = 0; i < frame->items; i++) {
     const char *why = packbuf_i_result_read(&reader, &result);
     packbuf_i_errand *step;
     if (why) return why;
+    if (result.index >= peer->count) return "a result that nobody asked for";
     step = &peer->steps[result.index];
-    if (result.index >= peer->count || step->state >= PACKBUF_I_STEP_DATA) return "a result that nobody asked for";
+    if (step->state >= PACKBUF_I_STEP_DATA) return "a result that nobody asked for";
     if (result.follows && peer->type != PACKBUF_I_GET) return "bytes that nobody asked for";
     step->item->stat = result.stat;
     step->status = (packbuf_status)result.status;
@@ -435,7 +437,7 @@ static const char *packbuf_i_peer_placed(void *context, uint64_t size) {
   return NULL;
 }
 
-static const packbuf_i_taker packbuf_i_peer_taker = {packbuf_i_peer_frame, packbuf_i_peer_place,
+static const packbuf_i_intake_taker packbuf_i_peer_taker = {packbuf_i_peer_frame, packbuf_i_peer_place,
                                                      packbuf_i_peer_placed};
 
 /* ---- bytes out and in ---- */
@@ -873,6 +875,7 @@ static packbuf_status packbuf_i_tcp_describe(void *state, packbuf_store_info *in
   status = packbuf_i_tcp_ask_list(tcp, &ask, NULL, deadline, &listing, &count, error);
   if (status) return status;
   info->transport = "tcp";
+  memcpy(info->uri, tcp->uri, sizeof info->uri);
   info->capabilities = tcp->capabilities;
   info->size = listing.size;
   info->used = listing.used;
@@ -960,13 +963,13 @@ static packbuf_status packbuf_i_tcp_peers(packbuf_i_tcp *tcp, unsigned count, pa
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const char *uri, const packbuf_store_options *options,
+static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_store_options *options,
                                           packbuf_error *error) {
   const unsigned count = options->connections ? options->connections : 2;
   const char *name = options->name ? options->name : "";
   packbuf_i_uri parts;
   packbuf_i_peer *peer;
-  packbuf_status status = packbuf_i_uri_start(&parts, uri, error);
+  packbuf_status status = packbuf_i_uri_start(&parts, tcp->uri, error);
   if (!status && count > 64)
     status = packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "at most 64 connections");
   if (!status)
@@ -1001,23 +1004,34 @@ static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const char *uri, c
 
 static packbuf_status packbuf_i_tcp_open(void **state, const char *uri, const packbuf_store_options *options,
                                          packbuf_error *error) {
-  packbuf_allocator allocator;
+  const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
+  packbuf_store_options with = *options;
   packbuf_i_tcp *tcp;
   packbuf_status status;
-  memset(&allocator, 0, sizeof allocator);
-  if (options->allocator) allocator = *options->allocator;
   tcp = (packbuf_i_tcp *)packbuf_i_heap(&allocator, NULL, 0, sizeof *tcp);
   if (!tcp) return packbuf_i_no_memory(error);
   tcp->allocator = allocator;
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
-  else status = packbuf_i_tcp_start(tcp, uri, options, error);
+  else status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, NULL, NULL, error);
+  if (!status) status = packbuf_i_tcp_start(tcp, &with, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
   return status;
 }
 
-static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver), "tcp",
-                                                    packbuf_i_tcp_open, packbuf_i_tcp_close, packbuf_i_tcp_describe,
-                                                    NULL, NULL, NULL, NULL, packbuf_i_tcp_run, packbuf_i_tcp_let_go,
-                                                    packbuf_i_tcp_list, packbuf_i_tcp_collect, packbuf_i_tcp_count};
+static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
+                                                    "tcp",
+                                                    packbuf_i_tcp_open,
+                                                    packbuf_i_tcp_close,
+                                                    packbuf_i_tcp_describe,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    packbuf_i_tcp_run,
+                                                    packbuf_i_tcp_let_go,
+                                                    packbuf_i_tcp_list,
+                                                    packbuf_i_tcp_collect,
+                                                    packbuf_i_tcp_count,
+                                                    NULL};
