@@ -36,7 +36,7 @@ static int is_filled(const void *data, size_t size, uint64_t from) {
 
 static packbuf_status client_open_at(const char *uri, const char *secret, packbuf_store **store, packbuf_error *error) {
   packbuf_store_options options = packbuf_default_store_options();
-  options.pool_size = 64 * MIB;
+  options.pool_size = 32 * MIB;
   options.connect_ms = 2000;
   if (secret) options.secret = secret, options.secret_size = strlen(secret);
   return packbuf_store_open_driver(&packbuf_i_tcp_driver, uri, &options, store, error);
@@ -663,8 +663,12 @@ static void test_killed(void) {
     peer->call = &call;
     (void)packbuf_i_peer_choose(peer, 0, &room);
     packbuf_i_peer_ask(peer, room);
+    peer->granted_from = PACKBUF_I_TRIP; /* so that the pump sends none of it */
     while (peer->granted_to == 0 && !peer->broken) (void)packbuf_i_peer_pump(peer, packbuf_deadline_in(100));
-    (void)packbuf_i_peer_write(peer);
+    peer->granted_from = 0;
+    packbuf_i_peer_next(peer);
+    expect(send(peer->fd, peer->pieces[0].iov_base, peer->pieces[0].iov_len, MSG_NOSIGNAL) == (ssize_t)peer->pieces[0].iov_len, "a DATA frame begins");
+    expect(send(peer->fd, peer->pieces[1].iov_base, MIB, MSG_NOSIGNAL) > 0, "and breaks off");
     expect(!packbuf_store_describe(served, &info, soon(), NULL) && info.used >= 6 * MIB, "room is reserved");
     packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the test");
     packbuf_i_peer_leave(peer);
@@ -676,10 +680,17 @@ static void test_killed(void) {
   }
   used = info.used;
   for (int round = 0; round < 12; round++) {
+    packbuf_stat looked;
+    const uint64_t before = stat_of(a, "killed", &looked) ? 0 : looked.generation;
     const pid_t child = fork();
     packbuf_item item = item_of("killed");
     if (child == 0) child_puts(packbuf_server_uri(server));
-    packbuf_i_sleep_until(packbuf_now() + 20000000u + (uint64_t)round * 1700000u);
+    for (int i = 0; i < 400; i++) { /* until it has put once, and then some */
+      packbuf_stat stat;
+      if (stat_of(a, "killed", &stat) || stat.generation != before) break;
+      packbuf_i_sleep_until(packbuf_deadline_in(5));
+    }
+    packbuf_i_sleep_until(packbuf_now() + (uint64_t)round * 1700000u);
     (void)kill(child, SIGKILL);
     (void)waitpid(child, NULL, 0);
     if (packbuf_batch_get(a, &item, 1, soon(), NULL)) torn++;
