@@ -885,7 +885,10 @@ static const char *packbuf_i_link_frame(void *context, const packbuf_i_frame *fr
   if (link->state == PACKBUF_I_LINK_PROOF && frame->type == PACKBUF_I_PROOF)
     return packbuf_i_link_proof(link, frame, body);
   if (link->state == PACKBUF_I_LINK_ENDING) return NULL;
-  if (frame->type == PACKBUF_I_BYE) return link->dead = 1, (const char *)NULL;
+  if (frame->type == PACKBUF_I_BYE) {
+    link->dead = 1;
+    return NULL;
+  }
   return link->state == PACKBUF_I_LINK_HELLO ? "a connection begins with HELLO" : "a proof was asked for";
 }
 

@@ -207,6 +207,7 @@ typedef struct packbuf_i_peer {
   uint8_t heads[PACKBUF_I_HEADS][PACKBUF_I_FRAME_HEADER + PACKBUF_I_DATA_SIZE];
   uint8_t word[PACKBUF_I_FRAME_HEADER];
   unsigned cancel, pong, ping; /* to be said; cancel 2: it was */
+  uint64_t pong_to;
   /* how it ended; NULL, OK: it has not */
   const char *why;
   packbuf_status broken;
@@ -410,7 +411,11 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
   packbuf_i_peer *peer = (packbuf_i_peer *)context;
   if (frame->type == PACKBUF_I_BYE) return packbuf_i_peer_bye(peer, frame, body);
   if (peer->greeted != 2) return packbuf_i_peer_greeting(peer, frame, body);
-  if (frame->type == PACKBUF_I_PING) return peer->pong = 1, (const char *)NULL;
+  if (frame->type == PACKBUF_I_PING) {
+    peer->pong = 1;
+    peer->pong_to = frame->request;
+    return NULL;
+  }
   if (frame->type == PACKBUF_I_PONG) return NULL;
   if (frame->request != peer->id) return "an answer that nobody waits for";
   switch (frame->type) {
@@ -461,7 +466,7 @@ static void packbuf_i_peer_next(packbuf_i_peer *peer) {
     packbuf_i_peer_word(peer, PACKBUF_I_CANCEL, peer->id);
     peer->cancel = 2;
   } else if (peer->pong || peer->ping) {
-    packbuf_i_peer_word(peer, peer->pong ? PACKBUF_I_PONG : PACKBUF_I_PING, 0);
+    packbuf_i_peer_word(peer, peer->pong ? PACKBUF_I_PONG : PACKBUF_I_PING, peer->pong ? peer->pong_to : 0);
     if (peer->pong) peer->pong = 0;
     else peer->ping = 0;
   }
