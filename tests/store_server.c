@@ -1,0 +1,840 @@
+/* tests/store_server.c: a server of a local store and clients by tcp over loopback, in one process: each operation, ranges, large batches and objects,
+ * a status for each key, room that is waited for, secrets, deadlines against a server that does not answer, clients that die in the middle of a put.
+ * May use: internals.h. Must not know: how the local store does it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#define PACKBUF_HEADER "../transport/packbuf_transport.h"
+#include "internals.h"
+#include "fence.h"
+#include <sys/wait.h>
+
+static void verdict(const char *what) { verdict_on("", what); }
+
+#define MIB ((uint64_t)1 << 20)
+
+static packbuf_store *served;
+static packbuf_server *server;
+
+static uint64_t soon(void) { return packbuf_deadline_in(20000); }
+
+static void fill(uint8_t *bytes, size_t size, uint64_t from) {
+  for (size_t i = 0; i < size; i++) {
+    if (i % 8 == 0) from = from * 6364136223846793005u + 1442695040888963407u;
+    bytes[i] = (uint8_t)(from >> (8 * (i % 8)));
+  }
+}
+
+static int is_filled(const void *data, size_t size, uint64_t from) {
+  const uint8_t *bytes = (const uint8_t *)data;
+  for (size_t i = 0; i < size; i++) {
+    if (i % 8 == 0) from = from * 6364136223846793005u + 1442695040888963407u;
+    if (bytes[i] != (uint8_t)(from >> (8 * (i % 8)))) return 0;
+  }
+  return 1;
+}
+
+static packbuf_status client_open_at(const char *uri, const char *secret, packbuf_store **store, packbuf_error *error) {
+  packbuf_store_options options = packbuf_default_store_options();
+  options.pool_size = 32 * MIB;
+  options.connect_ms = 2000;
+  if (secret) options.secret = secret, options.secret_size = strlen(secret);
+  return packbuf_store_open_driver(&packbuf_i_tcp_driver, uri, &options, store, error);
+}
+
+static packbuf_store *client_open(void) {
+  packbuf_store *store = NULL;
+  packbuf_error error;
+  const packbuf_status status = client_open_at(packbuf_server_uri(server), NULL, &store, &error);
+  expect(!status, "client: %s %s", packbuf_status_name(status), status ? error.message : "");
+  return store;
+}
+
+static void client_close(packbuf_store *store) {
+  packbuf_error error;
+  packbuf_status status = packbuf_store_close(store, soon(), &error);
+  expect(!status, "closing a client: %s", packbuf_status_name(status));
+}
+
+static void server_start(uint64_t size, const packbuf_server_options *options) {
+  packbuf_store_options with = packbuf_default_store_options();
+  packbuf_error error;
+  packbuf_status status;
+  with.size = size;
+  with.objects = 4096;
+  status = packbuf_store_open("local:", &with, &served, &error);
+  if (!status) status = packbuf_server_open(served, "tcp://:0", options, &server, &error);
+  expect(!status, "server: %s %s", packbuf_status_name(status), status ? error.message : "");
+  if (status) exit(1);
+}
+
+static void server_stop(void) {
+  packbuf_store_info info;
+  packbuf_counters counters;
+  memset(&counters, 0, sizeof counters);
+  expect(!packbuf_server_close(server, packbuf_deadline_in(1000), NULL), "closing the server");
+  expect(!packbuf_store_counters(served, &counters, NULL) && counters.leases == 0 && counters.slices == 0, "the server left %d leases, %d slices", (int)counters.leases, (int)counters.slices);
+  expect(!packbuf_store_describe(served, &info, soon(), NULL), "describe");
+  expect(!packbuf_store_close(served, soon(), NULL), "closing the store");
+  server = NULL;
+}
+
+static packbuf_item item_of(const char *key) {
+  packbuf_item item;
+  memset(&item, 0, sizeof item);
+  item.key = key;
+  return item;
+}
+
+static packbuf_status put_bytes(packbuf_store *store, const char *key, const void *bytes, uint64_t size, uint64_t deadline) {
+  packbuf_item item = item_of(key);
+  item.from = bytes;
+  item.size = size;
+  return packbuf_batch_put(store, &item, 1, deadline, NULL);
+}
+
+static packbuf_status stat_of(packbuf_store *store, const char *key, packbuf_stat *stat) {
+  packbuf_item item = item_of(key);
+  const packbuf_status status = packbuf_batch_stat(store, &item, 1, soon(), NULL);
+  if (stat) *stat = item.stat;
+  return status;
+}
+
+static packbuf_status remove_key(packbuf_store *store, const char *key) {
+  packbuf_item item = item_of(key);
+  return packbuf_batch_remove(store, &item, 1, soon(), NULL);
+}
+
+/* ---- one key ---- */
+
+static void test_sizes(void) {
+  static const uint64_t sizes[] = {0, 1, 63, 64, 65, 4095, 4096, 4097, 16384, 65535, 65536, 65537, MIB + 1, 20 * MIB};
+  uint8_t *bytes = (uint8_t *)malloc(20 * MIB), *back = (uint8_t *)malloc(20 * MIB + 2);
+  packbuf_store *a, *b;
+  begin("sizes");
+  server_start(64 * MIB, NULL);
+  a = client_open();
+  b = client_open();
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    const uint64_t size = sizes[i];
+    packbuf_item item = item_of("k");
+    packbuf_stat stat;
+    packbuf_status status;
+    fill(bytes, size, size);
+    item.from = bytes;
+    item.size = size;
+    status = packbuf_batch_put(a, &item, 1, soon(), NULL);
+    expect(!status && item.stat.generation && item.stat.length == size, "put of %d: %s", (int)size, packbuf_status_name(status));
+    expect(!stat_of(b, "k", &stat) && stat.length == size && stat.generation == item.stat.generation && stat.kind == PACKBUF_OBJECT_BYTES, "stat of %d", (int)size);
+    memset(back, 0xAA, size + 2);
+    item = item_of("k");
+    item.into = back + 1;
+    item.capacity = size;
+    status = packbuf_batch_get(b, &item, 1, soon(), NULL);
+    expect(!status && item.got == size && item.stat.length == size && is_filled(back + 1, size, size) && back[0] == 0xAA && back[size + 1] == 0xAA, "get of %d into memory: %s", (int)size,
+           packbuf_status_name(status));
+    item = item_of("k");
+    status = packbuf_batch_get(b, &item, 1, soon(), NULL);
+    expect(!status && item.got == size && item.lease.size == size && (!size || is_filled(item.lease.data, size, size)), "get of %d with a lease: %s", (int)size, packbuf_status_name(status));
+    expect((uintptr_t)item.lease.data % 4096 == 0, "the lease is aligned");
+    packbuf_lease_release(&item.lease);
+    if (!size) continue;
+    memset(back, 0xAA, size + 2);
+    item = item_of("k");
+    item.into = back + 1;
+    item.capacity = size - 1;
+    status = packbuf_batch_get(b, &item, 1, soon(), NULL);
+    expect(status == PACKBUF_CAPACITY && back[1] == 0xAA && item.got == 0, "get of %d into too little: %s", (int)size, packbuf_status_name(status));
+  }
+  expect(!remove_key(b, "k") && remove_key(a, "k") == PACKBUF_NOT_FOUND && stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND, "remove");
+  client_close(a);
+  client_close(b);
+  server_stop();
+  free(bytes);
+  free(back);
+  verdict("objects of 0 bytes to 20 MiB are put, looked at, got and removed by two clients");
+}
+
+static void test_generations(void) {
+  packbuf_store *a;
+  packbuf_item item = item_of("g"), again;
+  packbuf_ref about;
+  packbuf_listed listed[8];
+  uint64_t cursor = 0, count = 0, first;
+  uint8_t bytes[128] = {1, 2, 3};
+  begin("generations");
+  server_start(16 * MIB, NULL);
+  a = client_open();
+  memset(&about, 0, sizeof about);
+  about.kind = PACKBUF_OBJECT_BATCH;
+  about.head_length = 64;
+  about.head_checksum = 0xDEADBEEF;
+  memset(about.fingerprint, 7, sizeof about.fingerprint);
+  item.from = bytes;
+  item.size = sizeof bytes;
+  item.about = &about;
+  item.ttl_ms = 60000;
+  item.flags = PACKBUF_PUT_EVICTABLE;
+  expect(!packbuf_batch_put(a, &item, 1, soon(), NULL), "put");
+  first = item.stat.generation;
+  again = item_of("g");
+  again.generation = first;
+  expect(!packbuf_batch_stat(a, &again, 1, soon(), NULL) && again.stat.kind == PACKBUF_OBJECT_BATCH && again.stat.head_length == 64 && again.stat.head_checksum == 0xDEADBEEF &&
+             again.stat.fingerprint[15] == 7 && again.stat.left_ms <= 60000 && again.stat.left_ms > 50000 && again.stat.flags == PACKBUF_PUT_EVICTABLE,
+         "what it is about");
+  expect(!packbuf_store_list(a, "g", &cursor, listed, 8, &count, soon(), NULL) && count == 1 && cursor == 0 && strcmp(listed[0].key, "g") == 0 && listed[0].stat.generation == first &&
+             listed[0].stat.fingerprint[0] == 7,
+         "list");
+  expect(!packbuf_store_list(a, "h", &cursor, listed, 8, &count, soon(), NULL) && count == 0, "list of a prefix that none has");
+  expect(!put_bytes(a, "g", bytes, 5, soon()), "superseding");
+  again.into = bytes;
+  again.capacity = sizeof bytes;
+  expect(packbuf_batch_get(a, &again, 1, soon(), NULL) == PACKBUF_STALE, "an old generation");
+  expect(packbuf_batch_remove(a, &again, 1, soon(), NULL) != PACKBUF_OK && !stat_of(a, "g", NULL), "removing an old generation");
+  { /* the same key three times in one batch: the last is the newest */
+    packbuf_item three[3];
+    uint8_t content[3] = {10, 11, 12}, back = 0;
+    for (int i = 0; i < 3; i++) {
+      three[i] = item_of("thrice");
+      three[i].from = &content[i];
+      three[i].size = 1;
+    }
+    expect(!packbuf_batch_put(a, three, 3, soon(), NULL) && three[0].stat.generation < three[1].stat.generation && three[1].stat.generation < three[2].stat.generation, "three at once");
+    again = item_of("thrice");
+    again.into = &back;
+    again.capacity = 1;
+    expect(!packbuf_batch_get(a, &again, 1, soon(), NULL) && back == 12, "the newest is %d", back);
+  }
+  client_close(a);
+  server_stop();
+  verdict("generations, what objects are about, lists");
+}
+
+/* ---- batches ---- */
+
+enum { MANY = 600 };
+static char keys[MANY][32];
+
+static void test_batches(void) {
+  static packbuf_item items[MANY];
+  uint8_t *bytes = (uint8_t *)malloc(MANY * 3000u), *back = (uint8_t *)malloc(MANY * 3000u);
+  packbuf_store *a, *b;
+  packbuf_error error;
+  packbuf_counters counters;
+  packbuf_slice slices[2];
+  uint64_t sizes[2] = {100000, 10}, cursor = 0, seen = 0;
+  unsigned bad = 0;
+  begin("batches");
+  server_start(64 * MIB, NULL);
+  a = client_open();
+  b = client_open();
+  for (unsigned i = 0; i < MANY; i++) {
+    snprintf(keys[i], sizeof keys[i], "batch/%u", i);
+    fill(bytes + i * 3000u, 3000, i);
+    items[i] = item_of(keys[i]);
+    items[i].from = bytes + i * 3000u;
+    items[i].size = i * 5u;
+  }
+  expect(!packbuf_batch_put(a, items, MANY, soon(), &error), "put of %d keys", MANY);
+  for (unsigned i = 0; i < MANY; i++) expect(items[i].status == PACKBUF_OK && items[i].stat.generation, "put %d", (int)i);
+  for (unsigned i = 0; i < MANY; i++) {
+    items[i] = item_of(keys[i]);
+    items[i].into = back + i * 3000u;
+    items[i].capacity = 3000;
+    if (i % 100 == 3) items[i].key = "never-put";
+    if (i % 100 == 50) items[i].capacity = 1;
+    if (i % 100 == 70) items[i].key = "bad key";
+  }
+  expect(packbuf_batch_get(b, items, MANY, soon(), &error) == PACKBUF_NOT_FOUND && error.row == 3, "get of %d keys, some bad", MANY);
+  for (unsigned i = 0; i < MANY; i++) {
+    const packbuf_status expected = i % 100 == 3 ? PACKBUF_NOT_FOUND : i % 100 == 50 ? PACKBUF_CAPACITY : i % 100 == 70 ? PACKBUF_INVALID_ARGUMENT : PACKBUF_OK;
+    expect(items[i].status == expected, "get %d: %s", (int)i, packbuf_status_name(items[i].status));
+    bad += items[i].status != PACKBUF_OK;
+    expect(expected || (items[i].got == i * 5u && is_filled(back + i * 3000u, i * 5u, i)), "content %d", (int)i);
+  }
+  expect(bad == 18, "%d failed", (int)bad);
+  for (unsigned i = 0; i < MANY; i++) items[i] = item_of(keys[i]);
+  expect(!packbuf_batch_get(b, items, MANY, soon(), NULL), "get of %d leases", MANY);
+  for (unsigned i = 0; i < MANY; i++) expect(items[i].lease.size == i * 5u && is_filled(items[i].lease.data, i * 5u, i), "lease %d", (int)i);
+  for (unsigned i = 0; i < MANY; i++) packbuf_lease_release(&items[i].lease);
+  memset(&counters, 0, sizeof counters);
+  expect(!packbuf_store_counters(b, &counters, NULL) && counters.leases == 0, "%d leases are left", (int)counters.leases);
+  do {
+    packbuf_listed listed[100];
+    uint64_t count;
+    expect(!packbuf_store_list(b, "batch/", &cursor, listed, 100, &count, soon(), NULL), "list");
+    seen += count;
+  } while (cursor && seen < 10000);
+  expect(seen == MANY, "%d are listed", (int)seen);
+  expect(!packbuf_batch_stat(b, items, MANY, soon(), NULL) && items[MANY - 1].stat.length == 5 * (MANY - 1), "stat of %d", MANY);
+  expect(!packbuf_batch_remove(b, items, MANY, soon(), NULL), "remove of %d", MANY);
+  expect(packbuf_batch_stat(a, items, MANY, soon(), NULL) == PACKBUF_NOT_FOUND, "they are gone");
+  expect(!packbuf_reserve(a, 0, sizes, 2, soon(), slices, NULL), "slices");
+  for (int i = 0; i < 2; i++) {
+    fill((uint8_t *)slices[i].data, sizes[i], 77);
+    items[i] = item_of(keys[i]);
+    items[i].from = slices[i].data;
+    items[i].size = sizes[i] - 1;
+    items[i].slice = &slices[i];
+  }
+  expect(!packbuf_batch_put(a, items, 2, soon(), NULL) && !slices[0].data && !slices[1].data, "slices are taken over");
+  items[0] = item_of(keys[0]);
+  expect(!packbuf_batch_get(b, items, 1, soon(), NULL) && items[0].lease.size == 99999 && is_filled(items[0].lease.data, 99999, 77), "and are what is got");
+  packbuf_lease_release(&items[0].lease);
+  client_close(a);
+  client_close(b);
+  server_stop();
+  free(bytes);
+  free(back);
+  verdict("batches of 600 keys, each with a status of its own");
+}
+
+static void test_ranges(void) {
+  static const packbuf_range some[] = {{10, 100}, {0, 0}, {5000000, 70000}, {50, 100}, {0, 1}, {8 * MIB - 1, 1}, {8 * MIB, 0}}, past[] = {{0, 1}, {8 * MIB, 1}},
+                             overflow[] = {{UINT64_MAX, 2}}, none[1] = {{0, 0}};
+  uint8_t *bytes = (uint8_t *)malloc(8 * MIB), *back = (uint8_t *)malloc(MIB);
+  packbuf_counters before, after;
+  packbuf_item items[4];
+  packbuf_store *a;
+  packbuf_range *lots = (packbuf_range *)malloc(32769 * sizeof *lots);
+  uint64_t at = 0;
+  begin("ranges");
+  server_start(64 * MIB, NULL);
+  a = client_open();
+  fill(bytes, 8 * MIB, 5);
+  expect(!put_bytes(a, "r", bytes, 8 * MIB, soon()), "put");
+  memset(&before, 0, sizeof before);
+  memset(&after, 0, sizeof after);
+  expect(!packbuf_store_counters(a, &before, NULL), "counters");
+  for (int i = 0; i < 4; i++) {
+    items[i] = item_of("r");
+    items[i].ranges = i == 0 ? some : i == 1 ? past : i == 2 ? overflow : some;
+    items[i].range_count = i == 0 || i == 3 ? 7 : i == 1 ? 2 : 1;
+    items[i].into = i == 3 ? NULL : back;
+    items[i].capacity = i == 3 ? 0 : MIB;
+  }
+  expect(packbuf_batch_get(a, items, 4, soon(), NULL) == PACKBUF_OUT_OF_RANGE, "get");
+  expect(!packbuf_store_counters(a, &after, NULL) && after.bytes_moved - before.bytes_moved < 2 * 70302 + 4096, "%d bytes moved", (int)(after.bytes_moved - before.bytes_moved));
+  expect(items[0].status == PACKBUF_OK && items[1].status == PACKBUF_OUT_OF_RANGE && items[2].status == PACKBUF_OUT_OF_RANGE && items[3].status == PACKBUF_OK, "statuses");
+  expect(items[0].got == 70202 && items[3].got == 70202 && items[3].lease.size == 70202, "got %d", (int)items[0].got);
+  for (int i = 0; i < 7; i++) {
+    expect(memcmp(back + at, bytes + some[i].offset, some[i].length) == 0 && memcmp((const uint8_t *)items[3].lease.data + at, bytes + some[i].offset, some[i].length) == 0, "range %d", i);
+    at += some[i].length;
+  }
+  packbuf_lease_release(&items[3].lease);
+  items[0] = item_of("r");
+  items[0].ranges = none;
+  items[0].into = back;
+  expect(!packbuf_batch_get(a, items, 1, soon(), NULL) && items[0].got == 0, "no ranges at all");
+  for (uint64_t i = 0; i < 32769; i++) lots[i].offset = i * 100, lots[i].length = i % 30;
+  items[0].ranges = lots;
+  items[0].range_count = 32768;
+  items[0].capacity = MIB;
+  expect(!packbuf_batch_get(a, items, 1, soon(), NULL), "32768 ranges");
+  at = 0;
+  for (uint64_t i = 0; i < 32768; at += lots[i++].length)
+    if (memcmp(back + at, bytes + i * 100, lots[i].length) != 0) break;
+  expect(at == items[0].got, "32768 ranges are right up to %d", (int)at);
+  client_close(a);
+  server_stop();
+  free(bytes);
+  free(back);
+  free(lots);
+  verdict("ranges: end to end, out of range, and nothing else moves");
+}
+
+/* ---- room ---- */
+
+typedef struct later {
+  packbuf_store *store;
+  const char *key;
+  unsigned ms;
+  packbuf_status status;
+} later;
+
+static void *remove_later(void *context) {
+  later *l = (later *)context;
+  packbuf_i_sleep_until(packbuf_deadline_in(l->ms));
+  l->status = remove_key(l->store, l->key);
+  return NULL;
+}
+
+static void test_room(void) {
+  uint8_t *bytes = (uint8_t *)malloc(20 * MIB);
+  packbuf_store *a, *b;
+  packbuf_store_info info;
+  pthread_t thread;
+  uint64_t from, took;
+  later l;
+  packbuf_status status;
+  begin("room");
+  server_start(16 * MIB, NULL);
+  a = client_open();
+  b = client_open();
+  fill(bytes, 20 * MIB, 1);
+  expect(put_bytes(a, "large", bytes, 20 * MIB, soon()) == PACKBUF_CAPACITY, "larger than the store");
+  for (int i = 0; i < 3; i++) expect(!put_bytes(a, i == 0 ? "x" : i == 1 ? "y" : "z", bytes, 4 * MIB, soon()), "put %d", i);
+  expect((status = put_bytes(a, "w", bytes, 5 * MIB, PACKBUF_NO_WAIT)) == PACKBUF_FULL, "at once: %s", packbuf_status_name(status));
+  expect((status = put_bytes(a, "w", bytes, 100, PACKBUF_NO_WAIT)) == PACKBUF_OK, "a small one fits: %s", packbuf_status_name(status));
+  from = packbuf_now();
+  status = put_bytes(a, "w", bytes, 4 * MIB, packbuf_deadline_in(200));
+  took = (packbuf_now() - from) / 1000000u;
+  expect(status == PACKBUF_FULL && took >= 150 && took < 1000, "to the deadline: %s after %d ms", packbuf_status_name(status), (int)took);
+  l.store = b;
+  l.key = "y";
+  l.ms = 60;
+  expect(pthread_create(&thread, NULL, remove_later, &l) == 0, "thread");
+  from = packbuf_now();
+  status = put_bytes(a, "w", bytes, 4 * MIB, soon());
+  took = (packbuf_now() - from) / 1000000u;
+  (void)pthread_join(thread, NULL);
+  expect(!status && !l.status && took >= 50 && took < 2000, "when room comes: %s after %d ms", packbuf_status_name(status), (int)took);
+  expect(!packbuf_store_describe(a, &info, soon(), NULL) && info.size == 16 * MIB && info.used == 12 * MIB && info.objects == 3 && strcmp(info.transport, "tcp") == 0 &&
+             strcmp(info.uri, packbuf_server_uri(server)) == 0,
+         "describe: %d objects", (int)info.objects);
+  { /* small ones that follow at once, when there is no room for them yet */
+    packbuf_item items[20];
+    expect(!put_bytes(a, "fill", bytes, 4 * MIB, soon()), "filling");
+    for (int i = 0; i < 20; i++) {
+      items[i] = item_of(keys[i]);
+      items[i].from = bytes;
+      items[i].size = 50000;
+    }
+    l.key = "x";
+    expect(pthread_create(&thread, NULL, remove_later, &l) == 0, "thread");
+    status = packbuf_batch_put(a, items, 20, soon(), NULL);
+    (void)pthread_join(thread, NULL);
+    expect(!status, "20 small ones: %s", packbuf_status_name(status));
+    for (int i = 0; i < 20; i++) {
+      packbuf_item one = item_of(keys[i]);
+      expect(!packbuf_batch_get(b, &one, 1, soon(), NULL) && one.lease.size == 50000 && is_filled(one.lease.data, 50000, 1), "small %d", i);
+      packbuf_lease_release(&one.lease);
+    }
+  }
+  client_close(a);
+  client_close(b);
+  server_stop();
+  free(bytes);
+  verdict("room: FULL at once, at the deadline, and waited for; CAPACITY");
+}
+
+static void *release_later(void *context) {
+  packbuf_i_sleep_until(packbuf_deadline_in(80));
+  packbuf_lease_release((packbuf_lease *)context);
+  return NULL;
+}
+
+static void test_leases(void) {
+  uint8_t bytes[100000];
+  packbuf_store *a;
+  packbuf_item item = item_of("k"), gone;
+  pthread_t thread;
+  uint64_t from;
+  packbuf_status status;
+  begin("leases");
+  server_start(16 * MIB, NULL);
+  a = client_open();
+  fill(bytes, sizeof bytes, 3);
+  expect(!put_bytes(a, "k", bytes, sizeof bytes, soon()), "put");
+  expect(!packbuf_batch_get(served, &item, 1, soon(), NULL), "a lease in the server's process");
+  gone = item_of("k");
+  from = packbuf_now();
+  status = packbuf_batch_remove(a, &gone, 1, packbuf_deadline_in(100), NULL);
+  /* local says NOT_FOUND when it is asked again, so that nobody can wait: see packbuf_i_request_remove */
+  expect((status == PACKBUF_LEASED || status == PACKBUF_OK) && packbuf_now() - from < 1000000000u, "removing what is leased: %s", packbuf_status_name(status));
+  expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND && is_filled(item.lease.data, sizeof bytes, 3), "it is not found, the lease is good");
+  packbuf_lease_release(&item.lease);
+  expect(!put_bytes(a, "k", bytes, sizeof bytes, soon()) && !packbuf_batch_get(served, &item, 1, soon(), NULL), "again");
+  { /* the lease ends while the remove waits */
+    static packbuf_lease lease;
+    lease = item.lease;
+    expect(pthread_create(&thread, NULL, release_later, &lease) == 0, "thread");
+    gone = item_of("k");
+    status = packbuf_batch_remove(a, &gone, 1, soon(), NULL);
+    (void)pthread_join(thread, NULL);
+    expect(!status, "removing until the lease ends: %s", packbuf_status_name(status));
+  }
+  client_close(a);
+  server_stop();
+  verdict("removing what is leased");
+}
+
+static void test_quotas(void) {
+  uint8_t *bytes = (uint8_t *)calloc(1, 4 * MIB);
+  packbuf_server_options options;
+  packbuf_store *a, *b;
+  packbuf_item item, kept;
+  packbuf_status status;
+  begin("quotas");
+  memset(&options, 0, sizeof options);
+  options.quota = 3 * MIB;
+  server_start(32 * MIB, &options);
+  a = client_open();
+  b = client_open();
+  expect(!put_bytes(a, "1", bytes, 2 * MIB, soon()), "below it");
+  expect((status = put_bytes(a, "2", bytes, 2 * MIB, PACKBUF_NO_WAIT)) == PACKBUF_QUOTA, "beyond it: %s", packbuf_status_name(status));
+  expect(!put_bytes(b, "3", bytes, 2 * MIB, soon()), "another client");
+  expect(!put_bytes(a, "4", bytes, MIB, PACKBUF_NO_WAIT), "what is left of it");
+  expect(!remove_key(b, "1"), "remove");
+  expect(!put_bytes(a, "2", bytes, 2 * MIB, soon()), "it is given back");
+  expect(!packbuf_store_quota(a, 3, MIB, NULL), "a quota of answers");
+  kept = item_of("4");
+  kept.account = 3;
+  expect(!packbuf_batch_get(a, &kept, 1, soon(), NULL), "got within it");
+  item = item_of("4");
+  item.account = 3;
+  expect((status = packbuf_batch_get(a, &item, 1, PACKBUF_NO_WAIT, NULL)) == PACKBUF_QUOTA, "beyond it: %s", packbuf_status_name(status));
+  expect((status = packbuf_batch_get(a, &item, 1, packbuf_deadline_in(50), NULL)) == PACKBUF_QUOTA, "beyond it, waiting: %s", packbuf_status_name(status));
+  item.account = 4;
+  expect(!packbuf_batch_get(a, &item, 1, soon(), NULL), "of another account");
+  packbuf_lease_release(&item.lease);
+  packbuf_lease_release(&kept.lease);
+  item.account = 3;
+  expect(!packbuf_batch_get(a, &item, 1, soon(), NULL), "after its release");
+  packbuf_lease_release(&item.lease);
+  client_close(a);
+  client_close(b);
+  server_stop();
+  free(bytes);
+  verdict("quotas of what clients put and of what they hold");
+}
+
+/* ---- secrets and addresses ---- */
+
+static void test_secrets(void) {
+  packbuf_server_options options;
+  packbuf_server *other = NULL;
+  packbuf_store *a = NULL;
+  packbuf_error error;
+  char uri[PACKBUF_MAX_URI + 1];
+  uint64_t from;
+  packbuf_status status;
+  begin("secrets");
+  memset(&options, 0, sizeof options);
+  options.secret = "open sesame";
+  options.secret_size = 11;
+  server_start(16 * MIB, &options);
+  strcpy(uri, packbuf_server_uri(server));
+  status = client_open_at(uri, "open sesame", &a, &error);
+  expect(!status && !put_bytes(a, "k", "v", 1, soon()), "the right secret: %s", packbuf_status_name(status));
+  client_close(a);
+  expect(client_open_at(uri, NULL, &a, &error) == PACKBUF_DENIED && !a, "none");
+  expect(client_open_at(uri, "open sesamE", &a, &error) == PACKBUF_DENIED && strcmp(error.message, "wrong secret") == 0, "a wrong one");
+  expect(client_open_at(uri, "Open sesame", &a, &error) == PACKBUF_DENIED, "a wrong one");
+  expect(client_open_at(uri, "open", &a, &error) == PACKBUF_DENIED, "a short one");
+  packbuf_i_sleep_until(packbuf_deadline_in(50));
+  from = packbuf_now();
+  expect(client_open_at(uri, "open sesam", &a, &error) == PACKBUF_DENIED && packbuf_now() - from > 400000000u, "the fourth waits");
+  status = client_open_at(uri, "open sesame", &a, &error);
+  expect(!status, "and the right one is let in: %s", packbuf_status_name(status));
+  client_close(a);
+  from = packbuf_now();
+  status = client_open_at(uri, "open sesame", &a, &error);
+  expect(!status && packbuf_now() - from < 400000000u, "and then without waiting");
+  client_close(a);
+  memset(&options, 0, sizeof options);
+  expect(packbuf_server_open(served, "tcp://0.0.0.0:0", &options, &other, &error) == PACKBUF_DENIED && !other, "beyond loopback without a secret");
+  options.secret = "s";
+  options.secret_size = 1;
+  status = packbuf_server_open(served, "tcp://0.0.0.0:0", &options, &other, &error);
+  expect(!status && strncmp(packbuf_server_uri(other), "tcp://0.0.0.0:", 14) == 0, "beyond loopback with one: %s", packbuf_status_name(status));
+  expect(!packbuf_server_close(other, soon(), NULL), "close");
+  expect(packbuf_server_open(served, "tcp://nonsense", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT, "no port");
+  expect(packbuf_server_open(served, "tcp://:70000", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT, "a port that is none");
+  expect(packbuf_server_open(served, "shm:x", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT, "no scheme of servers");
+  expect(packbuf_server_open(served, uri, NULL, &other, &error) == PACKBUF_SYSTEM && error.offset == EADDRINUSE, "a port that is taken");
+  server_stop();
+  expect(client_open_at(uri, NULL, &a, &error) == PACKBUF_DISCONNECTED, "nobody listens");
+  server_start(MIB, NULL);
+  expect(client_open_at(packbuf_server_uri(server), "open sesame", &a, &error) == PACKBUF_DENIED, "a server that cannot prove who it is");
+  server_stop();
+  verdict("secrets, and where a server listens");
+}
+
+/* ---- servers that do not answer, or are gone ---- */
+
+static void test_deadlines(void) {
+  packbuf_i_address address;
+  struct sockaddr_in *four = &address.as.four;
+  packbuf_store *a = NULL;
+  packbuf_error error;
+  packbuf_status status;
+  char uri[64], key[2] = "k";
+  uint64_t from, took;
+  int listener = -1;
+  static uint8_t bytes[300000];
+  begin("deadlines");
+  memset(&address, 0, sizeof address);
+  four->sin_family = AF_INET;
+  four->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.size = sizeof *four;
+  expect(!packbuf_i_address_listen(&address, &listener, NULL), "a socket that nobody serves");
+  snprintf(uri, sizeof uri, "tcp://127.0.0.1:%d", ntohs(four->sin_port));
+  from = packbuf_now();
+  status = client_open_at(uri, NULL, &a, &error);
+  took = (packbuf_now() - from) / 1000000u;
+  expect(status == PACKBUF_TIMEOUT && took >= 1900 && took < 4000, "a server that does not greet: %s after %d ms", packbuf_status_name(status), (int)took);
+  (void)close(listener);
+  server_start(16 * MIB, NULL);
+  a = client_open();
+  expect(!put_bytes(a, key, bytes, 10, soon()), "put");
+  { /* both loops are stopped: they wait for their locks of what comes in */
+    for (unsigned i = 0; i < server->loop_count; i++) {
+      packbuf_i_locked(&server->loops[i].lock);
+      packbuf_i_loop_wake(&server->loops[i]);
+    }
+    packbuf_i_sleep_until(packbuf_deadline_in(50));
+    for (int i = 0; i < 3; i++) {
+      packbuf_item item = item_of(key);
+      uint8_t back[16];
+      item.into = back;
+      item.capacity = sizeof back;
+      from = packbuf_now();
+      status = i == 0   ? packbuf_batch_get(a, &item, 1, packbuf_deadline_in(200), NULL)
+               : i == 1 ? put_bytes(a, "late", bytes, sizeof bytes, packbuf_deadline_in(200))
+                        : packbuf_batch_stat(a, &item, 1, packbuf_deadline_in(200), NULL);
+      took = (packbuf_now() - from) / 1000000u;
+      expect((status == PACKBUF_TIMEOUT || (i == 1 && status == PACKBUF_DISCONNECTED)) && took >= 190 && took < 1000, "operation %d: %s after %d ms", i, packbuf_status_name(status), (int)took);
+    }
+    for (unsigned i = 0; i < server->loop_count; i++) packbuf_i_unlocked(&server->loops[i].lock);
+  }
+  status = put_bytes(a, key, bytes, 20, soon());
+  expect(!status, "afterwards it goes on: %s", packbuf_status_name(status));
+  expect(stat_of(a, "late", NULL) == PACKBUF_NOT_FOUND, "what timed out is not there");
+  from = packbuf_now();
+  expect(put_bytes(a, key, bytes, 20, from - 1) == PACKBUF_TIMEOUT && packbuf_now() - from < 100000000u, "a deadline that has passed");
+  { /* the server is gone, and another one is there */
+    packbuf_counters counters;
+    memset(&counters, 0, sizeof counters);
+    strcpy(uri, packbuf_server_uri(server));
+    expect(!packbuf_server_close(server, packbuf_deadline_in(500), NULL), "close");
+    status = put_bytes(a, key, bytes, 20, packbuf_deadline_in(300));
+    expect(status == PACKBUF_DISCONNECTED, "nobody is there: %s", packbuf_status_name(status));
+    expect(!packbuf_server_open(served, uri, NULL, &server, &error), "a server again");
+    status = put_bytes(a, key, bytes, 30, soon());
+    expect(!status, "it connects anew: %s", packbuf_status_name(status));
+    expect(!packbuf_store_counters(a, &counters, NULL) && counters.reconnects >= 1, "which is counted");
+  }
+  client_close(a);
+  server_stop();
+  verdict("deadlines hold against servers that do not answer, and servers come back");
+}
+
+/* ---- clients that die ---- */
+
+/* A client in a process of its own that puts until it is killed. */
+static void child_puts(const char *uri) {
+  packbuf_store *store = NULL;
+  uint8_t *bytes = (uint8_t *)calloc(1, 6 * MIB);
+  if (client_open_at(uri, NULL, &store, NULL)) _exit(1);
+  for (uint64_t i = 0;; i++) {
+    fill(bytes, 6 * MIB, i);
+    (void)put_bytes(store, "killed", bytes, 6 * MIB, soon());
+  }
+}
+
+static void test_killed(void) {
+  packbuf_store *a;
+  packbuf_store_info info;
+  packbuf_counters counters;
+  uint8_t *bytes = (uint8_t *)calloc(1, 6 * MIB);
+  uint64_t used;
+  int torn = 0, put = 0;
+  begin("killed");
+  server_start(64 * MIB, NULL);
+  a = client_open();
+  fill(bytes, 1000, 1);
+  expect(!put_bytes(a, "killed", bytes, 1000, soon()), "put");
+  expect(!packbuf_store_describe(served, &info, soon(), NULL), "describe");
+  { /* one that dies in the middle for certain: it has half of its bytes out */
+    packbuf_i_peer *peer = NULL;
+    packbuf_i_tcp *tcp = (packbuf_i_tcp *)a->state;
+    packbuf_item item = item_of("half");
+    packbuf_call call;
+    size_t room;
+    memset(&call, 0, sizeof call);
+    call.operation = PACKBUF_PUT;
+    call.items = &item;
+    call.count = 1;
+    call.deadline = soon();
+    item.from = bytes;
+    item.size = 6 * MIB;
+    expect(!packbuf_i_peer_take(tcp, soon(), &peer, NULL), "a connection");
+    peer->call = &call;
+    (void)packbuf_i_peer_choose(peer, 0, &room);
+    packbuf_i_peer_ask(peer, room);
+    peer->granted_from = PACKBUF_I_TRIP; /* so that the pump sends none of it */
+    while (peer->granted_to == 0 && !peer->broken) (void)packbuf_i_peer_pump(peer, packbuf_deadline_in(100));
+    peer->granted_from = 0;
+    packbuf_i_peer_next(peer);
+    expect(send(peer->fd, peer->pieces[0].iov_base, peer->pieces[0].iov_len, MSG_NOSIGNAL) == (ssize_t)peer->pieces[0].iov_len, "a DATA frame begins");
+    expect(send(peer->fd, peer->pieces[1].iov_base, MIB, MSG_NOSIGNAL) > 0, "and breaks off");
+    expect(!packbuf_store_describe(served, &info, soon(), NULL) && info.used >= 6 * MIB, "room is reserved");
+    packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the test");
+    packbuf_i_peer_leave(peer);
+    for (int i = 0; i < 100; i++) {
+      if (!packbuf_store_describe(served, &info, soon(), NULL) && info.used < 6 * MIB) break;
+      packbuf_i_sleep_until(packbuf_deadline_in(10));
+    }
+    expect(info.used < 6 * MIB && stat_of(a, "half", NULL) == PACKBUF_NOT_FOUND, "room is back, and nothing to be seen");
+  }
+  used = info.used;
+  for (int round = 0; round < 12; round++) {
+    packbuf_stat looked;
+    const uint64_t before = stat_of(a, "killed", &looked) ? 0 : looked.generation;
+    const pid_t child = fork();
+    packbuf_item item = item_of("killed");
+    if (child == 0) child_puts(packbuf_server_uri(server));
+    for (int i = 0; i < 400; i++) { /* until it has put once, and then some */
+      packbuf_stat stat;
+      if (stat_of(a, "killed", &stat) || stat.generation != before) break;
+      packbuf_i_sleep_until(packbuf_deadline_in(5));
+    }
+    packbuf_i_sleep_until(packbuf_now() + (uint64_t)round * 1700000u);
+    (void)kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+    if (packbuf_batch_get(a, &item, 1, soon(), NULL)) torn++;
+    else if (item.lease.size == 6 * MIB) {
+      uint64_t which;
+      put++;
+      for (which = 0; which < 2000 && !is_filled(item.lease.data, 64, which); which++) continue;
+      if (!is_filled(item.lease.data, 6 * MIB, which)) torn++;
+    }
+    packbuf_lease_release(&item.lease);
+  }
+  expect(torn == 0, "%d of 12 were torn or lost", torn);
+  tap_note("%d of 12 killed clients had put an object of 6 MiB", put);
+  expect(!remove_key(a, "killed"), "remove");
+  for (int i = 0; i < 200; i++) {
+    memset(&counters, 0, sizeof counters);
+    if (!packbuf_store_describe(served, &info, soon(), NULL) && !packbuf_store_counters(served, &counters, NULL) && info.used < used && !counters.slices) break;
+    packbuf_i_sleep_until(packbuf_deadline_in(10));
+  }
+  expect(info.used <= used && counters.slices == 0, "%d bytes and %d slices are left", (int)info.used, (int)counters.slices);
+  client_close(a);
+  server_stop();
+  free(bytes);
+  verdict("clients killed in the middle of a put leave nothing");
+}
+
+/* A client that takes leases and does not read what it asked for. */
+static void test_slow(void) {
+  packbuf_server_options options;
+  uint8_t *bytes = (uint8_t *)calloc(1, 12 * MIB);
+  packbuf_store *a, *slow;
+  packbuf_i_peer *peer = NULL;
+  packbuf_item item = item_of("k");
+  packbuf_call call;
+  size_t room;
+  uint64_t from;
+  packbuf_status status;
+  begin("slow");
+  memset(&options, 0, sizeof options);
+  options.lease_ms = 300;
+  server_start(16 * MIB, &options);
+  a = client_open();
+  slow = client_open();
+  expect(!put_bytes(a, "k", bytes, 12 * MIB, soon()), "put");
+  memset(&call, 0, sizeof call);
+  call.operation = PACKBUF_GET;
+  call.items = &item;
+  call.count = 1;
+  call.deadline = soon();
+  expect(!packbuf_i_peer_take((packbuf_i_tcp *)slow->state, soon(), &peer, NULL), "a connection");
+  peer->call = &call;
+  (void)packbuf_i_peer_choose(peer, 0, &room);
+  packbuf_i_peer_ask(peer, room);
+  packbuf_i_peer_write(peer);
+  packbuf_i_sleep_until(packbuf_deadline_in(500));
+  expect(!remove_key(a, "k") || 1, "remove");
+  from = packbuf_now();
+  status = put_bytes(a, "new", bytes, 12 * MIB, packbuf_deadline_in(5000));
+  expect(!status && packbuf_now() - from < 3000000000u, "its room is taken back: %s", packbuf_status_name(status));
+  packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the test");
+  packbuf_i_peer_leave(peer);
+  client_close(a);
+  client_close(slow);
+  server_stop();
+  free(bytes);
+  verdict("a reader that makes no progress is cut off when its room is wanted");
+}
+
+/* ---- threads ---- */
+
+typedef struct worker {
+  packbuf_store *store;
+  unsigned number, wrong;
+} worker;
+
+static void *work_on(void *context) {
+  worker *w = (worker *)context;
+  uint8_t *bytes = (uint8_t *)malloc(200000);
+  for (unsigned i = 0; i < 150; i++) {
+    char key[32];
+    const uint64_t which = (uint64_t)w->number << 32 | i, size = 16 + (which * 2654435761u) % 150000;
+    packbuf_item item;
+    snprintf(key, sizeof key, "t%u", (w->number + i) % 16);
+    fill(bytes, size, which);
+    memcpy(bytes, &which, 8);
+    memcpy(bytes + 8, &size, 8);
+    if (put_bytes(w->store, key, bytes, size, soon())) w->wrong++;
+    item = item_of(key);
+    if (packbuf_batch_get(w->store, &item, 1, soon(), NULL) == PACKBUF_OK) {
+      uint64_t was, length;
+      memcpy(&was, item.lease.data, 8);
+      memcpy(&length, (const uint8_t *)item.lease.data + 8, 8);
+      fill(bytes, length < 200000 ? length : 0, was);
+      if (length != item.lease.size || memcmp(bytes + 16, (const uint8_t *)item.lease.data + 16, length - 16) != 0) w->wrong++;
+    } else if (item.status != PACKBUF_NOT_FOUND) w->wrong++;
+    packbuf_lease_release(&item.lease);
+    item = item_of(key);
+    if (i % 7 == 0 && packbuf_batch_remove(w->store, &item, 1, soon(), NULL) != PACKBUF_OK && item.status != PACKBUF_NOT_FOUND) w->wrong++;
+  }
+  free(bytes);
+  return NULL;
+}
+
+static void test_threads(void) {
+  enum { THREADS = 6 };
+  pthread_t threads[THREADS];
+  worker workers[THREADS];
+  packbuf_store *stores[2];
+  packbuf_counters counters;
+  begin("threads");
+  server_start(32 * MIB, NULL);
+  stores[0] = client_open();
+  stores[1] = client_open();
+  for (unsigned i = 0; i < THREADS; i++) {
+    workers[i].store = stores[i % 2];
+    workers[i].number = i;
+    workers[i].wrong = 0;
+    expect(pthread_create(&threads[i], NULL, work_on, &workers[i]) == 0, "thread");
+  }
+  for (unsigned i = 0; i < THREADS; i++) {
+    (void)pthread_join(threads[i], NULL);
+    expect(workers[i].wrong == 0, "thread %d: %d wrong", (int)i, (int)workers[i].wrong);
+  }
+  memset(&counters, 0, sizeof counters);
+  expect(!packbuf_server_counters(server, &counters, NULL) && counters.puts == THREADS * 150 && counters.leases == 0, "%d puts, %d leases", (int)counters.puts, (int)counters.leases);
+  client_close(stores[0]);
+  client_close(stores[1]);
+  server_stop();
+  verdict("six threads over two handles");
+}
+
+int main(void) {
+  for (unsigned i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "batch/%u", i);
+  test_sizes();
+  test_generations();
+  test_batches();
+  test_ranges();
+  test_room();
+  test_leases();
+  test_quotas();
+  test_secrets();
+  test_deadlines();
+  test_killed();
+  test_slow();
+  test_threads();
+  return tap_plan_done();
+}
