@@ -362,15 +362,15 @@ static packbuf_status packbuf_i_split_name(packbuf_text name, uint64_t fragment,
 }
 
 /* A manifest on its way: the part that is its own, and what it lists. */
-typedef struct packbuf_i_listing {
+typedef struct packbuf_i_fragment_list {
   const packbuf_i_coming *own;
   const packbuf_fragment *list;
   uint64_t count, rows;
   packbuf_i_coming *parts; /* of its fragments */
-} packbuf_i_listing;
+} packbuf_i_fragment_list;
 
 /* The parts of the fragments that a manifest lists. */
-static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_listing *listing, packbuf_error *error) {
+static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing, packbuf_error *error) {
   packbuf_arena *arena = packbuf_i_part_arena(listing->own);
   packbuf_object *object = listing->own->object;
   packbuf_view *views = (packbuf_view *)packbuf_i_array(arena, listing->count, sizeof *views);
@@ -404,11 +404,11 @@ static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_listi
 #define PACKBUF_I_FRAGMENT_ROOM 2048u /* about what is kept of one */
 
 /* What the manifests among the objects list; *fragments: how many fragments, in all. */
-static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *parts, packbuf_i_listing *listings,
+static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *parts, packbuf_i_fragment_list *listings,
                                 uint64_t *count, uint64_t *fragments) {
   *count = *fragments = 0;
   for (uint64_t i = 0; i < g->count; i++) {
-    packbuf_i_listing *listing = &listings[*count];
+    packbuf_i_fragment_list *listing = &listings[*count];
     packbuf_error why;
     packbuf_status status;
     if (parts[i].object->status != PACKBUF_OK || parts[i].view->kind != 2) continue;
@@ -428,11 +428,11 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *pa
 }
 
 /* The fragments of all manifests, in one round. */
-static packbuf_status packbuf_i_get_fragments(packbuf_i_getting *g, packbuf_i_listing *listings, uint64_t count,
+static packbuf_status packbuf_i_get_fragments(packbuf_i_getting *g, packbuf_i_fragment_list *listings, uint64_t count,
                                               packbuf_i_coming *parts, uint64_t fragments) {
   uint64_t at = 0;
   for (uint64_t i = 0; i < count; i++) {
-    packbuf_i_listing *listing = &listings[i];
+    packbuf_i_fragment_list *listing = &listings[i];
     packbuf_error why;
     packbuf_status status;
     listing->parts = &parts[at];
@@ -444,7 +444,7 @@ static packbuf_status packbuf_i_get_fragments(packbuf_i_getting *g, packbuf_i_li
   return packbuf_i_parts_fetch(g, parts, fragments);
 }
 
-static void packbuf_i_get_join(packbuf_i_getting *g, const packbuf_i_listing *listing) {
+static void packbuf_i_get_join(packbuf_i_getting *g, const packbuf_i_fragment_list *listing) {
   packbuf_object *object = listing->own->object;
   packbuf_arena *arena = packbuf_i_part_arena(listing->own);
   packbuf_error why;
@@ -531,7 +531,7 @@ static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t row
 
 /* The selections of one object. listing: NULL, or its manifest. */
 static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object *object,
-                                           const packbuf_i_listing *listing, packbuf_error *error) {
+                                           const packbuf_i_fragment_list *listing, packbuf_error *error) {
   const packbuf_wanted *wanted = g->wanted;
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
@@ -659,9 +659,9 @@ static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_com
 
 /* Chooses what is wanted of objects that are there, and fetches it. */
 static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_coming *parts,
-                                           const packbuf_i_listing *listings, uint64_t count,
+                                           const packbuf_i_fragment_list *listings, uint64_t count,
                                            packbuf_i_coming *fragments, uint64_t fragment_count) {
-  const packbuf_i_listing *listing = listings, *end = listings + count; /* in the order of the objects */
+  const packbuf_i_fragment_list *listing = listings, *end = listings + count; /* in the order of the objects */
   packbuf_status status;
   for (uint64_t i = 0; i < g->count; i++) {
     const int manifest = listing < end && listing->own == &parts[i];
@@ -680,7 +680,7 @@ static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_comin
 
 static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref *refs) {
   packbuf_i_coming *parts = packbuf_i_get_start(g, refs), *fragments = NULL;
-  packbuf_i_listing *listings = NULL;
+  packbuf_i_fragment_list *listings = NULL;
   uint64_t manifests = 0, fragment_count = 0;
   packbuf_status status;
   if (!parts) return packbuf_i_get_no_memory(g);
@@ -692,7 +692,7 @@ static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref 
     parts[i].object->view_count = 1;
   }
   if (status == PACKBUF_OK && manifests) {
-    listings = (packbuf_i_listing *)packbuf_i_get_room(g, manifests, sizeof *listings);
+    listings = (packbuf_i_fragment_list *)packbuf_i_get_room(g, manifests, sizeof *listings);
     if (!listings) return packbuf_i_get_no_memory(g);
     packbuf_i_get_lists(g, parts, listings, &manifests, &fragment_count);
     fragments = (packbuf_i_coming *)packbuf_i_get_room(g, fragment_count, sizeof *fragments);

@@ -2678,6 +2678,7 @@ static void packbuf_i_slice_taken(packbuf_store *store, packbuf_slice *slice) {
 
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (account >= PACKBUF_ACCOUNTS)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->pool) return packbuf_pool_quota(store->pool, account, bytes, error);
@@ -3445,28 +3446,5303 @@ static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_local_inject};
 /* ---- end of transport/local.c ---- */
 /* ---- transport/shm_layout.c ---- */
-/* transport/shm_layout.c: not written yet. */
+/* transport/shm_layout.c: the file of a shm store: its records, where they lie, how it is made so that it appears whole
+ * or not at all, and how it is opened: every number in it is checked against what the file should be, and a checked
+ * copy is used from then on, so that a damaged or hostile file is PROTOCOL, never an access outside of the mapping.
+ * May use: system, text, hash; sha256 and crc32c of the core. Must not know: sessions, what slots and units are for. */
+#if defined(__linux__) && defined(__LP64__)
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#endif
+
+/* 64 bits: the data are mapped whole. Linux: OFD locks, which say who is dead. */
+#if defined(__linux__) && defined(__LP64__) && defined(F_OFD_SETLK)
+#define PACKBUF_I_SHM 1
+#else
+#define PACKBUF_I_SHM 0
+#endif
+
+#if PACKBUF_I_SHM
+
+enum {
+  PACKBUF_I_SHM_UNIT = 4096,   /* what objects are made of */
+  PACKBUF_I_SHM_HEADER = 4096, /* bytes */
+  PACKBUF_I_SHM_VERSION = 1,
+  PACKBUF_I_SHM_ORDER = 0x01020304, /* as the machine that made it stores it */
+  PACKBUF_I_SHM_SESSIONS = 512,     /* at most */
+  PACKBUF_I_SHM_BUCKET = 8,         /* cells of a bucket: a line of the cache */
+  PACKBUF_I_SHM_TRIES = 64          /* how often opening begins anew when others make or take away the file */
+};
+#define PACKBUF_I_SHM_MAGIC "PBUFSHM" /* with its NUL: 8 bytes */
+#define PACKBUF_I_SHM_MOST_SLOTS (1u << 24)
+#define PACKBUF_I_SHM_MOST_UNITS 0xFFFFFFF0u    /* a unit's number fits into half of an extent */
+#define PACKBUF_I_SHM_DATA_ALIGNMENT (2u << 20) /* that of a huge page */
+#define PACKBUF_I_SHM_LOCKS ((off_t)1 << 60)    /* session i holds the lock of byte LOCKS + i, far behind the data */
+#define PACKBUF_I_SHM_PROBE ((off_t)1 << 59)    /* a byte to find out whether locks are what they should be */
+
+/* What is said once, when the store is made. */
+typedef struct packbuf_i_shm_facts {
+  char magic[8];
+  uint32_t version, order;
+  uint32_t slots, sessions;
+  uint64_t units;
+  uint64_t sessions_at, words_at, pins_at, cells_at, slots_at, owners_at, data_at, file_size; /* bytes */
+  uint64_t made_at;                                                                           /* ns, the root's clock */
+  uint8_t id[16];     /* random; the key of the directory's hash */
+  uint8_t secret[32]; /* HMAC-SHA-256 of the id under the secret */
+  uint32_t zero, crc; /* CRC-32C of all before it */
+} packbuf_i_shm_facts;
+
+/* The first 4096 bytes. What changes lies on lines of its own. */
+typedef struct packbuf_i_shm_header {
+  packbuf_i_shm_facts facts;
+  uint8_t space0[1024 - sizeof(packbuf_i_shm_facts)];
+  uint64_t generation; /* the next object's */
+  uint8_t space1[56];
+  uint32_t freed, waiting; /* futex: grows when a slot becomes free; not 0: somebody waits for that */
+  uint8_t space2[56];
+  uint32_t closed; /* not 0: the store was taken away */
+  uint8_t space3[60];
+  uint64_t evicted, expired, recovered; /* counters of all sessions together */
+} packbuf_i_shm_header;
+
+/* For people and lists; only `used` decides anything. */
+typedef struct packbuf_i_shm_session {
+  uint32_t used, incarnation;
+  uint64_t opened_at; /* ns, the root's clock */
+  uint32_t process;   /* as its own namespace calls it */
+  char name[44];
+  uint8_t space[64];
+} packbuf_i_shm_session;
+
+/* An object, but for its state, which is in a word of another table. */
+typedef struct packbuf_i_shm_slot {
+  uint64_t extent; /* first unit << 32 | units; while CLAIMED also: what may have been claimed */
+  uint64_t length, generation, hash;
+  uint64_t put_at, ends_at, read_at; /* ns, the root's clock; ends_at 0: never */
+  uint64_t head_length;
+  uint64_t putter; /* session << 32 | its incarnation: whose quota it is */
+  uint32_t head_checksum, flags;
+  uint8_t kind, key_size, space0[6];
+  uint8_t fingerprint[PACKBUF_FINGERPRINT];
+  char key[PACKBUF_MAX_KEY + 1];
+  uint8_t space1[16];
+} packbuf_i_shm_slot;
+
+/* What is asked of the file, from URI and options. */
+typedef struct packbuf_i_shm_plan {
+  char folder[PACKBUF_MAX_URI + 1], path[2 * PACKBUF_MAX_URI + 16], draft[2 * PACKBUF_MAX_URI + 32];
+  uint64_t size;
+  uint32_t slots, sessions, mode;
+  int must_exist, mode_given, by_name; /* by_name: as where O_TMPFILE is missing */
+  const void *secret;
+  size_t secret_size;
+  uint64_t now, generation; /* the root's clock; where generations begin */
+} packbuf_i_shm_plan;
+
+/* A store as one handle sees it. */
+typedef struct packbuf_i_shm {
+  packbuf_allocator allocator;
+  int fd, read_only;
+  packbuf_i_shm_facts facts; /* the checked copy */
+  packbuf_i_shm_header *header;
+  packbuf_i_shm_session *sessions;
+  uint64_t *words, *pins, *cells;
+  packbuf_i_shm_slot *slots;
+  uint32_t *owners;
+  const uint8_t *data; /* for reading alone */
+  uint8_t *writable;   /* the same bytes; NULL until something is put */
+  uint64_t data_size;
+  uint32_t session, incarnation, pin_words, buckets;
+  uint32_t *local;               /* for each slot: how often this handle has it pinned */
+  packbuf_i_lock stripes[64];    /* of `local` */
+  packbuf_i_lock sweeping;       /* who looks for the dead: locks are the handle's, not the thread's */
+  packbuf_i_lock lock;           /* of `writable` and the quota */
+  uint64_t next_unit, next_slot; /* where to look first */
+  uint64_t quota, charged, pending;
+  uint64_t clock_offset;                /* of this time namespace */
+  uint64_t evicted, expired, recovered; /* the store's counters at open */
+  uint64_t waits, copied;
+  packbuf_log log; /* one call at a time: `telling` */
+  void *log_context;
+  packbuf_i_lock telling;
+  uint32_t *here; /* 0 in a child after fork; may be NULL */
+  char uri[PACKBUF_MAX_URI + 1];
+} packbuf_i_shm;
+
+/* ---- where things lie ---- */
+
+static uint64_t packbuf_i_shm_up(uint64_t size, uint64_t to) { return (size + to - 1) / to * to; }
+
+static uint32_t packbuf_i_shm_pin_words(uint32_t sessions) { return (sessions + 63) / 64; }
+
+/* Fills in the offsets for these numbers, which are within their limits. Nothing here overflows: 2^32 units of 4096
+ * bytes and 2^24 slots stay far below 2^63. */
+static void packbuf_i_shm_place(packbuf_i_shm_facts *facts, uint64_t page) {
+  const uint64_t slots = facts->slots;
+  uint64_t at = PACKBUF_I_SHM_HEADER;
+  facts->sessions_at = at;
+  at = packbuf_i_shm_up(at + facts->sessions * sizeof(packbuf_i_shm_session), PACKBUF_I_SHM_UNIT);
+  facts->words_at = at;
+  at = packbuf_i_shm_up(at + slots * 8, PACKBUF_I_SHM_UNIT);
+  facts->pins_at = at;
+  at = packbuf_i_shm_up(at + slots * 8 * packbuf_i_shm_pin_words(facts->sessions), PACKBUF_I_SHM_UNIT);
+  facts->cells_at = at;
+  at = packbuf_i_shm_up(at + slots * 4 * 8, PACKBUF_I_SHM_UNIT);
+  facts->slots_at = at;
+  at = packbuf_i_shm_up(at + slots * sizeof(packbuf_i_shm_slot), PACKBUF_I_SHM_UNIT);
+  facts->owners_at = at;
+  at = packbuf_i_shm_up(at + facts->units * 4, PACKBUF_I_SHM_DATA_ALIGNMENT);
+  facts->data_at = at;
+  facts->file_size = packbuf_i_shm_up(at + facts->units * PACKBUF_I_SHM_UNIT, page);
+}
+
+static uint32_t packbuf_i_shm_crc(const packbuf_i_shm_facts *facts) {
+  return packbuf_checksum(0, facts, offsetof(packbuf_i_shm_facts, crc));
+}
+
+static void packbuf_i_shm_seal(const uint8_t id[16], const void *secret, size_t size, uint8_t digest[32]) {
+  packbuf_i_hmac hmac;
+  packbuf_i_hmac_start(&hmac, secret, size);
+  packbuf_i_hmac_add(&hmac, id, 16);
+  packbuf_i_hmac_end(&hmac, digest);
+}
+
+/* ---- making it ---- */
+
+/* "/proc/self/fd/N", at most 24 bytes. */
+static void packbuf_i_shm_descriptor_path(int fd, char *path) {
+  char digits[12];
+  unsigned count = 0, rest = (unsigned)fd;
+  memcpy(path, "/proc/self/fd/", 14);
+  do digits[count++] = (char)('0' + rest % 10);
+  while (rest /= 10);
+  for (unsigned i = 0; i < count; i++) path[14 + i] = digits[count - 1 - i];
+  path[14 + count] = 0;
+}
+
+static int packbuf_i_shm_lock(int fd, off_t byte, int kind) {
+  struct flock lock;
+  memset(&lock, 0, sizeof lock);
+  lock.l_type = (short)kind;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+static packbuf_status packbuf_i_shm_no_room(packbuf_error *error, uint64_t size) {
+  packbuf_i_call_fail(error, PACKBUF_FULL,
+                      "the file system has no room for a store of this size (containers: docker run --shm-size)");
+  if (error) error->needed = size;
+  return PACKBUF_FULL;
+}
+
+/* All of the file's memory now, in pieces that a timer's signals do not keep from ending: no write can fail later. What
+ * cannot fit is refused before the machine's memory is filled to find that out. */
+static packbuf_status packbuf_i_shm_allocate(int fd, uint64_t size, packbuf_error *error) {
+  struct statvfs room;
+  if (fstatvfs(fd, &room) == 0 && room.f_blocks && room.f_frsize &&
+      size / (uint64_t)room.f_frsize > (uint64_t)room.f_bavail)
+    return packbuf_i_shm_no_room(error, size);
+  for (uint64_t at = 0, some; at < size; at += some) {
+    int code;
+    some = size - at < (64u << 20) ? size - at : 64u << 20;
+    do code = posix_fallocate(fd, (off_t)at, (off_t)some);
+    while (code == EINTR);
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG || code == ENOMEM) return packbuf_i_shm_no_room(error, size);
+    if (code) return packbuf_i_system_fail(error, "the store's file cannot be allocated", code);
+  }
+  return PACKBUF_OK;
+}
+
+/* Allocates and fills the file that nobody else has a name for yet. The tables begin as zeros. */
+static packbuf_status packbuf_i_shm_fill(const packbuf_i_shm_plan *plan, int fd, packbuf_error *error) {
+  packbuf_i_shm_facts facts;
+  packbuf_status status;
+  struct stat info;
+  uint64_t page;
+  void *map;
+  memset(&facts, 0, sizeof facts);
+  if (fchmod(fd, (mode_t)plan->mode) != 0 || fstat(fd, &info) != 0)
+    return packbuf_i_system_fail(error, "the store's file cannot be given its mode", errno);
+  memcpy(facts.magic, PACKBUF_I_SHM_MAGIC, sizeof facts.magic);
+  facts.version = PACKBUF_I_SHM_VERSION;
+  facts.order = PACKBUF_I_SHM_ORDER;
+  facts.slots = plan->slots;
+  facts.sessions = plan->sessions;
+  facts.units = plan->size / PACKBUF_I_SHM_UNIT;
+  facts.made_at = plan->now;
+  page = info.st_blksize > PACKBUF_I_SHM_UNIT ? (uint64_t)info.st_blksize : (uint64_t)PACKBUF_I_SHM_UNIT;
+  packbuf_i_shm_place(&facts, page);
+  if (!packbuf_i_random(facts.id, sizeof facts.id)) return packbuf_i_system_fail(error, "no random bytes", errno);
+  packbuf_i_shm_seal(facts.id, plan->secret, plan->secret_size, facts.secret);
+  facts.crc = packbuf_i_shm_crc(&facts);
+  status = packbuf_i_shm_allocate(fd, facts.file_size, error);
+  if (status != PACKBUF_OK) return status;
+  /* by mapping: a hugetlbfs cannot be written to */
+  map = mmap(NULL, PACKBUF_I_SHM_DATA_ALIGNMENT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (map == MAP_FAILED) return packbuf_i_system_fail(error, "the store's file cannot be mapped", errno);
+  memcpy(map, &facts, sizeof facts);
+  ((packbuf_i_shm_header *)map)->generation = plan->generation;
+  (void)munmap(map, PACKBUF_I_SHM_DATA_ALIGNMENT);
+  return PACKBUF_OK;
+}
+
+/* Without O_TMPFILE: a draft beside it, under a lock. One that nobody locks was left by a maker who died, perhaps after
+ * it had become the store: it is taken away, not used. LEASED: somebody else is at it, or was; try again. */
+static packbuf_status packbuf_i_shm_make_by_name(const packbuf_i_shm_plan *plan, packbuf_error *error) {
+  struct stat ours, there;
+  packbuf_status status;
+  const int fd = open(plan->draft, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0) return packbuf_i_system_fail(error, "the store's file cannot be made", errno);
+  if (!packbuf_i_shm_lock(fd, PACKBUF_I_SHM_PROBE, F_WRLCK) || fstat(fd, &ours) != 0 ||
+      stat(plan->draft, &there) != 0 || ours.st_ino != there.st_ino || ours.st_dev != there.st_dev) {
+    (void)close(fd);
+    return PACKBUF_LEASED;
+  }
+  if (ours.st_uid != geteuid()) {
+    (void)close(fd);
+    return packbuf_i_call_fail(error, PACKBUF_DENIED, "the draft of the store's file is somebody else's");
+  }
+  status = ours.st_size ? PACKBUF_LEASED : packbuf_i_shm_fill(plan, fd, error);
+  if (status == PACKBUF_OK && link(plan->draft, plan->path) != 0 && errno != EEXIST)
+    status = packbuf_i_system_fail(error, "the store's file cannot be given its name", errno);
+  (void)unlink(plan->draft); /* before the lock goes: who gets it next would otherwise go on with a file in use */
+  (void)close(fd);
+  return status;
+}
+
+/* Makes the file, which then has its name, or somebody else's has. It never has the name before it is complete. */
+static packbuf_status packbuf_i_shm_make(packbuf_i_shm_plan *plan, packbuf_error *error) {
+  char source[32];
+  packbuf_status status;
+  int fd = -1;
+  if (!plan->by_name) {
+    fd = open(plan->folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0 && errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+      return errno == EACCES || errno == EPERM || errno == EROFS
+                 ? packbuf_i_fail(error, PACKBUF_DENIED, "no right to make files in the store's folder",
+                                  (uint64_t)errno, PACKBUF_NOWHERE)
+                 : packbuf_i_system_fail(error, "the store's file cannot be made", errno);
+  }
+  if (fd < 0) return packbuf_i_shm_make_by_name(plan, error);
+  status = packbuf_i_shm_fill(plan, fd, error);
+  packbuf_i_shm_descriptor_path(fd, source);
+  if (status == PACKBUF_OK && linkat(AT_FDCWD, source, AT_FDCWD, plan->path, AT_SYMLINK_FOLLOW) != 0 &&
+      errno != EEXIST) {
+    plan->by_name = 1; /* no /proc here, most likely */
+    status = PACKBUF_LEASED;
+  }
+  (void)close(fd);
+  return status;
+}
+
+/* ---- opening it ---- */
+
+/* Whether these are the facts of a file of that size that can be worked with. */
+static packbuf_status packbuf_i_shm_check(const packbuf_i_shm_facts *facts, uint64_t size, packbuf_error *error) {
+  packbuf_i_shm_facts again;
+  if (memcmp(facts->magic, PACKBUF_I_SHM_MAGIC, sizeof facts->magic) != 0)
+    return packbuf_i_fail(error, PACKBUF_PROTOCOL, "the file is not a store", 0, PACKBUF_NOWHERE);
+  if (facts->order != PACKBUF_I_SHM_ORDER)
+    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_VERSION, "the store has another byte order", 12, PACKBUF_NOWHERE);
+  if (facts->version != PACKBUF_I_SHM_VERSION)
+    return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_VERSION, "the store has a layout of another version", 8,
+                          PACKBUF_NOWHERE);
+  if (facts->crc != packbuf_i_shm_crc(facts))
+    return packbuf_i_fail(error, PACKBUF_PROTOCOL, "the checksum of the store's header is wrong",
+                          offsetof(packbuf_i_shm_facts, crc), PACKBUF_NOWHERE);
+  again = *facts;
+  if (facts->slots < 64 || facts->slots > PACKBUF_I_SHM_MOST_SLOTS || facts->slots % 64 || facts->sessions < 1 ||
+      facts->sessions > PACKBUF_I_SHM_SESSIONS || facts->units < 1 || facts->units > PACKBUF_I_SHM_MOST_UNITS ||
+      size < PACKBUF_I_SHM_DATA_ALIGNMENT)
+    return packbuf_i_call_fail(error, PACKBUF_PROTOCOL, "a number in the store's header is out of its range");
+  packbuf_i_shm_place(&again, PACKBUF_I_SHM_UNIT);
+  again.file_size = facts->file_size; /* rounded up to the file system's pages */
+  if (memcmp(&again, facts, sizeof again) != 0 || facts->file_size != size ||
+      facts->file_size < facts->data_at + facts->units * PACKBUF_I_SHM_UNIT)
+    return packbuf_i_call_fail(error, PACKBUF_PROTOCOL, "the parts of the store's file are not where they should be");
+  return PACKBUF_OK;
+}
+
+/* Locks of two descriptors must exclude each other: all recovery rests on it. */
+static packbuf_status packbuf_i_shm_probe(const packbuf_i_shm_plan *plan, int fd, packbuf_error *error) {
+  struct stat ours, there;
+  int other, exclude;
+  if (!packbuf_i_shm_lock(fd, PACKBUF_I_SHM_PROBE, F_WRLCK)) {
+    if (errno == EAGAIN || errno == EACCES) return PACKBUF_OK; /* somebody else tries just now, and it works */
+    return packbuf_i_fail(error, PACKBUF_UNAVAILABLE, "the file system has no OFD locks", (uint64_t)errno,
+                          PACKBUF_NOWHERE);
+  }
+  other = open(plan->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+  exclude = other < 0 || fstat(fd, &ours) != 0 || fstat(other, &there) != 0 || ours.st_ino != there.st_ino ||
+            ours.st_dev != there.st_dev || !packbuf_i_shm_lock(other, PACKBUF_I_SHM_PROBE, F_WRLCK);
+  if (other >= 0) (void)close(other);
+  (void)packbuf_i_shm_lock(fd, PACKBUF_I_SHM_PROBE, F_UNLCK);
+  if (exclude) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "OFD locks of this file system exclude nobody");
+}
+
+/* Whose file it is, what is in it, and whether the secret is the right one. */
+static packbuf_status packbuf_i_shm_admit(const packbuf_i_shm_plan *plan, int fd, packbuf_i_shm_facts *facts,
+                                          packbuf_error *error) {
+  uint8_t seal[32];
+  struct stat info;
+  packbuf_status status;
+  if (fstat(fd, &info) != 0) return packbuf_i_system_fail(error, "the store's file cannot be looked at", errno);
+  if (!S_ISREG(info.st_mode)) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the store's path is not a file");
+  if (info.st_uid != geteuid() && !plan->mode_given)
+    return packbuf_i_call_fail(error, PACKBUF_DENIED, "the store is another user's (if that is meant: ?mode=)");
+  if (info.st_size < PACKBUF_I_SHM_HEADER || pread(fd, facts, sizeof *facts, 0) != (ssize_t)sizeof *facts)
+    return packbuf_i_call_fail(error, PACKBUF_PROTOCOL, "the file is too short for a store");
+  status = packbuf_i_shm_check(facts, (uint64_t)info.st_size, error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_shm_seal(facts->id, plan->secret, plan->secret_size, seal);
+  if (!packbuf_i_secret_equal(seal, facts->secret, sizeof seal))
+    return packbuf_i_call_fail(error, PACKBUF_DENIED, "the secret is not the store's");
+  return packbuf_i_shm_probe(plan, fd, error);
+}
+
+/* Opens the file, makes it where there is none, and checks it. */
+static packbuf_status packbuf_i_shm_open_file(packbuf_i_shm_plan *plan, int *fd, packbuf_i_shm_facts *facts,
+                                              packbuf_error *error) {
+  for (int i = 0; i < PACKBUF_I_SHM_TRIES; i++) {
+    packbuf_status status;
+    *fd = open(plan->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (*fd >= 0) {
+      status = packbuf_i_shm_admit(plan, *fd, facts, error);
+      if (status == PACKBUF_OK) return PACKBUF_OK;
+      (void)close(*fd);
+      *fd = -1;
+      return status;
+    }
+    if (errno == EACCES || errno == EPERM || errno == ELOOP)
+      return packbuf_i_fail(error, PACKBUF_DENIED, "no right to open the store's file, or it is a link",
+                            (uint64_t)errno, PACKBUF_NOWHERE);
+    if (errno != ENOENT) return packbuf_i_system_fail(error, "the store's file cannot be opened", errno);
+    if (plan->must_exist) return packbuf_i_call_fail(error, PACKBUF_NOT_FOUND, "there is no such store");
+    status = packbuf_i_shm_make(plan, error);
+    if (status == PACKBUF_LEASED) packbuf_i_sleep_until(packbuf_now() + 50000000u);
+    else if (status != PACKBUF_OK) return status;
+  }
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE,
+                             "the store's file comes and goes, or is made by one who is stopped");
+}
+
+/* Maps tables for everyone, data for reading. */
+static packbuf_status packbuf_i_shm_map(packbuf_i_shm *shm, packbuf_error *error) {
+  const packbuf_i_shm_facts *const f = &shm->facts;
+  uint8_t *tables;
+  void *data;
+  shm->data_size = f->file_size - f->data_at;
+  tables = (uint8_t *)mmap(NULL, (size_t)f->data_at, PROT_READ | PROT_WRITE, MAP_SHARED, shm->fd, 0);
+  if (tables == MAP_FAILED) return packbuf_i_system_fail(error, "the store's tables cannot be mapped", errno);
+  data = mmap(NULL, (size_t)shm->data_size, PROT_READ, MAP_SHARED, shm->fd, (off_t)f->data_at);
+  if (data == MAP_FAILED) {
+    const int code = errno;
+    (void)munmap(tables, (size_t)f->data_at);
+    return packbuf_i_system_fail(error, "the store's data cannot be mapped", code);
+  }
+  shm->header = (packbuf_i_shm_header *)(void *)tables;
+  shm->sessions = (packbuf_i_shm_session *)(void *)(tables + f->sessions_at);
+  shm->words = (uint64_t *)(void *)(tables + f->words_at);
+  shm->pins = (uint64_t *)(void *)(tables + f->pins_at);
+  shm->cells = (uint64_t *)(void *)(tables + f->cells_at);
+  shm->slots = (packbuf_i_shm_slot *)(void *)(tables + f->slots_at);
+  shm->owners = (uint32_t *)(void *)(tables + f->owners_at);
+  shm->data = (const uint8_t *)data;
+  shm->pin_words = packbuf_i_shm_pin_words(f->sessions);
+  shm->buckets = f->slots / 2; /* 4 cells a slot: a load of a quarter */
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_shm_unmap(packbuf_i_shm *shm) {
+  if (!shm->header) return;
+  if (shm->writable) (void)munmap(shm->writable, (size_t)shm->data_size);
+  (void)munmap((void *)(uintptr_t)shm->data, (size_t)shm->data_size);
+  (void)munmap(shm->header, (size_t)shm->facts.data_at);
+  shm->header = NULL;
+}
+
+/* The data for writing: mapped when something is put for the first time, so that who only reads cannot write. NULL: the
+ * system refused. */
+static uint8_t *packbuf_i_shm_writable(packbuf_i_shm *shm) {
+  uint8_t *map = PACKBUF_I_LOAD(&shm->writable);
+  if (map) return map;
+  packbuf_i_locked(&shm->lock);
+  map = shm->writable;
+  if (!map) {
+    void *const made =
+        mmap(NULL, (size_t)shm->data_size, PROT_READ | PROT_WRITE, MAP_SHARED, shm->fd, (off_t)shm->facts.data_at);
+    if (made != MAP_FAILED) map = (uint8_t *)made;
+    PACKBUF_I_STORE(&shm->writable, map);
+  }
+  packbuf_i_unlocked(&shm->lock);
+  return map;
+}
+
+#endif /* PACKBUF_I_SHM */
 /* ---- end of transport/shm_layout.c ---- */
 /* ---- transport/shm_session.c ---- */
-/* transport/shm_session.c: not written yet. */
+/* transport/shm_session.c: who uses a shm store, and what becomes of what the dead held. A session is a byte of the
+ * file, locked by F_OFD_SETLK: the lock is free exactly when the last process that has the open file is gone, in any
+ * PID namespace, and no store instruction of it follows. No process id and no heartbeat decides anything.
+ * May use: shm_layout. Must not know: directory, objects; how a slot is freed is said ahead. */
+#if PACKBUF_I_SHM
+#include <limits.h>
+#include <linux/futex.h>
+
+/* The word of a slot: incarnation 32 bits, session 16, phase 8. It alone says what state the slot is in:
+ * FREE -> CLAIMED(session) -> LIVE -> RETIRED -> FREEING(session) -> FREE of the next incarnation; CLAIMED -> FREEING
+ * when a put is given up. */
+enum {
+  PACKBUF_I_SHM_FREE = 0,
+  PACKBUF_I_SHM_CLAIMED = 1,
+  PACKBUF_I_SHM_LIVE = 2,
+  PACKBUF_I_SHM_RETIRED = 3,
+  PACKBUF_I_SHM_FREEING = 4
+};
+
+static unsigned packbuf_i_shm_phase(uint64_t word) { return (unsigned)(word & 255); }
+static uint32_t packbuf_i_shm_session_of(uint64_t word) { return (uint32_t)(word >> 16 & 65535); }
+static uint64_t packbuf_i_shm_word(uint64_t old, uint32_t session, unsigned phase) {
+  return (old & 0xFFFFFFFF00000000u) | (uint64_t)session << 16 | phase;
+}
+
+/* shm_slots.c: finishes a slot that this session has FREEING; wakes nobody. */
+static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot);
+/* And: frees a slot that is RETIRED and that nobody has pinned. */
+static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot);
+
+/* ---- the clock ---- */
+
+/* One signed number behind blanks; *text moves behind it. */
+static int64_t packbuf_i_shm_number(const char **text) {
+  int64_t sum = 0;
+  int negative = 0;
+  while (**text == ' ' || **text == '\t') ++*text;
+  if (**text == '-') negative = 1, ++*text;
+  for (; **text >= '0' && **text <= '9' && sum < ((int64_t)1 << 40); ++*text) sum = sum * 10 + (**text - '0');
+  return negative ? -sum : sum;
+}
+
+/* What this time namespace adds to the monotonic clock: processes of several share times in the store. */
+static uint64_t packbuf_i_shm_clock_offset(void) {
+  char text[256];
+  const char *at = text;
+  ssize_t size;
+  const int fd = open("/proc/self/timens_offsets", O_RDONLY | O_CLOEXEC);
+  int64_t seconds, rest;
+  if (fd < 0) return 0;
+  size = read(fd, text, sizeof text - 1);
+  (void)close(fd);
+  if (size < 10) return 0;
+  text[size] = 0;
+  if (memcmp(text, "monotonic", 9) != 0) return 0;
+  at += 9;
+  seconds = packbuf_i_shm_number(&at);
+  rest = packbuf_i_shm_number(&at);
+  return (uint64_t)seconds * 1000000000u + (uint64_t)rest;
+}
+
+/* The monotonic clock of the root time namespace. */
+static uint64_t packbuf_i_shm_now(const packbuf_i_shm *shm) { return packbuf_now() - shm->clock_offset; }
+
+/* ---- waiting: steps of at most 20 ms, so that a wake-up lost with a killed sender does no harm ---- */
+
+/* Something became free. */
+static void packbuf_i_shm_wake(packbuf_i_shm *shm) {
+  PACKBUF_I_ADD(&shm->header->freed, 1u);
+  if (PACKBUF_I_LOAD(&shm->header->waiting) && PACKBUF_I_SWAP(&shm->header->waiting, 0u))
+    (void)syscall(SYS_futex, &shm->header->freed, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Waits until `freed` is not `seen` any more, the deadline, or 20 ms. 0: the deadline has passed. */
+static int packbuf_i_shm_wait(packbuf_i_shm *shm, uint32_t seen, uint64_t deadline) {
+  struct timespec step;
+  const uint64_t now = packbuf_now();
+  uint64_t left = 20000000;
+  if (deadline <= now) return 0;
+  if (deadline - now < left) left = deadline - now;
+  step.tv_sec = 0;
+  step.tv_nsec = (long)left;
+  PACKBUF_I_STORE(&shm->header->waiting, 1u);
+  (void)syscall(SYS_futex, &shm->header->freed, FUTEX_WAIT, seen, &step, NULL, 0);
+  return 1;
+}
+
+/* ---- what people are told ---- */
+
+/* "BEFORE NUMBER AFTER NAME". The name comes from the store, so it may hold anything. */
+static void packbuf_i_shm_say(packbuf_i_shm *shm, packbuf_log_level level, const char *before, uint64_t number,
+                              const char *after, const char *name) {
+  char text[160];
+  packbuf_i_line line = packbuf_i_line_in(text, sizeof text);
+  if (!shm->log) return;
+  packbuf_i_line_text(&line, before);
+  packbuf_i_line_number(&line, number);
+  packbuf_i_line_text(&line, after);
+  packbuf_i_line_percent(&line, name, packbuf_i_length(name, 40), "/:+=@ ");
+  (void)packbuf_i_line_close(&line);
+  packbuf_i_locked(&shm->telling);
+  shm->log(shm->log_context, level, text);
+  packbuf_i_unlocked(&shm->telling);
+}
+
+/* ---- sessions ---- */
+
+static uint64_t *packbuf_i_shm_pin_word(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
+  return shm->pins + (uint64_t)slot * shm->pin_words + session / 64;
+}
+
+/* Takes back all that session `dead` held; its lock is ours, so it is dead (or is this one, which ends), and nobody can
+ * become it meanwhile. Killed in here, the lock is free again and the next one does the rest: each step may be done
+ * twice. Slots that it had claimed, or was freeing, are freed under this session's name; LIVE and RETIRED are
+ * nobody's. */
+static void packbuf_i_shm_recover(packbuf_i_shm *shm, uint32_t dead) {
+  const uint64_t bit = (uint64_t)1 << dead % 64;
+  uint64_t count = 0;
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]), *const pin = packbuf_i_shm_pin_word(shm, slot, dead);
+    const unsigned phase = packbuf_i_shm_phase(word);
+    if ((phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) && packbuf_i_shm_session_of(word) == dead) {
+      const uint64_t mine = packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING);
+      if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, mine))
+        packbuf_i_shm_free_slot(shm, slot), count++, packbuf_i_shm_wake(shm);
+    }
+    if (PACKBUF_I_LOAD(pin) & bit) {
+      PACKBUF_I_AND(pin, ~bit);
+      count++;
+      packbuf_i_shm_try_free(shm, slot);
+    }
+  }
+  if (count) {
+    char name[sizeof shm->sessions[dead].name];
+    memcpy(name, shm->sessions[dead].name, sizeof name);
+    name[sizeof name - 1] = 0;
+    PACKBUF_I_ADD(&shm->header->recovered, count);
+    packbuf_i_shm_say(shm, PACKBUF_LOG_INFO, "shm: took back ", count, " slots and leases of ", name);
+  }
+  PACKBUF_I_STORE(&shm->sessions[dead].used, 0u);
+}
+
+/* Recovers all sessions whose processes are gone. One thread of the handle at a time: locks belong to the handle, so a
+ * second thread would be given a lock that the first one has. */
+static void packbuf_i_shm_bury(packbuf_i_shm *shm) {
+  if (pthread_mutex_trylock(&shm->sweeping.mutex) != 0) return;
+  for (uint32_t i = 0; i < shm->facts.sessions; i++) {
+    const off_t byte = PACKBUF_I_SHM_LOCKS + (off_t)i;
+    if (i == shm->session || !PACKBUF_I_LOAD(&shm->sessions[i].used)) continue;
+    if (!packbuf_i_shm_lock(shm->fd, byte, F_WRLCK)) continue;
+    packbuf_i_shm_recover(shm, i);
+    (void)packbuf_i_shm_lock(shm->fd, byte, F_UNLCK);
+  }
+  packbuf_i_unlocked(&shm->sweeping);
+}
+
+/* Becomes a session. What a dead one of this number left is freed under the number that is now ours. */
+static packbuf_status packbuf_i_shm_join(packbuf_i_shm *shm, const char *name, packbuf_error *error) {
+  for (int round = 0; round < 8; round++) { /* who looks for the dead holds a byte for a moment */
+    for (uint32_t i = 0; i < shm->facts.sessions; i++) {
+      packbuf_i_shm_session *const session = &shm->sessions[i];
+      size_t size = name ? strlen(name) : 0;
+      if (!packbuf_i_shm_lock(shm->fd, PACKBUF_I_SHM_LOCKS + (off_t)i, F_WRLCK)) continue;
+      shm->session = i;
+      if (PACKBUF_I_LOAD(&session->used)) packbuf_i_shm_recover(shm, i);
+      shm->incarnation = PACKBUF_I_ADD(&session->incarnation, 1u) + 1;
+      if (size > sizeof session->name - 1) size = sizeof session->name - 1;
+      memset(session->name, 0, sizeof session->name);
+      if (size) memcpy(session->name, name, size);
+      session->process = (uint32_t)getpid();
+      session->opened_at = packbuf_i_shm_now(shm);
+      PACKBUF_I_STORE(&session->used, 1u); /* before anything is claimed or pinned */
+      return PACKBUF_OK;
+    }
+    packbuf_i_sleep_until(packbuf_now() + 1000000);
+  }
+  return packbuf_i_call_fail(error, PACKBUF_FULL, "the store has no session left (options.sessions when it is made)");
+}
+
+/* Ends the session; what it still holds is taken back. The lock goes with the file. */
+static void packbuf_i_shm_leave(packbuf_i_shm *shm) { packbuf_i_shm_recover(shm, shm->session); }
+
+#endif /* PACKBUF_I_SHM */
 /* ---- end of transport/shm_session.c ---- */
 /* ---- transport/shm_units.c ---- */
-/* transport/shm_units.c: not written yet. */
+/* transport/shm_units.c: the memory of a shm store, in units of 4096 bytes, without a lock: a word for each unit names
+ * the slot that owns it, and the slot's extent, written before, says which units may be its own. Whoever frees a slot
+ * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed.
+ * May use: shm_layout. Must not know: what objects are, the directory, sessions. */
+#if PACKBUF_I_SHM
+
+static uint64_t packbuf_i_shm_extent(uint64_t first, uint64_t units) { return first << 32 | units; }
+static uint64_t packbuf_i_shm_extent_first(uint64_t extent) { return extent >> 32; }
+static uint64_t packbuf_i_shm_extent_units(uint64_t extent) { return extent & 0xFFFFFFFFu; }
+
+/* Frees those of the units that are this slot's. A run, so whole words where two lie in one. */
+static void packbuf_i_shm_release_units(packbuf_i_shm *shm, uint32_t slot, uint64_t first, uint64_t units) {
+  const uint64_t all = shm->facts.units;
+  if (first >= all) return;
+  if (units > all - first) units = all - first;
+  for (uint64_t unit = first; unit < first + units; unit++)
+    if (__atomic_load_n(&shm->owners[unit], __ATOMIC_RELAXED) == slot + 1)
+      __atomic_store_n(&shm->owners[unit], 0, __ATOMIC_RELEASE);
+}
+
+/* Claims the units of a run for a slot, two a compare-and-swap where they lie in one word. Returns how many it got
+ * before one was somebody else's. */
+static uint64_t packbuf_i_shm_claim_run(packbuf_i_shm *shm, uint32_t slot, uint64_t first, uint64_t units) {
+  const uint32_t one = slot + 1;
+  const uint64_t two = (uint64_t)one << 32 | one;
+  uint64_t got = 0;
+  while (got < units) {
+    uint32_t *const owner = &shm->owners[first + got];
+    if (got + 2 <= units && (first + got) % 2 == 0) {
+      uint64_t none = 0;
+      if (!PACKBUF_I_EXCHANGE((uint64_t *)(void *)owner, &none, two)) break;
+      got += 2;
+    } else {
+      uint32_t none = 0;
+      if (!PACKBUF_I_EXCHANGE(owner, &none, one)) break;
+      got++;
+    }
+  }
+  return got;
+}
+
+/* Behind a unit that is not free: the end of the extent of the slot that owns it, so that a search costs objects, not
+ * units. What is read may be stale or damaged: it is believed only where it leads onwards. */
+static uint64_t packbuf_i_shm_behind(packbuf_i_shm *shm, uint64_t unit, uint32_t owner) {
+  if (owner - 1 < shm->facts.slots) {
+    const uint64_t extent = PACKBUF_I_LOAD(&shm->slots[owner - 1].extent);
+    const uint64_t first = packbuf_i_shm_extent_first(extent), units = packbuf_i_shm_extent_units(extent);
+    if (unit >= first && unit < first + units) return first + units;
+  }
+  return unit + 1;
+}
+
+/* Claims a run of units for a slot that is CLAIMED: next fit from where this handle was last. The extent is written
+ * before the first unit is claimed: intent first, so that recovery finds them. 0: there is no such run. Of several who
+ * want the same units the one furthest on gets all of its own, so somebody always goes on. */
+static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
+  const uint64_t all = shm->facts.units;
+  uint64_t *const extent = &shm->slots[slot].extent;
+  uint64_t at = __atomic_load_n(&shm->next_unit, __ATOMIC_RELAXED), run = 0, seen = 0;
+  if (units == 0 || units > all) {
+    PACKBUF_I_STORE(extent, 0u);
+    return units == 0;
+  }
+  while (seen <= 2 * all) {
+    uint64_t next, got;
+    uint32_t owner;
+    if (at > all - units) { /* no run of this length begins here or behind */
+      seen += all - (at < all ? at : all) + 1;
+      at = run = 0;
+      continue;
+    }
+    owner = PACKBUF_I_LOAD(&shm->owners[at + run]);
+    if (owner) {
+      next = packbuf_i_shm_behind(shm, at + run, owner);
+    } else if (++run < units) {
+      continue;
+    } else {
+      PACKBUF_I_STORE(extent, packbuf_i_shm_extent(at, units));
+      got = packbuf_i_shm_claim_run(shm, slot, at, units);
+      if (got == units) {
+        __atomic_store_n(&shm->next_unit, at + units, __ATOMIC_RELAXED);
+        return 1;
+      }
+      packbuf_i_shm_release_units(shm, slot, at, got);
+      next = at + got + 1;
+    }
+    seen += next - at;
+    at = next;
+    run = 0;
+  }
+  PACKBUF_I_STORE(extent, 0u);
+  return 0;
+}
+
+/* Gives back all but the first `units` of a CLAIMED slot's extent: the units first, the smaller extent after them, so
+ * that the extent covers what is owned at any time. */
+static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
+  uint64_t *const extent = &shm->slots[slot].extent;
+  const uint64_t old = PACKBUF_I_LOAD(extent), first = packbuf_i_shm_extent_first(old);
+  if (units >= packbuf_i_shm_extent_units(old)) return;
+  packbuf_i_shm_release_units(shm, slot, first + units, packbuf_i_shm_extent_units(old) - units);
+  PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
+}
+
+#endif /* PACKBUF_I_SHM */
 /* ---- end of transport/shm_units.c ---- */
 /* ---- transport/shm_slots.c ---- */
-/* transport/shm_slots.c: not written yet. */
+/* transport/shm_slots.c: the objects of a shm store: states of slots, pins of readers, the directory of keys. There is
+ * no lock: every step is one compare-and-swap of one word, and says in it whose the thing is, so that a process may be
+ * killed or stopped between any two instructions and nobody waits for it.
+ * Readers: set the session's pin, then read the word again. Retirers: RETIRED, then read the pins. One of the two sees
+ * the other, so memory is not reused under a pin that was validated. Keys: the new object is LIVE before the old one is
+ * RETIRED, and removal goes upward, so a key is never lost, and an old object never shows again.
+ * May use: shm_layout, shm_session, shm_units, hash. Must not know: batches of items, deadlines. */
+#if PACKBUF_I_SHM
+
+#define PACKBUF_I_SHM_NONE UINT32_MAX
+#define PACKBUF_I_SHM_ROUNDS 65536 /* a search that others disturb that often meets a store that breaks the rules */
+
+/* A key with its hash. */
+typedef struct packbuf_i_shm_key {
+  const char *text;
+  uint32_t size;
+  uint64_t hash;
+} packbuf_i_shm_key;
+
+static packbuf_i_shm_key packbuf_i_shm_key_of(const packbuf_i_shm *shm, const char *text) {
+  packbuf_i_shm_key key;
+  key.text = text;
+  key.size = (uint32_t)packbuf_i_length(text, PACKBUF_MAX_KEY);
+  key.hash = packbuf_i_siphash(shm->facts.id, text, key.size);
+  return key;
+}
+
+/* ---- the directory: cells of slot + 1 and, above it, a tag of the key's hash. A cell that is empty carries a stamp
+ * there, of the object that was in it last: two looks that see the same saw nothing come and go between them. ---- */
+
+/* One of the two buckets of a hash. */
+static uint64_t *packbuf_i_shm_bucket(const packbuf_i_shm *shm, uint64_t hash, int which) {
+  const uint64_t half = which ? hash >> 32 : hash & 0xFFFFFFFFu;
+  return shm->cells + (half * shm->buckets >> 32) * PACKBUF_I_SHM_BUCKET;
+}
+
+static uint64_t packbuf_i_shm_cell(uint64_t hash, uint32_t slot) {
+  return ((hash * 0x9E3779B97F4A7C15u) & 0xFFFFFFFF00000000u) | (slot + 1);
+}
+
+/* Empties the cells of a slot that nobody else can be given: it is pinned by this session, or FREEING. */
+static void packbuf_i_shm_clear_cells(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t hash = PACKBUF_I_LOAD(&shm->slots[slot].hash);
+  const uint64_t stamp = PACKBUF_I_LOAD(&shm->slots[slot].generation) << 32;
+  for (int which = 0; which < 2; which++) {
+    uint64_t *const cells = packbuf_i_shm_bucket(shm, hash, which);
+    for (int i = 0; i < PACKBUF_I_SHM_BUCKET; i++) {
+      uint64_t cell = PACKBUF_I_LOAD(&cells[i]);
+      if ((uint32_t)cell == slot + 1) (void)PACKBUF_I_EXCHANGE(&cells[i], &cell, stamp);
+    }
+  }
+}
+
+/* Puts a cell into the emptier bucket. 0: both are full. */
+static int packbuf_i_shm_place_cell(packbuf_i_shm *shm, uint64_t hash, uint32_t slot) {
+  const uint64_t cell = packbuf_i_shm_cell(hash, slot);
+  uint64_t *cells[2];
+  int used[2];
+  for (int which = 0; which < 2; which++) {
+    cells[which] = packbuf_i_shm_bucket(shm, hash, which);
+    used[which] = 0;
+    for (int i = 0; i < PACKBUF_I_SHM_BUCKET; i++) used[which] += (uint32_t)PACKBUF_I_LOAD(&cells[which][i]) != 0;
+  }
+  for (int n = 0; n < 2; n++) {
+    uint64_t *const into = cells[used[1] < used[0] ? 1 - n : n];
+    for (int i = 0; i < PACKBUF_I_SHM_BUCKET; i++) {
+      uint64_t old = PACKBUF_I_LOAD(&into[i]);
+      if ((uint32_t)old == 0 && PACKBUF_I_EXCHANGE(&into[i], &old, cell)) return 1;
+    }
+  }
+  return 0;
+}
+
+/* ---- pins ---- */
+
+static void packbuf_i_shm_pin(packbuf_i_shm *shm, uint32_t slot) {
+  packbuf_i_lock *const stripe = &shm->stripes[slot % 64];
+  packbuf_i_locked(stripe);
+  if (shm->local[slot]++ == 0)
+    PACKBUF_I_OR(packbuf_i_shm_pin_word(shm, slot, shm->session), (uint64_t)1 << shm->session % 64);
+  packbuf_i_unlocked(stripe);
+}
+
+/* The last one of this handle frees what is RETIRED. */
+static void packbuf_i_shm_unpin(packbuf_i_shm *shm, uint32_t slot) {
+  packbuf_i_lock *const stripe = &shm->stripes[slot % 64];
+  int last = 0;
+  packbuf_i_locked(stripe);
+  if (shm->local[slot] && --shm->local[slot] == 0) {
+    PACKBUF_I_AND(packbuf_i_shm_pin_word(shm, slot, shm->session), ~((uint64_t)1 << shm->session % 64));
+    last = 1;
+  }
+  packbuf_i_unlocked(stripe);
+  if (last) packbuf_i_shm_try_free(shm, slot);
+}
+
+/* How many sessions have it pinned. */
+static uint32_t packbuf_i_shm_pins(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t *const pins = shm->pins + (uint64_t)slot * shm->pin_words;
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < shm->pin_words; i++)
+    for (uint64_t word = PACKBUF_I_LOAD(&pins[i]); word; word &= word - 1) count++;
+  return count;
+}
+
+/* ---- slots ---- */
+
+/* Cells, units, and then the slot itself. Done again by the next one where this one is killed. */
+static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
+  packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t extent = PACKBUF_I_LOAD(&record->extent), word = PACKBUF_I_LOAD(&shm->words[slot]);
+  packbuf_i_shm_clear_cells(shm, slot);
+  packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
+  PACKBUF_I_STORE(&record->extent, 0u);
+  PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
+}
+
+/* Pins of readers that fail only delay: who takes the last one away comes here again. */
+static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
+  uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_RETIRED || packbuf_i_shm_pins(shm, slot)) return;
+  if (!PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
+    return;
+  packbuf_i_shm_free_slot(shm, slot);
+  packbuf_i_shm_wake(shm);
+}
+
+/* A free slot, CLAIMED by this session; NONE. */
+static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm) {
+  const uint32_t all = shm->facts.slots;
+  uint32_t slot = (uint32_t)__atomic_load_n(&shm->next_slot, __ATOMIC_RELAXED);
+  for (uint32_t i = 0; i < all; i++, slot++) {
+    uint64_t word;
+    if (slot >= all) slot = 0;
+    word = PACKBUF_I_LOAD(&shm->words[slot]);
+    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_FREE) continue;
+    if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED))) {
+      __atomic_store_n(&shm->next_slot, slot + 1, __ATOMIC_RELAXED);
+      return slot;
+    }
+  }
+  return PACKBUF_I_SHM_NONE;
+}
+
+/* 1: this session has it CLAIMED. */
+static int packbuf_i_shm_claimed(const packbuf_i_shm *shm, uint32_t slot) {
+  uint64_t word;
+  if (slot >= shm->facts.slots) return 0;
+  word = PACKBUF_I_LOAD(&shm->words[slot]);
+  return packbuf_i_shm_phase(word) == PACKBUF_I_SHM_CLAIMED && packbuf_i_shm_session_of(word) == shm->session;
+}
+
+/* Gives up what this session has CLAIMED. A try for room that failed wakes nobody: two who wait for more than there is
+ * would wake each other all the time. */
+static void packbuf_i_shm_drop_quietly(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING));
+  packbuf_i_shm_free_slot(shm, slot);
+}
+
+static void packbuf_i_shm_drop(packbuf_i_shm *shm, uint32_t slot) {
+  packbuf_i_shm_drop_quietly(shm, slot);
+  packbuf_i_shm_wake(shm);
+}
+
+/* ---- finding ---- */
+
+/* The record of a slot that was LIVE with this word, pinned: 1 when it still is and has this key. */
+static int packbuf_i_shm_is(const packbuf_i_shm *shm, uint32_t slot, uint64_t word, const packbuf_i_shm_key *key) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  return PACKBUF_I_LOAD(&shm->words[slot]) == word && record->key_size == key->size &&
+         memcmp(record->key, key->text, key->size) == 0;
+}
+
+/* The newest LIVE object of a key, which comes back pinned; NOT_FOUND; PROTOCOL: damaged tables.
+ * It is believed only while it is still LIVE after all cells were read: older ones are retired before newer ones, so a
+ * newer one that another search of this thread has seen cannot have been overlooked. That there is none is believed
+ * only when a second look sees the same cells and words (they carry stamps and incarnations): a put that moves the key
+ * from one cell to another between two reads does not make it vanish. */
+static packbuf_status packbuf_i_shm_find(packbuf_i_shm *shm, const packbuf_i_shm_key *key, uint32_t *found) {
+  enum { LOOK = 4 * PACKBUF_I_SHM_BUCKET };
+  uint64_t before[LOOK], now[LOOK];
+  const uint64_t tag = packbuf_i_shm_cell(key->hash, 0) >> 32;
+  for (int round = 0; round < PACKBUF_I_SHM_ROUNDS; round++) {
+    uint32_t best = PACKBUF_I_SHM_NONE;
+    uint64_t best_word = 0, newest = 0;
+    for (int i = 0; i < 2 * PACKBUF_I_SHM_BUCKET; i++) {
+      uint64_t *const cells = packbuf_i_shm_bucket(shm, key->hash, i / PACKBUF_I_SHM_BUCKET);
+      const uint64_t cell = PACKBUF_I_LOAD(&cells[i % PACKBUF_I_SHM_BUCKET]);
+      const uint32_t slot = (uint32_t)cell - 1;
+      uint64_t word;
+      now[2 * i] = cell;
+      now[2 * i + 1] = 0;
+      if ((uint32_t)cell == 0 || cell >> 32 != tag || slot == best) continue;
+      if (slot >= shm->facts.slots) return PACKBUF_PROTOCOL;
+      now[2 * i + 1] = word = PACKBUF_I_LOAD(&shm->words[slot]);
+      if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE) continue;
+      packbuf_i_shm_pin(shm, slot);
+      if (packbuf_i_shm_is(shm, slot, word, key) &&
+          (best == PACKBUF_I_SHM_NONE || shm->slots[slot].generation > newest)) {
+        if (best != PACKBUF_I_SHM_NONE) packbuf_i_shm_unpin(shm, best);
+        best = slot;
+        best_word = word;
+        newest = shm->slots[slot].generation;
+      } else packbuf_i_shm_unpin(shm, slot);
+    }
+    if (best == PACKBUF_I_SHM_NONE) {
+      if (round && memcmp(before, now, sizeof now) == 0) return PACKBUF_NOT_FOUND;
+      memcpy(before, now, sizeof now);
+    } else if (PACKBUF_I_LOAD(&shm->words[best]) == best_word) {
+      *found = best;
+      return PACKBUF_OK;
+    } else {
+      packbuf_i_shm_unpin(shm, best);
+      memset(before, 0xFF, sizeof before); /* no look sees that */
+    }
+  }
+  return PACKBUF_PROTOCOL;
+}
+
+/* ---- retiring ---- */
+
+/* LIVE -> RETIRED, and out of the directory at once, so that a key with many leased generations does not fill its
+ * buckets; the caller has it pinned, so the slot cannot be anybody else's before the cells are cleared. 0: another one
+ * did it. */
+static int packbuf_i_shm_retire(packbuf_i_shm *shm, uint32_t slot, uint64_t word) {
+  if (!PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, 0, PACKBUF_I_SHM_RETIRED))) return 0;
+  packbuf_i_shm_clear_cells(shm, slot);
+  return 1;
+}
+
+/* Retires all LIVE objects of the key whose generation is below `below`, the oldest first. Returns the largest
+ * generation above `below` of those that it saw and left, else `below`. */
+static uint64_t packbuf_i_shm_retire_below(packbuf_i_shm *shm, const packbuf_i_shm_key *key, uint64_t below) {
+  const uint64_t tag = packbuf_i_shm_cell(key->hash, 0) >> 32;
+  for (int round = 0;; round++) {
+    uint32_t lowest = PACKBUF_I_SHM_NONE;
+    uint64_t lowest_word = 0, low = below, above = below;
+    for (int i = 0; i < 2 * PACKBUF_I_SHM_BUCKET; i++) {
+      uint64_t *const cells = packbuf_i_shm_bucket(shm, key->hash, i / PACKBUF_I_SHM_BUCKET);
+      const uint64_t cell = PACKBUF_I_LOAD(&cells[i % PACKBUF_I_SHM_BUCKET]);
+      const uint32_t slot = (uint32_t)cell - 1;
+      uint64_t word, generation;
+      if ((uint32_t)cell == 0 || cell >> 32 != tag || slot >= shm->facts.slots || slot == lowest) continue;
+      word = PACKBUF_I_LOAD(&shm->words[slot]);
+      if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE) continue;
+      generation = PACKBUF_I_LOAD(&shm->slots[slot].generation); /* a hint before the slot is pinned */
+      if (generation >= low && generation <= above) continue;
+      packbuf_i_shm_pin(shm, slot);
+      generation = PACKBUF_I_LOAD(&shm->slots[slot].generation);
+      if (!packbuf_i_shm_is(shm, slot, word, key)) {
+        packbuf_i_shm_unpin(shm, slot);
+      } else if (generation < low) {
+        if (lowest != PACKBUF_I_SHM_NONE) packbuf_i_shm_unpin(shm, lowest);
+        lowest = slot;
+        lowest_word = word;
+        low = generation;
+      } else {
+        if (generation > above) above = generation;
+        packbuf_i_shm_unpin(shm, slot);
+      }
+    }
+    if (lowest == PACKBUF_I_SHM_NONE) return above;
+    (void)packbuf_i_shm_retire(shm, lowest, lowest_word);
+    packbuf_i_shm_unpin(shm, lowest);
+    if (round > PACKBUF_I_SHM_ROUNDS) return above; /* damaged tables */
+  }
+}
+
+/* ---- putting ---- */
+
+/* A slot with room for `size` bytes, CLAIMED; NONE: *slots says whether it is slots that there are none of. */
+static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slots) {
+  const uint32_t slot = packbuf_i_shm_claim_slot(shm);
+  *slots = slot == PACKBUF_I_SHM_NONE;
+  if (*slots) return slot;
+  if (packbuf_i_shm_claim_units(shm, slot, size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0))) return slot;
+  packbuf_i_shm_drop_quietly(shm, slot);
+  return PACKBUF_I_SHM_NONE;
+}
+
+/* What an object is, but for its data and generation. */
+typedef struct packbuf_i_shm_about {
+  uint64_t length, ttl; /* ns; 0: none */
+  uint32_t flags;
+  const packbuf_ref *ref; /* or NULL */
+} packbuf_i_shm_about;
+
+/* Whose quota an object is, while the session lasts. */
+static uint64_t packbuf_i_shm_putter(const packbuf_i_shm *shm) {
+  return (uint64_t)shm->session << 32 | shm->incarnation;
+}
+
+/* Gives a CLAIMED slot its key, stat and generation, and a cell. 0: the directory has no cell for it. */
+static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
+                              const packbuf_i_shm_about *about) {
+  packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t now = packbuf_i_shm_now(shm);
+  memcpy(record->key, key->text, key->size);
+  record->key[key->size] = 0;
+  record->key_size = (uint8_t)key->size;
+  record->length = about->length;
+  record->put_at = now;
+  /* what others look at without a pin, as a hint */
+  __atomic_store_n(&record->ends_at, about->ttl ? now + about->ttl : 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&record->read_at, now, __ATOMIC_RELAXED);
+  __atomic_store_n(&record->putter, packbuf_i_shm_putter(shm), __ATOMIC_RELAXED);
+  __atomic_store_n(&record->flags, about->flags, __ATOMIC_RELAXED);
+  record->kind = about->ref ? about->ref->kind : 0;
+  record->head_length = about->ref ? about->ref->head_length : 0;
+  record->head_checksum = about->ref ? about->ref->head_checksum : 0;
+  if (about->ref) memcpy(record->fingerprint, about->ref->fingerprint, PACKBUF_FINGERPRINT);
+  else memset(record->fingerprint, 0, PACKBUF_FINGERPRINT);
+  PACKBUF_I_STORE(&record->hash, key->hash);
+  PACKBUF_I_STORE(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u));
+  return packbuf_i_shm_place_cell(shm, key->hash, slot); /* after hash and generation, by which it is cleared */
+}
+
+/* CLAIMED -> LIVE: the put is done. Then older ones go, and where a newer one is there already, this one. Returns the
+ * generation. The slot may be anybody's when this returns. */
+static uint64_t packbuf_i_shm_publish(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key) {
+  const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  const uint64_t generation = PACKBUF_I_LOAD(&shm->slots[slot].generation);
+  uint64_t above;
+  packbuf_i_crc_fence(); /* whoever filled it may have used non-temporal stores */
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_word(word, 0, PACKBUF_I_SHM_LIVE));
+  above = packbuf_i_shm_retire_below(shm, key, generation);
+  while (above > generation) {
+    const uint64_t next = packbuf_i_shm_retire_below(shm, key, above);
+    if (next <= above) break;
+    above = next;
+  }
+  return generation;
+}
+
+/* ---- looking after all of them ---- */
+
+/* The key of a LIVE slot whose word is given, copied; pinned meanwhile. 0: it is another object by now, or damaged. */
+static int packbuf_i_shm_copy_key(packbuf_i_shm *shm, uint32_t slot, uint64_t word, char text[PACKBUF_MAX_KEY + 1],
+                                  packbuf_i_shm_key *key) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  int good;
+  packbuf_i_shm_pin(shm, slot);
+  good = PACKBUF_I_LOAD(&shm->words[slot]) == word;
+  key->text = text;
+  key->size = good ? record->key_size : 0;
+  key->hash = PACKBUF_I_LOAD(&record->hash);
+  if (good) memcpy(text, record->key, PACKBUF_MAX_KEY + 1);
+  packbuf_i_shm_unpin(shm, slot);
+  text[key->size] = 0;
+  return good && key->size && strlen(text) == key->size;
+}
+
+/* Retires a LIVE object and, before it, older ones of its key. */
+static int packbuf_i_shm_end_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word) {
+  char text[PACKBUF_MAX_KEY + 1];
+  packbuf_i_shm_key key;
+  uint64_t generation = PACKBUF_I_LOAD(&shm->slots[slot].generation);
+  if (!packbuf_i_shm_copy_key(shm, slot, word, text, &key)) return 0;
+  if (PACKBUF_I_LOAD(&shm->words[slot]) != word) return 0; /* or the generation may be another's */
+  (void)packbuf_i_shm_retire_below(shm, &key, generation + 1);
+  return PACKBUF_I_LOAD(&shm->words[slot]) != word;
+}
+
+/* 1: its time is over. */
+static int packbuf_i_shm_over(const packbuf_i_shm_slot *record, uint64_t now) {
+  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
+  return ends_at && ends_at <= now;
+}
+
+/* Frees what is RETIRED and not pinned (its retirer was killed), and drops what is over. `doubles`: also retires what a
+ * killed put left LIVE below the newest. */
+static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int doubles) {
+  const uint64_t now = packbuf_i_shm_now(shm);
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    char text[PACKBUF_MAX_KEY + 1];
+    packbuf_i_shm_key key;
+    uint32_t newest;
+    if (packbuf_i_shm_phase(word) == PACKBUF_I_SHM_RETIRED) packbuf_i_shm_try_free(shm, slot);
+    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || !doubles) continue;
+    if (packbuf_i_shm_over(&shm->slots[slot], now)) {
+      if (packbuf_i_shm_end_object(shm, slot, word)) PACKBUF_I_ADD(&shm->header->expired, 1u);
+    } else if (packbuf_i_shm_copy_key(shm, slot, word, text, &key) &&
+               packbuf_i_shm_find(shm, &key, &newest) == PACKBUF_OK) {
+      if (newest != slot) (void)packbuf_i_shm_retire_below(shm, &key, shm->slots[newest].generation);
+      packbuf_i_shm_unpin(shm, newest);
+    }
+  }
+}
+
+/* Drops EVICTABLE objects that nobody has pinned, the least recently read first, until about `units` units are free or
+ * there are none. Returns how many it dropped. */
+static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
+  enum { PICK = 32 };
+  uint32_t slots[PICK];
+  uint64_t words[PICK], ages[PICK], freed = 0, dropped = 0;
+  int count = 0;
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    const packbuf_i_shm_slot *const record = &shm->slots[slot];
+    uint64_t age;
+    int at;
+    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE ||
+        !(__atomic_load_n(&record->flags, __ATOMIC_RELAXED) & PACKBUF_PUT_EVICTABLE) || packbuf_i_shm_pins(shm, slot))
+      continue;
+    age = PACKBUF_I_LOAD(&record->read_at);
+    if (count == PICK && age >= ages[PICK - 1]) continue;
+    at = count < PICK ? count++ : PICK - 1;
+    for (; at > 0 && ages[at - 1] > age; at--)
+      slots[at] = slots[at - 1], words[at] = words[at - 1], ages[at] = ages[at - 1];
+    slots[at] = slot;
+    words[at] = word;
+    ages[at] = age;
+  }
+  for (int i = 0; i < count && freed < units; i++) {
+    const uint64_t some = packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[slots[i]].extent));
+    if (packbuf_i_shm_pins(shm, slots[i]) || !packbuf_i_shm_end_object(shm, slots[i], words[i])) continue;
+    freed += some ? some : 1; /* an empty one frees a slot */
+    dropped++;
+  }
+  if (dropped) {
+    PACKBUF_I_ADD(&shm->header->evicted, dropped);
+    packbuf_i_shm_say(shm, PACKBUF_LOG_DEBUG, "shm: dropped ", dropped, " objects for room", "");
+  }
+  return dropped;
+}
+
+#endif /* PACKBUF_I_SHM */
 /* ---- end of transport/shm_slots.c ---- */
 /* ---- transport/shm.c ---- */
-/* transport/shm.c: not written yet. */
+/* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
+ * have them in place; room is waited for in steps, looking for the dead each time.
+ * May use: driver.h, the other shm rooms, text (URI options), gather of the core. Must not know: handles of stores. */
+
+#if PACKBUF_I_SHM
+
+enum {
+  PACKBUF_I_SHM_STREAM = 65536, /* from here on copies go past the cache, which the object would fill */
+  PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
+  PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
+};
+#define PACKBUF_I_SHM_COPIED                                                              \
+  ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address \
+                       */
+
+/* ---- opening and closing ---- */
+
+/* The options of its own: dir=FOLDER and mode=OCTAL. */
+static packbuf_status packbuf_i_shm_option(void *context, const packbuf_i_uri_option *option) {
+  packbuf_i_shm_plan *const plan = (packbuf_i_shm_plan *)context;
+  if (strcmp(option->name, "dir") == 0) {
+    memcpy(plan->folder, option->value, strlen(option->value) + 1);
+    return plan->folder[0] == '/' ? PACKBUF_OK : PACKBUF_INVALID_ARGUMENT;
+  }
+  if (strcmp(option->name, "mode") == 0) {
+    uint64_t mode;
+    if (!packbuf_i_parse_digits(option->value, strlen(option->value), 8, 0777, &mode)) return PACKBUF_INVALID_ARGUMENT;
+    if ((mode & 0600) != 0600) return PACKBUF_INVALID_ARGUMENT;
+    plan->mode = (uint32_t)mode;
+    plan->mode_given = 1;
+    return PACKBUF_OK;
+  }
+  return PACKBUF_NOT_FOUND;
+}
+
+/* "/dev/shm/packbuf.NAME", and ".making" behind it. */
+static packbuf_status packbuf_i_shm_paths(packbuf_i_shm_plan *plan, const char *base, packbuf_error *error) {
+  packbuf_i_uri uri;
+  packbuf_i_line line = packbuf_i_line_in(plan->path, sizeof plan->path);
+  packbuf_status status = packbuf_i_uri_start(&uri, base, error);
+  if (status != PACKBUF_OK) return status;
+  if (uri.rest != base + uri.scheme + 1 || uri.rest_size == 0 || uri.rest_size > 200 ||
+      memchr(uri.rest, '/', uri.rest_size))
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT,
+                          "a shm store is named shm:NAME, of 1 to 200 bytes without '/'", uri.scheme + 1,
+                          PACKBUF_NOWHERE);
+  for (const char *c = plan->folder; *c; c++) packbuf_i_line_character(&line, *c);
+  for (const char *c = "/packbuf."; *c; c++) packbuf_i_line_character(&line, *c);
+  for (size_t i = 0; i < uri.rest_size; i++) packbuf_i_line_character(&line, uri.rest[i]);
+  (void)packbuf_i_line_close(&line);
+  memcpy(plan->draft, plan->path, line.length);
+  memcpy(plan->draft + line.length, ".making", 8);
+  return PACKBUF_OK;
+}
+
+/* Numbers that were not given, and the limits of those that were. */
+static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const packbuf_store_options *options,
+                                            packbuf_error *error) {
+  const uint64_t size = options->size ? options->size : (uint64_t)256 << 20;
+  uint64_t slots = options->objects;
+  struct timespec now;
+  if (!slots) {
+    slots = size >> 14;
+    if (slots < 1024) slots = 1024;
+    if (slots > 65536) slots = 65536;
+  }
+  plan->sessions = options->sessions ? options->sessions : 256;
+  if (size > (uint64_t)PACKBUF_I_SHM_MOST_UNITS * PACKBUF_I_SHM_UNIT || slots > PACKBUF_I_SHM_MOST_SLOTS ||
+      plan->sessions > PACKBUF_I_SHM_SESSIONS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "size, objects or sessions of the store are too large");
+  plan->size = packbuf_i_shm_up(size, PACKBUF_I_SHM_UNIT);
+  plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
+  plan->must_exist = options->must_exist;
+  plan->secret = options->secret;
+  plan->secret_size = options->secret ? options->secret_size : 0;
+  plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
+  /* microseconds since 2020, times 4096: beyond what any store of that name before has come to */
+  clock_gettime(CLOCK_REALTIME, &now);
+  plan->generation = 4096;
+  if (now.tv_sec > 1577836800)
+    plan->generation = ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
+  return PACKBUF_OK;
+}
+
+/* Frees the handle; what it held in the store was given back before, or is the parent's. */
+static void packbuf_i_shm_discard(packbuf_i_shm *shm, int locks) {
+  const packbuf_allocator allocator = shm->allocator;
+  packbuf_i_shm_unmap(shm);
+  if (shm->fd >= 0) (void)close(shm->fd);
+  for (int i = 0; i < locks && i < 64; i++) packbuf_i_lock_end(&shm->stripes[i]);
+  if (locks > 64) packbuf_i_lock_end(&shm->sweeping);
+  if (locks > 65) packbuf_i_lock_end(&shm->lock);
+  if (locks > 66) packbuf_i_lock_end(&shm->telling);
+  packbuf_i_fork_word_end(shm->here);
+  (void)packbuf_i_heap(&allocator, shm->local, shm->facts.slots * sizeof *shm->local, 0);
+  (void)packbuf_i_heap(&allocator, shm, sizeof *shm, 0);
+}
+
+/* What the handle has beside the file. Returns how many of its locks there are. */
+static int packbuf_i_shm_equip(packbuf_i_shm *shm) {
+  int locks = 0;
+  while (locks < 64 && packbuf_i_lock_start(&shm->stripes[locks])) locks++;
+  if (locks == 64) locks += packbuf_i_lock_start(&shm->sweeping);
+  if (locks == 65) locks += packbuf_i_lock_start(&shm->lock);
+  if (locks == 66) locks += packbuf_i_lock_start(&shm->telling);
+  shm->local = (uint32_t *)packbuf_i_heap(&shm->allocator, NULL, 0, shm->facts.slots * sizeof *shm->local);
+  shm->here = packbuf_i_fork_word();
+  shm->clock_offset = packbuf_i_shm_clock_offset();
+  return locks;
+}
+
+/* Searches begin at places of their own, so that sessions do not fight for the same units and slots. */
+static void packbuf_i_shm_begin(packbuf_i_shm *shm, uint64_t quota) {
+  shm->next_unit = shm->facts.units / shm->facts.sessions * shm->session;
+  shm->next_slot = shm->facts.slots / shm->facts.sessions * shm->session;
+  shm->evicted = PACKBUF_I_LOAD(&shm->header->evicted);
+  shm->expired = PACKBUF_I_LOAD(&shm->header->expired);
+  shm->recovered = PACKBUF_I_LOAD(&shm->header->recovered);
+  shm->quota = quota ? quota : UINT64_MAX;
+}
+
+static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const packbuf_store_options *options,
+                                         packbuf_error *error) {
+  packbuf_store_options wanted = *options;
+  const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
+  packbuf_i_shm_plan plan;
+  packbuf_i_shm *shm;
+  packbuf_status status;
+  int locks = 0;
+  memset(&plan, 0, sizeof plan);
+  plan.mode = 0600;
+  memcpy(plan.folder, "/dev/shm", 9);
+  shm = (packbuf_i_shm *)packbuf_i_heap(&allocator, NULL, 0, sizeof *shm);
+  if (!shm) return packbuf_i_no_memory(error);
+  shm->allocator = allocator;
+  shm->fd = -1;
+  status = packbuf_i_uri_options(uri, &wanted, shm->uri, sizeof shm->uri, packbuf_i_shm_option, &plan, error);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_paths(&plan, shm->uri, error);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_numbers(&plan, &wanted, error);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_open_file(&plan, &shm->fd, &shm->facts, error);
+  if (status == PACKBUF_OK) {
+    shm->read_only = wanted.read_only;
+    shm->log = wanted.log;
+    shm->log_context = wanted.log_context;
+    locks = packbuf_i_shm_equip(shm);
+    if (locks < PACKBUF_I_SHM_ALL_LOCKS || !shm->local) status = packbuf_i_no_memory(error);
+  }
+  if (status == PACKBUF_OK) status = packbuf_i_shm_map(shm, error);
+  if (status == PACKBUF_OK && PACKBUF_I_LOAD(&shm->header->closed))
+    status = packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store is being taken away");
+  if (status == PACKBUF_OK)
+    status = packbuf_i_shm_join(shm, wanted.name ? wanted.name : program_invocation_short_name, error);
+  if (status == PACKBUF_OK) {
+    packbuf_i_shm_begin(shm, wanted.quota);
+    *state = shm;
+  } else packbuf_i_shm_discard(shm, locks);
+  return status;
+}
+
+/* In a child after fork all of the session is the parent's: only memory goes. */
+static void packbuf_i_shm_close(void *state) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  if (!shm->here || PACKBUF_I_LOAD(shm->here)) packbuf_i_shm_leave(shm);
+  packbuf_i_shm_discard(shm, PACKBUF_I_SHM_ALL_LOCKS);
+}
+
+/* ---- room ---- */
+
+static uint64_t packbuf_i_shm_units(uint64_t size) {
+  return size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+}
+
+/* Bytes of this session's CLAIMED and LIVE slots. */
+static uint64_t packbuf_i_shm_counted(packbuf_i_shm *shm) {
+  const uint64_t putter = packbuf_i_shm_putter(shm);
+  uint64_t units = 0;
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    const packbuf_i_shm_slot *const record = &shm->slots[slot];
+    if (packbuf_i_shm_claimed(shm, slot) || (packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE &&
+                                             __atomic_load_n(&record->putter, __ATOMIC_RELAXED) == putter))
+      units += packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&record->extent));
+  }
+  return units * PACKBUF_I_SHM_UNIT;
+}
+
+/* Charges bytes to the quota. The running sum knows of nothing that was freed, so before it refuses, slots are counted
+ * (`pending`: those on their way, whose extents may or may not be seen). 0: it is used up. */
+static int packbuf_i_shm_charge(packbuf_i_shm *shm, uint64_t bytes) {
+  int fits;
+  if (shm->quota == UINT64_MAX) return 1;
+  packbuf_i_locked(&shm->lock);
+  if (bytes > shm->quota || shm->charged > shm->quota - bytes) shm->charged = packbuf_i_shm_counted(shm) + shm->pending;
+  fits = bytes <= shm->quota && shm->charged <= shm->quota - bytes;
+  if (fits) shm->charged += bytes, shm->pending += bytes;
+  packbuf_i_unlocked(&shm->lock);
+  return fits;
+}
+
+static void packbuf_i_shm_charged(packbuf_i_shm *shm, uint64_t bytes, int used) {
+  if (shm->quota == UINT64_MAX) return;
+  packbuf_i_locked(&shm->lock);
+  shm->pending -= bytes;
+  if (!used) shm->charged = shm->charged > bytes ? shm->charged - bytes : 0;
+  packbuf_i_unlocked(&shm->lock);
+}
+
+/* Claims all or none; tokens are slot + 1. `bytes`: of their units. *slots: it is slots that lack. */
+static packbuf_status packbuf_i_shm_claim_all(packbuf_i_shm *shm, const uint64_t *sizes, uint64_t count, uint64_t bytes,
+                                              uint64_t *tokens, int *slots) {
+  uint64_t got = 0;
+  if (!packbuf_i_shm_charge(shm, bytes)) return PACKBUF_QUOTA;
+  for (; got < count; got++) {
+    const uint32_t slot = packbuf_i_shm_claim(shm, sizes[got], slots);
+    if (slot == PACKBUF_I_SHM_NONE) break;
+    tokens[got] = (uint64_t)slot + 1;
+  }
+  packbuf_i_shm_charged(shm, bytes, got == count);
+  if (got == count) return PACKBUF_OK;
+  while (got--) packbuf_i_shm_drop_quietly(shm, (uint32_t)(tokens[got] - 1)), tokens[got] = 0;
+  return PACKBUF_FULL;
+}
+
+/* What a wait for room goes through: the dead are looked for at most every 20 ms, all objects every tenth time. */
+typedef struct packbuf_i_shm_patience {
+  uint64_t deadline, next;
+  unsigned times;
+  int tidied, waited;
+  packbuf_call *call; /* who may cancel; NULL: nobody */
+  uint64_t index;
+} packbuf_i_shm_patience;
+
+static packbuf_i_shm_patience packbuf_i_shm_patient(uint64_t deadline, packbuf_call *call, uint64_t index) {
+  packbuf_i_shm_patience patience;
+  memset(&patience, 0, sizeof patience);
+  patience.deadline = deadline;
+  patience.call = call;
+  patience.index = index;
+  return patience;
+}
+
+/* After a try failed with `why`: makes room, or waits for some; `seen` is what `freed` was before the try, `units` what
+ * eviction should free (0: no eviction). OK: try again. */
+static packbuf_status packbuf_i_shm_again(packbuf_i_shm *shm, packbuf_i_shm_patience *patience, uint32_t seen,
+                                          uint64_t units, packbuf_status why) {
+  const uint64_t now = packbuf_now();
+  if (patience->call && patience->call->cancelled(patience->call, patience->index)) return PACKBUF_CANCELLED;
+  if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
+  if (!patience->tidied && now >= patience->next) {
+    packbuf_i_shm_bury(shm);
+    packbuf_i_shm_sweep(shm, patience->times++ % 10 == 0);
+    patience->next = now + 20000000;
+    patience->tidied = 1;
+    return PACKBUF_OK;
+  }
+  if (units && packbuf_i_shm_evict(shm, units)) return PACKBUF_OK;
+  if (patience->deadline != PACKBUF_NO_WAIT && !patience->waited) {
+    patience->waited = 1;
+    (void)__atomic_fetch_add(&shm->waits, 1, __ATOMIC_RELAXED);
+  }
+  if (!packbuf_i_shm_wait(shm, seen, patience->deadline)) return why;
+  patience->tidied = 0;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_shm_reserve_all(packbuf_i_shm *shm, const uint64_t *sizes, uint64_t count,
+                                                packbuf_i_shm_patience *patience, uint64_t *tokens,
+                                                packbuf_error *error) {
+  uint64_t units = 0, wanted;
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t some = packbuf_i_shm_units(sizes[i]);
+    if (some > shm->facts.units - units) units = UINT64_MAX;
+    if (units == UINT64_MAX) break;
+    units += some;
+  }
+  if (units == UINT64_MAX || count > shm->facts.slots)
+    return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "larger than the store");
+  if (units * PACKBUF_I_SHM_UNIT > shm->quota)
+    return packbuf_i_call_fail(error, PACKBUF_QUOTA, "larger than the handle's quota");
+  wanted = units > shm->facts.units / 64 ? units : shm->facts.units / 64;
+  for (;;) {
+    const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
+    int slots = 0;
+    packbuf_status status = packbuf_i_shm_claim_all(shm, sizes, count, units * PACKBUF_I_SHM_UNIT, tokens, &slots),
+                   next;
+    if (status == PACKBUF_OK) return status;
+    next = packbuf_i_shm_again(shm, patience, seen, status == PACKBUF_FULL ? wanted : 0, status);
+    if (next != PACKBUF_OK)
+      return packbuf_i_call_fail(error, next,
+                                 next == PACKBUF_QUOTA  ? "the handle's quota is used up"
+                                 : next != PACKBUF_FULL ? "given up while waiting for room"
+                                 : slots                ? "the store has no free object (options.objects)"
+                                                        : "the store has no run of free memory of this length");
+  }
+}
+
+/* Where a slot's bytes begin in the data, and how many it has room for. 0: its extent is damaged. */
+static int packbuf_i_shm_room(const packbuf_i_shm *shm, uint32_t slot, uint64_t *at, uint64_t *room) {
+  const uint64_t extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
+  const uint64_t first = packbuf_i_shm_extent_first(extent), units = packbuf_i_shm_extent_units(extent);
+  *at = first * PACKBUF_I_SHM_UNIT;
+  *room = units * PACKBUF_I_SHM_UNIT;
+  return first < shm->facts.units && units <= shm->facts.units - first;
+}
+
+static void packbuf_i_shm_give_back(void *state, uint64_t token) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  if (token && token <= shm->facts.slots && packbuf_i_shm_claimed(shm, (uint32_t)(token - 1)))
+    packbuf_i_shm_drop(shm, (uint32_t)(token - 1));
+}
+
+static packbuf_status packbuf_i_shm_reserve(void *state, const uint64_t *sizes, uint64_t count, uint64_t deadline,
+                                            void **data, uint64_t *tokens, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  packbuf_i_shm_patience patience = packbuf_i_shm_patient(deadline, NULL, 0);
+  uint8_t *base;
+  packbuf_status status;
+  if (shm->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
+  base = packbuf_i_shm_writable(shm);
+  if (!base) return packbuf_i_system_fail(error, "the store's data cannot be mapped for writing", ENOMEM);
+  status = packbuf_i_shm_reserve_all(shm, sizes, count, &patience, tokens, error);
+  for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) {
+    uint64_t at, room;
+    if (!packbuf_i_shm_room(shm, (uint32_t)(tokens[i] - 1), &at, &room) || room < sizes[i])
+      status = packbuf_i_call_fail(error, PACKBUF_PROTOCOL, "the store's tables are damaged");
+    else data[i] = base + at;
+  }
+  if (status == PACKBUF_PROTOCOL)
+    for (uint64_t i = 0; i < count; i++) packbuf_i_shm_give_back(shm, tokens[i]);
+  return status;
+}
+
+/* ---- stat ---- */
+
+/* Of a pinned object. */
+static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
+  stat->generation = PACKBUF_I_LOAD(&record->generation);
+  stat->length = record->length;
+  stat->head_length = record->head_length;
+  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
+  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
+  stat->head_checksum = record->head_checksum;
+  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
+  stat->leases = packbuf_i_shm_pins(shm, slot);
+  stat->kind = record->kind;
+  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
+}
+
+/* The object that an item names, pinned. An object whose time is over is dropped here. */
+static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm_key *key, uint64_t generation,
+                                         uint64_t now, uint32_t *slot) {
+  const packbuf_status status = packbuf_i_shm_find(shm, key, slot);
+  uint64_t newest;
+  if (status != PACKBUF_OK) return status;
+  newest = PACKBUF_I_LOAD(&shm->slots[*slot].generation);
+  if (packbuf_i_shm_over(&shm->slots[*slot], now)) {
+    (void)packbuf_i_shm_retire_below(shm, key, newest + 1);
+    packbuf_i_shm_unpin(shm, *slot);
+    PACKBUF_I_ADD(&shm->header->expired, 1u);
+    return PACKBUF_NOT_FOUND;
+  }
+  if (!generation || generation == newest) return PACKBUF_OK;
+  packbuf_i_shm_unpin(shm, *slot);
+  return PACKBUF_STALE;
+}
+
+/* ---- put ---- */
+
+static void packbuf_i_shm_copy(uint8_t *to, const void *from, uint64_t size) {
+  if (size >= PACKBUF_I_SHM_STREAM) packbuf_i_stream_best()(to, (const uint8_t *)from, (size_t)size, NULL);
+  else if (size) memcpy(to, from, (size_t)size);
+}
+
+/* Key, generation and cell; waits for a cell. */
+static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
+                                              const packbuf_item *item, packbuf_i_shm_patience *patience) {
+  packbuf_i_shm_about about;
+  about.length = item->size;
+  about.ttl = (uint64_t)item->ttl_ms * 1000000u;
+  about.flags = item->flags;
+  about.ref = item->about;
+  if (patience->call->cancelled(patience->call, patience->index)) return PACKBUF_CANCELLED;
+  for (;;) {
+    const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
+    packbuf_status status;
+    if (packbuf_i_shm_name(shm, slot, key, &about)) return PACKBUF_OK;
+    status = packbuf_i_shm_again(shm, patience, seen, 0, PACKBUF_FULL);
+    if (status != PACKBUF_OK) return status;
+  }
+}
+
+static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index) {
+  packbuf_item *const item = &call->items[index];
+  packbuf_i_shm_patience patience = packbuf_i_shm_patient(call->deadline, call, index);
+  const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
+  uint8_t *base;
+  uint64_t at, room, token = 0;
+  uint32_t slot;
+  const int own = item->slice && item->slice->holder == call->holder; /* reserved here */
+  packbuf_status status = PACKBUF_OK;
+  if (shm->read_only) return PACKBUF_READ_ONLY;
+  base = packbuf_i_shm_writable(shm);
+  if (!base) return PACKBUF_SYSTEM;
+  if (!own) {
+    status = packbuf_i_shm_reserve_all(shm, &item->size, 1, &patience, &token, NULL);
+    if (status != PACKBUF_OK) return status;
+  } else token = item->slice->token;
+  slot = (uint32_t)(token - 1);
+  if (!packbuf_i_shm_claimed(shm, slot)) return PACKBUF_INVALID_ARGUMENT; /* the slice was given back */
+  if (!packbuf_i_shm_room(shm, slot, &at, &room)) status = PACKBUF_PROTOCOL;
+  else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
+  if (status == PACKBUF_OK && !own) packbuf_i_shm_copy(base + at, item->from, item->size);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, &patience);
+  if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
+    if (!own) packbuf_i_shm_drop(shm, slot);
+    return status;
+  }
+  if (!own) (void)__atomic_fetch_add(&shm->copied, item->size, __ATOMIC_RELAXED);
+  packbuf_i_shm_trim_units(shm, slot, packbuf_i_shm_units(item->size));
+  packbuf_i_shm_stat(shm, slot, shm->slots[slot].put_at, &item->stat);
+  item->stat.leases = 0;
+  (void)packbuf_i_shm_publish(shm, slot, &key);
+  return PACKBUF_OK;
+}
+
+/* ---- get ---- */
+
+/* Adds up an item's ranges. 1 in *run: they lie end to end, as one from *first on. */
+static packbuf_status packbuf_i_shm_ranges(const packbuf_item *item, uint64_t length, uint64_t *first, uint64_t *sum,
+                                           int *run) {
+  *first = 0;
+  *run = 1;
+  *sum = 0;
+  if (!item->ranges) {
+    *sum = length;
+    return PACKBUF_OK;
+  }
+  for (uint64_t i = 0; i < item->range_count; i++) {
+    const packbuf_range range = item->ranges[i];
+    if (range.offset > length || range.length > length - range.offset) return PACKBUF_OUT_OF_RANGE;
+    if (!range.length) continue;
+    if (!*sum) *first = range.offset;
+    else if (range.offset != *first + *sum) *run = 0;
+    if (range.length > UINT64_MAX - *sum) return PACKBUF_OUT_OF_RANGE;
+    *sum += range.length;
+  }
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_shm_gather(const packbuf_item *item, const uint8_t *from, uint8_t *to, uint64_t sum) {
+  if (!item->ranges) {
+    if (sum) memcpy(to, from, (size_t)sum);
+    return;
+  }
+  for (uint64_t i = 0; i < item->range_count; i++) {
+    const packbuf_range range = item->ranges[i];
+    if (range.length) memcpy(to, from + range.offset, (size_t)range.length);
+    to += range.length;
+  }
+}
+
+/* A lease on bytes that do not lie end to end: a copy. */
+static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_item *item, const uint8_t *from,
+                                                 uint64_t sum) {
+  uint8_t *copy;
+  if (sum > SIZE_MAX - PACKBUF_I_SHM_COPY_ROOM) return PACKBUF_OUT_OF_MEMORY;
+  copy = (uint8_t *)packbuf_i_heap(&shm->allocator, NULL, 0, (size_t)sum + PACKBUF_I_SHM_COPY_ROOM);
+  if (!copy) return PACKBUF_OUT_OF_MEMORY;
+  packbuf_i_store64(copy, sum + PACKBUF_I_SHM_COPY_ROOM);
+  packbuf_i_shm_gather(item, from, copy + PACKBUF_I_SHM_COPY_ROOM, sum);
+  item->lease.data = copy + PACKBUF_I_SHM_COPY_ROOM;
+  item->lease.size = sum;
+  item->lease.token = PACKBUF_I_SHM_COPIED | (uint64_t)(uintptr_t)copy;
+  return PACKBUF_OK;
+}
+
+/* Answers from a pinned object; *keep: the pin is the lease's now. */
+static packbuf_status packbuf_i_shm_answer(packbuf_i_shm *shm, packbuf_item *item, uint32_t slot, int *keep) {
+  const uint64_t length = __atomic_load_n(&shm->slots[slot].length, __ATOMIC_RELAXED); /* once: it is checked */
+  uint64_t at, room, first, sum;
+  packbuf_status status;
+  int run;
+  if (!packbuf_i_shm_room(shm, slot, &at, &room) || room < length) return PACKBUF_PROTOCOL;
+  status = packbuf_i_shm_ranges(item, length, &first, &sum, &run);
+  if (status != PACKBUF_OK) return status;
+  if (item->into) {
+    if (sum > item->capacity) return PACKBUF_CAPACITY;
+    packbuf_i_shm_gather(item, shm->data + at, (uint8_t *)item->into, sum);
+    (void)__atomic_fetch_add(&shm->copied, sum, __ATOMIC_RELAXED);
+  } else if (run) {
+    item->lease.data = shm->data + at + first;
+    item->lease.size = sum;
+    item->lease.token = (uint64_t)slot + 1;
+    *keep = 1;
+  } else {
+    status = packbuf_i_shm_copied_lease(shm, item, shm->data + at, sum);
+    if (status == PACKBUF_OK) (void)__atomic_fetch_add(&shm->copied, sum, __ATOMIC_RELAXED);
+  }
+  if (status == PACKBUF_OK) item->got = sum;
+  return status;
+}
+
+static packbuf_status packbuf_i_shm_get(packbuf_i_shm *shm, packbuf_item *item, uint64_t now) {
+  const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
+  uint32_t slot;
+  int keep = 0;
+  packbuf_status status = packbuf_i_shm_look(shm, &key, item->generation, now, &slot);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_shm_stat(shm, slot, now, &item->stat);
+  status = packbuf_i_shm_answer(shm, item, slot, &keep);
+  if (item->stat.flags & PACKBUF_PUT_EVICTABLE) /* the others do not need it */
+    __atomic_store_n(&shm->slots[slot].read_at, packbuf_i_shm_now(shm), __ATOMIC_RELAXED);
+  if (!keep) packbuf_i_shm_unpin(shm, slot);
+  return status;
+}
+
+static void packbuf_i_shm_let_go(void *state, uint64_t token) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  if (token & PACKBUF_I_SHM_COPIED) {
+    uint8_t *const copy = (uint8_t *)(uintptr_t)(token & ~PACKBUF_I_SHM_COPIED);
+    (void)packbuf_i_heap(&shm->allocator, copy, (size_t)packbuf_i_load64(copy), 0);
+  } else if (token && token <= shm->facts.slots) packbuf_i_shm_unpin(shm, (uint32_t)(token - 1));
+}
+
+/* ---- stat, remove ---- */
+
+static packbuf_status packbuf_i_shm_stat_item(packbuf_i_shm *shm, packbuf_item *item, uint64_t now) {
+  const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
+  uint32_t slot;
+  const packbuf_status status = packbuf_i_shm_look(shm, &key, item->generation, now, &slot);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_shm_stat(shm, slot, now, &item->stat);
+  packbuf_i_shm_unpin(shm, slot);
+  item->stat.leases = packbuf_i_shm_pins(shm, slot); /* without the one of this look */
+  return PACKBUF_OK;
+}
+
+/* Nobody finds it from here on. What is to be waited for is kept in the item: the slot in lease.token, its word in
+ * got. */
+static packbuf_status packbuf_i_shm_remove_item(packbuf_i_shm *shm, packbuf_item *item, uint64_t now) {
+  const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
+  packbuf_status status;
+  uint32_t slot;
+  if (shm->read_only) return PACKBUF_READ_ONLY;
+  status = packbuf_i_shm_look(shm, &key, item->generation, now, &slot);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_shm_stat(shm, slot, now, &item->stat);
+  item->lease.token = (uint64_t)slot + 1;
+  item->got = PACKBUF_I_LOAD(&shm->words[slot]);
+  (void)packbuf_i_shm_retire_below(shm, &key, item->stat.generation + 1);
+  packbuf_i_shm_unpin(shm, slot);
+  item->stat.leases = packbuf_i_shm_pins(shm, slot);
+  return PACKBUF_OK;
+}
+
+/* 1: the memory of the object that a slot held under that word came back, or does just now. */
+static int packbuf_i_shm_gone(packbuf_i_shm *shm, uint32_t slot, uint64_t word) {
+  const uint64_t now = PACKBUF_I_LOAD(&shm->words[slot]);
+  return now >> 32 != word >> 32 || packbuf_i_shm_phase(now) != PACKBUF_I_SHM_RETIRED;
+}
+
+/* Waits to the deadline for the leases of what an item removed. */
+static packbuf_status packbuf_i_shm_await(packbuf_i_shm *shm, packbuf_call *call, uint64_t index) {
+  packbuf_item *const item = &call->items[index];
+  const uint32_t slot = (uint32_t)(item->lease.token - 1);
+  const uint64_t word = item->got;
+  packbuf_status status = PACKBUF_OK;
+  item->lease.token = item->got = 0;
+  for (int round = 0; !packbuf_i_shm_gone(shm, slot, word); round++) {
+    const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
+    if (round == 0) packbuf_i_shm_bury(shm); /* leases of the dead do not count */
+    packbuf_i_shm_try_free(shm, slot);
+    if (packbuf_i_shm_gone(shm, slot, word)) break;
+    if (call->cancelled(call, index)) status = PACKBUF_CANCELLED;
+    else if (!packbuf_i_shm_wait(shm, seen, call->deadline)) status = PACKBUF_LEASED;
+    if (status != PACKBUF_OK) break;
+    if (round % 8 == 7) packbuf_i_shm_bury(shm);
+  }
+  return status == PACKBUF_CANCELLED ? PACKBUF_LEASED : status; /* removed it is */
+}
+
+/* ---- batches ---- */
+
+static void packbuf_i_shm_end(packbuf_call *call, uint64_t index, packbuf_status status) {
+  packbuf_item *const item = &call->items[index];
+  item->status = status;
+  if (status != PACKBUF_OK && status != PACKBUF_LEASED) memset(&item->stat, 0, sizeof item->stat);
+  call->done(call, index);
+}
+
+/* What keeps an item from being begun. The clock is read for every sixteenth item; without a deadline, or with none to
+ * wait for, never. */
+static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t *now) {
+  if (call->cancelled(call, index)) return PACKBUF_CANCELLED;
+  if (index % 16 == 0 || call->operation == PACKBUF_PUT) {
+    const uint64_t clock = packbuf_now();
+    *now = clock - shm->clock_offset;
+    if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
+    if (call->deadline != PACKBUF_NO_WAIT && clock > call->deadline) return PACKBUF_TIMEOUT;
+  }
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_shm_run(void *state, packbuf_call *call) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  packbuf_status status = PACKBUF_OK;
+  uint64_t now = 0;
+  for (uint64_t i = 0; i < call->count; i++) {
+    packbuf_item *const item = &call->items[i];
+    if (status != PACKBUF_DISCONNECTED && status != PACKBUF_TIMEOUT)
+      status = packbuf_i_shm_hindered(shm, call, i, &now);
+    memset(&item->lease, 0, sizeof item->lease);
+    memset(&item->stat, 0, sizeof item->stat);
+    item->got = 0;
+    if (status != PACKBUF_OK) {
+      packbuf_i_shm_end(call, i, status);
+      continue;
+    }
+    switch (call->operation) {
+      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i); break;
+      case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, now); break;
+      case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, now); break;
+      case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, now); break;
+      default: status = PACKBUF_UNSUPPORTED_OPERATION; break;
+    }
+    if (call->operation != PACKBUF_REMOVE || status != PACKBUF_OK) packbuf_i_shm_end(call, i, status);
+    status = PACKBUF_OK;
+  }
+  if (call->operation != PACKBUF_REMOVE) return;
+  for (uint64_t i = 0; i < call->count; i++) /* all are gone for readers; now their memory */
+    if (call->items[i].lease.token) packbuf_i_shm_end(call, i, packbuf_i_shm_await(shm, call, i));
+}
+
+/* ---- looking after the store ---- */
+
+static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
+  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
+}
+
+/* One slot of a list: 1 when it holds the newest object of a key with that prefix. */
+static int packbuf_i_shm_list_slot(packbuf_i_shm *shm, uint32_t slot, const char *prefix, size_t size, uint64_t now,
+                                   packbuf_listed *listed) {
+  const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  packbuf_i_shm_key key;
+  uint32_t newest;
+  int is;
+  if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || packbuf_i_shm_over(&shm->slots[slot], now)) return 0;
+  if (!packbuf_i_shm_copy_key(shm, slot, word, listed->key, &key)) return 0;
+  if (key.size < size || memcmp(key.text, prefix, size) != 0 || !packbuf_i_key_valid(key.text)) return 0;
+  if (packbuf_i_shm_find(shm, &key, &newest) != PACKBUF_OK) return 0;
+  is = newest == slot;
+  if (is) packbuf_i_shm_stat(shm, slot, now, &listed->stat);
+  packbuf_i_shm_unpin(shm, newest);
+  if (is) listed->stat.leases = packbuf_i_shm_pins(shm, slot);
+  return is;
+}
+
+/* The cursor is the next slot: an object stays in its slot, so what stays is met once. */
+static packbuf_status packbuf_i_shm_list(void *state, const char *prefix, uint64_t *cursor, packbuf_listed *listed,
+                                         uint64_t capacity, uint64_t *count, uint64_t deadline, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  const uint64_t now = packbuf_i_shm_now(shm);
+  const size_t size = prefix ? strlen(prefix) : 0;
+  uint64_t slot = *cursor;
+  (void)deadline;
+  *count = 0;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  for (; slot < shm->facts.slots && *count < capacity; slot++)
+    *count += (uint64_t)packbuf_i_shm_list_slot(shm, (uint32_t)slot, prefix ? prefix : "", size, now, &listed[*count]);
+  *cursor = slot < shm->facts.slots ? slot : 0;
+  return PACKBUF_OK;
+}
+
+/* Bytes of all slots that are not free, and how many are LIVE. */
+static void packbuf_i_shm_usage(packbuf_i_shm *shm, uint64_t *used, uint64_t *objects) {
+  uint64_t units = 0;
+  *objects = 0;
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const unsigned phase = packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[slot]));
+    if (phase == PACKBUF_I_SHM_FREE) continue;
+    units += packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[slot].extent));
+    *objects += phase == PACKBUF_I_SHM_LIVE;
+  }
+  *used = units * PACKBUF_I_SHM_UNIT;
+}
+
+static packbuf_status packbuf_i_shm_describe(void *state, packbuf_store_info *info, uint64_t deadline,
+                                             packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  (void)deadline;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  info->transport = "shm";
+  info->stepped_down = NULL;
+  memcpy(info->uri, shm->uri, sizeof info->uri);
+  info->capabilities = PACKBUF_CAN_RANGES | PACKBUF_CAN_NEWEST | PACKBUF_CAN_SUPERSEDE | PACKBUF_CAN_REMOVE_NOW |
+                       PACKBUF_CAN_IN_PLACE | PACKBUF_CAN_TTL | PACKBUF_CAN_EVICT | PACKBUF_CAN_QUOTA |
+                       PACKBUF_CAN_LIST | PACKBUF_CAN_OUTLIVE;
+  info->size = shm->facts.units * PACKBUF_I_SHM_UNIT;
+  info->most_objects = shm->facts.slots;
+  packbuf_i_shm_usage(shm, &info->used, &info->objects);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_shm_collect(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  (void)deadline; /* nothing here waits for anybody */
+  if (left) *left = 0;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  packbuf_i_shm_bury(shm);
+  packbuf_i_shm_sweep(shm, 1);
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_shm_count(void *state, packbuf_counters *counters) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  uint64_t used, objects;
+  packbuf_i_shm_usage(shm, &used, &objects);
+  counters->store_used += used;
+  counters->store_objects += objects;
+  counters->evicted += PACKBUF_I_LOAD(&shm->header->evicted) - shm->evicted; /* by all sessions */
+  counters->expired += PACKBUF_I_LOAD(&shm->header->expired) - shm->expired;
+  counters->recovered += PACKBUF_I_LOAD(&shm->header->recovered) - shm->recovered;
+  counters->waits += __atomic_load_n(&shm->waits, __ATOMIC_RELAXED);
+  counters->bytes_moved += __atomic_load_n(&shm->copied, __ATOMIC_RELAXED);
+}
+
+static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
+                                                    "shm",
+                                                    packbuf_i_shm_open,
+                                                    packbuf_i_shm_close,
+                                                    packbuf_i_shm_describe,
+                                                    NULL, /* any memory will do */
+                                                    NULL,
+                                                    packbuf_i_shm_reserve,
+                                                    packbuf_i_shm_give_back,
+                                                    packbuf_i_shm_run,
+                                                    packbuf_i_shm_let_go,
+                                                    packbuf_i_shm_list,
+                                                    packbuf_i_shm_collect,
+                                                    packbuf_i_shm_count,
+                                                    NULL};
+
+#else /* !PACKBUF_I_SHM */
+
+static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const packbuf_store_options *options,
+                                         packbuf_error *error) {
+  (void)state;
+  (void)uri;
+  (void)options;
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "shm stores need Linux on a 64-bit machine");
+}
+
+static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
+                                                    "shm",
+                                                    packbuf_i_shm_open,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL};
+
+#endif
 /* ---- end of transport/shm.c ---- */
 /* ---- transport/frames.c ---- */
-/* transport/frames.c: not written yet. */
+/* transport/frames.c: the frames of the protocol (spec/transport.md): headers and bodies written and parsed, every
+ * number checked, and a stream of bytes cut into frames. Nothing here knows a socket: bytes in, bytes out.
+ * May use: base, crc32c; system (heap), ref, hash. Must not know: sockets, stores, who is server and who client. */
+
+#define PACKBUF_I_FRAME_MAGIC 0x31544250u /* "PBT1" */
+#define PACKBUF_I_FRAME_HEADER 40u
+#define PACKBUF_I_FRAME_BODY 1048576u /* the largest body */
+#define PACKBUF_I_FRAME_ITEMS 4096u
+#define PACKBUF_I_FRAME_GREETING 1024u /* the largest body before both sides know each other */
+#define PACKBUF_I_EAGER_ITEM 65536u    /* an item of a put may follow at once up to this size */
+#define PACKBUF_I_EAGER_ALL 1048576u   /* and all of a frame together */
+#define PACKBUF_I_FRAME_VERSION 1u
+#define PACKBUF_I_NONCE 32u
+
+enum {
+  PACKBUF_I_HELLO = 1,
+  PACKBUF_I_WELCOME = 2,
+  PACKBUF_I_PROOF = 3,
+  PACKBUF_I_PROVEN = 4, /* the server's proof */
+  PACKBUF_I_PUT = 5,
+  PACKBUF_I_GRANT = 6,
+  PACKBUF_I_DATA = 7,
+  PACKBUF_I_GET = 8,
+  PACKBUF_I_STAT = 9,
+  PACKBUF_I_REMOVE = 10,
+  PACKBUF_I_RESULT = 11,
+  PACKBUF_I_LIST = 12,
+  PACKBUF_I_LISTED = 13,
+  PACKBUF_I_CANCEL = 17,
+  PACKBUF_I_PING = 18,
+  PACKBUF_I_PONG = 19,
+  PACKBUF_I_BYE = 20
+};
+
+typedef struct packbuf_i_frame {
+  uint8_t type;
+  uint16_t items;
+  uint32_t body, body_checksum;
+  uint64_t request, payload;
+} packbuf_i_frame;
+
+static uint32_t packbuf_i_wire_crc(const void *data, size_t size) {
+  return packbuf_i_crc_kernel_best()->crc(0, data, size);
+}
+
+/* ---- bytes, one number after the other ---- */
+
+typedef struct packbuf_i_wire_from {
+  const uint8_t *at, *end;
+  int ok; /* 0: it went past the end; what was read then is 0 */
+} packbuf_i_wire_from;
+
+static const uint8_t *packbuf_i_wire_take(packbuf_i_wire_from *reader, size_t size) {
+  const uint8_t *bytes = reader->at;
+  if (!reader->ok || (size_t)(reader->end - reader->at) < size) {
+    reader->ok = 0;
+    return NULL;
+  }
+  reader->at += size;
+  return bytes;
+}
+
+static uint8_t packbuf_i_wire_take8(packbuf_i_wire_from *reader) {
+  const uint8_t *bytes = packbuf_i_wire_take(reader, 1);
+  return bytes ? *bytes : (uint8_t)0;
+}
+
+static uint16_t packbuf_i_wire_take16(packbuf_i_wire_from *reader) {
+  const uint8_t *bytes = packbuf_i_wire_take(reader, 2);
+  return bytes ? packbuf_i_load16(bytes) : (uint16_t)0;
+}
+
+static uint32_t packbuf_i_wire_take32(packbuf_i_wire_from *reader) {
+  const uint8_t *bytes = packbuf_i_wire_take(reader, 4);
+  return bytes ? packbuf_i_load32(bytes) : 0;
+}
+
+static uint64_t packbuf_i_wire_take64(packbuf_i_wire_from *reader) {
+  const uint8_t *bytes = packbuf_i_wire_take(reader, 8);
+  return bytes ? packbuf_i_load64(bytes) : 0;
+}
+
+static void packbuf_i_wire_take_bytes(packbuf_i_wire_from *reader, void *to, size_t size) {
+  const uint8_t *bytes = packbuf_i_wire_take(reader, size);
+  if (bytes) memcpy(to, bytes, size);
+  else memset(to, 0, size);
+}
+
+typedef struct packbuf_i_wire_to {
+  uint8_t *at, *end;
+  int ok; /* 0: there was no room */
+} packbuf_i_wire_to;
+
+static void packbuf_i_wire_give(packbuf_i_wire_to *writer, const void *bytes, size_t size) {
+  if (!writer->ok || (size_t)(writer->end - writer->at) < size) {
+    writer->ok = 0;
+    return;
+  }
+  if (size) memcpy(writer->at, bytes, size);
+  writer->at += size;
+}
+
+static void packbuf_i_wire_give8(packbuf_i_wire_to *writer, uint8_t number) { packbuf_i_wire_give(writer, &number, 1); }
+
+static void packbuf_i_wire_give16(packbuf_i_wire_to *writer, uint16_t number) {
+  uint8_t bytes[2];
+  packbuf_i_store16(bytes, number);
+  packbuf_i_wire_give(writer, bytes, 2);
+}
+
+static void packbuf_i_wire_give32(packbuf_i_wire_to *writer, uint32_t number) {
+  uint8_t bytes[4];
+  packbuf_i_store32(bytes, number);
+  packbuf_i_wire_give(writer, bytes, 4);
+}
+
+static void packbuf_i_wire_give64(packbuf_i_wire_to *writer, uint64_t number) {
+  uint8_t bytes[8];
+  packbuf_i_store64(bytes, number);
+  packbuf_i_wire_give(writer, bytes, 8);
+}
+
+/* ---- headers ---- */
+
+/* A writer of the body of a frame that begins at `frame`. */
+static packbuf_i_wire_to packbuf_i_frame_body(uint8_t *frame, size_t capacity) {
+  packbuf_i_wire_to writer;
+  writer.ok = capacity >= PACKBUF_I_FRAME_HEADER;
+  writer.at = frame + (writer.ok ? PACKBUF_I_FRAME_HEADER : 0);
+  writer.end = frame + capacity;
+  return writer;
+}
+
+/* Puts the header before the body that was written; the length of both, 0 when there was no room for the body. */
+static size_t packbuf_i_frame_end(uint8_t *frame, const packbuf_i_wire_to *body, unsigned type, uint64_t items,
+                                  uint64_t request, uint64_t payload) {
+  const size_t size = body->ok ? (size_t)(body->at - frame) - PACKBUF_I_FRAME_HEADER : 0;
+  if (!body->ok || size > PACKBUF_I_FRAME_BODY) return 0;
+  packbuf_i_store32(frame, PACKBUF_I_FRAME_MAGIC);
+  frame[4] = (uint8_t)type;
+  frame[5] = 0;
+  packbuf_i_store16(frame + 6, (uint16_t)items);
+  packbuf_i_store64(frame + 8, request);
+  packbuf_i_store32(frame + 16, (uint32_t)size);
+  packbuf_i_store32(frame + 20, packbuf_i_wire_crc(frame + PACKBUF_I_FRAME_HEADER, size));
+  packbuf_i_store64(frame + 24, payload);
+  packbuf_i_store32(frame + 32, 0);
+  packbuf_i_store32(frame + 36, packbuf_i_wire_crc(frame, 36));
+  return PACKBUF_I_FRAME_HEADER + size;
+}
+
+/* Whether a frame of this type may have so many items, and so much payload. */
+static int packbuf_i_frame_counts(const packbuf_i_frame *frame) {
+  switch (frame->type) {
+    case PACKBUF_I_PUT:
+      return frame->items && frame->items <= PACKBUF_I_FRAME_ITEMS && frame->payload <= PACKBUF_I_EAGER_ALL;
+    case PACKBUF_I_DATA: return frame->items == 1 && frame->payload && frame->payload <= (uint64_t)INT64_MAX;
+    case PACKBUF_I_GRANT:
+    case PACKBUF_I_GET:
+    case PACKBUF_I_STAT:
+    case PACKBUF_I_REMOVE:
+    case PACKBUF_I_RESULT: return frame->items && frame->items <= PACKBUF_I_FRAME_ITEMS && !frame->payload;
+    case PACKBUF_I_LISTED: return frame->items <= PACKBUF_I_FRAME_ITEMS && !frame->payload;
+    default: return !frame->items && !frame->payload;
+  }
+}
+
+/* Reads the 40 bytes of a header. NULL, or what is wrong with it. */
+static const char *packbuf_i_frame_read(const uint8_t *bytes, packbuf_i_frame *frame) {
+  if (packbuf_i_load32(bytes) != PACKBUF_I_FRAME_MAGIC) return "not a frame of this protocol";
+  if (packbuf_i_load32(bytes + 36) != packbuf_i_wire_crc(bytes, 36)) return "the header's checksum does not match";
+  frame->type = bytes[4];
+  frame->items = packbuf_i_load16(bytes + 6);
+  frame->request = packbuf_i_load64(bytes + 8);
+  frame->body = packbuf_i_load32(bytes + 16);
+  frame->body_checksum = packbuf_i_load32(bytes + 20);
+  frame->payload = packbuf_i_load64(bytes + 24);
+  if (frame->type < PACKBUF_I_HELLO || frame->type > PACKBUF_I_BYE ||
+      (frame->type > PACKBUF_I_LISTED && frame->type < PACKBUF_I_CANCEL))
+    return "a frame of an unknown type";
+  if (bytes[5]) return "a frame with unknown flags";
+  if (packbuf_i_load32(bytes + 32)) return "bytes that must be zero are not";
+  if (frame->body > PACKBUF_I_FRAME_BODY) return "a body is too long";
+  if (!packbuf_i_frame_counts(frame)) return "a frame's number of items, or its payload, is wrong";
+  return NULL;
+}
+
+static const char *const packbuf_i_frame_short = "a body is too short";
+static const char *const packbuf_i_frame_zero = "bytes that must be zero are not";
+
+static packbuf_i_wire_from packbuf_i_frame_reader(const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_wire_from reader;
+  reader.at = body;
+  reader.end = body + frame->body;
+  reader.ok = 1;
+  return reader;
+}
+
+/* ---- greeting ---- */
+
+typedef struct packbuf_i_hello {
+  uint16_t least, most; /* versions */
+  uint32_t features;
+  uint8_t nonce[PACKBUF_I_NONCE], session[16]; /* session: the same for all connections of one handle */
+  uint64_t quota;                              /* of the session's objects; 0: no bound */
+  char name[256];
+} packbuf_i_hello;
+
+static void packbuf_i_hello_write(packbuf_i_wire_to *writer, const packbuf_i_hello *hello) {
+  const size_t name = strlen(hello->name);
+  packbuf_i_wire_give16(writer, hello->least);
+  packbuf_i_wire_give16(writer, hello->most);
+  packbuf_i_wire_give32(writer, hello->features);
+  packbuf_i_wire_give(writer, hello->nonce, sizeof hello->nonce);
+  packbuf_i_wire_give(writer, hello->session, sizeof hello->session);
+  packbuf_i_wire_give64(writer, hello->quota);
+  packbuf_i_wire_give8(writer, (uint8_t)name);
+  packbuf_i_wire_give(writer, hello->name, name);
+}
+
+static const char *packbuf_i_hello_read(const packbuf_i_frame *frame, const uint8_t *body, packbuf_i_hello *hello) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  size_t name;
+  memset(hello, 0, sizeof *hello);
+  hello->least = packbuf_i_wire_take16(&reader);
+  hello->most = packbuf_i_wire_take16(&reader);
+  hello->features = packbuf_i_wire_take32(&reader);
+  packbuf_i_wire_take_bytes(&reader, hello->nonce, sizeof hello->nonce);
+  packbuf_i_wire_take_bytes(&reader, hello->session, sizeof hello->session);
+  hello->quota = packbuf_i_wire_take64(&reader);
+  name = packbuf_i_wire_take8(&reader);
+  packbuf_i_wire_take_bytes(&reader, hello->name, name);
+  if (!reader.ok) return packbuf_i_frame_short;
+  if (!hello->least || hello->least > hello->most) return "no range of versions";
+  for (size_t i = 0; i < name; i++)
+    if ((uint8_t)hello->name[i] < 0x20 || hello->name[i] == 0x7f) return "a name with control characters";
+  return NULL;
+}
+
+typedef struct packbuf_i_welcome {
+  uint16_t version;
+  uint8_t proof; /* 1: the client is asked to prove that it knows the secret */
+  uint32_t features, most_items, most_requests, eager_item, eager_all, capabilities;
+  uint8_t nonce[PACKBUF_I_NONCE], server[16]; /* server: random, new with each start */
+} packbuf_i_welcome;
+
+static void packbuf_i_welcome_write(packbuf_i_wire_to *writer, const packbuf_i_welcome *welcome) {
+  packbuf_i_wire_give16(writer, welcome->version);
+  packbuf_i_wire_give8(writer, welcome->proof);
+  packbuf_i_wire_give8(writer, 0);
+  packbuf_i_wire_give32(writer, welcome->features);
+  packbuf_i_wire_give(writer, welcome->nonce, sizeof welcome->nonce);
+  packbuf_i_wire_give(writer, welcome->server, sizeof welcome->server);
+  packbuf_i_wire_give32(writer, welcome->most_items);
+  packbuf_i_wire_give32(writer, welcome->most_requests);
+  packbuf_i_wire_give32(writer, welcome->eager_item);
+  packbuf_i_wire_give32(writer, welcome->eager_all);
+  packbuf_i_wire_give32(writer, welcome->capabilities);
+}
+
+static const char *packbuf_i_welcome_read(const packbuf_i_frame *frame, const uint8_t *body,
+                                          packbuf_i_welcome *welcome) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  unsigned zero;
+  welcome->version = packbuf_i_wire_take16(&reader);
+  welcome->proof = packbuf_i_wire_take8(&reader);
+  zero = packbuf_i_wire_take8(&reader);
+  welcome->features = packbuf_i_wire_take32(&reader);
+  packbuf_i_wire_take_bytes(&reader, welcome->nonce, sizeof welcome->nonce);
+  packbuf_i_wire_take_bytes(&reader, welcome->server, sizeof welcome->server);
+  welcome->most_items = packbuf_i_wire_take32(&reader);
+  welcome->most_requests = packbuf_i_wire_take32(&reader);
+  welcome->eager_item = packbuf_i_wire_take32(&reader);
+  welcome->eager_all = packbuf_i_wire_take32(&reader);
+  welcome->capabilities = packbuf_i_wire_take32(&reader);
+  if (!reader.ok) return packbuf_i_frame_short;
+  if (zero) return packbuf_i_frame_zero;
+  if (welcome->version != PACKBUF_I_FRAME_VERSION) return "a version that was not offered";
+  if (welcome->proof > 1 || welcome->features) return "a feature that was not offered";
+  if (!welcome->most_items || welcome->most_items > PACKBUF_I_FRAME_ITEMS || !welcome->most_requests ||
+      welcome->eager_item > PACKBUF_I_EAGER_ITEM || welcome->eager_all > PACKBUF_I_EAGER_ALL)
+    return "a limit of the server is out of range";
+  return NULL;
+}
+
+/* What a side proves that it knows the secret with. role: 'C' or 'S', so that a proof sent back is none. Both bodies
+ * are as they were sent, and have the nonces in them. */
+static void packbuf_i_proof_make(const void *secret, size_t secret_size, char role, const uint8_t *hello,
+                                 size_t hello_size, const uint8_t *welcome, size_t welcome_size, uint8_t out[32]) {
+  packbuf_i_hmac hmac;
+  uint8_t sizes[8];
+  packbuf_i_store32(sizes, (uint32_t)hello_size);
+  packbuf_i_store32(sizes + 4, (uint32_t)welcome_size);
+  packbuf_i_hmac_start(&hmac, secret, secret_size);
+  packbuf_i_hmac_add(&hmac, &role, 1);
+  packbuf_i_hmac_add(&hmac, sizes, sizeof sizes);
+  packbuf_i_hmac_add(&hmac, hello, hello_size);
+  packbuf_i_hmac_add(&hmac, welcome, welcome_size);
+  packbuf_i_hmac_end(&hmac, out);
+}
+
+/* ---- requests ---- */
+
+/* One item of PUT, GET, STAT or REMOVE. Pointers lead into the body. */
+typedef struct packbuf_i_asked {
+  const char *key; /* key_size bytes, no NUL */
+  uint8_t key_size, kind, eager, ranged;
+  uint32_t flags, ttl_ms, head_checksum, range_count;
+  uint64_t generation, size, capacity, head_length; /* size: put; capacity: get, UINT64_MAX: no bound */
+  const uint8_t *fingerprint, *ranges;              /* PACKBUF_FINGERPRINT bytes; 16 bytes for each range */
+} packbuf_i_asked;
+
+static packbuf_range packbuf_i_asked_range(const uint8_t *ranges, uint64_t index) {
+  packbuf_range range;
+  range.offset = packbuf_i_load64(ranges + 16 * index);
+  range.length = packbuf_i_load64(ranges + 16 * index + 8);
+  return range;
+}
+
+static const char *packbuf_i_key_read(packbuf_i_wire_from *reader, packbuf_i_asked *asked) {
+  const uint8_t *key = packbuf_i_wire_take(reader, asked->key_size);
+  asked->key = (const char *)key;
+  if (!key) return packbuf_i_frame_short;
+  if (!asked->key_size) return "a key is empty";
+  for (unsigned i = 0; i < asked->key_size; i++)
+    if (key[i] <= 0x20 || key[i] == 0x7f) return "a key with blanks or control characters";
+  return NULL;
+}
+
+static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_i_asked *asked) {
+  const char *why;
+  asked->size = packbuf_i_wire_take64(reader);
+  asked->head_length = packbuf_i_wire_take64(reader);
+  asked->head_checksum = packbuf_i_wire_take32(reader);
+  asked->flags = packbuf_i_wire_take32(reader);
+  asked->ttl_ms = packbuf_i_wire_take32(reader);
+  asked->kind = packbuf_i_wire_take8(reader);
+  asked->eager = packbuf_i_wire_take8(reader);
+  if (packbuf_i_wire_take8(reader)) return packbuf_i_frame_zero;
+  asked->key_size = packbuf_i_wire_take8(reader);
+  asked->fingerprint = packbuf_i_wire_take(reader, PACKBUF_FINGERPRINT);
+  why = packbuf_i_key_read(reader, asked);
+  if (why) return why;
+  if (asked->size > (uint64_t)INT64_MAX || asked->head_length > asked->size) return "the length of an object is wrong";
+  if (asked->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE) return "unknown flags of an item";
+  if (asked->kind > PACKBUF_OBJECT_MANIFEST) return "an object of an unknown kind";
+  if (asked->eager > 1 || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM)) return "an item follows that is too long";
+  return NULL;
+}
+
+static const char *packbuf_i_get_item_read(packbuf_i_wire_from *reader, packbuf_i_asked *asked) {
+  const char *why;
+  unsigned zero;
+  asked->generation = packbuf_i_wire_take64(reader);
+  asked->capacity = packbuf_i_wire_take64(reader);
+  asked->range_count = packbuf_i_wire_take32(reader);
+  zero = packbuf_i_wire_take16(reader);
+  asked->ranged = packbuf_i_wire_take8(reader);
+  asked->key_size = packbuf_i_wire_take8(reader);
+  why = packbuf_i_key_read(reader, asked);
+  if (why) return why;
+  if (zero) return packbuf_i_frame_zero;
+  if (asked->ranged > 1 || (!asked->ranged && asked->range_count)) return "an item's ranges are wrong";
+  if (asked->range_count > PACKBUF_I_FRAME_BODY / 16) return packbuf_i_frame_short;
+  asked->ranges = packbuf_i_wire_take(reader, (size_t)asked->range_count * 16);
+  return asked->ranges ? NULL : packbuf_i_frame_short;
+}
+
+static const char *packbuf_i_name_item_read(packbuf_i_wire_from *reader, unsigned type, packbuf_i_asked *asked) {
+  const char *why;
+  unsigned zero;
+  asked->generation = packbuf_i_wire_take64(reader);
+  asked->flags = packbuf_i_wire_take32(reader);
+  zero = packbuf_i_wire_take16(reader);
+  zero |= packbuf_i_wire_take8(reader);
+  asked->key_size = packbuf_i_wire_take8(reader);
+  why = packbuf_i_key_read(reader, asked);
+  if (why) return why;
+  if (zero) return packbuf_i_frame_zero;
+  if (asked->flags & ~(type == PACKBUF_I_REMOVE ? (uint32_t)PACKBUF_REMOVE_FORCE : 0u)) return "unknown flags of an item";
+  return NULL;
+}
+
+/* The next item of a PUT, GET, STAT or REMOVE, whose first 8 bytes (the time that is left) were taken. */
+static const char *packbuf_i_asked_read(packbuf_i_wire_from *reader, unsigned type, packbuf_i_asked *asked) {
+  memset(asked, 0, sizeof *asked);
+  if (type == PACKBUF_I_PUT) return packbuf_i_put_item_read(reader, asked);
+  if (type == PACKBUF_I_GET) return packbuf_i_get_item_read(reader, asked);
+  return packbuf_i_name_item_read(reader, type, asked);
+}
+
+/* Checks a whole PUT, GET, STAT or REMOVE, so that what goes through it again need not. *keys: bytes of all keys,
+ * *ranges: number of all ranges. */
+static const char *packbuf_i_request_check(const packbuf_i_frame *frame, const uint8_t *body, uint64_t *keys,
+                                           uint64_t *ranges) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  uint64_t eager = 0;
+  *keys = *ranges = 0;
+  (void)packbuf_i_wire_take64(&reader);
+  for (unsigned i = 0; i < frame->items; i++) {
+    packbuf_i_asked asked;
+    const char *why = packbuf_i_asked_read(&reader, frame->type, &asked);
+    if (why) return reader.ok ? why : packbuf_i_frame_short;
+    *keys += asked.key_size;
+    *ranges += asked.range_count;
+    if (asked.eager) eager += asked.size;
+  }
+  return eager == frame->payload ? NULL : "the payload is not what the items say";
+}
+
+/* ---- items of a request, written ---- */
+
+static void packbuf_i_put_item_write(packbuf_i_wire_to *writer, const packbuf_item *item, int eager) {
+  static const uint8_t none[PACKBUF_FINGERPRINT] = {0};
+  const packbuf_ref *about = item->about;
+  const size_t key = strlen(item->key);
+  packbuf_i_wire_give64(writer, item->size);
+  packbuf_i_wire_give64(writer, about ? about->head_length : 0);
+  packbuf_i_wire_give32(writer, about ? about->head_checksum : 0);
+  packbuf_i_wire_give32(writer, item->flags);
+  packbuf_i_wire_give32(writer, item->ttl_ms);
+  packbuf_i_wire_give8(writer, about ? about->kind : (uint8_t)0);
+  packbuf_i_wire_give8(writer, (uint8_t)eager);
+  packbuf_i_wire_give8(writer, 0);
+  packbuf_i_wire_give8(writer, (uint8_t)key);
+  packbuf_i_wire_give(writer, about ? about->fingerprint : none, PACKBUF_FINGERPRINT);
+  packbuf_i_wire_give(writer, item->key, key);
+}
+
+static void packbuf_i_get_item_write(packbuf_i_wire_to *writer, const packbuf_item *item) {
+  const size_t key = strlen(item->key);
+  packbuf_i_wire_give64(writer, item->generation);
+  packbuf_i_wire_give64(writer, item->into ? item->capacity : UINT64_MAX);
+  packbuf_i_wire_give32(writer, item->ranges ? (uint32_t)item->range_count : 0);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give8(writer, item->ranges ? (uint8_t)1 : (uint8_t)0);
+  packbuf_i_wire_give8(writer, (uint8_t)key);
+  packbuf_i_wire_give(writer, item->key, key);
+  for (uint64_t i = 0; item->ranges && i < item->range_count; i++) {
+    packbuf_i_wire_give64(writer, item->ranges[i].offset);
+    packbuf_i_wire_give64(writer, item->ranges[i].length);
+  }
+}
+
+static void packbuf_i_name_item_write(packbuf_i_wire_to *writer, const packbuf_item *item, uint32_t flags) {
+  const size_t key = strlen(item->key);
+  packbuf_i_wire_give64(writer, item->generation);
+  packbuf_i_wire_give32(writer, flags);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give8(writer, 0);
+  packbuf_i_wire_give8(writer, (uint8_t)key);
+  packbuf_i_wire_give(writer, item->key, key);
+}
+
+/* ---- answers ---- */
+
+static void packbuf_i_stat_write(packbuf_i_wire_to *writer, const packbuf_stat *stat) {
+  packbuf_i_wire_give64(writer, stat->generation);
+  packbuf_i_wire_give64(writer, stat->length);
+  packbuf_i_wire_give64(writer, stat->head_length);
+  packbuf_i_wire_give64(writer, stat->age_ms);
+  packbuf_i_wire_give64(writer, stat->left_ms);
+  packbuf_i_wire_give32(writer, stat->head_checksum);
+  packbuf_i_wire_give32(writer, stat->flags);
+  packbuf_i_wire_give32(writer, stat->leases);
+  packbuf_i_wire_give8(writer, stat->kind);
+  packbuf_i_wire_give8(writer, 0);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give(writer, stat->fingerprint, PACKBUF_FINGERPRINT);
+}
+
+static const char *packbuf_i_stat_read(packbuf_i_wire_from *reader, packbuf_stat *stat) {
+  unsigned zero;
+  memset(stat, 0, sizeof *stat);
+  stat->generation = packbuf_i_wire_take64(reader);
+  stat->length = packbuf_i_wire_take64(reader);
+  stat->head_length = packbuf_i_wire_take64(reader);
+  stat->age_ms = packbuf_i_wire_take64(reader);
+  stat->left_ms = packbuf_i_wire_take64(reader);
+  stat->head_checksum = packbuf_i_wire_take32(reader);
+  stat->flags = packbuf_i_wire_take32(reader);
+  stat->leases = packbuf_i_wire_take32(reader);
+  stat->kind = packbuf_i_wire_take8(reader);
+  zero = packbuf_i_wire_take8(reader);
+  zero |= packbuf_i_wire_take16(reader);
+  packbuf_i_wire_take_bytes(reader, stat->fingerprint, PACKBUF_FINGERPRINT);
+  if (!reader->ok) return packbuf_i_frame_short;
+  if (zero) return packbuf_i_frame_zero;
+  if (stat->length > (uint64_t)INT64_MAX || stat->head_length > stat->length) return "the length of an object is wrong";
+  return NULL;
+}
+
+#define PACKBUF_I_RESULT_SIZE 88u
+typedef struct packbuf_i_result {
+  uint16_t index, status;
+  uint64_t follows; /* bytes of the item that come in DATA */
+  packbuf_stat stat;
+} packbuf_i_result;
+
+static void packbuf_i_result_write(packbuf_i_wire_to *writer, const packbuf_i_result *result) {
+  packbuf_i_wire_give16(writer, result->index);
+  packbuf_i_wire_give16(writer, result->status);
+  packbuf_i_wire_give32(writer, 0);
+  packbuf_i_wire_give64(writer, result->follows);
+  packbuf_i_stat_write(writer, &result->stat);
+}
+
+static const char *packbuf_i_result_read(packbuf_i_wire_from *reader, packbuf_i_result *result) {
+  const char *why;
+  uint32_t zero;
+  result->index = packbuf_i_wire_take16(reader);
+  result->status = packbuf_i_wire_take16(reader);
+  zero = packbuf_i_wire_take32(reader);
+  result->follows = packbuf_i_wire_take64(reader);
+  why = packbuf_i_stat_read(reader, &result->stat);
+  if (why) return why;
+  if (zero) return packbuf_i_frame_zero;
+  if (result->index >= PACKBUF_I_FRAME_ITEMS) return "an item that was not asked for";
+  if (result->follows > (uint64_t)INT64_MAX || (result->status && result->follows)) return "more follows than may";
+  return NULL;
+}
+
+#define PACKBUF_I_DATA_SIZE 16u
+static void packbuf_i_data_write(packbuf_i_wire_to *writer, uint16_t index, uint64_t offset) {
+  packbuf_i_wire_give16(writer, index);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give32(writer, 0);
+  packbuf_i_wire_give64(writer, offset);
+}
+
+static const char *packbuf_i_data_read(const packbuf_i_frame *frame, const uint8_t *body, uint16_t *index,
+                                       uint64_t *offset) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  uint32_t zero;
+  *index = packbuf_i_wire_take16(&reader);
+  zero = packbuf_i_wire_take16(&reader);
+  zero |= packbuf_i_wire_take32(&reader);
+  *offset = packbuf_i_wire_take64(&reader);
+  if (!reader.ok) return packbuf_i_frame_short;
+  if (zero) return packbuf_i_frame_zero;
+  return *offset <= (uint64_t)INT64_MAX - frame->payload ? NULL : "an offset is too large";
+}
+
+/* ---- lists ---- */
+
+enum { PACKBUF_I_LIST_COLLECT = 1 }; /* collect before */
+typedef struct packbuf_i_list_ask {
+  uint64_t cursor;
+  uint32_t most; /* entries; 0: the numbers of the store alone */
+  uint16_t options;
+  char prefix[256];
+} packbuf_i_list_ask;
+
+static void packbuf_i_list_write(packbuf_i_wire_to *writer, const packbuf_i_list_ask *list) {
+  const size_t prefix = strlen(list->prefix);
+  packbuf_i_wire_give64(writer, list->cursor);
+  packbuf_i_wire_give32(writer, list->most);
+  packbuf_i_wire_give16(writer, list->options);
+  packbuf_i_wire_give8(writer, 0);
+  packbuf_i_wire_give8(writer, (uint8_t)prefix);
+  packbuf_i_wire_give(writer, list->prefix, prefix);
+}
+
+static const char *packbuf_i_list_read(const packbuf_i_frame *frame, const uint8_t *body, packbuf_i_list_ask *list) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  size_t prefix;
+  unsigned zero;
+  memset(list, 0, sizeof *list);
+  list->cursor = packbuf_i_wire_take64(&reader);
+  list->most = packbuf_i_wire_take32(&reader);
+  list->options = packbuf_i_wire_take16(&reader);
+  zero = packbuf_i_wire_take8(&reader);
+  prefix = packbuf_i_wire_take8(&reader);
+  packbuf_i_wire_take_bytes(&reader, list->prefix, prefix);
+  if (!reader.ok) return packbuf_i_frame_short;
+  if (zero) return packbuf_i_frame_zero;
+  if (list->options & ~(unsigned)PACKBUF_I_LIST_COLLECT) return "unknown options of a list";
+  if (memchr(list->prefix, 0, prefix)) return "a prefix with a zero byte";
+  return NULL;
+}
+
+#define PACKBUF_I_LISTED_SIZE 48u
+#define PACKBUF_I_LISTED_MOST 2048u                                 /* entries that fit whatever their keys are */
+#define PACKBUF_I_LISTED_ENTRY (PACKBUF_I_RESULT_SIZE - 16u + 1u) /* without the key */
+typedef struct packbuf_i_listing {
+  uint16_t status;
+  uint64_t cursor, size, used, objects, most_objects, left; /* left: of packbuf_store_collect; objects: UINT64_MAX.. */
+} packbuf_i_listing;
+
+static void packbuf_i_listing_write(packbuf_i_wire_to *writer, const packbuf_i_listing *listing) {
+  packbuf_i_wire_give16(writer, listing->status);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give32(writer, (uint32_t)(listing->left < UINT32_MAX ? listing->left : UINT32_MAX));
+  packbuf_i_wire_give64(writer, listing->cursor);
+  packbuf_i_wire_give64(writer, listing->size);
+  packbuf_i_wire_give64(writer, listing->used);
+  packbuf_i_wire_give64(writer, listing->objects);
+  packbuf_i_wire_give64(writer, listing->most_objects);
+}
+
+static void packbuf_i_listed_write(packbuf_i_wire_to *writer, const packbuf_listed *listed) {
+  const size_t key = strlen(listed->key);
+  packbuf_i_stat_write(writer, &listed->stat);
+  packbuf_i_wire_give8(writer, (uint8_t)key);
+  packbuf_i_wire_give(writer, listed->key, key);
+}
+
+static const char *packbuf_i_listing_read(packbuf_i_wire_from *reader, packbuf_i_listing *listing) {
+  unsigned zero;
+  listing->status = packbuf_i_wire_take16(reader);
+  zero = packbuf_i_wire_take16(reader);
+  listing->left = packbuf_i_wire_take32(reader);
+  listing->cursor = packbuf_i_wire_take64(reader);
+  listing->size = packbuf_i_wire_take64(reader);
+  listing->used = packbuf_i_wire_take64(reader);
+  listing->objects = packbuf_i_wire_take64(reader);
+  listing->most_objects = packbuf_i_wire_take64(reader);
+  if (!reader->ok) return packbuf_i_frame_short;
+  return zero ? packbuf_i_frame_zero : NULL;
+}
+
+static const char *packbuf_i_listed_read(packbuf_i_wire_from *reader, packbuf_listed *listed) {
+  packbuf_i_asked asked;
+  const char *why;
+  memset(listed, 0, sizeof *listed);
+  why = packbuf_i_stat_read(reader, &listed->stat);
+  if (why) return why;
+  asked.key_size = packbuf_i_wire_take8(reader);
+  why = packbuf_i_key_read(reader, &asked);
+  if (why) return why;
+  memcpy(listed->key, asked.key, asked.key_size);
+  return NULL;
+}
+
+/* ---- the end ---- */
+
+typedef struct packbuf_i_bye {
+  uint16_t status;
+  char text[256]; /* printable ASCII */
+} packbuf_i_bye;
+
+static void packbuf_i_bye_write(packbuf_i_wire_to *writer, packbuf_status status, const char *text) {
+  const size_t size = strlen(text);
+  packbuf_i_wire_give16(writer, (uint16_t)status);
+  packbuf_i_wire_give16(writer, (uint16_t)size);
+  packbuf_i_wire_give(writer, text, size);
+}
+
+static const char *packbuf_i_bye_read(const packbuf_i_frame *frame, const uint8_t *body, packbuf_i_bye *bye) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  size_t size;
+  memset(bye, 0, sizeof *bye);
+  bye->status = packbuf_i_wire_take16(&reader);
+  size = packbuf_i_wire_take16(&reader);
+  if (size >= sizeof bye->text) return "a text is too long";
+  packbuf_i_wire_take_bytes(&reader, bye->text, size);
+  if (!reader.ok) return packbuf_i_frame_short;
+  for (size_t i = 0; i < size; i++)
+    if (bye->text[i] < 0x20 || bye->text[i] > 0x7e) return "a text that is not printable";
+  return NULL;
+}
+
+/* ---- a stream of bytes, cut into frames ---- */
+
+/* Who takes what comes. */
+typedef struct packbuf_i_intake_taker {
+  /* A frame whose header and body are whole. NULL, or why the connection ends. */
+  const char *(*frame)(void *context, const packbuf_i_frame *frame, const uint8_t *body);
+  /* Where the next bytes of the payload go; *size: how many there may be, cut to what there is room for, 1 at least.
+   * NULL: they are dropped. */
+  uint8_t *(*place)(void *context, uint64_t *size);
+  /* That many have come. NULL, or why the connection ends. */
+  const char *(*placed)(void *context, uint64_t size);
+} packbuf_i_intake_taker;
+
+typedef struct packbuf_i_intake {
+  const packbuf_i_intake_taker *taker;
+  void *context;
+  packbuf_allocator allocator;
+  uint8_t head[PACKBUF_I_FRAME_HEADER], *body;
+  uint32_t head_have, body_have, body_room, most_body;
+  packbuf_i_frame frame;
+  uint64_t payload; /* bytes of it that have not come */
+} packbuf_i_intake;
+
+static void packbuf_i_intake_end(packbuf_i_intake *intake) {
+  (void)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, 0);
+  intake->body = NULL;
+  intake->body_room = 0;
+}
+
+/* The header is whole: room for the body. */
+static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
+  const char *why = packbuf_i_frame_read(intake->head, &intake->frame);
+  if (why) return why;
+  if (intake->frame.body > intake->most_body) return "a body is too long";
+  intake->body_have = 0;
+  if (intake->frame.body > intake->body_room) {
+    uint8_t *more;
+    const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
+    more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
+    if (!more) return "out of memory";
+    intake->body = more;
+    intake->body_room = room;
+  }
+  return NULL;
+}
+
+/* Header and body are whole. */
+static const char *packbuf_i_intake_frame(packbuf_i_intake *intake) {
+  static const uint8_t none[1] = {0};
+  const uint8_t *body = intake->frame.body ? intake->body : none;
+  intake->head_have = 0;
+  if (packbuf_i_wire_crc(body, intake->frame.body) != intake->frame.body_checksum)
+    return "the body's checksum does not match";
+  intake->payload = intake->frame.payload;
+  return intake->taker->frame(intake->context, &intake->frame, body);
+}
+
+/* Where the next bytes may be received straight away, and how many; NULL: to `packbuf_i_intake_feed`, by way of a
+ * buffer. What came there is told by packbuf_i_intake_came. */
+static uint8_t *packbuf_i_intake_place(packbuf_i_intake *intake, uint64_t *size) {
+  *size = intake->payload;
+  return intake->payload ? intake->taker->place(intake->context, size) : NULL;
+}
+
+static const char *packbuf_i_intake_came(packbuf_i_intake *intake, uint64_t size) {
+  intake->payload -= size;
+  return intake->taker->placed(intake->context, size);
+}
+
+/* Takes all of these bytes. NULL, or why the connection ends. */
+static const char *packbuf_i_intake_feed(packbuf_i_intake *intake, const uint8_t *bytes, size_t size) {
+  const char *why = NULL;
+  while (size && !why) {
+    size_t some;
+    if (intake->payload) {
+      uint64_t most = intake->payload < size ? intake->payload : size;
+      uint8_t *to = intake->taker->place(intake->context, &most);
+      some = (size_t)most;
+      if (to) memcpy(to, bytes, some);
+      why = packbuf_i_intake_came(intake, some);
+    } else if (intake->head_have < PACKBUF_I_FRAME_HEADER) {
+      some = PACKBUF_I_FRAME_HEADER - intake->head_have;
+      if (some > size) some = size;
+      memcpy(intake->head + intake->head_have, bytes, some);
+      intake->head_have += (uint32_t)some;
+      if (intake->head_have == PACKBUF_I_FRAME_HEADER) {
+        why = packbuf_i_intake_header(intake);
+        if (!why && !intake->frame.body) why = packbuf_i_intake_frame(intake);
+      }
+    } else {
+      some = intake->frame.body - intake->body_have;
+      if (some > size) some = size;
+      memcpy(intake->body + intake->body_have, bytes, some);
+      intake->body_have += (uint32_t)some;
+      if (intake->body_have == intake->frame.body) why = packbuf_i_intake_frame(intake);
+    }
+    bytes += some;
+    size -= some;
+  }
+  return why;
+}
 /* ---- end of transport/frames.c ---- */
 /* ---- transport/tcp.c ---- */
-/* transport/tcp.c: not written yet. */
+/* transport/tcp.c: the store `tcp`: what a client says to a server. A batch takes one connection whole; one loop writes
+ * what is to be sent straight from the caller's memory and reads answers straight to where they go. Also what the
+ * server shares: addresses, sockets, secrets.
+ * May use: system, text, frames, pool, driver.h. Must not know: the handle, who serves. */
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+/* ---- addresses and sockets ---- */
+
+typedef struct packbuf_i_address {
+  union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+    struct sockaddr_storage most;
+  } as;
+  socklen_t size;
+} packbuf_i_address;
+
+/* Takes HOST:PORT apart; [HOST] may be in brackets, or empty: loopback. 0: it is none. */
+static int packbuf_i_address_split(const char *text, size_t size, char *host, size_t room, uint64_t *port) {
+  size_t colon = size, length;
+  while (colon && text[colon - 1] != ':') colon--;
+  if (!colon || !packbuf_i_parse_decimal(text + colon, size - colon, 65535, port)) return 0;
+  length = colon - 1;
+  if (length >= 2 && text[0] == '[' && text[length - 1] == ']') text++, length -= 2;
+  else if (memchr(text, ':', length)) return 0;
+  if (length >= room) return 0;
+  memcpy(host, text, length);
+  host[length] = 0;
+  if (!length) memcpy(host, "127.0.0.1", 10);
+  return 1;
+}
+
+enum { PACKBUF_I_ADDRESSES = 4 };
+
+/* The addresses of HOST:PORT, one at least. */
+static packbuf_status packbuf_i_addresses_find(const char *text, size_t size, packbuf_i_address *addresses,
+                                               unsigned *count, packbuf_error *error) {
+  struct addrinfo hints, *found = NULL;
+  char host[PACKBUF_MAX_URI + 1];
+  uint64_t port;
+  *count = 0;
+  if (!packbuf_i_address_split(text, size, host, sizeof host, &port))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "an address is HOST:PORT");
+  memset(&hints, 0, sizeof hints);
+  hints.ai_socktype = SOCK_STREAM;
+  if (getaddrinfo(host, NULL, &hints, &found) != 0)
+    return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the host's name has no address");
+  for (const struct addrinfo *one = found; one && *count < PACKBUF_I_ADDRESSES; one = one->ai_next) {
+    packbuf_i_address *address = &addresses[*count];
+    if (one->ai_family != AF_INET && one->ai_family != AF_INET6) continue;
+    memset(address, 0, sizeof *address);
+    memcpy(&address->as, one->ai_addr, one->ai_addrlen);
+    address->size = (socklen_t)one->ai_addrlen;
+    if (one->ai_family == AF_INET) address->as.four.sin_port = htons((uint16_t)port);
+    else address->as.six.sin6_port = htons((uint16_t)port);
+    ++*count;
+  }
+  freeaddrinfo(found);
+  if (!*count) return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the host's name has no address");
+  return PACKBUF_OK;
+}
+
+static int packbuf_i_address_loopback(const packbuf_i_address *address) {
+  static const uint8_t mapped[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127};
+  if (address->as.any.sa_family == AF_INET) return ntohl(address->as.four.sin_addr.s_addr) >> 24 == 127;
+  return IN6_IS_ADDR_LOOPBACK(&address->as.six.sin6_addr) || memcmp(&address->as.six.sin6_addr, mapped, 13) == 0;
+}
+
+/* A number for an address without its port. */
+static uint32_t packbuf_i_address_hash(const packbuf_i_address *address) {
+  if (address->as.any.sa_family == AF_INET) return packbuf_i_wire_crc(&address->as.four.sin_addr, 4);
+  return packbuf_i_wire_crc(&address->as.six.sin6_addr, 8); /* the network: one who has it has all of its addresses */
+}
+
+static int packbuf_i_socket_prepare(int fd) {
+  const int yes = 1;
+  const int flags = fcntl(fd, F_GETFL);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+#if defined(SO_NOSIGPIPE)
+  (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
+#endif
+  return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+/* Connects. DISCONNECTED: nobody listens there; TIMEOUT; SYSTEM. */
+static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address, uint64_t deadline, int *fd,
+                                                packbuf_error *error) {
+  const int made = socket(address->as.any.sa_family, SOCK_STREAM, 0);
+  int code = 0;
+  socklen_t size = sizeof code;
+  if (made < 0) return packbuf_i_system_fail(error, "no socket", errno);
+  if (!packbuf_i_socket_prepare(made)) code = errno;
+  else if (connect(made, &address->as.any, address->size) != 0) code = errno;
+  while (code == EINPROGRESS || code == EINTR) {
+    struct pollfd ready;
+    const uint64_t now = packbuf_now();
+    const uint64_t left = deadline > now ? (deadline - now + 999999u) / 1000000u : 0;
+    int count;
+    ready.fd = made;
+    ready.events = POLLOUT;
+    count = left ? poll(&ready, 1, left < 1000 ? (int)left : 1000) : 0;
+    if (count < 0 && errno != EINTR) code = errno;
+    else if (count > 0 && getsockopt(made, SOL_SOCKET, SO_ERROR, &code, &size) != 0) code = errno;
+    else if (!left) code = ETIMEDOUT;
+  }
+  *fd = made;
+  if (!code) return PACKBUF_OK;
+  (void)close(made);
+  *fd = -1;
+  return packbuf_i_fail(error, code == ETIMEDOUT ? PACKBUF_TIMEOUT : PACKBUF_DISCONNECTED,
+                        "the server cannot be connected to", (uint64_t)code, PACKBUF_NOWHERE);
+}
+
+/* The secret that was given, else that of the environment; *size 0: there is none. */
+enum { PACKBUF_I_SECRET = 1024 };
+static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size, uint8_t *secret, size_t *size,
+                                            packbuf_error *error) {
+  const char *path = given ? NULL : getenv("PACKBUF_SECRET_FILE");
+  const char *text = given ? NULL : getenv("PACKBUF_SECRET");
+  *size = 0;
+  if (given) {
+    if (given_size > PACKBUF_I_SECRET || !given_size)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, given, given_size);
+    *size = given_size;
+  } else if (path && *path) {
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
+    const int code = errno;
+    if (fd >= 0) (void)close(fd);
+    if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
+    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
+    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
+    *size = (size_t)some;
+  } else if (text && *text) {
+    *size = packbuf_i_length(text, PACKBUF_I_SECRET);
+    if (*size > PACKBUF_I_SECRET)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, text, *size);
+  }
+  return PACKBUF_OK;
+}
+
+/* ---- a connection, and the one request that is under way in it ---- */
+
+enum {
+  PACKBUF_I_TRIP = 256,         /* items of one request */
+  PACKBUF_I_SEGMENTS = 640,     /* pieces on their way out */
+  PACKBUF_I_HEADS = 64,         /* DATA frames among them */
+  PACKBUF_I_RANGES = 32768,     /* of one item */
+  PACKBUF_I_PART = 4194304,     /* of one DATA frame */
+  PACKBUF_I_BUFFER = 65536,     /* what is read at a time */
+  PACKBUF_I_DIRECT = 16384      /* payload that is read to its place when so much of it is to come */
+};
+#define PACKBUF_I_LAST_CALL_NS 50000000u     /* for the answer to CANCEL */
+#define PACKBUF_I_AT_ONCE_NS 40000000u       /* for an answer to what must not wait */
+#define PACKBUF_I_QUIET_NS 10000000000u      /* without a byte: PING */
+#define PACKBUF_I_GIVEN_UP_NS 30000000000u   /* dead */
+
+enum { PACKBUF_I_STEP_ASKED, PACKBUF_I_STEP_GRANTED, PACKBUF_I_STEP_DATA, PACKBUF_I_STEP_DONE };
+
+/* One item under way. */
+typedef struct packbuf_i_errand {
+  packbuf_item *item;
+  uint64_t index; /* in the call */
+  uint64_t gone, follows, came;
+  uint8_t *to; /* NULL: what comes is dropped */
+  packbuf_slice slice;
+  packbuf_status status; /* when all has come */
+  uint8_t state, eager;
+} packbuf_i_errand;
+
+typedef struct packbuf_i_peer {
+  struct packbuf_i_tcp *tcp;
+  int fd, busy;
+  packbuf_i_intake intake;
+  uint8_t *buffer;
+  /* greeting */
+  uint8_t hello[512], welcome[PACKBUF_I_FRAME_GREETING];
+  size_t hello_size, welcome_size;
+  packbuf_i_welcome limits;
+  unsigned greeted; /* 1: WELCOME came; 2: all is said */
+  /* the request */
+  packbuf_call *call;
+  uint64_t id;
+  unsigned type, count, left;
+  packbuf_i_errand steps[PACKBUF_I_TRIP];
+  uint8_t *frame;
+  size_t frame_size, frame_room;
+  packbuf_listed *listed; /* where LISTED goes */
+  uint64_t listed_room, listed_count;
+  packbuf_i_listing listing;
+  unsigned at; /* whose DATA comes */
+  /* out */
+  struct iovec pieces[PACKBUF_I_SEGMENTS];
+  unsigned piece, piece_count;
+  unsigned granted[PACKBUF_I_TRIP], granted_from, granted_to;
+  uint8_t heads[PACKBUF_I_HEADS][PACKBUF_I_FRAME_HEADER + PACKBUF_I_DATA_SIZE];
+  uint8_t word[PACKBUF_I_FRAME_HEADER];
+  unsigned cancel, pong, ping; /* to be said; cancel 2: it was */
+  uint64_t pong_to;
+  /* how it ended; NULL, OK: it has not */
+  const char *why;
+  packbuf_status broken;
+} packbuf_i_peer;
+
+typedef struct packbuf_i_tcp {
+  packbuf_allocator allocator;
+  packbuf_pool *pool;
+  int own_pool;
+  packbuf_i_address addresses[PACKBUF_I_ADDRESSES];
+  unsigned address_count, peer_count, capabilities;
+  uint8_t secret[PACKBUF_I_SECRET], session[16];
+  size_t secret_size;
+  uint64_t quota, connect_ns;
+  char name[256], uri[PACKBUF_MAX_URI + 1];
+  packbuf_i_lock lock; /* of who is busy */
+  packbuf_i_signal freed;
+  packbuf_i_peer *peers;
+  uint64_t next_id, moved, connects; /* (atomic) */
+} packbuf_i_tcp;
+
+static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, const char *why) {
+  if (peer->broken) return;
+  peer->broken = status;
+  peer->why = why;
+}
+
+static void packbuf_i_peer_close(packbuf_i_peer *peer) {
+  if (peer->fd >= 0) (void)close(peer->fd);
+  peer->fd = -1;
+  peer->greeted = 0;
+  packbuf_i_intake_end(&peer->intake);
+}
+
+/* An item ended. */
+static void packbuf_i_step_end(packbuf_i_peer *peer, packbuf_i_errand *step, packbuf_status status) {
+  packbuf_item *item = step->item;
+  step->state = PACKBUF_I_STEP_DONE;
+  peer->left--;
+  if (!status && step->slice.data) {
+    packbuf_slice *kept = (packbuf_slice *)packbuf_i_heap(&peer->tcp->allocator, NULL, 0, sizeof *kept);
+    if (kept) {
+      *kept = step->slice;
+      item->lease.data = step->slice.data;
+      item->lease.size = step->came;
+      item->lease.token = (uint64_t)(uintptr_t)kept;
+      memset(&step->slice, 0, sizeof step->slice);
+    } else status = PACKBUF_OUT_OF_MEMORY;
+  }
+  packbuf_slice_release(&step->slice);
+  item->got = status ? 0 : step->came;
+  item->status = status;
+  peer->call->done(peer->call, step->index);
+}
+
+/* ---- what a server says ---- */
+
+static const char *packbuf_i_peer_grant(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  for (unsigned i = 0; i < frame->items; i++) {
+    const unsigned index = packbuf_i_wire_take16(&reader);
+    if (!reader.ok) return packbuf_i_frame_short;
+    if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_ASKED ||
+        peer->granted_to == PACKBUF_I_TRIP)
+      return "a grant for what was not asked for";
+    peer->steps[index].state = PACKBUF_I_STEP_GRANTED;
+    peer->steps[index].gone = 0;
+    peer->granted[peer->granted_to++] = index;
+  }
+  return NULL;
+}
+
+/* Memory for the answers of those steps from `from` to `to` that wait for it: of one account in one go, so that two
+ * batches cannot each hold half of what they want; else, and where that fails, one by one. */
+static void packbuf_i_peer_place_all(packbuf_i_peer *peer, const uint16_t *which, unsigned count) {
+  packbuf_slice slices[PACKBUF_I_TRIP];
+  uint64_t sizes[PACKBUF_I_TRIP];
+  const uint64_t deadline = peer->call->deadline;
+  packbuf_status status = PACKBUF_OK;
+  int alike = 1;
+  for (unsigned i = 0; i < count; i++) {
+    const packbuf_i_errand *step = &peer->steps[which[i]];
+    sizes[i] = step->follows ? step->follows : 1;
+    if (step->item->account != peer->steps[which[0]].item->account) alike = 0;
+  }
+  if (!count) return;
+  if (alike)
+    status = packbuf_pool_take(peer->tcp->pool, peer->steps[which[0]].item->account, sizes, count, deadline, slices,
+                               NULL);
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_i_errand *step = &peer->steps[which[i]];
+    if (!alike || status)
+      step->status = packbuf_pool_take(peer->tcp->pool, step->item->account, &sizes[i], 1,
+                                       status ? (uint64_t)PACKBUF_NO_WAIT : deadline, &slices[i], NULL);
+    if (step->status) continue;
+    step->slice = slices[i];
+    step->to = (uint8_t *)slices[i].data;
+  }
+}
+
+static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  packbuf_i_result result;
+  uint16_t waiting[PACKBUF_I_TRIP];
+  unsigned waiting_count = 0;
+  waiting[0] = 0;
+  for (unsigned i = 0; i < frame->items; i++) {
+    const char *why = packbuf_i_result_read(&reader, &result);
+    packbuf_i_errand *step;
+    if (why) return why;
+    if (result.index >= peer->count) return "a result that nobody asked for";
+    step = &peer->steps[result.index];
+    if (step->state >= PACKBUF_I_STEP_DATA) return "a result that nobody asked for";
+    if (result.follows && peer->type != PACKBUF_I_GET) return "bytes that nobody asked for";
+    step->item->stat = result.stat;
+    step->status = (packbuf_status)result.status;
+    if (step->status == PACKBUF_CANCELLED) step->status = PACKBUF_TIMEOUT;
+    if (step->status || peer->type != PACKBUF_I_GET) {
+      packbuf_i_step_end(peer, step, step->status);
+      continue;
+    }
+    if (step->item->into && result.follows > step->item->capacity) return "more bytes than there is room for";
+    step->state = PACKBUF_I_STEP_DATA;
+    step->follows = result.follows;
+    step->to = (uint8_t *)step->item->into;
+    if (!step->item->into) waiting[waiting_count++] = result.index;
+    else if (!step->follows) packbuf_i_step_end(peer, step, PACKBUF_OK);
+  }
+  packbuf_i_peer_place_all(peer, waiting, waiting_count);
+  for (unsigned i = 0; i < waiting_count; i++) {
+    packbuf_i_errand *step = &peer->steps[waiting[i]];
+    if (!step->follows) packbuf_i_step_end(peer, step, step->status);
+  }
+  return NULL;
+}
+
+static const char *packbuf_i_peer_data(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
+  uint64_t offset;
+  uint16_t index;
+  const char *why = packbuf_i_data_read(frame, body, &index, &offset);
+  if (why) return why;
+  if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_DATA ||
+      offset != peer->steps[index].came || frame->payload > peer->steps[index].follows - offset)
+    return "data that nobody asked for";
+  peer->at = index;
+  return NULL;
+}
+
+static const char *packbuf_i_peer_listed(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  const char *why = packbuf_i_listing_read(&reader, &peer->listing);
+  if (!why && (peer->type != PACKBUF_I_LIST || !peer->left || frame->items > peer->listed_room))
+    why = "a list that nobody asked for";
+  for (unsigned i = 0; !why && i < frame->items; i++) why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+  if (why) return why;
+  peer->listed_count = frame->items;
+  peer->left = 0;
+  return NULL;
+}
+
+static const char *packbuf_i_peer_bye(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_bye bye;
+  const char *why = packbuf_i_bye_read(frame, body, &bye);
+  if (why) return why;
+  if (bye.status == PACKBUF_DENIED) packbuf_i_peer_break(peer, PACKBUF_DENIED, "wrong secret");
+  else if (bye.status == PACKBUF_UNSUPPORTED_VERSION)
+    packbuf_i_peer_break(peer, PACKBUF_UNSUPPORTED_VERSION, "the server speaks another version of the protocol");
+  else if (bye.status == PACKBUF_PROTOCOL)
+    packbuf_i_peer_break(peer, PACKBUF_PROTOCOL, "the server did not understand what was sent");
+  else packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server said goodbye");
+  return NULL;
+}
+
+static const char *packbuf_i_peer_greeting(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
+  const packbuf_i_tcp *tcp = peer->tcp;
+  uint8_t proof[32];
+  const char *why;
+  if (frame->type == PACKBUF_I_WELCOME && !peer->greeted) {
+    why = packbuf_i_welcome_read(frame, body, &peer->limits);
+    if (why) return why;
+    memcpy(peer->welcome, body, frame->body);
+    peer->welcome_size = frame->body;
+    if (peer->limits.proof && !tcp->secret_size)
+      packbuf_i_peer_break(peer, PACKBUF_DENIED, "the server wants a secret");
+    if (!peer->limits.proof && tcp->secret_size)
+      packbuf_i_peer_break(peer, PACKBUF_DENIED, "the server has no secret, so it may be anyone");
+    peer->greeted = peer->limits.proof ? 1 : 2;
+    return NULL;
+  }
+  if (frame->type != PACKBUF_I_PROVEN || peer->greeted != 1) return "a frame out of its turn";
+  if (frame->body < sizeof proof) return packbuf_i_frame_short;
+  packbuf_i_proof_make(tcp->secret, tcp->secret_size, 'S', peer->hello, peer->hello_size, peer->welcome,
+                       peer->welcome_size, proof);
+  if (!packbuf_i_secret_equal(proof, body, sizeof proof))
+    packbuf_i_peer_break(peer, PACKBUF_DENIED, "the server does not know the secret");
+  peer->greeted = 2;
+  return NULL;
+}
+
+static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_peer *peer = (packbuf_i_peer *)context;
+  if (frame->type == PACKBUF_I_BYE) return packbuf_i_peer_bye(peer, frame, body);
+  if (peer->greeted != 2) return packbuf_i_peer_greeting(peer, frame, body);
+  if (frame->type == PACKBUF_I_PING) {
+    peer->pong = 1;
+    peer->pong_to = frame->request;
+    return NULL;
+  }
+  if (frame->type == PACKBUF_I_PONG) return NULL;
+  if (frame->request != peer->id) return "an answer that nobody waits for";
+  switch (frame->type) {
+    case PACKBUF_I_GRANT: return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
+    case PACKBUF_I_RESULT: return packbuf_i_peer_result(peer, frame, body);
+    case PACKBUF_I_DATA: return packbuf_i_peer_data(peer, frame, body);
+    case PACKBUF_I_LISTED: return packbuf_i_peer_listed(peer, frame, body);
+    default: return "a frame that is not a server's";
+  }
+}
+
+static uint8_t *packbuf_i_peer_place(void *context, uint64_t *size) {
+  packbuf_i_peer *peer = (packbuf_i_peer *)context;
+  const packbuf_i_errand *step = &peer->steps[peer->at];
+  (void)size;
+  return step->to ? step->to + step->came : NULL;
+}
+
+static const char *packbuf_i_peer_placed(void *context, uint64_t size) {
+  packbuf_i_peer *peer = (packbuf_i_peer *)context;
+  packbuf_i_errand *step = &peer->steps[peer->at];
+  step->came += size;
+  if (step->came == step->follows) packbuf_i_step_end(peer, step, step->status);
+  return NULL;
+}
+
+static const packbuf_i_intake_taker packbuf_i_peer_taker = {packbuf_i_peer_frame, packbuf_i_peer_place,
+                                                     packbuf_i_peer_placed};
+
+/* ---- bytes out and in ---- */
+
+static void packbuf_i_peer_piece(packbuf_i_peer *peer, const void *bytes, uint64_t size) {
+  if (!size) return;
+  peer->pieces[peer->piece_count].iov_base = (void *)(uintptr_t)bytes;
+  peer->pieces[peer->piece_count++].iov_len = (size_t)size;
+}
+
+static void packbuf_i_peer_word(packbuf_i_peer *peer, unsigned type, uint64_t request) {
+  packbuf_i_wire_to body = packbuf_i_frame_body(peer->word, sizeof peer->word);
+  packbuf_i_peer_piece(peer, peer->word, packbuf_i_frame_end(peer->word, &body, type, 0, request, 0));
+}
+
+/* All that was to be sent has gone: what comes next. */
+static void packbuf_i_peer_next(packbuf_i_peer *peer) {
+  uint64_t total = 0;
+  peer->piece = peer->piece_count = 0;
+  if (peer->cancel == 1) {
+    packbuf_i_peer_word(peer, PACKBUF_I_CANCEL, peer->id);
+    peer->cancel = 2;
+  } else if (peer->pong || peer->ping) {
+    packbuf_i_peer_word(peer, peer->pong ? PACKBUF_I_PONG : PACKBUF_I_PING, peer->pong ? peer->pong_to : 0);
+    if (peer->pong) peer->pong = 0;
+    else peer->ping = 0;
+  }
+  if (peer->cancel) return;
+  for (unsigned i = 0; i < PACKBUF_I_HEADS && peer->granted_from < peer->granted_to && total < PACKBUF_I_PART; i++) {
+    packbuf_i_errand *step = &peer->steps[peer->granted[peer->granted_from]];
+    uint64_t some = step->item->size - step->gone;
+    packbuf_i_wire_to body = packbuf_i_frame_body(peer->heads[i], sizeof peer->heads[i]);
+    if (step->state != PACKBUF_I_STEP_GRANTED) { /* it was answered before its bytes were sent */
+      peer->granted_from++;
+      continue;
+    }
+    if (some > PACKBUF_I_PART) some = PACKBUF_I_PART;
+    packbuf_i_data_write(&body, (uint16_t)peer->granted[peer->granted_from], step->gone);
+    packbuf_i_peer_piece(peer, peer->heads[i],
+                         packbuf_i_frame_end(peer->heads[i], &body, PACKBUF_I_DATA, 1, peer->id, some));
+    packbuf_i_peer_piece(peer, (const uint8_t *)step->item->from + step->gone, some);
+    step->gone += some;
+    total += some;
+    if (step->gone == step->item->size) peer->granted_from++;
+  }
+}
+
+static int packbuf_i_peer_wants_out(const packbuf_i_peer *peer) {
+  if (peer->piece < peer->piece_count || peer->cancel == 1 || peer->pong || peer->ping) return 1;
+  return !peer->cancel && peer->granted_from < peer->granted_to;
+}
+
+static void packbuf_i_peer_write(packbuf_i_peer *peer) {
+  for (int i = 0; i < 16 && packbuf_i_peer_wants_out(peer); i++) {
+    struct msghdr message;
+    ssize_t done;
+    if (peer->piece == peer->piece_count) packbuf_i_peer_next(peer);
+    if (peer->piece == peer->piece_count) return;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = peer->pieces + peer->piece;
+    message.msg_iovlen = peer->piece_count - peer->piece < 256 ? peer->piece_count - peer->piece : 256;
+#if defined(MSG_NOSIGNAL)
+    done = sendmsg(peer->fd, &message, MSG_NOSIGNAL);
+#else
+    done = sendmsg(peer->fd, &message, 0);
+#endif
+    if (done < 0) {
+      if (errno != EAGAIN && errno != EINTR)
+        packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the connection to the server is broken");
+      return;
+    }
+    (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)done);
+    while (done) {
+      struct iovec *piece = &peer->pieces[peer->piece];
+      const size_t some = (size_t)done < piece->iov_len ? (size_t)done : piece->iov_len;
+      piece->iov_base = (uint8_t *)piece->iov_base + some;
+      piece->iov_len -= some;
+      done -= (ssize_t)some;
+      if (!piece->iov_len) peer->piece++;
+    }
+  }
+}
+
+/* One read. 0: there is no more just now. */
+static int packbuf_i_peer_read(packbuf_i_peer *peer) {
+  uint64_t room = 0;
+  uint8_t *to = NULL;
+  ssize_t came;
+  const char *why;
+  if (peer->intake.payload >= PACKBUF_I_DIRECT) to = packbuf_i_intake_place(&peer->intake, &room);
+  if (!to) room = PACKBUF_I_BUFFER;
+  if (room > (uint64_t)PACKBUF_I_PART) room = PACKBUF_I_PART;
+  came = recv(peer->fd, to ? to : peer->buffer, (size_t)room, 0);
+  if (came < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
+  if (came <= 0) {
+    packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server is gone");
+    return 0;
+  }
+  (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)came);
+  why = to ? packbuf_i_intake_came(&peer->intake, (uint64_t)came)
+           : packbuf_i_intake_feed(&peer->intake, peer->buffer, (size_t)came);
+  if (why) packbuf_i_peer_break(peer, PACKBUF_PROTOCOL, why);
+  return (uint64_t)came == room;
+}
+
+/* Writes and reads until something happened, or `until`. 1: bytes came. */
+static int packbuf_i_peer_pump(packbuf_i_peer *peer, uint64_t until) {
+  const uint64_t now = packbuf_now();
+  const uint64_t left = until > now ? (until - now + 999999u) / 1000000u : 0;
+  struct pollfd ready;
+  int count;
+  packbuf_i_peer_write(peer);
+  if (peer->broken) return 0;
+  ready.fd = peer->fd;
+  ready.events = POLLIN;
+  ready.revents = 0;
+  if (packbuf_i_peer_wants_out(peer)) ready.events |= POLLOUT;
+  count = poll(&ready, 1, left < 1000 ? (int)left : 1000);
+  if (count < 0 && errno != EINTR) packbuf_i_peer_break(peer, PACKBUF_SYSTEM, "poll failed");
+  if (count <= 0 || !(ready.revents & (POLLIN | POLLHUP | POLLERR))) return 0;
+  for (int i = 0; i < 16 && !peer->broken; i++)
+    if (!packbuf_i_peer_read(peer)) break;
+  return 1;
+}
+
+/* ---- connecting ---- */
+
+static void packbuf_i_peer_hello(packbuf_i_peer *peer) {
+  packbuf_i_tcp *tcp = peer->tcp;
+  packbuf_i_hello hello;
+  packbuf_i_wire_to body = packbuf_i_frame_body(peer->frame, peer->frame_room);
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = PACKBUF_I_FRAME_VERSION;
+  hello.quota = tcp->quota;
+  memcpy(hello.session, tcp->session, sizeof hello.session);
+  memcpy(hello.name, tcp->name, sizeof hello.name);
+  if (!packbuf_i_random(hello.nonce, sizeof hello.nonce)) packbuf_i_peer_break(peer, PACKBUF_SYSTEM, "no random bytes");
+  packbuf_i_hello_write(&body, &hello);
+  peer->frame_size = packbuf_i_frame_end(peer->frame, &body, PACKBUF_I_HELLO, 0, 0, 0);
+  peer->hello_size = peer->frame_size - PACKBUF_I_FRAME_HEADER;
+  memcpy(peer->hello, peer->frame + PACKBUF_I_FRAME_HEADER, peer->hello_size);
+  packbuf_i_peer_piece(peer, peer->frame, peer->frame_size);
+}
+
+static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
+  const packbuf_i_tcp *tcp = peer->tcp;
+  packbuf_i_wire_to body = packbuf_i_frame_body(peer->frame, peer->frame_room);
+  uint8_t proof[32];
+  packbuf_i_proof_make(tcp->secret, tcp->secret_size, 'C', peer->hello, peer->hello_size, peer->welcome,
+                       peer->welcome_size, proof);
+  packbuf_i_wire_give(&body, proof, sizeof proof);
+  peer->piece = peer->piece_count = 0;
+  packbuf_i_peer_piece(peer, peer->frame, packbuf_i_frame_end(peer->frame, &body, PACKBUF_I_PROOF, 0, 0, 0));
+}
+
+/* Forgets what was under way. */
+static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
+  peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
+  peer->cancel = peer->pong = peer->ping = 0;
+  peer->broken = PACKBUF_OK;
+  peer->why = NULL;
+}
+
+/* Connects and greets. */
+static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t deadline, packbuf_error *error) {
+  packbuf_i_tcp *tcp = peer->tcp;
+  const uint64_t now = packbuf_now();
+  packbuf_status status = PACKBUF_DISCONNECTED;
+  int proving = 0;
+  if (deadline == PACKBUF_NO_WAIT) deadline = now + PACKBUF_I_AT_ONCE_NS;
+  if (tcp->connect_ns < deadline - now || deadline < now) deadline = now + (deadline < now ? 0 : tcp->connect_ns);
+  for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
+    status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
+  if (status) return status;
+  (void)PACKBUF_I_ADD(&tcp->connects, 1);
+  memset(&peer->intake, 0, sizeof peer->intake);
+  peer->intake.taker = &packbuf_i_peer_taker;
+  peer->intake.context = peer;
+  peer->intake.allocator = tcp->allocator;
+  peer->intake.most_body = PACKBUF_I_FRAME_GREETING;
+  peer->greeted = 0;
+  packbuf_i_peer_reset(peer);
+  packbuf_i_peer_hello(peer);
+  while (peer->greeted != 2 && !peer->broken) {
+    (void)packbuf_i_peer_pump(peer, deadline);
+    if (peer->greeted == 1 && !proving && !peer->broken) {
+      packbuf_i_peer_proof(peer);
+      proving = 1;
+    }
+    if (peer->greeted != 2 && packbuf_now() >= deadline)
+      packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the server does not greet");
+  }
+  peer->intake.most_body = PACKBUF_I_FRAME_BODY;
+  if (!peer->broken) return PACKBUF_OK;
+  packbuf_i_peer_close(peer);
+  return packbuf_i_call_fail(error, peer->broken, peer->why);
+}
+
+/* Whether an idle connection still stands: a server says nothing to it but BYE. */
+static int packbuf_i_peer_stands(packbuf_i_peer *peer) {
+  uint8_t byte;
+  if (peer->fd < 0) return 0;
+  return recv(peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
+/* A connection for one batch, which gives it back with packbuf_i_peer_leave. */
+static packbuf_status packbuf_i_peer_take(packbuf_i_tcp *tcp, uint64_t deadline, packbuf_i_peer **peer,
+                                          packbuf_error *error) {
+  const uint64_t until = deadline == PACKBUF_NO_WAIT ? packbuf_now() + PACKBUF_I_AT_ONCE_NS : deadline;
+  packbuf_i_peer *taken = NULL;
+  packbuf_status status;
+  packbuf_i_locked(&tcp->lock);
+  for (;;) {
+    for (unsigned i = 0; i < tcp->peer_count; i++)
+      if (!tcp->peers[i].busy && (!taken || taken->fd < 0)) taken = &tcp->peers[i];
+    if (taken || !packbuf_i_wait(&tcp->freed, &tcp->lock, until)) break;
+  }
+  if (taken) taken->busy = 1;
+  packbuf_i_unlocked(&tcp->lock);
+  if (!taken) return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "all connections were busy");
+  *peer = taken;
+  if (packbuf_i_peer_stands(taken)) {
+    packbuf_i_peer_reset(taken);
+    return PACKBUF_OK;
+  }
+  packbuf_i_peer_close(taken);
+  status = packbuf_i_peer_connect(taken, deadline, error);
+  if (!status) return PACKBUF_OK;
+  packbuf_i_locked(&tcp->lock);
+  taken->busy = 0;
+  packbuf_i_signal_all(&tcp->freed);
+  packbuf_i_unlocked(&tcp->lock);
+  return status;
+}
+
+static void packbuf_i_peer_leave(packbuf_i_peer *peer) {
+  packbuf_i_tcp *tcp = peer->tcp;
+  if (peer->broken) packbuf_i_peer_close(peer);
+  packbuf_i_locked(&tcp->lock);
+  peer->busy = 0;
+  packbuf_i_signal_all(&tcp->freed);
+  packbuf_i_unlocked(&tcp->lock);
+}
+
+/* ---- a request ---- */
+
+static int packbuf_i_peer_frame_room(packbuf_i_peer *peer, size_t size) {
+  uint8_t *more;
+  if (size <= peer->frame_room) return 1;
+  more = (uint8_t *)packbuf_i_heap(&peer->tcp->allocator, peer->frame, peer->frame_room, size);
+  if (!more) return 0;
+  peer->frame = more;
+  peer->frame_room = size;
+  return 1;
+}
+
+/* The most bytes that an item takes in a body. */
+static size_t packbuf_i_item_room(const packbuf_item *item) {
+  return 64 + PACKBUF_MAX_KEY + (item->ranges ? (size_t)item->range_count * 16 : 0);
+}
+
+static uint64_t packbuf_i_time_left(uint64_t deadline) {
+  const uint64_t now = packbuf_now();
+  if (deadline == PACKBUF_NO_WAIT || deadline == PACKBUF_FOREVER) return deadline;
+  return deadline > now ? deadline - now : 1;
+}
+
+/* The items of the next request, from `from` on: as many as fit, none of them twice in a put, whose order in one
+ * request means nothing. Those that end at once are passed over. Returns where the one after it begins. */
+static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_t *room) {
+  packbuf_call *call = peer->call;
+  uint16_t seen[1024];
+  memset(seen, 0, sizeof seen);
+  peer->count = 0;
+  *room = PACKBUF_I_FRAME_HEADER + 8;
+  for (; from < call->count && peer->count < PACKBUF_I_TRIP && peer->count < peer->limits.most_items; from++) {
+    packbuf_item *item = &call->items[from];
+    packbuf_i_errand *step = &peer->steps[peer->count];
+    const size_t more = packbuf_i_item_room(item);
+    uint32_t slot = packbuf_i_wire_crc(item->key, strlen(item->key)) % 1024;
+    packbuf_status status = PACKBUF_OK;
+    if (call->cancelled && call->cancelled(call, from)) status = PACKBUF_CANCELLED;
+    else if (item->ranges && item->range_count > PACKBUF_I_RANGES) status = PACKBUF_LIMIT;
+    if (status) {
+      item->status = status;
+      call->done(call, from);
+      continue;
+    }
+    for (; call->operation == PACKBUF_PUT && seen[slot]; slot = (slot + 1) % 1024)
+      if (strcmp(peer->steps[seen[slot] - 1].item->key, item->key) == 0) return from;
+    if (*room + more > PACKBUF_I_FRAME_BODY) return from;
+    *room += more;
+    memset(step, 0, sizeof *step);
+    step->item = item;
+    step->index = from;
+    seen[slot] = (uint16_t)++peer->count;
+  }
+  return from;
+}
+
+/* Writes the request of those items. */
+static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
+  static const uint8_t types[] = {0, PACKBUF_I_PUT, PACKBUF_I_GET, PACKBUF_I_STAT, PACKBUF_I_REMOVE};
+  packbuf_i_wire_to body;
+  uint64_t payload = 0;
+  peer->type = types[peer->call->operation];
+  peer->left = peer->count;
+  peer->id = PACKBUF_I_ADD(&peer->tcp->next_id, 1) + 1;
+  peer->granted_from = peer->granted_to = 0;
+  if (!packbuf_i_peer_frame_room(peer, room)) {
+    packbuf_i_peer_break(peer, PACKBUF_OUT_OF_MEMORY, "out of memory");
+    return;
+  }
+  body = packbuf_i_frame_body(peer->frame, peer->frame_room);
+  packbuf_i_wire_give64(&body, packbuf_i_time_left(peer->call->deadline));
+  for (unsigned i = 0; i < peer->count; i++) {
+    packbuf_i_errand *step = &peer->steps[i];
+    const packbuf_item *item = step->item;
+    if (peer->type == PACKBUF_I_PUT) {
+      step->eager = item->size <= peer->limits.eager_item && payload + item->size <= peer->limits.eager_all;
+      if (step->eager) payload += item->size;
+      packbuf_i_put_item_write(&body, item, step->eager);
+    } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
+    else
+      packbuf_i_name_item_write(&body, item,
+                                peer->type == PACKBUF_I_REMOVE ? item->flags & (uint32_t)PACKBUF_REMOVE_FORCE : 0);
+  }
+  peer->piece = peer->piece_count = 0;
+  peer->frame_size = packbuf_i_frame_end(peer->frame, &body, peer->type, peer->count, peer->id, payload);
+  packbuf_i_peer_piece(peer, peer->frame, peer->frame_size);
+  for (unsigned i = 0; i < peer->count; i++) {
+    packbuf_i_errand *step = &peer->steps[i];
+    if (!step->eager) continue;
+    packbuf_i_peer_piece(peer, step->item->from, step->item->size);
+    step->gone = step->item->size;
+  }
+}
+
+/* Goes on until all is answered, the deadline has passed, or the connection broke. */
+static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
+  uint64_t until = deadline, heard = packbuf_now();
+  if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
+  while (peer->left && !peer->broken) {
+    uint64_t now = packbuf_now();
+    if (now >= until && !peer->cancel) {
+      peer->cancel = 1;
+      until = now + PACKBUF_I_LAST_CALL_NS;
+    } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
+    if (packbuf_i_peer_pump(peer, until)) heard = packbuf_now();
+    now = packbuf_now();
+    if (now - heard > PACKBUF_I_GIVEN_UP_NS)
+      packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
+    else if (now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1;
+  }
+}
+
+/* What becomes of the items that a broken connection left. A put whose last byte was sent may have happened. */
+static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
+  const int asked = peer->piece > 0 || peer->piece_count == 0;
+  for (unsigned i = 0; i < peer->count; i++) {
+    packbuf_i_errand *step = &peer->steps[i];
+    packbuf_status status = peer->broken;
+    if (step->state == PACKBUF_I_STEP_DONE) continue;
+    if (status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked && step->gone == step->item->size)
+      status = PACKBUF_DISCONNECTED;
+    packbuf_i_step_end(peer, step, status);
+  }
+}
+
+static void packbuf_i_tcp_run(void *state, packbuf_call *call) {
+  packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
+  packbuf_i_peer *peer = NULL;
+  packbuf_status status = PACKBUF_OK;
+  uint64_t at = 0;
+  if (call->deadline != PACKBUF_NO_WAIT && packbuf_now() >= call->deadline) status = PACKBUF_TIMEOUT;
+  while (at < call->count && !status) {
+    size_t room;
+    if (!peer) status = packbuf_i_peer_take(tcp, call->deadline, &peer, NULL);
+    if (status) break;
+    peer->call = call;
+    at = packbuf_i_peer_choose(peer, at, &room);
+    if (peer->count) packbuf_i_peer_ask(peer, room);
+    if (peer->count) packbuf_i_peer_wait(peer, call->deadline);
+    if (peer->count) packbuf_i_peer_settle(peer);
+    status = peer->broken;
+  }
+  if (peer) {
+    if (peer->cancel) packbuf_i_peer_reset(peer);
+    if (status) peer->broken = status;
+    packbuf_i_peer_leave(peer);
+  }
+  for (; at < call->count; at++) { /* nothing of these was sent */
+    call->items[at].status = status;
+    call->done(call, at);
+  }
+}
+
+/* ---- looking after it ---- */
+
+/* LIST, of which LISTED is the answer: in the peer, which the caller leaves when this is OK. */
+static packbuf_status packbuf_i_tcp_ask_list(packbuf_i_tcp *tcp, const packbuf_i_list_ask *ask, packbuf_listed *listed,
+                                             uint64_t deadline, packbuf_i_listing *listing, uint64_t *count,
+                                             packbuf_error *error) {
+  packbuf_i_peer *peer;
+  packbuf_i_wire_to body;
+  packbuf_status status = packbuf_i_peer_take(tcp, deadline, &peer, error);
+  if (status) return status;
+  peer->type = PACKBUF_I_LIST;
+  peer->count = 0;
+  peer->left = 1;
+  peer->listed = listed;
+  peer->listed_room = ask->most;
+  peer->id = PACKBUF_I_ADD(&tcp->next_id, 1) + 1;
+  body = packbuf_i_frame_body(peer->frame, peer->frame_room);
+  packbuf_i_list_write(&body, ask);
+  peer->piece = peer->piece_count = 0;
+  packbuf_i_peer_piece(peer, peer->frame, packbuf_i_frame_end(peer->frame, &body, PACKBUF_I_LIST, 0, peer->id, 0));
+  packbuf_i_peer_wait(peer, deadline);
+  *listing = peer->listing;
+  *count = peer->listed_count;
+  status = peer->broken ? peer->broken : (packbuf_status)peer->listing.status;
+  if (status) packbuf_i_call_fail(error, status, peer->broken ? peer->why : "the server cannot say");
+  packbuf_i_peer_leave(peer);
+  return status;
+}
+
+static packbuf_status packbuf_i_tcp_describe(void *state, packbuf_store_info *info, uint64_t deadline,
+                                             packbuf_error *error) {
+  packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
+  packbuf_i_list_ask ask;
+  packbuf_i_listing listing;
+  packbuf_status status;
+  uint64_t count;
+  memset(&ask, 0, sizeof ask);
+  status = packbuf_i_tcp_ask_list(tcp, &ask, NULL, deadline, &listing, &count, error);
+  if (status) return status;
+  info->transport = "tcp";
+  memcpy(info->uri, tcp->uri, sizeof info->uri);
+  info->capabilities = tcp->capabilities;
+  info->size = listing.size;
+  info->used = listing.used;
+  info->objects = listing.objects;
+  info->most_objects = listing.most_objects;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_tcp_list(void *state, const char *prefix, uint64_t *cursor, packbuf_listed *listed,
+                                         uint64_t capacity, uint64_t *count, uint64_t deadline, packbuf_error *error) {
+  packbuf_i_list_ask ask;
+  packbuf_i_listing listing;
+  packbuf_status status;
+  memset(&ask, 0, sizeof ask);
+  *count = 0;
+  if (!capacity) return PACKBUF_OK;
+  if (prefix && strlen(prefix) >= sizeof ask.prefix) { /* no key begins so */
+    *cursor = 0;
+    return PACKBUF_OK;
+  }
+  if (prefix) memcpy(ask.prefix, prefix, strlen(prefix));
+  ask.cursor = *cursor;
+  ask.most = capacity < PACKBUF_I_LISTED_MOST ? (uint32_t)capacity : PACKBUF_I_LISTED_MOST;
+  status = packbuf_i_tcp_ask_list((packbuf_i_tcp *)state, &ask, listed, deadline, &listing, count, error);
+  if (!status) *cursor = listing.cursor;
+  return status;
+}
+
+static packbuf_status packbuf_i_tcp_collect(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error) {
+  packbuf_i_list_ask ask;
+  packbuf_i_listing listing;
+  packbuf_status status;
+  uint64_t count;
+  memset(&ask, 0, sizeof ask);
+  ask.options = PACKBUF_I_LIST_COLLECT;
+  status = packbuf_i_tcp_ask_list((packbuf_i_tcp *)state, &ask, NULL, deadline, &listing, &count, error);
+  if (!status && left) *left = listing.left;
+  return status;
+}
+
+static void packbuf_i_tcp_let_go(void *state, uint64_t token) {
+  packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
+  packbuf_slice *kept = (packbuf_slice *)(uintptr_t)token;
+  packbuf_slice_release(kept);
+  (void)packbuf_i_heap(&tcp->allocator, kept, sizeof *kept, 0);
+}
+
+static void packbuf_i_tcp_count(void *state, packbuf_counters *counters) {
+  packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
+  const uint64_t connects = PACKBUF_I_LOAD(&tcp->connects);
+  counters->bytes_moved += PACKBUF_I_LOAD(&tcp->moved);
+  if (connects > tcp->peer_count) counters->reconnects += connects - tcp->peer_count;
+}
+
+/* ---- opening ---- */
+
+static void packbuf_i_tcp_close(void *state) {
+  packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
+  const packbuf_allocator allocator = tcp->allocator;
+  for (unsigned i = 0; tcp->peers && i < tcp->peer_count; i++) {
+    packbuf_i_peer_close(&tcp->peers[i]);
+    (void)packbuf_i_heap(&allocator, tcp->peers[i].buffer, PACKBUF_I_BUFFER, 0);
+    (void)packbuf_i_heap(&allocator, tcp->peers[i].frame, tcp->peers[i].frame_room, 0);
+  }
+  (void)packbuf_i_heap(&allocator, tcp->peers, tcp->peer_count * sizeof *tcp->peers, 0);
+  if (tcp->own_pool) (void)packbuf_pool_close(tcp->pool, NULL);
+  packbuf_i_signal_end(&tcp->freed);
+  packbuf_i_lock_end(&tcp->lock);
+  memset(tcp->secret, 0, sizeof tcp->secret);
+  (void)packbuf_i_heap(&allocator, tcp, sizeof *tcp, 0);
+}
+
+static packbuf_status packbuf_i_tcp_peers(packbuf_i_tcp *tcp, unsigned count, packbuf_error *error) {
+  enum { FRAME = 4096 }; /* enough for all but requests */
+  tcp->peers = (packbuf_i_peer *)packbuf_i_heap(&tcp->allocator, NULL, 0, count * sizeof *tcp->peers);
+  if (!tcp->peers) return packbuf_i_no_memory(error);
+  tcp->peer_count = count;
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_i_peer *peer = &tcp->peers[i];
+    peer->tcp = tcp;
+    peer->fd = -1;
+    peer->buffer = (uint8_t *)packbuf_i_heap(&tcp->allocator, NULL, 0, PACKBUF_I_BUFFER);
+    if (!peer->buffer || !packbuf_i_peer_frame_room(peer, FRAME)) return packbuf_i_no_memory(error);
+  }
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_store_options *options,
+                                          packbuf_error *error) {
+  const unsigned count = options->connections ? options->connections : 2;
+  const char *name = options->name ? options->name : "";
+  packbuf_i_uri parts;
+  packbuf_i_peer *peer;
+  packbuf_status status = packbuf_i_uri_start(&parts, tcp->uri, error);
+  if (!status && count > 64)
+    status = packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "at most 64 connections");
+  if (!status)
+    status = packbuf_i_addresses_find(parts.rest, parts.rest_size, tcp->addresses, &tcp->address_count, error);
+  if (!status)
+    status = packbuf_i_secret_find(options->secret, options->secret_size, tcp->secret, &tcp->secret_size, error);
+  if (status) return status;
+  if (!packbuf_i_random(tcp->session, sizeof tcp->session)) return packbuf_i_system_fail(error, "no random bytes", errno);
+  for (size_t i = 0; name[i] && i + 1 < sizeof tcp->name; i++)
+    tcp->name[i] = (uint8_t)name[i] < 0x20 || name[i] == 0x7f ? '?' : name[i];
+  tcp->quota = options->quota;
+  tcp->connect_ns = (options->connect_ms ? options->connect_ms : 5000u) * (uint64_t)1000000u;
+  tcp->pool = options->pool;
+  if (!tcp->pool) {
+    packbuf_pool_options pool;
+    memset(&pool, 0, sizeof pool);
+    pool.size = options->pool_size;
+    status = packbuf_pool_open(&pool, &tcp->pool, error);
+    if (status) return status;
+    tcp->own_pool = 1;
+  }
+  status = packbuf_i_tcp_peers(tcp, count, error);
+  if (!status) status = packbuf_i_peer_take(tcp, packbuf_now() + tcp->connect_ns, &peer, error);
+  if (status) return status;
+  tcp->capabilities = peer->limits.capabilities &
+                      (unsigned)(PACKBUF_CAN_RANGES | PACKBUF_CAN_NEWEST | PACKBUF_CAN_SUPERSEDE |
+                                 PACKBUF_CAN_REMOVE_NOW | PACKBUF_CAN_TTL | PACKBUF_CAN_EVICT | PACKBUF_CAN_LIST);
+  tcp->capabilities |= PACKBUF_CAN_RANGES | PACKBUF_CAN_QUOTA | PACKBUF_CAN_OUTLIVE; /* what the server does itself */
+  packbuf_i_peer_leave(peer);
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_tcp_open(void **state, const char *uri, const packbuf_store_options *options,
+                                         packbuf_error *error) {
+  const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
+  packbuf_store_options with = *options;
+  packbuf_i_tcp *tcp;
+  packbuf_status status;
+  tcp = (packbuf_i_tcp *)packbuf_i_heap(&allocator, NULL, 0, sizeof *tcp);
+  if (!tcp) return packbuf_i_no_memory(error);
+  tcp->allocator = allocator;
+  if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
+    status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
+  else status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, NULL, NULL, error);
+  if (!status) status = packbuf_i_tcp_start(tcp, &with, error);
+  if (status) packbuf_i_tcp_close(tcp);
+  else *state = tcp;
+  return status;
+}
+
+static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
+                                                    "tcp",
+                                                    packbuf_i_tcp_open,
+                                                    packbuf_i_tcp_close,
+                                                    packbuf_i_tcp_describe,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    NULL,
+                                                    packbuf_i_tcp_run,
+                                                    packbuf_i_tcp_let_go,
+                                                    packbuf_i_tcp_list,
+                                                    packbuf_i_tcp_collect,
+                                                    packbuf_i_tcp_count,
+                                                    NULL};
 /* ---- end of transport/tcp.c ---- */
 /* ---- transport/mooncake.c ---- */
-/* transport/mooncake.c: not written yet. */
+/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name, through its C ABI, loaded at run
+ * time. The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they
+ * last, and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes
+ * behind it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
+ * May use: system, text (URIs, lines), pool, driver.h. Must not know: handles, batches of rows. */
+#include <dlfcn.h>
+
+/* ---- the engine's C ABI ---- */
+
+typedef struct packbuf_i_mooncake_config {
+  size_t replicas; /* 0 is refused */
+  int soft_pin, hard_pin;
+  const char **segments;
+  size_t segment_count;
+} packbuf_i_mooncake_config;
+
+/* In the order of packbuf_i_mooncake_names. */
+typedef struct packbuf_i_mooncake_api {
+  void *(*create)(void);
+  void (*destroy)(void *client);
+  int (*setup)(void *client, const char *host, const char *metadata, uint64_t segment, uint64_t buffer,
+               const char *protocol, const char *device, const char *master);
+  int (*init_all)(void *client, const char *protocol, const char *device, uint64_t segment);
+  int (*health_check)(void *client);
+  int (*put)(void *client, const char *key, const void *value, size_t size, const packbuf_i_mooncake_config *config);
+  int (*put_from)(void *client, const char *key, void *buffer, size_t size, const packbuf_i_mooncake_config *config);
+  int (*batch_put_from)(void *client, const char **keys, void **buffers, const size_t *sizes, size_t count,
+                        const packbuf_i_mooncake_config *config, int *results);
+  int64_t (*get_into)(void *client, const char *key, void *buffer, size_t capacity);
+  int (*batch_get_into)(void *client, const char **keys, void **buffers, const size_t *sizes, size_t count,
+                        int64_t *results);
+  int (*is_exist)(void *client, const char *key);
+  int (*batch_is_exist)(void *client, const char **keys, size_t count, int *results);
+  int64_t (*get_size)(void *client, const char *key);
+  int (*get_hostname)(void *client, char *name, size_t size);
+  int (*remove)(void *client, const char *key, int force);
+  int64_t (*remove_by_regex)(void *client, const char *pattern, int force);
+  int64_t (*remove_all)(void *client, int force);
+  int (*register_buffer)(void *client, void *buffer, size_t size);
+  int (*unregister_buffer)(void *client, void *buffer);
+} packbuf_i_mooncake_api;
+
+#define PACKBUF_I_MOONCAKE_FUNCTIONS 19
+typedef char packbuf_i_mooncake_api_is_pointers
+    [sizeof(packbuf_i_mooncake_api) == PACKBUF_I_MOONCAKE_FUNCTIONS * sizeof(void *) ? 1 : -1];
+
+static const char *const packbuf_i_mooncake_names[PACKBUF_I_MOONCAKE_FUNCTIONS] = {
+    "mooncake_store_create",           "mooncake_store_destroy",        "mooncake_store_setup",
+    "mooncake_store_init_all",         "mooncake_store_health_check",   "mooncake_store_put",
+    "mooncake_store_put_from",         "mooncake_store_batch_put_from", "mooncake_store_get_into",
+    "mooncake_store_batch_get_into",   "mooncake_store_is_exist",       "mooncake_store_batch_is_exist",
+    "mooncake_store_get_size",         "mooncake_store_get_hostname",   "mooncake_store_remove",
+    "mooncake_store_remove_by_regex",  "mooncake_store_remove_all",     "mooncake_store_register_buffer",
+    "mooncake_store_unregister_buffer"};
+
+/* Loads the library and finds all functions, or says which is missing. Once a client was made, the library stays:
+ * engines have threads and destructors of their own, which outlive what we see of them. */
+static packbuf_status packbuf_i_mooncake_load(packbuf_i_mooncake_api *api, packbuf_error *error) {
+  const char *named = getenv("MOONCAKE_STORE_LIBRARY");
+  const char *const file = named && *named ? named : "libmooncake_store.so";
+  void *const library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  if (!library)
+    return packbuf_i_item_fail(error, PACKBUF_UNAVAILABLE,
+                               "Mooncake's library cannot be loaded (MOONCAKE_STORE_LIBRARY names another)", file,
+                               PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_FUNCTIONS; i++) {
+    void *const function = dlsym(library, packbuf_i_mooncake_names[i]);
+    if (!function) {
+      (void)dlclose(library);
+      return packbuf_i_item_fail(error, PACKBUF_UNAVAILABLE, "Mooncake's library lacks a function",
+                                 packbuf_i_mooncake_names[i], PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+    }
+    memcpy((uint8_t *)api + i * sizeof function, &function, sizeof function);
+  }
+  return PACKBUF_OK;
+}
+
+/* What a code of the engine means here. */
+static packbuf_status packbuf_i_mooncake_status(int64_t code) {
+  if (code >= 0) return PACKBUF_OK;
+  switch (code) {
+    case -200: return PACKBUF_FULL;
+    case -600: return PACKBUF_UNREGISTERED; /* names, sizes and the config are ours, and right */
+    case -703:                              /* another's put has not ended */
+    case -704: return PACKBUF_NOT_FOUND;
+    case -706:
+    case -708:
+    case -714: return PACKBUF_LEASED;
+    case -707: return PACKBUF_SHORT_READ;
+    case -800:
+    case -900: return PACKBUF_DISCONNECTED;
+    case -801: return PACKBUF_DATA_CHECKSUM;
+    case -901: return PACKBUF_TIMEOUT;
+    default: return PACKBUF_SYSTEM;
+  }
+}
+
+/* ---- what lies behind an object, and in a pointer ---- */
+
+#define PACKBUF_I_MOONCAKE_RECORD 64u
+
+typedef struct packbuf_i_mooncake_record {
+  uint64_t generation, length, head_length;
+  uint32_t head_checksum, flags;
+  uint8_t kind, fingerprint[PACKBUF_FINGERPRINT];
+} packbuf_i_mooncake_record;
+
+static const uint8_t packbuf_i_mooncake_magic[2][8] = {{'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'},
+                                                       {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
+
+static void packbuf_i_mooncake_write(uint8_t *to, int pointer, const packbuf_i_mooncake_record *record) {
+  memset(to, 0, PACKBUF_I_MOONCAKE_RECORD);
+  memcpy(to, packbuf_i_mooncake_magic[pointer], 8);
+  packbuf_i_store64(to + 8, record->generation);
+  packbuf_i_store64(to + 16, record->length);
+  packbuf_i_store64(to + 24, record->head_length);
+  packbuf_i_store32(to + 32, record->head_checksum);
+  packbuf_i_store32(to + 36, record->flags);
+  to[40] = record->kind;
+  memcpy(to + 44, record->fingerprint, PACKBUF_FINGERPRINT);
+  packbuf_i_store32(to + 60, packbuf_checksum(0, to, 60));
+}
+
+/* 0: it is none. */
+static int packbuf_i_mooncake_read(const uint8_t *from, int pointer, packbuf_i_mooncake_record *record) {
+  if (memcmp(from, packbuf_i_mooncake_magic[pointer], 8) != 0) return 0;
+  if (packbuf_i_load32(from + 60) != packbuf_checksum(0, from, 60)) return 0;
+  record->generation = packbuf_i_load64(from + 8);
+  record->length = packbuf_i_load64(from + 16);
+  record->head_length = packbuf_i_load64(from + 24);
+  record->head_checksum = packbuf_i_load32(from + 32);
+  record->flags = packbuf_i_load32(from + 36);
+  record->kind = from[40];
+  memcpy(record->fingerprint, from + 44, PACKBUF_FINGERPRINT);
+  return record->generation != 0;
+}
+
+/* What an object of this length takes in the engine: padded to 64, and its trailer. 0: no such length. */
+static uint64_t packbuf_i_mooncake_space(uint64_t length) {
+  if (length > UINT64_MAX - 63 - PACKBUF_I_MOONCAKE_RECORD) return 0;
+  return (length + 63) / 64 * 64 + PACKBUF_I_MOONCAKE_RECORD;
+}
+
+#define PACKBUF_I_MOONCAKE_NAME (PACKBUF_MAX_KEY + 18) /* KEY@ + 16 digits + NUL */
+
+/* KEY@generation; generation 0: the pointer, KEY@ alone, which can be no object's name. */
+static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, uint64_t generation) {
+  memmove(to, key, key_size); /* a name may be made over in its place */
+  to += key_size;
+  *to++ = '@';
+  for (unsigned i = 0; generation && i < 16; i++) *to++ = "0123456789abcdef"[generation >> (60 - 4 * i) & 15];
+  *to = 0;
+}
+
+/* ---- the state ---- */
+
+#define PACKBUF_I_MOONCAKE_WINDOW 64u   /* items under way at a time for one call */
+#define PACKBUF_I_MOONCAKE_WORKERS 16u  /* at most */
+#define PACKBUF_I_MOONCAKE_CHAINS 1024u /* of notes */
+#define PACKBUF_I_MOONCAKE_KEPT 64u     /* notes of the newest kept in a chain */
+#define PACKBUF_I_MOONCAKE_SCRATCH ((size_t)4096 * PACKBUF_I_MOONCAKE_WORKERS)
+#define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
+
+/* What is remembered of a key. NEWEST: the last put of this handle. The others are removals that have not happened yet:
+ * asked for; because of a newer object; and of puts that ended too late to be puts. */
+typedef enum packbuf_i_mooncake_why {
+  PACKBUF_I_MOONCAKE_NEWEST,
+  PACKBUF_I_MOONCAKE_REMOVED,
+  PACKBUF_I_MOONCAKE_SUPERSEDED,
+  PACKBUF_I_MOONCAKE_LATE
+} packbuf_i_mooncake_why;
+
+typedef struct packbuf_i_mooncake_note {
+  struct packbuf_i_mooncake_note *next;
+  packbuf_i_mooncake_record record; /* removals: the generation alone */
+  uint64_t tried;                   /* in which round of removals */
+  packbuf_i_mooncake_why why;
+  size_t key_size; /* the key follows */
+} packbuf_i_mooncake_note;
+
+typedef enum packbuf_i_mooncake_step {
+  PACKBUF_I_MOONCAKE_DONE,
+  PACKBUF_I_MOONCAKE_SETUP,
+  PACKBUF_I_MOONCAKE_HEALTH,
+  PACKBUF_I_MOONCAKE_PUT,
+  PACKBUF_I_MOONCAKE_POINT, /* put for good; its pointer is under way */
+  PACKBUF_I_MOONCAKE_LOOK,
+  PACKBUF_I_MOONCAKE_SIZED, /* found: wants memory */
+  PACKBUF_I_MOONCAKE_FETCH,
+  PACKBUF_I_MOONCAKE_STAT,
+  PACKBUF_I_MOONCAKE_REMOVE,
+  PACKBUF_I_MOONCAKE_RETRY
+} packbuf_i_mooncake_step;
+
+/* One item while calls are made for it: a copy of all that they need, because its caller may leave before they end.
+ * While a part runs it is the worker's, but for step and status, which the lock guards. */
+typedef struct packbuf_i_mooncake_entry {
+  uint64_t asked; /* generation; 0: the newest */
+  packbuf_i_mooncake_record record;
+  packbuf_slice slice; /* of the pool, where the item gave none */
+  uint8_t *at;         /* object and trailer */
+  uint64_t size;
+  packbuf_status status;
+  packbuf_i_mooncake_step step;
+  packbuf_i_mooncake_why why;         /* RETRY */
+  int code;                           /* SETUP, HEALTH: what the engine said */
+  uint8_t force, tried, again, saved; /* tried: by a worker; again: not the first time; saved: bytes of `tail` */
+  uint8_t tail[63 + PACKBUF_I_MOONCAKE_RECORD]; /* of the caller's slice, where the trailer is */
+  size_t key_size;
+  char name[PACKBUF_I_MOONCAKE_NAME]; /* the key is its beginning */
+} packbuf_i_mooncake_entry;
+
+typedef struct packbuf_i_mooncake_part {
+  struct packbuf_i_mooncake_part *next;
+  struct packbuf_i_mooncake_group *group;
+  packbuf_i_mooncake_step step;
+  uint64_t first, count;
+} packbuf_i_mooncake_part;
+
+/* Items that are under way together. Freed by whoever lets go of it last: the caller, or a worker that was late. */
+typedef struct packbuf_i_mooncake_group {
+  packbuf_i_mooncake_part parts[PACKBUF_I_MOONCAKE_WORKERS];
+  unsigned running, holders;
+  int left; /* the caller has gone */
+  uint64_t count;
+  packbuf_i_mooncake_entry *entries;
+} packbuf_i_mooncake_group;
+
+typedef struct packbuf_i_mooncake_settings {
+  char host[PACKBUF_MAX_URI + 1], metadata[PACKBUF_MAX_URI + 1], protocol[PACKBUF_MAX_URI + 1];
+  char device[PACKBUF_MAX_URI + 1], uri[PACKBUF_MAX_URI + 1];
+  uint64_t segment, buffer;
+} packbuf_i_mooncake_settings;
+
+/* What a thread is told. */
+typedef struct packbuf_i_mooncake_worker {
+  struct packbuf_i_mooncake *store;
+  unsigned index;
+} packbuf_i_mooncake_worker;
+
+typedef struct packbuf_i_mooncake {
+  packbuf_i_mooncake_api api;
+  packbuf_allocator allocator;
+  packbuf_i_mooncake_settings settings;
+  packbuf_log log;
+  void *log_context;
+  void *client;
+  packbuf_pool *pool;
+  void *slab;                          /* of the pool, registered */
+  uint8_t *scratch;                    /* a page for each worker, registered: where pointers are written and read */
+  uint64_t copies, moved, waits, last; /* atomic; last: the generation that was drawn last */
+  packbuf_i_lock lock;                 /* guards what follows, and step and status of entries */
+  packbuf_i_signal work, ended;
+  packbuf_i_mooncake_part *first, **end; /* parts that wait for a worker */
+  unsigned threads;
+  int closing, orphan;    /* orphan: nobody waits for the threads; the last one frees */
+  uint64_t parked, round; /* notes of removals; rounds of trying them */
+  packbuf_i_mooncake_note *notes[PACKBUF_I_MOONCAKE_CHAINS];
+  pthread_t thread[PACKBUF_I_MOONCAKE_WORKERS];
+  packbuf_i_mooncake_worker worker[PACKBUF_I_MOONCAKE_WORKERS];
+} packbuf_i_mooncake;
+
+static const packbuf_i_mooncake_config packbuf_i_mooncake_pinned = {1, 0, 1, NULL, 0};
+
+/* The next generation: larger than any drawn or seen here before, and hardly one that another client draws too. */
+static uint64_t packbuf_i_mooncake_draw(packbuf_i_mooncake *m) {
+  struct timespec now;
+  uint64_t micros, generation, last = PACKBUF_I_LOAD(&m->last);
+  uint16_t random = 0;
+  clock_gettime(CLOCK_REALTIME, &now);
+  micros = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u - (uint64_t)1577836800u * 1000000u;
+  (void)packbuf_i_random(&random, sizeof random);
+  do {
+    generation = micros << 12 | (random & 4095u);
+    if (generation <= last) generation = last + 1 + (random & 15u);
+  } while (!PACKBUF_I_EXCHANGE(&m->last, &last, generation));
+  return generation;
+}
+
+static void packbuf_i_mooncake_seen(packbuf_i_mooncake *m, uint64_t generation) {
+  uint64_t last = PACKBUF_I_LOAD(&m->last);
+  while (last < generation && !PACKBUF_I_EXCHANGE(&m->last, &last, generation)) continue;
+}
+
+/* ---- notes; all with the lock held ---- */
+
+static packbuf_i_mooncake_note **packbuf_i_mooncake_chain(packbuf_i_mooncake *m, const char *key, size_t key_size) {
+  return &m->notes[packbuf_checksum(0, key, key_size) % PACKBUF_I_MOONCAKE_CHAINS];
+}
+
+static int packbuf_i_mooncake_is(const packbuf_i_mooncake_note *note, const char *key, size_t key_size) {
+  return note->key_size == key_size && memcmp(note + 1, key, key_size) == 0;
+}
+
+/* What the last put of this handle left under the key; NULL: nothing that is remembered. */
+static packbuf_i_mooncake_note *packbuf_i_mooncake_newest(packbuf_i_mooncake *m, const char *key, size_t key_size) {
+  packbuf_i_mooncake_note *note = *packbuf_i_mooncake_chain(m, key, key_size);
+  while (note && (note->why != PACKBUF_I_MOONCAKE_NEWEST || !packbuf_i_mooncake_is(note, key, key_size)))
+    note = note->next;
+  return note;
+}
+
+/* The removal of a generation that has not happened yet; generation 0: of any that was asked for. */
+static packbuf_i_mooncake_note *packbuf_i_mooncake_parked(packbuf_i_mooncake *m, const char *key, size_t key_size,
+                                                          uint64_t generation) {
+  packbuf_i_mooncake_note *note = *packbuf_i_mooncake_chain(m, key, key_size);
+  for (; note; note = note->next)
+    if (note->why != PACKBUF_I_MOONCAKE_NEWEST && packbuf_i_mooncake_is(note, key, key_size) &&
+        (generation ? note->record.generation == generation : note->why == PACKBUF_I_MOONCAKE_REMOVED))
+      return note;
+  return NULL;
+}
+
+static void packbuf_i_mooncake_forget(packbuf_i_mooncake *m, packbuf_i_mooncake_note *gone) {
+  packbuf_i_mooncake_note **note = packbuf_i_mooncake_chain(m, (const char *)(const void *)(gone + 1), gone->key_size);
+  while (*note != gone) note = &(*note)->next;
+  *note = gone->next;
+  if (gone->why != PACKBUF_I_MOONCAKE_NEWEST) m->parked--;
+  (void)packbuf_i_heap(&m->allocator, gone, sizeof *gone + gone->key_size, 0);
+}
+
+/* Forgets the oldest NEWEST of a chain that has too many: the pointers of the engine still tell. */
+static void packbuf_i_mooncake_trim(packbuf_i_mooncake *m, packbuf_i_mooncake_note *chain) {
+  packbuf_i_mooncake_note *oldest = NULL;
+  unsigned count = 0;
+  for (; chain; chain = chain->next) {
+    if (chain->why != PACKBUF_I_MOONCAKE_NEWEST) continue;
+    count++;
+    if (!oldest || chain->record.generation < oldest->record.generation) oldest = chain;
+  }
+  if (count > PACKBUF_I_MOONCAKE_KEPT) packbuf_i_mooncake_forget(m, oldest);
+}
+
+/* Without memory nothing is noted: an object may then outlive its removal. */
+static void packbuf_i_mooncake_remember(packbuf_i_mooncake *m, const char *key, size_t key_size,
+                                        packbuf_i_mooncake_why why, const packbuf_i_mooncake_record *record) {
+  packbuf_i_mooncake_note **chain = packbuf_i_mooncake_chain(m, key, key_size);
+  packbuf_i_mooncake_note *note =
+      (packbuf_i_mooncake_note *)packbuf_i_heap(&m->allocator, NULL, 0, sizeof *note + key_size);
+  if (!note) return;
+  note->record = *record;
+  note->why = why;
+  note->key_size = key_size;
+  memcpy(note + 1, key, key_size);
+  note->next = *chain;
+  *chain = note;
+  if (why != PACKBUF_I_MOONCAKE_NEWEST) m->parked++;
+  else packbuf_i_mooncake_trim(m, *chain);
+}
+
+/* ---- calls of the engine, in worker threads, without the lock ---- */
+
+/* Parks the removal of an object. */
+static void packbuf_i_mooncake_park(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry, uint64_t generation,
+                                    packbuf_i_mooncake_why why) {
+  packbuf_i_mooncake_record record;
+  packbuf_i_mooncake_note *note;
+  memset(&record, 0, sizeof record);
+  record.generation = generation;
+  packbuf_i_locked(&m->lock);
+  note = packbuf_i_mooncake_parked(m, entry->name, entry->key_size, generation);
+  if (!note) packbuf_i_mooncake_remember(m, entry->name, entry->key_size, why, &record);
+  else if (why == PACKBUF_I_MOONCAKE_REMOVED) note->why = why;
+  packbuf_i_unlocked(&m->lock);
+}
+
+static void packbuf_i_mooncake_unpark(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry,
+                                      uint64_t generation) {
+  packbuf_i_mooncake_note *note;
+  packbuf_i_locked(&m->lock);
+  note = packbuf_i_mooncake_parked(m, entry->name, entry->key_size, generation);
+  if (note) packbuf_i_mooncake_forget(m, note);
+  packbuf_i_unlocked(&m->lock);
+}
+
+/* Removes one generation, or parks its removal when a lease or an error delays it. OK, NOT_FOUND, or why not. */
+static packbuf_status packbuf_i_mooncake_drop(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry,
+                                              uint64_t generation, packbuf_i_mooncake_why why, int force) {
+  char name[PACKBUF_I_MOONCAKE_NAME];
+  packbuf_status status;
+  packbuf_i_mooncake_name(name, entry->name, entry->key_size, generation);
+  status = packbuf_i_mooncake_status(m->api.remove(m->client, name, force));
+  if (!status || status == PACKBUF_NOT_FOUND) packbuf_i_mooncake_unpark(m, entry, generation);
+  else packbuf_i_mooncake_park(m, entry, generation, why);
+  return status;
+}
+
+/* Reads the pointer of a key. NOT_FOUND: there is none, or none that is whole. */
+static packbuf_status packbuf_i_mooncake_pointer(packbuf_i_mooncake *m, uint8_t *scratch,
+                                                 const packbuf_i_mooncake_entry *entry,
+                                                 packbuf_i_mooncake_record *record) {
+  char name[PACKBUF_I_MOONCAKE_NAME];
+  int64_t got = -707;
+  packbuf_i_mooncake_name(name, entry->name, entry->key_size, 0);
+  memset(record, 0, sizeof *record);
+  for (int i = 0; i < 2 && got == -707; i++) got = m->api.get_into(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD);
+  if (got < 0) return packbuf_i_mooncake_status(got);
+  (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
+  if (got != (int64_t)PACKBUF_I_MOONCAKE_RECORD || !packbuf_i_mooncake_read(scratch, 1, record))
+    return PACKBUF_NOT_FOUND;
+  packbuf_i_mooncake_seen(m, record->generation);
+  return PACKBUF_OK;
+}
+
+/* Forced: a pointer that was just read is leased, and its 64 bytes have a checksum of their own. */
+static int packbuf_i_mooncake_unpoint(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry) {
+  char name[PACKBUF_I_MOONCAKE_NAME];
+  packbuf_i_mooncake_name(name, entry->name, entry->key_size, 0);
+  return m->api.remove(m->client, name, 1);
+}
+
+/* 1, and *record: what this handle put last is newer than *record (nothing is: generation 0). */
+static int packbuf_i_mooncake_own(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry,
+                                  packbuf_i_mooncake_record *record) {
+  const packbuf_i_mooncake_note *note;
+  int found = 0;
+  packbuf_i_locked(&m->lock);
+  note = packbuf_i_mooncake_newest(m, entry->name, entry->key_size);
+  if (note && note->record.generation > record->generation) {
+    *record = note->record;
+    found = 1;
+  }
+  packbuf_i_unlocked(&m->lock);
+  return found;
+}
+
+/* What this handle knows of a generation without asking anyone: OK means nothing. */
+static packbuf_status packbuf_i_mooncake_known(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry,
+                                               uint64_t generation) {
+  const packbuf_i_mooncake_note *note;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_locked(&m->lock);
+  note = packbuf_i_mooncake_parked(m, entry->name, entry->key_size, generation);
+  if (note) status = note->why == PACKBUF_I_MOONCAKE_REMOVED ? PACKBUF_NOT_FOUND : PACKBUF_STALE;
+  note = packbuf_i_mooncake_newest(m, entry->name, entry->key_size);
+  if (!status && note && note->record.generation > generation) status = PACKBUF_STALE;
+  packbuf_i_unlocked(&m->lock);
+  return status;
+}
+
+/* An object that was asked for by its generation is not there: STALE where the key names another. */
+static packbuf_status packbuf_i_mooncake_missing(packbuf_i_mooncake *m, uint8_t *scratch,
+                                                 const packbuf_i_mooncake_entry *entry) {
+  packbuf_i_mooncake_record newest;
+  const packbuf_status status = packbuf_i_mooncake_pointer(m, scratch, entry, &newest);
+  if (status) return status;
+  if (newest.generation == entry->asked) return PACKBUF_NOT_FOUND;
+  return packbuf_i_mooncake_known(m, entry, newest.generation) == PACKBUF_NOT_FOUND ? PACKBUF_NOT_FOUND : PACKBUF_STALE;
+}
+
+static void packbuf_i_mooncake_finish(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry, packbuf_status status) {
+  packbuf_i_locked(&m->lock);
+  entry->status = status;
+  entry->step = PACKBUF_I_MOONCAKE_DONE;
+  entry->tried = 1;
+  packbuf_i_unlocked(&m->lock);
+}
+
+/* ---- put ---- */
+
+/* Makes the pointer name `record`, or what is newer. The engine cannot exchange: so remove, put, read back, and look
+ * once more whether another put of this handle came in between. *older: what it named before; 0: nothing. */
+static packbuf_status packbuf_i_mooncake_point(packbuf_i_mooncake *m, uint8_t *scratch,
+                                               const packbuf_i_mooncake_entry *entry, uint64_t *older,
+                                               uint64_t *newest) {
+  packbuf_i_mooncake_record record = entry->record, there;
+  char name[PACKBUF_I_MOONCAKE_NAME];
+  packbuf_i_mooncake_name(name, entry->name, entry->key_size, 0);
+  *older = 0;
+  for (int i = 0; i < 16; i++) {
+    packbuf_status status = packbuf_i_mooncake_pointer(m, scratch, entry, &there);
+    if (status && status != PACKBUF_NOT_FOUND) return status;
+    (void)packbuf_i_mooncake_own(m, entry, &record);
+    *newest = there.generation > record.generation ? there.generation : record.generation;
+    if (there.generation >= record.generation) return PACKBUF_OK;
+    if (there.generation && there.generation < entry->record.generation) *older = there.generation;
+    (void)packbuf_i_mooncake_unpoint(m, entry);
+    packbuf_i_mooncake_write(scratch, 1, &record);
+    status = packbuf_i_mooncake_status(
+        m->api.put_from(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD, &packbuf_i_mooncake_pinned));
+    if (status) return status;
+    (void)PACKBUF_I_ADD(&m->moved, PACKBUF_I_MOONCAKE_RECORD);
+  }
+  return PACKBUF_OK;
+}
+
+/* The object is in the engine. 1: the caller waited for it, so that it is put; 0: nobody did. *own: the generation that
+ * this handle had put before. */
+static int packbuf_i_mooncake_commit(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group,
+                                     packbuf_i_mooncake_entry *entry, uint64_t *own) {
+  packbuf_i_mooncake_note *note;
+  int waited;
+  *own = 0;
+  packbuf_i_locked(&m->lock);
+  waited = !group->left;
+  if (waited) {
+    entry->status = PACKBUF_OK;
+    entry->step = PACKBUF_I_MOONCAKE_POINT;
+    note = packbuf_i_mooncake_newest(m, entry->name, entry->key_size);
+    if (!note) {
+      packbuf_i_mooncake_remember(m, entry->name, entry->key_size, PACKBUF_I_MOONCAKE_NEWEST, &entry->record);
+    } else if (note->record.generation < entry->record.generation) {
+      *own = note->record.generation;
+      note->record = entry->record;
+    }
+  }
+  packbuf_i_unlocked(&m->lock);
+  return waited;
+}
+
+/* One put ended with this code. */
+static void packbuf_i_mooncake_put_ended(packbuf_i_mooncake *m, uint8_t *scratch, const packbuf_i_mooncake_group *group,
+                                         packbuf_i_mooncake_entry *entry, int code) {
+  const uint64_t generation = entry->record.generation;
+  packbuf_status status = packbuf_i_mooncake_status(code);
+  uint64_t own, older = 0, newest = generation;
+  if (status) { /* it may be there all the same: its name is known to nobody and will not be used again */
+    if (status == PACKBUF_DISCONNECTED || status == PACKBUF_TIMEOUT || status == PACKBUF_SYSTEM)
+      packbuf_i_mooncake_park(m, entry, generation, PACKBUF_I_MOONCAKE_LATE);
+    packbuf_i_mooncake_finish(m, entry, status);
+    return;
+  }
+  (void)PACKBUF_I_ADD(&m->moved, entry->size);
+  if (!packbuf_i_mooncake_commit(m, group, entry, &own)) {
+    (void)packbuf_i_mooncake_drop(m, entry, generation, PACKBUF_I_MOONCAKE_LATE, 1);
+    return;
+  }
+  status = packbuf_i_mooncake_point(m, scratch, entry, &older, &newest);
+  if (!status && newest > generation)
+    (void)packbuf_i_mooncake_drop(m, entry, generation, PACKBUF_I_MOONCAKE_SUPERSEDED, 0);
+  if (own) (void)packbuf_i_mooncake_drop(m, entry, own, PACKBUF_I_MOONCAKE_SUPERSEDED, 0);
+  if (older && older != own) (void)packbuf_i_mooncake_drop(m, entry, older, PACKBUF_I_MOONCAKE_SUPERSEDED, 0);
+  packbuf_i_mooncake_finish(m, entry, status == PACKBUF_TIMEOUT ? PACKBUF_DISCONNECTED : status);
+}
+
+static void packbuf_i_mooncake_put_part(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_group *group,
+                                        packbuf_i_mooncake_entry *const *entries, size_t count) {
+  const char *names[PACKBUF_I_MOONCAKE_WINDOW];
+  void *buffers[PACKBUF_I_MOONCAKE_WINDOW];
+  size_t sizes[PACKBUF_I_MOONCAKE_WINDOW];
+  int results[PACKBUF_I_MOONCAKE_WINDOW], code;
+  for (size_t i = 0; i < count; i++) {
+    names[i] = entries[i]->name;
+    buffers[i] = entries[i]->at;
+    sizes[i] = (size_t)entries[i]->size;
+    results[i] = -1;
+  }
+  code = m->api.batch_put_from(m->client, names, buffers, sizes, count, &packbuf_i_mooncake_pinned, results);
+  for (size_t i = 0; i < count; i++)
+    packbuf_i_mooncake_put_ended(m, scratch, group, entries[i], code ? code : results[i]);
+}
+
+/* ---- get and stat ---- */
+
+static void packbuf_i_mooncake_sized(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry, uint64_t size) {
+  packbuf_i_mooncake_name(entry->name, entry->name, entry->key_size, entry->record.generation);
+  packbuf_i_locked(&m->lock);
+  entry->size = size;
+  entry->step = PACKBUF_I_MOONCAKE_SIZED;
+  packbuf_i_unlocked(&m->lock);
+}
+
+/* Finds the newest. */
+static packbuf_status packbuf_i_mooncake_find_newest(packbuf_i_mooncake *m, uint8_t *scratch,
+                                                     packbuf_i_mooncake_entry *entry) {
+  packbuf_status status = packbuf_i_mooncake_pointer(m, scratch, entry, &entry->record);
+  if (status && status != PACKBUF_NOT_FOUND) return status;
+  if (packbuf_i_mooncake_own(m, entry, &entry->record)) return PACKBUF_OK;
+  if (status) return status;
+  return packbuf_i_mooncake_known(m, entry, entry->record.generation) ? PACKBUF_NOT_FOUND : PACKBUF_OK;
+}
+
+/* Asks for the size of an object whose generation is known, and nothing else. */
+static void packbuf_i_mooncake_size_up(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_entry *entry) {
+  int64_t size;
+  entry->record.generation = entry->asked;
+  packbuf_i_mooncake_name(entry->name, entry->name, entry->key_size, entry->asked);
+  size = m->api.get_size(m->client, entry->name);
+  if (size < 0) {
+    packbuf_status status = packbuf_i_mooncake_status(size);
+    if (status == PACKBUF_NOT_FOUND) status = packbuf_i_mooncake_missing(m, scratch, entry);
+    packbuf_i_mooncake_finish(m, entry, status);
+  } else if (size < (int64_t)PACKBUF_I_MOONCAKE_RECORD || size % 64) {
+    packbuf_i_mooncake_finish(m, entry, PACKBUF_SHORT_READ);
+  } else packbuf_i_mooncake_sized(m, entry, (uint64_t)size);
+}
+
+/* What a get wants to know first: which generation, and how large. */
+static void packbuf_i_mooncake_look(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_entry *entry) {
+  packbuf_status status;
+  uint64_t size;
+  memset(&entry->record, 0, sizeof entry->record);
+  if (entry->asked) {
+    status = packbuf_i_mooncake_known(m, entry, entry->asked);
+    if (!status && (!packbuf_i_mooncake_own(m, entry, &entry->record) || entry->record.generation != entry->asked)) {
+      packbuf_i_mooncake_size_up(m, scratch, entry);
+      return;
+    }
+  } else status = packbuf_i_mooncake_find_newest(m, scratch, entry);
+  size = packbuf_i_mooncake_space(entry->record.length);
+  if (status || !size) packbuf_i_mooncake_finish(m, entry, status ? status : PACKBUF_PROTOCOL);
+  else packbuf_i_mooncake_sized(m, entry, size);
+}
+
+/* Whether the object is there: the one place that asks in a way that leases it. */
+static packbuf_status packbuf_i_mooncake_exists(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry) {
+  int code;
+  packbuf_i_mooncake_name(entry->name, entry->name, entry->key_size, entry->record.generation);
+  code = m->api.is_exist(m->client, entry->name);
+  return code == 0 ? PACKBUF_NOT_FOUND : packbuf_i_mooncake_status(code);
+}
+
+static void packbuf_i_mooncake_stat(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_entry *entry) {
+  packbuf_status status;
+  if (!entry->asked) {
+    status = packbuf_i_mooncake_find_newest(m, scratch, entry);
+    packbuf_i_mooncake_finish(m, entry, status ? status : packbuf_i_mooncake_exists(m, entry));
+    return;
+  }
+  status = packbuf_i_mooncake_known(m, entry, entry->asked);
+  if (!status) {
+    status = packbuf_i_mooncake_pointer(m, scratch, entry, &entry->record);
+    if (status == PACKBUF_NOT_FOUND) status = PACKBUF_OK;
+  }
+  if (status) {
+    packbuf_i_mooncake_finish(m, entry, status);
+    return;
+  }
+  (void)packbuf_i_mooncake_own(m, entry, &entry->record);
+  if (entry->record.generation == entry->asked)
+    packbuf_i_mooncake_finish(m, entry, packbuf_i_mooncake_exists(m, entry));
+  else if (entry->record.generation > entry->asked) packbuf_i_mooncake_finish(m, entry, PACKBUF_STALE);
+  else packbuf_i_mooncake_size_up(m, scratch, entry); /* the pointer is behind: the trailer has what is asked */
+}
+
+/* Whether what arrived is the object, all of it. */
+static packbuf_status packbuf_i_mooncake_check(packbuf_i_mooncake_entry *entry, int64_t got) {
+  packbuf_i_mooncake_record record;
+  if (got < 0) return packbuf_i_mooncake_status(got);
+  if ((uint64_t)got != entry->size ||
+      !packbuf_i_mooncake_read(entry->at + entry->size - PACKBUF_I_MOONCAKE_RECORD, 0, &record) ||
+      packbuf_i_mooncake_space(record.length) != entry->size)
+    return PACKBUF_SHORT_READ;
+  if (record.generation != entry->record.generation) return PACKBUF_PROTOCOL;
+  entry->record = record;
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_mooncake_fetch_part(packbuf_i_mooncake *m, uint8_t *scratch,
+                                          packbuf_i_mooncake_entry *const *entries, size_t count) {
+  const char *names[PACKBUF_I_MOONCAKE_WINDOW];
+  void *buffers[PACKBUF_I_MOONCAKE_WINDOW];
+  size_t sizes[PACKBUF_I_MOONCAKE_WINDOW];
+  int64_t results[PACKBUF_I_MOONCAKE_WINDOW];
+  int code;
+  for (size_t i = 0; i < count; i++) {
+    names[i] = entries[i]->name;
+    buffers[i] = entries[i]->at;
+    sizes[i] = (size_t)entries[i]->size;
+    results[i] = -1;
+  }
+  code = m->api.batch_get_into(m->client, names, buffers, sizes, count, results);
+  for (size_t i = 0; i < count; i++) {
+    packbuf_i_mooncake_entry *entry = entries[i];
+    int64_t got = code ? code : results[i];
+    packbuf_status status;
+    if (got == -707) got = m->api.get_into(m->client, entry->name, entry->at, (size_t)entry->size);
+    if (got > 0) (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
+    status = packbuf_i_mooncake_check(entry, got);
+    if (status == PACKBUF_NOT_FOUND && entry->asked) status = packbuf_i_mooncake_missing(m, scratch, entry);
+    packbuf_i_mooncake_finish(m, entry, status);
+  }
+}
+
+/* ---- remove ---- */
+
+/* This handle's newest is no longer that. */
+static void packbuf_i_mooncake_unnote(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry,
+                                      uint64_t generation) {
+  packbuf_i_mooncake_note *note;
+  packbuf_i_locked(&m->lock);
+  note = packbuf_i_mooncake_newest(m, entry->name, entry->key_size);
+  if (note && note->record.generation == generation) packbuf_i_mooncake_forget(m, note);
+  packbuf_i_unlocked(&m->lock);
+}
+
+/* Tries those removals of a key again that were asked for; how they went, NOT_FOUND: there were none. */
+static packbuf_status packbuf_i_mooncake_remove_parked(packbuf_i_mooncake *m, const packbuf_i_mooncake_entry *entry) {
+  uint64_t generations[PACKBUF_I_MOONCAKE_KEPT];
+  size_t count = 0;
+  packbuf_status status = PACKBUF_NOT_FOUND;
+  packbuf_i_mooncake_note *note;
+  packbuf_i_locked(&m->lock);
+  note = *packbuf_i_mooncake_chain(m, entry->name, entry->key_size);
+  for (; note && count < PACKBUF_I_MOONCAKE_KEPT; note = note->next)
+    if (note->why == PACKBUF_I_MOONCAKE_REMOVED && packbuf_i_mooncake_is(note, entry->name, entry->key_size))
+      generations[count++] = note->record.generation;
+  packbuf_i_unlocked(&m->lock);
+  for (size_t i = 0; i < count; i++) {
+    packbuf_status one = packbuf_i_mooncake_drop(m, entry, generations[i], PACKBUF_I_MOONCAKE_REMOVED, entry->force);
+    if (one == PACKBUF_NOT_FOUND) one = PACKBUF_OK; /* gone in the meantime */
+    if (one || status == PACKBUF_NOT_FOUND) status = one;
+  }
+  return status;
+}
+
+/* Removes what is newest, and with it the key. */
+static packbuf_status packbuf_i_mooncake_remove_newest(packbuf_i_mooncake *m, uint8_t *scratch,
+                                                       packbuf_i_mooncake_entry *entry) {
+  packbuf_i_mooncake_record pointed;
+  packbuf_status status = PACKBUF_NOT_FOUND, found, parked;
+  if (!entry->again) { /* later the key may be another's */
+    found = packbuf_i_mooncake_pointer(m, scratch, entry, &pointed);
+    if (found && found != PACKBUF_NOT_FOUND) return found;
+    entry->record = pointed;
+    (void)packbuf_i_mooncake_own(m, entry, &entry->record);
+    if (!found) (void)packbuf_i_mooncake_unpoint(m, entry);
+    packbuf_i_mooncake_unnote(m, entry, entry->record.generation);
+    if (entry->record.generation)
+      status = packbuf_i_mooncake_drop(m, entry, entry->record.generation, PACKBUF_I_MOONCAKE_REMOVED, entry->force);
+    if (pointed.generation && pointed.generation != entry->record.generation)
+      (void)packbuf_i_mooncake_drop(m, entry, pointed.generation, PACKBUF_I_MOONCAKE_REMOVED, entry->force);
+  }
+  parked = status == PACKBUF_LEASED ? PACKBUF_LEASED : packbuf_i_mooncake_remove_parked(m, entry);
+  if (status && status != PACKBUF_NOT_FOUND) return status;
+  return parked == PACKBUF_NOT_FOUND ? entry->again ? PACKBUF_OK : status : parked;
+}
+
+/* Removes one generation. */
+static packbuf_status packbuf_i_mooncake_remove_one(packbuf_i_mooncake *m, uint8_t *scratch,
+                                                    packbuf_i_mooncake_entry *entry) {
+  packbuf_i_mooncake_record newest;
+  packbuf_status status, found = packbuf_i_mooncake_known(m, entry, entry->asked);
+  int stale;
+  if (found == PACKBUF_STALE) return found; /* its removal is under way because of that */
+  if (found == PACKBUF_NOT_FOUND) {
+    status = packbuf_i_mooncake_drop(m, entry, entry->asked, PACKBUF_I_MOONCAKE_REMOVED, entry->force);
+    return status == PACKBUF_NOT_FOUND ? PACKBUF_OK : status;
+  }
+  if (entry->again) return PACKBUF_OK; /* another call was quicker */
+  found = packbuf_i_mooncake_pointer(m, scratch, entry, &newest);
+  if (found && found != PACKBUF_NOT_FOUND) return found;
+  stale = newest.generation > entry->asked;
+  if (newest.generation == entry->asked) {
+    entry->record = newest;
+    (void)packbuf_i_mooncake_unpoint(m, entry);
+  } else entry->record.generation = entry->asked;
+  packbuf_i_mooncake_unnote(m, entry, entry->asked);
+  status = packbuf_i_mooncake_drop(m, entry, entry->asked,
+                                   stale ? PACKBUF_I_MOONCAKE_SUPERSEDED : PACKBUF_I_MOONCAKE_REMOVED, entry->force);
+  if (stale || (status == PACKBUF_NOT_FOUND && newest.generation && newest.generation != entry->asked))
+    return PACKBUF_STALE;
+  return status;
+}
+
+static void packbuf_i_mooncake_retry(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry) {
+  packbuf_i_mooncake_finish(m, entry, packbuf_i_mooncake_drop(m, entry, entry->asked, entry->why, entry->force));
+}
+
+/* ---- workers ---- */
+
+static int packbuf_i_mooncake_setup(packbuf_i_mooncake *m) {
+  const packbuf_i_mooncake_settings *with = &m->settings;
+  const char *const master = strchr(with->uri, ':') + 3; /* mooncake:// */
+  return m->api.setup(m->client, with->host, with->metadata, with->segment, with->buffer, with->protocol, with->device,
+                      master);
+}
+
+static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_step step,
+                                   packbuf_i_mooncake_entry *entry) {
+  switch (step) {
+    case PACKBUF_I_MOONCAKE_SETUP:
+    case PACKBUF_I_MOONCAKE_HEALTH:
+      entry->code = step == PACKBUF_I_MOONCAKE_SETUP ? packbuf_i_mooncake_setup(m) : m->api.health_check(m->client);
+      packbuf_i_mooncake_finish(m, entry, entry->code ? PACKBUF_DISCONNECTED : PACKBUF_OK);
+      break;
+    case PACKBUF_I_MOONCAKE_LOOK: packbuf_i_mooncake_look(m, scratch, entry); break;
+    case PACKBUF_I_MOONCAKE_STAT: packbuf_i_mooncake_stat(m, scratch, entry); break;
+    case PACKBUF_I_MOONCAKE_REMOVE:
+      packbuf_i_mooncake_finish(m, entry,
+                                entry->asked ? packbuf_i_mooncake_remove_one(m, scratch, entry)
+                                             : packbuf_i_mooncake_remove_newest(m, scratch, entry));
+      break;
+    case PACKBUF_I_MOONCAKE_RETRY: packbuf_i_mooncake_retry(m, entry); break;
+    default: break;
+  }
+}
+
+/* Those entries of a part that are at its step; none when nobody waits for them any more. */
+static size_t packbuf_i_mooncake_due(packbuf_i_mooncake *m, const packbuf_i_mooncake_part *part,
+                                     packbuf_i_mooncake_entry **entries) {
+  packbuf_i_mooncake_group *group = part->group;
+  size_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (uint64_t i = part->first; !group->left && i < part->first + part->count; i++)
+    if (group->entries[i].step == part->step) entries[count++] = &group->entries[i];
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
+  int left;
+  packbuf_i_locked(&m->lock);
+  left = group->left;
+  packbuf_i_unlocked(&m->lock);
+  return left;
+}
+
+static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, packbuf_i_mooncake_part *part) {
+  packbuf_i_mooncake_entry *entries[PACKBUF_I_MOONCAKE_WINDOW];
+  uint8_t *const scratch = m->scratch ? m->scratch + (size_t)4096 * worker : NULL;
+  const size_t count = packbuf_i_mooncake_due(m, part, entries);
+  if (!count) return;
+  if (part->step == PACKBUF_I_MOONCAKE_PUT) packbuf_i_mooncake_put_part(m, scratch, part->group, entries, count);
+  else if (part->step == PACKBUF_I_MOONCAKE_FETCH) packbuf_i_mooncake_fetch_part(m, scratch, entries, count);
+  else
+    for (size_t i = 0; i < count; i++) {
+      if (i && packbuf_i_mooncake_alone(m, part->group)) break;
+      packbuf_i_mooncake_one(m, scratch, part->step, entries[i]);
+    }
+}
+
+static void packbuf_i_mooncake_free_group(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
+  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
+}
+
+/* The caller lets go of a group. */
+static void packbuf_i_mooncake_let(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  unsigned holders;
+  packbuf_i_locked(&m->lock);
+  holders = --group->holders;
+  packbuf_i_unlocked(&m->lock);
+  if (!holders) packbuf_i_mooncake_free_group(m, group);
+}
+
+static packbuf_i_mooncake_group *packbuf_i_mooncake_group_of(packbuf_i_mooncake *m, uint64_t count) {
+  packbuf_i_mooncake_group *group = (packbuf_i_mooncake_group *)packbuf_i_heap(
+      &m->allocator, NULL, 0, sizeof *group + (size_t)count * sizeof *group->entries);
+  if (!group) return NULL;
+  group->entries = (packbuf_i_mooncake_entry *)(void *)(group + 1);
+  group->count = count;
+  group->holders = 1;
+  return group;
+}
+
+/* Frees everything; no thread runs. */
+static void packbuf_i_mooncake_free(packbuf_i_mooncake *m) {
+  packbuf_allocator allocator = m->allocator;
+  if (m->slab) (void)m->api.unregister_buffer(m->client, m->slab);
+  if (m->scratch) {
+    (void)m->api.unregister_buffer(m->client, m->scratch);
+    (void)munmap(m->scratch, PACKBUF_I_MOONCAKE_SCRATCH);
+  }
+  if (m->client) m->api.destroy(m->client);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS; i++)
+    while (m->notes[i]) packbuf_i_mooncake_forget(m, m->notes[i]);
+  packbuf_i_signal_end(&m->ended);
+  packbuf_i_signal_end(&m->work);
+  packbuf_i_lock_end(&m->lock);
+  (void)packbuf_i_heap(&allocator, m, sizeof *m, 0);
+}
+
+static void *packbuf_i_mooncake_work(void *context) {
+  const packbuf_i_mooncake_worker *const worker = (const packbuf_i_mooncake_worker *)context;
+  packbuf_i_mooncake *const m = worker->store;
+  int last;
+  packbuf_i_locked(&m->lock);
+  while (m->first || !m->closing) {
+    packbuf_i_mooncake_part *part = m->first;
+    packbuf_i_mooncake_group *group;
+    if (!part) {
+      (void)packbuf_i_wait(&m->work, &m->lock, PACKBUF_FOREVER);
+      continue;
+    }
+    m->first = part->next;
+    if (!m->first) m->end = &m->first;
+    packbuf_i_unlocked(&m->lock);
+    packbuf_i_mooncake_run_part(m, worker->index, part);
+    packbuf_i_locked(&m->lock);
+    group = part->group;
+    group->running--;
+    last = --group->holders == 0;
+    packbuf_i_signal_all(&m->ended);
+    if (!last) continue;
+    packbuf_i_unlocked(&m->lock);
+    packbuf_i_mooncake_free_group(m, group);
+    packbuf_i_locked(&m->lock);
+  }
+  m->threads--;
+  last = m->orphan && !m->threads;
+  packbuf_i_unlocked(&m->lock);
+  if (last) packbuf_i_mooncake_free(m);
+  return NULL;
+}
+
+/* Has all entries that are at this step taken on, and waits. 0: the deadline passed first; what is not done then nobody
+ * waits for, and the group must be let go. */
+static int packbuf_i_mooncake_step_all(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group,
+                                       packbuf_i_mooncake_step step, uint64_t until) {
+  uint64_t due = 0, first = 0, seen = 0;
+  unsigned parts, i;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  for (uint64_t e = 0; e < group->count; e++) due += group->entries[e].step == step;
+  parts = due < m->threads ? (unsigned)due : m->threads;
+  for (i = 0; i < parts; i++) { /* as many due entries in each */
+    packbuf_i_mooncake_part *part = &group->parts[i];
+    uint64_t end = first;
+    while (end < group->count && (i + 1 == parts || seen < due * (i + 1) / parts))
+      seen += group->entries[end++].step == step;
+    part->next = NULL;
+    part->group = group;
+    part->step = step;
+    part->first = first;
+    part->count = end - first;
+    first = end;
+    *m->end = part;
+    m->end = &part->next;
+    group->holders++;
+    group->running++;
+  }
+  packbuf_i_signal_all(&m->work);
+  while (group->running && in_time) in_time = packbuf_i_wait(&m->ended, &m->lock, until);
+  in_time = !group->running;
+  group->left = !in_time;
+  packbuf_i_unlocked(&m->lock);
+  return in_time;
+}
+
+/* ---- a batch, in its caller's thread ---- */
+
+typedef struct packbuf_i_mooncake_run {
+  packbuf_i_mooncake *store;
+  packbuf_call *call;
+  packbuf_i_mooncake_group *group;
+  packbuf_item *items; /* those of the group */
+  uint64_t first;      /* index of items[0] in the batch */
+  uint64_t until;      /* the deadline, or a little later: what is asked without waiting is asked all the same */
+} packbuf_i_mooncake_run;
+
+static void packbuf_i_mooncake_begin(packbuf_i_mooncake_entry *entry, const packbuf_item *item,
+                                     packbuf_i_mooncake_step step) {
+  entry->key_size = strlen(item->key);
+  if (entry->key_size > PACKBUF_MAX_KEY) entry->key_size = PACKBUF_MAX_KEY;
+  entry->asked = item->generation;
+  entry->force = (item->flags & PACKBUF_REMOVE_FORCE) != 0;
+  entry->status = PACKBUF_TIMEOUT; /* until somebody says otherwise */
+  entry->step = step;
+  packbuf_i_mooncake_name(entry->name, item->key, entry->key_size, item->generation);
+}
+
+/* Cancelled items are done before anything is done for them. */
+static int packbuf_i_mooncake_cancelled(const packbuf_i_mooncake_run *run, uint64_t i) {
+  packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+  if (!run->call->cancelled || !run->call->cancelled(run->call, run->first + i)) return 0;
+  entry->status = PACKBUF_CANCELLED;
+  entry->step = PACKBUF_I_MOONCAKE_DONE;
+  return 1;
+}
+
+static void packbuf_i_mooncake_answer(const packbuf_i_mooncake_run *run, uint64_t i, packbuf_status status) {
+  run->items[i].status = status;
+  run->call->done(run->call, run->first + i);
+}
+
+static void packbuf_i_mooncake_tell(packbuf_stat *stat, const packbuf_i_mooncake_record *record) {
+  struct timespec now;
+  uint64_t micros;
+  clock_gettime(CLOCK_REALTIME, &now);
+  micros = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u - (uint64_t)1577836800u * 1000000u;
+  memset(stat, 0, sizeof *stat);
+  stat->generation = record->generation;
+  stat->length = record->length;
+  stat->head_length = record->head_length;
+  stat->age_ms = micros > record->generation >> 12 ? (micros - (record->generation >> 12)) / 1000u : 0;
+  stat->left_ms = UINT64_MAX;
+  stat->head_checksum = record->head_checksum;
+  stat->flags = record->flags;
+  stat->kind = record->kind;
+  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
+}
+
+/* Takes what is known of an entry when nobody waits for it any more. 1: it is done; 0: its worker still has it. A put
+ * whose object is there is a put, though its pointer is not yet. */
+static int packbuf_i_mooncake_settled(const packbuf_i_mooncake_run *run, uint64_t i, packbuf_status *status) {
+  const packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+  int done;
+  packbuf_i_locked(&run->store->lock);
+  done = entry->step == PACKBUF_I_MOONCAKE_DONE;
+  *status = done || entry->step == PACKBUF_I_MOONCAKE_POINT ? entry->status : PACKBUF_TIMEOUT;
+  packbuf_i_unlocked(&run->store->lock);
+  return done;
+}
+
+/* ---- puts ---- */
+
+/* The item's slice, where the pool's pages leave room for a trailer behind its bytes. Bytes of the caller's that the
+ * trailer covers are kept: they come back when the put fails. */
+static int packbuf_i_mooncake_in_place(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry,
+                                       const packbuf_item *item) {
+  const packbuf_slice *slice = item->slice;
+  uint64_t at, room, visible;
+  if (!slice || !item->from || !packbuf_i_pool_owns(m->pool, slice)) return 0;
+  at = (uint64_t)((const uint8_t *)item->from - (const uint8_t *)slice->data);
+  room = (slice->size + 4095) / 4096 * 4096;
+  if (at > slice->size || entry->size > room - at) return 0;
+  visible = slice->size - at - item->size;
+  if (visible > entry->size - item->size) visible = entry->size - item->size;
+  entry->at = (uint8_t *)slice->data + at;
+  entry->saved = (uint8_t)visible;
+  memcpy(entry->tail, entry->at + item->size, (size_t)visible);
+  return 1;
+}
+
+/* Takes a slice of the pool for an entry that is of this size. */
+static packbuf_status packbuf_i_mooncake_take(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry, uint32_t account,
+                                              uint64_t deadline) {
+  packbuf_status status = packbuf_pool_take(m->pool, account, &entry->size, 1, deadline, &entry->slice, NULL);
+  entry->at = (uint8_t *)entry->slice.data;
+  return status;
+}
+
+/* Object and trailer, as they will be written. */
+static packbuf_status packbuf_i_mooncake_prepare(packbuf_i_mooncake *m, packbuf_i_mooncake_entry *entry,
+                                                 const packbuf_item *item, uint64_t deadline) {
+  packbuf_i_mooncake_record *record = &entry->record;
+  entry->size = packbuf_i_mooncake_space(item->size);
+  if (!entry->size) return PACKBUF_CAPACITY;
+  if (!packbuf_i_mooncake_in_place(m, entry, item)) {
+    const packbuf_status status = packbuf_i_mooncake_take(m, entry, item->account, deadline);
+    if (status) return status;
+    if (item->size) memcpy(entry->at, item->from, (size_t)item->size);
+    (void)PACKBUF_I_ADD(&m->copies, 1);
+  }
+  memset(record, 0, sizeof *record);
+  record->generation = packbuf_i_mooncake_draw(m);
+  record->length = item->size;
+  record->flags = item->flags;
+  if (item->about) {
+    record->head_length = item->about->head_length;
+    record->head_checksum = item->about->head_checksum;
+    record->kind = item->about->kind;
+    memcpy(record->fingerprint, item->about->fingerprint, PACKBUF_FINGERPRINT);
+  }
+  packbuf_i_mooncake_name(entry->name, item->key, entry->key_size, record->generation);
+  memset(entry->at + item->size, 0, (size_t)(entry->size - item->size - PACKBUF_I_MOONCAKE_RECORD));
+  packbuf_i_mooncake_write(entry->at + entry->size - PACKBUF_I_MOONCAKE_RECORD, 0, record);
+  return PACKBUF_OK;
+}
+
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
+
+/* How many entries ended with this status, and had got as far as a worker. */
+static uint64_t packbuf_i_mooncake_ended(const packbuf_i_mooncake_group *group, packbuf_status status) {
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < group->count; i++)
+    count += group->entries[i].step == PACKBUF_I_MOONCAKE_DONE && group->entries[i].status == status &&
+             group->entries[i].tried;
+  return count;
+}
+
+/* Those are put back to a step. */
+static void packbuf_i_mooncake_again(packbuf_i_mooncake_group *group, packbuf_status status,
+                                     packbuf_i_mooncake_step step) {
+  for (uint64_t i = 0; i < group->count; i++) {
+    packbuf_i_mooncake_entry *entry = &group->entries[i];
+    if (entry->step != PACKBUF_I_MOONCAKE_DONE || entry->status != status || !entry->tried) continue;
+    entry->step = step;
+    entry->again = 1;
+  }
+}
+
+/* Between two tries of what waits for somebody else; longer each time. 0: the deadline has passed. */
+static int packbuf_i_mooncake_pause(const packbuf_i_mooncake_run *run, uint64_t *pause) {
+  const uint64_t now = packbuf_now(), deadline = run->call->deadline;
+  if (now >= deadline) return 0;
+  if (*pause == 0) {
+    *pause = 2000000;
+    (void)PACKBUF_I_ADD(&run->store->waits, 1);
+  }
+  packbuf_i_sleep_until(deadline - now < *pause ? deadline : now + *pause);
+  if (*pause < 64000000) *pause *= 2;
+  return packbuf_now() < deadline;
+}
+
+/* Puts as many items as the pool has room for at once, and the window has; how many. */
+static uint64_t packbuf_i_mooncake_put_window(packbuf_i_mooncake_run *run) {
+  packbuf_i_mooncake *const m = run->store;
+  packbuf_i_mooncake_group *const group = run->group;
+  uint64_t count = 0, ready = 0, pause = 0;
+  int in_time;
+  for (; count < group->count; count++) {
+    packbuf_i_mooncake_entry *entry = &group->entries[count];
+    const packbuf_item *item = &run->items[count];
+    packbuf_i_mooncake_begin(entry, item, PACKBUF_I_MOONCAKE_DONE);
+    if (packbuf_i_mooncake_cancelled(run, count)) continue;
+    entry->status = packbuf_i_mooncake_prepare(m, entry, item, ready ? PACKBUF_NO_WAIT : run->call->deadline);
+    if (ready && (entry->status == PACKBUF_FULL || entry->status == PACKBUF_QUOTA)) break;
+    if (entry->status) continue;
+    entry->status = PACKBUF_TIMEOUT;
+    entry->step = PACKBUF_I_MOONCAKE_PUT;
+    ready++;
+  }
+  in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
+  while (in_time && packbuf_i_mooncake_ended(group, PACKBUF_FULL)) { /* what waits to be removed goes first */
+    if (!packbuf_i_mooncake_retry_all(m, run->until) && !packbuf_i_mooncake_pause(run, &pause)) break;
+    packbuf_i_mooncake_again(group, PACKBUF_FULL, PACKBUF_I_MOONCAKE_PUT);
+    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
+  }
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_mooncake_entry *entry = &group->entries[i];
+    packbuf_status status;
+    if (!packbuf_i_mooncake_settled(run, i, &status) && status && entry->again) status = PACKBUF_FULL;
+    if (!status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
+    else if (entry->saved) memcpy(entry->at + run->items[i].size, entry->tail, entry->saved);
+    packbuf_i_mooncake_answer(run, i, status);
+  }
+  return count;
+}
+
+/* ---- gets ---- */
+
+/* Keeps a slice as a lease. */
+static packbuf_status packbuf_i_mooncake_lease(packbuf_i_mooncake *m, packbuf_slice *slice, const uint8_t *data,
+                                               uint64_t size, packbuf_lease *lease) {
+  packbuf_slice *kept = (packbuf_slice *)packbuf_i_heap(&m->allocator, NULL, 0, sizeof *kept);
+  if (!kept) return PACKBUF_OUT_OF_MEMORY;
+  *kept = *slice;
+  memset(slice, 0, sizeof *slice);
+  lease->data = data;
+  lease->size = size;
+  lease->token = (uint64_t)(uintptr_t)kept;
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_mooncake_let_go(void *state, uint64_t token) {
+  packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
+  packbuf_slice *const kept = (packbuf_slice *)(uintptr_t)token;
+  packbuf_slice_release(kept);
+  (void)packbuf_i_heap(&m->allocator, kept, sizeof *kept, 0);
+}
+
+static void packbuf_i_mooncake_cut(const uint8_t *from, const packbuf_item *item, uint8_t *to) {
+  for (uint64_t i = 0; i < item->range_count; i++) {
+    memcpy(to, from + item->ranges[i].offset, (size_t)item->ranges[i].length);
+    to += item->ranges[i].length;
+  }
+}
+
+/* Ranges with a lease: of one range the place, of more a slice of their own. */
+static packbuf_status packbuf_i_mooncake_lease_cut(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
+                                                   packbuf_item *item, uint64_t size) {
+  packbuf_i_mooncake *const m = run->store;
+  packbuf_i_mooncake_entry cut;
+  packbuf_status status;
+  if (item->range_count == 1)
+    return packbuf_i_mooncake_lease(m, &entry->slice, entry->at + item->ranges[0].offset, size, &item->lease);
+  memset(&cut, 0, sizeof cut);
+  cut.size = size ? size : 1;
+  status = packbuf_i_mooncake_take(m, &cut, item->account, run->call->deadline);
+  if (status) return status;
+  packbuf_i_mooncake_cut(entry->at, item, cut.at);
+  status = packbuf_i_mooncake_lease(m, &cut.slice, cut.at, size, &item->lease);
+  packbuf_slice_release(&cut.slice);
+  return status;
+}
+
+/* Hands what arrived to its item. */
+static packbuf_status packbuf_i_mooncake_hand_over(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
+                                                   packbuf_item *item) {
+  const uint64_t length = entry->record.length;
+  uint64_t size = item->ranges ? 0 : length;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_mooncake_tell(&item->stat, &entry->record);
+  for (uint64_t i = 0; item->ranges && i < item->range_count; i++) {
+    const packbuf_range *range = &item->ranges[i];
+    if (range->offset > length || range->length > length - range->offset) return PACKBUF_OUT_OF_RANGE;
+    if (!packbuf_i_add(size, range->length, &size)) return PACKBUF_OUT_OF_RANGE;
+  }
+  if (!item->into) {
+    status = item->ranges ? packbuf_i_mooncake_lease_cut(run, entry, item, size)
+                          : packbuf_i_mooncake_lease(run->store, &entry->slice, entry->at, size, &item->lease);
+  } else if (size > item->capacity) return PACKBUF_CAPACITY;
+  else if (item->ranges) packbuf_i_mooncake_cut(entry->at, item, (uint8_t *)item->into);
+  else if (size) memcpy(item->into, entry->at, (size_t)size);
+  if (!status) item->got = size;
+  return status;
+}
+
+/* Takes memory for those that wait for it. How many can be fetched. */
+static uint64_t packbuf_i_mooncake_find_room(packbuf_i_mooncake_run *run) {
+  uint64_t ready = 0;
+  for (uint64_t i = 0; i < run->group->count; i++) {
+    packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+    packbuf_status status;
+    if (entry->step != PACKBUF_I_MOONCAKE_SIZED) continue;
+    status = packbuf_i_mooncake_take(run->store, entry, run->items[i].account,
+                                     ready ? PACKBUF_NO_WAIT : run->call->deadline);
+    if (ready && (status == PACKBUF_FULL || status == PACKBUF_QUOTA)) break; /* memory of the others comes back first */
+    entry->status = status ? status : PACKBUF_TIMEOUT;
+    entry->step = status ? PACKBUF_I_MOONCAKE_DONE : PACKBUF_I_MOONCAKE_FETCH;
+    ready += !status;
+  }
+  return ready;
+}
+
+/* Answers items that have ended, and gives their memory back. all: those too that nobody waits for any more. Items that
+ * were answered have no key in their entry. */
+static void packbuf_i_mooncake_harvest(packbuf_i_mooncake_run *run, int all) {
+  for (uint64_t i = 0; i < run->group->count; i++) {
+    packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+    packbuf_item *item = &run->items[i];
+    packbuf_status status;
+    const int done = packbuf_i_mooncake_settled(run, i, &status);
+    if (!entry->key_size || (!done && !all)) continue;
+    if (done && status == PACKBUF_NOT_FOUND && !entry->asked && !entry->again && entry->at && !all) {
+      packbuf_slice_release(&entry->slice); /* replaced since the pointer was read: look once more */
+      entry->again = 1;
+      entry->step = PACKBUF_I_MOONCAKE_LOOK;
+      continue;
+    }
+    if (!status && run->call->operation == PACKBUF_GET) status = packbuf_i_mooncake_hand_over(run, entry, item);
+    else if (!status) packbuf_i_mooncake_tell(&item->stat, &entry->record);
+    if (done) {
+      packbuf_slice_release(&entry->slice);
+      entry->key_size = 0;
+    }
+    packbuf_i_mooncake_answer(run, i, status);
+  }
+}
+
+static void packbuf_i_mooncake_get_window(packbuf_i_mooncake_run *run) {
+  const packbuf_i_mooncake_step step =
+      run->call->operation == PACKBUF_GET ? PACKBUF_I_MOONCAKE_LOOK : PACKBUF_I_MOONCAKE_STAT;
+  int in_time;
+  for (uint64_t i = 0; i < run->group->count; i++) {
+    packbuf_i_mooncake_begin(&run->group->entries[i], &run->items[i], step);
+    (void)packbuf_i_mooncake_cancelled(run, i);
+  }
+  do {
+    in_time = packbuf_i_mooncake_step_all(run->store, run->group, step, run->until);
+    if (in_time && step == PACKBUF_I_MOONCAKE_STAT)
+      in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_LOOK, run->until);
+    if (!in_time) break;
+    packbuf_i_mooncake_harvest(run, 0);
+    if (packbuf_i_mooncake_find_room(run))
+      in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_FETCH, run->until);
+    if (in_time) packbuf_i_mooncake_harvest(run, 0);
+    for (uint64_t i = 0; in_time && i < run->group->count; i++)
+      if (run->group->entries[i].key_size) break;
+      else if (i + 1 == run->group->count) return;
+  } while (in_time);
+  packbuf_i_mooncake_harvest(run, 1);
+}
+
+/* ---- removals ---- */
+
+static void packbuf_i_mooncake_remove_window(packbuf_i_mooncake_run *run) {
+  uint64_t pause = 0;
+  int in_time;
+  for (uint64_t i = 0; i < run->group->count; i++) {
+    packbuf_i_mooncake_begin(&run->group->entries[i], &run->items[i], PACKBUF_I_MOONCAKE_REMOVE);
+    (void)packbuf_i_mooncake_cancelled(run, i);
+  }
+  in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_REMOVE, run->until);
+  while (in_time && packbuf_i_mooncake_ended(run->group, PACKBUF_LEASED) && packbuf_i_mooncake_pause(run, &pause)) {
+    packbuf_i_mooncake_again(run->group, PACKBUF_LEASED, PACKBUF_I_MOONCAKE_REMOVE);
+    in_time = packbuf_i_mooncake_step_all(run->store, run->group, PACKBUF_I_MOONCAKE_REMOVE, run->until);
+  }
+  for (uint64_t i = 0; i < run->group->count; i++) {
+    packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+    packbuf_status status;
+    const int done = packbuf_i_mooncake_settled(run, i, &status);
+    if (!done && entry->again) status = PACKBUF_LEASED;
+    if (done && !status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
+    packbuf_i_mooncake_answer(run, i, status);
+  }
+}
+
+/* ---- removals that have not happened yet ---- */
+
+/* Fills a group with removals that this round has not tried; how many. */
+static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
+  uint64_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
+    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
+      packbuf_i_mooncake_entry *entry;
+      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
+      entry = &group->entries[count++];
+      note->tried = round;
+      entry->key_size = note->key_size;
+      entry->asked = note->record.generation;
+      entry->why = note->why;
+      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
+      entry->step = PACKBUF_I_MOONCAKE_RETRY;
+      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
+    }
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+/* Tries each of them once; how many went. */
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
+  uint64_t round, parked, count = 1, gone = 0;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  round = ++m->round;
+  parked = m->parked;
+  packbuf_i_unlocked(&m->lock);
+  while (parked && in_time && count) {
+    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
+        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
+    if (!group) break;
+    count = packbuf_i_mooncake_gather(m, group, round);
+    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
+    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
+    packbuf_i_mooncake_let(m, group);
+  }
+  return gone;
+}
+
+static uint64_t packbuf_i_mooncake_until(uint64_t deadline) {
+  const uint64_t soon = packbuf_now() + PACKBUF_I_MOONCAKE_GRACE;
+  return deadline > soon ? deadline : soon;
+}
+
+static packbuf_status packbuf_i_mooncake_collect(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error) {
+  packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
+  (void)error;
+  (void)packbuf_i_mooncake_retry_all(m, packbuf_i_mooncake_until(deadline));
+  packbuf_i_locked(&m->lock);
+  if (left) *left = m->parked;
+  packbuf_i_unlocked(&m->lock);
+  return PACKBUF_OK;
+}
+
+/* ---- the driver ---- */
+
+static void packbuf_i_mooncake_run_call(void *state, packbuf_call *call) {
+  packbuf_i_mooncake_run run;
+  run.store = (packbuf_i_mooncake *)state;
+  run.call = call;
+  run.until = packbuf_i_mooncake_until(call->deadline);
+  for (run.first = 0; run.first < call->count;) {
+    uint64_t count = call->count - run.first;
+    packbuf_status status = PACKBUF_TIMEOUT;
+    if (count > PACKBUF_I_MOONCAKE_WINDOW) count = PACKBUF_I_MOONCAKE_WINDOW;
+    run.items = call->items + run.first;
+    run.group = NULL;
+    if (packbuf_now() < run.until) {
+      run.group = packbuf_i_mooncake_group_of(run.store, count);
+      status = PACKBUF_OUT_OF_MEMORY;
+    }
+    if (!run.group) {
+      for (uint64_t i = 0; i < count; i++) packbuf_i_mooncake_answer(&run, i, status);
+    } else {
+      if (call->operation == PACKBUF_PUT) count = packbuf_i_mooncake_put_window(&run);
+      else if (call->operation == PACKBUF_REMOVE) packbuf_i_mooncake_remove_window(&run);
+      else packbuf_i_mooncake_get_window(&run);
+      packbuf_i_mooncake_let(run.store, run.group);
+    }
+    run.first += count;
+  }
+}
+
+static packbuf_status packbuf_i_mooncake_option(void *context, const packbuf_i_uri_option *option) {
+  packbuf_i_mooncake_settings *const to = (packbuf_i_mooncake_settings *)context;
+  const size_t size = strlen(option->value);
+  char *text = NULL;
+  if (strcmp(option->name, "host") == 0) text = to->host;
+  else if (strcmp(option->name, "metadata") == 0) text = to->metadata;
+  else if (strcmp(option->name, "protocol") == 0) text = to->protocol;
+  else if (strcmp(option->name, "device") == 0) text = to->device;
+  if (text) memcpy(text, option->value, size + 1);
+  else if (strcmp(option->name, "segment") == 0)
+    return packbuf_i_parse_size(option->value, size, UINT64_MAX, &to->segment) ? PACKBUF_OK : PACKBUF_INVALID_ARGUMENT;
+  else if (strcmp(option->name, "buffer") == 0)
+    return packbuf_i_parse_size(option->value, size, UINT64_MAX, &to->buffer) ? PACKBUF_OK : PACKBUF_INVALID_ARGUMENT;
+  else return PACKBUF_NOT_FOUND;
+  return PACKBUF_OK;
+}
+
+/* Runs a step that is not of an item. The engine's own code, negated, is the error's offset. */
+static packbuf_status packbuf_i_mooncake_step_once(packbuf_i_mooncake *m, packbuf_i_mooncake_step step, uint64_t until,
+                                                   const char *message, packbuf_error *error) {
+  packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(m, 1);
+  packbuf_status status = PACKBUF_TIMEOUT;
+  int code = 0;
+  if (!group) return packbuf_i_no_memory(error);
+  group->entries[0].step = step;
+  if (packbuf_i_mooncake_step_all(m, group, step, until)) {
+    status = group->entries[0].status;
+    code = group->entries[0].code;
+  }
+  packbuf_i_mooncake_let(m, group);
+  if (!status) return status;
+  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake did not answer in time");
+  return packbuf_i_fail(error, status, message, (uint64_t)(code < 0 ? -(int64_t)code : (int64_t)code), PACKBUF_NOWHERE);
+}
+
+/* Ends the threads, and frees. orphan: without waiting for a call that hangs. */
+static void packbuf_i_mooncake_end(packbuf_i_mooncake *m, int orphan) {
+  pthread_t threads[PACKBUF_I_MOONCAKE_WORKERS];
+  unsigned count, left;
+  packbuf_i_locked(&m->lock);
+  count = m->threads;
+  memcpy(threads, m->thread, sizeof threads);
+  m->closing = 1;
+  m->orphan = orphan && count;
+  left = (unsigned)m->orphan;
+  packbuf_i_signal_all(&m->work);
+  packbuf_i_unlocked(&m->lock);
+  for (unsigned i = 0; i < count; i++) {
+    if (left) (void)pthread_detach(threads[i]);
+    else (void)pthread_join(threads[i], NULL);
+  }
+  if (!left) packbuf_i_mooncake_free(m);
+}
+
+/* Shows the engine all the memory it will ever see: the pool, and a page for pointers for each worker. Callers' own
+ * memory it does not see, so that no late call of its reads or writes what is theirs again. */
+static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_error *error) {
+  const void *slab;
+  uint64_t size;
+  void *scratch = mmap(NULL, PACKBUF_I_MOONCAKE_SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (scratch == MAP_FAILED) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for pointers");
+  if (m->api.register_buffer(m->client, scratch, PACKBUF_I_MOONCAKE_SCRATCH) != 0) {
+    (void)munmap(scratch, PACKBUF_I_MOONCAKE_SCRATCH);
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register memory");
+  }
+  m->scratch = (uint8_t *)scratch;
+  packbuf_i_pool_range(m->pool, &slab, &size);
+  memcpy(&scratch, &slab, sizeof scratch);
+  if (m->api.register_buffer(m->client, scratch, (size_t)size) != 0)
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register the pool's memory");
+  m->slab = scratch;
+  return PACKBUF_OK;
+}
+
+/* Client and threads, set up. */
+static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
+                                                 packbuf_error *error) {
+  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  packbuf_status status;
+  m->client = m->api.create();
+  if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
+  packbuf_i_locked(&m->lock);
+  while (m->threads < wanted) {
+    m->worker[m->threads].store = m;
+    m->worker[m->threads].index = m->threads;
+    if (pthread_create(&m->thread[m->threads], NULL, packbuf_i_mooncake_work, &m->worker[m->threads]) != 0) break;
+    m->threads++;
+  }
+  packbuf_i_unlocked(&m->lock);
+  if (!m->threads) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no thread can be started");
+  status = packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_SETUP,
+                                        packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000),
+                                        "Mooncake's client cannot be set up: is its master there?", error);
+  return status ? status : packbuf_i_mooncake_show(m, error);
+}
+
+static packbuf_status packbuf_i_mooncake_open(void **state, const char *uri, const packbuf_store_options *options,
+                                              packbuf_error *error) {
+  packbuf_store_options with = *options;
+  packbuf_i_mooncake_settings settings;
+  packbuf_allocator allocator = {NULL, NULL};
+  packbuf_i_mooncake_api api;
+  packbuf_i_mooncake *m;
+  packbuf_status status;
+  memset(&settings, 0, sizeof settings);
+  memcpy(settings.host, "localhost", 10);
+  memcpy(settings.metadata, "P2PHANDSHAKE", 13);
+  memcpy(settings.protocol, "tcp", 4);
+  settings.segment = (uint64_t)512 << 20;
+  settings.buffer = (uint64_t)16 << 20;
+  status =
+      packbuf_i_uri_options(uri, &with, settings.uri, sizeof settings.uri, packbuf_i_mooncake_option, &settings, error);
+  if (status) return status;
+  if (strncmp(settings.uri, "mooncake://", 11) != 0 || !settings.uri[11])
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "mooncake://HOST:PORT is the address of the master", 9,
+                          PACKBUF_NOWHERE);
+  if (!with.pool) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the engine moves slices of a pool");
+  status = packbuf_i_mooncake_load(&api, error);
+  if (status) return status;
+  if (with.allocator) allocator = *with.allocator;
+  m = (packbuf_i_mooncake *)packbuf_i_heap(&allocator, NULL, 0, sizeof *m);
+  if (!m) return packbuf_i_no_memory(error);
+  m->api = api;
+  m->allocator = allocator;
+  m->settings = settings;
+  m->log = with.log;
+  m->log_context = with.log_context;
+  m->pool = with.pool;
+  m->end = &m->first;
+  if (!packbuf_i_lock_start(&m->lock) || !packbuf_i_signal_start(&m->work) || !packbuf_i_signal_start(&m->ended)) {
+    (void)packbuf_i_heap(&allocator, m, sizeof *m, 0);
+    return packbuf_i_no_memory(error);
+  }
+  status = packbuf_i_mooncake_connect(m, &with, error);
+  if (status) packbuf_i_mooncake_end(m, status == PACKBUF_TIMEOUT);
+  else *state = m;
+  return status;
+}
+
+static void packbuf_i_mooncake_close(void *state) {
+  packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
+  uint64_t left = 0;
+  (void)packbuf_i_mooncake_collect(state, packbuf_deadline_in(5000), &left, NULL);
+  if (left && m->log)
+    m->log(m->log_context, PACKBUF_LOG_WARNING, "mooncake: objects stay whose removal leases of the engine delayed");
+  packbuf_i_mooncake_end(m, 0);
+}
+
+static packbuf_status packbuf_i_mooncake_describe(void *state, packbuf_store_info *info, uint64_t deadline,
+                                                  packbuf_error *error) {
+  packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
+  memset(info, 0, sizeof *info);
+  info->transport = "mooncake";
+  memcpy(info->uri, m->settings.uri, sizeof info->uri);
+  info->capabilities = PACKBUF_CAN_OUTLIVE;
+  info->size = info->used = info->objects = info->most_objects = UINT64_MAX;
+  return packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline),
+                                      "Mooncake's client does not reach its master", error);
+}
+
+static void packbuf_i_mooncake_count(void *state, packbuf_counters *counters) {
+  packbuf_i_mooncake *const m = (packbuf_i_mooncake *)state;
+  counters->copies += PACKBUF_I_LOAD(&m->copies);
+  counters->bytes_moved += PACKBUF_I_LOAD(&m->moved);
+  counters->waits += PACKBUF_I_LOAD(&m->waits);
+  counters->registrations += 1; /* the handle counts the pool's */
+  counters->registered += PACKBUF_I_MOONCAKE_SCRATCH;
+}
+
+static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
+                                                         "mooncake",
+                                                         packbuf_i_mooncake_open,
+                                                         packbuf_i_mooncake_close,
+                                                         packbuf_i_mooncake_describe,
+                                                         NULL,
+                                                         NULL,
+                                                         NULL,
+                                                         NULL,
+                                                         packbuf_i_mooncake_run_call,
+                                                         packbuf_i_mooncake_let_go,
+                                                         NULL,
+                                                         packbuf_i_mooncake_collect,
+                                                         packbuf_i_mooncake_count,
+                                                         NULL};
 /* ---- end of transport/mooncake.c ---- */
 
 /* what users call */
@@ -4006,7 +9282,8 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void) {
 
 /* The drivers of this header. */
 static const packbuf_driver *packbuf_i_driver_of(const char *uri, size_t size) {
-  const packbuf_driver *const drivers[] = {&packbuf_i_local_driver};
+  const packbuf_driver *const drivers[] = {&packbuf_i_local_driver, &packbuf_i_shm_driver, &packbuf_i_tcp_driver,
+                                           &packbuf_i_mooncake_driver};
   for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++)
     if (strlen(drivers[i]->scheme) == size && memcmp(drivers[i]->scheme, uri, size) == 0) return drivers[i];
   return NULL;
@@ -4121,6 +9398,8 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
   const char *colon = strchr(uri, ':');
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
+  if (colon && colon - uri == 5 && memcmp(uri, "verbs", 5) == 0)
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "this version has no verbs: tcp:// reaches the same servers");
   if (!driver)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
   return packbuf_store_open_driver(driver, uri, options, store, error);
@@ -4247,24 +9526,3600 @@ PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const pack
 }
 /* ---- end of transport/calls.c ---- */
 /* ---- transport/server.c ---- */
-/* transport/server.c: not written yet. */
+/* transport/server.c: one store for many machines. First what the server says to what a client says, fed with bytes and
+ * asked for bytes (a link), then the sockets: event loops, each connection in one of them, none with a thread.
+ * May use: system, text, frames, tcp (addresses, secrets), the public calls of stores. Must not know: drivers, what a
+ * store does behind its calls. */
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+/* ---- what all connections share ---- */
+
+enum {
+  PACKBUF_I_GROUP = 64,         /* items of one call of the store */
+  PACKBUF_I_REQUESTS = 16,      /* under way in one connection */
+  PACKBUF_I_QUEUED = 8388608,   /* bytes on their way out, beyond which a connection is not read from */
+  PACKBUF_I_CHUNK_OUT = 4194304 /* of one DATA frame */
+};
+
+typedef struct packbuf_i_service {
+  packbuf_store *store;
+  packbuf_allocator allocator;
+  uint8_t secret[PACKBUF_I_SECRET], id[16];
+  size_t secret_size;
+  unsigned capabilities;
+  uint64_t lease_ns, quota;
+  uint64_t wanting; /* connections that wait for room (atomic) */
+  packbuf_counters counters; /* atomic */
+  packbuf_i_lock lock;       /* of sessions and of the log */
+  struct packbuf_i_account *accounts;
+  packbuf_log log;
+  void *log_context;
+} packbuf_i_service;
+
+#define PACKBUF_I_SERVED(service, name, more) ((void)PACKBUF_I_ADD(&(service)->counters.name, (uint64_t)(more)))
+
+static void packbuf_i_service_log(packbuf_i_service *service, packbuf_log_level level, const char *text) {
+  if (!service->log) return;
+  packbuf_i_locked(&service->lock);
+  service->log(service->log_context, level, text);
+  packbuf_i_unlocked(&service->lock);
+}
+
+/* Room for one group, of a thread. */
+typedef struct packbuf_i_group {
+  packbuf_item items[PACKBUF_I_GROUP];
+  packbuf_ref about[PACKBUF_I_GROUP];
+  struct packbuf_i_job *works[PACKBUF_I_GROUP];
+  char keys[PACKBUF_I_GROUP][PACKBUF_MAX_KEY + 1];
+  uint8_t frame[PACKBUF_I_FRAME_HEADER + PACKBUF_I_GROUP * PACKBUF_I_RESULT_SIZE];
+} packbuf_i_group;
+
+/* ---- what is under way in a connection ---- */
+
+enum { PACKBUF_I_WORK_WAITS, PACKBUF_I_WORK_FILLS, PACKBUF_I_WORK_READY, PACKBUF_I_WORK_LEASED, PACKBUF_I_WORK_DONE };
+
+/* One item of a put or of a remove. */
+typedef struct packbuf_i_job {
+  const char *key;
+  packbuf_slice slice;
+  uint64_t size, came, head_length, generation, charged;
+  uint32_t flags, ttl_ms, head_checksum;
+  uint8_t kind, state, eager, fingerprint[PACKBUF_FINGERPRINT];
+  packbuf_status status; /* that it ends with, or what it waits for */
+  packbuf_stat stat;
+} packbuf_i_job;
+
+typedef struct packbuf_i_request {
+  struct packbuf_i_request *next;
+  size_t block; /* bytes of this */
+  uint64_t id, deadline;
+  uint32_t type, count, left; /* left: items that are not answered */
+  packbuf_i_job *works;      /* behind this, and the keys behind them */
+} packbuf_i_request;
+
+/* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
+typedef struct packbuf_i_outgoing {
+  struct packbuf_i_outgoing *next;
+  size_t block, size, sent; /* size: of `bytes` */
+  const uint8_t *bytes;     /* behind this; of an object: `head` */
+  packbuf_lease lease;
+  const packbuf_range *ranges; /* behind this */
+  uint64_t left, chunk;        /* bytes of the answer in no frame yet; bytes of the frame that have not gone */
+  uint64_t offset, in_range;
+  uint64_t range, request;
+  uint16_t index;
+  uint8_t head[PACKBUF_I_FRAME_HEADER + PACKBUF_I_DATA_SIZE];
+} packbuf_i_outgoing;
+
+enum { PACKBUF_I_LINK_HELLO, PACKBUF_I_LINK_PROOF, PACKBUF_I_LINK_OPEN, PACKBUF_I_LINK_ENDING };
+
+typedef struct packbuf_i_link {
+  packbuf_i_service *service;
+  packbuf_i_group *group;
+  packbuf_i_intake intake;
+  packbuf_i_request *requests;
+  packbuf_i_outgoing *sending, **sending_end;
+  struct packbuf_i_account *account;
+  uint64_t queued; /* bytes on their way out */
+  unsigned state, request_count, ready, waiting, denied;
+  /* the payload that is coming in */
+  packbuf_i_request *receiving; /* NULL: it is dropped */
+  uint32_t at, eager;           /* its item; eager: the items of a PUT, one after the other */
+  uint64_t at_left;
+  unsigned dropping;
+  /* the greeting, for the proofs */
+  uint8_t hello[PACKBUF_I_FRAME_GREETING], welcome[128];
+  size_t hello_size, welcome_size;
+  /* its socket */
+  struct packbuf_i_link *before, *after;
+  int fd, http;
+  unsigned events, dead, known;
+  uint64_t born, came, moved, held; /* times: of the last byte that came, of the last that moved; not read until */
+  uint32_t failures_at;             /* where failures of its address are counted */
+} packbuf_i_link;
+
+/* ---- out ---- */
+
+static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t more) {
+  const size_t block = sizeof(packbuf_i_outgoing) + more;
+  packbuf_i_outgoing *sending = (packbuf_i_outgoing *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
+  if (sending) {
+    sending->block = block;
+    *link->sending_end = sending;
+    link->sending_end = &sending->next;
+  } else link->dead = 1; /* without memory for an answer there is no way to go on */
+  return sending;
+}
+
+static void packbuf_i_link_send(packbuf_i_link *link, const uint8_t *bytes, size_t size) {
+  packbuf_i_outgoing *sending = packbuf_i_sending_new(link, size);
+  if (!sending) return;
+  memcpy(sending + 1, bytes, size);
+  sending->bytes = (const uint8_t *)(sending + 1);
+  sending->size = size;
+  link->queued += size;
+}
+
+/* Takes the lease over. */
+static void packbuf_i_link_send_object(packbuf_i_link *link, uint64_t request, uint16_t index, packbuf_lease *lease,
+                                       const uint8_t *ranges, uint64_t count, uint64_t total) {
+  packbuf_i_outgoing *sending = packbuf_i_sending_new(link, (size_t)count * sizeof(packbuf_range));
+  packbuf_range *list;
+  if (!sending) {
+    packbuf_lease_release(lease);
+    return;
+  }
+  list = (packbuf_range *)(void *)(sending + 1);
+  for (uint64_t i = 0; i < count; i++) {
+    if (ranges) list[i] = packbuf_i_asked_range(ranges, i);
+    else list[i].offset = 0, list[i].length = total;
+  }
+  sending->ranges = list;
+  sending->bytes = sending->head;
+  sending->lease = *lease;
+  sending->left = total;
+  sending->request = request;
+  sending->index = index;
+  memset(lease, 0, sizeof *lease);
+  link->queued += total;
+  PACKBUF_I_SERVED(link->service, leases, 1);
+}
+
+static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sending) {
+  if (sending->ranges) {
+    packbuf_lease_release(&sending->lease);
+    (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
+  }
+  (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
+}
+
+/* Begins the next DATA frame of an object. */
+static void packbuf_i_sending_next(packbuf_i_link *link, packbuf_i_outgoing *sending) {
+  packbuf_i_wire_to body = packbuf_i_frame_body(sending->head, sizeof sending->head);
+  sending->chunk = sending->left < PACKBUF_I_CHUNK_OUT ? sending->left : (uint64_t)PACKBUF_I_CHUNK_OUT;
+  packbuf_i_data_write(&body, sending->index, sending->offset);
+  sending->size = packbuf_i_frame_end(sending->head, &body, PACKBUF_I_DATA, 1, sending->request, sending->chunk);
+  sending->sent = 0;
+  sending->left -= sending->chunk;
+  sending->offset += sending->chunk;
+  link->queued += sending->size;
+}
+
+/* The pieces to send next, at most `most`; how many there are. */
+static size_t packbuf_i_link_pieces(packbuf_i_link *link, struct iovec *pieces, size_t most) {
+  size_t count = 0;
+  for (packbuf_i_outgoing *s = link->sending; s && count < most; s = s->next) {
+    uint64_t chunk, range = s->range, in_range = s->in_range;
+    if (s->sent == s->size && !s->chunk && s->left) packbuf_i_sending_next(link, s);
+    if (s->sent < s->size) {
+      pieces[count].iov_base = (void *)(uintptr_t)(s->bytes + s->sent);
+      pieces[count++].iov_len = s->size - s->sent;
+    }
+    for (chunk = s->chunk; chunk && count < most; range++, in_range = 0) {
+      uint64_t some = s->ranges[range].length - in_range;
+      if (!some) continue;
+      if (some > chunk) some = chunk;
+      pieces[count].iov_base =
+          (void *)(uintptr_t)((const uint8_t *)s->lease.data + s->ranges[range].offset + in_range);
+      pieces[count++].iov_len = (size_t)some;
+      chunk -= some;
+    }
+    if (chunk || s->left) break;
+  }
+  return count;
+}
+
+/* So many bytes of them have gone. */
+static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
+  PACKBUF_I_SERVED(link->service, bytes_moved, size);
+  link->queued -= size;
+  while (link->sending) {
+    packbuf_i_outgoing *s = link->sending;
+    uint64_t some = s->size - s->sent;
+    if (some > size) some = size;
+    s->sent += (size_t)some;
+    size -= some;
+    while (s->chunk && size) {
+      some = s->ranges[s->range].length - s->in_range;
+      if (some > s->chunk) some = s->chunk;
+      if (some > size) some = size;
+      s->in_range += some;
+      s->chunk -= some;
+      size -= some;
+      if (s->in_range == s->ranges[s->range].length) s->range++, s->in_range = 0;
+    }
+    if (s->sent < s->size || s->chunk || s->left) return;
+    link->sending = s->next;
+    if (!link->sending) link->sending_end = &link->sending;
+    packbuf_i_sending_free(link, s);
+  }
+}
+
+/* Says why, and ends once that has gone. */
+static void packbuf_i_link_bye(packbuf_i_link *link, packbuf_status status, const char *text) {
+  uint8_t frame[PACKBUF_I_FRAME_HEADER + 260];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  if (link->state == PACKBUF_I_LINK_ENDING) return;
+  packbuf_i_bye_write(&body, status, text);
+  packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_BYE, 0, 0, 0));
+  link->state = PACKBUF_I_LINK_ENDING;
+  if (status) packbuf_i_service_log(link->service, PACKBUF_LOG_INFO, text);
+}
+
+/* A frame of a type alone. */
+static void packbuf_i_link_say(packbuf_i_link *link, unsigned type, uint64_t request) {
+  uint8_t frame[PACKBUF_I_FRAME_HEADER];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, type, 0, request, 0));
+}
+
+/* ---- the bytes that a client's objects take ---- */
+
+/* What one handle of a client has put, by however many connections. Kept only where there is a quota. */
+typedef struct packbuf_i_owned {
+  char key[PACKBUF_MAX_KEY + 1];
+  uint64_t generation, size;
+} packbuf_i_owned;
+
+typedef struct packbuf_i_account {
+  struct packbuf_i_account *next;
+  uint8_t session[16];
+  uint64_t quota, used, links; /* used: with what is being put */
+  packbuf_i_owned *owned;
+  size_t count, room;
+} packbuf_i_account;
+
+/* The account of a session; NULL: it needs none, or (*failed) there is no memory. */
+static packbuf_i_account *packbuf_i_account_open(packbuf_i_service *service, const packbuf_i_hello *hello,
+                                                 int *failed) {
+  uint64_t quota = service->quota ? service->quota : UINT64_MAX;
+  packbuf_i_account *account;
+  *failed = 0;
+  if (hello->quota && hello->quota < quota) quota = hello->quota;
+  if (quota == UINT64_MAX) return NULL;
+  packbuf_i_locked(&service->lock);
+  for (account = service->accounts; account; account = account->next)
+    if (memcmp(account->session, hello->session, sizeof account->session) == 0) break;
+  if (!account) {
+    account = (packbuf_i_account *)packbuf_i_heap(&service->allocator, NULL, 0, sizeof *account);
+    if (account) {
+      memcpy(account->session, hello->session, sizeof account->session);
+      account->quota = quota;
+      account->next = service->accounts;
+      service->accounts = account;
+    } else *failed = 1;
+  }
+  if (account) account->links++;
+  packbuf_i_unlocked(&service->lock);
+  return account;
+}
+
+static void packbuf_i_account_close(packbuf_i_service *service, packbuf_i_account *account) {
+  packbuf_i_account **at = &service->accounts;
+  if (!account) return;
+  packbuf_i_locked(&service->lock);
+  if (--account->links == 0) {
+    while (*at != account) at = &(*at)->next;
+    *at = account->next;
+    (void)packbuf_i_heap(&service->allocator, account->owned, account->room * sizeof *account->owned, 0);
+    (void)packbuf_i_heap(&service->allocator, account, sizeof *account, 0);
+  }
+  packbuf_i_unlocked(&service->lock);
+}
+
+/* Strikes out what is no longer there. With the lock held. */
+static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_account *account) {
+  size_t kept = 0;
+  for (size_t i = 0; i < account->count; i++) {
+    packbuf_item item;
+    memset(&item, 0, sizeof item);
+    item.key = account->owned[i].key;
+    item.generation = account->owned[i].generation;
+    (void)packbuf_batch_stat(service->store, &item, 1, PACKBUF_NO_WAIT, NULL);
+    if (item.status == PACKBUF_NOT_FOUND || item.status == PACKBUF_STALE) account->used -= account->owned[i].size;
+    else account->owned[kept++] = account->owned[i];
+  }
+  account->count = kept;
+}
+
+/* Charges bytes. 0: the quota does not allow it. */
+static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_job *work) {
+  packbuf_i_account *account = link->account;
+  int good;
+  if (!account) return 1;
+  packbuf_i_locked(&link->service->lock);
+  good = work->size <= account->quota;
+  if (good && account->used > account->quota - work->size) {
+    packbuf_i_account_count(link->service, account);
+    good = account->used <= account->quota - work->size;
+  }
+  if (good) account->used += work->size, work->charged = work->size;
+  packbuf_i_unlocked(&link->service->lock);
+  return good;
+}
+
+/* What was charged for is an object now, or (generation 0) is not. */
+static void packbuf_i_account_settle(packbuf_i_link *link, packbuf_i_job *work, uint64_t generation) {
+  packbuf_i_account *account = link->account;
+  packbuf_i_owned *owned;
+  if (!account || !work->charged) return;
+  packbuf_i_locked(&link->service->lock);
+  if (generation && account->count == account->room) {
+    const size_t room = account->room ? 2 * account->room : 16;
+    owned = (packbuf_i_owned *)packbuf_i_heap(&link->service->allocator, account->owned,
+                                              account->room * sizeof *owned, room * sizeof *owned);
+    if (owned) account->owned = owned, account->room = room;
+  }
+  if (generation && account->count < account->room) {
+    owned = &account->owned[account->count++];
+    memcpy(owned->key, work->key, strlen(work->key) + 1);
+    owned->generation = generation;
+    owned->size = work->charged;
+  } else account->used -= work->charged;
+  work->charged = 0;
+  packbuf_i_unlocked(&link->service->lock);
+}
+
+/* ---- results ---- */
+
+/* Results of items, gathered to a frame. */
+typedef struct packbuf_i_results {
+  packbuf_i_link *link;
+  packbuf_i_wire_to body;
+  uint64_t request, count;
+} packbuf_i_results;
+
+static void packbuf_i_results_begin(packbuf_i_results *results, packbuf_i_link *link, uint64_t request) {
+  results->link = link;
+  results->request = request;
+  results->count = 0;
+  results->body = packbuf_i_frame_body(link->group->frame, sizeof link->group->frame);
+}
+
+static void packbuf_i_results_end(packbuf_i_results *results) {
+  uint8_t *frame = results->link->group->frame;
+  if (!results->count) return;
+  packbuf_i_link_send(results->link, frame,
+                      packbuf_i_frame_end(frame, &results->body, PACKBUF_I_RESULT, results->count, results->request, 0));
+  packbuf_i_results_begin(results, results->link, results->request);
+}
+
+static void packbuf_i_results_add(packbuf_i_results *results, uint64_t index, packbuf_status status,
+                                  const packbuf_stat *stat, uint64_t follows) {
+  packbuf_i_result result;
+  result.index = (uint16_t)index;
+  result.status = (uint16_t)status;
+  result.follows = follows;
+  result.stat = *stat;
+  packbuf_i_result_write(&results->body, &result);
+  if (status) PACKBUF_I_SERVED(results->link->service, failures, 1);
+  if (++results->count == PACKBUF_I_GROUP) packbuf_i_results_end(results);
+}
+
+/* ---- puts and removes ---- */
+
+static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const packbuf_i_frame *frame,
+                                                const uint8_t *body, uint64_t keys) {
+  const size_t head = sizeof(packbuf_i_request) + frame->items * sizeof(packbuf_i_job);
+  const size_t block = head + (size_t)keys + frame->items;
+  packbuf_i_request *request = (packbuf_i_request *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  char *key = (char *)request + head;
+  uint64_t left, now;
+  if (!request) return NULL;
+  request->block = block;
+  request->id = frame->request;
+  request->type = frame->type;
+  request->count = request->left = frame->items;
+  request->works = (packbuf_i_job *)(void *)(request + 1);
+  left = packbuf_i_wire_take64(&reader);
+  now = packbuf_now();
+  request->deadline = left == 0                              ? (uint64_t)PACKBUF_NO_WAIT
+                      : left > PACKBUF_FOREVER - 1 - now ? PACKBUF_FOREVER
+                                                             : now + left;
+  for (unsigned i = 0; i < frame->items; i++) {
+    packbuf_i_job *work = &request->works[i];
+    packbuf_i_asked asked;
+    (void)packbuf_i_asked_read(&reader, frame->type, &asked);
+    memcpy(key, asked.key, asked.key_size);
+    work->key = key;
+    key += asked.key_size + 1u;
+    work->size = asked.size;
+    work->generation = asked.generation;
+    work->head_length = asked.head_length;
+    work->head_checksum = asked.head_checksum;
+    work->flags = asked.flags;
+    work->ttl_ms = asked.ttl_ms;
+    work->kind = asked.kind;
+    work->eager = asked.eager;
+    work->status = PACKBUF_FULL;
+    if (asked.fingerprint) memcpy(work->fingerprint, asked.fingerprint, PACKBUF_FINGERPRINT);
+  }
+  request->next = link->requests;
+  link->requests = request;
+  link->request_count++;
+  return request;
+}
+
+/* Takes an item's memory back, and all that it holds. */
+static void packbuf_i_work_end(packbuf_i_link *link, packbuf_i_request *request, packbuf_i_job *work) {
+  packbuf_slice_release(&work->slice);
+  packbuf_i_account_settle(link, work, request->type == PACKBUF_I_PUT && !work->status ? work->stat.generation : 0);
+  work->state = PACKBUF_I_WORK_DONE;
+  request->left--;
+}
+
+static void packbuf_i_work_answer(packbuf_i_results *results, packbuf_i_request *request, packbuf_i_job *work,
+                                  packbuf_status status) {
+  work->status = status;
+  packbuf_i_work_end(results->link, request, work);
+  packbuf_i_results_add(results, (uint64_t)(work - request->works), status, &work->stat, 0);
+}
+
+static void packbuf_i_request_free(packbuf_i_link *link, packbuf_i_request *request) {
+  packbuf_i_request **at = &link->requests;
+  while (*at != request) at = &(*at)->next;
+  *at = request->next;
+  link->request_count--;
+  if (link->receiving == request) link->receiving = NULL;
+  for (unsigned i = 0; i < request->count; i++) {
+    if (request->works[i].state == PACKBUF_I_WORK_DONE) continue;
+    if (request->works[i].slice.data) PACKBUF_I_SERVED(link->service, recovered, 1);
+    request->works[i].status = PACKBUF_DISCONNECTED;
+    packbuf_i_work_end(link, request, &request->works[i]);
+  }
+  (void)packbuf_i_heap(&link->service->allocator, request, request->block, 0);
+}
+
+/* Room for one item. OK: it has it; FULL, QUOTA: not now; else never. */
+static packbuf_status packbuf_i_work_reserve(packbuf_i_link *link, packbuf_i_job *work) {
+  packbuf_status status;
+  if (!packbuf_i_account_charge(link, work)) return PACKBUF_QUOTA;
+  if (!work->size) {
+    work->state = PACKBUF_I_WORK_READY;
+    link->ready = 1;
+    return PACKBUF_OK;
+  }
+  status = packbuf_reserve(link->service->store, 0, &work->size, 1, PACKBUF_NO_WAIT, &work->slice, NULL);
+  if (status) packbuf_i_account_settle(link, work, 0);
+  else work->state = PACKBUF_I_WORK_FILLS;
+  return status;
+}
+
+static int packbuf_i_for_room(packbuf_status status) { return status == PACKBUF_FULL || status == PACKBUF_QUOTA; }
+
+/* Asks for room for the items that wait for it, until one gets none; says which may be sent. first: those whose bytes
+ * are coming anyway need not be told, and every one is asked for. */
+static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *request, int first) {
+  const int late = packbuf_now() >= request->deadline;
+  packbuf_i_results results;
+  uint8_t frame[PACKBUF_I_FRAME_HEADER + 2 * PACKBUF_I_GROUP];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  uint64_t granted = 0;
+  int refused = 0;
+  packbuf_i_results_begin(&results, link, request->id);
+  for (unsigned i = 0; i < request->count; i++) {
+    packbuf_i_job *work = &request->works[i];
+    if (work->state != PACKBUF_I_WORK_WAITS) continue;
+    if (first || !refused) {
+      work->status = packbuf_i_work_reserve(link, work);
+      refused = work->status != PACKBUF_OK;
+    }
+    if (work->state == PACKBUF_I_WORK_WAITS && (late || !packbuf_i_for_room(work->status))) {
+      packbuf_i_work_answer(&results, request, work, work->status);
+    } else if (work->state == PACKBUF_I_WORK_FILLS && !(first && work->eager)) {
+      packbuf_i_wire_give16(&body, (uint16_t)i);
+      if (++granted == PACKBUF_I_GROUP) {
+        packbuf_i_link_send(link, frame,
+                            packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
+        body = packbuf_i_frame_body(frame, sizeof frame);
+        granted = 0;
+      }
+    }
+  }
+  if (granted)
+    packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
+  packbuf_i_results_end(&results);
+}
+
+/* Puts a group of items whose bytes are all here. */
+static void packbuf_i_group_put(packbuf_i_link *link, packbuf_i_request *request, unsigned count) {
+  packbuf_i_group *group = link->group;
+  const int late = packbuf_now() >= request->deadline;
+  packbuf_i_results results;
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_i_job *work = group->works[i];
+    packbuf_item *item = &group->items[i];
+    packbuf_ref *about = &group->about[i];
+    memset(item, 0, sizeof *item);
+    memset(about, 0, sizeof *about);
+    about->kind = work->kind;
+    about->head_length = work->head_length;
+    about->head_checksum = work->head_checksum;
+    memcpy(about->fingerprint, work->fingerprint, PACKBUF_FINGERPRINT);
+    item->key = work->key;
+    item->from = work->slice.data;
+    item->size = work->size;
+    item->slice = work->size ? &work->slice : NULL;
+    item->about = about;
+    item->flags = work->flags;
+    item->ttl_ms = work->ttl_ms;
+  }
+  (void)packbuf_batch_put(link->service->store, group->items, count, PACKBUF_NO_WAIT, NULL);
+  packbuf_i_results_begin(&results, link, request->id);
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_i_job *work = group->works[i];
+    const packbuf_status status = group->items[i].status;
+    work->status = status;
+    if (packbuf_i_for_room(status) && !late) continue;
+    work->stat = group->items[i].stat;
+    if (!status) {
+      PACKBUF_I_SERVED(link->service, puts, 1);
+      PACKBUF_I_SERVED(link->service, bytes_put, work->size);
+    }
+    packbuf_i_work_answer(&results, request, work, status);
+  }
+  packbuf_i_results_end(&results);
+}
+
+/* Puts what is whole; ends the requests that are answered. */
+static void packbuf_i_link_publish(packbuf_i_link *link) {
+  packbuf_i_request *request = link->requests, *next;
+  link->ready = 0;
+  for (; request; request = next) {
+    unsigned count = 0;
+    next = request->next;
+    for (unsigned i = 0; i < request->count; i++) {
+      if (request->works[i].state != PACKBUF_I_WORK_READY) continue;
+      link->group->works[count++] = &request->works[i];
+      if (count < PACKBUF_I_GROUP) continue;
+      packbuf_i_group_put(link, request, count);
+      count = 0;
+    }
+    if (count) packbuf_i_group_put(link, request, count);
+    if (!request->left) packbuf_i_request_free(link, request);
+  }
+}
+
+/* Removes what has not been removed; what leases delay is asked for again, by its generation, until they have ended. */
+static void packbuf_i_request_remove(packbuf_i_link *link, packbuf_i_request *request) {
+  packbuf_i_group *group = link->group;
+  const int late = packbuf_now() >= request->deadline;
+  unsigned from = 0;
+  while (from < request->count) {
+    packbuf_i_results results;
+    unsigned count = 0;
+    for (; from < request->count && count < PACKBUF_I_GROUP; from++) {
+      packbuf_i_job *work = &request->works[from];
+      packbuf_item *item = &group->items[count];
+      if (work->state == PACKBUF_I_WORK_DONE) continue;
+      memset(item, 0, sizeof *item);
+      item->key = work->key;
+      item->generation = work->generation;
+      item->flags = work->flags;
+      group->works[count++] = work;
+    }
+    if (!count) return;
+    (void)packbuf_batch_remove(link->service->store, group->items, count, PACKBUF_NO_WAIT, NULL);
+    packbuf_i_results_begin(&results, link, request->id);
+    for (unsigned i = 0; i < count; i++) {
+      packbuf_i_job *work = group->works[i];
+      packbuf_status status = group->items[i].status;
+      const int again = work->state == PACKBUF_I_WORK_LEASED;
+      if (!again) work->stat = group->items[i].stat;
+      if (again && status != PACKBUF_LEASED) status = PACKBUF_OK; /* it is gone, and so are its leases */
+      if (!status) PACKBUF_I_SERVED(link->service, removes, 1);
+      if (status == PACKBUF_LEASED && !late) {
+        if (!again && work->stat.generation) work->generation = work->stat.generation;
+        work->status = PACKBUF_LEASED;
+        work->state = PACKBUF_I_WORK_LEASED;
+      } else packbuf_i_work_answer(&results, request, work, status);
+    }
+    packbuf_i_results_end(&results);
+  }
+}
+
+/* ---- gets and stats ---- */
+
+/* What a get of one item is answered with: bytes that follow, or the status why none do. */
+static packbuf_status packbuf_i_answer_size(const packbuf_i_asked *asked, uint64_t length, uint64_t *total) {
+  *total = asked->ranged ? 0 : length;
+  for (uint64_t i = 0; i < asked->range_count; i++) {
+    const packbuf_range range = packbuf_i_asked_range(asked->ranges, i);
+    if (range.offset > length || range.length > length - range.offset) return PACKBUF_OUT_OF_RANGE;
+    *total += range.length;
+    if (*total > (uint64_t)INT64_MAX) return PACKBUF_OUT_OF_RANGE;
+  }
+  return *total > asked->capacity ? PACKBUF_CAPACITY : PACKBUF_OK;
+}
+
+/* Answers `count` items that begin where `reader` stands. */
+static void packbuf_i_group_look(packbuf_i_link *link, const packbuf_i_frame *frame, packbuf_i_wire_from *reader,
+                                 unsigned from, unsigned count) {
+  packbuf_i_group *group = link->group;
+  packbuf_i_wire_from again = *reader;
+  packbuf_i_results results;
+  packbuf_i_asked asked;
+  uint64_t totals[PACKBUF_I_GROUP];
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_item *item = &group->items[i];
+    (void)packbuf_i_asked_read(reader, frame->type, &asked);
+    memset(item, 0, sizeof *item);
+    memcpy(group->keys[i], asked.key, asked.key_size);
+    group->keys[i][asked.key_size] = 0;
+    item->key = group->keys[i];
+    item->generation = asked.generation;
+  }
+  if (frame->type == PACKBUF_I_GET)
+    (void)packbuf_batch_get(link->service->store, group->items, count, PACKBUF_NO_WAIT, NULL);
+  else (void)packbuf_batch_stat(link->service->store, group->items, count, PACKBUF_NO_WAIT, NULL);
+  packbuf_i_results_begin(&results, link, frame->request);
+  *reader = again;
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_item *item = &group->items[i];
+    (void)packbuf_i_asked_read(reader, frame->type, &asked);
+    totals[i] = 0;
+    if (frame->type == PACKBUF_I_GET && !item->status) {
+      item->status = packbuf_i_answer_size(&asked, item->stat.length, &totals[i]);
+      PACKBUF_I_SERVED(link->service, gets, item->status ? 0 : 1);
+    }
+    if (item->status) totals[i] = 0;
+    packbuf_i_results_add(&results, from + i, item->status, &item->stat, totals[i]);
+  }
+  packbuf_i_results_end(&results);
+  if (frame->type != PACKBUF_I_GET) return;
+  *reader = again;
+  for (unsigned i = 0; i < count; i++) {
+    packbuf_item *item = &group->items[i];
+    (void)packbuf_i_asked_read(reader, frame->type, &asked);
+    PACKBUF_I_SERVED(link->service, bytes_got, totals[i]);
+    if (totals[i])
+      packbuf_i_link_send_object(link, frame->request, (uint16_t)(from + i), &item->lease,
+                                 asked.ranged ? asked.ranges : NULL, asked.ranged ? asked.range_count : 1, totals[i]);
+    packbuf_lease_release(&item->lease);
+  }
+}
+
+static void packbuf_i_link_look(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  (void)packbuf_i_wire_take64(&reader);
+  for (unsigned from = 0; from < frame->items; from += PACKBUF_I_GROUP) {
+    const unsigned left = frame->items - from, count = left < PACKBUF_I_GROUP ? left : (unsigned)PACKBUF_I_GROUP;
+    packbuf_i_group_look(link, frame, &reader, from, count);
+  }
+}
+
+static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
+  packbuf_i_service *service = link->service;
+  const packbuf_allocator *heap = &service->allocator;
+  packbuf_i_list_ask ask;
+  packbuf_i_listing listing;
+  packbuf_store_info info;
+  packbuf_i_wire_to body;
+  packbuf_listed *listed;
+  uint8_t *bytes;
+  uint64_t count = 0;
+  size_t listed_size, size;
+  const char *why = packbuf_i_list_read(frame, from, &ask);
+  if (why) return why;
+  if (ask.most > PACKBUF_I_LISTED_MOST) ask.most = PACKBUF_I_LISTED_MOST;
+  memset(&listing, 0, sizeof listing);
+  listed_size = (ask.most + 1u) * sizeof *listed;
+  size = PACKBUF_I_FRAME_HEADER + PACKBUF_I_LISTED_SIZE + ask.most * (PACKBUF_I_LISTED_ENTRY + PACKBUF_MAX_KEY);
+  listed = (packbuf_listed *)packbuf_i_heap(heap, NULL, 0, listed_size);
+  bytes = (uint8_t *)packbuf_i_heap(heap, NULL, 0, size);
+  if (listed && bytes) {
+    packbuf_status status = PACKBUF_OK;
+    listing.cursor = ask.cursor;
+    if (ask.options & PACKBUF_I_LIST_COLLECT)
+      (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
+    if (ask.most)
+      status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
+                                  &count, PACKBUF_NO_WAIT, NULL);
+    if (!status) status = packbuf_store_describe(service->store, &info, PACKBUF_NO_WAIT, NULL);
+    if (status) count = 0, memset(&info, 0, sizeof info);
+    listing.status = (uint16_t)status;
+    listing.size = info.size;
+    listing.used = info.used;
+    listing.objects = info.objects;
+    listing.most_objects = info.most_objects;
+    body = packbuf_i_frame_body(bytes, size);
+    packbuf_i_listing_write(&body, &listing);
+    for (uint64_t i = 0; i < count; i++) packbuf_i_listed_write(&body, &listed[i]);
+    packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_LISTED, count, frame->request, 0));
+  }
+  why = listed && bytes ? NULL : "out of memory";
+  (void)packbuf_i_heap(heap, listed, listed_size, 0);
+  (void)packbuf_i_heap(heap, bytes, size, 0);
+  return why;
+}
+
+/* ---- frames that come ---- */
+
+static packbuf_i_request *packbuf_i_link_request(packbuf_i_link *link, uint64_t id) {
+  packbuf_i_request *request = link->requests;
+  while (request && request->id != id) request = request->next;
+  return request;
+}
+
+static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
+  packbuf_i_service *service = link->service;
+  uint8_t bytes[PACKBUF_I_FRAME_HEADER + sizeof link->welcome];
+  packbuf_i_hello hello;
+  packbuf_i_welcome welcome;
+  packbuf_i_wire_to body;
+  size_t size;
+  int failed;
+  const char *why = packbuf_i_hello_read(frame, from, &hello);
+  if (why) return why;
+  if (hello.least > PACKBUF_I_FRAME_VERSION) {
+    packbuf_i_link_bye(link, PACKBUF_UNSUPPORTED_VERSION, "this server speaks version 1");
+    return NULL;
+  }
+  memset(&welcome, 0, sizeof welcome);
+  welcome.version = PACKBUF_I_FRAME_VERSION;
+  welcome.proof = service->secret_size != 0;
+  welcome.most_items = PACKBUF_I_FRAME_ITEMS;
+  welcome.most_requests = PACKBUF_I_REQUESTS;
+  welcome.eager_item = PACKBUF_I_EAGER_ITEM;
+  welcome.eager_all = PACKBUF_I_EAGER_ALL;
+  welcome.capabilities = service->capabilities;
+  memcpy(welcome.server, service->id, sizeof welcome.server);
+  if (!packbuf_i_random(welcome.nonce, sizeof welcome.nonce)) return "no random bytes";
+  body = packbuf_i_frame_body(bytes, sizeof bytes);
+  packbuf_i_welcome_write(&body, &welcome);
+  size = packbuf_i_frame_end(bytes, &body, PACKBUF_I_WELCOME, 0, frame->request, 0);
+  packbuf_i_link_send(link, bytes, size);
+  memcpy(link->hello, from, frame->body);
+  link->hello_size = frame->body;
+  link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
+  memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
+  link->account = packbuf_i_account_open(service, &hello, &failed);
+  if (failed) return "out of memory";
+  link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
+  if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  return NULL;
+}
+
+static const char *packbuf_i_link_proof(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
+  packbuf_i_service *service = link->service;
+  uint8_t proof[32], bytes[PACKBUF_I_FRAME_HEADER + 32];
+  packbuf_i_wire_to body = packbuf_i_frame_body(bytes, sizeof bytes);
+  if (frame->body < sizeof proof) return packbuf_i_frame_short;
+  packbuf_i_proof_make(service->secret, service->secret_size, 'C', link->hello, link->hello_size, link->welcome,
+                       link->welcome_size, proof);
+  if (!packbuf_i_secret_equal(proof, from, sizeof proof)) {
+    link->denied = 1;
+    packbuf_i_link_bye(link, PACKBUF_DENIED, "wrong secret");
+    return NULL;
+  }
+  packbuf_i_proof_make(service->secret, service->secret_size, 'S', link->hello, link->hello_size, link->welcome,
+                       link->welcome_size, proof);
+  packbuf_i_wire_give(&body, proof, sizeof proof);
+  packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PROVEN, 0, frame->request, 0));
+  link->state = PACKBUF_I_LINK_OPEN;
+  link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  return NULL;
+}
+
+static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_request *request;
+  uint64_t keys, ranges;
+  const char *why = packbuf_i_request_check(frame, body, &keys, &ranges);
+  if (why) return why;
+  if (link->request_count == PACKBUF_I_REQUESTS) return "too many requests under way";
+  if (packbuf_i_link_request(link, frame->request)) return "two requests of one number";
+  request = packbuf_i_request_new(link, frame, body, keys);
+  if (!request) return "out of memory";
+  if (frame->type == PACKBUF_I_REMOVE) {
+    packbuf_i_request_remove(link, request);
+    if (!request->left) packbuf_i_request_free(link, request);
+    return NULL;
+  }
+  packbuf_i_request_grant(link, request, 1);
+  link->ready = 1;
+  link->receiving = request;
+  link->eager = 1;
+  link->at = 0;
+  link->at_left = 0;
+  return NULL;
+}
+
+static const char *packbuf_i_link_data(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_request *request = packbuf_i_link_request(link, frame->request);
+  packbuf_i_job *work;
+  uint64_t offset;
+  uint16_t index;
+  const char *why = packbuf_i_data_read(frame, body, &index, &offset);
+  if (why) return why;
+  link->receiving = NULL; /* of a request that has ended meanwhile: dropped */
+  if (!request) return NULL;
+  if (request->type != PACKBUF_I_PUT || index >= request->count) return "data of an item that was not granted";
+  work = &request->works[index];
+  if (work->state == PACKBUF_I_WORK_DONE) return NULL;
+  if (work->state != PACKBUF_I_WORK_FILLS || offset != work->came || frame->payload > work->size - work->came)
+    return "data of an item that was not granted";
+  link->receiving = request;
+  link->eager = 0;
+  link->at = index;
+  link->at_left = frame->payload;
+  link->dropping = 0;
+  return NULL;
+}
+
+static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
+  packbuf_i_request *request = packbuf_i_link_request(link, id);
+  packbuf_i_results results;
+  if (!request) return; /* its results are on their way */
+  packbuf_i_results_begin(&results, link, id);
+  for (unsigned i = 0; i < request->count; i++) {
+    packbuf_i_job *work = &request->works[i];
+    if (work->state == PACKBUF_I_WORK_DONE) continue;
+    packbuf_i_work_answer(&results, request, work,
+                          work->state == PACKBUF_I_WORK_FILLS ? PACKBUF_CANCELLED : work->status);
+  }
+  packbuf_i_results_end(&results);
+  packbuf_i_request_free(link, request);
+}
+
+static const char *packbuf_i_link_open_frame(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
+  uint64_t keys, ranges;
+  const char *why;
+  switch (frame->type) {
+    case PACKBUF_I_PUT:
+    case PACKBUF_I_REMOVE: return packbuf_i_link_put(link, frame, body);
+    case PACKBUF_I_DATA: return packbuf_i_link_data(link, frame, body);
+    case PACKBUF_I_GET:
+    case PACKBUF_I_STAT:
+      why = packbuf_i_request_check(frame, body, &keys, &ranges);
+      if (!why) packbuf_i_link_look(link, frame, body);
+      return why;
+    case PACKBUF_I_LIST: return packbuf_i_link_list(link, frame, body);
+    case PACKBUF_I_CANCEL: packbuf_i_link_cancel(link, frame->request); return NULL;
+    case PACKBUF_I_PING: packbuf_i_link_say(link, PACKBUF_I_PONG, frame->request); return NULL;
+    case PACKBUF_I_PONG: return NULL;
+    case PACKBUF_I_BYE: link->dead = 1; return NULL;
+    default: return "a frame that is not a client's";
+  }
+}
+
+static const char *packbuf_i_link_frame(void *context, const packbuf_i_frame *frame, const uint8_t *body) {
+  packbuf_i_link *link = (packbuf_i_link *)context;
+  link->receiving = NULL;
+  if (link->state == PACKBUF_I_LINK_OPEN) return packbuf_i_link_open_frame(link, frame, body);
+  if (link->state == PACKBUF_I_LINK_HELLO && frame->type == PACKBUF_I_HELLO)
+    return packbuf_i_link_hello(link, frame, body);
+  if (link->state == PACKBUF_I_LINK_PROOF && frame->type == PACKBUF_I_PROOF)
+    return packbuf_i_link_proof(link, frame, body);
+  if (link->state == PACKBUF_I_LINK_ENDING) return NULL;
+  if (frame->type == PACKBUF_I_BYE) {
+    link->dead = 1;
+    return NULL;
+  }
+  return link->state == PACKBUF_I_LINK_HELLO ? "a connection begins with HELLO" : "a proof was asked for";
+}
+
+/* ---- payload that comes ---- */
+
+static uint8_t *packbuf_i_link_place(void *context, uint64_t *size) {
+  packbuf_i_link *link = (packbuf_i_link *)context;
+  packbuf_i_request *request = link->receiving;
+  packbuf_i_job *work;
+  if (!request) return NULL;
+  while (!link->at_left && link->at < request->count) { /* the next item whose bytes follow a PUT */
+    work = &request->works[link->at];
+    link->at_left = work->eager ? work->size : 0;
+    link->dropping = work->state != PACKBUF_I_WORK_FILLS;
+    if (!link->at_left) link->at++;
+  }
+  if (!link->at_left) return NULL;
+  work = &request->works[link->at];
+  if (*size > link->at_left) *size = link->at_left;
+  return link->dropping || work->state != PACKBUF_I_WORK_FILLS ? NULL : (uint8_t *)work->slice.data + work->came;
+}
+
+static const char *packbuf_i_link_placed(void *context, uint64_t size) {
+  packbuf_i_link *link = (packbuf_i_link *)context;
+  packbuf_i_request *request = link->receiving;
+  packbuf_i_job *work;
+  if (!request || !link->at_left) return NULL;
+  work = &request->works[link->at];
+  link->at_left -= size;
+  if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
+    work->came += size;
+    if (work->came == work->size) {
+      work->state = PACKBUF_I_WORK_READY;
+      link->ready = 1;
+    }
+  }
+  if (!link->at_left && link->eager) link->at++;
+  return NULL;
+}
+
+static const packbuf_i_intake_taker packbuf_i_link_taker = {packbuf_i_link_frame, packbuf_i_link_place,
+                                                     packbuf_i_link_placed};
+
+/* ---- a connection without its socket ---- */
+
+static void packbuf_i_link_start(packbuf_i_link *link, packbuf_i_service *service, packbuf_i_group *group) {
+  memset(link, 0, sizeof *link);
+  link->service = service;
+  link->group = group;
+  link->sending_end = &link->sending;
+  link->fd = -1;
+  link->intake.taker = &packbuf_i_link_taker;
+  link->intake.context = link;
+  link->intake.allocator = service->allocator;
+  link->intake.most_body = PACKBUF_I_FRAME_GREETING;
+  link->born = link->came = link->moved = packbuf_now();
+}
+
+static void packbuf_i_link_wait(packbuf_i_link *link, unsigned waiting) {
+  if (link->waiting == waiting) return;
+  link->waiting = waiting;
+  if (waiting) {
+    PACKBUF_I_SERVED(link->service, waits, 1);
+    (void)PACKBUF_I_ADD(&link->service->wanting, 1);
+  } else (void)PACKBUF_I_SUBTRACT(&link->service->wanting, 1);
+}
+
+/* Takes back all that a connection holds. */
+static void packbuf_i_link_end(packbuf_i_link *link) {
+  packbuf_i_link_wait(link, 0);
+  while (link->requests) packbuf_i_request_free(link, link->requests);
+  while (link->sending) {
+    packbuf_i_outgoing *next = link->sending->next;
+    packbuf_i_sending_free(link, link->sending);
+    link->sending = next;
+  }
+  packbuf_i_account_close(link->service, link->account);
+  packbuf_i_intake_end(&link->intake);
+}
+
+/* What follows from what came: puts, and whether it waits now. why: what is wrong with it. */
+static void packbuf_i_link_came(packbuf_i_link *link, const char *why) {
+  unsigned waits = 0;
+  if (why) packbuf_i_link_bye(link, PACKBUF_PROTOCOL, why);
+  if (link->state == PACKBUF_I_LINK_ENDING)
+    while (link->requests) packbuf_i_request_free(link, link->requests);
+  if (link->ready) packbuf_i_link_publish(link);
+  for (const packbuf_i_request *r = link->requests; r && !waits; r = r->next)
+    for (unsigned i = 0; i < r->count && !waits; i++)
+      waits = r->works[i].state != PACKBUF_I_WORK_DONE && r->works[i].state != PACKBUF_I_WORK_FILLS;
+  packbuf_i_link_wait(link, waits);
+}
+
+/* Bytes of a client. */
+static void packbuf_i_link_feed(packbuf_i_link *link, const uint8_t *bytes, size_t size) {
+  if (link->state == PACKBUF_I_LINK_ENDING) return;
+  PACKBUF_I_SERVED(link->service, bytes_moved, size);
+  packbuf_i_link_came(link, packbuf_i_intake_feed(&link->intake, bytes, size));
+}
+
+/* Time has passed, or room has come: tries again what waits, and ends what has waited long enough. */
+static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
+  packbuf_i_request *request = link->requests, *next;
+  for (; request; request = next) {
+    packbuf_i_results results;
+    next = request->next;
+    if (request->type == PACKBUF_I_REMOVE) packbuf_i_request_remove(link, request);
+    else packbuf_i_request_grant(link, request, 0);
+    packbuf_i_results_begin(&results, link, request->id);
+    for (unsigned i = 0; now >= request->deadline && request->deadline && i < request->count; i++)
+      if (request->works[i].state == PACKBUF_I_WORK_FILLS)
+        packbuf_i_work_answer(&results, request, &request->works[i], PACKBUF_TIMEOUT);
+    packbuf_i_results_end(&results);
+  }
+  packbuf_i_link_publish(link);
+  packbuf_i_link_came(link, NULL);
+}
+
+/* ---- sockets ---- */
+
+enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
+
+#define PACKBUF_I_TICK_NS 20000000u          /* how often room is asked for again */
+#define PACKBUF_I_SWEEP_NS 500000000u        /* how often connections are looked at that do nothing */
+#define PACKBUF_I_GREETING_NS 10000000000u   /* to say HELLO and PROOF */
+#define PACKBUF_I_SILENCE_NS 10000000000u    /* after which a client with a request under way is asked */
+#define PACKBUF_I_DEAD_NS 30000000000u       /* and taken for dead */
+#define PACKBUF_I_DENIED_NS 1000000000u      /* that an address waits which failed three times */
+#define PACKBUF_I_LAST_WORDS_NS 1000000000u  /* to take the BYE */
+
+typedef struct packbuf_i_loop {
+  struct packbuf_server *server;
+  int epoll, wake;
+  pthread_t thread;
+  int running;
+  packbuf_i_lock lock; /* of what comes in */
+  packbuf_i_link *incoming, links; /* links: a ring */
+  uint64_t count;                  /* of links (atomic) */
+  packbuf_i_group group;
+  struct iovec pieces[PACKBUF_I_PIECES];
+  uint8_t stage[PACKBUF_I_STAGE];
+} packbuf_i_loop;
+
+enum { PACKBUF_I_SUSPECTS = 256 };
+
+struct packbuf_server {
+  packbuf_i_service service;
+  packbuf_i_loop *loops;
+  unsigned loop_count, most;
+  int listener, metrics;
+  uint64_t connections;                  /* (atomic) */
+  uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
+  uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
+  char uri[PACKBUF_MAX_URI + 1];
+};
+
+/* transport/metrics.c */
+static void packbuf_i_metrics_feed(packbuf_server *server, packbuf_i_link *link, const uint8_t *bytes, size_t size);
+
+static void packbuf_i_loop_wake(packbuf_i_loop *loop) {
+  const uint64_t one = 1;
+  ssize_t done = write(loop->wake, &one, sizeof one);
+  (void)done; /* full: it is awake */
+}
+
+static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
+  packbuf_server *server = loop->server;
+  link->before->after = link->after;
+  link->after->before = link->before;
+  (void)close(link->fd);
+  if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
+  packbuf_i_link_end(link);
+  (void)packbuf_i_heap(&server->service.allocator, link, sizeof *link, 0);
+  (void)PACKBUF_I_SUBTRACT(&loop->count, 1);
+  (void)PACKBUF_I_SUBTRACT(&server->connections, 1);
+}
+
+/* A connection that was accepted goes to the loop that has the fewest. */
+static void packbuf_i_server_take(packbuf_server *server, int fd, const packbuf_i_address *from, int http) {
+  packbuf_i_loop *loop = &server->loops[0];
+  packbuf_i_link *link = NULL;
+  if (PACKBUF_I_ADD(&server->connections, 1) < server->most && packbuf_i_socket_prepare(fd))
+    link = (packbuf_i_link *)packbuf_i_heap(&server->service.allocator, NULL, 0, sizeof *link);
+  if (!link) {
+    (void)close(fd);
+    (void)PACKBUF_I_SUBTRACT(&server->connections, 1);
+    return;
+  }
+  for (unsigned i = 1; i < server->loop_count; i++)
+    if (PACKBUF_I_LOAD(&server->loops[i].count) < PACKBUF_I_LOAD(&loop->count)) loop = &server->loops[i];
+  packbuf_i_link_start(link, &server->service, &loop->group);
+  link->fd = fd;
+  link->http = http;
+  link->failures_at = packbuf_i_address_hash(from) % PACKBUF_I_SUSPECTS;
+  if (PACKBUF_I_LOAD(&server->failures[link->failures_at]) >= 3) link->held = link->born + PACKBUF_I_DENIED_NS;
+  (void)PACKBUF_I_ADD(&loop->count, 1);
+  packbuf_i_locked(&loop->lock);
+  link->after = loop->incoming;
+  loop->incoming = link;
+  packbuf_i_unlocked(&loop->lock);
+  packbuf_i_loop_wake(loop);
+}
+
+static void packbuf_i_server_accept(packbuf_server *server, int listener) {
+  for (int i = 0; i < 64; i++) {
+    packbuf_i_address from;
+    int fd;
+    from.size = sizeof from.as;
+    fd = accept4(listener, &from.as.any, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return;
+    packbuf_i_server_take(server, fd, &from, listener == server->metrics);
+  }
+}
+
+static void packbuf_i_loop_take(packbuf_i_loop *loop) {
+  uint64_t drained;
+  ssize_t done = read(loop->wake, &drained, sizeof drained);
+  packbuf_i_link *link;
+  (void)done;
+  packbuf_i_locked(&loop->lock);
+  link = loop->incoming;
+  loop->incoming = NULL;
+  packbuf_i_unlocked(&loop->lock);
+  while (link) {
+    packbuf_i_link *next = link->after;
+    struct epoll_event event;
+    memset(&event, 0, sizeof event);
+    event.data.ptr = link;
+    event.events = link->events = link->held ? 0u : (unsigned)EPOLLIN;
+    link->before = loop->links.before;
+    link->after = &loop->links;
+    link->before->after = link->after->before = link;
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, link->fd, &event) != 0) packbuf_i_link_close(loop, link);
+    link = next;
+  }
+}
+
+/* ---- one connection ---- */
+
+static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
+  for (int i = 0; i < PACKBUF_I_ROUNDS && link->sending && !link->dead; i++) {
+    struct msghdr message;
+    ssize_t done;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = loop->pieces;
+    message.msg_iovlen = packbuf_i_link_pieces(link, loop->pieces, PACKBUF_I_PIECES);
+    done = sendmsg(link->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (done < 0) {
+      if (errno != EAGAIN && errno != EINTR) link->dead = 1;
+      return;
+    }
+    link->moved = packbuf_now();
+    packbuf_i_link_went(link, (uint64_t)done);
+  }
+}
+
+/* One read. 0: there is no more just now. */
+static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) {
+  uint64_t room = 0;
+  uint8_t *to = NULL;
+  ssize_t came;
+  if (link->intake.payload >= PACKBUF_I_STRAIGHT) to = packbuf_i_intake_place(&link->intake, &room);
+  if (room < PACKBUF_I_STRAIGHT) to = NULL;
+  if (room > PACKBUF_I_CHUNK_OUT) room = PACKBUF_I_CHUNK_OUT;
+  if (!to) room = sizeof loop->stage;
+  came = recv(link->fd, to ? to : loop->stage, (size_t)room, MSG_DONTWAIT);
+  if (came < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
+  if (came <= 0) {
+    link->dead = 1;
+    return 0;
+  }
+  link->came = link->moved = packbuf_now();
+  if (link->http) packbuf_i_metrics_feed(loop->server, link, loop->stage, (size_t)came);
+  else if (to) {
+    PACKBUF_I_SERVED(link->service, bytes_moved, came);
+    packbuf_i_link_came(link, packbuf_i_intake_came(&link->intake, (uint64_t)came));
+  } else packbuf_i_link_feed(link, loop->stage, (size_t)came);
+  return (uint64_t)came == room;
+}
+
+/* Reads and writes what can be, and says what to be woken for. */
+static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsigned happened) {
+  packbuf_server *server = loop->server;
+  struct epoll_event event;
+  if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
+    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && link->queued < PACKBUF_I_QUEUED; i++)
+      if (!packbuf_i_link_read_some(loop, link)) break;
+  if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
+    link->known = 1;
+    PACKBUF_I_STORE(&server->failures[link->failures_at], 0);
+  }
+  packbuf_i_link_write(loop, link);
+  if (link->dead || (link->state == PACKBUF_I_LINK_ENDING && !link->sending)) {
+    packbuf_i_link_close(loop, link);
+    return;
+  }
+  memset(&event, 0, sizeof event);
+  event.data.ptr = link;
+  event.events = link->sending ? (unsigned)EPOLLOUT : 0u;
+  if (link->queued < PACKBUF_I_QUEUED && !link->held) event.events |= (unsigned)EPOLLIN;
+  if (event.events == link->events) return;
+  link->events = event.events;
+  (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
+}
+
+/* Whether it holds memory that others may want. */
+static int packbuf_i_link_holds(const packbuf_i_link *link) {
+  if (link->sending) return 1;
+  for (const packbuf_i_request *r = link->requests; r; r = r->next)
+    for (unsigned i = 0; i < r->count; i++)
+      if (r->works[i].state == PACKBUF_I_WORK_FILLS) return 1;
+  return 0;
+}
+
+/* Ends what is dead, too slow or too silent. */
+static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
+  packbuf_i_service *service = link->service;
+  const int busy = link->sending || link->requests;
+  if (link->state == PACKBUF_I_LINK_ENDING || link->http) {
+    if (now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+  } else if (link->state != PACKBUF_I_LINK_OPEN) {
+    if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
+  } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
+             packbuf_i_link_holds(link)) {
+    packbuf_i_service_log(service, PACKBUF_LOG_WARNING, "a client that made no progress was cut off: its room is wanted");
+    PACKBUF_I_SERVED(service, recovered, 1);
+    link->dead = 1;
+  } else if (link->requests && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS) {
+    link->dead = 1;
+  } else if (link->requests && now - link->came > PACKBUF_I_SILENCE_NS && !link->sending) {
+    packbuf_i_link_say(link, PACKBUF_I_PING, 0);
+  }
+}
+
+/* ---- loops ---- */
+
+/* Looks after all connections of a loop; whether one waits. */
+static int packbuf_i_loop_sweep(packbuf_i_loop *loop, int all) {
+  packbuf_server *server = loop->server;
+  const uint64_t now = packbuf_now();
+  const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
+  packbuf_i_link *link = loop->links.after, *next;
+  int waiting = 0;
+  for (; link != &loop->links; link = next) {
+    unsigned happened = 0;
+    next = link->after;
+    if (!link->waiting && !all) continue;
+    if (link->held && now >= link->held) {
+      link->held = 0;
+      happened = EPOLLIN;
+    }
+    if (link->requests) packbuf_i_link_tick(link, now);
+    if (all) packbuf_i_link_look_at(link, now);
+    if (stopping && link->http) link->dead = 1;
+    else if (stopping && !link->requests && !link->sending) packbuf_i_link_bye(link, PACKBUF_OK, "the server ends");
+    waiting |= link->waiting != 0;
+    packbuf_i_link_run(loop, link, happened);
+  }
+  return waiting;
+}
+
+static void *packbuf_i_loop_run(void *context) {
+  packbuf_i_loop *loop = (packbuf_i_loop *)context;
+  packbuf_server *server = loop->server;
+  struct epoll_event events[64];
+  uint64_t swept = packbuf_now(), ticked = swept;
+  int waiting = 0;
+  for (;;) {
+    const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
+    const int wait_ms = waiting || stopping || PACKBUF_I_LOAD(&server->service.wanting) ? 10 : 250;
+    const int count = epoll_wait(loop->epoll, events, 64, wait_ms);
+    uint64_t now;
+    if (stopping == 2 || (stopping && loop->links.after == &loop->links)) break;
+    for (int i = 0; i < count; i++) {
+      void *who = events[i].data.ptr;
+      if (who == &loop->wake) packbuf_i_loop_take(loop);
+      else if (who == &server->listener || who == &server->metrics) {
+        if (!stopping) packbuf_i_server_accept(server, *(const int *)who);
+      } else packbuf_i_link_run(loop, (packbuf_i_link *)who, events[i].events);
+    }
+    now = packbuf_now();
+    if (now - swept >= PACKBUF_I_SWEEP_NS || stopping) {
+      waiting = packbuf_i_loop_sweep(loop, 1);
+      swept = ticked = now;
+    } else if (now - ticked >= PACKBUF_I_TICK_NS && PACKBUF_I_LOAD(&server->service.wanting)) {
+      waiting = packbuf_i_loop_sweep(loop, 0);
+      ticked = now;
+    }
+  }
+  return NULL;
+}
+
+static int packbuf_i_loop_start(packbuf_server *server, packbuf_i_loop *loop) {
+  struct epoll_event event;
+  memset(&event, 0, sizeof event);
+  loop->server = server;
+  loop->links.before = loop->links.after = &loop->links;
+  loop->epoll = epoll_create1(EPOLL_CLOEXEC);
+  loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  event.events = EPOLLIN;
+  event.data.ptr = &loop->wake;
+  if (loop->epoll < 0 || loop->wake < 0 || epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->wake, &event) != 0) return 0;
+  if (loop == server->loops) {
+    event.data.ptr = &server->listener;
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, server->listener, &event) != 0) return 0;
+    event.data.ptr = &server->metrics;
+    if (server->metrics >= 0 && epoll_ctl(loop->epoll, EPOLL_CTL_ADD, server->metrics, &event) != 0) return 0;
+  }
+  loop->running = pthread_create(&loop->thread, NULL, packbuf_i_loop_run, loop) == 0;
+  return loop->running;
+}
+
+/* Ends loops and all connections, and frees it. */
+static void packbuf_i_server_end(packbuf_server *server) {
+  const packbuf_allocator allocator = server->service.allocator;
+  PACKBUF_I_STORE(&server->stopping, 2);
+  for (unsigned i = 0; server->loops && i < server->loop_count; i++) {
+    packbuf_i_loop *loop = &server->loops[i];
+    if (loop->running) {
+      packbuf_i_loop_wake(loop);
+      (void)pthread_join(loop->thread, NULL);
+    }
+  }
+  for (unsigned i = 0; server->loops && i < server->loop_count; i++) { /* no thread runs that could hand one over */
+    packbuf_i_loop *loop = &server->loops[i];
+    if (loop->running) packbuf_i_loop_take(loop);
+    while (loop->running && loop->links.after != &loop->links) packbuf_i_link_close(loop, loop->links.after);
+    if (loop->epoll >= 0) (void)close(loop->epoll);
+    if (loop->wake >= 0) (void)close(loop->wake);
+    packbuf_i_lock_end(&loop->lock);
+  }
+  if (server->listener >= 0) (void)close(server->listener);
+  if (server->metrics >= 0) (void)close(server->metrics);
+  (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
+  packbuf_i_lock_end(&server->service.lock);
+  (void)packbuf_i_heap(&allocator, server, sizeof *server, 0);
+}
+
+/* ---- listening ---- */
+
+/* Listens; *address then has the port. */
+static packbuf_status packbuf_i_address_listen(packbuf_i_address *address, int *listener, packbuf_error *error) {
+  const int yes = 1, fd = socket(address->as.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return packbuf_i_system_fail(error, "no socket", errno);
+  *listener = fd;
+  (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (bind(fd, &address->as.any, address->size) != 0 || listen(fd, 512) != 0)
+    return packbuf_i_system_fail(error, "the address cannot be listened at", errno);
+  address->size = sizeof address->as;
+  if (getsockname(fd, &address->as.any, &address->size) != 0) return packbuf_i_system_fail(error, "no address", errno);
+  return PACKBUF_OK;
+}
+
+/* Writes "tcp://HOST:PORT": the host that was asked for and the port that it is. */
+static void packbuf_i_address_uri(const packbuf_i_address *address, const char *asked, size_t size, char *uri) {
+  unsigned port = ntohs(address->as.any.sa_family == AF_INET ? address->as.four.sin_port : address->as.six.sin6_port);
+  char digits[8];
+  size_t at = 6, count = 0;
+  while (size && asked[size - 1] != ':') size--;
+  memcpy(uri, "tcp://", 6);
+  if (size <= 1) memcpy(uri + at, "127.0.0.1:", 10), at += 10;
+  else memcpy(uri + at, asked, size), at += size;
+  do digits[count++] = (char)('0' + port % 10), port /= 10;
+  while (port);
+  while (count) uri[at++] = digits[--count];
+  uri[at] = 0;
+}
+
+/* ---- what users call ---- */
+
+/* Listens where a URI says. */
+static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char *uri, const char *metrics,
+                                              packbuf_error *error) {
+  packbuf_i_address found[PACKBUF_I_ADDRESSES];
+  packbuf_i_uri parts;
+  unsigned count;
+  packbuf_status status = packbuf_i_uri_start(&parts, uri, error);
+  if (status) return status;
+  if (parts.base + 16 > PACKBUF_MAX_URI) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI is too long");
+  if (!packbuf_i_uri_has_scheme(&parts, "tcp"))
+    return packbuf_i_call_fail(error,
+                               packbuf_i_uri_has_scheme(&parts, "verbs") ? PACKBUF_UNAVAILABLE : PACKBUF_INVALID_ARGUMENT,
+                               packbuf_i_uri_has_scheme(&parts, "verbs") ? "this build does not serve verbs"
+                                                                         : "a server's URI is tcp://HOST:PORT");
+  if (parts.base != parts.size) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a server's URI has no options");
+  status = packbuf_i_addresses_find(parts.rest, parts.rest_size, found, &count, error);
+  if (status) return status;
+  if (!server->service.secret_size && !packbuf_i_address_loopback(&found[0]))
+    return packbuf_i_call_fail(error, PACKBUF_DENIED, "a server that others can reach needs a secret");
+  status = packbuf_i_address_listen(&found[0], &server->listener, error);
+  if (status) return status;
+  packbuf_i_address_uri(&found[0], parts.rest, parts.rest_size, server->uri);
+  if (!metrics) return PACKBUF_OK;
+  status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
+  return status ? status : packbuf_i_address_listen(&found[0], &server->metrics, error);
+}
+
+static packbuf_status packbuf_i_server_start(packbuf_server *server, packbuf_store *store, const char *uri,
+                                             const packbuf_server_options *options, packbuf_error *error) {
+  packbuf_i_service *service = &server->service;
+  packbuf_store_info info;
+  packbuf_status status = packbuf_store_describe(store, &info, PACKBUF_NO_WAIT, error);
+  if (status) return status;
+  if (!(info.capabilities & PACKBUF_CAN_IN_PLACE))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "only a store of this machine can be served");
+  service->store = store;
+  service->capabilities = info.capabilities;
+  service->lease_ns = (options->lease_ms ? options->lease_ms : 30000u) * (uint64_t)1000000u;
+  service->quota = options->quota;
+  service->log = options->log;
+  service->log_context = options->log_context;
+  server->most = options->connections ? options->connections : 4096;
+  server->loop_count = options->threads ? options->threads : 2;
+  if (server->loop_count > 64) server->loop_count = 64;
+  status = packbuf_i_secret_find(options->secret, options->secret_size, service->secret, &service->secret_size, error);
+  if (status) return status;
+  if (!packbuf_i_random(service->id, sizeof service->id)) return packbuf_i_system_fail(error, "no random bytes", errno);
+  status = packbuf_i_server_listen(server, uri, options->metrics, error);
+  if (status) return status;
+  server->loops = (packbuf_i_loop *)packbuf_i_heap(&service->allocator, NULL, 0,
+                                                   server->loop_count * sizeof *server->loops);
+  if (!server->loops) return packbuf_i_no_memory(error);
+  for (unsigned i = 0; i < server->loop_count; i++) {
+    server->loops[i].epoll = server->loops[i].wake = -1;
+    (void)packbuf_i_lock_start(&server->loops[i].lock);
+  }
+  for (unsigned i = server->loop_count; i-- > 0;)
+    if (!packbuf_i_loop_start(server, &server->loops[i])) /* the first, which accepts, is the last to start */
+      return packbuf_i_system_fail(error, "an event loop cannot be started", errno);
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char *uri,
+                                               const packbuf_server_options *options, packbuf_server **server,
+                                               packbuf_error *error) {
+  packbuf_server_options none;
+  packbuf_allocator allocator;
+  packbuf_server *made;
+  packbuf_status status;
+  memset(&none, 0, sizeof none);
+  memset(&allocator, 0, sizeof allocator);
+  if (!server || !store) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store to serve must be given");
+  *server = NULL;
+  if (!options) options = &none;
+  if (options->allocator) allocator = *options->allocator;
+  made = (packbuf_server *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
+  if (!made) return packbuf_i_no_memory(error);
+  made->service.allocator = allocator;
+  made->listener = made->metrics = -1;
+  (void)packbuf_i_lock_start(&made->service.lock);
+  status = packbuf_i_server_start(made, store, uri, options, error);
+  if (status) packbuf_i_server_end(made);
+  else *server = made;
+  return status;
+}
+
+PACKBUF_API const char *packbuf_server_uri(const packbuf_server *server) { return server->uri; }
+
+PACKBUF_API packbuf_status packbuf_server_counters(packbuf_server *server, packbuf_counters *counters,
+                                                   packbuf_error *error) {
+  packbuf_store_info info;
+  packbuf_status status = packbuf_store_describe(server->service.store, &info, PACKBUF_NO_WAIT, error);
+  if (status) return status;
+#define PACKBUF_I_X(name, gauge, text) counters->name = PACKBUF_I_LOAD(&server->service.counters.name);
+  PACKBUF_COUNTER_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  counters->store_used = info.used;
+  counters->store_objects = info.objects;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t deadline, packbuf_error *error) {
+  (void)error;
+  if (!server) return PACKBUF_OK;
+  PACKBUF_I_STORE(&server->stopping, 1);
+  for (unsigned i = 0; i < server->loop_count; i++) packbuf_i_loop_wake(&server->loops[i]);
+  while (PACKBUF_I_LOAD(&server->connections) && packbuf_now() < deadline) {
+    const uint64_t some = packbuf_now() + 1000000u;
+    packbuf_i_sleep_until(some < deadline ? some : deadline);
+  }
+  packbuf_i_server_end(server);
+  return PACKBUF_OK;
+}
 /* ---- end of transport/server.c ---- */
 /* ---- transport/metrics.c ---- */
 /* transport/metrics.c: not written yet. */
+static void packbuf_i_metrics_feed(packbuf_server *server, packbuf_i_link *link, const uint8_t *bytes, size_t size) {
+  (void)server;
+  (void)bytes;
+  (void)size;
+  link->dead = 1;
+}
 /* ---- end of transport/metrics.c ---- */
 
 /* batches of rows */
 /* ---- transport/put.c ---- */
-/* transport/put.c: not written yet. */
+/* transport/put.c: whole batches into a store: each is measured, packed straight into memory of the store, described by
+ * a ref and put.
+ * May use: the public calls of stores and of the core, system (errors), handle (what a handle keeps).
+ * Must not know: which store it is, how a batch is packed. */
+
+/* ---- what is asked of a handle ---- */
+
+/* Where arenas take their memory: the store's allocator. */
+static const packbuf_allocator *packbuf_i_store_allocator(const packbuf_store *store) {
+  return store->allocator.resize ? &store->allocator : NULL;
+}
+
+/* The URI for refs; none when the store cannot be asked, which the operation itself will tell. */
+static void packbuf_i_store_uri(packbuf_store *store, uint64_t deadline, char *uri) {
+  packbuf_store_info info;
+  const packbuf_status status = packbuf_store_describe(store, &info, deadline, NULL);
+  if (status == PACKBUF_OK) memcpy(uri, info.uri, sizeof info.uri);
+  else uri[0] = 0;
+}
+
+/* ---- the first of many failures ---- */
+
+/* Of items that fail one by one, in any order: the one that comes first among them is the call's. */
+typedef struct packbuf_i_first {
+  packbuf_error *error;
+  uint64_t index;
+  packbuf_status status;
+} packbuf_i_first;
+
+static void packbuf_i_first_start(packbuf_i_first *first, packbuf_error *error) {
+  first->error = error;
+  first->index = PACKBUF_NOWHERE;
+  first->status = PACKBUF_OK;
+}
+
+static void packbuf_i_first_note(packbuf_i_first *first, uint64_t index, packbuf_status status,
+                                 const packbuf_error *why) {
+  if (status == PACKBUF_OK || index >= first->index) return;
+  first->index = index;
+  first->status = status;
+  if (first->error) *first->error = *why;
+}
+
+/* What is known of item `at`, which failed: `why` when it is the one that the call told of, else what its status says;
+ * `index`: what the caller counts it as. */
+static packbuf_status packbuf_i_item_why(const packbuf_item *items, uint64_t at, uint64_t index,
+                                         const packbuf_error *why, packbuf_error *one) {
+  const packbuf_status status = items[at].status;
+  if (why->code == status && why->row == at) {
+    *one = *why;
+    one->row = index;
+    return status;
+  }
+  return packbuf_i_item_fail(one, status, packbuf_status_text(status), items[at].key, index, PACKBUF_NOWHERE);
+}
+
+/* ---- one batch ---- */
+
+/* A batch on its way into a store. */
+typedef struct packbuf_i_parcel {
+  const char *key;
+  packbuf_batch *batch;
+  uint64_t index; /* among those the caller gave */
+  uint64_t room;  /* what was measured */
+  packbuf_slice slice;
+  packbuf_view view; /* in the slice */
+  packbuf_ref ref;
+} packbuf_i_parcel;
+
+/* Keys of batches leave room for what append adds to them. */
+static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index, packbuf_error *error) {
+  if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY)
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has 1 to 200 bytes", key, index,
+                               PACKBUF_NOWHERE);
+  if (strchr(key, '#'))
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has no '#'", key, index,
+                               PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
+
+/* A ref may come from anywhere: its texts must end. */
+static packbuf_status packbuf_i_check_ref(const packbuf_ref *ref, packbuf_error *error) {
+  if (ref && memchr(ref->key, 0, sizeof ref->key) && memchr(ref->uri, 0, sizeof ref->uri)) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a ref is NULL, or its key or URI has no end");
+}
+
+/* A copy of text that fits. */
+static void packbuf_i_copy_text(char *to, const char *from) { memcpy(to, from, strlen(from) + 1); }
+
+/* All of an open packed buffer that a ref says, but its generation. */
+static packbuf_status packbuf_i_describe_view(const packbuf_view *view, int fingerprint, packbuf_ref *ref,
+                                              packbuf_error *error) {
+  ref->length = view->total_length;
+  ref->head_length = view->head_length + view->index_length;
+  ref->head_checksum = view->head_checksum;
+  ref->kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+  return fingerprint && view->kind != 2 ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
+}
+
+/* The limits that protect from strangers are not for what was just packed. */
+static packbuf_limits packbuf_i_no_limits(void) {
+  packbuf_limits limits = packbuf_default_limits();
+  limits.head_bytes = limits.rows = limits.decoded_bytes = UINT64_MAX;
+  limits.nodes = limits.buffers = limits.metadata = UINT32_MAX;
+  return limits;
+}
+
+/* Packs into the slice, and says in the ref what came of it. */
+static packbuf_status packbuf_i_parcel_pack(packbuf_i_parcel *parcel, const char *uri,
+                                            const packbuf_put_options *options, packbuf_error *error) {
+  const packbuf_limits limits = packbuf_i_no_limits();
+  uint64_t size = 0;
+  packbuf_status status;
+  if (options->write)
+    status = options->write(options->write_context, parcel->batch, parcel->slice.data, parcel->room, &size, error);
+  else status = packbuf_write(parcel->batch, parcel->slice.data, parcel->room, &size, error);
+  if (status == PACKBUF_OK && size > parcel->room)
+    status = packbuf_i_too_small(error, "written past the room", 0, size);
+  if (status == PACKBUF_OK)
+    status = packbuf_open(&parcel->view, parcel->slice.data, size, PACKBUF_OPEN_EXACT, &limits, error);
+  if (status != PACKBUF_OK) return status;
+  memset(&parcel->ref, 0, sizeof parcel->ref);
+  packbuf_i_copy_text(parcel->ref.uri, uri);
+  packbuf_i_copy_text(parcel->ref.key, parcel->key);
+  return packbuf_i_describe_view(&parcel->view, !options->no_fingerprint, &parcel->ref, error);
+}
+
+/* The item that puts it. */
+static void packbuf_i_parcel_item(packbuf_i_parcel *parcel, const packbuf_put_options *options, packbuf_item *item) {
+  memset(item, 0, sizeof *item);
+  item->key = parcel->key;
+  item->from = parcel->slice.data;
+  item->size = parcel->ref.length;
+  item->slice = &parcel->slice;
+  item->about = &parcel->ref;
+  item->flags = options->flags;
+  item->ttl_ms = options->ttl_ms;
+  item->account = options->account;
+}
+
+/* Measures, takes room and packs: what comes before a put. After an error nothing is held. */
+static packbuf_status packbuf_i_parcel_make(packbuf_i_parcel *parcel, packbuf_store *store,
+                                            const packbuf_put_options *options, packbuf_error *error) {
+  char uri[PACKBUF_MAX_URI + 1];
+  packbuf_status status = packbuf_measure(parcel->batch, &parcel->room, error);
+  if (status == PACKBUF_OK)
+    status = packbuf_reserve(store, options->account, &parcel->room, 1, options->deadline, &parcel->slice, error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_store_uri(store, options->deadline, uri);
+  status = packbuf_i_parcel_pack(parcel, uri, options, error);
+  if (status != PACKBUF_OK) packbuf_slice_release(&parcel->slice);
+  return status;
+}
+
+/* Puts what was made; the ref then has its generation. Takes the slice in any case. */
+static packbuf_status packbuf_i_parcel_put(packbuf_i_parcel *parcel, packbuf_store *store,
+                                           const packbuf_put_options *options, packbuf_error *error) {
+  packbuf_item item;
+  packbuf_status status;
+  packbuf_i_parcel_item(parcel, options, &item);
+  status = packbuf_batch_put(store, &item, 1, options->deadline, error);
+  if (status == PACKBUF_OK) parcel->ref.generation = item.stat.generation;
+  else packbuf_slice_release(&parcel->slice);
+  return status;
+}
+
+static const packbuf_put_options packbuf_i_put_plainly = {PACKBUF_FOREVER, 0, 0, 0, 0, NULL, NULL};
+
+PACKBUF_API packbuf_status packbuf_put(packbuf_store *store, const char *key, packbuf_batch *batch,
+                                       const packbuf_put_options *options, packbuf_ref *ref, packbuf_error *error) {
+  packbuf_i_parcel parcel;
+  packbuf_status status;
+  if (!store || !batch)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store and a batch must be given");
+  if (!options) options = &packbuf_i_put_plainly;
+  status = packbuf_i_check_batch_key(key, 0, error);
+  if (status != PACKBUF_OK) return status;
+  memset(&parcel, 0, sizeof parcel);
+  parcel.key = key;
+  parcel.batch = batch;
+  status = packbuf_i_parcel_make(&parcel, store, options, error);
+  if (status == PACKBUF_OK) status = packbuf_i_parcel_put(&parcel, store, options, error);
+  if (status == PACKBUF_OK && ref) *ref = parcel.ref;
+  return status;
+}
+
+/* ---- many ---- */
+
+#define PACKBUF_I_PARCELS 64u /* the most that are under way at a time: bounds what is kept of them */
+
+/* A put of many batches, some at a time. */
+typedef struct packbuf_i_sending {
+  packbuf_store *store;
+  const char *const *keys;
+  packbuf_batch *const *batches;
+  const packbuf_put_options *options;
+  packbuf_ref *refs;
+  packbuf_status *statuses;
+  packbuf_i_first first;
+  packbuf_store_info info;
+  uint64_t most; /* bytes at a time */
+  packbuf_i_parcel *parcels;
+  packbuf_item *items;
+  packbuf_slice *slices;
+  uint64_t *rooms;
+} packbuf_i_sending;
+
+/* What became of batch `index`. In an error of packing `row` is of the batch: which batch it was, `fragment` says. */
+static void packbuf_i_sent(packbuf_i_sending *s, uint64_t index, packbuf_status status, const packbuf_error *why) {
+  if (s->statuses) s->statuses[index] = status;
+  packbuf_i_first_note(&s->first, index, status, why);
+}
+
+/* Measures batches from `from` on, as many as go together, into parcels; *next: the first that does not. Returns how
+ * many parcels there are: those that cannot be measured fail here. */
+static uint64_t packbuf_i_send_measure(packbuf_i_sending *s, uint64_t from, uint64_t count, uint64_t *next) {
+  uint64_t taken = 0, bytes = 0;
+  for (*next = from; *next < count && taken < PACKBUF_I_PARCELS; ++*next) {
+    packbuf_i_parcel *parcel = &s->parcels[taken];
+    packbuf_error why;
+    packbuf_status status = packbuf_i_check_batch_key(s->keys[*next], *next, &why);
+    uint64_t pages = 0;
+    memset(parcel, 0, sizeof *parcel);
+    if (status == PACKBUF_OK && !s->batches[*next])
+      status = packbuf_i_item_fail(&why, PACKBUF_INVALID_ARGUMENT, "a batch is NULL", s->keys[*next], *next,
+                                   PACKBUF_NOWHERE);
+    else if (status == PACKBUF_OK) {
+      status = packbuf_measure(s->batches[*next], &parcel->room, &why);
+      why.fragment = *next;
+    }
+    if (status != PACKBUF_OK) {
+      packbuf_i_sent(s, *next, status, &why);
+      continue;
+    }
+    pages = (parcel->room | 4095) + (parcel->room <= UINT64_MAX - 4096); /* as slices are rounded */
+    if (taken && (pages > s->most || bytes > s->most - pages)) break;
+    bytes = pages > UINT64_MAX - bytes ? UINT64_MAX : bytes + pages;
+    parcel->key = s->keys[*next];
+    parcel->batch = s->batches[*next];
+    parcel->index = *next;
+    s->rooms[taken++] = parcel->room;
+  }
+  return taken;
+}
+
+/* Packs each into its slice; those that cannot be packed fail alone. Returns how many are left. */
+static uint64_t packbuf_i_send_pack(packbuf_i_sending *s, uint64_t taken) {
+  uint64_t kept = 0;
+  for (uint64_t i = 0; i < taken; i++) {
+    packbuf_i_parcel *parcel = &s->parcels[i];
+    packbuf_error why;
+    packbuf_status status;
+    parcel->slice = s->slices[i];
+    status = packbuf_i_parcel_pack(parcel, s->info.uri, s->options, &why);
+    if (status == PACKBUF_OK) {
+      if (kept != i) s->parcels[kept] = *parcel;
+      kept++;
+      continue;
+    }
+    packbuf_slice_release(&parcel->slice);
+    why.fragment = parcel->index;
+    packbuf_i_sent(s, parcel->index, status, &why);
+  }
+  return kept;
+}
+
+static void packbuf_i_send_put(packbuf_i_sending *s, uint64_t count) {
+  packbuf_error why;
+  memset(&why, 0, sizeof why);
+  for (uint64_t i = 0; i < count; i++) packbuf_i_parcel_item(&s->parcels[i], s->options, &s->items[i]);
+  if (count) (void)packbuf_batch_put(s->store, s->items, count, s->options->deadline, &why);
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_parcel *parcel = &s->parcels[i];
+    packbuf_error one;
+    if (s->items[i].status == PACKBUF_OK) {
+      parcel->ref.generation = s->items[i].stat.generation;
+      if (s->refs) s->refs[parcel->index] = parcel->ref;
+      if (s->statuses) s->statuses[parcel->index] = PACKBUF_OK;
+      continue;
+    }
+    packbuf_slice_release(&parcel->slice);
+    packbuf_i_sent(s, parcel->index, packbuf_i_item_why(s->items, i, parcel->index, &why, &one), &one);
+  }
+}
+
+/* Sends batches from `from` on, as many as go together; returns the first that is left. */
+static uint64_t packbuf_i_send_some(packbuf_i_sending *s, uint64_t from, uint64_t count) {
+  for (;;) {
+    uint64_t next = from;
+    const uint64_t taken = packbuf_i_send_measure(s, from, count, &next);
+    packbuf_error why;
+    packbuf_status status;
+    if (!taken) return next;
+    status = packbuf_reserve(s->store, s->options->account, s->rooms, taken, s->options->deadline, s->slices, &why);
+    if (status == PACKBUF_CAPACITY && taken > 1) { /* never together: half of them */
+      uint64_t bytes = 0;
+      for (uint64_t i = 0; i < taken; i++) bytes += s->rooms[i] / 2;
+      s->most = bytes < s->most ? bytes : s->most / 2;
+      continue;
+    }
+    if (status == PACKBUF_OK) packbuf_i_send_put(s, packbuf_i_send_pack(s, taken));
+    else
+      for (uint64_t i = 0; i < taken; i++) {
+        const uint64_t index = s->parcels[i].index;
+        packbuf_i_item_fail(&why, status, why.message, s->parcels[i].key, index, PACKBUF_NOWHERE);
+        packbuf_i_sent(s, index, status, &why);
+      }
+    return next;
+  }
+}
+
+static packbuf_status packbuf_i_send_room(packbuf_i_sending *s, uint64_t count, packbuf_arena *arena,
+                                          packbuf_error *error) {
+  const uint64_t most = count < PACKBUF_I_PARCELS ? count : PACKBUF_I_PARCELS;
+  s->parcels = (packbuf_i_parcel *)packbuf_i_array(arena, most, sizeof *s->parcels);
+  s->items = (packbuf_item *)packbuf_i_array(arena, most, sizeof *s->items);
+  s->slices = (packbuf_slice *)packbuf_i_array(arena, most, sizeof *s->slices);
+  s->rooms = (uint64_t *)packbuf_i_array(arena, most, sizeof *s->rooms);
+  return s->parcels && s->items && s->slices && s->rooms ? PACKBUF_OK : packbuf_i_no_memory(error);
+}
+
+PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *const *keys,
+                                            packbuf_batch *const *batches, uint64_t count,
+                                            const packbuf_put_options *options, packbuf_ref *refs,
+                                            packbuf_status *statuses, packbuf_error *error) {
+  packbuf_i_sending s;
+  packbuf_arena arena;
+  packbuf_status status;
+  if (!store || (count && (!keys || !batches)))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store, keys and batches must be given");
+  memset(&s, 0, sizeof s);
+  s.store = store;
+  s.keys = keys;
+  s.batches = batches;
+  s.options = options ? options : &packbuf_i_put_plainly;
+  s.refs = refs;
+  s.statuses = statuses;
+  packbuf_i_first_start(&s.first, error);
+  if (refs && count) memset(refs, 0, (size_t)count * sizeof *refs);
+  packbuf_arena_init(&arena, packbuf_i_store_allocator(store));
+  /* half of what the store holds; of one that does not say, half of what a pool holds by default */
+  if (packbuf_store_describe(store, &s.info, s.options->deadline, NULL) != PACKBUF_OK)
+    s.info.uri[0] = 0, s.info.size = 0;
+  s.most = s.info.size == 0 || s.info.size == UINT64_MAX ? (uint64_t)128 << 20 : s.info.size / 2;
+  status = packbuf_i_send_room(&s, count, &arena, error);
+  if (status == PACKBUF_OK) {
+    for (uint64_t at = 0; at < count;) at = packbuf_i_send_some(&s, at, count);
+    status = s.first.status;
+  } else {
+    for (uint64_t i = 0; statuses && i < count; i++) statuses[i] = status;
+  }
+  packbuf_arena_free(&arena);
+  return status;
+}
 /* ---- end of transport/put.c ---- */
 /* ---- transport/get.c ---- */
-/* transport/get.c: not written yet. */
+/* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
+ * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
+ * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what it
+ * keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+
+/* ---- objects ---- */
+
+/* What was leased for one packed buffer. */
+typedef struct packbuf_i_held {
+  struct packbuf_i_held *next;
+  packbuf_lease whole;  /* or head and index alone */
+  packbuf_lease ranges; /* and then these */
+} packbuf_i_held;
+
+/* What an object holds; it lies in its own arena. */
+typedef struct packbuf_i_object {
+  packbuf_arena arena;
+  packbuf_i_held *held;
+} packbuf_i_object;
+
+PACKBUF_API void packbuf_object_release(packbuf_object *object) {
+  packbuf_i_object *inner = object->inner;
+  packbuf_arena arena;
+  memset(object, 0, sizeof *object);
+  if (!inner) return;
+  for (packbuf_i_held *held = inner->held; held; held = held->next) {
+    packbuf_lease_release(&held->whole);
+    packbuf_lease_release(&held->ranges);
+  }
+  arena = inner->arena; /* which lies in what is given back */
+  packbuf_arena_free(&arena);
+}
+
+static packbuf_status packbuf_i_object_start(const packbuf_store *store, packbuf_object *object, packbuf_error *error) {
+  packbuf_arena arena;
+  packbuf_i_object *inner;
+  packbuf_arena_init(&arena, packbuf_i_store_allocator(store));
+  inner = (packbuf_i_object *)packbuf_arena_alloc(&arena, sizeof *inner, 16);
+  if (!inner) return packbuf_i_no_memory(error);
+  inner->arena = arena;
+  inner->held = NULL;
+  object->inner = inner;
+  return PACKBUF_OK;
+}
+
+/* ---- what is under way ---- */
+
+/* One packed buffer on its way: an object's own, or a fragment of it. */
+typedef struct packbuf_i_coming {
+  packbuf_object *object;
+  uint64_t index;                 /* of the object */
+  uint64_t fragment;              /* PACKBUF_NOWHERE: the object's own */
+  const packbuf_fragment *listed; /* of a fragment */
+  const char *key;
+  uint64_t generation;          /* 0: the newest, until it is known */
+  uint64_t length, head_length; /* 0: not known */
+  uint8_t exact;                /* 1: what arrives must have this length */
+  uint8_t partial;              /* 1: head and index alone, then ranges */
+  packbuf_view *view;
+  packbuf_i_held *held;
+  packbuf_range head;
+  packbuf_range *ranges;
+  uint64_t range_count;
+} packbuf_i_coming;
+
+/* A call under way. */
+typedef struct packbuf_i_getting {
+  packbuf_store *store;
+  const packbuf_wanted *wanted; /* NULL: all */
+  const packbuf_get_options *options;
+  packbuf_object *objects;
+  uint64_t count;
+  char uri[PACKBUF_MAX_URI + 1]; /* of the store, for refs that have none */
+  int in_place;                  /* objects are read where they are */
+  int partial; /* heads first, then ranges: what is wanted is not all, and the store moves ranges alone */
+  packbuf_arena scratch;
+  packbuf_i_first first;
+} packbuf_i_getting;
+
+static packbuf_arena *packbuf_i_part_arena(const packbuf_i_coming *part) { return &part->object->inner->arena; }
+
+/* Ends an object with what went wrong with one of its parts. `why` is completed. */
+static void packbuf_i_part_failed(packbuf_i_getting *g, const packbuf_i_coming *part, packbuf_status status,
+                                  packbuf_error *why) {
+  if (part->object->status != PACKBUF_OK) return;
+  part->object->status = status;
+  if (g->count > 1) why->row = part->index;
+  if (part->fragment != PACKBUF_NOWHERE) why->fragment = part->fragment;
+  if (status == PACKBUF_HEAD_CHECKSUM || status == PACKBUF_INDEX_CHECKSUM || status == PACKBUF_DATA_CHECKSUM)
+    PACKBUF_I_COUNTER(g->store, checksum_failures, 1);
+  packbuf_i_first_note(&g->first, part->index, status, why);
+}
+
+static packbuf_status packbuf_i_part_unlike(const packbuf_i_coming *part, packbuf_status code, const char *message,
+                                            packbuf_error *error) {
+  return packbuf_i_item_fail(error, code, message, part->key, part->index, PACKBUF_NOWHERE);
+}
+
+/* An array of the call. */
+static void *packbuf_i_get_room(packbuf_i_getting *g, uint64_t count, size_t size) {
+  void *memory = packbuf_i_array(&g->scratch, count, size);
+  if (memory) memset(memory, 0, (size_t)count * size);
+  return memory;
+}
+
+/* All objects that have not failed yet fail. */
+static packbuf_status packbuf_i_get_no_memory(packbuf_i_getting *g) {
+  packbuf_error why;
+  packbuf_i_no_memory(&why);
+  for (uint64_t i = 0; i < g->count; i++) {
+    if (g->objects[i].status != PACKBUF_OK) continue;
+    g->objects[i].status = PACKBUF_OUT_OF_MEMORY;
+    packbuf_i_first_note(&g->first, i, PACKBUF_OUT_OF_MEMORY, &why);
+  }
+  return PACKBUF_OUT_OF_MEMORY;
+}
+
+/* ---- from the store ---- */
+
+/* Parts that are to be partial but do not say how long head and index are: the store knows. What is no packed buffer
+ * there, and manifests, come whole. */
+static packbuf_status packbuf_i_parts_look(packbuf_i_getting *g, packbuf_i_coming *parts, uint64_t count) {
+  packbuf_item *items;
+  packbuf_i_coming **asked;
+  packbuf_error why, one;
+  uint64_t n = 0;
+  for (uint64_t i = 0; i < count; i++) n += parts[i].partial && parts[i].head_length == 0 && !parts[i].object->status;
+  if (n == 0) return PACKBUF_OK;
+  items = (packbuf_item *)packbuf_i_get_room(g, n, sizeof *items);
+  asked = (packbuf_i_coming **)packbuf_i_get_room(g, n, sizeof *asked);
+  if (!items || !asked) return packbuf_i_get_no_memory(g);
+  n = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    if (!parts[i].partial || parts[i].head_length != 0 || parts[i].object->status) continue;
+    asked[n] = &parts[i];
+    items[n].key = parts[i].key;
+    items[n++].generation = parts[i].generation;
+  }
+  memset(&why, 0, sizeof why);
+  (void)packbuf_batch_stat(g->store, items, n, g->options->deadline, &why);
+  for (uint64_t i = 0; i < n; i++) {
+    packbuf_i_coming *part = asked[i];
+    if (items[i].status != PACKBUF_OK) {
+      packbuf_i_part_failed(g, part, packbuf_i_item_why(items, i, part->index, &why, &one), &one);
+      continue;
+    }
+    part->generation = items[i].stat.generation;
+    part->head_length = items[i].stat.head_length;
+    if (!part->exact) part->length = items[i].stat.length;
+    part->partial = part->head_length != 0 && items[i].stat.kind != PACKBUF_OBJECT_MANIFEST;
+  }
+  return PACKBUF_OK;
+}
+
+/* Whether what arrived is as long as the ref, or the manifest, says. */
+static packbuf_status packbuf_i_part_arrived(packbuf_i_coming *part, const packbuf_item *item, packbuf_error *error) {
+  static const uint8_t unknown[PACKBUF_FINGERPRINT] = {0};
+  packbuf_ref *ref = &part->object->ref;
+  const uint64_t want = part->partial ? part->head_length : item->stat.length;
+  if (part->exact && item->stat.length < part->length)
+    return packbuf_i_part_unlike(part, PACKBUF_SHORT_READ, "the object is shorter than its ref says", error);
+  if (part->exact && item->stat.length > part->length)
+    return packbuf_i_part_unlike(part, PACKBUF_CAPACITY, "the object is longer than its ref says", error);
+  if (item->lease.size != want || item->got != want)
+    return packbuf_i_part_unlike(part, PACKBUF_SHORT_READ, "fewer bytes came than the object has", error);
+  if (part->fragment != PACKBUF_NOWHERE || memcmp(item->stat.fingerprint, unknown, sizeof unknown) == 0)
+    return PACKBUF_OK;
+  if (memcmp(ref->fingerprint, unknown, sizeof unknown) != 0 &&
+      memcmp(ref->fingerprint, item->stat.fingerprint, sizeof unknown) != 0)
+    return packbuf_i_part_unlike(part, PACKBUF_SCHEMA_MISMATCH, "the object has another schema than its ref says",
+                                 error);
+  memcpy(ref->fingerprint, item->stat.fingerprint, sizeof unknown);
+  return PACKBUF_OK;
+}
+
+/* Opens what arrived, to the level that is asked for. */
+static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_coming *part, packbuf_error *error) {
+  const packbuf_get_options *options = g->options;
+  const unsigned flags = options->level ? 0 : (unsigned)PACKBUF_OPEN_TABLES;
+  const packbuf_lease *lease = &part->held->whole;
+  packbuf_level level = (packbuf_level)options->level;
+  packbuf_status status;
+  if (part->partial)
+    status = packbuf_open_partial(part->view, lease->data, lease->size, NULL, 0, flags, options->limits, error);
+  else
+    status = packbuf_open(part->view, lease->data, lease->size, flags | (unsigned)PACKBUF_OPEN_EXACT, options->limits,
+                          error);
+  if (part->partial && level > PACKBUF_LEVEL_INDEX)
+    level = PACKBUF_LEVEL_INDEX; /* the data are verified as they come */
+  if (status == PACKBUF_OK && level) status = packbuf_verify(part->view, level, error);
+  return status;
+}
+
+/* Whether an open object is the one of its ref; completes the ref. */
+static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
+  packbuf_ref *ref = &part->object->ref;
+  const packbuf_view *view = part->view;
+  const uint8_t kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+  if (part->fragment != PACKBUF_NOWHERE) return PACKBUF_OK; /* packbuf_join_init does that */
+  if (part->exact) {
+    if (view->head_checksum != ref->head_checksum)
+      return packbuf_i_part_unlike(part, PACKBUF_FRAGMENT_MISMATCH, "the head has another checksum than the ref says",
+                                   error);
+    if (view->total_length != ref->length || view->head_length + view->index_length != part->head_length)
+      return packbuf_i_part_unlike(part, PACKBUF_FRAGMENT_MISMATCH, "head or object is not as long as the ref says",
+                                   error);
+    if (ref->kind != PACKBUF_OBJECT_BYTES && ref->kind != kind)
+      return packbuf_i_part_unlike(part, PACKBUF_FRAGMENT_MISMATCH, "a batch is not a manifest", error);
+  }
+  ref->length = view->total_length;
+  ref->head_length = view->head_length + view->index_length;
+  ref->head_checksum = view->head_checksum;
+  ref->kind = kind;
+  return PACKBUF_OK;
+}
+
+/* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
+static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
+                                            packbuf_error *error) {
+  if (!g->options->fingerprint || part->view->kind == 2) return PACKBUF_OK;
+  if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
+    return packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
+                                 "a fingerprint of fields that lie in several fragments cannot be checked", error);
+  return packbuf_expect_fingerprint(part->view, g->options->fingerprint, error);
+}
+
+static void packbuf_i_part_take(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_item *item) {
+  packbuf_error why;
+  packbuf_status status;
+  part->held->whole = item->lease;
+  memset(&why, 0, sizeof why);
+  status = packbuf_i_part_arrived(part, item, &why);
+  if (status == PACKBUF_OK) {
+    if (!g->in_place) part->object->moved += item->got;
+    part->generation = item->stat.generation;
+    if (part->fragment == PACKBUF_NOWHERE) part->object->ref.generation = part->generation;
+    status = packbuf_i_part_open(g, part, &why);
+  }
+  if (status == PACKBUF_OK && part->head_length == 0)
+    part->head_length = part->view->head_length + part->view->index_length;
+  if (status == PACKBUF_OK) status = packbuf_i_part_check(part, &why);
+  if (status == PACKBUF_OK) status = packbuf_i_part_schema(g, part, &why);
+  if (status != PACKBUF_OK) packbuf_i_part_failed(g, part, status, &why);
+}
+
+/* One round: parts whole, or their heads, leased and opened. */
+static packbuf_status packbuf_i_parts_fetch(packbuf_i_getting *g, packbuf_i_coming *parts, uint64_t count) {
+  packbuf_item *items;
+  packbuf_i_coming **asked;
+  packbuf_error why, one;
+  uint64_t n = 0;
+  packbuf_status status = packbuf_i_parts_look(g, parts, count);
+  if (status != PACKBUF_OK) return status;
+  items = (packbuf_item *)packbuf_i_get_room(g, count, sizeof *items);
+  asked = (packbuf_i_coming **)packbuf_i_get_room(g, count, sizeof *asked);
+  if (!items || !asked) return packbuf_i_get_no_memory(g);
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_coming *part = &parts[i];
+    packbuf_item *item = &items[n];
+    if (part->object->status != PACKBUF_OK) continue;
+    asked[n++] = part;
+    item->key = part->key;
+    item->generation = part->generation;
+    item->account = g->options->account;
+    if (!part->partial) continue;
+    part->head.offset = 0;
+    part->head.length = part->head_length;
+    item->ranges = &part->head;
+    item->range_count = 1;
+  }
+  if (n == 0) return PACKBUF_OK;
+  memset(&why, 0, sizeof why);
+  (void)packbuf_batch_get(g->store, items, n, g->options->deadline, &why);
+  for (uint64_t i = 0; i < n; i++) {
+    if (items[i].status == PACKBUF_OK) packbuf_i_part_take(g, asked[i], &items[i]);
+    else packbuf_i_part_failed(g, asked[i], packbuf_i_item_why(items, i, asked[i]->index, &why, &one), &one);
+  }
+  return PACKBUF_OK;
+}
+
+/* ---- parts of objects ---- */
+
+/* What a part needs of its object's arena. The view is set by the caller. */
+static int packbuf_i_part_start(packbuf_i_coming *part) {
+  part->held = (packbuf_i_held *)packbuf_arena_alloc(packbuf_i_part_arena(part), sizeof *part->held, 16);
+  if (!part->held) return 0;
+  memset(part->held, 0, sizeof *part->held);
+  part->held->next = part->object->inner->held;
+  part->object->inner->held = part->held;
+  return 1;
+}
+
+/* Starts all objects and their own parts. */
+static packbuf_i_coming *packbuf_i_get_start(packbuf_i_getting *g, const packbuf_ref *refs) {
+  packbuf_i_coming *parts = (packbuf_i_coming *)packbuf_i_get_room(g, g->count, sizeof *parts);
+  if (!parts) return NULL;
+  for (uint64_t i = 0; i < g->count; i++) {
+    packbuf_object *object = &g->objects[i];
+    packbuf_i_coming *part = &parts[i];
+    packbuf_error why;
+    packbuf_status status;
+    object->ref = refs[i];
+    if (!object->ref.uri[0]) packbuf_i_copy_text(object->ref.uri, g->uri);
+    part->object = object;
+    part->index = i;
+    part->fragment = PACKBUF_NOWHERE;
+    part->key = "";
+    status = packbuf_i_check_ref(&refs[i], &why);
+    if (status != PACKBUF_OK) {
+      packbuf_i_part_failed(g, part, status, &why);
+      continue;
+    }
+    part->key = refs[i].key;
+    part->generation = refs[i].generation;
+    if (part->generation) {
+      part->exact = 1;
+      part->length = refs[i].length;
+      part->head_length = refs[i].head_length;
+    }
+    part->partial = g->partial && refs[i].kind != PACKBUF_OBJECT_MANIFEST;
+    status = packbuf_i_object_start(g->store, object, &why);
+    if (status == PACKBUF_OK) {
+      part->view = (packbuf_view *)packbuf_arena_alloc(packbuf_i_part_arena(part), sizeof *part->view, 16);
+      if (!part->view || !packbuf_i_part_start(part)) status = packbuf_i_no_memory(&why);
+    }
+    if (status != PACKBUF_OK) packbuf_i_part_failed(g, part, status, &why);
+  }
+  return parts;
+}
+
+/* ---- manifests ---- */
+
+/* The number that 16 hexadecimal digits are; 0: they are none. */
+static int packbuf_i_hex16(const char *text, uint64_t *number) {
+  *number = 0;
+  for (unsigned i = 0; i < 16; i++) {
+    const char c = text[i];
+    const unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                           : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                                                  : 16;
+    if (digit == 16) return 0;
+    *number = *number << 4 | digit;
+  }
+  return 1;
+}
+
+/* A manifest's name for a fragment, "KEY@generation" (without one: the newest), in parts: the key into `key`, which has
+ * room for PACKBUF_MAX_KEY + 1. */
+static packbuf_status packbuf_i_split_name(packbuf_text name, uint64_t fragment, char *key, uint64_t *generation,
+                                           packbuf_error *error) {
+  size_t size = name.size;
+  *generation = 0;
+  if (size > 17 && name.data[size - 17] == '@' && packbuf_i_hex16(name.data + size - 16, generation)) size -= 17;
+  if (size == 0 || size > PACKBUF_MAX_KEY || memchr(name.data, 0, size)) {
+    packbuf_i_call_fail(error, PACKBUF_BAD_MANIFEST, "a fragment's key is no key of a store");
+    if (error) error->fragment = fragment;
+    return PACKBUF_BAD_MANIFEST;
+  }
+  memcpy(key, name.data, size);
+  key[size] = 0;
+  return PACKBUF_OK;
+}
+
+/* A manifest on its way: the part that is its own, and what it lists. */
+typedef struct packbuf_i_fragment_list {
+  const packbuf_i_coming *own;
+  const packbuf_fragment *list;
+  uint64_t count, rows;
+  packbuf_i_coming *parts; /* of its fragments */
+} packbuf_i_fragment_list;
+
+/* The parts of the fragments that a manifest lists. */
+static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing, packbuf_error *error) {
+  packbuf_arena *arena = packbuf_i_part_arena(listing->own);
+  packbuf_object *object = listing->own->object;
+  packbuf_view *views = (packbuf_view *)packbuf_i_array(arena, listing->count, sizeof *views);
+  if (!views) return packbuf_i_no_memory(error);
+  object->views = views;
+  object->view_count = (uint32_t)listing->count;
+  memset(views, 0, (size_t)listing->count * sizeof *views);
+  for (uint64_t i = 0; i < listing->count; i++) {
+    const packbuf_fragment *f = &listing->list[i];
+    packbuf_i_coming *part = &listing->parts[i];
+    char *key = (char *)packbuf_arena_alloc(arena, PACKBUF_MAX_KEY + 1, 1);
+    packbuf_status status;
+    if (!key) return packbuf_i_no_memory(error);
+    status = packbuf_i_split_name(f->key, i, key, &part->generation, error);
+    if (status != PACKBUF_OK) return status;
+    part->object = object;
+    part->index = listing->own->index;
+    part->fragment = i;
+    part->listed = f;
+    part->key = key;
+    part->length = f->length;
+    part->head_length = f->head_length;
+    part->exact = 1;
+    part->partial = (uint8_t)g->partial;
+    part->view = &views[i];
+    if (!packbuf_i_part_start(part)) return packbuf_i_no_memory(error);
+  }
+  return PACKBUF_OK;
+}
+
+#define PACKBUF_I_FRAGMENT_ROOM 2048u /* about what is kept of one */
+
+/* What the manifests among the objects list; *fragments: how many fragments, in all. */
+static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *parts, packbuf_i_fragment_list *listings,
+                                uint64_t *count, uint64_t *fragments) {
+  *count = *fragments = 0;
+  for (uint64_t i = 0; i < g->count; i++) {
+    packbuf_i_fragment_list *listing = &listings[*count];
+    packbuf_error why;
+    packbuf_status status;
+    if (parts[i].object->status != PACKBUF_OK || parts[i].view->kind != 2) continue;
+    listing->own = &parts[i];
+    status = packbuf_manifest_read(parts[i].view, packbuf_i_part_arena(&parts[i]), &listing->list, &listing->count,
+                                   &listing->rows, &why);
+    if (status == PACKBUF_OK &&
+        (listing->count > UINT32_MAX || listing->count > parts[i].view->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM))
+      status = packbuf_i_call_fail(&why, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
+    if (status != PACKBUF_OK) {
+      packbuf_i_part_failed(g, &parts[i], status, &why);
+      continue;
+    }
+    *fragments += listing->count;
+    ++*count;
+  }
+}
+
+/* The fragments of all manifests, in one round. */
+static packbuf_status packbuf_i_get_fragments(packbuf_i_getting *g, packbuf_i_fragment_list *listings, uint64_t count,
+                                              packbuf_i_coming *parts, uint64_t fragments) {
+  uint64_t at = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_fragment_list *listing = &listings[i];
+    packbuf_error why;
+    packbuf_status status;
+    listing->parts = &parts[at];
+    at += listing->count;
+    for (uint64_t k = 0; k < listing->count; k++) listing->parts[k].object = listing->own->object;
+    status = packbuf_i_list_parts(g, listing, &why);
+    if (status != PACKBUF_OK) packbuf_i_part_failed(g, listing->own, status, &why);
+  }
+  return packbuf_i_parts_fetch(g, parts, fragments);
+}
+
+static void packbuf_i_get_join(packbuf_i_getting *g, const packbuf_i_fragment_list *listing) {
+  packbuf_object *object = listing->own->object;
+  packbuf_arena *arena = packbuf_i_part_arena(listing->own);
+  packbuf_error why;
+  packbuf_join *join = (packbuf_join *)packbuf_arena_alloc(arena, sizeof *join, 16);
+  packbuf_status status = join ? PACKBUF_OK : packbuf_i_no_memory(&why);
+  if (status == PACKBUF_OK)
+    status = packbuf_join_init(join, listing->list, object->views, listing->count, g->options->join_flags, arena, &why);
+  if (status == PACKBUF_OK) object->join = join;
+  else packbuf_i_part_failed(g, listing->own, status, &why);
+}
+
+/* ---- what is wanted ---- */
+
+/* The rows of a fragment that a range of the whole chooses: those that are first + i * step. */
+static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows, const packbuf_fragment *f) {
+  const int down = rows->step < 0;
+  const uint64_t step = down ? 0 - (uint64_t)rows->step : (uint64_t)rows->step, end = f->first_row + f->rows;
+  uint64_t low, high, begin;
+  if (rows->rows == 0 || f->rows == 0) return packbuf_rows_range(0, 0, 1);
+  low = down ? rows->first - (rows->rows - 1) * step : rows->first; /* the least and the greatest that are chosen */
+  high = low + (rows->rows - 1) * step;
+  begin = f->first_row > low ? low + ((f->first_row - low) + step - 1) / step * step : low;
+  if (begin >= end || begin > high) return packbuf_rows_range(0, 0, 1);
+  if (high >= end) high = begin + (end - 1 - begin) / step * step;
+  begin -= f->first_row;
+  high -= f->first_row;
+  if (!down) return packbuf_rows_range((int64_t)begin, (int64_t)high + 1, (int64_t)step);
+  return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
+}
+
+/* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
+ * others were not there. found[i] is set for those that do. */
+static packbuf_status packbuf_i_select_some(const packbuf_i_getting *g, const packbuf_view *view,
+                                            packbuf_row_selection rows, packbuf_arena *arena, uint8_t *found,
+                                            packbuf_selection *selection, packbuf_error *error) {
+  static const char *const all = "**", *const none = "!**";
+  const packbuf_wanted *wanted = g->wanted;
+  const char **kept;
+  packbuf_arena scratch;
+  size_t count = 0;
+  packbuf_status status = PACKBUF_OK;
+  packbuf_arena_init(&scratch, packbuf_i_store_allocator(g->store));
+  kept = (const char **)packbuf_i_array(&scratch, (uint64_t)wanted->pattern_count + 1, sizeof *kept);
+  if (!kept) status = packbuf_i_no_memory(error);
+  else if (wanted->patterns[0][0] == '!') kept[count++] = all;
+  for (size_t i = 0; status == PACKBUF_OK && i < wanted->pattern_count; i++) {
+    const char *pattern = wanted->patterns[i] + (wanted->patterns[i][0] == '!');
+    packbuf_selection tried;
+    status = packbuf_select(view, 0, &pattern, 1, packbuf_rows_range(0, 0, 1), &scratch, &tried, error);
+    if (status == PACKBUF_OK) {
+      kept[count++] = wanted->patterns[i];
+      found[i] = 1;
+    } else if (status == PACKBUF_NOT_FOUND) status = PACKBUF_OK;
+  }
+  if (status == PACKBUF_OK && count == 0) kept[count++] = none;
+  if (status == PACKBUF_OK)
+    status = packbuf_select(view, 0, kept, view->field_count ? count : 0, rows, arena, selection, error);
+  packbuf_arena_free(&scratch);
+  return status;
+}
+
+/* Chooses in one view; `listing` and `found` for fragments, else NULL. */
+static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const packbuf_view *view,
+                                            packbuf_row_selection rows, packbuf_arena *arena, uint8_t *found,
+                                            packbuf_selection *selection, packbuf_error *error) {
+  const packbuf_wanted *wanted = g->wanted;
+  const packbuf_status status =
+      packbuf_select(view, 0, wanted->patterns, wanted->pattern_count, rows, arena, selection, error);
+  if (found && status == PACKBUF_NOT_FOUND) return packbuf_i_select_some(g, view, rows, arena, found, selection, error);
+  if (found && status == PACKBUF_OK) memset(found, 1, wanted->pattern_count);
+  return status;
+}
+
+/* The rows of the whole that are wanted of a manifest. */
+static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
+                                              packbuf_error *error) {
+  packbuf_status status;
+  memset(chosen, 0, sizeof *chosen);
+  status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
+  if (status == PACKBUF_OK && chosen->index)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "rows of a manifest are a range");
+  return status;
+}
+
+/* The selections of one object. listing: NULL, or its manifest. */
+static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object *object,
+                                           const packbuf_i_fragment_list *listing, packbuf_error *error) {
+  const packbuf_wanted *wanted = g->wanted;
+  packbuf_arena *arena = &object->inner->arena;
+  packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
+  packbuf_selection *values = NULL, whole;
+  uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
+  packbuf_status status = PACKBUF_OK;
+  if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
+  if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, error);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
+    const packbuf_row_selection rows = listing ? packbuf_i_rows_within(&whole, &listing->list[i]) : wanted->rows;
+    status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
+    if (status == PACKBUF_OK && values)
+      status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);
+    if (status != PACKBUF_OK && listing && error) error->fragment = i;
+  }
+  for (size_t i = 0; status == PACKBUF_OK && listing && object->view_count && i < wanted->pattern_count; i++)
+    if (!found[i])
+      status = packbuf_i_item_fail(error, PACKBUF_NOT_FOUND, "no fragment has what the pattern names",
+                                   wanted->patterns[i], PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  object->selection = selections;
+  object->values = values;
+  return status;
+}
+
+/* ---- ranges ---- */
+
+static unsigned packbuf_i_get_range_flags(const packbuf_i_getting *g) {
+  return g->wanted->flags | (g->options->level >= PACKBUF_LEVEL_FULL ? (unsigned)PACKBUF_RANGES_CHUNKS : 0u);
+}
+
+/* The ranges of a part that are wanted. */
+static packbuf_status packbuf_i_part_ranges(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_error *error) {
+  const packbuf_object *object = part->object;
+  const uint64_t i = part->fragment == PACKBUF_NOWHERE ? 0 : part->fragment;
+  packbuf_selection both[2];
+  both[0] = object->selection[i];
+  if (object->values) both[1] = object->values[i];
+  return packbuf_select_ranges(both, object->values ? 2 : 1, g->wanted->gap, packbuf_i_get_range_flags(g), &g->scratch,
+                               &part->ranges, &part->range_count, error);
+}
+
+/* Opens a part again, with its ranges, which lie at `bytes`: end to end, or (whole 1) where they are in the whole. */
+static packbuf_status packbuf_i_part_reopen(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_view *view,
+                                            packbuf_arena *arena, const uint8_t *bytes, int whole,
+                                            packbuf_error *error) {
+  const uint64_t head = part->view->head_length + part->view->index_length;
+  packbuf_fetched *fetched = (packbuf_fetched *)packbuf_i_array(arena, part->range_count, sizeof *fetched);
+  uint64_t at = 0;
+  packbuf_status status;
+  if (!fetched) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; i < part->range_count; i++) {
+    fetched[i].offset = part->ranges[i].offset;
+    fetched[i].length = part->ranges[i].length;
+    fetched[i].bytes = bytes + (whole ? fetched[i].offset : at);
+    at += fetched[i].length;
+  }
+  status = packbuf_open_partial(view, part->held->whole.data, head, fetched, part->range_count, 0, g->options->limits,
+                                error);
+  if (status != PACKBUF_OK || !(packbuf_i_get_range_flags(g) & (unsigned)PACKBUF_RANGES_CHUNKS)) return status;
+  status = packbuf_verify(view, PACKBUF_LEVEL_INDEX, error); /* the checksums of the data lie there */
+  return status == PACKBUF_OK ? packbuf_verify_fetched(view, NULL, error) : status;
+}
+
+/* What came of the ranges of a part. */
+static packbuf_status packbuf_i_part_fetched(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_item *item,
+                                             packbuf_error *error) {
+  uint64_t bytes = 0;
+  part->held->ranges = item->lease;
+  for (uint64_t i = 0; i < part->range_count; i++) bytes += part->ranges[i].length;
+  if (item->lease.size != bytes || item->got != bytes)
+    return packbuf_i_part_unlike(part, PACKBUF_SHORT_READ, "fewer bytes came than the ranges have", error);
+  part->object->moved += bytes;
+  return packbuf_i_part_reopen(g, part, part->view, packbuf_i_part_arena(part), (const uint8_t *)item->lease.data, 0,
+                               error);
+}
+
+/* The whole is there: of what is wanted the checksums alone are left, where they are asked for and were not verified
+ * with all the rest. */
+static packbuf_status packbuf_i_part_whole(packbuf_i_getting *g, packbuf_i_coming *part, packbuf_error *error) {
+  packbuf_view view;
+  packbuf_status status;
+  if (g->options->level >= PACKBUF_LEVEL_FULL || !(g->wanted->flags & (unsigned)PACKBUF_RANGES_CHUNKS))
+    return PACKBUF_OK;
+  status = packbuf_i_part_ranges(g, part, error);
+  if (status != PACKBUF_OK) return status;
+  return packbuf_i_part_reopen(g, part, &view, &g->scratch, (const uint8_t *)part->held->whole.data, 1, error);
+}
+
+/* The last round: the ranges of all parts. */
+static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_coming *parts, uint64_t count) {
+  packbuf_item *items = (packbuf_item *)packbuf_i_get_room(g, count, sizeof *items);
+  packbuf_i_coming **asked = (packbuf_i_coming **)packbuf_i_get_room(g, count, sizeof *asked);
+  packbuf_error why, one;
+  packbuf_status status;
+  uint64_t n = 0;
+  if (!items || !asked) return packbuf_i_get_no_memory(g);
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_coming *part = &parts[i];
+    if (part->object->status != PACKBUF_OK || part->view->kind == 2) continue;
+    memset(&one, 0, sizeof one);
+    status = part->partial ? packbuf_i_part_ranges(g, part, &one) : packbuf_i_part_whole(g, part, &one);
+    if (status != PACKBUF_OK) packbuf_i_part_failed(g, part, status, &one);
+    if (status != PACKBUF_OK || !part->partial || part->range_count == 0) continue;
+    asked[n] = part;
+    items[n].key = part->key;
+    items[n].generation = part->generation;
+    items[n].account = g->options->account;
+    items[n].ranges = part->ranges;
+    items[n++].range_count = part->range_count;
+  }
+  if (n == 0) return PACKBUF_OK;
+  memset(&why, 0, sizeof why);
+  (void)packbuf_batch_get(g->store, items, n, g->options->deadline, &why);
+  for (uint64_t i = 0; i < n; i++) {
+    memset(&one, 0, sizeof one);
+    if (items[i].status == PACKBUF_OK) status = packbuf_i_part_fetched(g, asked[i], &items[i], &one);
+    else status = packbuf_i_item_why(items, i, asked[i]->index, &why, &one);
+    if (status != PACKBUF_OK) packbuf_i_part_failed(g, asked[i], status, &one);
+  }
+  return PACKBUF_OK;
+}
+
+/* ---- all of it ---- */
+
+/* Chooses what is wanted of objects that are there, and fetches it. */
+static packbuf_status packbuf_i_get_wanted(packbuf_i_getting *g, packbuf_i_coming *parts,
+                                           const packbuf_i_fragment_list *listings, uint64_t count,
+                                           packbuf_i_coming *fragments, uint64_t fragment_count) {
+  const packbuf_i_fragment_list *listing = listings, *end = listings + count; /* in the order of the objects */
+  packbuf_status status;
+  for (uint64_t i = 0; i < g->count; i++) {
+    const int manifest = listing < end && listing->own == &parts[i];
+    packbuf_error why;
+    memset(&why, 0, sizeof why);
+    if (parts[i].object->status == PACKBUF_OK) {
+      status = packbuf_i_get_chosen(g, parts[i].object, manifest ? listing : NULL, &why);
+      if (status != PACKBUF_OK) packbuf_i_part_failed(g, &parts[i], status, &why);
+    }
+    listing += manifest;
+  }
+  status = packbuf_i_parts_ranges(g, parts, g->count);
+  if (status == PACKBUF_OK && fragment_count) status = packbuf_i_parts_ranges(g, fragments, fragment_count);
+  return status;
+}
+
+static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref *refs) {
+  packbuf_i_coming *parts = packbuf_i_get_start(g, refs), *fragments = NULL;
+  packbuf_i_fragment_list *listings = NULL;
+  uint64_t manifests = 0, fragment_count = 0;
+  packbuf_status status;
+  if (!parts) return packbuf_i_get_no_memory(g);
+  status = packbuf_i_parts_fetch(g, parts, g->count);
+  for (uint64_t i = 0; i < g->count; i++) {
+    if (parts[i].object->status != PACKBUF_OK) continue;
+    manifests += parts[i].view->kind == 2;
+    parts[i].object->views = parts[i].view;
+    parts[i].object->view_count = 1;
+  }
+  if (status == PACKBUF_OK && manifests) {
+    listings = (packbuf_i_fragment_list *)packbuf_i_get_room(g, manifests, sizeof *listings);
+    if (!listings) return packbuf_i_get_no_memory(g);
+    packbuf_i_get_lists(g, parts, listings, &manifests, &fragment_count);
+    fragments = (packbuf_i_coming *)packbuf_i_get_room(g, fragment_count, sizeof *fragments);
+    if (!fragments) return packbuf_i_get_no_memory(g);
+    status = packbuf_i_get_fragments(g, listings, manifests, fragments, fragment_count);
+  }
+  if (status == PACKBUF_OK && g->wanted)
+    status = packbuf_i_get_wanted(g, parts, listings, manifests, fragments, fragment_count);
+  for (uint64_t i = 0; status == PACKBUF_OK && i < manifests; i++)
+    if (listings[i].own->object->status == PACKBUF_OK) packbuf_i_get_join(g, &listings[i]);
+  return status;
+}
+
+/* An object that failed holds nothing but what became of it. */
+static void packbuf_i_get_end(packbuf_i_getting *g, const packbuf_ref *refs) {
+  for (uint64_t i = 0; i < g->count; i++) {
+    const packbuf_status status = g->objects[i].status;
+    if (status == PACKBUF_OK) continue;
+    packbuf_object_release(&g->objects[i]);
+    g->objects[i].status = status;
+    g->objects[i].ref = refs[i];
+  }
+}
+
+static const packbuf_get_options packbuf_i_get_plainly = {PACKBUF_FOREVER, 0, 0, 0, NULL, NULL};
+
+PACKBUF_API packbuf_status packbuf_get_many(packbuf_store *store, const packbuf_ref *refs, uint64_t count,
+                                            const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                            packbuf_object *objects, packbuf_error *error) {
+  packbuf_i_getting g;
+  if (!store || (count && (!refs || !objects)) || (wanted && wanted->pattern_count && !wanted->patterns))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store, refs, objects and patterns must be given");
+  if (wanted && (wanted->flags & ~(unsigned)PACKBUF_RANGES_CHUNKS))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a flag is unknown");
+  if (count) memset(objects, 0, (size_t)count * sizeof *objects);
+  memset(&g, 0, sizeof g);
+  g.store = store;
+  g.wanted = wanted;
+  g.options = options ? options : &packbuf_i_get_plainly;
+  g.objects = objects;
+  g.count = count;
+  g.in_place = (store->capabilities & PACKBUF_CAN_IN_PLACE) != 0;
+  g.partial = wanted && !g.in_place && (store->capabilities & PACKBUF_CAN_RANGES) != 0;
+  packbuf_i_first_start(&g.first, error);
+  packbuf_arena_init(&g.scratch, packbuf_i_store_allocator(store));
+  for (uint64_t i = 0; i < count && !g.uri[0]; i++)
+    if (refs[i].uri[0] == 0) packbuf_i_store_uri(store, g.options->deadline, g.uri);
+  if (count) (void)packbuf_i_get_run(&g, refs);
+  packbuf_i_get_end(&g, refs);
+  packbuf_arena_free(&g.scratch);
+  return g.first.status;
+}
+
+PACKBUF_API packbuf_status packbuf_get_select(packbuf_store *store, const packbuf_ref *ref,
+                                              const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                              packbuf_object *object, packbuf_error *error) {
+  if (!object) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "an object must be given");
+  memset(object, 0, sizeof *object);
+  if (!wanted) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "what is wanted must be given");
+  return packbuf_get_many(store, ref, 1, wanted, options, object, error);
+}
+
+PACKBUF_API packbuf_status packbuf_get(packbuf_store *store, const packbuf_ref *ref, const packbuf_get_options *options,
+                                       packbuf_object *object, packbuf_error *error) {
+  return packbuf_get_many(store, ref, 1, NULL, options, object, error);
+}
 /* ---- end of transport/get.c ---- */
 /* ---- transport/append.c ---- */
-/* transport/append.c: not written yet. */
+/* transport/append.c: rows and fields added to stored batches, without an old byte written: the new batch under a name
+ * of its own, then a manifest that lists it behind what was there; and the removal of all that belongs together.
+ * May use: the public calls of stores and of the core, put, get, system (random numbers, errors).
+ * Must not know: which store it is, what fragments hold. */
+
+/* ---- names ---- */
+
+/* How much of a key is the batch's own: up to the '#' of an append. */
+static size_t packbuf_i_stem(const char *key) {
+  const char *mark = strchr(key, '#');
+  return mark ? (size_t)(mark - key) : strlen(key);
+}
+
+static void packbuf_i_write_hex16(char *to, uint64_t number) {
+  for (unsigned i = 16; i-- > 0; number >>= 4) to[i] = "0123456789abcdef"[number & 15];
+}
+
+/* STEM#fNUMBER, STEM#mNUMBER: `number` was drawn at random, so that two who append at once do not meet. */
+static void packbuf_i_new_name(char *to, const char *key, char kind, uint64_t number) {
+  const size_t stem = packbuf_i_stem(key);
+  memcpy(to, key, stem);
+  to[stem] = '#';
+  to[stem + 1] = kind;
+  packbuf_i_write_hex16(to + stem + 2, number);
+  to[stem + 18] = 0;
+}
+
+#define PACKBUF_I_NAME_ROOM (PACKBUF_MAX_KEY + 1 + 17 + 1) /* of "KEY@generation" and its NUL */
+
+/* What a manifest calls an object: a name that no later object of the key can answer to. Returns its length. */
+static size_t packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
+  const size_t size = strlen(key);
+  memcpy(to, key, size);
+  to[size] = '@';
+  packbuf_i_write_hex16(to + size + 1, generation);
+  to[size + 17] = 0;
+  return size + 17;
+}
+
+/* ---- appending ---- */
+
+static const char packbuf_i_lineage_key[] = "packbuf.lineage";
+
+/* The manifests before this one, oldest first, with blanks between them; size 0: there are none. */
+static packbuf_status packbuf_i_lineage(const packbuf_view *manifest, packbuf_text *lineage, packbuf_error *error) {
+  const size_t size = sizeof packbuf_i_lineage_key - 1;
+  lineage->data = "";
+  lineage->size = 0;
+  for (uint32_t i = 0; i < manifest->metadata_count; i++) {
+    packbuf_metadata pair;
+    const packbuf_status status = packbuf_get_metadata(manifest, i, &pair, error);
+    if (status != PACKBUF_OK) return status;
+    if (pair.node != PACKBUF_NO_NODE || pair.key.size != size ||
+        memcmp(pair.key.data, packbuf_i_lineage_key, size) != 0)
+      continue;
+    *lineage = pair.text;
+    return PACKBUF_OK;
+  }
+  return PACKBUF_OK;
+}
+
+/* An append under way. */
+typedef struct packbuf_i_appending {
+  packbuf_store *store;
+  const packbuf_put_options *options;
+  packbuf_appends appends;
+  packbuf_ref before;           /* what is appended to, completed */
+  packbuf_object heads;         /* of that, or all that it lists */
+  packbuf_lease lease;          /* of the manifest that it is */
+  packbuf_view manifest;        /* kind 0: it is none */
+  const packbuf_fragment *list; /* what it lists; NULL: it is none */
+  uint64_t count, rows;
+  packbuf_arena arena;
+  packbuf_i_parcel fragment;
+  uint64_t number;
+  char fragment_key[PACKBUF_MAX_KEY + 1], manifest_key[PACKBUF_MAX_KEY + 1];
+  char names[2][PACKBUF_I_NAME_ROOM];
+} packbuf_i_appending;
+
+/* What is appended to, when it is a batch: its head alone. */
+static packbuf_status packbuf_i_append_to_batch(packbuf_i_appending *a, const packbuf_ref *ref, packbuf_error *error) {
+  packbuf_get_options options;
+  packbuf_wanted wanted;
+  packbuf_status status;
+  memset(&options, 0, sizeof options);
+  memset(&wanted, 0, sizeof wanted);
+  options.deadline = a->options->deadline;
+  options.account = a->options->account;
+  options.join_flags = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE; /* whether types fit is for those who read */
+  wanted.rows = packbuf_rows_range(0, 0, 1);
+  status = packbuf_get_select(a->store, ref, &wanted, &options, &a->heads, error);
+  if (status != PACKBUF_OK) return status;
+  a->before = a->heads.ref;
+  a->rows = a->heads.join ? a->heads.join->rows : a->heads.views[0].rows;
+  return PACKBUF_OK;
+}
+
+/* What is appended to, when it is a manifest: all of it. */
+static packbuf_status packbuf_i_append_to_manifest(packbuf_i_appending *a, packbuf_error *error) {
+  packbuf_item item;
+  packbuf_status status;
+  memset(&item, 0, sizeof item);
+  item.key = a->before.key;
+  item.generation = a->before.generation;
+  item.account = a->options->account;
+  status = packbuf_batch_get(a->store, &item, 1, a->options->deadline, error);
+  if (status != PACKBUF_OK) return status;
+  a->lease = item.lease;
+  status = packbuf_open(&a->manifest, item.lease.data, item.lease.size, PACKBUF_OPEN_EXACT, NULL, error);
+  if (status == PACKBUF_OK && a->before.generation &&
+      (a->manifest.head_checksum != a->before.head_checksum || a->manifest.total_length != a->before.length))
+    status = packbuf_i_item_fail(error, PACKBUF_FRAGMENT_MISMATCH, "the manifest is not the one of its ref",
+                                 a->before.key, 0, PACKBUF_NOWHERE);
+  if (status == PACKBUF_OK)
+    status = packbuf_manifest_read(&a->manifest, &a->arena, &a->list, &a->count, &a->rows, error);
+  a->before.generation = item.stat.generation;
+  return status;
+}
+
+/* Looks at what is appended to. Rows need to know how many there are, fields the tokens of all rows. */
+static packbuf_status packbuf_i_append_look(packbuf_i_appending *a, const packbuf_ref *ref, packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  a->before = *ref;
+  if (ref->kind != PACKBUF_OBJECT_MANIFEST || a->appends == PACKBUF_APPENDS_FIELDS) {
+    status = packbuf_i_append_to_batch(a, ref, error);
+    if (status != PACKBUF_OK) return status;
+  }
+  if (a->before.kind == PACKBUF_OBJECT_MANIFEST) status = packbuf_i_append_to_manifest(a, error);
+  return status;
+}
+
+/* Fields fit when the rows they are for carry their token, and have no fields of these names. */
+static packbuf_status packbuf_i_append_check(packbuf_i_appending *a, packbuf_error *error) {
+  const uint64_t old = a->heads.view_count;
+  packbuf_fragment *list;
+  packbuf_view *views;
+  packbuf_join join;
+  packbuf_status status = PACKBUF_OK;
+  if (a->appends != PACKBUF_APPENDS_FIELDS) return PACKBUF_OK;
+  if (a->fragment.view.rows != a->rows)
+    return packbuf_i_call_fail(error, PACKBUF_ROW_COUNT, "fields that are appended have a cell for each row");
+  list = (packbuf_fragment *)packbuf_i_array(&a->arena, old + 1, sizeof *list);
+  views = (packbuf_view *)packbuf_i_array(&a->arena, old + 1, sizeof *views);
+  if (!list || !views) return packbuf_i_no_memory(error);
+  if (old) memcpy(views, a->heads.views, (size_t)old * sizeof *views);
+  if (a->list && old) memcpy(list, a->list, (size_t)old * sizeof *list);
+  if (!a->list) status = packbuf_fragment_of(&views[0], a->before.key, PACKBUF_APPENDS_ROWS, 0, &list[0], error);
+  views[old] = a->fragment.view;
+  if (status == PACKBUF_OK)
+    status = packbuf_fragment_of(&views[old], a->fragment_key, a->appends, 0, &list[old], error);
+  if (status != PACKBUF_OK) return status;
+  return packbuf_join_init(&join, list, views, old + 1, PACKBUF_WIDEN | PACKBUF_FIRST_VALUE, &a->arena, error);
+}
+
+/* The manifest as a batch. */
+static packbuf_status packbuf_i_append_list(packbuf_i_appending *a, packbuf_batch *batch, packbuf_error *error) {
+  packbuf_fragment added[2];
+  const int first = a->manifest.kind == 0;
+  packbuf_text lineage;
+  packbuf_status status = PACKBUF_OK;
+  char *text;
+  packbuf_i_full_name(a->names[1], a->fragment_key, a->fragment.ref.generation);
+  if (first) {
+    packbuf_i_full_name(a->names[0], a->before.key, a->before.generation);
+    status = packbuf_fragment_of(&a->heads.views[0], a->names[0], PACKBUF_APPENDS_ROWS, 0, &added[0], error);
+  }
+  if (status == PACKBUF_OK)
+    status = packbuf_fragment_of(&a->fragment.view, a->names[1], a->appends,
+                                 a->appends == PACKBUF_APPENDS_ROWS ? a->rows : 0, &added[1], error);
+  if (status == PACKBUF_OK)
+    status = packbuf_manifest_init(batch, first ? NULL : &a->manifest, first ? added : added + 1, first ? 2 : 1,
+                                   &a->arena, NULL, error);
+  if (status != PACKBUF_OK || first) return status;
+  status = packbuf_i_lineage(&a->manifest, &lineage, error);
+  if (status != PACKBUF_OK) return status;
+  text = (char *)packbuf_arena_alloc(&a->arena, lineage.size + 1 + PACKBUF_I_NAME_ROOM, 1);
+  if (!text) return packbuf_i_no_memory(error);
+  memcpy(text, lineage.data, lineage.size);
+  if (lineage.size) text[lineage.size] = ' ';
+  packbuf_i_full_name(text + lineage.size + (lineage.size != 0), a->before.key, a->before.generation);
+  return packbuf_add_metadata(batch, NULL, packbuf_i_lineage_key, text, error);
+}
+
+/* Puts the manifest. */
+static packbuf_status packbuf_i_append_manifest(packbuf_i_appending *a, packbuf_ref *appended, packbuf_error *error) {
+  packbuf_put_options options = *a->options;
+  packbuf_i_parcel parcel;
+  packbuf_batch batch;
+  packbuf_status status = packbuf_i_append_list(a, &batch, error);
+  if (status != PACKBUF_OK) return status;
+  options.write = NULL;
+  memset(&parcel, 0, sizeof parcel);
+  parcel.key = a->manifest_key;
+  parcel.batch = &batch;
+  status = packbuf_i_parcel_make(&parcel, a->store, &options, error);
+  if (status != PACKBUF_OK) return status;
+  /* the schema of the whole is that of its rows; of fields that are added it is not known before they are joined */
+  if (a->appends == PACKBUF_APPENDS_ROWS &&
+      memcmp(a->before.fingerprint, a->fragment.ref.fingerprint, PACKBUF_FINGERPRINT) == 0)
+    memcpy(parcel.ref.fingerprint, a->before.fingerprint, PACKBUF_FINGERPRINT);
+  status = packbuf_i_parcel_put(&parcel, a->store, &options, error);
+  if (status == PACKBUF_OK && appended) *appended = parcel.ref;
+  return status;
+}
+
+/* Takes back a fragment that no manifest came to list; for that there is a moment, whatever the deadline. Where it is
+ * not known whether one did, it stays. */
+static void packbuf_i_append_undo(packbuf_i_appending *a, packbuf_status because) {
+  const uint64_t moment = packbuf_deadline_in(100);
+  packbuf_item item;
+  if (because == PACKBUF_DISCONNECTED) return;
+  memset(&item, 0, sizeof item);
+  item.key = a->fragment_key;
+  item.generation = a->fragment.ref.generation;
+  (void)packbuf_batch_remove(a->store, &item, 1, a->options->deadline > moment ? a->options->deadline : moment, NULL);
+}
+
+/* Packs what is appended; after an error nothing is held. */
+static packbuf_status packbuf_i_append_pack(packbuf_i_appending *a, packbuf_error *error) {
+  packbuf_status status;
+  if (packbuf_i_stem(a->before.key) > PACKBUF_MAX_BATCH_KEY || packbuf_i_stem(a->before.key) == 0)
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has 1 to 200 bytes", a->before.key,
+                               0, PACKBUF_NOWHERE);
+  packbuf_i_new_name(a->fragment_key, a->before.key, 'f', a->number);
+  packbuf_i_new_name(a->manifest_key, a->before.key, 'm', a->number);
+  a->fragment.key = a->fragment_key;
+  status = packbuf_i_parcel_make(&a->fragment, a->store, a->options, error);
+  if (status != PACKBUF_OK) return status;
+  status = packbuf_i_append_check(a, error);
+  if (status != PACKBUF_OK) packbuf_slice_release(&a->fragment.slice);
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_ref *ref, packbuf_batch *batch,
+                                          packbuf_appends appends, const packbuf_put_options *options,
+                                          packbuf_ref *appended, packbuf_error *error) {
+  packbuf_i_appending a;
+  packbuf_status status;
+  if (!store || !batch || (unsigned)appends > PACKBUF_APPENDS_FIELDS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store and a batch must be given");
+  status = packbuf_i_check_ref(ref, error);
+  if (status != PACKBUF_OK) return status;
+  memset(&a, 0, sizeof a);
+  a.store = store;
+  a.options = options ? options : &packbuf_i_put_plainly;
+  a.appends = appends;
+  a.fragment.batch = batch;
+  if (!packbuf_i_random(&a.number, sizeof a.number))
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no random numbers are to be had");
+  packbuf_arena_init(&a.arena, packbuf_i_store_allocator(store));
+  status = packbuf_i_append_look(&a, ref, error);
+  if (status == PACKBUF_OK) status = packbuf_i_append_pack(&a, error);
+  if (status == PACKBUF_OK) status = packbuf_i_parcel_put(&a.fragment, store, a.options, error);
+  if (status == PACKBUF_OK) {
+    status = packbuf_i_append_manifest(&a, appended, error);
+    if (status != PACKBUF_OK) packbuf_i_append_undo(&a, status);
+  }
+  packbuf_object_release(&a.heads);
+  packbuf_lease_release(&a.lease);
+  packbuf_arena_free(&a.arena);
+  return status;
+}
+
+/* ---- removing ---- */
+
+/* A removal under way. */
+typedef struct packbuf_i_removing {
+  packbuf_store *store;
+  uint32_t flags;
+  uint64_t deadline;
+  packbuf_arena arena;
+  packbuf_item *items;
+  uint64_t count;
+} packbuf_i_removing;
+
+/* One more object to remove, by the name that a manifest has for it. */
+static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text name, uint64_t fragment,
+                                            packbuf_error *error) {
+  char *key = (char *)packbuf_arena_alloc(&r->arena, PACKBUF_MAX_KEY + 1, 1);
+  packbuf_item *item = &r->items[r->count];
+  packbuf_status status;
+  if (!key) return packbuf_i_no_memory(error);
+  memset(item, 0, sizeof *item);
+  status = packbuf_i_split_name(name, fragment, key, &item->generation, error);
+  if (status != PACKBUF_OK) return status;
+  item->key = key;
+  item->flags = r->flags;
+  r->count++;
+  return PACKBUF_OK;
+}
+
+/* What a manifest lists, and the manifests before it. */
+static packbuf_status packbuf_i_remove_names(packbuf_i_removing *r, const packbuf_view *manifest,
+                                             packbuf_error *error) {
+  const packbuf_fragment *list = NULL;
+  packbuf_text lineage, name;
+  uint64_t count = 0, before = 1;
+  packbuf_status status = packbuf_manifest_read(manifest, &r->arena, &list, &count, NULL, error);
+  if (status == PACKBUF_OK) status = packbuf_i_lineage(manifest, &lineage, error);
+  if (status != PACKBUF_OK) return status;
+  for (size_t i = 0; i < lineage.size; i++) before += lineage.data[i] == ' ';
+  r->items = (packbuf_item *)packbuf_i_array(&r->arena, count + before, sizeof *r->items);
+  if (!r->items) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_remove_name(r, list[i].key, i, error);
+  while (status == PACKBUF_OK && lineage.size) {
+    const char *end = (const char *)memchr(lineage.data, ' ', lineage.size);
+    name.data = lineage.data;
+    name.size = end ? (size_t)(end - lineage.data) : lineage.size;
+    status = packbuf_i_remove_name(r, name, PACKBUF_NOWHERE, error);
+    if (status == PACKBUF_OK && end) name.size++;
+    lineage.data += name.size;
+    lineage.size -= name.size;
+  }
+  return status;
+}
+
+static int packbuf_i_is_gone(packbuf_status status) {
+  return status == PACKBUF_OK || status == PACKBUF_NOT_FOUND || status == PACKBUF_STALE;
+}
+
+/* Removes what a manifest lists, all but itself. Its own lease ends before: a removal would wait for it. LEASED when
+ * all is removed but leases keep the memory of some. */
+static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char *key, uint64_t generation,
+                                              packbuf_error *error) {
+  packbuf_item item;
+  packbuf_view view;
+  packbuf_status status, worst = PACKBUF_OK;
+  packbuf_error why;
+  memset(&item, 0, sizeof item);
+  item.key = key;
+  item.generation = generation;
+  status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
+  if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
+  status = packbuf_open(&view, item.lease.data, item.lease.size, PACKBUF_OPEN_EXACT, NULL, error);
+  if (status == PACKBUF_OK && view.kind == 2) status = packbuf_i_remove_names(r, &view, error);
+  packbuf_lease_release(&item.lease);
+  if (status != PACKBUF_OK || r->count == 0) return status;
+  memset(&why, 0, sizeof why);
+  (void)packbuf_batch_remove(r->store, r->items, r->count, r->deadline, &why);
+  for (uint64_t i = 0; i < r->count; i++) {
+    packbuf_error one;
+    status = r->items[i].status;
+    if (packbuf_i_is_gone(status) || (worst != PACKBUF_OK && (worst != PACKBUF_LEASED || status == PACKBUF_LEASED)))
+      continue;
+    worst = packbuf_i_item_why(r->items, i, i, &why, &one);
+    if (error) *error = one;
+  }
+  return worst;
+}
+
+/* packbuf_remove with flags of the removal. */
+static packbuf_status packbuf_i_remove(packbuf_store *store, const packbuf_ref *ref, uint32_t flags, uint64_t deadline,
+                                       packbuf_error *error) {
+  packbuf_i_removing r;
+  packbuf_item own;
+  uint64_t generation = ref->generation;
+  uint8_t kind = ref->kind;
+  packbuf_error why;
+  packbuf_status status = PACKBUF_OK, listed = PACKBUF_OK;
+  memset(&r, 0, sizeof r);
+  memset(&own, 0, sizeof own);
+  r.store = store;
+  r.flags = own.flags = flags;
+  r.deadline = deadline;
+  own.key = ref->key;
+  own.generation = ref->generation;
+  if (kind == PACKBUF_OBJECT_BYTES) { /* a ref that does not say */
+    status = packbuf_batch_stat(store, &own, 1, deadline, error);
+    if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
+    kind = own.stat.kind;
+    generation = own.stat.generation;
+  }
+  if (kind == PACKBUF_OBJECT_MANIFEST) {
+    packbuf_arena_init(&r.arena, packbuf_i_store_allocator(store));
+    listed = packbuf_i_remove_listed(&r, ref->key, generation, error);
+    packbuf_arena_free(&r.arena);
+    if (listed != PACKBUF_OK && listed != PACKBUF_LEASED) return listed;
+  }
+  status = packbuf_batch_remove(store, &own, 1, deadline, &why);
+  if (packbuf_i_is_gone(status)) return listed;
+  if (error) *error = why;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
+                                          packbuf_error *error) {
+  packbuf_status status;
+  if (!store) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store must be given");
+  status = packbuf_i_check_ref(ref, error);
+  return status == PACKBUF_OK ? packbuf_i_remove(store, ref, 0, deadline, error) : status;
+}
 /* ---- end of transport/append.c ---- */
 /* ---- transport/ledger.c ---- */
-/* transport/ledger.c: not written yet. */
+/* transport/ledger.c: who still wants a batch: books over a store, in one process. What is on them decides what gets
+ * see; the store is asked afterwards, and never with the lock held.
+ * May use: the public calls of stores, put, get, append (removal), system. Must not know: which store it is. */
+
+typedef enum packbuf_i_entry_state {
+  PACKBUF_I_ENTRY_NEW,     /* nothing is known of the key yet: a call is under way that will */
+  PACKBUF_I_ENTRY_HELD,    /* to be read */
+  PACKBUF_I_ENTRY_PENDING, /* released or aborted; its removal is not done */
+  PACKBUF_I_ENTRY_GONE     /* and done: remembered, so that late gets do not find what a store may still answer */
+} packbuf_i_entry_state;
+
+/* A key, and its newest generation that is known here. The key's bytes lie behind it. */
+typedef struct packbuf_i_booked {
+  struct packbuf_i_booked *next;           /* of its bucket */
+  struct packbuf_i_booked *before, *after; /* of a ring of those that are gone, the oldest behind its head */
+  uint64_t hash, generation, bytes, since; /* since: packbuf_now when it came on the books */
+  uint64_t reading;                        /* objects of this generation that are out */
+  uint32_t users;                          /* calls under way that look at it again */
+  uint32_t attempts;                       /* at its removal */
+  uint8_t state, kind;                     /* kind: packbuf_object_kind */
+  size_t size;                             /* of all of it */
+} packbuf_i_booked;
+
+#define PACKBUF_I_GONE_MOST 65536u
+
+struct packbuf_ledger {
+  packbuf_store *store;
+  packbuf_ledger_options options;
+  packbuf_i_lock lock; /* guards what follows */
+  packbuf_i_booked **buckets;
+  uint64_t mask, entries, gone_count;
+  packbuf_i_booked gone;      /* the head of the ring */
+  uint64_t under_way;         /* bytes of puts that have not ended */
+  packbuf_ledger_state state; /* but oldest_ms */
+};
+
+static const char *packbuf_i_entry_key(const packbuf_i_booked *entry) { return (const char *)(entry + 1); }
+
+static void *packbuf_i_ledger_heap(const packbuf_ledger *ledger, void *memory, size_t old_size, size_t new_size) {
+  return packbuf_i_heap(&ledger->store->allocator, memory, old_size, new_size);
+}
+
+/* ---- the table, with the lock held ---- */
+
+static uint64_t packbuf_i_ledger_hash(const char *key) {
+  return packbuf_i_hash_bytes((const uint8_t *)key, strlen(key));
+}
+
+static packbuf_i_booked *packbuf_i_ledger_find(const packbuf_ledger *ledger, const char *key) {
+  const uint64_t hash = packbuf_i_ledger_hash(key);
+  packbuf_i_booked *entry = ledger->buckets[hash & ledger->mask];
+  while (entry && (entry->hash != hash || strcmp(packbuf_i_entry_key(entry), key) != 0)) entry = entry->next;
+  return entry;
+}
+
+/* Twice the buckets; where there is no memory for them the chains grow. */
+static void packbuf_i_ledger_grow(packbuf_ledger *ledger) {
+  const uint64_t count = (ledger->mask + 1) * 2;
+  packbuf_i_booked **buckets;
+  buckets = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof *buckets);
+  if (!buckets) return;
+  for (uint64_t i = 0; i <= ledger->mask; i++)
+    for (packbuf_i_booked *entry = ledger->buckets[i], *next; entry; entry = next) {
+      next = entry->next;
+      entry->next = buckets[entry->hash & (count - 1)];
+      buckets[entry->hash & (count - 1)] = entry;
+    }
+  (void)packbuf_i_ledger_heap(ledger, ledger->buckets, ((size_t)ledger->mask + 1) * sizeof *buckets, 0);
+  ledger->buckets = buckets;
+  ledger->mask = count - 1;
+}
+
+/* The entry of a key, made if there is none; NULL: no memory. */
+static packbuf_i_booked *packbuf_i_ledger_entry(packbuf_ledger *ledger, const char *key) {
+  packbuf_i_booked *entry = packbuf_i_ledger_find(ledger, key);
+  const size_t length = strlen(key) + 1;
+  if (entry) return entry;
+  if (ledger->entries > ledger->mask) packbuf_i_ledger_grow(ledger);
+  entry = (packbuf_i_booked *)packbuf_i_ledger_heap(ledger, NULL, 0, sizeof *entry + length);
+  if (!entry) return NULL;
+  entry->size = sizeof *entry + length;
+  entry->hash = packbuf_i_ledger_hash(key);
+  memcpy(entry + 1, key, length);
+  entry->next = ledger->buckets[entry->hash & ledger->mask];
+  ledger->buckets[entry->hash & ledger->mask] = entry;
+  ledger->entries++;
+  return entry;
+}
+
+static void packbuf_i_ledger_drop(packbuf_ledger *ledger, packbuf_i_booked *entry) {
+  packbuf_i_booked **link = &ledger->buckets[entry->hash & ledger->mask];
+  while (*link != entry) link = &(*link)->next;
+  *link = entry->next;
+  ledger->entries--;
+  (void)packbuf_i_ledger_heap(ledger, entry, entry->size, 0);
+}
+
+/* ---- states, with the lock held ---- */
+
+/* Takes an entry off the sums of its state. */
+static void packbuf_i_entry_leave(packbuf_ledger *ledger, packbuf_i_booked *entry) {
+  if (entry->state == PACKBUF_I_ENTRY_HELD) {
+    ledger->state.batches--;
+    ledger->state.bytes -= entry->bytes;
+  }
+  if (entry->state == PACKBUF_I_ENTRY_PENDING) {
+    ledger->state.pending--;
+    ledger->state.pending_bytes -= entry->bytes;
+  }
+  if (entry->state == PACKBUF_I_ENTRY_GONE) {
+    ledger->gone_count--;
+    entry->before->after = entry->after;
+    entry->after->before = entry->before;
+  }
+  entry->state = PACKBUF_I_ENTRY_NEW;
+}
+
+static void packbuf_i_entry_pending(packbuf_ledger *ledger, packbuf_i_booked *entry) {
+  packbuf_i_entry_leave(ledger, entry);
+  entry->state = PACKBUF_I_ENTRY_PENDING;
+  entry->attempts = 0;
+  ledger->state.pending++;
+  ledger->state.pending_bytes += entry->bytes;
+}
+
+/* Of those that are gone the newest are remembered. */
+static void packbuf_i_entry_gone(packbuf_ledger *ledger, packbuf_i_booked *entry) {
+  packbuf_i_booked *oldest;
+  packbuf_i_entry_leave(ledger, entry);
+  entry->state = PACKBUF_I_ENTRY_GONE;
+  entry->after = &ledger->gone;
+  entry->before = ledger->gone.before;
+  entry->before->after = entry->after->before = entry;
+  ledger->gone_count++;
+  for (oldest = ledger->gone.after; ledger->gone_count > PACKBUF_I_GONE_MOST && oldest != &ledger->gone;) {
+    packbuf_i_booked *next = oldest->after;
+    if (!oldest->users && oldest != entry) {
+      packbuf_i_entry_leave(ledger, oldest);
+      packbuf_i_ledger_drop(ledger, oldest);
+    }
+    oldest = next;
+  }
+}
+
+/* What a ref names is on the books from here on, in the place of any older generation. */
+static void packbuf_i_entry_held(packbuf_ledger *ledger, packbuf_i_booked *entry, const packbuf_ref *ref) {
+  packbuf_i_entry_leave(ledger, entry);
+  entry->state = PACKBUF_I_ENTRY_HELD;
+  entry->generation = ref->generation;
+  entry->bytes = ref->length;
+  entry->kind = ref->kind;
+  entry->since = packbuf_now();
+  entry->reading = 0;
+  ledger->state.batches++;
+  ledger->state.bytes += entry->bytes;
+}
+
+/* A call no longer looks at an entry. One that came to nothing goes. */
+static void packbuf_i_entry_unused(packbuf_ledger *ledger, packbuf_i_booked *entry) {
+  if (--entry->users == 0 && entry->state == PACKBUF_I_ENTRY_NEW) packbuf_i_ledger_drop(ledger, entry);
+}
+
+/* What the books say of a generation of a key: OK, the store may be asked; NOT_FOUND; STALE. */
+static packbuf_status packbuf_i_entry_says(const packbuf_i_booked *entry, uint64_t generation) {
+  if (!entry || entry->state == PACKBUF_I_ENTRY_NEW || generation == 0 || generation > entry->generation)
+    return PACKBUF_OK;
+  if (generation < entry->generation && entry->generation != UINT64_MAX) return PACKBUF_STALE;
+  return entry->state == PACKBUF_I_ENTRY_HELD ? PACKBUF_OK : PACKBUF_NOT_FOUND;
+}
+
+static packbuf_status packbuf_i_ledger_fail(packbuf_error *error, packbuf_status status, const char *key) {
+  return packbuf_i_item_fail(error, status,
+                             status == PACKBUF_STALE ? "another batch was put under this key"
+                                                     : "the batch was released, aborted, or never on the books",
+                             key, 0, PACKBUF_NOWHERE);
+}
+
+/* ---- opening and closing ---- */
+
+PACKBUF_API packbuf_status packbuf_ledger_open(packbuf_store *store, const packbuf_ledger_options *options,
+                                               packbuf_ledger **ledger, packbuf_error *error) {
+  packbuf_ledger *made;
+  const uint64_t count = 64;
+  if (!ledger) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a place for the ledger must be given");
+  *ledger = NULL;
+  if (!store) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a store must be given");
+  made = (packbuf_ledger *)packbuf_i_heap(&store->allocator, NULL, 0, sizeof *made);
+  if (!made) return packbuf_i_no_memory(error);
+  made->store = store;
+  if (options) made->options = *options;
+  if (!made->options.attempts) made->options.attempts = 3;
+  made->gone.before = made->gone.after = &made->gone;
+  made->mask = count - 1;
+  made->buckets = (packbuf_i_booked **)packbuf_i_ledger_heap(made, NULL, 0, (size_t)count * sizeof *made->buckets);
+  if (made->buckets && packbuf_i_lock_start(&made->lock)) {
+    *ledger = made;
+    return PACKBUF_OK;
+  }
+  if (made->buckets) (void)packbuf_i_ledger_heap(made, made->buckets, (size_t)count * sizeof *made->buckets, 0);
+  (void)packbuf_i_heap(&store->allocator, made, sizeof *made, 0);
+  return packbuf_i_no_memory(error);
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_close(packbuf_ledger *ledger, packbuf_error *error) {
+  packbuf_store *store;
+  uint64_t reading;
+  if (!ledger) return PACKBUF_OK;
+  packbuf_i_locked(&ledger->lock);
+  reading = ledger->state.reading;
+  packbuf_i_unlocked(&ledger->lock);
+  if (reading) return packbuf_i_call_fail(error, PACKBUF_LEASED, "batches of the ledger are being read");
+  for (uint64_t i = 0; i <= ledger->mask; i++)
+    while (ledger->buckets[i]) {
+      packbuf_i_booked *entry = ledger->buckets[i];
+      ledger->buckets[i] = entry->next;
+      (void)packbuf_i_ledger_heap(ledger, entry, entry->size, 0);
+    }
+  (void)packbuf_i_ledger_heap(ledger, ledger->buckets, ((size_t)ledger->mask + 1) * sizeof *ledger->buckets, 0);
+  packbuf_i_lock_end(&ledger->lock);
+  store = ledger->store;
+  (void)packbuf_i_heap(&store->allocator, ledger, sizeof *ledger, 0);
+  return PACKBUF_OK;
+}
+
+/* ---- onto the books ---- */
+
+PACKBUF_API packbuf_status packbuf_ledger_put(packbuf_ledger *ledger, const char *key, packbuf_batch *batch,
+                                              const packbuf_put_options *options, packbuf_ref *ref,
+                                              packbuf_error *error) {
+  packbuf_i_booked *entry;
+  packbuf_ref put;
+  uint64_t room = 0, taken;
+  packbuf_status status;
+  if (!ledger || !batch)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a ledger and a batch must be given");
+  status = packbuf_i_check_batch_key(key, 0, error);
+  if (status == PACKBUF_OK) status = packbuf_measure(batch, &room, error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_locked(&ledger->lock);
+  taken = ledger->state.bytes + ledger->under_way;
+  entry = NULL;
+  if (ledger->options.most_bytes && (room > ledger->options.most_bytes || taken > ledger->options.most_bytes - room))
+    status =
+        packbuf_i_item_fail(error, PACKBUF_LIMIT, "more bytes than the ledger is to hold", key, 0, PACKBUF_NOWHERE);
+  else {
+    entry = packbuf_i_ledger_entry(ledger, key);
+    if (!entry) status = packbuf_i_no_memory(error);
+  }
+  if (entry) {
+    entry->users++;
+    ledger->under_way += room;
+  }
+  packbuf_i_unlocked(&ledger->lock);
+  if (!entry) return status;
+  memset(&put, 0, sizeof put);
+  status = packbuf_put(ledger->store, key, batch, options, &put, error);
+  packbuf_i_locked(&ledger->lock);
+  ledger->under_way -= room;
+  /* of two puts at once the one with the larger generation stays */
+  if (status == PACKBUF_OK && (entry->generation < put.generation || entry->generation == UINT64_MAX))
+    packbuf_i_entry_held(ledger, entry, &put);
+  packbuf_i_entry_unused(ledger, entry);
+  packbuf_i_unlocked(&ledger->lock);
+  if (status == PACKBUF_OK && ref) *ref = put;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_adopt(packbuf_ledger *ledger, const packbuf_ref *ref, uint64_t deadline,
+                                                packbuf_error *error) {
+  packbuf_i_booked *entry;
+  packbuf_ref found;
+  packbuf_item item;
+  packbuf_status status = packbuf_i_check_ref(ref, error);
+  if (status != PACKBUF_OK) return status;
+  found = *ref;
+  memset(&item, 0, sizeof item);
+  item.key = ref->key;
+  item.generation = ref->generation;
+  status = packbuf_batch_stat(ledger->store, &item, 1, deadline, error);
+  if (status != PACKBUF_OK) return status;
+  found.generation = item.stat.generation;
+  found.length = item.stat.length;
+  found.kind = item.stat.kind;
+  packbuf_i_locked(&ledger->lock);
+  entry = packbuf_i_ledger_entry(ledger, ref->key);
+  if (!entry) status = packbuf_i_no_memory(error);
+  else {
+    status = packbuf_i_entry_says(entry, found.generation);
+    if (status != PACKBUF_OK) packbuf_i_ledger_fail(error, status, ref->key);
+    else if (entry->generation != found.generation) packbuf_i_entry_held(ledger, entry, &found);
+  }
+  packbuf_i_unlocked(&ledger->lock);
+  return status;
+}
+
+/* ---- reading ---- */
+
+/* An object came from the store: whether the books still let it through, and count it. `counted`: the generation under
+ * which it was counted before the store was asked; 0: it was not. */
+static packbuf_status packbuf_i_ledger_got(packbuf_ledger *ledger, packbuf_i_booked *entry, const packbuf_ref *ref,
+                                           uint64_t counted) {
+  const packbuf_status status = packbuf_i_entry_says(entry, ref->generation);
+  if (status != PACKBUF_OK) return status;
+  if (entry->state != PACKBUF_I_ENTRY_HELD || entry->generation != ref->generation)
+    packbuf_i_entry_held(ledger, entry, ref); /* newer than what is known here */
+  if (counted != ref->generation) entry->reading++;
+  ledger->state.reading++;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                              const packbuf_get_options *options, packbuf_object *object,
+                                              packbuf_error *error) {
+  packbuf_i_booked *entry;
+  uint64_t counted = 0;
+  packbuf_status status;
+  memset(object, 0, sizeof *object);
+  object->status = status = packbuf_i_check_ref(ref, error);
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_locked(&ledger->lock);
+  status = packbuf_i_entry_says(packbuf_i_ledger_find(ledger, ref->key), ref->generation);
+  entry = status == PACKBUF_OK ? packbuf_i_ledger_entry(ledger, ref->key) : NULL;
+  if (entry) {
+    entry->users++;
+    if (entry->state == PACKBUF_I_ENTRY_HELD && (ref->generation == 0 || ref->generation == entry->generation)) {
+      counted = entry->generation; /* it is not freed meanwhile */
+      entry->reading++;
+    }
+  }
+  packbuf_i_unlocked(&ledger->lock);
+  if (status != PACKBUF_OK) status = packbuf_i_ledger_fail(error, status, ref->key);
+  else if (!entry) status = packbuf_i_no_memory(error);
+  if (status == PACKBUF_OK) status = packbuf_get(ledger->store, ref, options, object, error);
+  if (entry) {
+    int refused = 0;
+    packbuf_i_locked(&ledger->lock);
+    if (status == PACKBUF_OK) {
+      status = packbuf_i_ledger_got(ledger, entry, &object->ref, counted);
+      refused = status != PACKBUF_OK;
+    }
+    /* what was counted for an object that did not come, or came of another generation */
+    if (counted && entry->generation == counted && (status != PACKBUF_OK || object->ref.generation != counted) &&
+        entry->reading)
+      entry->reading--;
+    packbuf_i_entry_unused(ledger, entry);
+    packbuf_i_unlocked(&ledger->lock);
+    if (refused) packbuf_i_ledger_fail(error, status, ref->key);
+  }
+  if (status != PACKBUF_OK) packbuf_object_release(object);
+  object->status = status;
+  return status;
+}
+
+/* ---- off the books ---- */
+
+/* By when a removal that waits for no lease has ended: at once, where no network is needed. */
+static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger) {
+  return ledger->store->capabilities & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(1000);
+}
+
+/* Tries to remove what is pending, once; the caller counted itself among its users, and no longer is. *freed: it is
+ * gone. LEASED and any other error leave it pending. */
+static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags, int *freed,
+                                           packbuf_error *error) {
+  packbuf_ref ref;
+  packbuf_status status;
+  *freed = 0;
+  memset(&ref, 0, sizeof ref);
+  packbuf_i_locked(&ledger->lock);
+  packbuf_i_copy_text(ref.key, packbuf_i_entry_key(entry));
+  ref.generation = entry->generation;
+  ref.kind = entry->kind;
+  status = entry->state == PACKBUF_I_ENTRY_PENDING ? PACKBUF_OK : PACKBUF_NOT_FOUND;
+  if (status == PACKBUF_OK) entry->attempts++;
+  packbuf_i_unlocked(&ledger->lock);
+  if (status == PACKBUF_OK) {
+    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger), error);
+    *freed = status == PACKBUF_OK;
+  } else status = PACKBUF_OK; /* somebody else did it */
+  packbuf_i_locked(&ledger->lock);
+  if (*freed && entry->state == PACKBUF_I_ENTRY_PENDING && entry->generation == ref.generation)
+    packbuf_i_entry_gone(ledger, entry);
+  packbuf_i_entry_unused(ledger, entry);
+  packbuf_i_unlocked(&ledger->lock);
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
+                                                  packbuf_error *error) {
+  packbuf_i_booked *entry;
+  packbuf_status status;
+  int gone = 0, last = 0;
+  if (freed) *freed = 0;
+  if (!object->inner) return PACKBUF_OK;
+  packbuf_i_locked(&ledger->lock);
+  if (ledger->state.reading) ledger->state.reading--;
+  entry = packbuf_i_ledger_find(ledger, object->ref.key);
+  if (entry && entry->state == PACKBUF_I_ENTRY_HELD && entry->generation == object->ref.generation && entry->reading) {
+    last = --entry->reading == 0 && !ledger->options.retain;
+    if (last) {
+      packbuf_i_entry_pending(ledger, entry);
+      entry->users++;
+    }
+  }
+  packbuf_i_unlocked(&ledger->lock);
+  packbuf_object_release(object);
+  if (!last) return PACKBUF_OK;
+  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  if (freed) *freed = gone;
+  return status == PACKBUF_LEASED ? PACKBUF_OK : status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {
+  packbuf_i_booked *entry;
+  packbuf_status status = packbuf_i_check_ref(ref, error);
+  int gone = 0;
+  if (status != PACKBUF_OK) return status;
+  packbuf_i_locked(&ledger->lock);
+  entry = packbuf_i_ledger_entry(ledger, ref->key);
+  if (!entry) status = packbuf_i_no_memory(error);
+  else if (entry->state != PACKBUF_I_ENTRY_NEW && ref->generation && ref->generation < entry->generation)
+    status =
+        packbuf_i_ledger_fail(error, entry->generation == UINT64_MAX ? PACKBUF_NOT_FOUND : PACKBUF_STALE, ref->key);
+  else if (entry->state == PACKBUF_I_ENTRY_HELD && (!ref->generation || ref->generation == entry->generation)) {
+    packbuf_i_entry_pending(ledger, entry);
+    entry->users++;
+  } else if (entry->state != PACKBUF_I_ENTRY_PENDING || (ref->generation && ref->generation != entry->generation)) {
+    /* not on the books: remembered, whatever generation it is */
+    if (entry->state != PACKBUF_I_ENTRY_GONE) packbuf_i_entry_gone(ledger, entry);
+    if (ref->generation > entry->generation) entry->generation = ref->generation;
+    if (!entry->generation) entry->generation = UINT64_MAX;
+    status = packbuf_i_ledger_fail(error, PACKBUF_NOT_FOUND, ref->key);
+  } else entry = NULL; /* pending already */
+  packbuf_i_unlocked(&ledger->lock);
+  if (status != PACKBUF_OK || !entry) return status;
+  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  return status == PACKBUF_LEASED ? PACKBUF_OK : status;
+}
+
+/* ---- many at a time ---- */
+
+/* Whether an entry is one of those that a call is about. */
+typedef int (*packbuf_i_entry_is)(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t argument);
+
+static int packbuf_i_entry_is_pending(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t most) {
+  (void)ledger;
+  return entry->state == PACKBUF_I_ENTRY_PENDING && entry->attempts <= most;
+}
+
+static int packbuf_i_entry_is_unread(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t since) {
+  (void)ledger;
+  return entry->state == PACKBUF_I_ENTRY_HELD && entry->reading == 0 && entry->since <= since;
+}
+
+/* The entries that are so, as an array of the heap, each with one user more. Returns how many; UINT64_MAX: no memory.
+ */
+static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry_is is, uint64_t argument,
+                                         packbuf_i_booked ***list) {
+  uint64_t count = 0, filled = 0;
+  packbuf_i_locked(&ledger->lock);
+  *list = NULL;
+  for (uint64_t i = 0; i <= ledger->mask; i++)
+    for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
+      count += is(ledger, entry, argument) != 0;
+  if (count) *list = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof **list);
+  for (uint64_t i = 0; *list && i <= ledger->mask; i++)
+    for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) {
+      if (!is(ledger, entry, argument)) continue;
+      entry->users++;
+      (*list)[filled++] = entry;
+    }
+  packbuf_i_unlocked(&ledger->lock);
+  return count && !*list ? UINT64_MAX : count;
+}
+
+static void packbuf_i_ledger_collected(packbuf_ledger *ledger, packbuf_i_booked **list, uint64_t count) {
+  if (list) (void)packbuf_i_ledger_heap(ledger, list, (size_t)count * sizeof *list, 0);
+}
+
+/* Tries all pending removals of at most so many attempts before. */
+static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags, uint64_t *freed,
+                                             packbuf_error *error) {
+  packbuf_i_booked **list;
+  const uint64_t count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_pending, attempts, &list);
+  packbuf_status status, first = PACKBUF_OK;
+  if (count == UINT64_MAX) return packbuf_i_no_memory(error);
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_error why;
+    int gone = 0;
+    status = packbuf_i_ledger_try(ledger, list[i], flags, &gone, &why);
+    *freed += (uint64_t)gone;
+    if (status == PACKBUF_OK || status == PACKBUF_LEASED || first != PACKBUF_OK) continue;
+    first = status;
+    if (error) *error = why;
+  }
+  packbuf_i_ledger_collected(ledger, list, count);
+  return first;
+}
+
+/* What others removed goes from the books. Not of stores where looking renews leases. */
+static packbuf_status packbuf_i_ledger_reconcile(packbuf_ledger *ledger, packbuf_error *error) {
+  packbuf_i_booked **list;
+  packbuf_item *items;
+  uint64_t count;
+  if (!(ledger->store->capabilities & PACKBUF_CAN_REMOVE_NOW)) return PACKBUF_OK;
+  count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_unread, UINT64_MAX, &list);
+  if (count == UINT64_MAX) return packbuf_i_no_memory(error);
+  if (count == 0) return PACKBUF_OK;
+  items = (packbuf_item *)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof *items);
+  packbuf_i_locked(&ledger->lock);
+  for (uint64_t i = 0; items && i < count; i++) {
+    items[i].key = packbuf_i_entry_key(list[i]);
+    items[i].generation =
+        list[i]->generation; /* it may be another by the time of the answer, which then says nothing */
+  }
+  packbuf_i_unlocked(&ledger->lock);
+  if (items) (void)packbuf_batch_stat(ledger->store, items, count, packbuf_deadline_in(1000), NULL);
+  packbuf_i_locked(&ledger->lock);
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_booked *entry = list[i];
+    if (items && (items[i].status == PACKBUF_NOT_FOUND || items[i].status == PACKBUF_STALE) &&
+        entry->state == PACKBUF_I_ENTRY_HELD && entry->generation == items[i].generation && entry->reading == 0)
+      packbuf_i_entry_gone(ledger, entry);
+    packbuf_i_entry_unused(ledger, entry);
+  }
+  packbuf_i_unlocked(&ledger->lock);
+  if (items) (void)packbuf_i_ledger_heap(ledger, items, (size_t)count * sizeof *items, 0);
+  packbuf_i_ledger_collected(ledger, list, count);
+  return items ? PACKBUF_OK : packbuf_i_no_memory(error);
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t *freed,
+                                             packbuf_error *error) {
+  const uint64_t now = packbuf_now(), age = max_age_ms < now / 1000000u ? max_age_ms * 1000000u : now;
+  packbuf_i_booked **list = NULL;
+  uint64_t count = 0, gone = 0;
+  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, &gone, error);
+  if (status == PACKBUF_OK) status = packbuf_i_ledger_reconcile(ledger, error);
+  if (status == PACKBUF_OK && max_age_ms) {
+    count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_unread, now - age, &list);
+    if (count == UINT64_MAX) status = packbuf_i_no_memory(error), count = 0;
+  }
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_error why;
+    packbuf_status one;
+    int removed = 0;
+    packbuf_i_locked(&ledger->lock);
+    if (packbuf_i_entry_is_unread(ledger, list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
+    packbuf_i_unlocked(&ledger->lock);
+    one = packbuf_i_ledger_try(ledger, list[i], 0, &removed, &why);
+    gone += (uint64_t)removed;
+    if (one == PACKBUF_OK || one == PACKBUF_LEASED || status != PACKBUF_OK) continue;
+    status = one;
+    if (error) *error = why;
+  }
+  packbuf_i_ledger_collected(ledger, list, count);
+  if (freed) *freed = gone;
+  return status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t deadline, packbuf_error *error) {
+  for (;;) {
+    const uint64_t soon = packbuf_deadline_in(50);
+    uint64_t freed = 0, left;
+    const packbuf_status status =
+        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, &freed, error);
+    if (status == PACKBUF_OUT_OF_MEMORY) return status;
+    packbuf_i_locked(&ledger->lock);
+    left = ledger->state.pending;
+    packbuf_i_unlocked(&ledger->lock);
+    if (!left) return PACKBUF_OK;
+    if (packbuf_now() >= deadline) {
+      packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "removals are still pending");
+      if (error) error->row = left;
+      return PACKBUF_TIMEOUT;
+    }
+    packbuf_i_sleep_until(soon < deadline ? soon : deadline);
+  }
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_describe(packbuf_ledger *ledger, packbuf_ledger_state *state,
+                                                   packbuf_error *error) {
+  uint64_t oldest;
+  (void)error;
+  packbuf_i_locked(&ledger->lock);
+  oldest = packbuf_now();
+  *state = ledger->state;
+  state->oldest_ms = oldest;
+  for (uint64_t i = 0; i <= ledger->mask; i++)
+    for (const packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
+      if (entry->state == PACKBUF_I_ENTRY_HELD && entry->since < oldest) oldest = entry->since;
+  state->oldest_ms = (state->oldest_ms - oldest) / 1000000u;
+  packbuf_i_unlocked(&ledger->lock);
+  return PACKBUF_OK;
+}
 /* ---- end of transport/ledger.c ---- */
 
 #if defined(__GNUC__) || defined(__clang__)

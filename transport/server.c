@@ -71,8 +71,8 @@ typedef struct packbuf_i_request {
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
-typedef struct packbuf_i_sending {
-  struct packbuf_i_sending *next;
+typedef struct packbuf_i_outgoing {
+  struct packbuf_i_outgoing *next;
   size_t block, size, sent; /* size: of `bytes` */
   const uint8_t *bytes;     /* behind this; of an object: `head` */
   packbuf_lease lease;
@@ -82,7 +82,7 @@ typedef struct packbuf_i_sending {
   uint64_t range, request;
   uint16_t index;
   uint8_t head[PACKBUF_I_FRAME_HEADER + PACKBUF_I_DATA_SIZE];
-} packbuf_i_sending;
+} packbuf_i_outgoing;
 
 enum { PACKBUF_I_LINK_HELLO, PACKBUF_I_LINK_PROOF, PACKBUF_I_LINK_OPEN, PACKBUF_I_LINK_ENDING };
 
@@ -91,7 +91,7 @@ typedef struct packbuf_i_link {
   packbuf_i_group *group;
   packbuf_i_intake intake;
   packbuf_i_request *requests;
-  packbuf_i_sending *sending, **sending_end;
+  packbuf_i_outgoing *sending, **sending_end;
   struct packbuf_i_account *account;
   uint64_t queued; /* bytes on their way out */
   unsigned state, request_count, ready, waiting, denied;
@@ -113,9 +113,9 @@ typedef struct packbuf_i_link {
 
 /* ---- out ---- */
 
-static packbuf_i_sending *packbuf_i_sending_new(packbuf_i_link *link, size_t more) {
-  const size_t block = sizeof(packbuf_i_sending) + more;
-  packbuf_i_sending *sending = (packbuf_i_sending *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
+static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t more) {
+  const size_t block = sizeof(packbuf_i_outgoing) + more;
+  packbuf_i_outgoing *sending = (packbuf_i_outgoing *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
   if (sending) {
     sending->block = block;
     *link->sending_end = sending;
@@ -125,7 +125,7 @@ static packbuf_i_sending *packbuf_i_sending_new(packbuf_i_link *link, size_t mor
 }
 
 static void packbuf_i_link_send(packbuf_i_link *link, const uint8_t *bytes, size_t size) {
-  packbuf_i_sending *sending = packbuf_i_sending_new(link, size);
+  packbuf_i_outgoing *sending = packbuf_i_sending_new(link, size);
   if (!sending) return;
   memcpy(sending + 1, bytes, size);
   sending->bytes = (const uint8_t *)(sending + 1);
@@ -136,7 +136,7 @@ static void packbuf_i_link_send(packbuf_i_link *link, const uint8_t *bytes, size
 /* Takes the lease over. */
 static void packbuf_i_link_send_object(packbuf_i_link *link, uint64_t request, uint16_t index, packbuf_lease *lease,
                                        const uint8_t *ranges, uint64_t count, uint64_t total) {
-  packbuf_i_sending *sending = packbuf_i_sending_new(link, (size_t)count * sizeof(packbuf_range));
+  packbuf_i_outgoing *sending = packbuf_i_sending_new(link, (size_t)count * sizeof(packbuf_range));
   packbuf_range *list;
   if (!sending) {
     packbuf_lease_release(lease);
@@ -158,7 +158,7 @@ static void packbuf_i_link_send_object(packbuf_i_link *link, uint64_t request, u
   PACKBUF_I_SERVED(link->service, leases, 1);
 }
 
-static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_sending *sending) {
+static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sending) {
   if (sending->ranges) {
     packbuf_lease_release(&sending->lease);
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
@@ -167,7 +167,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_sending *send
 }
 
 /* Begins the next DATA frame of an object. */
-static void packbuf_i_sending_next(packbuf_i_link *link, packbuf_i_sending *sending) {
+static void packbuf_i_sending_next(packbuf_i_link *link, packbuf_i_outgoing *sending) {
   packbuf_i_wire_to body = packbuf_i_frame_body(sending->head, sizeof sending->head);
   sending->chunk = sending->left < PACKBUF_I_CHUNK_OUT ? sending->left : (uint64_t)PACKBUF_I_CHUNK_OUT;
   packbuf_i_data_write(&body, sending->index, sending->offset);
@@ -181,7 +181,7 @@ static void packbuf_i_sending_next(packbuf_i_link *link, packbuf_i_sending *send
 /* The pieces to send next, at most `most`; how many there are. */
 static size_t packbuf_i_link_pieces(packbuf_i_link *link, struct iovec *pieces, size_t most) {
   size_t count = 0;
-  for (packbuf_i_sending *s = link->sending; s && count < most; s = s->next) {
+  for (packbuf_i_outgoing *s = link->sending; s && count < most; s = s->next) {
     uint64_t chunk, range = s->range, in_range = s->in_range;
     if (s->sent == s->size && !s->chunk && s->left) packbuf_i_sending_next(link, s);
     if (s->sent < s->size) {
@@ -207,7 +207,7 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   PACKBUF_I_SERVED(link->service, bytes_moved, size);
   link->queued -= size;
   while (link->sending) {
-    packbuf_i_sending *s = link->sending;
+    packbuf_i_outgoing *s = link->sending;
     uint64_t some = s->size - s->sent;
     if (some > size) some = size;
     s->sent += (size_t)some;
@@ -961,7 +961,7 @@ static void packbuf_i_link_end(packbuf_i_link *link) {
   packbuf_i_link_wait(link, 0);
   while (link->requests) packbuf_i_request_free(link, link->requests);
   while (link->sending) {
-    packbuf_i_sending *next = link->sending->next;
+    packbuf_i_outgoing *next = link->sending->next;
     packbuf_i_sending_free(link, link->sending);
     link->sending = next;
   }
