@@ -76,7 +76,6 @@ static int packbuf_i_smaps_line(packbuf_i_smaps *smaps) {
     if (!smaps->mapping_end) return 0;
     if (!strstr(text, " dd")) return -1;
     smaps->at = smaps->mapping_end;
-    smaps->mapping_end = 0;
     return smaps->at >= smaps->end;
   }
   if (*text < 'A' || *text > 'Z') {

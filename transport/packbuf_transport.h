@@ -879,13 +879,1110 @@ static int packbuf_i_random(void *bytes, size_t size) {
 
 /* memory */
 /* ---- transport/buddy.c ---- */
-/* transport/buddy.c: not written yet. */
+/* transport/buddy.c: a binary buddy over the pages of one slab: takes runs of any number of pages, trims them, takes
+ * them back and joins what is free. A block of 2^order pages begins at a multiple of its size; the one that would reach
+ * past the slab's end has the pages that are there, so that a slab need not be a power of two. A run takes the smallest
+ * block that holds it, and what it leaves over of that is free again at once. Time: the number of orders. No locks.
+ * May use: base. Must not know: what lies in the pages, who waits for them. */
+
+#define PACKBUF_I_PAGE ((uint64_t)4096)
+#define PACKBUF_I_BUDDY_ORDERS 29u /* blocks of up to 2^28 pages: 1 TiB */
+#define PACKBUF_I_BUDDY_MOST ((uint64_t)1 << (PACKBUF_I_BUDDY_ORDERS - 1))
+#define PACKBUF_I_BUDDY_NONE UINT32_MAX
+
+/* The neighbours of a free block in the list of its order. */
+typedef struct packbuf_i_buddy_link {
+  uint32_t next, previous;
+} packbuf_i_buddy_link;
+
+typedef struct packbuf_i_buddy {
+  uint64_t pages, used;
+  packbuf_i_buddy_link *links;            /* of the first page of each free block */
+  uint8_t *begins;                        /* for each page: 1 + order of the free block that begins there, else 0 */
+  uint32_t first[PACKBUF_I_BUDDY_ORDERS]; /* free blocks of each order, the one freed last in front: it is warm */
+  uint32_t filled;                        /* a bit for each order that has some */
+  uint32_t rest;                          /* the free block that the slab's end cuts off, which is in no list */
+} packbuf_i_buddy;
+
+/* Bytes of tables for a slab of `pages` (9 a page, 0.22 % of the slab); pages 1 to PACKBUF_I_BUDDY_MOST. */
+static uint64_t packbuf_i_buddy_room(uint64_t pages) { return pages * (sizeof(packbuf_i_buddy_link) + 1); }
+
+/* Pages that `size` bytes take. */
+static uint64_t packbuf_i_buddy_pages(uint64_t size) { return size / PACKBUF_I_PAGE + (size % PACKBUF_I_PAGE != 0); }
+
+/* The order of the smallest block that holds `pages`, 1 or more. */
+static unsigned packbuf_i_buddy_order(uint64_t pages) { return packbuf_i_bits_of(pages - 1); }
+
+/* How many of a block's pages are there. */
+static uint64_t packbuf_i_buddy_length(uint64_t slab, uint64_t page, unsigned order) {
+  const uint64_t whole = (uint64_t)1 << order;
+  return whole < slab - page ? whole : slab - page;
+}
+
+/* The order of the first block of a free run, when it is cut into as few blocks as can be. */
+static unsigned packbuf_i_buddy_cut(uint64_t slab, uint64_t page, uint64_t pages) {
+  const unsigned aligned = page ? packbuf_i_first_set(page) : PACKBUF_I_BUDDY_ORDERS;
+  const unsigned fits = page + pages == slab ? packbuf_i_buddy_order(pages) : packbuf_i_bits_of(pages) - 1;
+  return aligned < fits ? aligned : fits;
+}
+
+static void packbuf_i_buddy_link_in(packbuf_i_buddy *buddy, uint64_t page, unsigned order) {
+  packbuf_i_buddy_link *link = &buddy->links[page];
+  buddy->begins[page] = (uint8_t)(order + 1);
+  if (page + ((uint64_t)1 << order) > buddy->pages) {
+    buddy->rest = (uint32_t)page;
+    return;
+  }
+  link->previous = PACKBUF_I_BUDDY_NONE;
+  link->next = buddy->first[order];
+  if (link->next != PACKBUF_I_BUDDY_NONE) buddy->links[link->next].previous = (uint32_t)page;
+  buddy->first[order] = (uint32_t)page;
+  buddy->filled |= (uint32_t)1 << order;
+}
+
+static void packbuf_i_buddy_link_out(packbuf_i_buddy *buddy, uint64_t page) {
+  const packbuf_i_buddy_link *link = &buddy->links[page];
+  const unsigned order = buddy->begins[page] - 1u;
+  buddy->begins[page] = 0;
+  if (buddy->rest == page) {
+    buddy->rest = PACKBUF_I_BUDDY_NONE;
+    return;
+  }
+  if (link->next != PACKBUF_I_BUDDY_NONE) buddy->links[link->next].previous = link->previous;
+  if (link->previous != PACKBUF_I_BUDDY_NONE) buddy->links[link->previous].next = link->next;
+  else buddy->first[order] = link->next;
+  if (buddy->first[order] == PACKBUF_I_BUDDY_NONE) buddy->filled &= ~((uint32_t)1 << order);
+}
+
+/* Frees a block and joins it with its neighbour as often as that is free. A neighbour past the end counts as free. */
+static void packbuf_i_buddy_free(packbuf_i_buddy *buddy, uint64_t page, unsigned order) {
+  const unsigned top = packbuf_i_buddy_order(buddy->pages);
+  for (; order < top; order++) {
+    const uint64_t other = page ^ (uint64_t)1 << order;
+    if (other < buddy->pages) {
+      const uint64_t length = packbuf_i_buddy_length(buddy->pages, other, order);
+      if (buddy->begins[other] != packbuf_i_buddy_order(length) + 1) break;
+      packbuf_i_buddy_link_out(buddy, other);
+    }
+    page &= ~((uint64_t)1 << order);
+  }
+  order = packbuf_i_buddy_order(packbuf_i_buddy_length(buddy->pages, page, order));
+  packbuf_i_buddy_link_in(buddy, page, order);
+}
+
+/* Gives back a run, or any part of one. */
+static void packbuf_i_buddy_give(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages) {
+  buddy->used -= pages;
+  while (pages) {
+    const unsigned order = packbuf_i_buddy_cut(buddy->pages, page, pages);
+    const uint64_t length = packbuf_i_buddy_length(buddy->pages, page, order);
+    packbuf_i_buddy_free(buddy, page, order);
+    page += length;
+    pages -= length;
+  }
+}
+
+/* Gives back all pages but the first `keep` of a run. */
+static void packbuf_i_buddy_trim(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages, uint64_t keep) {
+  packbuf_i_buddy_give(buddy, page + keep, pages - keep);
+}
+
+/* The free block to take `pages` of; PACKBUF_I_BUDDY_NONE. */
+static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t pages) {
+  const unsigned least = packbuf_i_buddy_order(pages);
+  const uint32_t orders = buddy->filled >> least << least;
+  const unsigned order = orders ? packbuf_i_first_set(orders) : PACKBUF_I_BUDDY_ORDERS;
+  if (buddy->rest != PACKBUF_I_BUDDY_NONE && buddy->pages - buddy->rest >= pages &&
+      buddy->begins[buddy->rest] <= order + 1)
+    return buddy->rest;
+  return orders ? buddy->first[order] : PACKBUF_I_BUDDY_NONE;
+}
+
+/* Takes a run of `pages`. 0: there is none (of 0 pages neither). */
+static int packbuf_i_buddy_take(packbuf_i_buddy *buddy, uint64_t pages, uint64_t *page) {
+  uint64_t length;
+  uint32_t at;
+  if (!pages || pages > buddy->pages) return 0;
+  at = packbuf_i_buddy_find(buddy, pages);
+  if (at == PACKBUF_I_BUDDY_NONE) return 0;
+  length = packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
+  packbuf_i_buddy_link_out(buddy, at);
+  buddy->used += length;
+  packbuf_i_buddy_trim(buddy, at, length, pages);
+  *page = at;
+  return 1;
+}
+
+/* The longest run that could be taken now. */
+static uint64_t packbuf_i_buddy_largest(const packbuf_i_buddy *buddy) {
+  const uint64_t listed = buddy->filled ? (uint64_t)1 << (packbuf_i_bits_of(buddy->filled) - 1) : 0;
+  const uint64_t rest = buddy->rest == PACKBUF_I_BUDDY_NONE ? 0 : buddy->pages - buddy->rest;
+  return listed > rest ? listed : rest;
+}
+
+/* Starts with all pages free. tables: packbuf_i_buddy_room(pages) bytes, aligned to 4, with anything in them. */
+static void packbuf_i_buddy_start(packbuf_i_buddy *buddy, uint64_t pages, void *tables) {
+  buddy->pages = buddy->used = pages;
+  buddy->links = (packbuf_i_buddy_link *)tables;
+  buddy->begins = (uint8_t *)(buddy->links + pages);
+  buddy->filled = 0;
+  buddy->rest = PACKBUF_I_BUDDY_NONE;
+  for (unsigned order = 0; order < PACKBUF_I_BUDDY_ORDERS; order++) buddy->first[order] = PACKBUF_I_BUDDY_NONE;
+  memset(buddy->begins, 0, (size_t)pages);
+  packbuf_i_buddy_give(buddy, 0, pages);
+}
+
+/* ---- many at a time ---- */
+
+/* The orders of runs of these sizes, a bit each. */
+static uint32_t packbuf_i_buddy_orders(const uint64_t *sizes, uint64_t count) {
+  uint32_t orders = 0;
+  for (uint64_t i = 0; i < count; i++) orders |= (uint32_t)1 << packbuf_i_buddy_order(packbuf_i_buddy_pages(sizes[i]));
+  return orders;
+}
+
+/* Takes runs for the sizes of one order. Returns how far it came: `count`, or the first size without a run. */
+static uint64_t packbuf_i_buddy_take_order(packbuf_i_buddy *buddy, const uint64_t *sizes, uint64_t count,
+                                           unsigned order, uint8_t *runs, size_t stride) {
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t pages = packbuf_i_buddy_pages(sizes[i]);
+    uint64_t page;
+    if (packbuf_i_buddy_order(pages) != order) continue;
+    if (!packbuf_i_buddy_take(buddy, pages, &page)) return i;
+    memcpy(runs + (size_t)i * stride, &page, sizeof page);
+  }
+  return count;
+}
+
+/* Gives back the runs of those of the sizes whose orders are among these. */
+static void packbuf_i_buddy_give_orders(packbuf_i_buddy *buddy, const uint64_t *sizes, uint64_t count, uint32_t orders,
+                                        const uint8_t *runs, size_t stride) {
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t pages = packbuf_i_buddy_pages(sizes[i]);
+    uint64_t page;
+    if (!(orders >> packbuf_i_buddy_order(pages) & 1)) continue;
+    memcpy(&page, runs + (size_t)i * stride, sizeof page);
+    packbuf_i_buddy_give(buddy, page, pages);
+  }
+}
+
+/* Runs for `count` sizes in bytes (each 1 or more, and not more than the slab), all or none: 0. The first page of run i
+ * is stored at runs + i * stride, a uint64_t. Runs of the largest order are taken first, as small ones find room in the
+ * tails of large ones and not the other way round. */
+static int packbuf_i_buddy_take_all(packbuf_i_buddy *buddy, const uint64_t *sizes, uint64_t count, void *runs,
+                                    size_t stride) {
+  const uint32_t orders = packbuf_i_buddy_orders(sizes, count);
+  uint8_t *to = (uint8_t *)runs;
+  for (unsigned order = PACKBUF_I_BUDDY_ORDERS; order-- != 0;) {
+    uint64_t got;
+    if (!(orders >> order & 1)) continue;
+    got = packbuf_i_buddy_take_order(buddy, sizes, count, order, to, stride);
+    if (got == count) continue;
+    packbuf_i_buddy_give_orders(buddy, sizes, got, (uint32_t)1 << order, to, stride);
+    packbuf_i_buddy_give_orders(buddy, sizes, count, orders >> (order + 1) << (order + 1), to, stride);
+    return 0;
+  }
+  return 1;
+}
+
+/* How many free blocks there are of each order, and where the one begins that the slab's end cuts off. */
+typedef struct packbuf_i_buddy_counts {
+  uint64_t pages, rest, of[PACKBUF_I_BUDDY_ORDERS];
+} packbuf_i_buddy_counts;
+
+/* Counts a free run from `page` to `end`, in a slab that ends at `slab`. */
+static void packbuf_i_buddy_count(packbuf_i_buddy_counts *counts, uint64_t slab, uint64_t page, uint64_t end) {
+  while (page < end) {
+    const unsigned order = packbuf_i_buddy_cut(slab, page, end - page);
+    if (page + ((uint64_t)1 << order) > end) counts->rest = page;
+    else counts->of[order]++;
+    page += packbuf_i_buddy_length(slab, page, order);
+  }
+}
+
+/* As packbuf_i_buddy_take, in counts alone. */
+static int packbuf_i_buddy_count_out(packbuf_i_buddy_counts *counts, uint64_t pages) {
+  const unsigned least = packbuf_i_buddy_order(pages);
+  const uint64_t slab = counts->pages, rest = counts->rest;
+  unsigned order = least;
+  while (order < PACKBUF_I_BUDDY_ORDERS && !counts->of[order]) order++;
+  if (rest < slab && slab - rest >= pages && packbuf_i_buddy_order(slab - rest) <= order) {
+    counts->rest = slab;
+    packbuf_i_buddy_count(counts, slab, rest + pages, slab);
+    return 1;
+  }
+  if (order == PACKBUF_I_BUDDY_ORDERS) return 0;
+  counts->of[order]--;
+  packbuf_i_buddy_count(counts, UINT64_MAX, pages, (uint64_t)1 << order);
+  return 1;
+}
+
+/* Whether packbuf_i_buddy_take_all would succeed with all of a slab free. Sizes that take half of its pages, or less,
+ * always do where the slab is a power of two. */
+static int packbuf_i_buddy_could(uint64_t slab, const uint64_t *sizes, uint64_t count) {
+  const uint32_t orders = packbuf_i_buddy_orders(sizes, count);
+  packbuf_i_buddy_counts counts;
+  memset(&counts, 0, sizeof counts);
+  counts.pages = counts.rest = slab;
+  packbuf_i_buddy_count(&counts, slab, 0, slab);
+  for (unsigned order = PACKBUF_I_BUDDY_ORDERS; order-- != 0;) {
+    if (!(orders >> order & 1)) continue;
+    for (uint64_t i = 0; i < count; i++) {
+      const uint64_t size = packbuf_i_buddy_pages(sizes[i]);
+      if (packbuf_i_buddy_order(size) == order && !packbuf_i_buddy_count_out(&counts, size)) return 0;
+    }
+  }
+  return 1;
+}
 /* ---- end of transport/buddy.c ---- */
 /* ---- transport/pool.c ---- */
-/* transport/pool.c: not written yet. */
+/* transport/pool.c: packbuf_pool: a slab in slices, charged to accounts, and the queue of those who wait for some. Who
+ * gives back serves the queue, so that nobody who comes later gets what somebody waits for: within an account first
+ * come is first served; of all accounts, the taker that has waited longest with quota to spare gets what comes back
+ * from then on, while others may still have what was free before.
+ * May use: system, buddy. Must not know: stores, what slices hold. */
+#include <stddef.h>
+
+#define PACKBUF_I_POOL_SIZE ((uint64_t)256 << 20)
+#define PACKBUF_I_HUGE_PAGE ((uint64_t)2 << 20)
+
+/* One call of packbuf_pool_take; in the queue when it waits. */
+typedef struct packbuf_i_taker {
+  const uint64_t *sizes;
+  packbuf_slice *slices;
+  uint64_t count, pages;
+  uint32_t account;
+  int ended;
+  packbuf_status status; /* when it has ended */
+  packbuf_i_signal signal;
+  struct packbuf_i_taker *next;
+} packbuf_i_taker;
+
+struct packbuf_pool {
+  packbuf_i_holder holder; /* first */
+  packbuf_i_lock lock;
+  packbuf_i_buddy buddy;
+  uint8_t *slab, *mapped; /* mapped: NULL where it is the caller's memory */
+  uint64_t mapped_size;
+  uint64_t slices, users, waits, peak;
+  packbuf_i_taker *queue;                                   /* in the order of their coming */
+  packbuf_i_taker *longest;                                 /* the one that what comes back is kept for */
+  uint64_t kept;                                            /* pages that came back since */
+  uint64_t quota[PACKBUF_ACCOUNTS], used[PACKBUF_ACCOUNTS]; /* pages */
+};
+
+/* A slice's token says all that is to be known to take it back: first page, pages, account. */
+static uint64_t packbuf_i_pool_token(uint64_t page, uint64_t pages, uint32_t account) {
+  return page | pages << 28 | (uint64_t)account << 57;
+}
+static uint64_t packbuf_i_token_page(uint64_t token) { return token & 0xFFFFFFFu; }
+static uint64_t packbuf_i_token_pages(uint64_t token) { return token >> 28 & 0x1FFFFFFFu; }
+static uint32_t packbuf_i_token_account(uint64_t token) { return (uint32_t)(token >> 57); }
+
+/* ---- taking ---- */
+
+/* Whether its account has not that much left. */
+static int packbuf_i_pool_over(const packbuf_pool *pool, const packbuf_i_taker *taker) {
+  const uint64_t quota = pool->quota[taker->account];
+  return taker->pages > quota || pool->used[taker->account] > quota - taker->pages;
+}
+
+/* 1, and the slices; 0: there is no room. Its quota was looked at. */
+static int packbuf_i_pool_cut(packbuf_pool *pool, const packbuf_i_taker *taker) {
+  const uint64_t idle = pool->buddy.pages - pool->buddy.used, kept = pool->longest == taker ? 0 : pool->kept;
+  if (taker->pages > idle - kept) return 0;
+  if (!packbuf_i_buddy_take_all(&pool->buddy, taker->sizes, taker->count,
+                                (uint8_t *)taker->slices + offsetof(packbuf_slice, token), sizeof *taker->slices))
+    return 0;
+  for (uint64_t i = 0; i < taker->count; i++) {
+    packbuf_slice *slice = &taker->slices[i];
+    slice->data = pool->slab + (size_t)(slice->token * PACKBUF_I_PAGE);
+    slice->size = taker->sizes[i];
+    slice->holder = &pool->holder;
+    slice->token = packbuf_i_pool_token(slice->token, packbuf_i_buddy_pages(slice->size), taker->account);
+  }
+  pool->used[taker->account] += taker->pages;
+  pool->slices += taker->count;
+  if (pool->peak < pool->buddy.used) pool->peak = pool->buddy.used;
+  return 1;
+}
+
+/* OK, or why not: its quota or that of the one it would stand behind, else room. */
+static packbuf_status packbuf_i_pool_try(packbuf_pool *pool, const packbuf_i_taker *taker) {
+  const packbuf_i_taker *head = pool->queue;
+  while (head && head->account != taker->account) head = head->next;
+  if (packbuf_i_pool_over(pool, taker) || (head && packbuf_i_pool_over(pool, head))) return PACKBUF_QUOTA;
+  return (!head || head == taker) && packbuf_i_pool_cut(pool, taker) ? PACKBUF_OK : PACKBUF_FULL;
+}
+
+/* Keeps what comes back from now on for this taker. NULL: for nobody. */
+static void packbuf_i_pool_keep_for(packbuf_pool *pool, packbuf_i_taker *taker) {
+  if (pool->longest == taker) return;
+  pool->longest = taker;
+  pool->kept = 0;
+}
+
+/* Serves the queue when something came back, a quota changed, or somebody left. */
+static void packbuf_i_pool_serve(packbuf_pool *pool) {
+  packbuf_i_taker **at = &pool->queue, *longest = NULL;
+  uint64_t blocked = 0; /* accounts whose first taker goes on waiting, and so do all behind it */
+  while (*at) {
+    packbuf_i_taker *taker = *at;
+    const uint64_t account = (uint64_t)1 << taker->account;
+    if (!(blocked & account)) {
+      if (!longest && !packbuf_i_pool_over(pool, taker)) packbuf_i_pool_keep_for(pool, longest = taker);
+      taker->status = packbuf_i_pool_try(pool, taker);
+      if (!taker->status || taker->pages > pool->quota[taker->account]) {
+        if (longest == taker) packbuf_i_pool_keep_for(pool, longest = NULL);
+        *at = taker->next;
+        taker->ended = 1;
+        packbuf_i_signal_all(&taker->signal);
+        continue;
+      }
+      blocked |= account;
+    }
+    at = &taker->next;
+  }
+  packbuf_i_pool_keep_for(pool, longest);
+}
+
+/* Stands in the queue to the deadline. */
+static packbuf_status packbuf_i_pool_wait(packbuf_pool *pool, packbuf_i_taker *taker, uint64_t deadline) {
+  packbuf_i_taker **at = &pool->queue;
+  if (!packbuf_i_signal_start(&taker->signal)) return PACKBUF_OUT_OF_MEMORY;
+  while (*at) at = &(*at)->next;
+  *at = taker;
+  pool->waits++;
+  packbuf_i_pool_serve(pool);
+  while (!taker->ended && packbuf_i_wait(&taker->signal, &pool->lock, deadline)) continue;
+  if (!taker->ended) {
+    taker->status = packbuf_i_pool_try(pool, taker);
+    for (at = &pool->queue; *at != taker;) at = &(*at)->next;
+    *at = taker->next;
+    packbuf_i_pool_serve(pool);
+  }
+  packbuf_i_signal_end(&taker->signal);
+  return taker->status;
+}
+
+/* What can be said of the sizes alone. */
+static packbuf_status packbuf_i_pool_check(const packbuf_pool *pool, packbuf_i_taker *taker, packbuf_error *error) {
+  if (taker->account >= PACKBUF_ACCOUNTS)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  for (uint64_t i = 0; i < taker->count; i++) {
+    const uint64_t pages = packbuf_i_buddy_pages(taker->sizes[i]);
+    if (!pages)
+      return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "a slice has at least one byte", PACKBUF_NOWHERE, i);
+    if (pages > pool->buddy.pages - taker->pages) {
+      packbuf_i_fail(error, PACKBUF_CAPACITY, "the pool is smaller than that", PACKBUF_NOWHERE, i);
+      return PACKBUF_CAPACITY;
+    }
+    taker->pages += pages;
+  }
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t account, const uint64_t *sizes,
+                                             uint64_t count, uint64_t deadline, packbuf_slice *slices,
+                                             packbuf_error *error) {
+  packbuf_i_taker taker;
+  packbuf_status status;
+  memset(&taker, 0, sizeof taker);
+  taker.sizes = sizes;
+  taker.slices = slices;
+  taker.count = count;
+  taker.account = account;
+  if (count) memset(slices, 0, (size_t)count * sizeof *slices);
+  status = packbuf_i_pool_check(pool, &taker, error);
+  if (status || !count) return status;
+  packbuf_i_locked(&pool->lock);
+  status = packbuf_i_pool_try(pool, &taker);
+  if (status) {
+    if (!packbuf_i_buddy_could(pool->buddy.pages, sizes, count)) status = PACKBUF_CAPACITY;
+    else if (deadline != PACKBUF_NO_WAIT) status = packbuf_i_pool_wait(pool, &taker, deadline);
+  }
+  packbuf_i_unlocked(&pool->lock);
+  if (!status) return PACKBUF_OK;
+  memset(slices, 0, (size_t)count * sizeof *slices);
+  return packbuf_i_call_fail(error, status,
+                             status == PACKBUF_QUOTA      ? "the account's quota is used up"
+                             : status == PACKBUF_CAPACITY ? "the pool cannot hold these slices together"
+                             : status == PACKBUF_FULL     ? "the pool is full"
+                                                          : packbuf_i_no_memory_text);
+}
+
+/* ---- giving back ---- */
+
+/* Takes back all pages but the first `keep` of a slice, whose token that was. */
+static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t keep) {
+  const uint64_t page = packbuf_i_token_page(token), pages = packbuf_i_token_pages(token);
+  packbuf_i_locked(&pool->lock);
+  packbuf_i_buddy_trim(&pool->buddy, page, pages, keep);
+  pool->used[packbuf_i_token_account(token)] -= pages - keep;
+  if (!keep) pool->slices--;
+  if (pool->longest) pool->kept += pages - keep;
+  packbuf_i_pool_serve(pool);
+  packbuf_i_unlocked(&pool->lock);
+}
+
+static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
+  packbuf_i_pool_back((packbuf_pool *)holder, slice->token, 0);
+}
+
+static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
+  packbuf_i_pool_back((packbuf_pool *)holder, lease->token, 0);
+}
+
+/* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
+static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
+  packbuf_pool *pool = (packbuf_pool *)slice->holder;
+  const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
+  slice->size = size;
+  if (keep >= packbuf_i_token_pages(token)) return;
+  slice->token = packbuf_i_pool_token(packbuf_i_token_page(token), keep, packbuf_i_token_account(token));
+  packbuf_i_pool_back(pool, token, keep);
+}
+
+/* ---- opening ---- */
+
+/* Touches all pages, or says why they are not to be had. What is in them stays. */
+static int packbuf_i_pool_touch(uint8_t *memory, uint64_t size) {
+#if defined(MADV_POPULATE_WRITE)
+  /* An error instead of a signal where huge pages or memory run out. EINVAL: a kernel that does not know it. */
+  if (madvise(memory, (size_t)size, MADV_POPULATE_WRITE) == 0) return 1;
+  if (errno != EINVAL) return 0;
+#endif
+  for (uint64_t at = 0; at < size; at += PACKBUF_I_PAGE) {
+    volatile uint8_t *byte = memory + (size_t)at;
+    *byte = *byte;
+  }
+  return 1;
+}
+
+/* Memory of the system's, perhaps in huge pages; 0: none. */
+static int packbuf_i_pool_map(packbuf_pool *pool, uint64_t size, int flags) {
+  void *memory;
+  if (size > SIZE_MAX) return 0;
+  memory = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  if (memory == MAP_FAILED) return 0;
+  pool->mapped = pool->slab = (uint8_t *)memory;
+  pool->mapped_size = size;
+  return 1;
+}
+
+static void packbuf_i_pool_unmap(packbuf_pool *pool) {
+  if (pool->mapped) (void)munmap(pool->mapped, (size_t)pool->mapped_size);
+  pool->mapped = NULL;
+}
+
+/* In pages that are huge from the start. */
+static int packbuf_i_pool_map_huge(packbuf_pool *pool, uint64_t size, int untouched) {
+#if defined(MAP_HUGETLB)
+  const uint64_t whole = (size + PACKBUF_I_HUGE_PAGE - 1) / PACKBUF_I_HUGE_PAGE * PACKBUF_I_HUGE_PAGE;
+  if (!packbuf_i_pool_map(pool, whole, MAP_HUGETLB | 21 << 26)) return 0; /* of 2^21 bytes */
+  if (untouched || packbuf_i_pool_touch(pool->slab, size)) return 1;
+  packbuf_i_pool_unmap(pool);
+#else
+  (void)pool, (void)size, (void)untouched;
+#endif
+  return 0;
+}
+
+/* In ordinary pages, aligned so that the system may make huge ones of them, or told not to. */
+static int packbuf_i_pool_map_plain(packbuf_pool *pool, uint64_t size, int never_huge, int untouched) {
+  const uint64_t more = never_huge ? 0 : PACKBUF_I_HUGE_PAGE;
+  if (!packbuf_i_pool_map(pool, size + more, 0)) return 0;
+  if (more) {
+    const uint64_t before = PACKBUF_I_HUGE_PAGE - (uintptr_t)pool->mapped % PACKBUF_I_HUGE_PAGE;
+    pool->slab = pool->mapped + (size_t)before;
+    (void)munmap(pool->mapped, (size_t)before);
+    if (more > before) (void)munmap(pool->slab + (size_t)size, (size_t)(more - before));
+    pool->mapped = pool->slab;
+    pool->mapped_size = size;
+  }
+#if defined(MADV_HUGEPAGE)
+  (void)madvise(pool->slab, (size_t)size, never_huge ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+#endif
+  if (untouched || packbuf_i_pool_touch(pool->slab, size)) return 1;
+  packbuf_i_pool_unmap(pool);
+  return 0;
+}
+
+/* The slab: the caller's memory, or the system's. */
+static packbuf_status packbuf_i_pool_slab(packbuf_pool *pool, const packbuf_pool_options *options, uint64_t size,
+                                          packbuf_error *error) {
+  int mapped = 0;
+  if (options->memory) {
+    pool->slab = (uint8_t *)options->memory;
+    if (options->untouched || packbuf_i_pool_touch(pool->slab, size)) return PACKBUF_OK;
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the pool's memory cannot be written");
+  }
+  if (options->huge_pages == 2 || (!options->huge_pages && size >= PACKBUF_I_HUGE_PAGE))
+    mapped = packbuf_i_pool_map_huge(pool, size, options->untouched);
+  if (!mapped && options->huge_pages == 2)
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "there are not enough huge pages");
+  if (!mapped && !packbuf_i_pool_map_plain(pool, size, options->huge_pages == 1, options->untouched))
+    return packbuf_i_no_memory(error);
+#if defined(MADV_DONTDUMP)
+  (void)madvise(pool->slab, (size_t)size, MADV_DONTDUMP);
+#endif
+  return PACKBUF_OK;
+}
+
+/* The size of the slab, 0 for options that cannot be. */
+static uint64_t packbuf_i_pool_size(const packbuf_pool_options *options) {
+  uint64_t size = options->size;
+  if (options->huge_pages > 2 || (uintptr_t)options->memory % PACKBUF_I_PAGE) return 0;
+  if (!size && !options->memory) size = PACKBUF_I_POOL_SIZE;
+  if (size > PACKBUF_I_BUDDY_MOST * PACKBUF_I_PAGE) return 0;
+  return (options->memory ? size / PACKBUF_I_PAGE : packbuf_i_buddy_pages(size)) * PACKBUF_I_PAGE;
+}
+
+/* Gives everything back but the caller's memory. */
+static void packbuf_i_pool_free(packbuf_pool *pool) {
+  packbuf_i_pool_unmap(pool);
+  free(pool->buddy.links);
+  free(pool);
+}
+
+PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
+                                             packbuf_error *error) {
+  packbuf_pool_options defaults;
+  packbuf_pool *made;
+  packbuf_status status;
+  uint64_t size, tables;
+  void *memory;
+  memset(&defaults, 0, sizeof defaults);
+  if (!options) options = &defaults;
+  *pool = NULL;
+  size = packbuf_i_pool_size(options);
+  if (!size)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT,
+                               "a pool has 4096 bytes to 1 TiB, at a multiple of 4096, and huge_pages is 0, 1 or 2");
+  tables = packbuf_i_buddy_room(size / PACKBUF_I_PAGE);
+  if (tables > SIZE_MAX) return packbuf_i_no_memory(error);
+  made = (packbuf_pool *)calloc(1, sizeof *made);
+  memory = made ? malloc((size_t)tables) : NULL;
+  if (!memory) {
+    free(made);
+    return packbuf_i_no_memory(error);
+  }
+  packbuf_i_buddy_start(&made->buddy, size / PACKBUF_I_PAGE, memory);
+  status = packbuf_i_pool_slab(made, options, size, error);
+  if (!status && !packbuf_i_lock_start(&made->lock)) status = packbuf_i_no_memory(error);
+  if (status) {
+    packbuf_i_pool_free(made);
+    return status;
+  }
+  made->holder.slice_back = packbuf_i_pool_slice_back;
+  made->holder.lease_back = packbuf_i_pool_lease_back;
+  for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) made->quota[i] = UINT64_MAX / PACKBUF_I_PAGE;
+  *pool = made;
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error) {
+  uint64_t slices, users;
+  if (!pool) return PACKBUF_OK;
+  packbuf_i_locked(&pool->lock);
+  slices = pool->slices;
+  users = pool->users;
+  packbuf_i_unlocked(&pool->lock);
+  if (slices) return packbuf_i_call_fail(error, PACKBUF_LEASED, "slices of the pool are out");
+  if (users) return packbuf_i_call_fail(error, PACKBUF_LEASED, "a store uses the pool");
+  packbuf_i_lock_end(&pool->lock);
+  packbuf_i_pool_free(pool);
+  return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
+                                              packbuf_error *error) {
+  if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  packbuf_i_locked(&pool->lock);
+  pool->quota[account] = bytes / PACKBUF_I_PAGE;
+  packbuf_i_pool_serve(pool);
+  packbuf_i_unlocked(&pool->lock);
+  return PACKBUF_OK;
+}
+
+/* ---- for stores ---- */
+
+/* A store that uses the pool keeps it open. */
+static void packbuf_i_pool_use(packbuf_pool *pool) {
+  packbuf_i_locked(&pool->lock);
+  pool->users++;
+  packbuf_i_unlocked(&pool->lock);
+}
+
+static void packbuf_i_pool_unuse(packbuf_pool *pool) {
+  packbuf_i_locked(&pool->lock);
+  pool->users--;
+  packbuf_i_unlocked(&pool->lock);
+}
+
+/* What a store registers once. It stays where it is. */
+static void packbuf_i_pool_range(const packbuf_pool *pool, const void **address, uint64_t *size) {
+  *address = pool->slab;
+  *size = pool->buddy.pages * PACKBUF_I_PAGE;
+}
+
+/* Whether a slice is of this pool. */
+static int packbuf_i_pool_owns(const packbuf_pool *pool, const packbuf_slice *slice) {
+  return slice->holder == &pool->holder;
+}
+
+typedef struct packbuf_i_pool_counts {
+  uint64_t size, used, peak, largest; /* bytes: of the slab, out now, the most that ever were out, the longest slice */
+  uint64_t slices, waits;             /* slices out now; takes that had to wait */
+} packbuf_i_pool_counts;
+
+static void packbuf_i_pool_count(packbuf_pool *pool, packbuf_i_pool_counts *counts) {
+  packbuf_i_locked(&pool->lock);
+  counts->size = pool->buddy.pages * PACKBUF_I_PAGE;
+  counts->used = pool->buddy.used * PACKBUF_I_PAGE;
+  counts->peak = pool->peak * PACKBUF_I_PAGE;
+  counts->largest = packbuf_i_buddy_largest(&pool->buddy) * PACKBUF_I_PAGE;
+  counts->slices = pool->slices;
+  counts->waits = pool->waits;
+  packbuf_i_unlocked(&pool->lock);
+}
 /* ---- end of transport/pool.c ---- */
 /* ---- transport/cache.c ---- */
-/* transport/cache.c: not written yet. */
+/* transport/cache.c: the registration cache of a store handle. Callers' ranges are counted; where they overlap or touch
+ * they are one span, which is registered as a whole; a registration ends when no range needs it and no operation holds
+ * it, never later: one that is kept idle becomes wrong when its memory is unmapped and other memory mapped there. For
+ * those who do that without saying so, memory is marked (MADV_DONTDUMP, which goes with the mapping), and a call that
+ * finds its range registered already looks whether the mark is still there.
+ * May use: system. Must not know: what a registration is, which store it is for. */
+#include <errno.h>
+#include <fcntl.h>
+
+/* What attach returned for the bytes from `start` to `end`. */
+typedef struct packbuf_i_registration {
+  uint64_t start, end;
+  void *handle;
+  uint64_t spans, holds;               /* without both it ends */
+  struct packbuf_i_registration *next; /* of those that operations alone still hold */
+} packbuf_i_registration;
+
+/* What callers registered with the same numbers, `count` times. */
+typedef struct packbuf_i_range {
+  uint64_t start, end, count;
+} packbuf_i_range;
+
+/* Ranges that overlap or touch, as one; spans do neither. */
+typedef struct packbuf_i_span {
+  uint64_t start, end;
+  packbuf_i_registration *registration; /* of all of it, and perhaps more */
+} packbuf_i_span;
+
+typedef struct packbuf_i_cache {
+  packbuf_status (*attach)(void *state, const void *address, uint64_t size, void **registration, packbuf_error *error);
+  void (*detach)(void *state, void *registration);
+  void *state;
+  packbuf_allocator allocator;
+  packbuf_i_lock lock;
+  packbuf_i_signal ended;  /* a registration that was waited for */
+  packbuf_i_range *ranges; /* in order of start, then end */
+  packbuf_i_span *spans;   /* in order */
+  size_t range_count, span_count, range_room, span_room;
+  packbuf_i_registration *leaving;
+  uint64_t registrations, registered;
+} packbuf_i_cache;
+
+/* ---- marks ---- */
+
+#if defined(__linux__) && defined(MADV_DONTDUMP)
+
+static void packbuf_i_mark_memory(uint64_t start, uint64_t end) {
+  const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = start / page * page;
+  (void)madvise((void *)(uintptr_t)from, (size_t)(end - from), MADV_DONTDUMP);
+}
+
+/* A walk through /proc/self/smaps: all below `at` is marked. */
+typedef struct packbuf_i_smaps {
+  uint64_t at, end;
+  uint64_t mapping_end; /* of the mapping that `at` is in; 0: not come to */
+  char line[256];       /* as much of the line as fits */
+  size_t length;
+} packbuf_i_smaps;
+
+/* The hexadecimal number at *text, which is moved behind it. */
+static uint64_t packbuf_i_smaps_number(const char **text) {
+  uint64_t number = 0;
+  for (;; ++*text) {
+    const char c = **text;
+    if (c >= '0' && c <= '9') number = number << 4 | (uint64_t)(c - '0');
+    else if (c >= 'a' && c <= 'f') number = number << 4 | (uint64_t)(c - 'a' + 10);
+    else return number;
+  }
+}
+
+/* One line: "start-end ..." begins a mapping, "VmFlags: rd wr dd" ends it. 1: all is marked, -1: not all is, 0: more
+ * lines are wanted. */
+static int packbuf_i_smaps_line(packbuf_i_smaps *smaps) {
+  const char *text = smaps->line;
+  if (strncmp(text, "VmFlags:", 8) == 0) {
+    if (!smaps->mapping_end) return 0;
+    if (!strstr(text, " dd")) return -1;
+    smaps->at = smaps->mapping_end;
+    return smaps->at >= smaps->end;
+  }
+  if (*text < 'A' || *text > 'Z') {
+    const uint64_t start = packbuf_i_smaps_number(&text);
+    uint64_t end;
+    if (*text != '-') return -1;
+    text++;
+    end = packbuf_i_smaps_number(&text);
+    if (end <= smaps->at) return 0;
+    if (start > smaps->at) return -1;
+    smaps->mapping_end = end;
+  }
+  return 0;
+}
+
+/* Some of the file's bytes. */
+static int packbuf_i_smaps_bytes(packbuf_i_smaps *smaps, const char *bytes, size_t count) {
+  int found = 0;
+  for (size_t i = 0; i < count && !found; i++) {
+    if (bytes[i] != '\n') {
+      if (smaps->length < sizeof smaps->line - 1) smaps->line[smaps->length++] = bytes[i];
+      continue;
+    }
+    smaps->line[smaps->length] = 0;
+    smaps->length = 0;
+    found = packbuf_i_smaps_line(smaps);
+  }
+  return found;
+}
+
+/* 1: all pages carry the mark, so they are those that were registered. 0: they are not, or that cannot be seen. */
+static int packbuf_i_memory_marked(uint64_t start, uint64_t end) {
+  packbuf_i_smaps smaps;
+  char bytes[4096];
+  int found = 0;
+  const int file = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  memset(&smaps, 0, sizeof smaps);
+  smaps.at = start;
+  smaps.end = end;
+  while (!found) {
+    const ssize_t got = read(file, bytes, sizeof bytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    found = packbuf_i_smaps_bytes(&smaps, bytes, (size_t)got);
+  }
+  (void)close(file);
+  return found > 0;
+}
+
+#else
+
+static void packbuf_i_mark_memory(uint64_t start, uint64_t end) { (void)start, (void)end; }
+static int packbuf_i_memory_marked(uint64_t start, uint64_t end) { return (void)start, (void)end, 1; }
+
+#endif
+
+/* ---- registrations ---- */
+
+/* Registers the bytes from `start` to `end`. */
+static packbuf_status packbuf_i_cache_attach(packbuf_i_cache *cache, uint64_t start, uint64_t end,
+                                             packbuf_i_registration **made, packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  packbuf_i_registration *one = (packbuf_i_registration *)packbuf_i_heap(&cache->allocator, NULL, 0, sizeof **made);
+  if (!one) return packbuf_i_no_memory(error);
+  one->start = start;
+  one->end = end;
+  if (cache->attach)
+    status = cache->attach(cache->state, (const void *)(uintptr_t)start, end - start, &one->handle, error);
+  if (status) {
+    (void)packbuf_i_heap(&cache->allocator, one, sizeof *one, 0);
+    return status;
+  }
+  *made = one;
+  return PACKBUF_OK;
+}
+
+static void packbuf_i_cache_count(packbuf_i_cache *cache, const packbuf_i_registration *one) {
+  cache->registrations++;
+  cache->registered += one->end - one->start;
+}
+
+static void packbuf_i_cache_detach(packbuf_i_cache *cache, packbuf_i_registration *one) {
+  if (cache->attach && cache->detach) cache->detach(cache->state, one->handle);
+  cache->registered -= one->end - one->start;
+  (void)packbuf_i_heap(&cache->allocator, one, sizeof *one, 0);
+}
+
+/* A span no longer needs it. */
+static void packbuf_i_cache_let_go(packbuf_i_cache *cache, packbuf_i_registration *one) {
+  if (--one->spans) return;
+  if (!one->holds) {
+    packbuf_i_cache_detach(cache, one);
+    return;
+  }
+  one->next = cache->leaving;
+  cache->leaving = one;
+}
+
+/* Whether operations hold a registration of these bytes that nobody else needs. */
+static int packbuf_i_cache_leaving(const packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  const packbuf_i_registration *one = cache->leaving;
+  while (one && (one->end <= start || one->start >= end)) one = one->next;
+  return one != NULL;
+}
+
+/* ---- ranges and spans ---- */
+
+/* The first range that does not lie before (start, end). */
+static size_t packbuf_i_cache_range(const packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  size_t low = 0, high = cache->range_count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    const packbuf_i_range *range = &cache->ranges[middle];
+    if (range->start < start || (range->start == start && range->end < end)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The first span that ends at `start` or behind it. */
+static size_t packbuf_i_cache_span(const packbuf_i_cache *cache, uint64_t start) {
+  size_t low = 0, high = cache->span_count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    if (cache->spans[middle].end < start) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The span that has all bytes from `start` to `end`; NULL. */
+static packbuf_i_span *packbuf_i_cache_covering(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  size_t at = packbuf_i_cache_span(cache, start);
+  if (at < cache->span_count && cache->spans[at].end == start) at++;
+  if (at == cache->span_count || cache->spans[at].start > start || cache->spans[at].end < end) return NULL;
+  return &cache->spans[at];
+}
+
+/* The array with room for one more element than `count`, perhaps moved; NULL: as it was. */
+static void *packbuf_i_cache_room(packbuf_i_cache *cache, void *array, size_t count, size_t each, size_t *room) {
+  const size_t more = *room ? *room * 2 : 16;
+  if (count < *room) return array;
+  array = packbuf_i_heap(&cache->allocator, array, *room * each, more * each);
+  if (array) *room = more;
+  return array;
+}
+
+/* Room for one more range, and for as many spans as ranges: there are never more. */
+static int packbuf_i_cache_grow(packbuf_i_cache *cache) {
+  void *array =
+      packbuf_i_cache_room(cache, cache->ranges, cache->range_count, sizeof *cache->ranges, &cache->range_room);
+  if (!array) return 0;
+  cache->ranges = (packbuf_i_range *)array;
+  array = packbuf_i_cache_room(cache, cache->spans, cache->range_count, sizeof *cache->spans, &cache->span_room);
+  if (!array) return 0;
+  cache->spans = (packbuf_i_span *)array;
+  return 1;
+}
+
+/* Counts a range, for which there is room. */
+static void packbuf_i_cache_add_range(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
+  const size_t at = packbuf_i_cache_range(cache, start, end);
+  packbuf_i_range *range = cache->ranges + at;
+  if (at == cache->range_count || range->start != start || range->end != end) {
+    memmove(range + 1, range, (cache->range_count - at) * sizeof *range);
+    cache->range_count++;
+    range->start = start;
+    range->end = end;
+    range->count = 0;
+  }
+  range->count++;
+}
+
+static void packbuf_i_cache_remove_range(packbuf_i_cache *cache, size_t at) {
+  packbuf_i_range *range = cache->ranges + at;
+  memmove(range, range + 1, (--cache->range_count - at) * sizeof *range);
+}
+
+/* Puts one span, for which there is room, in the place of `old` others. */
+static void packbuf_i_cache_put_span(packbuf_i_cache *cache, size_t at, size_t old, uint64_t start, uint64_t end,
+                                     packbuf_i_registration *registration) {
+  packbuf_i_span *span = cache->spans + at;
+  memmove(span + 1, span + old, (cache->span_count - at - old) * sizeof *span);
+  cache->span_count = cache->span_count + 1 - old;
+  span->start = start;
+  span->end = end;
+  span->registration = registration;
+  registration->spans++;
+}
+
+/* Registers a span and its neighbours as one. Operations may still hold what was registered before. */
+static packbuf_status packbuf_i_cache_join(packbuf_i_cache *cache, uint64_t start, uint64_t end, packbuf_error *error) {
+  const size_t at = packbuf_i_cache_span(cache, start);
+  packbuf_i_registration *one;
+  packbuf_status status;
+  size_t old = 0;
+  for (; at + old < cache->span_count && cache->spans[at + old].start <= end; old++) {
+    const packbuf_i_span *span = &cache->spans[at + old];
+    if (start > span->start) start = span->start;
+    if (end < span->end) end = span->end;
+  }
+  packbuf_i_mark_memory(start, end);
+  status = packbuf_i_cache_attach(cache, start, end, &one, error);
+  if (status) return status;
+  packbuf_i_cache_count(cache, one);
+  for (size_t i = at; i < at + old; i++) packbuf_i_cache_let_go(cache, cache->spans[i].registration);
+  packbuf_i_cache_put_span(cache, at, old, start, end, one);
+  return PACKBUF_OK;
+}
+
+/* Makes spans anew of the ranges that one span still has. */
+static void packbuf_i_cache_split(packbuf_i_cache *cache, packbuf_i_span *split) {
+  const packbuf_i_span span = *split;
+  size_t at = (size_t)(split - cache->spans), range = packbuf_i_cache_range(cache, span.start, 0);
+  memmove(split, split + 1, (--cache->span_count - at) * sizeof *split);
+  while (range < cache->range_count && cache->ranges[range].start < span.end) {
+    const uint64_t start = cache->ranges[range].start;
+    uint64_t end = start;
+    for (; range < cache->range_count && cache->ranges[range].start <= end; range++)
+      if (end < cache->ranges[range].end) end = cache->ranges[range].end;
+    packbuf_i_cache_put_span(cache, at++, 0, start, end, span.registration);
+  }
+  packbuf_i_cache_let_go(cache, span.registration);
+}
+
+/* ---- for stores ---- */
+
+/* attach, detach: as in a driver; NULL: any memory will do, and ranges are counted alone. allocator NULL: the default.
+ * 0: no locks. */
+static int packbuf_i_cache_start(packbuf_i_cache *cache,
+                                 packbuf_status (*attach)(void *state, const void *address, uint64_t size,
+                                                          void **registration, packbuf_error *error),
+                                 void (*detach)(void *state, void *registration), void *state,
+                                 const packbuf_allocator *allocator) {
+  memset(cache, 0, sizeof *cache);
+  cache->attach = attach;
+  cache->detach = detach;
+  cache->state = state;
+  if (allocator) cache->allocator = *allocator;
+  if (!packbuf_i_lock_start(&cache->lock)) return 0;
+  if (packbuf_i_signal_start(&cache->ended)) return 1;
+  packbuf_i_lock_end(&cache->lock);
+  return 0;
+}
+
+/* Ends all registrations. No operation holds one, no other thread is in a call. */
+static void packbuf_i_cache_end(packbuf_i_cache *cache) {
+  for (size_t i = 0; i < cache->span_count; i++) packbuf_i_cache_let_go(cache, cache->spans[i].registration);
+  (void)packbuf_i_heap(&cache->allocator, cache->spans, cache->span_room * sizeof *cache->spans, 0);
+  (void)packbuf_i_heap(&cache->allocator, cache->ranges, cache->range_room * sizeof *cache->ranges, 0);
+  packbuf_i_signal_end(&cache->ended);
+  packbuf_i_lock_end(&cache->lock);
+}
+
+/* The range as numbers. 0: there is no such memory. */
+static int packbuf_i_cache_numbers(const void *address, uint64_t size, uint64_t *start, uint64_t *end) {
+  *start = (uint64_t)(uintptr_t)address;
+  return address && size && size <= UINTPTR_MAX - *start && packbuf_i_add(*start, size, end);
+}
+
+static const char packbuf_i_no_range_text[] = "a range has an address and at least one byte, and ends in memory";
+
+/* packbuf_register. */
+static packbuf_status packbuf_i_cache_register(packbuf_i_cache *cache, const void *address, uint64_t size,
+                                               packbuf_error *error) {
+  packbuf_status status = PACKBUF_OK;
+  uint64_t start, end;
+  if (!packbuf_i_cache_numbers(address, size, &start, &end))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_no_range_text);
+  packbuf_i_locked(&cache->lock);
+  if (!packbuf_i_cache_grow(cache)) status = packbuf_i_no_memory(error);
+  else if (!packbuf_i_cache_covering(cache, start, end) || !packbuf_i_memory_marked(start, end))
+    status = packbuf_i_cache_join(cache, start, end, error);
+  if (!status) packbuf_i_cache_add_range(cache, start, end);
+  packbuf_i_unlocked(&cache->lock);
+  return status;
+}
+
+/* packbuf_unregister: returns when no operation uses a registration that ended by it. */
+static packbuf_status packbuf_i_cache_unregister(packbuf_i_cache *cache, const void *address, uint64_t size,
+                                                 packbuf_error *error) {
+  uint64_t start, end;
+  size_t at;
+  if (!packbuf_i_cache_numbers(address, size, &start, &end))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_no_range_text);
+  packbuf_i_locked(&cache->lock);
+  at = packbuf_i_cache_range(cache, start, end);
+  if (at == cache->range_count || cache->ranges[at].start != start || cache->ranges[at].end != end) {
+    packbuf_i_unlocked(&cache->lock);
+    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "no such range is registered", start, PACKBUF_NOWHERE);
+  }
+  if (--cache->ranges[at].count == 0) {
+    packbuf_i_cache_remove_range(cache, at);
+    packbuf_i_cache_split(cache, packbuf_i_cache_covering(cache, start, end));
+    while (packbuf_i_cache_leaving(cache, start, end))
+      (void)packbuf_i_wait(&cache->ended, &cache->lock, PACKBUF_FOREVER);
+  }
+  packbuf_i_unlocked(&cache->lock);
+  return PACKBUF_OK;
+}
+
+/* Holds the registration of memory that an operation names, until packbuf_i_cache_drop: *registration, whose handle is
+ * what attach returned; NULL for no bytes. Memory that nobody registered is registered for this operation alone where
+ * that is allowed, else UNREGISTERED with its address as error->offset. */
+static packbuf_status packbuf_i_cache_hold(packbuf_i_cache *cache, const void *address, uint64_t size,
+                                           int allow_automatic, packbuf_i_registration **registration,
+                                           packbuf_error *error) {
+  packbuf_i_span *span;
+  packbuf_status status;
+  uint64_t start, end;
+  *registration = NULL;
+  if (!size) return PACKBUF_OK;
+  if (!packbuf_i_cache_numbers(address, size, &start, &end))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_no_range_text);
+  packbuf_i_locked(&cache->lock);
+  span = packbuf_i_cache_covering(cache, start, end);
+  if (span) {
+    *registration = span->registration;
+    span->registration->holds++;
+  }
+  packbuf_i_unlocked(&cache->lock);
+  if (span) return PACKBUF_OK;
+  if (!allow_automatic)
+    return packbuf_i_fail(error, PACKBUF_UNREGISTERED, "memory that is not registered", start, PACKBUF_NOWHERE);
+  status = packbuf_i_cache_attach(cache, start, end, registration, error);
+  if (status) return status;
+  packbuf_i_locked(&cache->lock);
+  packbuf_i_cache_count(cache, *registration);
+  (*registration)->holds = 1;
+  (*registration)->next = cache->leaving;
+  cache->leaving = *registration;
+  packbuf_i_unlocked(&cache->lock);
+  return PACKBUF_OK;
+}
+
+/* The operation has ended. NULL is fine. */
+static void packbuf_i_cache_drop(packbuf_i_cache *cache, packbuf_i_registration *registration) {
+  if (!registration) return;
+  packbuf_i_locked(&cache->lock);
+  if (--registration->holds == 0 && !registration->spans) {
+    packbuf_i_registration **at = &cache->leaving;
+    while (*at != registration) at = &(*at)->next;
+    *at = registration->next;
+    packbuf_i_cache_detach(cache, registration);
+    packbuf_i_signal_all(&cache->ended);
+  }
+  packbuf_i_unlocked(&cache->lock);
+}
+
+/* Registrations so far, and bytes that are registered now. */
+static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registrations, uint64_t *registered) {
+  packbuf_i_locked(&cache->lock);
+  *registrations = cache->registrations;
+  *registered = cache->registered;
+  packbuf_i_unlocked(&cache->lock);
+}
 /* ---- end of transport/cache.c ---- */
 
 /* stores */

@@ -161,8 +161,7 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
   status = packbuf_i_pool_try(pool, &taker);
   if (status) {
     if (!packbuf_i_buddy_could(pool->buddy.pages, sizes, count)) status = PACKBUF_CAPACITY;
-    else if (deadline != PACKBUF_NO_WAIT && taker.pages <= pool->quota[account])
-      status = packbuf_i_pool_wait(pool, &taker, deadline);
+    else if (deadline != PACKBUF_NO_WAIT) status = packbuf_i_pool_wait(pool, &taker, deadline);
   }
   packbuf_i_unlocked(&pool->lock);
   if (!status) return PACKBUF_OK;
