@@ -191,10 +191,11 @@ static void test_refusals(void) {
   tap_ok(packbuf_pool_take(pool, 0, sizes, 2, PACKBUF_FOREVER, slices, &error) == PACKBUF_CAPACITY,
          "slices that do not fit together though their sum does");
   tap_ok(!taken(pool, 0, 9 * PAGE, &one), "nine pages are out");
-  sizes[0] = sizes[1] = 4 * PAGE;
+  sizes[0] = 4 * PAGE, sizes[1] = 3 * PAGE;
   memset(slices, 1, sizeof slices);
   tap_ok(packbuf_pool_take(pool, 0, sizes, 2, PACKBUF_NO_WAIT, slices, &error) == PACKBUF_FULL &&
-             counts_of(pool).used == 9 * PAGE && counts_of(pool).slices == 1 && !slices[0].data && !slices[1].data,
+             counts_of(pool).used == 9 * PAGE && counts_of(pool).slices == 1 && !slices[0].data && !slices[0].token &&
+             !slices[1].data && !slices[1].token,
          "the second of two finds no room: none is taken");
   tap_ok(packbuf_pool_close(pool, &error) == PACKBUF_LEASED && !taken(pool, 0, PAGE, &slices[0]),
          "not closed while slices are out; works on");
@@ -376,6 +377,7 @@ static void test_reserve(void) {
   for (int i = 0; i < 14; i++) get(pool, 5, PAGE, &slices[i]);
   begin(&large, pool, 1, 16 * PAGE, 1, packbuf_deadline_in(60000));
   tap_ok(!taken(pool, 2, PAGE, &extra[0]), "what is free already may be had by others");
+  tap_ok(taken(pool, 1, PAGE, &extra[1]) == PACKBUF_FULL, "but not by who comes later on the same account");
   packbuf_slice_release(&slices[0]);
   packbuf_slice_release(&slices[1]);
   tap_ok(!taken(pool, 2, PAGE, &extra[1]) && taken(pool, 2, PAGE, &extra[2]) == PACKBUF_FULL,

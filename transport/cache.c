@@ -209,8 +209,7 @@ static size_t packbuf_i_cache_span(const packbuf_i_cache *cache, uint64_t start)
 
 /* The span that has all bytes from `start` to `end`; NULL. */
 static packbuf_i_span *packbuf_i_cache_covering(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
-  size_t at = packbuf_i_cache_span(cache, start);
-  if (at < cache->span_count && cache->spans[at].end == start) at++;
+  const size_t at = packbuf_i_cache_span(cache, start);
   if (at == cache->span_count || cache->spans[at].start > start || cache->spans[at].end < end) return NULL;
   return &cache->spans[at];
 }
