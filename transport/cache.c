@@ -42,6 +42,9 @@ typedef struct packbuf_i_cache {
 
 /* ---- marks ---- */
 
+/* A mark stays until its memory is unmapped: others may have wanted it too, so it is not taken away. What marks memory
+ * that was mapped anew (another handle that registers it, a pool) hides from this one that it was. */
+
 #if defined(__linux__) && defined(MADV_DONTDUMP)
 
 static void packbuf_i_mark_memory(uint64_t start, uint64_t end) {

@@ -1330,16 +1330,16 @@ static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t kee
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)holder, lease->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
 }
 
 /* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
 static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)slice->holder;
+  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
   const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
   slice->size = size;
   if (keep >= packbuf_i_token_pages(token)) return;
@@ -1595,6 +1595,9 @@ typedef struct packbuf_i_cache {
 } packbuf_i_cache;
 
 /* ---- marks ---- */
+
+/* A mark stays until its memory is unmapped: others may have wanted it too, so it is not taken away. What marks memory
+ * that was mapped anew (another handle that registers it, a pool) hides from this one that it was. */
 
 #if defined(__linux__) && defined(MADV_DONTDUMP)
 
