@@ -36,6 +36,11 @@ static packbuf_status taken(packbuf_pool *pool, uint32_t account, uint64_t size,
   return packbuf_pool_take(pool, account, &size, 1, PACKBUF_NO_WAIT, slice, &error);
 }
 
+/* The same where it must succeed. */
+static void get(packbuf_pool *pool, uint32_t account, uint64_t size, packbuf_slice *slice) {
+  if (taken(pool, account, size, slice)) tap_ok(0, "%u bytes for account %u", (unsigned)size, account);
+}
+
 /* How many pages of memory are there. */
 static uint64_t resident(const void *memory, uint64_t size) {
   uint64_t there = 0;
@@ -51,8 +56,10 @@ static uint64_t resident(const void *memory, uint64_t size) {
 static void test_options(void) {
   packbuf_pool_options options;
   packbuf_pool *pool = (packbuf_pool *)&options;
+  packbuf_slice slice, second;
   const void *address;
   uint64_t size;
+  char marked;
   memset(&options, 0, sizeof options);
   options.size = ((uint64_t)1 << 40) + 1;
   tap_ok(packbuf_pool_open(&options, &pool, &error) == PACKBUF_INVALID_ARGUMENT && !pool && error.message[0],
@@ -70,7 +77,17 @@ static void test_options(void) {
   packbuf_i_pool_range(pool, &address, &size);
   tap_ok(size == 5 * MIB + PAGE && (uintptr_t)address % (2 * MIB) == 0, "become whole pages, aligned for huge ones");
   tap_ok(resident(address, size) == size / PAGE, "all of them touched");
-  tap_ok(!packbuf_pool_close(pool, &error), "closed");
+  packbuf_i_mark_memory((uint64_t)(uintptr_t)&marked, (uint64_t)(uintptr_t)&marked + 1);
+  if (packbuf_i_memory_marked((uint64_t)(uintptr_t)&marked, (uint64_t)(uintptr_t)&marked + 1))
+    tap_ok(packbuf_i_memory_marked((uint64_t)(uintptr_t)address, (uint64_t)(uintptr_t)address + size),
+           "none of it in core dumps");
+  else tap_note("marks of memory cannot be seen here");
+  tap_ok(!taken(pool, 63, 1200 * PAGE, &slice) && !taken(pool, 63, 64 * PAGE, &second) &&
+             counts_of(pool).used == 1264 * PAGE,
+         "slices of many pages");
+  packbuf_slice_release(&slice);
+  packbuf_slice_release(&second);
+  tap_ok(counts_of(pool).used == 0 && !packbuf_pool_close(pool, &error), "closed");
   options.untouched = 1;
   options.huge_pages = 1;
   tap_ok(!packbuf_pool_open(&options, &pool, &error), "untouched");
@@ -148,6 +165,8 @@ static void test_slices(void) {
   packbuf_i_pool_trim(&slices[0], 2 * PAGE + 1);
   tap_ok(slices[0].size == 2 * PAGE + 1 && counts_of(pool).used == 3 * PAGE, "trimmed within a page");
   packbuf_slice_release(&slices[0]);
+  tap_ok(!taken(pool, 0, PAGE, &slices[0]), "and the account may take again");
+  packbuf_slice_release(&slices[0]);
   tap_ok(counts_of(pool).used == 0 && !packbuf_pool_close(pool, &error), "nothing is out: closed");
 }
 
@@ -172,10 +191,11 @@ static void test_refusals(void) {
   tap_ok(packbuf_pool_take(pool, 0, sizes, 2, PACKBUF_FOREVER, slices, &error) == PACKBUF_CAPACITY,
          "slices that do not fit together though their sum does");
   tap_ok(!taken(pool, 0, 9 * PAGE, &one), "nine pages are out");
-  sizes[0] = sizes[1] = 4 * PAGE;
+  sizes[0] = 4 * PAGE, sizes[1] = 3 * PAGE;
   memset(slices, 1, sizeof slices);
   tap_ok(packbuf_pool_take(pool, 0, sizes, 2, PACKBUF_NO_WAIT, slices, &error) == PACKBUF_FULL &&
-             counts_of(pool).used == 9 * PAGE && counts_of(pool).slices == 1 && !slices[0].data && !slices[1].data,
+             counts_of(pool).used == 9 * PAGE && counts_of(pool).slices == 1 && !slices[0].data && !slices[0].token &&
+             !slices[1].data && !slices[1].token,
          "the second of two finds no room: none is taken");
   tap_ok(packbuf_pool_close(pool, &error) == PACKBUF_LEASED && !taken(pool, 0, PAGE, &slices[0]),
          "not closed while slices are out; works on");
@@ -277,7 +297,7 @@ static void test_deadlines(void) {
   packbuf_slice all, one;
   waiter a;
   uint64_t size = PAGE, start;
-  (void)taken(pool, 0, 8 * PAGE, &all);
+  get(pool, 0, 8 * PAGE, &all);
   start = packbuf_now();
   tap_ok(packbuf_pool_take(pool, 0, &size, 1, start + 50 * 1000000u, &one, &error) == PACKBUF_FULL, "full");
   tap_ok(packbuf_now() - start >= 50 * 1000000u && packbuf_now() - start < (uint64_t)2000 * 1000000u,
@@ -296,7 +316,7 @@ static void test_first_come(void) {
   packbuf_pool *pool = pool_of(16 * PAGE);
   packbuf_slice slices[16], extra;
   waiter a[3];
-  for (int i = 0; i < 16; i++) (void)taken(pool, 5, PAGE, &slices[i]);
+  for (int i = 0; i < 16; i++) get(pool, 5, PAGE, &slices[i]);
   (void)packbuf_pool_quota(pool, 1, 8 * PAGE, &error);
   begin(&a[0], pool, 1, 8 * PAGE, 1, PACKBUF_FOREVER);
   begin(&a[1], pool, 1, PAGE, 1, PACKBUF_FOREVER);
@@ -313,7 +333,7 @@ static void test_first_come(void) {
   tap_ok(!end(&a[1]) && !end(&a[2]) && counts_of(pool).used == 5 * PAGE, "but what comes back on the account does");
   release_all(&a[1]);
   release_all(&a[2]);
-  (void)taken(pool, 1, 8 * PAGE, &slices[0]);
+  get(pool, 1, 8 * PAGE, &slices[0]);
   begin(&a[0], pool, 1, 8 * PAGE, 1, PACKBUF_FOREVER);
   (void)packbuf_pool_quota(pool, 1, 7 * PAGE, &error);
   tap_ok(end(&a[0]) == PACKBUF_QUOTA, "a quota made smaller than what is wanted ends the waiting");
@@ -331,7 +351,7 @@ static void test_order(void) {
   packbuf_slice slices[8], large;
   waiter a[4];
   int good = 1;
-  for (int i = 0; i < 8; i++) (void)taken(pool, 5, PAGE, &slices[i]);
+  for (int i = 0; i < 8; i++) get(pool, 5, PAGE, &slices[i]);
   for (int i = 0; i < 4; i++) begin(&a[i], pool, 1, PAGE, 1, PACKBUF_FOREVER);
   for (int i = 0; i < 4; i++) {
     packbuf_slice_release(&slices[i]);
@@ -340,7 +360,7 @@ static void test_order(void) {
   tap_ok(good, "four who wait are served in the order of their coming");
   for (int i = 0; i < 4; i++) release_all(&a[i]);
   for (int i = 4; i < 8; i++) packbuf_slice_release(&slices[i]);
-  (void)taken(pool, 5, 8 * PAGE, &large);
+  get(pool, 5, 8 * PAGE, &large);
   begin(&a[0], pool, 1, 2 * PAGE, 1, PACKBUF_FOREVER);
   packbuf_i_pool_trim(&large, 6 * PAGE);
   tap_ok(!end(&a[0]), "what a slice is trimmed by serves them too");
@@ -354,9 +374,10 @@ static void test_reserve(void) {
   packbuf_pool *pool = pool_of(16 * PAGE);
   packbuf_slice slices[16], extra[4];
   waiter large, other, later;
-  for (int i = 0; i < 14; i++) (void)taken(pool, 5, PAGE, &slices[i]);
+  for (int i = 0; i < 14; i++) get(pool, 5, PAGE, &slices[i]);
   begin(&large, pool, 1, 16 * PAGE, 1, packbuf_deadline_in(60000));
   tap_ok(!taken(pool, 2, PAGE, &extra[0]), "what is free already may be had by others");
+  tap_ok(taken(pool, 1, PAGE, &extra[1]) == PACKBUF_FULL, "but not by who comes later on the same account");
   packbuf_slice_release(&slices[0]);
   packbuf_slice_release(&slices[1]);
   tap_ok(!taken(pool, 2, PAGE, &extra[1]) && taken(pool, 2, PAGE, &extra[2]) == PACKBUF_FULL,
@@ -371,26 +392,35 @@ static void test_reserve(void) {
   tap_ok(!end(&large) && counts_of(pool).used == 16 * PAGE && waits_on(&other), "all are free: the large one has them");
   release_all(&large);
   tap_ok(!end(&other), "then the other");
-  (void)taken(pool, 5, 8 * PAGE, &slices[0]);
-  (void)taken(pool, 5, 7 * PAGE, &slices[1]);
+  release_all(&other);
+  get(pool, 5, 8 * PAGE, &slices[0]);
+  get(pool, 5, 7 * PAGE, &slices[1]);
   begin(&large, pool, 1, 16 * PAGE, 1, packbuf_deadline_in(100));
   packbuf_slice_release(&slices[0]);
   begin(&later, pool, 2, 8 * PAGE, 1, PACKBUF_FOREVER);
-  tap_ok(taken(pool, 2, PAGE, &extra[0]) == PACKBUF_FULL, "kept until the deadline");
+  tap_ok(!taken(pool, 3, PAGE, &extra[0]) && taken(pool, 3, PAGE, &extra[1]) == PACKBUF_FULL,
+         "kept until the deadline");
   tap_ok(end(&large) == PACKBUF_FULL && !end(&later), "no longer: the next in the queue is served");
   release_all(&later);
-  release_all(&other);
+  packbuf_slice_release(&extra[0]);
   packbuf_slice_release(&slices[1]);
-  /* one who waits for his quota keeps nothing from others */
+  /* one who waits for his quota keeps nothing from others, nor does who stands behind him */
   (void)packbuf_pool_quota(pool, 1, 4 * PAGE, &error);
-  (void)taken(pool, 1, 4 * PAGE, &slices[0]);
-  (void)taken(pool, 5, 12 * PAGE, &slices[1]);
+  get(pool, 1, 3 * PAGE, &slices[0]);
+  get(pool, 5, 8 * PAGE, &slices[1]);
+  get(pool, 5, 4 * PAGE, &slices[2]);
   begin(&large, pool, 1, 4 * PAGE, 1, PACKBUF_FOREVER);
+  begin(&later, pool, 1, PAGE, 1, PACKBUF_FOREVER);
+  tap_ok(taken(pool, 1, PAGE, &extra[0]) == PACKBUF_QUOTA,
+         "QUOTA is why one waits who stands behind one who waits for it");
   packbuf_slice_release(&slices[1]);
   tap_ok(!taken(pool, 2, 8 * PAGE, &slices[1]), "who waits for his own quota keeps nothing from others");
   packbuf_slice_release(&slices[0]);
   tap_ok(!end(&large), "and is served by what comes back of his own");
+  packbuf_slice_release(&slices[2]);
   release_all(&large);
+  tap_ok(!end(&later), "so is who stood behind him");
+  release_all(&later);
   packbuf_slice_release(&slices[1]);
   tap_ok(counts_of(pool).used == 0 && !packbuf_pool_close(pool, &error), "closed");
 }

@@ -139,7 +139,7 @@ static void test_left_out(void) {
   tap_ok(!add(&cache, 12, 4) && stands(&cache, 4, 12 + 8) && book.alive == 2,
          "one joins the last: they are registered");
   tap_ok(usable(&cache, 0, 4) && usable(&cache, 8, 8) && !usable(&cache, 4, 1), "the first is as it was");
-  tap_ok(!add(&cache, 2, 1) && stands(&cache, 4 + hit, 20), "and still found");
+  tap_ok(!add(&cache, 2, 1) && stands(&cache, 4 + hit, hit ? 12 : 20), "and still found");
   tap_ok(!leave(&cache, 0, 4) && usable(&cache, 2, 1) && !usable(&cache, 1, 1),
          "what it contained stays when it leaves");
   tap_ok(!leave(&cache, 2, 1) && stands(&cache, 4 + hit, 8) && book.alive == 1, "then the old registration ends");
@@ -426,7 +426,7 @@ static void test_random(void) {
     good = !leave(&cache, ranges[count - 1].page, ranges[count - 1].pages);
     count--;
   }
-  tap_ok(good && !book.alive && found > 100 && missed > 100,
+  tap_ok(good && !book.alive && found > 100 / TAP_STEP && missed > 100 / TAP_STEP,
          "random calls: %d found, %d not registered, %u registrations", found, missed, book.count);
   tap_ok(clean_end(&cache), "ended");
 }

@@ -119,16 +119,20 @@ static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t page
 
 /* Takes a run of `pages`. 0: there is none (of 0 pages neither). */
 static int packbuf_i_buddy_take(packbuf_i_buddy *buddy, uint64_t pages, uint64_t *page) {
-  uint64_t length;
-  uint32_t at;
+  uint64_t at, end;
   if (!pages || pages > buddy->pages) return 0;
   at = packbuf_i_buddy_find(buddy, pages);
   if (at == PACKBUF_I_BUDDY_NONE) return 0;
-  length = packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
+  end = at + packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
   packbuf_i_buddy_link_out(buddy, at);
-  buddy->used += length;
-  packbuf_i_buddy_trim(buddy, at, length, pages);
+  buddy->used += pages;
   *page = at;
+  at += pages;
+  while (at < end) { /* what is left over has nothing to join: the neighbours of its blocks have pages of the run */
+    const unsigned order = packbuf_i_buddy_cut(buddy->pages, at, end - at);
+    packbuf_i_buddy_link_in(buddy, at, order);
+    at += packbuf_i_buddy_length(buddy->pages, at, order);
+  }
   return 1;
 }
 

@@ -42,6 +42,9 @@ typedef struct packbuf_i_cache {
 
 /* ---- marks ---- */
 
+/* A mark stays until its memory is unmapped: others may have wanted it too, so it is not taken away. What marks memory
+ * that was mapped anew (another handle that registers it, a pool) hides from this one that it was. */
+
 #if defined(__linux__) && defined(MADV_DONTDUMP)
 
 static void packbuf_i_mark_memory(uint64_t start, uint64_t end) {
@@ -76,7 +79,6 @@ static int packbuf_i_smaps_line(packbuf_i_smaps *smaps) {
     if (!smaps->mapping_end) return 0;
     if (!strstr(text, " dd")) return -1;
     smaps->at = smaps->mapping_end;
-    smaps->mapping_end = 0;
     return smaps->at >= smaps->end;
   }
   if (*text < 'A' || *text > 'Z') {
@@ -210,8 +212,7 @@ static size_t packbuf_i_cache_span(const packbuf_i_cache *cache, uint64_t start)
 
 /* The span that has all bytes from `start` to `end`; NULL. */
 static packbuf_i_span *packbuf_i_cache_covering(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
-  size_t at = packbuf_i_cache_span(cache, start);
-  if (at < cache->span_count && cache->spans[at].end == start) at++;
+  const size_t at = packbuf_i_cache_span(cache, start);
   if (at == cache->span_count || cache->spans[at].start > start || cache->spans[at].end < end) return NULL;
   return &cache->spans[at];
 }

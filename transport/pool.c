@@ -161,8 +161,7 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
   status = packbuf_i_pool_try(pool, &taker);
   if (status) {
     if (!packbuf_i_buddy_could(pool->buddy.pages, sizes, count)) status = PACKBUF_CAPACITY;
-    else if (deadline != PACKBUF_NO_WAIT && taker.pages <= pool->quota[account])
-      status = packbuf_i_pool_wait(pool, &taker, deadline);
+    else if (deadline != PACKBUF_NO_WAIT) status = packbuf_i_pool_wait(pool, &taker, deadline);
   }
   packbuf_i_unlocked(&pool->lock);
   if (!status) return PACKBUF_OK;
@@ -189,16 +188,16 @@ static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t kee
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)holder, lease->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
 }
 
 /* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
 static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)slice->holder;
+  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
   const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
   slice->size = size;
   if (keep >= packbuf_i_token_pages(token)) return;
