@@ -1091,8 +1091,8 @@ static void test_handle(void) {
   memset(&slice, 0, sizeof slice);
   memset(items, 0, sizeof items);
   options.pool_size = (uint64_t)4 << 20;
-  tap_ok(!packbuf_store_open_driver(driver, "mooncake://h:1?workers=2", &options, &store, &error),
-         "a handle opens it: %s", store ? "" : error.message);
+  tap_ok(!packbuf_store_open("mooncake://h:1?workers=2", &options, &store, &error), "a handle opens it: %s",
+         store ? "" : error.message);
   if (!store) return;
   (void)packbuf_store_counters(store, &before, NULL);
   for (uint64_t i = 0; i < sizeof raw; i++) raw[i] = byte_of(2, i);
