@@ -131,6 +131,11 @@ static int call_cancelled(const packbuf_call *call, uint64_t index) {
 
 static uint64_t cancel_next; /* index + 1 */
 
+/* Whether a call without waiting took so long that it was given up: the machine is busy, and it is made again. */
+static int too_busy(packbuf_status status, uint64_t deadline, uint64_t began) {
+  return status == PACKBUF_TIMEOUT && deadline == PACKBUF_NO_WAIT && packbuf_now() - began >= 45000000u;
+}
+
 /* Runs a batch; the first status that is not OK. Each item is done once, or the program ends. */
 static packbuf_status run(const client *c, packbuf_operation operation, packbuf_item *items, uint64_t count,
                           uint64_t deadline) {
@@ -179,11 +184,15 @@ static packbuf_status put_until(const client *c, const char *key, uint64_t size,
   packbuf_item item;
   uint8_t *bytes = bytes_of(size, seed);
   packbuf_status status;
+  uint64_t began;
   memset(&item, 0, sizeof item);
   item.key = key;
   item.from = bytes;
   item.size = size;
-  status = run(c, PACKBUF_PUT, &item, 1, deadline);
+  do {
+    began = packbuf_now();
+    status = run(c, PACKBUF_PUT, &item, 1, deadline);
+  } while (too_busy(status, deadline, began));
   if (generation) *generation = item.stat.generation;
   free(bytes);
   return status;
@@ -228,11 +237,17 @@ static packbuf_status stat_of(const client *c, const char *key, uint64_t generat
 static packbuf_status remove_until(const client *c, const char *key, uint64_t generation, uint32_t flags,
                                    uint64_t deadline) {
   packbuf_item item;
+  packbuf_status status;
+  uint64_t began;
   memset(&item, 0, sizeof item);
   item.key = key;
   item.generation = generation;
   item.flags = flags;
-  return run(c, PACKBUF_REMOVE, &item, 1, deadline);
+  do {
+    began = packbuf_now();
+    status = run(c, PACKBUF_REMOVE, &item, 1, deadline);
+  } while (too_busy(status, deadline, began));
+  return status;
 }
 
 static packbuf_status remove_of(const client *c, const char *key, uint64_t generation) {
@@ -912,7 +927,9 @@ static void test_late(void) {
   status = remove_until(&c, "old", 0, 0, packbuf_deadline_in(60));
   fake.gate(-1);
   tap_ok(status == PACKBUF_TIMEOUT, "a removal that hangs: TIMEOUT");
-  tap_ok(get_until(&c, "new", 0, 100, 4, 1) == PACKBUF_OK || 1, "a deadline in the past asks all the same, shortly");
+  status = PACKBUF_TIMEOUT;
+  for (int i = 0; i < 50 && status == PACKBUF_TIMEOUT; i++) status = get_until(&c, "new", 0, 100, 4, 1);
+  tap_ok(!status, "a deadline in the past asks all the same, shortly");
   fake.fail(GET_INTO, 0, "new@", 0, 300);
   tap_ok(get_until(&c, "new", 0, 0, 0, PACKBUF_NO_WAIT) == PACKBUF_TIMEOUT && slices_back(&c),
          "TIMEOUT when that is too long");
@@ -1074,8 +1091,8 @@ static void test_handle(void) {
   memset(&slice, 0, sizeof slice);
   memset(items, 0, sizeof items);
   options.pool_size = (uint64_t)4 << 20;
-  tap_ok(!packbuf_store_open_driver(driver, "mooncake://h:1?workers=2", &options, &store, &error),
-         "a handle opens it: %s", store ? "" : error.message);
+  tap_ok(!packbuf_store_open("mooncake://h:1?workers=2", &options, &store, &error), "a handle opens it: %s",
+         store ? "" : error.message);
   if (!store) return;
   (void)packbuf_store_counters(store, &before, NULL);
   for (uint64_t i = 0; i < sizeof raw; i++) raw[i] = byte_of(2, i);
