@@ -342,6 +342,7 @@ static void c33_inputs(void) {
   char key[] = "c33";
   memset(&about, 0x33, sizeof about);
   about.kind = PACKBUF_OBJECT_BATCH;
+  about.head_length = 192;
   about_before = about;
   ranges[0] = ranges_before[0] = range_of(5, 10);
   ranges[1] = ranges_before[1] = range_of(2000, 10);

@@ -729,7 +729,9 @@ static void close_handles(void) {
     packbuf_store *store = i ? w.a : w.b;
     if (!store) continue;
     expect_status(packbuf_unregister(store, w.source, 3 * ZONE, NULL), PACKBUF_OK);
-    if (!expect_status(packbuf_store_close(store, in_time(), NULL), PACKBUF_OK)) exit(tap_plan_done() + 1);
+    if (expect_status(packbuf_store_close(store, in_time(), NULL), PACKBUF_OK)) continue;
+    tap_ok(0, "%s: nothing is out when it ends", w.name); /* what is used beyond here could be gone */
+    exit(tap_plan_done());
   }
   w.a = w.b = NULL;
 }
