@@ -51,7 +51,7 @@ static packbuf_status copying_describe(void *state, packbuf_store_info *info, ui
   strcpy(info->uri, "copy:");
   info->capabilities = PACKBUF_CAN_NEWEST | PACKBUF_CAN_SUPERSEDE | PACKBUF_CAN_REMOVE_NOW | PACKBUF_CAN_LIST |
                        PACKBUF_CAN_INJECT | (c->whole ? 0u : (unsigned)PACKBUF_CAN_RANGES);
-  info->size = (uint64_t)64 << 20;
+  info->size = c->whole ? UINT64_MAX : (uint64_t)64 << 20; /* not known, as of an engine that does not tell */
   info->used = info->most_objects = UINT64_MAX;
   for (const copying_object *object = c->first; object; object = object->next) info->objects++;
   return PACKBUF_OK;

@@ -194,6 +194,15 @@ static void round_trips(void) {
   clear();
 }
 
+static int still_there(const packbuf_ref *ref, const mv_trip *trip) {
+  packbuf_object object;
+  int good = is(packbuf_get(store, ref, &getting, &object, &error), PACKBUF_OK);
+  good = good && object.views->total_length == trip->size &&
+         memcmp(object.views->base, trip->data, (size_t)trip->size) == 0;
+  packbuf_object_release(&object);
+  return good;
+}
+
 static void bad_keys(void) {
   char longest[PACKBUF_MAX_BATCH_KEY + 2];
   packbuf_ref ref;
@@ -270,6 +279,87 @@ static void many(void) {
   clear();
   for (int i = 0; i < N; i++) mv_trip_end(&trips[i]);
   mv_free();
+}
+
+/* A writer that fails at the batch it is told, or says that it wrote more than there is room for. */
+typedef struct failing_writer {
+  const packbuf_batch *at;
+  int lies;
+} failing_writer;
+
+static packbuf_status write_or_fail(void *context, packbuf_batch *batch, void *dst, uint64_t capacity, uint64_t *size,
+                                    packbuf_error *e) {
+  const failing_writer *writer = (const failing_writer *)context;
+  packbuf_status status = packbuf_write(batch, dst, capacity, size, e);
+  if (writer->at != batch) return status;
+  if (writer->lies) *size = capacity + 1;
+  else *size = 0, memset(e, 0, sizeof *e), e->message = "as planned", status = e->code = PACKBUF_LOSSY;
+  return status;
+}
+
+/* What fails after its room was reserved. */
+static void writers_that_fail(void) {
+  enum { N = 5 };
+  packbuf_put_options options = putting;
+  failing_writer writer;
+  mv_trip trips[N];
+  packbuf_batch *batches[N];
+  packbuf_status statuses[N];
+  packbuf_ref refs[N];
+  const char *const keys[N] = {"w0", "w1", "w2", "w3", "w4"};
+  int good = 1;
+  for (int i = 0; i < N; i++) {
+    number_rows(&trips[i], (uint64_t)i, 20 + (uint64_t)i, "w", 0);
+    batches[i] = &trips[i].batch;
+  }
+  options.write = write_or_fail;
+  options.write_context = &writer;
+  writer.at = batches[1];
+  for (writer.lies = 0; writer.lies < 2; writer.lies++) {
+    const packbuf_status want = writer.lies ? PACKBUF_CAPACITY : PACKBUF_LOSSY;
+    good &= is(packbuf_put(store, "w1", batches[1], &options, &refs[1], &error), want);
+    good &=
+        is(packbuf_put_many(store, keys, batches, N, &options, refs, statuses, &error), want) && error.fragment == 1;
+    for (int i = 0; i < N; i++)
+      good &= is(statuses[i], i == 1 ? want : PACKBUF_OK) &&
+              (i == 1 || (right_ref(&refs[i], keys[i], &trips[i]) && still_there(&refs[i], &trips[i])));
+  }
+  tap_ok(good, "%s: a writer that fails, alone and among others", where);
+  audit("writers that fail", N - 1);
+  clear();
+  for (int i = 0; i < N; i++) mv_trip_end(&trips[i]);
+  mv_free();
+}
+
+/* More in one call than the memory holds. */
+static void larger_than_memory(void) {
+  enum { N = 5, BYTES = 16 << 20 };
+  packbuf_batch batches[N], *list[N];
+  packbuf_arena arena;
+  packbuf_tensor t;
+  packbuf_ref refs[N];
+  packbuf_object object;
+  const char *const keys[N] = {"big", "big", "big", "big", "big"};
+  const uint64_t shape[1] = {BYTES};
+  uint8_t *bytes = (uint8_t *)malloc(BYTES);
+  int good = 1;
+  for (unsigned i = 0; i < BYTES; i++) bytes[i] = (uint8_t)(i * 2654435761u >> 24);
+  packbuf_arena_init(&arena, NULL);
+  t = array_of(bytes, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), shape);
+  for (int i = 0; i < N; i++) {
+    good &= !packbuf_batch_init(&batches[i], BYTES, &arena, NULL, &error) &&
+            !packbuf_add_tensor(&batches[i], "x", &t, NULL, &error);
+    list[i] = &batches[i];
+  }
+  good &= is(packbuf_put_many(store, keys, list, N, &putting, refs, NULL, &error), PACKBUF_OK);
+  good = good && is(packbuf_get(store, &refs[N - 1], &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  for (int i = 0; i + 1 < N; i++) good = good && refs[i].generation < refs[i + 1].generation;
+  tap_ok(good, "%s: 80 MiB put in one call where 64 fit", where);
+  free(bytes);
+  packbuf_arena_free(&arena);
+  audit("80 MiB", 1);
+  clear();
 }
 
 static void refs_as_text(void) {
@@ -604,15 +694,6 @@ static int same_as_concat(const packbuf_object *object, const packbuf_view *view
          is(packbuf_concat(views, count, 0, &arena, NULL, &other, &error), PACKBUF_OK) &&
          is(packbuf_pack(&other, &b, &y, &error), PACKBUF_OK) && x == y && memcmp(a, b, (size_t)x) == 0;
   packbuf_arena_free(&arena);
-  return good;
-}
-
-static int still_there(const packbuf_ref *ref, const mv_trip *trip) {
-  packbuf_object object;
-  int good = is(packbuf_get(store, ref, &getting, &object, &error), PACKBUF_OK);
-  good = good && object.views->total_length == trip->size &&
-         memcmp(object.views->base, trip->data, (size_t)trip->size) == 0;
-  packbuf_object_release(&object);
   return good;
 }
 
@@ -1121,6 +1202,8 @@ static void all_of(const char *name) {
   round_trips();
   bad_keys();
   many();
+  writers_that_fail();
+  larger_than_memory();
   refs_as_text();
   select_some();
   select_many();
