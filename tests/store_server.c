@@ -551,6 +551,68 @@ static void test_secrets(void) {
   verdict("secrets, and where a server listens");
 }
 
+/* ---- metrics ---- */
+
+/* What HTTP answers, as text. */
+static void http(uint16_t port, const char *request, char *answer, size_t room) {
+  packbuf_i_address address;
+  struct sockaddr_in *four = &address.as.four;
+  size_t size = 0;
+  int fd = -1;
+  memset(&address, 0, sizeof address);
+  four->sin_family = AF_INET;
+  four->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  four->sin_port = htons(port);
+  address.size = sizeof *four;
+  answer[0] = 0;
+  if (packbuf_i_address_connect(&address, soon(), &fd, NULL)) return;
+  (void)fcntl(fd, F_SETFL, 0);
+  expect(send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request), "request");
+  while (size + 1 < room) {
+    const ssize_t some = recv(fd, answer + size, room - 1 - size, 0);
+    if (some <= 0) break;
+    size += (size_t)some;
+  }
+  answer[size] = 0;
+  (void)close(fd);
+}
+
+static void test_metrics(void) {
+  static char answer[65536];
+  packbuf_server_options options;
+  struct sockaddr_in at;
+  socklen_t size = sizeof at;
+  packbuf_store *a;
+  uint16_t port;
+  begin("metrics");
+  memset(&options, 0, sizeof options);
+  options.metrics = ":0";
+  server_start(16 * MIB, &options);
+  expect(getsockname(server->metrics, (struct sockaddr *)&at, &size) == 0 && at.sin_addr.s_addr == htonl(INADDR_LOOPBACK), "its address");
+  port = ntohs(at.sin_port);
+  a = client_open();
+  expect(!put_bytes(a, "k", "value", 5, soon()), "put");
+  http(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", answer, sizeof answer);
+  expect(strncmp(answer, "HTTP/1.0 200 OK\r\n", 17) == 0 && strstr(answer, "\npackbuf_puts_total{server=\"tcp://127.0.0.1:") && strstr(answer, "\npackbuf_store_objects{"), "metrics: %.60s", answer);
+  expect(strstr(answer, "\"} 1\n") && strstr(answer, "packbuf_bytes_put_total"), "numbers");
+  http(port, "GET / HTTP/1.0\r\n\r\n", answer, sizeof answer);
+  expect(strncmp(answer, "HTTP/1.0 404", 12) == 0, "another path: %.60s", answer);
+  http(port, "POST /metrics HTTP/1.0\n\n", answer, sizeof answer);
+  expect(strncmp(answer, "HTTP/1.0 404", 12) == 0, "another method");
+  memset(answer, 'x', 5000);
+  answer[5000] = 0;
+  {
+    static char long_request[5001];
+    memcpy(long_request, answer, 5001);
+    http(port, long_request, answer, sizeof answer);
+    expect(answer[0] == 0, "5000 bytes without an end");
+  }
+  expect(!put_bytes(a, "k", "value", 5, soon()), "clients go on");
+  client_close(a);
+  server_stop();
+  verdict("metrics by HTTP");
+}
+
 /* ---- servers that do not answer, or are gone ---- */
 
 static void test_deadlines(void) {
@@ -832,6 +894,7 @@ int main(void) {
   test_leases();
   test_quotas();
   test_secrets();
+  test_metrics();
   test_deadlines();
   test_killed();
   test_slow();

@@ -102,7 +102,7 @@ typedef struct packbuf_i_link {
   unsigned dropping;
   /* the greeting, for the proofs */
   uint8_t hello[PACKBUF_I_FRAME_GREETING], welcome[128];
-  size_t hello_size, welcome_size;
+  size_t hello_size, welcome_size; /* of HTTP: what is kept of the request, and what has come */
   /* its socket */
   struct packbuf_i_link *before, *after;
   int fd, http;
