@@ -119,6 +119,11 @@ PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 # where simde/ lies: its headers do for every machine
 SIMDE ?= /usr/include
 build/tests/%/lanes_simde build/tests/%/processors: private STRICT += -idirafter $(SIMDE)
+# a double of the engine that the store `mooncake` loads
+build/tests/libmooncake_double.so: tests/double/mooncake.c
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) -shared -fPIC -fvisibility=hidden -o $@ $< -pthread
+build/tests/native/store_mooncake build/tests/sanitize/store_mooncake build/tests/clang/store_mooncake build/tests/tsan/store_mooncake: build/tests/libmooncake_double.so
 TEST_DEPS = packbuf.h packbuf_threads.h transport/packbuf_transport.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)

@@ -1268,6 +1268,41 @@ static int packbuf_i_secret_equal(const void *a, const void *b, size_t size) {
   return differing == 0;
 }
 /* ---- end of transport/hash.c ---- */
+/* ---- transport/secret.c ---- */
+/* transport/secret.c: the secret that a store or server is protected with.
+ * May use: system, text. Must not know: what it is compared with. */
+#include <fcntl.h>
+
+/* The secret that was given, else that of the environment; *size 0: there is none. */
+enum { PACKBUF_I_SECRET = 1024 };
+static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size, uint8_t *secret, size_t *size,
+                                            packbuf_error *error) {
+  const char *path = given ? NULL : getenv("PACKBUF_SECRET_FILE");
+  const char *text = given ? NULL : getenv("PACKBUF_SECRET");
+  *size = 0;
+  if (given) {
+    if (given_size > PACKBUF_I_SECRET || !given_size)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, given, given_size);
+    *size = given_size;
+  } else if (path && *path) {
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
+    const int code = errno;
+    if (fd >= 0) (void)close(fd);
+    if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
+    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
+    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
+    *size = (size_t)some;
+  } else if (text && *text) {
+    *size = packbuf_i_length(text, PACKBUF_I_SECRET);
+    if (*size > PACKBUF_I_SECRET)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, text, *size);
+  }
+  return PACKBUF_OK;
+}
+/* ---- end of transport/secret.c ---- */
 /* ---- transport/ref.c ---- */
 /* transport/ref.c: refs as text. A ref has one text: what parses is what would be written, byte for byte.
  * May use: text. Must not know: stores. */
@@ -1564,16 +1599,20 @@ static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t page
 
 /* Takes a run of `pages`. 0: there is none (of 0 pages neither). */
 static int packbuf_i_buddy_take(packbuf_i_buddy *buddy, uint64_t pages, uint64_t *page) {
-  uint64_t length;
-  uint32_t at;
+  uint64_t at, end;
   if (!pages || pages > buddy->pages) return 0;
   at = packbuf_i_buddy_find(buddy, pages);
   if (at == PACKBUF_I_BUDDY_NONE) return 0;
-  length = packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
+  end = at + packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
   packbuf_i_buddy_link_out(buddy, at);
-  buddy->used += length;
-  packbuf_i_buddy_trim(buddy, at, length, pages);
+  buddy->used += pages;
   *page = at;
+  at += pages;
+  while (at < end) { /* what is left over has nothing to join: the neighbours of its blocks have pages of the run */
+    const unsigned order = packbuf_i_buddy_cut(buddy->pages, at, end - at);
+    packbuf_i_buddy_link_in(buddy, at, order);
+    at += packbuf_i_buddy_length(buddy->pages, at, order);
+  }
   return 1;
 }
 
@@ -1863,8 +1902,7 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
   status = packbuf_i_pool_try(pool, &taker);
   if (status) {
     if (!packbuf_i_buddy_could(pool->buddy.pages, sizes, count)) status = PACKBUF_CAPACITY;
-    else if (deadline != PACKBUF_NO_WAIT && taker.pages <= pool->quota[account])
-      status = packbuf_i_pool_wait(pool, &taker, deadline);
+    else if (deadline != PACKBUF_NO_WAIT) status = packbuf_i_pool_wait(pool, &taker, deadline);
   }
   packbuf_i_unlocked(&pool->lock);
   if (!status) return PACKBUF_OK;
@@ -1891,16 +1929,16 @@ static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t kee
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)holder, lease->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
 }
 
 /* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
 static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)slice->holder;
+  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
   const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
   slice->size = size;
   if (keep >= packbuf_i_token_pages(token)) return;
@@ -2157,6 +2195,9 @@ typedef struct packbuf_i_cache {
 
 /* ---- marks ---- */
 
+/* A mark stays until its memory is unmapped: others may have wanted it too, so it is not taken away. What marks memory
+ * that was mapped anew (another handle that registers it, a pool) hides from this one that it was. */
+
 #if defined(__linux__) && defined(MADV_DONTDUMP)
 
 static void packbuf_i_mark_memory(uint64_t start, uint64_t end) {
@@ -2191,7 +2232,6 @@ static int packbuf_i_smaps_line(packbuf_i_smaps *smaps) {
     if (!smaps->mapping_end) return 0;
     if (!strstr(text, " dd")) return -1;
     smaps->at = smaps->mapping_end;
-    smaps->mapping_end = 0;
     return smaps->at >= smaps->end;
   }
   if (*text < 'A' || *text > 'Z') {
@@ -2325,8 +2365,7 @@ static size_t packbuf_i_cache_span(const packbuf_i_cache *cache, uint64_t start)
 
 /* The span that has all bytes from `start` to `end`; NULL. */
 static packbuf_i_span *packbuf_i_cache_covering(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
-  size_t at = packbuf_i_cache_span(cache, start);
-  if (at < cache->span_count && cache->spans[at].end == start) at++;
+  const size_t at = packbuf_i_cache_span(cache, start);
   if (at == cache->span_count || cache->spans[at].start > start || cache->spans[at].end < end) return NULL;
   return &cache->spans[at];
 }
@@ -3536,7 +3575,7 @@ typedef struct packbuf_i_shm_plan {
   uint64_t size;
   uint32_t slots, sessions, mode;
   int must_exist, mode_given, by_name; /* by_name: as where O_TMPFILE is missing */
-  const void *secret;
+  uint8_t secret[PACKBUF_I_SECRET];
   size_t secret_size;
   uint64_t now, generation; /* the root's clock; where generations begin */
 } packbuf_i_shm_plan;
@@ -4682,15 +4721,13 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
   plan->size = packbuf_i_shm_up(size, PACKBUF_I_SHM_UNIT);
   plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
   plan->must_exist = options->must_exist;
-  plan->secret = options->secret;
-  plan->secret_size = options->secret ? options->secret_size : 0;
   plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
   /* microseconds since 2020, times 4096: beyond what any store of that name before has come to */
   clock_gettime(CLOCK_REALTIME, &now);
   plan->generation = 4096;
   if (now.tv_sec > 1577836800)
     plan->generation = ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
-  return PACKBUF_OK;
+  return packbuf_i_secret_find(options->secret, options->secret_size, plan->secret, &plan->secret_size, error);
 }
 
 /* Frees the handle; what it held in the store was given back before, or is the parent's. */
@@ -6268,36 +6305,6 @@ static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address
   *fd = -1;
   return packbuf_i_fail(error, code == ETIMEDOUT ? PACKBUF_TIMEOUT : PACKBUF_DISCONNECTED,
                         "the server cannot be connected to", (uint64_t)code, PACKBUF_NOWHERE);
-}
-
-/* The secret that was given, else that of the environment; *size 0: there is none. */
-enum { PACKBUF_I_SECRET = 1024 };
-static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size, uint8_t *secret, size_t *size,
-                                            packbuf_error *error) {
-  const char *path = given ? NULL : getenv("PACKBUF_SECRET_FILE");
-  const char *text = given ? NULL : getenv("PACKBUF_SECRET");
-  *size = 0;
-  if (given) {
-    if (given_size > PACKBUF_I_SECRET || !given_size)
-      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
-    memcpy(secret, given, given_size);
-    *size = given_size;
-  } else if (path && *path) {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
-    const int code = errno;
-    if (fd >= 0) (void)close(fd);
-    if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
-    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
-    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
-    *size = (size_t)some;
-  } else if (text && *text) {
-    *size = packbuf_i_length(text, PACKBUF_I_SECRET);
-    if (*size > PACKBUF_I_SECRET)
-      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
-    memcpy(secret, text, *size);
-  }
-  return PACKBUF_OK;
 }
 
 /* ---- a connection, and the one request that is under way in it ---- */
@@ -9630,7 +9637,7 @@ typedef struct packbuf_i_link {
   unsigned dropping;
   /* the greeting, for the proofs */
   uint8_t hello[PACKBUF_I_FRAME_GREETING], welcome[128];
-  size_t hello_size, welcome_size;
+  size_t hello_size, welcome_size; /* of HTTP: what is kept of the request, and what has come */
   /* its socket */
   struct packbuf_i_link *before, *after;
   int fd, http;
@@ -11002,12 +11009,50 @@ PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t
 }
 /* ---- end of transport/server.c ---- */
 /* ---- transport/metrics.c ---- */
-/* transport/metrics.c: not written yet. */
+/* transport/metrics.c: a server's counters for Prometheus: GET /metrics over HTTP/1.0, and nothing else of HTTP.
+ * May use: server, counters. Must not know: the protocol of stores. */
+
+enum { PACKBUF_I_METRICS_REQUEST = 4096, PACKBUF_I_METRICS_TEXT = 32768 };
+
+static void packbuf_i_metrics_say(packbuf_i_link *link, const char *text) {
+  packbuf_i_link_send(link, (const uint8_t *)text, strlen(text));
+}
+
+static void packbuf_i_metrics_answer(packbuf_server *server, packbuf_i_link *link) {
+  static const char wanted[] = "GET /metrics";
+  const packbuf_allocator *heap = &server->service.allocator;
+  const size_t size = sizeof wanted - 1;
+  packbuf_counters counters;
+  char labels[PACKBUF_MAX_URI + 16] = "server=\"";
+  char *text;
+  size_t length = 0;
+  link->state = PACKBUF_I_LINK_ENDING; /* once it has gone */
+  if (link->hello_size <= size || memcmp(link->hello, wanted, size) != 0 ||
+      (link->hello[size] != ' ' && link->hello[size] != '\r' && link->hello[size] != '?')) {
+    packbuf_i_metrics_say(link, "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    return;
+  }
+  strcat(labels, server->uri); /* no quote and no backslash is in it: it was read as an address */
+  strcat(labels, "\"");
+  text = (char *)packbuf_i_heap(heap, NULL, 0, PACKBUF_I_METRICS_TEXT);
+  if (!text || packbuf_server_counters(server, &counters, NULL) ||
+      packbuf_counters_text(&counters, labels, text, PACKBUF_I_METRICS_TEXT, &length, NULL)) {
+    packbuf_i_metrics_say(link, "HTTP/1.0 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  } else { /* the end of the connection is the end of the text */
+    packbuf_i_metrics_say(link, "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
+    packbuf_i_link_send(link, (const uint8_t *)text, length);
+  }
+  (void)packbuf_i_heap(heap, text, text ? PACKBUF_I_METRICS_TEXT : 0, 0);
+}
+
+/* Bytes of an HTTP client: its first line is kept, the rest looked at for the empty line that ends it. */
 static void packbuf_i_metrics_feed(packbuf_server *server, packbuf_i_link *link, const uint8_t *bytes, size_t size) {
-  (void)server;
-  (void)bytes;
-  (void)size;
-  link->dead = 1;
+  for (size_t i = 0; i < size && link->state != PACKBUF_I_LINK_ENDING && !link->dead; i++) {
+    if (link->hello_size < sizeof link->hello) link->hello[link->hello_size++] = bytes[i];
+    if (++link->welcome_size > PACKBUF_I_METRICS_REQUEST) link->dead = 1;
+    if (bytes[i] == '\n' && link->eager) packbuf_i_metrics_answer(server, link);
+    if (bytes[i] != '\r') link->eager = bytes[i] == '\n';
+  }
 }
 /* ---- end of transport/metrics.c ---- */
 

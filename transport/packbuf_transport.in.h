@@ -62,6 +62,7 @@ extern "C" {
 #include "transport/system.c"
 #include "transport/text.c"
 #include "transport/hash.c"
+#include "transport/secret.c"
 #include "transport/ref.c"
 #include "transport/counters.c"
 

@@ -71,15 +71,13 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
   plan->size = packbuf_i_shm_up(size, PACKBUF_I_SHM_UNIT);
   plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
   plan->must_exist = options->must_exist;
-  plan->secret = options->secret;
-  plan->secret_size = options->secret ? options->secret_size : 0;
   plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
   /* microseconds since 2020, times 4096: beyond what any store of that name before has come to */
   clock_gettime(CLOCK_REALTIME, &now);
   plan->generation = 4096;
   if (now.tv_sec > 1577836800)
     plan->generation = ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
-  return PACKBUF_OK;
+  return packbuf_i_secret_find(options->secret, options->secret_size, plan->secret, &plan->secret_size, error);
 }
 
 /* Frees the handle; what it held in the store was given back before, or is the parent's. */

@@ -88,7 +88,7 @@ typedef struct packbuf_i_shm_plan {
   uint64_t size;
   uint32_t slots, sessions, mode;
   int must_exist, mode_given, by_name; /* by_name: as where O_TMPFILE is missing */
-  const void *secret;
+  uint8_t secret[PACKBUF_I_SECRET];
   size_t secret_size;
   uint64_t now, generation; /* the root's clock; where generations begin */
 } packbuf_i_shm_plan;
