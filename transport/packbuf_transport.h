@@ -1564,16 +1564,20 @@ static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t page
 
 /* Takes a run of `pages`. 0: there is none (of 0 pages neither). */
 static int packbuf_i_buddy_take(packbuf_i_buddy *buddy, uint64_t pages, uint64_t *page) {
-  uint64_t length;
-  uint32_t at;
+  uint64_t at, end;
   if (!pages || pages > buddy->pages) return 0;
   at = packbuf_i_buddy_find(buddy, pages);
   if (at == PACKBUF_I_BUDDY_NONE) return 0;
-  length = packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
+  end = at + packbuf_i_buddy_length(buddy->pages, at, buddy->begins[at] - 1u);
   packbuf_i_buddy_link_out(buddy, at);
-  buddy->used += length;
-  packbuf_i_buddy_trim(buddy, at, length, pages);
+  buddy->used += pages;
   *page = at;
+  at += pages;
+  while (at < end) { /* what is left over has nothing to join: the neighbours of its blocks have pages of the run */
+    const unsigned order = packbuf_i_buddy_cut(buddy->pages, at, end - at);
+    packbuf_i_buddy_link_in(buddy, at, order);
+    at += packbuf_i_buddy_length(buddy->pages, at, order);
+  }
   return 1;
 }
 
@@ -1863,8 +1867,7 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
   status = packbuf_i_pool_try(pool, &taker);
   if (status) {
     if (!packbuf_i_buddy_could(pool->buddy.pages, sizes, count)) status = PACKBUF_CAPACITY;
-    else if (deadline != PACKBUF_NO_WAIT && taker.pages <= pool->quota[account])
-      status = packbuf_i_pool_wait(pool, &taker, deadline);
+    else if (deadline != PACKBUF_NO_WAIT) status = packbuf_i_pool_wait(pool, &taker, deadline);
   }
   packbuf_i_unlocked(&pool->lock);
   if (!status) return PACKBUF_OK;
@@ -1891,16 +1894,16 @@ static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t kee
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)holder, lease->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
 }
 
 /* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
 static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)slice->holder;
+  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
   const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
   slice->size = size;
   if (keep >= packbuf_i_token_pages(token)) return;
@@ -2157,6 +2160,9 @@ typedef struct packbuf_i_cache {
 
 /* ---- marks ---- */
 
+/* A mark stays until its memory is unmapped: others may have wanted it too, so it is not taken away. What marks memory
+ * that was mapped anew (another handle that registers it, a pool) hides from this one that it was. */
+
 #if defined(__linux__) && defined(MADV_DONTDUMP)
 
 static void packbuf_i_mark_memory(uint64_t start, uint64_t end) {
@@ -2191,7 +2197,6 @@ static int packbuf_i_smaps_line(packbuf_i_smaps *smaps) {
     if (!smaps->mapping_end) return 0;
     if (!strstr(text, " dd")) return -1;
     smaps->at = smaps->mapping_end;
-    smaps->mapping_end = 0;
     return smaps->at >= smaps->end;
   }
   if (*text < 'A' || *text > 'Z') {
@@ -2325,8 +2330,7 @@ static size_t packbuf_i_cache_span(const packbuf_i_cache *cache, uint64_t start)
 
 /* The span that has all bytes from `start` to `end`; NULL. */
 static packbuf_i_span *packbuf_i_cache_covering(packbuf_i_cache *cache, uint64_t start, uint64_t end) {
-  size_t at = packbuf_i_cache_span(cache, start);
-  if (at < cache->span_count && cache->spans[at].end == start) at++;
+  const size_t at = packbuf_i_cache_span(cache, start);
   if (at == cache->span_count || cache->spans[at].start > start || cache->spans[at].end < end) return NULL;
   return &cache->spans[at];
 }
@@ -9630,7 +9634,7 @@ typedef struct packbuf_i_link {
   unsigned dropping;
   /* the greeting, for the proofs */
   uint8_t hello[PACKBUF_I_FRAME_GREETING], welcome[128];
-  size_t hello_size, welcome_size;
+  size_t hello_size, welcome_size; /* of HTTP: what is kept of the request, and what has come */
   /* its socket */
   struct packbuf_i_link *before, *after;
   int fd, http;
@@ -11002,12 +11006,50 @@ PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t
 }
 /* ---- end of transport/server.c ---- */
 /* ---- transport/metrics.c ---- */
-/* transport/metrics.c: not written yet. */
+/* transport/metrics.c: a server's counters for Prometheus: GET /metrics over HTTP/1.0, and nothing else of HTTP.
+ * May use: server, counters. Must not know: the protocol of stores. */
+
+enum { PACKBUF_I_METRICS_REQUEST = 4096, PACKBUF_I_METRICS_TEXT = 32768 };
+
+static void packbuf_i_metrics_say(packbuf_i_link *link, const char *text) {
+  packbuf_i_link_send(link, (const uint8_t *)text, strlen(text));
+}
+
+static void packbuf_i_metrics_answer(packbuf_server *server, packbuf_i_link *link) {
+  static const char wanted[] = "GET /metrics";
+  const packbuf_allocator *heap = &server->service.allocator;
+  const size_t size = sizeof wanted - 1;
+  packbuf_counters counters;
+  char labels[PACKBUF_MAX_URI + 16] = "server=\"";
+  char *text;
+  size_t length = 0;
+  link->state = PACKBUF_I_LINK_ENDING; /* once it has gone */
+  if (link->hello_size <= size || memcmp(link->hello, wanted, size) != 0 ||
+      (link->hello[size] != ' ' && link->hello[size] != '\r' && link->hello[size] != '?')) {
+    packbuf_i_metrics_say(link, "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    return;
+  }
+  strcat(labels, server->uri); /* no quote and no backslash is in it: it was read as an address */
+  strcat(labels, "\"");
+  text = (char *)packbuf_i_heap(heap, NULL, 0, PACKBUF_I_METRICS_TEXT);
+  if (!text || packbuf_server_counters(server, &counters, NULL) ||
+      packbuf_counters_text(&counters, labels, text, PACKBUF_I_METRICS_TEXT, &length, NULL)) {
+    packbuf_i_metrics_say(link, "HTTP/1.0 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  } else { /* the end of the connection is the end of the text */
+    packbuf_i_metrics_say(link, "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
+    packbuf_i_link_send(link, (const uint8_t *)text, length);
+  }
+  (void)packbuf_i_heap(heap, text, text ? PACKBUF_I_METRICS_TEXT : 0, 0);
+}
+
+/* Bytes of an HTTP client: its first line is kept, the rest looked at for the empty line that ends it. */
 static void packbuf_i_metrics_feed(packbuf_server *server, packbuf_i_link *link, const uint8_t *bytes, size_t size) {
-  (void)server;
-  (void)bytes;
-  (void)size;
-  link->dead = 1;
+  for (size_t i = 0; i < size && link->state != PACKBUF_I_LINK_ENDING && !link->dead; i++) {
+    if (link->hello_size < sizeof link->hello) link->hello[link->hello_size++] = bytes[i];
+    if (++link->welcome_size > PACKBUF_I_METRICS_REQUEST) link->dead = 1;
+    if (bytes[i] == '\n' && link->eager) packbuf_i_metrics_answer(server, link);
+    if (bytes[i] != '\r') link->eager = bytes[i] == '\n';
+  }
 }
 /* ---- end of transport/metrics.c ---- */
 
