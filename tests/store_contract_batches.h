@@ -69,6 +69,7 @@ static void c24_many(void) {
   expect_status(run(w.b, PACKBUF_STAT, m->items, MANY, in_time()), PACKBUF_OK);
   for (unsigned i = 0; i < MANY; i++)
     expect(m->items[i].stat.length == m->sizes[i] && m->items[i].stat.generation == m->generations[i]);
+  for (unsigned i = 0; i < MANY; i++) m->items[i].flags = remove_flags();
   expect_status(run(w.b, PACKBUF_REMOVE, m->items, MANY, in_time()), PACKBUF_OK);
   expect_used(0);
   free(m);
@@ -158,6 +159,7 @@ static void c27_none_and_many(void) {
     expect(same_bytes_from(items[i].lease.data, 8, 27, ITEMS - KEYS + i % KEYS));
     packbuf_lease_release(&items[i].lease);
   }
+  for (unsigned i = 0; i < KEYS; i++) items[i].flags = remove_flags();
   expect_status(run(w.a, PACKBUF_REMOVE, items, KEYS, in_time()), PACKBUF_OK);
   w.key_count = 0;
   free(items);
@@ -360,6 +362,7 @@ static void c33_inputs(void) {
   expect_status(run(w.a, PACKBUF_PUT, items, 3, in_time()), PACKBUF_INVALID_ARGUMENT);
   expect_status(run(w.a, PACKBUF_GET, items, 3, in_time()), PACKBUF_OUT_OF_RANGE);
   expect_status(run(w.a, PACKBUF_STAT, items, 3, in_time()), PACKBUF_INVALID_ARGUMENT);
+  for (unsigned i = 0; i < 3; i++) items[i].flags = remove_flags();
   expect_status(run(w.a, PACKBUF_REMOVE, items, 3, in_time()), PACKBUF_INVALID_ARGUMENT);
   expect(memcmp(&about, &about_before, sizeof about) == 0 && memcmp(ranges, ranges_before, sizeof ranges) == 0);
   expect(strcmp(key, "c33") == 0 && same_bytes(w.source, 3000, 33));

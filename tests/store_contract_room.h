@@ -322,11 +322,12 @@ static void c54_remove_waits(void) {
 
 /* Where the engine's own leases delay removals. */
 static void c55_engine_lease(void) {
+  packbuf_item item = item_of("c55");
   uint64_t left = 1;
   const uint64_t start = packbuf_now();
   (void)put(w.a, "c55", 1000, 55);
   expect_status(stat_of(w.a, "c55", 0, NULL), PACKBUF_OK);
-  expect_status(remove_by(w.a, "c55", 0, at_once()), PACKBUF_LEASED);
+  expect_status(run(w.a, PACKBUF_REMOVE, &item, 1, at_once()), PACKBUF_LEASED);
   expect_status(packbuf_store_collect(w.a, in_time(), &left, NULL), PACKBUF_OK);
   expect_number(left, 1);
   while (left && milliseconds_since(start) < 30000) {

@@ -12,6 +12,7 @@ static void c59_past(void) {
     packbuf_status status;
     item.from = w.source;
     item.size = 1000;
+    if (op == PACKBUF_REMOVE) item.flags = remove_flags();
     status = run(w.a, (packbuf_operation)op, &item, 1, 1);
     expect(status == PACKBUF_OK || status == PACKBUF_TIMEOUT);
     if (milliseconds_since(start) >= 100) tap_note("%s: took %u ms", w.name, (unsigned)milliseconds_since(start));
@@ -60,8 +61,11 @@ static void other_side_stops(int stops) {
       faults[i].argument = (uint64_t)3000000000u;
     }
     expect_status(packbuf_store_inject(w.a, faults, stops ? 8 : 0, NULL), PACKBUF_OK);
-  } else if (command) expect(system(command) == 0);
+    return;
+  }
+  if (command) expect(system(command) == 0);
   else if (server_pid() > 0) expect(kill(server_pid(), stops ? SIGSTOP : SIGCONT) == 0);
+  sleep_ms(50); /* until it has */
 }
 
 /* In shm nothing waits for a process that is stopped, which is in the middle of puts here. */
@@ -85,6 +89,7 @@ static void c60_other_side_stopped(void) {
     packbuf_item item = item_of(keys[op - 1]);
     item.from = w.source;
     item.size = 1000;
+    if (op == PACKBUF_REMOVE) item.flags = remove_flags();
     statuses[op - 1] = run(w.a, (packbuf_operation)op, &item, 1, packbuf_deadline_in(200));
     packbuf_lease_release(&item.lease);
     expect(milliseconds_since(start) < 1000);
