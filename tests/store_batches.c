@@ -260,8 +260,19 @@ static void many(void) {
   refs[77] = packbuf_ref_newest("nobody");
   refs[200] = refs[0];
   refs[200].generation++;
-  good = is(packbuf_get_many(store, refs, N, NULL, &getting, objects, &error), PACKBUF_NOT_FOUND) && error.row == 77 &&
-         strcmp(error.path, "nobody") == 0;
+  refs[300].head_checksum ^= 1;
+  good = is(packbuf_get_many(store, refs + 299, 2, NULL, &getting, objects, &error), PACKBUF_FRAGMENT_MISMATCH) &&
+         error.row == 1;
+  packbuf_object_release(&objects[0]);
+  fail_at(3, PACKBUF_FAULT_CORRUPT, 140);
+  good &=
+      !(info.capabilities & PACKBUF_CAN_INJECT) ||
+      (is(packbuf_get_many(store, refs, 4, NULL, &getting, objects, &error), PACKBUF_HEAD_CHECKSUM) && error.row == 3);
+  no_faults();
+  for (int i = 0; i < 4; i++) packbuf_object_release(&objects[i]);
+  refs[300].head_checksum ^= 1;
+  good &= is(packbuf_get_many(store, refs, N, NULL, &getting, objects, &error), PACKBUF_NOT_FOUND) && error.row == 77 &&
+          strcmp(error.path, "nobody") == 0;
   for (int i = 0; i < N; i++) {
     if (i == 77 || i == 200)
       got &=
@@ -992,6 +1003,12 @@ static void select_of_manifest(void) {
     s = (packbuf_selection *)object.selection;
     tap_ok(good && s[0].node_count == 2 && s[3].node_count == 1, "%s: all but one field", where);
     packbuf_object_release(&object);
+    wanted.patterns = without + 1;
+    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK);
+    s = (packbuf_selection *)object.selection;
+    tap_ok(good && s[0].node_count == 0 && s[0].rows == 100 && s[3].node_count == 1, "%s: one field, of one fragment",
+           where);
+    packbuf_object_release(&object);
     wanted.patterns = absent;
     wanted.pattern_count = 2;
     tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_NOT_FOUND) &&
@@ -1075,8 +1092,8 @@ static void hostile(void) {
 /* A manifest that lists what it should not. */
 static void hostile_manifests(void) {
   static char longest[400];
-  const char *keys[6];
-  packbuf_status want[6];
+  const char *keys[7];
+  packbuf_status want[7];
   int good = 1;
   mv_trip trip;
   packbuf_ref ref;
@@ -1088,19 +1105,23 @@ static void hostile_manifests(void) {
   keys[3] = "h h", want[3] = PACKBUF_INVALID_ARGUMENT;
   keys[4] = "part@0000000000000001", want[4] = PACKBUF_STALE;
   keys[5] = "part", want[5] = PACKBUF_OK; /* the newest */
+  keys[6] = "part\0x", want[6] = PACKBUF_BAD_MANIFEST;
   is(packbuf_put(store, "part", &trip.batch, &putting, &ref, &error), PACKBUF_OK);
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 7; i++) {
     packbuf_arena arena;
     packbuf_fragment fragment;
     packbuf_batch batch;
     packbuf_object object;
     packbuf_arena_init(&arena, NULL);
     packbuf_fragment_of(&trip.view, keys[i], PACKBUF_APPENDS_ROWS, 0, &fragment, &error);
+    if (i == 6) fragment.key.size += 2;
     good &= is(packbuf_manifest_init(&batch, NULL, &fragment, 1, &arena, NULL, &error), PACKBUF_OK) &&
             is(packbuf_put(store, "list", &batch, &putting, &ref, &error), PACKBUF_OK);
     good &= ref.kind == PACKBUF_OBJECT_MANIFEST && is(packbuf_get(store, &ref, &getting, &object, &error), want[i]) &&
             (want[i] == PACKBUF_OK || error.fragment == 0);
     packbuf_object_release(&object);
+    if (want[i] == PACKBUF_BAD_MANIFEST)
+      good &= is(packbuf_remove(store, &ref, PACKBUF_NO_WAIT, &error), want[i]) && error.fragment == 0;
     packbuf_arena_free(&arena);
   }
   tap_ok(good, "%s: manifests that list what is not there, or no keys", where);
