@@ -13,6 +13,8 @@
 #include "failing.h"
 #include "selecting.h"
 #include "tap.h"
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { MOST_BYTES = 1 << 26 };
 
@@ -260,8 +262,19 @@ static void many(void) {
   refs[77] = packbuf_ref_newest("nobody");
   refs[200] = refs[0];
   refs[200].generation++;
-  good = is(packbuf_get_many(store, refs, N, NULL, &getting, objects, &error), PACKBUF_NOT_FOUND) && error.row == 77 &&
-         strcmp(error.path, "nobody") == 0;
+  refs[300].head_checksum ^= 1;
+  good = is(packbuf_get_many(store, refs + 299, 2, NULL, &getting, objects, &error), PACKBUF_FRAGMENT_MISMATCH) &&
+         error.row == 1;
+  packbuf_object_release(&objects[0]);
+  fail_at(3, PACKBUF_FAULT_CORRUPT, 140);
+  good &=
+      !(info.capabilities & PACKBUF_CAN_INJECT) ||
+      (is(packbuf_get_many(store, refs, 4, NULL, &getting, objects, &error), PACKBUF_HEAD_CHECKSUM) && error.row == 3);
+  no_faults();
+  for (int i = 0; i < 4; i++) packbuf_object_release(&objects[i]);
+  refs[300].head_checksum ^= 1;
+  good &= is(packbuf_get_many(store, refs, N, NULL, &getting, objects, &error), PACKBUF_NOT_FOUND) && error.row == 77 &&
+          strcmp(error.path, "nobody") == 0;
   for (int i = 0; i < N; i++) {
     if (i == 77 || i == 200)
       got &=
@@ -407,6 +420,44 @@ static void refs_as_text(void) {
   mv_trip_end(&trip);
   mv_free();
   audit("C83", 1);
+  clear();
+}
+
+/* C82: a ref by way of a file, and another process that opens its URI. */
+static void other_process(void) {
+  char text[PACKBUF_REF_TEXT];
+  size_t size = 0;
+  packbuf_ref ref;
+  mv_trip trip;
+  FILE *file;
+  pid_t child;
+  int ended = 1;
+  if (!(info.capabilities & PACKBUF_CAN_OUTLIVE)) return;
+  make(&trip, 20, 3, 0);
+  file = tmpfile();
+  if (!file || !is(packbuf_put(store, "process", &trip.batch, &putting, &ref, &error), PACKBUF_OK) ||
+      packbuf_ref_write(&ref, text, sizeof text, &size, &error) || fwrite(text, 1, size, file) != size || fflush(file))
+    printf("Bail out! no ref in a file\n");
+  child = fork();
+  if (child == 0) {
+    packbuf_store *own = NULL;
+    packbuf_object object;
+    int good;
+    rewind(file);
+    size = fread(text, 1, sizeof text, file);
+    good = is(packbuf_ref_parse(text, size, &ref, &error), PACKBUF_OK) &&
+           is(packbuf_store_open(ref.uri, NULL, &own, &error), PACKBUF_OK) &&
+           is(packbuf_get(own, &ref, &getting, &object, &error), PACKBUF_OK) &&
+           object.views->total_length == trip.size && memcmp(object.views->base, trip.data, (size_t)trip.size) == 0;
+    if (good) packbuf_object_release(&object);
+    _exit(good && packbuf_store_close(own, PACKBUF_FOREVER, &error) == PACKBUF_OK ? 0 : 1);
+  }
+  tap_ok(child > 0 && waitpid(child, &ended, 0) == child && ended == 0,
+         "%s: C82: a ref in a file, got by another process", where);
+  fclose(file);
+  mv_trip_end(&trip);
+  mv_free();
+  audit("C82", 1);
   clear();
 }
 
@@ -697,14 +748,16 @@ static int same_as_concat(const packbuf_object *object, const packbuf_view *view
   return good;
 }
 
-static uint64_t listed_of(const char *prefix) {
+/* Whether the store lists so many objects whose keys begin like this; 1 where it lists none at all. */
+static int lists(const char *prefix, uint64_t objects) {
   packbuf_listed listed[64];
   uint64_t cursor = 0, count = 0, all = 0;
+  if (!(info.capabilities & PACKBUF_CAN_LIST)) return 1;
   do {
     if (packbuf_store_list(store, prefix, &cursor, listed, 64, &count, PACKBUF_FOREVER, NULL)) return 0;
     all += count;
   } while (cursor);
-  return all;
+  return all == objects;
 }
 
 typedef struct chain {
@@ -779,8 +832,8 @@ static void appends(void) {
     mv_trip_end(&other);
   }
   tap_ok(is(packbuf_remove(store, &again, PACKBUF_NO_WAIT, &error), PACKBUF_OK) &&
-             is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && listed_of("append#") == 0 &&
-             listed_of("append") == 1,
+             is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && lists("append#", 0) &&
+             lists("append", 1),
          "%s: C86: after the removals only what was put later is left", where);
   tap_ok(is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) &&
              is(packbuf_remove(store, &c.refs[0], PACKBUF_NO_WAIT, &error), PACKBUF_OK),
@@ -866,12 +919,12 @@ static void broken_off(void) {
         if (ended) break;
       }
       if (what == 4) {
-        good &= listed_of("chain") == 0;
+        good &= lists("chain", 0);
         end_chain(&c);
         good &= make_chain(&c, "chain");
       }
       if (what == 3) {
-        good &= listed_of("chain#f") == 3 + i + 1; /* no orphans */
+        good &= lists("chain#f", 3 + i + 1); /* no orphans */
       }
     }
     tap_ok(good && ended, "%s: C67: %s: each of %d items fails, and is repeated", where, names[what], (int)i - 1);
@@ -891,7 +944,7 @@ static void orphan(void) {
     tap_ok(good &&
                is(packbuf_append(store, &c.refs[0], &c.parts[1].batch, PACKBUF_APPENDS_ROWS, &putting, &ref, &error),
                   PACKBUF_DISCONNECTED) &&
-               listed_of("o#f") == 4 && listed_of("o#m") == 3 && still_there(&c.refs[0], &c.parts[0]),
+               lists("o#f", 4) && lists("o#m", 3) && still_there(&c.refs[0], &c.parts[0]),
            "%s: C88: an append that is gone between its two puts", where);
     no_faults();
   }
@@ -992,6 +1045,12 @@ static void select_of_manifest(void) {
     s = (packbuf_selection *)object.selection;
     tap_ok(good && s[0].node_count == 2 && s[3].node_count == 1, "%s: all but one field", where);
     packbuf_object_release(&object);
+    wanted.patterns = without + 1;
+    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK);
+    s = (packbuf_selection *)object.selection;
+    tap_ok(good && s[0].node_count == 0 && s[0].rows == 100 && s[3].node_count == 1, "%s: one field, of one fragment",
+           where);
+    packbuf_object_release(&object);
     wanted.patterns = absent;
     wanted.pattern_count = 2;
     tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_NOT_FOUND) &&
@@ -1075,8 +1134,8 @@ static void hostile(void) {
 /* A manifest that lists what it should not. */
 static void hostile_manifests(void) {
   static char longest[400];
-  const char *keys[6];
-  packbuf_status want[6];
+  const char *keys[7];
+  packbuf_status want[7];
   int good = 1;
   mv_trip trip;
   packbuf_ref ref;
@@ -1088,19 +1147,23 @@ static void hostile_manifests(void) {
   keys[3] = "h h", want[3] = PACKBUF_INVALID_ARGUMENT;
   keys[4] = "part@0000000000000001", want[4] = PACKBUF_STALE;
   keys[5] = "part", want[5] = PACKBUF_OK; /* the newest */
+  keys[6] = "part\0x", want[6] = PACKBUF_BAD_MANIFEST;
   is(packbuf_put(store, "part", &trip.batch, &putting, &ref, &error), PACKBUF_OK);
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 7; i++) {
     packbuf_arena arena;
     packbuf_fragment fragment;
     packbuf_batch batch;
     packbuf_object object;
     packbuf_arena_init(&arena, NULL);
     packbuf_fragment_of(&trip.view, keys[i], PACKBUF_APPENDS_ROWS, 0, &fragment, &error);
+    if (i == 6) fragment.key.size += 2;
     good &= is(packbuf_manifest_init(&batch, NULL, &fragment, 1, &arena, NULL, &error), PACKBUF_OK) &&
             is(packbuf_put(store, "list", &batch, &putting, &ref, &error), PACKBUF_OK);
     good &= ref.kind == PACKBUF_OBJECT_MANIFEST && is(packbuf_get(store, &ref, &getting, &object, &error), want[i]) &&
             (want[i] == PACKBUF_OK || error.fragment == 0);
     packbuf_object_release(&object);
+    if (want[i] == PACKBUF_BAD_MANIFEST)
+      good &= is(packbuf_remove(store, &ref, PACKBUF_NO_WAIT, &error), want[i]) && error.fragment == 0;
     packbuf_arena_free(&arena);
   }
   tap_ok(good, "%s: manifests that list what is not there, or no keys", where);
@@ -1133,6 +1196,7 @@ static void no_memory(void) {
   for (int what = 0; what < 6; what++) {
     chain c;
     unsigned long i = 0;
+    uint64_t appended = 0;
     int ended = 0, good = make_chain(&c, "chain");
     for (; good && !ended && i < 2000; i++) {
       const char *keys[3] = {"x", "y", "z"};
@@ -1163,12 +1227,11 @@ static void no_memory(void) {
       for (int k = 0; k < 2; k++) packbuf_object_release(&objects[k]);
       good = status == PACKBUF_OK || is(status, PACKBUF_OUT_OF_MEMORY);
       if (what == 5) {
-        good = good && is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) &&
-               listed_of("chain") == 0;
+        good = good && is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error), PACKBUF_OK) && lists("chain", 0);
         end_chain(&c);
         good = make_chain(&c, "chain") && good;
       }
-      if (what == 4) good = good && listed_of("chain#f") - 2 == listed_of("chain#m") - 2;
+      if (what == 4) appended += status == PACKBUF_OK, good = good && lists("chain#f", 3 + appended); /* no orphans */
     }
     tap_ok(good && ended, "%s: C66: %s: each of %d allocations fails", where, names[what], (int)(i - 1) / 2);
     clear();
@@ -1189,7 +1252,7 @@ static void leased(void) {
   tap_ok(good &&
              is(packbuf_remove(store, &c.refs[3], PACKBUF_NO_WAIT, &error),
                 info.capabilities & PACKBUF_CAN_IN_PLACE ? PACKBUF_LEASED : PACKBUF_OK) &&
-             listed_of("leased") == 0 && join_reads(object.join, "anumber", 220),
+             lists("leased", 0) && join_reads(object.join, "anumber", 220),
          "%s: a removal while a whole is being read", where);
   packbuf_object_release(&object);
   audit("a removal under leases", 0);
@@ -1205,6 +1268,7 @@ static void all_of(const char *name) {
   writers_that_fail();
   larger_than_memory();
   refs_as_text();
+  other_process();
   select_some();
   select_many();
   corrupted();

@@ -508,6 +508,11 @@ static void table(void) {
     good = packbuf_ledger_abort(ledger, &ref, &error) == PACKBUF_NOT_FOUND;
   }
   tap_ok(good && gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0), "%s: %d keys aborted", where, N);
+  ref.generation = 4;
+  good = is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_STALE);
+  memcpy(ref.key, "key9", 5);
+  tap_ok(good && is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_NOT_FOUND), "%s: the oldest are forgotten",
+         where);
   end("many keys", 0);
 }
 
