@@ -389,6 +389,25 @@ static void leases_twice(handle *a, handle *b) {
   tap_ok(audit_good(a, 0), "after it: free");
 }
 
+/* A put that was stopped between its generation and the end, while another one of that key came and went by. */
+static void overtaken(handle *a, handle *b) {
+  packbuf_i_shm *shm = shm_of(a);
+  const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, "late");
+  packbuf_i_shm_about about;
+  packbuf_item newer, item;
+  int slots;
+  const uint32_t slot = packbuf_i_shm_claim(shm, 8, &slots);
+  memset(&about, 0, sizeof about);
+  about.length = 8;
+  tap_ok(packbuf_i_shm_name(shm, slot, &key, &about), "a put has its generation");
+  newer = put(b, "late", 8, 2);
+  tap_ok(packbuf_i_shm_publish(shm, slot, &key) < newer.stat.generation, "a newer one is done before it");
+  item = get(a, "late", 0);
+  tap_ok(item.stat.generation == newer.stat.generation && content_is(item.lease.data, 8, 2), "the newer one stays");
+  DRIVER.let_go(a->state, item.lease.token);
+  tap_ok(audit_good(a, 1) && removed(a, "late", 0) == PACKBUF_OK && audit_good(a, 0), "the late one took itself away");
+}
+
 /* More old generations under lease than a key has cells. */
 static void leases_of_many(handle *a, handle *b) {
   packbuf_item held[40];
@@ -1097,6 +1116,7 @@ int main(int argc, char **argv) {
   objects_in_batches(&a, &b);
   leases_hold(&a, &b);
   leases_twice(&a, &b);
+  overtaken(&a, &b);
   leases_of_many(&a, &b);
   units_of_others(&a);
   room_by_time(&a, &b);
