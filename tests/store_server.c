@@ -551,6 +551,221 @@ static void test_secrets(void) {
   verdict("secrets, and where a server listens");
 }
 
+/* ---- what is said, without sockets ---- */
+
+typedef struct talk {
+  packbuf_i_service service;
+  packbuf_i_group group;
+  packbuf_i_link link;
+  packbuf_store *store;
+  packbuf_i_intake ear;
+  unsigned frames[32]; /* how many of each type came */
+  uint16_t status[64]; /* of items */
+  uint8_t data[4096];
+  size_t data_size;
+  packbuf_i_bye bye;
+} talk;
+
+static const char *talk_frame(void *context, const packbuf_i_frame *frame, const uint8_t *body) {
+  talk *t = (talk *)context;
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  t->frames[frame->type]++;
+  for (unsigned i = 0; frame->type == PACKBUF_I_RESULT && i < frame->items; i++) {
+    packbuf_i_result result;
+    expect(!packbuf_i_result_read(&reader, &result), "a result");
+    t->status[result.index % 64] = (uint16_t)(1000 + result.status);
+  }
+  if (frame->type == PACKBUF_I_BYE) expect(!packbuf_i_bye_read(frame, body, &t->bye), "a bye");
+  return NULL;
+}
+
+static uint8_t *talk_place(void *context, uint64_t *size) {
+  talk *t = (talk *)context;
+  if (*size > sizeof t->data - t->data_size) *size = 1;
+  return t->data_size < sizeof t->data ? t->data + t->data_size : NULL;
+}
+
+static const char *talk_placed(void *context, uint64_t size) {
+  ((talk *)context)->data_size += (size_t)size;
+  return NULL;
+}
+
+static void talk_listen(talk *t) {
+  while (t->link.sending) {
+    struct iovec pieces[3];
+    const size_t count = packbuf_i_link_pieces(&t->link, pieces, 3);
+    for (size_t i = 0; i < count; i++) {
+      const size_t half = (pieces[i].iov_len + 1) / 2;
+      expect(!packbuf_i_intake_feed(&t->ear, (const uint8_t *)pieces[i].iov_base, half), "an answer");
+      packbuf_i_link_went(&t->link, half);
+      if (half < pieces[i].iov_len) break;
+    }
+  }
+}
+
+static void talk_say(talk *t, const void *bytes, size_t size) {
+  packbuf_i_link_feed(&t->link, (const uint8_t *)bytes, size);
+  talk_listen(t);
+}
+
+static void talk_frame_of(talk *t, const packbuf_i_wire_to *body, uint8_t *frame, unsigned type, uint64_t items, uint64_t request, const char *payload, size_t payload_size) {
+  const size_t size = packbuf_i_frame_end(frame, body, type, items, request, payload_size);
+  uint8_t all[4096];
+  memcpy(all, frame, size);
+  memcpy(all + size, payload, payload_size);
+  talk_say(t, all, size + payload_size);
+}
+
+static void talk_word(talk *t, unsigned type, uint64_t request) {
+  uint8_t frame[64];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  talk_frame_of(t, &body, frame, type, 0, request, "", 0);
+}
+
+static void talk_begin(talk *t, uint64_t size, int greet) {
+  static const packbuf_i_intake_taker taker = {talk_frame, talk_place, talk_placed};
+  packbuf_store_options options = packbuf_default_store_options();
+  packbuf_i_hello hello;
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  memset(t, 0, sizeof *t);
+  options.size = size;
+  expect(!packbuf_store_open("local:", &options, &t->store, NULL), "store");
+  t->service.store = t->store;
+  (void)packbuf_i_lock_start(&t->service.lock);
+  t->ear.taker = &taker;
+  t->ear.context = t;
+  t->ear.most_body = PACKBUF_I_FRAME_BODY;
+  packbuf_i_link_start(&t->link, &t->service, &t->group);
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = 1;
+  packbuf_i_hello_write(&body, &hello);
+  if (greet) talk_frame_of(t, &body, frame, PACKBUF_I_HELLO, 0, 0, "", 0);
+}
+
+static void talk_end(talk *t) {
+  packbuf_counters counters;
+  memset(&counters, 0, sizeof counters);
+  packbuf_i_link_end(&t->link);
+  packbuf_i_intake_end(&t->ear);
+  packbuf_i_lock_end(&t->service.lock);
+  expect(!packbuf_store_counters(t->store, &counters, NULL) && !counters.slices && !counters.leases && !t->service.wanting, "something is left");
+  expect(!packbuf_store_close(t->store, soon(), NULL), "close");
+}
+
+/* PUT of an item, of which `payload` follows. */
+static void talk_put(talk *t, uint64_t request, uint64_t left, const char *key, uint64_t size, const char *payload) {
+  uint8_t frame[512];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_item item = item_of(key);
+  item.size = size;
+  packbuf_i_wire_give64(&body, left);
+  packbuf_i_put_item_write(&body, &item, payload[0] != 0);
+  talk_frame_of(t, &body, frame, PACKBUF_I_PUT, 1, request, payload, strlen(payload));
+}
+
+static void talk_data(talk *t, uint64_t request, uint16_t index, uint64_t offset, const char *payload) {
+  uint8_t frame[64];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_data_write(&body, index, offset);
+  talk_frame_of(t, &body, frame, PACKBUF_I_DATA, 1, request, payload, strlen(payload));
+}
+
+static int talk_refused(const talk *t, const char *why) {
+  return t->link.state == PACKBUF_I_LINK_ENDING && t->bye.status == PACKBUF_PROTOCOL && strcmp(t->bye.text, why) == 0 && !t->link.requests;
+}
+
+static void test_protocol(void) {
+  static const char *const stray = "data of an item that was not granted";
+  static talk t;
+  begin("protocol");
+  talk_begin(&t, MIB, 0);
+  talk_word(&t, PACKBUF_I_PING, 1);
+  expect(talk_refused(&t, "a connection begins with HELLO"), "no greeting: %s", t.bye.text);
+  talk_end(&t);
+  talk_begin(&t, MIB, 1);
+  talk_word(&t, PACKBUF_I_PING, 7);
+  expect(t.frames[PACKBUF_I_WELCOME] == 1 && t.frames[PACKBUF_I_PONG] == 1 && !t.frames[PACKBUF_I_BYE], "a greeting and a ping");
+  talk_put(&t, 1, UINT64_MAX, "a", 10, "");
+  expect(t.frames[PACKBUF_I_GRANT] == 1 && !t.frames[PACKBUF_I_RESULT], "a grant");
+  talk_data(&t, 1, 0, 0, "hello");
+  talk_data(&t, 9, 0, 0, "of no request");
+  expect(!t.frames[PACKBUF_I_RESULT], "half of it");
+  talk_data(&t, 1, 0, 5, "world");
+  expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000 && !t.frames[PACKBUF_I_BYE], "all of it");
+  talk_put(&t, 1, UINT64_MAX, "b", 10, "");
+  talk_data(&t, 1, 0, 0, "hello");
+  talk_word(&t, PACKBUF_I_CANCEL, 1);
+  expect(t.frames[PACKBUF_I_RESULT] == 2 && t.status[0] == 1000 + PACKBUF_CANCELLED, "cancelled");
+  talk_data(&t, 1, 0, 5, "dropped");
+  talk_word(&t, PACKBUF_I_CANCEL, 1);
+  expect(t.frames[PACKBUF_I_RESULT] == 2 && !t.frames[PACKBUF_I_BYE], "what comes late is dropped");
+  talk_word(&t, PACKBUF_I_BYE, 0);
+  expect(t.link.state == PACKBUF_I_LINK_ENDING || t.link.dead, "bye");
+  talk_end(&t);
+  for (int i = 0; i < 7; i++) {
+    talk_begin(&t, MIB, 1);
+    talk_put(&t, 1, UINT64_MAX, "a", 10, "");
+    if (i == 0) talk_data(&t, 1, 0, 1, "x");
+    if (i == 1) talk_data(&t, 1, 0, 0, "12345678901");
+    if (i == 2) talk_data(&t, 1, 1, 0, "x");
+    if (i < 3) expect(talk_refused(&t, stray), "stray data %d: %s", i, t.bye.text);
+    if (i == 3) talk_put(&t, 1, 0, "b", 1, "");
+    if (i == 3) expect(talk_refused(&t, "two requests of one number"), "one number twice: %s", t.bye.text);
+    for (unsigned k = 2; i == 4 && k <= 17; k++) {
+      expect(!t.frames[PACKBUF_I_BYE], "request %d", (int)k);
+      talk_put(&t, k, UINT64_MAX, "b", 1, "");
+    }
+    if (i == 4) expect(talk_refused(&t, "too many requests under way"), "17 requests: %s", t.bye.text);
+    if (i == 5) talk_word(&t, PACKBUF_I_PONG, 0), talk_say(&t, "PBT2....................................", 40);
+    if (i == 5) expect(talk_refused(&t, "not a frame of this protocol"), "another magic: %s", t.bye.text);
+    if (i == 6) talk_data(&t, 1, 0, 0, "123456789"), talk_data(&t, 1, 0, 9, "ab");
+    if (i == 6) expect(talk_refused(&t, stray), "one byte too many: %s", t.bye.text);
+    talk_end(&t);
+  }
+  { /* bytes that follow at once, without room for them; room comes while they are coming */
+    uint8_t frame[512];
+    packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+    packbuf_item item = item_of("new"), back = item_of("new");
+    size_t size;
+    talk_begin(&t, 65536, 1);
+    expect(!put_bytes(t.store, "old", &t, 61440, soon()), "most of the store is full");
+    item.size = 8192;
+    packbuf_i_wire_give64(&body, UINT64_MAX);
+    packbuf_i_put_item_write(&body, &item, 1);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PUT, 1, 1, 8192);
+    talk_say(&t, frame, size);
+    for (unsigned i = 0; i < 8192 / 512; i++) {
+      static char x[512];
+      memset(x, 'x', sizeof x);
+      if (i == 8) expect(!remove_key(t.store, "old"), "remove");
+      if (i == 8) packbuf_i_link_tick(&t.link, packbuf_now());
+      talk_say(&t, x, sizeof x);
+    }
+    expect(t.frames[PACKBUF_I_GRANT] == 1 && !t.frames[PACKBUF_I_RESULT], "what was dropped is granted");
+    for (unsigned i = 0; i < 8; i++) {
+      char y[1025];
+      memset(y, (int)('a' + i), 1024);
+      y[1024] = 0;
+      talk_data(&t, 1, 0, i * 1024, y);
+    }
+    expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000, "and put");
+    expect(!packbuf_batch_get(t.store, &back, 1, soon(), NULL) && back.lease.size == 8192 && memcmp(back.lease.data, "aaaa", 4) == 0 && ((const char *)back.lease.data)[8191] == 'h', "as it was sent again");
+    packbuf_lease_release(&back.lease);
+    talk_end(&t);
+  }
+  { /* frames that are a server's */
+    static const unsigned types[] = {PACKBUF_I_WELCOME, PACKBUF_I_PROVEN, PACKBUF_I_LISTED, PACKBUF_I_HELLO, PACKBUF_I_PROOF};
+    for (unsigned i = 0; i < 5; i++) {
+      talk_begin(&t, MIB, 1);
+      talk_word(&t, types[i], 0);
+      expect(talk_refused(&t, "a frame that is not a client's"), "type %d: %s", (int)types[i], t.bye.text);
+      talk_end(&t);
+    }
+  }
+  verdict("what breaks the rules of the protocol is refused, what comes late is dropped");
+}
+
 /* ---- metrics ---- */
 
 /* What HTTP answers, as text. */
@@ -877,7 +1092,7 @@ static void test_threads(void) {
     expect(workers[i].wrong == 0, "thread %d: %d wrong", (int)i, (int)workers[i].wrong);
   }
   memset(&counters, 0, sizeof counters);
-  expect(!packbuf_server_counters(server, &counters, NULL) && counters.puts == THREADS * 150 && counters.leases == 0, "%d puts, %d leases", (int)counters.puts, (int)counters.leases);
+  expect(!packbuf_server_counters(server, &counters, NULL) && counters.puts == THREADS * 150, "%d puts", (int)counters.puts);
   client_close(stores[0]);
   client_close(stores[1]);
   server_stop();
@@ -886,6 +1101,7 @@ static void test_threads(void) {
 
 int main(void) {
   for (unsigned i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "batch/%u", i);
+  test_protocol();
   test_sizes();
   test_generations();
   test_batches();
