@@ -1,6 +1,8 @@
 /* transport/metrics.c: a server's counters for Prometheus: GET /metrics over HTTP/1.0, and nothing else of HTTP.
  * May use: server, counters. Must not know: the protocol of stores. */
 
+#if defined(__linux__)
+
 enum { PACKBUF_I_METRICS_REQUEST = 4096, PACKBUF_I_METRICS_TEXT = 32768 };
 
 static void packbuf_i_metrics_say(packbuf_i_link *link, const char *text) {
@@ -43,3 +45,5 @@ static void packbuf_i_metrics_feed(packbuf_server *server, packbuf_i_link *link,
     if (bytes[i] != '\r') link->eager = bytes[i] == '\n';
   }
 }
+
+#endif

@@ -2,8 +2,10 @@
  * asked for bytes (a link), then the sockets: event loops, each connection in one of them, none with a thread.
  * May use: system, text, frames, tcp (addresses, secrets), the public calls of stores. Must not know: drivers, what a
  * store does behind its calls. */
+#if defined(__linux__)
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#endif
 
 /* ---- what all connections share ---- */
 
@@ -1009,6 +1011,8 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 
 /* ---- sockets ---- */
 
+#if defined(__linux__)
+
 enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
 
 #define PACKBUF_I_TICK_NS 20000000u          /* how often room is asked for again */
@@ -1472,3 +1476,32 @@ PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t
   packbuf_i_server_end(server);
   return PACKBUF_OK;
 }
+
+#else /* no epoll */
+
+PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char *uri,
+                                               const packbuf_server_options *options, packbuf_server **server,
+                                               packbuf_error *error) {
+  (void)store, (void)uri, (void)options;
+  *server = NULL;
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "servers need Linux (epoll)");
+}
+
+PACKBUF_API const char *packbuf_server_uri(const packbuf_server *server) {
+  (void)server;
+  return "";
+}
+
+PACKBUF_API packbuf_status packbuf_server_counters(packbuf_server *server, packbuf_counters *counters,
+                                                   packbuf_error *error) {
+  (void)server;
+  memset(counters, 0, sizeof *counters);
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "servers need Linux (epoll)");
+}
+
+PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t deadline, packbuf_error *error) {
+  (void)server, (void)deadline, (void)error;
+  return PACKBUF_OK;
+}
+
+#endif

@@ -650,7 +650,8 @@ static packbuf_status packbuf_i_peer_take(packbuf_i_tcp *tcp, uint64_t deadline,
 
 static void packbuf_i_peer_leave(packbuf_i_peer *peer) {
   packbuf_i_tcp *tcp = peer->tcp;
-  if (peer->broken) packbuf_i_peer_close(peer);
+  /* answered before all was sent: the rest is the caller's memory, so the frame cannot be ended any more */
+  if (peer->broken || peer->piece < peer->piece_count) packbuf_i_peer_close(peer);
   packbuf_i_locked(&tcp->lock);
   peer->busy = 0;
   packbuf_i_signal_all(&tcp->freed);
@@ -794,16 +795,17 @@ static void packbuf_i_tcp_run(void *state, packbuf_call *call) {
     if (status) break;
     peer->call = call;
     at = packbuf_i_peer_choose(peer, at, &room);
-    if (peer->count) packbuf_i_peer_ask(peer, room);
-    if (peer->count) packbuf_i_peer_wait(peer, call->deadline);
-    if (peer->count) packbuf_i_peer_settle(peer);
-    status = peer->broken;
+    if (!peer->count) continue;
+    packbuf_i_peer_ask(peer, room);
+    packbuf_i_peer_wait(peer, call->deadline);
+    packbuf_i_peer_settle(peer);
+    status = peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : PACKBUF_OK;
+    if (status || peer->piece < peer->piece_count) {
+      packbuf_i_peer_leave(peer);
+      peer = NULL;
+    }
   }
-  if (peer) {
-    if (peer->cancel) packbuf_i_peer_reset(peer);
-    if (status) peer->broken = status;
-    packbuf_i_peer_leave(peer);
-  }
+  if (peer) packbuf_i_peer_leave(peer);
   for (; at < call->count; at++) { /* nothing of these was sent */
     call->items[at].status = status;
     call->done(call, at);
