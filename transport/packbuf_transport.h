@@ -6837,7 +6837,8 @@ static packbuf_status packbuf_i_peer_take(packbuf_i_tcp *tcp, uint64_t deadline,
 
 static void packbuf_i_peer_leave(packbuf_i_peer *peer) {
   packbuf_i_tcp *tcp = peer->tcp;
-  if (peer->broken) packbuf_i_peer_close(peer);
+  /* answered before all was sent: the rest is the caller's memory, so the frame cannot be ended any more */
+  if (peer->broken || peer->piece < peer->piece_count) packbuf_i_peer_close(peer);
   packbuf_i_locked(&tcp->lock);
   peer->busy = 0;
   packbuf_i_signal_all(&tcp->freed);
@@ -6981,16 +6982,17 @@ static void packbuf_i_tcp_run(void *state, packbuf_call *call) {
     if (status) break;
     peer->call = call;
     at = packbuf_i_peer_choose(peer, at, &room);
-    if (peer->count) packbuf_i_peer_ask(peer, room);
-    if (peer->count) packbuf_i_peer_wait(peer, call->deadline);
-    if (peer->count) packbuf_i_peer_settle(peer);
-    status = peer->broken;
+    if (!peer->count) continue;
+    packbuf_i_peer_ask(peer, room);
+    packbuf_i_peer_wait(peer, call->deadline);
+    packbuf_i_peer_settle(peer);
+    status = peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : PACKBUF_OK;
+    if (status || peer->piece < peer->piece_count) {
+      packbuf_i_peer_leave(peer);
+      peer = NULL;
+    }
   }
-  if (peer) {
-    if (peer->cancel) packbuf_i_peer_reset(peer);
-    if (status) peer->broken = status;
-    packbuf_i_peer_leave(peer);
-  }
+  if (peer) packbuf_i_peer_leave(peer);
   for (; at < call->count; at++) { /* nothing of these was sent */
     call->items[at].status = status;
     call->done(call, at);
@@ -9537,8 +9539,10 @@ PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const pack
  * asked for bytes (a link), then the sockets: event loops, each connection in one of them, none with a thread.
  * May use: system, text, frames, tcp (addresses, secrets), the public calls of stores. Must not know: drivers, what a
  * store does behind its calls. */
+#if defined(__linux__)
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#endif
 
 /* ---- what all connections share ---- */
 
@@ -10544,6 +10548,8 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 
 /* ---- sockets ---- */
 
+#if defined(__linux__)
+
 enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
 
 #define PACKBUF_I_TICK_NS 20000000u          /* how often room is asked for again */
@@ -11007,10 +11013,41 @@ PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t
   packbuf_i_server_end(server);
   return PACKBUF_OK;
 }
+
+#else /* no epoll */
+
+PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char *uri,
+                                               const packbuf_server_options *options, packbuf_server **server,
+                                               packbuf_error *error) {
+  (void)store, (void)uri, (void)options;
+  *server = NULL;
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "servers need Linux (epoll)");
+}
+
+PACKBUF_API const char *packbuf_server_uri(const packbuf_server *server) {
+  (void)server;
+  return "";
+}
+
+PACKBUF_API packbuf_status packbuf_server_counters(packbuf_server *server, packbuf_counters *counters,
+                                                   packbuf_error *error) {
+  (void)server;
+  memset(counters, 0, sizeof *counters);
+  return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "servers need Linux (epoll)");
+}
+
+PACKBUF_API packbuf_status packbuf_server_close(packbuf_server *server, uint64_t deadline, packbuf_error *error) {
+  (void)server, (void)deadline, (void)error;
+  return PACKBUF_OK;
+}
+
+#endif
 /* ---- end of transport/server.c ---- */
 /* ---- transport/metrics.c ---- */
 /* transport/metrics.c: a server's counters for Prometheus: GET /metrics over HTTP/1.0, and nothing else of HTTP.
  * May use: server, counters. Must not know: the protocol of stores. */
+
+#if defined(__linux__)
 
 enum { PACKBUF_I_METRICS_REQUEST = 4096, PACKBUF_I_METRICS_TEXT = 32768 };
 
@@ -11054,6 +11091,8 @@ static void packbuf_i_metrics_feed(packbuf_server *server, packbuf_i_link *link,
     if (bytes[i] != '\r') link->eager = bytes[i] == '\n';
   }
 }
+
+#endif
 /* ---- end of transport/metrics.c ---- */
 
 /* batches of rows */
