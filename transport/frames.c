@@ -699,7 +699,7 @@ static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
     uint8_t *more;
     const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
     more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return "out of memory";
+    if (!more) return packbuf_i_no_memory_text;
     intake->body = more;
     intake->body_room = room;
   }

@@ -6121,7 +6121,7 @@ static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
     uint8_t *more;
     const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
     more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return "out of memory";
+    if (!more) return packbuf_i_no_memory_text;
     intake->body = more;
     intake->body_room = room;
   }
@@ -6338,7 +6338,7 @@ typedef struct packbuf_i_errand {
 
 typedef struct packbuf_i_peer {
   struct packbuf_i_tcp *tcp;
-  int fd, busy;
+  int fd, busy, stood; /* stood: it was connected before */
   packbuf_i_intake intake;
   uint8_t *buffer;
   /* greeting */
@@ -6383,7 +6383,7 @@ typedef struct packbuf_i_tcp {
   packbuf_i_lock lock; /* of who is busy */
   packbuf_i_signal freed;
   packbuf_i_peer *peers;
-  uint64_t next_id, moved, connects; /* (atomic) */
+  uint64_t next_id, moved, reconnects; /* (atomic) */
 } packbuf_i_tcp;
 
 static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, const char *why) {
@@ -6701,7 +6701,7 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)came);
   why = to ? packbuf_i_intake_came(&peer->intake, (uint64_t)came)
            : packbuf_i_intake_feed(&peer->intake, peer->buffer, (size_t)came);
-  if (why) packbuf_i_peer_break(peer, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_peer_break(peer, why == packbuf_i_no_memory_text ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL, why);
   return (uint64_t)came == room;
 }
 
@@ -6774,7 +6774,8 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->connects, 1);
+  (void)PACKBUF_I_ADD(&tcp->reconnects, peer->stood);
+  peer->stood = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;
   peer->intake.context = peer;
@@ -7089,9 +7090,8 @@ static void packbuf_i_tcp_let_go(void *state, uint64_t token) {
 
 static void packbuf_i_tcp_count(void *state, packbuf_counters *counters) {
   packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
-  const uint64_t connects = PACKBUF_I_LOAD(&tcp->connects);
   counters->bytes_moved += PACKBUF_I_LOAD(&tcp->moved);
-  if (connects > tcp->peer_count) counters->reconnects += connects - tcp->peer_count;
+  counters->reconnects += PACKBUF_I_LOAD(&tcp->reconnects);
 }
 
 /* ---- opening ---- */
@@ -8779,7 +8779,8 @@ static packbuf_status packbuf_i_check_put(const packbuf_store *store, const pack
   const packbuf_slice *slice = item->slice;
   if (store->read_only) return PACKBUF_READ_ONLY;
   if (!item->from && item->size) return PACKBUF_INVALID_ARGUMENT;
-  if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE) return PACKBUF_INVALID_ARGUMENT;
+  if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE || (item->about && item->about->head_length > item->size))
+    return PACKBUF_INVALID_ARGUMENT;
   if (slice && (item->from != slice->data || item->size > slice->size)) return PACKBUF_INVALID_ARGUMENT;
   if ((item->flags & PACKBUF_PUT_EVICTABLE && !(store->capabilities & PACKBUF_CAN_EVICT)) ||
       (item->ttl_ms && !(store->capabilities & PACKBUF_CAN_TTL)))
