@@ -112,7 +112,7 @@ PROGRAMS_riscv64 = $(EMULATED_TESTS)
 # those that need no more than files
 PROGRAMS_wasm32 = $(filter fields infer_replay json matrix memory msgpack refusals repack roundtrip sizes storage values vectors writing,$(TESTS))
 # every test of what threads do
-PROGRAMS_tsan = $(filter view thread%,$(TESTS)) $(TRANSPORT_TESTS)
+PROGRAMS_tsan = $(filter view thread%,$(TESTS)) $(filter-out store_shm_steps,$(TRANSPORT_TESTS))
 PROGRAMS_msan = $(filter fields fragments json memory msgpack parts refusals select sharing storage stream vectors view writing,$(TESTS))
 PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
