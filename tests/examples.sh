@@ -8,7 +8,7 @@ example() {
     name=$(basename "$1" .c)
     mkdir "$tmp/$name"
     # shellcheck disable=SC2086
-    ${CC:-gcc} -std=c11 $warnings -O1 -I. -o "$tmp/$name/program" "$1" -lm || return
+    ${CC:-gcc} -std=c11 $warnings -O1 -I. -o "$tmp/$name/program" "$1" -pthread -lm || return
     (cd "$tmp/$name" && ./program)
 }
 
