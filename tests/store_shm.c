@@ -311,6 +311,12 @@ static void objects_in_slices(handle *a, handle *b) {
   sizes[0] = 8 << 20;
   tap_ok(DRIVER.reserve(a->state, sizes, 1, PACKBUF_FOREVER, data, tokens, &a->error) == PACKBUF_CAPACITY,
          "more than the store: CAPACITY, whatever the deadline");
+  a->cancel = 1;
+  a->asks = 1; /* after it was copied */
+  tap_ok(put(a, "cancelled", 9000, 1).status == PACKBUF_CANCELLED && audit_of(a).other == 0 &&
+             get(b, "cancelled", 0).status == PACKBUF_NOT_FOUND,
+         "a cancelled put without a slice keeps nothing");
+  a->cancel = 0;
   put(b, "half", 2 << 20, 1);
   sizes[0] = sizes[1] = 1 << 19;
   sizes[2] = (1 << 20) + (1 << 18);
