@@ -19,7 +19,8 @@
 typedef struct handle {
   void *state;
   packbuf_error error;
-  uint64_t done, cancel; /* items that were told of; cancel + 1 of the item to cancel */
+  uint64_t done, cancel; /* items that were told of; index + 1 of the item to cancel */
+  int asks;              /* not before it was asked that often */
 } handle;
 
 static packbuf_i_holder shm_holder; /* that slices name which the driver reserved */
@@ -60,7 +61,8 @@ static inline void handle_close(handle *h) {
 static inline packbuf_i_shm *shm_of(handle *h) { return (packbuf_i_shm *)h->state; }
 
 static inline int handle_cancelled(const packbuf_call *call, uint64_t index) {
-  return ((handle *)call->context)->cancel == index + 1;
+  handle *h = (handle *)call->context;
+  return h->cancel == index + 1 && h->asks-- <= 0;
 }
 static inline void handle_done(packbuf_call *call, uint64_t index) {
   (void)index;

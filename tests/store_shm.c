@@ -311,6 +311,21 @@ static void objects_in_slices(handle *a, handle *b) {
   sizes[0] = 8 << 20;
   tap_ok(DRIVER.reserve(a->state, sizes, 1, PACKBUF_FOREVER, data, tokens, &a->error) == PACKBUF_CAPACITY,
          "more than the store: CAPACITY, whatever the deadline");
+  a->cancel = 1;
+  a->asks = 1; /* after it was copied */
+  tap_ok(put(a, "cancelled", 9000, 1).status == PACKBUF_CANCELLED && audit_of(a).other == 0 &&
+             get(b, "cancelled", 0).status == PACKBUF_NOT_FOUND,
+         "a cancelled put without a slice keeps nothing");
+  a->cancel = 0;
+  put(b, "half", 2 << 20, 1);
+  sizes[0] = sizes[1] = 1 << 19;
+  sizes[2] = (1 << 20) + (1 << 18);
+  tap_ok(DRIVER.reserve(a->state, sizes, 2, 0, data, tokens, &a->error) == PACKBUF_OK, "two that fit");
+  DRIVER.give_back(a->state, tokens[0]);
+  DRIVER.give_back(a->state, tokens[1]);
+  tap_ok(DRIVER.reserve(a->state, sizes, 3, 0, data, tokens, &a->error) == PACKBUF_FULL && audit_of(a).other == 0,
+         "three that do not: none is kept");
+  tap_ok(removed(a, "half", 0) == PACKBUF_OK, "the other half");
   tap_ok(removed(a, "slice", 0) == PACKBUF_OK && audit_good(a, 0), "nothing is left");
 }
 
@@ -910,7 +925,7 @@ static uint64_t random_work(handle *h, uint64_t seed, uint64_t operations) {
   packbuf_item held[16];
   uint64_t torn = 0;
   int count = 0;
-  char key[8];
+  char key[16];
   for (uint64_t i = 0; i < operations; i++) {
     const uint64_t r = next_random(&seed);
     snprintf(key, sizeof key, "k%d", (int)(r % 16));

@@ -13,7 +13,7 @@
 #define SLOW 1
 #endif
 #ifdef SLOW
-enum { USUALLY = 9973 }; /* many more instructions, for which other programs look */
+enum { USUALLY = 70001 }; /* many more instructions, for which other programs look */
 #else
 enum { USUALLY = 97 * TAP_STEP };
 #endif
@@ -83,7 +83,7 @@ static void slice_put(handle *h) {
 
 /* All memory in objects that may go, but for K. */
 static void full_of_evictable(handle *h) {
-  char key[8];
+  char key[16];
   two_keys(h);
   for (int i = 0; i < 60; i++) {
     snprintf(key, sizeof key, "e%d", i);
@@ -93,7 +93,7 @@ static void full_of_evictable(handle *h) {
 
 static int old_or_new_among_others(handle *h) {
   const uint64_t k = seed_at(h, "K"), m = seed_at(h, "M");
-  char key[8];
+  char key[16];
   uint64_t live = 1 + (m != 0);
   int good = (k == 1 || k == 2) && m <= 1;
   for (int i = 0; i < 60; i++) {
