@@ -36,6 +36,9 @@ static void pause_ms(long ms) {
 
 static int can(unsigned capability) { return (info.capabilities & capability) != 0; }
 
+/* Whether a removal under no lease of ours is done when it returns: an engine may hold leases of its own. */
+static int at_once(void) { return can(PACKBUF_CAN_REMOVE_NOW); }
+
 /* ---- batches of one field, whose numbers follow a seed ---- */
 
 typedef struct small {
@@ -181,8 +184,8 @@ static void consume_once(void) {
   tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
              state_of(ledger).reading == 1,
          "%s: L30: releasing again does nothing", where);
-  tap_ok(is(packbuf_ledger_release(ledger, &second, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("a", 0) &&
-             state_of(ledger).bytes == 0,
+  tap_ok(is(packbuf_ledger_release(ledger, &second, &freed, &error), PACKBUF_OK) && freed == at_once() &&
+             !in_store("a", 0) && state_of(ledger).bytes == 0,
          "%s: L9: the second frees it", where);
   tap_ok(gets(ledger, &g1, &object, PACKBUF_NOT_FOUND, 0) && gets(ledger, &newest, &object, PACKBUF_NOT_FOUND, 0),
          "%s: L4: it is gone", where);
@@ -194,13 +197,14 @@ static void consume_once(void) {
              is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
              gets(ledger, &g1, &object, PACKBUF_OK, 3),
          "%s: L31: the release of a stale object keeps the new one", where);
-  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 1 &&
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == at_once() &&
              state_of(ledger).reading == 0,
          "%s: L37: put again while it was read", where);
   tap_ok(gets(ledger, &g2, &object, PACKBUF_STALE, 0), "%s: the one before is stale", where);
   newest = packbuf_ref_newest("nobody");
   tap_ok(gets(ledger, &newest, &object, PACKBUF_NOT_FOUND, 0) && strcmp(error.path, "nobody") == 0,
          "%s: L36: a key that never was", where);
+  if (!at_once()) is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK);
   state = state_of(ledger);
   tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes && !state.oldest_ms,
          "%s: the books are empty", where);
@@ -223,7 +227,8 @@ static void retained(void) {
   tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && !in_store("r", 0) &&
              gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0) && state_of(ledger).bytes == 0,
          "%s: L6: aborted", where);
-  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_NOT_FOUND), "%s: aborted again", where);
+  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), at_once() ? PACKBUF_NOT_FOUND : PACKBUF_OK),
+         "%s: aborted again", where);
   end("retained", 0);
 }
 
@@ -399,7 +404,7 @@ static void two(void) {
          "%s: L26: a stale generation", where);
   tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && gets(b, &g2, &object, PACKBUF_OK, 2),
          "%s: the consumer gets the newer one", where);
-  tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("p", 0),
+  tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == at_once() && !in_store("p", 0),
          "%s: L28: the consumer's release frees it", where);
   tap_ok(state_of(ledger).batches == 1 && is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) &&
              (!can(PACKBUF_CAN_REMOVE_NOW) || (state_of(ledger).batches == 0 && gone == 0)) &&
@@ -423,7 +428,8 @@ static void two(void) {
   adopted.length = 0;
   tap_ok(is(packbuf_ledger_adopt(b, &adopted, PACKBUF_FOREVER, &error), PACKBUF_OK) && state_of(b).bytes >= g1.length &&
              gets(b, &g1, &object, PACKBUF_OK, 5) &&
-             is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == 1 && !in_store("r", 0),
+             is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == at_once() &&
+             !in_store("r", 0),
          "%s: L20: adopted, got, released: removed", where);
   tap_ok(is(packbuf_ledger_adopt(b, &g1, PACKBUF_FOREVER, &error), PACKBUF_NOT_FOUND), "%s: adopting what is gone",
          where);
@@ -447,7 +453,7 @@ static void others(void) {
     good = good && is(put(key, i, &refs[i]), PACKBUF_OK) && gets(ledger, &refs[i], &objects[i], PACKBUF_OK, i);
   }
   for (int i = 0; i < 4; i += 2)
-    good = good && is(packbuf_ledger_release(ledger, &objects[i], &freed, &error), PACKBUF_OK) && freed == 1;
+    good = good && is(packbuf_ledger_release(ledger, &objects[i], &freed, &error), PACKBUF_OK) && freed == at_once();
   tap_ok(good && !in_store("s0", 0) && in_store("s1", 0) && !in_store("s2", 0) && in_store("s3", 0) &&
              holds(&objects[1], 1),
          "%s: L17: a set that is released is freed alone", where);
@@ -487,7 +493,7 @@ static void wholes(void) {
   tap_ok(is(packbuf_ledger_adopt(ledger, &whole, PACKBUF_FOREVER, &error), PACKBUF_OK) &&
              is(packbuf_ledger_get(ledger, &whole, &getting, &object, &error), PACKBUF_OK) && object.join &&
              object.join->rows == 200 && is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) &&
-             freed == 1,
+             freed == at_once(),
          "%s: a manifest", where);
   drop(a);
   drop(b);
@@ -546,6 +552,7 @@ static void threads(void) {
   for (int i = 0; i < 4; i++) pthread_join(ids[i], NULL);
   pause_ms(3);
   packbuf_ledger_gc(ledger, 1, &gone, &error);
+  if (!at_once()) is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK);
   state = state_of(ledger);
   tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes,
          "%s: four threads: the books are empty", where);
@@ -603,7 +610,8 @@ static void all_of(const char *name, int alone) {
   delayed();
   ages();
   caps();
-  two();
+  if (at_once()) two();
+  else tap_note("%s: L25 to L29 want REMOVE_NOW", where);
   others();
   wholes();
   if (alone) threads();

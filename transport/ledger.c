@@ -353,9 +353,17 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 
 /* ---- off the books ---- */
 
-/* By when a removal that waits for no lease has ended: at once, where no network is needed. */
+/* By when a removal that waits for no lease has ended: at once, where no network is needed; where an engine's leases
+ * would be waited for, in the time that its answer takes. */
 static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger) {
-  return ledger->store->capabilities & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(1000);
+  const unsigned can = ledger->store->capabilities;
+  if (can & PACKBUF_CAN_IN_PLACE) return PACKBUF_NO_WAIT;
+  return packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+}
+
+/* A removal that is only delayed is tried again. */
+static int packbuf_i_ledger_later(packbuf_status status) {
+  return status == PACKBUF_OK || status == PACKBUF_LEASED || status == PACKBUF_TIMEOUT;
 }
 
 /* Tries to remove what is pending, once; the caller counted itself among its users, and no longer is. *freed: it is
@@ -407,7 +415,7 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
   if (!last) return PACKBUF_OK;
   status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
   if (freed) *freed = gone;
-  return status == PACKBUF_LEASED ? PACKBUF_OK : status;
+  return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {
@@ -434,7 +442,7 @@ PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const pa
   packbuf_i_unlocked(&ledger->lock);
   if (status != PACKBUF_OK || !entry) return status;
   status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
-  return status == PACKBUF_LEASED ? PACKBUF_OK : status;
+  return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
 /* ---- many at a time ---- */
@@ -489,7 +497,7 @@ static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t at
     int gone = 0;
     status = packbuf_i_ledger_try(ledger, list[i], flags, &gone, &why);
     *freed += (uint64_t)gone;
-    if (status == PACKBUF_OK || status == PACKBUF_LEASED || first != PACKBUF_OK) continue;
+    if (packbuf_i_ledger_later(status) || first != PACKBUF_OK) continue;
     first = status;
     if (error) *error = why;
   }
@@ -549,7 +557,7 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
     packbuf_i_unlocked(&ledger->lock);
     one = packbuf_i_ledger_try(ledger, list[i], 0, &removed, &why);
     gone += (uint64_t)removed;
-    if (one == PACKBUF_OK || one == PACKBUF_LEASED || status != PACKBUF_OK) continue;
+    if (packbuf_i_ledger_later(one) || status != PACKBUF_OK) continue;
     status = one;
     if (error) *error = why;
   }
