@@ -3916,6 +3916,9 @@ static uint8_t *packbuf_i_shm_writable(packbuf_i_shm *shm) {
     void *const made =
         mmap(NULL, (size_t)shm->data_size, PROT_READ | PROT_WRITE, MAP_SHARED, shm->fd, (off_t)shm->facts.data_at);
     if (made != MAP_FAILED) map = (uint8_t *)made;
+#if defined(MADV_POPULATE_WRITE)
+    if (map) (void)madvise(map, (size_t)shm->data_size, MADV_POPULATE_WRITE); /* else puts pay for the page tables */
+#endif
     PACKBUF_I_STORE(&shm->writable, map);
   }
   packbuf_i_unlocked(&shm->lock);
@@ -6774,7 +6777,7 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->reconnects, peer->stood);
+  (void)PACKBUF_I_ADD(&tcp->reconnects, (uint64_t)peer->stood);
   peer->stood = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;

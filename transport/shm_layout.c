@@ -429,6 +429,9 @@ static uint8_t *packbuf_i_shm_writable(packbuf_i_shm *shm) {
     void *const made =
         mmap(NULL, (size_t)shm->data_size, PROT_READ | PROT_WRITE, MAP_SHARED, shm->fd, (off_t)shm->facts.data_at);
     if (made != MAP_FAILED) map = (uint8_t *)made;
+#if defined(MADV_POPULATE_WRITE)
+    if (map) (void)madvise(map, (size_t)shm->data_size, MADV_POPULATE_WRITE); /* else puts pay for the page tables */
+#endif
     PACKBUF_I_STORE(&shm->writable, map);
   }
   packbuf_i_unlocked(&shm->lock);

@@ -587,7 +587,7 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->reconnects, peer->stood);
+  (void)PACKBUF_I_ADD(&tcp->reconnects, (uint64_t)peer->stood);
   peer->stood = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;
