@@ -98,8 +98,9 @@ static void packbuf_i_doctor_stores(packbuf_i_doctor *d) {
   packbuf_i_line_number(&d->line, count);
   packbuf_i_doctor_add(d, count == 1 ? " store, " : " stores, ");
   packbuf_i_doctor_bytes(d, bytes);
-  packbuf_i_doctor_says(d, PACKBUF_ADVICE, d->folder, "stores outlive their processes: take away those of jobs that "
-                                                      "have ended (packbuf store NAME --free)");
+  packbuf_i_doctor_says(d, PACKBUF_ADVICE, d->folder,
+                        "stores outlive their processes: take away those of jobs that "
+                        "have ended (packbuf store NAME --free)");
 }
 
 /* `name`: of the store; NULL: of none. */
@@ -128,11 +129,12 @@ static void packbuf_i_doctor_shm(packbuf_i_doctor *d, const char *name) {
   packbuf_i_doctor_add(d, " of it free, wanted ");
   packbuf_i_doctor_bytes(d, wanted);
   packbuf_i_doctor_add(d, " and a few in a hundred for tables");
-  packbuf_i_doctor_says(d, left > wanted + wanted / 16 ? PACKBUF_FINE : PACKBUF_PROBLEM, d->folder,
-                        size > wanted + wanted / 16
-                            ? "take away what fills it, or ask for less with ?size="
-                            : "make it larger (docker run --shm-size=, in Kubernetes an emptyDir of medium Memory, else "
-                              "mount -o remount,size=), or ask for less with ?size=");
+  packbuf_i_doctor_says(
+      d, left > wanted + wanted / 16 ? PACKBUF_FINE : PACKBUF_PROBLEM, d->folder,
+      size > wanted + wanted / 16
+          ? "take away what fills it, or ask for less with ?size="
+          : "make it larger (docker run --shm-size=, in Kubernetes an emptyDir of medium Memory, else "
+            "mount -o remount,size=), or ask for less with ?size=");
   if (system.f_flag & ST_RDONLY) {
     packbuf_i_doctor_add(d, "mounted for reading alone");
     packbuf_i_doctor_says(d, PACKBUF_PROBLEM, d->folder, "mount it for writing, or name another folder with ?dir=");
@@ -178,8 +180,7 @@ static void packbuf_i_doctor_huge_pages(packbuf_i_doctor *d, uint64_t wanted) {
   uint64_t count = 0, size = 0;
   int fits, never;
   if (!packbuf_i_doctor_read("/proc/meminfo", text, sizeof text) ||
-      !packbuf_i_doctor_number(text, "HugePages_Free", &count) ||
-      !packbuf_i_doctor_number(text, "Hugepagesize", &size))
+      !packbuf_i_doctor_number(text, "HugePages_Free", &count) || !packbuf_i_doctor_number(text, "Hugepagesize", &size))
     return;
   fits = size && count >= wanted / (size * 1024);
   packbuf_i_line_number(&d->line, count);
@@ -204,9 +205,13 @@ static void packbuf_i_doctor_locked(packbuf_i_doctor *d, uint64_t wanted) {
   packbuf_i_doctor_add(d, ", wanted ");
   packbuf_i_doctor_bytes(d, wanted);
   if (!fits && geteuid() == 0) packbuf_i_doctor_add(d, " (root with CAP_IPC_LOCK has no limit)");
-  packbuf_i_doctor_says(d, fits ? PACKBUF_FINE : d->only && geteuid() != 0 ? PACKBUF_PROBLEM : PACKBUF_ADVICE,
-                        "memlock", "registered memory is locked: ulimit -l unlimited, LimitMEMLOCK=infinity in a "
-                                   "unit, docker run --ulimit memlock=-1");
+  packbuf_i_doctor_says(d,
+                        fits                        ? PACKBUF_FINE
+                        : d->only && geteuid() != 0 ? PACKBUF_PROBLEM
+                                                    : PACKBUF_ADVICE,
+                        "memlock",
+                        "registered memory is locked: ulimit -l unlimited, LimitMEMLOCK=infinity in a "
+                        "unit, docker run --ulimit memlock=-1");
 #else
   (void)d, (void)wanted;
 #endif
