@@ -89,6 +89,7 @@ extern "C" {
 #include "transport/calls.c"
 #include "transport/server.c"
 #include "transport/metrics.c"
+#include "transport/doctor.c"
 
 /* batches of rows */
 #include "transport/put.c"
