@@ -822,6 +822,7 @@ static packbuf_i_recipe define_recipe(packbuf_dtype dtype, unsigned profile, con
   }
   recipe.lines = profile == 3 || 8 * lines >= count;
   recipe.fill = profile == 3 || 8 * filled >= count;
+  recipe.small = 32 * (size + 16 * count) <= plain;
   *packed = 16 * (size + 16 * count) <= 15 * plain;
   return recipe;
 }
