@@ -186,6 +186,7 @@ static const char *packbuf_i_frame_read(const uint8_t *bytes, packbuf_i_frame *f
 }
 
 static const char *const packbuf_i_frame_short = "a body is too short";
+static const char packbuf_i_frame_memory[] = "out of memory"; /* not the other side's fault: told by its address */
 static const char *const packbuf_i_frame_zero = "bytes that must be zero are not";
 
 static packbuf_i_wire_from packbuf_i_frame_reader(const packbuf_i_frame *frame, const uint8_t *body) {
@@ -634,6 +635,10 @@ static const char *packbuf_i_listed_read(packbuf_i_wire_from *reader, packbuf_li
 
 /* ---- the end ---- */
 
+static packbuf_status packbuf_i_frame_status(const char *why) {
+  return why == packbuf_i_frame_memory ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL;
+}
+
 typedef struct packbuf_i_bye {
   uint16_t status;
   char text[256]; /* printable ASCII */
@@ -699,7 +704,7 @@ static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
     uint8_t *more;
     const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
     more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return "out of memory";
+    if (!more) return packbuf_i_frame_memory;
     intake->body = more;
     intake->body_room = room;
   }

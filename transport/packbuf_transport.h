@@ -5608,6 +5608,7 @@ static const char *packbuf_i_frame_read(const uint8_t *bytes, packbuf_i_frame *f
 }
 
 static const char *const packbuf_i_frame_short = "a body is too short";
+static const char packbuf_i_frame_memory[] = "out of memory"; /* not the other side's fault: told by its address */
 static const char *const packbuf_i_frame_zero = "bytes that must be zero are not";
 
 static packbuf_i_wire_from packbuf_i_frame_reader(const packbuf_i_frame *frame, const uint8_t *body) {
@@ -6056,6 +6057,10 @@ static const char *packbuf_i_listed_read(packbuf_i_wire_from *reader, packbuf_li
 
 /* ---- the end ---- */
 
+static packbuf_status packbuf_i_frame_status(const char *why) {
+  return why == packbuf_i_frame_memory ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL;
+}
+
 typedef struct packbuf_i_bye {
   uint16_t status;
   char text[256]; /* printable ASCII */
@@ -6121,7 +6126,7 @@ static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
     uint8_t *more;
     const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
     more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return "out of memory";
+    if (!more) return packbuf_i_frame_memory;
     intake->body = more;
     intake->body_room = room;
   }
@@ -6338,7 +6343,7 @@ typedef struct packbuf_i_errand {
 
 typedef struct packbuf_i_peer {
   struct packbuf_i_tcp *tcp;
-  int fd, busy;
+  int fd, busy, met; /* met: it was connected before */
   packbuf_i_intake intake;
   uint8_t *buffer;
   /* greeting */
@@ -6383,7 +6388,7 @@ typedef struct packbuf_i_tcp {
   packbuf_i_lock lock; /* of who is busy */
   packbuf_i_signal freed;
   packbuf_i_peer *peers;
-  uint64_t next_id, moved, connects; /* (atomic) */
+  uint64_t next_id, moved, reconnects; /* (atomic) */
 } packbuf_i_tcp;
 
 static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, const char *why) {
@@ -6701,7 +6706,7 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)came);
   why = to ? packbuf_i_intake_came(&peer->intake, (uint64_t)came)
            : packbuf_i_intake_feed(&peer->intake, peer->buffer, (size_t)came);
-  if (why) packbuf_i_peer_break(peer, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_peer_break(peer, packbuf_i_frame_status(why), why);
   return (uint64_t)came == room;
 }
 
@@ -6774,7 +6779,8 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->connects, 1);
+  if (peer->met) (void)PACKBUF_I_ADD(&tcp->reconnects, 1);
+  peer->met = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;
   peer->intake.context = peer;
@@ -7089,9 +7095,8 @@ static void packbuf_i_tcp_let_go(void *state, uint64_t token) {
 
 static void packbuf_i_tcp_count(void *state, packbuf_counters *counters) {
   packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
-  const uint64_t connects = PACKBUF_I_LOAD(&tcp->connects);
   counters->bytes_moved += PACKBUF_I_LOAD(&tcp->moved);
-  if (connects > tcp->peer_count) counters->reconnects += connects - tcp->peer_count;
+  counters->reconnects += PACKBUF_I_LOAD(&tcp->reconnects);
 }
 
 /* ---- opening ---- */
@@ -10260,7 +10265,7 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
     for (uint64_t i = 0; i < count; i++) packbuf_i_listed_write(&body, &listed[i]);
     packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_LISTED, count, frame->request, 0));
   }
-  why = listed && bytes ? NULL : "out of memory";
+  why = listed && bytes ? NULL : packbuf_i_frame_memory;
   (void)packbuf_i_heap(heap, listed, listed_size, 0);
   (void)packbuf_i_heap(heap, bytes, size, 0);
   return why;
@@ -10307,7 +10312,7 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
   link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return "out of memory";
+  if (failed) return packbuf_i_frame_memory;
   link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
   if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
   return NULL;
@@ -10342,7 +10347,7 @@ static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_fram
   if (link->request_count == PACKBUF_I_REQUESTS) return "too many requests under way";
   if (packbuf_i_link_request(link, frame->request)) return "two requests of one number";
   request = packbuf_i_request_new(link, frame, body, keys);
-  if (!request) return "out of memory";
+  if (!request) return packbuf_i_frame_memory;
   if (frame->type == PACKBUF_I_REMOVE) {
     packbuf_i_request_remove(link, request);
     if (!request->left) packbuf_i_request_free(link, request);
@@ -10511,7 +10516,7 @@ static void packbuf_i_link_end(packbuf_i_link *link) {
 /* What follows from what came: puts, and whether it waits now. why: what is wrong with it. */
 static void packbuf_i_link_came(packbuf_i_link *link, const char *why) {
   unsigned waits = 0;
-  if (why) packbuf_i_link_bye(link, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_link_bye(link, packbuf_i_frame_status(why), why);
   if (link->state == PACKBUF_I_LINK_ENDING)
     while (link->requests) packbuf_i_request_free(link, link->requests);
   if (link->ready) packbuf_i_link_publish(link);

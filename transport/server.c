@@ -723,7 +723,7 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
     for (uint64_t i = 0; i < count; i++) packbuf_i_listed_write(&body, &listed[i]);
     packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_LISTED, count, frame->request, 0));
   }
-  why = listed && bytes ? NULL : "out of memory";
+  why = listed && bytes ? NULL : packbuf_i_frame_memory;
   (void)packbuf_i_heap(heap, listed, listed_size, 0);
   (void)packbuf_i_heap(heap, bytes, size, 0);
   return why;
@@ -770,7 +770,7 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
   link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return "out of memory";
+  if (failed) return packbuf_i_frame_memory;
   link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
   if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
   return NULL;
@@ -805,7 +805,7 @@ static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_fram
   if (link->request_count == PACKBUF_I_REQUESTS) return "too many requests under way";
   if (packbuf_i_link_request(link, frame->request)) return "two requests of one number";
   request = packbuf_i_request_new(link, frame, body, keys);
-  if (!request) return "out of memory";
+  if (!request) return packbuf_i_frame_memory;
   if (frame->type == PACKBUF_I_REMOVE) {
     packbuf_i_request_remove(link, request);
     if (!request->left) packbuf_i_request_free(link, request);
@@ -974,7 +974,7 @@ static void packbuf_i_link_end(packbuf_i_link *link) {
 /* What follows from what came: puts, and whether it waits now. why: what is wrong with it. */
 static void packbuf_i_link_came(packbuf_i_link *link, const char *why) {
   unsigned waits = 0;
-  if (why) packbuf_i_link_bye(link, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_link_bye(link, packbuf_i_frame_status(why), why);
   if (link->state == PACKBUF_I_LINK_ENDING)
     while (link->requests) packbuf_i_request_free(link, link->requests);
   if (link->ready) packbuf_i_link_publish(link);

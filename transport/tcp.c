@@ -151,7 +151,7 @@ typedef struct packbuf_i_errand {
 
 typedef struct packbuf_i_peer {
   struct packbuf_i_tcp *tcp;
-  int fd, busy;
+  int fd, busy, met; /* met: it was connected before */
   packbuf_i_intake intake;
   uint8_t *buffer;
   /* greeting */
@@ -196,7 +196,7 @@ typedef struct packbuf_i_tcp {
   packbuf_i_lock lock; /* of who is busy */
   packbuf_i_signal freed;
   packbuf_i_peer *peers;
-  uint64_t next_id, moved, connects; /* (atomic) */
+  uint64_t next_id, moved, reconnects; /* (atomic) */
 } packbuf_i_tcp;
 
 static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, const char *why) {
@@ -514,7 +514,7 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)came);
   why = to ? packbuf_i_intake_came(&peer->intake, (uint64_t)came)
            : packbuf_i_intake_feed(&peer->intake, peer->buffer, (size_t)came);
-  if (why) packbuf_i_peer_break(peer, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_peer_break(peer, packbuf_i_frame_status(why), why);
   return (uint64_t)came == room;
 }
 
@@ -587,7 +587,8 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->connects, 1);
+  if (peer->met) (void)PACKBUF_I_ADD(&tcp->reconnects, 1);
+  peer->met = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;
   peer->intake.context = peer;
@@ -902,9 +903,8 @@ static void packbuf_i_tcp_let_go(void *state, uint64_t token) {
 
 static void packbuf_i_tcp_count(void *state, packbuf_counters *counters) {
   packbuf_i_tcp *tcp = (packbuf_i_tcp *)state;
-  const uint64_t connects = PACKBUF_I_LOAD(&tcp->connects);
   counters->bytes_moved += PACKBUF_I_LOAD(&tcp->moved);
-  if (connects > tcp->peer_count) counters->reconnects += connects - tcp->peer_count;
+  counters->reconnects += PACKBUF_I_LOAD(&tcp->reconnects);
 }
 
 /* ---- opening ---- */
