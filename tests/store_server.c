@@ -910,6 +910,9 @@ static void test_deadlines(void) {
     status = put_bytes(a, key, bytes, 30, soon());
     expect(!status, "it connects anew: %s", packbuf_status_name(status));
     expect(!packbuf_store_counters(a, &counters, NULL) && counters.reconnects >= 1, "which is counted");
+    expect(!packbuf_server_close(server, packbuf_deadline_in(500), NULL) && !packbuf_server_open(served, uri, NULL, &server, &error), "one more, unseen by the client");
+    status = put_bytes(a, key, bytes, 40, soon());
+    expect(!status, "an idle connection that has ended is not used: %s", packbuf_status_name(status));
   }
   client_close(a);
   server_stop();
@@ -1000,10 +1003,17 @@ static void *lie(void *context) {
     memset(&welcome, 0, sizeof welcome);
     welcome.version = 1;
     welcome.most_items = welcome.most_requests = 16;
+    welcome.proof = l->kind == 15;
     (void)liar_hear(fd);
     packbuf_i_welcome_write(&body, &welcome);
     liar_say(fd, frame, &body, PACKBUF_I_WELCOME, 0, 0, 0);
     request = liar_hear(fd);
+    if (l->kind == 15) { /* a proof that is none */
+      static const uint8_t zeros[32] = {0};
+      body = packbuf_i_frame_body(frame, sizeof frame);
+      packbuf_i_wire_give(&body, zeros, sizeof zeros);
+      liar_say(fd, frame, &body, PACKBUF_I_PROVEN, 0, 0, 0);
+    }
     if (!request) continue;
     liar_answer(fd, l->kind, request);
   }
@@ -1016,7 +1026,7 @@ static void test_liars(void) {
                                            PACKBUF_NOT_FOUND, PACKBUF_DISCONNECTED, PACKBUF_PROTOCOL, PACKBUF_PROTOCOL, PACKBUF_DISCONNECTED, PACKBUF_OK,       PACKBUF_FULL};
   uint8_t *bytes = (uint8_t *)calloc(1, 32 * MIB);
   begin("liars");
-  for (int kind = 0; kind < 15; kind++) {
+  for (int kind = 0; kind < 16; kind++) {
     packbuf_i_address address;
     packbuf_i_tcp *tcp = NULL;
     packbuf_store_options options = packbuf_default_store_options();
@@ -1043,6 +1053,19 @@ static void test_liars(void) {
     small.size = MIB;
     expect(!packbuf_pool_open(&small, &pool, NULL), "pool");
     options.pool = pool;
+    if (kind == 15) { /* it wants a proof, and has none */
+      packbuf_error error;
+      packbuf_status status;
+      options.secret = "secret";
+      options.secret_size = 6;
+      status = packbuf_i_tcp_open((void **)&tcp, uri, &options, &error);
+      expect(status == PACKBUF_DENIED && strcmp(error.message, "the server does not know the secret") == 0, "liar 15: %s", packbuf_status_name(status));
+      (void)shutdown(l.listener, SHUT_RDWR);
+      (void)pthread_join(thread, NULL);
+      (void)close(l.listener);
+      expect(!packbuf_pool_close(pool, NULL), "pool");
+      break;
+    }
     /* the driver alone: opening a handle asks the server what it has */
     expect(!packbuf_i_tcp_open((void **)&tcp, uri, &options, NULL), "open");
     store = (packbuf_store *)calloc(1, sizeof *store);

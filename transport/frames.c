@@ -186,6 +186,7 @@ static const char *packbuf_i_frame_read(const uint8_t *bytes, packbuf_i_frame *f
 }
 
 static const char *const packbuf_i_frame_short = "a body is too short";
+static const char packbuf_i_frame_memory[] = "out of memory"; /* not the other side's fault: told by its address */
 static const char *const packbuf_i_frame_zero = "bytes that must be zero are not";
 
 static packbuf_i_wire_from packbuf_i_frame_reader(const packbuf_i_frame *frame, const uint8_t *body) {
@@ -344,7 +345,8 @@ static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_
   if (asked->size > (uint64_t)INT64_MAX || asked->head_length > asked->size) return "the length of an object is wrong";
   if (asked->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE) return "unknown flags of an item";
   if (asked->kind > PACKBUF_OBJECT_MANIFEST) return "an object of an unknown kind";
-  if (asked->eager > 1 || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM)) return "an item follows that is too long";
+  if (asked->eager > 1 || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM))
+    return "an item follows that is too long";
   return NULL;
 }
 
@@ -377,7 +379,8 @@ static const char *packbuf_i_name_item_read(packbuf_i_wire_from *reader, unsigne
   why = packbuf_i_key_read(reader, asked);
   if (why) return why;
   if (zero) return packbuf_i_frame_zero;
-  if (asked->flags & ~(type == PACKBUF_I_REMOVE ? (uint32_t)PACKBUF_REMOVE_FORCE : 0u)) return "unknown flags of an item";
+  if (asked->flags & ~(type == PACKBUF_I_REMOVE ? (uint32_t)PACKBUF_REMOVE_FORCE : 0u))
+    return "unknown flags of an item";
   return NULL;
 }
 
@@ -580,7 +583,7 @@ static const char *packbuf_i_list_read(const packbuf_i_frame *frame, const uint8
 }
 
 #define PACKBUF_I_LISTED_SIZE 48u
-#define PACKBUF_I_LISTED_MOST 2048u                                 /* entries that fit whatever their keys are */
+#define PACKBUF_I_LISTED_MOST 2048u                               /* entries that fit whatever their keys are */
 #define PACKBUF_I_LISTED_ENTRY (PACKBUF_I_RESULT_SIZE - 16u + 1u) /* without the key */
 typedef struct packbuf_i_listing {
   uint16_t status;
@@ -633,6 +636,10 @@ static const char *packbuf_i_listed_read(packbuf_i_wire_from *reader, packbuf_li
 }
 
 /* ---- the end ---- */
+
+static packbuf_status packbuf_i_frame_status(const char *why) {
+  return why == packbuf_i_frame_memory ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL;
+}
 
 typedef struct packbuf_i_bye {
   uint16_t status;
@@ -699,7 +706,7 @@ static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
     uint8_t *more;
     const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
     more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return packbuf_i_no_memory_text;
+    if (!more) return packbuf_i_frame_memory;
     intake->body = more;
     intake->body_room = room;
   }

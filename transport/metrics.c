@@ -30,7 +30,8 @@ static void packbuf_i_metrics_answer(packbuf_server *server, packbuf_i_link *lin
       packbuf_counters_text(&counters, labels, text, PACKBUF_I_METRICS_TEXT, &length, NULL)) {
     packbuf_i_metrics_say(link, "HTTP/1.0 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
   } else { /* the end of the connection is the end of the text */
-    packbuf_i_metrics_say(link, "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
+    packbuf_i_metrics_say(link,
+                          "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
     packbuf_i_link_send(link, (const uint8_t *)text, length);
   }
   (void)packbuf_i_heap(heap, text, text ? PACKBUF_I_METRICS_TEXT : 0, 0);

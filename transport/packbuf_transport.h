@@ -5611,6 +5611,7 @@ static const char *packbuf_i_frame_read(const uint8_t *bytes, packbuf_i_frame *f
 }
 
 static const char *const packbuf_i_frame_short = "a body is too short";
+static const char packbuf_i_frame_memory[] = "out of memory"; /* not the other side's fault: told by its address */
 static const char *const packbuf_i_frame_zero = "bytes that must be zero are not";
 
 static packbuf_i_wire_from packbuf_i_frame_reader(const packbuf_i_frame *frame, const uint8_t *body) {
@@ -5769,7 +5770,8 @@ static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_
   if (asked->size > (uint64_t)INT64_MAX || asked->head_length > asked->size) return "the length of an object is wrong";
   if (asked->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE) return "unknown flags of an item";
   if (asked->kind > PACKBUF_OBJECT_MANIFEST) return "an object of an unknown kind";
-  if (asked->eager > 1 || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM)) return "an item follows that is too long";
+  if (asked->eager > 1 || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM))
+    return "an item follows that is too long";
   return NULL;
 }
 
@@ -5802,7 +5804,8 @@ static const char *packbuf_i_name_item_read(packbuf_i_wire_from *reader, unsigne
   why = packbuf_i_key_read(reader, asked);
   if (why) return why;
   if (zero) return packbuf_i_frame_zero;
-  if (asked->flags & ~(type == PACKBUF_I_REMOVE ? (uint32_t)PACKBUF_REMOVE_FORCE : 0u)) return "unknown flags of an item";
+  if (asked->flags & ~(type == PACKBUF_I_REMOVE ? (uint32_t)PACKBUF_REMOVE_FORCE : 0u))
+    return "unknown flags of an item";
   return NULL;
 }
 
@@ -6005,7 +6008,7 @@ static const char *packbuf_i_list_read(const packbuf_i_frame *frame, const uint8
 }
 
 #define PACKBUF_I_LISTED_SIZE 48u
-#define PACKBUF_I_LISTED_MOST 2048u                                 /* entries that fit whatever their keys are */
+#define PACKBUF_I_LISTED_MOST 2048u                               /* entries that fit whatever their keys are */
 #define PACKBUF_I_LISTED_ENTRY (PACKBUF_I_RESULT_SIZE - 16u + 1u) /* without the key */
 typedef struct packbuf_i_listing {
   uint16_t status;
@@ -6058,6 +6061,10 @@ static const char *packbuf_i_listed_read(packbuf_i_wire_from *reader, packbuf_li
 }
 
 /* ---- the end ---- */
+
+static packbuf_status packbuf_i_frame_status(const char *why) {
+  return why == packbuf_i_frame_memory ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL;
+}
 
 typedef struct packbuf_i_bye {
   uint16_t status;
@@ -6124,7 +6131,7 @@ static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
     uint8_t *more;
     const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
     more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return packbuf_i_no_memory_text;
+    if (!more) return packbuf_i_frame_memory;
     intake->body = more;
     intake->body_room = room;
   }
@@ -6313,18 +6320,18 @@ static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address
 /* ---- a connection, and the one request that is under way in it ---- */
 
 enum {
-  PACKBUF_I_TRIP = 256,         /* items of one request */
-  PACKBUF_I_SEGMENTS = 640,     /* pieces on their way out */
-  PACKBUF_I_HEADS = 64,         /* DATA frames among them */
-  PACKBUF_I_RANGES = 32768,     /* of one item */
-  PACKBUF_I_PART = 4194304,     /* of one DATA frame */
-  PACKBUF_I_BUFFER = 65536,     /* what is read at a time */
-  PACKBUF_I_DIRECT = 16384      /* payload that is read to its place when so much of it is to come */
+  PACKBUF_I_TRIP = 256,     /* items of one request */
+  PACKBUF_I_SEGMENTS = 640, /* pieces on their way out */
+  PACKBUF_I_HEADS = 64,     /* DATA frames among them */
+  PACKBUF_I_RANGES = 32768, /* of one item */
+  PACKBUF_I_PART = 4194304, /* of one DATA frame */
+  PACKBUF_I_BUFFER = 65536, /* what is read at a time */
+  PACKBUF_I_DIRECT = 16384  /* payload that is read to its place when so much of it is to come */
 };
-#define PACKBUF_I_LAST_CALL_NS 50000000u     /* for the answer to CANCEL */
-#define PACKBUF_I_AT_ONCE_NS 40000000u       /* for an answer to what must not wait */
-#define PACKBUF_I_QUIET_NS 10000000000u      /* without a byte: PING */
-#define PACKBUF_I_GIVEN_UP_NS 30000000000u   /* dead */
+#define PACKBUF_I_LAST_CALL_NS 50000000u   /* for the answer to CANCEL */
+#define PACKBUF_I_AT_ONCE_NS 40000000u     /* for an answer to what must not wait */
+#define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
+#define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
 enum { PACKBUF_I_STEP_ASKED, PACKBUF_I_STEP_GRANTED, PACKBUF_I_STEP_DATA, PACKBUF_I_STEP_DONE };
 
@@ -6341,7 +6348,7 @@ typedef struct packbuf_i_errand {
 
 typedef struct packbuf_i_peer {
   struct packbuf_i_tcp *tcp;
-  int fd, busy, stood; /* stood: it was connected before */
+  int fd, busy, met; /* met: it was connected before */
   packbuf_i_intake intake;
   uint8_t *buffer;
   /* greeting */
@@ -6430,8 +6437,7 @@ static const char *packbuf_i_peer_grant(packbuf_i_peer *peer, const packbuf_i_fr
   for (unsigned i = 0; i < frame->items; i++) {
     const unsigned index = packbuf_i_wire_take16(&reader);
     if (!reader.ok) return packbuf_i_frame_short;
-    if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_ASKED ||
-        peer->granted_to == PACKBUF_I_TRIP)
+    if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_ASKED || peer->granted_to == PACKBUF_I_TRIP)
       return "a grant for what was not asked for";
     peer->steps[index].state = PACKBUF_I_STEP_GRANTED;
     peer->steps[index].gone = 0;
@@ -6455,8 +6461,8 @@ static void packbuf_i_peer_place_all(packbuf_i_peer *peer, const uint16_t *which
   }
   if (!count) return;
   if (alike)
-    status = packbuf_pool_take(peer->tcp->pool, peer->steps[which[0]].item->account, sizes, count, deadline, slices,
-                               NULL);
+    status =
+        packbuf_pool_take(peer->tcp->pool, peer->steps[which[0]].item->account, sizes, count, deadline, slices, NULL);
   for (unsigned i = 0; i < count; i++) {
     packbuf_i_errand *step = &peer->steps[which[i]];
     if (!alike || status)
@@ -6509,8 +6515,8 @@ static const char *packbuf_i_peer_data(packbuf_i_peer *peer, const packbuf_i_fra
   uint16_t index;
   const char *why = packbuf_i_data_read(frame, body, &index, &offset);
   if (why) return why;
-  if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_DATA ||
-      offset != peer->steps[index].came || frame->payload > peer->steps[index].follows - offset)
+  if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_DATA || offset != peer->steps[index].came ||
+      frame->payload > peer->steps[index].follows - offset)
     return "data that nobody asked for";
   peer->at = index;
   return NULL;
@@ -6579,7 +6585,8 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
   if (frame->type == PACKBUF_I_PONG) return NULL;
   if (frame->request != peer->id) return "an answer that nobody waits for";
   switch (frame->type) {
-    case PACKBUF_I_GRANT: return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
+    case PACKBUF_I_GRANT:
+      return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
     case PACKBUF_I_RESULT: return packbuf_i_peer_result(peer, frame, body);
     case PACKBUF_I_DATA: return packbuf_i_peer_data(peer, frame, body);
     case PACKBUF_I_LISTED: return packbuf_i_peer_listed(peer, frame, body);
@@ -6603,7 +6610,7 @@ static const char *packbuf_i_peer_placed(void *context, uint64_t size) {
 }
 
 static const packbuf_i_intake_taker packbuf_i_peer_taker = {packbuf_i_peer_frame, packbuf_i_peer_place,
-                                                     packbuf_i_peer_placed};
+                                                            packbuf_i_peer_placed};
 
 /* ---- bytes out and in ---- */
 
@@ -6704,7 +6711,7 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)came);
   why = to ? packbuf_i_intake_came(&peer->intake, (uint64_t)came)
            : packbuf_i_intake_feed(&peer->intake, peer->buffer, (size_t)came);
-  if (why) packbuf_i_peer_break(peer, why == packbuf_i_no_memory_text ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_peer_break(peer, packbuf_i_frame_status(why), why);
   return (uint64_t)came == room;
 }
 
@@ -6777,8 +6784,8 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->reconnects, (uint64_t)peer->stood);
-  peer->stood = 1;
+  if (peer->met) (void)PACKBUF_I_ADD(&tcp->reconnects, 1);
+  peer->met = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;
   peer->intake.context = peer;
@@ -7137,14 +7144,14 @@ static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_stor
   packbuf_i_uri parts;
   packbuf_i_peer *peer;
   packbuf_status status = packbuf_i_uri_start(&parts, tcp->uri, error);
-  if (!status && count > 64)
-    status = packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "at most 64 connections");
+  if (!status && count > 64) status = packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "at most 64 connections");
   if (!status)
     status = packbuf_i_addresses_find(parts.rest, parts.rest_size, tcp->addresses, &tcp->address_count, error);
   if (!status)
     status = packbuf_i_secret_find(options->secret, options->secret_size, tcp->secret, &tcp->secret_size, error);
   if (status) return status;
-  if (!packbuf_i_random(tcp->session, sizeof tcp->session)) return packbuf_i_system_fail(error, "no random bytes", errno);
+  if (!packbuf_i_random(tcp->session, sizeof tcp->session))
+    return packbuf_i_system_fail(error, "no random bytes", errno);
   for (size_t i = 0; name[i] && i + 1 < sizeof tcp->name; i++)
     tcp->name[i] = (uint8_t)name[i] < 0x20 || name[i] == 0x7f ? '?' : name[i];
   tcp->quota = options->quota;
@@ -9564,7 +9571,7 @@ typedef struct packbuf_i_service {
   size_t secret_size;
   unsigned capabilities;
   uint64_t lease_ns, quota;
-  uint64_t wanting; /* connections that wait for room (atomic) */
+  uint64_t wanting;          /* connections that wait for room (atomic) */
   packbuf_counters counters; /* atomic */
   packbuf_i_lock lock;       /* of sessions and of the log */
   struct packbuf_i_account *accounts;
@@ -9610,7 +9617,7 @@ typedef struct packbuf_i_request {
   size_t block; /* bytes of this */
   uint64_t id, deadline;
   uint32_t type, count, left; /* left: items that are not answered */
-  packbuf_i_job *works;      /* behind this, and the keys behind them */
+  packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
@@ -9735,8 +9742,7 @@ static size_t packbuf_i_link_pieces(packbuf_i_link *link, struct iovec *pieces, 
       uint64_t some = s->ranges[range].length - in_range;
       if (!some) continue;
       if (some > chunk) some = chunk;
-      pieces[count].iov_base =
-          (void *)(uintptr_t)((const uint8_t *)s->lease.data + s->ranges[range].offset + in_range);
+      pieces[count].iov_base = (void *)(uintptr_t)((const uint8_t *)s->lease.data + s->ranges[range].offset + in_range);
       pieces[count++].iov_len = (size_t)some;
       chunk -= some;
     }
@@ -9882,8 +9888,8 @@ static void packbuf_i_account_settle(packbuf_i_link *link, packbuf_i_job *work, 
   packbuf_i_locked(&link->service->lock);
   if (generation && account->count == account->room) {
     const size_t room = account->room ? 2 * account->room : 16;
-    owned = (packbuf_i_owned *)packbuf_i_heap(&link->service->allocator, account->owned,
-                                              account->room * sizeof *owned, room * sizeof *owned);
+    owned = (packbuf_i_owned *)packbuf_i_heap(&link->service->allocator, account->owned, account->room * sizeof *owned,
+                                              room * sizeof *owned);
     if (owned) account->owned = owned, account->room = room;
   }
   if (generation && account->count < account->room) {
@@ -9915,8 +9921,9 @@ static void packbuf_i_results_begin(packbuf_i_results *results, packbuf_i_link *
 static void packbuf_i_results_end(packbuf_i_results *results) {
   uint8_t *frame = results->link->group->frame;
   if (!results->count) return;
-  packbuf_i_link_send(results->link, frame,
-                      packbuf_i_frame_end(frame, &results->body, PACKBUF_I_RESULT, results->count, results->request, 0));
+  packbuf_i_link_send(
+      results->link, frame,
+      packbuf_i_frame_end(frame, &results->body, PACKBUF_I_RESULT, results->count, results->request, 0));
   packbuf_i_results_begin(results, results->link, results->request);
 }
 
@@ -9934,8 +9941,8 @@ static void packbuf_i_results_add(packbuf_i_results *results, uint64_t index, pa
 
 /* ---- puts and removes ---- */
 
-static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const packbuf_i_frame *frame,
-                                                const uint8_t *body, uint64_t keys) {
+static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body,
+                                                uint64_t keys) {
   const size_t head = sizeof(packbuf_i_request) + frame->items * sizeof(packbuf_i_job);
   const size_t block = head + (size_t)keys + frame->items;
   packbuf_i_request *request = (packbuf_i_request *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
@@ -9950,9 +9957,9 @@ static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const pack
   request->works = (packbuf_i_job *)(void *)(request + 1);
   left = packbuf_i_wire_take64(&reader);
   now = packbuf_now();
-  request->deadline = left == 0                              ? (uint64_t)PACKBUF_NO_WAIT
+  request->deadline = left == 0                          ? (uint64_t)PACKBUF_NO_WAIT
                       : left > PACKBUF_FOREVER - 1 - now ? PACKBUF_FOREVER
-                                                             : now + left;
+                                                         : now + left;
   for (unsigned i = 0; i < frame->items; i++) {
     packbuf_i_job *work = &request->works[i];
     packbuf_i_asked asked;
@@ -10046,8 +10053,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
     } else if (work->state == PACKBUF_I_WORK_FILLS && !(first && work->eager)) {
       packbuf_i_wire_give16(&body, (uint16_t)i);
       if (++granted == PACKBUF_I_GROUP) {
-        packbuf_i_link_send(link, frame,
-                            packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
+        packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
         body = packbuf_i_frame_body(frame, sizeof frame);
         granted = 0;
       }
@@ -10264,7 +10270,7 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
     for (uint64_t i = 0; i < count; i++) packbuf_i_listed_write(&body, &listed[i]);
     packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_LISTED, count, frame->request, 0));
   }
-  why = listed && bytes ? NULL : "out of memory";
+  why = listed && bytes ? NULL : packbuf_i_frame_memory;
   (void)packbuf_i_heap(heap, listed, listed_size, 0);
   (void)packbuf_i_heap(heap, bytes, size, 0);
   return why;
@@ -10311,7 +10317,7 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
   link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return "out of memory";
+  if (failed) return packbuf_i_frame_memory;
   link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
   if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
   return NULL;
@@ -10346,7 +10352,7 @@ static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_fram
   if (link->request_count == PACKBUF_I_REQUESTS) return "too many requests under way";
   if (packbuf_i_link_request(link, frame->request)) return "two requests of one number";
   request = packbuf_i_request_new(link, frame, body, keys);
-  if (!request) return "out of memory";
+  if (!request) return packbuf_i_frame_memory;
   if (frame->type == PACKBUF_I_REMOVE) {
     packbuf_i_request_remove(link, request);
     if (!request->left) packbuf_i_request_free(link, request);
@@ -10473,7 +10479,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
 }
 
 static const packbuf_i_intake_taker packbuf_i_link_taker = {packbuf_i_link_frame, packbuf_i_link_place,
-                                                     packbuf_i_link_placed};
+                                                            packbuf_i_link_placed};
 
 /* ---- a connection without its socket ---- */
 
@@ -10515,7 +10521,7 @@ static void packbuf_i_link_end(packbuf_i_link *link) {
 /* What follows from what came: puts, and whether it waits now. why: what is wrong with it. */
 static void packbuf_i_link_came(packbuf_i_link *link, const char *why) {
   unsigned waits = 0;
-  if (why) packbuf_i_link_bye(link, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_link_bye(link, packbuf_i_frame_status(why), why);
   if (link->state == PACKBUF_I_LINK_ENDING)
     while (link->requests) packbuf_i_request_free(link, link->requests);
   if (link->ready) packbuf_i_link_publish(link);
@@ -10556,20 +10562,20 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 
 enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
 
-#define PACKBUF_I_TICK_NS 20000000u          /* how often room is asked for again */
-#define PACKBUF_I_SWEEP_NS 500000000u        /* how often connections are looked at that do nothing */
-#define PACKBUF_I_GREETING_NS 10000000000u   /* to say HELLO and PROOF */
-#define PACKBUF_I_SILENCE_NS 10000000000u    /* after which a client with a request under way is asked */
-#define PACKBUF_I_DEAD_NS 30000000000u       /* and taken for dead */
-#define PACKBUF_I_DENIED_NS 1000000000u      /* that an address waits which failed three times */
-#define PACKBUF_I_LAST_WORDS_NS 1000000000u  /* to take the BYE */
+#define PACKBUF_I_TICK_NS 20000000u         /* how often room is asked for again */
+#define PACKBUF_I_SWEEP_NS 500000000u       /* how often connections are looked at that do nothing */
+#define PACKBUF_I_GREETING_NS 10000000000u  /* to say HELLO and PROOF */
+#define PACKBUF_I_SILENCE_NS 10000000000u   /* after which a client with a request under way is asked */
+#define PACKBUF_I_DEAD_NS 30000000000u      /* and taken for dead */
+#define PACKBUF_I_DENIED_NS 1000000000u     /* that an address waits which failed three times */
+#define PACKBUF_I_LAST_WORDS_NS 1000000000u /* to take the BYE */
 
 typedef struct packbuf_i_loop {
   struct packbuf_server *server;
   int epoll, wake;
   pthread_t thread;
   int running;
-  packbuf_i_lock lock; /* of what comes in */
+  packbuf_i_lock lock;             /* of what comes in */
   packbuf_i_link *incoming, links; /* links: a ring */
   uint64_t count;                  /* of links (atomic) */
   packbuf_i_group group;
@@ -10758,7 +10764,8 @@ static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
   } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
              packbuf_i_link_holds(link)) {
-    packbuf_i_service_log(service, PACKBUF_LOG_WARNING, "a client that made no progress was cut off: its room is wanted");
+    packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
+                          "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
     link->dead = 1;
   } else if (link->requests && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS) {
@@ -10912,13 +10919,15 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   unsigned count;
   packbuf_status status = packbuf_i_uri_start(&parts, uri, error);
   if (status) return status;
-  if (parts.base + 16 > PACKBUF_MAX_URI) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI is too long");
+  if (parts.base + 16 > PACKBUF_MAX_URI)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI is too long");
   if (!packbuf_i_uri_has_scheme(&parts, "tcp"))
-    return packbuf_i_call_fail(error,
-                               packbuf_i_uri_has_scheme(&parts, "verbs") ? PACKBUF_UNAVAILABLE : PACKBUF_INVALID_ARGUMENT,
-                               packbuf_i_uri_has_scheme(&parts, "verbs") ? "this build does not serve verbs"
-                                                                         : "a server's URI is tcp://HOST:PORT");
-  if (parts.base != parts.size) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a server's URI has no options");
+    return packbuf_i_call_fail(
+        error, packbuf_i_uri_has_scheme(&parts, "verbs") ? PACKBUF_UNAVAILABLE : PACKBUF_INVALID_ARGUMENT,
+        packbuf_i_uri_has_scheme(&parts, "verbs") ? "this build does not serve verbs"
+                                                  : "a server's URI is tcp://HOST:PORT");
+  if (parts.base != parts.size)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a server's URI has no options");
   status = packbuf_i_addresses_find(parts.rest, parts.rest_size, found, &count, error);
   if (status) return status;
   if (!server->service.secret_size && !packbuf_i_address_loopback(&found[0]))
@@ -10953,8 +10962,8 @@ static packbuf_status packbuf_i_server_start(packbuf_server *server, packbuf_sto
   if (!packbuf_i_random(service->id, sizeof service->id)) return packbuf_i_system_fail(error, "no random bytes", errno);
   status = packbuf_i_server_listen(server, uri, options->metrics, error);
   if (status) return status;
-  server->loops = (packbuf_i_loop *)packbuf_i_heap(&service->allocator, NULL, 0,
-                                                   server->loop_count * sizeof *server->loops);
+  server->loops =
+      (packbuf_i_loop *)packbuf_i_heap(&service->allocator, NULL, 0, server->loop_count * sizeof *server->loops);
   if (!server->loops) return packbuf_i_no_memory(error);
   for (unsigned i = 0; i < server->loop_count; i++) {
     server->loops[i].epoll = server->loops[i].wake = -1;
@@ -11080,7 +11089,8 @@ static void packbuf_i_metrics_answer(packbuf_server *server, packbuf_i_link *lin
       packbuf_counters_text(&counters, labels, text, PACKBUF_I_METRICS_TEXT, &length, NULL)) {
     packbuf_i_metrics_say(link, "HTTP/1.0 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
   } else { /* the end of the connection is the end of the text */
-    packbuf_i_metrics_say(link, "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
+    packbuf_i_metrics_say(link,
+                          "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
     packbuf_i_link_send(link, (const uint8_t *)text, length);
   }
   (void)packbuf_i_heap(heap, text, text ? PACKBUF_I_METRICS_TEXT : 0, 0);

@@ -23,7 +23,7 @@ typedef struct packbuf_i_service {
   size_t secret_size;
   unsigned capabilities;
   uint64_t lease_ns, quota;
-  uint64_t wanting; /* connections that wait for room (atomic) */
+  uint64_t wanting;          /* connections that wait for room (atomic) */
   packbuf_counters counters; /* atomic */
   packbuf_i_lock lock;       /* of sessions and of the log */
   struct packbuf_i_account *accounts;
@@ -69,7 +69,7 @@ typedef struct packbuf_i_request {
   size_t block; /* bytes of this */
   uint64_t id, deadline;
   uint32_t type, count, left; /* left: items that are not answered */
-  packbuf_i_job *works;      /* behind this, and the keys behind them */
+  packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
@@ -194,8 +194,7 @@ static size_t packbuf_i_link_pieces(packbuf_i_link *link, struct iovec *pieces, 
       uint64_t some = s->ranges[range].length - in_range;
       if (!some) continue;
       if (some > chunk) some = chunk;
-      pieces[count].iov_base =
-          (void *)(uintptr_t)((const uint8_t *)s->lease.data + s->ranges[range].offset + in_range);
+      pieces[count].iov_base = (void *)(uintptr_t)((const uint8_t *)s->lease.data + s->ranges[range].offset + in_range);
       pieces[count++].iov_len = (size_t)some;
       chunk -= some;
     }
@@ -341,8 +340,8 @@ static void packbuf_i_account_settle(packbuf_i_link *link, packbuf_i_job *work, 
   packbuf_i_locked(&link->service->lock);
   if (generation && account->count == account->room) {
     const size_t room = account->room ? 2 * account->room : 16;
-    owned = (packbuf_i_owned *)packbuf_i_heap(&link->service->allocator, account->owned,
-                                              account->room * sizeof *owned, room * sizeof *owned);
+    owned = (packbuf_i_owned *)packbuf_i_heap(&link->service->allocator, account->owned, account->room * sizeof *owned,
+                                              room * sizeof *owned);
     if (owned) account->owned = owned, account->room = room;
   }
   if (generation && account->count < account->room) {
@@ -374,8 +373,9 @@ static void packbuf_i_results_begin(packbuf_i_results *results, packbuf_i_link *
 static void packbuf_i_results_end(packbuf_i_results *results) {
   uint8_t *frame = results->link->group->frame;
   if (!results->count) return;
-  packbuf_i_link_send(results->link, frame,
-                      packbuf_i_frame_end(frame, &results->body, PACKBUF_I_RESULT, results->count, results->request, 0));
+  packbuf_i_link_send(
+      results->link, frame,
+      packbuf_i_frame_end(frame, &results->body, PACKBUF_I_RESULT, results->count, results->request, 0));
   packbuf_i_results_begin(results, results->link, results->request);
 }
 
@@ -393,8 +393,8 @@ static void packbuf_i_results_add(packbuf_i_results *results, uint64_t index, pa
 
 /* ---- puts and removes ---- */
 
-static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const packbuf_i_frame *frame,
-                                                const uint8_t *body, uint64_t keys) {
+static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body,
+                                                uint64_t keys) {
   const size_t head = sizeof(packbuf_i_request) + frame->items * sizeof(packbuf_i_job);
   const size_t block = head + (size_t)keys + frame->items;
   packbuf_i_request *request = (packbuf_i_request *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
@@ -409,9 +409,9 @@ static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const pack
   request->works = (packbuf_i_job *)(void *)(request + 1);
   left = packbuf_i_wire_take64(&reader);
   now = packbuf_now();
-  request->deadline = left == 0                              ? (uint64_t)PACKBUF_NO_WAIT
+  request->deadline = left == 0                          ? (uint64_t)PACKBUF_NO_WAIT
                       : left > PACKBUF_FOREVER - 1 - now ? PACKBUF_FOREVER
-                                                             : now + left;
+                                                         : now + left;
   for (unsigned i = 0; i < frame->items; i++) {
     packbuf_i_job *work = &request->works[i];
     packbuf_i_asked asked;
@@ -505,8 +505,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
     } else if (work->state == PACKBUF_I_WORK_FILLS && !(first && work->eager)) {
       packbuf_i_wire_give16(&body, (uint16_t)i);
       if (++granted == PACKBUF_I_GROUP) {
-        packbuf_i_link_send(link, frame,
-                            packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
+        packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
         body = packbuf_i_frame_body(frame, sizeof frame);
         granted = 0;
       }
@@ -723,7 +722,7 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
     for (uint64_t i = 0; i < count; i++) packbuf_i_listed_write(&body, &listed[i]);
     packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_LISTED, count, frame->request, 0));
   }
-  why = listed && bytes ? NULL : "out of memory";
+  why = listed && bytes ? NULL : packbuf_i_frame_memory;
   (void)packbuf_i_heap(heap, listed, listed_size, 0);
   (void)packbuf_i_heap(heap, bytes, size, 0);
   return why;
@@ -770,7 +769,7 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
   link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return "out of memory";
+  if (failed) return packbuf_i_frame_memory;
   link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
   if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
   return NULL;
@@ -805,7 +804,7 @@ static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_fram
   if (link->request_count == PACKBUF_I_REQUESTS) return "too many requests under way";
   if (packbuf_i_link_request(link, frame->request)) return "two requests of one number";
   request = packbuf_i_request_new(link, frame, body, keys);
-  if (!request) return "out of memory";
+  if (!request) return packbuf_i_frame_memory;
   if (frame->type == PACKBUF_I_REMOVE) {
     packbuf_i_request_remove(link, request);
     if (!request->left) packbuf_i_request_free(link, request);
@@ -932,7 +931,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
 }
 
 static const packbuf_i_intake_taker packbuf_i_link_taker = {packbuf_i_link_frame, packbuf_i_link_place,
-                                                     packbuf_i_link_placed};
+                                                            packbuf_i_link_placed};
 
 /* ---- a connection without its socket ---- */
 
@@ -974,7 +973,7 @@ static void packbuf_i_link_end(packbuf_i_link *link) {
 /* What follows from what came: puts, and whether it waits now. why: what is wrong with it. */
 static void packbuf_i_link_came(packbuf_i_link *link, const char *why) {
   unsigned waits = 0;
-  if (why) packbuf_i_link_bye(link, PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_link_bye(link, packbuf_i_frame_status(why), why);
   if (link->state == PACKBUF_I_LINK_ENDING)
     while (link->requests) packbuf_i_request_free(link, link->requests);
   if (link->ready) packbuf_i_link_publish(link);
@@ -1015,20 +1014,20 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 
 enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
 
-#define PACKBUF_I_TICK_NS 20000000u          /* how often room is asked for again */
-#define PACKBUF_I_SWEEP_NS 500000000u        /* how often connections are looked at that do nothing */
-#define PACKBUF_I_GREETING_NS 10000000000u   /* to say HELLO and PROOF */
-#define PACKBUF_I_SILENCE_NS 10000000000u    /* after which a client with a request under way is asked */
-#define PACKBUF_I_DEAD_NS 30000000000u       /* and taken for dead */
-#define PACKBUF_I_DENIED_NS 1000000000u      /* that an address waits which failed three times */
-#define PACKBUF_I_LAST_WORDS_NS 1000000000u  /* to take the BYE */
+#define PACKBUF_I_TICK_NS 20000000u         /* how often room is asked for again */
+#define PACKBUF_I_SWEEP_NS 500000000u       /* how often connections are looked at that do nothing */
+#define PACKBUF_I_GREETING_NS 10000000000u  /* to say HELLO and PROOF */
+#define PACKBUF_I_SILENCE_NS 10000000000u   /* after which a client with a request under way is asked */
+#define PACKBUF_I_DEAD_NS 30000000000u      /* and taken for dead */
+#define PACKBUF_I_DENIED_NS 1000000000u     /* that an address waits which failed three times */
+#define PACKBUF_I_LAST_WORDS_NS 1000000000u /* to take the BYE */
 
 typedef struct packbuf_i_loop {
   struct packbuf_server *server;
   int epoll, wake;
   pthread_t thread;
   int running;
-  packbuf_i_lock lock; /* of what comes in */
+  packbuf_i_lock lock;             /* of what comes in */
   packbuf_i_link *incoming, links; /* links: a ring */
   uint64_t count;                  /* of links (atomic) */
   packbuf_i_group group;
@@ -1217,7 +1216,8 @@ static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
   } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
              packbuf_i_link_holds(link)) {
-    packbuf_i_service_log(service, PACKBUF_LOG_WARNING, "a client that made no progress was cut off: its room is wanted");
+    packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
+                          "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
     link->dead = 1;
   } else if (link->requests && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS) {
@@ -1371,13 +1371,15 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   unsigned count;
   packbuf_status status = packbuf_i_uri_start(&parts, uri, error);
   if (status) return status;
-  if (parts.base + 16 > PACKBUF_MAX_URI) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI is too long");
+  if (parts.base + 16 > PACKBUF_MAX_URI)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI is too long");
   if (!packbuf_i_uri_has_scheme(&parts, "tcp"))
-    return packbuf_i_call_fail(error,
-                               packbuf_i_uri_has_scheme(&parts, "verbs") ? PACKBUF_UNAVAILABLE : PACKBUF_INVALID_ARGUMENT,
-                               packbuf_i_uri_has_scheme(&parts, "verbs") ? "this build does not serve verbs"
-                                                                         : "a server's URI is tcp://HOST:PORT");
-  if (parts.base != parts.size) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a server's URI has no options");
+    return packbuf_i_call_fail(
+        error, packbuf_i_uri_has_scheme(&parts, "verbs") ? PACKBUF_UNAVAILABLE : PACKBUF_INVALID_ARGUMENT,
+        packbuf_i_uri_has_scheme(&parts, "verbs") ? "this build does not serve verbs"
+                                                  : "a server's URI is tcp://HOST:PORT");
+  if (parts.base != parts.size)
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a server's URI has no options");
   status = packbuf_i_addresses_find(parts.rest, parts.rest_size, found, &count, error);
   if (status) return status;
   if (!server->service.secret_size && !packbuf_i_address_loopback(&found[0]))
@@ -1412,8 +1414,8 @@ static packbuf_status packbuf_i_server_start(packbuf_server *server, packbuf_sto
   if (!packbuf_i_random(service->id, sizeof service->id)) return packbuf_i_system_fail(error, "no random bytes", errno);
   status = packbuf_i_server_listen(server, uri, options->metrics, error);
   if (status) return status;
-  server->loops = (packbuf_i_loop *)packbuf_i_heap(&service->allocator, NULL, 0,
-                                                   server->loop_count * sizeof *server->loops);
+  server->loops =
+      (packbuf_i_loop *)packbuf_i_heap(&service->allocator, NULL, 0, server->loop_count * sizeof *server->loops);
   if (!server->loops) return packbuf_i_no_memory(error);
   for (unsigned i = 0; i < server->loop_count; i++) {
     server->loops[i].epoll = server->loops[i].wake = -1;

@@ -123,18 +123,18 @@ static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address
 /* ---- a connection, and the one request that is under way in it ---- */
 
 enum {
-  PACKBUF_I_TRIP = 256,         /* items of one request */
-  PACKBUF_I_SEGMENTS = 640,     /* pieces on their way out */
-  PACKBUF_I_HEADS = 64,         /* DATA frames among them */
-  PACKBUF_I_RANGES = 32768,     /* of one item */
-  PACKBUF_I_PART = 4194304,     /* of one DATA frame */
-  PACKBUF_I_BUFFER = 65536,     /* what is read at a time */
-  PACKBUF_I_DIRECT = 16384      /* payload that is read to its place when so much of it is to come */
+  PACKBUF_I_TRIP = 256,     /* items of one request */
+  PACKBUF_I_SEGMENTS = 640, /* pieces on their way out */
+  PACKBUF_I_HEADS = 64,     /* DATA frames among them */
+  PACKBUF_I_RANGES = 32768, /* of one item */
+  PACKBUF_I_PART = 4194304, /* of one DATA frame */
+  PACKBUF_I_BUFFER = 65536, /* what is read at a time */
+  PACKBUF_I_DIRECT = 16384  /* payload that is read to its place when so much of it is to come */
 };
-#define PACKBUF_I_LAST_CALL_NS 50000000u     /* for the answer to CANCEL */
-#define PACKBUF_I_AT_ONCE_NS 40000000u       /* for an answer to what must not wait */
-#define PACKBUF_I_QUIET_NS 10000000000u      /* without a byte: PING */
-#define PACKBUF_I_GIVEN_UP_NS 30000000000u   /* dead */
+#define PACKBUF_I_LAST_CALL_NS 50000000u   /* for the answer to CANCEL */
+#define PACKBUF_I_AT_ONCE_NS 40000000u     /* for an answer to what must not wait */
+#define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
+#define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
 enum { PACKBUF_I_STEP_ASKED, PACKBUF_I_STEP_GRANTED, PACKBUF_I_STEP_DATA, PACKBUF_I_STEP_DONE };
 
@@ -151,7 +151,7 @@ typedef struct packbuf_i_errand {
 
 typedef struct packbuf_i_peer {
   struct packbuf_i_tcp *tcp;
-  int fd, busy, stood; /* stood: it was connected before */
+  int fd, busy, met; /* met: it was connected before */
   packbuf_i_intake intake;
   uint8_t *buffer;
   /* greeting */
@@ -240,8 +240,7 @@ static const char *packbuf_i_peer_grant(packbuf_i_peer *peer, const packbuf_i_fr
   for (unsigned i = 0; i < frame->items; i++) {
     const unsigned index = packbuf_i_wire_take16(&reader);
     if (!reader.ok) return packbuf_i_frame_short;
-    if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_ASKED ||
-        peer->granted_to == PACKBUF_I_TRIP)
+    if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_ASKED || peer->granted_to == PACKBUF_I_TRIP)
       return "a grant for what was not asked for";
     peer->steps[index].state = PACKBUF_I_STEP_GRANTED;
     peer->steps[index].gone = 0;
@@ -265,8 +264,8 @@ static void packbuf_i_peer_place_all(packbuf_i_peer *peer, const uint16_t *which
   }
   if (!count) return;
   if (alike)
-    status = packbuf_pool_take(peer->tcp->pool, peer->steps[which[0]].item->account, sizes, count, deadline, slices,
-                               NULL);
+    status =
+        packbuf_pool_take(peer->tcp->pool, peer->steps[which[0]].item->account, sizes, count, deadline, slices, NULL);
   for (unsigned i = 0; i < count; i++) {
     packbuf_i_errand *step = &peer->steps[which[i]];
     if (!alike || status)
@@ -319,8 +318,8 @@ static const char *packbuf_i_peer_data(packbuf_i_peer *peer, const packbuf_i_fra
   uint16_t index;
   const char *why = packbuf_i_data_read(frame, body, &index, &offset);
   if (why) return why;
-  if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_DATA ||
-      offset != peer->steps[index].came || frame->payload > peer->steps[index].follows - offset)
+  if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_DATA || offset != peer->steps[index].came ||
+      frame->payload > peer->steps[index].follows - offset)
     return "data that nobody asked for";
   peer->at = index;
   return NULL;
@@ -389,7 +388,8 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
   if (frame->type == PACKBUF_I_PONG) return NULL;
   if (frame->request != peer->id) return "an answer that nobody waits for";
   switch (frame->type) {
-    case PACKBUF_I_GRANT: return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
+    case PACKBUF_I_GRANT:
+      return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
     case PACKBUF_I_RESULT: return packbuf_i_peer_result(peer, frame, body);
     case PACKBUF_I_DATA: return packbuf_i_peer_data(peer, frame, body);
     case PACKBUF_I_LISTED: return packbuf_i_peer_listed(peer, frame, body);
@@ -413,7 +413,7 @@ static const char *packbuf_i_peer_placed(void *context, uint64_t size) {
 }
 
 static const packbuf_i_intake_taker packbuf_i_peer_taker = {packbuf_i_peer_frame, packbuf_i_peer_place,
-                                                     packbuf_i_peer_placed};
+                                                            packbuf_i_peer_placed};
 
 /* ---- bytes out and in ---- */
 
@@ -514,7 +514,7 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)came);
   why = to ? packbuf_i_intake_came(&peer->intake, (uint64_t)came)
            : packbuf_i_intake_feed(&peer->intake, peer->buffer, (size_t)came);
-  if (why) packbuf_i_peer_break(peer, why == packbuf_i_no_memory_text ? PACKBUF_OUT_OF_MEMORY : PACKBUF_PROTOCOL, why);
+  if (why) packbuf_i_peer_break(peer, packbuf_i_frame_status(why), why);
   return (uint64_t)came == room;
 }
 
@@ -587,8 +587,8 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
   for (unsigned i = 0; i < tcp->address_count && status == PACKBUF_DISCONNECTED; i++)
     status = packbuf_i_address_connect(&tcp->addresses[i], deadline, &peer->fd, error);
   if (status) return status;
-  (void)PACKBUF_I_ADD(&tcp->reconnects, (uint64_t)peer->stood);
-  peer->stood = 1;
+  if (peer->met) (void)PACKBUF_I_ADD(&tcp->reconnects, 1);
+  peer->met = 1;
   memset(&peer->intake, 0, sizeof peer->intake);
   peer->intake.taker = &packbuf_i_peer_taker;
   peer->intake.context = peer;
@@ -947,14 +947,14 @@ static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_stor
   packbuf_i_uri parts;
   packbuf_i_peer *peer;
   packbuf_status status = packbuf_i_uri_start(&parts, tcp->uri, error);
-  if (!status && count > 64)
-    status = packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "at most 64 connections");
+  if (!status && count > 64) status = packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "at most 64 connections");
   if (!status)
     status = packbuf_i_addresses_find(parts.rest, parts.rest_size, tcp->addresses, &tcp->address_count, error);
   if (!status)
     status = packbuf_i_secret_find(options->secret, options->secret_size, tcp->secret, &tcp->secret_size, error);
   if (status) return status;
-  if (!packbuf_i_random(tcp->session, sizeof tcp->session)) return packbuf_i_system_fail(error, "no random bytes", errno);
+  if (!packbuf_i_random(tcp->session, sizeof tcp->session))
+    return packbuf_i_system_fail(error, "no random bytes", errno);
   for (size_t i = 0; name[i] && i + 1 < sizeof tcp->name; i++)
     tcp->name[i] = (uint8_t)name[i] < 0x20 || name[i] == 0x7f ? '?' : name[i];
   tcp->quota = options->quota;
