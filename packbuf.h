@@ -1203,7 +1203,7 @@ typedef struct packbuf_selected_size {
 typedef struct packbuf_select_into {
   void *data;             /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity; /* bytes */
-  packbuf_dtype dtype;    /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
+  packbuf_dtype dtype;    /* what integers and bools become: int or uint of 8 to 64 bits; {0} or as stored: they stay */
   uint64_t rows;          /* how many rows the following have room for */
   void *offsets;          /* rows + 1 (media list: items + 1), from 0: elements of data */
   void *item_offsets;     /* media list: rows + 1, from 0: items */
@@ -8326,7 +8326,7 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
 /* ---- core/column.c ---- */
 /* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
  * decided about it. Expansion and inference fill it, the codecs and the layout read it.
- * May use: values, arena. Must not know: how a codec stores cells. */
+ * May use: values, arena, packer (recipes). Must not know: how a codec stores cells. */
 
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {
@@ -15913,7 +15913,8 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: arena, batch, columns, pull, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, batch, columns, pull, repeats, layout (constant data), packing (what packs small).
+ * Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -19801,7 +19802,8 @@ static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const pa
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), packed (rooms), access, convert, number, cells, pieces, picked, read.
+ * Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 

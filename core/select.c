@@ -1,7 +1,8 @@
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), packed (rooms), access, convert, number, cells, pieces, picked, read.
+ * Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 
