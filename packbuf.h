@@ -1218,7 +1218,7 @@ typedef struct packbuf_selected_size {
 typedef struct packbuf_select_into {
   void *data;             /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity; /* bytes */
-  packbuf_dtype dtype;    /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
+  packbuf_dtype dtype;    /* what integers and bools become: int or uint of 8 to 64 bits; {0} or as stored: they stay */
   uint64_t rows;          /* how many rows the following have room for */
   void *offsets;          /* rows + 1 (media list: items + 1), from 0: elements of data */
   void *item_offsets;     /* media list: rows + 1, from 0: items */
@@ -8341,7 +8341,7 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
 /* ---- core/column.c ---- */
 /* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
  * decided about it. Expansion and inference fill it, the codecs and the layout read it.
- * May use: values, arena. Must not know: how a codec stores cells. */
+ * May use: values, arena, packer (recipes). Must not know: how a codec stores cells. */
 
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {
@@ -11886,10 +11886,12 @@ static packbuf_status packbuf_i_cannot_convert(packbuf_error *error) {
                         PACKBUF_NOWHERE);
 }
 
-/* Elements that there are, of a dtype that converts, block after block to `to`; packed ones by way of the room. */
+/* Elements that there are, of a dtype that converts, block after block to `to`; packed ones by way of the room.
+ * *unfit: with LOSSY, the first that does not fit. */
 static packbuf_status packbuf_i_convert_piece(const packbuf_view *view, const packbuf_buffer *buffer,
                                               packbuf_i_block_room *room, uint64_t first, uint64_t count,
-                                              packbuf_dtype dtype, uint8_t *to, uint64_t row, packbuf_error *error) {
+                                              packbuf_dtype dtype, uint8_t *to, uint64_t *unfit, uint64_t row,
+                                              packbuf_error *error) {
   const packbuf_dtype from = buffer->dtype;
   const unsigned size = from.bits / 8u;
   uint64_t block[PACKBUF_I_BLOCK_BYTES / 8];
@@ -11901,9 +11903,9 @@ static packbuf_status packbuf_i_convert_piece(const packbuf_view *view, const pa
       return packbuf_i_not_fetched(buffer, first * size, take * size, row, error);
     if (!packbuf_i_convert_units(block, from.bits, from.code == PACKBUF_DTYPE_INT, take, to, dtype.bits,
                                  dtype.code == PACKBUF_DTYPE_INT)) {
-      const uint64_t at = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
+      *unfit = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
       return packbuf_i_fail(error, PACKBUF_LOSSY, "an element does not fit the dtype that was asked for",
-                            packbuf_i_element_at(view, buffer, at), row);
+                            packbuf_i_element_at(view, buffer, *unfit), row);
     }
     first += take;
     count -= take;
@@ -11917,7 +11919,7 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
                                                     uint64_t capacity, packbuf_error *error) {
   packbuf_i_block_room room;
   packbuf_status status;
-  uint64_t size = 0;
+  uint64_t size = 0, unfit;
   if (packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
   if (!packbuf_i_converts(buffer->dtype, dtype)) return packbuf_i_cannot_convert(error);
@@ -11927,7 +11929,8 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
     return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE,
                                count > UINT64_MAX / 8 ? PACKBUF_NOWHERE : count * (dtype.bits / 8u));
   packbuf_i_empty_room(&room);
-  return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
+  return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, &unfit, PACKBUF_NOWHERE,
+                                 error);
 }
 /* ---- end of core/convert.c ---- */
 /* ---- core/tables.c ---- */
@@ -15925,7 +15928,8 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: arena, batch, columns, pull, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, batch, columns, pull, repeats, layout (constant data), packing (what packs small).
+ * Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */
@@ -19813,7 +19817,8 @@ static packbuf_status packbuf_i_picked_items(const packbuf_i_picked *p, const pa
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), packed (rooms), access, convert, number, cells, pieces, picked, read.
+ * Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 
@@ -19894,8 +19899,9 @@ typedef struct packbuf_i_copier {
   packbuf_dtype dtype; /* of the data as they are wanted */
   size_t element, out; /* bytes of an element that is stored, and of what it becomes */
   int converts;
+  uint64_t unfit;                /* LOSSY: which element of the stored data did not fit */
   int rowwise;                   /* something is wanted that has an entry for each row */
-  packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
+  packbuf_i_block_room rooms[2]; /* of packed data: for cells and what is their own, and for prefixes they share */
 } packbuf_i_copier;
 
 static packbuf_status packbuf_i_no_capacity(const packbuf_i_copier *w, const char *message) {
@@ -19922,8 +19928,8 @@ static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_pi
   if (status != PACKBUF_OK || !out || piece->count == 0) return status;
   out += at * w->out;
   if (w->converts)
-    return packbuf_i_convert_piece(w->p->column.view, data, room, piece->first, piece->count, w->dtype, out, row,
-                                   w->p->error);
+    return packbuf_i_convert_piece(w->p->column.view, data, room, piece->first, piece->count, w->dtype, out, &w->unfit,
+                                   row, w->p->error);
   if (data->headers ? packbuf_i_unpack_piece(data, room, piece->first, piece->count, out)
                     : packbuf_i_copy_native(data, piece->first, (size_t)piece->count, out))
     return PACKBUF_OK;
@@ -20285,6 +20291,25 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
   return packbuf_i_copy_cells(w, run, shapes);
 }
 
+/* The row of a LOSSY element, when rows were copied as one piece: the last that begins with it or before. */
+static void packbuf_i_name_unfit(const packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  uint64_t low = run->first, high = run->first + run->count;
+  packbuf_i_regular regular;
+  if (!w->p->error || !packbuf_i_consecutive(run)) return;
+  if (packbuf_i_regular_cells(c, &regular)) {
+    if (regular.each) w->p->error->row = (w->unfit - regular.base) / regular.each;
+  } else if (packbuf_i_joined_cells(c)) {
+    while (high - low > 1) {
+      const uint64_t middle = low + (high - low) / 2;
+      uint64_t offset = 0;
+      if (packbuf_i_get64(&c->offsets, middle, &offset) && offset <= w->unfit) low = middle;
+      else high = middle;
+    }
+    w->p->error->row = low;
+  }
+}
+
 /* ---- copying: the whole ---- */
 
 static packbuf_status packbuf_i_copy_run(packbuf_i_copier *w, const packbuf_i_row_run *run) {
@@ -20295,6 +20320,7 @@ static packbuf_status packbuf_i_copy_run(packbuf_i_copier *w, const packbuf_i_ro
   status = packbuf_i_copy_types(w, run);
   if (status == PACKBUF_OK) status = packbuf_i_copy_lengths(w, run);
   if (status == PACKBUF_OK) status = packbuf_i_copy_data(w, run);
+  if (status == PACKBUF_LOSSY) packbuf_i_name_unfit(w, run);
   w->done.rows += run->count;
   return status;
 }

@@ -1,6 +1,6 @@
 /* core/column.c: what the packing side knows of a column before it is written: where its cells come from, and what was
  * decided about it. Expansion and inference fill it, the codecs and the layout read it.
- * May use: values, arena. Must not know: how a codec stores cells. */
+ * May use: values, arena, packer (recipes). Must not know: how a codec stores cells. */
 
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {

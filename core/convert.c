@@ -103,10 +103,12 @@ static packbuf_status packbuf_i_cannot_convert(packbuf_error *error) {
                         PACKBUF_NOWHERE);
 }
 
-/* Elements that there are, of a dtype that converts, block after block to `to`; packed ones by way of the room. */
+/* Elements that there are, of a dtype that converts, block after block to `to`; packed ones by way of the room.
+ * *unfit: with LOSSY, the first that does not fit. */
 static packbuf_status packbuf_i_convert_piece(const packbuf_view *view, const packbuf_buffer *buffer,
                                               packbuf_i_block_room *room, uint64_t first, uint64_t count,
-                                              packbuf_dtype dtype, uint8_t *to, uint64_t row, packbuf_error *error) {
+                                              packbuf_dtype dtype, uint8_t *to, uint64_t *unfit, uint64_t row,
+                                              packbuf_error *error) {
   const packbuf_dtype from = buffer->dtype;
   const unsigned size = from.bits / 8u;
   uint64_t block[PACKBUF_I_BLOCK_BYTES / 8];
@@ -118,9 +120,9 @@ static packbuf_status packbuf_i_convert_piece(const packbuf_view *view, const pa
       return packbuf_i_not_fetched(buffer, first * size, take * size, row, error);
     if (!packbuf_i_convert_units(block, from.bits, from.code == PACKBUF_DTYPE_INT, take, to, dtype.bits,
                                  dtype.code == PACKBUF_DTYPE_INT)) {
-      const uint64_t at = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
+      *unfit = first + packbuf_i_first_unfit((const uint8_t *)block, from, take, dtype);
       return packbuf_i_fail(error, PACKBUF_LOSSY, "an element does not fit the dtype that was asked for",
-                            packbuf_i_element_at(view, buffer, at), row);
+                            packbuf_i_element_at(view, buffer, *unfit), row);
     }
     first += take;
     count -= take;
@@ -134,7 +136,7 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
                                                     uint64_t capacity, packbuf_error *error) {
   packbuf_i_block_room room;
   packbuf_status status;
-  uint64_t size = 0;
+  uint64_t size = 0, unfit;
   if (packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
   if (!packbuf_i_converts(buffer->dtype, dtype)) return packbuf_i_cannot_convert(error);
@@ -144,5 +146,6 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
     return packbuf_i_too_small(error, "the destination is too small", PACKBUF_NOWHERE,
                                count > UINT64_MAX / 8 ? PACKBUF_NOWHERE : count * (dtype.bits / 8u));
   packbuf_i_empty_room(&room);
-  return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, PACKBUF_NOWHERE, error);
+  return packbuf_i_convert_piece(view, buffer, &room, first, count, dtype, (uint8_t *)dst, &unfit, PACKBUF_NOWHERE,
+                                 error);
 }

@@ -1,7 +1,8 @@
 /* core/select.c: what a selection gives: columns in place, columns copied out, rows as values. Every number is checked
  * again while it is copied, against the memory there is; what is written for one cell (offset, shape, data) comes from
  * one fetch.
- * May use: base, value (byte order), access, number, cells, pieces, picked, read. Must not know: patterns, ranges. */
+ * May use: base, value (byte order), packed (rooms), access, convert, number, cells, pieces, picked, read.
+ * Must not know: patterns, ranges. */
 
 /* ---- sizes ---- */
 
@@ -82,8 +83,9 @@ typedef struct packbuf_i_copier {
   packbuf_dtype dtype; /* of the data as they are wanted */
   size_t element, out; /* bytes of an element that is stored, and of what it becomes */
   int converts;
+  uint64_t unfit;                /* LOSSY: which element of the stored data did not fit */
   int rowwise;                   /* something is wanted that has an entry for each row */
-  packbuf_i_block_room rooms[2]; /* of packed data: for what cells share with others, and for what is their own */
+  packbuf_i_block_room rooms[2]; /* of packed data: for cells and what is their own, and for prefixes they share */
 } packbuf_i_copier;
 
 static packbuf_status packbuf_i_no_capacity(const packbuf_i_copier *w, const char *message) {
@@ -110,8 +112,8 @@ static packbuf_status packbuf_i_copy_piece(packbuf_i_copier *w, const packbuf_pi
   if (status != PACKBUF_OK || !out || piece->count == 0) return status;
   out += at * w->out;
   if (w->converts)
-    return packbuf_i_convert_piece(w->p->column.view, data, room, piece->first, piece->count, w->dtype, out, row,
-                                   w->p->error);
+    return packbuf_i_convert_piece(w->p->column.view, data, room, piece->first, piece->count, w->dtype, out, &w->unfit,
+                                   row, w->p->error);
   if (data->headers ? packbuf_i_unpack_piece(data, room, piece->first, piece->count, out)
                     : packbuf_i_copy_native(data, piece->first, (size_t)piece->count, out))
     return PACKBUF_OK;
@@ -473,6 +475,25 @@ static packbuf_status packbuf_i_copy_data(packbuf_i_copier *w, const packbuf_i_r
   return packbuf_i_copy_cells(w, run, shapes);
 }
 
+/* The row of a LOSSY element, when rows were copied as one piece: the last that begins with it or before. */
+static void packbuf_i_name_unfit(const packbuf_i_copier *w, const packbuf_i_row_run *run) {
+  const packbuf_column *c = &w->p->column;
+  uint64_t low = run->first, high = run->first + run->count;
+  packbuf_i_regular regular;
+  if (!w->p->error || !packbuf_i_consecutive(run)) return;
+  if (packbuf_i_regular_cells(c, &regular)) {
+    if (regular.each) w->p->error->row = (w->unfit - regular.base) / regular.each;
+  } else if (packbuf_i_joined_cells(c)) {
+    while (high - low > 1) {
+      const uint64_t middle = low + (high - low) / 2;
+      uint64_t offset = 0;
+      if (packbuf_i_get64(&c->offsets, middle, &offset) && offset <= w->unfit) low = middle;
+      else high = middle;
+    }
+    w->p->error->row = low;
+  }
+}
+
 /* ---- copying: the whole ---- */
 
 static packbuf_status packbuf_i_copy_run(packbuf_i_copier *w, const packbuf_i_row_run *run) {
@@ -483,6 +504,7 @@ static packbuf_status packbuf_i_copy_run(packbuf_i_copier *w, const packbuf_i_ro
   status = packbuf_i_copy_types(w, run);
   if (status == PACKBUF_OK) status = packbuf_i_copy_lengths(w, run);
   if (status == PACKBUF_OK) status = packbuf_i_copy_data(w, run);
+  if (status == PACKBUF_LOSSY) packbuf_i_name_unfit(w, run);
   w->done.rows += run->count;
   return status;
 }

@@ -97,7 +97,7 @@ typedef struct packbuf_selected_size {
 typedef struct packbuf_select_into {
   void *data;             /* the elements of the chosen cells end to end; absent cells of an ndarray are zeros */
   uint64_t data_capacity; /* bytes */
-  packbuf_dtype dtype;    /* what integers become: int or uint of 8 to 64 bits; {0}, or the stored one: they stay */
+  packbuf_dtype dtype;    /* what integers and bools become: int or uint of 8 to 64 bits; {0} or as stored: they stay */
   uint64_t rows;          /* how many rows the following have room for */
   void *offsets;          /* rows + 1 (media list: items + 1), from 0: elements of data */
   void *item_offsets;     /* media list: rows + 1, from 0: items */

@@ -1,7 +1,8 @@
 /* core/share.c: row sharing (sections 9 and 19 of the spec): which rows of a leaf are stored once, which 1-D rows are a
  * prefix of another and a rest. The outcome is a second node whose cells are what is stored; masks and the row index
  * come from the first.
- * May use: arena, batch, columns, pull, repeats, layout (constant data). Must not know: the destination. */
+ * May use: arena, batch, columns, pull, repeats, layout (constant data), packing (what packs small).
+ * Must not know: the destination. */
 
 #define PACKBUF_I_SHARE_LEAST 4096               /* bytes that sharing has to save */
 #define PACKBUF_I_SHARE_MOST ((uint64_t)1 << 24) /* rows: the search keeps 32 to 80 bytes a row */

@@ -58,6 +58,23 @@ static void offsets_hold(const packbuf_selection *s, uint32_t node, const select
   demand(before == c->size.elements);
 }
 
+/* What was copied, over again as integers that the seed chooses, into memory of exactly their size. */
+static void as_others(const packbuf_selection *s, uint32_t node, const selecting_column *c, uint64_t seed) {
+  packbuf_select_into into = c->into;
+  packbuf_selected_size size;
+  selecting_column again = *c;
+  if (c->status != PACKBUF_OK) return;
+  into.dtype = packbuf_dtype_of(seed & 1 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 8u << (seed >> 1 & 3));
+  into.data_capacity = c->size.elements * (into.dtype.bits / 8u);
+  into.data = seed & 56 ? malloc((size_t)into.data_capacity + !into.data_capacity) : NULL;
+  again.status = packbuf_select_copy(s, node, &into, &size, NULL);
+  if (again.status == PACKBUF_OK) {
+    demand(size.elements == c->size.elements);
+    offsets_hold(s, node, &again);
+  }
+  free(into.data);
+}
+
 static void partial(const uint8_t *data, const packbuf_selection *s, const char *const *patterns, size_t count, packbuf_row_selection rows, packbuf_arena *arena, int verified) {
   packbuf_range *ranges;
   uint64_t range_count, end = s->view->head_length + s->view->index_length;
@@ -78,7 +95,8 @@ static void partial(const uint8_t *data, const packbuf_selection *s, const char 
         selecting_copy(s, s->nodes[i], all, 64, MOST, &a, &error);
         selecting_copy(&again, s->nodes[i], all, 64, MOST, &b, &error);
         if (verified) demand(selecting_same(&a, &b) == NULL);
-        else if (all == 0 && a.status == PACKBUF_OK) demand(b.status != PACKBUF_NOT_FETCHED && (b.status != PACKBUF_OK || selecting_same(&a, &b) == NULL));
+        as_others(&again, s->nodes[i], &b, s->rows + i);
+        if (!verified && all == 0 && a.status == PACKBUF_OK) demand(b.status != PACKBUF_NOT_FETCHED && (b.status != PACKBUF_OK || selecting_same(&a, &b) == NULL));
         selecting_column_free(&a), selecting_column_free(&b);
       }
     }
@@ -119,6 +137,7 @@ static void any_bytes(const uint8_t *data, size_t size, uint64_t seed) {
         selecting_column c;
         selecting_copy(&s, s.nodes[i], (int)(seed & 1), 64, MOST, &c, &error);
         if (c.status == PACKBUF_OK) offsets_hold(&s, s.nodes[i], &c);
+        as_others(&s, s.nodes[i], &c, seed >> 8);
         selecting_column_free(&c);
         in_place(&s, s.nodes[i]);
       }

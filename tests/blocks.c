@@ -862,8 +862,8 @@ static void buffers(void) {
     want = define_recipe(k->dtype, profile, sample, units, count, &want_packed);
     for (unsigned s = 0; packbuf_i_lane_set_at(s); s++) {
       packed = packbuf_i_make_recipe(packbuf_i_lane_set_at(s), k->dtype, profile, sample, units, count, &recipe);
-      expect(packed == want_packed && memcmp(&recipe, &want, sizeof recipe) == 0, "recipe of %s, profile %u: %d, lines %u, fill %u, split %u, dictionary %u, not %d, %u, %u, %u, %u", k->name,
-             profile, packed, recipe.lines, recipe.fill, recipe.split, recipe.dictionary, want_packed, want.lines, want.fill, want.split, want.dictionary);
+      expect(packed == want_packed && memcmp(&recipe, &want, sizeof recipe) == 0, "recipe of %s, profile %u: %d, small %u, lines %u, fill %u, split %u, dictionary %u, not %d, %u, %u, %u, %u, %u", k->name,
+             profile, packed, recipe.small, recipe.lines, recipe.fill, recipe.split, recipe.dictionary, want_packed, want.small, want.lines, want.fill, want.split, want.dictionary);
     }
     packed_ones += (unsigned long)packed;
     packbuf_i_packer_begin(&packer, packbuf_i_lane_set_at(round % 6) ? packbuf_i_lane_set_at(round % 6) : packbuf_i_lane_set_best(), &recipe);

@@ -293,12 +293,24 @@ static int selecting_fits(uint64_t number, packbuf_dtype from, packbuf_dtype to)
   return number >> (to.bits - 1) == 0;
 }
 
+/* Which row of the selection has element `at` of a copy; not for rows that are items. */
+static uint64_t selecting_row_of(const packbuf_selection *s, const packbuf_node *n, const selecting_column *c, uint64_t at) {
+  uint64_t i = 0;
+  if (n->codec == PACKBUF_CODEC_NDARRAY) return packbuf_selected_row(s, at / (c->size.elements / c->size.rows));
+  while (selecting_offset(c->into.offsets, c->into.offset_bits, i + 1) <= at) i++;
+  return packbuf_selected_row(s, i);
+}
+
 /* Copies of the same rows as other integers against that as stored, *found of them; NULL, or what is wrong. */
 static inline const char *selecting_check_converted(const packbuf_selection *s, uint32_t node, const selecting_column *c,
                                              unsigned *found) {
-  packbuf_node n;
+  packbuf_node n, up;
+  packbuf_error error;
   const char *wrong = NULL;
+  int items = 0;
   if (packbuf_get_node(s->view, node, &n, NULL)) return "get_node";
+  if (n.parent != PACKBUF_NO_NODE && !packbuf_get_node(s->view, n.parent, &up, NULL))
+    items = up.kind == PACKBUF_LEAF && up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   for (unsigned way = 0; !wrong && way < 8; way++) {
     const packbuf_dtype to = packbuf_dtype_of(way & 1 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 8u << way / 2);
     const int integers = n.kind == PACKBUF_LEAF && n.codec >= PACKBUF_CODEC_NDARRAY && n.codec <= PACKBUF_CODEC_TYPED_RAGGED &&
@@ -307,14 +319,16 @@ static inline const char *selecting_check_converted(const packbuf_selection *s, 
     packbuf_select_into into;
     packbuf_selected_size size;
     packbuf_status status, expected = PACKBUF_OK;
+    uint64_t unfit = 0;
     if (!c->size.elements || (n.dtype.code == to.code && n.dtype.bits == to.bits)) continue;
     memset(&into, 0, sizeof into);
     into.dtype = to;
     into.data_capacity = c->size.elements * (to.bits / 8u);
     into.data = selecting_memory(into.data_capacity);
-    for (uint64_t i = 0; integers && !expected && i < c->size.elements; i++)
-      if (!selecting_fits(selecting_integer(c->into.data, n.dtype, i), n.dtype, to)) expected = PACKBUF_LOSSY;
-    status = packbuf_select_copy(s, node, &into, &size, NULL);
+    while (integers && unfit < c->size.elements && selecting_fits(selecting_integer(c->into.data, n.dtype, unfit), n.dtype, to)) unfit++;
+    if (unfit < c->size.elements) expected = PACKBUF_LOSSY;
+    status = packbuf_select_copy(s, node, &into, &size, &error);
+    if (status == PACKBUF_LOSSY && !items && error.row != selecting_row_of(s, &n, c, unfit)) wrong = "row of a conversion that loses";
     if (status != (integers ? expected : PACKBUF_WRONG_TYPE)) wrong = "status of a conversion";
     if (!wrong && !status && (size.elements != c->size.elements || size.data_bytes != into.data_capacity)) wrong = "size of a conversion";
     for (uint64_t i = 0; !wrong && !status && i < size.elements; i++)

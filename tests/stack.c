@@ -129,6 +129,9 @@ static void select_rows(work *w) {
     w->status = packbuf_select_size(&s, s.nodes[i], &size, &w->error);
     into.data = room(w, size.data_bytes), into.data_capacity = size.data_bytes, into.rows = size.rows, into.items = size.items;
     if (!w->status) w->status = packbuf_select_copy(&s, s.nodes[i], &into, NULL, &w->error);
+    into.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 32); /* converted too, where there are integers and they fit */
+    if (!w->status) (void)packbuf_select_copy(&s, s.nodes[i], &into, NULL, &w->error);
+    memset(&into.dtype, 0, sizeof into.dtype);
   }
 }
 

@@ -479,7 +479,8 @@ def mixed_tests(tmp):
                               ('kept plain and packed', '{"a":{"packing":"smallest","keep_plain":true}}', ['bad.json: a: keep_plain and packing'])]:
         put(tmp / 'bad.json', text.encode())
         bad(f'schema refused: {name}', 1, words, 'pack', 'r.jsonl', '--schema', 'bad.json', '-o', 'x')
-    bad('schema: no such path', 1, ['nope'], 'pack', 'r.jsonl', '--schema', put(tmp / 'bad.json', b'{"nope":{"dtype":"int8"}}'), '-o', 'x')
+    bad('schema: no such path', 1, ['no field nope'], 'pack', 'r.jsonl', '--schema', put(tmp / 'bad.json', b'{"nope":{"dtype":"int8"}}'), '-o', 'x')
+    bad('schema: no such batch value', 1, ['no batch value nope'], 'pack', 'r.jsonl', '--schema', put(tmp / 'bad.json', b'{"nope":{"dtype":"int8","value":true}}'), '-o', 'x')
     bad('schema: view of another size', 1, ['x.npy', 'size'], 'pack', 'x.npy', '--schema', put(tmp / 'bad.json', b'{"x":{"view":"bfloat16"}}'), '-o', 'x')
     bad('schema: not nullable names the line', 1, ['n.jsonl', 'line 3', 'NOT_NULLABLE', 'row 1'], 'pack', put(tmp / 'n.jsonl', b'{"a":1}\n\n{"a":null}\n'), '--schema', put(tmp / 'bad.json', b'{"a":{"not_nullable":true}}'), '-o', 'x')
     bad('schema: a dtype that is not exact', 1, ['n.jsonl', 'line 1', 'UNENCODABLE'], 'pack', put(tmp / 'n.jsonl', b'{"a":300}\n'), '--schema', put(tmp / 'bad.json', b'{"a":{"dtype":"uint8"}}'), '-o', 'x')

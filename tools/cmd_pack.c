@@ -225,7 +225,11 @@ static void fail_batch(const job *from, const packbuf_error *error) {
   const char *p, *file;
   size_t i;
   if (error->code == PACKBUF_NOT_FOUND)
-    fail(NULL, "--schema: there is no such column: %s (of a batch value say \"value\": true)", error->path);
+    fail(NULL,
+         wishes_find(&from->wishes, error->path, 1)
+             ? "--schema: there is no batch value %s (of a field say no \"value\")"
+             : "--schema: there is no field %s (of a batch value say \"value\": true)",
+         error->path);
   for (p = error->path; *p && *p != '.' && *p != '['; p++) {
     if (*p == '\\' && p[1]) p++;
     text_add(&name, p, 1);

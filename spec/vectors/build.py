@@ -428,9 +428,9 @@ def leaf_cells(col):
 
 
 def share(col, profile=0):
-    """Section 19, sharing: the column as an encoder of a profile lays it out."""
-    profile = profile if col.profile is None else col.profile
-    out = share_leaf(col, profile) if col.kind == 1 and col.codec in (*range(2, 9), 11) and not col.zero_copy else copy.copy(col)
+    """Section 19, sharing: the column as an encoder of a profile lays it out. A node's own profile is not that of those below it."""
+    own = profile if col.profile is None else col.profile
+    out = share_leaf(col, own) if col.kind == 1 and col.codec in (*range(2, 9), 11) and not col.zero_copy else copy.copy(col)
     out.children = [share(child, profile) for child in out.children]
     return out.asking(col.profile, col.zero_copy)
 

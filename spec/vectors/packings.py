@@ -419,6 +419,9 @@ def valid_canonical(to):
     mask = lambda i, n, ones: to.tensor("int64", [int(k < ones) for k in range(n)])  # noqa: E731
     small = {"mask": [mask(i, 512, 100 + i // 8) for i in range(80)], "lists": [[i // 16] * (200 + i // 16) for i in range(80)], "null": [None if i % 5 == 0 else mask(i, 64, i // 40) for i in range(80)]}
     canonical(to, "small_rows", small | {"alone": small["mask"]}, (0, 1, 2, 3), asked={"alone": "balanced", "lists": "balanced"})
+    below = {"d": [{"v": mask(i, 64, i // 8)} for i in range(80)]}  # as the batch's profile says, not as that of the node above
+    canonical(to, "small_rows_below_packed", below, (0,), asked={"d": "balanced"})
+    canonical(to, "small_rows_below_plain", below, (1,), asked={"d": "none"})
     some = [to.tensor("int32", noise(i // 4, 64, 8) if i % 32 < 4 else [i // 4] * 64) for i in range(128)]
     bits = [to.tensor("int32", noise(i // 4, 64, 1)) for i in range(128)]  # 272 bytes of 8192: a thirtieth
     canonical(to, "not_so_small_rows", {"v": some, "bits": bits}, (1, 2, 3))
