@@ -6,6 +6,7 @@
 #include "../transport/packbuf_transport.h"
 #include "tap.h"
 #include <arpa/inet.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
