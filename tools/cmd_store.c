@@ -17,6 +17,22 @@ typedef struct named {
   int exact; /* it is a ref */
 } named;
 
+/* Errors of the system are said in its words, and nothing of rows: what failed is one object, or the store. */
+static void fail_call(const char *what, packbuf_error *error) TOOL_NORETURN;
+static void fail_call(const char *what, packbuf_error *error) {
+  const int code = (error->code == PACKBUF_SYSTEM || error->code == PACKBUF_DISCONNECTED) && error->offset &&
+                           error->offset < 4096
+                       ? (int)error->offset
+                       : 0;
+  char line[1024];
+  error->row = PACKBUF_NOWHERE;
+  error->path[0] = 0;
+  if (code) error->offset = PACKBUF_NOWHERE;
+  packbuf_error_format(error, line, sizeof line);
+  if (code) fail(what, "%s (%s)", line, strerror(code));
+  fail(what, "%s", line);
+}
+
 static uint64_t deadline_of(const opened *from) { return packbuf_deadline_in(from->timeout_ms); }
 
 /* Only `put` makes a store that is not there: elsewhere a misspelt name must not take memory. */
@@ -34,14 +50,14 @@ static void store_open(const verb *command, const char *uri, const char *timeout
     packbuf_error_format(&error, line, sizeof line);
     fail_usage(command, "%s: %s", uri, line);
   }
-  if (status || packbuf_store_describe(to->store, &to->info, deadline_of(to), &error)) fail_status(uri, &error);
+  if (status || packbuf_store_describe(to->store, &to->info, deadline_of(to), &error)) fail_call(uri, &error);
   if (!(to->info.capabilities & PACKBUF_CAN_OUTLIVE))
     fail_usage(command, "%s: its objects would go with this command", uri);
 }
 
 static void store_close(opened *from, const char *uri) {
   packbuf_error error;
-  if (packbuf_store_close(from->store, deadline_of(from), &error)) fail_status(uri, &error);
+  if (packbuf_store_close(from->store, deadline_of(from), &error)) fail_call(uri, &error);
 }
 
 static void name_read(const char *word, named *to) {
@@ -205,7 +221,7 @@ int run_put(const verb *command, int argc, char **argv) {
   item.size = from.size;
   item.ttl_ms = (uint32_t)ttl_ms;
   item.flags = evictable ? PACKBUF_PUT_EVICTABLE : 0;
-  if (packbuf_batch_put(in.store, &item, 1, deadline_of(&in), &error)) fail_status(rest.items[0], &error);
+  if (packbuf_batch_put(in.store, &item, 1, deadline_of(&in), &error)) fail_call(item.key, &error);
   output_open(&out, "-");
   if (json) {
     stat_json(&out.buffer, &in, item.key, &item.stat);
@@ -254,7 +270,7 @@ int run_get(const verb *command, int argc, char **argv) {
   memset(&item, 0, sizeof item);
   item.key = wanted.ref.key;
   item.generation = wanted.ref.generation;
-  if (packbuf_batch_get(in.store, &item, 1, deadline_of(&in), &error)) fail_status(rest.items[0], &error);
+  if (packbuf_batch_get(in.store, &item, 1, deadline_of(&in), &error)) fail_call(item.key, &error);
   check_object(&wanted, &item, !no_verify);
   output_open(&out, name);
   output_write(&out, item.lease.data, (size_t)item.lease.size);
@@ -287,7 +303,7 @@ static packbuf_listed *list_all(opened *in, const char *uri, const char *prefix,
       all = (packbuf_listed *)must_resize(all, room * sizeof *all);
     }
     if (packbuf_store_list(in->store, prefix, &cursor, all + size, PAGE, &some, deadline_of(in), &error))
-      fail_status(uri, &error);
+      fail_call(uri, &error);
     size += (size_t)some;
   } while (cursor);
   if (size) qsort(all, size, sizeof *all, by_key);
@@ -390,7 +406,7 @@ static void remove_listed(opened *in, packbuf_item *items, named *names, size_t 
     if (known) ref.kind = items[i].stat.kind;
     if (ref.kind != PACKBUF_OBJECT_MANIFEST || items[i].status) continue;
     if (known) ref.generation = items[i].stat.generation;
-    if (packbuf_remove(in->store, &ref, deadline_of(in), &error)) fail_status(ref.key, &error);
+    if (packbuf_remove(in->store, &ref, deadline_of(in), &error)) fail_call(ref.key, &error);
     items[i].key = NULL;
   }
 }
@@ -523,7 +539,7 @@ int run_store(const verb *command, int argc, char **argv) {
   if ((collect && packbuf_store_collect(in.store, deadline_of(&in), &left, &error)) ||
       packbuf_store_describe(in.store, &in.info, deadline_of(&in), &error) ||
       packbuf_store_counters(in.store, &counters, &error))
-    fail_status(rest.items[0], &error);
+    fail_call(rest.items[0], &error);
   if (left) say(rest.items[0], "%llu removals still wait for leases", (unsigned long long)left);
   count = count_store(&counters, counts);
   output_open(&out, "-");
