@@ -45,6 +45,7 @@ static void store_open(const verb *command, const char *uri, const char *timeout
   to->timeout_ms = timeout ? parse_number(command, "timeout", timeout) : 60000;
   options.must_exist = (uint8_t)!makes;
   options.read_only = (uint8_t)reads;
+  if (strncmp(uri, "mooncake:", 9) != 0) options.pool_size = 1 << 20; /* nothing here goes through a pool */
   status = packbuf_store_open(uri, &options, &to->store, &error);
   if (status == PACKBUF_INVALID_ARGUMENT) {
     packbuf_error_format(&error, line, sizeof line);
@@ -160,7 +161,6 @@ static void stat_people(text *to, const opened *in, const char *key, const packb
 
 /* ---- put and get ---- */
 
-/* Opens a packed buffer, at any size: limits protect from what strangers send, not from one's own files. */
 static void check_packed(const char *name, const void *data, uint64_t size, int verify, packbuf_view *view) {
   packbuf_error error;
   if (packbuf_open(view, data, size, PACKBUF_OPEN_EXACT, NULL, &error) ||
@@ -236,16 +236,39 @@ int run_put(const verb *command, int argc, char **argv) {
   return TOOL_OK;
 }
 
+/* An object in place, or in memory of its own (*memory): a pool would bound its size. */
+static void fetch(opened *in, packbuf_item *item, void **memory, source *to) {
+  const int in_place = (in->info.capabilities & PACKBUF_CAN_IN_PLACE) != 0;
+  const uint64_t deadline = deadline_of(in);
+  packbuf_status status = PACKBUF_CAPACITY;
+  packbuf_error error;
+  *memory = NULL;
+  while (status == PACKBUF_CAPACITY) { /* once more when a larger one has come between */
+    if (!in_place) {
+      if (packbuf_batch_stat(in->store, item, 1, deadline, &error)) fail_call(item->key, &error);
+      if (item->stat.length > SIZE_MAX) fail(item->key, "too large for this machine's addresses");
+      *memory = must_resize(*memory, (size_t)item->stat.length);
+      item->into = *memory;
+      item->capacity = item->stat.length;
+    }
+    status = packbuf_batch_get(in->store, item, 1, deadline, &error);
+    if (status && (in_place || status != PACKBUF_CAPACITY)) fail_call(item->key, &error);
+  }
+  to->name = item->key;
+  to->data = (const uint8_t *)(in_place ? item->lease.data : *memory);
+  to->size = in_place ? item->lease.size : item->got;
+}
+
 /* Against the ref that was asked for, else against what the store says itself. */
-static void check_object(const named *name, const packbuf_item *item, int verify) {
+static void check_object(const named *name, const packbuf_item *item, const source *got, int verify) {
   const uint32_t head = name->exact ? name->ref.head_checksum : item->stat.head_checksum;
   const unsigned kind = name->exact ? name->ref.kind : item->stat.kind;
   packbuf_view view;
-  if (name->exact && name->ref.length != item->lease.size)
-    fail(item->key, "the object has %llu bytes, but the ref says %llu", (unsigned long long)item->lease.size,
+  if (name->exact && name->ref.length != got->size)
+    fail(item->key, "the object has %llu bytes, but the ref says %llu", (unsigned long long)got->size,
          (unsigned long long)name->ref.length);
   if (kind == PACKBUF_OBJECT_BYTES) return;
-  check_packed(item->key, item->lease.data, item->lease.size, verify, &view);
+  check_packed(item->key, got->data, got->size, verify, &view);
   if (view.head_checksum != head) fail(item->key, "its head is another than the %s says", name->exact ? "ref" : "store");
 }
 
@@ -257,9 +280,10 @@ int run_get(const verb *command, int argc, char **argv) {
                             {0, "no-verify", &no_verify, NULL, NULL},
                             {0, "timeout", NULL, &timeout, NULL},
                             {0, NULL, NULL, NULL, NULL}};
-  packbuf_error error;
   packbuf_item item;
+  void *memory;
   named wanted;
+  source got;
   opened in;
   output out;
   parse_options(command, argc, argv, options, &rest);
@@ -270,14 +294,15 @@ int run_get(const verb *command, int argc, char **argv) {
   memset(&item, 0, sizeof item);
   item.key = wanted.ref.key;
   item.generation = wanted.ref.generation;
-  if (packbuf_batch_get(in.store, &item, 1, deadline_of(&in), &error)) fail_call(item.key, &error);
-  check_object(&wanted, &item, !no_verify);
+  fetch(&in, &item, &memory, &got);
+  check_object(&wanted, &item, &got, !no_verify);
   output_open(&out, name);
-  output_write(&out, item.lease.data, (size_t)item.lease.size);
+  output_write(&out, got.data, (size_t)got.size);
   packbuf_lease_release(&item.lease);
   store_close(&in, rest.items[0]);
   output_close(&out);
   outputs_commit();
+  free(memory);
   strings_free(&rest);
   return TOOL_OK;
 }
