@@ -53,9 +53,9 @@ transport/packbuf_transport.h: tools/bundle.py $(filter-out transport/packbuf_tr
 # deflated .npz files are read when zlib is there
 ZLIB := $(shell printf '\043include <zlib.h>\nint main(void) { return zlibVersion() == 0; }' | $(CC) -x c - -o /dev/null -lz 2>/dev/null && echo yes)
 
-build/packbuf: $(TOOLS) $(wildcard tools/*.h) packbuf.h
+build/packbuf: $(TOOLS) $(wildcard tools/*.h) packbuf.h transport/packbuf_transport.h
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARN) $(CFLAGS) $(if $(ZLIB),-DPACKBUF_TOOL_ZLIB=1) -o $@ $(TOOLS) -lm $(if $(ZLIB),-lz)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(if $(ZLIB),-DPACKBUF_TOOL_ZLIB=1) -o $@ $(TOOLS) -pthread -lm $(if $(ZLIB),-lz)
 
 demo: all
 	examples/demo.sh

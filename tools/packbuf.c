@@ -113,6 +113,66 @@ static const char help_concat[] =
     "  --link GBITS        as for pack\n"
     "  --decoded-bytes N   the most bytes that anything may unpack to (2^40)\n";
 
+static const char help_put[] =
+    "Usage: packbuf put URI KEY FILE [options]\n"
+    "Puts a file (- is stdin) into a store and prints its ref, which names this very object. A packed buffer is put as a batch, with what a\n"
+    "reader fetches first; anything else as bytes. shm:NAME is made when it is not there (shm:NAME?size=8g says how large).\n"
+    "\n"
+    "  URI                 shm:NAME, tcp://HOST:PORT, verbs://HOST:PORT, mooncake://HOST:PORT; options: URI?name=value&name=value. A secret\n"
+    "                      is taken from PACKBUF_SECRET or the file PACKBUF_SECRET_FILE. What crosses a network is not encrypted\n"
+    "  --bytes             as bytes, whatever it is\n"
+    "  --ttl MS            dropped after so many milliseconds\n"
+    "  --evictable         may be dropped when room is wanted\n"
+    "  --no-verify         do not verify the packed buffer first\n"
+    "  --timeout MS        give up after so many milliseconds (60000)\n"
+    "  --json              for machines: what packbuf stat --json prints\n";
+
+static const char help_get[] =
+    "Usage: packbuf get URI KEY|REF -o FILE [options]\n"
+    "Gets what is newest under a key, or the very object of a ref, and checks it. Of a manifest: the list of its fragments.\n"
+    "\n"
+    "  -o, --output FILE   where to write; - is stdout\n"
+    "  --no-verify         a packed buffer is not verified beyond its head\n"
+    "  --timeout MS        give up after so many milliseconds (60000)\n";
+
+static const char help_ls[] = "Usage: packbuf ls URI [PREFIX] [options]\n"
+                              "Lists the objects whose keys begin with PREFIX, by key.\n"
+                              "\n"
+                              "  --json              for machines: an object a line\n"
+                              "  --timeout MS        give up after so many milliseconds (60000)\n";
+
+static const char help_rm[] =
+    "Usage: packbuf rm URI KEY|REF... [options]\n"
+    "Removes objects; of a manifest also what it lists. Exits with 1 and a line for each key that is not there.\n"
+    "\n"
+    "  --force             mooncake: also against a lease of the engine\n"
+    "  --timeout MS        give up after so many milliseconds (60000)\n";
+
+static const char help_stat[] = "Usage: packbuf stat URI KEY|REF... [options]\n"
+                                "Says what the store knows of objects, and prints their refs.\n"
+                                "\n"
+                                "  --json              for machines: an object a line\n"
+                                "  --timeout MS        give up after so many milliseconds (60000)\n";
+
+static const char help_store[] =
+    "Usage: packbuf store URI [options]\n"
+    "Says what a store is, what it can do, how full it is, and its counters. There is no command that removes a store: that of shm:NAME is\n"
+    "the file /dev/shm/packbuf.NAME.\n"
+    "\n"
+    "  --collect           first takes back what is out of date, and what processes that died held\n"
+    "  --json              for machines\n"
+    "  --timeout MS        give up after so many milliseconds (60000)\n";
+
+static const char help_serve[] =
+    "Usage: packbuf serve tcp://HOST:PORT [options]\n"
+    "Serves a store to many machines until SIGINT or SIGTERM. Prints the URI that clients take: port 0 is any free one, no HOST is loopback.\n"
+    "Beyond loopback a secret is needed: PACKBUF_SECRET or the file PACKBUF_SECRET_FILE. Nothing is encrypted.\n"
+    "\n"
+    "  --store URI         what is served: local: (default; its objects go with the server) or shm:NAME\n"
+    "  --size N            bytes for objects of a store that this makes; k, m, g, t are powers of 1024 (256m)\n"
+    "  --metrics HOST:PORT counters for Prometheus over HTTP\n"
+    "  -v, --verbose       connections, recoveries and evictions on stderr\n";
+
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
                                 {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
                                 {"infer", "what a .jsonl file would be stored as", help_infer, run_infer},
@@ -123,13 +183,20 @@ static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, 
                                 {"schema", "which columns it has, and their fingerprint", help_schema, run_schema},
                                 {"concat", "the rows of many packed buffers as one", help_concat, run_concat},
                                 {"ranges", "which bytes a selection of fields and rows needs", help_ranges, run_ranges},
+                                {"put", "a file into a store", help_put, run_put},
+                                {"get", "an object of a store to a file", help_get, run_get},
+                                {"ls", "the objects of a store", help_ls, run_ls},
+                                {"rm", "removes objects of a store", help_rm, run_rm},
+                                {"stat", "what a store knows of an object", help_stat, run_stat},
+                                {"store", "what a store is, and its counters", help_store, run_store},
+                                {"serve", "a store to many machines", help_serve, run_serve},
                                 {NULL, NULL, NULL, NULL}};
 
 static void print_help(void) {
   const verb *c;
   output out;
   output_open(&out, "-");
-  text_puts(&out.buffer, "Usage: packbuf COMMAND [options]\nPacks batches of rows into contiguous, verifiable buffers, and reads them.\n\n");
+  text_puts(&out.buffer, "Usage: packbuf COMMAND [options]\nPacks batches of rows into contiguous, verifiable buffers, reads them, and moves them through stores.\n\n");
   for (c = commands; c->name; c++) text_printf(&out.buffer, "  %-8s  %s\n", c->name, c->summary);
   text_puts(&out.buffer, "\n  --help, --version\n\nExit codes: 0 yes or done, 1 no or failed, 2 wrong usage.\n");
   for (c = commands; c->name; c++) text_printf(&out.buffer, "\n%s", c->help);

@@ -317,5 +317,12 @@ int run_diff(const verb *command, int argc, char **argv);
 int run_ranges(const verb *command, int argc, char **argv);
 int run_schema(const verb *command, int argc, char **argv);
 int run_concat(const verb *command, int argc, char **argv);
+int run_put(const verb *command, int argc, char **argv);
+int run_get(const verb *command, int argc, char **argv);
+int run_ls(const verb *command, int argc, char **argv);
+int run_rm(const verb *command, int argc, char **argv);
+int run_stat(const verb *command, int argc, char **argv);
+int run_store(const verb *command, int argc, char **argv);
+int run_serve(const verb *command, int argc, char **argv);
 
 #endif

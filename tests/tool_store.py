@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""The `packbuf` command and stores: put, get, ls, rm, stat, store over shm and over tcp, serve and how it ends, errors and exit codes.
+
+TAP on stdout. Needs the standard library alone. PACKBUF_TOOL: the command (build/packbuf).
+"""
+import json
+import os
+import pathlib
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOOL = os.path.abspath(os.environ.get('PACKBUF_TOOL', ROOT / 'build' / 'packbuf'))
+NAME = f'tool-store-{os.getpid()}-{os.urandom(4).hex()}'
+VERBS = ['put', 'get', 'ls', 'rm', 'stat', 'store', 'serve']
+count = failed = 0
+
+
+def ok(passed, name, *about):
+    global count, failed
+    count += 1
+    print(('ok' if passed else 'not ok') + f' {count} - {name}', flush=True)
+    if not passed:
+        failed += 1
+        for text in about:
+            for line in str(text)[:2000].split('\n'):
+                print(f'# {line}')
+    return passed
+
+
+class Result:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+        self.text = out.decode('utf-8', 'replace')
+
+    def __str__(self):
+        return f'exit {self.code}\nstdout: {self.text[:800]}\nstderr: {self.err[:800]}'
+
+    def lines(self):
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+def clean(**more):
+    """No secret but the one that is given."""
+    return {**{k: v for k, v in os.environ.items() if not k.startswith('PACKBUF_SECRET')}, **more}
+
+
+def run(*args, stdin=b'', env=None):
+    p = subprocess.run([TOOL, *map(str, args)], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, env=env or clean())
+    return Result(p.returncode, p.stdout, p.stderr.decode('utf-8', 'replace'))
+
+
+def good(name, *args, **more):
+    r = run(*args, **more)
+    ok(r.code == 0 and r.err == '', name, r)
+    return r
+
+
+def bad(name, code, words, *args, **more):
+    """The exit code, one line on stderr that starts with packbuf: and holds all the words."""
+    r = run(*args, **more)
+    one = r.err.startswith('packbuf: ') and r.err.count('\n') == 1 and r.err.endswith('\n')
+    ok(r.code == code and one and all(w in r.err for w in words), name, f'wanted {code}, {words}', r)
+    return r
+
+
+class Serving:
+    """`packbuf serve` with these arguments; uri is what it prints."""
+
+    def __init__(self, *args, **more):
+        self.process = subprocess.Popen([TOOL, 'serve', *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=more.get('env') or clean())
+        ready, _, _ = select.select([self.process.stdout], [], [], 20)
+        self.uri = self.process.stdout.readline().decode().strip() if ready else ''
+
+    def end(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            out, err = self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            return Result('it did not end', out, err.decode())
+        return Result(self.process.returncode, out, err.decode())
+
+
+def usage_tests(tmp):
+    whole = good('--help', '--help').text
+    for verb in VERBS:
+        r = good(f'{verb} --help', verb, '--help')
+        ok(r.text.startswith(f'Usage: packbuf {verb} ') and r.text in whole, f'help of {verb}, also in the whole help', r)
+        bad(f'{verb}: unknown option', 2, [f'packbuf: {verb}: ', '--wrong'], verb, '--wrong')
+        bad(f'{verb}: nothing given', 2, [f'packbuf: {verb}: '], verb)
+    (tmp / 'f').write_bytes(b'x')
+    bad('get without -o', 2, ['-o'], 'get', f'shm:{NAME}', 'k')
+    bad('put without FILE', 2, ['FILE'], 'put', f'shm:{NAME}', 'k')
+    bad('ls with too much', 2, ['PREFIX'], 'ls', f'shm:{NAME}', 'a', 'b')
+    bad('rm without a key', 2, ['KEY'], 'rm', f'shm:{NAME}')
+    bad('--timeout', 2, ['--timeout', 'x'], 'ls', f'shm:{NAME}', '--timeout', 'x')
+    bad('--ttl', 2, ['--ttl'], 'put', f'shm:{NAME}', 'k', 'f', '--ttl', '4294967296')
+    for size in ('x', '5x', '0', '', '-1', '99999999999g', '1gg'):
+        bad(f'--size {size!r}', 2, ['--size'], 'serve', 'tcp://127.0.0.1:0', f'--size={size}')
+    for uri in ('', 'nowhere', 'nope:x', 'shm:', 'shm:a/b', 'shm:x?zz=1', 'tcp://', 'tcp://127.0.0.1:99999', 'local:'):
+        bad(f'wrong URI {uri!r}', 2, [f'packbuf: stat: {uri}'], 'stat', uri, 'k')
+    bad('serve: no such address', 2, ['packbuf: serve: tcp:'], 'serve', 'tcp://127.0.0.1:99999')
+    bad('serve: a store that cannot be served', 2, ['--store'], 'serve', 'tcp://127.0.0.1:0', '--store', 'tcp://127.0.0.1:1')
+    bad('nobody listens', 1, ['tcp://127.0.0.1:1', 'DISCONNECTED', 'refused'], 'ls', 'tcp://127.0.0.1:1')
+    for args in (('get', 'k', '-o', 'out'), ('ls',), ('rm', 'k'), ('stat', 'k'), ('store',)):
+        bad(f'{args[0]}: no such store', 1, [f'shm:{NAME}', 'NOT_FOUND'], args[0], f'shm:{NAME}', *args[1:])
+    ok(not os.path.exists(f'/dev/shm/packbuf.{NAME}') and os.listdir(tmp) == ['f'], 'nothing was made', os.listdir(tmp))
+
+
+def samples(tmp):
+    (tmp / 'r.jsonl').write_text('{"a":1,"b":"x"}\n{"a":2,"b":"y"}\n')
+    (tmp / 'r2.jsonl').write_text('{"a":3}\n')
+    (tmp / 'raw').write_bytes(os.urandom(300000))
+    (tmp / 'empty').write_bytes(b'')
+    good('pack', 'pack', 'r.jsonl', '-o', 'r.pbuf')
+    good('pack another', 'pack', 'r2.jsonl', '-o', 'r2.pbuf')
+
+
+def objects_tests(tmp, uri, made):
+    """put, get, ls, stat, rm in any store; made: the URI that makes it."""
+    batch, raw = (tmp / 'r.pbuf').read_bytes(), (tmp / 'raw').read_bytes()
+    r = good('put a batch', 'put', made, 'job/b', 'r.pbuf')
+    ref = r.text.strip()
+    ok(re.fullmatch(r'pbref1:[0-9a-f]+:\S+\n', r.text), 'its ref, one line', r)
+    ok(good('put bytes from stdin', 'put', uri, 'job/raw', '-', stdin=raw).text.startswith('pbref1:'), 'their ref')
+    good('put an empty file', 'put', uri, 'void', 'empty')
+    good('get by key', 'get', uri, 'job/b', '-o', 'out.pbuf')
+    ok((tmp / 'out.pbuf').read_bytes() == batch, 'the same bytes')
+    ok(good('get by ref to stdout', 'get', uri, ref, '-o', '-').out == batch, 'the same bytes')
+    ok(good('get bytes', 'get', uri, 'job/raw', '-o', '-').out == raw, 'the same bytes')
+    ok(good('get nothing', 'get', uri, 'void', '-o', '-').out == b'', 'no bytes')
+    rows = good('ls --json', 'ls', uri, '--json').lines()
+    ok([(o['key'], o['kind'], o['length']) for o in rows] == [('job/b', 'batch', len(batch)), ('job/raw', 'bytes', len(raw)), ('void', 'bytes', 0)], 'all objects, by key', rows)
+    ok([o['key'] for o in good('ls PREFIX', 'ls', uri, 'job/', '--json').lines()] == ['job/b', 'job/raw'], 'those of a prefix')
+    r = good('ls for people', 'ls', uri)
+    ok(len(r.text.splitlines()) == 4 and re.search(rf'batch +{len(batch)} .* job/b$', r.text, re.M), 'a heading and a line for each', r)
+    o = good('stat --json', 'stat', uri, 'job/b', '--json').lines()[0]
+    print_of = good('fingerprint', 'schema', 'r.pbuf', '--fingerprint').text.strip()
+    ok(o['ref'] == ref and o['fingerprint'] == print_of and 0 < o['head_length'] <= len(batch) and o['head_checksum'] == int.from_bytes(batch[60:64], 'little'), 'what is kept with a batch', o)
+    ok(o['left_ms'] is None and o['leases'] == 0 and not o['evictable'], 'no time to live, no leases', o)
+    r = good('stat for people', 'stat', uri, ref)
+    ok(ref in r.text and print_of in r.text, 'ref and fingerprint', r)
+    errors_tests(tmp, uri, ref)
+    good('another generation', 'put', uri, 'job/b', 'r2.pbuf')
+    ok(good('get the newest', 'get', uri, 'job/b', '-o', '-').out == (tmp / 'r2.pbuf').read_bytes(), 'the newer bytes')
+    bad('the old ref is stale', 1, ['job/b', 'STALE'], 'get', uri, ref, '-o', 'stale')
+    bad('so is its stat', 1, ['job/b', 'STALE'], 'stat', uri, ref)
+    o = good('--bytes --ttl --evictable --json', 'put', uri, 'odd#key', 'r.pbuf', '--bytes', '--ttl=600000', '--evictable', '--json').lines()[0]
+    ok(o['kind'] == 'bytes' and 0 < o['left_ms'] <= 600000 and o['evictable'] and o['head_length'] == 0, 'as bytes, for ten minutes', o)
+    r = good('store', 'store', uri)
+    ok('transport  ' in r.text and 'puts' in r.text, 'what it is', r)
+    o = good('store --json', 'store', uri, '--json').lines()[0]
+    ok(o['uri'] == uri and o['objects'] == 4 and 0 < o['used'] <= o['size'] and 'list' in o['capabilities'] and o['counters']['failures'] == 0, 'for machines', o)
+    good('store --collect', 'store', uri, '--collect')
+    good('rm', 'rm', uri, 'job/raw', 'void')
+    bad('what is removed is gone', 1, ['packbuf: void: NOT_FOUND'], 'rm', uri, 'void', 'odd#key')
+    ok([o['key'] for o in good('ls after rm', 'ls', uri, '--json').lines()] == ['job/b'], 'its neighbours went all the same')
+    now = good('put', 'put', uri, 'job/b', 'r.pbuf').text.strip()
+    good('rm by ref', 'rm', uri, now)
+    ok(good('ls of nothing', 'ls', uri, '--json').out == b'', 'no lines')
+
+
+def errors_tests(tmp, uri, ref):
+    bad('get: no such key', 1, ['packbuf: none: NOT_FOUND'], 'get', uri, 'none', '-o', 'none')
+    bad('stat: no such key', 1, ['packbuf: none: NOT_FOUND'], 'stat', uri, 'none')
+    bad('rm: no such key', 1, ['packbuf: none: NOT_FOUND'], 'rm', uri, 'none')
+    r = run('stat', uri, 'none', 'job/b', '--json')
+    ok(r.code == 1 and [o['key'] for o in r.lines()] == ['job/b'] and r.err.count('\n') == 1, 'a key that is missing does not hide the others', r)
+    bad('no ref', 1, ['INVALID_ARGUMENT'], 'get', uri, 'pbref1:zz', '-o', 'none')
+    parts = ref.split(':')
+    for at, about in ((2, 'length'), (4, 'head')):
+        wrong = parts[:]
+        wrong[at] = f'{int(wrong[at], 16) ^ 1:x}'
+        bad(f'a ref of another {about}', 1, ['job/b', 'ref says'], 'get', uri, ':'.join(wrong), '-o', 'none')
+    bad('a key with a blank', 1, ['a b', 'INVALID_ARGUMENT'], 'put', uri, 'a b', 'raw')
+    bad('a batch whose key has a #', 2, ["'#'"], 'put', uri, 'a#b', 'r.pbuf')
+    bad('no such file', 1, ['absent', 'No such file'], 'put', uri, 'k', 'absent')
+    damaged = bytearray((tmp / 'r.pbuf').read_bytes())
+    damaged[100] ^= 1
+    bad('a damaged batch is not put', 1, ['stdin', 'CHECKSUM'], 'put', uri, 'k', '-', stdin=bytes(damaged))
+    good('but as bytes', 'put', uri, 'k', '-', '--bytes', stdin=bytes(damaged))
+    ok(good('and got', 'get', uri, 'k', '-o', '-').out == bytes(damaged), 'the same bytes')
+    good('and removed', 'rm', uri, 'k')
+    ok(not (tmp / 'none').exists() and not [p for p in tmp.iterdir() if p.name.startswith('.packbuf-')], 'no file of what failed')
+
+
+def shm_tests(tmp):
+    samples(tmp)
+    objects_tests(tmp, f'shm:{NAME}', f'shm:{NAME}?size=4m&objects=64')
+    about = os.stat(f'/dev/shm/packbuf.{NAME}')
+    ok(stat.S_IMODE(about.st_mode) == 0o600, 'the file is its owner\'s alone')
+    r = run('put', f'shm:{NAME}', 'large', '-', '--timeout', '200', stdin=bytes(5000000))
+    ok(r.code == 1 and r.err.count('\n') == 1 and ('FULL' in r.err or 'CAPACITY' in r.err), 'no room: exit 1, one line', r)
+    s = Serving('tcp://127.0.0.1:0', '--store', f'shm:{NAME}')
+    good('put in place', 'put', f'shm:{NAME}', 'shared', 'r.pbuf')
+    ok(good('get it through a server', 'get', s.uri, 'shared', '-o', '-').out == (tmp / 'r.pbuf').read_bytes(), 'the same bytes')
+    r = s.end(signal.SIGINT)
+    ok(r.code == 0 and r.err == '', 'SIGINT ends the server', r)
+    good('the objects outlive it', 'stat', f'shm:{NAME}', 'shared')
+    r = good('rm in place', 'rm', f'shm:{NAME}', 'shared')
+
+
+def tcp_tests(tmp):
+    samples(tmp)
+    s = Serving('tcp://127.0.0.1:0', '--size', '4m')
+    ok(re.fullmatch(r'tcp://127\.0\.0\.1:[1-9][0-9]*', s.uri), 'serve prints the URI with its port', s.uri)
+    try:
+        objects_tests(tmp, s.uri, s.uri)
+        bad('the address is taken', 1, [s.uri], 'serve', s.uri)
+    finally:
+        r = s.end()
+    ok(r.code == 0 and r.err == '' and r.out == b'', 'SIGTERM ends it, and it says nothing', r)
+    bad('then nobody answers', 1, [s.uri, 'DISCONNECTED'], 'ls', s.uri)
+
+
+def secret_tests(tmp):
+    (tmp / 'f').write_bytes(b'x')
+    (tmp / 'secret').write_text('s3cret\n')
+    bad('beyond loopback without a secret', 1, ['DENIED', 'secret'], 'serve', 'tcp://0.0.0.0:0')
+    s = Serving('tcp://127.0.0.1:0', env=clean(PACKBUF_SECRET='s3cret'))
+    try:
+        good('the secret of the environment', 'put', s.uri, 'k', 'f', env=clean(PACKBUF_SECRET='s3cret'))
+        good('or of a file', 'stat', s.uri, 'k', env=clean(PACKBUF_SECRET_FILE='secret'))
+        bad('no secret', 1, [s.uri, 'DENIED'], 'stat', s.uri, 'k')
+        r = bad('another', 1, [s.uri, 'DENIED'], 'stat', s.uri, 'k', env=clean(PACKBUF_SECRET='secret3'))
+        ok('secret3' not in r.err and 's3cret' not in r.err, 'it is not shown', r)
+    finally:
+        ok(s.end().code == 0, 'it ends')
+
+
+def metrics_tests(tmp):
+    (tmp / 'f').write_bytes(b'x')
+    import socket
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    s = Serving('tcp://127.0.0.1:0', '--metrics', f'127.0.0.1:{port}')
+    try:
+        good('put', 'put', s.uri, 'k', 'f')
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f'http://127.0.0.1:{port}/metrics', timeout=10) as answer:
+            text = answer.read().decode()
+        ok(f'packbuf_puts_total{{server="{s.uri}"}} 1' in text, '--metrics', text)
+    finally:
+        ok(s.end().code == 0, 'it ends')
+
+
+def main():
+    if not os.path.exists(TOOL):
+        print(f'Bail out! {TOOL} is not built')
+        return 1
+    wanted = sys.argv[1:]
+    for test in (usage_tests, shm_tests, tcp_tests, secret_tests, metrics_tests):
+        if wanted and test.__name__[:-6] not in wanted:
+            continue
+        print(f'# {test.__name__}')
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            try:
+                test(pathlib.Path(os.path.realpath(folder)))
+            except Exception as problem:  # a broken test must not hide the others
+                import traceback
+                ok(False, f'{test.__name__} ended early', traceback.format_exc(), problem)
+            finally:
+                os.chdir('/')
+                pathlib.Path(f'/dev/shm/packbuf.{NAME}').unlink(missing_ok=True)
+    print(f'1..{count}')
+    return failed != 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
