@@ -4333,6 +4333,8 @@ static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   const uint64_t extent = PACKBUF_I_LOAD(&record->extent), word = PACKBUF_I_LOAD(&shm->words[slot]);
   packbuf_i_shm_clear_cells(shm, slot);
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
+  /* what was used last is used next: it is in the cache */
+  if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
   PACKBUF_I_STORE(&record->extent, 0u);
   PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
 }
