@@ -11752,7 +11752,7 @@ static packbuf_status packbuf_i_may_copy(const packbuf_view *view, const packbuf
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
-  uint64_t size;
+  uint64_t size = 0;
   int copied;
   const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;
@@ -11904,7 +11904,7 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
                                                     uint64_t capacity, packbuf_error *error) {
   packbuf_i_block_room room;
   packbuf_status status;
-  uint64_t size, unfit;
+  uint64_t size = 0, unfit;
   if (packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
   if (!packbuf_i_converts(buffer->dtype, dtype)) return packbuf_i_cannot_convert(error);

@@ -583,7 +583,7 @@ static packbuf_status packbuf_i_may_copy(const packbuf_view *view, const packbuf
 PACKBUF_API packbuf_status packbuf_copy_elements(const packbuf_view *view, const packbuf_buffer *buffer, uint64_t first,
                                                  uint64_t count, void *dst, uint64_t capacity, packbuf_error *error) {
   const uint32_t bits = packbuf_i_element_bits(buffer->dtype);
-  uint64_t size;
+  uint64_t size = 0;
   int copied;
   const packbuf_status status = packbuf_i_may_copy(view, buffer, first, count, &size, error);
   if (status != PACKBUF_OK) return status;

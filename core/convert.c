@@ -136,7 +136,7 @@ PACKBUF_API packbuf_status packbuf_convert_elements(const packbuf_view *view, co
                                                     uint64_t capacity, packbuf_error *error) {
   packbuf_i_block_room room;
   packbuf_status status;
-  uint64_t size, unfit;
+  uint64_t size = 0, unfit;
   if (packbuf_i_dtype_equal(buffer->dtype, dtype))
     return packbuf_copy_elements(view, buffer, first, count, dst, capacity, error);
   if (!packbuf_i_converts(buffer->dtype, dtype)) return packbuf_i_cannot_convert(error);
