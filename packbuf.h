@@ -11050,12 +11050,15 @@ static int packbuf_i_unpack_units(const packbuf_buffer *buffer, uint64_t first, 
 
 /* A block that was unpacked whole for one who reads pieces that follow each other in it. */
 typedef struct packbuf_i_block_room {
-  uint64_t here, next; /* the block whose units lie here, and the one that is unpacked whole when a piece begins in it;
-                          UINT64_MAX: none */
+  uint64_t here, next; /* the block whose units lie here, and the one where the last piece ended; UINT64_MAX: none */
+  unsigned followed; /* pieces that began in that one: the second has it unpacked whole, which costs as much as a few */
   uint64_t units[PACKBUF_I_BLOCK_BYTES / 8];
 } packbuf_i_block_room;
 
-static void packbuf_i_empty_room(packbuf_i_block_room *room) { room->here = room->next = UINT64_MAX; }
+static void packbuf_i_empty_room(packbuf_i_block_room *room) {
+  room->here = room->next = UINT64_MAX;
+  room->followed = 0;
+}
 
 /* packbuf_i_unpack_units by way of a room, when the piece is short. */
 static int packbuf_i_unpack_piece(const packbuf_buffer *buffer, packbuf_i_block_room *room, uint64_t first,
@@ -11065,7 +11068,8 @@ static int packbuf_i_unpack_piece(const packbuf_buffer *buffer, packbuf_i_block_
   while (count) {
     const uint64_t k = first / full, skip = first % full, left = packbuf_i_unit_count(buffer->dtype, buffer->count);
     const uint64_t take = count < full - skip ? count : full - skip;
-    if (k != room->here && k == room->next) {
+    room->followed = k == room->next ? room->followed + 1 : 0;
+    if (k != room->here && room->followed > 1) {
       const uint64_t whole = left - k * full < full ? left - k * full : full;
       room->here = packbuf_i_unpack_units(buffer, k * full, whole, (uint8_t *)room->units) ? k : UINT64_MAX;
     }
