@@ -128,7 +128,8 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (colon && colon - uri == 5 && memcmp(uri, "verbs", 5) == 0)
-    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "this version has no verbs: tcp:// reaches the same servers");
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE,
+                               "this version has no verbs: tcp:// reaches the same servers");
   if (!driver)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
   return packbuf_store_open_driver(driver, uri, options, store, error);
@@ -159,7 +160,8 @@ static packbuf_status packbuf_i_store_idle(packbuf_store *store, uint64_t deadli
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error) {
   packbuf_status status;
   if (!store) return PACKBUF_OK;
-  if (!packbuf_i_here(store)) return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
+  if (!packbuf_i_here(store))
+    return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
   status = packbuf_i_store_idle(store, deadline, error);
   if (status) return status;
   packbuf_i_store_free(store);
@@ -189,11 +191,11 @@ static packbuf_status packbuf_i_batch(packbuf_store *store, packbuf_operation op
   }
   while (first < count && !items[first].status) first++;
   if (first == count) return PACKBUF_OK;
-  return packbuf_i_item_fail(error, items[first].status, packbuf_status_text(items[first].status), items[first].key,
-                             first,
-                             items[first].status == PACKBUF_UNREGISTERED
-                                 ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
-                                 : PACKBUF_NOWHERE);
+  return packbuf_i_item_fail(
+      error, items[first].status, packbuf_status_text(items[first].status), items[first].key, first,
+      items[first].status == PACKBUF_UNREGISTERED
+          ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
+          : PACKBUF_NOWHERE);
 }
 
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,

@@ -6,8 +6,8 @@ typedef struct packbuf_call {
   packbuf_operation operation;
   packbuf_item *items; /* checked: keys, sizes, addresses (registered, where the driver registers) */
   uint64_t count, deadline;
-  const struct packbuf_i_holder *holder; /* items[i].slice is memory of this store's own `reserve`, and its token what that
-                                            answered, when this is its holder; else memory like any other */
+  const struct packbuf_i_holder *holder; /* items[i].slice is memory of this store's own `reserve`, and its token what
+                                            that answered, when this is its holder; else memory like any other */
   /* 1 when the caller no longer wants an item: asked before its point of no return. */
   int (*cancelled)(const struct packbuf_call *call, uint64_t index);
   /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */

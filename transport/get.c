@@ -370,7 +370,8 @@ typedef struct packbuf_i_fragment_list {
 } packbuf_i_fragment_list;
 
 /* The parts of the fragments that a manifest lists. */
-static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing, packbuf_error *error) {
+static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing,
+                                           packbuf_error *error) {
   packbuf_arena *arena = packbuf_i_part_arena(listing->own);
   packbuf_object *object = listing->own->object;
   packbuf_view *views = (packbuf_view *)packbuf_i_array(arena, listing->count, sizeof *views);

@@ -1,5 +1,5 @@
-/* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers come
- * after it, and may look at nothing of it but its pool.
+/* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers
+ * come after it, and may look at nothing of it but its pool.
  * May use: system, pool, cache, driver.h. Must not know: what a driver does, items. */
 
 #define PACKBUF_I_COUNTER(store, name, more) ((void)PACKBUF_I_ADD(&(store)->counters.name, (uint64_t)(more)))
@@ -18,8 +18,8 @@ struct packbuf_store {
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;
   uint8_t read_only, no_auto_register, opened, cached; /* opened: by its driver; cached: the cache has begun */
-  uint32_t *here; /* 0 in a child after fork */
-  packbuf_pool *pool; /* where the driver reserves nothing; NULL: it does */
+  uint32_t *here;                                      /* 0 in a child after fork */
+  packbuf_pool *pool;                                  /* where the driver reserves nothing; NULL: it does */
   int own_pool;
   packbuf_i_cache cache;
   packbuf_counters counters; /* atomic */
@@ -28,7 +28,7 @@ struct packbuf_store {
   packbuf_i_leased leases;   /* a ring, the oldest behind its head */
   packbuf_i_leased *spare;
   uint64_t leased[PACKBUF_ACCOUNTS], quota[PACKBUF_ACCOUNTS]; /* bytes, where leases are in place */
-  uint64_t busy, slices, turns; /* operations under way; slices out; how often `changed` was signalled */
+  uint64_t busy, slices, turns;      /* operations under way; slices out; how often `changed` was signalled */
   struct packbuf_i_workers *workers; /* NULL until the first submit */
   unsigned worker_count;
 };
@@ -124,8 +124,7 @@ static void packbuf_i_slice_taken(packbuf_store *store, packbuf_slice *slice) {
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error) {
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
-  if (account >= PACKBUF_ACCOUNTS)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->pool) return packbuf_pool_quota(store->pool, account, bytes, error);
   packbuf_i_locked(&store->lock);
   store->quota[account] = bytes;
@@ -142,8 +141,7 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
   uint64_t tokens[AT_ONCE], done = 0;
   packbuf_status status = PACKBUF_OK;
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
-  if (account >= PACKBUF_ACCOUNTS)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
   if (store->pool) return packbuf_pool_take(store->pool, account, sizes, count, deadline, slices, error);
   memset(slices, 0, (size_t)count * sizeof *slices);

@@ -1,5 +1,5 @@
-/* transport/items.c: the items of a batch, before and after the driver: checked, run, and answered. What drivers need not
- * do: keys, ranges of arguments, capabilities, short reads, leases and slices, quotas of accounts, counters.
+/* transport/items.c: the items of a batch, before and after the driver: checked, run, and answered. What drivers need
+ * not do: keys, ranges of arguments, capabilities, short reads, leases and slices, quotas of accounts, counters.
  * May use: system, text (keys), cache, handle. Must not know: who waits, what a driver does. */
 
 /* A batch that is being run. */

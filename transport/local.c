@@ -1,13 +1,13 @@
-/* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do: what
- * others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock. Faults can
- * be planned for its items.
- * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks, leases
- * of handles. */
+/* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
+ * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
+ * Faults can be planned for its items.
+ * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
+ * leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
   struct packbuf_i_object_local *next; /* of its bucket; of those that are given up */
-  struct packbuf_i_local *owner; /* whose quota it takes; NULL: nobody's */
+  struct packbuf_i_local *owner;       /* whose quota it takes; NULL: nobody's */
   uint64_t page, pages;                /* where it lies in the slab */
   uint64_t readers;                    /* leases, and copies under way */
   uint64_t put, read, expires;         /* times; expires UINT64_MAX: never */
@@ -145,7 +145,8 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
     packbuf_i_local_sweep(table);
     status = packbuf_i_local_room(table, owner, size, object);
-    while (status == PACKBUF_FULL && packbuf_i_local_evict(table)) status = packbuf_i_local_room(table, owner, size, object);
+    while (status == PACKBUF_FULL && packbuf_i_local_evict(table))
+      status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
     if (!packbuf_i_wait(&table->changed, &table->lock, deadline)) return status;
   }
@@ -166,7 +167,9 @@ static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_s
   const uint64_t now = packbuf_now();
   *stat = object->stat;
   stat->age_ms = (now - object->put) / 1000000u;
-  stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX : object->expires > now ? (object->expires - now) / 1000000u : 0;
+  stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX
+                  : object->expires > now       ? (object->expires - now) / 1000000u
+                                                : 0;
   stat->leases = object->readers < UINT32_MAX ? (uint32_t)object->readers : UINT32_MAX;
 }
 
@@ -323,7 +326,9 @@ static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_c
   status = packbuf_i_local_wait_room(local->table, NULL, size, call->deadline, &copy);
   if (!status) copy->readers = 1;
   packbuf_i_unlocked(&local->table->lock);
-  if (!status) packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size, packbuf_i_local_bytes(local->table, copy));
+  if (!status)
+    packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size,
+                         packbuf_i_local_bytes(local->table, copy));
   if (!status) (void)PACKBUF_I_ADD(&local->moved, size);
   packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)from);
   *object = copy;
@@ -466,7 +471,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   packbuf_status status = PACKBUF_OK;
   uint64_t done = 0, pages = 0;
   int waiting = 1;
-  for (uint64_t i = 0; i < count; i++) pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
+  for (uint64_t i = 0; i < count; i++)
+    pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
   packbuf_i_locked(&table->lock);
   do {
@@ -479,7 +485,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
     }
     if (!status) break;
     while (done) packbuf_i_local_free(table, (packbuf_i_object_local *)(uintptr_t)tokens[--done]);
-    waiting = (status == PACKBUF_FULL || status == PACKBUF_QUOTA) && packbuf_i_wait(&table->changed, &table->lock, deadline);
+    waiting =
+        (status == PACKBUF_FULL || status == PACKBUF_QUOTA) && packbuf_i_wait(&table->changed, &table->lock, deadline);
   } while (waiting);
   packbuf_i_unlocked(&table->lock);
   return status ? packbuf_i_call_fail(error, status, packbuf_status_text(status)) : PACKBUF_OK;
@@ -591,7 +598,10 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
   table->allocator = allocator;
   table->handles = 1;
   table->pages = packbuf_i_buddy_pages(size);
-  table->most = options->objects ? options->objects : size >> 14 < 1024 ? 1024 : size >> 14 > 65536 ? 65536 : size >> 14;
+  table->most = options->objects     ? options->objects
+                : size >> 14 < 1024  ? 1024
+                : size >> 14 > 65536 ? 65536
+                                     : size >> 14;
   table->generation = packbuf_i_first_generation();
   for (table->mask = 1; table->mask < table->most; table->mask *= 2) continue;
   table->mask--;
@@ -601,10 +611,11 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
     return NULL;
   }
   table->buckets = (packbuf_i_object_local **)packbuf_i_heap(&allocator, NULL, 0,
-                                                            ((size_t)table->mask + 1) * sizeof *table->buckets);
+                                                             ((size_t)table->mask + 1) * sizeof *table->buckets);
   table->buddy_size = (size_t)packbuf_i_buddy_room(table->pages);
   table->buddy_memory = packbuf_i_heap(&allocator, NULL, 0, table->buddy_size);
-  slab = mmap(NULL, (size_t)(table->pages * PACKBUF_I_PAGE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  slab =
+      mmap(NULL, (size_t)(table->pages * PACKBUF_I_PAGE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (slab != MAP_FAILED) table->slab = (uint8_t *)slab;
   if (!table->buckets || !table->buddy_memory || !table->slab) {
     packbuf_i_table_end(table);

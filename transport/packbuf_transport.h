@@ -262,11 +262,11 @@ enum {
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
 typedef struct packbuf_item {
-  const char *key;      /* NUL-terminated */
-  uint64_t generation;  /* get, stat, remove: this one, else STALE or NOT_FOUND; 0: the newest (remove: all) */
-  const void *from;     /* put: `size` bytes; the first of *slice when that is given. They must not change until it ends */
-  uint64_t size;        /* 0 is a size */
-  packbuf_slice *slice; /* put: NULL, or taken over and cleared when the put succeeds */
+  const char *key;     /* NUL-terminated */
+  uint64_t generation; /* get, stat, remove: this one, else STALE or NOT_FOUND; 0: the newest (remove: all) */
+  const void *from; /* put: `size` bytes; the first of *slice when that is given. They must not change until it ends */
+  uint64_t size;    /* 0 is a size */
+  packbuf_slice *slice;        /* put: NULL, or taken over and cleared when the put succeeds */
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
   void *into;                  /* get: where to; NULL: answered with a lease */
   uint64_t capacity;           /* get: bytes at `into`. CAPACITY, and nothing is written, when there are more */
@@ -614,8 +614,8 @@ typedef struct packbuf_call {
   packbuf_operation operation;
   packbuf_item *items; /* checked: keys, sizes, addresses (registered, where the driver registers) */
   uint64_t count, deadline;
-  const struct packbuf_i_holder *holder; /* items[i].slice is memory of this store's own `reserve`, and its token what that
-                                            answered, when this is its holder; else memory like any other */
+  const struct packbuf_i_holder *holder; /* items[i].slice is memory of this store's own `reserve`, and its token what
+                                            that answered, when this is its holder; else memory like any other */
   /* 1 when the caller no longer wants an item: asked before its point of no return. */
   int (*cancelled)(const struct packbuf_call *call, uint64_t index);
   /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */
@@ -2592,8 +2592,8 @@ static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registratio
 
 /* stores: what a handle is, and what each driver does with its own */
 /* ---- transport/handle.c ---- */
-/* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers come
- * after it, and may look at nothing of it but its pool.
+/* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers
+ * come after it, and may look at nothing of it but its pool.
  * May use: system, pool, cache, driver.h. Must not know: what a driver does, items. */
 
 #define PACKBUF_I_COUNTER(store, name, more) ((void)PACKBUF_I_ADD(&(store)->counters.name, (uint64_t)(more)))
@@ -2612,8 +2612,8 @@ struct packbuf_store {
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;
   uint8_t read_only, no_auto_register, opened, cached; /* opened: by its driver; cached: the cache has begun */
-  uint32_t *here; /* 0 in a child after fork */
-  packbuf_pool *pool; /* where the driver reserves nothing; NULL: it does */
+  uint32_t *here;                                      /* 0 in a child after fork */
+  packbuf_pool *pool;                                  /* where the driver reserves nothing; NULL: it does */
   int own_pool;
   packbuf_i_cache cache;
   packbuf_counters counters; /* atomic */
@@ -2622,7 +2622,7 @@ struct packbuf_store {
   packbuf_i_leased leases;   /* a ring, the oldest behind its head */
   packbuf_i_leased *spare;
   uint64_t leased[PACKBUF_ACCOUNTS], quota[PACKBUF_ACCOUNTS]; /* bytes, where leases are in place */
-  uint64_t busy, slices, turns; /* operations under way; slices out; how often `changed` was signalled */
+  uint64_t busy, slices, turns;      /* operations under way; slices out; how often `changed` was signalled */
   struct packbuf_i_workers *workers; /* NULL until the first submit */
   unsigned worker_count;
 };
@@ -2718,8 +2718,7 @@ static void packbuf_i_slice_taken(packbuf_store *store, packbuf_slice *slice) {
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error) {
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
-  if (account >= PACKBUF_ACCOUNTS)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->pool) return packbuf_pool_quota(store->pool, account, bytes, error);
   packbuf_i_locked(&store->lock);
   store->quota[account] = bytes;
@@ -2736,8 +2735,7 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
   uint64_t tokens[AT_ONCE], done = 0;
   packbuf_status status = PACKBUF_OK;
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
-  if (account >= PACKBUF_ACCOUNTS)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
+  if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
   if (store->pool) return packbuf_pool_take(store->pool, account, sizes, count, deadline, slices, error);
   memset(slices, 0, (size_t)count * sizeof *slices);
@@ -2801,16 +2799,16 @@ PACKBUF_API packbuf_status packbuf_store_counters(packbuf_store *store, packbuf_
 }
 /* ---- end of transport/handle.c ---- */
 /* ---- transport/local.c ---- */
-/* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do: what
- * others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock. Faults can
- * be planned for its items.
- * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks, leases
- * of handles. */
+/* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
+ * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
+ * Faults can be planned for its items.
+ * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
+ * leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
   struct packbuf_i_object_local *next; /* of its bucket; of those that are given up */
-  struct packbuf_i_local *owner; /* whose quota it takes; NULL: nobody's */
+  struct packbuf_i_local *owner;       /* whose quota it takes; NULL: nobody's */
   uint64_t page, pages;                /* where it lies in the slab */
   uint64_t readers;                    /* leases, and copies under way */
   uint64_t put, read, expires;         /* times; expires UINT64_MAX: never */
@@ -2948,7 +2946,8 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
     packbuf_i_local_sweep(table);
     status = packbuf_i_local_room(table, owner, size, object);
-    while (status == PACKBUF_FULL && packbuf_i_local_evict(table)) status = packbuf_i_local_room(table, owner, size, object);
+    while (status == PACKBUF_FULL && packbuf_i_local_evict(table))
+      status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
     if (!packbuf_i_wait(&table->changed, &table->lock, deadline)) return status;
   }
@@ -2969,7 +2968,9 @@ static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_s
   const uint64_t now = packbuf_now();
   *stat = object->stat;
   stat->age_ms = (now - object->put) / 1000000u;
-  stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX : object->expires > now ? (object->expires - now) / 1000000u : 0;
+  stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX
+                  : object->expires > now       ? (object->expires - now) / 1000000u
+                                                : 0;
   stat->leases = object->readers < UINT32_MAX ? (uint32_t)object->readers : UINT32_MAX;
 }
 
@@ -3126,7 +3127,9 @@ static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_c
   status = packbuf_i_local_wait_room(local->table, NULL, size, call->deadline, &copy);
   if (!status) copy->readers = 1;
   packbuf_i_unlocked(&local->table->lock);
-  if (!status) packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size, packbuf_i_local_bytes(local->table, copy));
+  if (!status)
+    packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size,
+                         packbuf_i_local_bytes(local->table, copy));
   if (!status) (void)PACKBUF_I_ADD(&local->moved, size);
   packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)from);
   *object = copy;
@@ -3269,7 +3272,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   packbuf_status status = PACKBUF_OK;
   uint64_t done = 0, pages = 0;
   int waiting = 1;
-  for (uint64_t i = 0; i < count; i++) pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
+  for (uint64_t i = 0; i < count; i++)
+    pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
   packbuf_i_locked(&table->lock);
   do {
@@ -3282,7 +3286,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
     }
     if (!status) break;
     while (done) packbuf_i_local_free(table, (packbuf_i_object_local *)(uintptr_t)tokens[--done]);
-    waiting = (status == PACKBUF_FULL || status == PACKBUF_QUOTA) && packbuf_i_wait(&table->changed, &table->lock, deadline);
+    waiting =
+        (status == PACKBUF_FULL || status == PACKBUF_QUOTA) && packbuf_i_wait(&table->changed, &table->lock, deadline);
   } while (waiting);
   packbuf_i_unlocked(&table->lock);
   return status ? packbuf_i_call_fail(error, status, packbuf_status_text(status)) : PACKBUF_OK;
@@ -3394,7 +3399,10 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
   table->allocator = allocator;
   table->handles = 1;
   table->pages = packbuf_i_buddy_pages(size);
-  table->most = options->objects ? options->objects : size >> 14 < 1024 ? 1024 : size >> 14 > 65536 ? 65536 : size >> 14;
+  table->most = options->objects     ? options->objects
+                : size >> 14 < 1024  ? 1024
+                : size >> 14 > 65536 ? 65536
+                                     : size >> 14;
   table->generation = packbuf_i_first_generation();
   for (table->mask = 1; table->mask < table->most; table->mask *= 2) continue;
   table->mask--;
@@ -3404,10 +3412,11 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
     return NULL;
   }
   table->buckets = (packbuf_i_object_local **)packbuf_i_heap(&allocator, NULL, 0,
-                                                            ((size_t)table->mask + 1) * sizeof *table->buckets);
+                                                             ((size_t)table->mask + 1) * sizeof *table->buckets);
   table->buddy_size = (size_t)packbuf_i_buddy_room(table->pages);
   table->buddy_memory = packbuf_i_heap(&allocator, NULL, 0, table->buddy_size);
-  slab = mmap(NULL, (size_t)(table->pages * PACKBUF_I_PAGE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  slab =
+      mmap(NULL, (size_t)(table->pages * PACKBUF_I_PAGE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (slab != MAP_FAILED) table->slab = (uint8_t *)slab;
   if (!table->buckets || !table->buddy_memory || !table->slab) {
     packbuf_i_table_end(table);
@@ -8768,8 +8777,8 @@ static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
 
 /* what users call */
 /* ---- transport/items.c ---- */
-/* transport/items.c: the items of a batch, before and after the driver: checked, run, and answered. What drivers need not
- * do: keys, ranges of arguments, capabilities, short reads, leases and slices, quotas of accounts, counters.
+/* transport/items.c: the items of a batch, before and after the driver: checked, run, and answered. What drivers need
+ * not do: keys, ranges of arguments, capabilities, short reads, leases and slices, quotas of accounts, counters.
  * May use: system, text (keys), cache, handle. Must not know: who waits, what a driver does. */
 
 /* A batch that is being run. */
@@ -8993,13 +9002,13 @@ enum { PACKBUF_I_OPEN = 0, PACKBUF_I_CANCELLED = 1, PACKBUF_I_ENDED = 2, PACKBUF
 
 /* One submitted batch. */
 typedef struct packbuf_i_task {
-  struct packbuf_i_task *next;  /* of all, oldest first */
+  struct packbuf_i_task *next; /* of all, oldest first */
   struct packbuf_i_workers *workers;
   uint64_t ticket, count, deadline, left; /* left: items that were not polled */
   packbuf_operation operation;
   packbuf_item *items;
   void *context;
-  int taken;       /* by a thread */
+  int taken;      /* by a thread */
   uint8_t *state; /* of each item, behind the task */
 } packbuf_i_task;
 
@@ -9013,7 +9022,7 @@ typedef struct packbuf_i_workers {
   packbuf_i_lock lock;
   packbuf_i_signal work, ended;
   packbuf_i_task *first, **last;
-  packbuf_i_ended *ring; /* of completions; room for all items that are submitted */
+  packbuf_i_ended *ring;                            /* of completions; room for all items that are submitted */
   uint64_t room, head, waiting, submitted, tickets; /* submitted: items that were not polled */
   int fds[2];                                       /* to read, to write; the same where there is eventfd */
   int stop;
@@ -9255,8 +9264,7 @@ PACKBUF_API packbuf_status packbuf_poll(packbuf_store *store, packbuf_completion
   return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "no completion came before the deadline");
 }
 
-PACKBUF_API packbuf_status packbuf_cancel(packbuf_store *store, uint64_t ticket, uint64_t index,
-                                          packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_cancel(packbuf_store *store, uint64_t ticket, uint64_t index, packbuf_error *error) {
   packbuf_i_workers *w = NULL;
   packbuf_i_task *task;
   int found = 0;
@@ -9421,7 +9429,8 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (colon && colon - uri == 5 && memcmp(uri, "verbs", 5) == 0)
-    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "this version has no verbs: tcp:// reaches the same servers");
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE,
+                               "this version has no verbs: tcp:// reaches the same servers");
   if (!driver)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
   return packbuf_store_open_driver(driver, uri, options, store, error);
@@ -9452,7 +9461,8 @@ static packbuf_status packbuf_i_store_idle(packbuf_store *store, uint64_t deadli
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error) {
   packbuf_status status;
   if (!store) return PACKBUF_OK;
-  if (!packbuf_i_here(store)) return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
+  if (!packbuf_i_here(store))
+    return PACKBUF_OK; /* locks may be held by threads that are not here: nothing is touched */
   status = packbuf_i_store_idle(store, deadline, error);
   if (status) return status;
   packbuf_i_store_free(store);
@@ -9482,11 +9492,11 @@ static packbuf_status packbuf_i_batch(packbuf_store *store, packbuf_operation op
   }
   while (first < count && !items[first].status) first++;
   if (first == count) return PACKBUF_OK;
-  return packbuf_i_item_fail(error, items[first].status, packbuf_status_text(items[first].status), items[first].key,
-                             first,
-                             items[first].status == PACKBUF_UNREGISTERED
-                                 ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
-                                 : PACKBUF_NOWHERE);
+  return packbuf_i_item_fail(
+      error, items[first].status, packbuf_status_text(items[first].status), items[first].key, first,
+      items[first].status == PACKBUF_UNREGISTERED
+          ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
+          : PACKBUF_NOWHERE);
 }
 
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
@@ -12244,7 +12254,8 @@ typedef struct packbuf_i_fragment_list {
 } packbuf_i_fragment_list;
 
 /* The parts of the fragments that a manifest lists. */
-static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing, packbuf_error *error) {
+static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing,
+                                           packbuf_error *error) {
   packbuf_arena *arena = packbuf_i_part_arena(listing->own);
   packbuf_object *object = listing->own->object;
   packbuf_view *views = (packbuf_view *)packbuf_i_array(arena, listing->count, sizeof *views);

@@ -104,11 +104,11 @@ enum {
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
 typedef struct packbuf_item {
-  const char *key;      /* NUL-terminated */
-  uint64_t generation;  /* get, stat, remove: this one, else STALE or NOT_FOUND; 0: the newest (remove: all) */
-  const void *from;     /* put: `size` bytes; the first of *slice when that is given. They must not change until it ends */
-  uint64_t size;        /* 0 is a size */
-  packbuf_slice *slice; /* put: NULL, or taken over and cleared when the put succeeds */
+  const char *key;     /* NUL-terminated */
+  uint64_t generation; /* get, stat, remove: this one, else STALE or NOT_FOUND; 0: the newest (remove: all) */
+  const void *from; /* put: `size` bytes; the first of *slice when that is given. They must not change until it ends */
+  uint64_t size;    /* 0 is a size */
+  packbuf_slice *slice;        /* put: NULL, or taken over and cleared when the put succeeds */
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
   void *into;                  /* get: where to; NULL: answered with a lease */
   uint64_t capacity;           /* get: bytes at `into`. CAPACITY, and nothing is written, when there are more */

@@ -11,13 +11,13 @@ enum { PACKBUF_I_OPEN = 0, PACKBUF_I_CANCELLED = 1, PACKBUF_I_ENDED = 2, PACKBUF
 
 /* One submitted batch. */
 typedef struct packbuf_i_task {
-  struct packbuf_i_task *next;  /* of all, oldest first */
+  struct packbuf_i_task *next; /* of all, oldest first */
   struct packbuf_i_workers *workers;
   uint64_t ticket, count, deadline, left; /* left: items that were not polled */
   packbuf_operation operation;
   packbuf_item *items;
   void *context;
-  int taken;       /* by a thread */
+  int taken;      /* by a thread */
   uint8_t *state; /* of each item, behind the task */
 } packbuf_i_task;
 
@@ -31,7 +31,7 @@ typedef struct packbuf_i_workers {
   packbuf_i_lock lock;
   packbuf_i_signal work, ended;
   packbuf_i_task *first, **last;
-  packbuf_i_ended *ring; /* of completions; room for all items that are submitted */
+  packbuf_i_ended *ring;                            /* of completions; room for all items that are submitted */
   uint64_t room, head, waiting, submitted, tickets; /* submitted: items that were not polled */
   int fds[2];                                       /* to read, to write; the same where there is eventfd */
   int stop;
@@ -273,8 +273,7 @@ PACKBUF_API packbuf_status packbuf_poll(packbuf_store *store, packbuf_completion
   return packbuf_i_call_fail(error, PACKBUF_TIMEOUT, "no completion came before the deadline");
 }
 
-PACKBUF_API packbuf_status packbuf_cancel(packbuf_store *store, uint64_t ticket, uint64_t index,
-                                          packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_cancel(packbuf_store *store, uint64_t ticket, uint64_t index, packbuf_error *error) {
   packbuf_i_workers *w = NULL;
   packbuf_i_task *task;
   int found = 0;
