@@ -48,7 +48,9 @@ static packbuf_status packbuf_i_lineage(const packbuf_view *manifest, packbuf_te
   lineage->size = 0;
   for (uint32_t i = 0; i < manifest->metadata_count; i++) {
     packbuf_metadata pair;
-    const packbuf_status status = packbuf_get_metadata(manifest, i, &pair, error);
+    packbuf_status status;
+    memset(&pair, 0, sizeof pair);
+    status = packbuf_get_metadata(manifest, i, &pair, error);
     if (status != PACKBUF_OK) return status;
     if (pair.node != PACKBUF_NO_NODE || pair.key.size != size ||
         memcmp(pair.key.data, packbuf_i_lineage_key, size) != 0)
