@@ -62,11 +62,11 @@ orders() { # included twice, in any order, the implementation comes out once; wh
         echo "order: $order"
         printf '%s\n' $order | sed "s|^header\$|#include \"$header\"|; s|^define\$|#define PACKBUF_IMPLEMENTATION|
             s|^undef\$|#undef PACKBUF_IMPLEMENTATION|" >order.c
-        "$1" -x $language -std="$2" -I"$root" -E -P order.c >order.i || return
+        "$1" -x $language -std="$2" -I"$root" "${@:3}" -E -P order.c >order.i || return
         sum=$(grep -v '^ *$' order.i | md5sum)
         [ ! -e "$sum" ] || continue
         touch "$sum"
-        compile "$1" "$2" order.o order.c || return
+        compile "$1" "$2" order.o order.c "${@:3}" || return
         public order.o >order.txt
         [ -s order.txt ] || { echo 'no implementation came out'; return 1; }
         [ -e first.txt ] || cp order.txt first.txt
@@ -195,7 +195,9 @@ for entry in "${compilers[@]}"; do
     done
     gate "$compiler $last: packbuf_transport.h, optimised" with transport/packbuf_transport.h one_unit "$compiler" $last -O3
     gate "$compiler $last: packbuf_transport.h, two private copies" with transport/packbuf_transport.h both_private "$compiler" $last
-    for check in alone orders left_by_transport macros; do
+    # included plainly first, it must find _GNU_SOURCE defined when it is to implement; it says so
+    gate "$compiler $last: packbuf_transport.h, orders" with transport/packbuf_transport.h orders "$compiler" $last -D_GNU_SOURCE
+    for check in alone left_by_transport macros; do
         gate "$compiler $last: packbuf_transport.h, $check" with transport/packbuf_transport.h $check "$compiler" $last
     done
     gate "$compiler $last: packbuf_transport.h, macros of the implementation" with transport/packbuf_transport.h macros "$compiler" $last -DPACKBUF_IMPLEMENTATION
