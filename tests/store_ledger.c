@@ -445,7 +445,7 @@ static void others(void) {
   packbuf_item item;
   uint8_t bytes[4096];
   packbuf_ref ref;
-  char key[4];
+  char key[16];
   int good = 1, freed = 0;
   begin(0, 0);
   for (int i = 0; i < 4; i++) {
