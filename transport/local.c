@@ -1,7 +1,7 @@
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
  * leases of handles. */
 
 /* One object, or room that is reserved for one. */
@@ -285,28 +285,6 @@ static packbuf_status packbuf_i_local_put(packbuf_i_local *local, packbuf_call *
 
 /* ---- get ---- */
 
-/* The bytes that an item asks of an object, or why it cannot have them. */
-static packbuf_status packbuf_i_local_asked(const packbuf_item *item, uint64_t length, uint64_t *size) {
-  uint64_t end;
-  *size = item->ranges ? 0 : length;
-  for (uint64_t i = 0; item->ranges && i < item->range_count; i++)
-    if (!packbuf_i_add(item->ranges[i].offset, item->ranges[i].length, &end) || end > length ||
-        !packbuf_i_add(*size, item->ranges[i].length, size))
-      return PACKBUF_OUT_OF_RANGE;
-  return item->into && *size > item->capacity ? PACKBUF_CAPACITY : PACKBUF_OK;
-}
-
-/* Copies the first `size` of the bytes that are asked. */
-static void packbuf_i_local_copy(const packbuf_item *item, const uint8_t *bytes, uint64_t size, uint8_t *to) {
-  if (!item->ranges && size) memcpy(to, bytes, (size_t)size);
-  for (uint64_t i = 0; item->ranges && size; i++) {
-    const uint64_t some = item->ranges[i].length < size ? item->ranges[i].length : size;
-    if (some) memcpy(to, bytes + item->ranges[i].offset, (size_t)some);
-    to += some;
-    size -= some;
-  }
-}
-
 /* A reader leaves an object. */
 static void packbuf_i_local_let_go(void *state, uint64_t token) {
   packbuf_i_local *local = (packbuf_i_local *)state;
@@ -327,8 +305,8 @@ static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_c
   if (!status) copy->readers = 1;
   packbuf_i_unlocked(&local->table->lock);
   if (!status)
-    packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size,
-                         packbuf_i_local_bytes(local->table, copy));
+    packbuf_i_item_copy(item, packbuf_i_local_bytes(local->table, from), size,
+                        packbuf_i_local_bytes(local->table, copy));
   if (!status) (void)PACKBUF_I_ADD(&local->moved, size);
   packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)from);
   *object = copy;
@@ -337,16 +315,15 @@ static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_c
 
 /* Answers with a lease of an object that is being read. */
 static packbuf_status packbuf_i_local_lease(packbuf_i_local *local, packbuf_call *call, packbuf_item *item,
-                                            packbuf_i_object_local *object, uint64_t size, const packbuf_fault *fault) {
-  const int corrupt = fault && fault->kind == PACKBUF_FAULT_CORRUPT && size;
-  const uint64_t at = item->range_count && item->ranges ? item->ranges[0].offset : 0;
+                                            packbuf_i_object_local *object, const packbuf_i_wanted_bytes *asked,
+                                            const packbuf_fault *fault) {
+  const int corrupt = fault && fault->kind == PACKBUF_FAULT_CORRUPT && asked->size, copied = corrupt || !asked->run;
   packbuf_status status = PACKBUF_OK;
-  int copied = corrupt || (item->ranges && item->range_count != 1);
-  if (copied) status = packbuf_i_local_copy_out(local, call, item, &object, size);
+  if (copied) status = packbuf_i_local_copy_out(local, call, item, &object, asked->size);
   if (status) return status;
-  item->lease.data = packbuf_i_local_bytes(local->table, object) + (copied ? 0 : at);
-  if (corrupt) packbuf_i_local_bytes(local->table, object)[fault->argument % size] ^= 0xFF;
-  item->lease.size = size;
+  item->lease.data = packbuf_i_local_bytes(local->table, object) + (copied ? 0 : asked->first);
+  if (corrupt) packbuf_i_local_bytes(local->table, object)[fault->argument % asked->size] ^= 0xFF;
+  item->lease.size = asked->size;
   item->lease.token = (uint64_t)(uintptr_t)object;
   return PACKBUF_OK;
 }
@@ -355,11 +332,11 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
                                           const packbuf_fault *fault) {
   packbuf_item *item = &call->items[index];
   packbuf_i_object_local *object;
-  uint64_t size = 0;
+  packbuf_i_wanted_bytes asked;
   packbuf_status status;
   packbuf_i_locked(&local->table->lock);
   status = packbuf_i_local_wanted(local->table, item, &object);
-  if (!status) status = packbuf_i_local_asked(item, object->stat.length, &size);
+  if (!status) status = packbuf_i_item_asks(item, object->stat.length, &asked);
   if (!status) {
     packbuf_i_local_stat(object, &item->stat);
     object->readers++;
@@ -367,11 +344,12 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
   }
   packbuf_i_unlocked(&local->table->lock);
   if (status) return status;
-  item->got = size;
-  if (fault && fault->kind == PACKBUF_FAULT_SHORTEN && fault->argument < size) item->got = fault->argument;
-  if (!item->into) return packbuf_i_local_lease(local, call, item, object, size, fault);
-  packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, object), item->got, (uint8_t *)item->into);
-  if (fault && fault->kind == PACKBUF_FAULT_CORRUPT && size) ((uint8_t *)item->into)[fault->argument % size] ^= 0xFF;
+  item->got = asked.size;
+  if (fault && fault->kind == PACKBUF_FAULT_SHORTEN && fault->argument < asked.size) item->got = fault->argument;
+  if (!item->into) return packbuf_i_local_lease(local, call, item, object, &asked, fault);
+  packbuf_i_item_copy(item, packbuf_i_local_bytes(local->table, object), item->got, (uint8_t *)item->into);
+  if (fault && fault->kind == PACKBUF_FAULT_CORRUPT && asked.size)
+    ((uint8_t *)item->into)[fault->argument % asked.size] ^= 0xFF;
   (void)PACKBUF_I_ADD(&local->moved, item->got);
   packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)object);
   return PACKBUF_OK;
@@ -582,13 +560,6 @@ static void packbuf_i_table_end(packbuf_i_table *table) {
   (void)packbuf_i_heap(&allocator, table, sizeof *table, 0);
 }
 
-/* Microseconds since 2020, times 4096: larger than any generation before. */
-static uint64_t packbuf_i_first_generation(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
-}
-
 static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options, packbuf_error *error) {
   const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
   packbuf_i_table *table = (packbuf_i_table *)packbuf_i_heap(&allocator, NULL, 0, sizeof *table);
@@ -602,7 +573,7 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
                 : size >> 14 < 1024  ? 1024
                 : size >> 14 > 65536 ? 65536
                                      : size >> 14;
-  table->generation = packbuf_i_first_generation();
+  table->generation = packbuf_i_wall_micros() << 12;
   for (table->mask = 1; table->mask < table->most; table->mask *= 2) continue;
   table->mask--;
   if (!packbuf_i_lock_start(&table->lock) || !packbuf_i_signal_start(&table->changed)) {

@@ -2,7 +2,7 @@
  * time. The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they
  * last, and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes
  * behind it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
- * May use: system, text (URIs, lines), pool, driver.h. Must not know: handles, batches of rows. */
+ * May use: system, text (URIs, lines), pool, asked, driver.h. Must not know: handles, batches of rows. */
 #include <dlfcn.h>
 
 /* ---- the engine's C ABI ---- */
@@ -264,11 +264,9 @@ static const packbuf_i_mooncake_config packbuf_i_mooncake_pinned = {1, 0, 1, NUL
 
 /* The next generation: larger than any drawn or seen here before, and hardly one that another client draws too. */
 static uint64_t packbuf_i_mooncake_draw(packbuf_i_mooncake *m) {
-  struct timespec now;
-  uint64_t micros, generation, last = PACKBUF_I_LOAD(&m->last);
+  const uint64_t micros = packbuf_i_wall_micros();
+  uint64_t generation, last = PACKBUF_I_LOAD(&m->last);
   uint16_t random = 0;
-  clock_gettime(CLOCK_REALTIME, &now);
-  micros = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u - (uint64_t)1577836800u * 1000000u;
   (void)packbuf_i_random(&random, sizeof random);
   do {
     generation = micros << 12 | (random & 4095u);
@@ -965,10 +963,7 @@ static void packbuf_i_mooncake_answer(const packbuf_i_mooncake_run *run, uint64_
 }
 
 static void packbuf_i_mooncake_tell(packbuf_stat *stat, const packbuf_i_mooncake_record *record) {
-  struct timespec now;
-  uint64_t micros;
-  clock_gettime(CLOCK_REALTIME, &now);
-  micros = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u - (uint64_t)1577836800u * 1000000u;
+  const uint64_t micros = packbuf_i_wall_micros();
   memset(stat, 0, sizeof *stat);
   stat->generation = record->generation;
   stat->length = record->length;
@@ -1141,27 +1136,20 @@ static void packbuf_i_mooncake_let_go(void *state, uint64_t token) {
   (void)packbuf_i_heap(&m->allocator, kept, sizeof *kept, 0);
 }
 
-static void packbuf_i_mooncake_cut(const uint8_t *from, const packbuf_item *item, uint8_t *to) {
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    memcpy(to, from + item->ranges[i].offset, (size_t)item->ranges[i].length);
-    to += item->ranges[i].length;
-  }
-}
-
-/* Ranges with a lease: of one range the place, of more a slice of their own. */
-static packbuf_status packbuf_i_mooncake_lease_cut(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
-                                                   packbuf_item *item, uint64_t size) {
+/* A lease on what is asked: where it lies when it is one run, else a slice of its own. */
+static packbuf_status packbuf_i_mooncake_lease_asked(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
+                                                     packbuf_item *item, const packbuf_i_wanted_bytes *asked) {
   packbuf_i_mooncake *const m = run->store;
   packbuf_i_mooncake_entry cut;
   packbuf_status status;
-  if (item->range_count == 1)
-    return packbuf_i_mooncake_lease(m, &entry->slice, entry->at + item->ranges[0].offset, size, &item->lease);
+  if (asked->run)
+    return packbuf_i_mooncake_lease(m, &entry->slice, entry->at + asked->first, asked->size, &item->lease);
   memset(&cut, 0, sizeof cut);
-  cut.size = size ? size : 1;
+  cut.size = asked->size;
   status = packbuf_i_mooncake_take(m, &cut, item->account, run->call->deadline);
   if (status) return status;
-  packbuf_i_mooncake_cut(entry->at, item, cut.at);
-  status = packbuf_i_mooncake_lease(m, &cut.slice, cut.at, size, &item->lease);
+  packbuf_i_item_copy(item, entry->at, asked->size, cut.at);
+  status = packbuf_i_mooncake_lease(m, &cut.slice, cut.at, asked->size, &item->lease);
   packbuf_slice_release(&cut.slice);
   return status;
 }
@@ -1169,22 +1157,14 @@ static packbuf_status packbuf_i_mooncake_lease_cut(const packbuf_i_mooncake_run 
 /* Hands what arrived to its item. */
 static packbuf_status packbuf_i_mooncake_hand_over(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
                                                    packbuf_item *item) {
-  const uint64_t length = entry->record.length;
-  uint64_t size = item->ranges ? 0 : length;
-  packbuf_status status = PACKBUF_OK;
+  packbuf_i_wanted_bytes asked;
+  packbuf_status status;
   packbuf_i_mooncake_tell(&item->stat, &entry->record);
-  for (uint64_t i = 0; item->ranges && i < item->range_count; i++) {
-    const packbuf_range *range = &item->ranges[i];
-    if (range->offset > length || range->length > length - range->offset) return PACKBUF_OUT_OF_RANGE;
-    if (!packbuf_i_add(size, range->length, &size)) return PACKBUF_OUT_OF_RANGE;
-  }
-  if (!item->into) {
-    status = item->ranges ? packbuf_i_mooncake_lease_cut(run, entry, item, size)
-                          : packbuf_i_mooncake_lease(run->store, &entry->slice, entry->at, size, &item->lease);
-  } else if (size > item->capacity) return PACKBUF_CAPACITY;
-  else if (item->ranges) packbuf_i_mooncake_cut(entry->at, item, (uint8_t *)item->into);
-  else if (size) memcpy(item->into, entry->at, (size_t)size);
-  if (!status) item->got = size;
+  status = packbuf_i_item_asks(item, entry->record.length, &asked);
+  if (status) return status;
+  if (item->into) packbuf_i_item_copy(item, entry->at, asked.size, (uint8_t *)item->into);
+  else status = packbuf_i_mooncake_lease_asked(run, entry, item, &asked);
+  if (!status) item->got = asked.size;
   return status;
 }
 

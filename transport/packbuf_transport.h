@@ -776,6 +776,15 @@ PACKBUF_API uint64_t packbuf_deadline_in(uint64_t milliseconds) {
   return now + milliseconds * 1000000u;
 }
 
+/* Microseconds since 2020, of the clock on the wall; 0 before. Generations begin with them, so that they are larger
+ * than any before, in whatever process or store. */
+static uint64_t packbuf_i_wall_micros(void) {
+  const time_t year_2020 = 1577836800;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec < year_2020 ? 0 : (uint64_t)(now.tv_sec - year_2020) * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
 /* ---- locks and waiting ---- */
 
 typedef struct packbuf_i_lock {
@@ -2798,11 +2807,49 @@ PACKBUF_API packbuf_status packbuf_store_counters(packbuf_store *store, packbuf_
   return PACKBUF_OK;
 }
 /* ---- end of transport/handle.c ---- */
+/* ---- transport/asked.c ---- */
+/* transport/asked.c: which bytes of an object an item asks for, found and copied the same way by every store that has
+ * the whole object at hand.
+ * May use: base, store.h. Must not know: where objects lie, leases. */
+
+/* What an item asks of an object. */
+typedef struct packbuf_i_wanted_bytes {
+  uint64_t first, size; /* bytes in all; first: where they begin when they are one run */
+  int run;              /* they lie end to end */
+} packbuf_i_wanted_bytes;
+
+/* Adds up the ranges. OUT_OF_RANGE; CAPACITY: there is no room for them at item->into. */
+static packbuf_status packbuf_i_item_asks(const packbuf_item *item, uint64_t length, packbuf_i_wanted_bytes *asked) {
+  asked->first = 0;
+  asked->size = item->ranges ? 0 : length;
+  asked->run = 1;
+  for (uint64_t i = 0; item->ranges && i < item->range_count; i++) {
+    const packbuf_range range = item->ranges[i];
+    if (range.offset > length || range.length > length - range.offset) return PACKBUF_OUT_OF_RANGE;
+    if (!range.length) continue;
+    if (!asked->size) asked->first = range.offset;
+    else if (range.offset != asked->first + asked->size) asked->run = 0;
+    if (!packbuf_i_add(asked->size, range.length, &asked->size)) return PACKBUF_OUT_OF_RANGE;
+  }
+  return item->into && asked->size > item->capacity ? PACKBUF_CAPACITY : PACKBUF_OK;
+}
+
+/* Copies the first `size` of the bytes that are asked, end to end; they are there. */
+static void packbuf_i_item_copy(const packbuf_item *item, const uint8_t *object, uint64_t size, uint8_t *to) {
+  if (!item->ranges && size) memcpy(to, object, (size_t)size);
+  for (uint64_t i = 0; item->ranges && size; i++) {
+    const uint64_t some = item->ranges[i].length < size ? item->ranges[i].length : size;
+    if (some) memcpy(to, object + item->ranges[i].offset, (size_t)some);
+    to += some;
+    size -= some;
+  }
+}
+/* ---- end of transport/asked.c ---- */
 /* ---- transport/local.c ---- */
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
  * leases of handles. */
 
 /* One object, or room that is reserved for one. */
@@ -3086,28 +3133,6 @@ static packbuf_status packbuf_i_local_put(packbuf_i_local *local, packbuf_call *
 
 /* ---- get ---- */
 
-/* The bytes that an item asks of an object, or why it cannot have them. */
-static packbuf_status packbuf_i_local_asked(const packbuf_item *item, uint64_t length, uint64_t *size) {
-  uint64_t end;
-  *size = item->ranges ? 0 : length;
-  for (uint64_t i = 0; item->ranges && i < item->range_count; i++)
-    if (!packbuf_i_add(item->ranges[i].offset, item->ranges[i].length, &end) || end > length ||
-        !packbuf_i_add(*size, item->ranges[i].length, size))
-      return PACKBUF_OUT_OF_RANGE;
-  return item->into && *size > item->capacity ? PACKBUF_CAPACITY : PACKBUF_OK;
-}
-
-/* Copies the first `size` of the bytes that are asked. */
-static void packbuf_i_local_copy(const packbuf_item *item, const uint8_t *bytes, uint64_t size, uint8_t *to) {
-  if (!item->ranges && size) memcpy(to, bytes, (size_t)size);
-  for (uint64_t i = 0; item->ranges && size; i++) {
-    const uint64_t some = item->ranges[i].length < size ? item->ranges[i].length : size;
-    if (some) memcpy(to, bytes + item->ranges[i].offset, (size_t)some);
-    to += some;
-    size -= some;
-  }
-}
-
 /* A reader leaves an object. */
 static void packbuf_i_local_let_go(void *state, uint64_t token) {
   packbuf_i_local *local = (packbuf_i_local *)state;
@@ -3128,8 +3153,8 @@ static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_c
   if (!status) copy->readers = 1;
   packbuf_i_unlocked(&local->table->lock);
   if (!status)
-    packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, from), size,
-                         packbuf_i_local_bytes(local->table, copy));
+    packbuf_i_item_copy(item, packbuf_i_local_bytes(local->table, from), size,
+                        packbuf_i_local_bytes(local->table, copy));
   if (!status) (void)PACKBUF_I_ADD(&local->moved, size);
   packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)from);
   *object = copy;
@@ -3138,16 +3163,15 @@ static packbuf_status packbuf_i_local_copy_out(packbuf_i_local *local, packbuf_c
 
 /* Answers with a lease of an object that is being read. */
 static packbuf_status packbuf_i_local_lease(packbuf_i_local *local, packbuf_call *call, packbuf_item *item,
-                                            packbuf_i_object_local *object, uint64_t size, const packbuf_fault *fault) {
-  const int corrupt = fault && fault->kind == PACKBUF_FAULT_CORRUPT && size;
-  const uint64_t at = item->range_count && item->ranges ? item->ranges[0].offset : 0;
+                                            packbuf_i_object_local *object, const packbuf_i_wanted_bytes *asked,
+                                            const packbuf_fault *fault) {
+  const int corrupt = fault && fault->kind == PACKBUF_FAULT_CORRUPT && asked->size, copied = corrupt || !asked->run;
   packbuf_status status = PACKBUF_OK;
-  int copied = corrupt || (item->ranges && item->range_count != 1);
-  if (copied) status = packbuf_i_local_copy_out(local, call, item, &object, size);
+  if (copied) status = packbuf_i_local_copy_out(local, call, item, &object, asked->size);
   if (status) return status;
-  item->lease.data = packbuf_i_local_bytes(local->table, object) + (copied ? 0 : at);
-  if (corrupt) packbuf_i_local_bytes(local->table, object)[fault->argument % size] ^= 0xFF;
-  item->lease.size = size;
+  item->lease.data = packbuf_i_local_bytes(local->table, object) + (copied ? 0 : asked->first);
+  if (corrupt) packbuf_i_local_bytes(local->table, object)[fault->argument % asked->size] ^= 0xFF;
+  item->lease.size = asked->size;
   item->lease.token = (uint64_t)(uintptr_t)object;
   return PACKBUF_OK;
 }
@@ -3156,11 +3180,11 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
                                           const packbuf_fault *fault) {
   packbuf_item *item = &call->items[index];
   packbuf_i_object_local *object;
-  uint64_t size = 0;
+  packbuf_i_wanted_bytes asked;
   packbuf_status status;
   packbuf_i_locked(&local->table->lock);
   status = packbuf_i_local_wanted(local->table, item, &object);
-  if (!status) status = packbuf_i_local_asked(item, object->stat.length, &size);
+  if (!status) status = packbuf_i_item_asks(item, object->stat.length, &asked);
   if (!status) {
     packbuf_i_local_stat(object, &item->stat);
     object->readers++;
@@ -3168,11 +3192,12 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
   }
   packbuf_i_unlocked(&local->table->lock);
   if (status) return status;
-  item->got = size;
-  if (fault && fault->kind == PACKBUF_FAULT_SHORTEN && fault->argument < size) item->got = fault->argument;
-  if (!item->into) return packbuf_i_local_lease(local, call, item, object, size, fault);
-  packbuf_i_local_copy(item, packbuf_i_local_bytes(local->table, object), item->got, (uint8_t *)item->into);
-  if (fault && fault->kind == PACKBUF_FAULT_CORRUPT && size) ((uint8_t *)item->into)[fault->argument % size] ^= 0xFF;
+  item->got = asked.size;
+  if (fault && fault->kind == PACKBUF_FAULT_SHORTEN && fault->argument < asked.size) item->got = fault->argument;
+  if (!item->into) return packbuf_i_local_lease(local, call, item, object, &asked, fault);
+  packbuf_i_item_copy(item, packbuf_i_local_bytes(local->table, object), item->got, (uint8_t *)item->into);
+  if (fault && fault->kind == PACKBUF_FAULT_CORRUPT && asked.size)
+    ((uint8_t *)item->into)[fault->argument % asked.size] ^= 0xFF;
   (void)PACKBUF_I_ADD(&local->moved, item->got);
   packbuf_i_local_let_go(local, (uint64_t)(uintptr_t)object);
   return PACKBUF_OK;
@@ -3383,13 +3408,6 @@ static void packbuf_i_table_end(packbuf_i_table *table) {
   (void)packbuf_i_heap(&allocator, table, sizeof *table, 0);
 }
 
-/* Microseconds since 2020, times 4096: larger than any generation before. */
-static uint64_t packbuf_i_first_generation(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
-}
-
 static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options, packbuf_error *error) {
   const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
   packbuf_i_table *table = (packbuf_i_table *)packbuf_i_heap(&allocator, NULL, 0, sizeof *table);
@@ -3403,7 +3421,7 @@ static packbuf_i_table *packbuf_i_table_new(const packbuf_store_options *options
                 : size >> 14 < 1024  ? 1024
                 : size >> 14 > 65536 ? 65536
                                      : size >> 14;
-  table->generation = packbuf_i_first_generation();
+  table->generation = packbuf_i_wall_micros() << 12;
   for (table->mask = 1; table->mask < table->most; table->mask *= 2) continue;
   table->mask--;
   if (!packbuf_i_lock_start(&table->lock) || !packbuf_i_signal_start(&table->changed)) {
@@ -4664,7 +4682,7 @@ static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
 /* ---- transport/shm.c ---- */
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
- * May use: driver.h, the other shm rooms, text (URI options), gather of the core. Must not know: handles of stores. */
+ * May use: driver.h, the other shm rooms, asked, text (URI options), gather of the core. Must not know: handles. */
 
 #if PACKBUF_I_SHM
 
@@ -4722,7 +4740,6 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
                                             packbuf_error *error) {
   const uint64_t size = options->size ? options->size : (uint64_t)256 << 20;
   uint64_t slots = options->objects;
-  struct timespec now;
   if (!slots) {
     slots = size >> 14;
     if (slots < 1024) slots = 1024;
@@ -4736,11 +4753,8 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
   plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
   plan->must_exist = options->must_exist;
   plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
-  /* microseconds since 2020, times 4096: beyond what any store of that name before has come to */
-  clock_gettime(CLOCK_REALTIME, &now);
-  plan->generation = 4096;
-  if (now.tv_sec > 1577836800)
-    plan->generation = ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
+  plan->generation = packbuf_i_wall_micros() << 12;
+  if (!plan->generation) plan->generation = 4096;
   return packbuf_i_secret_find(options->secret, options->secret_size, plan->secret, &plan->secret_size, error);
 }
 
@@ -5089,40 +5103,6 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
 
 /* ---- get ---- */
 
-/* Adds up an item's ranges. 1 in *run: they lie end to end, as one from *first on. */
-static packbuf_status packbuf_i_shm_ranges(const packbuf_item *item, uint64_t length, uint64_t *first, uint64_t *sum,
-                                           int *run) {
-  *first = 0;
-  *run = 1;
-  *sum = 0;
-  if (!item->ranges) {
-    *sum = length;
-    return PACKBUF_OK;
-  }
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    const packbuf_range range = item->ranges[i];
-    if (range.offset > length || range.length > length - range.offset) return PACKBUF_OUT_OF_RANGE;
-    if (!range.length) continue;
-    if (!*sum) *first = range.offset;
-    else if (range.offset != *first + *sum) *run = 0;
-    if (range.length > UINT64_MAX - *sum) return PACKBUF_OUT_OF_RANGE;
-    *sum += range.length;
-  }
-  return PACKBUF_OK;
-}
-
-static void packbuf_i_shm_gather(const packbuf_item *item, const uint8_t *from, uint8_t *to, uint64_t sum) {
-  if (!item->ranges) {
-    if (sum) memcpy(to, from, (size_t)sum);
-    return;
-  }
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    const packbuf_range range = item->ranges[i];
-    if (range.length) memcpy(to, from + range.offset, (size_t)range.length);
-    to += range.length;
-  }
-}
-
 /* A lease on bytes that do not lie end to end: a copy. */
 static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_item *item, const uint8_t *from,
                                                  uint64_t sum) {
@@ -5131,7 +5111,7 @@ static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_ite
   copy = (uint8_t *)packbuf_i_heap(&shm->allocator, NULL, 0, (size_t)sum + PACKBUF_I_SHM_COPY_ROOM);
   if (!copy) return PACKBUF_OUT_OF_MEMORY;
   packbuf_i_store64(copy, sum + PACKBUF_I_SHM_COPY_ROOM);
-  packbuf_i_shm_gather(item, from, copy + PACKBUF_I_SHM_COPY_ROOM, sum);
+  packbuf_i_item_copy(item, from, sum, copy + PACKBUF_I_SHM_COPY_ROOM);
   item->lease.data = copy + PACKBUF_I_SHM_COPY_ROOM;
   item->lease.size = sum;
   item->lease.token = PACKBUF_I_SHM_COPIED | (uint64_t)(uintptr_t)copy;
@@ -5141,26 +5121,25 @@ static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_ite
 /* Answers from a pinned object; *keep: the pin is the lease's now. */
 static packbuf_status packbuf_i_shm_answer(packbuf_i_shm *shm, packbuf_item *item, uint32_t slot, int *keep) {
   const uint64_t length = __atomic_load_n(&shm->slots[slot].length, __ATOMIC_RELAXED); /* once: it is checked */
-  uint64_t at, room, first, sum;
+  uint64_t at, room;
+  packbuf_i_wanted_bytes asked;
   packbuf_status status;
-  int run;
   if (!packbuf_i_shm_room(shm, slot, &at, &room) || room < length) return PACKBUF_PROTOCOL;
-  status = packbuf_i_shm_ranges(item, length, &first, &sum, &run);
+  status = packbuf_i_item_asks(item, length, &asked);
   if (status != PACKBUF_OK) return status;
   if (item->into) {
-    if (sum > item->capacity) return PACKBUF_CAPACITY;
-    packbuf_i_shm_gather(item, shm->data + at, (uint8_t *)item->into, sum);
-    (void)__atomic_fetch_add(&shm->copied, sum, __ATOMIC_RELAXED);
-  } else if (run) {
-    item->lease.data = shm->data + at + first;
-    item->lease.size = sum;
+    packbuf_i_item_copy(item, shm->data + at, asked.size, (uint8_t *)item->into);
+    (void)__atomic_fetch_add(&shm->copied, asked.size, __ATOMIC_RELAXED);
+  } else if (asked.run) {
+    item->lease.data = shm->data + at + asked.first;
+    item->lease.size = asked.size;
     item->lease.token = (uint64_t)slot + 1;
     *keep = 1;
   } else {
-    status = packbuf_i_shm_copied_lease(shm, item, shm->data + at, sum);
-    if (status == PACKBUF_OK) (void)__atomic_fetch_add(&shm->copied, sum, __ATOMIC_RELAXED);
+    status = packbuf_i_shm_copied_lease(shm, item, shm->data + at, asked.size);
+    if (status == PACKBUF_OK) (void)__atomic_fetch_add(&shm->copied, asked.size, __ATOMIC_RELAXED);
   }
-  if (status == PACKBUF_OK) item->got = sum;
+  if (status == PACKBUF_OK) item->got = asked.size;
   return status;
 }
 
@@ -7226,7 +7205,7 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
  * time. The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they
  * last, and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes
  * behind it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
- * May use: system, text (URIs, lines), pool, driver.h. Must not know: handles, batches of rows. */
+ * May use: system, text (URIs, lines), pool, asked, driver.h. Must not know: handles, batches of rows. */
 #include <dlfcn.h>
 
 /* ---- the engine's C ABI ---- */
@@ -7488,11 +7467,9 @@ static const packbuf_i_mooncake_config packbuf_i_mooncake_pinned = {1, 0, 1, NUL
 
 /* The next generation: larger than any drawn or seen here before, and hardly one that another client draws too. */
 static uint64_t packbuf_i_mooncake_draw(packbuf_i_mooncake *m) {
-  struct timespec now;
-  uint64_t micros, generation, last = PACKBUF_I_LOAD(&m->last);
+  const uint64_t micros = packbuf_i_wall_micros();
+  uint64_t generation, last = PACKBUF_I_LOAD(&m->last);
   uint16_t random = 0;
-  clock_gettime(CLOCK_REALTIME, &now);
-  micros = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u - (uint64_t)1577836800u * 1000000u;
   (void)packbuf_i_random(&random, sizeof random);
   do {
     generation = micros << 12 | (random & 4095u);
@@ -8189,10 +8166,7 @@ static void packbuf_i_mooncake_answer(const packbuf_i_mooncake_run *run, uint64_
 }
 
 static void packbuf_i_mooncake_tell(packbuf_stat *stat, const packbuf_i_mooncake_record *record) {
-  struct timespec now;
-  uint64_t micros;
-  clock_gettime(CLOCK_REALTIME, &now);
-  micros = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u - (uint64_t)1577836800u * 1000000u;
+  const uint64_t micros = packbuf_i_wall_micros();
   memset(stat, 0, sizeof *stat);
   stat->generation = record->generation;
   stat->length = record->length;
@@ -8365,27 +8339,20 @@ static void packbuf_i_mooncake_let_go(void *state, uint64_t token) {
   (void)packbuf_i_heap(&m->allocator, kept, sizeof *kept, 0);
 }
 
-static void packbuf_i_mooncake_cut(const uint8_t *from, const packbuf_item *item, uint8_t *to) {
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    memcpy(to, from + item->ranges[i].offset, (size_t)item->ranges[i].length);
-    to += item->ranges[i].length;
-  }
-}
-
-/* Ranges with a lease: of one range the place, of more a slice of their own. */
-static packbuf_status packbuf_i_mooncake_lease_cut(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
-                                                   packbuf_item *item, uint64_t size) {
+/* A lease on what is asked: where it lies when it is one run, else a slice of its own. */
+static packbuf_status packbuf_i_mooncake_lease_asked(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
+                                                     packbuf_item *item, const packbuf_i_wanted_bytes *asked) {
   packbuf_i_mooncake *const m = run->store;
   packbuf_i_mooncake_entry cut;
   packbuf_status status;
-  if (item->range_count == 1)
-    return packbuf_i_mooncake_lease(m, &entry->slice, entry->at + item->ranges[0].offset, size, &item->lease);
+  if (asked->run)
+    return packbuf_i_mooncake_lease(m, &entry->slice, entry->at + asked->first, asked->size, &item->lease);
   memset(&cut, 0, sizeof cut);
-  cut.size = size ? size : 1;
+  cut.size = asked->size;
   status = packbuf_i_mooncake_take(m, &cut, item->account, run->call->deadline);
   if (status) return status;
-  packbuf_i_mooncake_cut(entry->at, item, cut.at);
-  status = packbuf_i_mooncake_lease(m, &cut.slice, cut.at, size, &item->lease);
+  packbuf_i_item_copy(item, entry->at, asked->size, cut.at);
+  status = packbuf_i_mooncake_lease(m, &cut.slice, cut.at, asked->size, &item->lease);
   packbuf_slice_release(&cut.slice);
   return status;
 }
@@ -8393,22 +8360,14 @@ static packbuf_status packbuf_i_mooncake_lease_cut(const packbuf_i_mooncake_run 
 /* Hands what arrived to its item. */
 static packbuf_status packbuf_i_mooncake_hand_over(const packbuf_i_mooncake_run *run, packbuf_i_mooncake_entry *entry,
                                                    packbuf_item *item) {
-  const uint64_t length = entry->record.length;
-  uint64_t size = item->ranges ? 0 : length;
-  packbuf_status status = PACKBUF_OK;
+  packbuf_i_wanted_bytes asked;
+  packbuf_status status;
   packbuf_i_mooncake_tell(&item->stat, &entry->record);
-  for (uint64_t i = 0; item->ranges && i < item->range_count; i++) {
-    const packbuf_range *range = &item->ranges[i];
-    if (range->offset > length || range->length > length - range->offset) return PACKBUF_OUT_OF_RANGE;
-    if (!packbuf_i_add(size, range->length, &size)) return PACKBUF_OUT_OF_RANGE;
-  }
-  if (!item->into) {
-    status = item->ranges ? packbuf_i_mooncake_lease_cut(run, entry, item, size)
-                          : packbuf_i_mooncake_lease(run->store, &entry->slice, entry->at, size, &item->lease);
-  } else if (size > item->capacity) return PACKBUF_CAPACITY;
-  else if (item->ranges) packbuf_i_mooncake_cut(entry->at, item, (uint8_t *)item->into);
-  else if (size) memcpy(item->into, entry->at, (size_t)size);
-  if (!status) item->got = size;
+  status = packbuf_i_item_asks(item, entry->record.length, &asked);
+  if (status) return status;
+  if (item->into) packbuf_i_item_copy(item, entry->at, asked.size, (uint8_t *)item->into);
+  else status = packbuf_i_mooncake_lease_asked(run, entry, item, &asked);
+  if (!status) item->got = asked.size;
   return status;
 }
 

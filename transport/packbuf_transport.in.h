@@ -73,6 +73,7 @@ extern "C" {
 
 /* stores: what a handle is, and what each driver does with its own */
 #include "transport/handle.c"
+#include "transport/asked.c"
 #include "transport/local.c"
 #include "transport/shm_layout.c"
 #include "transport/shm_session.c"

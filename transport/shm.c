@@ -1,6 +1,6 @@
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
- * May use: driver.h, the other shm rooms, text (URI options), gather of the core. Must not know: handles of stores. */
+ * May use: driver.h, the other shm rooms, asked, text (URI options), gather of the core. Must not know: handles. */
 
 #if PACKBUF_I_SHM
 
@@ -58,7 +58,6 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
                                             packbuf_error *error) {
   const uint64_t size = options->size ? options->size : (uint64_t)256 << 20;
   uint64_t slots = options->objects;
-  struct timespec now;
   if (!slots) {
     slots = size >> 14;
     if (slots < 1024) slots = 1024;
@@ -72,11 +71,8 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
   plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
   plan->must_exist = options->must_exist;
   plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
-  /* microseconds since 2020, times 4096: beyond what any store of that name before has come to */
-  clock_gettime(CLOCK_REALTIME, &now);
-  plan->generation = 4096;
-  if (now.tv_sec > 1577836800)
-    plan->generation = ((uint64_t)(now.tv_sec - 1577836800) * 1000000u + (uint64_t)now.tv_nsec / 1000u) << 12;
+  plan->generation = packbuf_i_wall_micros() << 12;
+  if (!plan->generation) plan->generation = 4096;
   return packbuf_i_secret_find(options->secret, options->secret_size, plan->secret, &plan->secret_size, error);
 }
 
@@ -425,40 +421,6 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
 
 /* ---- get ---- */
 
-/* Adds up an item's ranges. 1 in *run: they lie end to end, as one from *first on. */
-static packbuf_status packbuf_i_shm_ranges(const packbuf_item *item, uint64_t length, uint64_t *first, uint64_t *sum,
-                                           int *run) {
-  *first = 0;
-  *run = 1;
-  *sum = 0;
-  if (!item->ranges) {
-    *sum = length;
-    return PACKBUF_OK;
-  }
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    const packbuf_range range = item->ranges[i];
-    if (range.offset > length || range.length > length - range.offset) return PACKBUF_OUT_OF_RANGE;
-    if (!range.length) continue;
-    if (!*sum) *first = range.offset;
-    else if (range.offset != *first + *sum) *run = 0;
-    if (range.length > UINT64_MAX - *sum) return PACKBUF_OUT_OF_RANGE;
-    *sum += range.length;
-  }
-  return PACKBUF_OK;
-}
-
-static void packbuf_i_shm_gather(const packbuf_item *item, const uint8_t *from, uint8_t *to, uint64_t sum) {
-  if (!item->ranges) {
-    if (sum) memcpy(to, from, (size_t)sum);
-    return;
-  }
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    const packbuf_range range = item->ranges[i];
-    if (range.length) memcpy(to, from + range.offset, (size_t)range.length);
-    to += range.length;
-  }
-}
-
 /* A lease on bytes that do not lie end to end: a copy. */
 static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_item *item, const uint8_t *from,
                                                  uint64_t sum) {
@@ -467,7 +429,7 @@ static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_ite
   copy = (uint8_t *)packbuf_i_heap(&shm->allocator, NULL, 0, (size_t)sum + PACKBUF_I_SHM_COPY_ROOM);
   if (!copy) return PACKBUF_OUT_OF_MEMORY;
   packbuf_i_store64(copy, sum + PACKBUF_I_SHM_COPY_ROOM);
-  packbuf_i_shm_gather(item, from, copy + PACKBUF_I_SHM_COPY_ROOM, sum);
+  packbuf_i_item_copy(item, from, sum, copy + PACKBUF_I_SHM_COPY_ROOM);
   item->lease.data = copy + PACKBUF_I_SHM_COPY_ROOM;
   item->lease.size = sum;
   item->lease.token = PACKBUF_I_SHM_COPIED | (uint64_t)(uintptr_t)copy;
@@ -477,26 +439,25 @@ static packbuf_status packbuf_i_shm_copied_lease(packbuf_i_shm *shm, packbuf_ite
 /* Answers from a pinned object; *keep: the pin is the lease's now. */
 static packbuf_status packbuf_i_shm_answer(packbuf_i_shm *shm, packbuf_item *item, uint32_t slot, int *keep) {
   const uint64_t length = __atomic_load_n(&shm->slots[slot].length, __ATOMIC_RELAXED); /* once: it is checked */
-  uint64_t at, room, first, sum;
+  uint64_t at, room;
+  packbuf_i_wanted_bytes asked;
   packbuf_status status;
-  int run;
   if (!packbuf_i_shm_room(shm, slot, &at, &room) || room < length) return PACKBUF_PROTOCOL;
-  status = packbuf_i_shm_ranges(item, length, &first, &sum, &run);
+  status = packbuf_i_item_asks(item, length, &asked);
   if (status != PACKBUF_OK) return status;
   if (item->into) {
-    if (sum > item->capacity) return PACKBUF_CAPACITY;
-    packbuf_i_shm_gather(item, shm->data + at, (uint8_t *)item->into, sum);
-    (void)__atomic_fetch_add(&shm->copied, sum, __ATOMIC_RELAXED);
-  } else if (run) {
-    item->lease.data = shm->data + at + first;
-    item->lease.size = sum;
+    packbuf_i_item_copy(item, shm->data + at, asked.size, (uint8_t *)item->into);
+    (void)__atomic_fetch_add(&shm->copied, asked.size, __ATOMIC_RELAXED);
+  } else if (asked.run) {
+    item->lease.data = shm->data + at + asked.first;
+    item->lease.size = asked.size;
     item->lease.token = (uint64_t)slot + 1;
     *keep = 1;
   } else {
-    status = packbuf_i_shm_copied_lease(shm, item, shm->data + at, sum);
-    if (status == PACKBUF_OK) (void)__atomic_fetch_add(&shm->copied, sum, __ATOMIC_RELAXED);
+    status = packbuf_i_shm_copied_lease(shm, item, shm->data + at, asked.size);
+    if (status == PACKBUF_OK) (void)__atomic_fetch_add(&shm->copied, asked.size, __ATOMIC_RELAXED);
   }
-  if (status == PACKBUF_OK) item->got = sum;
+  if (status == PACKBUF_OK) item->got = asked.size;
   return status;
 }
 

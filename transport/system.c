@@ -102,6 +102,15 @@ PACKBUF_API uint64_t packbuf_deadline_in(uint64_t milliseconds) {
   return now + milliseconds * 1000000u;
 }
 
+/* Microseconds since 2020, of the clock on the wall; 0 before. Generations begin with them, so that they are larger
+ * than any before, in whatever process or store. */
+static uint64_t packbuf_i_wall_micros(void) {
+  const time_t year_2020 = 1577836800;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec < year_2020 ? 0 : (uint64_t)(now.tv_sec - year_2020) * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
 /* ---- locks and waiting ---- */
 
 typedef struct packbuf_i_lock {
