@@ -9516,15 +9516,12 @@ PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const pack
   return store->driver->inject(store->state, faults, count, error);
 }
 /* ---- end of transport/calls.c ---- */
-/* ---- transport/server.c ---- */
-/* transport/server.c: one store for many machines. First what the server says to what a client says, fed with bytes and
- * asked for bytes (a link), then the sockets: event loops, each connection in one of them, none with a thread.
- * May use: system, text, frames, tcp (addresses, secrets), the public calls of stores. Must not know: drivers, what a
- * store does behind its calls. */
-#if defined(__linux__)
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#endif
+/* ---- transport/server_link.c ---- */
+/* transport/server_link.c: one connection of a server without its socket: what the server says to what a client says,
+ * fed with bytes and asked for bytes (a link). Requests under way, answers on their way out, the bytes that a client's
+ * objects take.
+ * May use: system, text, frames, secret, the public calls of stores. Must not know: sockets, loops, drivers, what a store
+ * does behind its calls. */
 
 /* ---- what all connections share ---- */
 
@@ -10526,6 +10523,16 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
   packbuf_i_link_publish(link);
   packbuf_i_link_came(link, NULL);
 }
+/* ---- end of transport/server_link.c ---- */
+/* ---- transport/server.c ---- */
+/* transport/server.c: one store for many machines: sockets and event loops, each connection in one of them, none with a
+ * thread.
+ * May use: system, text, tcp (addresses, secrets), server_link, the public calls of stores. Must not know: what is said
+ * in a connection, drivers. */
+#if defined(__linux__)
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#endif
 
 /* ---- sockets ---- */
 

@@ -88,6 +88,7 @@ extern "C" {
 #include "transport/items.c"
 #include "transport/workers.c"
 #include "transport/calls.c"
+#include "transport/server_link.c"
 #include "transport/server.c"
 #include "transport/metrics.c"
 #include "transport/doctor.c"
