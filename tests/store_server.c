@@ -919,6 +919,52 @@ static void test_deadlines(void) {
   verdict("deadlines hold against servers that do not answer, and servers come back");
 }
 
+/* ---- a process that serves, and forks ---- */
+
+/* A client's socket to the server, greeted. */
+static int raw_client(void) {
+  packbuf_i_address address[PACKBUF_I_ADDRESSES];
+  packbuf_i_hello hello;
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  const char *at = packbuf_server_uri(server) + 6;
+  unsigned count;
+  int fd = -1;
+  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL) && !packbuf_i_address_connect(&address[0], soon(), &fd, NULL), "a socket");
+  (void)fcntl(fd, F_SETFL, 0);
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = 1;
+  packbuf_i_hello_write(&body, &hello);
+  expect(send(fd, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_HELLO, 0, 0, 0), MSG_NOSIGNAL) > 0, "hello");
+  expect(recv(fd, frame, 116, MSG_WAITALL) == 116 && frame[4] == PACKBUF_I_WELCOME, "welcome");
+  return fd;
+}
+
+/* A child has all sockets of its parent: what the server closes stays open, and still has events. */
+static void test_forked(void) {
+  int fds[8];
+  pid_t child;
+  begin("forked");
+  server_start(MIB, NULL);
+  for (int i = 0; i < 8; i++) fds[i] = raw_client();
+  child = fork();
+  if (child == 0) {
+    (void)pause();
+    _exit(0);
+  }
+  for (int i = 0; i < 8; i++) expect(send(fds[i], "no frame of this protocol, all forty of them", 44, MSG_NOSIGNAL) == 44, "nonsense");
+  for (int i = 0; i < 1000 && PACKBUF_I_LOAD(&server->connections); i++) packbuf_i_sleep_until(packbuf_deadline_in(10));
+  expect(PACKBUF_I_LOAD(&server->connections) == 0, "they are closed");
+  for (int i = 0; i < 8; i++) (void)send(fds[i], "more", 4, MSG_NOSIGNAL);
+  packbuf_i_sleep_until(packbuf_deadline_in(50));
+  expect(PACKBUF_I_LOAD(&server->connections) == 0, "once");
+  (void)kill(child, SIGKILL);
+  (void)waitpid(child, NULL, 0);
+  for (int i = 0; i < 8; i++) (void)close(fds[i]);
+  server_stop();
+  verdict("connections that end while a child of the server's process has them too");
+}
+
 /* ---- servers that say what they should not ---- */
 
 typedef struct liar {
@@ -1326,6 +1372,7 @@ int main(void) {
   test_secrets();
   test_metrics();
   test_deadlines();
+  test_forked();
   test_liars();
   test_killed();
   test_slow();
