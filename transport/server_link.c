@@ -846,8 +846,8 @@ static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
   for (unsigned i = 0; i < request->count; i++) {
     packbuf_i_job *work = &request->works[i];
     if (work->state == PACKBUF_I_WORK_DONE) continue;
-    packbuf_i_work_answer(&results, request, work,
-                          work->state == PACKBUF_I_WORK_FILLS ? PACKBUF_CANCELLED : work->status);
+    /* OK is of what has its room, and perhaps its bytes, but has not been put */
+    packbuf_i_work_answer(&results, request, work, work->status ? work->status : PACKBUF_CANCELLED);
   }
   packbuf_i_results_end(&results);
   packbuf_i_request_free(link, request);
