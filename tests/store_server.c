@@ -700,6 +700,22 @@ static void test_protocol(void) {
   talk_data(&t, 1, 0, 5, "dropped");
   talk_word(&t, PACKBUF_I_CANCEL, 1);
   expect(t.frames[PACKBUF_I_RESULT] == 2 && !t.frames[PACKBUF_I_BYE], "what comes late is dropped");
+  { /* all of a put, and its CANCEL behind it, in one piece: what says OK is there */
+    uint8_t all[512];
+    packbuf_i_wire_to body = packbuf_i_frame_body(all, sizeof all);
+    packbuf_item item = item_of("both");
+    size_t size;
+    item.size = 5;
+    packbuf_i_wire_give64(&body, UINT64_MAX);
+    packbuf_i_put_item_write(&body, &item, 1);
+    size = packbuf_i_frame_end(all, &body, PACKBUF_I_PUT, 1, 2, 5);
+    memcpy(all + size, "hello", 5);
+    body = packbuf_i_frame_body(all + size + 5, sizeof all - size - 5);
+    size += 5 + packbuf_i_frame_end(all + size + 5, &body, PACKBUF_I_CANCEL, 0, 2, 0);
+    talk_say(&t, all, size);
+    expect(t.frames[PACKBUF_I_RESULT] == 3, "it is answered");
+    expect((t.status[0] == 1000) == !stat_of(t.store, "both", NULL), "answered with %d", t.status[0] - 1000);
+  }
   talk_word(&t, PACKBUF_I_BYE, 0);
   expect(t.link.state == PACKBUF_I_LINK_ENDING || t.link.dead, "bye");
   talk_end(&t);
@@ -1157,6 +1173,157 @@ static void test_liars(void) {
   verdict("servers that say what they should not");
 }
 
+/* A server that answers the list of one connection in the greeting of the next; and one that answers a put before its bytes have come. */
+typedef struct late_liar {
+  int listener, early; /* early: 1: the put */
+} late_liar;
+
+static void late_greet(int fd) {
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_welcome welcome;
+  memset(&welcome, 0, sizeof welcome);
+  welcome.version = 1;
+  welcome.most_items = welcome.most_requests = 16;
+  (void)liar_hear(fd);
+  packbuf_i_welcome_write(&body, &welcome);
+  liar_say(fd, frame, &body, PACKBUF_I_WELCOME, 0, 0, 0);
+}
+
+static void late_listed(int fd, uint64_t request, const char *key) {
+  uint8_t frame[512];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_listing listing;
+  packbuf_listed listed;
+  memset(&listing, 0, sizeof listing);
+  memset(&listed, 0, sizeof listed);
+  strcpy(listed.key, key);
+  packbuf_i_listing_write(&body, &listing);
+  packbuf_i_listed_write(&body, &listed);
+  liar_say(fd, frame, &body, PACKBUF_I_LISTED, 1, request, 0);
+}
+
+static void *late_lie(void *context) {
+  late_liar *l = (late_liar *)context;
+  static uint8_t drain[MIB];
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  uint64_t request;
+  int fd = accept(l->listener, NULL, NULL), next;
+  late_greet(fd);
+  request = liar_hear(fd);
+  if (l->early) {
+    packbuf_i_wire_give16(&body, 0);
+    liar_say(fd, frame, &body, PACKBUF_I_GRANT, 1, request, 0);
+    packbuf_i_sleep_until(packbuf_deadline_in(50));
+    liar_result(fd, request, 0, PACKBUF_FULL, 0, 0);
+    packbuf_i_sleep_until(packbuf_deadline_in(50));
+    for (uint64_t all = 0; all < 4 * MIB;) {
+      const ssize_t some = recv(fd, drain, sizeof drain, 0);
+      if (some <= 0) break;
+      all += (uint64_t)some;
+    }
+    liar_result(fd, request, 1, PACKBUF_FULL, 0, 0);
+  } else {
+    next = accept(l->listener, NULL, NULL);
+    late_greet(next);
+    late_listed(next, request, "late");
+    request = liar_hear(next);
+    liar_result(next, request, 0, PACKBUF_NOT_FOUND, 0, 0);
+    (void)liar_hear(next);
+    (void)close(next);
+    next = accept(l->listener, NULL, NULL); /* a key that a terminal would obey */
+    late_greet(next);
+    late_listed(next, liar_hear(next), "red\xC2\x9B" "31m");
+    (void)liar_hear(next);
+    (void)close(next);
+  }
+  (void)liar_hear(fd);
+  (void)close(fd);
+  return NULL;
+}
+
+static packbuf_i_tcp *late_start(late_liar *l, pthread_t *thread, int early) {
+  packbuf_i_address address;
+  packbuf_store_options options = packbuf_default_store_options();
+  packbuf_i_tcp *tcp = NULL;
+  char uri[64];
+  memset(&address, 0, sizeof address);
+  address.as.four.sin_family = AF_INET;
+  address.as.four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.size = sizeof address.as.four;
+  l->early = early;
+  expect(!packbuf_i_address_listen(&address, &l->listener, NULL), "listen");
+  (void)fcntl(l->listener, F_SETFL, 0);
+  snprintf(uri, sizeof uri, "tcp://127.0.0.1:%d", ntohs(address.as.four.sin_port));
+  expect(pthread_create(thread, NULL, late_lie, l) == 0, "thread");
+  options.pool_size = MIB;
+  options.connections = 1;
+  expect(!packbuf_i_tcp_open((void **)&tcp, uri, &options, NULL), "open");
+  return tcp;
+}
+
+static void late_end(late_liar *l, pthread_t thread, packbuf_i_tcp *tcp) {
+  (void)shutdown(l->listener, SHUT_RDWR);
+  packbuf_i_tcp_close(tcp);
+  (void)pthread_join(thread, NULL);
+  (void)close(l->listener);
+}
+
+static int late_never(const packbuf_call *call, uint64_t index) { return (void)call, (void)index, 0; }
+
+static void late_done(packbuf_call *call, uint64_t index) {
+  const packbuf_i_peer *peer = &((packbuf_i_tcp *)call->context)->peers[0];
+  if (index == 0 && call->operation == PACKBUF_PUT)
+    expect(peer->piece == peer->piece_count || peer->left == 1, "its bytes are still on their way out");
+}
+
+static void test_late_answers(void) {
+  late_liar l;
+  pthread_t thread;
+  packbuf_i_tcp *tcp = late_start(&l, &thread, 0);
+  packbuf_listed *listed = (packbuf_listed *)calloc(4, sizeof *listed), clean;
+  packbuf_item items[2];
+  packbuf_call call;
+  uint64_t cursor = 0, count = 0;
+  packbuf_status status;
+  uint8_t *bytes = (uint8_t *)calloc(1, 32 * MIB);
+  begin("late answers");
+  memset(&clean, 0, sizeof clean);
+  expect((status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(100), NULL)) == PACKBUF_TIMEOUT, "a list that is not answered: %s", packbuf_status_name(status));
+  items[0] = item_of("k");
+  memset(&call, 0, sizeof call);
+  call.operation = PACKBUF_STAT;
+  call.items = items;
+  call.count = 1;
+  call.deadline = packbuf_deadline_in(5000);
+  call.cancelled = late_never;
+  call.done = late_done;
+  call.context = tcp;
+  packbuf_i_tcp_run(tcp, &call);
+  expect(items[0].status == PACKBUF_PROTOCOL, "its answer comes in another greeting: %s", packbuf_status_name(items[0].status));
+  expect(memcmp(&listed[0], &clean, sizeof clean) == 0, "which writes to memory that is the caller's again");
+  status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(2000), NULL);
+  expect(status == PACKBUF_PROTOCOL && count == 0, "a key with control characters: %s", packbuf_status_name(status));
+  late_end(&l, thread, tcp);
+  tcp = late_start(&l, &thread, 1);
+  for (int i = 0; i < 2; i++) {
+    items[i] = item_of(i ? "small" : "large");
+    items[i].from = bytes;
+    items[i].size = i ? 10 : 32 * MIB;
+  }
+  call.operation = PACKBUF_PUT;
+  call.count = 2;
+  call.deadline = packbuf_deadline_in(10000);
+  call.context = tcp;
+  packbuf_i_tcp_run(tcp, &call);
+  expect(items[0].status == PACKBUF_FULL && items[1].status == PACKBUF_FULL, "answered early: %s, %s", packbuf_status_name(items[0].status), packbuf_status_name(items[1].status));
+  late_end(&l, thread, tcp);
+  free(listed);
+  free(bytes);
+  verdict("answers of what broke off write nowhere, and items end when nothing of theirs is on its way out");
+}
+
 /* ---- clients that die ---- */
 
 /* A client in a process of its own that puts until it is killed. */
@@ -1374,6 +1541,7 @@ int main(void) {
   test_deadlines();
   test_forked();
   test_liars();
+  test_late_answers();
   test_killed();
   test_slow();
   test_threads();

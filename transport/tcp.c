@@ -136,7 +136,14 @@ enum {
 #define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
 #define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
-enum { PACKBUF_I_STEP_ASKED, PACKBUF_I_STEP_GRANTED, PACKBUF_I_STEP_DATA, PACKBUF_I_STEP_DONE };
+/* ANSWERED: of a put whose bytes have not all gone; what is on its way out is the caller's memory. */
+enum {
+  PACKBUF_I_STEP_ASKED,
+  PACKBUF_I_STEP_GRANTED,
+  PACKBUF_I_STEP_DATA,
+  PACKBUF_I_STEP_ANSWERED,
+  PACKBUF_I_STEP_DONE
+};
 
 /* One item under way. */
 typedef struct packbuf_i_errand {
@@ -162,7 +169,7 @@ typedef struct packbuf_i_peer {
   /* the request */
   packbuf_call *call;
   uint64_t id;
-  unsigned type, count, left;
+  unsigned type, count, left, answered; /* left: not ended; answered: of these, but for their bytes */
   packbuf_i_errand steps[PACKBUF_I_TRIP];
   uint8_t *frame;
   size_t frame_size, frame_room;
@@ -294,6 +301,11 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
     step->item->stat = result.stat;
     step->status = (packbuf_status)result.status;
     if (step->status == PACKBUF_CANCELLED) step->status = PACKBUF_TIMEOUT;
+    if (peer->type == PACKBUF_I_PUT && peer->piece < peer->piece_count) {
+      step->state = PACKBUF_I_STEP_ANSWERED;
+      peer->answered++;
+      continue;
+    }
     if (step->status || peer->type != PACKBUF_I_GET) {
       packbuf_i_step_end(peer, step, step->status);
       continue;
@@ -330,7 +342,11 @@ static const char *packbuf_i_peer_listed(packbuf_i_peer *peer, const packbuf_i_f
   const char *why = packbuf_i_listing_read(&reader, &peer->listing);
   if (!why && (peer->type != PACKBUF_I_LIST || !peer->left || frame->items > peer->listed_room))
     why = "a list that nobody asked for";
-  for (unsigned i = 0; !why && i < frame->items; i++) why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+  for (unsigned i = 0; !why && i < frame->items; i++) {
+    why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+    /* people see it: nothing that a terminal obeys */
+    if (!why && !packbuf_i_key_valid(peer->listed[i].key)) why = "a key that is none";
+  }
   if (why) return why;
   peer->listed_count = frame->items;
   peer->left = 0;
@@ -386,7 +402,7 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
     return NULL;
   }
   if (frame->type == PACKBUF_I_PONG) return NULL;
-  if (frame->request != peer->id) return "an answer that nobody waits for";
+  if (frame->request != peer->id || !peer->type) return "an answer that nobody waits for";
   switch (frame->type) {
     case PACKBUF_I_GRANT:
       return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
@@ -572,6 +588,8 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
+  peer->type = peer->count = peer->left = peer->answered = 0; /* so that nothing answers what broke off: its memory is gone */
+  peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;
 }
@@ -723,7 +741,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   peer->type = types[peer->call->operation];
   peer->left = peer->count;
   peer->id = PACKBUF_I_ADD(&peer->tcp->next_id, 1) + 1;
-  peer->granted_from = peer->granted_to = 0;
+  peer->granted_from = peer->granted_to = peer->answered = 0;
   if (!packbuf_i_peer_frame_room(peer, room)) {
     packbuf_i_peer_break(peer, PACKBUF_OUT_OF_MEMORY, "out of memory");
     return;
@@ -753,17 +771,25 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   }
 }
 
+/* Nothing is on its way out: what was answered before has ended. */
+static void packbuf_i_peer_answered(packbuf_i_peer *peer) {
+  for (unsigned i = 0; peer->answered && i < peer->count; i++)
+    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED) packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
+  peer->answered = 0;
+}
+
 /* Goes on until all is answered, the deadline has passed, or the connection broke. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
   if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
-  while (peer->left && !peer->broken) {
+  while (peer->left > peer->answered && !peer->broken) {
     uint64_t now = packbuf_now();
     if (now >= until && !peer->cancel) {
       peer->cancel = 1;
       until = now + PACKBUF_I_LAST_CALL_NS;
     } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
     if (packbuf_i_peer_pump(peer, until)) heard = packbuf_now();
+    if (peer->piece == peer->piece_count) packbuf_i_peer_answered(peer);
     now = packbuf_now();
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
@@ -776,9 +802,10 @@ static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
   const int asked = peer->piece > 0 || peer->piece_count == 0;
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
-    packbuf_status status = peer->broken;
+    packbuf_status status = step->state == PACKBUF_I_STEP_ANSWERED ? step->status : peer->broken;
     if (step->state == PACKBUF_I_STEP_DONE) continue;
-    if (status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked && step->gone == step->item->size)
+    if (step->state != PACKBUF_I_STEP_ANSWERED && status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked &&
+        step->gone == step->item->size)
       status = PACKBUF_DISCONNECTED;
     packbuf_i_step_end(peer, step, status);
   }
