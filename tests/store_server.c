@@ -1206,6 +1206,7 @@ static void late_listed(int fd, uint64_t request, const char *key) {
 static void *late_lie(void *context) {
   late_liar *l = (late_liar *)context;
   static uint8_t drain[MIB];
+  struct timeval quiet = {0, 300000};
   uint8_t frame[256];
   packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
   uint64_t request;
@@ -1218,12 +1219,11 @@ static void *late_lie(void *context) {
     packbuf_i_sleep_until(packbuf_deadline_in(50));
     liar_result(fd, request, 0, PACKBUF_FULL, 0, 0);
     packbuf_i_sleep_until(packbuf_deadline_in(50));
-    for (uint64_t all = 0; all < 4 * MIB;) {
-      const ssize_t some = recv(fd, drain, sizeof drain, 0);
-      if (some <= 0) break;
-      all += (uint64_t)some;
-    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
+    while (recv(fd, drain, sizeof drain, 0) > 0) continue; /* what was on its way */
     liar_result(fd, request, 1, PACKBUF_FULL, 0, 0);
+    quiet.tv_sec = 5;
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
   } else {
     next = accept(l->listener, NULL, NULL);
     late_greet(next);
@@ -1275,7 +1275,7 @@ static int late_never(const packbuf_call *call, uint64_t index) { return (void)c
 static void late_done(packbuf_call *call, uint64_t index) {
   const packbuf_i_peer *peer = &((packbuf_i_tcp *)call->context)->peers[0];
   if (index == 0 && call->operation == PACKBUF_PUT)
-    expect(peer->piece == peer->piece_count || peer->left == 1, "its bytes are still on their way out");
+    expect(peer->piece == peer->piece_count, "its bytes are still on their way out");
 }
 
 static void test_late_answers(void) {
