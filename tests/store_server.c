@@ -622,12 +622,19 @@ static void talk_word(talk *t, unsigned type, uint64_t request) {
   talk_frame_of(t, &body, frame, type, 0, request, "", 0);
 }
 
-static void talk_begin(talk *t, uint64_t size, int greet) {
-  static const packbuf_i_intake_taker taker = {talk_frame, talk_place, talk_placed};
-  packbuf_store_options options = packbuf_default_store_options();
+static void talk_hello(talk *t) {
   packbuf_i_hello hello;
   uint8_t frame[256];
   packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = 1;
+  packbuf_i_hello_write(&body, &hello);
+  talk_frame_of(t, &body, frame, PACKBUF_I_HELLO, 0, 0, "", 0);
+}
+
+static void talk_begin(talk *t, uint64_t size, int greet) {
+  static const packbuf_i_intake_taker taker = {talk_frame, talk_place, talk_placed};
+  packbuf_store_options options = packbuf_default_store_options();
   memset(t, 0, sizeof *t);
   options.size = size;
   expect(!packbuf_store_open("local:", &options, &t->store, NULL), "store");
@@ -637,10 +644,7 @@ static void talk_begin(talk *t, uint64_t size, int greet) {
   t->ear.context = t;
   t->ear.most_body = PACKBUF_I_FRAME_BODY;
   packbuf_i_link_start(&t->link, &t->service, &t->group);
-  memset(&hello, 0, sizeof hello);
-  hello.least = hello.most = 1;
-  packbuf_i_hello_write(&body, &hello);
-  if (greet) talk_frame_of(t, &body, frame, PACKBUF_I_HELLO, 0, 0, "", 0);
+  if (greet) talk_hello(t);
 }
 
 static void talk_end(talk *t) {
@@ -799,6 +803,94 @@ static void test_protocol(void) {
     }
   }
   verdict("what breaks the rules of the protocol is refused, what comes late is dropped");
+}
+
+/* ---- clients that want all for themselves ---- */
+
+static void test_hoarders(void) {
+  static talk t;
+  uint8_t frame[512], many[64 * 1024];
+  char key[240];
+  packbuf_i_list_ask ask;
+  packbuf_i_wire_to body;
+  packbuf_item item;
+  uint64_t before;
+  size_t size = 0, count;
+  begin("hoarders");
+  { /* pings are no progress: of what was granted, of what is not taken */
+    talk_begin(&t, MIB, 1);
+    talk_put(&t, 1, UINT64_MAX, "a", 10, "");
+    before = packbuf_now();
+    expect(!packbuf_i_link_holds(&t.link, before, 1000000000u), "it has only begun");
+    packbuf_i_sleep_until(before + 5000000u);
+    talk_word(&t, PACKBUF_I_PING, 1);
+    expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "room for what does not come");
+    talk_data(&t, 1, 0, 0, "x");
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now(), 1000000000u) && t.link.requests->moved > before + 4000000u, "a byte of it");
+    talk_data(&t, 1, 0, 1, "123456789");
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1), "it is put");
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    item = item_of("a");
+    packbuf_i_wire_give64(&body, 0);
+    packbuf_i_get_item_write(&body, &item);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_GET, 1, 2, 0);
+    packbuf_i_link_feed(&t.link, frame, size);
+    before = packbuf_now();
+    packbuf_i_sleep_until(before + 5000000u);
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    packbuf_i_link_feed(&t.link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0));
+    expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "a lease on what is not taken");
+    talk_listen(&t);
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1) && t.data_size == 10, "it is taken");
+    talk_end(&t);
+  }
+  { /* small things count as what is kept of them */
+    talk_begin(&t, MIB, 1);
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0);
+    for (count = 0; count < 200000 && !packbuf_i_link_full(&t.link); count++) packbuf_i_link_feed(&t.link, frame, size);
+    expect(packbuf_i_link_full(&t.link) && count * sizeof(packbuf_i_outgoing) < PACKBUF_I_QUEUED, "%d pings", (int)count);
+    talk_listen(&t);
+    expect(t.frames[PACKBUF_I_PONG] == count && !t.link.blocks && !t.link.queued, "all are answered");
+    talk_end(&t);
+  }
+  { /* lists that are not read, as many as come in one piece */
+    talk_begin(&t, 16 * MIB, 1);
+    memset(key, 'k', sizeof key - 1);
+    key[sizeof key - 1] = 0;
+    for (int i = 0; i < 500; i++) {
+      key[sizeof key - 2] = (char)('0' + i % 10);
+      key[sizeof key - 3] = (char)('0' + i / 10 % 10);
+      key[sizeof key - 4] = (char)('0' + i / 100);
+      expect(!put_bytes(t.store, key, "x", 1, soon()), "put");
+    }
+    memset(&ask, 0, sizeof ask);
+    ask.most = 2048;
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    packbuf_i_list_write(&body, &ask);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_LIST, 0, 3, 0);
+    for (count = 0; (count + 1) * size <= sizeof many; count++) memcpy(many + count * size, frame, size);
+    packbuf_i_link_feed(&t.link, many, count * size);
+    expect(t.link.queued < PACKBUF_I_QUEUED + MIB + count * 128, "%d lists are %d bytes", (int)count, (int)t.link.queued);
+    talk_listen(&t);
+    expect(t.frames[PACKBUF_I_LISTED] == count && !t.frames[PACKBUF_I_BYE], "all are answered");
+    talk_end(&t);
+  }
+  { /* a quota is of pages, as room is; and of those who know the secret */
+    talk_begin(&t, MIB, 0);
+    t.service.quota = 8192;
+    talk_hello(&t);
+    for (unsigned i = 0; i < 3; i++) talk_put(&t, i, 0, i == 0 ? "a" : i == 1 ? "b" : "c", 1, "x");
+    expect(t.frames[PACKBUF_I_RESULT] == 3 && t.status[0] == 1000 + PACKBUF_QUOTA, "three bytes of two pages");
+    talk_end(&t);
+    talk_begin(&t, MIB, 0);
+    t.service.quota = 8192;
+    memcpy(t.service.secret, "secret", t.service.secret_size = 6);
+    talk_hello(&t);
+    expect(t.frames[PACKBUF_I_WELCOME] == 1 && !t.service.accounts, "an account before the proof");
+    talk_end(&t);
+  }
+  verdict("clients that hold what they do not use, ask for more than they read, or put by the byte");
 }
 
 /* ---- metrics ---- */
@@ -1529,6 +1621,7 @@ static void test_threads(void) {
 int main(void) {
   for (unsigned i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "batch/%u", i);
   test_protocol();
+  test_hoarders();
   test_sizes();
   test_generations();
   test_batches();

@@ -144,7 +144,7 @@ static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
       if (errno != EAGAIN && errno != EINTR) link->dead = 1;
       return;
     }
-    link->moved = packbuf_now();
+    link->moved = link->gone = packbuf_now();
     packbuf_i_link_went(link, (uint64_t)done);
   }
 }
@@ -178,7 +178,7 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   packbuf_server *server = loop->server;
   struct epoll_event event;
   if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
-    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && link->queued < PACKBUF_I_QUEUED; i++)
+    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && !packbuf_i_link_full(link); i++)
       if (!packbuf_i_link_read_some(loop, link)) break;
   if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
     link->known = 1;
@@ -192,31 +192,22 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   memset(&event, 0, sizeof event);
   event.data.ptr = link;
   event.events = link->sending ? (unsigned)EPOLLOUT : 0u;
-  if (link->queued < PACKBUF_I_QUEUED && !link->held) event.events |= (unsigned)EPOLLIN;
+  if (!packbuf_i_link_full(link) && !link->held) event.events |= (unsigned)EPOLLIN;
   if (event.events == link->events) return;
   link->events = event.events;
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Whether it holds memory that others may want. */
-static int packbuf_i_link_holds(const packbuf_i_link *link) {
-  if (link->sending) return 1;
-  for (const packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_FILLS) return 1;
-  return 0;
-}
-
 /* Ends what is dead, too slow or too silent. */
 static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
   packbuf_i_service *service = link->service;
-  const int busy = link->sending || link->requests;
-  if (link->state == PACKBUF_I_LINK_ENDING || link->http) {
-    if (now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+  if (link->state == PACKBUF_I_LINK_ENDING) {
+    if (link->gone + PACKBUF_I_LAST_WORDS_NS < now) link->dead = 1;
+  } else if (link->http) {
+    if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
-  } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
-             packbuf_i_link_holds(link)) {
+  } else if (PACKBUF_I_LOAD(&service->wanting) && packbuf_i_link_holds(link, now, service->lease_ns)) {
     packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
                           "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);

@@ -1,8 +1,8 @@
 /* transport/server_link.c: one connection of a server without its socket: what the server says to what a client says,
  * fed with bytes and asked for bytes (a link). Requests under way, answers on their way out, the bytes that a client's
  * objects take.
- * May use: system, text, frames, secret, the public calls of stores. Must not know: sockets, loops, drivers, what a store
- * does behind its calls. */
+ * May use: system, text, frames, secret, buddy (pages), the public calls of stores. Must not know: sockets, loops,
+ * drivers, what a store does behind its calls. */
 
 /* ---- what all connections share ---- */
 
@@ -64,7 +64,7 @@ typedef struct packbuf_i_job {
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
-  uint64_t id, deadline;
+  uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
   uint32_t type, count, left; /* left: items that are not answered */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
@@ -92,7 +92,7 @@ typedef struct packbuf_i_link {
   packbuf_i_request *requests;
   packbuf_i_outgoing *sending, **sending_end;
   struct packbuf_i_account *account;
-  uint64_t queued; /* bytes on their way out */
+  uint64_t queued, blocks; /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
   packbuf_i_request *receiving; /* NULL: it is dropped */
@@ -106,7 +106,8 @@ typedef struct packbuf_i_link {
   struct packbuf_i_link *before, *after;
   int fd, http;
   unsigned events, dead, known;
-  uint64_t born, came, moved, held; /* times: of the last byte that came, of the last that moved; not read until */
+  uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
+  uint64_t held;                    /* not read until */
   uint32_t failures_at;             /* where failures of its address are counted */
 } packbuf_i_link;
 
@@ -117,6 +118,8 @@ static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t mo
   packbuf_i_outgoing *sending = (packbuf_i_outgoing *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
   if (sending) {
     sending->block = block;
+    link->blocks += block;
+    if (!link->sending) link->gone = packbuf_now(); /* from now on it is the client's turn */
     *link->sending_end = sending;
     link->sending_end = &sending->next;
   } else link->dead = 1; /* without memory for an answer there is no way to go on */
@@ -162,6 +165,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sen
     packbuf_lease_release(&sending->lease);
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
   }
+  link->blocks -= sending->block;
   (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
 }
 
@@ -226,6 +230,21 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   }
 }
 
+/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
+static int packbuf_i_link_full(const packbuf_i_link *link) {
+  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
+}
+
+/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out, room
+ * for what comes. Frames that are not about that do not count. */
+static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
+  if (link->sending && link->gone + time < now) return 1;
+  for (const packbuf_i_request *r = link->requests; r; r = r->next)
+    for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
+      if (r->works[i].state == PACKBUF_I_WORK_FILLS) return 1;
+  return 0;
+}
+
 /* Says why, and ends once that has gone. */
 static void packbuf_i_link_bye(packbuf_i_link *link, packbuf_status status, const char *text) {
   uint8_t frame[PACKBUF_I_FRAME_HEADER + 260];
@@ -256,6 +275,7 @@ typedef struct packbuf_i_account {
   struct packbuf_i_account *next;
   uint8_t session[16];
   uint64_t quota, used, links; /* used: with what is being put */
+  uint64_t counted;            /* not before that time again */
   packbuf_i_owned *owned;
   size_t count, room;
 } packbuf_i_account;
@@ -300,7 +320,9 @@ static void packbuf_i_account_close(packbuf_i_service *service, packbuf_i_accoun
 
 /* Strikes out what is no longer there. With the lock held. */
 static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_account *account) {
+  const uint64_t begun = packbuf_now();
   size_t kept = 0;
+  if (begun < account->counted) return;
   for (size_t i = 0; i < account->count; i++) {
     packbuf_item item;
     memset(&item, 0, sizeof item);
@@ -311,20 +333,22 @@ static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_accoun
     else account->owned[kept++] = account->owned[i];
   }
   account->count = kept;
+  account->counted = packbuf_now() + 8 * (packbuf_now() - begun); /* others wait for the lock */
 }
 
 /* Charges bytes. 0: the quota does not allow it. */
 static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_job *work) {
   packbuf_i_account *account = link->account;
+  const uint64_t bytes = packbuf_i_buddy_pages(work->size) * PACKBUF_I_PAGE; /* as stores give room */
   int good;
   if (!account) return 1;
   packbuf_i_locked(&link->service->lock);
-  good = work->size <= account->quota;
-  if (good && account->used > account->quota - work->size) {
+  good = bytes <= account->quota;
+  if (good && account->used > account->quota - bytes) {
     packbuf_i_account_count(link->service, account);
-    good = account->used <= account->quota - work->size;
+    good = account->used <= account->quota - bytes;
   }
-  if (good) account->used += work->size, work->charged = work->size;
+  if (good) account->used += bytes, work->charged = bytes;
   packbuf_i_unlocked(&link->service->lock);
   return good;
 }
@@ -496,6 +520,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
     if (first || !refused) {
       work->status = packbuf_i_work_reserve(link, work);
       refused = work->status != PACKBUF_OK;
+      if (!refused) request->moved = packbuf_now();
     }
     if (work->state == PACKBUF_I_WORK_WAITS && (late || !packbuf_i_for_room(work->status))) {
       packbuf_i_work_answer(&results, request, work, work->status);
@@ -702,9 +727,10 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   if (listed && bytes) {
     packbuf_status status = PACKBUF_OK;
     listing.cursor = ask.cursor;
-    if (ask.options & PACKBUF_I_LIST_COLLECT)
+    if (ask.options & PACKBUF_I_LIST_COLLECT && !packbuf_i_link_full(link))
       (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
-    if (ask.most)
+    if (packbuf_i_link_full(link)) status = PACKBUF_LIMIT; /* lists that nobody reads: small frames, large answers */
+    else if (ask.most)
       status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
                                   &count, PACKBUF_NO_WAIT, NULL);
     if (!status) status = packbuf_store_describe(service->store, &info, PACKBUF_NO_WAIT, NULL);
@@ -733,6 +759,23 @@ static packbuf_i_request *packbuf_i_link_request(packbuf_i_link *link, uint64_t 
   return request;
 }
 
+/* Lets a client in whose HELLO was kept; with a secret, one that knows it: who does not may not share an account. */
+static const char *packbuf_i_link_admit(packbuf_i_link *link) {
+  packbuf_i_frame frame;
+  packbuf_i_hello hello;
+  const char *why;
+  int failed;
+  memset(&frame, 0, sizeof frame);
+  frame.body = (uint32_t)link->hello_size;
+  why = packbuf_i_hello_read(&frame, link->hello, &hello);
+  if (why) return why;
+  link->account = packbuf_i_account_open(link->service, &hello, &failed);
+  if (failed) return packbuf_i_frame_memory;
+  link->state = PACKBUF_I_LINK_OPEN;
+  link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  return NULL;
+}
+
 static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
   packbuf_i_service *service = link->service;
   uint8_t bytes[PACKBUF_I_FRAME_HEADER + sizeof link->welcome];
@@ -740,7 +783,6 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   packbuf_i_welcome welcome;
   packbuf_i_wire_to body;
   size_t size;
-  int failed;
   const char *why = packbuf_i_hello_read(frame, from, &hello);
   if (why) return why;
   if (hello.least > PACKBUF_I_FRAME_VERSION) {
@@ -765,10 +807,8 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->hello_size = frame->body;
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
-  link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return packbuf_i_frame_memory;
-  link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
-  if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  if (!welcome.proof) return packbuf_i_link_admit(link);
+  link->state = PACKBUF_I_LINK_PROOF;
   return NULL;
 }
 
@@ -788,9 +828,7 @@ static const char *packbuf_i_link_proof(packbuf_i_link *link, const packbuf_i_fr
                        link->welcome_size, proof);
   packbuf_i_wire_give(&body, proof, sizeof proof);
   packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PROVEN, 0, frame->request, 0));
-  link->state = PACKBUF_I_LINK_OPEN;
-  link->intake.most_body = PACKBUF_I_FRAME_BODY;
-  return NULL;
+  return packbuf_i_link_admit(link);
 }
 
 static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
@@ -918,6 +956,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   link->at_left -= size;
   if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
     work->came += size;
+    request->moved = packbuf_now();
     if (work->came == work->size) {
       work->state = PACKBUF_I_WORK_READY;
       link->ready = 1;
