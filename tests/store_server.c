@@ -7,6 +7,7 @@
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "fence.h"
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static void verdict(const char *what) { verdict_on("", what); }
@@ -893,6 +894,80 @@ static void test_hoarders(void) {
   verdict("clients that hold what they do not use, ask for more than they read, or put by the byte");
 }
 
+/* ---- arguments and limits of the system ---- */
+
+static void test_odd_arguments(void) {
+  packbuf_store *a, *none = NULL;
+  packbuf_item items[4];
+  packbuf_ref about;
+  packbuf_error error;
+  static uint8_t secret[PACKBUF_I_SECRET], text[PACKBUF_I_SECRET + 2];
+  char path[] = "/tmp/packbuf.secret.XXXXXX";
+  size_t size = 0;
+  const int fd = mkstemp(path);
+  begin("odd arguments");
+  expect(packbuf_store_open(NULL, NULL, &none, &error) == PACKBUF_INVALID_ARGUMENT && !none, "no URI");
+  server_start(MIB, NULL);
+  a = client_open();
+  memset(&about, 0, sizeof about);
+  about.kind = 7;
+  for (int i = 0; i < 4; i++) {
+    items[i] = item_of(i == 0 ? "0" : i == 1 ? "1" : i == 2 ? "2" : "3");
+    items[i].from = text;
+    items[i].size = i == 1 ? (uint64_t)1 << 63 : i == 2 ? UINT64_MAX : 5;
+    items[i].about = i == 3 ? &about : NULL;
+  }
+  expect(packbuf_batch_put(a, items, 4, soon(), &error) == PACKBUF_CAPACITY && error.row == 1, "a put of 2^63 bytes");
+  expect(!items[0].status && items[2].status == PACKBUF_CAPACITY && items[3].status == PACKBUF_INVALID_ARGUMENT, "and its neighbours: %s, %s, %s", packbuf_status_name(items[0].status),
+         packbuf_status_name(items[2].status), packbuf_status_name(items[3].status));
+  client_close(a);
+  server_stop();
+  memset(text, 's', sizeof text);
+  text[PACKBUF_I_SECRET] = '\n';
+  expect(fd >= 0 && write(fd, text, PACKBUF_I_SECRET + 1) == PACKBUF_I_SECRET + 1 && setenv("PACKBUF_SECRET_FILE", path, 1) == 0, "a file");
+  expect(!packbuf_i_secret_find(NULL, 0, secret, &size, &error) && size == PACKBUF_I_SECRET, "a secret of 1024 bytes and the end of its line");
+  expect(pwrite(fd, "s", 1, PACKBUF_I_SECRET) == 1 && packbuf_i_secret_find(NULL, 0, secret, &size, &error) == PACKBUF_INVALID_ARGUMENT, "one of 1025 is not cut");
+  (void)unsetenv("PACKBUF_SECRET_FILE");
+  (void)close(fd);
+  (void)unlink(path);
+  verdict("sizes, kinds, URIs and secrets that cannot be");
+}
+
+/* Without descriptors clients are turned away: the queue of those who wait does not grow, and nothing turns in a circle. */
+static void test_no_descriptors(void) {
+  enum { CLIENTS = 6 };
+  packbuf_i_address address[PACKBUF_I_ADDRESSES];
+  const struct timeval patience = {5, 0};
+  struct rlimit before, few;
+  packbuf_store *a;
+  const char *at;
+  unsigned count;
+  int fds[CLIENTS], away = 0;
+  begin("no descriptors");
+  server_start(MIB, NULL);
+  at = packbuf_server_uri(server) + 6;
+  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL), "address");
+  for (int i = 0; i < CLIENTS; i++) fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+  expect(getrlimit(RLIMIT_NOFILE, &before) == 0, "limit");
+  few = before;
+  few.rlim_cur = (rlim_t)fds[CLIENTS - 1] + 1;
+  expect(setrlimit(RLIMIT_NOFILE, &few) == 0, "few");
+  for (int i = 0; i < CLIENTS; i++) {
+    char byte;
+    (void)setsockopt(fds[i], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    expect(connect(fds[i], &address[0].as.any, address[0].size) == 0, "connect");
+    away += recv(fds[i], &byte, 1, 0) == 0 || errno == ECONNRESET;
+  }
+  expect(away == CLIENTS && server->spare >= 0, "%d of %d were turned away", away, CLIENTS);
+  expect(setrlimit(RLIMIT_NOFILE, &before) == 0, "as before");
+  for (int i = 0; i < CLIENTS; i++) (void)close(fds[i]);
+  a = client_open();
+  expect(!put_bytes(a, "k", "v", 1, soon()), "and then served again");
+  client_close(a);
+  server_stop();
+  verdict("a server without descriptors turns clients away");
+}
+
 /* ---- metrics ---- */
 
 /* What HTTP answers, as text. */
@@ -1622,6 +1697,8 @@ int main(void) {
   for (unsigned i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "batch/%u", i);
   test_protocol();
   test_hoarders();
+  test_odd_arguments();
+  test_no_descriptors();
   test_sizes();
   test_generations();
   test_batches();

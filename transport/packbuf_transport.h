@@ -516,7 +516,8 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
                                           packbuf_ref *appended, packbuf_error *error);
 
 /* Removes a batch; of a manifest all that it lists and the manifests before it, itself last, so that a removal that was
- * broken off can be repeated. What is gone already is no error. As packbuf_batch_remove otherwise. */
+ * broken off can be repeated: those of its own key, up to a '#', as packbuf_append names them; what else a manifest may
+ * list is somebody else's, and stays. What is gone already is no error. As packbuf_batch_remove otherwise. */
 PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
                                           packbuf_error *error);
 /* ---- end of transport/batches.h ---- */
@@ -1295,14 +1296,25 @@ static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size
     memcpy(secret, given, given_size);
     *size = given_size;
   } else if (path && *path) {
+    uint8_t all[PACKBUF_I_SECRET + 3]; /* with the end of its line; more is too much */
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
-    const int code = errno;
+    size_t have = 0;
+    ssize_t some = fd >= 0 ? 1 : -1;
+    int code = errno;
+    while (some > 0 && have < sizeof all) { /* a pipe gives it in pieces */
+      some = read(fd, all + have, sizeof all - have);
+      code = errno;
+      if (some > 0) have += (size_t)some;
+      else if (some < 0 && code == EINTR) some = 1;
+    }
     if (fd >= 0) (void)close(fd);
     if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
-    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
-    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
-    *size = (size_t)some;
+    while (have && (all[have - 1] == '\n' || all[have - 1] == '\r')) have--;
+    if (!have) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
+    if (have > PACKBUF_I_SECRET)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, all, have);
+    *size = have;
   } else if (text && *text) {
     *size = packbuf_i_length(text, PACKBUF_I_SECRET);
     if (*size > PACKBUF_I_SECRET)
@@ -8786,6 +8798,8 @@ static packbuf_status packbuf_i_check_put(const packbuf_store *store, const pack
   const packbuf_slice *slice = item->slice;
   if (store->read_only) return PACKBUF_READ_ONLY;
   if (!item->from && item->size) return PACKBUF_INVALID_ARGUMENT;
+  if (item->size > (uint64_t)INT64_MAX) return PACKBUF_CAPACITY;
+  if (item->about && item->about->kind > PACKBUF_OBJECT_MANIFEST) return PACKBUF_INVALID_ARGUMENT;
   if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE || (item->about && item->about->head_length > item->size))
     return PACKBUF_INVALID_ARGUMENT;
   if (slice && (item->from != slice->data || item->size > slice->size)) return PACKBUF_INVALID_ARGUMENT;
@@ -9411,7 +9425,7 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
 
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error) {
-  const char *colon = strchr(uri, ':');
+  const char *colon = uri ? strchr(uri, ':') : NULL;
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (colon && colon - uri == 5 && memcmp(uri, "verbs", 5) == 0)
@@ -10633,7 +10647,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics;
+  int listener, metrics, spare; /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -10695,6 +10709,14 @@ static void packbuf_i_server_accept(packbuf_server *server, int listener) {
     int fd;
     from.size = sizeof from.as;
     fd = accept4(listener, &from.as.any, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && server->spare >= 0) {
+      /* turned away: what stays in the queue would wake this loop for ever */
+      (void)close(server->spare);
+      fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+      if (fd >= 0) (void)close(fd);
+      server->spare = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+      if (fd >= 0) continue;
+    }
     if (fd < 0) return;
     packbuf_i_server_take(server, fd, &from, listener == server->metrics);
   }
@@ -10911,6 +10933,7 @@ static void packbuf_i_server_end(packbuf_server *server) {
   }
   if (server->listener >= 0) (void)close(server->listener);
   if (server->metrics >= 0) (void)close(server->metrics);
+  if (server->spare >= 0) (void)close(server->spare);
   (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
   packbuf_i_lock_end(&server->service.lock);
   (void)packbuf_i_heap(&allocator, server, sizeof *server, 0);
@@ -10972,6 +10995,7 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
   packbuf_i_address_uri(&found[0], parts.rest, parts.rest_size, server->uri);
+  server->spare = fcntl(server->listener, F_DUPFD_CLOEXEC, 0);
   if (!metrics) return PACKBUF_OK;
   status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
   return status ? status : packbuf_i_address_listen(&found[0], &server->metrics, error);
@@ -11028,7 +11052,7 @@ PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char 
   made = (packbuf_server *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
   if (!made) return packbuf_i_no_memory(error);
   made->service.allocator = allocator;
-  made->listener = made->metrics = -1;
+  made->listener = made->metrics = made->spare = -1;
   (void)packbuf_i_lock_start(&made->service.lock);
   status = packbuf_i_server_start(made, store, uri, options, error);
   if (status) packbuf_i_server_end(made);
@@ -12941,6 +12965,7 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
 /* A removal under way. */
 typedef struct packbuf_i_removing {
   packbuf_store *store;
+  const char *key; /* of the manifest */
   uint32_t flags;
   uint64_t deadline;
   packbuf_arena arena;
@@ -12948,7 +12973,8 @@ typedef struct packbuf_i_removing {
   uint64_t count;
 } packbuf_i_removing;
 
-/* One more object to remove, by the name that a manifest has for it. */
+/* One more object to remove, by the name that a manifest has for it. What is not of its own batch (a stranger can list
+ * any key) is not touched. */
 static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text name, uint64_t fragment,
                                             packbuf_error *error) {
   char *key = (char *)packbuf_arena_alloc(&r->arena, PACKBUF_MAX_KEY + 1, 1);
@@ -12958,6 +12984,7 @@ static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text 
   memset(item, 0, sizeof *item);
   status = packbuf_i_split_name(name, fragment, key, &item->generation, error);
   if (status != PACKBUF_OK) return status;
+  if (packbuf_i_stem(key) != packbuf_i_stem(r->key) || memcmp(key, r->key, packbuf_i_stem(key)) != 0) return PACKBUF_OK;
   item->key = key;
   item->flags = r->flags;
   r->count++;
@@ -12974,6 +13001,8 @@ static packbuf_status packbuf_i_remove_names(packbuf_i_removing *r, const packbu
   if (status == PACKBUF_OK) status = packbuf_i_lineage(manifest, &lineage, error);
   if (status != PACKBUF_OK) return status;
   for (size_t i = 0; i < lineage.size; i++) before += lineage.data[i] == ' ';
+  if (count + before > manifest->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM)
+    return packbuf_i_call_fail(error, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
   r->items = (packbuf_item *)packbuf_i_array(&r->arena, count + before, sizeof *r->items);
   if (!r->items) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_remove_name(r, list[i].key, i, error);
@@ -13002,7 +13031,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   packbuf_status status, worst = PACKBUF_OK;
   packbuf_error why;
   memset(&item, 0, sizeof item);
-  item.key = key;
+  r->key = item.key = key;
   item.generation = generation;
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;

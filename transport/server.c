@@ -40,7 +40,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics;
+  int listener, metrics, spare; /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -102,6 +102,14 @@ static void packbuf_i_server_accept(packbuf_server *server, int listener) {
     int fd;
     from.size = sizeof from.as;
     fd = accept4(listener, &from.as.any, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && server->spare >= 0) {
+      /* turned away: what stays in the queue would wake this loop for ever */
+      (void)close(server->spare);
+      fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+      if (fd >= 0) (void)close(fd);
+      server->spare = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+      if (fd >= 0) continue;
+    }
     if (fd < 0) return;
     packbuf_i_server_take(server, fd, &from, listener == server->metrics);
   }
@@ -318,6 +326,7 @@ static void packbuf_i_server_end(packbuf_server *server) {
   }
   if (server->listener >= 0) (void)close(server->listener);
   if (server->metrics >= 0) (void)close(server->metrics);
+  if (server->spare >= 0) (void)close(server->spare);
   (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
   packbuf_i_lock_end(&server->service.lock);
   (void)packbuf_i_heap(&allocator, server, sizeof *server, 0);
@@ -379,6 +388,7 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
   packbuf_i_address_uri(&found[0], parts.rest, parts.rest_size, server->uri);
+  server->spare = fcntl(server->listener, F_DUPFD_CLOEXEC, 0);
   if (!metrics) return PACKBUF_OK;
   status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
   return status ? status : packbuf_i_address_listen(&found[0], &server->metrics, error);
@@ -435,7 +445,7 @@ PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char 
   made = (packbuf_server *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
   if (!made) return packbuf_i_no_memory(error);
   made->service.allocator = allocator;
-  made->listener = made->metrics = -1;
+  made->listener = made->metrics = made->spare = -1;
   (void)packbuf_i_lock_start(&made->service.lock);
   status = packbuf_i_server_start(made, store, uri, options, error);
   if (status) packbuf_i_server_end(made);
