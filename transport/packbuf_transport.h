@@ -9629,6 +9629,7 @@ typedef struct packbuf_i_link {
   int fd, http;
   unsigned events, dead, known;
   uint64_t born, came, moved, held; /* times: of the last byte that came, of the last that moved; not read until */
+  uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
 } packbuf_i_link;
 
@@ -10725,6 +10726,16 @@ static int packbuf_i_link_holds(const packbuf_i_link *link) {
   return 0;
 }
 
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
+ * nothing acknowledges that it has no room. */
+static int packbuf_i_link_unheard(const packbuf_i_link *link) {
+  struct tcp_info info;
+  socklen_t size = sizeof info;
+  memset(&info, 0, sizeof info);
+  if (getsockopt(link->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+  return (info.tcpi_unacked || info.tcpi_probes > 1) && info.tcpi_last_ack_recv > PACKBUF_I_DEAD_NS / 1000000u;
+}
+
 /* Ends what is dead, too slow or too silent. */
 static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
   packbuf_i_service *service = link->service;
@@ -10739,10 +10750,14 @@ static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
                           "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
     link->dead = 1;
-  } else if (link->requests && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS) {
+  } else if (link->sending && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS &&
+             packbuf_i_link_unheard(link)) {
     link->dead = 1;
-  } else if (link->requests && now - link->came > PACKBUF_I_SILENCE_NS && !link->sending) {
-    packbuf_i_link_say(link, PACKBUF_I_PING, 0);
+  } else if (link->requests && !link->sending && now - link->came > PACKBUF_I_SILENCE_NS) {
+    if (link->pinged <= link->came) {
+      link->pinged = now;
+      packbuf_i_link_say(link, PACKBUF_I_PING, 0);
+    } else if (now - link->pinged > PACKBUF_I_DEAD_NS - PACKBUF_I_SILENCE_NS) link->dead = 1;
   }
 }
 
