@@ -80,11 +80,21 @@ static uint32_t packbuf_i_address_hash(const packbuf_i_address *address) {
   return packbuf_i_wire_crc(&address->as.six.sin6_addr, 8); /* the network: one who has it has all of its addresses */
 }
 
+/* An end that is idle, and whose other end is gone without a word, is told so after half a minute: the system's own
+ * choice would be two hours. */
 static int packbuf_i_socket_prepare(int fd) {
   const int yes = 1;
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  const int idle = 15, between = 5, count = 3;
+#endif
   const int flags = fcntl(fd, F_GETFL);
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+#endif
 #if defined(SO_NOSIGPIPE)
   (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
 #endif
@@ -465,12 +475,14 @@ static int packbuf_i_peer_wants_out(const packbuf_i_peer *peer) {
   return !peer->cancel && peer->granted_from < peer->granted_to;
 }
 
-static void packbuf_i_peer_write(packbuf_i_peer *peer) {
+/* 1: bytes went. */
+static int packbuf_i_peer_write(packbuf_i_peer *peer) {
+  int went = 0;
   for (int i = 0; i < 16 && packbuf_i_peer_wants_out(peer); i++) {
     struct msghdr message;
     ssize_t done;
     if (peer->piece == peer->piece_count) packbuf_i_peer_next(peer);
-    if (peer->piece == peer->piece_count) return;
+    if (peer->piece == peer->piece_count) break;
     memset(&message, 0, sizeof message);
     message.msg_iov = peer->pieces + peer->piece;
     message.msg_iovlen = peer->piece_count - peer->piece < 256 ? peer->piece_count - peer->piece : 256;
@@ -482,8 +494,9 @@ static void packbuf_i_peer_write(packbuf_i_peer *peer) {
     if (done < 0) {
       if (errno != EAGAIN && errno != EINTR)
         packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the connection to the server is broken");
-      return;
+      break;
     }
+    went = 1;
     (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)done);
     while (done) {
       struct iovec *piece = &peer->pieces[peer->piece];
@@ -494,6 +507,7 @@ static void packbuf_i_peer_write(packbuf_i_peer *peer) {
       if (!piece->iov_len) peer->piece++;
     }
   }
+  return went;
 }
 
 /* One read. 0: there is no more just now. */
@@ -518,13 +532,13 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   return (uint64_t)came == room;
 }
 
-/* Writes and reads until something happened, or `until`. 1: bytes came. */
+/* Writes and reads until something happened, or `until`. 1: bytes went; 2: bytes came. */
 static int packbuf_i_peer_pump(packbuf_i_peer *peer, uint64_t until) {
   const uint64_t now = packbuf_now();
   const uint64_t left = until > now ? (until - now + 999999u) / 1000000u : 0;
   struct pollfd ready;
+  const int went = packbuf_i_peer_write(peer);
   int count;
-  packbuf_i_peer_write(peer);
   if (peer->broken) return 0;
   ready.fd = peer->fd;
   ready.events = POLLIN;
@@ -532,10 +546,10 @@ static int packbuf_i_peer_pump(packbuf_i_peer *peer, uint64_t until) {
   if (packbuf_i_peer_wants_out(peer)) ready.events |= POLLOUT;
   count = poll(&ready, 1, left < 1000 ? (int)left : 1000);
   if (count < 0 && errno != EINTR) packbuf_i_peer_break(peer, PACKBUF_SYSTEM, "poll failed");
-  if (count <= 0 || !(ready.revents & (POLLIN | POLLHUP | POLLERR))) return 0;
+  if (count <= 0 || !(ready.revents & (POLLIN | POLLHUP | POLLERR))) return went;
   for (int i = 0; i < 16 && !peer->broken; i++)
     if (!packbuf_i_peer_read(peer)) break;
-  return 1;
+  return 2;
 }
 
 /* ---- connecting ---- */
@@ -753,21 +767,26 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   }
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. */
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
+ * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
+  int pinged = 0;
   if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
   while (peer->left && !peer->broken) {
     uint64_t now = packbuf_now();
+    int happened;
     if (now >= until && !peer->cancel) {
       peer->cancel = 1;
       until = now + PACKBUF_I_LAST_CALL_NS;
     } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
-    if (packbuf_i_peer_pump(peer, until)) heard = packbuf_now();
+    happened = packbuf_i_peer_pump(peer, until);
     now = packbuf_now();
+    if (happened > pinged) heard = now;
+    if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
   }
 }
 
