@@ -87,7 +87,11 @@ static void sleep_ms(uint64_t ms) {
 }
 
 /* What can be done without waiting for anyone but the network. */
-static uint64_t at_once(void) { return w.can & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(300); }
+static uint64_t at_once(void) {
+  const char *most_ms = getenv("STORE_AT_ONCE_MS");
+  if (w.can & PACKBUF_CAN_IN_PLACE) return PACKBUF_NO_WAIT;
+  return packbuf_deadline_in(most_ms ? (uint64_t)atoi(most_ms) : 300);
+}
 static uint64_t in_time(void) { return packbuf_deadline_in(20000); }
 
 static uint64_t mixed(uint64_t x) {
