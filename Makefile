@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 PROVE_JOBS ?= 2
-STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan scripts
+STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan guest scripts
 
 WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
@@ -144,6 +144,17 @@ stage-$(1): $$(addprefix build/tests/$(1)/,$$(or $$(PROGRAMS_$(1)),$$(PROGRAMS))
 	$$(call prove,$$(EXEC_$(1)),$$^)
 endef
 $(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl wasm32 msan tsan,$(eval $(call stage,$(name))))
+
+# the small machine that has namespaces, netem and verbs: what runs in it
+GUEST = $(addprefix build/tests/native/,store_contract serve faults)
+build/tests/native/serve: tests/double/serve.c build/tests/native/packbuf.o
+	$(CC) $(STRICT) $(CFLAGS) -o $@ $^ $(LIBS)
+build/tests/native/faults: tests/guest/faults.c $(TEST_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) -o $@ $< $(LIBS)
+
+stage-guest: $(GUEST)
+	$(call prove,tests/guest/run.sh $(GUEST),tests/guest/tcp.sh)
 
 stage-mingw: packbuf.h
 	$(call prove,,tests/compile/mingw.sh)

@@ -8,9 +8,9 @@ mkdir -p build
 
 # command               Debian packages                                 stages that cannot run without it (-: single tests)
 needs='
-gcc                     gcc,libc6-dev                                   native,sanitize,gates,scripts
+gcc                     gcc,libc6-dev                                   native,sanitize,gates,guest,scripts
 make                    make                                            -
-prove                   perl                                            native,sanitize,clang,gates,s390x,aarch64,armhf,riscv64,m32,musl,wasm32,mingw,msan,tsan,scripts
+prove                   perl                                            native,sanitize,clang,gates,s390x,aarch64,armhf,riscv64,m32,musl,wasm32,mingw,msan,tsan,guest,scripts
 python3                 python3                                         scripts
 g++                     g++                                             -
 clang                   clang,libclang-rt-dev                           clang,wasm32,msan,tsan

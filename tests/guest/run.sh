@@ -2,7 +2,7 @@
 # Runs a script in a small emulated machine that has what this one lacks: network namespaces with netem, and verbs over
 # software RoCE. What the script prints (TAP) is printed here while it runs; the exit status is the script's.
 # usage: run.sh FILE... SCRIPT: the programs and files it needs, and last the script, which begins with `. /guest/lib.sh`.
-# Environment: GUEST_SECONDS (240), GUEST_MEMORY (1024 MiB), GUEST_ARGS (NAME=VALUE..., in the script's environment).
+# Environment: GUEST_SECONDS (600), GUEST_MEMORY (1024 MiB), GUEST_ARGS (NAME=VALUE..., in the script's environment).
 # Emulated (TCG), because /dev/kvm does not say whether an ordinary kernel runs on it; some 20 x slower than the host.
 # May use: fetch.sh, image.sh, qemu-system-x86_64. Must not know: what is tested.
 set -u
@@ -24,7 +24,7 @@ kernel=$(echo "$here"/../../build/guest/root/boot/vmlinuz-*)
 
 boot() { # status: whether the guest came up in 30 s
     : >"$tmp/kernel" && : >"$tmp/out"
-    timeout -k 5 "${GUEST_SECONDS:-240}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu Nehalem -smp 2 \
+    timeout -k 5 "${GUEST_SECONDS:-600}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu Nehalem -smp 2 \
         -m "${GUEST_MEMORY:-1024}" -nodefaults -no-user-config -display none -no-reboot -nic none \
         -serial "file:$tmp/kernel" -serial "file:$tmp/out" -device isa-debug-exit,iobase=0xf4,iosize=0x04 \
         -kernel "$kernel" -initrd "$tmp/image" \
@@ -46,7 +46,7 @@ for try in 1 2 3; do
     echo "# boot $try: no sign of life in 30 s"
     [ $try -lt 3 ] || { sed 's/^/# /' "$tmp/qemu"; tail -n 20 "$tmp/kernel" | sed 's/^/# /'; echo 'Bail out! no boot'; exit 1; }
 done
-tail -n +1 -s 0.2 -f --pid=$machine "$tmp/out" | tr -d '\r' | grep -av --line-buffered '^GUEST_'
+tail -n +1 -s 0.2 -f --pid=$machine "$tmp/out" | sed -u 's/\r$//; /^GUEST_/d'
 wait $machine
 code=$?
 machine=
