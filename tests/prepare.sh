@@ -26,6 +26,7 @@ can_wasm32              wasi-libc,libclang-rt-14-dev-wasm32,lld         wasm32
 node                    nodejs                                          wasm32
 x86_64-w64-mingw32-gcc  gcc-mingw-w64-x86-64                            mingw
 x86_64-w64-mingw32-g++  g++-mingw-w64-x86-64                            mingw
+qemu-system-x86_64      qemu-system-x86                                 guest
 can_simde               libsimde-dev                                    -
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
