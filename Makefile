@@ -23,7 +23,7 @@ FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
 # those of the transport, which needs POSIX threads
-TRANSPORT_TESTS = $(filter buddy pool refs store%,$(TESTS))
+TRANSPORT_TESTS = $(filter buddy pool refs store% verbs_abi,$(TESTS))
 TRANSPORT_FUZZERS = $(filter ref frames server shm,$(FUZZERS))
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(filter-out $(TRANSPORT_TESTS),$(TESTS)) $(patsubst %,fuzz_%,$(filter-out $(TRANSPORT_FUZZERS),$(FUZZERS)))

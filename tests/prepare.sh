@@ -31,6 +31,7 @@ can_simde               libsimde-dev                                    -
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
 can_numpy               python3-numpy                                   -
+can_verbs               libibverbs-dev,ibverbs-providers                -
 '
 
 # what is no command of its own: gcc-multilib would do for -m32, but it conflicts with the cross compilers
@@ -42,6 +43,9 @@ can_simde() {
 }
 can_wasm32() {
     echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -x c - -o build/can-wasm32 2>/dev/null
+}
+can_verbs() {
+    [ -e /usr/include/infiniband/verbs.h ]
 }
 can_numpy() { # a python3 that is not Debian's has a pip of its own
     python3 -c 'import numpy' 2>/dev/null || { [ "$(id -u)" = 0 ] && python3 -m pip install -q numpy >/dev/null 2>&1 && python3 -c 'import numpy' 2>/dev/null; }

@@ -178,6 +178,16 @@ PACKBUF_API packbuf_status packbuf_unregister(packbuf_store *store, const void *
   return packbuf_i_cache_unregister(&store->cache, address, size, error);
 }
 
+/* The memory of a store, for a server that lets a device use it. UNAVAILABLE: it does not say. */
+static packbuf_status packbuf_i_store_memory(packbuf_store *store, packbuf_driver_memory *memory,
+                                             packbuf_error *error) {
+  const packbuf_driver *driver = store->driver;
+  memset(memory, 0, sizeof *memory);
+  if (!driver->memory)
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "this store's memory cannot be served by verbs");
+  return driver->memory(store->state, memory, error);
+}
+
 /* ---- counters ---- */
 
 PACKBUF_API packbuf_status packbuf_store_counters(packbuf_store *store, packbuf_counters *counters,

@@ -81,13 +81,18 @@ extern "C" {
 #include "transport/shm_slots.c"
 #include "transport/shm.c"
 #include "transport/frames.c"
+#include "transport/verbs_abi.c"
+#include "transport/verbs.c"
 #include "transport/tcp.c"
+#include "transport/verbs_client.c"
 #include "transport/mooncake.c"
 
 /* what users call */
 #include "transport/items.c"
 #include "transport/workers.c"
 #include "transport/calls.c"
+#include "transport/server_link.c"
+#include "transport/server_verbs.c"
 #include "transport/server.c"
 #include "transport/metrics.c"
 #include "transport/doctor.c"
