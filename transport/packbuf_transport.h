@@ -2798,7 +2798,7 @@ static packbuf_status packbuf_i_store_memory(packbuf_store *store, packbuf_drive
                                              packbuf_error *error) {
   const packbuf_driver *driver = store->driver;
   memset(memory, 0, sizeof *memory);
-  if (driver->size < offsetof(packbuf_driver, memory) + sizeof driver->memory || !driver->memory)
+  if (!driver->memory)
     return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "this store's memory cannot be served by verbs");
   return driver->memory(store->state, memory, error);
 }
@@ -5825,6 +5825,7 @@ static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_
   if (!asked->remote) return NULL;
   asked->address = packbuf_i_wire_take64(reader);
   asked->rkey = packbuf_i_wire_take32(reader);
+  if (!reader->ok) return packbuf_i_frame_short;
   if (!asked->size || asked->size > UINT64_MAX - asked->address) return "an item that lies at no address";
   return NULL;
 }
