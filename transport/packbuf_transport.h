@@ -5825,6 +5825,7 @@ static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_
   if (!asked->remote) return NULL;
   asked->address = packbuf_i_wire_take64(reader);
   asked->rkey = packbuf_i_wire_take32(reader);
+  if (!reader->ok) return packbuf_i_frame_short;
   if (!asked->size || asked->size > UINT64_MAX - asked->address) return "an item that lies at no address";
   return NULL;
 }
