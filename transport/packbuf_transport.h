@@ -6692,7 +6692,7 @@ typedef struct packbuf_i_nic {
 
 /* Memory that a device may use. */
 typedef struct packbuf_i_plot {
-  packbuf_i_ibv_mr *mr;
+  packbuf_i_ibv_mr *mr; /* NULL: it may not after all */
   uint64_t start, end;
 } packbuf_i_plot;
 
@@ -6927,12 +6927,11 @@ static int packbuf_i_nic_event(packbuf_i_nic *nic) {
 /* Lets the device use memory. access: of PACKBUF_I_IBV_LOCAL_WRITE and _REMOTE_READ. */
 static packbuf_status packbuf_i_plot_open(packbuf_i_nic *nic, const void *address, uint64_t size, int access,
                                           packbuf_i_plot *plot, packbuf_error *error) {
-  plot->mr = nic->ibv.reg_mr(nic->pd, (void *)(uintptr_t)address, (size_t)size, access);
-  if (!plot->mr)
-    return packbuf_i_system_fail(error, "memory cannot be registered with the RDMA device (ulimit -l?)", errno);
   plot->start = (uint64_t)(uintptr_t)address;
   plot->end = plot->start + size;
-  return PACKBUF_OK;
+  plot->mr = nic->ibv.reg_mr(nic->pd, (void *)(uintptr_t)address, (size_t)size, access);
+  if (plot->mr) return PACKBUF_OK;
+  return packbuf_i_system_fail(error, "memory cannot be registered with the RDMA device (ulimit -l?)", errno);
 }
 
 static void packbuf_i_plot_close(packbuf_i_nic *nic, packbuf_i_plot *plot) {
@@ -6943,7 +6942,7 @@ static void packbuf_i_plot_close(packbuf_i_nic *nic, packbuf_i_plot *plot) {
 /* Whether all of these bytes are of it. */
 static int packbuf_i_plot_has(const packbuf_i_plot *plot, const void *address, uint64_t size) {
   const uint64_t start = (uint64_t)(uintptr_t)address;
-  return plot->mr && start >= plot->start && start <= plot->end && size <= plot->end - start;
+  return start >= plot->start && start <= plot->end && size <= plot->end - start;
 }
 
 /* ---- queue pairs ---- */
@@ -7918,8 +7917,10 @@ static int packbuf_i_item_plot(packbuf_i_peer *peer, uint64_t index) {
   const int put = call->operation == PACKBUF_PUT;
   const void *memory = put ? item->from : item->into;
   const uint64_t size = put ? item->size : item->capacity;
+  const packbuf_i_plot *plot;
   if ((!put && call->operation != PACKBUF_GET) || !memory || size <= PACKBUF_I_SMALL) return 1;
-  return packbuf_i_tcp_plot(peer->tcp, call, index, memory, size) != NULL;
+  plot = packbuf_i_tcp_plot(peer->tcp, call, index, memory, size);
+  return plot && (put || plot->mr);
 }
 
 /* The items of the next request, from `from` on: as many as fit, none of them twice in a put, whose order in one
@@ -7956,9 +7957,10 @@ static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_
   return from;
 }
 
-/* How the bytes of a put go. payload: bytes that follow this request at once already. */
-static uint8_t packbuf_i_errand_way(const packbuf_i_peer *peer, const packbuf_item *item, uint64_t payload) {
-  if (peer->tcp->nic && item->size > PACKBUF_I_SMALL) return PACKBUF_I_WAY_REMOTE;
+/* How the bytes of a put go. plot: of its memory; payload: bytes that follow this request at once already. */
+static uint8_t packbuf_i_errand_way(const packbuf_i_peer *peer, const packbuf_item *item, const packbuf_i_plot *plot,
+                                    uint64_t payload) {
+  if (plot && plot->mr && item->size > PACKBUF_I_SMALL) return PACKBUF_I_WAY_REMOTE;
   return item->size <= peer->limits.eager_item && payload + item->size <= peer->limits.eager_all
              ? PACKBUF_I_WAY_EAGER
              : PACKBUF_I_WAY_GRANTED;
@@ -7985,11 +7987,11 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
     const packbuf_item *item = step->item;
     if (peer->type == PACKBUF_I_PUT) {
       const packbuf_i_plot *plot = NULL;
-      step->way = packbuf_i_errand_way(peer, item, payload);
+      if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
+      step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      if (step->way == PACKBUF_I_WAY_REMOTE)
-        plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
-      packbuf_i_put_item_write(&body, item, step->way, plot ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way,
+                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -8320,13 +8322,15 @@ static packbuf_i_plot *packbuf_i_tcp_plot(packbuf_i_tcp *tcp, const packbuf_call
   return plot && packbuf_i_plot_has(plot, memory, size) ? plot : NULL;
 }
 
-/* Memory that the server may read, and READs of ours may fill where it may be written. */
+/* Memory that the server may read, and READs of ours may fill where it may be written. Some kernels give no device what
+ * is mapped for reading alone (files): that has no key, and what is put from it goes in frames. */
 static packbuf_status packbuf_i_plot_open_both(packbuf_i_nic *nic, const void *address, uint64_t size,
                                                packbuf_i_plot *plot, packbuf_error *error) {
-  const packbuf_status status = packbuf_i_plot_open(
-      nic, address, size, PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, plot, error);
+  const int both = PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ;
+  packbuf_status status = packbuf_i_plot_open(nic, address, size, both, plot, error);
   if (status != PACKBUF_SYSTEM || errno != EFAULT) return status;
-  return packbuf_i_plot_open(nic, address, size, PACKBUF_I_IBV_REMOTE_READ, plot, error);
+  status = packbuf_i_plot_open(nic, address, size, PACKBUF_I_IBV_REMOTE_READ, plot, error);
+  return status == PACKBUF_SYSTEM && errno == EFAULT ? PACKBUF_OK : status;
 }
 
 static packbuf_status packbuf_i_verbs_attach(void *state, const void *address, uint64_t size, void **registration,
@@ -8335,7 +8339,7 @@ static packbuf_status packbuf_i_verbs_attach(void *state, const void *address, u
   packbuf_i_plot *plot;
   packbuf_status status;
   *registration = &tcp->slab; /* stepped down: any memory will do */
-  if (!tcp->nic || packbuf_i_plot_has(&tcp->slab, address, size)) return PACKBUF_OK;
+  if (!tcp->nic || (tcp->slab.mr && packbuf_i_plot_has(&tcp->slab, address, size))) return PACKBUF_OK;
   plot = (packbuf_i_plot *)packbuf_i_heap(&tcp->allocator, NULL, 0, sizeof *plot);
   if (!plot) return packbuf_i_no_memory(error);
   status = packbuf_i_plot_open_both(tcp->nic, address, size, plot, error);

@@ -756,8 +756,10 @@ static int packbuf_i_item_plot(packbuf_i_peer *peer, uint64_t index) {
   const int put = call->operation == PACKBUF_PUT;
   const void *memory = put ? item->from : item->into;
   const uint64_t size = put ? item->size : item->capacity;
+  const packbuf_i_plot *plot;
   if ((!put && call->operation != PACKBUF_GET) || !memory || size <= PACKBUF_I_SMALL) return 1;
-  return packbuf_i_tcp_plot(peer->tcp, call, index, memory, size) != NULL;
+  plot = packbuf_i_tcp_plot(peer->tcp, call, index, memory, size);
+  return plot && (put || plot->mr);
 }
 
 /* The items of the next request, from `from` on: as many as fit, none of them twice in a put, whose order in one
@@ -794,9 +796,10 @@ static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_
   return from;
 }
 
-/* How the bytes of a put go. payload: bytes that follow this request at once already. */
-static uint8_t packbuf_i_errand_way(const packbuf_i_peer *peer, const packbuf_item *item, uint64_t payload) {
-  if (peer->tcp->nic && item->size > PACKBUF_I_SMALL) return PACKBUF_I_WAY_REMOTE;
+/* How the bytes of a put go. plot: of its memory; payload: bytes that follow this request at once already. */
+static uint8_t packbuf_i_errand_way(const packbuf_i_peer *peer, const packbuf_item *item, const packbuf_i_plot *plot,
+                                    uint64_t payload) {
+  if (plot && plot->mr && item->size > PACKBUF_I_SMALL) return PACKBUF_I_WAY_REMOTE;
   return item->size <= peer->limits.eager_item && payload + item->size <= peer->limits.eager_all
              ? PACKBUF_I_WAY_EAGER
              : PACKBUF_I_WAY_GRANTED;
@@ -823,11 +826,11 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
     const packbuf_item *item = step->item;
     if (peer->type == PACKBUF_I_PUT) {
       const packbuf_i_plot *plot = NULL;
-      step->way = packbuf_i_errand_way(peer, item, payload);
+      if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
+      step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      if (step->way == PACKBUF_I_WAY_REMOTE)
-        plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
-      packbuf_i_put_item_write(&body, item, step->way, plot ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way,
+                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,

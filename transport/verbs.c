@@ -35,7 +35,7 @@ typedef struct packbuf_i_nic {
 
 /* Memory that a device may use. */
 typedef struct packbuf_i_plot {
-  packbuf_i_ibv_mr *mr;
+  packbuf_i_ibv_mr *mr; /* NULL: it may not after all */
   uint64_t start, end;
 } packbuf_i_plot;
 
@@ -270,12 +270,11 @@ static int packbuf_i_nic_event(packbuf_i_nic *nic) {
 /* Lets the device use memory. access: of PACKBUF_I_IBV_LOCAL_WRITE and _REMOTE_READ. */
 static packbuf_status packbuf_i_plot_open(packbuf_i_nic *nic, const void *address, uint64_t size, int access,
                                           packbuf_i_plot *plot, packbuf_error *error) {
-  plot->mr = nic->ibv.reg_mr(nic->pd, (void *)(uintptr_t)address, (size_t)size, access);
-  if (!plot->mr)
-    return packbuf_i_system_fail(error, "memory cannot be registered with the RDMA device (ulimit -l?)", errno);
   plot->start = (uint64_t)(uintptr_t)address;
   plot->end = plot->start + size;
-  return PACKBUF_OK;
+  plot->mr = nic->ibv.reg_mr(nic->pd, (void *)(uintptr_t)address, (size_t)size, access);
+  if (plot->mr) return PACKBUF_OK;
+  return packbuf_i_system_fail(error, "memory cannot be registered with the RDMA device (ulimit -l?)", errno);
 }
 
 static void packbuf_i_plot_close(packbuf_i_nic *nic, packbuf_i_plot *plot) {
@@ -286,7 +285,7 @@ static void packbuf_i_plot_close(packbuf_i_nic *nic, packbuf_i_plot *plot) {
 /* Whether all of these bytes are of it. */
 static int packbuf_i_plot_has(const packbuf_i_plot *plot, const void *address, uint64_t size) {
   const uint64_t start = (uint64_t)(uintptr_t)address;
-  return plot->mr && start >= plot->start && start <= plot->end && size <= plot->end - start;
+  return start >= plot->start && start <= plot->end && size <= plot->end - start;
 }
 
 /* ---- queue pairs ---- */

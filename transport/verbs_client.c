@@ -17,13 +17,15 @@ static packbuf_i_plot *packbuf_i_tcp_plot(packbuf_i_tcp *tcp, const packbuf_call
   return plot && packbuf_i_plot_has(plot, memory, size) ? plot : NULL;
 }
 
-/* Memory that the server may read, and READs of ours may fill where it may be written. */
+/* Memory that the server may read, and READs of ours may fill where it may be written. Some kernels give no device what
+ * is mapped for reading alone (files): that has no key, and what is put from it goes in frames. */
 static packbuf_status packbuf_i_plot_open_both(packbuf_i_nic *nic, const void *address, uint64_t size,
                                                packbuf_i_plot *plot, packbuf_error *error) {
-  const packbuf_status status = packbuf_i_plot_open(
-      nic, address, size, PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, plot, error);
+  const int both = PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ;
+  packbuf_status status = packbuf_i_plot_open(nic, address, size, both, plot, error);
   if (status != PACKBUF_SYSTEM || errno != EFAULT) return status;
-  return packbuf_i_plot_open(nic, address, size, PACKBUF_I_IBV_REMOTE_READ, plot, error);
+  status = packbuf_i_plot_open(nic, address, size, PACKBUF_I_IBV_REMOTE_READ, plot, error);
+  return status == PACKBUF_SYSTEM && errno == EFAULT ? PACKBUF_OK : status;
 }
 
 static packbuf_status packbuf_i_verbs_attach(void *state, const void *address, uint64_t size, void **registration,
@@ -32,7 +34,7 @@ static packbuf_status packbuf_i_verbs_attach(void *state, const void *address, u
   packbuf_i_plot *plot;
   packbuf_status status;
   *registration = &tcp->slab; /* stepped down: any memory will do */
-  if (!tcp->nic || packbuf_i_plot_has(&tcp->slab, address, size)) return PACKBUF_OK;
+  if (!tcp->nic || (tcp->slab.mr && packbuf_i_plot_has(&tcp->slab, address, size))) return PACKBUF_OK;
   plot = (packbuf_i_plot *)packbuf_i_heap(&tcp->allocator, NULL, 0, sizeof *plot);
   if (!plot) return packbuf_i_no_memory(error);
   status = packbuf_i_plot_open_both(tcp->nic, address, size, plot, error);

@@ -165,12 +165,24 @@ typedef struct mr {
   uint32_t slot;
 } mr;
 
+/* Whether memory is a file's, mapped for reading alone, which Linux 6.1 gives no device. */
+static int read_only_file(const void *address) {
+  FILE *maps = fopen("/proc/self/maps", "re");
+  char line[512], rights[8] = "";
+  unsigned long long start, end;
+  int found = 0;
+  while (maps && !found && fgets(line, sizeof line, maps))
+    found = sscanf(line, "%llx-%llx %7s", &start, &end, rights) == 3 && (uintptr_t)address >= start && (uintptr_t)address < end;
+  if (maps) (void)fclose(maps);
+  return found && strcmp(rights, "r--s") == 0;
+}
+
 EXPORT packbuf_i_ibv_mr *ibv_reg_mr(packbuf_i_ibv_pd *pd, void *address, size_t size, int access) {
   mr *made;
   region *one;
   unsigned char in_core;
   demand((access & ~(PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ)) == 0, "memory for more than local writes and remote reads");
-  if (!size || mincore((void *)((uintptr_t)address & ~(uintptr_t)4095), 1, &in_core) != 0) {
+  if (!size || mincore((void *)((uintptr_t)address & ~(uintptr_t)4095), 1, &in_core) != 0 || read_only_file(address)) {
     errno = size ? EFAULT : EINVAL;
     return NULL;
   }
