@@ -7200,12 +7200,11 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_count,
                                                     NULL};
 /* ---- end of transport/tcp.c ---- */
-/* ---- transport/mooncake.c ---- */
-/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name, through its C ABI, loaded at run
- * time. The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they
- * last, and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes
- * behind it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
- * May use: system, text (URIs, lines), pool, asked, driver.h. Must not know: handles, batches of rows. */
+/* ---- transport/mooncake_engine.c ---- */
+/* transport/mooncake_engine.c: Mooncake's engine as the store `mooncake` calls it: its C ABI, loaded at run time, what
+ * its codes mean, and the worker threads that make its calls. The ABI has no deadlines: so calls are made on memory
+ * that is the driver's for as long as they last, and a caller leaves at its own deadline while the call ends behind it.
+ * May use: system, pool, driver.h. Must not know: what a call is made for (mooncake_items.c), callers' memory. */
 #include <dlfcn.h>
 
 /* ---- the engine's C ABI ---- */
@@ -7298,63 +7297,6 @@ static packbuf_status packbuf_i_mooncake_status(int64_t code) {
   }
 }
 
-/* ---- what lies behind an object, and in a pointer ---- */
-
-#define PACKBUF_I_MOONCAKE_RECORD 64u
-
-typedef struct packbuf_i_mooncake_record {
-  uint64_t generation, length, head_length;
-  uint32_t head_checksum, flags;
-  uint8_t kind, fingerprint[PACKBUF_FINGERPRINT];
-} packbuf_i_mooncake_record;
-
-static const uint8_t packbuf_i_mooncake_magic[2][8] = {{'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'},
-                                                       {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
-
-static void packbuf_i_mooncake_write(uint8_t *to, int pointer, const packbuf_i_mooncake_record *record) {
-  memset(to, 0, PACKBUF_I_MOONCAKE_RECORD);
-  memcpy(to, packbuf_i_mooncake_magic[pointer], 8);
-  packbuf_i_store64(to + 8, record->generation);
-  packbuf_i_store64(to + 16, record->length);
-  packbuf_i_store64(to + 24, record->head_length);
-  packbuf_i_store32(to + 32, record->head_checksum);
-  packbuf_i_store32(to + 36, record->flags);
-  to[40] = record->kind;
-  memcpy(to + 44, record->fingerprint, PACKBUF_FINGERPRINT);
-  packbuf_i_store32(to + 60, packbuf_checksum(0, to, 60));
-}
-
-/* 0: it is none. */
-static int packbuf_i_mooncake_read(const uint8_t *from, int pointer, packbuf_i_mooncake_record *record) {
-  if (memcmp(from, packbuf_i_mooncake_magic[pointer], 8) != 0) return 0;
-  if (packbuf_i_load32(from + 60) != packbuf_checksum(0, from, 60)) return 0;
-  record->generation = packbuf_i_load64(from + 8);
-  record->length = packbuf_i_load64(from + 16);
-  record->head_length = packbuf_i_load64(from + 24);
-  record->head_checksum = packbuf_i_load32(from + 32);
-  record->flags = packbuf_i_load32(from + 36);
-  record->kind = from[40];
-  memcpy(record->fingerprint, from + 44, PACKBUF_FINGERPRINT);
-  return record->generation != 0;
-}
-
-/* What an object of this length takes in the engine: padded to 64, and its trailer. 0: no such length. */
-static uint64_t packbuf_i_mooncake_space(uint64_t length) {
-  if (length > UINT64_MAX - 63 - PACKBUF_I_MOONCAKE_RECORD) return 0;
-  return (length + 63) / 64 * 64 + PACKBUF_I_MOONCAKE_RECORD;
-}
-
-#define PACKBUF_I_MOONCAKE_NAME (PACKBUF_MAX_KEY + 18) /* KEY@ + 16 digits + NUL */
-
-/* KEY@generation; generation 0: the pointer, KEY@ alone, which can be no object's name. */
-static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, uint64_t generation) {
-  memmove(to, key, key_size); /* a name may be made over in its place */
-  to += key_size;
-  *to++ = '@';
-  for (unsigned i = 0; generation && i < 16; i++) *to++ = "0123456789abcdef"[generation >> (60 - 4 * i) & 15];
-  *to = 0;
-}
-
 /* ---- the state ---- */
 
 #define PACKBUF_I_MOONCAKE_WINDOW 64u   /* items under way at a time for one call */
@@ -7362,7 +7304,14 @@ static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, 
 #define PACKBUF_I_MOONCAKE_CHAINS 1024u /* of notes */
 #define PACKBUF_I_MOONCAKE_KEPT 64u     /* notes of the newest kept in a chain */
 #define PACKBUF_I_MOONCAKE_SCRATCH ((size_t)4096 * PACKBUF_I_MOONCAKE_WORKERS)
-#define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
+#define PACKBUF_I_MOONCAKE_NAME (PACKBUF_MAX_KEY + 18) /* KEY@ + 16 digits + NUL */
+#define PACKBUF_I_MOONCAKE_RECORD 64u /* what lies behind an object, and in a pointer */
+
+typedef struct packbuf_i_mooncake_record {
+  uint64_t generation, length, head_length;
+  uint32_t head_checksum, flags;
+  uint8_t kind, fingerprint[PACKBUF_FINGERPRINT];
+} packbuf_i_mooncake_record;
 
 /* What is remembered of a key. NEWEST: the last put of this handle. The others are removals that have not happened yet:
  * asked for; because of a newer object; and of puts that ended too late to be puts. */
@@ -7465,6 +7414,282 @@ typedef struct packbuf_i_mooncake {
 
 static const packbuf_i_mooncake_config packbuf_i_mooncake_pinned = {1, 0, 1, NULL, 0};
 
+/* ---- parts ---- */
+
+/* What mooncake_items.c does for entries of a part, in a worker's thread; and its notes, gone. */
+static void packbuf_i_mooncake_do(packbuf_i_mooncake *m, uint8_t *scratch, const packbuf_i_mooncake_part *part,
+                                  packbuf_i_mooncake_entry *const *entries, size_t count);
+static void packbuf_i_mooncake_forget_all(packbuf_i_mooncake *m);
+
+/* Those entries of a part that are at its step; none when nobody waits for them any more. */
+static size_t packbuf_i_mooncake_due(packbuf_i_mooncake *m, const packbuf_i_mooncake_part *part,
+                                     packbuf_i_mooncake_entry **entries) {
+  packbuf_i_mooncake_group *group = part->group;
+  size_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (uint64_t i = part->first; !group->left && i < part->first + part->count; i++)
+    if (group->entries[i].step == part->step) entries[count++] = &group->entries[i];
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, packbuf_i_mooncake_part *part) {
+  packbuf_i_mooncake_entry *entries[PACKBUF_I_MOONCAKE_WINDOW];
+  const size_t count = packbuf_i_mooncake_due(m, part, entries);
+  if (count) packbuf_i_mooncake_do(m, m->scratch ? m->scratch + (size_t)4096 * worker : NULL, part, entries, count);
+}
+
+static void packbuf_i_mooncake_free_group(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
+  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
+}
+
+/* The caller lets go of a group. */
+static void packbuf_i_mooncake_let(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  unsigned holders;
+  packbuf_i_locked(&m->lock);
+  holders = --group->holders;
+  packbuf_i_unlocked(&m->lock);
+  if (!holders) packbuf_i_mooncake_free_group(m, group);
+}
+
+static packbuf_i_mooncake_group *packbuf_i_mooncake_group_of(packbuf_i_mooncake *m, uint64_t count) {
+  packbuf_i_mooncake_group *group = (packbuf_i_mooncake_group *)packbuf_i_heap(
+      &m->allocator, NULL, 0, sizeof *group + (size_t)count * sizeof *group->entries);
+  if (!group) return NULL;
+  group->entries = (packbuf_i_mooncake_entry *)(void *)(group + 1);
+  group->count = count;
+  group->holders = 1;
+  return group;
+}
+
+/* Frees everything; no thread runs. */
+static void packbuf_i_mooncake_free(packbuf_i_mooncake *m) {
+  packbuf_allocator allocator = m->allocator;
+  if (m->slab) (void)m->api.unregister_buffer(m->client, m->slab);
+  if (m->scratch) {
+    (void)m->api.unregister_buffer(m->client, m->scratch);
+    (void)munmap(m->scratch, PACKBUF_I_MOONCAKE_SCRATCH);
+  }
+  if (m->client) m->api.destroy(m->client);
+  packbuf_i_mooncake_forget_all(m);
+  packbuf_i_signal_end(&m->ended);
+  packbuf_i_signal_end(&m->work);
+  packbuf_i_lock_end(&m->lock);
+  (void)packbuf_i_heap(&allocator, m, sizeof *m, 0);
+}
+
+static void *packbuf_i_mooncake_work(void *context) {
+  const packbuf_i_mooncake_worker *const worker = (const packbuf_i_mooncake_worker *)context;
+  packbuf_i_mooncake *const m = worker->store;
+  int last;
+  packbuf_i_locked(&m->lock);
+  while (m->first || !m->closing) {
+    packbuf_i_mooncake_part *part = m->first;
+    packbuf_i_mooncake_group *group;
+    if (!part) {
+      (void)packbuf_i_wait(&m->work, &m->lock, PACKBUF_FOREVER);
+      continue;
+    }
+    m->first = part->next;
+    if (!m->first) m->end = &m->first;
+    packbuf_i_unlocked(&m->lock);
+    packbuf_i_mooncake_run_part(m, worker->index, part);
+    packbuf_i_locked(&m->lock);
+    group = part->group;
+    group->running--;
+    last = --group->holders == 0;
+    packbuf_i_signal_all(&m->ended);
+    if (!last) continue;
+    packbuf_i_unlocked(&m->lock);
+    packbuf_i_mooncake_free_group(m, group);
+    packbuf_i_locked(&m->lock);
+  }
+  m->threads--;
+  last = m->orphan && !m->threads;
+  packbuf_i_unlocked(&m->lock);
+  if (last) packbuf_i_mooncake_free(m);
+  return NULL;
+}
+
+/* Has all entries that are at this step taken on, and waits. 0: the deadline passed first; what is not done then nobody
+ * waits for, and the group must be let go. */
+static int packbuf_i_mooncake_step_all(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group,
+                                       packbuf_i_mooncake_step step, uint64_t until) {
+  uint64_t due = 0, first = 0, seen = 0;
+  unsigned parts, i;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  for (uint64_t e = 0; e < group->count; e++) due += group->entries[e].step == step;
+  parts = due < m->threads ? (unsigned)due : m->threads;
+  for (i = 0; i < parts; i++) { /* as many due entries in each */
+    packbuf_i_mooncake_part *part = &group->parts[i];
+    uint64_t end = first;
+    while (end < group->count && (i + 1 == parts || seen < due * (i + 1) / parts))
+      seen += group->entries[end++].step == step;
+    part->next = NULL;
+    part->group = group;
+    part->step = step;
+    part->first = first;
+    part->count = end - first;
+    first = end;
+    *m->end = part;
+    m->end = &part->next;
+    group->holders++;
+    group->running++;
+  }
+  packbuf_i_signal_all(&m->work);
+  while (group->running && in_time) in_time = packbuf_i_wait(&m->ended, &m->lock, until);
+  in_time = !group->running;
+  group->left = !in_time;
+  packbuf_i_unlocked(&m->lock);
+  return in_time;
+}
+
+/* ---- start and end ---- */
+
+static int packbuf_i_mooncake_setup(packbuf_i_mooncake *m) {
+  const packbuf_i_mooncake_settings *with = &m->settings;
+  const char *const master = strchr(with->uri, ':') + 3; /* mooncake:// */
+  return m->api.setup(m->client, with->host, with->metadata, with->segment, with->buffer, with->protocol, with->device,
+                      master);
+}
+
+/* Runs a step that is not of an item. The engine's own code, negated, is the error's offset. */
+static packbuf_status packbuf_i_mooncake_step_once(packbuf_i_mooncake *m, packbuf_i_mooncake_step step, uint64_t until,
+                                                   const char *message, packbuf_error *error) {
+  packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(m, 1);
+  packbuf_status status = PACKBUF_TIMEOUT;
+  int code = 0;
+  if (!group) return packbuf_i_no_memory(error);
+  group->entries[0].step = step;
+  if (packbuf_i_mooncake_step_all(m, group, step, until)) {
+    status = group->entries[0].status;
+    code = group->entries[0].code;
+  }
+  packbuf_i_mooncake_let(m, group);
+  if (!status) return status;
+  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake did not answer in time");
+  return packbuf_i_fail(error, status, message, (uint64_t)(code < 0 ? -(int64_t)code : (int64_t)code), PACKBUF_NOWHERE);
+}
+
+/* Ends the threads, and frees. orphan: without waiting for a call that hangs. */
+static void packbuf_i_mooncake_end(packbuf_i_mooncake *m, int orphan) {
+  pthread_t threads[PACKBUF_I_MOONCAKE_WORKERS];
+  unsigned count, left;
+  packbuf_i_locked(&m->lock);
+  count = m->threads;
+  memcpy(threads, m->thread, sizeof threads);
+  m->closing = 1;
+  m->orphan = orphan && count;
+  left = (unsigned)m->orphan;
+  packbuf_i_signal_all(&m->work);
+  packbuf_i_unlocked(&m->lock);
+  for (unsigned i = 0; i < count; i++) {
+    if (left) (void)pthread_detach(threads[i]);
+    else (void)pthread_join(threads[i], NULL);
+  }
+  if (!left) packbuf_i_mooncake_free(m);
+}
+
+/* Shows the engine all the memory it will ever see: the pool, and a page for pointers for each worker. Callers' own
+ * memory it does not see, so that no late call of its reads or writes what is theirs again. */
+static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_error *error) {
+  const void *slab;
+  uint64_t size;
+  void *scratch = mmap(NULL, PACKBUF_I_MOONCAKE_SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (scratch == MAP_FAILED) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for pointers");
+  if (m->api.register_buffer(m->client, scratch, PACKBUF_I_MOONCAKE_SCRATCH) != 0) {
+    (void)munmap(scratch, PACKBUF_I_MOONCAKE_SCRATCH);
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register memory");
+  }
+  m->scratch = (uint8_t *)scratch;
+  packbuf_i_pool_range(m->pool, &slab, &size);
+  memcpy(&scratch, &slab, sizeof scratch);
+  if (m->api.register_buffer(m->client, scratch, (size_t)size) != 0)
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register the pool's memory");
+  m->slab = scratch;
+  return PACKBUF_OK;
+}
+
+/* Client and threads, set up. */
+static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
+                                                 packbuf_error *error) {
+  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  packbuf_status status;
+  m->client = m->api.create();
+  if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
+  packbuf_i_locked(&m->lock);
+  while (m->threads < wanted) {
+    m->worker[m->threads].store = m;
+    m->worker[m->threads].index = m->threads;
+    if (pthread_create(&m->thread[m->threads], NULL, packbuf_i_mooncake_work, &m->worker[m->threads]) != 0) break;
+    m->threads++;
+  }
+  packbuf_i_unlocked(&m->lock);
+  if (!m->threads) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no thread can be started");
+  status = packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_SETUP,
+                                        packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000),
+                                        "Mooncake's client cannot be set up: is its master there?", error);
+  return status ? status : packbuf_i_mooncake_show(m, error);
+}
+/* ---- end of transport/mooncake_engine.c ---- */
+/* ---- transport/mooncake_items.c ---- */
+/* transport/mooncake_items.c: what the worker threads of the store `mooncake` do for one item. KEY@generation is an
+ * object of the engine, written once, with a trailer of 64 bytes behind it; "KEY@" is a pointer, the trailer of the
+ * newest, for those who have no ref. What is remembered of keys are notes: the newest of this handle, and removals that
+ * a lease of the engine delays.
+ * May use: mooncake_engine, system. Must not know: callers, their memory and deadlines. */
+
+/* ---- what lies behind an object, and in a pointer ---- */
+
+static const uint8_t packbuf_i_mooncake_magic[2][8] = {{'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'},
+                                                       {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
+
+static void packbuf_i_mooncake_write(uint8_t *to, int pointer, const packbuf_i_mooncake_record *record) {
+  memset(to, 0, PACKBUF_I_MOONCAKE_RECORD);
+  memcpy(to, packbuf_i_mooncake_magic[pointer], 8);
+  packbuf_i_store64(to + 8, record->generation);
+  packbuf_i_store64(to + 16, record->length);
+  packbuf_i_store64(to + 24, record->head_length);
+  packbuf_i_store32(to + 32, record->head_checksum);
+  packbuf_i_store32(to + 36, record->flags);
+  to[40] = record->kind;
+  memcpy(to + 44, record->fingerprint, PACKBUF_FINGERPRINT);
+  packbuf_i_store32(to + 60, packbuf_checksum(0, to, 60));
+}
+
+/* 0: it is none. */
+static int packbuf_i_mooncake_read(const uint8_t *from, int pointer, packbuf_i_mooncake_record *record) {
+  if (memcmp(from, packbuf_i_mooncake_magic[pointer], 8) != 0) return 0;
+  if (packbuf_i_load32(from + 60) != packbuf_checksum(0, from, 60)) return 0;
+  record->generation = packbuf_i_load64(from + 8);
+  record->length = packbuf_i_load64(from + 16);
+  record->head_length = packbuf_i_load64(from + 24);
+  record->head_checksum = packbuf_i_load32(from + 32);
+  record->flags = packbuf_i_load32(from + 36);
+  record->kind = from[40];
+  memcpy(record->fingerprint, from + 44, PACKBUF_FINGERPRINT);
+  return record->generation != 0;
+}
+
+/* What an object of this length takes in the engine: padded to 64, and its trailer. 0: no such length. */
+static uint64_t packbuf_i_mooncake_space(uint64_t length) {
+  if (length > UINT64_MAX - 63 - PACKBUF_I_MOONCAKE_RECORD) return 0;
+  return (length + 63) / 64 * 64 + PACKBUF_I_MOONCAKE_RECORD;
+}
+
+/* KEY@generation; generation 0: the pointer, KEY@ alone, which can be no object's name. */
+static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, uint64_t generation) {
+  memmove(to, key, key_size); /* a name may be made over in its place */
+  to += key_size;
+  *to++ = '@';
+  for (unsigned i = 0; generation && i < 16; i++) *to++ = "0123456789abcdef"[generation >> (60 - 4 * i) & 15];
+  *to = 0;
+}
+
+/* ---- generations ---- */
+
 /* The next generation: larger than any drawn or seen here before, and hardly one that another client draws too. */
 static uint64_t packbuf_i_mooncake_draw(packbuf_i_mooncake *m) {
   const uint64_t micros = packbuf_i_wall_micros();
@@ -7547,6 +7772,11 @@ static void packbuf_i_mooncake_remember(packbuf_i_mooncake *m, const char *key, 
   *chain = note;
   if (why != PACKBUF_I_MOONCAKE_NEWEST) m->parked++;
   else packbuf_i_mooncake_trim(m, *chain);
+}
+
+static void packbuf_i_mooncake_forget_all(packbuf_i_mooncake *m) {
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS; i++)
+    while (m->notes[i]) packbuf_i_mooncake_forget(m, m->notes[i]);
 }
 
 /* ---- calls of the engine, in worker threads, without the lock ---- */
@@ -7958,14 +8188,7 @@ static void packbuf_i_mooncake_retry(packbuf_i_mooncake *m, packbuf_i_mooncake_e
   packbuf_i_mooncake_finish(m, entry, packbuf_i_mooncake_drop(m, entry, entry->asked, entry->why, entry->force));
 }
 
-/* ---- workers ---- */
-
-static int packbuf_i_mooncake_setup(packbuf_i_mooncake *m) {
-  const packbuf_i_mooncake_settings *with = &m->settings;
-  const char *const master = strchr(with->uri, ':') + 3; /* mooncake:// */
-  return m->api.setup(m->client, with->host, with->metadata, with->segment, with->buffer, with->protocol, with->device,
-                      master);
-}
+/* ---- one part ---- */
 
 static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_step step,
                                    packbuf_i_mooncake_entry *entry) {
@@ -7986,19 +8209,6 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
     default: break;
   }
 }
-
-/* Those entries of a part that are at its step; none when nobody waits for them any more. */
-static size_t packbuf_i_mooncake_due(packbuf_i_mooncake *m, const packbuf_i_mooncake_part *part,
-                                     packbuf_i_mooncake_entry **entries) {
-  packbuf_i_mooncake_group *group = part->group;
-  size_t count = 0;
-  packbuf_i_locked(&m->lock);
-  for (uint64_t i = part->first; !group->left && i < part->first + part->count; i++)
-    if (group->entries[i].step == part->step) entries[count++] = &group->entries[i];
-  packbuf_i_unlocked(&m->lock);
-  return count;
-}
-
 static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
   int left;
   packbuf_i_locked(&m->lock);
@@ -8007,11 +8217,8 @@ static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_moonc
   return left;
 }
 
-static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, packbuf_i_mooncake_part *part) {
-  packbuf_i_mooncake_entry *entries[PACKBUF_I_MOONCAKE_WINDOW];
-  uint8_t *const scratch = m->scratch ? m->scratch + (size_t)4096 * worker : NULL;
-  const size_t count = packbuf_i_mooncake_due(m, part, entries);
-  if (!count) return;
+static void packbuf_i_mooncake_do(packbuf_i_mooncake *m, uint8_t *scratch, const packbuf_i_mooncake_part *part,
+                                  packbuf_i_mooncake_entry *const *entries, size_t count) {
   if (part->step == PACKBUF_I_MOONCAKE_PUT) packbuf_i_mooncake_put_part(m, scratch, part->group, entries, count);
   else if (part->step == PACKBUF_I_MOONCAKE_FETCH) packbuf_i_mooncake_fetch_part(m, scratch, entries, count);
   else
@@ -8020,114 +8227,12 @@ static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, 
       packbuf_i_mooncake_one(m, scratch, part->step, entries[i]);
     }
 }
-
-static void packbuf_i_mooncake_free_group(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
-  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
-  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
-}
-
-/* The caller lets go of a group. */
-static void packbuf_i_mooncake_let(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
-  unsigned holders;
-  packbuf_i_locked(&m->lock);
-  holders = --group->holders;
-  packbuf_i_unlocked(&m->lock);
-  if (!holders) packbuf_i_mooncake_free_group(m, group);
-}
-
-static packbuf_i_mooncake_group *packbuf_i_mooncake_group_of(packbuf_i_mooncake *m, uint64_t count) {
-  packbuf_i_mooncake_group *group = (packbuf_i_mooncake_group *)packbuf_i_heap(
-      &m->allocator, NULL, 0, sizeof *group + (size_t)count * sizeof *group->entries);
-  if (!group) return NULL;
-  group->entries = (packbuf_i_mooncake_entry *)(void *)(group + 1);
-  group->count = count;
-  group->holders = 1;
-  return group;
-}
-
-/* Frees everything; no thread runs. */
-static void packbuf_i_mooncake_free(packbuf_i_mooncake *m) {
-  packbuf_allocator allocator = m->allocator;
-  if (m->slab) (void)m->api.unregister_buffer(m->client, m->slab);
-  if (m->scratch) {
-    (void)m->api.unregister_buffer(m->client, m->scratch);
-    (void)munmap(m->scratch, PACKBUF_I_MOONCAKE_SCRATCH);
-  }
-  if (m->client) m->api.destroy(m->client);
-  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS; i++)
-    while (m->notes[i]) packbuf_i_mooncake_forget(m, m->notes[i]);
-  packbuf_i_signal_end(&m->ended);
-  packbuf_i_signal_end(&m->work);
-  packbuf_i_lock_end(&m->lock);
-  (void)packbuf_i_heap(&allocator, m, sizeof *m, 0);
-}
-
-static void *packbuf_i_mooncake_work(void *context) {
-  const packbuf_i_mooncake_worker *const worker = (const packbuf_i_mooncake_worker *)context;
-  packbuf_i_mooncake *const m = worker->store;
-  int last;
-  packbuf_i_locked(&m->lock);
-  while (m->first || !m->closing) {
-    packbuf_i_mooncake_part *part = m->first;
-    packbuf_i_mooncake_group *group;
-    if (!part) {
-      (void)packbuf_i_wait(&m->work, &m->lock, PACKBUF_FOREVER);
-      continue;
-    }
-    m->first = part->next;
-    if (!m->first) m->end = &m->first;
-    packbuf_i_unlocked(&m->lock);
-    packbuf_i_mooncake_run_part(m, worker->index, part);
-    packbuf_i_locked(&m->lock);
-    group = part->group;
-    group->running--;
-    last = --group->holders == 0;
-    packbuf_i_signal_all(&m->ended);
-    if (!last) continue;
-    packbuf_i_unlocked(&m->lock);
-    packbuf_i_mooncake_free_group(m, group);
-    packbuf_i_locked(&m->lock);
-  }
-  m->threads--;
-  last = m->orphan && !m->threads;
-  packbuf_i_unlocked(&m->lock);
-  if (last) packbuf_i_mooncake_free(m);
-  return NULL;
-}
-
-/* Has all entries that are at this step taken on, and waits. 0: the deadline passed first; what is not done then nobody
- * waits for, and the group must be let go. */
-static int packbuf_i_mooncake_step_all(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group,
-                                       packbuf_i_mooncake_step step, uint64_t until) {
-  uint64_t due = 0, first = 0, seen = 0;
-  unsigned parts, i;
-  int in_time = 1;
-  packbuf_i_locked(&m->lock);
-  for (uint64_t e = 0; e < group->count; e++) due += group->entries[e].step == step;
-  parts = due < m->threads ? (unsigned)due : m->threads;
-  for (i = 0; i < parts; i++) { /* as many due entries in each */
-    packbuf_i_mooncake_part *part = &group->parts[i];
-    uint64_t end = first;
-    while (end < group->count && (i + 1 == parts || seen < due * (i + 1) / parts))
-      seen += group->entries[end++].step == step;
-    part->next = NULL;
-    part->group = group;
-    part->step = step;
-    part->first = first;
-    part->count = end - first;
-    first = end;
-    *m->end = part;
-    m->end = &part->next;
-    group->holders++;
-    group->running++;
-  }
-  packbuf_i_signal_all(&m->work);
-  while (group->running && in_time) in_time = packbuf_i_wait(&m->ended, &m->lock, until);
-  in_time = !group->running;
-  group->left = !in_time;
-  packbuf_i_unlocked(&m->lock);
-  return in_time;
-}
+/* ---- end of transport/mooncake_items.c ---- */
+/* ---- transport/mooncake.c ---- */
+/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name. Batches in their callers' threads:
+ * slices with trailers for puts, memory for gets, and what is tried again until the deadline; and the driver.
+ * May use: mooncake_engine, mooncake_items, text (URIs, lines), pool, asked, driver.h.
+ * Must not know: handles, batches of rows. */
 
 /* ---- a batch, in its caller's thread ---- */
 
@@ -8504,6 +8609,8 @@ static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t unt
   return gone;
 }
 
+#define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
+
 static uint64_t packbuf_i_mooncake_until(uint64_t deadline) {
   const uint64_t soon = packbuf_now() + PACKBUF_I_MOONCAKE_GRACE;
   return deadline > soon ? deadline : soon;
@@ -8563,85 +8670,6 @@ static packbuf_status packbuf_i_mooncake_option(void *context, const packbuf_i_u
     return packbuf_i_parse_size(option->value, size, UINT64_MAX, &to->buffer) ? PACKBUF_OK : PACKBUF_INVALID_ARGUMENT;
   else return PACKBUF_NOT_FOUND;
   return PACKBUF_OK;
-}
-
-/* Runs a step that is not of an item. The engine's own code, negated, is the error's offset. */
-static packbuf_status packbuf_i_mooncake_step_once(packbuf_i_mooncake *m, packbuf_i_mooncake_step step, uint64_t until,
-                                                   const char *message, packbuf_error *error) {
-  packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(m, 1);
-  packbuf_status status = PACKBUF_TIMEOUT;
-  int code = 0;
-  if (!group) return packbuf_i_no_memory(error);
-  group->entries[0].step = step;
-  if (packbuf_i_mooncake_step_all(m, group, step, until)) {
-    status = group->entries[0].status;
-    code = group->entries[0].code;
-  }
-  packbuf_i_mooncake_let(m, group);
-  if (!status) return status;
-  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake did not answer in time");
-  return packbuf_i_fail(error, status, message, (uint64_t)(code < 0 ? -(int64_t)code : (int64_t)code), PACKBUF_NOWHERE);
-}
-
-/* Ends the threads, and frees. orphan: without waiting for a call that hangs. */
-static void packbuf_i_mooncake_end(packbuf_i_mooncake *m, int orphan) {
-  pthread_t threads[PACKBUF_I_MOONCAKE_WORKERS];
-  unsigned count, left;
-  packbuf_i_locked(&m->lock);
-  count = m->threads;
-  memcpy(threads, m->thread, sizeof threads);
-  m->closing = 1;
-  m->orphan = orphan && count;
-  left = (unsigned)m->orphan;
-  packbuf_i_signal_all(&m->work);
-  packbuf_i_unlocked(&m->lock);
-  for (unsigned i = 0; i < count; i++) {
-    if (left) (void)pthread_detach(threads[i]);
-    else (void)pthread_join(threads[i], NULL);
-  }
-  if (!left) packbuf_i_mooncake_free(m);
-}
-
-/* Shows the engine all the memory it will ever see: the pool, and a page for pointers for each worker. Callers' own
- * memory it does not see, so that no late call of its reads or writes what is theirs again. */
-static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_error *error) {
-  const void *slab;
-  uint64_t size;
-  void *scratch = mmap(NULL, PACKBUF_I_MOONCAKE_SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (scratch == MAP_FAILED) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for pointers");
-  if (m->api.register_buffer(m->client, scratch, PACKBUF_I_MOONCAKE_SCRATCH) != 0) {
-    (void)munmap(scratch, PACKBUF_I_MOONCAKE_SCRATCH);
-    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register memory");
-  }
-  m->scratch = (uint8_t *)scratch;
-  packbuf_i_pool_range(m->pool, &slab, &size);
-  memcpy(&scratch, &slab, sizeof scratch);
-  if (m->api.register_buffer(m->client, scratch, (size_t)size) != 0)
-    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register the pool's memory");
-  m->slab = scratch;
-  return PACKBUF_OK;
-}
-
-/* Client and threads, set up. */
-static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
-                                                 packbuf_error *error) {
-  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
-  packbuf_status status;
-  m->client = m->api.create();
-  if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
-  packbuf_i_locked(&m->lock);
-  while (m->threads < wanted) {
-    m->worker[m->threads].store = m;
-    m->worker[m->threads].index = m->threads;
-    if (pthread_create(&m->thread[m->threads], NULL, packbuf_i_mooncake_work, &m->worker[m->threads]) != 0) break;
-    m->threads++;
-  }
-  packbuf_i_unlocked(&m->lock);
-  if (!m->threads) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no thread can be started");
-  status = packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_SETUP,
-                                        packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000),
-                                        "Mooncake's client cannot be set up: is its master there?", error);
-  return status ? status : packbuf_i_mooncake_show(m, error);
 }
 
 static packbuf_status packbuf_i_mooncake_open(void **state, const char *uri, const packbuf_store_options *options,

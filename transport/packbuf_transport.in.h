@@ -82,6 +82,8 @@ extern "C" {
 #include "transport/shm.c"
 #include "transport/frames.c"
 #include "transport/tcp.c"
+#include "transport/mooncake_engine.c"
+#include "transport/mooncake_items.c"
 #include "transport/mooncake.c"
 
 /* what users call */
