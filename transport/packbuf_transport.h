@@ -8387,38 +8387,59 @@ static int packbuf_i_mooncake_pause(const packbuf_i_mooncake_run *run, uint64_t 
   return packbuf_now() < deadline;
 }
 
-/* Puts as many items as the pool has room for at once, and the window has; how many. */
-static uint64_t packbuf_i_mooncake_put_window(packbuf_i_mooncake_run *run) {
-  packbuf_i_mooncake *const m = run->store;
+/* Answers puts that have ended, but for those that wait for room in the engine. all: those too, and those that nobody
+ * waits for any more. Items that were answered have no key in their entry. */
+static void packbuf_i_mooncake_put_harvest(packbuf_i_mooncake_run *run, uint64_t count, int all) {
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+    packbuf_status status;
+    const int done = packbuf_i_mooncake_settled(run, i, &status);
+    if (!entry->key_size || (!all && (!done || (status == PACKBUF_FULL && entry->tried)))) continue;
+    if (!done && status && entry->again) status = PACKBUF_FULL;
+    if (!status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
+    else if (entry->saved) memcpy(entry->at + run->items[i].size, entry->tail, entry->saved);
+    if (done) entry->key_size = 0;
+    packbuf_i_mooncake_answer(run, i, status);
+  }
+}
+
+/* Makes puts of as many items as the pool has room for at once, and the window has; how many. */
+static uint64_t packbuf_i_mooncake_put_begin(packbuf_i_mooncake_run *run) {
   packbuf_i_mooncake_group *const group = run->group;
-  uint64_t count = 0, ready = 0, pause = 0;
-  int in_time;
+  uint64_t count = 0, ready = 0;
   for (; count < group->count; count++) {
     packbuf_i_mooncake_entry *entry = &group->entries[count];
     const packbuf_item *item = &run->items[count];
     packbuf_i_mooncake_begin(entry, item, PACKBUF_I_MOONCAKE_DONE);
     if (packbuf_i_mooncake_cancelled(run, count)) continue;
-    entry->status = packbuf_i_mooncake_prepare(m, entry, item, ready ? PACKBUF_NO_WAIT : run->call->deadline);
+    entry->status =
+        packbuf_i_mooncake_prepare(run->store, entry, item, ready ? PACKBUF_NO_WAIT : run->call->deadline);
     if (ready && (entry->status == PACKBUF_FULL || entry->status == PACKBUF_QUOTA)) break;
     if (entry->status) continue;
     entry->status = PACKBUF_TIMEOUT;
     entry->step = PACKBUF_I_MOONCAKE_PUT;
     ready++;
   }
-  in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
-  while (in_time && packbuf_i_mooncake_ended(group, PACKBUF_FULL)) { /* what waits to be removed goes first */
+  return count;
+}
+
+/* Puts so many items, and what waits for room again and again until the deadline: what waits to be removed goes first,
+ * and whoever no longer wants his item is asked each time. How many. */
+static uint64_t packbuf_i_mooncake_put_window(packbuf_i_mooncake_run *run) {
+  packbuf_i_mooncake *const m = run->store;
+  packbuf_i_mooncake_group *const group = run->group;
+  const uint64_t count = packbuf_i_mooncake_put_begin(run);
+  uint64_t pause = 0;
+  int in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
+  while (in_time && packbuf_i_mooncake_ended(group, PACKBUF_FULL)) {
+    packbuf_i_mooncake_put_harvest(run, count, 0);
     if (!packbuf_i_mooncake_retry_all(m, run->until) && !packbuf_i_mooncake_pause(run, &pause)) break;
+    for (uint64_t i = 0; i < count; i++)
+      if (group->entries[i].key_size) (void)packbuf_i_mooncake_cancelled(run, i);
     packbuf_i_mooncake_again(group, PACKBUF_FULL, PACKBUF_I_MOONCAKE_PUT);
     in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
   }
-  for (uint64_t i = 0; i < count; i++) {
-    packbuf_i_mooncake_entry *entry = &group->entries[i];
-    packbuf_status status;
-    if (!packbuf_i_mooncake_settled(run, i, &status) && status && entry->again) status = PACKBUF_FULL;
-    if (!status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
-    else if (entry->saved) memcpy(entry->at + run->items[i].size, entry->tail, entry->saved);
-    packbuf_i_mooncake_answer(run, i, status);
-  }
+  packbuf_i_mooncake_put_harvest(run, count, 1);
   return count;
 }
 
