@@ -145,15 +145,16 @@ typedef enum packbuf_i_mooncake_step {
  * While a part runs it is the worker's, but for step and status, which the lock guards. */
 typedef struct packbuf_i_mooncake_entry {
   uint64_t asked; /* generation; 0: the newest */
-  packbuf_i_mooncake_record record;
+  packbuf_i_mooncake_record record, pointed; /* pointed: what the pointer names, when `looked` */
   packbuf_slice slice; /* of the pool, where the item gave none */
   uint8_t *at;         /* object and trailer */
   uint64_t size;
-  packbuf_status status;
+  packbuf_status status, found; /* found: how reading the pointer went */
   packbuf_i_mooncake_step step;
-  packbuf_i_mooncake_why why;         /* RETRY */
-  int code;                           /* SETUP, HEALTH: what the engine said */
-  uint8_t force, tried, again, saved; /* tried: by a worker; again: not the first time; saved: bytes of `tail` */
+  packbuf_i_mooncake_why why;          /* RETRY */
+  int code;                            /* SETUP, HEALTH: what the engine said */
+  uint8_t force, tried, again, looked; /* tried: by a worker; again: not the first time */
+  uint8_t saved;                       /* bytes of `tail` */
   uint8_t tail[63 + PACKBUF_I_MOONCAKE_RECORD]; /* of the caller's slice, where the trailer is */
   size_t key_size;
   char name[PACKBUF_I_MOONCAKE_NAME]; /* the key is its beginning */

@@ -179,21 +179,85 @@ static packbuf_status packbuf_i_mooncake_drop(packbuf_i_mooncake *m, const packb
   return status;
 }
 
-/* Reads the pointer of a key. NOT_FOUND: there is none, or none that is whole. */
+/* What was read as a pointer. NOT_FOUND: there is none, or none that is whole. */
+static packbuf_status packbuf_i_mooncake_pointed(packbuf_i_mooncake *m, int64_t got, const uint8_t *at,
+                                                 packbuf_i_mooncake_record *record) {
+  memset(record, 0, sizeof *record);
+  if (got < 0) return packbuf_i_mooncake_status(got);
+  (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
+  if (got != (int64_t)PACKBUF_I_MOONCAKE_RECORD || !packbuf_i_mooncake_read(at, 1, record)) return PACKBUF_NOT_FOUND;
+  packbuf_i_mooncake_seen(m, record->generation);
+  return PACKBUF_OK;
+}
+
+/* Reads the pointer of a key, unless that was done with those of others. */
 static packbuf_status packbuf_i_mooncake_pointer(packbuf_i_mooncake *m, uint8_t *scratch,
                                                  const packbuf_i_mooncake_entry *entry,
                                                  packbuf_i_mooncake_record *record) {
   char name[PACKBUF_I_MOONCAKE_NAME];
   int64_t got = -707;
+  if (entry->looked) {
+    *record = entry->pointed;
+    return entry->found;
+  }
   packbuf_i_mooncake_name(name, entry->name, entry->key_size, 0);
-  memset(record, 0, sizeof *record);
   for (int i = 0; i < 2 && got == -707; i++) got = m->api.get_into(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD);
-  if (got < 0) return packbuf_i_mooncake_status(got);
-  (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
-  if (got != (int64_t)PACKBUF_I_MOONCAKE_RECORD || !packbuf_i_mooncake_read(scratch, 1, record))
-    return PACKBUF_NOT_FOUND;
-  packbuf_i_mooncake_seen(m, record->generation);
-  return PACKBUF_OK;
+  return packbuf_i_mooncake_pointed(m, got, scratch, record);
+}
+
+/* Gets many objects, most in one call. Of an object that is named twice in a call the engine fills the last buffer
+ * alone, and says that it filled all: so it is named once, and got again for the others; as is one whose lease ran out
+ * meanwhile. */
+static void packbuf_i_mooncake_get_many(packbuf_i_mooncake *m, const char **names, void **buffers, const size_t *sizes,
+                                        size_t count, int64_t *results) {
+  const char *once[PACKBUF_I_MOONCAKE_WINDOW];
+  void *into[PACKBUF_I_MOONCAKE_WINDOW];
+  size_t rooms[PACKBUF_I_MOONCAKE_WINDOW], at[PACKBUF_I_MOONCAKE_WINDOW], distinct = 0;
+  int64_t got[PACKBUF_I_MOONCAKE_WINDOW];
+  int code;
+  memset(rooms, 0, sizeof rooms); /* gcc does not see that there is one at least */
+  for (size_t i = 0; i < count; i++) {
+    size_t same = 0;
+    results[i] = -707;
+    while (same < distinct && strcmp(once[same], names[i]) != 0) same++;
+    if (same < distinct) continue;
+    once[distinct] = names[i];
+    into[distinct] = buffers[i];
+    rooms[distinct] = sizes[i];
+    got[distinct] = -1;
+    at[distinct++] = i;
+  }
+  code = m->api.batch_get_into(m->client, once, into, rooms, distinct, got);
+  for (size_t k = 0; k < distinct; k++) results[at[k]] = code ? code : got[k];
+  for (size_t i = 0; i < count; i++)
+    if (results[i] == -707) results[i] = m->api.get_into(m->client, names[i], buffers[i], sizes[i]);
+}
+
+/* Reads the pointers of all entries of a part that will want theirs, in one call: a worker's page has room for a
+ * window of them. */
+static void packbuf_i_mooncake_pointers(packbuf_i_mooncake *m, uint8_t *scratch,
+                                        packbuf_i_mooncake_entry *const *entries, size_t count) {
+  packbuf_i_mooncake_entry *wanting[PACKBUF_I_MOONCAKE_WINDOW];
+  const char *names[PACKBUF_I_MOONCAKE_WINDOW];
+  void *buffers[PACKBUF_I_MOONCAKE_WINDOW];
+  size_t sizes[PACKBUF_I_MOONCAKE_WINDOW], wants = 0;
+  int64_t results[PACKBUF_I_MOONCAKE_WINDOW];
+  for (size_t i = 0; i < count; i++) {
+    entries[i]->looked = 0;
+    if (entries[i]->asked) continue;
+    packbuf_i_mooncake_name(entries[i]->name, entries[i]->name, entries[i]->key_size, 0);
+    names[wants] = entries[i]->name;
+    buffers[wants] = scratch + wants * PACKBUF_I_MOONCAKE_RECORD;
+    sizes[wants] = PACKBUF_I_MOONCAKE_RECORD;
+    wanting[wants++] = entries[i];
+  }
+  if (wants < 2) return;
+  packbuf_i_mooncake_get_many(m, names, buffers, sizes, wants, results);
+  for (size_t i = 0; i < wants; i++) {
+    wanting[i]->found =
+        packbuf_i_mooncake_pointed(m, results[i], scratch + i * PACKBUF_I_MOONCAKE_RECORD, &wanting[i]->pointed);
+    wanting[i]->looked = 1;
+  }
 }
 
 /* Forced: a pointer that was just read is leased, and its 64 bytes have a checksum of their own. */
@@ -272,6 +336,7 @@ static packbuf_status packbuf_i_mooncake_point(packbuf_i_mooncake *m, uint8_t *s
     packbuf_i_mooncake_write(scratch, 1, &record);
     status = packbuf_i_mooncake_status(
         m->api.put_from(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD, &packbuf_i_mooncake_pinned));
+    if (status == PACKBUF_NOT_FOUND) continue; /* discarded, as an object is that takes too long */
     if (status) return status;
     (void)PACKBUF_I_ADD(&m->moved, PACKBUF_I_MOONCAKE_RECORD);
   }
@@ -308,6 +373,7 @@ static void packbuf_i_mooncake_put_ended(packbuf_i_mooncake *m, uint8_t *scratch
   const uint64_t generation = entry->record.generation;
   packbuf_status status = packbuf_i_mooncake_status(code);
   uint64_t own, older = 0, newest = generation;
+  if (status == PACKBUF_NOT_FOUND) status = PACKBUF_TIMEOUT; /* it took so long that the engine discarded it */
   if (status) { /* it may be there all the same: its name is known to nobody and will not be used again */
     if (status == PACKBUF_DISCONNECTED || status == PACKBUF_TIMEOUT || status == PACKBUF_SYSTEM)
       packbuf_i_mooncake_park(m, entry, generation, PACKBUF_I_MOONCAKE_LATE);
@@ -446,21 +512,18 @@ static void packbuf_i_mooncake_fetch_part(packbuf_i_mooncake *m, uint8_t *scratc
   void *buffers[PACKBUF_I_MOONCAKE_WINDOW];
   size_t sizes[PACKBUF_I_MOONCAKE_WINDOW];
   int64_t results[PACKBUF_I_MOONCAKE_WINDOW];
-  int code;
   for (size_t i = 0; i < count; i++) {
     names[i] = entries[i]->name;
     buffers[i] = entries[i]->at;
     sizes[i] = (size_t)entries[i]->size;
-    results[i] = -1;
   }
-  code = m->api.batch_get_into(m->client, names, buffers, sizes, count, results);
+  packbuf_i_mooncake_get_many(m, names, buffers, sizes, count, results);
   for (size_t i = 0; i < count; i++) {
     packbuf_i_mooncake_entry *entry = entries[i];
-    int64_t got = code ? code : results[i];
     packbuf_status status;
-    if (got == -707) got = m->api.get_into(m->client, entry->name, entry->at, (size_t)entry->size);
-    if (got > 0) (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
-    status = packbuf_i_mooncake_check(entry, got);
+    if (results[i] > 0) (void)PACKBUF_I_ADD(&m->moved, (uint64_t)results[i]);
+    status = packbuf_i_mooncake_check(entry, results[i]);
+    entry->looked = 0; /* a pointer that was read before tells nothing of now */
     if (status == PACKBUF_NOT_FOUND && entry->asked) status = packbuf_i_mooncake_missing(m, scratch, entry);
     packbuf_i_mooncake_finish(m, entry, status);
   }
@@ -584,9 +647,12 @@ static void packbuf_i_mooncake_do(packbuf_i_mooncake *m, uint8_t *scratch, const
                                   packbuf_i_mooncake_entry *const *entries, size_t count) {
   if (part->step == PACKBUF_I_MOONCAKE_PUT) packbuf_i_mooncake_put_part(m, scratch, part->group, entries, count);
   else if (part->step == PACKBUF_I_MOONCAKE_FETCH) packbuf_i_mooncake_fetch_part(m, scratch, entries, count);
-  else
+  else {
+    if (part->step == PACKBUF_I_MOONCAKE_LOOK || part->step == PACKBUF_I_MOONCAKE_STAT)
+      packbuf_i_mooncake_pointers(m, scratch, entries, count);
     for (size_t i = 0; i < count; i++) {
       if (i && packbuf_i_mooncake_alone(m, part->group)) break;
       packbuf_i_mooncake_one(m, scratch, part->step, entries[i]);
     }
+  }
 }

@@ -2,10 +2,10 @@
  * tests: its master lies in a mapping, of this process or, with DOUBLE_MASTER=FILE, of all that name this file. Gets,
  * sizes and questions whether something exists grant a lease; a removal under one is refused; a put on an existing key
  * says 0 and writes nothing; a get's size is a capacity; size 0 stores nothing; of a key twice in a batch the last
- * buffer wins; memory must be registered, ranges apart from each other. Tests turn lease clock, faults, delays and room
- * by the functions double_... at the end; processes by DOUBLE_ROOM (bytes), DOUBLE_LEASE_MS (of the real clock) and two
- * files: while FILE.stop is there no call returns, while FILE.away is there the master has gone, with its objects.
- * May use: the C library, POSIX threads. Must not know: packbuf. */
+ * buffer alone is put, or filled; memory must be registered, ranges apart from each other. Tests turn lease clock,
+ * faults, delays and room by the functions double_... at the end; processes by DOUBLE_ROOM (bytes), DOUBLE_LEASE_MS (of
+ * the real clock) and two files: while FILE.stop is there no call returns, while FILE.away is there the master has
+ * gone, with its objects. May use: the C library, POSIX threads. Must not know: packbuf. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -384,23 +384,23 @@ static int put_one(const void *store, const char *key, const void *buffer, size_
   return !size || registered(store, buffer, size) ? stored(key, buffer, size, config) : INVALID_PARAMS;
 }
 
+/* buffer NULL: nothing is filled, but said to be. */
 static int64_t get_one(const void *store, const char *key, void *buffer, size_t capacity) {
   object *o;
   const uint8_t *bytes = NULL;
   uint64_t until = 0;
   int64_t size;
-  if (!key || !buffer) return INTERNAL_ERROR;
   lock();
   o = find(key);
   size = leased(o);
   if (size > 0) {
     bytes = bytes_of(o);
     until = o->leased_until;
-    if ((size_t)size > capacity || !registered(store, buffer, (size_t)size)) size = INVALID_PARAMS;
-    else if ((size_t)size <= SMALL) memcpy(buffer, bytes, (size_t)size);
+    if ((size_t)size > capacity || (buffer && !registered(store, buffer, (size_t)size))) size = INVALID_PARAMS;
+    else if (buffer && (size_t)size <= SMALL) memcpy(buffer, bytes, (size_t)size);
   }
   unlock();
-  if (size <= (int64_t)SMALL) return size;
+  if (!buffer || size <= (int64_t)SMALL) return size;
   memcpy(buffer, bytes, (size_t)size);
   lock();
   if (lease_clock() > until) size = LEASE_EXPIRED; /* the bytes could be another's by now */
@@ -478,17 +478,24 @@ API int mooncake_store_put_from(void *store, const char *key, void *buffer, size
   return code ? code : put_one(store, key, buffer, size, config);
 }
 
+/* Where a key of a batch is named for the last time. */
+static size_t last_of(const char **keys, size_t count, size_t i) {
+  size_t last = i;
+  for (size_t j = i + 1; j < count; j++)
+    if (strcmp(keys[i], keys[j]) == 0) last = j;
+  return last;
+}
+
 API int mooncake_store_batch_put_from(void *store, const char **keys, void **buffers, const size_t *sizes,
                                       size_t count, const config_type *config, int *results) {
   int code;
   if (!store || !keys || !buffers || !sizes || !results) return INTERNAL_ERROR;
   code = counted(BATCH_PUT_FROM, NULL, NULL);
   for (size_t i = 0; i < count && !code; i++) {
-    size_t last = i;
+    const size_t last = last_of(keys, count, i);
     int lie = 0;
-    for (size_t j = i + 1; j < count; j++)
-      if (strcmp(keys[i], keys[j]) == 0) last = j;
     results[i] = counted(PUT_FROM, keys[i], &lie);
+    if (!results[i] && !sizes[i]) results[i] = INVALID_PARAMS;
     if (!results[i]) results[i] = put_one(store, keys[i], buffers[last], sizes[last], config);
     if (lie) results[i] = lie;
   }
@@ -497,7 +504,7 @@ API int mooncake_store_batch_put_from(void *store, const char **keys, void **buf
 
 API int64_t mooncake_store_get_into(void *store, const char *key, void *buffer, size_t capacity) {
   int code;
-  if (!store) return INTERNAL_ERROR;
+  if (!store || !key || !buffer) return INTERNAL_ERROR;
   code = counted(GET_INTO, key, NULL);
   return code ? code : get_one(store, key, buffer, capacity);
 }
@@ -508,8 +515,9 @@ API int mooncake_store_batch_get_into(void *store, const char **keys, void **buf
   if (!store || !keys || !buffers || !sizes || !results) return INTERNAL_ERROR;
   code = counted(BATCH_GET_INTO, NULL, NULL);
   for (size_t i = 0; i < count && !code; i++) {
+    const size_t last = last_of(keys, count, i);
     results[i] = counted(GET_INTO, keys[i], NULL);
-    if (!results[i]) results[i] = get_one(store, keys[i], buffers[i], sizes[i]);
+    if (!results[i]) results[i] = get_one(store, keys[i], last == i ? buffers[i] : NULL, sizes[i]);
   }
   return code;
 }
