@@ -131,6 +131,7 @@ typedef struct packbuf_pool_options {
   void *memory;       /* the caller's, aligned to 4096, which outlives the pool; NULL: the pool maps its own */
   uint8_t huge_pages; /* 0: when they are to be had (MAP_HUGETLB, else madvise), 1: never, 2: UNAVAILABLE without */
   uint8_t untouched;  /* 1: pages are not touched at once: the first use of each takes longer */
+  const packbuf_allocator *allocator; /* for its tables (0.22 % of the slab): as of packbuf_store_options */
 } packbuf_pool_options;
 
 /* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE, INVALID_ARGUMENT. */
@@ -748,16 +749,18 @@ static packbuf_status packbuf_i_system_fail(packbuf_error *error, const char *me
 /* realloc and free. */
 static const packbuf_allocator packbuf_i_plain_heap = {NULL, NULL};
 
-/* As packbuf_allocator.resize; zeroed when it is new. allocator->resize NULL: realloc and free. */
+/* As packbuf_allocator.resize. allocator->resize NULL: realloc and free. */
+static void *packbuf_i_heap_raw(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
+  if (!memory && !new_size) return NULL;
+  if (allocator->resize) return allocator->resize(allocator->context, memory, old_size, new_size);
+  if (new_size) return realloc(memory, new_size);
+  free(memory);
+  return NULL;
+}
+
+/* The same; what is new of it is zeroed. */
 static void *packbuf_i_heap(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
-  void *result;
-  if (allocator->resize) {
-    if (!memory && !new_size) return NULL;
-    result = allocator->resize(allocator->context, memory, old_size, new_size);
-  } else if (!new_size) {
-    free(memory);
-    return NULL;
-  } else result = realloc(memory, new_size);
+  void *const result = packbuf_i_heap_raw(allocator, memory, old_size, new_size);
   if (result && new_size > old_size) memset((uint8_t *)result + old_size, 0, new_size - old_size);
   return result;
 }
@@ -1772,6 +1775,7 @@ typedef struct packbuf_i_taker {
 
 struct packbuf_pool {
   packbuf_i_holder holder; /* first */
+  packbuf_allocator allocator;
   packbuf_i_lock lock;
   packbuf_i_buddy buddy;
   uint8_t *slab, *mapped; /* mapped: NULL where it is the caller's memory */
@@ -2052,20 +2056,24 @@ static uint64_t packbuf_i_pool_size(const packbuf_pool_options *options) {
 
 /* Gives everything back but the caller's memory. */
 static void packbuf_i_pool_free(packbuf_pool *pool) {
+  const packbuf_allocator allocator = pool->allocator;
   packbuf_i_pool_unmap(pool);
-  free(pool->buddy.links);
-  free(pool);
+  if (pool->buddy.links)
+    (void)packbuf_i_heap(&allocator, pool->buddy.links, (size_t)packbuf_i_buddy_room(pool->buddy.pages), 0);
+  (void)packbuf_i_heap(&allocator, pool, sizeof *pool, 0);
 }
 
 PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
                                              packbuf_error *error) {
   packbuf_pool_options defaults;
+  packbuf_allocator allocator = packbuf_i_plain_heap;
   packbuf_pool *made;
   packbuf_status status;
   uint64_t size, tables;
   void *memory;
   memset(&defaults, 0, sizeof defaults);
   if (!options) options = &defaults;
+  if (options->allocator) allocator = *options->allocator;
   *pool = NULL;
   size = packbuf_i_pool_size(options);
   if (!size)
@@ -2073,10 +2081,12 @@ PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options
                                "a pool has 4096 bytes to 1 TiB, at a multiple of 4096, and huge_pages is 0, 1 or 2");
   tables = packbuf_i_buddy_room(size / PACKBUF_I_PAGE);
   if (tables > SIZE_MAX) return packbuf_i_no_memory(error);
-  made = (packbuf_pool *)calloc(1, sizeof *made);
-  memory = made ? malloc((size_t)tables) : NULL;
+  made = (packbuf_pool *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
+  if (!made) return packbuf_i_no_memory(error);
+  made->allocator = allocator;
+  memory = packbuf_i_heap_raw(&allocator, NULL, 0, (size_t)tables); /* most of which stays untouched */
   if (!memory) {
-    free(made);
+    packbuf_i_pool_free(made);
     return packbuf_i_no_memory(error);
   }
   packbuf_i_buddy_start(&made->buddy, size / PACKBUF_I_PAGE, memory);
@@ -9435,6 +9445,7 @@ static packbuf_status packbuf_i_open_pool(packbuf_store *store, packbuf_store_op
   memset(&wanted, 0, sizeof wanted);
   wanted.size = options->pool_size;
   wanted.huge_pages = options->huge_pages;
+  wanted.allocator = options->allocator;
   store->own_pool = options->pool == NULL;
   if (store->own_pool) status = packbuf_pool_open(&wanted, &options->pool, error);
   if (status) return status;
