@@ -1,5 +1,5 @@
-/* tests/double/mooncake_wheel.c: the functions of Mooncake's store_c.h over the Python module `mooncake.store`, for those
- * who have the engine as a wheel, which brings its master and this module but no library with the C ABI: so that the
+/* tests/double/mooncake_wheel.c: the functions of Mooncake's store_c.h over the Python module `mooncake.store`, for who
+ * has the engine as a wheel, which brings its master and this module but no library with the C ABI: so that the
  * store `mooncake` can be tried against the real engine. Both are thin layers over the same client.
  * May use: Python's C API (of the Python that the wheel is for), POSIX. Must not know: packbuf. */
 #define PY_SSIZE_T_CLEAN
