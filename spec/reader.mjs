@@ -676,7 +676,7 @@ class BufferCounts {
       case ROLE.data: return node.codec !== NDARRAY || b.countExact === stored * this.product;
       case ROLE.offsets:
         if (!list) return b.countExact === stored + 1n;
-        return b.countExact !== 0n && node.children.every((c) => !isAttribute(c) || c.rowsExact === b.countExact - 1n);
+        return b.countExact !== 0n && node.children.every((c) => c.rowsExact === b.countExact - 1n);
       case ROLE.types: return b.countExact === (list ? (this.offsets?.countExact ?? 1n) - 1n : stored);
       case ROLE.item_offsets: return b.countExact === stored + 1n;
       case ROLE.validity: case ROLE.missing: case ROLE.row_index: case ROLE.lengths: return b.countExact === rows;
@@ -872,6 +872,7 @@ function widen(bits, name) {
   const bias = 2 ** (exponentBits - 1) - 1;
   const special = name === 'float8_e4m3fn' ? exponent === top && mantissa === 7 : exponent === top;
   if (special && mantissa === 0) return sign * Infinity;
+  if (special && name === 'float8_e4m3fn') return sign > 0 ? NaN : new NanBits(1n << 63n | QUIET_NAN); // its one NaN
   if (special) return floatOf((sign < 0 ? 1n << 63n : 0n) | 0x7FFn << 52n | BigInt(mantissa) << BigInt(52 - mantissaBits));
   if (exponent === 0) return sign * mantissa * 2 ** (1 - bias - mantissaBits);
   return sign * (1 + mantissa / 2 ** mantissaBits) * 2 ** (exponent - bias);
@@ -974,7 +975,7 @@ class Leaf {
     this.prefixLength = elements(ROLE.prefix_length);
     this.dims = node.rank >= 2 ? node.shape.length ? [] : Array.from({ length: node.rank }, (_, dim) => elements(ROLE.shape, dim)) : [];
     this.product = product(node.shape);
-    this.attributes = node.children.filter(isAttribute);
+    this.attributes = node.children.filter((child) => isAttribute(child) && !child.whyUnreadable());
     /** Offsets that delimit stored rows. */
     this.rowOffsets = this.itemOffsets ?? this.offsets;
   }
@@ -1167,11 +1168,10 @@ Object.assign(Node.prototype, /** @lends Node.prototype */ {
   /** Why this reader cannot read it: the error's name, or null. Codec before role before packing before dtype. */
   whyUnreadable() {
     if (this.unreadable === undefined) {
-      const attributes = this.isLeaf ? this.children.filter(isAttribute).map((child) => child.whyUnreadable()) : [];
       const numbers = this.isLeaf && this.codec >= NDARRAY && this.codec <= TYPED_RAGGED;
       this.unreadable = !this.isKnown ? 'UNSUPPORTED_CODEC' : this.buffers.some((b) => !b.isKnownRole) ? 'UNSUPPORTED_ROLE'
         : this.buffers.some((b) => !b.isReadable) ? 'UNSUPPORTED_PACKING'
-          : numbers && !this.dtype.name ? 'UNSUPPORTED_DTYPE' : attributes.find((error) => error) ?? null;
+          : numbers && !this.dtype.name ? 'UNSUPPORTED_DTYPE' : null;
     }
     return this.unreadable;
   },
@@ -1181,7 +1181,7 @@ Object.assign(Node.prototype, /** @lends Node.prototype */ {
     if (this.sound) return;
     this.parent?.prepare();
     if (this.whyUnreadable()) return;
-    if (this.isLeaf) for (const child of this.children) if (isAttribute(child)) child.checkIndex();
+    if (this.isLeaf) for (const child of this.leaf.attributes) child.checkIndex();
     this.checkIndex();
   },
 
