@@ -32,6 +32,7 @@
  * Without verify, what is read is checked as section 13 asks: the first use of a field checks the head, the first use of a node its part
  * of the index, each cell its data (checksums of index and data are verify's).
  *
+ * The sections below are those of the page, in its order; 17 to 19 (expansion, promotion, profiles) are for encoders, 21 is an example.
  * Numbers of 64 bits that were not held against anything yet are bigint; what lies within the bytes that are there is number.
  */
 
@@ -178,6 +179,7 @@ const MAGIC = Uint8Array.of(0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0x0A, 0x1A);
 function readHeader(source, limits, file) {
   if (source.length < 128) fail('H1', source.length);
   const first = source.read(0, 128).slice();
+  if (first.length < 128) fail('H1', first.length);
   const view = viewOf(first);
   const u16 = (at) => view.getUint16(at, true);
   const u32 = (at) => view.getUint32(at, true);
@@ -405,6 +407,8 @@ class NodeTable {
   }
 }
 
+/** A dimension as a number; one that is none (beside a dimension of 0) stays a bigint. */
+const dimension = (n) => (n < NUMBER_END ? Number(n) : n);
 const product = (numbers) => numbers.reduce((a, b) => a * b, 1n);
 
 /** The forms that a leaf's codec allows (section 9). */
@@ -901,7 +905,7 @@ function numberAt(view, i, dtype) {
 
 /** A tensor, array or scalar. `bytes` are its elements, little-endian, row-major. */
 export class Tensor {
-  /** @param {number} form @param {Dtype} dtype @param {number[]} shape @param {Uint8Array} bytes */
+  /** @param {number} form @param {Dtype} dtype @param {(number | bigint)[]} shape @param {Uint8Array} bytes */
   constructor(form, dtype, shape, bytes) {
     this.form = FORM[form];
     this.dtype = dtype.name;
@@ -1096,7 +1100,7 @@ function numbersOf(leaf, stored, budget) {
   const form = type >> 4 || node.form;
   const wrong = firstWrongNumber(bytes, node.dtype, type & 15);
   if (wrong >= 0) fail(wrongNumberRule(type & 15), placeInCell(leaf, stored, wrong), node);
-  if (form !== NATURAL && form !== LIST) return new Tensor(form, node.dtype, shape.map(Number), bytes);
+  if (form !== NATURAL && form !== LIST) return new Tensor(form, node.dtype, shape.map(dimension), bytes);
   return nest(shape, 0, new Numbers(node.dtype, type & 15, bytes), budget, node);
 }
 
@@ -1222,8 +1226,10 @@ Object.assign(Node.prototype, /** @lends Node.prototype */ {
    */
   cell(row, budget = new Budget(this.packed)) {
     if (!Number.isInteger(row) || row < 0 || row >= this.rows) throw new PackbufError('OUT_OF_RANGE', { path: this.path, row });
-    this.prepare();
-    return this.value(row, budget);
+    return withinMemory(() => {
+      this.prepare();
+      return this.value(row, budget);
+    });
   },
 
   /**
@@ -1247,7 +1253,7 @@ Object.assign(Node.prototype, /** @lends Node.prototype */ {
     if (this.whyUnreadable()) throw new PackbufError(this.whyUnreadable(), { path: this.path });
     const { leaf } = this;
     const size = Number(leaf.product) * this.dtype.bytes;
-    const shape = [this.rows, ...this.shape.map(Number)];
+    const shape = [this.rows, ...this.shape.map(dimension)];
     let bytes = null;
     if (!leaf.rowIndex) bytes = this.buffer(ROLE.data).bytes();
     else {
@@ -1389,8 +1395,9 @@ class JsonCell {
       for (;;) {
         const start = this.at;
         if (this.bytes[start] !== QUOTE) throw new Wrong(start);
-        const key = this.string();
+        const key = this.string(true);
         if (object.has(key)) throw new Wrong(start);
+        if (object.size >= MOST_KEYS) throw new Wrong(0, true);
         object.set(key, null);
         this.space();
         this.expect(COLON);
@@ -1406,8 +1413,10 @@ class JsonCell {
     return object;
   }
 
-  string() {
+  /** A string; its text only where it is asked for. */
+  string(keep = this.budget !== null) {
     const { bytes } = this;
+    const begin = this.at;
     const parts = [];
     this.at++;
     for (;;) {
@@ -1417,10 +1426,12 @@ class JsonCell {
       const wrong = wrongUtf8(run);
       if (wrong >= 0) throw new Wrong(start + wrong);
       this.budget?.spend(run.length, this.node);
-      parts.push(textOf(run));
+      if (keep && this.at - begin > MOST_TEXT) throw new Wrong(0, true);
+      if (keep) parts.push(textOf(run));
       if (bytes[this.at] === QUOTE) break;
       this.expect(BACKSLASH); // a control character, or the end
-      parts.push(this.escape(this.at - 1));
+      const escaped = this.escape(this.at - 1);
+      if (keep) parts.push(escaped);
     }
     this.at++;
     return parts.length === 1 ? parts[0] : parts.join('');
@@ -1503,6 +1514,9 @@ class JsonCell {
 
 /** Digits of an integer that is made a bigint: reading one takes time beyond proportion. */
 const INTEGER_DIGITS = 2 ** 20;
+/** What JavaScript can hold: bytes of a string, keys of a dict. */
+const MOST_TEXT = 2 ** 28;
+const MOST_KEYS = 2 ** 23;
 
 // ---- 12. MessagePack cells ----
 
@@ -1585,6 +1599,7 @@ class MsgpackCell {
     const wrong = wrongUtf8(bytes);
     if (wrong >= 0) throw new Wrong(at + wrong);
     this.budget?.spend(n, this.node);
+    if (n > MOST_TEXT) throw new Wrong(0, true);
     return textOf(bytes);
   }
 
@@ -1612,6 +1627,7 @@ class MsgpackCell {
       const key = this.key(depth);
       const identity = identityOf(key);
       if (seen.has(identity)) throw new Wrong(start);
+      if (seen.size >= MOST_KEYS) throw new Wrong(0, true);
       seen.add(identity);
       const value = this.value(depth);
       if (this.budget) pairs.push([key, value]);
@@ -1697,7 +1713,7 @@ class Extension {
     const elements = body.subarray(4 + 8 * rank);
     if (product(shape.filter((n) => n !== 0n)) * BigInt(dtype.bytes) >= SIZE_END) throw new Wrong(0);
     if (product(shape) * BigInt(dtype.bytes) !== BigInt(elements.length) || firstWrongNumber(elements, dtype, 0) >= 0) throw new Wrong(0);
-    return new Tensor(form, dtype, shape.map(Number), elements);
+    return new Tensor(form, dtype, shape.map(dimension), elements);
   }
 
   media() {
@@ -2119,7 +2135,7 @@ class DataChecks {
     if (!validity || size === 0 || !this.can(ROLE.validity)) return;
     // of a computed buffer a cell of more elements than two is wrong in its first two, if at all
     const looked = data.isComputed ? Math.min(size, 2) : size;
-    inspect(node.rows, [validity.elements, leaf.data.rows(size)], (row) => {
+    inspect(node.rows, [validity.elements, leaf.data.asRows()], (row) => {
       if (node.isValid(row)) return null;
       const wrong = leaf.data.firstNotZero(row * size, row * size + looked);
       return wrong && (() => fail('D4', leaf.data.place(...wrong), node));
@@ -2132,7 +2148,7 @@ class DataChecks {
     const validity = leaf.rowIndex ? null : node.buffer(ROLE.validity);
     const offsets = leaf.offsets;
     if (!this.can(ROLE.types, ROLE.offsets, ROLE.prefix_row, ROLE.prefix_length) || (validity && !this.can(ROLE.validity))) return;
-    const elements = data.isComputed ? leaf.data.rows(1) : { stretch: (row) => (leaf.types.u8(row) & 15 ? row + 1 : leaf.types.stretch(row)) };
+    const elements = data.isComputed ? leaf.data.asRows() : { stretch: (row) => (leaf.types.u8(row) & 15 ? row + 1 : leaf.types.stretch(row)) };
     inspect(leaf.types.count, [leaf.types, pairs(offsets), elements], (row) => {
       const type = leaf.types.u8(row) & 15;
       if (type === 0) return null;
@@ -2443,8 +2459,8 @@ class Elements {
     return this.blocks ? this.blocks.stretch(i, this.buffer.dtype.size === 1) : i + 1;
   }
 
-  /** The same for rows of n elements each, of which a computed buffer needs no more than a few looked at. */
-  rows() {
+  /** The same as rows see it, of some elements each: those of a computed buffer all follow one line. */
+  asRows() {
     return { isLiteral: this.isLiteral, stretch: (row) => (this.buffer.isComputed ? Infinity : row + 1) };
   }
 
@@ -2459,6 +2475,15 @@ class Elements {
   /** The same for a byte of a bitmap. */
   bytePlace(i) {
     return this.place(i);
+  }
+}
+
+/** What JavaScript itself cannot hold (a string, an array, a stack) is memory that is not there. */
+function withinMemory(make) {
+  try {
+    return make();
+  } catch (error) {
+    throw error instanceof RangeError ? new PackbufError('OUT_OF_MEMORY') : error;
   }
 }
 
@@ -3042,6 +3067,7 @@ export class Packed {
   text(rule, bytes, node, place = (i) => bytes.byteOffset - this.head.byteOffset + i) {
     const wrong = wrongUtf8(bytes);
     if (wrong >= 0) fail(rule, place(wrong), node);
+    if (bytes.length > MOST_TEXT) fail('D9', place(0), node);
     return textOf(bytes);
   }
 
@@ -3085,8 +3111,10 @@ export class Packed {
     if (!['head', 'index', 'full'].includes(level)) throw new PackbufError('INVALID_ARGUMENT');
     this.load();
     const walked = new Walked(this);
-    if (level !== 'head') verifyIndex(this, walked);
-    if (level === 'full') verifyData(this, walked);
+    withinMemory(() => {
+      if (level !== 'head') verifyIndex(this, walked);
+      if (level === 'full') verifyData(this, walked);
+    });
     return this;
   }
 
@@ -3098,6 +3126,10 @@ export class Packed {
   /** The whole as tagged JSON, verified in full before. */
   toJson() {
     this.verify('full');
+    return withinMemory(() => this.allAsJson());
+  }
+
+  allAsJson() {
     const budget = new Budget(this);
     const members = (top, text) => `{${top.map((node) => `${quoted(node.name)}:${text(node)}`).join(',')}}`;
     const cell = (node, row) => taggedJson(node.cell(row, budget));
@@ -3140,7 +3172,7 @@ export class Packed {
  */
 export function open(bytes, { limits = {}, file = false } = {}) {
   const all = { ...LIMITS, ...limits };
-  all.rows = Math.min(all.rows, Number.MAX_SAFE_INTEGER - 1);
+  for (const [name, limit] of Object.entries(all)) all[name] = Math.min(limit, Number.MAX_SAFE_INTEGER - 1);
   const source = bytes instanceof ArrayBuffer ? new Memory(new Uint8Array(bytes))
     : ArrayBuffer.isView(bytes) ? new Memory(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)) : bytes;
   return new Packed(source, all, file);
