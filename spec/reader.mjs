@@ -553,15 +553,23 @@ class BufferTable {
     if (storage !== STORAGE.alias && b.alias_of !== 0) fail('B5', at + 12, node);
     if (!b.hasBytes && b.offsetExact !== 0n) fail('B5', at + 24, node);
     if (!b.hasBytes && b.lengthExact !== 0n) fail('B5', at + 32, node);
-    const used = storage === STORAGE.sequence ? 16 : storage === STORAGE.inline ? Number(b.rawLength > 16n ? 16n : b.rawLength)
-      : storage === STORAGE.constant ? Math.min(16, Math.ceil(b.dtype.size / 8)) : b.isPacked ? 16 : 0;
-    if (!isZero(head.subarray(at + 40 + used, at + 56))) fail('B5', at + 40, node);
+    if (!isZero(head.subarray(at + 40 + this.usedOfValue(b), at + 56))) fail('B5', at + 40, node);
     if (!b.isPacked && b.headersOffsetExact !== 0n) fail('B5', at + 56, node);
     if (b.isBlocks) this.checkBlocks(b);
     if (storage === STORAGE.inline && b.rawLength > 16n) fail('B6', at + 16, node);
     if (!b.hasBytes && packing !== PACKING.plain) fail('B6', at + 7, node);
     if (storage === STORAGE.constant && (b.dtype.size === 1 || b.dtype.is(6, 8, 1)) && b.value[0] > 1) fail('B7', at + 40, node);
     if (storage === STORAGE.sequence) this.checkSequence(b);
+  }
+
+  /** Bytes of `value` that the storage uses; those of an unknown packing are its own. */
+  usedOfValue(b) {
+    switch (b.storage) {
+      case STORAGE.inline: return Number(b.rawLength > 16n ? 16n : b.rawLength);
+      case STORAGE.constant: return Math.min(16, Math.ceil(b.dtype.size / 8));
+      case STORAGE.sequence: return 16;
+      default: return b.isPacked ? 16 : 0;
+    }
   }
 
   /** B8: int64 or uint64, and the last element is one too */
@@ -588,9 +596,9 @@ class BufferTable {
   /** B9 */
   checkAlias(b) {
     const target = b.alias_of < b.index ? this.packed.buffers[b.alias_of] : null;
-    const repeats = target?.isStored && target.isData === b.isData &&
-      compareBytes(this.packed.head.subarray(b.at + 7, b.at + 12), this.packed.head.subarray(target.at + 7, target.at + 12)) === 0 &&
-      compareBytes(this.packed.head.subarray(b.at + 16, b.at + 64), this.packed.head.subarray(target.at + 16, target.at + 64)) === 0;
+    const { head } = this.packed;
+    const same = (from, to) => compareBytes(head.subarray(b.at + from, b.at + to), head.subarray(target.at + from, target.at + to)) === 0;
+    const repeats = target?.isStored && target.isData === b.isData && same(7, 12) && same(16, 64);
     if (!repeats) fail('B9', b.at + 12, b.node);
   }
 
@@ -977,7 +985,8 @@ class Leaf {
     this.rowIndex = elements(ROLE.row_index);
     this.prefixRow = elements(ROLE.prefix_row);
     this.prefixLength = elements(ROLE.prefix_length);
-    this.dims = node.rank >= 2 ? node.shape.length ? [] : Array.from({ length: node.rank }, (_, dim) => elements(ROLE.shape, dim)) : [];
+    const dims = node.codec !== NDARRAY && node.rank >= 2 ? node.rank : 0;
+    this.dims = Array.from({ length: dims }, (_, dim) => elements(ROLE.shape, dim));
     this.product = product(node.shape);
     this.attributes = node.children.filter((child) => isAttribute(child) && !child.whyUnreadable());
     /** Offsets that delimit stored rows. */
@@ -2148,7 +2157,8 @@ class DataChecks {
     const validity = leaf.rowIndex ? null : node.buffer(ROLE.validity);
     const offsets = leaf.offsets;
     if (!this.can(ROLE.types, ROLE.offsets, ROLE.prefix_row, ROLE.prefix_length) || (validity && !this.can(ROLE.validity))) return;
-    const elements = data.isComputed ? leaf.data.asRows() : { stretch: (row) => (leaf.types.u8(row) & 15 ? row + 1 : leaf.types.stretch(row)) };
+    const looked = (row) => (leaf.types.u8(row) & 15 ? row + 1 : leaf.types.stretch(row));
+    const elements = data.isComputed ? leaf.data.asRows() : { stretch: looked };
     inspect(leaf.types.count, [leaf.types, pairs(offsets), elements], (row) => {
       const type = leaf.types.u8(row) & 15;
       if (type === 0) return null;
@@ -2174,7 +2184,8 @@ class DataChecks {
     if (!this.can(ROLE.offsets) || (validity && !this.can(ROLE.validity))) return;
     const { offsets } = leaf;
     // cells without a byte are all the same, and so are those of a constant that are of one length
-    const cells = { stretch: (row) => (data.isComputed ? Infinity : offsets.u64(row) !== offsets.u64(row + 1) ? row + 1 : offsets.stretch(row)) };
+    const empty = (row) => offsets.u64(row) === offsets.u64(row + 1);
+    const cells = { stretch: (row) => (data.isComputed ? Infinity : empty(row) ? offsets.stretch(row) : row + 1) };
     inspect(leaf.storedRows, [validity?.elements, pairs(offsets), cells], (row) => {
       if (!leaf.isPresent(row)) return null;
       try {
@@ -2265,8 +2276,8 @@ export class PackbufError extends Error {
   /** @param {string} error @param {{ rule?: string, offset?: number, path?: string, row?: number }} [where] */
   constructor(error, { rule = '', offset = -1, path = '', row = -1 } = {}) {
     const holds = rule ? RULES.get(rule).holds : '';
-    super([rule, error, offset >= 0 ? `at ${offset}` : '', path && `in ${path}`, row >= 0 ? `row ${row}` : '', holds && `(must hold: ${holds})`]
-      .filter((part) => part).join(' '));
+    const where = [offset >= 0 ? `at ${offset}` : '', path && `in ${path}`, row >= 0 ? `row ${row}` : ''];
+    super([rule, error, ...where, holds && `(must hold: ${holds})`].filter((part) => part).join(' '));
     this.name = 'PackbufError';
     /** @type {string} the error's name, and its number */
     this.error = error;
@@ -2307,7 +2318,7 @@ export function equal(a, b) {
   if (Array.isArray(a)) return a.length === b.length && a.every((item, i) => equal(item, b[i]));
   if (a instanceof Map) return a.size === b.size && [...a].every(([key, value]) => b.has(key) && equal(value, b.get(key)));
   if (a instanceof Pairs)
-    return a.pairs.length === b.pairs.length && a.pairs.every(([key, value]) => b.pairs.some(([k, v]) => equal(k, key) && equal(v, value)));
+    return a.pairs.length === b.pairs.length && a.pairs.every(([key, value]) => equal(value, b.get(key)));
   const names = new Set([...Object.keys(a), ...Object.keys(b)]); // Tensor, Media, Opaque, NanBits, Unreadable
   return [...names].every((name) => equal(a[name], b[name]));
 }
@@ -2543,7 +2554,8 @@ class Blocks {
     const units = Math.min(this.perBlock, this.units - k * this.perBlock);
     return {
       at: buffer.headers_offset + 16 * k, units, rows: Math.ceil(units / this.perRow),
-      base: view.getBigUint64(0, true), mode: bytes[12] & 127, filled: bytes[12] > 127, width: bytes[13], shift: bytes[14], extra: bytes[15],
+      base: view.getBigUint64(0, true), mode: bytes[12] & 127, filled: bytes[12] > 127,
+      width: bytes[13], shift: bytes[14], extra: bytes[15],
       from: 64 * view.getUint32(8, true), to: last ? buffer.length : 64 * view.getUint32(24, true),
     };
   }
@@ -2923,7 +2935,8 @@ export function taggedJson(value) {
 
 // ---- 23. Fragments and manifests ----
 
-const LISTED = { key: 'string', length: 'uint64', head_length: 'uint64', first_row: 'uint64', rows: 'uint64', head_checksum: 'uint32', appends: 'uint8' };
+const LISTED = { key: 'string', length: 'uint64', head_length: 'uint64', first_row: 'uint64', rows: 'uint64', head_checksum: 'uint32',
+  appends: 'uint8' };
 
 /** What a manifest lists, checked as far as the list alone tells. */
 function fragmentsOf(packed) {
@@ -3180,9 +3193,9 @@ export function open(bytes, { limits = {}, file = false } = {}) {
 
 // ---- The command line (Node only) ----
 
-const USAGE = `    reader.mjs FILE                            prints the whole packed buffer as tagged JSON (section 22) on one line
+const USAGE = `    reader.mjs FILE                            prints the whole packed buffer as tagged JSON (section 22)
     reader.mjs --schema FILE...                prints the schema text of each, then its fingerprint
-    reader.mjs --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" and ends with 1 (PATH is - where there is none)`;
+    reader.mjs --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" and ends with 1`;
 
 async function main(args) {
   const fs = await import('node:fs');
@@ -3212,5 +3225,10 @@ async function main(args) {
   }
 }
 
-if (typeof process !== 'undefined' && process.argv?.[1] && import.meta.url === (await import('node:url')).pathToFileURL(process.argv[1]).href)
-  process.exitCode = await main(process.argv.slice(2));
+/** Whether this file is what Node was asked to run. */
+async function isProgram(name) {
+  const [fs, url] = [await import('node:fs'), await import('node:url')];
+  return fs.existsSync(name) && import.meta.url === url.pathToFileURL(fs.realpathSync(name)).href;
+}
+
+if (globalThis.process?.argv?.[1] && await isProgram(process.argv[1])) process.exitCode = await main(process.argv.slice(2));

@@ -295,6 +295,47 @@ function reseal(bytes) {
   view.setUint32(60, crc32c(bytes.subarray(0, head)), true);
 }
 
+/** A vector with some bytes changed, sealed again, as this reader and reader.py answer: the refusal, or the JSON. */
+function answers(name, change) {
+  const bytes = bytesOf(`${VALID}/${name}.pbuf`);
+  change(open(bytes.slice()).load(), bytes);
+  reseal(bytes);
+  fs.writeFileSync(`${tmp}/changed.pbuf`, bytes);
+  const ours = refusal(() => open(bytes, { file: true }).verify()) || open(bytes).toJson();
+  let theirs;
+  try {
+    run('python3', 'spec/reader.py', '--verify', `${tmp}/changed.pbuf`);
+    theirs = run('python3', 'spec/reader.py', `${tmp}/changed.pbuf`).trim();
+  } catch (error) {
+    theirs = error.stdout.split(' ').slice(0, 3).join(' ');
+  }
+  return [ours, theirs];
+}
+
+test('what no vector shows reads as the page says, and as reader.py reads it', function* () {
+  const cases = [
+    ['the NaN of float8_e4m3fn', 'natural_small_floats', /"float8_e4m3fn":\[\{"\$float":"fff8000000000000"\}\]/,
+      (packed, bytes) => { bytes[packed.field('float8_e4m3fn').buffer(ROLE.data).elements.place(0)] = 0xFF; }],
+    ['-0.0 as bool', 'bool_and_int_in_float', /^D5 BAD_TYPES \d+$/, (packed, bytes) => {
+      const { leaf } = [...packed.fields.values()].find((node) => node.dtype.name === 'float64' && node.cells().includes(false));
+      const row = leaf.node.cells().indexOf(false);
+      bytes[leaf.data.place(row, 7)] = 0x80;
+    }],
+    ['an attribute of an unknown role', 'media', /"\$media":(?!.*"mime")/, (packed, bytes) => {
+      for (const node of packed.nodes) if (node.name === 'mime') bytes[node.buffers.at(-1).at + 4] = 77;
+    }],
+    ['rows of a leaf under media_list_ragged that is no attribute', 'media_lists', /^B13 BAD_BUFFER \d+$/, (packed, bytes) => {
+      const child = packed.nodes.find((node) => node.parent?.codec === 7 && node.name === 'mime');
+      bytes[child.nameBytes.byteOffset + 3] = 0x66;
+      bytes[child.at + 48] ^= 1;
+    }],
+  ];
+  for (const [what, name, expected, change] of cases) {
+    const [ours, theirs] = answers(name, change);
+    if (!expected.test(ours) || ours !== theirs) yield `${what}: ${ours}, reader.py: ${theirs}`;
+  }
+});
+
 const FLIPPED = ['lists_of_types', 'sequence_data', 'media_odd_attribute', 'msgpack', 'json', 'metadata', 'prefix_leaders', 'types_constant',
   'shared_list_attribute_leaves', 'blocks_small_lines', 'blocks_small_filled_split', 'blocks_small_dictionary', 'blocks_small_offsets'];
 const read = (bytes) => open(bytes, { file: true, limits: { result_bytes: 2 ** 22 } }).toJson();
