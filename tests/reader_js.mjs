@@ -109,6 +109,10 @@ test('rules, errors and limits are those of packbuf.md', function* () {
     if (LIMITS[name] !== Number(value.split('^')[0]) ** Number(value.split('^')[1] ?? 1)) yield `limit ${name}`;
 });
 
+test('viewer.html carries this reader', function* () {
+  run('python3', 'tools/viewer.py', '--check');
+});
+
 // ---- schema and fragments ----
 
 test('schema texts, fingerprints and the command line are those of reader.py', function* () {

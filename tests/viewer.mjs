@@ -205,7 +205,6 @@ function large() {
 fs.writeFileSync(`${tmp}/rows.jsonl`, batch());
 fs.writeFileSync(`${tmp}/values.json`, JSON.stringify({ policy_version: 41, sampler: { temperature: 0.7, top_p: 1.0 } }));
 execFileSync(TOOL, ['pack', `${tmp}/rows.jsonl`, '--values', `${tmp}/values.json`, '--metadata', 'tokenizer=Qwen2.5', '--metadata', `note=${HTML}`, '-o', `${tmp}/rollout.pbuf`]);
-execFileSync('python3', ['tools/viewer.py', '--check']);
 
 const browser = new Browser();
 const url = pathToFileURL('spec/viewer.html').href;
