@@ -81,7 +81,12 @@ extern "C" {
 #include "transport/shm_slots.c"
 #include "transport/shm.c"
 #include "transport/frames.c"
+#include "transport/verbs_abi.c"
+#include "transport/verbs.c"
 #include "transport/tcp.c"
+#include "transport/verbs_client.c"
+#include "transport/mooncake_engine.c"
+#include "transport/mooncake_items.c"
 #include "transport/mooncake.c"
 
 /* what users call */
@@ -89,6 +94,7 @@ extern "C" {
 #include "transport/workers.c"
 #include "transport/calls.c"
 #include "transport/server_link.c"
+#include "transport/server_verbs.c"
 #include "transport/server.c"
 #include "transport/metrics.c"
 #include "transport/doctor.c"

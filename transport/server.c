@@ -24,6 +24,7 @@ enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 2
 typedef struct packbuf_i_loop {
   struct packbuf_server *server;
   int epoll, wake;
+  packbuf_i_ibv_channel *channel; /* verbs: where completions of its connections are told; NULL */
   pthread_t thread;
   int running;
   packbuf_i_lock lock;             /* of what comes in */
@@ -86,6 +87,7 @@ static void packbuf_i_server_take(packbuf_server *server, int fd, const packbuf_
   packbuf_i_link_start(link, &server->service, &loop->group);
   link->fd = fd;
   link->http = http;
+  link->channel = loop->channel;
   link->failures_at = packbuf_i_address_hash(from) % PACKBUF_I_SUSPECTS;
   if (PACKBUF_I_LOAD(&server->failures[link->failures_at]) >= 3) link->held = link->born + PACKBUF_I_DENIED_NS;
   (void)PACKBUF_I_ADD(&loop->count, 1);
@@ -206,6 +208,16 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
+ * nothing acknowledges that it has no room. */
+static int packbuf_i_link_unheard(const packbuf_i_link *link) {
+  struct tcp_info info;
+  socklen_t size = sizeof info;
+  memset(&info, 0, sizeof info);
+  if (getsockopt(link->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+  return (info.tcpi_unacked || info.tcpi_probes > 1) && info.tcpi_last_ack_recv > PACKBUF_I_DEAD_NS / 1000000u;
+}
+
 /* Ends what is dead, too slow or too silent. */
 static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
   packbuf_i_service *service = link->service;
@@ -215,16 +227,57 @@ static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
     if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
-  } else if (PACKBUF_I_LOAD(&service->wanting) && packbuf_i_link_holds(link, now, service->lease_ns)) {
+  } else if (PACKBUF_I_LOAD(&service->wanting) &&
+             (packbuf_i_link_holds(link, now, service->lease_ns) ||
+              (link->plane && link->plane->leased && link->plane->moved + service->lease_ns < now))) {
     packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
                           "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
     link->dead = 1;
-  } else if (link->requests && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS) {
+  } else if (link->sending && now - link->came > PACKBUF_I_DEAD_NS && now - link->moved > PACKBUF_I_DEAD_NS &&
+             packbuf_i_link_unheard(link)) {
     link->dead = 1;
-  } else if (link->requests && now - link->came > PACKBUF_I_SILENCE_NS && !link->sending) {
-    packbuf_i_link_say(link, PACKBUF_I_PING, 0);
+  } else if (link->requests && !link->sending && now - link->came > PACKBUF_I_SILENCE_NS) {
+    if (link->pinged <= link->came) {
+      link->pinged = now;
+      packbuf_i_link_say(link, PACKBUF_I_PING, 0);
+    } else if (now - link->pinged > PACKBUF_I_DEAD_NS - PACKBUF_I_SILENCE_NS) link->dead = 1;
   }
+}
+
+/* ---- verbs ---- */
+
+/* Completions of a loop's connections. */
+static void packbuf_i_loop_completions(packbuf_i_loop *loop) {
+  void *user;
+  while (packbuf_i_channel_event(loop->server->service.nic, loop->channel, &user)) {
+    packbuf_i_link *link = (packbuf_i_link *)user;
+    packbuf_i_link_pulled(link);
+    packbuf_i_link_run(loop, link, 0);
+  }
+}
+
+/* What happened to the device. Connections learn of it by themselves: this is for people. */
+static void packbuf_i_server_device(packbuf_server *server) {
+  int event;
+  while ((event = packbuf_i_nic_event(server->service.nic)) != 0)
+    packbuf_i_service_log(&server->service, PACKBUF_LOG_WARNING,
+                          event == PACKBUF_I_IBV_EVENT_PORT_ERR      ? "the RDMA device's port went down"
+                          : event == PACKBUF_I_IBV_EVENT_PORT_ACTIVE ? "the RDMA device's port is up"
+                                                                     : "the RDMA device failed");
+}
+
+/* A device that reads into the store's memory, and lets it be read. */
+static packbuf_status packbuf_i_server_verbs(packbuf_server *server, const packbuf_i_address *address,
+                                             const char *device, packbuf_error *error) {
+  packbuf_i_service *service = &server->service;
+  packbuf_status status = packbuf_i_nic_open(&service->allocator, device, &address->as.any, &service->nic, error);
+  if (!status) status = packbuf_i_store_memory(service->store, &service->memory, error);
+  if (!status)
+    status = packbuf_i_plot_open(service->nic, service->memory.writable, service->memory.size,
+                                 PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, &service->slab, error);
+  if (!status) PACKBUF_I_SERVED(service, registrations, 1);
+  return status;
 }
 
 /* ---- loops ---- */
@@ -264,15 +317,19 @@ static void *packbuf_i_loop_run(void *context) {
     const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
     const int wait_ms = waiting || stopping || PACKBUF_I_LOAD(&server->service.wanting) ? 10 : 250;
     const int count = epoll_wait(loop->epoll, events, 64, wait_ms);
+    int told = 0;
     uint64_t now;
     if (stopping == 2 || (stopping && loop->links.after == &loop->links)) break;
     for (int i = 0; i < count; i++) {
       void *who = events[i].data.ptr;
       if (who == &loop->wake) packbuf_i_loop_take(loop);
+      else if (who == &loop->channel) told = 1;
+      else if (who == &server->service.nic) packbuf_i_server_device(server);
       else if (who == &server->listener || who == &server->metrics) {
         if (!stopping) packbuf_i_server_accept(server, *(const int *)who);
       } else packbuf_i_link_run(loop, (packbuf_i_link *)who, events[i].events);
     }
+    if (told) packbuf_i_loop_completions(loop); /* last: it may close a connection that another event here is of */
     now = packbuf_now();
     if (now - swept >= PACKBUF_I_SWEEP_NS || stopping) {
       waiting = packbuf_i_loop_sweep(loop, 1);
@@ -295,7 +352,15 @@ static int packbuf_i_loop_start(packbuf_server *server, packbuf_i_loop *loop) {
   event.events = EPOLLIN;
   event.data.ptr = &loop->wake;
   if (loop->epoll < 0 || loop->wake < 0 || epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->wake, &event) != 0) return 0;
+  if (server->service.nic) {
+    loop->channel = packbuf_i_channel_open(server->service.nic);
+    event.data.ptr = &loop->channel;
+    if (!loop->channel || epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->channel->fd, &event) != 0) return 0;
+  }
   if (loop == server->loops) {
+    const int device = server->service.nic ? server->service.nic->context->async_fd : -1;
+    event.data.ptr = &server->service.nic;
+    if (device >= 0 && epoll_ctl(loop->epoll, EPOLL_CTL_ADD, device, &event) != 0) return 0;
     event.data.ptr = &server->listener;
     if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, server->listener, &event) != 0) return 0;
     event.data.ptr = &server->metrics;
@@ -320,6 +385,7 @@ static void packbuf_i_server_end(packbuf_server *server) {
     packbuf_i_loop *loop = &server->loops[i];
     if (loop->running) packbuf_i_loop_take(loop);
     while (loop->running && loop->links.after != &loop->links) packbuf_i_link_close(loop, loop->links.after);
+    if (loop->channel) (void)server->service.nic->ibv.destroy_comp_channel(loop->channel);
     if (loop->epoll >= 0) (void)close(loop->epoll);
     if (loop->wake >= 0) (void)close(loop->wake);
     packbuf_i_lock_end(&loop->lock);
@@ -328,6 +394,10 @@ static void packbuf_i_server_end(packbuf_server *server) {
   if (server->metrics >= 0) (void)close(server->metrics);
   if (server->spare >= 0) (void)close(server->spare);
   (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
+  if (server->service.nic) {
+    packbuf_i_plot_close(server->service.nic, &server->service.slab);
+    packbuf_i_nic_close(server->service.nic);
+  }
   packbuf_i_lock_end(&server->service.lock);
   (void)packbuf_i_heap(&allocator, server, sizeof *server, 0);
 }
@@ -347,13 +417,16 @@ static packbuf_status packbuf_i_address_listen(packbuf_i_address *address, int *
   return PACKBUF_OK;
 }
 
-/* Writes "tcp://HOST:PORT": the host that was asked for and the port that it is. */
-static void packbuf_i_address_uri(const packbuf_i_address *address, const char *asked, size_t size, char *uri) {
+/* Writes "SCHEME://HOST:PORT": the host that was asked for and the port that it is. */
+static void packbuf_i_address_uri(const packbuf_i_address *address, const char *scheme, const char *asked, size_t size,
+                                  char *uri) {
   unsigned port = ntohs(address->as.any.sa_family == AF_INET ? address->as.four.sin_port : address->as.six.sin6_port);
   char digits[8];
-  size_t at = 6, count = 0;
+  size_t at = strlen(scheme), count = 0;
   while (size && asked[size - 1] != ':') size--;
-  memcpy(uri, "tcp://", 6);
+  memcpy(uri, scheme, at);
+  memcpy(uri + at, "://", 3);
+  at += 3;
   if (size <= 1) memcpy(uri + at, "127.0.0.1:", 10), at += 10;
   else memcpy(uri + at, asked, size), at += size;
   do digits[count++] = (char)('0' + port % 10), port /= 10;
@@ -365,29 +438,31 @@ static void packbuf_i_address_uri(const packbuf_i_address *address, const char *
 /* ---- what users call ---- */
 
 /* Listens where a URI says. */
-static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char *uri, const char *metrics,
-                                              packbuf_error *error) {
+static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char *uri,
+                                              const packbuf_server_options *options, packbuf_error *error) {
+  const char *const metrics = options->metrics;
   packbuf_i_address found[PACKBUF_I_ADDRESSES];
   packbuf_i_uri parts;
   unsigned count;
+  int verbs;
   packbuf_status status = packbuf_i_uri_start(&parts, uri, error);
   if (status) return status;
   if (parts.base + 16 > PACKBUF_MAX_URI)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI is too long");
-  if (!packbuf_i_uri_has_scheme(&parts, "tcp"))
-    return packbuf_i_call_fail(
-        error, packbuf_i_uri_has_scheme(&parts, "verbs") ? PACKBUF_UNAVAILABLE : PACKBUF_INVALID_ARGUMENT,
-        packbuf_i_uri_has_scheme(&parts, "verbs") ? "this build does not serve verbs"
-                                                  : "a server's URI is tcp://HOST:PORT");
+  verbs = packbuf_i_uri_has_scheme(&parts, "verbs");
+  if (!verbs && !packbuf_i_uri_has_scheme(&parts, "tcp"))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT,
+                               "a server's URI is tcp://HOST:PORT or verbs://HOST:PORT");
   if (parts.base != parts.size)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a server's URI has no options");
   status = packbuf_i_addresses_find(parts.rest, parts.rest_size, found, &count, error);
   if (status) return status;
   if (!server->service.secret_size && !packbuf_i_address_loopback(&found[0]))
     return packbuf_i_call_fail(error, PACKBUF_DENIED, "a server that others can reach needs a secret");
-  status = packbuf_i_address_listen(&found[0], &server->listener, error);
+  if (verbs) status = packbuf_i_server_verbs(server, &found[0], options->device, error);
+  if (!status) status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
-  packbuf_i_address_uri(&found[0], parts.rest, parts.rest_size, server->uri);
+  packbuf_i_address_uri(&found[0], verbs ? "verbs" : "tcp", parts.rest, parts.rest_size, server->uri);
   server->spare = fcntl(server->listener, F_DUPFD_CLOEXEC, 0);
   if (!metrics) return PACKBUF_OK;
   status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
@@ -414,7 +489,7 @@ static packbuf_status packbuf_i_server_start(packbuf_server *server, packbuf_sto
   status = packbuf_i_secret_find(options->secret, options->secret_size, service->secret, &service->secret_size, error);
   if (status) return status;
   if (!packbuf_i_random(service->id, sizeof service->id)) return packbuf_i_system_fail(error, "no random bytes", errno);
-  status = packbuf_i_server_listen(server, uri, options->metrics, error);
+  status = packbuf_i_server_listen(server, uri, options, error);
   if (status) return status;
   server->loops =
       (packbuf_i_loop *)packbuf_i_heap(&service->allocator, NULL, 0, server->loop_count * sizeof *server->loops);

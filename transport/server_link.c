@@ -20,6 +20,9 @@ typedef struct packbuf_i_service {
   size_t secret_size;
   unsigned capabilities;
   uint64_t lease_ns, quota;
+  packbuf_i_nic *nic;           /* NULL: tcp alone */
+  packbuf_driver_memory memory; /* of the store; with a nic */
+  packbuf_i_plot slab;          /* the same, registered */
   uint64_t wanting;          /* connections that wait for room (atomic) */
   packbuf_counters counters; /* atomic */
   packbuf_i_lock lock;       /* of sessions and of the log */
@@ -48,15 +51,23 @@ typedef struct packbuf_i_group {
 
 /* ---- what is under way in a connection ---- */
 
-enum { PACKBUF_I_WORK_WAITS, PACKBUF_I_WORK_FILLS, PACKBUF_I_WORK_READY, PACKBUF_I_WORK_LEASED, PACKBUF_I_WORK_DONE };
+enum {
+  PACKBUF_I_WORK_WAITS,
+  PACKBUF_I_WORK_FILLS, /* its bytes come */
+  PACKBUF_I_WORK_PULLS, /* its bytes are being read */
+  PACKBUF_I_WORK_READY,
+  PACKBUF_I_WORK_LEASED,
+  PACKBUF_I_WORK_DONE
+};
 
 /* One item of a put or of a remove. */
 typedef struct packbuf_i_job {
   const char *key;
   packbuf_slice slice;
   uint64_t size, came, head_length, generation, charged;
-  uint32_t flags, ttl_ms, head_checksum;
-  uint8_t kind, state, eager, fingerprint[PACKBUF_FINGERPRINT];
+  uint64_t address, posted; /* that is read by this side: where it lies; bytes of which READs were posted */
+  uint32_t flags, ttl_ms, head_checksum, rkey;
+  uint8_t kind, state, eager, remote, dropped, fingerprint[PACKBUF_FINGERPRINT];
   packbuf_status status; /* that it ends with, or what it waits for */
   packbuf_stat stat;
 } packbuf_i_job;
@@ -66,6 +77,7 @@ typedef struct packbuf_i_request {
   size_t block; /* bytes of this */
   uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
   uint32_t type, count, left; /* left: items that are not answered */
+  uint32_t pulls;             /* whether there are items that this side reads */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
@@ -92,6 +104,9 @@ typedef struct packbuf_i_link {
   packbuf_i_request *requests;
   packbuf_i_outgoing *sending, **sending_end;
   struct packbuf_i_account *account;
+  struct packbuf_i_plane *plane;  /* its queue pairs; NULL: there never were any */
+  packbuf_i_ibv_channel *channel; /* who is told of their completions */
+  int paired;                     /* that there may be some was agreed on */
   uint64_t queued, blocks; /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
@@ -108,8 +123,19 @@ typedef struct packbuf_i_link {
   unsigned events, dead, known;
   uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
   uint64_t held;                    /* not read until */
+  uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
 } packbuf_i_link;
+
+/* transport/server_verbs.c */
+static void packbuf_i_plane_end(packbuf_i_link *link);
+static void packbuf_i_plane_room(packbuf_i_link *link, unsigned items);
+static int packbuf_i_plane_locate(packbuf_i_link *link, uint64_t index, packbuf_item *item, uint64_t total,
+                                  packbuf_i_located *located);
+static void packbuf_i_link_pull(packbuf_i_link *link);
+static int packbuf_i_link_pull_drop(packbuf_i_job *work, packbuf_status status);
+static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body);
+static const char *packbuf_i_link_release(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body);
 
 /* ---- out ---- */
 
@@ -241,7 +267,7 @@ static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64
   if (link->sending && link->gone + time < now) return 1;
   for (const packbuf_i_request *r = link->requests; r; r = r->next)
     for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_FILLS) return 1;
+      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
   return 0;
 }
 
@@ -448,6 +474,10 @@ static packbuf_i_request *packbuf_i_request_new(packbuf_i_link *link, const pack
     work->ttl_ms = asked.ttl_ms;
     work->kind = asked.kind;
     work->eager = asked.eager;
+    work->remote = asked.remote;
+    work->address = asked.address;
+    work->rkey = asked.rkey;
+    request->pulls |= asked.remote;
     work->status = PACKBUF_FULL;
     if (asked.fingerprint) memcpy(work->fingerprint, asked.fingerprint, PACKBUF_FINGERPRINT);
   }
@@ -498,7 +528,7 @@ static packbuf_status packbuf_i_work_reserve(packbuf_i_link *link, packbuf_i_job
   }
   status = packbuf_reserve(link->service->store, 0, &work->size, 1, PACKBUF_NO_WAIT, &work->slice, NULL);
   if (status) packbuf_i_account_settle(link, work, 0);
-  else work->state = PACKBUF_I_WORK_FILLS;
+  else work->state = work->remote ? PACKBUF_I_WORK_PULLS : PACKBUF_I_WORK_FILLS;
   return status;
 }
 
@@ -536,6 +566,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
   if (granted)
     packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
   packbuf_i_results_end(&results);
+  if (request->pulls) packbuf_i_link_pull(link);
 }
 
 /* Puts a group of items whose bytes are all here. */
@@ -655,8 +686,11 @@ static void packbuf_i_group_look(packbuf_i_link *link, const packbuf_i_frame *fr
   packbuf_i_group *group = link->group;
   packbuf_i_wire_from again = *reader;
   packbuf_i_results results;
+  packbuf_i_located located;
   packbuf_i_asked asked;
-  uint64_t totals[PACKBUF_I_GROUP];
+  uint8_t places[PACKBUF_I_FRAME_HEADER + PACKBUF_I_GROUP * PACKBUF_I_LOCATED_SIZE];
+  packbuf_i_wire_to where = packbuf_i_frame_body(places, sizeof places);
+  uint64_t totals[PACKBUF_I_GROUP], located_count = 0;
   for (unsigned i = 0; i < count; i++) {
     packbuf_item *item = &group->items[i];
     (void)packbuf_i_asked_read(reader, frame->type, &asked);
@@ -680,15 +714,22 @@ static void packbuf_i_group_look(packbuf_i_link *link, const packbuf_i_frame *fr
       PACKBUF_I_SERVED(link->service, gets, item->status ? 0 : 1);
     }
     if (item->status) totals[i] = 0;
-    packbuf_i_results_add(&results, from + i, item->status, &item->stat, totals[i]);
+    PACKBUF_I_SERVED(link->service, bytes_got, totals[i]);
+    if (!item->status && packbuf_i_plane_locate(link, from + i, item, totals[i], &located)) {
+      packbuf_i_located_write(&where, &located);
+      located_count++;
+      totals[i] = 0;
+    } else packbuf_i_results_add(&results, from + i, item->status, &item->stat, totals[i]);
   }
   packbuf_i_results_end(&results);
+  if (located_count)
+    packbuf_i_link_send(link, places,
+                        packbuf_i_frame_end(places, &where, PACKBUF_I_LOCATED, located_count, frame->request, 0));
   if (frame->type != PACKBUF_I_GET) return;
   *reader = again;
   for (unsigned i = 0; i < count; i++) {
     packbuf_item *item = &group->items[i];
     (void)packbuf_i_asked_read(reader, frame->type, &asked);
-    PACKBUF_I_SERVED(link->service, bytes_got, totals[i]);
     if (totals[i])
       packbuf_i_link_send_object(link, frame->request, (uint16_t)(from + i), &item->lease,
                                  asked.ranged ? asked.ranges : NULL, asked.ranged ? asked.range_count : 1, totals[i]);
@@ -699,6 +740,7 @@ static void packbuf_i_group_look(packbuf_i_link *link, const packbuf_i_frame *fr
 static void packbuf_i_link_look(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
   packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
   (void)packbuf_i_wire_take64(&reader);
+  packbuf_i_plane_room(link, frame->items);
   for (unsigned from = 0; from < frame->items; from += PACKBUF_I_GROUP) {
     const unsigned left = frame->items - from, count = left < PACKBUF_I_GROUP ? left : (unsigned)PACKBUF_I_GROUP;
     packbuf_i_group_look(link, frame, &reader, from, count);
@@ -792,6 +834,8 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   memset(&welcome, 0, sizeof welcome);
   welcome.version = PACKBUF_I_FRAME_VERSION;
   welcome.proof = service->secret_size != 0;
+  welcome.features = service->nic ? hello.features & PACKBUF_I_FEATURE_VERBS : 0;
+  link->paired = welcome.features != 0;
   welcome.most_items = PACKBUF_I_FRAME_ITEMS;
   welcome.most_requests = PACKBUF_I_REQUESTS;
   welcome.eager_item = PACKBUF_I_EAGER_ITEM;
@@ -840,6 +884,7 @@ static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_fram
   if (packbuf_i_link_request(link, frame->request)) return "two requests of one number";
   request = packbuf_i_request_new(link, frame, body, keys);
   if (!request) return packbuf_i_frame_memory;
+  if (request->pulls && !link->plane) return "an item to be read, and no queue pairs";
   if (frame->type == PACKBUF_I_REMOVE) {
     packbuf_i_request_remove(link, request);
     if (!request->left) packbuf_i_request_free(link, request);
@@ -884,11 +929,13 @@ static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
   for (unsigned i = 0; i < request->count; i++) {
     packbuf_i_job *work = &request->works[i];
     if (work->state == PACKBUF_I_WORK_DONE) continue;
+    if (work->state == PACKBUF_I_WORK_PULLS && !packbuf_i_link_pull_drop(work, PACKBUF_CANCELLED)) continue;
     /* OK is of what has its room, and perhaps its bytes, but has not been put */
-    packbuf_i_work_answer(&results, request, work, work->status ? work->status : PACKBUF_CANCELLED);
+    packbuf_i_work_answer(&results, request, work,
+                          work->state != PACKBUF_I_WORK_PULLS && work->status ? work->status : PACKBUF_CANCELLED);
   }
   packbuf_i_results_end(&results);
-  packbuf_i_request_free(link, request);
+  if (!request->left) packbuf_i_request_free(link, request);
 }
 
 static const char *packbuf_i_link_open_frame(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
@@ -904,6 +951,8 @@ static const char *packbuf_i_link_open_frame(packbuf_i_link *link, const packbuf
       if (!why) packbuf_i_link_look(link, frame, body);
       return why;
     case PACKBUF_I_LIST: return packbuf_i_link_list(link, frame, body);
+    case PACKBUF_I_PAIRING: return packbuf_i_link_pair(link, frame, body);
+    case PACKBUF_I_RELEASE: return packbuf_i_link_release(link, frame, body);
     case PACKBUF_I_CANCEL: packbuf_i_link_cancel(link, frame->request); return NULL;
     case PACKBUF_I_PING: packbuf_i_link_say(link, PACKBUF_I_PONG, frame->request); return NULL;
     case PACKBUF_I_PONG: return NULL;
@@ -996,6 +1045,7 @@ static void packbuf_i_link_wait(packbuf_i_link *link, unsigned waiting) {
 /* Takes back all that a connection holds. */
 static void packbuf_i_link_end(packbuf_i_link *link) {
   packbuf_i_link_wait(link, 0);
+  packbuf_i_plane_end(link); /* before memory goes back: nothing is read into it any more, or from it */
   while (link->requests) packbuf_i_request_free(link, link->requests);
   while (link->sending) {
     packbuf_i_outgoing *next = link->sending->next;
@@ -1010,12 +1060,15 @@ static void packbuf_i_link_end(packbuf_i_link *link) {
 static void packbuf_i_link_came(packbuf_i_link *link, const char *why) {
   unsigned waits = 0;
   if (why) packbuf_i_link_bye(link, packbuf_i_frame_status(why), why);
-  if (link->state == PACKBUF_I_LINK_ENDING)
+  if (link->state == PACKBUF_I_LINK_ENDING) {
+    packbuf_i_plane_end(link);
     while (link->requests) packbuf_i_request_free(link, link->requests);
+  }
   if (link->ready) packbuf_i_link_publish(link);
   for (const packbuf_i_request *r = link->requests; r && !waits; r = r->next)
     for (unsigned i = 0; i < r->count && !waits; i++)
-      waits = r->works[i].state != PACKBUF_I_WORK_DONE && r->works[i].state != PACKBUF_I_WORK_FILLS;
+      waits = r->works[i].state != PACKBUF_I_WORK_DONE && r->works[i].state != PACKBUF_I_WORK_FILLS &&
+              r->works[i].state != PACKBUF_I_WORK_PULLS;
   packbuf_i_link_wait(link, waits);
 }
 
@@ -1036,7 +1089,9 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
     else packbuf_i_request_grant(link, request, 0);
     packbuf_i_results_begin(&results, link, request->id);
     for (unsigned i = 0; now >= request->deadline && request->deadline && i < request->count; i++)
-      if (request->works[i].state == PACKBUF_I_WORK_FILLS)
+      if (request->works[i].state == PACKBUF_I_WORK_FILLS ||
+          (request->works[i].state == PACKBUF_I_WORK_PULLS &&
+           packbuf_i_link_pull_drop(&request->works[i], PACKBUF_TIMEOUT)))
         packbuf_i_work_answer(&results, request, &request->works[i], PACKBUF_TIMEOUT);
     packbuf_i_results_end(&results);
   }
