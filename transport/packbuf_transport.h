@@ -584,8 +584,9 @@ typedef struct packbuf_server packbuf_server;
 typedef struct packbuf_server_options {
   uint32_t threads;     /* event loops; 0: 2 */
   uint32_t connections; /* most at a time; 0: 4096 */
-  uint32_t lease_ms;    /* a reader that makes no progress for so long, while room is wanted, is cut off; 0: 30000 */
-  uint64_t quota;       /* most bytes that one connection's objects take; 0: no bound */
+  uint32_t lease_ms;    /* who takes nothing of what is sent, or sends nothing of what it has room for, so long while
+                           other clients want room, is cut off; 0: 30000 */
+  uint64_t quota;       /* most bytes, in pages, that one client's objects take, until it goes; 0: no bound */
   const void *secret;   /* as in packbuf_store_options. DENIED without one where the address is not loopback */
   size_t secret_size;
   const char *metrics; /* "HOST:PORT" for Prometheus, loopback unless a host is given; NULL: none */
@@ -7195,10 +7196,10 @@ static int packbuf_i_pairs_ended(packbuf_i_pairs *pairs, unsigned *which, uint32
 static void packbuf_i_pairs_listen(packbuf_i_pairs *pairs) { (void)pairs->nic->context->req_notify_cq(pairs->cq, 0); }
 /* ---- end of transport/verbs.c ---- */
 /* ---- transport/tcp.c ---- */
-/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole; one
- * loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go. With
- * verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the same.
- * Also what the server shares: addresses, sockets, secrets.
+/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole;
+ * one loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go.
+ * With verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the
+ * same. Also what the server shares: addresses, sockets, secrets.
  * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <fcntl.h>
 #include <netdb.h>
@@ -7846,7 +7847,8 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
-  peer->type = peer->count = peer->left = peer->answered = 0; /* so that nothing answers what broke off: its memory is gone */
+  peer->type = peer->count = peer->left = peer->answered =
+      0; /* so that nothing answers what broke off: its memory is gone */
   peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;
@@ -8039,8 +8041,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
       if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
       step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      packbuf_i_put_item_write(&body, item, step->way,
-                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way, step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -8059,12 +8060,13 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
 /* Nothing is on its way out: what was answered before has ended. */
 static void packbuf_i_peer_answered(packbuf_i_peer *peer) {
   for (unsigned i = 0; peer->answered && i < peer->count; i++)
-    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED) packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
+    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED)
+      packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
   peer->answered = 0;
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
- * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life
+ * too, as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
   int pinged = 0;
@@ -8083,7 +8085,8 @@ static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
     if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count)
+      peer->ping = 1, pinged = 1;
   }
 }
 
@@ -8329,8 +8332,8 @@ static packbuf_status packbuf_i_tcp_make(void **state, const char *uri, const pa
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
   else
-    status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp,
-                                   error);
+    status =
+        packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp, error);
   if (!status) status = packbuf_i_tcp_start(tcp, &with, verbs, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
@@ -11215,9 +11218,9 @@ typedef struct packbuf_i_service {
   packbuf_i_nic *nic;           /* NULL: tcp alone */
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
-  uint64_t wanting;          /* connections that wait for room (atomic) */
-  packbuf_counters counters; /* atomic */
-  packbuf_i_lock lock;       /* of sessions and of the log */
+  uint64_t wanting;             /* connections that wait for room (atomic) */
+  packbuf_counters counters;    /* atomic */
+  packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
   packbuf_log log;
   void *log_context;
@@ -11266,11 +11269,11 @@ typedef struct packbuf_i_job {
 
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
-  size_t block; /* bytes of this */
+  size_t block;                 /* bytes of this */
   uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
-  uint32_t type, count, left; /* left: items that are not answered */
-  uint32_t pulls;             /* whether there are items that this side reads */
-  packbuf_i_job *works;       /* behind this, and the keys behind them */
+  uint32_t type, count, left;   /* left: items that are not answered */
+  uint32_t pulls;               /* whether there are items that this side reads */
+  packbuf_i_job *works;         /* behind this, and the keys behind them */
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
@@ -11299,7 +11302,7 @@ typedef struct packbuf_i_link {
   struct packbuf_i_plane *plane;  /* its queue pairs; NULL: there never were any */
   packbuf_i_ibv_channel *channel; /* who is told of their completions */
   int paired;                     /* that there may be some was agreed on */
-  uint64_t queued, blocks; /* bytes on their way out; of the heap, for that */
+  uint64_t queued, blocks;        /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
   packbuf_i_request *receiving; /* NULL: it is dropped */
@@ -11453,8 +11456,8 @@ static int packbuf_i_link_full(const packbuf_i_link *link) {
   return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
 }
 
-/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out, room
- * for what comes. Frames that are not about that do not count. */
+/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
+ * room for what comes. Frames that are not about that do not count. */
 static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
   if (link->sending && link->gone + time < now) return 1;
   for (const packbuf_i_request *r = link->requests; r; r = r->next)
@@ -12293,8 +12296,8 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 /* ---- end of transport/server_link.c ---- */
 /* ---- transport/server_verbs.c ---- */
 /* transport/server_verbs.c: what a server does in a connection that has queue pairs: it reads what is put from the
- * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or after
- * its lease words are 0 and its queue pairs are gone.
+ * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or
+ * after its lease words are 0 and its queue pairs are gone.
  * May use: system, frames, verbs, server_link. Must not know: sockets, loops. */
 
 typedef struct packbuf_i_plane {
@@ -12538,8 +12541,7 @@ static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_fra
     mine.words = PACKBUF_I_WORDS;
   }
   packbuf_i_pairing_write(&body, &mine);
-  packbuf_i_link_send(link, bytes,
-                      packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
+  packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
   return NULL;
 }
 /* ---- end of transport/server_verbs.c ---- */
@@ -12587,7 +12589,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics, spare; /* spare: a descriptor for when there are no more */
+  int listener, metrics, spare;          /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -12607,7 +12609,7 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
-  /* closing does not do that where a child of this process has the socket too: events of a link that is gone would come */
+  /* where a child of this process has the socket too, closing it would leave events of a link that is gone */
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
@@ -12754,8 +12756,8 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
- * nothing acknowledges that it has no room. */
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that
+ * reads nothing acknowledges that it has no room. */
 static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   struct tcp_info info;
   socklen_t size = sizeof info;

@@ -41,7 +41,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics, spare; /* spare: a descriptor for when there are no more */
+  int listener, metrics, spare;          /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -61,7 +61,7 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
-  /* closing does not do that where a child of this process has the socket too: events of a link that is gone would come */
+  /* where a child of this process has the socket too, closing it would leave events of a link that is gone */
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
@@ -208,8 +208,8 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
- * nothing acknowledges that it has no room. */
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that
+ * reads nothing acknowledges that it has no room. */
 static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   struct tcp_info info;
   socklen_t size = sizeof info;

@@ -23,9 +23,9 @@ typedef struct packbuf_i_service {
   packbuf_i_nic *nic;           /* NULL: tcp alone */
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
-  uint64_t wanting;          /* connections that wait for room (atomic) */
-  packbuf_counters counters; /* atomic */
-  packbuf_i_lock lock;       /* of sessions and of the log */
+  uint64_t wanting;             /* connections that wait for room (atomic) */
+  packbuf_counters counters;    /* atomic */
+  packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
   packbuf_log log;
   void *log_context;
@@ -74,11 +74,11 @@ typedef struct packbuf_i_job {
 
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
-  size_t block; /* bytes of this */
+  size_t block;                 /* bytes of this */
   uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
-  uint32_t type, count, left; /* left: items that are not answered */
-  uint32_t pulls;             /* whether there are items that this side reads */
-  packbuf_i_job *works;       /* behind this, and the keys behind them */
+  uint32_t type, count, left;   /* left: items that are not answered */
+  uint32_t pulls;               /* whether there are items that this side reads */
+  packbuf_i_job *works;         /* behind this, and the keys behind them */
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
@@ -107,7 +107,7 @@ typedef struct packbuf_i_link {
   struct packbuf_i_plane *plane;  /* its queue pairs; NULL: there never were any */
   packbuf_i_ibv_channel *channel; /* who is told of their completions */
   int paired;                     /* that there may be some was agreed on */
-  uint64_t queued, blocks; /* bytes on their way out; of the heap, for that */
+  uint64_t queued, blocks;        /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
   packbuf_i_request *receiving; /* NULL: it is dropped */
@@ -261,8 +261,8 @@ static int packbuf_i_link_full(const packbuf_i_link *link) {
   return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
 }
 
-/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out, room
- * for what comes. Frames that are not about that do not count. */
+/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
+ * room for what comes. Frames that are not about that do not count. */
 static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
   if (link->sending && link->gone + time < now) return 1;
   for (const packbuf_i_request *r = link->requests; r; r = r->next)

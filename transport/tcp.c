@@ -1,7 +1,7 @@
-/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole; one
- * loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go. With
- * verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the same.
- * Also what the server shares: addresses, sockets, secrets.
+/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole;
+ * one loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go.
+ * With verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the
+ * same. Also what the server shares: addresses, sockets, secrets.
  * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <fcntl.h>
 #include <netdb.h>
@@ -649,7 +649,8 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
-  peer->type = peer->count = peer->left = peer->answered = 0; /* so that nothing answers what broke off: its memory is gone */
+  peer->type = peer->count = peer->left = peer->answered =
+      0; /* so that nothing answers what broke off: its memory is gone */
   peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;
@@ -842,8 +843,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
       if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
       step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      packbuf_i_put_item_write(&body, item, step->way,
-                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way, step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -862,12 +862,13 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
 /* Nothing is on its way out: what was answered before has ended. */
 static void packbuf_i_peer_answered(packbuf_i_peer *peer) {
   for (unsigned i = 0; peer->answered && i < peer->count; i++)
-    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED) packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
+    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED)
+      packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
   peer->answered = 0;
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
- * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life
+ * too, as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
   int pinged = 0;
@@ -886,7 +887,8 @@ static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
     if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count)
+      peer->ping = 1, pinged = 1;
   }
 }
 
@@ -1132,8 +1134,8 @@ static packbuf_status packbuf_i_tcp_make(void **state, const char *uri, const pa
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
   else
-    status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp,
-                                   error);
+    status =
+        packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp, error);
   if (!status) status = packbuf_i_tcp_start(tcp, &with, verbs, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
