@@ -315,17 +315,19 @@ static void *packbuf_i_loop_run(void *context) {
     const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
     const int wait_ms = waiting || stopping || PACKBUF_I_LOAD(&server->service.wanting) ? 10 : 250;
     const int count = epoll_wait(loop->epoll, events, 64, wait_ms);
+    int told = 0;
     uint64_t now;
     if (stopping == 2 || (stopping && loop->links.after == &loop->links)) break;
     for (int i = 0; i < count; i++) {
       void *who = events[i].data.ptr;
       if (who == &loop->wake) packbuf_i_loop_take(loop);
-      else if (who == &loop->channel) packbuf_i_loop_completions(loop);
+      else if (who == &loop->channel) told = 1;
       else if (who == &server->service.nic) packbuf_i_server_device(server);
       else if (who == &server->listener || who == &server->metrics) {
         if (!stopping) packbuf_i_server_accept(server, *(const int *)who);
       } else packbuf_i_link_run(loop, (packbuf_i_link *)who, events[i].events);
     }
+    if (told) packbuf_i_loop_completions(loop); /* last: it may close a connection that another event here is of */
     now = packbuf_now();
     if (now - swept >= PACKBUF_I_SWEEP_NS || stopping) {
       waiting = packbuf_i_loop_sweep(loop, 1);

@@ -460,12 +460,12 @@ static int packbuf_i_pair_post(packbuf_i_pairs *pairs, unsigned which) {
 static packbuf_status packbuf_i_wc_status(int status) {
   switch (status) {
     case PACKBUF_I_IBV_DONE: return PACKBUF_OK;
+    case PACKBUF_I_IBV_LOC_QP_OP: /* of a READ: its own port is down, or there is no way from it */
     case PACKBUF_I_IBV_RETRY_EXC:
     case PACKBUF_I_IBV_RNR_RETRY_EXC: return PACKBUF_DISCONNECTED;
     case PACKBUF_I_IBV_REM_INV_REQ:
     case PACKBUF_I_IBV_REM_ACCESS:
     case PACKBUF_I_IBV_REM_OP: return PACKBUF_PROTOCOL;
-    case PACKBUF_I_IBV_LOC_QP_OP:
     case PACKBUF_I_IBV_LOC_PROT: return PACKBUF_UNREGISTERED;
     default: return PACKBUF_SYSTEM;
   }

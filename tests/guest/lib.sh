@@ -6,6 +6,7 @@
 #   roce                    devices rxe0 (10.77.0.1, veth0) and rxe1 (10.77.0.2, veth1), both in this namespace
 #   netem HOW...            both directions of either network from now on; netem off: ends it
 #   link up | down          the far end of either network (veth1)
+#   serve_at URI [within N] a server (tests/double/serve.c) until the guest ends
 set -u -o pipefail
 ip() { /usr/bin/ip "$@"; } # busybox has an ip and a tc of its own, which cannot do this
 tc() { /usr/bin/tc "$@"; }
@@ -80,3 +81,13 @@ netem() {
 }
 
 link() { at 1 /usr/bin/ip link set veth1 "$1"; }
+
+serve_at() {
+    local uri=$1 said=/tmp/uri.$(echo "$1" | tr -c 'a-z0-9\n' _)
+    shift
+    [ -e /tmp/stay ] || mkfifo /tmp/stay
+    exec 8<>/tmp/stay # it ends with its standard input
+    "$@" /usr/bin/serve "$uri" </tmp/stay >"$said" &
+    for _ in $(seq 500); do [ ! -s "$said" ] || return 0; usleep 20000; done
+    return 1
+}

@@ -5,21 +5,13 @@
 . /guest/lib.sh
 export PACKBUF_SECRET=hush
 
-serve_here() { # until the guest ends
-    mkfifo /tmp/stay
-    exec 8<>/tmp/stay
-    within here serve tcp://10.78.0.1:6000 </tmp/stay >/tmp/uri &
-    for _ in $(seq 500); do [ ! -s /tmp/uri ] || return 0; usleep 20000; done
-    return 1
-}
-
 contract() {
     export STORE_AT_ONCE_MS=1500
     export STORE_WITHOUT='C20 C23 C26 C27 C37 C44 C45 C46 C48 C50 C51 C60 C61 C62 C63 C64 C66 C74 C75'
     netem delay 1ms loss 1% && within there /usr/bin/store_contract tcp://10.78.0.1:6000 && netem off
 }
 
-namespaces && serve_here || exit 1
+namespaces && serve_at tcp://10.78.0.1:6000 within here || exit 1
 check 'the contract, with 1 % loss and 1 ms delay' contract
 check 'networks that fail' faults
 finish
