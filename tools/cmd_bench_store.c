@@ -321,14 +321,14 @@ static void run_row(bench *b, unsigned wanted, size_t total) {
 
 static double rate_of(const result *row) { return (double)row->calls * (double)row->batch / row->seconds; }
 
-/* How much faster a key is done in this batch than in one of its own; 0: not known. */
+/* How much faster a key is done in this batch than in one of its own, by medians; 0: not known. */
 static double over_one(const bench *b, const result *row) {
   size_t i;
   for (i = 0; i < b->count; i++) {
     const result *one = &b->results[i];
     if (row->batch > 1 && one->batch == 1 && !one->skipped && one->size == row->size &&
         one->operation == row->operation)
-      return rate_of(row) / rate_of(one);
+      return one->p50 * (double)row->batch / row->p50;
   }
   return 0;
 }

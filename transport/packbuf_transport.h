@@ -770,6 +770,17 @@ PACKBUF_API uint64_t packbuf_now(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* As packbuf_now, but up to some milliseconds behind: for ages that are told in milliseconds, where a look at the clock
+ * would be much of the work. */
+static uint64_t packbuf_i_now_about(void) {
+#if defined(CLOCK_MONOTONIC_COARSE)
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC_COARSE, &now) == 0)
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#endif
+  return packbuf_now();
+}
+
 PACKBUF_API uint64_t packbuf_deadline_in(uint64_t milliseconds) {
   const uint64_t now = packbuf_now();
   if (milliseconds > (PACKBUF_FOREVER - 1 - now) / 1000000u) return PACKBUF_FOREVER - 1;
@@ -2610,7 +2621,7 @@ static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registratio
 /* One lease that is out. */
 typedef struct packbuf_i_leased {
   struct packbuf_i_leased *before, *after;
-  uint64_t token, size, since; /* token: the driver's; since: packbuf_now */
+  uint64_t token, size, since; /* token: the driver's; since: packbuf_i_now_about */
   uint32_t account;
 } packbuf_i_leased;
 
@@ -2669,7 +2680,7 @@ static packbuf_status packbuf_i_lease_out(packbuf_store *store, packbuf_lease *l
     store->leased[account] += size;
     one->token = lease->token;
     one->size = size;
-    one->since = packbuf_now();
+    one->since = packbuf_i_now_about();
     one->account = account;
     one->after = &store->leases;
     one->before = store->leases.before;
@@ -3011,8 +3022,7 @@ static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local 
   packbuf_i_signal_all(&table->changed);
 }
 
-static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_stat *stat) {
-  const uint64_t now = packbuf_now();
+static void packbuf_i_local_stat(const packbuf_i_object_local *object, uint64_t now, packbuf_stat *stat) {
   *stat = object->stat;
   stat->age_ms = (now - object->put) / 1000000u;
   stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX
@@ -3073,7 +3083,7 @@ static void packbuf_i_local_publish(packbuf_i_table *table, packbuf_i_object_loc
   *bucket = object;
   object->listed = 1;
   table->live++;
-  packbuf_i_local_stat(object, &item->stat);
+  packbuf_i_local_stat(object, object->put, &item->stat);
 }
 
 static void packbuf_i_local_describe_object(packbuf_i_object_local *object, const packbuf_item *item) {
@@ -3186,9 +3196,9 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
   status = packbuf_i_local_wanted(local->table, item, &object);
   if (!status) status = packbuf_i_item_asks(item, object->stat.length, &asked);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
-    object->readers++;
     object->read = packbuf_now();
+    packbuf_i_local_stat(object, object->read, &item->stat);
+    object->readers++;
   }
   packbuf_i_unlocked(&local->table->lock);
   if (status) return status;
@@ -3210,7 +3220,7 @@ static packbuf_status packbuf_i_local_look(packbuf_i_local *local, packbuf_item 
   packbuf_status status;
   packbuf_i_locked(&local->table->lock);
   status = packbuf_i_local_wanted(local->table, item, &object);
-  if (!status) packbuf_i_local_stat(object, &item->stat);
+  if (!status) packbuf_i_local_stat(object, packbuf_now(), &item->stat);
   packbuf_i_unlocked(&local->table->lock);
   return status;
 }
@@ -3223,7 +3233,7 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
   packbuf_i_locked(&table->lock);
   status = packbuf_i_local_wanted(table, item, &object);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
+    packbuf_i_local_stat(object, packbuf_now(), &item->stat);
     object->readers++; /* so that it stays until we have looked */
     packbuf_i_local_retire(table, object);
     while (object->readers > 1 && packbuf_i_wait(&table->changed, &table->lock, call->deadline)) continue;
@@ -3238,11 +3248,11 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
 
 /* What an item's fault does before the item is looked at. */
 static packbuf_status packbuf_i_local_suffer(const packbuf_call *call, const packbuf_fault *fault) {
-  const uint64_t now = packbuf_now();
-  uint64_t until;
+  uint64_t now, until;
   if (!fault) return PACKBUF_OK;
   if (fault->kind == PACKBUF_FAULT_FAIL) return (packbuf_status)fault->argument;
   if (fault->kind != PACKBUF_FAULT_DELAY) return PACKBUF_OK;
+  now = packbuf_now();
   until = fault->argument < UINT64_MAX - now ? now + fault->argument : UINT64_MAX;
   packbuf_i_sleep_until(until < call->deadline ? until : call->deadline);
   return until < call->deadline ? PACKBUF_OK : PACKBUF_TIMEOUT;
@@ -3348,7 +3358,7 @@ static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, ui
   else ++*count;
   for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
   memcpy(listed[at].key, object->key, sizeof object->key);
-  packbuf_i_local_stat(object, &listed[at].stat);
+  packbuf_i_local_stat(object, packbuf_now(), &listed[at].stat);
 }
 
 /* By generation: the cursor is the last that was listed. */
