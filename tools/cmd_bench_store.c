@@ -239,15 +239,14 @@ static uint64_t run_calls(bench *b, const operation *op, uint64_t ns, uint64_t l
   return total;
 }
 
-/* The same with streams of as many bytes between them. */
+/* The same with streams of as many bytes between them, in turns of 0.2 s. */
 static uint64_t run_beside_streams(bench *b, const operation *op) {
-  const int turns = b->quick ? 3 : 5;
+  const uint64_t turns = 3 + b->ns / 200000000u;
   const int receives = op->run == get_all;
-  uint64_t total = 0;
-  int i;
+  uint64_t total = 0, i;
   for (i = 0; i < turns; i++) {
     const uint64_t before = b->results[b->count].calls;
-    const uint64_t took = run_calls(b, op, b->ns / (uint64_t)turns, LEAST_CALLS);
+    const uint64_t took = run_calls(b, op, b->ns / turns, LEAST_CALLS);
     const uint64_t bytes = (b->results[b->count].calls - before) * b->batch * b->size;
     const double rate = iperf3_rate(b->uri, b->size, bytes, receives);
     samples_add(&b->rates, rate);
