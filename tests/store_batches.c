@@ -122,6 +122,72 @@ static void number_rows(mv_trip *trip, uint64_t first, uint64_t rows, const char
   if (mv_trip_pack(trip)) printf("Bail out! %s\n", mv_error(&trip->error));
 }
 
+/* ---- what a call costs: the table of spec/scale.md ---- */
+
+/* What the handle has counted since `from`. */
+static packbuf_counters counted_since(const packbuf_counters *from) {
+  packbuf_counters now;
+  packbuf_store_counters(store, &now, NULL);
+  now.puts -= from->puts;
+  now.gets -= from->gets;
+  now.removes -= from->removes;
+  now.registrations -= from->registrations;
+  now.bytes_moved -= from->bytes_moved;
+  return now;
+}
+
+/* Items of one call, and bytes beside those of the objects: `most` of them on a wire. */
+static void costs(const char *call, packbuf_counters *from, uint64_t puts, uint64_t gets, uint64_t removes,
+                  uint64_t bytes, uint64_t most) {
+  const packbuf_counters c = counted_since(from);
+  const int wire = !(info.capabilities & PACKBUF_CAN_IN_PLACE) && info.capabilities & PACKBUF_CAN_RANGES;
+  tap_ok(c.puts == puts && c.gets == gets && c.removes == removes && c.registrations == 0,
+         "%s: %s: %d put, %d got, %d removed, %d registrations", where, call, (int)c.puts, (int)c.gets, (int)c.removes,
+         (int)c.registrations);
+  if (wire)
+    tap_ok(c.bytes_moved <= bytes + most, "%s: %s: %d bytes of objects, %d in all", where, call, (int)bytes,
+           (int)c.bytes_moved);
+  packbuf_store_counters(store, from, NULL);
+}
+
+static void what_calls_cost(void) {
+  static const char *const patterns[] = {"costnumber"};
+  mv_trip trip[2];
+  packbuf_ref ref, whole;
+  packbuf_object object;
+  packbuf_wanted wanted;
+  packbuf_counters from;
+  uint64_t head;
+  const int ranges = (info.capabilities & (PACKBUF_CAN_IN_PLACE | PACKBUF_CAN_RANGES)) == PACKBUF_CAN_RANGES;
+  number_rows(&trip[0], 0, 3000, "cost", 0);
+  number_rows(&trip[1], 3000, 100, "cost", 0);
+  head = trip[0].view.head_length + trip[0].view.index_length;
+  memset(&wanted, 0, sizeof wanted);
+  wanted.patterns = patterns;
+  wanted.pattern_count = 1;
+  wanted.rows = packbuf_rows_all();
+  packbuf_store_counters(store, &from, NULL);
+  is(packbuf_put(store, "cost", &trip[0].batch, &putting, &ref, &error), PACKBUF_OK);
+  costs("a put", &from, 1, 0, 0, trip[0].size, 512);
+  is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  costs("a get", &from, 0, 1, 0, trip[0].size, 512);
+  is(packbuf_get_select(store, &ref, &wanted, &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  costs("a selection", &from, 0, ranges ? 2 : 1, 0, head + 3000 * 8 + 128, 1024);
+  is(packbuf_append(store, &ref, &trip[1].batch, PACKBUF_APPENDS_ROWS, &putting, &whole, &error), PACKBUF_OK);
+  costs("an append", &from, 2, 1, 0, head + trip[1].size + 4096, 2048); /* of the old one its head alone */
+  is(packbuf_get(store, &whole, &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  costs("a get of a whole of two", &from, 0, 3, 0, trip[0].size + trip[1].size + 4096, 2048);
+  is(packbuf_remove(store, &whole, PACKBUF_FOREVER, &error), PACKBUF_OK);
+  costs("its removal", &from, 0, 1, 3, 4096, 2048);
+  mv_trip_end(&trip[0]);
+  mv_trip_end(&trip[1]);
+  mv_free();
+  audit("what calls cost", 0);
+}
+
 /* ---- C79 to C83 ---- */
 
 static int same_values(const packbuf_view *a, const packbuf_view *b) {
@@ -1321,6 +1387,7 @@ static void leased(void) {
 static void all_of(const char *name) {
   where = name;
   if (!is(packbuf_store_describe(store, &info, PACKBUF_FOREVER, &error), PACKBUF_OK)) return;
+  what_calls_cost();
   round_trips();
   bad_keys();
   many();
