@@ -7108,7 +7108,7 @@ static int packbuf_i_pair_post(packbuf_i_pairs *pairs, unsigned which) {
       requests[i].sg_list = &places[i];
       requests[i].num_sge = 1;
       requests[i].opcode = PACKBUF_I_IBV_RDMA_READ;
-      requests[i].send_flags = from + i + 1 == pair->count ? PACKBUF_I_IBV_SIGNALED : 0u;
+      requests[i].send_flags = from + i + 1 == pair->count ? (unsigned)PACKBUF_I_IBV_SIGNALED : 0u;
       requests[i].remote_addr = fetch->from;
       requests[i].rkey = fetch->rkey;
     }
@@ -8607,7 +8607,7 @@ static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
     if (was.state != PACKBUF_I_STEP_AGAIN) continue;
     if (!good) {
       peer->left++;
-      packbuf_i_step_end(peer, step, was.status ? was.status : PACKBUF_DISCONNECTED);
+      packbuf_i_step_end(peer, step, peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : was.status);
       continue;
     }
     memset(to, 0, sizeof *to);
@@ -11096,7 +11096,7 @@ typedef struct packbuf_i_request {
   size_t block; /* bytes of this */
   uint64_t id, deadline;
   uint32_t type, count, left; /* left: items that are not answered */
-  uint32_t pulls;             /* whether there are items that this side reads */
+  uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
@@ -11560,6 +11560,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
   if (granted)
     packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
   packbuf_i_results_end(&results);
+  request->pulled = 0;
   if (request->pulls) packbuf_i_link_pull(link);
 }
 
@@ -12168,9 +12169,10 @@ static const char *packbuf_i_link_release(packbuf_i_link *link, const packbuf_i_
 /* The next item whose bytes are to be read; NULL. */
 static packbuf_i_job *packbuf_i_link_next_pull(packbuf_i_link *link) {
   for (packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; r->pulls && i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_PULLS && r->works[i].posted < r->works[i].size && !r->works[i].dropped)
-        return &r->works[i];
+    for (; r->pulls && r->pulled < r->count; r->pulled++) {
+      packbuf_i_job *work = &r->works[r->pulled];
+      if (work->state == PACKBUF_I_WORK_PULLS && work->posted < work->size && !work->dropped) return work;
+    }
   return NULL;
 }
 
@@ -12607,6 +12609,7 @@ static packbuf_status packbuf_i_server_verbs(packbuf_server *server, const packb
     status = packbuf_i_plot_open(service->nic, service->memory.writable, service->memory.size,
                                  PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, &service->slab, error);
   if (!status) PACKBUF_I_SERVED(service, registrations, 1);
+  if (!status) PACKBUF_I_SERVED(service, registered, service->memory.size);
   return status;
 }
 

@@ -447,7 +447,7 @@ static int packbuf_i_pair_post(packbuf_i_pairs *pairs, unsigned which) {
       requests[i].sg_list = &places[i];
       requests[i].num_sge = 1;
       requests[i].opcode = PACKBUF_I_IBV_RDMA_READ;
-      requests[i].send_flags = from + i + 1 == pair->count ? PACKBUF_I_IBV_SIGNALED : 0u;
+      requests[i].send_flags = from + i + 1 == pair->count ? (unsigned)PACKBUF_I_IBV_SIGNALED : 0u;
       requests[i].remote_addr = fetch->from;
       requests[i].rkey = fetch->rkey;
     }
