@@ -42,13 +42,18 @@ export CC CXX
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
-all: packbuf.h transport/packbuf_transport.h $(if $(TOOLS),build/packbuf)
+all: packbuf.h transport/packbuf_transport.h $(if $(TOOLS),build/packbuf) spec/viewer.html
 
 packbuf.h: tools/bundle.py $(wildcard core/*.[ch] codecs/*.[ch])
 	python3 tools/bundle.py core/packbuf.in.h $@
 
 transport/packbuf_transport.h: tools/bundle.py $(filter-out transport/packbuf_transport.h,$(wildcard transport/*.[ch]))
 	python3 tools/bundle.py transport/packbuf_transport.in.h $@ transport
+
+# the page carries the reader: from file:// it can import nothing
+spec/viewer.html: spec/reader.mjs tools/viewer.py
+	python3 tools/viewer.py
+	@touch $@
 
 # deflated .npz files are read when zlib is there
 ZLIB := $(shell printf '\043include <zlib.h>\nint main(void) { return zlibVersion() == 0; }' | $(CC) -x c - -o /dev/null -lz 2>/dev/null && echo yes)

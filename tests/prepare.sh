@@ -24,6 +24,7 @@ can_m32                 libc6-dev-i386,lib32gcc-12-dev                  m32
 musl-gcc                musl-tools                                      musl
 can_wasm32              wasi-libc,libclang-rt-14-dev-wasm32,lld         wasm32
 node                    nodejs                                          wasm32
+chromium                chromium,fonts-dejavu-core                      -
 x86_64-w64-mingw32-gcc  gcc-mingw-w64-x86-64                            mingw
 x86_64-w64-mingw32-g++  g++-mingw-w64-x86-64                            mingw
 qemu-system-x86_64      qemu-system-x86                                 guest

@@ -113,7 +113,7 @@ static const one_case cases[] = {
     {"C71", c71_out_of_order, INJECT, 0, ALWAYS, "items that end out of order"},
     {"C72", c72_writer_killed, 0, 0, APART, "a writer is killed"},
     {"C73", c73_reader_killed, REMOVE_NOW, 0, APART, "a reader is killed"},
-    {"C74", c74_reader_stopped, REMOVE_NOW, 0, TWICE, "a reader is stopped"},
+    {"C74", c74_reader_stopped, 0, 0, TWICE, "a reader is stopped"},
     {"C75", c75_server_restarts, 0, 0, NOT_LOCAL, "the server starts again"},
     {"C76", c76_secret, 0, 0, SECRET, "secrets"},
     {"C77", c77_bad_uris, 0, 0, ALWAYS, "URIs that are no good"},
@@ -137,7 +137,7 @@ static const kept keeps[] = {
     {"tcp", OF_SHM, " C14 C16 C55 C67 C68 C69 C70 C71 C78"},
     {"verbs", OF_SHM, " C14 C16 C55 C67 C68 C69 C70 C71"},
     {"mooncake", PACKBUF_CAN_OUTLIVE,
-     " C12 C14 C15 C20 C30 C48 C49 C50 C51 C56 C67 C68 C69 C70 C71 C72 C73 C74 C76 C78"},
+     " C12 C14 C15 C20 C30 C48 C49 C50 C51 C56 C67 C68 C69 C70 C71 C73 C76 C78"},
 };
 
 static const struct {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tests/store_contract.c on the stores that need something beside them: shm (a name, a secret), tcp (a server of its own, which is
-# stopped, killed and started again) and verbs (the same, and a double of libibverbs: real verbs are for tests/guest). `local` runs
-# among the C tests.
+# stopped, killed and started again), verbs (the same, and a double of libibverbs: real verbs are for tests/guest) and mooncake (a
+# double of its library, whose master all processes share). `local` runs among the C tests.
 . "$(dirname "$0")/tap.sh"
 export PACKBUF_SECRET=hush STORE_SERVER_PID_FILE=$tmp/pid STORE_RESTART=$tmp/restart
 flags="-std=c11 -O1 -g1 -I. ${STORE_FLAGS:-}"
@@ -13,7 +13,8 @@ build() {
         ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/verbs" tests/store_verbs.c -pthread -lm -ldl &&
         ${CC:-gcc} $flags -fPIC -shared -fvisibility=hidden -Wl,-soname,libibverbs.so.1 -Wl,--version-script=tests/double/ibverbs.map \
-            -o "$tmp/libibverbs.so.1" tests/double/ibverbs.c -pthread
+            -o "$tmp/libibverbs.so.1" tests/double/ibverbs.c -pthread &&
+        ${CC:-gcc} -std=c11 -O1 -I. -shared -fPIC -fvisibility=hidden -o "$tmp/libmooncake_store.so" tests/double/mooncake.c -pthread
 }
 
 serve() { # URI: starts a server, whose URI goes to $tmp/uri and whose process to $tmp/pid; it ends with this script
@@ -65,6 +66,15 @@ on_shm() {
     return $status
 }
 
+on_mooncake() { # leases of the engine last longer than a call of C55 and no longer than needed: removals of C64 wait for them
+    local master=/dev/shm/packbuf-double.$$ status=0
+    MOONCAKE_STORE_LIBRARY="$tmp/libmooncake_store.so" DOUBLE_MASTER=$master DOUBLE_ROOM=$((64 << 20)) DOUBLE_LEASE_MS=500 \
+        STORE_STOP="touch $master.stop" STORE_CONTINUE="rm $master.stop" \
+        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" mooncake://localhost:50051 || status=$?
+    rm -f "$master" "$master.stop" "$master.away"
+    return $status
+}
+
 mkfifo "$tmp/stay"
 exec 8<>"$tmp/stay" # so that a server that reads it does not end before we do
 tap_run 'compiles' build
@@ -74,5 +84,6 @@ tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
 tap_run 'verbs: and before shm' before_shm
 tap_run 'verbs: says why it is not to be had' without_device
+tap_run 'mooncake: keeps the contract' on_mooncake
 kill "$(cat "$tmp/pid")" 2>/dev/null
 tap_done

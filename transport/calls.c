@@ -45,6 +45,7 @@ static packbuf_status packbuf_i_open_pool(packbuf_store *store, packbuf_store_op
   memset(&wanted, 0, sizeof wanted);
   wanted.size = options->pool_size;
   wanted.huge_pages = options->huge_pages;
+  wanted.allocator = options->allocator;
   store->own_pool = options->pool == NULL;
   if (store->own_pool) status = packbuf_pool_open(&wanted, &options->pool, error);
   if (status) return status;

@@ -131,6 +131,7 @@ typedef struct packbuf_pool_options {
   void *memory;       /* the caller's, aligned to 4096, which outlives the pool; NULL: the pool maps its own */
   uint8_t huge_pages; /* 0: when they are to be had (MAP_HUGETLB, else madvise), 1: never, 2: UNAVAILABLE without */
   uint8_t untouched;  /* 1: pages are not touched at once: the first use of each takes longer */
+  const packbuf_allocator *allocator; /* for its tables (0.22 % of the slab): as of packbuf_store_options */
 } packbuf_pool_options;
 
 /* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE, INVALID_ARGUMENT. */
@@ -458,8 +459,8 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
                                             const packbuf_put_options *options, packbuf_ref *refs,
                                             packbuf_status *statuses, packbuf_error *error);
 
-/* Which fields and rows to fetch, as packbuf_select takes them; rows are those of each batch (of a manifest: of the
- * whole; then a range of any step or all rows). */
+/* Which fields and rows to fetch, as packbuf_select takes them; rows are those of each batch; of a manifest those of
+ * the whole, of which the selection of each fragment has those that it holds, in the order that was asked for. */
 typedef struct packbuf_wanted {
   const char *const *patterns;
   size_t pattern_count;
@@ -764,16 +765,18 @@ static packbuf_status packbuf_i_system_fail(packbuf_error *error, const char *me
 /* realloc and free. */
 static const packbuf_allocator packbuf_i_plain_heap = {NULL, NULL};
 
-/* As packbuf_allocator.resize; zeroed when it is new. allocator->resize NULL: realloc and free. */
+/* As packbuf_allocator.resize. allocator->resize NULL: realloc and free. */
+static void *packbuf_i_heap_raw(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
+  if (!memory && !new_size) return NULL;
+  if (allocator->resize) return allocator->resize(allocator->context, memory, old_size, new_size);
+  if (new_size) return realloc(memory, new_size);
+  free(memory);
+  return NULL;
+}
+
+/* The same; what is new of it is zeroed. */
 static void *packbuf_i_heap(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
-  void *result;
-  if (allocator->resize) {
-    if (!memory && !new_size) return NULL;
-    result = allocator->resize(allocator->context, memory, old_size, new_size);
-  } else if (!new_size) {
-    free(memory);
-    return NULL;
-  } else result = realloc(memory, new_size);
+  void *const result = packbuf_i_heap_raw(allocator, memory, old_size, new_size);
   if (result && new_size > old_size) memset((uint8_t *)result + old_size, 0, new_size - old_size);
   return result;
 }
@@ -1788,6 +1791,7 @@ typedef struct packbuf_i_taker {
 
 struct packbuf_pool {
   packbuf_i_holder holder; /* first */
+  packbuf_allocator allocator;
   packbuf_i_lock lock;
   packbuf_i_buddy buddy;
   uint8_t *slab, *mapped; /* mapped: NULL where it is the caller's memory */
@@ -2068,20 +2072,24 @@ static uint64_t packbuf_i_pool_size(const packbuf_pool_options *options) {
 
 /* Gives everything back but the caller's memory. */
 static void packbuf_i_pool_free(packbuf_pool *pool) {
+  const packbuf_allocator allocator = pool->allocator;
   packbuf_i_pool_unmap(pool);
-  free(pool->buddy.links);
-  free(pool);
+  if (pool->buddy.links)
+    (void)packbuf_i_heap(&allocator, pool->buddy.links, (size_t)packbuf_i_buddy_room(pool->buddy.pages), 0);
+  (void)packbuf_i_heap(&allocator, pool, sizeof *pool, 0);
 }
 
 PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
                                              packbuf_error *error) {
   packbuf_pool_options defaults;
+  packbuf_allocator allocator = packbuf_i_plain_heap;
   packbuf_pool *made;
   packbuf_status status;
   uint64_t size, tables;
   void *memory;
   memset(&defaults, 0, sizeof defaults);
   if (!options) options = &defaults;
+  if (options->allocator) allocator = *options->allocator;
   *pool = NULL;
   size = packbuf_i_pool_size(options);
   if (!size)
@@ -2089,10 +2097,12 @@ PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options
                                "a pool has 4096 bytes to 1 TiB, at a multiple of 4096, and huge_pages is 0, 1 or 2");
   tables = packbuf_i_buddy_room(size / PACKBUF_I_PAGE);
   if (tables > SIZE_MAX) return packbuf_i_no_memory(error);
-  made = (packbuf_pool *)calloc(1, sizeof *made);
-  memory = made ? malloc((size_t)tables) : NULL;
+  made = (packbuf_pool *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
+  if (!made) return packbuf_i_no_memory(error);
+  made->allocator = allocator;
+  memory = packbuf_i_heap_raw(&allocator, NULL, 0, (size_t)tables); /* most of which stays untouched */
   if (!memory) {
-    free(made);
+    packbuf_i_pool_free(made);
     return packbuf_i_no_memory(error);
   }
   packbuf_i_buddy_start(&made->buddy, size / PACKBUF_I_PAGE, memory);
@@ -2752,34 +2762,48 @@ PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t ac
   return PACKBUF_OK;
 }
 
+/* Slices in the store's own memory, all or none; data and tokens have room for as many. */
+static packbuf_status packbuf_i_reserve_own(packbuf_store *store, const uint64_t *sizes, uint64_t count,
+                                            uint64_t deadline, void **data, uint64_t *tokens, packbuf_slice *slices,
+                                            packbuf_error *error) {
+  const packbuf_status status =
+      store->driver->reserve(store->state, sizes, count, deadline, data, tokens, error);
+  if (status) return status;
+  for (uint64_t i = 0; i < count; i++) {
+    slices[i].data = data[i];
+    slices[i].size = sizes[i];
+    slices[i].token = tokens[i];
+    slices[i].holder = &store->holder;
+  }
+  packbuf_i_locked(&store->lock);
+  store->slices += count;
+  packbuf_i_unlocked(&store->lock);
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t account, const uint64_t *sizes,
                                            uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                            packbuf_error *error) {
-  enum { AT_ONCE = 64 };
-  void *data[AT_ONCE];
-  uint64_t tokens[AT_ONCE], done = 0;
-  packbuf_status status = PACKBUF_OK;
+  enum { FEW = 64 };
+  void *data[FEW], *more;
+  uint64_t tokens[FEW];
+  size_t size;
+  packbuf_status status;
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
   if (store->pool) return packbuf_pool_take(store->pool, account, sizes, count, deadline, slices, error);
+  if (!count) return PACKBUF_OK;
+  if (count > SIZE_MAX / (2 * sizeof *tokens))
+    return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
   memset(slices, 0, (size_t)count * sizeof *slices);
-  while (!status && done < count) {
-    const uint64_t some = count - done < AT_ONCE ? count - done : (uint64_t)AT_ONCE;
-    status = store->driver->reserve(store->state, sizes + done, some, deadline, data, tokens, error);
-    for (uint64_t i = 0; !status && i < some; i++) {
-      slices[done + i].data = data[i];
-      slices[done + i].size = sizes[done + i];
-      slices[done + i].token = tokens[i];
-      slices[done + i].holder = &store->holder;
-    }
-    if (!status) done += some;
-  }
-  packbuf_i_locked(&store->lock);
-  store->slices += done;
-  packbuf_i_unlocked(&store->lock);
-  if (status)
-    for (uint64_t i = 0; i < done; i++) packbuf_slice_release(&slices[i]);
+  if (count <= FEW) return packbuf_i_reserve_own(store, sizes, count, deadline, data, tokens, slices, error);
+  size = (size_t)count * (sizeof *tokens + sizeof *data);
+  more = packbuf_i_heap(&store->allocator, NULL, 0, size);
+  if (!more) return packbuf_i_no_memory(error);
+  status = packbuf_i_reserve_own(store, sizes, count, deadline, (void **)((uint64_t *)more + count), (uint64_t *)more,
+                                 slices, error);
+  (void)packbuf_i_heap(&store->allocator, more, size, 0);
   return status;
 }
 
@@ -8697,12 +8721,11 @@ static const packbuf_driver packbuf_i_verbs_driver = {sizeof(packbuf_driver),
                                                       NULL,
                                                       PACKBUF_I_SMALL};
 /* ---- end of transport/verbs_client.c ---- */
-/* ---- transport/mooncake.c ---- */
-/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name, through its C ABI, loaded at run
- * time. The engine has no deadlines: worker threads make the calls, on memory that is the driver's for as long as they
- * last, and a caller leaves at its own deadline. KEY@generation is an object, written once, with a trailer of 64 bytes
- * behind it; "KEY@" is a pointer, the trailer of the newest, for those who have no ref.
- * May use: system, text (URIs, lines), pool, asked, driver.h. Must not know: handles, batches of rows. */
+/* ---- transport/mooncake_engine.c ---- */
+/* transport/mooncake_engine.c: Mooncake's engine as the store `mooncake` calls it: its C ABI, loaded at run time, what
+ * its codes mean, and the worker threads that make its calls. The ABI has no deadlines: so calls are made on memory
+ * that is the driver's for as long as they last, and a caller leaves at its own deadline while the call ends behind it.
+ * May use: system, pool, driver.h. Must not know: what a call is made for (mooncake_items.c), callers' memory. */
 #include <dlfcn.h>
 
 /* ---- the engine's C ABI ---- */
@@ -8795,63 +8818,6 @@ static packbuf_status packbuf_i_mooncake_status(int64_t code) {
   }
 }
 
-/* ---- what lies behind an object, and in a pointer ---- */
-
-#define PACKBUF_I_MOONCAKE_RECORD 64u
-
-typedef struct packbuf_i_mooncake_record {
-  uint64_t generation, length, head_length;
-  uint32_t head_checksum, flags;
-  uint8_t kind, fingerprint[PACKBUF_FINGERPRINT];
-} packbuf_i_mooncake_record;
-
-static const uint8_t packbuf_i_mooncake_magic[2][8] = {{'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'},
-                                                       {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
-
-static void packbuf_i_mooncake_write(uint8_t *to, int pointer, const packbuf_i_mooncake_record *record) {
-  memset(to, 0, PACKBUF_I_MOONCAKE_RECORD);
-  memcpy(to, packbuf_i_mooncake_magic[pointer], 8);
-  packbuf_i_store64(to + 8, record->generation);
-  packbuf_i_store64(to + 16, record->length);
-  packbuf_i_store64(to + 24, record->head_length);
-  packbuf_i_store32(to + 32, record->head_checksum);
-  packbuf_i_store32(to + 36, record->flags);
-  to[40] = record->kind;
-  memcpy(to + 44, record->fingerprint, PACKBUF_FINGERPRINT);
-  packbuf_i_store32(to + 60, packbuf_checksum(0, to, 60));
-}
-
-/* 0: it is none. */
-static int packbuf_i_mooncake_read(const uint8_t *from, int pointer, packbuf_i_mooncake_record *record) {
-  if (memcmp(from, packbuf_i_mooncake_magic[pointer], 8) != 0) return 0;
-  if (packbuf_i_load32(from + 60) != packbuf_checksum(0, from, 60)) return 0;
-  record->generation = packbuf_i_load64(from + 8);
-  record->length = packbuf_i_load64(from + 16);
-  record->head_length = packbuf_i_load64(from + 24);
-  record->head_checksum = packbuf_i_load32(from + 32);
-  record->flags = packbuf_i_load32(from + 36);
-  record->kind = from[40];
-  memcpy(record->fingerprint, from + 44, PACKBUF_FINGERPRINT);
-  return record->generation != 0;
-}
-
-/* What an object of this length takes in the engine: padded to 64, and its trailer. 0: no such length. */
-static uint64_t packbuf_i_mooncake_space(uint64_t length) {
-  if (length > UINT64_MAX - 63 - PACKBUF_I_MOONCAKE_RECORD) return 0;
-  return (length + 63) / 64 * 64 + PACKBUF_I_MOONCAKE_RECORD;
-}
-
-#define PACKBUF_I_MOONCAKE_NAME (PACKBUF_MAX_KEY + 18) /* KEY@ + 16 digits + NUL */
-
-/* KEY@generation; generation 0: the pointer, KEY@ alone, which can be no object's name. */
-static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, uint64_t generation) {
-  memmove(to, key, key_size); /* a name may be made over in its place */
-  to += key_size;
-  *to++ = '@';
-  for (unsigned i = 0; generation && i < 16; i++) *to++ = "0123456789abcdef"[generation >> (60 - 4 * i) & 15];
-  *to = 0;
-}
-
 /* ---- the state ---- */
 
 #define PACKBUF_I_MOONCAKE_WINDOW 64u   /* items under way at a time for one call */
@@ -8859,7 +8825,14 @@ static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, 
 #define PACKBUF_I_MOONCAKE_CHAINS 1024u /* of notes */
 #define PACKBUF_I_MOONCAKE_KEPT 64u     /* notes of the newest kept in a chain */
 #define PACKBUF_I_MOONCAKE_SCRATCH ((size_t)4096 * PACKBUF_I_MOONCAKE_WORKERS)
-#define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
+#define PACKBUF_I_MOONCAKE_NAME (PACKBUF_MAX_KEY + 18) /* KEY@ + 16 digits + NUL */
+#define PACKBUF_I_MOONCAKE_RECORD 64u /* what lies behind an object, and in a pointer */
+
+typedef struct packbuf_i_mooncake_record {
+  uint64_t generation, length, head_length;
+  uint32_t head_checksum, flags;
+  uint8_t kind, fingerprint[PACKBUF_FINGERPRINT];
+} packbuf_i_mooncake_record;
 
 /* What is remembered of a key. NEWEST: the last put of this handle. The others are removals that have not happened yet:
  * asked for; because of a newer object; and of puts that ended too late to be puts. */
@@ -8896,15 +8869,16 @@ typedef enum packbuf_i_mooncake_step {
  * While a part runs it is the worker's, but for step and status, which the lock guards. */
 typedef struct packbuf_i_mooncake_entry {
   uint64_t asked; /* generation; 0: the newest */
-  packbuf_i_mooncake_record record;
+  packbuf_i_mooncake_record record, pointed; /* pointed: what the pointer names, when `looked` */
   packbuf_slice slice; /* of the pool, where the item gave none */
   uint8_t *at;         /* object and trailer */
   uint64_t size;
-  packbuf_status status;
+  packbuf_status status, found; /* found: how reading the pointer went */
   packbuf_i_mooncake_step step;
-  packbuf_i_mooncake_why why;         /* RETRY */
-  int code;                           /* SETUP, HEALTH: what the engine said */
-  uint8_t force, tried, again, saved; /* tried: by a worker; again: not the first time; saved: bytes of `tail` */
+  packbuf_i_mooncake_why why;          /* RETRY */
+  int code;                            /* SETUP, HEALTH: what the engine said */
+  uint8_t force, tried, again, looked; /* tried: by a worker; again: not the first time */
+  uint8_t saved;                       /* bytes of `tail` */
   uint8_t tail[63 + PACKBUF_I_MOONCAKE_RECORD]; /* of the caller's slice, where the trailer is */
   size_t key_size;
   char name[PACKBUF_I_MOONCAKE_NAME]; /* the key is its beginning */
@@ -8961,6 +8935,282 @@ typedef struct packbuf_i_mooncake {
 } packbuf_i_mooncake;
 
 static const packbuf_i_mooncake_config packbuf_i_mooncake_pinned = {1, 0, 1, NULL, 0};
+
+/* ---- parts ---- */
+
+/* What mooncake_items.c does for entries of a part, in a worker's thread; and its notes, gone. */
+static void packbuf_i_mooncake_do(packbuf_i_mooncake *m, uint8_t *scratch, const packbuf_i_mooncake_part *part,
+                                  packbuf_i_mooncake_entry *const *entries, size_t count);
+static void packbuf_i_mooncake_forget_all(packbuf_i_mooncake *m);
+
+/* Those entries of a part that are at its step; none when nobody waits for them any more. */
+static size_t packbuf_i_mooncake_due(packbuf_i_mooncake *m, const packbuf_i_mooncake_part *part,
+                                     packbuf_i_mooncake_entry **entries) {
+  packbuf_i_mooncake_group *group = part->group;
+  size_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (uint64_t i = part->first; !group->left && i < part->first + part->count; i++)
+    if (group->entries[i].step == part->step) entries[count++] = &group->entries[i];
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, packbuf_i_mooncake_part *part) {
+  packbuf_i_mooncake_entry *entries[PACKBUF_I_MOONCAKE_WINDOW];
+  const size_t count = packbuf_i_mooncake_due(m, part, entries);
+  if (count) packbuf_i_mooncake_do(m, m->scratch ? m->scratch + (size_t)4096 * worker : NULL, part, entries, count);
+}
+
+static void packbuf_i_mooncake_free_group(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
+  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
+}
+
+/* The caller lets go of a group. */
+static void packbuf_i_mooncake_let(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
+  unsigned holders;
+  packbuf_i_locked(&m->lock);
+  holders = --group->holders;
+  packbuf_i_unlocked(&m->lock);
+  if (!holders) packbuf_i_mooncake_free_group(m, group);
+}
+
+static packbuf_i_mooncake_group *packbuf_i_mooncake_group_of(packbuf_i_mooncake *m, uint64_t count) {
+  packbuf_i_mooncake_group *group = (packbuf_i_mooncake_group *)packbuf_i_heap(
+      &m->allocator, NULL, 0, sizeof *group + (size_t)count * sizeof *group->entries);
+  if (!group) return NULL;
+  group->entries = (packbuf_i_mooncake_entry *)(void *)(group + 1);
+  group->count = count;
+  group->holders = 1;
+  return group;
+}
+
+/* Frees everything; no thread runs. */
+static void packbuf_i_mooncake_free(packbuf_i_mooncake *m) {
+  packbuf_allocator allocator = m->allocator;
+  if (m->slab) (void)m->api.unregister_buffer(m->client, m->slab);
+  if (m->scratch) {
+    (void)m->api.unregister_buffer(m->client, m->scratch);
+    (void)munmap(m->scratch, PACKBUF_I_MOONCAKE_SCRATCH);
+  }
+  if (m->client) m->api.destroy(m->client);
+  packbuf_i_mooncake_forget_all(m);
+  packbuf_i_signal_end(&m->ended);
+  packbuf_i_signal_end(&m->work);
+  packbuf_i_lock_end(&m->lock);
+  (void)packbuf_i_heap(&allocator, m, sizeof *m, 0);
+}
+
+static void *packbuf_i_mooncake_work(void *context) {
+  const packbuf_i_mooncake_worker *const worker = (const packbuf_i_mooncake_worker *)context;
+  packbuf_i_mooncake *const m = worker->store;
+  int last;
+  packbuf_i_locked(&m->lock);
+  while (m->first || !m->closing) {
+    packbuf_i_mooncake_part *part = m->first;
+    packbuf_i_mooncake_group *group;
+    if (!part) {
+      (void)packbuf_i_wait(&m->work, &m->lock, PACKBUF_FOREVER);
+      continue;
+    }
+    m->first = part->next;
+    if (!m->first) m->end = &m->first;
+    packbuf_i_unlocked(&m->lock);
+    packbuf_i_mooncake_run_part(m, worker->index, part);
+    packbuf_i_locked(&m->lock);
+    group = part->group;
+    group->running--;
+    last = --group->holders == 0;
+    packbuf_i_signal_all(&m->ended);
+    if (!last) continue;
+    packbuf_i_unlocked(&m->lock);
+    packbuf_i_mooncake_free_group(m, group);
+    packbuf_i_locked(&m->lock);
+  }
+  m->threads--;
+  last = m->orphan && !m->threads;
+  packbuf_i_unlocked(&m->lock);
+  if (last) packbuf_i_mooncake_free(m);
+  return NULL;
+}
+
+/* Has all entries that are at this step taken on, and waits. 0: the deadline passed first; what is not done then nobody
+ * waits for, and the group must be let go. */
+static int packbuf_i_mooncake_step_all(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group,
+                                       packbuf_i_mooncake_step step, uint64_t until) {
+  uint64_t due = 0, first = 0, seen = 0;
+  unsigned parts, i;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  for (uint64_t e = 0; e < group->count; e++) due += group->entries[e].step == step;
+  parts = due < m->threads ? (unsigned)due : m->threads;
+  for (i = 0; i < parts; i++) { /* as many due entries in each */
+    packbuf_i_mooncake_part *part = &group->parts[i];
+    uint64_t end = first;
+    while (end < group->count && (i + 1 == parts || seen < due * (i + 1) / parts))
+      seen += group->entries[end++].step == step;
+    part->next = NULL;
+    part->group = group;
+    part->step = step;
+    part->first = first;
+    part->count = end - first;
+    first = end;
+    *m->end = part;
+    m->end = &part->next;
+    group->holders++;
+    group->running++;
+  }
+  packbuf_i_signal_all(&m->work);
+  while (group->running && in_time) in_time = packbuf_i_wait(&m->ended, &m->lock, until);
+  in_time = !group->running;
+  group->left = !in_time;
+  packbuf_i_unlocked(&m->lock);
+  return in_time;
+}
+
+/* ---- start and end ---- */
+
+static int packbuf_i_mooncake_setup(packbuf_i_mooncake *m) {
+  const packbuf_i_mooncake_settings *with = &m->settings;
+  const char *const master = strchr(with->uri, ':') + 3; /* mooncake:// */
+  return m->api.setup(m->client, with->host, with->metadata, with->segment, with->buffer, with->protocol, with->device,
+                      master);
+}
+
+/* Runs a step that is not of an item. The engine's own code, negated, is the error's offset. */
+static packbuf_status packbuf_i_mooncake_step_once(packbuf_i_mooncake *m, packbuf_i_mooncake_step step, uint64_t until,
+                                                   const char *message, packbuf_error *error) {
+  packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(m, 1);
+  packbuf_status status = PACKBUF_TIMEOUT;
+  int code = 0;
+  if (!group) return packbuf_i_no_memory(error);
+  group->entries[0].step = step;
+  if (packbuf_i_mooncake_step_all(m, group, step, until)) {
+    status = group->entries[0].status;
+    code = group->entries[0].code;
+  }
+  packbuf_i_mooncake_let(m, group);
+  if (!status) return status;
+  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake did not answer in time");
+  return packbuf_i_fail(error, status, message, (uint64_t)(code < 0 ? -(int64_t)code : (int64_t)code), PACKBUF_NOWHERE);
+}
+
+/* Ends the threads, and frees. orphan: without waiting for a call that hangs. */
+static void packbuf_i_mooncake_end(packbuf_i_mooncake *m, int orphan) {
+  pthread_t threads[PACKBUF_I_MOONCAKE_WORKERS];
+  unsigned count, left;
+  packbuf_i_locked(&m->lock);
+  count = m->threads;
+  memcpy(threads, m->thread, sizeof threads);
+  m->closing = 1;
+  m->orphan = orphan && count;
+  left = (unsigned)m->orphan;
+  packbuf_i_signal_all(&m->work);
+  packbuf_i_unlocked(&m->lock);
+  for (unsigned i = 0; i < count; i++) {
+    if (left) (void)pthread_detach(threads[i]);
+    else (void)pthread_join(threads[i], NULL);
+  }
+  if (!left) packbuf_i_mooncake_free(m);
+}
+
+/* Shows the engine all the memory it will ever see: the pool, and a page for pointers for each worker. Callers' own
+ * memory it does not see, so that no late call of its reads or writes what is theirs again. */
+static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_error *error) {
+  const void *slab;
+  uint64_t size;
+  void *scratch = mmap(NULL, PACKBUF_I_MOONCAKE_SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (scratch == MAP_FAILED) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for pointers");
+  if (m->api.register_buffer(m->client, scratch, PACKBUF_I_MOONCAKE_SCRATCH) != 0) {
+    (void)munmap(scratch, PACKBUF_I_MOONCAKE_SCRATCH);
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register memory");
+  }
+  m->scratch = (uint8_t *)scratch;
+  packbuf_i_pool_range(m->pool, &slab, &size);
+  memcpy(&scratch, &slab, sizeof scratch);
+  if (m->api.register_buffer(m->client, scratch, (size_t)size) != 0)
+    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register the pool's memory");
+  m->slab = scratch;
+  return PACKBUF_OK;
+}
+
+/* Client and threads, set up. */
+static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
+                                                 packbuf_error *error) {
+  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  packbuf_status status;
+  m->client = m->api.create();
+  if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
+  packbuf_i_locked(&m->lock);
+  while (m->threads < wanted) {
+    m->worker[m->threads].store = m;
+    m->worker[m->threads].index = m->threads;
+    if (pthread_create(&m->thread[m->threads], NULL, packbuf_i_mooncake_work, &m->worker[m->threads]) != 0) break;
+    m->threads++;
+  }
+  packbuf_i_unlocked(&m->lock);
+  if (!m->threads) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no thread can be started");
+  status = packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_SETUP,
+                                        packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000),
+                                        "Mooncake's client cannot be set up: is its master there?", error);
+  return status ? status : packbuf_i_mooncake_show(m, error);
+}
+/* ---- end of transport/mooncake_engine.c ---- */
+/* ---- transport/mooncake_items.c ---- */
+/* transport/mooncake_items.c: what the worker threads of the store `mooncake` do for one item. KEY@generation is an
+ * object of the engine, written once, with a trailer of 64 bytes behind it; "KEY@" is a pointer, the trailer of the
+ * newest, for those who have no ref. What is remembered of keys are notes: the newest of this handle, and removals that
+ * a lease of the engine delays.
+ * May use: mooncake_engine, system. Must not know: callers, their memory and deadlines. */
+
+/* ---- what lies behind an object, and in a pointer ---- */
+
+static const uint8_t packbuf_i_mooncake_magic[2][8] = {{'P', 'B', 'M', 'C', 'O', 'B', 'J', '1'},
+                                                       {'P', 'B', 'M', 'C', 'P', 'T', 'R', '1'}};
+
+static void packbuf_i_mooncake_write(uint8_t *to, int pointer, const packbuf_i_mooncake_record *record) {
+  memset(to, 0, PACKBUF_I_MOONCAKE_RECORD);
+  memcpy(to, packbuf_i_mooncake_magic[pointer], 8);
+  packbuf_i_store64(to + 8, record->generation);
+  packbuf_i_store64(to + 16, record->length);
+  packbuf_i_store64(to + 24, record->head_length);
+  packbuf_i_store32(to + 32, record->head_checksum);
+  packbuf_i_store32(to + 36, record->flags);
+  to[40] = record->kind;
+  memcpy(to + 44, record->fingerprint, PACKBUF_FINGERPRINT);
+  packbuf_i_store32(to + 60, packbuf_checksum(0, to, 60));
+}
+
+/* 0: it is none. */
+static int packbuf_i_mooncake_read(const uint8_t *from, int pointer, packbuf_i_mooncake_record *record) {
+  if (memcmp(from, packbuf_i_mooncake_magic[pointer], 8) != 0) return 0;
+  if (packbuf_i_load32(from + 60) != packbuf_checksum(0, from, 60)) return 0;
+  record->generation = packbuf_i_load64(from + 8);
+  record->length = packbuf_i_load64(from + 16);
+  record->head_length = packbuf_i_load64(from + 24);
+  record->head_checksum = packbuf_i_load32(from + 32);
+  record->flags = packbuf_i_load32(from + 36);
+  record->kind = from[40];
+  memcpy(record->fingerprint, from + 44, PACKBUF_FINGERPRINT);
+  return record->generation != 0;
+}
+
+/* What an object of this length takes in the engine: padded to 64, and its trailer. 0: no such length. */
+static uint64_t packbuf_i_mooncake_space(uint64_t length) {
+  if (length > UINT64_MAX - 63 - PACKBUF_I_MOONCAKE_RECORD) return 0;
+  return (length + 63) / 64 * 64 + PACKBUF_I_MOONCAKE_RECORD;
+}
+
+/* KEY@generation; generation 0: the pointer, KEY@ alone, which can be no object's name. */
+static void packbuf_i_mooncake_name(char *to, const char *key, size_t key_size, uint64_t generation) {
+  memmove(to, key, key_size); /* a name may be made over in its place */
+  to += key_size;
+  *to++ = '@';
+  for (unsigned i = 0; generation && i < 16; i++) *to++ = "0123456789abcdef"[generation >> (60 - 4 * i) & 15];
+  *to = 0;
+}
+
+/* ---- generations ---- */
 
 /* The next generation: larger than any drawn or seen here before, and hardly one that another client draws too. */
 static uint64_t packbuf_i_mooncake_draw(packbuf_i_mooncake *m) {
@@ -9046,6 +9296,11 @@ static void packbuf_i_mooncake_remember(packbuf_i_mooncake *m, const char *key, 
   else packbuf_i_mooncake_trim(m, *chain);
 }
 
+static void packbuf_i_mooncake_forget_all(packbuf_i_mooncake *m) {
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS; i++)
+    while (m->notes[i]) packbuf_i_mooncake_forget(m, m->notes[i]);
+}
+
 /* ---- calls of the engine, in worker threads, without the lock ---- */
 
 /* Parks the removal of an object. */
@@ -9083,21 +9338,85 @@ static packbuf_status packbuf_i_mooncake_drop(packbuf_i_mooncake *m, const packb
   return status;
 }
 
-/* Reads the pointer of a key. NOT_FOUND: there is none, or none that is whole. */
+/* What was read as a pointer. NOT_FOUND: there is none, or none that is whole. */
+static packbuf_status packbuf_i_mooncake_pointed(packbuf_i_mooncake *m, int64_t got, const uint8_t *at,
+                                                 packbuf_i_mooncake_record *record) {
+  memset(record, 0, sizeof *record);
+  if (got < 0) return packbuf_i_mooncake_status(got);
+  (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
+  if (got != (int64_t)PACKBUF_I_MOONCAKE_RECORD || !packbuf_i_mooncake_read(at, 1, record)) return PACKBUF_NOT_FOUND;
+  packbuf_i_mooncake_seen(m, record->generation);
+  return PACKBUF_OK;
+}
+
+/* Reads the pointer of a key, unless that was done with those of others. */
 static packbuf_status packbuf_i_mooncake_pointer(packbuf_i_mooncake *m, uint8_t *scratch,
                                                  const packbuf_i_mooncake_entry *entry,
                                                  packbuf_i_mooncake_record *record) {
   char name[PACKBUF_I_MOONCAKE_NAME];
   int64_t got = -707;
+  if (entry->looked) {
+    *record = entry->pointed;
+    return entry->found;
+  }
   packbuf_i_mooncake_name(name, entry->name, entry->key_size, 0);
-  memset(record, 0, sizeof *record);
   for (int i = 0; i < 2 && got == -707; i++) got = m->api.get_into(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD);
-  if (got < 0) return packbuf_i_mooncake_status(got);
-  (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
-  if (got != (int64_t)PACKBUF_I_MOONCAKE_RECORD || !packbuf_i_mooncake_read(scratch, 1, record))
-    return PACKBUF_NOT_FOUND;
-  packbuf_i_mooncake_seen(m, record->generation);
-  return PACKBUF_OK;
+  return packbuf_i_mooncake_pointed(m, got, scratch, record);
+}
+
+/* Gets many objects, most in one call. Of an object that is named twice in a call the engine fills the last buffer
+ * alone, and says that it filled all: so it is named once, and got again for the others; as is one whose lease ran out
+ * meanwhile. */
+static void packbuf_i_mooncake_get_many(packbuf_i_mooncake *m, const char **names, void **buffers, const size_t *sizes,
+                                        size_t count, int64_t *results) {
+  const char *once[PACKBUF_I_MOONCAKE_WINDOW];
+  void *into[PACKBUF_I_MOONCAKE_WINDOW];
+  size_t rooms[PACKBUF_I_MOONCAKE_WINDOW], at[PACKBUF_I_MOONCAKE_WINDOW], distinct = 0;
+  int64_t got[PACKBUF_I_MOONCAKE_WINDOW];
+  int code;
+  memset(rooms, 0, sizeof rooms); /* gcc does not see that there is one at least */
+  for (size_t i = 0; i < count; i++) {
+    size_t same = 0;
+    results[i] = -707;
+    while (same < distinct && strcmp(once[same], names[i]) != 0) same++;
+    if (same < distinct) continue;
+    once[distinct] = names[i];
+    into[distinct] = buffers[i];
+    rooms[distinct] = sizes[i];
+    got[distinct] = -1;
+    at[distinct++] = i;
+  }
+  code = m->api.batch_get_into(m->client, once, into, rooms, distinct, got);
+  for (size_t k = 0; k < distinct; k++) results[at[k]] = code ? code : got[k];
+  for (size_t i = 0; i < count; i++)
+    if (results[i] == -707) results[i] = m->api.get_into(m->client, names[i], buffers[i], sizes[i]);
+}
+
+/* Reads the pointers of all entries of a part that will want theirs, in one call: a worker's page has room for a
+ * window of them. */
+static void packbuf_i_mooncake_pointers(packbuf_i_mooncake *m, uint8_t *scratch,
+                                        packbuf_i_mooncake_entry *const *entries, size_t count) {
+  packbuf_i_mooncake_entry *wanting[PACKBUF_I_MOONCAKE_WINDOW];
+  const char *names[PACKBUF_I_MOONCAKE_WINDOW];
+  void *buffers[PACKBUF_I_MOONCAKE_WINDOW];
+  size_t sizes[PACKBUF_I_MOONCAKE_WINDOW], wants = 0;
+  int64_t results[PACKBUF_I_MOONCAKE_WINDOW];
+  for (size_t i = 0; i < count; i++) {
+    entries[i]->looked = 0;
+    if (entries[i]->asked) continue;
+    packbuf_i_mooncake_name(entries[i]->name, entries[i]->name, entries[i]->key_size, 0);
+    names[wants] = entries[i]->name;
+    buffers[wants] = scratch + wants * PACKBUF_I_MOONCAKE_RECORD;
+    sizes[wants] = PACKBUF_I_MOONCAKE_RECORD;
+    wanting[wants++] = entries[i];
+  }
+  if (wants < 2) return;
+  packbuf_i_mooncake_get_many(m, names, buffers, sizes, wants, results);
+  for (size_t i = 0; i < wants; i++) {
+    wanting[i]->found =
+        packbuf_i_mooncake_pointed(m, results[i], scratch + i * PACKBUF_I_MOONCAKE_RECORD, &wanting[i]->pointed);
+    wanting[i]->looked = 1;
+  }
 }
 
 /* Forced: a pointer that was just read is leased, and its 64 bytes have a checksum of their own. */
@@ -9176,6 +9495,7 @@ static packbuf_status packbuf_i_mooncake_point(packbuf_i_mooncake *m, uint8_t *s
     packbuf_i_mooncake_write(scratch, 1, &record);
     status = packbuf_i_mooncake_status(
         m->api.put_from(m->client, name, scratch, PACKBUF_I_MOONCAKE_RECORD, &packbuf_i_mooncake_pinned));
+    if (status == PACKBUF_NOT_FOUND) continue; /* discarded, as an object is that takes too long */
     if (status) return status;
     (void)PACKBUF_I_ADD(&m->moved, PACKBUF_I_MOONCAKE_RECORD);
   }
@@ -9212,6 +9532,7 @@ static void packbuf_i_mooncake_put_ended(packbuf_i_mooncake *m, uint8_t *scratch
   const uint64_t generation = entry->record.generation;
   packbuf_status status = packbuf_i_mooncake_status(code);
   uint64_t own, older = 0, newest = generation;
+  if (status == PACKBUF_NOT_FOUND) status = PACKBUF_TIMEOUT; /* it took so long that the engine discarded it */
   if (status) { /* it may be there all the same: its name is known to nobody and will not be used again */
     if (status == PACKBUF_DISCONNECTED || status == PACKBUF_TIMEOUT || status == PACKBUF_SYSTEM)
       packbuf_i_mooncake_park(m, entry, generation, PACKBUF_I_MOONCAKE_LATE);
@@ -9350,21 +9671,18 @@ static void packbuf_i_mooncake_fetch_part(packbuf_i_mooncake *m, uint8_t *scratc
   void *buffers[PACKBUF_I_MOONCAKE_WINDOW];
   size_t sizes[PACKBUF_I_MOONCAKE_WINDOW];
   int64_t results[PACKBUF_I_MOONCAKE_WINDOW];
-  int code;
   for (size_t i = 0; i < count; i++) {
     names[i] = entries[i]->name;
     buffers[i] = entries[i]->at;
     sizes[i] = (size_t)entries[i]->size;
-    results[i] = -1;
   }
-  code = m->api.batch_get_into(m->client, names, buffers, sizes, count, results);
+  packbuf_i_mooncake_get_many(m, names, buffers, sizes, count, results);
   for (size_t i = 0; i < count; i++) {
     packbuf_i_mooncake_entry *entry = entries[i];
-    int64_t got = code ? code : results[i];
     packbuf_status status;
-    if (got == -707) got = m->api.get_into(m->client, entry->name, entry->at, (size_t)entry->size);
-    if (got > 0) (void)PACKBUF_I_ADD(&m->moved, (uint64_t)got);
-    status = packbuf_i_mooncake_check(entry, got);
+    if (results[i] > 0) (void)PACKBUF_I_ADD(&m->moved, (uint64_t)results[i]);
+    status = packbuf_i_mooncake_check(entry, results[i]);
+    entry->looked = 0; /* a pointer that was read before tells nothing of now */
     if (status == PACKBUF_NOT_FOUND && entry->asked) status = packbuf_i_mooncake_missing(m, scratch, entry);
     packbuf_i_mooncake_finish(m, entry, status);
   }
@@ -9455,14 +9773,7 @@ static void packbuf_i_mooncake_retry(packbuf_i_mooncake *m, packbuf_i_mooncake_e
   packbuf_i_mooncake_finish(m, entry, packbuf_i_mooncake_drop(m, entry, entry->asked, entry->why, entry->force));
 }
 
-/* ---- workers ---- */
-
-static int packbuf_i_mooncake_setup(packbuf_i_mooncake *m) {
-  const packbuf_i_mooncake_settings *with = &m->settings;
-  const char *const master = strchr(with->uri, ':') + 3; /* mooncake:// */
-  return m->api.setup(m->client, with->host, with->metadata, with->segment, with->buffer, with->protocol, with->device,
-                      master);
-}
+/* ---- one part ---- */
 
 static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, packbuf_i_mooncake_step step,
                                    packbuf_i_mooncake_entry *entry) {
@@ -9483,19 +9794,6 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
     default: break;
   }
 }
-
-/* Those entries of a part that are at its step; none when nobody waits for them any more. */
-static size_t packbuf_i_mooncake_due(packbuf_i_mooncake *m, const packbuf_i_mooncake_part *part,
-                                     packbuf_i_mooncake_entry **entries) {
-  packbuf_i_mooncake_group *group = part->group;
-  size_t count = 0;
-  packbuf_i_locked(&m->lock);
-  for (uint64_t i = part->first; !group->left && i < part->first + part->count; i++)
-    if (group->entries[i].step == part->step) entries[count++] = &group->entries[i];
-  packbuf_i_unlocked(&m->lock);
-  return count;
-}
-
 static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
   int left;
   packbuf_i_locked(&m->lock);
@@ -9504,127 +9802,25 @@ static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_moonc
   return left;
 }
 
-static void packbuf_i_mooncake_run_part(packbuf_i_mooncake *m, unsigned worker, packbuf_i_mooncake_part *part) {
-  packbuf_i_mooncake_entry *entries[PACKBUF_I_MOONCAKE_WINDOW];
-  uint8_t *const scratch = m->scratch ? m->scratch + (size_t)4096 * worker : NULL;
-  const size_t count = packbuf_i_mooncake_due(m, part, entries);
-  if (!count) return;
+static void packbuf_i_mooncake_do(packbuf_i_mooncake *m, uint8_t *scratch, const packbuf_i_mooncake_part *part,
+                                  packbuf_i_mooncake_entry *const *entries, size_t count) {
   if (part->step == PACKBUF_I_MOONCAKE_PUT) packbuf_i_mooncake_put_part(m, scratch, part->group, entries, count);
   else if (part->step == PACKBUF_I_MOONCAKE_FETCH) packbuf_i_mooncake_fetch_part(m, scratch, entries, count);
-  else
+  else {
+    if (part->step == PACKBUF_I_MOONCAKE_LOOK || part->step == PACKBUF_I_MOONCAKE_STAT)
+      packbuf_i_mooncake_pointers(m, scratch, entries, count);
     for (size_t i = 0; i < count; i++) {
       if (i && packbuf_i_mooncake_alone(m, part->group)) break;
       packbuf_i_mooncake_one(m, scratch, part->step, entries[i]);
     }
-}
-
-static void packbuf_i_mooncake_free_group(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
-  for (uint64_t i = 0; i < group->count; i++) packbuf_slice_release(&group->entries[i].slice);
-  (void)packbuf_i_heap(&m->allocator, group, sizeof *group + (size_t)group->count * sizeof *group->entries, 0);
-}
-
-/* The caller lets go of a group. */
-static void packbuf_i_mooncake_let(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group) {
-  unsigned holders;
-  packbuf_i_locked(&m->lock);
-  holders = --group->holders;
-  packbuf_i_unlocked(&m->lock);
-  if (!holders) packbuf_i_mooncake_free_group(m, group);
-}
-
-static packbuf_i_mooncake_group *packbuf_i_mooncake_group_of(packbuf_i_mooncake *m, uint64_t count) {
-  packbuf_i_mooncake_group *group = (packbuf_i_mooncake_group *)packbuf_i_heap(
-      &m->allocator, NULL, 0, sizeof *group + (size_t)count * sizeof *group->entries);
-  if (!group) return NULL;
-  group->entries = (packbuf_i_mooncake_entry *)(void *)(group + 1);
-  group->count = count;
-  group->holders = 1;
-  return group;
-}
-
-/* Frees everything; no thread runs. */
-static void packbuf_i_mooncake_free(packbuf_i_mooncake *m) {
-  packbuf_allocator allocator = m->allocator;
-  if (m->slab) (void)m->api.unregister_buffer(m->client, m->slab);
-  if (m->scratch) {
-    (void)m->api.unregister_buffer(m->client, m->scratch);
-    (void)munmap(m->scratch, PACKBUF_I_MOONCAKE_SCRATCH);
   }
-  if (m->client) m->api.destroy(m->client);
-  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS; i++)
-    while (m->notes[i]) packbuf_i_mooncake_forget(m, m->notes[i]);
-  packbuf_i_signal_end(&m->ended);
-  packbuf_i_signal_end(&m->work);
-  packbuf_i_lock_end(&m->lock);
-  (void)packbuf_i_heap(&allocator, m, sizeof *m, 0);
 }
-
-static void *packbuf_i_mooncake_work(void *context) {
-  const packbuf_i_mooncake_worker *const worker = (const packbuf_i_mooncake_worker *)context;
-  packbuf_i_mooncake *const m = worker->store;
-  int last;
-  packbuf_i_locked(&m->lock);
-  while (m->first || !m->closing) {
-    packbuf_i_mooncake_part *part = m->first;
-    packbuf_i_mooncake_group *group;
-    if (!part) {
-      (void)packbuf_i_wait(&m->work, &m->lock, PACKBUF_FOREVER);
-      continue;
-    }
-    m->first = part->next;
-    if (!m->first) m->end = &m->first;
-    packbuf_i_unlocked(&m->lock);
-    packbuf_i_mooncake_run_part(m, worker->index, part);
-    packbuf_i_locked(&m->lock);
-    group = part->group;
-    group->running--;
-    last = --group->holders == 0;
-    packbuf_i_signal_all(&m->ended);
-    if (!last) continue;
-    packbuf_i_unlocked(&m->lock);
-    packbuf_i_mooncake_free_group(m, group);
-    packbuf_i_locked(&m->lock);
-  }
-  m->threads--;
-  last = m->orphan && !m->threads;
-  packbuf_i_unlocked(&m->lock);
-  if (last) packbuf_i_mooncake_free(m);
-  return NULL;
-}
-
-/* Has all entries that are at this step taken on, and waits. 0: the deadline passed first; what is not done then nobody
- * waits for, and the group must be let go. */
-static int packbuf_i_mooncake_step_all(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group,
-                                       packbuf_i_mooncake_step step, uint64_t until) {
-  uint64_t due = 0, first = 0, seen = 0;
-  unsigned parts, i;
-  int in_time = 1;
-  packbuf_i_locked(&m->lock);
-  for (uint64_t e = 0; e < group->count; e++) due += group->entries[e].step == step;
-  parts = due < m->threads ? (unsigned)due : m->threads;
-  for (i = 0; i < parts; i++) { /* as many due entries in each */
-    packbuf_i_mooncake_part *part = &group->parts[i];
-    uint64_t end = first;
-    while (end < group->count && (i + 1 == parts || seen < due * (i + 1) / parts))
-      seen += group->entries[end++].step == step;
-    part->next = NULL;
-    part->group = group;
-    part->step = step;
-    part->first = first;
-    part->count = end - first;
-    first = end;
-    *m->end = part;
-    m->end = &part->next;
-    group->holders++;
-    group->running++;
-  }
-  packbuf_i_signal_all(&m->work);
-  while (group->running && in_time) in_time = packbuf_i_wait(&m->ended, &m->lock, until);
-  in_time = !group->running;
-  group->left = !in_time;
-  packbuf_i_unlocked(&m->lock);
-  return in_time;
-}
+/* ---- end of transport/mooncake_items.c ---- */
+/* ---- transport/mooncake.c ---- */
+/* transport/mooncake.c: the store `mooncake`: the distributed engine of that name. Batches in their callers' threads:
+ * slices with trailers for puts, memory for gets, and what is tried again until the deadline; and the driver.
+ * May use: mooncake_engine, mooncake_items, text (URIs, lines), pool, asked, driver.h.
+ * Must not know: handles, batches of rows. */
 
 /* ---- a batch, in its caller's thread ---- */
 
@@ -9779,38 +9975,59 @@ static int packbuf_i_mooncake_pause(const packbuf_i_mooncake_run *run, uint64_t 
   return packbuf_now() < deadline;
 }
 
-/* Puts as many items as the pool has room for at once, and the window has; how many. */
-static uint64_t packbuf_i_mooncake_put_window(packbuf_i_mooncake_run *run) {
-  packbuf_i_mooncake *const m = run->store;
+/* Answers puts that have ended, but for those that wait for room in the engine. all: those too, and those that nobody
+ * waits for any more. Items that were answered have no key in their entry. */
+static void packbuf_i_mooncake_put_harvest(packbuf_i_mooncake_run *run, uint64_t count, int all) {
+  for (uint64_t i = 0; i < count; i++) {
+    packbuf_i_mooncake_entry *entry = &run->group->entries[i];
+    packbuf_status status;
+    const int done = packbuf_i_mooncake_settled(run, i, &status);
+    if (!entry->key_size || (!all && (!done || (status == PACKBUF_FULL && entry->tried)))) continue;
+    if (!done && status && entry->again) status = PACKBUF_FULL;
+    if (!status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
+    else if (entry->saved) memcpy(entry->at + run->items[i].size, entry->tail, entry->saved);
+    if (done) entry->key_size = 0;
+    packbuf_i_mooncake_answer(run, i, status);
+  }
+}
+
+/* Makes puts of as many items as the pool has room for at once, and the window has; how many. */
+static uint64_t packbuf_i_mooncake_put_begin(packbuf_i_mooncake_run *run) {
   packbuf_i_mooncake_group *const group = run->group;
-  uint64_t count = 0, ready = 0, pause = 0;
-  int in_time;
+  uint64_t count = 0, ready = 0;
   for (; count < group->count; count++) {
     packbuf_i_mooncake_entry *entry = &group->entries[count];
     const packbuf_item *item = &run->items[count];
     packbuf_i_mooncake_begin(entry, item, PACKBUF_I_MOONCAKE_DONE);
     if (packbuf_i_mooncake_cancelled(run, count)) continue;
-    entry->status = packbuf_i_mooncake_prepare(m, entry, item, ready ? PACKBUF_NO_WAIT : run->call->deadline);
+    entry->status =
+        packbuf_i_mooncake_prepare(run->store, entry, item, ready ? PACKBUF_NO_WAIT : run->call->deadline);
     if (ready && (entry->status == PACKBUF_FULL || entry->status == PACKBUF_QUOTA)) break;
     if (entry->status) continue;
     entry->status = PACKBUF_TIMEOUT;
     entry->step = PACKBUF_I_MOONCAKE_PUT;
     ready++;
   }
-  in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
-  while (in_time && packbuf_i_mooncake_ended(group, PACKBUF_FULL)) { /* what waits to be removed goes first */
+  return count;
+}
+
+/* Puts so many items, and what waits for room again and again until the deadline: what waits to be removed goes first,
+ * and whoever no longer wants his item is asked each time. How many. */
+static uint64_t packbuf_i_mooncake_put_window(packbuf_i_mooncake_run *run) {
+  packbuf_i_mooncake *const m = run->store;
+  packbuf_i_mooncake_group *const group = run->group;
+  const uint64_t count = packbuf_i_mooncake_put_begin(run);
+  uint64_t pause = 0;
+  int in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
+  while (in_time && packbuf_i_mooncake_ended(group, PACKBUF_FULL)) {
+    packbuf_i_mooncake_put_harvest(run, count, 0);
     if (!packbuf_i_mooncake_retry_all(m, run->until) && !packbuf_i_mooncake_pause(run, &pause)) break;
+    for (uint64_t i = 0; i < count; i++)
+      if (group->entries[i].key_size) (void)packbuf_i_mooncake_cancelled(run, i);
     packbuf_i_mooncake_again(group, PACKBUF_FULL, PACKBUF_I_MOONCAKE_PUT);
     in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_PUT, run->until);
   }
-  for (uint64_t i = 0; i < count; i++) {
-    packbuf_i_mooncake_entry *entry = &group->entries[i];
-    packbuf_status status;
-    if (!packbuf_i_mooncake_settled(run, i, &status) && status && entry->again) status = PACKBUF_FULL;
-    if (!status) packbuf_i_mooncake_tell(&run->items[i].stat, &entry->record);
-    else if (entry->saved) memcpy(entry->at + run->items[i].size, entry->tail, entry->saved);
-    packbuf_i_mooncake_answer(run, i, status);
-  }
+  packbuf_i_mooncake_put_harvest(run, count, 1);
   return count;
 }
 
@@ -10001,6 +10218,8 @@ static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t unt
   return gone;
 }
 
+#define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
+
 static uint64_t packbuf_i_mooncake_until(uint64_t deadline) {
   const uint64_t soon = packbuf_now() + PACKBUF_I_MOONCAKE_GRACE;
   return deadline > soon ? deadline : soon;
@@ -10060,85 +10279,6 @@ static packbuf_status packbuf_i_mooncake_option(void *context, const packbuf_i_u
     return packbuf_i_parse_size(option->value, size, UINT64_MAX, &to->buffer) ? PACKBUF_OK : PACKBUF_INVALID_ARGUMENT;
   else return PACKBUF_NOT_FOUND;
   return PACKBUF_OK;
-}
-
-/* Runs a step that is not of an item. The engine's own code, negated, is the error's offset. */
-static packbuf_status packbuf_i_mooncake_step_once(packbuf_i_mooncake *m, packbuf_i_mooncake_step step, uint64_t until,
-                                                   const char *message, packbuf_error *error) {
-  packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(m, 1);
-  packbuf_status status = PACKBUF_TIMEOUT;
-  int code = 0;
-  if (!group) return packbuf_i_no_memory(error);
-  group->entries[0].step = step;
-  if (packbuf_i_mooncake_step_all(m, group, step, until)) {
-    status = group->entries[0].status;
-    code = group->entries[0].code;
-  }
-  packbuf_i_mooncake_let(m, group);
-  if (!status) return status;
-  if (status == PACKBUF_TIMEOUT) return packbuf_i_call_fail(error, status, "Mooncake did not answer in time");
-  return packbuf_i_fail(error, status, message, (uint64_t)(code < 0 ? -(int64_t)code : (int64_t)code), PACKBUF_NOWHERE);
-}
-
-/* Ends the threads, and frees. orphan: without waiting for a call that hangs. */
-static void packbuf_i_mooncake_end(packbuf_i_mooncake *m, int orphan) {
-  pthread_t threads[PACKBUF_I_MOONCAKE_WORKERS];
-  unsigned count, left;
-  packbuf_i_locked(&m->lock);
-  count = m->threads;
-  memcpy(threads, m->thread, sizeof threads);
-  m->closing = 1;
-  m->orphan = orphan && count;
-  left = (unsigned)m->orphan;
-  packbuf_i_signal_all(&m->work);
-  packbuf_i_unlocked(&m->lock);
-  for (unsigned i = 0; i < count; i++) {
-    if (left) (void)pthread_detach(threads[i]);
-    else (void)pthread_join(threads[i], NULL);
-  }
-  if (!left) packbuf_i_mooncake_free(m);
-}
-
-/* Shows the engine all the memory it will ever see: the pool, and a page for pointers for each worker. Callers' own
- * memory it does not see, so that no late call of its reads or writes what is theirs again. */
-static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_error *error) {
-  const void *slab;
-  uint64_t size;
-  void *scratch = mmap(NULL, PACKBUF_I_MOONCAKE_SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (scratch == MAP_FAILED) return packbuf_i_call_fail(error, PACKBUF_OUT_OF_MEMORY, "no memory for pointers");
-  if (m->api.register_buffer(m->client, scratch, PACKBUF_I_MOONCAKE_SCRATCH) != 0) {
-    (void)munmap(scratch, PACKBUF_I_MOONCAKE_SCRATCH);
-    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register memory");
-  }
-  m->scratch = (uint8_t *)scratch;
-  packbuf_i_pool_range(m->pool, &slab, &size);
-  memcpy(&scratch, &slab, sizeof scratch);
-  if (m->api.register_buffer(m->client, scratch, (size_t)size) != 0)
-    return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake cannot register the pool's memory");
-  m->slab = scratch;
-  return PACKBUF_OK;
-}
-
-/* Client and threads, set up. */
-static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
-                                                 packbuf_error *error) {
-  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
-  packbuf_status status;
-  m->client = m->api.create();
-  if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
-  packbuf_i_locked(&m->lock);
-  while (m->threads < wanted) {
-    m->worker[m->threads].store = m;
-    m->worker[m->threads].index = m->threads;
-    if (pthread_create(&m->thread[m->threads], NULL, packbuf_i_mooncake_work, &m->worker[m->threads]) != 0) break;
-    m->threads++;
-  }
-  packbuf_i_unlocked(&m->lock);
-  if (!m->threads) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no thread can be started");
-  status = packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_SETUP,
-                                        packbuf_deadline_in(options->connect_ms ? options->connect_ms : 5000),
-                                        "Mooncake's client cannot be set up: is its master there?", error);
-  return status ? status : packbuf_i_mooncake_show(m, error);
 }
 
 static packbuf_status packbuf_i_mooncake_open(void **state, const char *uri, const packbuf_store_options *options,
@@ -10808,6 +10948,7 @@ static packbuf_status packbuf_i_open_pool(packbuf_store *store, packbuf_store_op
   memset(&wanted, 0, sizeof wanted);
   wanted.size = options->pool_size;
   wanted.huge_pages = options->huge_pages;
+  wanted.allocator = options->allocator;
   store->own_pool = options->pool == NULL;
   if (store->own_pool) status = packbuf_pool_open(&wanted, &options->pool, error);
   if (status) return status;
@@ -14208,6 +14349,17 @@ static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows
   return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
 }
 
+/* The rows of a fragment that a list of rows of the whole names, in the list's order: a pass over the list for each
+ * fragment, which costs less than fetching one. `room` has space for the whole list. */
+static packbuf_row_selection packbuf_i_rows_listed(const packbuf_selection *rows, const packbuf_fragment *f,
+                                                   int64_t *room) {
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < rows->rows; i++)
+    if (rows->index[i] >= f->first_row && rows->index[i] - f->first_row < f->rows)
+      room[count++] = (int64_t)(rows->index[i] - f->first_row);
+  return packbuf_rows_index(room, count);
+}
+
 /* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
  * others were not there. found[i] is set for those that do. */
 static packbuf_status packbuf_i_select_some(const packbuf_i_getting *g, const packbuf_view *view,
@@ -14251,15 +14403,16 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
   return status;
 }
 
-/* The rows of the whole that are wanted of a manifest. */
+/* The rows of the whole that are wanted of a manifest. *room: for those of a fragment, when they are a list. */
 static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
-                                              packbuf_error *error) {
+                                              int64_t **room, packbuf_error *error) {
   packbuf_status status;
   memset(chosen, 0, sizeof *chosen);
+  *room = NULL;
   status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
-  if (status == PACKBUF_OK && chosen->index)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "rows of a manifest are a range");
-  return status;
+  if (status != PACKBUF_OK || !chosen->index) return status;
+  *room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof **room);
+  return *room ? PACKBUF_OK : packbuf_i_no_memory(error);
 }
 
 /* The selections of one object. listing: NULL, or its manifest. */
@@ -14269,13 +14422,16 @@ static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object 
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
   packbuf_selection *values = NULL, whole;
+  int64_t *room = NULL;
   uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
   packbuf_status status = PACKBUF_OK;
   if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
   if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
-  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &room, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
-    const packbuf_row_selection rows = listing ? packbuf_i_rows_within(&whole, &listing->list[i]) : wanted->rows;
+    const packbuf_row_selection rows = !listing ? wanted->rows
+                                       : room   ? packbuf_i_rows_listed(&whole, &listing->list[i], room)
+                                                : packbuf_i_rows_within(&whole, &listing->list[i]);
     status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
     if (status == PACKBUF_OK && values)
       status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);

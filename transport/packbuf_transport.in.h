@@ -85,6 +85,8 @@ extern "C" {
 #include "transport/verbs.c"
 #include "transport/tcp.c"
 #include "transport/verbs_client.c"
+#include "transport/mooncake_engine.c"
+#include "transport/mooncake_items.c"
 #include "transport/mooncake.c"
 
 /* what users call */
