@@ -6589,33 +6589,31 @@ struct packbuf_i_ibv_context {
 /* ---- functions ---- */
 
 /* X(result, name, arguments, version of the symbol) */
-#define PACKBUF_I_IBV_FUNCTIONS(X)                                                                                 \
-  X(packbuf_i_ibv_device **, get_device_list, (int *count), "IBVERBS_1.1")                                         \
-  X(void, free_device_list, (packbuf_i_ibv_device * *list), "IBVERBS_1.1")                                         \
-  X(const char *, get_device_name, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                                 \
-  X(packbuf_i_ibv_context *, open_device, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                          \
-  X(int, close_device, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                           \
-  X(int, query_device, (packbuf_i_ibv_context * context, packbuf_i_ibv_device_attr * attr), "IBVERBS_1.1")         \
-  X(int, query_port, (packbuf_i_ibv_context * context, uint8_t port, packbuf_i_ibv_port_attr * attr),              \
-    "IBVERBS_1.1")                                                                                                 \
-  X(int, query_gid, (packbuf_i_ibv_context * context, uint8_t port, int index, packbuf_i_ibv_gid * gid),           \
-    "IBVERBS_1.1")                                                                                                 \
-  X(packbuf_i_ibv_pd *, alloc_pd, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                \
-  X(int, dealloc_pd, (packbuf_i_ibv_pd * pd), "IBVERBS_1.1")                                                       \
-  X(packbuf_i_ibv_mr *, reg_mr, (packbuf_i_ibv_pd * pd, void *address, size_t size, int access), "IBVERBS_1.1")    \
-  X(int, dereg_mr, (packbuf_i_ibv_mr * mr), "IBVERBS_1.1")                                                         \
-  X(packbuf_i_ibv_channel *, create_comp_channel, (packbuf_i_ibv_context * context), "IBVERBS_1.0")                \
-  X(int, destroy_comp_channel, (packbuf_i_ibv_channel * channel), "IBVERBS_1.0")                                   \
-  X(packbuf_i_ibv_cq *, create_cq,                                                                                 \
-    (packbuf_i_ibv_context * context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector),        \
-    "IBVERBS_1.1")                                                                                                 \
-  X(int, destroy_cq, (packbuf_i_ibv_cq * cq), "IBVERBS_1.1")                                                       \
-  X(int, get_cq_event, (packbuf_i_ibv_channel * channel, packbuf_i_ibv_cq * *cq, void **user), "IBVERBS_1.1")      \
-  X(void, ack_cq_events, (packbuf_i_ibv_cq * cq, unsigned count), "IBVERBS_1.1")                                   \
-  X(packbuf_i_ibv_qp *, create_qp, (packbuf_i_ibv_pd * pd, packbuf_i_ibv_qp_init_attr * attr), "IBVERBS_1.1")      \
-  X(int, modify_qp, (packbuf_i_ibv_qp * qp, packbuf_i_ibv_qp_attr * attr, int mask), "IBVERBS_1.1")                \
-  X(int, destroy_qp, (packbuf_i_ibv_qp * qp), "IBVERBS_1.1")                                                       \
-  X(int, get_async_event, (packbuf_i_ibv_context * context, packbuf_i_ibv_async_event * event), "IBVERBS_1.1")     \
+#define PACKBUF_I_IBV_FUNCTIONS(X)                                                                                     \
+  X(packbuf_i_ibv_device **, get_device_list, (int *count), "IBVERBS_1.1")                                             \
+  X(void, free_device_list, (packbuf_i_ibv_device * *list), "IBVERBS_1.1")                                             \
+  X(const char *, get_device_name, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                                     \
+  X(packbuf_i_ibv_context *, open_device, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                              \
+  X(int, close_device, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                               \
+  X(int, query_device, (packbuf_i_ibv_context * context, packbuf_i_ibv_device_attr * attr), "IBVERBS_1.1")             \
+  X(int, query_port, (packbuf_i_ibv_context * context, uint8_t port, packbuf_i_ibv_port_attr * attr), "IBVERBS_1.1")   \
+  X(int, query_gid, (packbuf_i_ibv_context * context, uint8_t port, int index, packbuf_i_ibv_gid *gid), "IBVERBS_1.1") \
+  X(packbuf_i_ibv_pd *, alloc_pd, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                    \
+  X(int, dealloc_pd, (packbuf_i_ibv_pd * pd), "IBVERBS_1.1")                                                           \
+  X(packbuf_i_ibv_mr *, reg_mr, (packbuf_i_ibv_pd * pd, void *address, size_t size, int access), "IBVERBS_1.1")        \
+  X(int, dereg_mr, (packbuf_i_ibv_mr * mr), "IBVERBS_1.1")                                                             \
+  X(packbuf_i_ibv_channel *, create_comp_channel, (packbuf_i_ibv_context * context), "IBVERBS_1.0")                    \
+  X(int, destroy_comp_channel, (packbuf_i_ibv_channel * channel), "IBVERBS_1.0")                                       \
+  X(packbuf_i_ibv_cq *, create_cq,                                                                                     \
+    (packbuf_i_ibv_context * context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector),            \
+    "IBVERBS_1.1")                                                                                                     \
+  X(int, destroy_cq, (packbuf_i_ibv_cq * cq), "IBVERBS_1.1")                                                           \
+  X(int, get_cq_event, (packbuf_i_ibv_channel * channel, packbuf_i_ibv_cq * *cq, void **user), "IBVERBS_1.1")          \
+  X(void, ack_cq_events, (packbuf_i_ibv_cq * cq, unsigned count), "IBVERBS_1.1")                                       \
+  X(packbuf_i_ibv_qp *, create_qp, (packbuf_i_ibv_pd * pd, packbuf_i_ibv_qp_init_attr * attr), "IBVERBS_1.1")          \
+  X(int, modify_qp, (packbuf_i_ibv_qp * qp, packbuf_i_ibv_qp_attr * attr, int mask), "IBVERBS_1.1")                    \
+  X(int, destroy_qp, (packbuf_i_ibv_qp * qp), "IBVERBS_1.1")                                                           \
+  X(int, get_async_event, (packbuf_i_ibv_context * context, packbuf_i_ibv_async_event * event), "IBVERBS_1.1")         \
   X(void, ack_async_event, (packbuf_i_ibv_async_event * event), "IBVERBS_1.1")
 
 typedef struct packbuf_i_ibv {
@@ -6693,15 +6691,16 @@ static void packbuf_i_ibv_unload(packbuf_i_ibv *ibv) { (void)ibv; }
 #include <sys/socket.h>
 
 enum {
-  PACKBUF_I_PAIRS = 2,       /* queue pairs of a connection */
-  PACKBUF_I_CHAIN = 256,     /* READs of a chain; a queue has room for two */
-  PACKBUF_I_READS = 16,      /* of a queue pair at a time, as far as the device goes along */
+  PACKBUF_I_PAIRS = 2,        /* queue pairs of a connection */
+  PACKBUF_I_CHAIN = 256,      /* READs of a chain; a queue has room for two */
+  PACKBUF_I_READS = 16,       /* of a queue pair at a time, as far as the device goes along */
   PACKBUF_I_ACK_TIMEOUT = 14, /* 4.096 us * 2^14 = 67 ms */
-  PACKBUF_I_RETRIES = 6,     /* 470 ms until a peer that says nothing is given up. 7 would mean for ever to some */
-  PACKBUF_I_WORDS = 512      /* lease words of a connection: a page */
+  PACKBUF_I_RETRIES = 6,      /* 470 ms until a peer that says nothing is given up. 7 would mean for ever to some */
+  PACKBUF_I_WORDS = 512       /* lease words of a connection: a page */
 };
-#define PACKBUF_I_MESSAGE ((uint64_t)1 << 30)     /* the most bytes of one READ */
-#define PACKBUF_I_CHAIN_BYTES ((uint64_t)64 << 20) /* and of one chain, beyond its first READ: an end shows progress */
+#define PACKBUF_I_MESSAGE ((uint64_t)1 << 30)      /* the most bytes of one READ */
+#define PACKBUF_I_CHAIN_BYTES ((uint64_t)64 << 20) /* and of one chain, beyond its first READ: an end shows progress \
+                                                    */
 
 /* A device, one port of it, and the address that packets have there. */
 typedef struct packbuf_i_nic {
@@ -6743,8 +6742,8 @@ typedef struct packbuf_i_pairs {
   packbuf_i_nic *nic;
   packbuf_i_ibv_channel *channel;
   packbuf_i_ibv_cq *cq;
-  unsigned count, busy;  /* busy: chains under way */
-  uint64_t signalled;    /* completions that were asked for */
+  unsigned count, busy; /* busy: chains under way */
+  uint64_t signalled;   /* completions that were asked for */
   int own_channel;
   packbuf_i_queue_pair *pairs; /* NULL: there are none */
 } packbuf_i_pairs;
@@ -6886,8 +6885,7 @@ static const char *packbuf_i_nic_choose(packbuf_i_nic *nic, const packbuf_i_nic_
     memset(&attr, 0, sizeof attr);
     if (nic->ibv.query_device(context, &attr) == 0)
       for (unsigned port = 1; port <= attr.phys_port_cnt; port++)
-        if (!wanted->port || port == wanted->port)
-          packbuf_i_nic_look_at_port(nic, context, name, port, wanted, &why);
+        if (!wanted->port || port == wanted->port) packbuf_i_nic_look_at_port(nic, context, name, port, wanted, &why);
     if (nic->context == context) {
       if (before) (void)nic->ibv.close_device(before);
       nic->reads = attr.max_qp_rd_atom < PACKBUF_I_READS ? attr.max_qp_rd_atom : PACKBUF_I_READS;
@@ -6908,8 +6906,8 @@ static void packbuf_i_nic_close(packbuf_i_nic *nic) {
   (void)packbuf_i_heap(&allocator, nic, sizeof *nic, 0);
 }
 
-/* Opens a device. wanted: "device[:port[:gid index]]", or NULL: that which has the address `local` (NULL: any), else the
- * first that is up. Errors: INVALID_ARGUMENT; UNAVAILABLE: no library, no such device; SYSTEM. */
+/* Opens a device. wanted: "device[:port[:gid index]]", or NULL: that which has the address `local` (NULL: any), else
+ * the first that is up. Errors: INVALID_ARGUMENT; UNAVAILABLE: no library, no such device; SYSTEM. */
 static packbuf_status packbuf_i_nic_open(const packbuf_allocator *allocator, const char *wanted,
                                          const struct sockaddr *local, packbuf_i_nic **nic, packbuf_error *error) {
   packbuf_i_nic_wanted asked;
@@ -7028,9 +7026,9 @@ static packbuf_status packbuf_i_pairs_open(packbuf_i_pairs *pairs, packbuf_i_nic
     attr.qp_state = PACKBUF_I_IBV_STATE_INIT;
     attr.port_num = nic->port;
     attr.qp_access_flags = PACKBUF_I_IBV_REMOTE_READ;
-    if (nic->ibv.modify_qp(pair->qp, &attr,
-                           PACKBUF_I_IBV_SET_STATE | PACKBUF_I_IBV_SET_PKEY | PACKBUF_I_IBV_SET_PORT |
-                               PACKBUF_I_IBV_SET_ACCESS) != 0)
+    if (nic->ibv.modify_qp(
+            pair->qp, &attr,
+            PACKBUF_I_IBV_SET_STATE | PACKBUF_I_IBV_SET_PKEY | PACKBUF_I_IBV_SET_PORT | PACKBUF_I_IBV_SET_ACCESS) != 0)
       return PACKBUF_SYSTEM;
   }
   return PACKBUF_OK;
@@ -7094,8 +7092,8 @@ static packbuf_status packbuf_i_pairs_join(packbuf_i_pairs *pairs, const packbuf
 
 /* Adds a READ to the chain of a pair that has none under way, and room for it: of `size` bytes as many as one READ may
  * have, which is returned. */
-static uint32_t packbuf_i_pair_add(packbuf_i_pairs *pairs, packbuf_i_queue_pair *pair, void *to, uint32_t lkey, uint64_t from,
-                                   uint32_t rkey, uint64_t size, void *user) {
+static uint32_t packbuf_i_pair_add(packbuf_i_pairs *pairs, packbuf_i_queue_pair *pair, void *to, uint32_t lkey,
+                                   uint64_t from, uint32_t rkey, uint64_t size, void *user) {
   packbuf_i_fetch *fetch = &pair->chain[pair->count];
   if (size > pairs->nic->message) size = pairs->nic->message;
   fetch->to = to;
@@ -8337,7 +8335,7 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
  * before it is the object.
  * May use: system, text, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
 
-enum { PACKBUF_I_ROUNDS_MOST = 8 }; /* times that what failed for another item's sake is asked for again */
+enum { PACKBUF_I_ROUNDS_MOST = 8 };         /* times that what failed for another item's sake is asked for again */
 #define PACKBUF_I_SHARE ((uint64_t)1 << 20) /* bytes that are worth a queue pair of their own */
 
 /* ---- memory ---- */
@@ -8616,8 +8614,8 @@ static int packbuf_i_peer_reap(packbuf_i_peer *peer) {
 static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
   const unsigned type = peer->type;
   unsigned again = 0;
-  int good = !peer->broken && !peer->cancel && peer->piece == peer->piece_count &&
-             ++peer->rounds <= PACKBUF_I_ROUNDS_MOST;
+  int good =
+      !peer->broken && !peer->cancel && peer->piece == peer->piece_count && ++peer->rounds <= PACKBUF_I_ROUNDS_MOST;
   for (unsigned i = 0; i < peer->count; i++) again += peer->steps[i].state == PACKBUF_I_STEP_AGAIN;
   if (!again) return 0;
   if (good && type == PACKBUF_I_PUT) packbuf_i_pairs_close(&peer->pairs); /* the server's are broken */
@@ -12224,8 +12222,8 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 /* ---- end of transport/server_link.c ---- */
 /* ---- transport/server_verbs.c ---- */
 /* transport/server_verbs.c: what a server does in a connection that has queue pairs: it reads what is put from the
- * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or after
- * its lease words are 0 and its queue pairs are gone.
+ * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or
+ * after its lease words are 0 and its queue pairs are gone.
  * May use: system, frames, verbs, server_link. Must not know: sockets, loops. */
 
 typedef struct packbuf_i_plane {
@@ -12468,8 +12466,7 @@ static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_fra
     mine.words = PACKBUF_I_WORDS;
   }
   packbuf_i_pairing_write(&body, &mine);
-  packbuf_i_link_send(link, bytes,
-                      packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
+  packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
   return NULL;
 }
 /* ---- end of transport/server_verbs.c ---- */
