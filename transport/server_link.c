@@ -74,11 +74,11 @@ typedef struct packbuf_i_job {
 
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
-  size_t block;                 /* bytes of this */
+  size_t block; /* bytes of this */
   uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
-  uint32_t type, count, left;   /* left: items that are not answered */
-  uint32_t pulls;               /* whether there are items that this side reads */
-  packbuf_i_job *works;         /* behind this, and the keys behind them */
+  uint32_t type, count, left; /* left: items that are not answered */
+  uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
+  packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
 /* What is on its way out: bytes, or the bytes of a leased object in DATA frames. */
@@ -566,6 +566,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
   if (granted)
     packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
   packbuf_i_results_end(&results);
+  request->pulled = 0;
   if (request->pulls) packbuf_i_link_pull(link);
 }
 

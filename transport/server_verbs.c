@@ -87,9 +87,10 @@ static const char *packbuf_i_link_release(packbuf_i_link *link, const packbuf_i_
 /* The next item whose bytes are to be read; NULL. */
 static packbuf_i_job *packbuf_i_link_next_pull(packbuf_i_link *link) {
   for (packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; r->pulls && i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_PULLS && r->works[i].posted < r->works[i].size && !r->works[i].dropped)
-        return &r->works[i];
+    for (; r->pulls && r->pulled < r->count; r->pulled++) {
+      packbuf_i_job *work = &r->works[r->pulled];
+      if (work->state == PACKBUF_I_WORK_PULLS && work->posted < work->size && !work->dropped) return work;
+    }
   return NULL;
 }
 
