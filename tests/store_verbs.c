@@ -519,6 +519,8 @@ int main(void) {
   void *symbol = library ? dlsym(library, "ibverbs_double_counts") : NULL;
   const int real = getenv("STORE_SERVER_URI") != NULL;
   memcpy(&counted, &symbol, sizeof counted);
+  (void)unsetenv("PACKBUF_SECRET"); /* those who lie know none */
+  (void)unsetenv("PACKBUF_SECRET_FILE");
   if (!open_all()) return tap_plan_done();
   if ((!symbol && !real) || (devices && devices[0] == '0')) {
     DIR *any = opendir("/sys/class/infiniband");
