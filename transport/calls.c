@@ -125,7 +125,7 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
 
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error) {
-  const char *colon = strchr(uri, ':');
+  const char *colon = uri ? strchr(uri, ':') : NULL;
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (!driver)

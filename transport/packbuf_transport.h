@@ -521,7 +521,8 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
                                           packbuf_ref *appended, packbuf_error *error);
 
 /* Removes a batch; of a manifest all that it lists and the manifests before it, itself last, so that a removal that was
- * broken off can be repeated. What is gone already is no error. As packbuf_batch_remove otherwise. */
+ * broken off can be repeated: those of its own key, up to a '#', as packbuf_append names them; what else a manifest may
+ * list is somebody else's, and stays. What is gone already is no error. As packbuf_batch_remove otherwise. */
 PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
                                           packbuf_error *error);
 /* ---- end of transport/batches.h ---- */
@@ -587,8 +588,9 @@ typedef struct packbuf_server packbuf_server;
 typedef struct packbuf_server_options {
   uint32_t threads;     /* event loops; 0: 2 */
   uint32_t connections; /* most at a time; 0: 4096 */
-  uint32_t lease_ms;    /* a reader that makes no progress for so long, while room is wanted, is cut off; 0: 30000 */
-  uint64_t quota;       /* most bytes that one connection's objects take; 0: no bound */
+  uint32_t lease_ms;    /* who takes nothing of what is sent, or sends nothing of what it has room for, so long while
+                           other clients want room, is cut off; 0: 30000 */
+  uint64_t quota;       /* most bytes, in pages, that one client's objects take, until it goes; 0: no bound */
   const void *secret;   /* as in packbuf_store_options. DENIED without one where the address is not loopback */
   size_t secret_size;
   const char *metrics; /* "HOST:PORT" for Prometheus, loopback unless a host is given; NULL: none */
@@ -1325,14 +1327,25 @@ static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size
     memcpy(secret, given, given_size);
     *size = given_size;
   } else if (path && *path) {
+    uint8_t all[PACKBUF_I_SECRET + 3]; /* with the end of its line; more is too much */
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
-    const int code = errno;
+    size_t have = 0;
+    ssize_t some = fd >= 0 ? 1 : -1;
+    int code = errno;
+    while (some > 0 && have < sizeof all) { /* a pipe gives it in pieces */
+      some = read(fd, all + have, sizeof all - have);
+      code = errno;
+      if (some > 0) have += (size_t)some;
+      else if (some < 0 && code == EINTR) some = 1;
+    }
     if (fd >= 0) (void)close(fd);
     if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
-    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
-    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
-    *size = (size_t)some;
+    while (have && (all[have - 1] == '\n' || all[have - 1] == '\r')) have--;
+    if (!have) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
+    if (have > PACKBUF_I_SECRET)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, all, have);
+    *size = have;
   } else if (text && *text) {
     *size = packbuf_i_length(text, PACKBUF_I_SECRET);
     if (*size > PACKBUF_I_SECRET)
@@ -7219,10 +7232,10 @@ static int packbuf_i_pairs_ended(packbuf_i_pairs *pairs, unsigned *which, uint32
 static void packbuf_i_pairs_listen(packbuf_i_pairs *pairs) { (void)pairs->nic->context->req_notify_cq(pairs->cq, 0); }
 /* ---- end of transport/verbs.c ---- */
 /* ---- transport/tcp.c ---- */
-/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole; one
- * loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go. With
- * verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the same.
- * Also what the server shares: addresses, sockets, secrets.
+/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole;
+ * one loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go.
+ * With verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the
+ * same. Also what the server shares: addresses, sockets, secrets.
  * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <fcntl.h>
 #include <netdb.h>
@@ -7368,12 +7381,14 @@ enum {
 #define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
 #define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
+/* ANSWERED: of a put whose bytes have not all gone; what is on its way out is the caller's memory. */
 enum {
   PACKBUF_I_STEP_ASKED,
   PACKBUF_I_STEP_GRANTED,
   PACKBUF_I_STEP_DATA,
   PACKBUF_I_STEP_LOCATED, /* it is known where it lies */
   PACKBUF_I_STEP_AGAIN,   /* it is asked for once more, with new queue pairs */
+  PACKBUF_I_STEP_ANSWERED,
   PACKBUF_I_STEP_DONE
 };
 
@@ -7403,7 +7418,7 @@ typedef struct packbuf_i_peer {
   /* the request */
   packbuf_call *call;
   uint64_t id;
-  unsigned type, count, left;
+  unsigned type, count, left, answered; /* left: not ended; answered: of these, but for their bytes */
   packbuf_i_errand steps[PACKBUF_I_TRIP];
   uint8_t *frame;
   size_t frame_size, frame_room;
@@ -7564,6 +7579,11 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
       peer->left--;
       continue;
     }
+    if (peer->type == PACKBUF_I_PUT && peer->piece < peer->piece_count) {
+      step->state = PACKBUF_I_STEP_ANSWERED;
+      peer->answered++;
+      continue;
+    }
     if (step->status || peer->type != PACKBUF_I_GET) {
       packbuf_i_step_end(peer, step, step->status);
       continue;
@@ -7600,7 +7620,11 @@ static const char *packbuf_i_peer_listed(packbuf_i_peer *peer, const packbuf_i_f
   const char *why = packbuf_i_listing_read(&reader, &peer->listing);
   if (!why && (peer->type != PACKBUF_I_LIST || !peer->left || frame->items > peer->listed_room))
     why = "a list that nobody asked for";
-  for (unsigned i = 0; !why && i < frame->items; i++) why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+  for (unsigned i = 0; !why && i < frame->items; i++) {
+    why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+    /* people see it: nothing that a terminal obeys */
+    if (!why && !packbuf_i_key_valid(peer->listed[i].key)) why = "a key that is none";
+  }
   if (why) return why;
   peer->listed_count = frame->items;
   peer->left = 0;
@@ -7656,7 +7680,7 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
     return NULL;
   }
   if (frame->type == PACKBUF_I_PONG) return NULL;
-  if (frame->request != peer->id) return "an answer that nobody waits for";
+  if (frame->request != peer->id || !peer->type) return "an answer that nobody waits for";
   switch (frame->type) {
     case PACKBUF_I_GRANT:
       return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
@@ -7859,6 +7883,9 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
+  peer->type = peer->count = peer->left = peer->answered =
+      0; /* so that nothing answers what broke off: its memory is gone */
+  peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;
 }
@@ -8034,7 +8061,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   peer->type = types[peer->call->operation];
   peer->left = peer->count;
   peer->id = PACKBUF_I_ADD(&peer->tcp->next_id, 1) + 1;
-  peer->granted_from = peer->granted_to = 0;
+  peer->granted_from = peer->granted_to = peer->answered = 0;
   peer->fetched = 0;
   if (!packbuf_i_peer_frame_room(peer, room)) {
     packbuf_i_peer_break(peer, PACKBUF_OUT_OF_MEMORY, "out of memory");
@@ -8050,8 +8077,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
       if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
       step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      packbuf_i_put_item_write(&body, item, step->way,
-                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way, step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -8067,13 +8093,21 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   }
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
- * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
+/* Nothing is on its way out: what was answered before has ended. */
+static void packbuf_i_peer_answered(packbuf_i_peer *peer) {
+  for (unsigned i = 0; peer->answered && i < peer->count; i++)
+    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED)
+      packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
+  peer->answered = 0;
+}
+
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life
+ * too, as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
   int pinged = 0;
   if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
-  while (peer->left && !peer->broken) {
+  while (peer->left > peer->answered && !peer->broken) {
     uint64_t now = packbuf_now();
     int happened;
     if (now >= until && !peer->cancel) {
@@ -8081,12 +8115,14 @@ static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
       until = now + PACKBUF_I_LAST_CALL_NS;
     } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
     happened = packbuf_i_peer_pump(peer, until);
+    if (peer->piece == peer->piece_count) packbuf_i_peer_answered(peer);
     now = packbuf_now();
     if (happened > pinged) heard = now;
     if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count)
+      peer->ping = 1, pinged = 1;
   }
 }
 
@@ -8096,9 +8132,10 @@ static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
   if (peer->broken) packbuf_i_pairs_close(&peer->pairs); /* before memory goes back: nothing is read into it any more */
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
-    packbuf_status status = peer->broken;
+    packbuf_status status = step->state == PACKBUF_I_STEP_ANSWERED ? step->status : peer->broken;
     if (step->state == PACKBUF_I_STEP_DONE) continue;
-    if (status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked && step->gone == step->item->size)
+    if (step->state != PACKBUF_I_STEP_ANSWERED && status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked &&
+        step->gone == step->item->size)
       status = PACKBUF_DISCONNECTED;
     packbuf_i_step_end(peer, step, status);
   }
@@ -8331,8 +8368,8 @@ static packbuf_status packbuf_i_tcp_make(void **state, const char *uri, const pa
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
   else
-    status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp,
-                                   error);
+    status =
+        packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp, error);
   if (!status) status = packbuf_i_tcp_start(tcp, &with, verbs, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
@@ -10432,6 +10469,8 @@ static packbuf_status packbuf_i_check_put(const packbuf_store *store, const pack
   const packbuf_slice *slice = item->slice;
   if (store->read_only) return PACKBUF_READ_ONLY;
   if (!item->from && item->size) return PACKBUF_INVALID_ARGUMENT;
+  if (item->size > (uint64_t)INT64_MAX) return PACKBUF_CAPACITY;
+  if (item->about && item->about->kind > PACKBUF_OBJECT_MANIFEST) return PACKBUF_INVALID_ARGUMENT;
   if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE || (item->about && item->about->head_length > item->size))
     return PACKBUF_INVALID_ARGUMENT;
   if (slice && (item->from != slice->data || item->size > slice->size)) return PACKBUF_INVALID_ARGUMENT;
@@ -11062,7 +11101,7 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
 
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error) {
-  const char *colon = strchr(uri, ':');
+  const char *colon = uri ? strchr(uri, ':') : NULL;
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (!driver)
@@ -11195,8 +11234,8 @@ PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const pack
 /* transport/server_link.c: one connection of a server without its socket: what the server says to what a client says,
  * fed with bytes and asked for bytes (a link). Requests under way, answers on their way out, the bytes that a client's
  * objects take.
- * May use: system, text, frames, secret, the public calls of stores. Must not know: sockets, loops, drivers, what a store
- * does behind its calls. */
+ * May use: system, text, frames, secret, buddy (pages), the public calls of stores. Must not know: sockets, loops,
+ * drivers, what a store does behind its calls. */
 
 /* ---- what all connections share ---- */
 
@@ -11217,9 +11256,9 @@ typedef struct packbuf_i_service {
   packbuf_i_nic *nic;           /* NULL: tcp alone */
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
-  uint64_t wanting;          /* connections that wait for room (atomic) */
-  packbuf_counters counters; /* atomic */
-  packbuf_i_lock lock;       /* of sessions and of the log */
+  uint64_t wanting;             /* connections that wait for room (atomic) */
+  packbuf_counters counters;    /* atomic */
+  packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
   packbuf_log log;
   void *log_context;
@@ -11269,7 +11308,7 @@ typedef struct packbuf_i_job {
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
-  uint64_t id, deadline;
+  uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
   uint32_t type, count, left; /* left: items that are not answered */
   uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
@@ -11301,7 +11340,7 @@ typedef struct packbuf_i_link {
   struct packbuf_i_plane *plane;  /* its queue pairs; NULL: there never were any */
   packbuf_i_ibv_channel *channel; /* who is told of their completions */
   int paired;                     /* that there may be some was agreed on */
-  uint64_t queued; /* bytes on their way out */
+  uint64_t queued, blocks;        /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
   packbuf_i_request *receiving; /* NULL: it is dropped */
@@ -11315,7 +11354,8 @@ typedef struct packbuf_i_link {
   struct packbuf_i_link *before, *after;
   int fd, http;
   unsigned events, dead, known;
-  uint64_t born, came, moved, held; /* times: of the last byte that came, of the last that moved; not read until */
+  uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
+  uint64_t held;                    /* not read until */
   uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
 } packbuf_i_link;
@@ -11337,6 +11377,8 @@ static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t mo
   packbuf_i_outgoing *sending = (packbuf_i_outgoing *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
   if (sending) {
     sending->block = block;
+    link->blocks += block;
+    if (!link->sending) link->gone = packbuf_now(); /* from now on it is the client's turn */
     *link->sending_end = sending;
     link->sending_end = &sending->next;
   } else link->dead = 1; /* without memory for an answer there is no way to go on */
@@ -11382,6 +11424,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sen
     packbuf_lease_release(&sending->lease);
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
   }
+  link->blocks -= sending->block;
   (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
 }
 
@@ -11446,6 +11489,21 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   }
 }
 
+/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
+static int packbuf_i_link_full(const packbuf_i_link *link) {
+  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
+}
+
+/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
+ * room for what comes. Frames that are not about that do not count. */
+static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
+  if (link->sending && link->gone + time < now) return 1;
+  for (const packbuf_i_request *r = link->requests; r; r = r->next)
+    for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
+      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
+  return 0;
+}
+
 /* Says why, and ends once that has gone. */
 static void packbuf_i_link_bye(packbuf_i_link *link, packbuf_status status, const char *text) {
   uint8_t frame[PACKBUF_I_FRAME_HEADER + 260];
@@ -11476,6 +11534,7 @@ typedef struct packbuf_i_account {
   struct packbuf_i_account *next;
   uint8_t session[16];
   uint64_t quota, used, links; /* used: with what is being put */
+  uint64_t counted;            /* not before that time again */
   packbuf_i_owned *owned;
   size_t count, room;
 } packbuf_i_account;
@@ -11520,7 +11579,9 @@ static void packbuf_i_account_close(packbuf_i_service *service, packbuf_i_accoun
 
 /* Strikes out what is no longer there. With the lock held. */
 static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_account *account) {
+  const uint64_t begun = packbuf_now();
   size_t kept = 0;
+  if (begun < account->counted) return;
   for (size_t i = 0; i < account->count; i++) {
     packbuf_item item;
     memset(&item, 0, sizeof item);
@@ -11531,20 +11592,22 @@ static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_accoun
     else account->owned[kept++] = account->owned[i];
   }
   account->count = kept;
+  account->counted = packbuf_now() + 8 * (packbuf_now() - begun); /* others wait for the lock */
 }
 
 /* Charges bytes. 0: the quota does not allow it. */
 static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_job *work) {
   packbuf_i_account *account = link->account;
+  const uint64_t bytes = packbuf_i_buddy_pages(work->size) * PACKBUF_I_PAGE; /* as stores give room */
   int good;
   if (!account) return 1;
   packbuf_i_locked(&link->service->lock);
-  good = work->size <= account->quota;
-  if (good && account->used > account->quota - work->size) {
+  good = bytes <= account->quota;
+  if (good && account->used > account->quota - bytes) {
     packbuf_i_account_count(link->service, account);
-    good = account->used <= account->quota - work->size;
+    good = account->used <= account->quota - bytes;
   }
-  if (good) account->used += work->size, work->charged = work->size;
+  if (good) account->used += bytes, work->charged = bytes;
   packbuf_i_unlocked(&link->service->lock);
   return good;
 }
@@ -11720,6 +11783,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
     if (first || !refused) {
       work->status = packbuf_i_work_reserve(link, work);
       refused = work->status != PACKBUF_OK;
+      if (!refused) request->moved = packbuf_now();
     }
     if (work->state == PACKBUF_I_WORK_WAITS && (late || !packbuf_i_for_room(work->status))) {
       packbuf_i_work_answer(&results, request, work, work->status);
@@ -11939,9 +12003,10 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   if (listed && bytes) {
     packbuf_status status = PACKBUF_OK;
     listing.cursor = ask.cursor;
-    if (ask.options & PACKBUF_I_LIST_COLLECT)
+    if (ask.options & PACKBUF_I_LIST_COLLECT && !packbuf_i_link_full(link))
       (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
-    if (ask.most)
+    if (packbuf_i_link_full(link)) status = PACKBUF_LIMIT; /* lists that nobody reads: small frames, large answers */
+    else if (ask.most)
       status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
                                   &count, PACKBUF_NO_WAIT, NULL);
     if (!status) status = packbuf_store_describe(service->store, &info, PACKBUF_NO_WAIT, NULL);
@@ -11970,6 +12035,23 @@ static packbuf_i_request *packbuf_i_link_request(packbuf_i_link *link, uint64_t 
   return request;
 }
 
+/* Lets a client in whose HELLO was kept; with a secret, one that knows it: who does not may not share an account. */
+static const char *packbuf_i_link_admit(packbuf_i_link *link) {
+  packbuf_i_frame frame;
+  packbuf_i_hello hello;
+  const char *why;
+  int failed;
+  memset(&frame, 0, sizeof frame);
+  frame.body = (uint32_t)link->hello_size;
+  why = packbuf_i_hello_read(&frame, link->hello, &hello);
+  if (why) return why;
+  link->account = packbuf_i_account_open(link->service, &hello, &failed);
+  if (failed) return packbuf_i_frame_memory;
+  link->state = PACKBUF_I_LINK_OPEN;
+  link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  return NULL;
+}
+
 static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
   packbuf_i_service *service = link->service;
   uint8_t bytes[PACKBUF_I_FRAME_HEADER + sizeof link->welcome];
@@ -11977,7 +12059,6 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   packbuf_i_welcome welcome;
   packbuf_i_wire_to body;
   size_t size;
-  int failed;
   const char *why = packbuf_i_hello_read(frame, from, &hello);
   if (why) return why;
   if (hello.least > PACKBUF_I_FRAME_VERSION) {
@@ -12004,10 +12085,8 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->hello_size = frame->body;
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
-  link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return packbuf_i_frame_memory;
-  link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
-  if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  if (!welcome.proof) return packbuf_i_link_admit(link);
+  link->state = PACKBUF_I_LINK_PROOF;
   return NULL;
 }
 
@@ -12027,9 +12106,7 @@ static const char *packbuf_i_link_proof(packbuf_i_link *link, const packbuf_i_fr
                        link->welcome_size, proof);
   packbuf_i_wire_give(&body, proof, sizeof proof);
   packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PROVEN, 0, frame->request, 0));
-  link->state = PACKBUF_I_LINK_OPEN;
-  link->intake.most_body = PACKBUF_I_FRAME_BODY;
-  return NULL;
+  return packbuf_i_link_admit(link);
 }
 
 static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
@@ -12087,10 +12164,9 @@ static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
     packbuf_i_job *work = &request->works[i];
     if (work->state == PACKBUF_I_WORK_DONE) continue;
     if (work->state == PACKBUF_I_WORK_PULLS && !packbuf_i_link_pull_drop(work, PACKBUF_CANCELLED)) continue;
+    /* OK is of what has its room, and perhaps its bytes, but has not been put */
     packbuf_i_work_answer(&results, request, work,
-                          work->state == PACKBUF_I_WORK_FILLS || work->state == PACKBUF_I_WORK_PULLS
-                              ? PACKBUF_CANCELLED
-                              : work->status);
+                          work->state != PACKBUF_I_WORK_PULLS && work->status ? work->status : PACKBUF_CANCELLED);
   }
   packbuf_i_results_end(&results);
   if (!request->left) packbuf_i_request_free(link, request);
@@ -12163,6 +12239,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   link->at_left -= size;
   if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
     work->came += size;
+    request->moved = packbuf_now();
     if (work->came == work->size) {
       work->state = PACKBUF_I_WORK_READY;
       link->ready = 1;
@@ -12268,6 +12345,7 @@ typedef struct packbuf_i_plane {
   uint64_t words[PACKBUF_I_WORDS];
   packbuf_lease leases[PACKBUF_I_WORDS];
   uint32_t next, leased; /* the next word; words that are in use */
+  uint64_t moved;        /* when one was let go, or the first taken */
 } packbuf_i_plane;
 
 /* ---- leases ---- */
@@ -12277,6 +12355,7 @@ static void packbuf_i_plane_let_go(packbuf_i_link *link, uint32_t word) {
   PACKBUF_I_STORE(&plane->words[word], 0);
   packbuf_lease_release(&plane->leases[word]);
   plane->leased--;
+  plane->moved = packbuf_now();
   (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
 }
 
@@ -12321,7 +12400,7 @@ static int packbuf_i_plane_locate(packbuf_i_link *link, uint64_t index, packbuf_
   located->stat = item->stat;
   plane->leases[located->word] = item->lease;
   memset(&item->lease, 0, sizeof item->lease);
-  plane->leased++;
+  if (!plane->leased++) plane->moved = packbuf_now();
   PACKBUF_I_SERVED(link->service, leases, 1);
   PACKBUF_I_STORE(&plane->words[located->word], item->stat.generation);
   return 1;
@@ -12550,7 +12629,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics;
+  int listener, metrics, spare;          /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -12613,6 +12692,14 @@ static void packbuf_i_server_accept(packbuf_server *server, int listener) {
     int fd;
     from.size = sizeof from.as;
     fd = accept4(listener, &from.as.any, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && server->spare >= 0) {
+      /* turned away: what stays in the queue would wake this loop for ever */
+      (void)close(server->spare);
+      fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+      if (fd >= 0) (void)close(fd);
+      server->spare = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+      if (fd >= 0) continue;
+    }
     if (fd < 0) return;
     packbuf_i_server_take(server, fd, &from, listener == server->metrics);
   }
@@ -12655,7 +12742,7 @@ static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
       if (errno != EAGAIN && errno != EINTR) link->dead = 1;
       return;
     }
-    link->moved = packbuf_now();
+    link->moved = link->gone = packbuf_now();
     packbuf_i_link_went(link, (uint64_t)done);
   }
 }
@@ -12689,7 +12776,7 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   packbuf_server *server = loop->server;
   struct epoll_event event;
   if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
-    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && link->queued < PACKBUF_I_QUEUED; i++)
+    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && !packbuf_i_link_full(link); i++)
       if (!packbuf_i_link_read_some(loop, link)) break;
   if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
     link->known = 1;
@@ -12703,23 +12790,14 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   memset(&event, 0, sizeof event);
   event.data.ptr = link;
   event.events = link->sending ? (unsigned)EPOLLOUT : 0u;
-  if (link->queued < PACKBUF_I_QUEUED && !link->held) event.events |= (unsigned)EPOLLIN;
+  if (!packbuf_i_link_full(link) && !link->held) event.events |= (unsigned)EPOLLIN;
   if (event.events == link->events) return;
   link->events = event.events;
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Whether it holds memory that others may want. */
-static int packbuf_i_link_holds(const packbuf_i_link *link) {
-  if (link->sending || (link->plane && link->plane->leased)) return 1;
-  for (const packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
-  return 0;
-}
-
-/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
- * nothing acknowledges that it has no room. */
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that
+ * reads nothing acknowledges that it has no room. */
 static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   struct tcp_info info;
   socklen_t size = sizeof info;
@@ -12731,13 +12809,15 @@ static int packbuf_i_link_unheard(const packbuf_i_link *link) {
 /* Ends what is dead, too slow or too silent. */
 static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
   packbuf_i_service *service = link->service;
-  const int busy = link->sending || link->requests || (link->plane && link->plane->leased);
-  if (link->state == PACKBUF_I_LINK_ENDING || link->http) {
-    if (now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+  if (link->state == PACKBUF_I_LINK_ENDING) {
+    if (link->gone + PACKBUF_I_LAST_WORDS_NS < now) link->dead = 1;
+  } else if (link->http) {
+    if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
-  } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
-             packbuf_i_link_holds(link)) {
+  } else if (PACKBUF_I_LOAD(&service->wanting) &&
+             (packbuf_i_link_holds(link, now, service->lease_ns) ||
+              (link->plane && link->plane->leased && link->plane->moved + service->lease_ns < now))) {
     packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
                           "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
@@ -12901,6 +12981,7 @@ static void packbuf_i_server_end(packbuf_server *server) {
   }
   if (server->listener >= 0) (void)close(server->listener);
   if (server->metrics >= 0) (void)close(server->metrics);
+  if (server->spare >= 0) (void)close(server->spare);
   (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
   if (server->service.nic) {
     packbuf_i_plot_close(server->service.nic, &server->service.slab);
@@ -12971,6 +13052,7 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   if (!status) status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
   packbuf_i_address_uri(&found[0], verbs ? "verbs" : "tcp", parts.rest, parts.rest_size, server->uri);
+  server->spare = fcntl(server->listener, F_DUPFD_CLOEXEC, 0);
   if (!metrics) return PACKBUF_OK;
   status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
   return status ? status : packbuf_i_address_listen(&found[0], &server->metrics, error);
@@ -13027,7 +13109,7 @@ PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char 
   made = (packbuf_server *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
   if (!made) return packbuf_i_no_memory(error);
   made->service.allocator = allocator;
-  made->listener = made->metrics = -1;
+  made->listener = made->metrics = made->spare = -1;
   (void)packbuf_i_lock_start(&made->service.lock);
   status = packbuf_i_server_start(made, store, uri, options, error);
   if (status) packbuf_i_server_end(made);
@@ -14955,6 +15037,7 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
 /* A removal under way. */
 typedef struct packbuf_i_removing {
   packbuf_store *store;
+  const char *key; /* of the manifest */
   uint32_t flags;
   uint64_t deadline;
   packbuf_arena arena;
@@ -14962,7 +15045,8 @@ typedef struct packbuf_i_removing {
   uint64_t count;
 } packbuf_i_removing;
 
-/* One more object to remove, by the name that a manifest has for it. */
+/* One more object to remove, by the name that a manifest has for it. What is not of its own batch (a stranger can list
+ * any key) is not touched. */
 static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text name, uint64_t fragment,
                                             packbuf_error *error) {
   char *key = (char *)packbuf_arena_alloc(&r->arena, PACKBUF_MAX_KEY + 1, 1);
@@ -14972,6 +15056,7 @@ static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text 
   memset(item, 0, sizeof *item);
   status = packbuf_i_split_name(name, fragment, key, &item->generation, error);
   if (status != PACKBUF_OK) return status;
+  if (packbuf_i_stem(key) != packbuf_i_stem(r->key) || memcmp(key, r->key, packbuf_i_stem(key)) != 0) return PACKBUF_OK;
   item->key = key;
   item->flags = r->flags;
   r->count++;
@@ -14988,6 +15073,8 @@ static packbuf_status packbuf_i_remove_names(packbuf_i_removing *r, const packbu
   if (status == PACKBUF_OK) status = packbuf_i_lineage(manifest, &lineage, error);
   if (status != PACKBUF_OK) return status;
   for (size_t i = 0; i < lineage.size; i++) before += lineage.data[i] == ' ';
+  if (count + before > manifest->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM)
+    return packbuf_i_call_fail(error, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
   r->items = (packbuf_item *)packbuf_i_array(&r->arena, count + before, sizeof *r->items);
   if (!r->items) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_remove_name(r, list[i].key, i, error);
@@ -15016,7 +15103,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   packbuf_status status, worst = PACKBUF_OK;
   packbuf_error why;
   memset(&item, 0, sizeof item);
-  item.key = key;
+  r->key = item.key = key;
   item.generation = generation;
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
