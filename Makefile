@@ -18,7 +18,7 @@ STRICT = -std=c11 $(WARN) -Werror -I.
 
 TOOLS = $(wildcard tools/*.c)
 # the longest first: nothing else is left to run beside it at the end
-TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
+TESTS = vectors $(filter-out vectors kills,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
@@ -38,7 +38,7 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test bench bench-quick bench-table fuzz install uninstall clean help
+.PHONY: all demo test bench bench-quick bench-table fuzz kills kill-steps install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
@@ -154,6 +154,18 @@ stage-gates: all
 stage-scripts: all
 	$(call prove,,$(SCRIPTS))
 
+# ---- processes of stores killed and stopped at random: URI=ROUNDS each, KILLS_SEED for the same chances again; and the one that is killed
+# and stopped after each of its instructions (an hour; STEPS=97 for every 97th) ----
+
+KILLS ?= local:=10000 shm:=10000 tcp://127.0.0.1:0=1000
+STEPS ?= 1
+
+kills: build/tests/native/kills
+	@for run in $(KILLS); do echo "# $$run"; $< "$${run%=*}" "$${run##*=}" $(KILLS_SEED) || exit 1; done
+
+kill-steps: build/tests/native/store_shm_steps
+	$< $(STEPS)
+
 # ---- fuzzing: corpora grow in build/fuzz/corpus; what is worth keeping goes to fuzz/corpus/TARGET ----
 
 fuzz: $(FUZZERS:%=fuzz-%)
@@ -225,6 +237,7 @@ help:
 	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'
 	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
+	@echo 'kills      kills and stops the processes of stores at random (KILLS="shm:=10000 ..."); kill-steps: after each instruction'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
 	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS EMULATED_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'

@@ -15,6 +15,16 @@ typedef struct packbuf_call {
   void *context;
 } packbuf_call;
 
+/* What a store that is shared by processes knows of them. */
+typedef struct packbuf_keeper {
+  packbuf_status (*sessions)(void *state, uint64_t *cursor, packbuf_session *sessions, uint64_t capacity,
+                             uint64_t *count, packbuf_error *error);
+  packbuf_status (*held)(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity, uint64_t *count,
+                         packbuf_error *error);
+  packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
+  packbuf_status (*free)(void *state, int force, packbuf_error *error);
+} packbuf_keeper;
+
 /* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
  * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
 typedef struct packbuf_driver {
@@ -39,6 +49,7 @@ typedef struct packbuf_driver {
   packbuf_status (*collect)(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error);
   void (*count)(void *state, packbuf_counters *counters); /* adds what it alone knows */
   packbuf_status (*inject)(void *state, const packbuf_fault *faults, uint64_t count, packbuf_error *error);
+  const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 
 /* packbuf_store_open with a driver of the caller's, which must stay. */

@@ -1528,4 +1528,5 @@ static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
                                                          NULL,
                                                          packbuf_i_mooncake_collect,
                                                          packbuf_i_mooncake_count,
+                                                         NULL,
                                                          NULL};

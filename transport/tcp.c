@@ -1011,4 +1011,5 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_list,
                                                     packbuf_i_tcp_collect,
                                                     packbuf_i_tcp_count,
+                                                    NULL,
                                                     NULL};
