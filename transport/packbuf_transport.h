@@ -357,7 +357,7 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
 
 /* One handle on a store of many processes, and what it holds there. Plain data. */
 typedef struct packbuf_session {
-  char name[48];       /* options.name of who opened it */
+  char name[48];       /* options.name of who opened it; what is not printable ASCII is '?' */
   uint32_t number;     /* while it lasts; others come to have it later */
   uint32_t process;    /* as its own PID namespace calls it: for people */
   uint64_t age_ms;     /* since it was opened */
@@ -2499,7 +2499,7 @@ static void packbuf_i_cache_put_span(packbuf_i_cache *cache, size_t at, size_t o
 /* Registers a span and its neighbours as one. Operations may still hold what was registered before. */
 static packbuf_status packbuf_i_cache_join(packbuf_i_cache *cache, uint64_t start, uint64_t end, packbuf_error *error) {
   const size_t at = packbuf_i_cache_span(cache, start);
-  packbuf_i_registration *one;
+  packbuf_i_registration *one = NULL;
   packbuf_status status;
   size_t old = 0;
   for (; at + old < cache->span_count && cache->spans[at + old].start <= end; old++) {
@@ -4838,6 +4838,14 @@ static void packbuf_i_shm_count_session(packbuf_i_shm *shm, uint32_t session, pa
   }
 }
 
+/* For a terminal: it is another process that wrote it. */
+static void packbuf_i_shm_copy_name(const packbuf_i_shm_session *from, char *to) {
+  size_t i = 0;
+  for (; i < sizeof from->name - 1 && from->name[i]; i++)
+    to[i] = from->name[i] >= ' ' && from->name[i] <= '~' ? from->name[i] : '?';
+  to[i] = 0;
+}
+
 /* The cursor is the next session's number. */
 static packbuf_status packbuf_i_shm_list_sessions(void *state, uint64_t *cursor, packbuf_session *sessions,
                                                   uint64_t capacity, uint64_t *count, packbuf_error *error) {
@@ -4851,8 +4859,7 @@ static packbuf_status packbuf_i_shm_list_sessions(void *state, uint64_t *cursor,
     const uint64_t called = __atomic_load_n(&from->called_at, __ATOMIC_RELAXED);
     if (!PACKBUF_I_LOAD(&from->used)) continue;
     memset(to, 0, sizeof *to);
-    memcpy(to->name, from->name, sizeof from->name);
-    to->name[sizeof from->name - 1] = 0;
+    packbuf_i_shm_copy_name(from, to->name);
     to->number = (uint32_t)i;
     to->process = from->process;
     to->age_ms = packbuf_i_shm_since(from->opened_at, now);

@@ -46,6 +46,14 @@ static void packbuf_i_shm_count_session(packbuf_i_shm *shm, uint32_t session, pa
   }
 }
 
+/* For a terminal: it is another process that wrote it. */
+static void packbuf_i_shm_copy_name(const packbuf_i_shm_session *from, char *to) {
+  size_t i = 0;
+  for (; i < sizeof from->name - 1 && from->name[i]; i++)
+    to[i] = from->name[i] >= ' ' && from->name[i] <= '~' ? from->name[i] : '?';
+  to[i] = 0;
+}
+
 /* The cursor is the next session's number. */
 static packbuf_status packbuf_i_shm_list_sessions(void *state, uint64_t *cursor, packbuf_session *sessions,
                                                   uint64_t capacity, uint64_t *count, packbuf_error *error) {
@@ -59,8 +67,7 @@ static packbuf_status packbuf_i_shm_list_sessions(void *state, uint64_t *cursor,
     const uint64_t called = __atomic_load_n(&from->called_at, __ATOMIC_RELAXED);
     if (!PACKBUF_I_LOAD(&from->used)) continue;
     memset(to, 0, sizeof *to);
-    memcpy(to->name, from->name, sizeof from->name);
-    to->name[sizeof from->name - 1] = 0;
+    packbuf_i_shm_copy_name(from, to->name);
     to->number = (uint32_t)i;
     to->process = from->process;
     to->age_ms = packbuf_i_shm_since(from->opened_at, now);

@@ -199,7 +199,7 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
 
 /* One handle on a store of many processes, and what it holds there. Plain data. */
 typedef struct packbuf_session {
-  char name[48];       /* options.name of who opened it */
+  char name[48];       /* options.name of who opened it; what is not printable ASCII is '?' */
   uint32_t number;     /* while it lasts; others come to have it later */
   uint32_t process;    /* as its own PID namespace calls it: for people */
   uint64_t age_ms;     /* since it was opened */
