@@ -155,7 +155,7 @@ stage-scripts: all
 	$(call prove,,$(SCRIPTS))
 
 # ---- processes of stores killed and stopped at random: URI=ROUNDS each, KILLS_SEED for the same chances again; and the one that is killed
-# and stopped after each of its instructions (an hour; STEPS=97 for every 97th) ----
+# or stopped after each of its instructions (hours; STEPS=97 for every 97th, which the tests do) ----
 
 KILLS ?= local:=10000 shm:=10000 tcp://127.0.0.1:0=1000
 STEPS ?= 1
