@@ -1,7 +1,7 @@
-/* A campaign: writers and readers of a store, and its server, are killed and stopped at random; then no key may be lost,
- * torn, stale or back again, and nothing may leak. What each process has done stands in a journal that all of them map.
- *     kills URI [ROUNDS [SEED]]      local: | shm: | tcp://127.0.0.1:0 | verbs://HOST:0   (servers are started here)
- * A round is one process killed or stopped; in `local:`, which has one process, one planned fault.
+/* A campaign: writers and readers of a store, and its server, are killed and stopped at random; then no key may be
+ * lost, torn, stale or back again, and nothing may leak. What each process has done stands in a journal that all of
+ * them map. kills URI [ROUNDS [SEED]]      local: | shm: | tcp://127.0.0.1:0 | verbs://HOST:0   (servers are started
+ * here) A round is one process killed or stopped; in `local:`, which has one process, one planned fault.
  * May use: packbuf_transport.h (the public part alone), tap.h. Must not know: how a store does it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -19,9 +19,9 @@
 
 enum {
   WORKERS = 4,
-  STAYING = 8,  /* shared keys that nobody removes: never lost */
-  GOING = 8,    /* shared keys that anybody removes: never back again */
-  PRIVATE = 4,  /* keys of each worker alone: what is there is exactly known */
+  STAYING = 8, /* shared keys that nobody removes: never lost */
+  GOING = 8,   /* shared keys that anybody removes: never back again */
+  PRIVATE = 4, /* keys of each worker alone: what is there is exactly known */
   KEYS = STAYING + GOING + WORKERS * PRIVATE,
   NUMBERS = 1 << 20, /* puts that are remembered */
   HELD = 6,          /* leases that a worker keeps */
@@ -57,7 +57,7 @@ typedef struct journal {
   shared puts, gets, removes, batches, cut, staled, full, away;
   shared server_up, server_leases, server_slices, server_looks, stop;
   shared notes;
-  char note[NOTES][160];
+  char note[NOTES][160], server_uri[300];
 } journal;
 
 static journal *j;
@@ -87,7 +87,8 @@ static uint64_t tick(void) { return ADD(j->ticks, 1) + 1; }
 
 static void raise_to(shared *word, uint64_t value) {
   uint64_t old = LOAD(*word);
-  while (old < value && !__atomic_compare_exchange_n(word, &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) continue;
+  while (old < value && !__atomic_compare_exchange_n(word, &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    continue;
 }
 
 /* Something that must not be; told at the end. */
@@ -224,6 +225,7 @@ static uint64_t deadline_of(worker *w) {
 
 /* Statuses that a store may give whose others are killed, and when its server is. */
 static int may_be(packbuf_status status, const char *what, const char *name) {
+  char line[64];
   switch (status) {
     case PACKBUF_OK:
     case PACKBUF_NOT_FOUND:
@@ -242,7 +244,8 @@ static int may_be(packbuf_status status, const char *what, const char *name) {
       break;
     default: break;
   }
-  wrong(&j->failed, packbuf_status_name(status), name, (uint64_t)(uintptr_t)what[0], 0);
+  snprintf(line, sizeof line, "%s: %s", what, packbuf_status_name(status));
+  wrong(&j->failed, line, name, 0, 0);
   return 0;
 }
 
@@ -454,8 +457,7 @@ static int batch_is(const packbuf_view *view, int64_t seed, unsigned field, uint
   packbuf_node node;
   packbuf_column column;
   int64_t numbers[ROWS];
-  if (packbuf_find(view, 0, field ? "m" : "n", &node, NULL) ||
-      packbuf_open_column(view, node.index, &column, NULL) ||
+  if (packbuf_find(view, 0, field ? "m" : "n", &node, NULL) || packbuf_open_column(view, node.index, &column, NULL) ||
       packbuf_copy_elements(view, &column.data, first, count, numbers, sizeof numbers, NULL))
     return 0;
   for (uint64_t i = 0; i < count; i++)
@@ -599,7 +601,7 @@ static void serve(const char *at) {
       ADD(j->server_looks, 1);
     }
     if (i == 0) {
-      memcpy(j->note[NOTES - 1], uri, sizeof j->note[0]); /* its port, for who starts it */
+      memcpy(j->server_uri, uri, sizeof uri); /* with its port */
       STORE(j->server_up, 1);
     }
     pause_us(2000);
@@ -623,7 +625,7 @@ static pid_t server_start(const char *at) {
 /* ---- the campaign ---- */
 
 typedef struct campaign {
-  uint64_t random, kills, stops, server_kills, quiet, waits;
+  uint64_t random, kills, stops, server_kills, quiet;
   pid_t workers[WORKERS], server;
   packbuf_store *store, *under; /* as the workers have it; the shm store itself */
 } campaign;
@@ -728,8 +730,8 @@ static void quiet(campaign *c, int empties) {
   for (unsigned i = 0; i < WORKERS; i++) reap(&c->workers[i]);
   for (unsigned i = 0; i < 60 && !good; i++) { /* a server takes a moment to see that they are gone */
     looks = LOAD(j->server_looks);
-    while (c->server && LOAD(j->server_looks) < looks + 3) pause_us(1000);
-    if (i) c->waits++, pause_us(20000);
+    for (unsigned n = 0; c->server && n < 2000 && LOAD(j->server_looks) < looks + 3; n++) pause_us(1000);
+    if (i) pause_us(20000);
     objects = list_and_remove(c, NULL, 0);
     good = accounted(c, objects, i == 59);
   }
@@ -836,7 +838,6 @@ static void campaign_of_faults(campaign *c, uint64_t rounds) {
   static worker workers[WORKERS];
   packbuf_store_info info;
   packbuf_counters counters;
-  uint64_t objects = 0;
   c->under = shared_one = c->store;
   for (uint64_t n = 0; n < rounds && !LOAD(j->notes);) {
     STORE(j->stop, 0);
@@ -854,7 +855,7 @@ static void campaign_of_faults(campaign *c, uint64_t rounds) {
     (void)packbuf_store_inject(c->store, NULL, 0, NULL);
     (void)packbuf_store_collect(c->store, PACKBUF_FOREVER, NULL, NULL);
     for (unsigned i = 0; i < WORKERS; i++) check_own(c, i, 1);
-    objects = list_and_remove(c, NULL, 1);
+    (void)list_and_remove(c, NULL, 1);
     for (unsigned key = 0; key < KEYS; key++) j->keys[key].there = 0;
     memset(j->own, 0, sizeof j->own);
     (void)packbuf_store_describe(c->store, &info, PACKBUF_FOREVER, NULL);
@@ -864,7 +865,6 @@ static void campaign_of_faults(campaign *c, uint64_t rounds) {
           wrong(&j->leaked, "leases, slices", "local", counters.leases, counters.slices);
     c->quiet++;
   }
-  (void)objects;
 }
 
 /* ---- main ---- */
@@ -886,15 +886,14 @@ static int begin(campaign *c, const char *at) {
   options.name = "kills";
   if (!colon || colon - at >= (long)sizeof scheme) return 0;
   memcpy(scheme, at, (size_t)(colon - at));
-  if (strcmp(scheme, "local") == 0)
-    return packbuf_store_open(at, &options, &c->store, NULL) == PACKBUF_OK;
+  if (strcmp(scheme, "local") == 0) return packbuf_store_open(at, &options, &c->store, NULL) == PACKBUF_OK;
   snprintf(below, sizeof below, "shm:kills-%ld", (long)getpid());
   if (packbuf_store_open(below, &options, &c->under, NULL)) return 0;
   strict = strcmp(scheme, "shm") == 0;
   snprintf(uri, sizeof uri, "%s", below);
   if (!strict) {
     c->server = server_start(at);
-    snprintf(uri, sizeof uri, "%s", j->note[NOTES - 1]);
+    snprintf(uri, sizeof uri, "%s", j->server_uri);
     if (!LOAD(j->server_up)) return 0;
   }
   c->store = opened(5000);
@@ -916,7 +915,7 @@ int main(int argc, char **argv) {
   if (strcmp(scheme, "local") == 0) campaign_of_faults(&c, rounds);
   else campaign_of_kills(&c, rounds);
   told = LOAD(j->notes);
-  for (uint64_t i = 0; i < told && i < NOTES - 1; i++) tap_note("%s", j->note[i]);
+  for (uint64_t i = 0; i < told && i < NOTES; i++) tap_note("%s", j->note[i]);
   tap_ok(!told, "%s: %llu killed or faulted, %llu stopped, %llu times the server; %llu times all was accounted for", at,
          (unsigned long long)c.kills, (unsigned long long)c.stops, (unsigned long long)c.server_kills,
          (unsigned long long)c.quiet);
@@ -924,10 +923,11 @@ int main(int argc, char **argv) {
          "torn %llu, stale %llu, lost %llu, back again %llu, leaked %llu, other failures %llu",
          (unsigned long long)j->torn, (unsigned long long)j->stale, (unsigned long long)j->lost,
          (unsigned long long)j->back, (unsigned long long)j->leaked, (unsigned long long)j->failed);
-  tap_note("puts %llu, gets %llu (of ranges %llu), removes %llu, batches %llu, STALE %llu, FULL %llu, DISCONNECTED %llu",
-           (unsigned long long)j->puts, (unsigned long long)j->gets, (unsigned long long)j->cut,
-           (unsigned long long)j->removes, (unsigned long long)j->batches, (unsigned long long)j->staled,
-           (unsigned long long)j->full, (unsigned long long)j->away);
+  tap_note(
+      "puts %llu, gets %llu (of ranges %llu), removes %llu, batches %llu, STALE %llu, FULL %llu, DISCONNECTED %llu",
+      (unsigned long long)j->puts, (unsigned long long)j->gets, (unsigned long long)j->cut,
+      (unsigned long long)j->removes, (unsigned long long)j->batches, (unsigned long long)j->staled,
+      (unsigned long long)j->full, (unsigned long long)j->away);
   tap_ok(packbuf_store_close(c.store, packbuf_deadline_in(5000), NULL) == PACKBUF_OK, "%s: closed, nothing is out", at);
   if (c.server) (void)kill(c.server, SIGKILL);
   return tap_plan_done();

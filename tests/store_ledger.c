@@ -441,9 +441,7 @@ static void two(void) {
 
 /* `copy:`, but whoever looks at an object or gets it leases it: for that many tries to remove it, forced or not. */
 enum { LEASED_FOR = 4 };
-static struct {
-  uint64_t left, stats, removes;
-} engine;
+static struct { uint64_t left, stats, removes; } engine;
 
 static void engine_run(void *state, packbuf_call *call) {
   copying *c = (copying *)state;

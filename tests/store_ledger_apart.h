@@ -100,7 +100,8 @@ static apart_answer apart_does(apart *consumer, int what, unsigned slot, const p
   order.slot = slot;
   order.seed = seed;
   if (ref) order.ref = *ref;
-  if (apart_bytes(consumer->pipe, &order, sizeof order, 1)) (void)apart_bytes(consumer->pipe, &answer, sizeof answer, 0);
+  if (apart_bytes(consumer->pipe, &order, sizeof order, 1))
+    (void)apart_bytes(consumer->pipe, &answer, sizeof answer, 0);
   return answer;
 }
 
@@ -151,9 +152,9 @@ static void apart_aborted(apart *consumer) {
   packbuf_ref ref;
   uint64_t gone = 9;
   is(put("q", 3, &ref), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) &&
-             apart_gets(consumer, 0, &ref, PACKBUF_NOT_FOUND, 0),
-         "%s: L27: an abort stops another process", where);
+  tap_ok(
+      is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && apart_gets(consumer, 0, &ref, PACKBUF_NOT_FOUND, 0),
+      "%s: L27: an abort stops another process", where);
   is(put("q", 4, &ref), PACKBUF_OK);
   tap_ok(apart_gets(consumer, 0, &ref, PACKBUF_OK, 4) && is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) &&
              apart_gets(consumer, 1, &ref, PACKBUF_NOT_FOUND, 0) && apart_does(consumer, APART_HOLDS, 0, NULL, 4).good,

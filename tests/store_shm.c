@@ -1083,8 +1083,8 @@ static int audit_is(handle *h, const packbuf_audit *want) {
   return memcmp(&got, want, sizeof got) == 0;
 }
 
-/* A store of 1 MiB in which k, of 13 units, is removed under a lease of b; "stays" is there, a has reserved 8 units, and
- * a third handle died with a lease of "stays". */
+/* A store of 1 MiB in which k, of 13 units, is removed under a lease of b; "stays" is there, a has reserved 8 units,
+ * and a third handle died with a lease of "stays". */
 static void sessions_listed(handle *a, handle *b) {
   packbuf_session sessions[8];
   packbuf_held held[8];
@@ -1127,7 +1127,8 @@ static void sessions_listed(handle *a, handle *b) {
                h->object.stat.length == 50000 && h->object.stat.generation == lease.stat.generation;
     rows[2] += h->session == 2 && h->kind == PACKBUF_HELD_LEASE && strcmp(h->object.key, "read") == 0;
   }
-  tap_ok(all == 3 && rows[0] == 1 && rows[1] == 1 && rows[2] == 1, "each thing held, by whom (%lu)", (unsigned long)all);
+  tap_ok(all == 3 && rows[0] == 1 && rows[1] == 1 && rows[2] == 1, "each thing held, by whom (%lu)",
+         (unsigned long)all);
   memset(&want, 0, sizeof want);
   want.objects = 1, want.object_bytes = 8192, want.removed = 1, want.removed_bytes = 53248, want.filling = 1;
   want.filling_bytes = 32768, want.free_bytes = (1 << 20) - 8192 - 53248 - 32768, want.free_runs = 1, want.dead = 1;
@@ -1154,7 +1155,8 @@ static void tables_audited(handle *a) {
   slot = (uint32_t)item.lease.token - 1;
   DRIVER.let_go(a->state, item.lease.token);
   memset(&fine, 0, sizeof fine);
-  tap_ok(DRIVER.keeper->audit(a->state, &fine, NULL) == PACKBUF_OK && fine.objects == 1 && !fine.lost_bytes, "one object");
+  tap_ok(DRIVER.keeper->audit(a->state, &fine, NULL) == PACKBUF_OK && fine.objects == 1 && !fine.lost_bytes,
+         "one object");
   unit = (uint32_t)packbuf_i_shm_extent_first(shm->slots[slot].extent);
   shm->owners[unit + 2] = slot + 1;
   want = fine;
@@ -1215,24 +1217,25 @@ static void taken_away(handle *a, handle *b) {
          "who only reads takes nothing away");
   put(a, "k", 50000, 7);
   lease = get(b, "k", 0);
-  tap_ok(DRIVER.keeper->free(a->state, 0, &a->error) == PACKBUF_LEASED && access(path, F_OK) == 0 &&
+  tap_ok(DRIVER.keeper->take_away(a->state, 0, &a->error) == PACKBUF_LEASED && access(path, F_OK) == 0 &&
              get(b, "k", 0).status == PACKBUF_OK,
          "others have it open: LEASED, and nothing happens");
   DRIVER.let_go(b->state, lease.lease.token);
   tap_ok(handle_open(&c, "") == PACKBUF_OK && shm_of(&c)->session == 2, "its locks are free again");
   handle_close(&c);
-  tap_ok(DRIVER.keeper->free(a->state, 1, &a->error) == PACKBUF_OK && access(path, F_OK) != 0, "forced: gone");
+  tap_ok(DRIVER.keeper->take_away(a->state, 1, &a->error) == PACKBUF_OK && access(path, F_OK) != 0, "forced: gone");
   tap_ok(get(b, "k", 0).status == PACKBUF_DISCONNECTED && put(a, "k", 1, 1).status == PACKBUF_DISCONNECTED &&
-             DRIVER.keeper->free(a->state, 1, &a->error) == PACKBUF_DISCONNECTED &&
+             DRIVER.keeper->take_away(a->state, 1, &a->error) == PACKBUF_DISCONNECTED &&
              DRIVER.keeper->sessions(b->state, &cursor, &session, 1, &count, NULL) == PACKBUF_DISCONNECTED,
          "for everyone: DISCONNECTED");
   tap_ok(content_is(lease.lease.data, 50000, 7), "what is leased stays");
   tap_ok(handle_open(&c, "?size=1m") == PACKBUF_OK && get(&c, "k", 0).status == PACKBUF_NOT_FOUND, "the name is free");
   PACKBUF_I_STORE(&shm_of(a)->header->closed, 0u);
-  tap_ok(DRIVER.keeper->free(a->state, 1, &a->error) == PACKBUF_OK && access(path, F_OK) == 0 &&
+  tap_ok(DRIVER.keeper->take_away(a->state, 1, &a->error) == PACKBUF_OK && access(path, F_OK) == 0 &&
              get(&c, "k", 0).status == PACKBUF_NOT_FOUND,
          "another store of its name is left alone");
-  tap_ok(DRIVER.keeper->free(c.state, 0, &c.error) == PACKBUF_OK && access(path, F_OK) != 0, "alone: gone unforced");
+  tap_ok(DRIVER.keeper->take_away(c.state, 0, &c.error) == PACKBUF_OK && access(path, F_OK) != 0,
+         "alone: gone unforced");
   handle_close(&c);
 }
 

@@ -23,10 +23,10 @@ enum { USUALLY = 97 * TAP_STEP };
 typedef struct scenario {
   const char *name;
   void (*prepare)(handle *h);
-  void (*work)(handle *h); /* in the process that is killed */
-  int opens;               /* it opens the store itself */
-  long times;              /* the steps between two points are so many times longer: where there are many */
-  int (*right)(handle *h); /* the store afterwards, collected */
+  void (*work)(handle *h);  /* in the process that is killed */
+  int opens;                /* it opens the store itself */
+  long times;               /* the steps between two points are so many times longer: where there are many */
+  int (*right)(handle *h);  /* the store afterwards, collected */
   int (*others)(handle *h); /* what others do while it is stopped: 1: as they should; NULL: it is not stopped */
   int (*ended)(handle *h);  /* the store after it went on and ended */
 } scenario;
@@ -147,7 +147,8 @@ static void opens_and_closes(handle *h) {
 static int others_work(handle *h) {
   const uint64_t k = seed_at(h, "K");
   packbuf_status status;
-  int good = (k == 1 || k == 2) && put(h, "K", 3000, 4).status == PACKBUF_OK && put(h, "O", 700, 3).status == PACKBUF_OK;
+  int good =
+      (k == 1 || k == 2) && put(h, "K", 3000, 4).status == PACKBUF_OK && put(h, "O", 700, 3).status == PACKBUF_OK;
   good = good && seed_at(h, "K") == 4 && seed_at(h, "O") == 3;
   status = removed(h, "M", PACKBUF_NO_WAIT);
   good = good && (status == PACKBUF_OK || status == PACKBUF_NOT_FOUND || status == PACKBUF_LEASED);
@@ -206,7 +207,9 @@ static int others_fill(handle *h) {
          objects - 1 >= 63 && seed_at(h, "K") == 0;
 }
 
-static int filled(handle *h) { return seed_at(h, "f0") == 9 && audit_good(h, audit_of(h).live) && audit_of(h).live >= 63; }
+static int filled(handle *h) {
+  return seed_at(h, "f0") == 9 && audit_good(h, audit_of(h).live) && audit_of(h).live >= 63;
+}
 
 static const scenario scenarios[] = {
     {"put, get, remove", two_keys, put_get_remove, 0, 1, old_or_new, others_work, new_or_newer},

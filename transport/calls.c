@@ -276,7 +276,7 @@ PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, p
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (!store->driver->keeper) return packbuf_i_cannot(error);
   if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
-  return store->driver->keeper->free(store->state, force, error);
+  return store->driver->keeper->take_away(store->state, force, error);
 }
 
 PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,

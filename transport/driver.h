@@ -22,7 +22,7 @@ typedef struct packbuf_keeper {
   packbuf_status (*held)(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity, uint64_t *count,
                          packbuf_error *error);
   packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
-  packbuf_status (*free)(void *state, int force, packbuf_error *error);
+  packbuf_status (*take_away)(void *state, int force, packbuf_error *error);
 } packbuf_keeper;
 
 /* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver

@@ -44,7 +44,7 @@ typedef struct packbuf_i_local {
   uint64_t quota, used; /* bytes of objects that it put */
   uint64_t moved;
   packbuf_i_injected *plan; /* of faults; NULL: none */
-  uint64_t seen;        /* items since it was made */
+  uint64_t seen;            /* items since it was made */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
@@ -211,7 +211,7 @@ static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *f
   if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
   if (count) {
     plan = (packbuf_i_injected *)packbuf_i_heap(&table->allocator, NULL, 0,
-                                            sizeof *plan + (size_t)count * sizeof *plan->faults);
+                                                sizeof *plan + (size_t)count * sizeof *plan->faults);
     if (!plan) return packbuf_i_no_memory(error);
     plan->users = 1;
     plan->count = count;

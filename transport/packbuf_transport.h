@@ -357,11 +357,11 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
 
 /* One handle on a store of many processes, and what it holds there. Plain data. */
 typedef struct packbuf_session {
-  char name[48];       /* options.name of who opened it; what is not printable ASCII is '?' */
-  uint32_t number;     /* while it lasts; others come to have it later */
-  uint32_t process;    /* as its own PID namespace calls it: for people */
-  uint64_t age_ms;     /* since it was opened */
-  uint64_t idle_ms;    /* since its last batch began: a lease of it is at least that old */
+  char name[48];                 /* options.name of who opened it; what is not printable ASCII is '?' */
+  uint32_t number;               /* while it lasts; others come to have it later */
+  uint32_t process;              /* as its own PID namespace calls it: for people */
+  uint64_t age_ms;               /* since it was opened */
+  uint64_t idle_ms;              /* since its last batch began: a lease of it is at least that old */
   uint64_t leases, leased_bytes; /* objects that it holds */
   uint64_t slices, slice_bytes;  /* that it fills, or has reserved */
   uint8_t alive;                 /* 0: its process is gone; packbuf_store_collect takes back what it held */
@@ -390,16 +390,16 @@ PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cu
 
 /* Whose each byte is. What is lost is what a store that keeps its own rules never has, whoever was killed when. */
 typedef struct packbuf_audit {
-  uint64_t objects, object_bytes;                 /* that can be got */
-  uint64_t removed, removed_bytes;                /* removed or superseded, and not yet taken back */
-  uint64_t filling, filling_bytes;                /* slices */
-  uint64_t free_bytes, free_runs, largest_free;   /* the largest is what can be put without anything going */
-  uint64_t dead;                                  /* sessions whose process is gone and that were not collected */
-  uint64_t lost_bytes;                            /* memory in use for nothing */
-  uint64_t shared_bytes;                          /* memory of an object that is not its own */
-  uint64_t lost_slots, lost_cells, lost_pins;     /* held by nobody; entries of the directory that name nothing;
-                                                     leases of no session */
-  uint64_t hidden;                                /* objects that no key leads to */
+  uint64_t objects, object_bytes;               /* that can be got */
+  uint64_t removed, removed_bytes;              /* removed or superseded, and not yet taken back */
+  uint64_t filling, filling_bytes;              /* slices */
+  uint64_t free_bytes, free_runs, largest_free; /* the largest is what can be put without anything going */
+  uint64_t dead;                                /* sessions whose process is gone and that were not collected */
+  uint64_t lost_bytes;                          /* memory in use for nothing */
+  uint64_t shared_bytes;                        /* memory of an object that is not its own */
+  uint64_t lost_slots, lost_cells, lost_pins;   /* held by nobody; entries of the directory that name nothing;
+                                                   leases of no session */
+  uint64_t hidden;                              /* objects that no key leads to */
 } packbuf_audit;
 /* Counts all of it anew. UNSUPPORTED_OPERATION as above. */
 PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error);
@@ -684,7 +684,7 @@ typedef struct packbuf_keeper {
   packbuf_status (*held)(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity, uint64_t *count,
                          packbuf_error *error);
   packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
-  packbuf_status (*free)(void *state, int force, packbuf_error *error);
+  packbuf_status (*take_away)(void *state, int force, packbuf_error *error);
 } packbuf_keeper;
 
 /* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
@@ -2957,7 +2957,7 @@ typedef struct packbuf_i_local {
   uint64_t quota, used; /* bytes of objects that it put */
   uint64_t moved;
   packbuf_i_injected *plan; /* of faults; NULL: none */
-  uint64_t seen;        /* items since it was made */
+  uint64_t seen;            /* items since it was made */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
@@ -3124,7 +3124,7 @@ static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *f
   if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
   if (count) {
     plan = (packbuf_i_injected *)packbuf_i_heap(&table->allocator, NULL, 0,
-                                            sizeof *plan + (size_t)count * sizeof *plan->faults);
+                                                sizeof *plan + (size_t)count * sizeof *plan->faults);
     if (!plan) return packbuf_i_no_memory(error);
     plan->users = 1;
     plan->count = count;
@@ -5083,8 +5083,7 @@ static packbuf_status packbuf_i_shm_take_away(void *state, int force, packbuf_er
   if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
   packbuf_i_locked(&shm->sweeping); /* who looks for the dead takes and gives up the same locks */
   alone = packbuf_i_shm_lock_all(shm);
-  if (!alone && !force)
-    status = packbuf_i_call_fail(error, PACKBUF_LEASED, "others have the store open");
+  if (!alone && !force) status = packbuf_i_call_fail(error, PACKBUF_LEASED, "others have the store open");
   else if (packbuf_i_shm_named(shm) && unlink(shm->path) != 0)
     status = packbuf_i_system_fail(error, "the store's file cannot be unlinked", errno);
   else {
@@ -9943,7 +9942,7 @@ PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, p
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (!store->driver->keeper) return packbuf_i_cannot(error);
   if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
-  return store->driver->keeper->free(store->state, force, error);
+  return store->driver->keeper->take_away(store->state, force, error);
 }
 
 PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,

@@ -291,8 +291,7 @@ static packbuf_status packbuf_i_shm_take_away(void *state, int force, packbuf_er
   if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
   packbuf_i_locked(&shm->sweeping); /* who looks for the dead takes and gives up the same locks */
   alone = packbuf_i_shm_lock_all(shm);
-  if (!alone && !force)
-    status = packbuf_i_call_fail(error, PACKBUF_LEASED, "others have the store open");
+  if (!alone && !force) status = packbuf_i_call_fail(error, PACKBUF_LEASED, "others have the store open");
   else if (packbuf_i_shm_named(shm) && unlink(shm->path) != 0)
     status = packbuf_i_system_fail(error, "the store's file cannot be unlinked", errno);
   else {

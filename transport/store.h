@@ -199,11 +199,11 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
 
 /* One handle on a store of many processes, and what it holds there. Plain data. */
 typedef struct packbuf_session {
-  char name[48];       /* options.name of who opened it; what is not printable ASCII is '?' */
-  uint32_t number;     /* while it lasts; others come to have it later */
-  uint32_t process;    /* as its own PID namespace calls it: for people */
-  uint64_t age_ms;     /* since it was opened */
-  uint64_t idle_ms;    /* since its last batch began: a lease of it is at least that old */
+  char name[48];                 /* options.name of who opened it; what is not printable ASCII is '?' */
+  uint32_t number;               /* while it lasts; others come to have it later */
+  uint32_t process;              /* as its own PID namespace calls it: for people */
+  uint64_t age_ms;               /* since it was opened */
+  uint64_t idle_ms;              /* since its last batch began: a lease of it is at least that old */
   uint64_t leases, leased_bytes; /* objects that it holds */
   uint64_t slices, slice_bytes;  /* that it fills, or has reserved */
   uint8_t alive;                 /* 0: its process is gone; packbuf_store_collect takes back what it held */
@@ -232,16 +232,16 @@ PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cu
 
 /* Whose each byte is. What is lost is what a store that keeps its own rules never has, whoever was killed when. */
 typedef struct packbuf_audit {
-  uint64_t objects, object_bytes;                 /* that can be got */
-  uint64_t removed, removed_bytes;                /* removed or superseded, and not yet taken back */
-  uint64_t filling, filling_bytes;                /* slices */
-  uint64_t free_bytes, free_runs, largest_free;   /* the largest is what can be put without anything going */
-  uint64_t dead;                                  /* sessions whose process is gone and that were not collected */
-  uint64_t lost_bytes;                            /* memory in use for nothing */
-  uint64_t shared_bytes;                          /* memory of an object that is not its own */
-  uint64_t lost_slots, lost_cells, lost_pins;     /* held by nobody; entries of the directory that name nothing;
-                                                     leases of no session */
-  uint64_t hidden;                                /* objects that no key leads to */
+  uint64_t objects, object_bytes;               /* that can be got */
+  uint64_t removed, removed_bytes;              /* removed or superseded, and not yet taken back */
+  uint64_t filling, filling_bytes;              /* slices */
+  uint64_t free_bytes, free_runs, largest_free; /* the largest is what can be put without anything going */
+  uint64_t dead;                                /* sessions whose process is gone and that were not collected */
+  uint64_t lost_bytes;                          /* memory in use for nothing */
+  uint64_t shared_bytes;                        /* memory of an object that is not its own */
+  uint64_t lost_slots, lost_cells, lost_pins;   /* held by nobody; entries of the directory that name nothing;
+                                                   leases of no session */
+  uint64_t hidden;                              /* objects that no key leads to */
 } packbuf_audit;
 /* Counts all of it anew. UNSUPPORTED_OPERATION as above. */
 PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error);
