@@ -699,6 +699,19 @@ static uint64_t list_and_remove(campaign *c, const char *prefix, int remove) {
   return all;
 }
 
+static int nothing_lost(const packbuf_audit *a) {
+  return !a->lost_bytes && !a->shared_bytes && !a->lost_slots && !a->lost_cells && !a->lost_pins && !a->hidden;
+}
+
+/* At any moment, whoever works or is stopped or was killed. */
+static void audit_busy(campaign *c) {
+  packbuf_audit a;
+  if (packbuf_store_audit(c->under, &a, NULL) || nothing_lost(&a)) return;
+  wrong(&j->leaked, "lost bytes, shared, of a busy store", "audit", a.lost_bytes, a.shared_bytes);
+  wrong(&j->leaked, "lost slots, cells, of a busy store", "audit", a.lost_slots, a.lost_cells);
+  wrong(&j->leaked, "lost pins, hidden, of a busy store", "audit", a.lost_pins, a.hidden);
+}
+
 /* 1: nothing is lost, nothing is out, and `objects` are there. */
 static int accounted(campaign *c, uint64_t objects, int tell) {
   packbuf_audit a;
@@ -707,10 +720,9 @@ static int accounted(campaign *c, uint64_t objects, int tell) {
   if (packbuf_store_collect(c->under, PACKBUF_FOREVER, NULL, NULL) || packbuf_store_audit(c->under, &a, NULL) ||
       packbuf_store_counters(c->under, &counters, NULL))
     return 0;
-  if (a.objects == objects && !a.removed && !a.filling && !a.dead && !a.lost_bytes && !a.shared_bytes &&
-      !a.lost_slots && !a.lost_cells && !a.lost_pins && !a.hidden && a.object_bytes + a.free_bytes == used &&
-      counters.leases == 0 && counters.store_used == a.object_bytes && !LOAD(j->server_leases) &&
-      !LOAD(j->server_slices))
+  if (nothing_lost(&a) && a.objects == objects && !a.removed && !a.filling && !a.dead &&
+      a.object_bytes + a.free_bytes == used && counters.leases == 0 && counters.store_used == a.object_bytes &&
+      !LOAD(j->server_leases) && !LOAD(j->server_slices))
     return 1;
   if (tell) {
     wrong(&j->leaked, "objects, removed", "audit", a.objects - objects, a.removed);
@@ -795,6 +807,7 @@ static void round_of_kills(campaign *c) {
     c->stops++;
     if (victim != &c->server) others_go_on(c);
     else pause_us((next_random(&c->random) >> 20) % 20000);
+    audit_busy(c);
     if (how >= 12) {
       (void)kill(*victim, SIGCONT);
       return;
@@ -802,6 +815,7 @@ static void round_of_kills(campaign *c) {
   }
   reap(victim);
   c->kills++;
+  audit_busy(c);
   check_own(c, slot, 0);
   *victim = child_worker(slot, next_random(&c->random));
 }
