@@ -1,5 +1,5 @@
 /* Kills a process after its n-th instruction, for many n, while it works in a shm store: by ptrace, one instruction at
- * a time. Afterwards keys are old or new and whole, and every unit, slot, cell and pin is accounted for. Or stops it
+ * a time. At once nothing is lost; collected, keys are old or new and whole, and all is accounted for. Or stops it
  * there: others do not wait for it and get what they want of what it does not hold, and then it goes on and is right.
  *     store_shm_steps [EVERY [SCENARIO [kill|stop]]]   every EVERY-th instruction (97) from a random start; 1: all
  *                                                      (hours; of opening and of getting every 32nd and 8th) */
@@ -221,6 +221,14 @@ static const scenario scenarios[] = {
      cleared_up},
     {"get, copied and in place", short_key, reads, 0, 8, one_there, others_fill, filled}};
 
+/* Between any two instructions, before anybody collects: whose each thing is can be told. */
+static int nothing_lost(handle *h) {
+  packbuf_audit a;
+  memset(&a, 0, sizeof a);
+  return DRIVER.keeper->audit(h->state, &a, NULL) == PACKBUF_OK && !a.lost_bytes && !a.shared_bytes && !a.lost_slots &&
+         !a.lost_cells && !a.lost_pins && !a.hidden;
+}
+
 /* It is let go, and ends as if nothing had been. */
 static int goes_on(pid_t child) {
   int status = 0;
@@ -228,18 +236,18 @@ static int goes_on(pid_t child) {
          WEXITSTATUS(status) == 0;
 }
 
-/* Starts the process and lets it go `steps` instructions far; then it is killed, or (others) stopped while they work,
- * and goes on. 1: it ended before; -1: ptrace failed; -2: others or it did wrong. */
-static int stepped(const scenario *s, long steps, handle *others) {
-  int status = 0, ended = 0;
+/* Starts the process and lets it go `steps` instructions far; then it is killed, or stopped while others work, and goes
+ * on. 1: it ended before; -1: ptrace failed; -2: something was lost, or others or it did wrong. */
+static int stepped(const scenario *s, long steps, handle *h, int stops) {
+  int status = 0, ended = 0, good;
   const pid_t child = fork();
   if (child == 0) {
-    handle h;
-    memset(&h, 0, sizeof h);
+    handle own;
+    memset(&own, 0, sizeof own);
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(9);
-    if (!s->opens && handle_open(&h, "") != PACKBUF_OK) _exit(8);
+    if (!s->opens && handle_open(&own, "") != PACKBUF_OK) _exit(8);
     (void)raise(SIGSTOP);
-    s->work(&h);
+    s->work(&own);
     _exit(0);
   }
   if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) return -1;
@@ -248,13 +256,14 @@ static int stepped(const scenario *s, long steps, handle *others) {
     else if (WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? 1 : -1;
     else if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP) ended = -1;
   }
-  if (others && !ended) {
-    const int good = s->others(others);
+  good = nothing_lost(h);
+  if (stops && !ended) {
+    good = s->others(h) && good;
     return goes_on(child) && good ? 0 : -2;
   }
   (void)kill(child, SIGKILL);
   (void)waitpid(child, &status, 0);
-  return ended;
+  return !ended && !good ? -2 : ended;
 }
 
 /* Everything goes, so that each point begins alike. */
@@ -277,12 +286,12 @@ static void run(const scenario *s, long step, int stops) {
   if (!tap_ok(handle_open(&h, "?size=2m&objects=64&sessions=4") == PACKBUF_OK, "%s: a store", s->name)) return;
   for (; (end == 0 || end == -2) && wrong < 5; steps += every) {
     s->prepare(&h);
-    end = stepped(s, steps, stops ? &h : NULL);
+    end = stepped(s, steps, &h, stops);
     points++;
     if (DRIVER.collect(h.state, 0, NULL, NULL) != PACKBUF_OK || end == -2 ||
         !(stops && end == 0 ? s->ended(&h) : s->right(&h))) {
       wrong++;
-      tap_note("wrong after %ld instructions%s", steps, end == -2 ? ", while it was stopped or when it went on" : "");
+      tap_note("wrong after %ld instructions%s", steps, end == -2 ? ", at once, meanwhile, or when it went on" : "");
     }
     emptied(&h);
     if (!collected(&h, 0)) wrong++;
