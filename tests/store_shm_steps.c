@@ -1,6 +1,7 @@
 /* Kills a process after its n-th instruction, for many n, while it works in a shm store: by ptrace, one instruction at
  * a time. At once nothing is lost; collected, keys are old or new and whole, and all is accounted for. Or stops it
- * there: others do not wait for it and get what they want of what it does not hold, and then it goes on and is right.
+ * there: others do not wait for it and get what they want of what it does not hold; then it goes on and is right, or,
+ * every other time, is killed then.
  *     store_shm_steps [EVERY [SCENARIO [kill|stop]]]   every EVERY-th instruction (97) from a random start; 1: all
  *                                                      (hours; of opening and of getting every 32nd and 8th) */
 #include "shm_helper.h"
@@ -236,9 +237,11 @@ static int goes_on(pid_t child) {
          WEXITSTATUS(status) == 0;
 }
 
+enum { KILLED, STOPPED, STOPPED_AND_KILLED };
+
 /* Starts the process and lets it go `steps` instructions far; then it is killed, or stopped while others work, and goes
- * on. 1: it ended before; -1: ptrace failed; -2: something was lost, or others or it did wrong. */
-static int stepped(const scenario *s, long steps, handle *h, int stops) {
+ * on or is killed then. 1: it ended before; -1: ptrace failed; -2: something was lost, or others or it did wrong. */
+static int stepped(const scenario *s, long steps, handle *h, int how) {
   int status = 0, ended = 0, good;
   const pid_t child = fork();
   if (child == 0) {
@@ -257,10 +260,8 @@ static int stepped(const scenario *s, long steps, handle *h, int stops) {
     else if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP) ended = -1;
   }
   good = nothing_lost(h);
-  if (stops && !ended) {
-    good = s->others(h) && good;
-    return goes_on(child) && good ? 0 : -2;
-  }
+  if (how != KILLED && !ended) good = s->others(h) && good;
+  if (how == STOPPED && !ended) return goes_on(child) && good ? 0 : -2;
   (void)kill(child, SIGKILL);
   (void)waitpid(child, &status, 0);
   return !ended && !good ? -2 : ended;
@@ -286,7 +287,7 @@ static void run(const scenario *s, long step, int stops) {
   if (!tap_ok(handle_open(&h, "?size=2m&objects=64&sessions=4") == PACKBUF_OK, "%s: a store", s->name)) return;
   for (; (end == 0 || end == -2) && wrong < 5; steps += every) {
     s->prepare(&h);
-    end = stepped(s, steps, &h, stops);
+    end = stepped(s, steps, &h, !stops ? KILLED : points % 2 ? STOPPED_AND_KILLED : STOPPED);
     points++;
     if (DRIVER.collect(h.state, 0, NULL, NULL) != PACKBUF_OK || end == -2 ||
         !(stops && end == 0 ? s->ended(&h) : s->right(&h))) {
