@@ -1250,7 +1250,36 @@ static void test_slow(void) {
   verdict("a reader that makes no progress is cut off when its room is wanted");
 }
 
-enum { TORN = 24 << 20 }; /* more than what both sockets keep */
+enum { TORN = 24 << 20 }; /* more than what both sockets usually keep */
+
+/* A child after fork has all connections, of both sides, and keeps them: they end all the same when this process closes
+ * them, and the server does not hear of them again. */
+static void test_forked(void) {
+  packbuf_store *a, *b;
+  const uint64_t end = soon();
+  pid_t child;
+  begin("forked");
+  server_start(4 * MIB, NULL);
+  a = client_open();
+  b = client_open();
+  expect(!put_bytes(a, "k", "12345", 5, soon()) && !stat_of(b, "k", NULL), "put");
+  child = fork();
+  if (child == 0)
+    for (;;) (void)pause();
+  client_close(a);
+  while (PACKBUF_I_LOAD(&server->connections) > 1 && packbuf_now() < end) packbuf_i_sleep_until(packbuf_deadline_in(2));
+  expect(PACKBUF_I_LOAD(&server->connections) == 1, "the server saw the end of one");
+  for (int i = 0; i < 200; i++) {
+    a = client_open();
+    expect(!put_bytes(a, "k", "12345", 5, soon()) && !stat_of(b, "k", NULL), "put %d", i);
+    client_close(a);
+  }
+  (void)kill(child, SIGKILL);
+  (void)waitpid(child, NULL, 0);
+  client_close(b);
+  server_stop();
+  verdict("connections that a forked child has too");
+}
 
 /* A reader in a process of its own: right bytes (0), an error (1), or mixed ones (2). */
 static void child_reads(const char *uri, uint8_t *into) {
@@ -1290,7 +1319,7 @@ static pid_t stopped_reader(uint8_t *into) {
 
 /* A reader is stopped in the middle of an object's bytes while its key is removed and its memory wanted. It is cut off
  * when it makes no progress for lease_ms, and then has an error; before that, the writer has no room, and the reader
- * right bytes. Never mixed ones. */
+ * right bytes. Never mixed ones. (Where sockets keep all of it, the memory is free at once, and the bytes are right.) */
 static void test_torn(uint32_t lease_ms) {
   packbuf_server_options options;
   uint8_t *bytes = (uint8_t *)malloc(TORN);
@@ -1315,14 +1344,14 @@ static void test_torn(uint32_t lease_ms) {
   expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND, "it is gone for others");
   fill(bytes, TORN, 8);
   put = put_bytes(a, "new", bytes, TORN, packbuf_deadline_in(cut ? 20000 : 300));
-  expect(put == (cut ? PACKBUF_OK : PACKBUF_FULL) || (!cut && put == PACKBUF_TIMEOUT), "a put that wants its memory: %s",
+  expect(put == PACKBUF_OK || (!cut && (put == PACKBUF_FULL || put == PACKBUF_TIMEOUT)), "a put that wants its memory: %s",
          packbuf_status_name(put));
   if (child > 0) {
     (void)kill(child, SIGCONT);
     (void)waitpid(child, &status, 0);
-    expect(WIFEXITED(status) && WEXITSTATUS(status) == (cut ? 1 : 0), "the reader went on: %d", WEXITSTATUS(status));
+    expect(WIFEXITED(status) && WEXITSTATUS(status) <= (cut ? 1 : 0), "the reader went on: %d", WEXITSTATUS(status));
   }
-  if (!cut) expect(!put_bytes(a, "new", bytes, TORN, soon()), "and then there is room");
+  if (put) expect(!put_bytes(a, "new", bytes, TORN, soon()), "and then there is room");
   client_close(a);
   server_stop();
   free(bytes);
@@ -1410,6 +1439,7 @@ int main(void) {
   test_liars();
   test_killed();
   test_slow();
+  test_forked();
   test_torn(300);
   test_torn(30000);
   test_threads();

@@ -6797,7 +6797,10 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 }
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
-  if (peer->fd >= 0) (void)close(peer->fd);
+  if (peer->fd >= 0) {
+    (void)shutdown(peer->fd, SHUT_RDWR); /* a child after fork may have it too: the server is to see the end */
+    (void)close(peer->fd);
+  }
   peer->fd = -1;
   peer->greeted = 0;
   packbuf_i_intake_end(&peer->intake);
@@ -11016,6 +11019,10 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
+  /* a child after fork may have it too: then closing alone neither ends the connection nor takes it from the epoll,
+   * which would go on to name a link that is freed */
+  (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
+  (void)shutdown(link->fd, SHUT_RDWR);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
   packbuf_i_link_end(link);

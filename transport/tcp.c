@@ -206,7 +206,10 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 }
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
-  if (peer->fd >= 0) (void)close(peer->fd);
+  if (peer->fd >= 0) {
+    (void)shutdown(peer->fd, SHUT_RDWR); /* a child after fork may have it too: the server is to see the end */
+    (void)close(peer->fd);
+  }
   peer->fd = -1;
   peer->greeted = 0;
   packbuf_i_intake_end(&peer->intake);
