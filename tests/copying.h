@@ -223,6 +223,8 @@ static const packbuf_driver copying_driver = {sizeof(packbuf_driver),
                                               NULL,
                                               copying_count,
                                               copying_inject,
+                                              NULL,
+                                              0,
                                               NULL};
 
 /* The same, which is filled by way of a pool. */
@@ -241,6 +243,8 @@ static const packbuf_driver copying_pooled = {sizeof(packbuf_driver),
                                               NULL,
                                               copying_count,
                                               copying_inject,
+                                              NULL,
+                                              0,
                                               NULL};
 
 #endif

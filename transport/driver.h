@@ -13,6 +13,8 @@ typedef struct packbuf_call {
   /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */
   void (*done)(struct packbuf_call *call, uint64_t index);
   void *context;
+  void *const *registrations; /* what attach returned for the memory that items[i] names; NULL: it names none, or a
+                                 slice's, which is of the pool */
 } packbuf_call;
 
 /* What a store that is shared by processes knows of them. */
@@ -24,6 +26,13 @@ typedef struct packbuf_keeper {
   packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
   packbuf_status (*take_away)(void *state, int force, packbuf_error *error);
 } packbuf_keeper;
+
+/* All memory that a store's slices and leases are of. */
+typedef struct packbuf_driver_memory {
+  void *writable;       /* slices lie in these bytes */
+  const void *readable; /* leases in these: the same memory, perhaps mapped a second time */
+  uint64_t size;
+} packbuf_driver_memory;
 
 /* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
  * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
@@ -49,6 +58,9 @@ typedef struct packbuf_driver {
   packbuf_status (*collect)(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error);
   void (*count)(void *state, packbuf_counters *counters); /* adds what it alone knows */
   packbuf_status (*inject)(void *state, const packbuf_fault *faults, uint64_t count, packbuf_error *error);
+  /* Where it all lies, for a server that lets an RDMA device use it; NULL: nowhere in particular. */
+  packbuf_status (*memory)(void *state, packbuf_driver_memory *memory, packbuf_error *error);
+  uint64_t unattached; /* bytes up to which an operation needs no attached memory after all */
   const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 

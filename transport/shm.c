@@ -667,6 +667,15 @@ static void packbuf_i_shm_count(void *state, packbuf_counters *counters) {
   counters->bytes_moved += __atomic_load_n(&shm->copied, __ATOMIC_RELAXED);
 }
 
+static packbuf_status packbuf_i_shm_memory(void *state, packbuf_driver_memory *memory, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  memory->writable = packbuf_i_shm_writable(shm);
+  memory->readable = shm->data;
+  memory->size = shm->data_size;
+  if (memory->writable) return PACKBUF_OK;
+  return packbuf_i_system_fail(error, "the store's data cannot be mapped for writing", ENOMEM);
+}
+
 static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     "shm",
                                                     packbuf_i_shm_open,
@@ -682,6 +691,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_shm_collect,
                                                     packbuf_i_shm_count,
                                                     NULL,
+                                                    packbuf_i_shm_memory,
+                                                    0,
                                                     &packbuf_i_shm_keeper};
 
 #else /* !PACKBUF_I_SHM */
@@ -709,6 +720,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     NULL,
                                                     NULL,
                                                     NULL,
+                                                    NULL,
+                                                    0,
                                                     NULL};
 
 #endif
