@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # tests/store_contract.c on the stores that need something beside them: shm (a name, a secret), tcp (a server of its own, which is
 # stopped, killed and started again), verbs (the same, and a double of libibverbs: real verbs are for tests/guest) and mooncake (a
-# double of its library, whose master all processes share). `local` runs among the C tests. And on shm and tcp: the ledger, with
-# a consumer in a process of its own, and a few rounds of `make kills`.
+# double of its library, whose master all processes share). `local` runs among the C tests. And the ledger with a
+# consumer in a process of its own, and a few rounds of `make kills`.
 . "$(dirname "$0")/tap.sh"
 export PACKBUF_SECRET=hush STORE_SERVER_PID_FILE=$tmp/pid STORE_RESTART=$tmp/restart
 flags="-std=c11 -O1 -g1 -I. ${STORE_FLAGS:-}"
@@ -53,6 +53,7 @@ on_verbs() {
 }
 
 with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
+killed_on_verbs() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/kills" verbs://127.0.0.1:0 20; }
 without_device() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE_DEVICES=0 "$tmp/verbs"; }
 
 on_shm() { # PROGRAM
@@ -90,6 +91,7 @@ tap_run 'tcp: 20 killed and stopped at random' "$tmp/kills" tcp://127.0.0.1:0 20
 tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
 tap_run 'verbs: says why it is not to be had' without_device
+tap_run 'verbs: 20 killed and stopped at random' killed_on_verbs
 tap_run 'mooncake: keeps the contract' on_mooncake
 kill "$(cat "$tmp/pid")" 2>/dev/null
 tap_done
