@@ -736,18 +736,22 @@ static int accounted(campaign *c, uint64_t objects, int tell) {
   return 0;
 }
 
-/* Everybody is killed; then all that is there is looked at, and every byte accounted for; sometimes all goes. */
-static void quiet(campaign *c, int empties) {
-  uint64_t objects = 0, looks;
+/* The same, once a server has seen that they are gone, and let go what it sent: it takes a moment. Of how many objects
+ * there must be `none`, or as many as are listed. */
+static void settles(campaign *c, int none) {
   int good = 0;
-  for (unsigned i = 0; i < WORKERS; i++) reap(&c->workers[i]);
-  for (unsigned i = 0; i < 60 && !good; i++) { /* a server takes a moment to see that they are gone */
-    looks = LOAD(j->server_looks);
+  for (unsigned i = 0; i < 60 && !good; i++) {
+    const uint64_t looks = LOAD(j->server_looks);
     for (unsigned n = 0; c->server && n < 2000 && LOAD(j->server_looks) < looks + 3; n++) pause_us(1000);
     if (i) pause_us(20000);
-    objects = list_and_remove(c, NULL, 0);
-    good = accounted(c, objects, i == 59);
+    good = accounted(c, none ? 0 : list_and_remove(c, NULL, 0), i == 59);
   }
+}
+
+/* Everybody is killed; then all that is there is looked at, and every byte accounted for; sometimes all goes. */
+static void quiet(campaign *c, int empties) {
+  for (unsigned i = 0; i < WORKERS; i++) reap(&c->workers[i]);
+  settles(c, 0);
   for (unsigned key = 0; key < STAYING + GOING; key++) {
     const known k = known_of(key);
     char name[16];
@@ -759,7 +763,7 @@ static void quiet(campaign *c, int empties) {
   if (empties) {
     for (unsigned key = 0; key < KEYS; key++) j->keys[key].there = 0;
     memset(j->own, 0, sizeof j->own);
-    (void)accounted(c, 0, 1);
+    settles(c, 1);
   }
   c->quiet++;
 }
