@@ -21,7 +21,7 @@ TOOLS = $(wildcard tools/*.c)
 TESTS = vectors $(filter-out vectors kills,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
-SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
+SCRIPTS = $(filter-out tests/command.py tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
 # those of the transport, which needs POSIX threads
 TRANSPORT_TESTS = $(filter buddy pool refs store% verbs_abi,$(TESTS))
 TRANSPORT_FUZZERS = $(filter ref frames server shm,$(FUZZERS))

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # tests/store_contract.c on the stores that need something beside them: shm (a name, a secret), tcp (a server of its own, which is
 # stopped, killed and started again), verbs (the same, and a double of libibverbs: real verbs are for tests/guest) and mooncake (a
-# double of its library, whose master all processes share). `local` runs among the C tests. And the ledger with a
-# consumer in a process of its own, and a few rounds of `make kills`.
+# double of its library, whose master all processes share); tests/store_batches.c on tcp; the ledger, with a consumer in a process of its
+# own, on shm and tcp; and a few rounds of `make kills`. `local` runs among the C tests.
 . "$(dirname "$0")/tap.sh"
 export PACKBUF_SECRET=hush STORE_SERVER_PID_FILE=$tmp/pid STORE_RESTART=$tmp/restart
 flags="-std=c11 -O1 -g1 -I. ${STORE_FLAGS:-}"
@@ -13,6 +13,7 @@ build() {
         ${CC:-gcc} $flags -o "$tmp/contract" tests/store_contract.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/ledger" tests/store_ledger.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/kills" tests/kills.c "$tmp/packbuf.o" -pthread -lm &&
+        ${CC:-gcc} $flags -o "$tmp/batches" tests/store_batches.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/verbs" tests/store_verbs.c -pthread -lm -ldl &&
         ${CC:-gcc} $flags -fPIC -shared -fvisibility=hidden -Wl,-soname,libibverbs.so.1 -Wl,--version-script=tests/double/ibverbs.map \
@@ -41,6 +42,14 @@ on_tcp() {
     kill "$(cat "$tmp/pid")"
 }
 
+on_a_server() { # PROGRAM
+    local status=0
+    serve tcp://127.0.0.1:0 || return
+    "$1" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; status=1; }
+    kill "$(cat "$tmp/pid")"
+    return $status
+}
+
 on_verbs() {
     local status=0
     serve tcp://127.0.0.1:0 || return
@@ -64,12 +73,6 @@ on_shm() { # PROGRAM
     return $status
 }
 
-ledger_on_tcp() {
-    serve tcp://127.0.0.1:0 || return
-    "$tmp/ledger" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; return 1; }
-    kill "$(cat "$tmp/pid")"
-}
-
 on_mooncake() { # leases of the engine last longer than a call of C55 and no longer than needed: removals of C64 wait for them
     local master=/dev/shm/packbuf-double.$$ status=0
     MOONCAKE_STORE_LIBRARY="$tmp/libmooncake_store.so" DOUBLE_MASTER=$master DOUBLE_ROOM=$((64 << 20)) DOUBLE_LEASE_MS=500 \
@@ -85,9 +88,10 @@ tap_run 'compiles' build
 tap_run 'shm: keeps the contract' on_shm "$tmp/contract"
 tap_run 'shm: a ledger, and one of another process' on_shm "$tmp/ledger"
 tap_run 'tcp: keeps the contract' on_tcp
-tap_run 'tcp: a ledger, and one of another process' ledger_on_tcp
+tap_run 'tcp: a ledger, and one of another process' on_a_server "$tmp/ledger"
 tap_run 'shm: 100 killed and stopped at random' "$tmp/kills" shm: 100
 tap_run 'tcp: 20 killed and stopped at random' "$tmp/kills" tcp://127.0.0.1:0 20
+tap_run 'tcp: whole batches' on_a_server "$tmp/batches"
 tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
 tap_run 'verbs: says why it is not to be had' without_device

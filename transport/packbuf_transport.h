@@ -850,6 +850,17 @@ PACKBUF_API uint64_t packbuf_now(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* As packbuf_now, but up to some milliseconds behind: for ages that are told in milliseconds, where a look at the clock
+ * would be much of the work. */
+static uint64_t packbuf_i_now_about(void) {
+#if defined(CLOCK_MONOTONIC_COARSE)
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC_COARSE, &now) == 0)
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#endif
+  return packbuf_now();
+}
+
 PACKBUF_API uint64_t packbuf_deadline_in(uint64_t milliseconds) {
   const uint64_t now = packbuf_now();
   if (milliseconds > (PACKBUF_FOREVER - 1 - now) / 1000000u) return PACKBUF_FOREVER - 1;
@@ -2697,7 +2708,7 @@ static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registratio
 /* One lease that is out. */
 typedef struct packbuf_i_leased {
   struct packbuf_i_leased *before, *after;
-  uint64_t token, size, since; /* token: the driver's; since: packbuf_now */
+  uint64_t token, size, since; /* token: the driver's; since: packbuf_i_now_about */
   uint32_t account;
 } packbuf_i_leased;
 
@@ -2756,7 +2767,7 @@ static packbuf_status packbuf_i_lease_out(packbuf_store *store, packbuf_lease *l
     store->leased[account] += size;
     one->token = lease->token;
     one->size = size;
-    one->since = packbuf_now();
+    one->since = packbuf_i_now_about();
     one->account = account;
     one->after = &store->leases;
     one->before = store->leases.before;
@@ -3128,8 +3139,7 @@ static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local 
   packbuf_i_signal_all(&table->changed);
 }
 
-static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_stat *stat) {
-  const uint64_t now = packbuf_now();
+static void packbuf_i_local_stat(const packbuf_i_object_local *object, uint64_t now, packbuf_stat *stat) {
   *stat = object->stat;
   stat->age_ms = (now - object->put) / 1000000u;
   stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX
@@ -3199,7 +3209,7 @@ static void packbuf_i_local_publish(packbuf_i_table *table, packbuf_i_object_loc
   *bucket = object;
   object->listed = 1;
   table->live++;
-  packbuf_i_local_stat(object, &item->stat);
+  packbuf_i_local_stat(object, object->put, &item->stat);
 }
 
 static void packbuf_i_local_describe_object(packbuf_i_object_local *object, const packbuf_item *item) {
@@ -3312,9 +3322,9 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
   status = packbuf_i_local_wanted(local->table, item, &object);
   if (!status) status = packbuf_i_item_asks(item, object->stat.length, &asked);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
-    object->readers++;
     object->read = packbuf_now();
+    packbuf_i_local_stat(object, object->read, &item->stat);
+    object->readers++;
   }
   packbuf_i_unlocked(&local->table->lock);
   if (status) return status;
@@ -3336,7 +3346,7 @@ static packbuf_status packbuf_i_local_look(packbuf_i_local *local, packbuf_item 
   packbuf_status status;
   packbuf_i_locked(&local->table->lock);
   status = packbuf_i_local_wanted(local->table, item, &object);
-  if (!status) packbuf_i_local_stat(object, &item->stat);
+  if (!status) packbuf_i_local_stat(object, packbuf_now(), &item->stat);
   packbuf_i_unlocked(&local->table->lock);
   return status;
 }
@@ -3349,7 +3359,7 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
   packbuf_i_locked(&table->lock);
   status = packbuf_i_local_wanted(table, item, &object);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
+    packbuf_i_local_stat(object, packbuf_now(), &item->stat);
     object->readers++; /* so that it stays until we have looked */
     packbuf_i_local_retire(table, object);
     while (object->readers > 1 && packbuf_i_wait(&table->changed, &table->lock, call->deadline)) continue;
@@ -3364,11 +3374,11 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
 
 /* What an item's fault does before the item is looked at. */
 static packbuf_status packbuf_i_local_suffer(const packbuf_call *call, const packbuf_fault *fault) {
-  const uint64_t now = packbuf_now();
-  uint64_t until;
+  uint64_t now, until;
   if (!fault) return PACKBUF_OK;
   if (fault->kind == PACKBUF_FAULT_FAIL) return (packbuf_status)fault->argument;
   if (fault->kind != PACKBUF_FAULT_DELAY) return PACKBUF_OK;
+  now = packbuf_now();
   until = fault->argument < UINT64_MAX - now ? now + fault->argument : UINT64_MAX;
   packbuf_i_sleep_until(until < call->deadline ? until : call->deadline);
   return until < call->deadline ? PACKBUF_OK : PACKBUF_TIMEOUT;
@@ -3481,7 +3491,7 @@ static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, ui
   else ++*count;
   for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
   memcpy(listed[at].key, object->key, sizeof object->key);
-  packbuf_i_local_stat(object, &listed[at].stat);
+  packbuf_i_local_stat(object, packbuf_now(), &listed[at].stat);
 }
 
 /* By generation: the cursor is the last that was listed. */
@@ -3772,6 +3782,7 @@ typedef struct packbuf_i_shm {
   packbuf_i_lock sweeping;       /* who looks for the dead: locks are the handle's, not the thread's */
   packbuf_i_lock lock;           /* of `writable` and the quota */
   uint64_t next_unit, next_slot; /* where to look first */
+  uint64_t last_slot;            /* that was freed, + 1; 0: it was claimed again */
   uint64_t quota, charged, pending;
   uint64_t clock_offset;                /* of this time namespace */
   uint64_t evicted, expired, recovered; /* the store's counters at open */
@@ -4471,6 +4482,25 @@ static int packbuf_i_shm_place_cell(packbuf_i_shm *shm, uint64_t hash, uint32_t 
   return 0;
 }
 
+/* Loads the lines by which a put that supersedes will go: the cells of the key, the older object under it and the slot
+ * that was freed last. A hint; the copy of the bytes hides the wait. */
+static void packbuf_i_shm_expect(const packbuf_i_shm *shm, uint64_t hash) {
+  const uint64_t tag = packbuf_i_shm_cell(hash, 0) >> 32;
+  for (int which = 0; which < 2; which++) {
+    const uint64_t *const cells = packbuf_i_shm_bucket(shm, hash, which);
+    for (int i = 0; i < PACKBUF_I_SHM_BUCKET; i++) {
+      const uint64_t cell = __atomic_load_n(&cells[i], __ATOMIC_RELAXED);
+      const uint32_t slot = (uint32_t)cell - 1;
+      if (cell >> 32 != tag || slot >= shm->facts.slots) continue;
+      __builtin_prefetch(&shm->words[slot], 1);
+      __builtin_prefetch(shm->pins + (uint64_t)slot * shm->pin_words, 1);
+      __builtin_prefetch(&shm->slots[slot].extent, 1);
+      __builtin_prefetch(&shm->slots[slot].key);
+      __builtin_prefetch(&shm->local[slot], 1);
+    }
+  }
+}
+
 /* ---- pins ---- */
 
 static void packbuf_i_shm_pin(packbuf_i_shm *shm, uint32_t slot) {
@@ -4512,6 +4542,7 @@ static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_clear_cells(shm, slot);
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
   /* what was used last is used next: it is in the cache */
+  __atomic_store_n(&shm->last_slot, (uint64_t)slot + 1, __ATOMIC_RELAXED);
   if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
   PACKBUF_I_STORE(&record->extent, 0u);
   PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
@@ -4527,16 +4558,22 @@ static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_wake(shm);
 }
 
-/* A free slot, CLAIMED by this session; NONE. */
+/* FREE -> CLAIMED by this session. */
+static int packbuf_i_shm_try_slot(packbuf_i_shm *shm, uint32_t slot) {
+  uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  return packbuf_i_shm_phase(word) == PACKBUF_I_SHM_FREE &&
+         PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED));
+}
+
+/* A free slot, CLAIMED by this session: the one that was freed last, else the next one; NONE. */
 static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm) {
   const uint32_t all = shm->facts.slots;
+  const uint64_t last = __atomic_exchange_n(&shm->last_slot, 0, __ATOMIC_RELAXED);
   uint32_t slot = (uint32_t)__atomic_load_n(&shm->next_slot, __ATOMIC_RELAXED);
+  if (last && packbuf_i_shm_try_slot(shm, (uint32_t)(last - 1))) return (uint32_t)(last - 1);
   for (uint32_t i = 0; i < all; i++, slot++) {
-    uint64_t word;
     if (slot >= all) slot = 0;
-    word = PACKBUF_I_LOAD(&shm->words[slot]);
-    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_FREE) continue;
-    if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED))) {
+    if (packbuf_i_shm_try_slot(shm, slot)) {
       __atomic_store_n(&shm->next_slot, slot + 1, __ATOMIC_RELAXED);
       return slot;
     }
@@ -4683,7 +4720,7 @@ static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slot
 
 /* What an object is, but for its data and generation. */
 typedef struct packbuf_i_shm_about {
-  uint64_t length, ttl; /* ns; 0: none */
+  uint64_t length, ttl, now; /* ttl: ns; 0: none */
   uint32_t flags;
   const packbuf_ref *ref; /* or NULL */
 } packbuf_i_shm_about;
@@ -4697,7 +4734,7 @@ static uint64_t packbuf_i_shm_putter(const packbuf_i_shm *shm) {
 static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
                               const packbuf_i_shm_about *about) {
   packbuf_i_shm_slot *const record = &shm->slots[slot];
-  const uint64_t now = packbuf_i_shm_now(shm);
+  const uint64_t now = about->now;
   memcpy(record->key, key->text, key->size);
   record->key[key->size] = 0;
   record->key_size = (uint8_t)key->size;
@@ -5160,12 +5197,11 @@ static const packbuf_keeper packbuf_i_shm_keeper = {packbuf_i_shm_list_sessions,
 /* ---- transport/shm.c ---- */
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
- * May use: driver.h, the other shm rooms, asked, text (URI options), gather of the core. Must not know: handles. */
+ * May use: driver.h, the other shm rooms, asked, text (URI options). Must not know: handles. */
 
 #if PACKBUF_I_SHM
 
 enum {
-  PACKBUF_I_SHM_STREAM = 65536, /* from here on copies go past the cache, which the object would fill */
   PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
@@ -5507,14 +5543,10 @@ static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm
 
 /* ---- put ---- */
 
-static void packbuf_i_shm_copy(uint8_t *to, const void *from, uint64_t size) {
-  if (size >= PACKBUF_I_SHM_STREAM) packbuf_i_stream_best()(to, (const uint8_t *)from, (size_t)size, NULL);
-  else if (size) memcpy(to, from, (size_t)size);
-}
-
-/* Key, generation and cell; waits for a cell. */
+/* Key, generation and cell; waits for a cell. now: of the batch; after a wait the clock is read again. */
 static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
-                                              const packbuf_item *item, packbuf_i_shm_patience *patience) {
+                                              const packbuf_item *item, uint64_t now,
+                                              packbuf_i_shm_patience *patience) {
   packbuf_i_shm_about about;
   about.length = item->size;
   about.ttl = (uint64_t)item->ttl_ms * 1000000u;
@@ -5524,13 +5556,14 @@ static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot,
   for (;;) {
     const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
     packbuf_status status;
+    about.now = patience->next ? packbuf_i_shm_now(shm) : now;
     if (packbuf_i_shm_name(shm, slot, key, &about)) return PACKBUF_OK;
     status = packbuf_i_shm_again(shm, patience, seen, 0, PACKBUF_FULL);
     if (status != PACKBUF_OK) return status;
   }
 }
 
-static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index) {
+static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t now) {
   packbuf_item *const item = &call->items[index];
   packbuf_i_shm_patience patience = packbuf_i_shm_patient(call->deadline, call, index);
   const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
@@ -5550,8 +5583,9 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (!packbuf_i_shm_claimed(shm, slot)) return PACKBUF_INVALID_ARGUMENT; /* the slice was given back */
   if (!packbuf_i_shm_room(shm, slot, &at, &room)) status = PACKBUF_PROTOCOL;
   else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
-  if (status == PACKBUF_OK && !own) packbuf_i_shm_copy(base + at, item->from, item->size);
-  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, &patience);
+  packbuf_i_shm_expect(shm, key.hash);
+  if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, now, &patience);
   if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
@@ -5724,7 +5758,7 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
       continue;
     }
     switch (call->operation) {
-      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i); break;
+      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, now); break;
       case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, now); break;
       case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, now); break;
       case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, now); break;
