@@ -63,6 +63,12 @@ on_verbs() {
 
 with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
 killed_on_verbs() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/kills" verbs://127.0.0.1:0 20; }
+before_shm() {
+    local name=verbs.$$ status=0
+    STORE_BEHIND=shm:$name with_double || status=$?
+    rm -f "/dev/shm/packbuf.$name"
+    return $status
+}
 without_device() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE_DEVICES=0 "$tmp/verbs"; }
 
 on_shm() { # PROGRAM
@@ -94,6 +100,7 @@ tap_run 'tcp: 20 killed and stopped at random' "$tmp/kills" tcp://127.0.0.1:0 20
 tap_run 'tcp: whole batches' on_a_server "$tmp/batches"
 tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
+tap_run 'verbs: and before shm' before_shm
 tap_run 'verbs: says why it is not to be had' without_device
 tap_run 'verbs: 20 killed and stopped at random' killed_on_verbs
 tap_run 'mooncake: keeps the contract' on_mooncake

@@ -298,7 +298,7 @@ static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
     if (was.state != PACKBUF_I_STEP_AGAIN) continue;
     if (!good) {
       peer->left++;
-      packbuf_i_step_end(peer, step, was.status ? was.status : PACKBUF_DISCONNECTED);
+      packbuf_i_step_end(peer, step, peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : was.status);
       continue;
     }
     memset(to, 0, sizeof *to);
