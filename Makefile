@@ -18,7 +18,7 @@ STRICT = -std=c11 $(WARN) -Werror -I.
 
 TOOLS = $(wildcard tools/*.c)
 # the longest first: nothing else is left to run beside it at the end
-TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
+TESTS = vectors $(filter-out vectors kills,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/command.py tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
@@ -38,7 +38,7 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test bench bench-quick bench-table bench-verbs fuzz install uninstall clean help
+.PHONY: all demo test bench bench-quick bench-table bench-verbs fuzz kills kill-steps install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
@@ -170,6 +170,18 @@ stage-gates: all
 stage-scripts: all
 	$(call prove,,$(SCRIPTS))
 
+# ---- processes of stores killed and stopped at random: URI=ROUNDS each, KILLS_SEED for the same chances again; and the one that is killed
+# or stopped after each of its instructions (hours; STEPS=97 for every 97th, which the tests do) ----
+
+KILLS ?= local:=10000 shm:=10000 tcp://127.0.0.1:0=1000
+STEPS ?= 1
+
+kills: build/tests/native/kills
+	@for run in $(KILLS); do echo "# $$run"; $< "$${run%=*}" "$${run##*=}" $(KILLS_SEED) || exit 1; done
+
+kill-steps: build/tests/native/store_shm_steps
+	$< $(STEPS)
+
 # ---- fuzzing: corpora grow in build/fuzz/corpus; what is worth keeping goes to fuzz/corpus/TARGET ----
 
 fuzz: $(FUZZERS:%=fuzz-%)
@@ -246,6 +258,7 @@ help:
 	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
 	@echo 'bench-verbs  gets over verbs beside ib_read_bw in a small emulated machine: medians of ROUNDS=5'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
+	@echo 'kills      kills and stops the processes of stores at random (KILLS="shm:=10000 ..."); kill-steps: after each instruction'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
 	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS EMULATED_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'

@@ -359,6 +359,60 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
 
+/* One handle on a store of many processes, and what it holds there. Plain data. */
+typedef struct packbuf_session {
+  char name[48];                 /* options.name of who opened it; what is not printable ASCII is '?' */
+  uint32_t number;               /* while it lasts; others come to have it later */
+  uint32_t process;              /* as its own PID namespace calls it: for people */
+  uint64_t age_ms;               /* since it was opened */
+  uint64_t idle_ms;              /* since its last batch began: a lease of it is at least that old */
+  uint64_t leases, leased_bytes; /* objects that it holds */
+  uint64_t slices, slice_bytes;  /* that it fills, or has reserved */
+  uint8_t alive;                 /* 0: its process is gone; packbuf_store_collect takes back what it held */
+  uint8_t own;                   /* 1: it is the handle that was asked */
+} packbuf_session;
+
+typedef enum packbuf_held_kind {
+  PACKBUF_HELD_LEASE = 1,   /* an object that can be got */
+  PACKBUF_HELD_REMOVED = 2, /* one that was removed or superseded: its memory comes back with the lease */
+  PACKBUF_HELD_SLICE = 3    /* memory that is being filled: no key yet; stat.length is what was reserved */
+} packbuf_held_kind;
+
+/* Something that a session holds. */
+typedef struct packbuf_held {
+  uint32_t session; /* its number */
+  packbuf_held_kind kind;
+  packbuf_listed object; /* not known: stat.leases of a slice */
+} packbuf_held;
+
+/* Who has the store open, and what they hold; cursors as for packbuf_store_list. Of a store that others work in both
+ * are a look at things that move. UNSUPPORTED_OPERATION of stores that know no other processes (all but shm). */
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error);
+
+/* Whose each byte is. What is lost is what a store that keeps its own rules never has, whoever was killed when. */
+typedef struct packbuf_audit {
+  uint64_t objects, object_bytes;               /* that can be got */
+  uint64_t removed, removed_bytes;              /* removed or superseded, and not yet taken back */
+  uint64_t filling, filling_bytes;              /* slices */
+  uint64_t free_bytes, free_runs, largest_free; /* the largest is what can be put without anything going */
+  uint64_t dead;                                /* sessions whose process is gone and that were not collected */
+  uint64_t lost_bytes;                          /* memory in use for nothing */
+  uint64_t shared_bytes;                        /* memory of an object that is not its own */
+  uint64_t lost_slots, lost_cells, lost_pins;   /* held by nobody; entries of the directory that name nothing;
+                                                   leases of no session */
+  uint64_t hidden;                              /* objects that no key leads to */
+} packbuf_audit;
+/* Counts all of it anew. UNSUPPORTED_OPERATION as above. */
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error);
+
+/* Takes the store away, with all that is in it, for everyone: what is leased stays readable until the handle that holds
+ * it is closed, every other call on it is DISCONNECTED, and the name may be used for another one. LEASED, and nothing
+ * happens, while others have it open, unless `force`. READ_ONLY; UNSUPPORTED_OPERATION as above; SYSTEM. */
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error);
+
 /* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
  * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
 #define PACKBUF_COUNTER_LIST(X)                                                  \
@@ -632,6 +686,16 @@ typedef struct packbuf_call {
                                  slice's, which is of the pool */
 } packbuf_call;
 
+/* What a store that is shared by processes knows of them. */
+typedef struct packbuf_keeper {
+  packbuf_status (*sessions)(void *state, uint64_t *cursor, packbuf_session *sessions, uint64_t capacity,
+                             uint64_t *count, packbuf_error *error);
+  packbuf_status (*held)(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity, uint64_t *count,
+                         packbuf_error *error);
+  packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
+  packbuf_status (*take_away)(void *state, int force, packbuf_error *error);
+} packbuf_keeper;
+
 /* All memory that a store's slices and leases are of. */
 typedef struct packbuf_driver_memory {
   void *writable;       /* slices lie in these bytes */
@@ -666,6 +730,7 @@ typedef struct packbuf_driver {
   /* Where it all lies, for a server that lets an RDMA device use it; NULL: nowhere in particular. */
   packbuf_status (*memory)(void *state, packbuf_driver_memory *memory, packbuf_error *error);
   uint64_t unattached; /* bytes up to which an operation needs no attached memory after all */
+  const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 
 /* packbuf_store_open with a driver of the caller's, which must stay. */
@@ -2484,7 +2549,7 @@ static void packbuf_i_cache_put_span(packbuf_i_cache *cache, size_t at, size_t o
 /* Registers a span and its neighbours as one. Operations may still hold what was registered before. */
 static packbuf_status packbuf_i_cache_join(packbuf_i_cache *cache, uint64_t start, uint64_t end, packbuf_error *error) {
   const size_t at = packbuf_i_cache_span(cache, start);
-  packbuf_i_registration *one;
+  packbuf_i_registration *one = NULL;
   packbuf_status status;
   size_t old = 0;
   for (; at + old < cache->span_count && cache->spans[at + old].start <= end; old++) {
@@ -2954,13 +3019,19 @@ typedef struct packbuf_i_table {
   packbuf_i_object_local *given_up; /* what writers left behind that died of a fault */
 } packbuf_i_table;
 
+/* Faults of one inject, which batches that have begun keep. */
+typedef struct packbuf_i_injected {
+  uint64_t users, count;
+  packbuf_fault *faults; /* behind it */
+} packbuf_i_injected;
+
 /* One handle. */
 typedef struct packbuf_i_local {
   packbuf_i_table *table;
   uint64_t quota, used; /* bytes of objects that it put */
   uint64_t moved;
-  packbuf_fault *faults;
-  uint64_t fault_count, seen; /* items since they were planned */
+  packbuf_i_injected *plan; /* of faults; NULL: none */
+  uint64_t seen;            /* items since it was made */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
@@ -3106,27 +3177,36 @@ static packbuf_status packbuf_i_local_wanted(packbuf_i_table *table, const packb
 /* ---- faults ---- */
 
 /* What is planned for the item in turn; NULL: nothing. */
-static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_local *local, uint64_t at) {
-  for (uint64_t i = 0; i < local->fault_count; i++)
-    if (local->faults[i].at == at) return &local->faults[i];
+static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_injected *plan, uint64_t at) {
+  for (uint64_t i = 0; plan && i < plan->count; i++)
+    if (plan->faults[i].at == at) return &plan->faults[i];
   return NULL;
+}
+
+/* One user less, under the lock: a batch that has begun under a plan ends under it. */
+static void packbuf_i_faults_left(packbuf_i_table *table, packbuf_i_injected *plan) {
+  if (plan && --plan->users == 0)
+    (void)packbuf_i_heap(&table->allocator, plan, sizeof *plan + (size_t)plan->count * sizeof *plan->faults, 0);
 }
 
 static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *faults, uint64_t count,
                                              packbuf_error *error) {
   packbuf_i_local *local = (packbuf_i_local *)state;
   packbuf_i_table *table = local->table;
-  packbuf_fault *copy = NULL;
+  packbuf_i_injected *plan = NULL;
   if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
   if (count) {
-    copy = (packbuf_fault *)packbuf_i_heap(&table->allocator, NULL, 0, (size_t)count * sizeof *copy);
-    if (!copy) return packbuf_i_no_memory(error);
-    memcpy(copy, faults, (size_t)count * sizeof *copy);
+    plan = (packbuf_i_injected *)packbuf_i_heap(&table->allocator, NULL, 0,
+                                                sizeof *plan + (size_t)count * sizeof *plan->faults);
+    if (!plan) return packbuf_i_no_memory(error);
+    plan->users = 1;
+    plan->count = count;
+    plan->faults = (packbuf_fault *)(void *)(plan + 1);
+    memcpy(plan->faults, faults, (size_t)count * sizeof *faults);
   }
   packbuf_i_locked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *copy, 0);
-  local->faults = copy;
-  local->fault_count = count;
+  packbuf_i_faults_left(table, local->plan);
+  local->plan = plan;
   local->seen = 0;
   packbuf_i_unlocked(&table->lock);
   return PACKBUF_OK;
@@ -3337,20 +3417,27 @@ static void packbuf_i_local_item(packbuf_i_local *local, packbuf_call *call, uin
 /* Runs the items in order; one that is to be reordered waits until as many others have ended as its fault says. */
 static void packbuf_i_local_run(void *state, packbuf_call *call) {
   packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_injected *plan;
   uint64_t base;
   packbuf_i_locked(&local->table->lock);
   base = local->seen;
   local->seen += call->count;
+  plan = local->plan;
+  if (plan) plan->users++;
   packbuf_i_unlocked(&local->table->lock);
   for (uint64_t i = 0; i < call->count; i++) {
-    const packbuf_fault *fault = packbuf_i_local_fault(local, base + i);
+    const packbuf_fault *fault = packbuf_i_local_fault(plan, base + i);
     if (!fault || fault->kind != PACKBUF_FAULT_REORDER) packbuf_i_local_item(local, call, i, fault);
-    for (uint64_t k = 0; k <= i; k++) { /* those whose turn has come, or comes at the end */
-      const packbuf_fault *late = local->fault_count ? packbuf_i_local_fault(local, base + k) : NULL;
+    for (uint64_t k = 0; plan && k <= i; k++) { /* those whose turn has come, or comes at the end */
+      const packbuf_fault *late = packbuf_i_local_fault(plan, base + k);
       const uint64_t turn = late && late->argument < call->count - 1 - k ? k + late->argument : call->count - 1;
       if (late && late->kind == PACKBUF_FAULT_REORDER && turn == i) packbuf_i_local_item(local, call, k, NULL);
     }
   }
+  if (!plan) return;
+  packbuf_i_locked(&local->table->lock);
+  packbuf_i_faults_left(local->table, plan);
+  packbuf_i_unlocked(&local->table->lock);
 }
 
 /* ---- slices ---- */
@@ -3528,9 +3615,9 @@ static void packbuf_i_local_close(void *state) {
       if (object->owner == local) object->owner = NULL;
   for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
     if (object->owner == local) object->owner = NULL;
+  packbuf_i_faults_left(table, local->plan);
   last = --table->handles == 0;
   packbuf_i_unlocked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *local->faults, 0);
   {
     const packbuf_allocator allocator = table->allocator;
     if (last) packbuf_i_table_end(table);
@@ -3593,7 +3680,8 @@ static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_local_count,
                                                       packbuf_i_local_inject,
                                                       packbuf_i_local_memory,
-                                                      0};
+                                                      0,
+                                                      NULL};
 /* ---- end of transport/local.c ---- */
 /* ---- transport/shm_layout.c ---- */
 /* transport/shm_layout.c: the file of a shm store: its records, where they lie, how it is made so that it appears whole
@@ -3663,7 +3751,8 @@ typedef struct packbuf_i_shm_session {
   uint64_t opened_at; /* ns, the root's clock */
   uint32_t process;   /* as its own namespace calls it */
   char name[44];
-  uint8_t space[64];
+  uint64_t called_at; /* when its last batch began */
+  uint8_t space[56];
 } packbuf_i_shm_session;
 
 /* An object, but for its state, which is in a word of another table. */
@@ -3719,7 +3808,7 @@ typedef struct packbuf_i_shm {
   void *log_context;
   packbuf_i_lock telling;
   uint32_t *here; /* 0 in a child after fork; may be NULL */
-  char uri[PACKBUF_MAX_URI + 1];
+  char uri[PACKBUF_MAX_URI + 1], path[2 * PACKBUF_MAX_URI + 16];
 } packbuf_i_shm;
 
 /* ---- where things lie ---- */
@@ -4146,6 +4235,11 @@ static void packbuf_i_shm_say(packbuf_i_shm *shm, packbuf_log_level level, const
 }
 
 /* ---- sessions ---- */
+
+static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
+  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
+}
 
 static uint64_t *packbuf_i_shm_pin_word(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
   return shm->pins + (uint64_t)slot * shm->pin_words + session / 64;
@@ -4697,6 +4791,22 @@ static uint64_t packbuf_i_shm_publish(packbuf_i_shm *shm, uint32_t slot, const p
 
 /* ---- looking after all of them ---- */
 
+/* Of a pinned object. */
+static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
+  stat->generation = PACKBUF_I_LOAD(&record->generation);
+  stat->length = record->length;
+  stat->head_length = record->head_length;
+  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
+  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
+  stat->head_checksum = record->head_checksum;
+  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
+  stat->leases = packbuf_i_shm_pins(shm, slot);
+  stat->kind = record->kind;
+  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
+}
+
 /* The key of a LIVE slot whose word is given, copied; pinned meanwhile. 0: it is another object by now, or damaged. */
 static int packbuf_i_shm_copy_key(packbuf_i_shm *shm, uint32_t slot, uint64_t word, char text[PACKBUF_MAX_KEY + 1],
                                   packbuf_i_shm_key *key) {
@@ -4790,6 +4900,317 @@ static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
 
 #endif /* PACKBUF_I_SHM */
 /* ---- end of transport/shm_slots.c ---- */
+/* ---- transport/shm_audit.c ---- */
+/* transport/shm_audit.c: what lies in a shm store, for those who look after it: its sessions, who holds what, whether
+ * every unit, slot, cell and pin is accounted for, and how the store is taken away. All of it while others work: a
+ * thing counts as wrong only where a second look sees the same.
+ * May use: shm_layout, shm_session, shm_units, shm_slots. Must not know: batches of items. */
+#if PACKBUF_I_SHM
+
+/* Milliseconds from a time of the root's clock, which another process wrote. */
+static uint64_t packbuf_i_shm_since(uint64_t then, uint64_t now) { return now > then ? (now - then) / 1000000u : 0; }
+
+/* 1: the process of a session that is in use has not ended. Of what this handle locks itself, which is its own or just
+ * being taken back, nobody else has the lock. */
+static int packbuf_i_shm_lives(packbuf_i_shm *shm, uint32_t session) {
+  struct flock lock;
+  if (session == shm->session) return 1;
+  memset(&lock, 0, sizeof lock);
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = PACKBUF_I_SHM_LOCKS + (off_t)session;
+  lock.l_len = 1;
+  return fcntl(shm->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+static int packbuf_i_shm_has_pin(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
+  return (PACKBUF_I_LOAD(packbuf_i_shm_pin_word(shm, slot, session)) >> session % 64 & 1) != 0;
+}
+
+static uint64_t packbuf_i_shm_slot_bytes(packbuf_i_shm *shm, uint32_t slot) {
+  return packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[slot].extent)) * PACKBUF_I_SHM_UNIT;
+}
+
+/* ---- sessions ---- */
+
+/* What one session holds, counted over all slots. */
+static void packbuf_i_shm_count_session(packbuf_i_shm *shm, uint32_t session, packbuf_session *to) {
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    const unsigned phase = packbuf_i_shm_phase(word);
+    if (phase == PACKBUF_I_SHM_CLAIMED && packbuf_i_shm_session_of(word) == session) {
+      to->slices++;
+      to->slice_bytes += packbuf_i_shm_slot_bytes(shm, slot);
+    } else if ((phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED) &&
+               packbuf_i_shm_has_pin(shm, slot, session)) {
+      to->leases++;
+      to->leased_bytes += packbuf_i_shm_slot_bytes(shm, slot);
+    }
+  }
+}
+
+/* For a terminal: it is another process that wrote it. */
+static void packbuf_i_shm_copy_name(const packbuf_i_shm_session *from, char *to) {
+  size_t i = 0;
+  for (; i < sizeof from->name - 1 && from->name[i]; i++)
+    to[i] = from->name[i] >= ' ' && from->name[i] <= '~' ? from->name[i] : '?';
+  to[i] = 0;
+}
+
+/* The cursor is the next session's number. */
+static packbuf_status packbuf_i_shm_list_sessions(void *state, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  const uint64_t now = packbuf_i_shm_now(shm);
+  uint64_t i = *cursor;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  for (; i < shm->facts.sessions && *count < capacity; i++) {
+    const packbuf_i_shm_session *const from = &shm->sessions[i];
+    packbuf_session *const to = &sessions[*count];
+    const uint64_t called = __atomic_load_n(&from->called_at, __ATOMIC_RELAXED);
+    if (!PACKBUF_I_LOAD(&from->used)) continue;
+    memset(to, 0, sizeof *to);
+    packbuf_i_shm_copy_name(from, to->name);
+    to->number = (uint32_t)i;
+    to->process = from->process;
+    to->age_ms = packbuf_i_shm_since(from->opened_at, now);
+    to->idle_ms = packbuf_i_shm_since(called > from->opened_at ? called : from->opened_at, now);
+    to->own = i == shm->session;
+    to->alive = (uint8_t)packbuf_i_shm_lives(shm, (uint32_t)i);
+    packbuf_i_shm_count_session(shm, (uint32_t)i, to);
+    ++*count;
+  }
+  *cursor = i < shm->facts.sessions ? i : 0;
+  return PACKBUF_OK;
+}
+
+/* ---- who holds what ---- */
+
+/* What a session holds of a slot, copied; 0: nothing, or it is something else by now. The slot is pinned meanwhile, and
+ * has the state that it had when all is read, so what was read is of one object. */
+static int packbuf_i_shm_holds(packbuf_i_shm *shm, uint32_t slot, uint32_t session, uint64_t now, packbuf_held *to) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  const unsigned phase = packbuf_i_shm_phase(word);
+  memset(to, 0, sizeof *to);
+  to->session = session;
+  if (phase == PACKBUF_I_SHM_CLAIMED) {
+    to->kind = PACKBUF_HELD_SLICE;
+    to->object.stat.length = packbuf_i_shm_slot_bytes(shm, slot);
+    return packbuf_i_shm_session_of(word) == session && PACKBUF_I_LOAD(&shm->words[slot]) == word;
+  }
+  if ((phase != PACKBUF_I_SHM_LIVE && phase != PACKBUF_I_SHM_RETIRED) || !packbuf_i_shm_has_pin(shm, slot, session))
+    return 0;
+  to->kind = phase == PACKBUF_I_SHM_LIVE ? PACKBUF_HELD_LEASE : PACKBUF_HELD_REMOVED;
+  packbuf_i_shm_pin(shm, slot);
+  if (PACKBUF_I_LOAD(&shm->words[slot]) == word) {
+    packbuf_i_shm_stat(shm, slot, now, &to->object.stat);
+    memcpy(to->object.key, record->key, sizeof to->object.key);
+  }
+  packbuf_i_shm_unpin(shm, slot);
+  to->object.key[PACKBUF_MAX_KEY] = 0;
+  to->object.stat.leases = packbuf_i_shm_pins(shm, slot);
+  return PACKBUF_I_LOAD(&shm->words[slot]) == word && packbuf_i_key_valid(to->object.key);
+}
+
+/* The cursor counts pairs of slot and session. */
+static packbuf_status packbuf_i_shm_list_held(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity,
+                                              uint64_t *count, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  const uint64_t now = packbuf_i_shm_now(shm), each = shm->facts.sessions, all = shm->facts.slots * each;
+  uint64_t at = *cursor;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  while (at < all && *count < capacity) {
+    const uint32_t slot = (uint32_t)(at / each), session = (uint32_t)(at % each);
+    if (session == 0 && packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[slot])) == PACKBUF_I_SHM_FREE) {
+      at += each;
+      continue;
+    }
+    *count += (uint64_t)packbuf_i_shm_holds(shm, slot, session, now, &held[*count]);
+    at++;
+  }
+  *cursor = at < all ? at : 0;
+  return PACKBUF_OK;
+}
+
+/* ---- the audit: at any moment what is said above the tables of shm_slots.c holds, whoever was killed ---- */
+
+enum { PACKBUF_I_SHM_LOOKS = 8 }; /* at what seems wrong: what moves is right in one of them, or is not the same */
+
+/* 1: the unit belongs to nobody, or to a slot whose extent has it. */
+static int packbuf_i_shm_unit_right(packbuf_i_shm *shm, uint64_t unit) {
+  const uint32_t owner = PACKBUF_I_LOAD(&shm->owners[unit]);
+  uint64_t extent, first;
+  if (!owner) return 1;
+  if (owner - 1 >= shm->facts.slots) return 0;
+  if (packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[owner - 1])) == PACKBUF_I_SHM_FREE) return 0;
+  extent = PACKBUF_I_LOAD(&shm->slots[owner - 1].extent);
+  first = packbuf_i_shm_extent_first(extent);
+  return unit >= first && unit - first < packbuf_i_shm_extent_units(extent);
+}
+
+static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) {
+  uint64_t run = 0;
+  for (uint64_t unit = 0; unit < shm->facts.units; unit++) {
+    int looks = 0;
+    if (!PACKBUF_I_LOAD(&shm->owners[unit])) {
+      audit->free_bytes += PACKBUF_I_SHM_UNIT;
+      audit->free_runs += run++ == 0;
+      if (run * PACKBUF_I_SHM_UNIT > audit->largest_free) audit->largest_free = run * PACKBUF_I_SHM_UNIT;
+      continue;
+    }
+    run = 0;
+    while (looks < PACKBUF_I_SHM_LOOKS && !packbuf_i_shm_unit_right(shm, unit)) looks++;
+    if (looks == PACKBUF_I_SHM_LOOKS) audit->lost_bytes += PACKBUF_I_SHM_UNIT;
+  }
+}
+
+/* Bytes of an object's extent that do not carry its name. */
+static uint64_t packbuf_i_shm_not_owned(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t extent = PACKBUF_I_LOAD(&shm->slots[slot].extent), all = shm->facts.units;
+  const uint64_t first = packbuf_i_shm_extent_first(extent), units = packbuf_i_shm_extent_units(extent);
+  uint64_t missing = 0;
+  for (uint64_t unit = first; unit < first + units; unit++)
+    missing += unit >= all || PACKBUF_I_LOAD(&shm->owners[unit]) != slot + 1;
+  return missing * PACKBUF_I_SHM_UNIT;
+}
+
+/* 1: a cell of the slot's buckets names it. */
+static int packbuf_i_shm_has_cell(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t hash = PACKBUF_I_LOAD(&shm->slots[slot].hash);
+  for (int i = 0; i < 2 * PACKBUF_I_SHM_BUCKET; i++)
+    if (PACKBUF_I_LOAD(&packbuf_i_shm_bucket(shm, hash, i / PACKBUF_I_SHM_BUCKET)[i % PACKBUF_I_SHM_BUCKET]) ==
+        packbuf_i_shm_cell(hash, slot))
+      return 1;
+  return 0;
+}
+
+/* An object, LIVE or RETIRED under `word`: what is wrong with it counts only while it is still that one. */
+static void packbuf_i_shm_audit_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word, packbuf_audit *audit) {
+  const int live = packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE;
+  const uint64_t bytes = packbuf_i_shm_slot_bytes(shm, slot), missing = packbuf_i_shm_not_owned(shm, slot);
+  const int hidden = live && !packbuf_i_shm_has_cell(shm, slot);
+  if (PACKBUF_I_LOAD(&shm->words[slot]) != word) return; /* on its way: it counts as what it was in no list */
+  *(live ? &audit->objects : &audit->removed) += 1;
+  *(live ? &audit->object_bytes : &audit->removed_bytes) += bytes;
+  audit->shared_bytes += missing;
+  audit->hidden += (uint64_t)hidden;
+}
+
+/* 1: a session that nobody has, looked at again and again with what names it. */
+static int packbuf_i_shm_unused(packbuf_i_shm *shm, uint32_t session) {
+  return session >= shm->facts.sessions || !PACKBUF_I_LOAD(&shm->sessions[session].used);
+}
+
+static void packbuf_i_shm_audit_slots(packbuf_i_shm *shm, packbuf_audit *audit) {
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    const unsigned phase = packbuf_i_shm_phase(word);
+    if (phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED) {
+      packbuf_i_shm_audit_object(shm, slot, word, audit);
+    } else if (phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) {
+      audit->filling += phase == PACKBUF_I_SHM_CLAIMED;
+      if (phase == PACKBUF_I_SHM_CLAIMED) audit->filling_bytes += packbuf_i_shm_slot_bytes(shm, slot);
+      if (packbuf_i_shm_unused(shm, packbuf_i_shm_session_of(word)) && PACKBUF_I_LOAD(&shm->words[slot]) == word)
+        audit->lost_slots++;
+    } else if (phase != PACKBUF_I_SHM_FREE) audit->lost_slots++;
+    for (uint32_t session = 0; session < shm->pin_words * 64; session++) {
+      if (session % 64 == 0 && !PACKBUF_I_LOAD(packbuf_i_shm_pin_word(shm, slot, session))) session += 63;
+      else if (packbuf_i_shm_has_pin(shm, slot, session) && packbuf_i_shm_unused(shm, session) &&
+               packbuf_i_shm_has_pin(shm, slot, session))
+        audit->lost_pins++;
+    }
+  }
+}
+
+/* 1: the cell names a slot that is not free, and where that holds an object, by this object's hash. */
+static int packbuf_i_shm_cell_right(packbuf_i_shm *shm, uint64_t cell) {
+  const uint32_t slot = (uint32_t)cell - 1;
+  unsigned phase;
+  if (!(uint32_t)cell) return 1;
+  if (slot >= shm->facts.slots) return 0;
+  phase = packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[slot]));
+  if (phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED)
+    return packbuf_i_shm_cell(PACKBUF_I_LOAD(&shm->slots[slot].hash), slot) == cell;
+  return phase != PACKBUF_I_SHM_FREE; /* of one that is being filled or freed the hash may be on its way */
+}
+
+static void packbuf_i_shm_audit_cells(packbuf_i_shm *shm, packbuf_audit *audit) {
+  for (uint64_t i = 0; i < (uint64_t)shm->buckets * PACKBUF_I_SHM_BUCKET; i++) {
+    int looks = 0;
+    while (looks < PACKBUF_I_SHM_LOOKS && !packbuf_i_shm_cell_right(shm, PACKBUF_I_LOAD(&shm->cells[i]))) looks++;
+    audit->lost_cells += looks == PACKBUF_I_SHM_LOOKS;
+  }
+}
+
+static packbuf_status packbuf_i_shm_audit(void *state, packbuf_audit *audit, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  packbuf_i_shm_audit_units(shm, audit);
+  packbuf_i_shm_audit_slots(shm, audit);
+  packbuf_i_shm_audit_cells(shm, audit);
+  for (uint32_t i = 0; i < shm->facts.sessions; i++)
+    audit->dead += PACKBUF_I_LOAD(&shm->sessions[i].used) && !packbuf_i_shm_lives(shm, i);
+  return PACKBUF_OK;
+}
+
+/* ---- taking the store away ---- */
+
+/* The locks of sessions from `first` on. */
+static int packbuf_i_shm_lock_some(packbuf_i_shm *shm, uint32_t first, uint32_t count, int kind) {
+  struct flock lock;
+  memset(&lock, 0, sizeof lock);
+  lock.l_type = (short)kind;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = PACKBUF_I_SHM_LOCKS + (off_t)first;
+  lock.l_len = (off_t)count;
+  return count == 0 || fcntl(shm->fd, F_OFD_SETLK, &lock) == 0; /* a length of 0 would be all of the file */
+}
+
+/* All sessions' locks at once, of which this handle has its own already: got only when nobody else has any; then nobody
+ * becomes a session meanwhile. */
+static int packbuf_i_shm_lock_all(packbuf_i_shm *shm) {
+  return packbuf_i_shm_lock_some(shm, 0, shm->facts.sessions, F_WRLCK);
+}
+
+/* All but its own, which it never is without: it would count as dead. */
+static void packbuf_i_shm_unlock_others(packbuf_i_shm *shm) {
+  const uint32_t own = shm->session;
+  (void)packbuf_i_shm_lock_some(shm, 0, own, F_UNLCK);
+  (void)packbuf_i_shm_lock_some(shm, own + 1, shm->facts.sessions - own - 1, F_UNLCK);
+}
+
+/* 1: the path still names this file, and not another that was made since. */
+static int packbuf_i_shm_named(const packbuf_i_shm *shm) {
+  struct stat ours, there;
+  return fstat(shm->fd, &ours) == 0 && lstat(shm->path, &there) == 0 && ours.st_ino == there.st_ino &&
+         ours.st_dev == there.st_dev;
+}
+
+static packbuf_status packbuf_i_shm_take_away(void *state, int force, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  packbuf_status status = PACKBUF_OK;
+  int alone;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  packbuf_i_locked(&shm->sweeping); /* who looks for the dead takes and gives up the same locks */
+  alone = packbuf_i_shm_lock_all(shm);
+  if (!alone && !force) status = packbuf_i_call_fail(error, PACKBUF_LEASED, "others have the store open");
+  else if (packbuf_i_shm_named(shm) && unlink(shm->path) != 0)
+    status = packbuf_i_system_fail(error, "the store's file cannot be unlinked", errno);
+  else {
+    PACKBUF_I_STORE(&shm->header->closed, 1u);
+    packbuf_i_shm_wake(shm); /* those who wait for room or a lease */
+  }
+  if (alone) packbuf_i_shm_unlock_others(shm);
+  packbuf_i_unlocked(&shm->sweeping);
+  return status;
+}
+
+static const packbuf_keeper packbuf_i_shm_keeper = {packbuf_i_shm_list_sessions, packbuf_i_shm_list_held,
+                                                    packbuf_i_shm_audit, packbuf_i_shm_take_away};
+
+#endif /* PACKBUF_I_SHM */
+/* ---- end of transport/shm_audit.c ---- */
 /* ---- transport/shm.c ---- */
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
@@ -4932,6 +5353,7 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
     if (locks < PACKBUF_I_SHM_ALL_LOCKS || !shm->local) status = packbuf_i_no_memory(error);
   }
   if (status == PACKBUF_OK) status = packbuf_i_shm_map(shm, error);
+  memcpy(shm->path, plan.path, sizeof shm->path);
   if (status == PACKBUF_OK && PACKBUF_I_LOAD(&shm->header->closed))
     status = packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store is being taken away");
   if (status == PACKBUF_OK)
@@ -5117,22 +5539,6 @@ static packbuf_status packbuf_i_shm_reserve(void *state, const uint64_t *sizes, 
 }
 
 /* ---- stat ---- */
-
-/* Of a pinned object. */
-static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
-  const packbuf_i_shm_slot *const record = &shm->slots[slot];
-  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
-  stat->generation = PACKBUF_I_LOAD(&record->generation);
-  stat->length = record->length;
-  stat->head_length = record->head_length;
-  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
-  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
-  stat->head_checksum = record->head_checksum;
-  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
-  stat->leases = packbuf_i_shm_pins(shm, slot);
-  stat->kind = record->kind;
-  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
-}
 
 /* The object that an item names, pinned. An object whose time is over is dropped here. */
 static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm_key *key, uint64_t generation,
@@ -5346,6 +5752,7 @@ static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *c
   if (index % 16 == 0 || call->operation == PACKBUF_PUT) {
     const uint64_t clock = packbuf_now();
     *now = clock - shm->clock_offset;
+    __atomic_store_n(&shm->sessions[shm->session].called_at, *now, __ATOMIC_RELAXED);
     if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
     if (call->deadline != PACKBUF_NO_WAIT && clock > call->deadline) return PACKBUF_TIMEOUT;
   }
@@ -5383,11 +5790,6 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
 }
 
 /* ---- looking after the store ---- */
-
-static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
-  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
-  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
-}
 
 /* One slot of a list: 1 when it holds the newest object of a key with that prefix. */
 static int packbuf_i_shm_list_slot(packbuf_i_shm *shm, uint32_t slot, const char *prefix, size_t size, uint64_t now,
@@ -5501,7 +5903,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_shm_count,
                                                     NULL,
                                                     packbuf_i_shm_memory,
-                                                    0};
+                                                    0,
+                                                    &packbuf_i_shm_keeper};
 
 #else /* !PACKBUF_I_SHM */
 
@@ -5529,7 +5932,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     NULL,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};
 
 #endif
 /* ---- end of transport/shm.c ---- */
@@ -7486,7 +7890,10 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
   packbuf_i_pairs_close(&peer->pairs);
-  if (peer->fd >= 0) (void)close(peer->fd);
+  if (peer->fd >= 0) {
+    (void)shutdown(peer->fd, SHUT_RDWR); /* a child after fork may have it too: the server is to see the end */
+    (void)close(peer->fd);
+  }
   peer->fd = -1;
   peer->greeted = 0;
   packbuf_i_intake_end(&peer->intake);
@@ -8397,7 +8804,8 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_count,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};
 /* ---- end of transport/tcp.c ---- */
 /* ---- transport/verbs_client.c ---- */
 /* transport/verbs_client.c: the store `verbs`: what a client does differently when it has queue pairs. What is put is
@@ -8790,7 +9198,8 @@ static const packbuf_driver packbuf_i_verbs_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_tcp_count,
                                                       NULL,
                                                       NULL,
-                                                      PACKBUF_I_SMALL};
+                                                      PACKBUF_I_SMALL,
+                                                      NULL};
 /* ---- end of transport/verbs_client.c ---- */
 /* ---- transport/mooncake_engine.c ---- */
 /* transport/mooncake_engine.c: Mooncake's engine as the store `mooncake` calls it: its C ABI, loaded at run time, what
@@ -10441,7 +10850,8 @@ static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
                                                          packbuf_i_mooncake_count,
                                                          NULL,
                                                          NULL,
-                                                         0};
+                                                         0,
+                                                         NULL};
 /* ---- end of transport/mooncake.c ---- */
 
 /* what users call */
@@ -11221,6 +11631,36 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (!store->driver->collect) return PACKBUF_OK;
   return store->driver->collect(store->state, deadline, left ? left : &none, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->sessions(store->state, cursor, sessions, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->held(store->state, cursor, held, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error) {
+  memset(audit, 0, sizeof *audit);
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->audit(store->state, audit, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
+  return store->driver->keeper->take_away(store->state, force, error);
 }
 
 PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,
@@ -12649,8 +13089,10 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
-  /* closing alone would not do: a process that is just being started still has the descriptor, until it is another */
+  /* a child after fork may have it too: then closing alone neither ends the connection nor takes it from the epoll,
+   * which would go on to name a link that is freed */
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
+  (void)shutdown(link->fd, SHUT_RDWR);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
   packbuf_i_link_end(link);

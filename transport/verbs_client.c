@@ -388,4 +388,5 @@ static const packbuf_driver packbuf_i_verbs_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_tcp_count,
                                                       NULL,
                                                       NULL,
-                                                      PACKBUF_I_SMALL};
+                                                      PACKBUF_I_SMALL,
+                                                      NULL};
