@@ -175,7 +175,8 @@ enum {
   PACKBUF_CAN_EVICT = 64,
   PACKBUF_CAN_QUOTA = 128,
   PACKBUF_CAN_LIST = 256,
-  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them */
+  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them (mooncake: with ?segment=0, which gives the
+                                engine no memory of this process) */
   PACKBUF_CAN_INJECT = 1024  /* packbuf_store_inject */
 };
 
@@ -258,7 +259,9 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
 enum {
   PACKBUF_PUT_EVICTABLE = 1, /* may be dropped, the least recently read first, when room is wanted. Objects without it
                                 stay until they are removed or their time is over */
-  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine */
+  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine. A get under way elsewhere may then bring
+                                bytes that were written since: its trailer shows that often, checksums (the level of
+                                packbuf_get_options) show it. For what nobody reads */
 };
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
@@ -9179,7 +9182,8 @@ static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_err
 /* Client and threads, set up. */
 static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
                                                  packbuf_error *error) {
-  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  const unsigned asked = options->workers ? options->workers : 4;
+  const unsigned wanted = asked < PACKBUF_I_MOONCAKE_WORKERS ? asked : PACKBUF_I_MOONCAKE_WORKERS;
   packbuf_status status;
   m->client = m->api.create();
   if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
@@ -9836,6 +9840,8 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
     default: break;
   }
 }
+
+/* 1: nobody waits for the group any more. */
 static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
   int left;
   packbuf_i_locked(&m->lock);
@@ -9926,6 +9932,49 @@ static int packbuf_i_mooncake_settled(const packbuf_i_mooncake_run *run, uint64_
   return done;
 }
 
+/* ---- removals that have not happened yet ---- */
+
+/* Fills a group with removals that this round has not tried; how many. */
+static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
+  uint64_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
+    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
+      packbuf_i_mooncake_entry *entry;
+      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
+      entry = &group->entries[count++];
+      note->tried = round;
+      entry->key_size = note->key_size;
+      entry->asked = note->record.generation;
+      entry->why = note->why;
+      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
+      entry->step = PACKBUF_I_MOONCAKE_RETRY;
+      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
+    }
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+/* Tries each of them once; how many went. */
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
+  uint64_t round, parked, count = 1, gone = 0;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  round = ++m->round;
+  parked = m->parked;
+  packbuf_i_unlocked(&m->lock);
+  while (parked && in_time && count) {
+    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
+        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
+    if (!group) break;
+    count = packbuf_i_mooncake_gather(m, group, round);
+    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
+    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
+    packbuf_i_mooncake_let(m, group);
+  }
+  return gone;
+}
+
 /* ---- puts ---- */
 
 /* The item's slice, where the pool's pages leave room for a trailer behind its bytes. Bytes of the caller's that the
@@ -9981,8 +10030,6 @@ static packbuf_status packbuf_i_mooncake_prepare(packbuf_i_mooncake *m, packbuf_
   packbuf_i_mooncake_write(entry->at + entry->size - PACKBUF_I_MOONCAKE_RECORD, 0, record);
   return PACKBUF_OK;
 }
-
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
 
 /* How many entries ended with this status, and had got as far as a worker. */
 static uint64_t packbuf_i_mooncake_ended(const packbuf_i_mooncake_group *group, packbuf_status status) {
@@ -10217,48 +10264,7 @@ static void packbuf_i_mooncake_remove_window(packbuf_i_mooncake_run *run) {
   }
 }
 
-/* ---- removals that have not happened yet ---- */
-
-/* Fills a group with removals that this round has not tried; how many. */
-static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
-  uint64_t count = 0;
-  packbuf_i_locked(&m->lock);
-  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
-    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
-      packbuf_i_mooncake_entry *entry;
-      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
-      entry = &group->entries[count++];
-      note->tried = round;
-      entry->key_size = note->key_size;
-      entry->asked = note->record.generation;
-      entry->why = note->why;
-      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
-      entry->step = PACKBUF_I_MOONCAKE_RETRY;
-      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
-    }
-  packbuf_i_unlocked(&m->lock);
-  return count;
-}
-
-/* Tries each of them once; how many went. */
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
-  uint64_t round, parked, count = 1, gone = 0;
-  int in_time = 1;
-  packbuf_i_locked(&m->lock);
-  round = ++m->round;
-  parked = m->parked;
-  packbuf_i_unlocked(&m->lock);
-  while (parked && in_time && count) {
-    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
-        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
-    if (!group) break;
-    count = packbuf_i_mooncake_gather(m, group, round);
-    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
-    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
-    packbuf_i_mooncake_let(m, group);
-  }
-  return gone;
-}
+/* ---- looking after it ---- */
 
 #define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
 
@@ -10381,7 +10387,7 @@ static packbuf_status packbuf_i_mooncake_describe(void *state, packbuf_store_inf
   memset(info, 0, sizeof *info);
   info->transport = "mooncake";
   memcpy(info->uri, m->settings.uri, sizeof info->uri);
-  info->capabilities = PACKBUF_CAN_OUTLIVE;
+  info->capabilities = m->settings.segment ? 0 : PACKBUF_CAN_OUTLIVE; /* else objects may lie in this process's */
   info->size = info->used = info->objects = info->most_objects = UINT64_MAX;
   return packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline),
                                       "Mooncake's client does not reach its master", error);
@@ -13912,8 +13918,8 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
 /* ---- transport/get.c ---- */
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
- * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what it
- * keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
+ * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -14388,15 +14394,52 @@ static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows
   return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
 }
 
-/* The rows of a fragment that a list of rows of the whole names, in the list's order: a pass over the list for each
- * fragment, which costs less than fetching one. `room` has space for the whole list. */
-static packbuf_row_selection packbuf_i_rows_listed(const packbuf_selection *rows, const packbuf_fragment *f,
-                                                   int64_t *room) {
-  uint64_t count = 0;
-  for (uint64_t i = 0; i < rows->rows; i++)
-    if (rows->index[i] >= f->first_row && rows->index[i] - f->first_row < f->rows)
-      room[count++] = (int64_t)(rows->index[i] - f->first_row);
-  return packbuf_rows_index(room, count);
+/* A row of the whole that a list names, and where in the list. */
+typedef struct packbuf_i_listed_row {
+  uint64_t row, place;
+} packbuf_i_listed_row;
+
+/* A list of rows of the whole, so that each fragment finds its own: their cost is that of what it finds. */
+typedef struct packbuf_i_row_list {
+  const packbuf_i_listed_row *sorted;  /* by row */
+  packbuf_i_listed_row *found, *spare; /* room for as many */
+  int64_t *room;                       /* and for the rows of a fragment; NULL: there is no list */
+  uint64_t count;
+} packbuf_i_row_list;
+
+static int packbuf_i_by_row(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->row, y = ((const packbuf_i_listed_row *)b)->row;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+static int packbuf_i_by_place(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->place, y = ((const packbuf_i_listed_row *)b)->place;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+/* How many rows of the list are before this one. */
+static uint64_t packbuf_i_rows_before(const packbuf_i_row_list *list, uint64_t row) {
+  uint64_t low = 0, high = list->count;
+  while (low < high) {
+    const uint64_t middle = low + (high - low) / 2;
+    if (list->sorted[middle].row < row) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The rows of a fragment that the list names, in the list's order. They stay until the next fragment's. */
+static packbuf_row_selection packbuf_i_rows_listed(const packbuf_i_row_list *list, const packbuf_fragment *f) {
+  const uint64_t from = packbuf_i_rows_before(list, f->first_row);
+  const uint64_t count = packbuf_i_rows_before(list, f->first_row + f->rows) - from;
+  const packbuf_i_listed_row *found;
+  if (count) memcpy(list->found, list->sorted + from, (size_t)count * sizeof *list->found);
+  found = (const packbuf_i_listed_row *)packbuf_i_sort(list->found, list->spare, count, sizeof *found,
+                                                       packbuf_i_by_place, NULL);
+  for (uint64_t i = 0; i < count; i++) list->room[i] = (int64_t)(found[i].row - f->first_row);
+  return packbuf_rows_index(list->room, count);
 }
 
 /* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
@@ -14442,16 +14485,29 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
   return status;
 }
 
-/* The rows of the whole that are wanted of a manifest. *room: for those of a fragment, when they are a list. */
+/* The rows of the whole that are wanted of a manifest; `list` when they are named one by one. */
 static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
-                                              int64_t **room, packbuf_error *error) {
+                                              packbuf_i_row_list *list, packbuf_error *error) {
+  packbuf_i_listed_row *named;
   packbuf_status status;
   memset(chosen, 0, sizeof *chosen);
-  *room = NULL;
+  memset(list, 0, sizeof *list);
   status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
   if (status != PACKBUF_OK || !chosen->index) return status;
-  *room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof **room);
-  return *room ? PACKBUF_OK : packbuf_i_no_memory(error);
+  named = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->found = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->spare = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof *list->room);
+  if (!named || !list->found || !list->spare || !list->room) return packbuf_i_no_memory(error);
+  list->count = chosen->rows;
+  for (uint64_t i = 0; i < chosen->rows; i++) {
+    named[i].row = chosen->index[i];
+    named[i].place = i;
+  }
+  list->sorted = (const packbuf_i_listed_row *)packbuf_i_sort(named, list->spare, list->count, sizeof *named,
+                                                              packbuf_i_by_row, NULL);
+  if (list->sorted != named) list->spare = named;
+  return PACKBUF_OK;
 }
 
 /* The selections of one object. listing: NULL, or its manifest. */
@@ -14461,16 +14517,16 @@ static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object 
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
   packbuf_selection *values = NULL, whole;
-  int64_t *room = NULL;
+  packbuf_i_row_list list;
   uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
   packbuf_status status = PACKBUF_OK;
   if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
   if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
-  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &room, error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &list, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
-    const packbuf_row_selection rows = !listing ? wanted->rows
-                                       : room   ? packbuf_i_rows_listed(&whole, &listing->list[i], room)
-                                                : packbuf_i_rows_within(&whole, &listing->list[i]);
+    const packbuf_row_selection rows = !listing    ? wanted->rows
+                                       : list.room ? packbuf_i_rows_listed(&list, &listing->list[i])
+                                                   : packbuf_i_rows_within(&whole, &listing->list[i]);
     status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
     if (status == PACKBUF_OK && values)
       status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);

@@ -16,7 +16,8 @@ enum {
   PACKBUF_CAN_EVICT = 64,
   PACKBUF_CAN_QUOTA = 128,
   PACKBUF_CAN_LIST = 256,
-  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them */
+  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them (mooncake: with ?segment=0, which gives the
+                                engine no memory of this process) */
   PACKBUF_CAN_INJECT = 1024  /* packbuf_store_inject */
 };
 
@@ -99,7 +100,9 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
 enum {
   PACKBUF_PUT_EVICTABLE = 1, /* may be dropped, the least recently read first, when room is wanted. Objects without it
                                 stay until they are removed or their time is over */
-  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine */
+  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine. A get under way elsewhere may then bring
+                                bytes that were written since: its trailer shows that often, checksums (the level of
+                                packbuf_get_options) show it. For what nobody reads */
 };
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
