@@ -1,8 +1,8 @@
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
- * leases of handles. */
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s driver and state. Must not know:
+ * items' checks, leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
@@ -166,8 +166,7 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
 static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
   const uint64_t pages = packbuf_i_buddy_pages(size);
   if (pages >= object->pages) return;
-  if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
-  else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  packbuf_i_buddy_give(&table->buddy, object->page + pages, object->pages - pages);
   if (object->owner) object->owner->used -= (object->pages - pages) * PACKBUF_I_PAGE;
   object->pages = pages;
   packbuf_i_signal_all(&table->changed);
