@@ -83,7 +83,7 @@ on_mooncake() { # leases of the engine last longer than a call of C55 and no lon
     local master=/dev/shm/packbuf-double.$$ status=0
     MOONCAKE_STORE_LIBRARY="$tmp/libmooncake_store.so" DOUBLE_MASTER=$master DOUBLE_ROOM=$((64 << 20)) DOUBLE_LEASE_MS=500 \
         STORE_STOP="touch $master.stop" STORE_CONTINUE="rm $master.stop" \
-        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" mooncake://localhost:50051 || status=$?
+        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" 'mooncake://localhost:50051?segment=0' || status=$?
     rm -f "$master" "$master.stop" "$master.away"
     return $status
 }

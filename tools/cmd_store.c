@@ -49,8 +49,8 @@ static void store_open(const verb *command, const char *uri, const char *timeout
     fail_usage(command, "%s: %s", uri, line);
   }
   if (status || packbuf_store_describe(to->store, &to->info, deadline_of(to), &error)) fail_call(uri, &error);
-  if (!(to->info.capabilities & PACKBUF_CAN_OUTLIVE))
-    fail_usage(command, "%s: its objects would go with this command", uri);
+  if (!(to->info.capabilities & PACKBUF_CAN_OUTLIVE) && (makes || strcmp(to->info.transport, "local") == 0))
+    fail_usage(command, "%s: its objects would go with this command (mooncake: without ?segment=0)", uri);
 }
 
 static void store_close(opened *from, const char *uri) {
@@ -265,7 +265,8 @@ static void check_object(const named *name, const packbuf_item *item, const sour
          (unsigned long long)name->ref.length);
   if (kind == PACKBUF_OBJECT_BYTES) return;
   check_packed(item->key, got->data, got->size, verify, &view);
-  if (view.head_checksum != head) fail(item->key, "its head is another than the %s says", name->exact ? "ref" : "store");
+  if (view.head_checksum != head)
+    fail(item->key, "its head is another than the %s says", name->exact ? "ref" : "store");
 }
 
 int run_get(const verb *command, int argc, char **argv) {

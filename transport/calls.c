@@ -1,4 +1,4 @@
-/* transport/calls.c: the calls of a store: opening by scheme or driver, the batches, looking after it, closing.
+/* transport/calls.c: the calls of a store: opening by scheme or driver, closing, the batches, looking after it.
  * May use: all rooms of the transport before it. Must not know: what a driver does. */
 
 /* ---- opening ---- */
@@ -61,12 +61,14 @@ static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const pa
   store = (packbuf_store *)packbuf_i_heap(&allocator, NULL, 0, sizeof *store);
   if (!store) return NULL;
   store->allocator = allocator;
-  store->driver = driver;
+  store->driver = &store->known;
+  memcpy(&store->known, driver, driver->size < sizeof store->known ? driver->size : sizeof store->known);
   store->holder.slice_back = packbuf_i_slice_back;
   store->holder.lease_back = packbuf_i_lease_back;
   store->read_only = options->read_only;
   store->no_auto_register = options->no_auto_register;
-  store->worker_count = options->workers == 0 ? 1 : options->workers < 64 ? options->workers : 64;
+  store->worker_count = options->workers ? options->workers : 1;
+  if (store->worker_count > PACKBUF_I_WORKERS) store->worker_count = PACKBUF_I_WORKERS;
   store->leases.before = store->leases.after = &store->leases;
   for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) store->quota[i] = UINT64_MAX;
   if (!packbuf_i_lock_start(&store->lock) || !packbuf_i_signal_start(&store->changed)) {

@@ -34,8 +34,9 @@ typedef struct packbuf_driver_memory {
   uint64_t size;
 } packbuf_driver_memory;
 
-/* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
- * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
+/* A store's own half. Calls come from any number of threads but open and close. open, close, describe, run and let_go
+ * there must be; others that are NULL: not supported. A driver passes tests/store_contract.c when it keeps what
+ * packbuf_batch_put and its neighbours promise. */
 typedef struct packbuf_driver {
   size_t size;        /* sizeof(packbuf_driver): members may be added at the end */
   const char *scheme; /* "shm" */
@@ -64,7 +65,7 @@ typedef struct packbuf_driver {
   const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 
-/* packbuf_store_open with a driver of the caller's, which must stay. */
+/* packbuf_store_open with a driver of the caller's, which is copied. */
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error);

@@ -1,8 +1,8 @@
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
- * leases of handles. */
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s driver and state. Must not know:
+ * items' checks, leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
@@ -58,23 +58,32 @@ static packbuf_i_object_local **packbuf_i_local_bucket(packbuf_i_table *table, u
   return &table->buckets[hash & table->mask];
 }
 
+/* An object is nobody's from here on. */
+static void packbuf_i_local_disown(packbuf_i_object_local *object) {
+  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  object->owner = NULL;
+}
+
 /* Gives an object's memory back. */
 static void packbuf_i_local_free(packbuf_i_table *table, packbuf_i_object_local *object) {
-  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  packbuf_i_local_disown(object);
   if (object->pages) packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
   table->objects--;
   (void)packbuf_i_heap(&table->allocator, object, sizeof *object, 0);
   packbuf_i_signal_all(&table->changed);
 }
 
-/* Takes an object out of the table; its memory comes back when its last reader leaves. */
+/* Takes an object out of the table, and off its owner's quota: the handle that put it may be closed before its last
+ * reader leaves, when its memory comes back. */
 static void packbuf_i_local_retire(packbuf_i_table *table, packbuf_i_object_local *object) {
   packbuf_i_object_local **link = packbuf_i_local_bucket(table, object->hash);
   while (*link != object) link = &(*link)->next;
   *link = object->next;
   object->listed = 0;
   table->live--;
-  if (!object->readers) packbuf_i_local_free(table, object);
+  packbuf_i_local_disown(object);
+  if (object->readers) packbuf_i_signal_all(&table->changed);
+  else packbuf_i_local_free(table, object);
 }
 
 /* The newest object of a key whose time is not over; NULL. */
@@ -141,11 +150,12 @@ static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_loc
   return PACKBUF_OK;
 }
 
-/* The same by the deadline; evicts, and waits. CAPACITY: it could never be had. */
+/* The same by the deadline; evicts, and waits. CAPACITY, and QUOTA at once: it could never be had. */
 static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
                                                 uint64_t deadline, packbuf_i_object_local **object) {
   packbuf_status status;
   if (packbuf_i_buddy_pages(size) > table->pages) return PACKBUF_CAPACITY;
+  if (owner && packbuf_i_buddy_pages(size) * PACKBUF_I_PAGE > owner->quota) return PACKBUF_QUOTA;
   for (;;) {
     status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
@@ -162,8 +172,7 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
 static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
   const uint64_t pages = packbuf_i_buddy_pages(size);
   if (pages >= object->pages) return;
-  if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
-  else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  packbuf_i_buddy_give(&table->buddy, object->page + pages, object->pages - pages);
   if (object->owner) object->owner->used -= (object->pages - pages) * PACKBUF_I_PAGE;
   object->pages = pages;
   packbuf_i_signal_all(&table->changed);
@@ -473,6 +482,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   for (uint64_t i = 0; i < count; i++)
     pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
+  if (pages * PACKBUF_I_PAGE > local->quota)
+    return packbuf_i_call_fail(error, PACKBUF_QUOTA, "larger than the handle's quota");
   packbuf_i_locked(&table->lock);
   do {
     for (status = PACKBUF_OK; !status && done < count; done += !status) {
@@ -625,9 +636,9 @@ static void packbuf_i_local_close(void *state) {
   packbuf_i_locked(&table->lock);
   for (uint64_t i = 0; i <= table->mask; i++)
     for (packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
-      if (object->owner == local) object->owner = NULL;
+      if (object->owner == local) packbuf_i_local_disown(object);
   for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
-    if (object->owner == local) object->owner = NULL;
+    if (object->owner == local) packbuf_i_local_disown(object);
   packbuf_i_faults_left(table, local->plan);
   last = --table->handles == 0;
   packbuf_i_unlocked(&table->lock);

@@ -40,8 +40,8 @@ extern "C" {
  * May use: packbuf.h. */
 
 /* A deadline is a time of CLOCK_MONOTONIC in nanoseconds. What has not ended by then ends with TIMEOUT. Under
- * PACKBUF_NO_WAIT what cannot be done at once fails with what it would have waited for (FULL, QUOTA, LEASED); an
- * operation that needs the network is TIMEOUT. */
+ * PACKBUF_NO_WAIT what cannot be done at once fails with what it would have waited for (FULL, QUOTA, LEASED); what
+ * needs a network or an engine has some 50 ms for it all the same, then it is TIMEOUT. */
 #define PACKBUF_NO_WAIT 0u
 #define PACKBUF_FOREVER UINT64_MAX
 
@@ -134,22 +134,24 @@ typedef struct packbuf_pool_options {
   const packbuf_allocator *allocator; /* for its tables (0.22 % of the slab): as of packbuf_store_options */
 } packbuf_pool_options;
 
-/* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE, INVALID_ARGUMENT. */
+/* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE (huge_pages 2), INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
                                              packbuf_error *error);
-/* LEASED, and nothing is done, while slices are out or a store uses it. NULL is fine. */
+/* LEASED, and nothing is done, while slices are out or a store uses it. One thread, once. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error);
 
 #define PACKBUF_ACCOUNTS 64u /* accounts are 0 to 63: whom slices are charged to */
 
 /* The most bytes that slices of one account may take at a time; UINT64_MAX: no bound (the default). A consumer that
- * keeps what it got runs into its own quota while others get slices. Counts from the next slice on. */
+ * keeps what it got runs into its own quota while others get slices. Counts from the next slice on. INVALID_ARGUMENT:
+ * no such account. */
 PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
                                               packbuf_error *error);
 
 /* `count` slices of these sizes (1 or more bytes), all or none. Waits to the deadline for slices to come back, first
  * come first served within an account. Errors: QUOTA, FULL when the deadline passes (PACKBUF_NO_WAIT: at once);
- * CAPACITY when they could never be had together. Contents are what the last user left. */
+ * CAPACITY when they could never be had together, QUOTA at once when one account never may; INVALID_ARGUMENT (account,
+ * a size of 0), OUT_OF_MEMORY. Contents are what the last user left. */
 PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t account, const uint64_t *sizes,
                                              uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                              packbuf_error *error);
@@ -175,7 +177,8 @@ enum {
   PACKBUF_CAN_EVICT = 64,
   PACKBUF_CAN_QUOTA = 128,
   PACKBUF_CAN_LIST = 256,
-  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them */
+  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them (mooncake: with ?segment=0, which gives the
+                                engine no memory of this process) */
   PACKBUF_CAN_INJECT = 1024  /* packbuf_store_inject */
 };
 
@@ -216,12 +219,13 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot
 /* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096. What was asked for is what runs, or
  * the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
  * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
- * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, SYSTEM (errno in error->offset). */
+ * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
+ * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted
  * operations are out; TIMEOUT. After fork only the parent may use a handle: in the child all calls are DISCONNECTED,
- * but for this one, which does nothing. One call. NULL is fine. */
+ * but for this one, which does nothing. One thread, once; none begins a call after it. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_store_info {
@@ -229,27 +233,30 @@ typedef struct packbuf_store_info {
   const char *stepped_down;                   /* why it is not the one of the URI; NULL */
   char uri[PACKBUF_MAX_URI + 1];              /* without options */
   unsigned capabilities;                      /* PACKBUF_CAN_... */
-  uint64_t size, used, objects, most_objects; /* UINT64_MAX: not known */
+  uint64_t size, used, objects, most_objects; /* bytes, bytes, objects; UINT64_MAX: not known */
 } packbuf_store_info;
+/* What it is and can, and how full: of tcp, verbs and mooncake by asking the other side. Errors: DISCONNECTED,
+ * TIMEOUT. */
 PACKBUF_API packbuf_status packbuf_store_describe(packbuf_store *store, packbuf_store_info *info, uint64_t deadline,
                                                   packbuf_error *error);
 
 /* Registers memory of the caller, once for as many operations as follow; calls nest, overlapping and adjacent ranges
  * are registered as one. It must stay mapped until as many unregister calls were made with the same numbers; the last
- * one unregisters, when no operation uses it. Memory that was unmapped and mapped again is registered anew. Errors:
- * SYSTEM (errno: memlock limit), OUT_OF_MEMORY; NOT_FOUND (unregister: no such range). */
+ * one unregisters, and returns when no operation uses it. Memory that was unmapped and mapped again is registered anew.
+ * Errors: INVALID_ARGUMENT, SYSTEM (errno: memlock limit), OUT_OF_MEMORY; NOT_FOUND (unregister: no such range). */
 PACKBUF_API packbuf_status packbuf_register(packbuf_store *store, const void *address, uint64_t size,
                                             packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_unregister(packbuf_store *store, const void *address, uint64_t size,
                                               packbuf_error *error);
 
 /* The most bytes that leases and slices of one account of this handle may take at a time, as packbuf_pool_quota: of its
- * pool, and where objects are read in place of the leases themselves. */
+ * pool, and where objects are read in place of the leases themselves. INVALID_ARGUMENT: no such account. */
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error);
 
-/* Slices to fill and put without another copy: in the store's own memory where it can (local, shm), else of the pool.
- * As packbuf_pool_take otherwise. Give them to a put, which takes them over when it succeeds, or back. */
+/* Slices to fill and put without another copy: in the store's own memory where it can (local, shm: within the handle's
+ * quota, whatever the account), else of the pool. As packbuf_pool_take otherwise; READ_ONLY. Give them to a put, which
+ * takes them over when it succeeds, or back. */
 PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t account, const uint64_t *sizes,
                                            uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                            packbuf_error *error);
@@ -259,7 +266,9 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
 enum {
   PACKBUF_PUT_EVICTABLE = 1, /* may be dropped, the least recently read first, when room is wanted. Objects without it
                                 stay until they are removed or their time is over */
-  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine */
+  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine. A get under way elsewhere may then bring
+                                bytes that were written since: its trailer shows that often, checksums (the level of
+                                packbuf_get_options) show it. For what nobody reads */
 };
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
@@ -291,13 +300,15 @@ typedef struct packbuf_item {
  * in error->row and its key in error->path; statuses of all items are set in any case.
  * put: seen whole or not at all, by anyone. An older object of the key is superseded: whoever names its generation gets
  * STALE; memory under a lease stays until the lease ends. A key twice in one batch: the later item is the newer.
- * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline. get: the
- * bytes of one generation, all of them or an error. stat: exists? how large? takes no lease. remove: new readers find
- * nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or OK, as a server does not
- * wait for those of others): memory comes back when they do, without another call (without PACKBUF_CAN_REMOVE_NOW: by
- * packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT;
- * OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; DENIED; PROTOCOL; SYSTEM;
- * UNSUPPORTED_OPERATION. */
+ * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline.
+ * get: the bytes of one generation, all of them or an error.
+ * stat: exists? how large? takes no lease (mooncake: the engine grants one, which delays removals for its time).
+ * remove: new readers find nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or
+ * OK, as a server does not wait for those of others): memory comes back when they do, without another call (without
+ * PACKBUF_CAN_REMOVE_NOW: by packbuf_store_collect).
+ * Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT; OUT_OF_RANGE; SHORT_READ;
+ * UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; CANCELLED; DENIED; PROTOCOL; DATA_CHECKSUM (mooncake); OUT_OF_MEMORY;
+ * SYSTEM; UNSUPPORTED_OPERATION. */
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
                                              uint64_t deadline, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_batch_get(packbuf_store *store, packbuf_item *items, uint64_t count,
@@ -316,8 +327,9 @@ typedef enum packbuf_operation {
   PACKBUF_REMOVE = 4
 } packbuf_operation;
 
-/* Hands a batch to the store's workers and returns. Items, and all they point to, are the store's until each item's
- * completion was polled. *ticket: never 0. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+/* Hands a batch of 1 to 2^24 items to the store's workers and returns. Items, and all they point to, are the store's
+ * until each item's completion was polled. *ticket: never 0. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, SYSTEM
+ * (threads). */
 PACKBUF_API packbuf_status packbuf_submit(packbuf_store *store, packbuf_operation operation, packbuf_item *items,
                                           uint64_t count, uint64_t deadline, void *context, uint64_t *ticket,
                                           packbuf_error *error);
@@ -355,7 +367,8 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
                                               uint64_t deadline, packbuf_error *error);
 
 /* Takes back now what is taken back anyway when room is wanted: objects whose time is over, what processes that died
- * held or were writing; mooncake: tries removals again that leases had delayed, *left (may be NULL) of which remain. */
+ * held or were writing; mooncake: tries removals again that leases had delayed, *left (may be NULL) of which remain.
+ * Errors: DISCONNECTED, TIMEOUT. */
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
 
@@ -479,7 +492,8 @@ typedef enum packbuf_severity { PACKBUF_FINE, PACKBUF_ADVICE, PACKBUF_PROBLEM } 
 typedef void (*packbuf_finding)(void *context, packbuf_severity severity, const char *what, const char *found,
                                 const char *advice);
 /* Looks at this machine with the eyes of one store (a URI; NULL: of all): size of /dev/shm, memlock limit, huge pages,
- * devices, ports, GIDs and MTU, whether libraries load, whether the other side answers. Opens and changes nothing. */
+ * devices, ports, GIDs and MTU, whether libraries load, whether the other side takes connections. Opens no store and
+ * changes nothing. A name that is looked up may take longer than the deadline. Errors: INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding finding, void *context, uint64_t deadline,
                                           packbuf_error *error);
 /* ---- end of transport/store.h ---- */
@@ -492,7 +506,7 @@ PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding findi
 typedef packbuf_status (*packbuf_writer)(void *context, packbuf_batch *batch, void *dst, uint64_t capacity,
                                          uint64_t *size, packbuf_error *error);
 
-/* Start from zero, but for the deadline. */
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
@@ -519,11 +533,12 @@ typedef struct packbuf_wanted {
   const char *const *patterns;
   size_t pattern_count;
   packbuf_row_selection rows;
-  uint64_t gap;   /* ranges with at most so many bytes between them are fetched as one */
+  uint64_t gap;   /* bytes: ranges with at most so many between them are fetched as one */
   unsigned flags; /* PACKBUF_RANGES_CHUNKS: whole chunks, whose checksums are then verified */
   uint8_t values; /* 1: the batch values too */
 } packbuf_wanted;
 
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_get_options {
   uint64_t deadline;
   uint32_t account;
@@ -594,6 +609,8 @@ typedef struct packbuf_ledger_options {
   uint8_t retain;      /* 1: the last release keeps the batch, for more epochs; only abort, gc and remove free */
 } packbuf_ledger_options;
 
+/* options NULL: zeros. The store stays open for as long. All calls from any thread, but close. Errors:
+ * INVALID_ARGUMENT, OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_ledger_open(packbuf_store *store, const packbuf_ledger_options *options,
                                                packbuf_ledger **ledger, packbuf_error *error);
 /* Removes nothing. LEASED while reads are out. */
@@ -614,13 +631,15 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
                                               packbuf_error *error);
 /* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
  * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
- * *freed (may be NULL): 1 when the batch went. A removal that a lease delays is OK: it is pending. */
+ * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is
+ * OK: it is pending. Errors: of packbuf_remove. */
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
 /* Ends a batch now: gets are NOT_FOUND from here on (here; elsewhere as soon as the store can), its memory comes back
  * when the leases end. Of what is not on the books: NOT_FOUND, and it is remembered as aborted. */
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error);
-/* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read. */
+/* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read; *freed
+ * (may be NULL): how many batches went. Errors: OUT_OF_MEMORY, and of packbuf_remove, the first of them. */
 PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t *freed,
                                              packbuf_error *error);
 /* Tries pending removals, forced, until none is left; never looks whether they are gone, which would renew leases.
@@ -628,8 +647,12 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
 PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_ledger_state {
-  uint64_t batches, bytes, reading, pending, pending_bytes, oldest_ms;
+  uint64_t batches, bytes;         /* to be read */
+  uint64_t reading;                /* objects that are out */
+  uint64_t pending, pending_bytes; /* removals that are not done */
+  uint64_t oldest_ms;              /* age of the oldest batch to be read */
 } packbuf_ledger_state;
+/* Cannot fail. */
 PACKBUF_API packbuf_status packbuf_ledger_describe(packbuf_ledger *ledger, packbuf_ledger_state *state,
                                                    packbuf_error *error);
 /* ---- end of transport/ledger.h ---- */
@@ -659,8 +682,9 @@ typedef struct packbuf_server_options {
 PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char *uri,
                                                const packbuf_server_options *options, packbuf_server **server,
                                                packbuf_error *error);
-/* The URI that clients take, with the port that it has. Static until closed. Cannot fail. */
+/* The URI that clients take, with the port that it has. Valid until it is closed. Cannot fail. */
 PACKBUF_API const char *packbuf_server_uri(const packbuf_server *server);
+/* What its connections did since it was opened, and how full the store is. Errors: those of packbuf_store_describe. */
 PACKBUF_API packbuf_status packbuf_server_counters(packbuf_server *server, packbuf_counters *counters,
                                                    packbuf_error *error);
 /* Lets operations under way end, to the deadline, then cuts connections. NULL is fine. */
@@ -703,8 +727,9 @@ typedef struct packbuf_driver_memory {
   uint64_t size;
 } packbuf_driver_memory;
 
-/* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
- * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
+/* A store's own half. Calls come from any number of threads but open and close. open, close, describe, run and let_go
+ * there must be; others that are NULL: not supported. A driver passes tests/store_contract.c when it keeps what
+ * packbuf_batch_put and its neighbours promise. */
 typedef struct packbuf_driver {
   size_t size;        /* sizeof(packbuf_driver): members may be added at the end */
   const char *scheme; /* "shm" */
@@ -733,7 +758,7 @@ typedef struct packbuf_driver {
   const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 
-/* packbuf_store_open with a driver of the caller's, which must stay. */
+/* packbuf_store_open with a driver of the caller's, which is copied. */
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error);
@@ -1118,12 +1143,6 @@ static size_t packbuf_i_length(const char *text, size_t most) {
 static int packbuf_i_key_valid(const char *key) {
   const size_t size = key ? packbuf_i_length(key, PACKBUF_MAX_KEY) : 0;
   return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
-}
-
-/* 1: a key that packbuf_put takes. */
-static int packbuf_i_batch_key_valid(const char *key) {
-  return packbuf_i_key_valid(key) && packbuf_i_length(key, PACKBUF_MAX_BATCH_KEY) <= PACKBUF_MAX_BATCH_KEY &&
-         !strchr(key, '#');
 }
 
 /* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */
@@ -1698,11 +1717,6 @@ static void packbuf_i_buddy_give(packbuf_i_buddy *buddy, uint64_t page, uint64_t
   }
 }
 
-/* Gives back all pages but the first `keep` of a run. */
-static void packbuf_i_buddy_trim(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages, uint64_t keep) {
-  packbuf_i_buddy_give(buddy, page + keep, pages - keep);
-}
-
 /* The free block to take `pages` of; PACKBUF_I_BUDDY_NONE. */
 static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t pages) {
   const unsigned least = packbuf_i_buddy_order(pages);
@@ -2034,34 +2048,24 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
 
 /* ---- giving back ---- */
 
-/* Takes back all pages but the first `keep` of a slice, whose token that was. */
-static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t keep) {
-  const uint64_t page = packbuf_i_token_page(token), pages = packbuf_i_token_pages(token);
+/* Takes back the slice whose token that was. */
+static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token) {
+  const uint64_t pages = packbuf_i_token_pages(token);
   packbuf_i_locked(&pool->lock);
-  packbuf_i_buddy_trim(&pool->buddy, page, pages, keep);
-  pool->used[packbuf_i_token_account(token)] -= pages - keep;
-  if (!keep) pool->slices--;
-  if (pool->longest) pool->kept += pages - keep;
+  packbuf_i_buddy_give(&pool->buddy, packbuf_i_token_page(token), pages);
+  pool->used[packbuf_i_token_account(token)] -= pages;
+  pool->slices--;
+  if (pool->longest) pool->kept += pages;
   packbuf_i_pool_serve(pool);
   packbuf_i_unlocked(&pool->lock);
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
-}
-
-/* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
-static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
-  const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
-  slice->size = size;
-  if (keep >= packbuf_i_token_pages(token)) return;
-  slice->token = packbuf_i_pool_token(packbuf_i_token_page(token), keep, packbuf_i_token_account(token));
-  packbuf_i_pool_back(pool, token, keep);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token);
 }
 
 /* ---- opening ---- */
@@ -2717,7 +2721,7 @@ static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registratio
 /* stores: what a handle is, and what each driver does with its own */
 /* ---- transport/handle.c ---- */
 /* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers
- * come after it, and may look at nothing of it but its pool.
+ * come after it, and look at nothing of it (`local` alone: at `beside`'s driver and state).
  * May use: system, pool, cache, driver.h. Must not know: what a driver does, items. */
 
 #define PACKBUF_I_COUNTER(store, name, more) ((void)PACKBUF_I_ADD(&(store)->counters.name, (uint64_t)(more)))
@@ -2729,9 +2733,12 @@ typedef struct packbuf_i_leased {
   uint32_t account;
 } packbuf_i_leased;
 
+#define PACKBUF_I_WORKERS 64u /* threads for what is submitted, at most */
+
 struct packbuf_store {
   packbuf_i_holder holder; /* first */
-  const packbuf_driver *driver;
+  const packbuf_driver *driver; /* that is: */
+  packbuf_driver known;         /* a copy: members that its maker did not know of are NULL */
   void *state;
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;
@@ -2988,8 +2995,8 @@ static void packbuf_i_item_copy(const packbuf_item *item, const uint8_t *object,
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
- * leases of handles. */
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s driver and state. Must not know:
+ * items' checks, leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
@@ -3045,23 +3052,32 @@ static packbuf_i_object_local **packbuf_i_local_bucket(packbuf_i_table *table, u
   return &table->buckets[hash & table->mask];
 }
 
+/* An object is nobody's from here on. */
+static void packbuf_i_local_disown(packbuf_i_object_local *object) {
+  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  object->owner = NULL;
+}
+
 /* Gives an object's memory back. */
 static void packbuf_i_local_free(packbuf_i_table *table, packbuf_i_object_local *object) {
-  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  packbuf_i_local_disown(object);
   if (object->pages) packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
   table->objects--;
   (void)packbuf_i_heap(&table->allocator, object, sizeof *object, 0);
   packbuf_i_signal_all(&table->changed);
 }
 
-/* Takes an object out of the table; its memory comes back when its last reader leaves. */
+/* Takes an object out of the table, and off its owner's quota: the handle that put it may be closed before its last
+ * reader leaves, when its memory comes back. */
 static void packbuf_i_local_retire(packbuf_i_table *table, packbuf_i_object_local *object) {
   packbuf_i_object_local **link = packbuf_i_local_bucket(table, object->hash);
   while (*link != object) link = &(*link)->next;
   *link = object->next;
   object->listed = 0;
   table->live--;
-  if (!object->readers) packbuf_i_local_free(table, object);
+  packbuf_i_local_disown(object);
+  if (object->readers) packbuf_i_signal_all(&table->changed);
+  else packbuf_i_local_free(table, object);
 }
 
 /* The newest object of a key whose time is not over; NULL. */
@@ -3128,11 +3144,12 @@ static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_loc
   return PACKBUF_OK;
 }
 
-/* The same by the deadline; evicts, and waits. CAPACITY: it could never be had. */
+/* The same by the deadline; evicts, and waits. CAPACITY, and QUOTA at once: it could never be had. */
 static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
                                                 uint64_t deadline, packbuf_i_object_local **object) {
   packbuf_status status;
   if (packbuf_i_buddy_pages(size) > table->pages) return PACKBUF_CAPACITY;
+  if (owner && packbuf_i_buddy_pages(size) * PACKBUF_I_PAGE > owner->quota) return PACKBUF_QUOTA;
   for (;;) {
     status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
@@ -3149,8 +3166,7 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
 static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
   const uint64_t pages = packbuf_i_buddy_pages(size);
   if (pages >= object->pages) return;
-  if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
-  else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  packbuf_i_buddy_give(&table->buddy, object->page + pages, object->pages - pages);
   if (object->owner) object->owner->used -= (object->pages - pages) * PACKBUF_I_PAGE;
   object->pages = pages;
   packbuf_i_signal_all(&table->changed);
@@ -3460,6 +3476,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   for (uint64_t i = 0; i < count; i++)
     pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
+  if (pages * PACKBUF_I_PAGE > local->quota)
+    return packbuf_i_call_fail(error, PACKBUF_QUOTA, "larger than the handle's quota");
   packbuf_i_locked(&table->lock);
   do {
     for (status = PACKBUF_OK; !status && done < count; done += !status) {
@@ -3612,9 +3630,9 @@ static void packbuf_i_local_close(void *state) {
   packbuf_i_locked(&table->lock);
   for (uint64_t i = 0; i <= table->mask; i++)
     for (packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
-      if (object->owner == local) object->owner = NULL;
+      if (object->owner == local) packbuf_i_local_disown(object);
   for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
-    if (object->owner == local) object->owner = NULL;
+    if (object->owner == local) packbuf_i_local_disown(object);
   packbuf_i_faults_left(table, local->plan);
   last = --table->handles == 0;
   packbuf_i_unlocked(&table->lock);
@@ -9617,7 +9635,8 @@ static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_err
 /* Client and threads, set up. */
 static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
                                                  packbuf_error *error) {
-  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  const unsigned asked = options->workers ? options->workers : 4;
+  const unsigned wanted = asked < PACKBUF_I_MOONCAKE_WORKERS ? asked : PACKBUF_I_MOONCAKE_WORKERS;
   packbuf_status status;
   m->client = m->api.create();
   if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
@@ -10274,6 +10293,8 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
     default: break;
   }
 }
+
+/* 1: nobody waits for the group any more. */
 static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
   int left;
   packbuf_i_locked(&m->lock);
@@ -10364,6 +10385,49 @@ static int packbuf_i_mooncake_settled(const packbuf_i_mooncake_run *run, uint64_
   return done;
 }
 
+/* ---- removals that have not happened yet ---- */
+
+/* Fills a group with removals that this round has not tried; how many. */
+static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
+  uint64_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
+    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
+      packbuf_i_mooncake_entry *entry;
+      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
+      entry = &group->entries[count++];
+      note->tried = round;
+      entry->key_size = note->key_size;
+      entry->asked = note->record.generation;
+      entry->why = note->why;
+      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
+      entry->step = PACKBUF_I_MOONCAKE_RETRY;
+      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
+    }
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+/* Tries each of them once; how many went. */
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
+  uint64_t round, parked, count = 1, gone = 0;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  round = ++m->round;
+  parked = m->parked;
+  packbuf_i_unlocked(&m->lock);
+  while (parked && in_time && count) {
+    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
+        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
+    if (!group) break;
+    count = packbuf_i_mooncake_gather(m, group, round);
+    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
+    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
+    packbuf_i_mooncake_let(m, group);
+  }
+  return gone;
+}
+
 /* ---- puts ---- */
 
 /* The item's slice, where the pool's pages leave room for a trailer behind its bytes. Bytes of the caller's that the
@@ -10419,8 +10483,6 @@ static packbuf_status packbuf_i_mooncake_prepare(packbuf_i_mooncake *m, packbuf_
   packbuf_i_mooncake_write(entry->at + entry->size - PACKBUF_I_MOONCAKE_RECORD, 0, record);
   return PACKBUF_OK;
 }
-
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
 
 /* How many entries ended with this status, and had got as far as a worker. */
 static uint64_t packbuf_i_mooncake_ended(const packbuf_i_mooncake_group *group, packbuf_status status) {
@@ -10655,48 +10717,7 @@ static void packbuf_i_mooncake_remove_window(packbuf_i_mooncake_run *run) {
   }
 }
 
-/* ---- removals that have not happened yet ---- */
-
-/* Fills a group with removals that this round has not tried; how many. */
-static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
-  uint64_t count = 0;
-  packbuf_i_locked(&m->lock);
-  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
-    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
-      packbuf_i_mooncake_entry *entry;
-      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
-      entry = &group->entries[count++];
-      note->tried = round;
-      entry->key_size = note->key_size;
-      entry->asked = note->record.generation;
-      entry->why = note->why;
-      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
-      entry->step = PACKBUF_I_MOONCAKE_RETRY;
-      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
-    }
-  packbuf_i_unlocked(&m->lock);
-  return count;
-}
-
-/* Tries each of them once; how many went. */
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
-  uint64_t round, parked, count = 1, gone = 0;
-  int in_time = 1;
-  packbuf_i_locked(&m->lock);
-  round = ++m->round;
-  parked = m->parked;
-  packbuf_i_unlocked(&m->lock);
-  while (parked && in_time && count) {
-    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
-        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
-    if (!group) break;
-    count = packbuf_i_mooncake_gather(m, group, round);
-    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
-    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
-    packbuf_i_mooncake_let(m, group);
-  }
-  return gone;
-}
+/* ---- looking after it ---- */
 
 #define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
 
@@ -10819,7 +10840,7 @@ static packbuf_status packbuf_i_mooncake_describe(void *state, packbuf_store_inf
   memset(info, 0, sizeof *info);
   info->transport = "mooncake";
   memcpy(info->uri, m->settings.uri, sizeof info->uri);
-  info->capabilities = PACKBUF_CAN_OUTLIVE;
+  info->capabilities = m->settings.segment ? 0 : PACKBUF_CAN_OUTLIVE; /* else objects may lie in this process's */
   info->size = info->used = info->objects = info->most_objects = UINT64_MAX;
   return packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline),
                                       "Mooncake's client does not reach its master", error);
@@ -11093,7 +11114,7 @@ typedef struct packbuf_i_task {
   packbuf_operation operation;
   packbuf_item *items;
   void *context;
-  int taken;      /* by a thread */
+  int taken;      /* by a thread; 2: which is through with it */
   uint8_t *state; /* of each item, behind the task */
 } packbuf_i_task;
 
@@ -11112,7 +11133,7 @@ typedef struct packbuf_i_workers {
   int fds[2];                                       /* to read, to write; the same where there is eventfd */
   int stop;
   unsigned count;
-  pthread_t threads[64];
+  pthread_t threads[PACKBUF_I_WORKERS];
 } packbuf_i_workers;
 
 /* ---- the descriptor ---- */
@@ -11195,7 +11216,7 @@ static void *packbuf_i_work(void *context) {
     packbuf_i_unlocked(&w->lock);
     packbuf_i_run_items(w->store, task->operation, task->items, task->count, task->deadline, task);
     packbuf_i_locked(&w->lock);
-    task->taken = 2; /* the thread is through with it */
+    task->taken = 2;
     packbuf_i_signal_all(&w->ended);
   }
   packbuf_i_unlocked(&w->lock);
@@ -11384,7 +11405,7 @@ static int packbuf_i_workers_busy(packbuf_i_workers *w) {
 }
 /* ---- end of transport/workers.c ---- */
 /* ---- transport/calls.c ---- */
-/* transport/calls.c: the calls of a store: opening by scheme or driver, the batches, looking after it, closing.
+/* transport/calls.c: the calls of a store: opening by scheme or driver, closing, the batches, looking after it.
  * May use: all rooms of the transport before it. Must not know: what a driver does. */
 
 /* ---- opening ---- */
@@ -11447,12 +11468,14 @@ static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const pa
   store = (packbuf_store *)packbuf_i_heap(&allocator, NULL, 0, sizeof *store);
   if (!store) return NULL;
   store->allocator = allocator;
-  store->driver = driver;
+  store->driver = &store->known;
+  memcpy(&store->known, driver, driver->size < sizeof store->known ? driver->size : sizeof store->known);
   store->holder.slice_back = packbuf_i_slice_back;
   store->holder.lease_back = packbuf_i_lease_back;
   store->read_only = options->read_only;
   store->no_auto_register = options->no_auto_register;
-  store->worker_count = options->workers == 0 ? 1 : options->workers < 64 ? options->workers : 64;
+  store->worker_count = options->workers ? options->workers : 1;
+  if (store->worker_count > PACKBUF_I_WORKERS) store->worker_count = PACKBUF_I_WORKERS;
   store->leases.before = store->leases.after = &store->leases;
   for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) store->quota[i] = UINT64_MAX;
   if (!packbuf_i_lock_start(&store->lock) || !packbuf_i_signal_start(&store->changed)) {
@@ -14432,8 +14455,8 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
 /* ---- transport/get.c ---- */
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
- * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what it
- * keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
+ * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -14908,15 +14931,52 @@ static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows
   return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
 }
 
-/* The rows of a fragment that a list of rows of the whole names, in the list's order: a pass over the list for each
- * fragment, which costs less than fetching one. `room` has space for the whole list. */
-static packbuf_row_selection packbuf_i_rows_listed(const packbuf_selection *rows, const packbuf_fragment *f,
-                                                   int64_t *room) {
-  uint64_t count = 0;
-  for (uint64_t i = 0; i < rows->rows; i++)
-    if (rows->index[i] >= f->first_row && rows->index[i] - f->first_row < f->rows)
-      room[count++] = (int64_t)(rows->index[i] - f->first_row);
-  return packbuf_rows_index(room, count);
+/* A row of the whole that a list names, and where in the list. */
+typedef struct packbuf_i_listed_row {
+  uint64_t row, place;
+} packbuf_i_listed_row;
+
+/* A list of rows of the whole, so that each fragment finds its own: their cost is that of what it finds. */
+typedef struct packbuf_i_row_list {
+  const packbuf_i_listed_row *sorted;  /* by row */
+  packbuf_i_listed_row *found, *spare; /* room for as many */
+  int64_t *room;                       /* and for the rows of a fragment; NULL: there is no list */
+  uint64_t count;
+} packbuf_i_row_list;
+
+static int packbuf_i_by_row(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->row, y = ((const packbuf_i_listed_row *)b)->row;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+static int packbuf_i_by_place(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->place, y = ((const packbuf_i_listed_row *)b)->place;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+/* How many rows of the list are before this one. */
+static uint64_t packbuf_i_rows_before(const packbuf_i_row_list *list, uint64_t row) {
+  uint64_t low = 0, high = list->count;
+  while (low < high) {
+    const uint64_t middle = low + (high - low) / 2;
+    if (list->sorted[middle].row < row) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The rows of a fragment that the list names, in the list's order. They stay until the next fragment's. */
+static packbuf_row_selection packbuf_i_rows_listed(const packbuf_i_row_list *list, const packbuf_fragment *f) {
+  const uint64_t from = packbuf_i_rows_before(list, f->first_row);
+  const uint64_t count = packbuf_i_rows_before(list, f->first_row + f->rows) - from;
+  const packbuf_i_listed_row *found;
+  if (count) memcpy(list->found, list->sorted + from, (size_t)count * sizeof *list->found);
+  found = (const packbuf_i_listed_row *)packbuf_i_sort(list->found, list->spare, count, sizeof *found,
+                                                       packbuf_i_by_place, NULL);
+  for (uint64_t i = 0; i < count; i++) list->room[i] = (int64_t)(found[i].row - f->first_row);
+  return packbuf_rows_index(list->room, count);
 }
 
 /* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
@@ -14962,16 +15022,29 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
   return status;
 }
 
-/* The rows of the whole that are wanted of a manifest. *room: for those of a fragment, when they are a list. */
+/* The rows of the whole that are wanted of a manifest; `list` when they are named one by one. */
 static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
-                                              int64_t **room, packbuf_error *error) {
+                                              packbuf_i_row_list *list, packbuf_error *error) {
+  packbuf_i_listed_row *named;
   packbuf_status status;
   memset(chosen, 0, sizeof *chosen);
-  *room = NULL;
+  memset(list, 0, sizeof *list);
   status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
   if (status != PACKBUF_OK || !chosen->index) return status;
-  *room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof **room);
-  return *room ? PACKBUF_OK : packbuf_i_no_memory(error);
+  named = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->found = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->spare = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof *list->room);
+  if (!named || !list->found || !list->spare || !list->room) return packbuf_i_no_memory(error);
+  list->count = chosen->rows;
+  for (uint64_t i = 0; i < chosen->rows; i++) {
+    named[i].row = chosen->index[i];
+    named[i].place = i;
+  }
+  list->sorted = (const packbuf_i_listed_row *)packbuf_i_sort(named, list->spare, list->count, sizeof *named,
+                                                              packbuf_i_by_row, NULL);
+  if (list->sorted != named) list->spare = named;
+  return PACKBUF_OK;
 }
 
 /* The selections of one object. listing: NULL, or its manifest. */
@@ -14981,16 +15054,16 @@ static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object 
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
   packbuf_selection *values = NULL, whole;
-  int64_t *room = NULL;
+  packbuf_i_row_list list;
   uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
   packbuf_status status = PACKBUF_OK;
   if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
   if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
-  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &room, error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &list, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
-    const packbuf_row_selection rows = !listing ? wanted->rows
-                                       : room   ? packbuf_i_rows_listed(&whole, &listing->list[i], room)
-                                                : packbuf_i_rows_within(&whole, &listing->list[i]);
+    const packbuf_row_selection rows = !listing    ? wanted->rows
+                                       : list.room ? packbuf_i_rows_listed(&list, &listing->list[i])
+                                                   : packbuf_i_rows_within(&whole, &listing->list[i]);
     status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
     if (status == PACKBUF_OK && values)
       status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);
@@ -15965,11 +16038,12 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 /* ---- off the books ---- */
 
 /* By when a removal that waits for no lease has ended: at once, where no network is needed; where an engine's leases
- * would be waited for, in the time that its answer takes. */
-static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger) {
+ * would be waited for, in the time that its answer takes; never after the deadline. */
+static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger, uint64_t deadline) {
   const unsigned can = ledger->store->capabilities;
-  if (can & PACKBUF_CAN_IN_PLACE) return PACKBUF_NO_WAIT;
-  return packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+  const uint64_t soon =
+      can & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+  return soon < deadline ? soon : deadline;
 }
 
 /* A removal that is only delayed is tried again. */
@@ -15979,8 +16053,8 @@ static int packbuf_i_ledger_later(packbuf_status status) {
 
 /* Tries to remove what is pending, once; the caller counted itself among its users, and no longer is. *freed: it is
  * gone. LEASED and any other error leave it pending. */
-static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags, int *freed,
-                                           packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags,
+                                           uint64_t deadline, int *freed, packbuf_error *error) {
   packbuf_ref ref;
   packbuf_status status;
   *freed = 0;
@@ -15993,7 +16067,7 @@ static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_boo
   if (status == PACKBUF_OK) entry->attempts++;
   packbuf_i_unlocked(&ledger->lock);
   if (status == PACKBUF_OK) {
-    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger), error);
+    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger, deadline), error);
     *freed = status == PACKBUF_OK;
   } else status = PACKBUF_OK; /* somebody else did it */
   packbuf_i_locked(&ledger->lock);
@@ -16024,7 +16098,7 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
   packbuf_i_unlocked(&ledger->lock);
   packbuf_object_release(object);
   if (!last) return PACKBUF_OK;
-  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   if (freed) *freed = gone;
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
@@ -16052,22 +16126,20 @@ PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const pa
   } else entry = NULL; /* pending already */
   packbuf_i_unlocked(&ledger->lock);
   if (status != PACKBUF_OK || !entry) return status;
-  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
 /* ---- many at a time ---- */
 
 /* Whether an entry is one of those that a call is about. */
-typedef int (*packbuf_i_entry_is)(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t argument);
+typedef int (*packbuf_i_entry_is)(const packbuf_i_booked *entry, uint64_t argument);
 
-static int packbuf_i_entry_is_pending(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t most) {
-  (void)ledger;
+static int packbuf_i_entry_is_pending(const packbuf_i_booked *entry, uint64_t most) {
   return entry->state == PACKBUF_I_ENTRY_PENDING && entry->attempts <= most;
 }
 
-static int packbuf_i_entry_is_unread(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t since) {
-  (void)ledger;
+static int packbuf_i_entry_is_unread(const packbuf_i_booked *entry, uint64_t since) {
   return entry->state == PACKBUF_I_ENTRY_HELD && entry->reading == 0 && entry->since <= since;
 }
 
@@ -16080,11 +16152,11 @@ static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry
   *list = NULL;
   for (uint64_t i = 0; i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
-      count += is(ledger, entry, argument) != 0;
+      count += is(entry, argument) != 0;
   if (count) *list = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof **list);
   for (uint64_t i = 0; *list && i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) {
-      if (!is(ledger, entry, argument)) continue;
+      if (!is(entry, argument)) continue;
       entry->users++;
       (*list)[filled++] = entry;
     }
@@ -16097,8 +16169,8 @@ static void packbuf_i_ledger_collected(packbuf_ledger *ledger, packbuf_i_booked 
 }
 
 /* Tries all pending removals of at most so many attempts before. */
-static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags, uint64_t *freed,
-                                             packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags,
+                                             uint64_t deadline, uint64_t *freed, packbuf_error *error) {
   packbuf_i_booked **list;
   const uint64_t count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_pending, attempts, &list);
   packbuf_status status, first = PACKBUF_OK;
@@ -16106,7 +16178,7 @@ static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t at
   for (uint64_t i = 0; i < count; i++) {
     packbuf_error why;
     int gone = 0;
-    status = packbuf_i_ledger_try(ledger, list[i], flags, &gone, &why);
+    status = packbuf_i_ledger_try(ledger, list[i], flags, deadline, &gone, &why);
     *freed += (uint64_t)gone;
     if (packbuf_i_ledger_later(status) || first != PACKBUF_OK) continue;
     first = status;
@@ -16153,7 +16225,7 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
   const uint64_t now = packbuf_now(), age = max_age_ms < now / 1000000u ? max_age_ms * 1000000u : now;
   packbuf_i_booked **list = NULL;
   uint64_t count = 0, gone = 0;
-  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, &gone, error);
+  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, PACKBUF_FOREVER, &gone, error);
   if (status == PACKBUF_OK) status = packbuf_i_ledger_reconcile(ledger, error);
   if (status == PACKBUF_OK && max_age_ms) {
     count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_unread, now - age, &list);
@@ -16164,9 +16236,9 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
     packbuf_status one;
     int removed = 0;
     packbuf_i_locked(&ledger->lock);
-    if (packbuf_i_entry_is_unread(ledger, list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
+    if (packbuf_i_entry_is_unread(list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
     packbuf_i_unlocked(&ledger->lock);
-    one = packbuf_i_ledger_try(ledger, list[i], 0, &removed, &why);
+    one = packbuf_i_ledger_try(ledger, list[i], 0, PACKBUF_FOREVER, &removed, &why);
     gone += (uint64_t)removed;
     if (packbuf_i_ledger_later(one) || status != PACKBUF_OK) continue;
     status = one;
@@ -16182,7 +16254,7 @@ PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t
     const uint64_t soon = packbuf_deadline_in(50);
     uint64_t freed = 0, left;
     const packbuf_status status =
-        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, &freed, error);
+        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, deadline, &freed, error);
     if (status == PACKBUF_OUT_OF_MEMORY) return status;
     packbuf_i_locked(&ledger->lock);
     left = ledger->state.pending;
