@@ -151,7 +151,7 @@ endef
 $(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl wasm32 msan tsan,$(eval $(call stage,$(name))))
 
 # the small machine that has namespaces, netem and verbs: what runs in it
-GUEST = $(addprefix build/tests/native/,store_contract serve faults verbs)
+GUEST = $(addprefix build/tests/native/,store_contract store_verbs serve faults verbs)
 build/tests/native/serve: tests/double/serve.c build/tests/native/packbuf.o
 	$(CC) $(STRICT) $(CFLAGS) -o $@ $^ $(LIBS)
 build/tests/native/faults build/tests/native/verbs: build/tests/native/%: tests/guest/%.c tests/guest/ends.h $(TEST_DEPS)

@@ -59,6 +59,12 @@ on_verbs() {
 }
 
 with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
+before_shm() {
+    local name=verbs.$$ status=0
+    STORE_BEHIND=shm:$name with_double || status=$?
+    rm -f "/dev/shm/packbuf.$name"
+    return $status
+}
 without_device() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE_DEVICES=0 "$tmp/verbs"; }
 
 on_shm() {
@@ -86,6 +92,7 @@ tap_run 'tcp: keeps the contract' on_tcp
 tap_run 'tcp: whole batches' batches_on_tcp
 tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
+tap_run 'verbs: and before shm' before_shm
 tap_run 'verbs: says why it is not to be had' without_device
 tap_run 'mooncake: keeps the contract' on_mooncake
 kill "$(cat "$tmp/pid")" 2>/dev/null

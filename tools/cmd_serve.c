@@ -38,12 +38,13 @@ static void fail_open(const verb *command, const char *uri, packbuf_status statu
 }
 
 int run_serve(const verb *command, int argc, char **argv) {
-  const char *uri = "local:", *size = NULL, *metrics = NULL;
+  const char *uri = "local:", *size = NULL, *metrics = NULL, *device = NULL;
   int verbose = 0, number;
   strings rest = {NULL, 0};
   const option options[] = {{0, "store", NULL, &uri, NULL},
                             {0, "size", NULL, &size, NULL},
                             {0, "metrics", NULL, &metrics, NULL},
+                            {0, "device", NULL, &device, NULL},
                             {'v', "verbose", &verbose, NULL, NULL},
                             {0, NULL, NULL, NULL, NULL}};
   packbuf_store_options how = packbuf_default_store_options();
@@ -62,6 +63,7 @@ int run_serve(const verb *command, int argc, char **argv) {
   how.log_context = &verbose;
   memset(&serving, 0, sizeof serving);
   serving.metrics = metrics;
+  serving.device = device;
   serving.log = log_line;
   serving.log_context = &verbose;
   block_signals(&ends);
