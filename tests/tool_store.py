@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The `packbuf` command and stores: put, get, ls, rm, stat, store over shm and over tcp, serve and how it ends, bench-store, errors and exit codes.
+"""The `packbuf` command and stores: put, get, ls, rm, stat, store over shm and over tcp, serve and how it ends, doctor, bench-store, errors and exit codes.
 
 TAP on stdout. Needs the standard library alone. PACKBUF_TOOL: the command (build/packbuf).
 """
@@ -223,6 +223,29 @@ def secret_tests(tmp):
         ok(s.end().code == 0, 'it ends')
 
 
+def doctor_tests(tmp):
+    r = good('doctor --help', 'doctor', '--help')
+    ok(r.text in good('--help', '--help').text, 'in the whole help', r)
+    line = re.compile(r'(fine   |advice |PROBLEM)  \S.*: \S')
+    r = run('doctor')
+    ok(r.code in (0, 1) and r.err == '' and all(line.match(o) for o in r.text.splitlines()) and '/dev/shm: ' in r.text, 'of all stores', r)
+    r = run('doctor', f'shm:{NAME}', '--json')
+    rows = [json.loads(o) for o in r.text.splitlines()]
+    ok(rows and all(set(o) == {'severity', 'what', 'found', 'advice'} and (o['severity'] == 'fine') == (o['advice'] == '') for o in rows), '--json', r)
+    ok(r.code == any(o['severity'] == 'problem' for o in rows), 'exit 1 when there is a problem, else 0', r)
+    ok(not os.path.exists(f'/dev/shm/packbuf.{NAME}'), 'it makes no store')
+    r = run('doctor', f'shm:{NAME}?size=900t')
+    ok(r.code == 1 and 'PROBLEM  /dev/shm: ' in r.text, 'no machine has so much memory', r)
+    r = run('doctor', 'tcp://127.0.0.1:1')
+    ok(r.code == 1 and 'PROBLEM  127.0.0.1:1: ' in r.text and 'packbuf serve' in r.text, 'nobody answers: exit 1, and what to do', r)
+    s = Serving('tcp://127.0.0.1:0')
+    ok(f'fine     {s.uri[6:]}: answers' in run('doctor', s.uri).text, 'a server answers')
+    ok(s.end().code == 0, 'it ends')
+    bad('doctor: two URIs', 2, ['packbuf: doctor: ', 'one URI'], 'doctor', 'local:', 'shm:a')
+    bad('doctor: no such scheme', 2, ['packbuf: doctor: ', 'nope:x'], 'doctor', 'nope:x')
+    bad('doctor: unknown option', 2, ['--wrong'], 'doctor', '--wrong')
+
+
 def bench_document(name, *args):
     """bench-store --json, with what holds for any of its rows looked at; by operation, size and batch."""
     r = good(name, 'bench-store', *args, '--json')
@@ -290,6 +313,6 @@ def no_store():
     pathlib.Path(f'/dev/shm/packbuf.{NAME}').unlink(missing_ok=True)
 
 
-TESTS = (usage_tests, shm_tests, sessions_tests, tcp_tests, secret_tests, metrics_tests, bench_tests)
+TESTS = (usage_tests, shm_tests, sessions_tests, tcp_tests, secret_tests, doctor_tests, metrics_tests, bench_tests)
 if __name__ == '__main__':
     sys.exit(main(TESTS, no_store))

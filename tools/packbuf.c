@@ -177,6 +177,14 @@ static const char help_serve[] =
     "  --device NAME       of verbs://: DEVICE[:PORT[:GID INDEX]], such as mlx5_0; else the one that has HOST's address\n"
     "  -v, --verbose       connections, recoveries and evictions on stderr\n";
 
+static const char help_doctor[] =
+    "Usage: packbuf doctor [URI] [options]\n"
+    "Looks at this machine with the eyes of a store (without URI: of all): a line each of what, what was found, and what to do. Memory and\n"
+    "its limits, huge pages, devices, libraries, whether the other side answers. Changes nothing. Exits with 1 when there is a problem.\n"
+    "\n"
+    "  --json              for machines: an object a line\n"
+    "  --timeout MS        how long the other side may take to answer (5000)\n";
+
 static const char help_bench_store[] =
     "Usage: packbuf bench-store URI [options]\n"
     "What put, get, get-in-place, stat and remove cost in a store, by object size and batch size: GB/s, keys a second, times of a call,\n"
@@ -209,6 +217,7 @@ static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, 
                                 {"stat", "what a store knows of an object", help_stat, run_stat},
                                 {"store", "what a store is, and its counters", help_store, run_store},
                                 {"serve", "a store to many machines", help_serve, run_serve},
+                                {"doctor", "what stores find wanting on this machine", help_doctor, run_doctor},
                                 {"bench-store", "what the operations of a store cost", help_bench_store, run_bench_store},
                                 {NULL, NULL, NULL, NULL}};
 
