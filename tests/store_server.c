@@ -1124,7 +1124,7 @@ static int raw_client(void) {
 }
 
 /* A child has all sockets of its parent: what the server closes stays open, and still has events. */
-static void test_forked(void) {
+static void test_nonsense_forked(void) {
   int fds[8];
   pid_t child;
   begin("forked");
@@ -1819,7 +1819,7 @@ int main(void) {
   test_secrets();
   test_metrics();
   test_deadlines();
-  test_forked();
+  test_nonsense_forked();
   test_liars();
   test_late_answers();
   test_killed();
