@@ -33,7 +33,7 @@ from packbuf._pack import Column, PackOptions, measure, pack, pack_into, pack_ma
 from packbuf._select import Ragged, Selection
 from packbuf._table import Table
 from packbuf._values import MISSING, Media, Opaque
-from packbuf._view import Field, Schema, View, open  # noqa: A004
+from packbuf._view import Field, Schema, View, open
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""Batches of other packages as fields: tensordict's TensorDict, verl's DataProto. By their shape: neither is imported."""
+"""Batches of other packages as fields: TensorDict, verl's DataProto. Known by their shape: neither is imported."""
 
 from __future__ import annotations
 

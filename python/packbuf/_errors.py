@@ -23,13 +23,62 @@ if TYPE_CHECKING:
         ROW_COUNT = 8
         READ_ONLY = 9
         SCHEMA_MISMATCH = 10
+        FRAGMENT_MISMATCH = 11
+        ROW_ORDER = 12
+        NOT_FETCHED = 13
         CAPACITY = 20
+        BAD_MAGIC = 40
+        TRUNCATED = 41
+        TRAILING_BYTES = 42
+        BAD_HEADER = 43
+        HEAD_CHECKSUM = 44
+        INDEX_CHECKSUM = 45
+        DATA_CHECKSUM = 46
+        NOT_ZERO = 47
+        BAD_LAYOUT = 48
+        BAD_NODE = 49
+        BAD_BUFFER = 50
+        BAD_METADATA = 51
+        BAD_NAME = 52
+        DUPLICATE_NAME = 53
+        BAD_UTF8 = 54
+        BAD_MASK = 55
+        BAD_OFFSETS = 56
+        BAD_SHAPE = 57
+        BAD_TYPES = 58
+        BAD_BOOL = 59
+        BAD_JSON = 60
+        BAD_MSGPACK = 61
+        BAD_REFERENCE = 62
+        BAD_MANIFEST = 63
+        BAD_BLOCK = 64
         LIMIT = 80
         DEPTH = 81
+        UNSUPPORTED_VERSION = 100
+        UNSUPPORTED_FEATURE = 101
+        UNSUPPORTED_KIND = 102
+        UNSUPPORTED_CODEC = 103
+        UNSUPPORTED_PACKING = 104
         UNSUPPORTED_DTYPE = 105
+        UNSUPPORTED_ROLE = 106
+        UNSUPPORTED_DEVICE = 107
+        UNSUPPORTED_OPERATION = 108
         UNENCODABLE = 120
         LOSSY = 121
         NOT_NULLABLE = 122
+        TIMEOUT = 140
+        CANCELLED = 141
+        STALE = 142
+        FULL = 143
+        QUOTA = 144
+        LEASED = 145
+        UNAVAILABLE = 146
+        DISCONNECTED = 147
+        DENIED = 148
+        UNREGISTERED = 149
+        SHORT_READ = 150
+        PROTOCOL = 151
+        SYSTEM = 152
 
         @property
         def text(self) -> str:
@@ -102,7 +151,16 @@ class Error(ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross process boundaries."""
-        return _remake, (self.code.value, self.rule, self.message, self.row, self.offset, self.needed, self.fragment, self.path)
+        return _remake, (
+            self.code.value,
+            self.rule,
+            self.message,
+            self.row,
+            self.offset,
+            self.needed,
+            self.fragment,
+            self.path,
+        )
 
 
 class OutOfMemory(Error, MemoryError):
@@ -151,7 +209,7 @@ def error_of(code: Status | int, message: str = "", *, path: str = "", row: int 
     return make(int(code), None, message, row, None, None, None, path)
 
 
-def make(
+def make(  # noqa: PLR0917
     code: int,
     rule: str | None,
     message: str,

@@ -65,6 +65,20 @@ def infer(values: Sequence[Any], name: str = "values", *, mode: Literal["strict"
     """
     nodes = _core.infer(values, name, 0 if mode == "strict" else 1)
     return Inference(
-        Inferred(path, _KINDS[kind], codec, bool(accepted), dtype, rank, _FORMS[form], bool(typed), rows, nulls, missing, children, reason)
+        Inferred(
+            path,
+            _KINDS[kind],
+            codec,
+            bool(accepted),
+            dtype,
+            rank,
+            _FORMS[form],
+            bool(typed),
+            rows,
+            nulls,
+            missing,
+            children,
+            reason,
+        )
         for path, kind, codec, accepted, dtype, rank, form, typed, rows, nulls, missing, children, reason in nodes
     )

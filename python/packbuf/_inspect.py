@@ -25,7 +25,9 @@ def table(view: View) -> Table:
         f"packbuf batch, profile {_PROFILES.get(view._core.profile, '?')}: {view.num_rows} rows, {fields} fields, "
         f"{values} batch values\n{view.nbytes} bytes (raw {raw}): head {head}, index {index}, data {data}"
     )
-    return Table(caption, ("FIELD", "CODEC", "DTYPE", "SHAPE", "STORAGE", "RAW", "STORED", "RATIO"), lines, numbers=(5, 6, 7))
+    return Table(
+        caption, ("FIELD", "CODEC", "DTYPE", "SHAPE", "STORAGE", "RAW", "STORED", "RATIO"), lines, numbers=(5, 6, 7)
+    )
 
 
 def _line(view: View, field: Field) -> tuple[str, ...]:

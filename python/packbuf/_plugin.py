@@ -6,7 +6,6 @@ Called once for each such value, so what is common never comes here.
 from __future__ import annotations
 
 import datetime as dt
-import math
 import pickle
 import sys
 from typing import Any
@@ -22,7 +21,9 @@ _EPOCH = dt.datetime(1970, 1, 1)
 _DAY = dt.date(1970, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _DIGITS = 4000  # Python refuses to print or parse more than 4300 at once
-_RAW_MODES = frozenset({"1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "La", "RGBa"})
+_RAW_MODES = frozenset(
+    {"1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "La", "RGBa"}
+)
 _CHANNELS = {"LA": 2, "La": 2, "RGB": 3, "YCbCr": 3, "LAB": 3, "HSV": 3, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 
 
@@ -65,7 +66,11 @@ def describe(value: Any, allow_pickle: bool) -> tuple[Any, ...] | None:
         return "complex", np.complex128(value)
     if isinstance(value, dt.datetime):
         if value.tzinfo is not None:
-            return None if allow_pickle and _pickles(value) else ("refuse", "a datetime with a time zone: the zone would be lost")
+            return (
+                None
+                if allow_pickle and _pickles(value)
+                else ("refuse", "a datetime with a time zone: the zone would be lost")
+            )
         return "time", (value - _EPOCH) // _MICROSECOND, "us"
     if isinstance(value, dt.date):
         return "time", (value - _DAY).days, "D"
@@ -107,7 +112,7 @@ def _describe_image(image: Any) -> tuple[Any, ...]:
 # ---- on the way out ----
 
 
-def media(
+def media(  # noqa: PLR0917
     data: bytes,
     mime: str | None,
     mode: str | None,
@@ -152,10 +157,5 @@ def time_unit(unit: str) -> str:
 
 
 def time_dtype(unit: str) -> np.dtype[np.datetime64]:
-    """numpy's dtype of such a column."""
+    """The dtype of such a column."""
     return np.dtype(f"datetime64[{time_unit(unit)}]")
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite plain number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -27,7 +27,7 @@ def row_argument(rows: Any) -> Any:
         step = None if rows.step is None else _integer(rows.step)
         if step == 0:
             raise error_of(Status.INVALID_ARGUMENT, "a slice step is not 0")
-        return tuple(None if bound is None else _integer(bound) for bound in (rows.start, rows.stop)) + (step,)
+        return (*(None if bound is None else _integer(bound) for bound in (rows.start, rows.stop)), step)
     if _torch.is_tensor(rows):
         rows = rows.cpu().numpy()
     indexes = np.asarray(rows)
@@ -113,7 +113,7 @@ class Columns:
             absent = int(len(valid) - valid.sum())
             text = f"{absent} cells are null or missing: give fill=, and see .valid()"
             raise error_of(Status.NOT_NULLABLE, text, path=self.field.path)
-        return valid  # type: ignore[no-any-return]
+        return valid
 
     def numpy(self, fill: Any, bits: bool, copy: bool) -> Array:
         field = self.field
@@ -137,7 +137,7 @@ class Columns:
         if not copy:
             array = self.chosen.in_place(self.node)
             if array is not None:
-                return array  # type: ignore[no-any-return]
+                return array
         return self.chosen.copied(self.node, "")
 
     def _bits(self, name: str) -> Array:
@@ -149,7 +149,11 @@ class Columns:
     def ragged(self, bits: bool = False, fill: Any = None) -> Ragged:
         field = self.field
         if not field.is_ragged_numbers:
-            raise error_of(Status.WRONG_TYPE, f"a column of codec {field.codec or field.kind} is not ragged numbers", path=field.path)
+            raise error_of(
+                Status.WRONG_TYPE,
+                f"a column of codec {field.codec or field.kind} is not ragged numbers",
+                path=field.path,
+            )
         self._fail_nulls(fill)
         values, offsets, shapes, ndims = self.chosen.ragged(self.node, bits)
         return Ragged(values, offsets, shapes if field.rank > 1 else None, ndims)
@@ -161,7 +165,9 @@ class Columns:
             if share:
                 array = self.chosen.in_place(self.node)
                 if array is None or valid is not None:
-                    raise error_of(Status.NOT_STORED, "the column does not lie there in one run: copy it out", path=field.path)
+                    raise error_of(
+                        Status.NOT_STORED, "the column does not lie there in one run: copy it out", path=field.path
+                    )
                 return _torch.shared(array.view(np.int64) if array.dtype.kind == "M" else array, name)
             made = _torch.column(self.chosen, self.node, name, None if valid is not None else device, non_blocking)
             if valid is None:
@@ -171,7 +177,9 @@ class Columns:
         if field.is_ragged_numbers:
             made = _torch.jagged(self.ragged(True, fill), name)
             return made if device is None else made.to(device, non_blocking=non_blocking)
-        raise error_of(Status.WRONG_TYPE, f"a column of codec {field.codec or field.kind} is no tensor", path=field.path)
+        raise error_of(
+            Status.WRONG_TYPE, f"a column of codec {field.codec or field.kind} is no tensor", path=field.path
+        )
 
 
 class Selection:
@@ -181,7 +189,11 @@ class Selection:
         patterns = [fields] if isinstance(fields, str) else list(fields or ())
         self._view = view
         self._chosen = _core.Selection(view._core, 0, patterns, row_argument(rows))
-        self._leaves = [field for field in map(view._field, self._chosen.chosen()) if field.kind == "leaf" and not field.is_attribute]
+        self._leaves = [
+            field
+            for field in map(view._field, self._chosen.chosen())
+            if field.kind == "leaf" and not field.is_attribute
+        ]
 
     def __len__(self) -> int:
         """How many rows."""
@@ -198,7 +210,9 @@ class Selection:
 
     def torch(self, device: Any = None, *, non_blocking: bool = False, fill: Any = None) -> dict[str, Any]:
         """All chosen leaves as tensors, on a device by way of pinned memory."""
-        return {field.path: Columns(self._chosen, field).torch(device, non_blocking, False, fill) for field in self._leaves}
+        return {
+            field.path: Columns(self._chosen, field).torch(device, non_blocking, False, fill) for field in self._leaves
+        }
 
     def tolist(self) -> list[dict[str, Any]]:
         """The rows as dicts of the chosen fields."""
@@ -229,7 +243,11 @@ class Selection:
         if field.codec != "ndarray":
             raise error_of(Status.WRONG_TYPE, f"a column of codec {field.codec} is not dense", path=field.path)
         if tuple(memory.shape) != (rows, *shape):
-            raise error_of(Status.INVALID_ARGUMENT, f"the column is {(rows, *shape)}, the memory {tuple(memory.shape)}", path=field.path)
+            raise error_of(
+                Status.INVALID_ARGUMENT,
+                f"the column is {(rows, *shape)}, the memory {tuple(memory.shape)}",
+                path=field.path,
+            )
         if name == field.dtype or _torch.BITS.get(field.dtype or "") == name or name.startswith("datetime64"):
             name = ""
         elif not {name[:3], (field.dtype or "")[:3]} <= {"int", "uin", "boo"}:

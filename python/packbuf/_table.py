@@ -12,7 +12,12 @@ class Table:
     def __init__(
         self, caption: str, head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()
     ) -> None:
-        self.caption, self.head, self.lines, self.numbers = caption, tuple(head), [tuple(line) for line in lines], set(numbers)
+        self.caption, self.head, self.lines, self.numbers = (
+            caption,
+            tuple(head),
+            [tuple(line) for line in lines],
+            set(numbers),
+        )
 
     def __str__(self) -> str:
         """The table as text; columns of numbers are right-aligned."""

@@ -66,7 +66,7 @@ def to_host(tensor: Any) -> Any:
 
 
 def nested(tensor: Any) -> tuple[Any, Any, Any] | list[Any]:
-    """A nested tensor as (values, offsets, lengths or None) where it is ragged in its first dimension, else as a list."""
+    """A nested tensor as (values, offsets, lengths or None) where its first dimension is ragged, else as a list."""
     torch = sys.modules["torch"]
     tensor = tensor.detach()
     if tensor.layout is torch.jagged:
@@ -80,7 +80,7 @@ def nested(tensor: Any) -> tuple[Any, Any, Any] | list[Any]:
 
 
 def dtype(name: str) -> Any:
-    """torch's dtype of that name."""
+    """The dtype of that name."""
     return getattr(need(), name)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-
 from packbuf import _core, _inspect
+from packbuf._core import View as CoreView
 from packbuf._errors import NotFound, Status, error_of
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
 from packbuf._table import Table
@@ -24,7 +25,7 @@ _VALIDITY, _NULL = 6, "null"
 _MEDIA = {"media_bytes", "media_list_ragged"}
 
 
-def open(  # noqa: A001
+def open(
     source: Any,
     *,
     verify: Verify = "open",
@@ -69,17 +70,10 @@ def open(  # noqa: A001
 
 
 def _mapped(path: str) -> Any:
-    with io_open(path) as file:
+    with io.open(path, "rb") as file:  # noqa: UP020
         if os.fstat(file.fileno()).st_size == 0:
             return b""  # cannot be mapped, and will be refused as what it is
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def io_open(path: str) -> Any:
-    """The file, for reading."""
-    import io  # noqa: PLC0415
-
-    return io.open(path, "rb")  # noqa: UP020
 
 
 class Schema:
@@ -155,7 +149,11 @@ class Field:
         return self.rows
 
     def __repr__(self) -> str:
-        what = f"{self.codec} {self.dtype}" if self.codec == "ndarray" or self.is_ragged_numbers else self.codec or self.kind
+        what = (
+            f"{self.codec} {self.dtype}"
+            if self.codec == "ndarray" or self.is_ragged_numbers
+            else self.codec or self.kind
+        )
         return f"<packbuf.Field {self.path}: {what}, {self.rows} rows>"
 
     @property
@@ -299,13 +297,13 @@ class View(Mapping[str, Field]):
     whenever it is asked for something; any number of threads may read, and a fork may go on with it.
     """
 
-    _core: _core.View
+    _core: CoreView
 
     def __init__(self) -> None:
         raise error_of(Status.INVALID_ARGUMENT, "views come from packbuf.open")
 
     @classmethod
-    def _of(cls, core: _core.View) -> View:
+    def _of(cls, core: CoreView) -> View:
         view = cls.__new__(cls)
         view._core = core
         return view
@@ -447,5 +445,3 @@ class View(Mapping[str, Field]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as a copy of the bytes."""
         return open, (bytes(memoryview(self._core)[: self.nbytes]),)
-
-

@@ -61,14 +61,20 @@ void Batch::count_rows(const std::string &name, uint64_t rows) {
 }
 
 // Adds what a failure below a field does not know: the field.
+static Failure placed(Failure failure, const std::string &name, uint64_t row) {
+  failure.path = escaped(name) + failure.path;
+  if (name.empty() && !failure.path.empty() && failure.path[0] == '.') failure.path.erase(0, 1);
+  if (failure.error.row == PACKBUF_NOWHERE) failure.error.row = row;
+  return failure;
+}
+
 template <class Work> static void within(const std::string &name, uint64_t row, Work work) {
   try {
     work();
-  } catch (Failure &failure) {
-    failure.path = escaped(name) + failure.path;
-    if (name.empty() && !failure.path.empty() && failure.path[0] == '.') failure.path.erase(0, 1);
-    if (failure.error.row == PACKBUF_NOWHERE) failure.error.row = row;
-    throw;
+  } catch (const Failure &failure) {
+    throw placed(failure, name, row);
+  } catch (const PythonError &) {
+    throw placed(caught(), name, row);
   }
 }
 

@@ -24,6 +24,30 @@ void fail(const packbuf_error &error) {
   throw failure;
 }
 
+Failure caught() {
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  const Ref module = Ref::take(PyImport_ImportModule("packbuf._errors"));
+  const Ref known = Ref::take(module ? PyObject_GetAttrString(module.get(), "Error") : nullptr);
+  const Ref code = Ref::take(known && PyObject_IsInstance(value, known.get()) == 1 ? PyObject_GetAttrString(value, "code") : nullptr);
+  const Ref message = Ref::take(code ? PyObject_GetAttrString(value, "message") : nullptr);
+  const char *text = message ? PyUnicode_AsUTF8AndSize(message.get(), nullptr) : nullptr;
+  if (!text) {
+    PyErr_Clear();
+    PyErr_Restore(type, value, trace);
+    throw PythonError{};
+  }
+  Failure failure{};
+  failure.error.code = static_cast<packbuf_status>(PyLong_AsLong(code.get()));
+  failure.error.offset = failure.error.row = failure.error.fragment = failure.error.needed = PACKBUF_NOWHERE;
+  failure.message = text;
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(trace);
+  return failure;
+}
+
 static PyObject *number_or_none(uint64_t number) {
   if (number == PACKBUF_NOWHERE) return Py_NewRef(Py_None);
   return PyLong_FromUnsignedLongLong(number);

@@ -19,6 +19,10 @@ packbuf_value Walk::value(PyObject *object) {
   } catch (Failure &failure) {
     failure.path = path(depth_) + failure.path;
     throw;
+  } catch (const PythonError &) {
+    Failure failure = caught();
+    failure.path = path(depth_);
+    throw failure;
   }
   return out;
 }
