@@ -210,30 +210,35 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
         for name, column in fields.items():
             _add(begun, name, column)
     for name, value in {**own_values, **(options.get("batch_values") or {})}.items():
-        begun.add_batch_value(_name(name), value)
+        begun.add_batch_value(_text(name), value)
     for key, text in (options.get("metadata") or {}).items():
         if isinstance(text, Mapping):
             for inner, words in text.items():
-                begun.add_metadata(key, inner, words)
+                begun.add_metadata(_text(key), _text(inner), _text(words))
         else:
-            begun.add_metadata(None, key, text)
+            begun.add_metadata(None, _text(key), _text(text))
     return begun
 
 
-def _name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise error_of(Status.WRONG_TYPE, f"a name is a str, not {type(name).__name__}")
-    return name
+def _text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise error_of(Status.WRONG_TYPE, f"names and metadata are str, not {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise error_of(Status.BAD_UTF8, "a lone surrogate is no text") from None
+    return text
 
 
 def _add(batch: _core.Batch, name: Any, column: Any) -> None:
     if _torch.is_tensor(column) and column.is_nested:
         ragged = _torch.nested(column)
         if isinstance(ragged, tuple):
-            batch.add_ragged(_name(name), *ragged)
+            batch.add_ragged(_text(name), *ragged)
             return
         column = ragged
-    batch.add(_name(name), column)
+    batch.add(_text(name), column)
 
 
 def _wish(batch: _core.Batch, path: str, column: Column) -> None:
@@ -248,7 +253,7 @@ def _wish(batch: _core.Batch, path: str, column: Column) -> None:
     )
     codec = column.get("codec")
     batch.wish(
-        path,
+        _text(path),
         _core.codec_number(codec) if codec else 0,
         column.get("dtype", ""),
         flags,

@@ -131,20 +131,8 @@ class Columns:
         return out
 
     def _dense(self, bits: bool, copy: bool) -> Array:
-        name = self.field.dtype or ""
-        if bits and name in _torch.BITS:
-            return self._bits(name)
-        if not copy:
-            array = self.chosen.in_place(self.node)
-            if array is not None:
-                return array
-        return self.chosen.copied(self.node, "")
-
-    def _bits(self, name: str) -> Array:
-        rows, _, _, _, shape = self.chosen.size(self.node)
-        out = np.empty((rows, *shape), dtype=_torch.BITS[name])
-        self.chosen.copy_into(self.node, out, "")
-        return out
+        array = None if copy else self.chosen.in_place(self.node, bits)
+        return self.chosen.copied(self.node, bits) if array is None else array
 
     def ragged(self, bits: bool = False, fill: Any = None) -> Ragged:
         field = self.field
@@ -163,7 +151,7 @@ class Columns:
         if field.codec == "ndarray":
             valid = self._fail_nulls(fill)
             if share:
-                array = self.chosen.in_place(self.node)
+                array = self.chosen.in_place(self.node, True)
                 if array is None or valid is not None:
                     raise error_of(
                         Status.NOT_STORED, "the column does not lie there in one run: copy it out", path=field.path

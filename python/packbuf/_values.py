@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, final
 
+from packbuf import _core
+
 
 @final
 class _Missing:
@@ -63,3 +65,8 @@ class Media:
         if self.mime is None and self.mode and self.height is not None and self.width is not None:
             return Image.frombytes(self.mode, (self.width, self.height), self.data)
         return Image.open(io.BytesIO(self.data))
+
+
+def packed_of(data: bytes) -> _core.Packed:
+    """A packed buffer of its bytes, as unpickling makes it."""
+    return _core.Packed.copy_of(data)

@@ -82,6 +82,8 @@ void Batch::add_tensor(const std::string &name, packbuf_tensor *tensor) {
   if (tensor->rank == 0)
     fail(PACKBUF_INVALID_ARGUMENT, "a 0-d array has no rows: make it a batch value (batch_values=)", escaped(name));
   count_rows(name, tensor->shape[0]);
+  if (tensor->rank == 1 && (tensor->dtype.code <= PACKBUF_DTYPE_FLOAT || tensor->dtype.code == PACKBUF_DTYPE_BOOL))
+    tensor->form = PACKBUF_FORM_NATURAL; // one plain number a row, as the command has it
   fields_.push_back({Field::tensor_field, name, tensor, {}, nullptr});
 }
 

@@ -61,16 +61,18 @@ packbuf_selected_size Selection::size(uint32_t node) const {
   return size;
 }
 
-// numpy's descr of a node's elements: times are datetime64.
-static PyObject *node_descr(const View &view, uint32_t index) {
+// numpy's descr of a node's elements: times are datetime64; bits: what numpy lacks are unsigned integers.
+static PyObject *node_descr(const View &view, uint32_t index, bool bits) {
   const packbuf_node node = view.node(index);
+  if (bits && (node.dtype.code == PACKBUF_DTYPE_BFLOAT || node.dtype.code >= PACKBUF_DTYPE_FLOAT8_E4M3FN))
+    return descr_of(packbuf_dtype_of(PACKBUF_DTYPE_UINT, node.dtype.bits));
   if (node.logical_type != 1) return descr_of(node.dtype);
   const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
   return must(PyObject_CallMethod(module.get(), "time_dtype", "s#", node.parameter.data,
                                   static_cast<Py_ssize_t>(node.parameter.size)));
 }
 
-PyObject *Selection::in_place(uint32_t node) const {
+PyObject *Selection::in_place(uint32_t node, bool bits) const {
   packbuf_selected_tensor out;
   packbuf_error error;
   npy_intp shape[PACKBUF_MAX_RANK], strides[PACKBUF_MAX_RANK];
@@ -81,7 +83,7 @@ PyObject *Selection::in_place(uint32_t node) const {
     shape[i] = static_cast<npy_intp>(out.shape[i]);
     strides[i] = static_cast<npy_intp>(out.strides[i]);
   }
-  PyObject *descr = node_descr(view_, node);
+  PyObject *descr = node_descr(view_, node, bits);
   Ref array = Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr),
                                                   out.tensor.rank, shape, strides,
                                                   const_cast<void *>(out.tensor.data), 0, nullptr)));
@@ -116,16 +118,12 @@ void Selection::copy_into(uint32_t node, void *data, uint64_t capacity, packbuf_
   copy(&selection_, node, into, capacity);
 }
 
-PyObject *Selection::copied(uint32_t node, const std::string &name) const {
+PyObject *Selection::copied(uint32_t node, bool bits) const {
   const packbuf_selected_size measured = size(node);
-  packbuf_dtype dtype = view_.node(node).dtype;
   npy_intp shape[PACKBUF_MAX_RANK + 1] = {static_cast<npy_intp>(measured.rows)};
   for (unsigned i = 0; i < measured.rank; i++) shape[i + 1] = static_cast<npy_intp>(measured.shape[i]);
-  if (!name.empty() && !packbuf_dtype_parse(name.c_str(), &dtype))
-    fail(PACKBUF_UNSUPPORTED_DTYPE, "there is no dtype " + name);
-  const Ref array = new_array(name.empty() ? node_descr(view_, node) : descr_of(dtype),
-                              static_cast<int>(measured.rank) + 1, shape);
-  copy_into(node, data_of(array), measured.elements * (dtype.bits / 8), name.empty() ? packbuf_dtype{0, 0, 0} : dtype);
+  const Ref array = new_array(node_descr(view_, node, bits), static_cast<int>(measured.rank) + 1, shape);
+  copy_into(node, data_of(array), measured.data_bytes, packbuf_dtype{0, 0, 0});
   return Py_NewRef(array.get());
 }
 
@@ -133,9 +131,7 @@ PyObject *Selection::ragged(uint32_t node, bool bits) const {
   const packbuf_selected_size measured = size(node);
   const npy_intp elements = static_cast<npy_intp>(measured.elements), rows = static_cast<npy_intp>(measured.rows),
                  ends = rows + 1, sizes[2] = {measured.rank > 1 ? static_cast<npy_intp>(measured.rank) : 0, rows};
-  const packbuf_dtype dtype = view_.node(node).dtype;
-  const bool numpys = dtype.code != PACKBUF_DTYPE_BFLOAT && dtype.code < PACKBUF_DTYPE_FLOAT8_E4M3FN;
-  const Ref data = new_array(bits && !numpys ? descr_of(packbuf_dtype_of(PACKBUF_DTYPE_UINT, dtype.bits)) : node_descr(view_, node), 1, &elements);
+  const Ref data = new_array(node_descr(view_, node, bits), 1, &elements);
   const Ref offsets = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_INT64)), 1, &ends);
   const Ref shapes = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_UINT64)), 2, sizes);
   const Ref ndims = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_UINT8)), 1, &rows);

@@ -17,13 +17,13 @@ class Selection {
   uint64_t rows() const { return selection_.rows; }
   std::vector<uint32_t> chosen() const; // nodes that were chosen, those above them not
   packbuf_selected_size size(uint32_t node) const;
-  // An array over the packed buffer; None when the elements do not lie there so.
-  PyObject *in_place(uint32_t node) const;
+  // An array over the packed buffer; None when the elements do not lie there so. bits: what numpy lacks as integers.
+  PyObject *in_place(uint32_t node, bool bits) const;
   // A new array [rows, cell...] of a dense column.
-  PyObject *copied(uint32_t node, const std::string &dtype) const;
+  PyObject *copied(uint32_t node, bool bits) const;
   // Into contiguous memory of the caller, which has room for `capacity` bytes.
   void copy_into(uint32_t node, void *data, uint64_t capacity, packbuf_dtype dtype) const;
-  // (elements, offsets, shapes, ndims) of a ragged column; bits: those that numpy lacks as integers.
+  // (elements, offsets, shapes, ndims) of a ragged column.
   PyObject *ragged(uint32_t node, bool bits) const;
   // (validity, missing) as arrays of bool.
   PyObject *masks(uint32_t node) const;

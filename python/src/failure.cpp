@@ -24,6 +24,13 @@ void fail(const packbuf_error &error) {
   throw failure;
 }
 
+PyObject *text_object(const char *data, size_t size) {
+  PyObject *text = PyUnicode_DecodeUTF8(data, static_cast<Py_ssize_t>(size), nullptr);
+  if (text) return text;
+  PyErr_Clear();
+  fail(PACKBUF_BAD_UTF8, "text in the packed buffer is not UTF-8");
+}
+
 Failure caught() {
   PyObject *type, *value, *trace;
   PyErr_Fetch(&type, &value, &trace);

@@ -10,6 +10,9 @@
 
 namespace packbuf_py {
 
+// A str of bytes that should be UTF-8, as a new reference; BAD_UTF8 where they are not.
+PyObject *text_object(const char *data, size_t size);
+
 // Becomes packbuf.Error, or the subclass that its code has.
 struct Failure {
   packbuf_error error; // its message and path are not used

@@ -128,7 +128,7 @@ static void bind_writing(nb::module_ &m) {
                   "A copy of a packed buffer, aligned.")
       .def("__reduce__",
            [](Packed &self) {
-             return nb::make_tuple(nb::type<Packed>().attr("copy_of"), nb::make_tuple(nb::bytes(self.data(), self.size())));
+             return nb::make_tuple(nb::module_::import_("packbuf._values").attr("packed_of"), nb::make_tuple(nb::bytes(self.data(), self.size())));
            })
       .def("detach", [](Packed &self) { return nb::bytes(self.data(), self.size()); },
            "A copy as ``bytes``, which lives on its own.")
@@ -147,7 +147,7 @@ static void bind_writing(nb::module_ &m) {
               const std::string &timestamp, int packing, bool batch_value) {
              self.wish({path, dtype, timestamp, codec, packing, flags, batch_value});
            })
-      .def("add", [](Batch &self, const std::string &name, nb::handle column) { self.add(name, column.ptr()); })
+      .def("add", [](Batch &self, const std::string &name, nb::handle column) { self.add(name, column.ptr()); }, nb::arg(), nb::arg().none())
       .def("add_ragged",
            [](Batch &self, const std::string &name, nb::handle items, nb::handle offsets, nb::handle lengths) {
              self.add_ragged(name, items.ptr(), offsets.ptr(), lengths.ptr());
@@ -175,18 +175,25 @@ using ViewHandle = nb::handle_t<View>;
 
 static View &of(ViewHandle handle) { return *nb::inst_ptr<View>(handle); }
 
+static nb::object text_of_buffer(const packbuf_text &text) { return own(text_object(text.data, text.size)); }
+
 static nb::object text_or_none(const char *text) { return text ? nb::object(nb::str(text)) : nb::none(); }
+
+static nb::object text_of_path(const View &view, uint32_t index) {
+  const std::string path = view.path(index);
+  return own(text_object(path.data(), path.size()));
+}
 
 static nb::object describe_node(const View &view, const packbuf_node &node) {
   const bool leaf = node.kind == PACKBUF_LEAF;
   const char *codec = packbuf_codec_name(static_cast<packbuf_codec>(node.codec));
   nb::list shape;
   for (unsigned i = 0; leaf && node.codec == PACKBUF_CODEC_NDARRAY && i < node.rank; i++) shape.append(node.shape[i]);
-  return nb::make_tuple(node.index, view.path(node.index), nb::str(node.name.data, node.name.size), static_cast<int>(node.kind),
+  return nb::make_tuple(node.index, text_of_path(view, node.index), text_of_buffer(node.name), static_cast<int>(node.kind),
                         static_cast<int>(node.scope), leaf ? text_or_none(codec ? codec : "unknown") : nb::none(),
                         leaf ? text_or_none(packbuf_dtype_name(node.dtype)) : nb::none(), static_cast<int>(node.form),
                         static_cast<int>(node.rank), nb::tuple(shape), node.rows, node.parent, node.descendants,
-                        static_cast<int>(node.logical_type), nb::str(node.parameter.data, node.parameter.size));
+                        static_cast<int>(node.logical_type), text_of_buffer(node.parameter));
 }
 
 // The buffers of a node: (role, storage, block modes, raw bytes, stored bytes).
@@ -227,7 +234,7 @@ static nb::list metadata(const View &view) {
     packbuf_error error;
     check(packbuf_get_metadata(view.get(), i, &pair, &error), error);
     list.append(nb::make_tuple(pair.node == PACKBUF_NO_NODE ? nb::none() : nb::cast(pair.node),
-                               nb::str(pair.key.data, pair.key.size), nb::str(pair.text.data, pair.text.size)));
+                               text_of_buffer(pair.key), text_of_buffer(pair.text)));
   }
   return list;
 }
@@ -332,8 +339,8 @@ static void bind_selection(nb::module_ &m) {
            }, nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def_prop_ro("rows", &Selection::rows)
       .def("chosen", &Selection::chosen)
-      .def("in_place", [](const Selection &self, uint32_t node) { return own(self.in_place(node)); })
-      .def("copied", [](const Selection &self, uint32_t node, const std::string &dtype) { return own(self.copied(node, dtype)); })
+      .def("in_place", [](const Selection &self, uint32_t node, bool bits) { return own(self.in_place(node, bits)); })
+      .def("copied", [](const Selection &self, uint32_t node, bool bits) { return own(self.copied(node, bits)); })
       .def("size",
            [](const Selection &self, uint32_t node) {
              const packbuf_selected_size size = self.size(node);

@@ -96,7 +96,7 @@ packbuf_tensor *Walk::numpy_array(PyObject *object) {
     array = Ref::take(must(PyArray_CastToType(fields(), native, 0)));
   }
   const int rank = PyArray_NDIM(fields());
-  if (rank > PACKBUF_MAX_RANK + 1) fail(PACKBUF_INVALID_ARGUMENT, "an array has more than 8 dimensions");
+  if (rank > PACKBUF_MAX_RANK) fail(PACKBUF_INVALID_ARGUMENT, "an array has more than 8 dimensions");
   if (!PyArray_CheckExact(array.get())) {
     const Ref mask = Ref::take(PyObject_GetAttrString(array.get(), "_mask"));
     if (mask) fail(PACKBUF_UNENCODABLE, "a masked array: fill it, or pack a list with None");

@@ -38,6 +38,7 @@ struct Torch {
   PyObject *tensor = nullptr, *parameter = nullptr; // types; never given back: they live as long as the process
   const DlExchange *exchange = nullptr;
   PyObject *describe = nullptr; // packbuf._torch.describe
+  PyObject *is_conj = nullptr, *is_neg = nullptr; // names of methods
 };
 
 // nullptr while torch is not imported. The GIL guards it.
@@ -61,6 +62,8 @@ const Torch *torch() {
       capsule ? static_cast<const DlExchange *>(PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api")) : nullptr;
   PyErr_Clear();
   if (exchange && exchange->version.major == 1 && exchange->describe) found.exchange = exchange;
+  found.is_conj = must(PyUnicode_InternFromString("is_conj"));
+  found.is_neg = must(PyUnicode_InternFromString("is_neg"));
   found.parameter = parameter.release();
   found.describe = describe.release();
   found.tensor = tensor.release();
@@ -75,7 +78,7 @@ bool is_torch_tensor(PyObject *object) {
 }
 
 static packbuf_tensor *tensor_of(Walk &walk, const void *data, packbuf_dtype dtype, int rank) {
-  if (rank > PACKBUF_MAX_RANK + 1) fail(PACKBUF_INVALID_ARGUMENT, "a tensor has more than 8 dimensions");
+  if (rank > PACKBUF_MAX_RANK) fail(PACKBUF_INVALID_ARGUMENT, "a tensor has more than 8 dimensions");
   auto *tensor = walk.take<packbuf_tensor>(1);
   memset(tensor, 0, sizeof *tensor);
   tensor->data = data;
@@ -108,6 +111,14 @@ static packbuf_tensor *described(Walk &walk, PyObject *describe, PyObject *objec
   return tensor;
 }
 
+// A conjugated or negated view, whose elements are not what lies there: the table of functions does not tell.
+static bool is_lazy(const Torch &found, PyObject *object, packbuf_dtype dtype) {
+  if (dtype.code != PACKBUF_DTYPE_COMPLEX && dtype.code != PACKBUF_DTYPE_FLOAT) return false;
+  PyObject *name = dtype.code == PACKBUF_DTYPE_COMPLEX ? found.is_conj : found.is_neg;
+  const Ref told = Ref::take(must(PyObject_CallMethodObjArgs(object, name, nullptr)));
+  return told.get() != Py_False;
+}
+
 packbuf_tensor *Walk::torch_tensor(PyObject *object) {
   const Torch *found = torch();
   DlTensor told;
@@ -119,7 +130,8 @@ packbuf_tensor *Walk::torch_tensor(PyObject *object) {
     return described(*this, found->describe, object);
   }
   const packbuf_dtype dtype = {told.dtype.code, told.dtype.bits, told.dtype.lanes};
-  if (told.device.type != 1 || !packbuf_dtype_name(dtype)) return described(*this, found->describe, object);
+  if (told.device.type != 1 || !packbuf_dtype_name(dtype) || is_lazy(*found, object, dtype))
+    return described(*this, found->describe, object);
   packbuf_tensor *tensor =
       tensor_of(*this, static_cast<const char *>(told.data) + told.byte_offset, dtype, told.ndim);
   const auto rank = static_cast<size_t>(told.ndim);

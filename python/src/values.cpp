@@ -27,7 +27,7 @@ PyObject *Values::plugin(const char *name) {
 }
 
 static PyObject *text(const packbuf_value &value) {
-  return must(PyUnicode_DecodeUTF8(value.as.text.data, static_cast<Py_ssize_t>(value.as.text.size), nullptr));
+  return text_object(value.as.text.data, value.as.text.size);
 }
 
 static PyObject *bytes(const void *data, size_t size) {
@@ -168,7 +168,11 @@ PyObject *Values::opaque(const packbuf_opaque &opaque) {
 template <class Read>
 static PyObject *read_pieces(uint64_t first, uint64_t count, Values &values, const Shown *shown, Read read) {
   const uint64_t most = 1024;
-  Ref list = Ref::take(must(PyList_New(static_cast<Py_ssize_t>(count))));
+  Ref list = Ref::take(PyList_New(static_cast<Py_ssize_t>(count)));
+  if (!list) {
+    PyErr_Clear();
+    fail(PACKBUF_OUT_OF_MEMORY, "no memory for a list of " + std::to_string(count) + " rows");
+  }
   for (uint64_t done = 0; done < count;) {
     const uint64_t now = count - done < most ? count - done : most;
     Arena arena;

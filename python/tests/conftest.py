@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parents[2]
 
 settings.register_profile(
-    "ci", max_examples=int(os.environ.get("PACKBUF_CASES", "400")), deadline=None, suppress_health_check=list(HealthCheck), derandomize="PACKBUF_CASES" not in os.environ
+    "ci", max_examples=int(os.environ.get("PACKBUF_CASES", "150")), deadline=None, suppress_health_check=list(HealthCheck), derandomize="PACKBUF_CASES" not in os.environ
 )
 settings.load_profile("ci")
 
