@@ -10,8 +10,9 @@ CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
+PYTHON_CASES ?= 100000
 PROVE_JOBS ?= 2
-STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan scripts
+STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan scripts python
 
 WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
@@ -38,7 +39,7 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test bench bench-quick bench-table fuzz install uninstall clean help
+.PHONY: all demo test python-install python-cases bench-python bench bench-quick bench-table fuzz install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
@@ -154,6 +155,23 @@ stage-gates: all
 stage-scripts: all
 	$(call prove,,$(SCRIPTS))
 
+# ---- the Python package: build/python/venv has what it is built and tested with ----
+
+stage-python: all
+	$(call prove,,python/test.sh)
+
+# the package, compiled for speed, in that venv
+python-install:
+	@bash tests/prepare.sh python
+	PIP_NO_INDEX=1 build/python/venv/bin/pip install -q --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=build/python/fast ./python
+
+# nested values, 100,000 of each kind
+python-cases: python-install
+	cd build/python && PACKBUF_CASES=$(PYTHON_CASES) venv/bin/python -m pytest -q -p no:cacheprovider ../../python/tests/test_values.py
+
+bench-python: python-install
+	build/python/venv/bin/python python/bench/bench.py --out build/bench-python.json
+
 # ---- fuzzing: corpora grow in build/fuzz/corpus; what is worth keeping goes to fuzz/corpus/TARGET ----
 
 fuzz: $(FUZZERS:%=fuzz-%)
@@ -224,6 +242,8 @@ help:
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
 	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'
 	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
+	@echo 'bench-python  the Python package beside pickle and TransferQueue; build/bench-python.json'
+	@echo 'python-cases  PYTHON_CASES=$(PYTHON_CASES) nested values of each kind through the Python package'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
