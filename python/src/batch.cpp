@@ -63,7 +63,6 @@ void Batch::count_rows(const std::string &name, uint64_t rows) {
 // Adds what a failure below a field does not know: the field.
 static Failure placed(Failure failure, const std::string &name, uint64_t row) {
   failure.path = escaped(name) + failure.path;
-  if (name.empty() && !failure.path.empty() && failure.path[0] == '.') failure.path.erase(0, 1);
   if (failure.error.row == PACKBUF_NOWHERE) failure.error.row = row;
   return failure;
 }
@@ -94,7 +93,7 @@ void Batch::add_array(const std::string &name, PyObject *array) {
     if (PyArray_NDIM(fields) == 0)
       fail(PACKBUF_INVALID_ARGUMENT, "a 0-d array has no rows: make it a batch value (batch_values=)", escaped(name));
     const Ref list = Ref::take(must(PyObject_CallMethod(array, "tolist", nullptr)));
-    return add_values(name, list.get(), false);
+    return add_values(name, list.get());
   }
   within(name, PACKBUF_NOWHERE, [&] {
     const std::string unit = Walk::numpy_unit(array);
@@ -122,31 +121,37 @@ void Batch::add(const std::string &name, PyObject *column) {
          std::string("a field is a numpy array, a torch tensor, or a list or tuple with a value for each row, not ") +
              Py_TYPE(column)->tp_name,
          escaped(name));
-  add_values(name, column, false);
+  add_values(name, column);
 }
 
-void Batch::add_rows(PyObject *rows) { add_values("", rows, true); }
-
-void Batch::add_values(const std::string &name, PyObject *sequence, bool rows) {
+void Batch::add_values(const std::string &name, PyObject *sequence) {
   const bool list = PyList_Check(sequence);
-  const Py_ssize_t count = list ? list_size(sequence) : tuple_size(sequence);
-  count_rows(name, static_cast<uint64_t>(count));
-  auto *values = walk_.take<packbuf_value>(static_cast<size_t>(count));
-  for (Py_ssize_t i = 0; i < count; i++) {
-    if (list && i >= list_size(sequence))
-      fail(PACKBUF_INVALID_ARGUMENT, "a list changed while it was packed", escaped(name));
-    PyObject *cell = list ? list_item(sequence, i) : tuple_item(sequence, i);
-    within(name, static_cast<uint64_t>(i), [&] { values[i] = walk_.value(cell); });
-    if (rows && values[i].kind != PACKBUF_DICT)
-      fail(PACKBUF_WRONG_TYPE, "a row is no dict", {}, static_cast<uint64_t>(i));
+  const auto count = static_cast<size_t>(list ? list_size(sequence) : tuple_size(sequence));
+  std::vector<PyObject *> cells(count);
+  count_rows(name, count);
+  for (size_t i = 0; i < count; i++) {
+    const auto at = static_cast<Py_ssize_t>(i);
+    cells[i] = list ? list_item(sequence, at) : tuple_item(sequence, at);
+    held_.add(cells[i]); // the list may change while an unusual cell is asked what it is
   }
-  note_times(name, values, static_cast<uint64_t>(count), false);
-  fields_.push_back({rows ? Field::rows_field : Field::values_field, name, nullptr, {}, values});
+  add_cells(name, cells);
+}
+
+// Cells that are held; NULL: the row does not have it.
+void Batch::add_cells(const std::string &name, const std::vector<PyObject *> &cells) {
+  if (add_run(name, cells)) return;
+  auto *values = walk_.take<packbuf_value>(cells.size());
+  for (size_t row = 0; row < cells.size(); row++) {
+    if (!cells[row]) values[row] = packbuf_missing();
+    else within(name, row, [&] { values[row] = walk_.value(cells[row]); });
+  }
+  note_times(name, values, cells.size(), false);
+  fields_.push_back({Field::values_field, name, nullptr, {}, values});
 }
 
 // Present cells at a path of dict keys.
 static uint64_t present_cells(const packbuf_value *value, const std::vector<std::string> &keys, size_t depth) {
-  if (depth == keys.size()) return value->kind != PACKBUF_NULL;
+  if (depth == keys.size()) return value->kind != PACKBUF_NULL && value->kind != PACKBUF_MISSING;
   if (value->kind != PACKBUF_DICT) return 0;
   for (size_t i = 0; i < value->as.dict.count; i++) {
     const packbuf_value &key = value->as.dict.entries[i].key;
@@ -162,7 +167,7 @@ void Batch::note_times(const std::string &name, const packbuf_value *values, uin
     Wish wish;
     uint64_t present = 0;
     wish.path = escaped(name);
-    for (const std::string &key : times.keys) wish.path += (wish.path.empty() ? "" : ".") + escaped(key);
+    for (const std::string &key : times.keys) wish.path += "." + escaped(key);
     for (uint64_t i = 0; i < count; i++) present += present_cells(&values[i], times.keys, 0);
     if (present != times.count)
       fail(PACKBUF_UNENCODABLE, "times beside other values in one column: their type would be lost", wish.path);
@@ -219,12 +224,10 @@ void Batch::add_metadata(std::optional<std::string> path, std::string key, std::
 packbuf_status Batch::add_to_batch(const Field &field, packbuf_error *error) {
   switch (field.kind) {
     case Field::tensor_field: return packbuf_add_tensor(&batch_, field.name.c_str(), field.tensor, nullptr, error);
-    case Field::tensors_field: return packbuf_add_tensors(&batch_, field.name.c_str(), field.tensor, error);
     case Field::ragged_field: return packbuf_add_ragged(&batch_, field.name.c_str(), &field.ragged, error);
-    case Field::values_field: return packbuf_add_values(&batch_, field.name.c_str(), field.values, error);
-    case Field::rows_field: break;
+    case Field::values_field: break;
   }
-  return packbuf_add_rows(&batch_, field.values, error);
+  return packbuf_add_values(&batch_, field.name.c_str(), field.values, error);
 }
 
 void Batch::begin() {

@@ -58,9 +58,9 @@ class Batch {
 
  private:
   struct Field {
-    enum { tensor_field, tensors_field, ragged_field, values_field, rows_field } kind;
+    enum { tensor_field, ragged_field, values_field } kind;
     std::string name;
-    packbuf_tensor *tensor;   // tensors_field: one a row
+    packbuf_tensor *tensor;
     packbuf_ragged ragged;
     packbuf_value *values;
   };
@@ -71,7 +71,9 @@ class Batch {
 
   void count_rows(const std::string &name, uint64_t rows);
   void add_array(const std::string &name, PyObject *array);
-  void add_values(const std::string &name, PyObject *sequence, bool rows);
+  void add_values(const std::string &name, PyObject *sequence);
+  void add_cells(const std::string &name, const std::vector<PyObject *> &cells);
+  bool add_run(const std::string &name, const std::vector<PyObject *> &cells); // false: the long way
   void add_tensor(const std::string &name, packbuf_tensor *tensor);
   void note_times(const std::string &name, const packbuf_value *values, uint64_t count, bool batch_value);
   void begin();

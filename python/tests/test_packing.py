@@ -58,6 +58,21 @@ def test_the_reader_of_the_spec_reads_it():
         assert view.schema().text == reader.Packed(packed.detach(), file=True).schema()
 
 
+def test_lists_of_numbers_take_a_short_way_to_the_same_bytes():
+    columns = [
+        [[1, 2, 3], [], [4]], [[1], None, [2**62, -(2**63)]], [None, [], [0.5]], [[float("nan")] * 9, [-0.0]], [[1], [2.5]], [[1], [True]],
+        [[1, 2], [2**63]], [[], []], [[1] * 20] * 50, [[float(i)] * i for i in range(300)], [[1], (2,)], [[1], "x"], [[1, "x"]], [[2**64]], [[0.5], [1]],
+    ]
+    for column in columns:
+        long = [tuple(cell) if isinstance(cell, list) else cell for cell in column]
+        for packing in (None, "balanced"):
+            assert packbuf.pack({"c": column}, packing=packing).detach() == packbuf.pack({"c": long}, packing=packing).detach(), column
+            rows, others = [{"a": 1, "c": cell} for cell in column] + [{"c": []}], [{"a": 1, "c": cell} for cell in long] + [{"c": ()}]
+            assert packbuf.pack(rows, packing=packing).detach() == packbuf.pack(others, packing=packing).detach(), column
+    asked = packbuf.open(packbuf.pack({"c": [[1], [2]]}, schema={"c": {"dtype": "int8"}}))
+    assert asked["c"].dtype == "int8"
+
+
 def test_many_batches_with_one_call_of_the_allocator():
     batches = [{"x": np.arange(i * 100).reshape(i, 100), "t": ["text"] * i} for i in range(1, 20)] + [[{"a": 1}], {}]
     calls, results = [], []
