@@ -18,6 +18,7 @@ import platform
 import statistics
 import sys
 import time
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def tensors_of(batch: dict) -> dict:
 
 
 def medians(cases: dict, rounds: int, clock) -> dict[str, float]:
-    """Median seconds of each; one round runs all of them, one after the other. A pair: what is not measured comes first."""
+    """Median seconds of each, all of them once a round. A pair: what comes first is not measured."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
@@ -139,8 +140,9 @@ def cases_of(name: str, arrays: dict | None, rows: list[dict], reads: bool) -> d
         plain = {key: column.values if isinstance(column, RaggedRows) else column for key, column in arrays.items()}
         memory = bytearray(begin(arrays).measure())
         cases["packbuf arrays"] = lambda: pack_open(arrays)
-        cases["packbuf arrays into"] = lambda: begin(arrays).write_into(memory, 1)
-        cases["packbuf C into"] = (lambda: begin(arrays), lambda ready: ready.write_into(memory, 1))
+        begun = partial(begin, arrays)  # both find the caches as this leaves them
+        cases["packbuf arrays into"] = (begun, lambda _: begin(arrays).write_into(memory, 1))
+        cases["packbuf C into"] = (begun, lambda ready: ready.write_into(memory, 1))
         cases["pickle arrays"] = lambda: pickle.dumps(plain, 5)
     if serial_utils is not None:
         cases["TransferQueue rows"] = lambda: queue_pack([rows])
@@ -165,7 +167,7 @@ def infer_cases(rows: list[dict]) -> dict:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "packbuf": packbuf.__version__, "numpy": np.__version__, "machine": platform.machine()}
+    found = {"python": platform.python_version(), "packbuf": packbuf.__version__, "numpy": np.__version__}
     for peer in ("torch", "TransferQueue", "msgspec"):
         try:
             found[peer] = metadata.version(peer)
@@ -191,10 +193,12 @@ def main() -> None:
         "ragged agent": (ragged_agent, rows_of(ragged_agent)),
         "rows.jsonl": (None, jsonl),
     }
-    print(", ".join(f"{name} {version}" for name, version in versions().items()), f"; {arguments.clock} time, medians of {arguments.rounds}")
+    about = ", ".join(f"{name} {version}" for name, version in versions().items())
+    print(f"{about}; {arguments.clock} time, medians of {arguments.rounds}")
     result = {"versions": versions(), "clock": arguments.clock, "rounds": arguments.rounds, "batches": {}}
     for name, (arrays, rows) in batches.items():
-        found = medians({**cases_of(name, arrays, rows, True), **infer_cases(rows)}, arguments.rounds, CLOCKS[arguments.clock])
+        cases = {**cases_of(name, arrays, rows, True), **infer_cases(rows)}
+        found = medians(cases, arguments.rounds, CLOCKS[arguments.clock])
         result["batches"][name] = {"ms": {key: 1e3 * seconds for key, seconds in found.items()}}
         report(name, found)
     if arguments.out:

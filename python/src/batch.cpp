@@ -118,8 +118,7 @@ void Batch::add(const std::string &name, PyObject *column) {
   }
   if (!PyList_Check(column) && !PyTuple_Check(column))
     fail(PACKBUF_WRONG_TYPE,
-         std::string("a field is a numpy array, a torch tensor, or a list or tuple with a value for each row, not ") +
-             Py_TYPE(column)->tp_name,
+         "a field is a numpy array, a torch tensor, or a list or tuple with a value for each row, not " + type_name(column),
          escaped(name));
   add_values(name, column);
 }

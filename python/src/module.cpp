@@ -65,7 +65,7 @@ static Target target(PyObject *object, Held *held) {
   const Py_buffer *buffer = held->buffer(object, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS);
   if (!buffer) {
     PyErr_Clear();
-    fail(PACKBUF_READ_ONLY, std::string(Py_TYPE(object)->tp_name) + " is no writable, contiguous memory");
+    fail(PACKBUF_READ_ONLY, type_name(object) + " is no writable, contiguous memory");
   }
   return {buffer->buf, static_cast<uint64_t>(buffer->len)};
 }

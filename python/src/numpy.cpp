@@ -18,10 +18,8 @@ static packbuf_dtype no_dtype() { return packbuf_dtype{0, 0, 0}; }
 
 // Types that other packages add to numpy (ml_dtypes) are known by their scalar type's name.
 static packbuf_dtype added_dtype(PyArray_Descr *descr) {
-  const char *name = descr->typeobj->tp_name, *dot = strrchr(name, '.');
   packbuf_dtype dtype;
-  if (dot) name = dot + 1;
-  return packbuf_dtype_parse(name, &dtype) && dtype.bits == 8 * PyDataType_ELSIZE(descr) ? dtype : no_dtype();
+  return packbuf_dtype_parse(type_name(reinterpret_cast<PyObject *>(descr->typeobj)).c_str(), &dtype) && dtype.bits == 8 * PyDataType_ELSIZE(descr) ? dtype : no_dtype();
 }
 
 packbuf_dtype dtype_of(PyArray_Descr *descr) {
@@ -70,7 +68,7 @@ static std::string descr_text(PyArray_Descr *descr) {
 }
 
 std::string Walk::numpy_unit(PyObject *object) {
-  const Ref descr = Ref::take(PyArray_Check(object) ? Py_NewRef(PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object)))
+  const Ref descr = Ref::take(PyArray_Check(object) ? Py_NewRef(reinterpret_cast<PyObject *>(PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object))))
                               : PyArray_CheckScalar(object)
                                   ? reinterpret_cast<PyObject *>(PyArray_DescrFromScalar(object))
                                   : nullptr);

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace packbuf_py {
 
@@ -46,6 +47,15 @@ class Ref {
  private:
   PyObject *object_ = nullptr;
 };
+
+// The name of an object's type, or of a type, for words.
+inline std::string type_name(PyObject *object) {
+  PyObject *type = PyType_Check(object) ? object : reinterpret_cast<PyObject *>(Py_TYPE(object));
+  const Ref name = Ref::take(PyObject_GetAttrString(type, "__name__"));
+  const char *text = name ? PyUnicode_AsUTF8AndSize(name.get(), nullptr) : nullptr;
+  if (!text) PyErr_Clear();
+  return text ? text : "?";
+}
 
 #ifdef Py_LIMITED_API
 

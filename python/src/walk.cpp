@@ -185,7 +185,7 @@ void Walk::put_key(PyObject *key, packbuf_value *out) {
   else if (PyBool_Check(key)) *out = packbuf_bool(key == Py_True);
   else if (PyFloat_Check(key)) *out = packbuf_float(PyFloat_AsDouble(key));
   else if (PyBytes_Check(key)) *out = packbuf_bytes(bytes_data(key), static_cast<size_t>(bytes_size(key)));
-  else fail(PACKBUF_UNENCODABLE, std::string("a dict key is ") + Py_TYPE(key)->tp_name +
+  else fail(PACKBUF_UNENCODABLE, "a dict key is " + type_name(key) +
                                      ": keys are str, int, float, bool, bytes or None");
   held_->add(key);
   cached.object = key;
@@ -248,7 +248,7 @@ void Walk::put_other(PyObject *object, packbuf_value *out, unsigned depth) {
     put_buffer(object, out);
   } else if (!put_plugin(object, out, depth)) {
     if (PyTuple_Check(object)) return put_tuple(object, out, depth);
-    fail(PACKBUF_UNENCODABLE, std::string(Py_TYPE(object)->tp_name) + " is no value that packbuf has");
+    fail(PACKBUF_UNENCODABLE, type_name(object) + " is no value that packbuf has");
   }
 }
 
