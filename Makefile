@@ -12,7 +12,7 @@ DESTDIR ?=
 FUZZ_SECONDS ?= 60
 PYTHON_CASES ?= 100000
 PROVE_JOBS ?= 2
-STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan scripts python
+STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan guest scripts python
 
 WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
@@ -24,7 +24,7 @@ FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
 # those of the transport, which needs POSIX threads
-TRANSPORT_TESTS = $(filter buddy pool refs store%,$(TESTS))
+TRANSPORT_TESTS = $(filter buddy pool refs store% verbs_abi,$(TESTS))
 TRANSPORT_FUZZERS = $(filter ref frames server shm,$(FUZZERS))
 # the C tests and fuzz targets that also run as s390x (big-endian) programs, and under the other emulators
 S390X_TESTS ?= $(filter-out $(TRANSPORT_TESTS),$(TESTS)) $(patsubst %,fuzz_%,$(filter-out $(TRANSPORT_FUZZERS),$(FUZZERS)))
@@ -39,17 +39,22 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test python-install python-cases bench-python bench bench-quick bench-table fuzz install uninstall clean help
+.PHONY: all demo test python-install python-cases bench-python bench bench-quick bench-table bench-verbs fuzz install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
-all: packbuf.h transport/packbuf_transport.h $(if $(TOOLS),build/packbuf)
+all: packbuf.h transport/packbuf_transport.h $(if $(TOOLS),build/packbuf) spec/viewer.html
 
 packbuf.h: tools/bundle.py $(wildcard core/*.[ch] codecs/*.[ch])
 	python3 tools/bundle.py core/packbuf.in.h $@
 
 transport/packbuf_transport.h: tools/bundle.py $(filter-out transport/packbuf_transport.h,$(wildcard transport/*.[ch]))
 	python3 tools/bundle.py transport/packbuf_transport.in.h $@ transport
+
+# the page carries the reader: from file:// it can import nothing
+spec/viewer.html: spec/reader.mjs tools/viewer.py
+	python3 tools/viewer.py
+	@touch $@
 
 # deflated .npz files are read when zlib is there
 ZLIB := $(shell printf '\043include <zlib.h>\nint main(void) { return zlibVersion() == 0; }' | $(CC) -x c - -o /dev/null -lz 2>/dev/null && echo yes)
@@ -146,6 +151,17 @@ stage-$(1): $$(addprefix build/tests/$(1)/,$$(or $$(PROGRAMS_$(1)),$$(PROGRAMS))
 endef
 $(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl wasm32 msan tsan,$(eval $(call stage,$(name))))
 
+# the small machine that has namespaces, netem and verbs: what runs in it
+GUEST = $(addprefix build/tests/native/,store_contract serve faults verbs)
+build/tests/native/serve: tests/double/serve.c build/tests/native/packbuf.o
+	$(CC) $(STRICT) $(CFLAGS) -o $@ $^ $(LIBS)
+build/tests/native/faults build/tests/native/verbs: build/tests/native/%: tests/guest/%.c tests/guest/ends.h $(TEST_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) -o $@ $< $(LIBS)
+
+stage-guest: $(GUEST)
+	$(call prove,tests/guest/run.sh $(GUEST),tests/guest/verbs.sh tests/guest/tcp.sh)
+
 stage-mingw: packbuf.h
 	$(call prove,,tests/compile/mingw.sh)
 
@@ -204,6 +220,10 @@ bench-quick: all build/bench/packing
 bench-table:
 	python3 bench/report.py --write bench/README.md
 
+# in the small machine of the guest stage
+bench-verbs: all build/tests/native/serve
+	GUEST_ARGS="ROUNDS=$(or $(ROUNDS),5)" tests/guest/run.sh build/packbuf build/tests/native/serve ib_read_bw tests/guest/bandwidth.sh
+
 build/bench/packing: $(wildcard bench/*) packbuf.h
 	@mkdir -p $(@D)
 	@bash bench/build.sh $@
@@ -244,6 +264,7 @@ help:
 	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
 	@echo 'bench-python  the Python package beside pickle and TransferQueue; build/bench-python.json'
 	@echo 'python-cases  PYTHON_CASES=$(PYTHON_CASES) nested values of each kind through the Python package'
+	@echo 'bench-verbs  gets over verbs beside ib_read_bw in a small emulated machine: medians of ROUNDS=5'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'

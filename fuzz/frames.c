@@ -38,6 +38,7 @@ static void read_asked(const packbuf_i_frame *frame, const uint8_t *body) {
     demand(asked.key_size && !memchr(asked.key, 0, asked.key_size) && asked.key_size <= keys && asked.range_count <= ranges);
     keys -= asked.key_size;
     ranges -= asked.range_count;
+    if (asked.remote) demand(asked.size && !asked.eager && asked.address + (asked.size - 1) >= asked.address);
     if (asked.fingerprint) touch(asked.fingerprint, PACKBUF_FINGERPRINT);
     for (uint64_t k = 0; k < asked.range_count; k++) touched += (unsigned)packbuf_i_asked_range(asked.ranges, k).length;
   }
@@ -55,6 +56,14 @@ static void read_answers(const packbuf_i_frame *frame, const uint8_t *body) {
     packbuf_i_listing_write(&writer, &listing);
     same(body, again, &writer);
   }
+  if (frame->type == PACKBUF_I_PAIRING) {
+    packbuf_i_pairing pairing;
+    if (packbuf_i_pairing_read(frame, body, &pairing)) return;
+    writer.at = again, writer.end = again + sizeof again, writer.ok = 1;
+    packbuf_i_pairing_write(&writer, &pairing);
+    same(body, again, &writer);
+    return;
+  }
   for (unsigned i = 0; i < frame->items; i++) {
     const uint8_t *at = reader.at;
     writer.at = again, writer.end = again + sizeof again, writer.ok = 1;
@@ -62,6 +71,11 @@ static void read_answers(const packbuf_i_frame *frame, const uint8_t *body) {
       packbuf_listed listed;
       if (packbuf_i_listed_read(&reader, &listed)) return;
       packbuf_i_listed_write(&writer, &listed);
+    } else if (frame->type == PACKBUF_I_LOCATED) {
+      packbuf_i_located located;
+      if (packbuf_i_located_read(&reader, &located)) return;
+      demand(located.address + located.stat.length >= located.address);
+      packbuf_i_located_write(&writer, &located);
     } else {
       packbuf_i_result result;
       if (packbuf_i_result_read(&reader, &result)) return;
@@ -113,6 +127,8 @@ static const char *on_frame(void *context, const packbuf_i_frame *frame, const u
     case PACKBUF_I_STAT:
     case PACKBUF_I_REMOVE: read_asked(frame, body); break;
     case PACKBUF_I_RESULT:
+    case PACKBUF_I_PAIRING:
+    case PACKBUF_I_LOCATED:
     case PACKBUF_I_LISTED: read_answers(frame, body); break;
     case PACKBUF_I_HELLO:
     case PACKBUF_I_WELCOME:

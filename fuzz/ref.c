@@ -1,8 +1,5 @@
 /* Fuzz target: any bytes as the text of a ref, as a URI with options, and as the members of a ref. A text that parses is what the ref is written as; a URI's
  * options, encoded anew, say the same; a ref that can be written reads back equal. */
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wunused-function" /* gcc asks for functions that are only declared at the end of all */
-#endif
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "tests/internals.h"
 #include <stdlib.h>

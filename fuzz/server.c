@@ -1,6 +1,6 @@
 /* Fuzz target: any bytes as what a client says to a server, without a socket: frames whose checksums are put right, after a greeting that is (or is not) as it
- * should be. What the server answers is read as a client reads it: whole frames, each item answered once, no more data than was announced. Whatever was said,
- * no lease and no slice is left, and each object that is there is whole.
+ * should be; with a device or without, whose READs end as their keys say. What the server answers is read as a client reads it: whole frames, each item answered once, no more data than was announced. Whatever was said,
+ * no lease and no slice is left, each object that is there is whole, and no READ went anywhere but into room that was reserved for it.
  * May use: packbuf_transport.h and its insides. Must not know: how the local store does it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -12,6 +12,110 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void demand(int holds) {
   if (!holds) abort();
+}
+
+/* ---- a device: READs end when the server looks, well where the key is even ---- */
+
+enum { UNDER_WAY = 1024 };
+
+static struct {
+  packbuf_i_nic nic;
+  packbuf_i_ibv_context context;
+  packbuf_i_ibv_channel channel;
+  packbuf_i_ibv_cq cq;
+  packbuf_i_ibv_qp pairs[PACKBUF_I_PAIRS_MOST];
+  packbuf_i_ibv_wc done[UNDER_WAY];
+  unsigned from, to, used, regions, broken;
+  uint32_t refuses; /* the next so many things to be made are not */
+} device;
+
+static int device_refuses(void) { return device.refuses && --device.refuses == 0; }
+
+static packbuf_i_ibv_mr *device_reg_mr(packbuf_i_ibv_pd *pd, void *address, size_t size, int access) {
+  packbuf_i_ibv_mr *mr = device_refuses() ? NULL : (packbuf_i_ibv_mr *)calloc(1, sizeof *mr);
+  (void)pd;
+  demand(!(access & ~(PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ)));
+  if (!mr) return NULL;
+  mr->addr = address;
+  mr->length = size;
+  mr->lkey = mr->rkey = ++device.regions;
+  return mr;
+}
+static int device_dereg_mr(packbuf_i_ibv_mr *mr) {
+  free(mr);
+  return 0;
+}
+static packbuf_i_ibv_cq *device_create_cq(packbuf_i_ibv_context *context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector) {
+  (void)context, (void)entries, (void)vector;
+  device.from = device.to = device.broken = 0;
+  device.cq.cq_context = user;
+  device.cq.channel = channel;
+  return device_refuses() ? NULL : &device.cq;
+}
+static int device_destroy_cq(packbuf_i_ibv_cq *cq) { return (void)cq, 0; }
+static packbuf_i_ibv_qp *device_create_qp(packbuf_i_ibv_pd *pd, packbuf_i_ibv_qp_init_attr *init) {
+  (void)pd, (void)init;
+  demand(device.used < PACKBUF_I_PAIRS_MOST);
+  return device_refuses() ? NULL : &device.pairs[device.used++];
+}
+static int device_destroy_qp(packbuf_i_ibv_qp *qp) {
+  (void)qp;
+  device.used--;
+  device.from = device.to = 0;
+  return 0;
+}
+static int device_modify_qp(packbuf_i_ibv_qp *qp, packbuf_i_ibv_qp_attr *attr, int mask) { return (void)qp, (void)attr, (void)mask, device_refuses(); }
+static int device_req_notify_cq(packbuf_i_ibv_cq *cq, int solicited_only) { return (void)cq, (void)solicited_only, 0; }
+
+static int device_poll_cq(packbuf_i_ibv_cq *cq, int count, packbuf_i_ibv_wc *wc) {
+  (void)cq, (void)count;
+  if (device.from == device.to) return 0;
+  *wc = device.done[device.from++];
+  return 1;
+}
+
+static packbuf_driver_memory device_memory;
+
+static int device_post_send(packbuf_i_ibv_qp *qp, packbuf_i_ibv_send_wr *wr, packbuf_i_ibv_send_wr **bad) {
+  (void)qp;
+  for (; wr; wr = wr->next) {
+    const uint64_t at = wr->sg_list->addr - (uint64_t)(uintptr_t)device_memory.writable;
+    *bad = wr;
+    if (wr->rkey % 16 == 15) return 12; /* the device takes no more */
+    demand(wr->opcode == PACKBUF_I_IBV_RDMA_READ && at < device_memory.size && wr->sg_list->length && wr->sg_list->length <= device_memory.size - at);
+    if (wr->rkey & 1) device.broken = 1;
+    if (!device.broken) memset((void *)(uintptr_t)wr->sg_list->addr, 0x5A, wr->sg_list->length);
+    if (!device.broken && !(wr->send_flags & PACKBUF_I_IBV_SIGNALED)) continue;
+    demand(device.to < UNDER_WAY);
+    memset(&device.done[device.to], 0, sizeof *device.done);
+    device.done[device.to].wr_id = wr->wr_id;
+    device.done[device.to++].status = !device.broken ? PACKBUF_I_IBV_DONE : wr->rkey & 1 ? PACKBUF_I_IBV_REM_ACCESS : PACKBUF_I_IBV_FLUSHED;
+  }
+  return 0;
+}
+
+/* Gives a server the device. */
+static void device_begin(packbuf_i_service *service, packbuf_store *store, unsigned refuses) {
+  packbuf_i_ibv *ibv = &device.nic.ibv;
+  memset(&device, 0, sizeof device);
+  device.nic.context = &device.context;
+  device.nic.mtu = device.nic.reads = 1;
+  device.nic.message = 1000; /* so that READs of one item are many */
+  device.context.poll_cq = device_poll_cq;
+  device.context.req_notify_cq = device_req_notify_cq;
+  device.context.post_send = device_post_send;
+  ibv->reg_mr = device_reg_mr;
+  ibv->dereg_mr = device_dereg_mr;
+  ibv->create_cq = device_create_cq;
+  ibv->destroy_cq = device_destroy_cq;
+  ibv->create_qp = device_create_qp;
+  ibv->modify_qp = device_modify_qp;
+  ibv->destroy_qp = device_destroy_qp;
+  demand(!packbuf_i_store_memory(store, &service->memory, NULL));
+  device_memory = service->memory;
+  demand(!packbuf_i_plot_open(&device.nic, service->memory.writable, service->memory.size, PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, &service->slab, NULL));
+  device.refuses = refuses;
+  service->nic = &device.nic;
 }
 
 /* ---- who hears the answers ---- */
@@ -27,6 +131,8 @@ static const char *hear_frame(void *context, const packbuf_i_frame *frame, const
   packbuf_i_result result;
   packbuf_i_listing listing;
   packbuf_listed listed;
+  packbuf_i_located located;
+  packbuf_i_pairing pairing;
   packbuf_i_bye bye;
   uint64_t offset;
   uint16_t index;
@@ -43,6 +149,13 @@ static const char *hear_frame(void *context, const packbuf_i_frame *frame, const
       }
       break;
     case PACKBUF_I_DATA: demand(!packbuf_i_data_read(frame, body, &index, &offset)); break;
+    case PACKBUF_I_LOCATED:
+      for (unsigned i = 0; i < frame->items; i++) {
+        demand(!packbuf_i_located_read(&reader, &located));
+        demand(located.address - (uint64_t)(uintptr_t)device_memory.writable <= device_memory.size - located.stat.length && located.word < PACKBUF_I_WORDS);
+      }
+      break;
+    case PACKBUF_I_PAIRING: demand(!packbuf_i_pairing_read(frame, body, &pairing)); break;
     case PACKBUF_I_LISTED:
       demand(!packbuf_i_listing_read(&reader, &listing));
       for (unsigned i = 0; i < frame->items; i++) demand(!packbuf_i_listed_read(&reader, &listed));
@@ -102,6 +215,7 @@ static void greet(packbuf_i_link *link, packbuf_i_intake *ear, packbuf_i_service
   packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
   memset(&hello, 0, sizeof hello);
   hello.least = hello.most = 1;
+  hello.features = 1;
   hello.quota = quota;
   packbuf_i_hello_write(&body, &hello);
   say(link, ear, frame, &body, PACKBUF_I_HELLO);
@@ -142,6 +256,7 @@ static void speak(packbuf_i_link *link, packbuf_i_intake *ear, const uint8_t *da
     packbuf_i_link_feed(link, bytes + fed, some);
     fed += some;
     if (how & 16) listen_to(link, ear, 50);
+    if (how & 16) packbuf_i_link_pulled(link);
     if (how & 32) packbuf_i_link_tick(link, packbuf_now());
   }
   free(bytes);
@@ -194,15 +309,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memset(&ear, 0, sizeof ear);
   ear.taker = &hearer;
   ear.most_body = PACKBUF_I_FRAME_BODY;
+  if (data[1] & 4) device_begin(service, store, data[1] >> 3);
   packbuf_i_link_start(link, service, &group);
+  link->channel = &device.channel;
   if (!(how & 128)) greet(link, &ear, service, data[1] & 1 ? 100000 : 0);
   speak(link, &ear, data + 2, size - 2, how);
+  packbuf_i_link_pulled(link);
   packbuf_i_link_tick(link, PACKBUF_FOREVER - 1);
   if (data[1] & 2) {
     listen_to(link, &ear, UINT64_MAX);
     demand(announced == came && !ear.payload && !ear.head_have);
   }
   packbuf_i_link_end(link);
+  demand(device.used == 0);
+  if (service->nic) packbuf_i_plot_close(service->nic, &service->slab);
   demand(service->wanting == 0 && service->counters.leases == 0 && !service->accounts);
   packbuf_i_intake_end(&ear);
   packbuf_i_lock_end(&service->lock);

@@ -5,7 +5,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#pragma GCC diagnostic ignored "-Wunused-function"
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "tap.h"

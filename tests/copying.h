@@ -222,7 +222,9 @@ static const packbuf_driver copying_driver = {sizeof(packbuf_driver),
                                               copying_list,
                                               NULL,
                                               copying_count,
-                                              copying_inject};
+                                              copying_inject,
+                                              NULL,
+                                              0};
 
 /* The same, which is filled by way of a pool. */
 static const packbuf_driver copying_pooled = {sizeof(packbuf_driver),
@@ -239,6 +241,8 @@ static const packbuf_driver copying_pooled = {sizeof(packbuf_driver),
                                               copying_list,
                                               NULL,
                                               copying_count,
-                                              copying_inject};
+                                              copying_inject,
+                                              NULL,
+                                              0};
 
 #endif

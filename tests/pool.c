@@ -4,9 +4,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#if defined(__GNUC__)
-#pragma GCC diagnostic ignored "-Wunused-function" /* all is static here */
-#endif
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "tap.h"
@@ -52,6 +49,47 @@ static uint64_t resident(const void *memory, uint64_t size) {
 }
 
 /* ---- opening ---- */
+
+typedef struct counted_heap {
+  uint64_t calls, fails_at, out;
+} counted_heap;
+
+static void *counted_resize(void *context, void *memory, size_t old_size, size_t new_size) {
+  counted_heap *heap = (counted_heap *)context;
+  void *result;
+  if (!new_size) {
+    heap->out -= old_size;
+    free(memory);
+    return NULL;
+  }
+  if (heap->calls++ == heap->fails_at) return NULL;
+  result = realloc(memory, new_size);
+  if (result) heap->out += new_size - old_size;
+  return result;
+}
+
+static void test_allocator(void) {
+  packbuf_pool_options options;
+  packbuf_allocator allocator;
+  counted_heap heap;
+  packbuf_pool *pool;
+  packbuf_status status;
+  int good = 1;
+  memset(&heap, 0, sizeof heap);
+  memset(&options, 0, sizeof options);
+  options.size = MIB;
+  options.allocator = &allocator;
+  allocator.resize = counted_resize;
+  allocator.context = &heap;
+  do {
+    heap.calls = 0;
+    status = packbuf_pool_open(&options, &pool, &error);
+    good = good && (status ? status == PACKBUF_OUT_OF_MEMORY && !pool && !heap.out : heap.out > MIB / PAGE * 9);
+    if (status) heap.fails_at++;
+  } while (status && heap.fails_at < 10);
+  tap_ok(good && heap.fails_at == 2, "a pool takes its tables of the caller's allocator, and says when it has none");
+  tap_ok(!packbuf_pool_close(pool, &error) && !heap.out, "and gives them back, by their sizes");
+}
 
 static void test_options(void) {
   packbuf_pool_options options;
@@ -499,6 +537,7 @@ static void test_threads(void) {
 
 int main(void) {
   test_options();
+  test_allocator();
   test_callers_memory();
   test_slices();
   test_refusals();

@@ -9,9 +9,9 @@ mkdir -p build
 
 # command               Debian packages                                 stages that cannot run without it (-: single tests)
 needs='
-gcc                     gcc,libc6-dev                                   native,sanitize,gates,scripts
+gcc                     gcc,libc6-dev                                   native,sanitize,gates,guest,scripts
 make                    make                                            -
-prove                   perl                                            native,sanitize,clang,gates,s390x,aarch64,armhf,riscv64,m32,musl,wasm32,mingw,msan,tsan,scripts
+prove                   perl                                            native,sanitize,clang,gates,s390x,aarch64,armhf,riscv64,m32,musl,wasm32,mingw,msan,tsan,guest,scripts
 python3                 python3                                         scripts
 g++                     g++                                             -
 clang                   clang,libclang-rt-dev                           clang,wasm32,msan,tsan
@@ -25,13 +25,16 @@ can_m32                 libc6-dev-i386,lib32gcc-12-dev                  m32
 musl-gcc                musl-tools                                      musl
 can_wasm32              wasi-libc,libclang-rt-14-dev-wasm32,lld         wasm32
 node                    nodejs                                          wasm32
+chromium                chromium,fonts-dejavu-core                      -
 x86_64-w64-mingw32-gcc  gcc-mingw-w64-x86-64                            mingw
 x86_64-w64-mingw32-g++  g++-mingw-w64-x86-64                            mingw
+qemu-system-x86_64      qemu-system-x86                                 guest
 can_simde               libsimde-dev                                    -
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
 can_numpy               python3-numpy                                   -
 can_venv                python3-venv,python3-dev                        python
+can_verbs               libibverbs-dev,ibverbs-providers                -
 '
 
 # what is no command of its own: gcc-multilib would do for -m32, but it conflicts with the cross compilers
@@ -43,6 +46,9 @@ can_simde() {
 }
 can_wasm32() {
     echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -x c - -o build/can-wasm32 2>/dev/null
+}
+can_verbs() {
+    [ -e /usr/include/infiniband/verbs.h ]
 }
 can_numpy() { # a python3 that is not Debian's has a pip of its own
     python3 -c 'import numpy' 2>/dev/null || { [ "$(id -u)" = 0 ] && python3 -m pip install -q numpy >/dev/null 2>&1 && python3 -c 'import numpy' 2>/dev/null; }

@@ -5,9 +5,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#if defined(__GNUC__)
-#pragma GCC diagnostic ignored "-Wunused-function" /* all is static here */
-#endif
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "failing.h"

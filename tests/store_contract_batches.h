@@ -383,6 +383,25 @@ static packbuf_status put_slice(packbuf_store *store, const char *key, packbuf_s
   return run(store, PACKBUF_PUT, &item, 1, in_time());
 }
 
+/* Many slices in one call: those that fit together; and those that never could, though many of them would. */
+static void c34_all_or_none(void) {
+  enum { SLICES = 100 };
+  packbuf_slice slices[SLICES];
+  uint64_t sizes[SLICES];
+  const uint64_t start = packbuf_now();
+  for (unsigned i = 0; i < SLICES; i++) sizes[i] = 500 * KIB;
+  expect_status(packbuf_reserve(w.a, 0, sizes, SLICES, in_time(), slices, &w.error), PACKBUF_OK);
+  for (unsigned i = 0; i < SLICES; i++) {
+    expect(slices[i].data != NULL && slices[i].size == 500 * KIB);
+    packbuf_slice_release(&slices[i]);
+  }
+  for (unsigned i = 0; i < SLICES; i++) sizes[i] = 900 * KIB;
+  expect_status(packbuf_reserve(w.a, 0, sizes, SLICES, in_time(), slices, &w.error), PACKBUF_CAPACITY);
+  for (unsigned i = 0; i < SLICES; i++) expect(slices[i].data == NULL);
+  expect_number(counters_of(w.a).slices, 0);
+  expect(milliseconds_since(start) < 10000);
+}
+
 /* Three reservations of 20 MiB would not fit without the first one's tail. */
 static void c34_slices(void) {
   packbuf_slice slice, more[32];
@@ -403,6 +422,7 @@ static void c34_slices(void) {
   packbuf_slice_release(&slice);
   expect(slice.data == NULL);
   packbuf_slice_release(&slice);
+  c34_all_or_none();
 }
 
 static void c35_slice_stays(void) {

@@ -327,7 +327,7 @@ static void c55_engine_lease(void) {
   const uint64_t start = packbuf_now();
   (void)put(w.a, "c55", 1000, 55);
   expect_status(stat_of(w.a, "c55", 0, NULL), PACKBUF_OK);
-  expect_status(run(w.a, PACKBUF_REMOVE, &item, 1, at_once()), PACKBUF_LEASED);
+  expect_status(run(w.a, PACKBUF_REMOVE, &item, 1, packbuf_deadline_in(150)), PACKBUF_LEASED);
   expect_status(packbuf_store_collect(w.a, in_time(), &left, NULL), PACKBUF_OK);
   expect_number(left, 1);
   while (left && milliseconds_since(start) < 30000) {

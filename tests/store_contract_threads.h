@@ -280,12 +280,14 @@ typedef struct thread_of_many {
   uint8_t *memory;
 } thread_of_many;
 
+/* Where removals wait for an engine's leases, fewer. */
 static void *many_threads(void *context) {
-  enum { KEYS = 64, OPERATIONS = 2000 };
+  enum { KEYS = 64 };
+  const unsigned operations = w.can & PACKBUF_CAN_REMOVE_NOW ? 2000 : 250;
   thread_of_many *me = (thread_of_many *)context;
   chance c = {6400 + me->index};
   packbuf_error error;
-  for (unsigned i = 0; i < OPERATIONS; i++) {
+  for (unsigned i = 0; i < operations; i++) {
     const uint64_t what = chance_below(&c, 8);
     char key[16];
     packbuf_item item = item_of(key);
@@ -465,9 +467,11 @@ static void with_short_heap(const packbuf_store_options *options, uint64_t round
   REPEATED(put_slice(store, "c66/slice", &slice, 5000));
   REPEATED(packbuf_submit(store, PACKBUF_STAT, &again, 1, in_time(), NULL, &ticket, NULL));
   REPEATED(packbuf_poll(store, &completion, 1, &count, in_time(), NULL));
-  expect_status(again.status, PACKBUF_OK);
+  expect_status(ok_or_memory(again.status) ? PACKBUF_OK : again.status, PACKBUF_OK);
+  item.flags = remove_flags();
   REPEATED(run(store, PACKBUF_REMOVE, &item, 1, in_time()));
   item = item_of("c66/slice");
+  item.flags = remove_flags();
   REPEATED(run(store, PACKBUF_REMOVE, &item, 1, in_time()));
   REPEATED(packbuf_unregister(store, own, 100000, NULL));
 #undef REPEATED

@@ -115,8 +115,8 @@ static void request_frames(void) {
   frame = &frames[frame_count++];
   body = begin_frame(frame, "PUT");
   packbuf_i_wire_give64(&body, 2000000000u);
-  packbuf_i_put_item_write(&body, &items[0], 0);
-  packbuf_i_put_item_write(&body, &items[1], 1);
+  packbuf_i_put_item_write(&body, &items[0], PACKBUF_I_WAY_GRANTED, 0);
+  packbuf_i_put_item_write(&body, &items[1], PACKBUF_I_WAY_EAGER, 0);
   end_frame(frame, &body, PACKBUF_I_PUT, 2, 1, "hello");
   frame = &frames[frame_count++];
   body = begin_frame(frame, "GRANT");
@@ -192,6 +192,50 @@ static void answer_frames(void) {
   }
 }
 
+/* Those of queue pairs. */
+static void verbs_frames(void) {
+  packbuf_i_pairing pairing;
+  packbuf_i_located located;
+  packbuf_item item;
+  packbuf_i_wire_to body;
+  made *frame = &frames[frame_count++];
+  memset(&pairing, 0, sizeof pairing);
+  pairing.mtu = 5;
+  pairing.reads = 16;
+  pairing.gid[10] = pairing.gid[11] = 0xFF;
+  counting(pairing.gid + 12, 4, 10);
+  pairing.address = 0x7F0000002000;
+  pairing.rkey = 0x1234;
+  pairing.words = 512;
+  pairing.count = 2;
+  for (uint32_t i = 0; i < 2; i++) pairing.numbers[i] = 17 + i, pairing.psns[i] = 0xABCDEF - i;
+  body = begin_frame(frame, "QP");
+  packbuf_i_pairing_write(&body, &pairing);
+  end_frame(frame, &body, PACKBUF_I_PAIRING, 2, 6, "");
+  memset(&item, 0, sizeof item);
+  item.key = "job7/step12";
+  item.from = (const void *)(uintptr_t)0x10001000;
+  item.size = 8192;
+  frame = &frames[frame_count++];
+  body = begin_frame(frame, "PUT-READ");
+  packbuf_i_wire_give64(&body, 2000000000u);
+  packbuf_i_put_item_write(&body, &item, PACKBUF_I_WAY_REMOTE, 0x5678);
+  end_frame(frame, &body, PACKBUF_I_PUT, 1, 7, "");
+  memset(&located, 0, sizeof located);
+  located.word = 3;
+  located.rkey = 0x9ABC;
+  located.address = 0x7F0000100000;
+  located.stat = some_stat();
+  frame = &frames[frame_count++];
+  body = begin_frame(frame, "LOCATED");
+  packbuf_i_located_write(&body, &located);
+  end_frame(frame, &body, PACKBUF_I_LOCATED, 1, 8, "");
+  frame = &frames[frame_count++];
+  body = begin_frame(frame, "RELEASE");
+  packbuf_i_wire_give32(&body, 3);
+  end_frame(frame, &body, PACKBUF_I_RELEASE, 1, 8, "");
+}
+
 /* ---- the specification ---- */
 
 static void print_frames(void) {
@@ -246,6 +290,8 @@ static const char *read_body(const packbuf_i_frame *frame, const uint8_t *body) 
     packbuf_i_welcome welcome;
     packbuf_i_list_ask list;
     packbuf_i_bye bye;
+    packbuf_i_pairing pairing;
+    packbuf_i_located located;
   } u;
   packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
   uint64_t a, b;
@@ -276,6 +322,13 @@ static const char *read_body(const packbuf_i_frame *frame, const uint8_t *body) 
       return why;
     }
     case PACKBUF_I_BYE: return packbuf_i_bye_read(frame, body, &u.bye);
+    case PACKBUF_I_PAIRING: return packbuf_i_pairing_read(frame, body, &u.pairing);
+    case PACKBUF_I_LOCATED:
+      for (unsigned i = 0; !why && i < frame->items; i++) why = packbuf_i_located_read(&reader, &u.located);
+      return why;
+    case PACKBUF_I_RELEASE:
+      for (unsigned i = 0; i < frame->items; i++) (void)packbuf_i_wire_take32(&reader);
+      return reader.ok ? NULL : packbuf_i_frame_short;
     case PACKBUF_I_GRANT:
       for (unsigned i = 0; i < frame->items; i++) (void)packbuf_i_wire_take16(&reader);
       return reader.ok ? NULL : packbuf_i_frame_short;
@@ -326,6 +379,20 @@ static void test_values(void) {
   expect(!packbuf_i_frame_read(frame_of("HELLO")->bytes, &frame) && !packbuf_i_hello_read(&frame, frame_of("HELLO")->bytes + 40, &hello) && strcmp(hello.name, "actor-7") == 0 && hello.quota == 1 << 30,
          "HELLO");
   expect(!packbuf_i_frame_read(frame_of("BYE")->bytes, &frame) && !packbuf_i_bye_read(&frame, frame_of("BYE")->bytes + 40, &bye) && bye.status == PACKBUF_DENIED && strcmp(bye.text, "wrong secret") == 0, "BYE");
+  {
+    packbuf_i_pairing pairing;
+    packbuf_i_located located;
+    expect(!packbuf_i_frame_read(frame_of("QP")->bytes, &frame) && !packbuf_i_pairing_read(&frame, frame_of("QP")->bytes + 40, &pairing) && pairing.count == 2 && pairing.numbers[1] == 18 &&
+               pairing.psns[1] == 0xABCDEE && pairing.mtu == 5 && pairing.reads == 16 && pairing.address == 0x7F0000002000 && pairing.rkey == 0x1234 && pairing.words == 512 && pairing.gid[15] == 13,
+           "QP");
+    expect(!packbuf_i_frame_read(frame_of("LOCATED")->bytes, &frame), "LOCATED's header");
+    reader = packbuf_i_frame_reader(&frame, frame_of("LOCATED")->bytes + 40);
+    expect(!packbuf_i_located_read(&reader, &located) && located.word == 3 && located.rkey == 0x9ABC && located.address == 0x7F0000100000 && memcmp(&located.stat, &stat, sizeof stat) == 0, "LOCATED");
+    expect(!packbuf_i_frame_read(frame_of("PUT-READ")->bytes, &frame), "PUT's header");
+    reader = packbuf_i_frame_reader(&frame, frame_of("PUT-READ")->bytes + 40);
+    (void)packbuf_i_wire_take64(&reader);
+    expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.remote && !asked.eager && asked.size == 8192 && asked.address == 0x10001000 && asked.rkey == 0x5678, "PUT's item that is read");
+  }
   verdict("what was written is read back");
 }
 
@@ -393,7 +460,7 @@ static void test_numbers(void) {
       {"PUT", 24, 8, 6, 1},             {"PUT", 24, 8, 1048577, 1},     {"DATA", 24, 8, 0, 1},           {"DATA", 24, 8, 1ull << 63, 1}, {"DATA", 6, 2, 2, 1},
       {"DATA", 48, 8, UINT64_MAX, 1},   {"DATA", 42, 2, 1, 1},          {"DATA", 44, 4, 1, 1},           {"GRANT", 6, 2, 2, 1},          {"HELLO", 40, 2, 0, 1},
       {"HELLO", 40, 2, 2, 1},           {"HELLO", 104, 1, 8, 1},        {"HELLO", 105, 1, 10, 1},        {"WELCOME", 40, 2, 2, 1},       {"WELCOME", 42, 1, 2, 1},
-      {"WELCOME", 43, 1, 1, 1},         {"WELCOME", 44, 4, 1, 1},       {"WELCOME", 96, 4, 0, 1},        {"WELCOME", 96, 4, 4097, 1},    {"WELCOME", 100, 4, 0, 1},
+      {"WELCOME", 43, 1, 1, 1},         {"WELCOME", 44, 4, 2, 1},       {"WELCOME", 96, 4, 0, 1},        {"WELCOME", 96, 4, 4097, 1},    {"WELCOME", 100, 4, 0, 1},
       {"WELCOME", 104, 4, 65537, 1},    {"PUT", 48, 8, 1ull << 63, 1},  {"PUT", 56, 8, 8193, 1},         {"PUT", 56, 8, 8192, 0},        {"PUT", 68, 4, 3, 1},
       {"PUT", 76, 1, 3, 1},             {"PUT", 77, 1, 1, 1},           {"PUT", 77, 1, 2, 1},            {"PUT", 78, 1, 1, 1},           {"PUT", 79, 1, 0, 1},
       {"PUT", 96, 1, 0, 1},             {"PUT", 96, 1, ' ', 1},         {"PUT", 96, 1, 0x7f, 1},         {"PUT", 96, 1, '!', 0},         {"GET", 64, 4, 65537, 1},
@@ -402,6 +469,11 @@ static void test_numbers(void) {
       {"RESULT", 42, 2, 3, 1},          {"RESULT", 44, 4, 1, 1},        {"RESULT", 48, 8, 1ull << 63, 1}, {"RESULT", 64, 8, 639, 1},     {"RESULT", 109, 1, 1, 1},
       {"RESULT", 110, 2, 1, 1},         {"LIST", 52, 2, 2, 1},          {"LIST", 54, 1, 1, 1},           {"LIST", 56, 1, 0, 1},          {"LISTED", 42, 2, 1, 1},
       {"LISTED", 6, 2, 4097, 1},        {"BYE", 42, 2, 256, 1},         {"BYE", 44, 1, 10, 1},           {"BYE", 44, 1, 0xC3, 1},
+      {"WELCOME", 44, 4, 1, 0},         {"PUT", 77, 1, 3, 1},           {"QP", 6, 2, 0, 1},              {"QP", 6, 2, 9, 1},             {"QP", 24, 8, 1, 1},
+      {"QP", 40, 2, 3, 1},              {"QP", 44, 1, 0, 1},            {"QP", 44, 1, 6, 1},             {"QP", 45, 1, 0, 1},            {"QP", 46, 2, 1, 1},
+      {"QP", 76, 4, 4097, 1},           {"QP", 76, 4, 4096, 0},         {"QP", 64, 8, UINT64_MAX, 1},    {"QP", 83, 1, 1, 1},            {"QP", 87, 1, 1, 1},
+      {"LOCATED", 6, 2, 0, 1},          {"LOCATED", 40, 2, 4096, 1},    {"LOCATED", 42, 2, 1, 1},        {"LOCATED", 60, 4, 1, 1},       {"LOCATED", 48, 8, UINT64_MAX, 1},
+      {"LOCATED", 72, 8, 1ull << 63, 1}, {"RELEASE", 6, 2, 0, 1},       {"RELEASE", 6, 2, 2, 1},         {"PUT-READ", 48, 8, 0, 1},      {"PUT-READ", 107, 8, UINT64_MAX, 1},
   };
   begin("numbers");
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
@@ -491,6 +563,7 @@ int main(int argc, char **argv) {
   greeting_frames();
   request_frames();
   answer_frames();
+  verbs_frames();
   if (argc > 1 && strcmp(argv[1], "--write") == 0) {
     print_frames();
     return 0;

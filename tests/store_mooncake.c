@@ -5,9 +5,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#if defined(__GNUC__)
-#pragma GCC diagnostic ignored "-Wunused-function" /* all is static here */
-#endif
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "tap.h"
@@ -124,9 +121,11 @@ typedef struct counted_call {
   uint64_t cancelled; /* index + 1 */
 } counted_call;
 
+static int cancel_all; /* atomic: whatever runs is cancelled from now on */
+
 static void call_done(packbuf_call *call, uint64_t index) { ((counted_call *)(void *)call)->done[index]++; }
 static int call_cancelled(const packbuf_call *call, uint64_t index) {
-  return ((const counted_call *)(const void *)call)->cancelled == index + 1;
+  return PACKBUF_I_LOAD(&cancel_all) || ((const counted_call *)(const void *)call)->cancelled == index + 1;
 }
 
 static uint64_t cancel_next; /* index + 1 */
@@ -660,7 +659,7 @@ static void test_codes(void) {
     packbuf_status put, get, stat, remove;
   } all[] = {{-200, PACKBUF_FULL, PACKBUF_FULL, PACKBUF_FULL, PACKBUF_FULL},
              {-600, PACKBUF_UNREGISTERED, PACKBUF_UNREGISTERED, PACKBUF_UNREGISTERED, PACKBUF_UNREGISTERED},
-             {-704, PACKBUF_NOT_FOUND, PACKBUF_NOT_FOUND, PACKBUF_NOT_FOUND, PACKBUF_NOT_FOUND},
+             {-704, PACKBUF_TIMEOUT, PACKBUF_NOT_FOUND, PACKBUF_NOT_FOUND, PACKBUF_NOT_FOUND},
              {-706, PACKBUF_LEASED, PACKBUF_LEASED, PACKBUF_LEASED, PACKBUF_LEASED},
              {-800, PACKBUF_DISCONNECTED, PACKBUF_DISCONNECTED, PACKBUF_DISCONNECTED, PACKBUF_DISCONNECTED},
              {-801, PACKBUF_DATA_CHECKSUM, PACKBUF_DATA_CHECKSUM, PACKBUF_DATA_CHECKSUM, PACKBUF_DATA_CHECKSUM},
@@ -773,6 +772,12 @@ static void *remove_later(void *context) {
   return NULL;
 }
 
+static void *cancel_later(void *context) {
+  packbuf_i_sleep_until(packbuf_deadline_in(50));
+  PACKBUF_I_STORE(&cancel_all, 1);
+  return context;
+}
+
 static void test_full(void) {
   client c = start(), b;
   frees what;
@@ -788,6 +793,13 @@ static void test_full(void) {
   status = put_until(&c, "c", 40000, 3, packbuf_deadline_in(200), NULL);
   asked = packbuf_now() - asked;
   tap_ok(status == PACKBUF_FULL && asked > 190000000u && asked < 2000000000u, "FULL at the deadline");
+  (void)pthread_create(&thread, NULL, cancel_later, NULL);
+  asked = packbuf_now();
+  status = put(&c, "c", 40000, 3, NULL);
+  (void)pthread_join(thread, NULL);
+  PACKBUF_I_STORE(&cancel_all, 0);
+  tap_ok(status == PACKBUF_CANCELLED && packbuf_now() - asked < 10000000000u && fake.state(OBJECTS) == 4,
+         "cancelled while it waits for room");
   fake.fail(BATCH_PUT_FROM, 1, NULL, 0, 500);
   tap_ok(put_until(&c, "c", 40000, 3, packbuf_deadline_in(100), NULL) == PACKBUF_FULL && slices_back(&c),
          "also when the engine is slow then");

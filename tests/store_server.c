@@ -660,7 +660,7 @@ static void talk_put(talk *t, uint64_t request, uint64_t left, const char *key, 
   packbuf_item item = item_of(key);
   item.size = size;
   packbuf_i_wire_give64(&body, left);
-  packbuf_i_put_item_write(&body, &item, payload[0] != 0);
+  packbuf_i_put_item_write(&body, &item, payload[0] != 0, 0);
   talk_frame_of(t, &body, frame, PACKBUF_I_PUT, 1, request, payload, strlen(payload));
 }
 
@@ -732,7 +732,7 @@ static void test_protocol(void) {
     expect(!put_bytes(t.store, "old", &t, 61440, soon()), "most of the store is full");
     item.size = 8192;
     packbuf_i_wire_give64(&body, UINT64_MAX);
-    packbuf_i_put_item_write(&body, &item, 1);
+    packbuf_i_put_item_write(&body, &item, 1, 0);
     size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PUT, 1, 1, 8192);
     talk_say(&t, frame, size);
     for (unsigned i = 0; i < 8192 / 512; i++) {
@@ -762,7 +762,7 @@ static void test_protocol(void) {
     expect(!put_bytes(t.store, "old", &t, 61440, soon()), "most of the store is full");
     item.size = 8192;
     packbuf_i_wire_give64(&body, 0);
-    packbuf_i_put_item_write(&body, &item, 1);
+    packbuf_i_put_item_write(&body, &item, 1, 0);
     talk_say(&t, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_PUT, 1, 1, 8192));
     expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000 + PACKBUF_FULL && !t.link.requests, "FULL at once");
     for (unsigned i = 0; i < 8192 / 512; i++) {

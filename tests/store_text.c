@@ -4,9 +4,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wunused-function" /* gcc asks for functions that are only declared at the end of all */
-#endif
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include <ctype.h>

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# tests/store_contract.c on the stores that need something beside them: shm (a name, a secret) and tcp (a server of its own, which is
-# stopped, killed and started again). `local` runs among the C tests.
+# tests/store_contract.c on the stores that need something beside them: shm (a name, a secret), tcp (a server of its own, which is
+# stopped, killed and started again), verbs (the same, and a double of libibverbs: real verbs are for tests/guest) and mooncake (a
+# double of its library, whose master all processes share). `local` runs among the C tests.
 . "$(dirname "$0")/tap.sh"
 export PACKBUF_SECRET=hush STORE_SERVER_PID_FILE=$tmp/pid STORE_RESTART=$tmp/restart
 flags="-std=c11 -O1 -g1 -I. ${STORE_FLAGS:-}"
@@ -9,7 +10,11 @@ build() {
     # shellcheck disable=SC2086
     ${CC:-gcc} $flags -DPACKBUF_IMPLEMENTATION -c -o "$tmp/packbuf.o" -x c tests/library.h &&
         ${CC:-gcc} $flags -o "$tmp/contract" tests/store_contract.c "$tmp/packbuf.o" -pthread -lm &&
-        ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm
+        ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm &&
+        ${CC:-gcc} $flags -o "$tmp/verbs" tests/store_verbs.c -pthread -lm -ldl &&
+        ${CC:-gcc} $flags -fPIC -shared -fvisibility=hidden -Wl,-soname,libibverbs.so.1 -Wl,--version-script=tests/double/ibverbs.map \
+            -o "$tmp/libibverbs.so.1" tests/double/ibverbs.c -pthread &&
+        ${CC:-gcc} -std=c11 -O1 -I. -shared -fPIC -fvisibility=hidden -o "$tmp/libmooncake_store.so" tests/double/mooncake.c -pthread
 }
 
 serve() { # URI: starts a server, whose URI goes to $tmp/uri and whose process to $tmp/pid; it ends with this script
@@ -21,13 +26,31 @@ serve() { # URI: starts a server, whose URI goes to $tmp/uri and whose process t
     return 1
 }
 
-on_tcp() {
-    serve tcp://127.0.0.1:0 || return
+restarts() { # writes what kills the server and starts it again
     printf '#!/usr/bin/env bash\nkill -9 $(cat %s)\nsleep 0.2\nexec 9<%s\n%s %s <&9 >>%s 2>&1 &\necho $! >%s\n' \
         "$tmp/pid" "$tmp/stay" "$tmp/serve" "$(cat "$tmp/uri")" "$tmp/serve.log" "$tmp/pid" >"$tmp/restart"
     chmod +x "$tmp/restart"
-    "$tmp/contract" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; return 1; }
 }
+
+on_tcp() {
+    serve tcp://127.0.0.1:0 && restarts || return
+    "$tmp/contract" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; return 1; }
+    kill "$(cat "$tmp/pid")"
+}
+
+on_verbs() {
+    local status=0
+    serve tcp://127.0.0.1:0 || return
+    STORE_TCP_ONLY=verbs://$(sed 's,tcp://,,' "$tmp/uri")
+    local without=$(cat "$tmp/pid")
+    export STORE_TCP_ONLY LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs
+    serve verbs://127.0.0.1:0 && restarts && "$tmp/contract" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; status=1; }
+    kill "$without" "$(cat "$tmp/pid")"
+    return $status
+}
+
+with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
+without_device() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE_DEVICES=0 "$tmp/verbs"; }
 
 on_shm() {
     local name=contract.$$ status=0
@@ -37,10 +60,23 @@ on_shm() {
     return $status
 }
 
+on_mooncake() { # leases of the engine last longer than a call of C55 and no longer than needed: removals of C64 wait for them
+    local master=/dev/shm/packbuf-double.$$ status=0
+    MOONCAKE_STORE_LIBRARY="$tmp/libmooncake_store.so" DOUBLE_MASTER=$master DOUBLE_ROOM=$((64 << 20)) DOUBLE_LEASE_MS=500 \
+        STORE_STOP="touch $master.stop" STORE_CONTINUE="rm $master.stop" \
+        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" mooncake://localhost:50051 || status=$?
+    rm -f "$master" "$master.stop" "$master.away"
+    return $status
+}
+
 mkfifo "$tmp/stay"
 exec 8<>"$tmp/stay" # so that a server that reads it does not end before we do
 tap_run 'compiles' build
 tap_run 'shm: keeps the contract' on_shm
 tap_run 'tcp: keeps the contract' on_tcp
+tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
+tap_run 'verbs: and what it promises beyond' with_double
+tap_run 'verbs: says why it is not to be had' without_device
+tap_run 'mooncake: keeps the contract' on_mooncake
 kill "$(cat "$tmp/pid")" 2>/dev/null
 tap_done

@@ -401,5 +401,7 @@ int run_pack(const verb *command, int argc, char **argv) {
     if (packbuf_add_metadata(&it.batch, NULL, it.metadata.items[i].key, it.metadata.items[i].text, &error))
       fail_status(it.metadata.items[i].file, &error);
   write_batch(&it, name, nothing_packed(&how));
+  strings_free(&metadata);
+  strings_free(&rest);
   return TOOL_OK;
 }

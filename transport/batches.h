@@ -27,8 +27,8 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
                                             const packbuf_put_options *options, packbuf_ref *refs,
                                             packbuf_status *statuses, packbuf_error *error);
 
-/* Which fields and rows to fetch, as packbuf_select takes them; rows are those of each batch (of a manifest: of the
- * whole; then a range of any step or all rows). */
+/* Which fields and rows to fetch, as packbuf_select takes them; rows are those of each batch; of a manifest those of
+ * the whole, of which the selection of each fragment has those that it holds, in the order that was asked for. */
 typedef struct packbuf_wanted {
   const char *const *patterns;
   size_t pattern_count;

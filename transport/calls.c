@@ -12,7 +12,7 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void) {
 /* The drivers of this header. */
 static const packbuf_driver *packbuf_i_driver_of(const char *uri, size_t size) {
   const packbuf_driver *const drivers[] = {&packbuf_i_local_driver, &packbuf_i_shm_driver, &packbuf_i_tcp_driver,
-                                           &packbuf_i_mooncake_driver};
+                                           &packbuf_i_verbs_driver, &packbuf_i_mooncake_driver};
   for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++)
     if (strlen(drivers[i]->scheme) == size && memcmp(drivers[i]->scheme, uri, size) == 0) return drivers[i];
   return NULL;
@@ -45,6 +45,7 @@ static packbuf_status packbuf_i_open_pool(packbuf_store *store, packbuf_store_op
   memset(&wanted, 0, sizeof wanted);
   wanted.size = options->pool_size;
   wanted.huge_pages = options->huge_pages;
+  wanted.allocator = options->allocator;
   store->own_pool = options->pool == NULL;
   if (store->own_pool) status = packbuf_pool_open(&wanted, &options->pool, error);
   if (status) return status;
@@ -127,9 +128,6 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
   const char *colon = strchr(uri, ':');
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
-  if (colon && colon - uri == 5 && memcmp(uri, "verbs", 5) == 0)
-    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE,
-                               "this version has no verbs: tcp:// reaches the same servers");
   if (!driver)
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
   return packbuf_store_open_driver(driver, uri, options, store, error);

@@ -13,7 +13,16 @@ typedef struct packbuf_call {
   /* Tells, once for each item, that status and answers are filled in; from any thread, until `run` returns. */
   void (*done)(struct packbuf_call *call, uint64_t index);
   void *context;
+  void *const *registrations; /* what attach returned for the memory that items[i] names; NULL: it names none, or a
+                                 slice's, which is of the pool */
 } packbuf_call;
+
+/* All memory that a store's slices and leases are of. */
+typedef struct packbuf_driver_memory {
+  void *writable;       /* slices lie in these bytes */
+  const void *readable; /* leases in these: the same memory, perhaps mapped a second time */
+  uint64_t size;
+} packbuf_driver_memory;
 
 /* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
  * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
@@ -39,6 +48,9 @@ typedef struct packbuf_driver {
   packbuf_status (*collect)(void *state, uint64_t deadline, uint64_t *left, packbuf_error *error);
   void (*count)(void *state, packbuf_counters *counters); /* adds what it alone knows */
   packbuf_status (*inject)(void *state, const packbuf_fault *faults, uint64_t count, packbuf_error *error);
+  /* Where it all lies, for a server that lets an RDMA device use it; NULL: nowhere in particular. */
+  packbuf_status (*memory)(void *state, packbuf_driver_memory *memory, packbuf_error *error);
+  uint64_t unattached; /* bytes up to which an operation needs no attached memory after all */
 } packbuf_driver;
 
 /* packbuf_store_open with a driver of the caller's, which must stay. */

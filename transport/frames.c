@@ -11,6 +11,9 @@
 #define PACKBUF_I_EAGER_ALL 1048576u   /* and all of a frame together */
 #define PACKBUF_I_FRAME_VERSION 1u
 #define PACKBUF_I_NONCE 32u
+#define PACKBUF_I_FEATURE_VERBS 1u
+#define PACKBUF_I_PAIRS_MOST 8u /* queue pairs of a connection */
+#define PACKBUF_I_SMALL 4096u /* with queue pairs: items up to this size still travel in frames */
 
 enum {
   PACKBUF_I_HELLO = 1,
@@ -26,6 +29,9 @@ enum {
   PACKBUF_I_RESULT = 11,
   PACKBUF_I_LIST = 12,
   PACKBUF_I_LISTED = 13,
+  PACKBUF_I_PAIRING = 14,
+  PACKBUF_I_LOCATED = 15,
+  PACKBUF_I_RELEASE = 16,
   PACKBUF_I_CANCEL = 17,
   PACKBUF_I_PING = 18,
   PACKBUF_I_PONG = 19,
@@ -159,7 +165,10 @@ static int packbuf_i_frame_counts(const packbuf_i_frame *frame) {
     case PACKBUF_I_GET:
     case PACKBUF_I_STAT:
     case PACKBUF_I_REMOVE:
+    case PACKBUF_I_LOCATED:
+    case PACKBUF_I_RELEASE:
     case PACKBUF_I_RESULT: return frame->items && frame->items <= PACKBUF_I_FRAME_ITEMS && !frame->payload;
+    case PACKBUF_I_PAIRING: return frame->items <= PACKBUF_I_PAIRS_MOST && !frame->payload;
     case PACKBUF_I_LISTED: return frame->items <= PACKBUF_I_FRAME_ITEMS && !frame->payload;
     default: return !frame->items && !frame->payload;
   }
@@ -175,9 +184,7 @@ static const char *packbuf_i_frame_read(const uint8_t *bytes, packbuf_i_frame *f
   frame->body = packbuf_i_load32(bytes + 16);
   frame->body_checksum = packbuf_i_load32(bytes + 20);
   frame->payload = packbuf_i_load64(bytes + 24);
-  if (frame->type < PACKBUF_I_HELLO || frame->type > PACKBUF_I_BYE ||
-      (frame->type > PACKBUF_I_LISTED && frame->type < PACKBUF_I_CANCEL))
-    return "a frame of an unknown type";
+  if (frame->type < PACKBUF_I_HELLO || frame->type > PACKBUF_I_BYE) return "a frame of an unknown type";
   if (bytes[5]) return "a frame with unknown flags";
   if (packbuf_i_load32(bytes + 32)) return "bytes that must be zero are not";
   if (frame->body > PACKBUF_I_FRAME_BODY) return "a body is too long";
@@ -277,7 +284,7 @@ static const char *packbuf_i_welcome_read(const packbuf_i_frame *frame, const ui
   if (!reader.ok) return packbuf_i_frame_short;
   if (zero) return packbuf_i_frame_zero;
   if (welcome->version != PACKBUF_I_FRAME_VERSION) return "a version that was not offered";
-  if (welcome->proof > 1 || welcome->features) return "a feature that was not offered";
+  if (welcome->proof > 1 || welcome->features & ~PACKBUF_I_FEATURE_VERBS) return "a feature that was not offered";
   if (!welcome->most_items || welcome->most_items > PACKBUF_I_FRAME_ITEMS || !welcome->most_requests ||
       welcome->eager_item > PACKBUF_I_EAGER_ITEM || welcome->eager_all > PACKBUF_I_EAGER_ALL)
     return "a limit of the server is out of range";
@@ -302,11 +309,15 @@ static void packbuf_i_proof_make(const void *secret, size_t secret_size, char ro
 
 /* ---- requests ---- */
 
+/* How the bytes of a put come. */
+enum { PACKBUF_I_WAY_GRANTED, PACKBUF_I_WAY_EAGER, PACKBUF_I_WAY_REMOTE };
+
 /* One item of PUT, GET, STAT or REMOVE. Pointers lead into the body. */
 typedef struct packbuf_i_asked {
   const char *key; /* key_size bytes, no NUL */
-  uint8_t key_size, kind, eager, ranged;
-  uint32_t flags, ttl_ms, head_checksum, range_count;
+  uint8_t key_size, kind, eager, ranged, remote; /* remote: the server reads it itself: address, rkey */
+  uint32_t flags, ttl_ms, head_checksum, range_count, rkey;
+  uint64_t address;
   uint64_t generation, size, capacity, head_length; /* size: put; capacity: get, UINT64_MAX: no bound */
   const uint8_t *fingerprint, *ranges;              /* PACKBUF_FINGERPRINT bytes; 16 bytes for each range */
 } packbuf_i_asked;
@@ -330,13 +341,14 @@ static const char *packbuf_i_key_read(packbuf_i_wire_from *reader, packbuf_i_ask
 
 static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_i_asked *asked) {
   const char *why;
+  unsigned way;
   asked->size = packbuf_i_wire_take64(reader);
   asked->head_length = packbuf_i_wire_take64(reader);
   asked->head_checksum = packbuf_i_wire_take32(reader);
   asked->flags = packbuf_i_wire_take32(reader);
   asked->ttl_ms = packbuf_i_wire_take32(reader);
   asked->kind = packbuf_i_wire_take8(reader);
-  asked->eager = packbuf_i_wire_take8(reader);
+  way = packbuf_i_wire_take8(reader);
   if (packbuf_i_wire_take8(reader)) return packbuf_i_frame_zero;
   asked->key_size = packbuf_i_wire_take8(reader);
   asked->fingerprint = packbuf_i_wire_take(reader, PACKBUF_FINGERPRINT);
@@ -345,8 +357,15 @@ static const char *packbuf_i_put_item_read(packbuf_i_wire_from *reader, packbuf_
   if (asked->size > (uint64_t)INT64_MAX || asked->head_length > asked->size) return "the length of an object is wrong";
   if (asked->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE) return "unknown flags of an item";
   if (asked->kind > PACKBUF_OBJECT_MANIFEST) return "an object of an unknown kind";
-  if (asked->eager > 1 || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM))
+  asked->eager = way == PACKBUF_I_WAY_EAGER;
+  asked->remote = way == PACKBUF_I_WAY_REMOTE;
+  if (way > PACKBUF_I_WAY_REMOTE || (asked->eager && asked->size > PACKBUF_I_EAGER_ITEM))
     return "an item follows that is too long";
+  if (!asked->remote) return NULL;
+  asked->address = packbuf_i_wire_take64(reader);
+  asked->rkey = packbuf_i_wire_take32(reader);
+  if (!reader->ok) return packbuf_i_frame_short;
+  if (!asked->size || asked->size > UINT64_MAX - asked->address) return "an item that lies at no address";
   return NULL;
 }
 
@@ -413,7 +432,8 @@ static const char *packbuf_i_request_check(const packbuf_i_frame *frame, const u
 
 /* ---- items of a request, written ---- */
 
-static void packbuf_i_put_item_write(packbuf_i_wire_to *writer, const packbuf_item *item, int eager) {
+/* rkey: where the server may read it, of an item that goes that way. */
+static void packbuf_i_put_item_write(packbuf_i_wire_to *writer, const packbuf_item *item, unsigned way, uint32_t rkey) {
   static const uint8_t none[PACKBUF_FINGERPRINT] = {0};
   const packbuf_ref *about = item->about;
   const size_t key = strlen(item->key);
@@ -423,11 +443,14 @@ static void packbuf_i_put_item_write(packbuf_i_wire_to *writer, const packbuf_it
   packbuf_i_wire_give32(writer, item->flags);
   packbuf_i_wire_give32(writer, item->ttl_ms);
   packbuf_i_wire_give8(writer, about ? about->kind : (uint8_t)0);
-  packbuf_i_wire_give8(writer, (uint8_t)eager);
+  packbuf_i_wire_give8(writer, (uint8_t)way);
   packbuf_i_wire_give8(writer, 0);
   packbuf_i_wire_give8(writer, (uint8_t)key);
   packbuf_i_wire_give(writer, about ? about->fingerprint : none, PACKBUF_FINGERPRINT);
   packbuf_i_wire_give(writer, item->key, key);
+  if (way != PACKBUF_I_WAY_REMOTE) return;
+  packbuf_i_wire_give64(writer, (uint64_t)(uintptr_t)item->from);
+  packbuf_i_wire_give32(writer, rkey);
 }
 
 static void packbuf_i_get_item_write(packbuf_i_wire_to *writer, const packbuf_item *item) {
@@ -542,6 +565,99 @@ static const char *packbuf_i_data_read(const packbuf_i_frame *frame, const uint8
   if (!reader.ok) return packbuf_i_frame_short;
   if (zero) return packbuf_i_frame_zero;
   return *offset <= (uint64_t)INT64_MAX - frame->payload ? NULL : "an offset is too large";
+}
+
+/* ---- queue pairs, and objects that are read through them ---- */
+
+#define PACKBUF_I_PAIRING_SIZE 40u /* without the pairs */
+/* What one side says of its queue pairs; status: why it has none. */
+typedef struct packbuf_i_pairing {
+  uint16_t status, lid;
+  uint8_t mtu, reads, gid[16]; /* mtu: 1 to 5 for 256 to 4096; reads: that it serves at a time */
+  uint64_t address;            /* server: of its lease words, of 8 bytes each */
+  uint32_t rkey, words, count, numbers[PACKBUF_I_PAIRS_MOST], psns[PACKBUF_I_PAIRS_MOST];
+} packbuf_i_pairing;
+
+static void packbuf_i_pairing_write(packbuf_i_wire_to *writer, const packbuf_i_pairing *pairing) {
+  packbuf_i_wire_give16(writer, pairing->status);
+  packbuf_i_wire_give16(writer, pairing->lid);
+  packbuf_i_wire_give8(writer, pairing->mtu);
+  packbuf_i_wire_give8(writer, pairing->reads);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give(writer, pairing->gid, sizeof pairing->gid);
+  packbuf_i_wire_give64(writer, pairing->address);
+  packbuf_i_wire_give32(writer, pairing->rkey);
+  packbuf_i_wire_give32(writer, pairing->words);
+  for (unsigned i = 0; i < pairing->count; i++) {
+    packbuf_i_wire_give32(writer, pairing->numbers[i]);
+    packbuf_i_wire_give32(writer, pairing->psns[i]);
+  }
+}
+
+static const char *packbuf_i_pairing_read(const packbuf_i_frame *frame, const uint8_t *body,
+                                          packbuf_i_pairing *pairing) {
+  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
+  unsigned zero, wide = 0;
+  memset(pairing, 0, sizeof *pairing);
+  pairing->status = packbuf_i_wire_take16(&reader);
+  pairing->lid = packbuf_i_wire_take16(&reader);
+  pairing->mtu = packbuf_i_wire_take8(&reader);
+  pairing->reads = packbuf_i_wire_take8(&reader);
+  zero = packbuf_i_wire_take16(&reader);
+  packbuf_i_wire_take_bytes(&reader, pairing->gid, sizeof pairing->gid);
+  pairing->address = packbuf_i_wire_take64(&reader);
+  pairing->rkey = packbuf_i_wire_take32(&reader);
+  pairing->words = packbuf_i_wire_take32(&reader);
+  pairing->count = frame->items;
+  for (unsigned i = 0; i < pairing->count; i++) {
+    pairing->numbers[i] = packbuf_i_wire_take32(&reader);
+    pairing->psns[i] = packbuf_i_wire_take32(&reader);
+    wide |= pairing->numbers[i] >> 24 | pairing->psns[i] >> 24;
+  }
+  if (!reader.ok) return packbuf_i_frame_short;
+  if (zero) return packbuf_i_frame_zero;
+  if (pairing->status ? pairing->count != 0 : !pairing->count) return "queue pairs that are none";
+  if (!pairing->status && (pairing->mtu < 1 || pairing->mtu > 5 || !pairing->reads || wide))
+    return "a queue pair's numbers are out of range";
+  if (pairing->words > PACKBUF_I_FRAME_ITEMS || pairing->address > UINT64_MAX - 8u * PACKBUF_I_FRAME_ITEMS)
+    return "lease words that lie at no address";
+  return NULL;
+}
+
+#define PACKBUF_I_LOCATED_SIZE 96u
+/* Where the bytes of an object lie; word: of the lease words, that which is its generation while they do. */
+typedef struct packbuf_i_located {
+  uint16_t index;
+  uint32_t word, rkey;
+  uint64_t address;
+  packbuf_stat stat;
+} packbuf_i_located;
+
+static void packbuf_i_located_write(packbuf_i_wire_to *writer, const packbuf_i_located *located) {
+  packbuf_i_wire_give16(writer, located->index);
+  packbuf_i_wire_give16(writer, 0);
+  packbuf_i_wire_give32(writer, located->word);
+  packbuf_i_wire_give64(writer, located->address);
+  packbuf_i_wire_give32(writer, located->rkey);
+  packbuf_i_wire_give32(writer, 0);
+  packbuf_i_stat_write(writer, &located->stat);
+}
+
+static const char *packbuf_i_located_read(packbuf_i_wire_from *reader, packbuf_i_located *located) {
+  const char *why;
+  uint32_t zero;
+  located->index = packbuf_i_wire_take16(reader);
+  zero = packbuf_i_wire_take16(reader);
+  located->word = packbuf_i_wire_take32(reader);
+  located->address = packbuf_i_wire_take64(reader);
+  located->rkey = packbuf_i_wire_take32(reader);
+  zero |= packbuf_i_wire_take32(reader);
+  why = packbuf_i_stat_read(reader, &located->stat);
+  if (why) return why;
+  if (zero) return packbuf_i_frame_zero;
+  if (located->index >= PACKBUF_I_FRAME_ITEMS) return "an item that was not asked for";
+  if (located->stat.length > UINT64_MAX - located->address) return "an object that lies at no address";
+  return NULL;
 }
 
 /* ---- lists ---- */

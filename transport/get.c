@@ -476,6 +476,17 @@ static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows
   return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
 }
 
+/* The rows of a fragment that a list of rows of the whole names, in the list's order: a pass over the list for each
+ * fragment, which costs less than fetching one. `room` has space for the whole list. */
+static packbuf_row_selection packbuf_i_rows_listed(const packbuf_selection *rows, const packbuf_fragment *f,
+                                                   int64_t *room) {
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < rows->rows; i++)
+    if (rows->index[i] >= f->first_row && rows->index[i] - f->first_row < f->rows)
+      room[count++] = (int64_t)(rows->index[i] - f->first_row);
+  return packbuf_rows_index(room, count);
+}
+
 /* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
  * others were not there. found[i] is set for those that do. */
 static packbuf_status packbuf_i_select_some(const packbuf_i_getting *g, const packbuf_view *view,
@@ -519,15 +530,16 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
   return status;
 }
 
-/* The rows of the whole that are wanted of a manifest. */
+/* The rows of the whole that are wanted of a manifest. *room: for those of a fragment, when they are a list. */
 static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
-                                              packbuf_error *error) {
+                                              int64_t **room, packbuf_error *error) {
   packbuf_status status;
   memset(chosen, 0, sizeof *chosen);
+  *room = NULL;
   status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
-  if (status == PACKBUF_OK && chosen->index)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "rows of a manifest are a range");
-  return status;
+  if (status != PACKBUF_OK || !chosen->index) return status;
+  *room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof **room);
+  return *room ? PACKBUF_OK : packbuf_i_no_memory(error);
 }
 
 /* The selections of one object. listing: NULL, or its manifest. */
@@ -537,13 +549,16 @@ static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object 
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
   packbuf_selection *values = NULL, whole;
+  int64_t *room = NULL;
   uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
   packbuf_status status = PACKBUF_OK;
   if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
   if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
-  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &room, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
-    const packbuf_row_selection rows = listing ? packbuf_i_rows_within(&whole, &listing->list[i]) : wanted->rows;
+    const packbuf_row_selection rows = !listing ? wanted->rows
+                                       : room   ? packbuf_i_rows_listed(&whole, &listing->list[i], room)
+                                                : packbuf_i_rows_within(&whole, &listing->list[i]);
     status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
     if (status == PACKBUF_OK && values)
       status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);

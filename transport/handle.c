@@ -133,34 +133,48 @@ PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t ac
   return PACKBUF_OK;
 }
 
+/* Slices in the store's own memory, all or none; data and tokens have room for as many. */
+static packbuf_status packbuf_i_reserve_own(packbuf_store *store, const uint64_t *sizes, uint64_t count,
+                                            uint64_t deadline, void **data, uint64_t *tokens, packbuf_slice *slices,
+                                            packbuf_error *error) {
+  const packbuf_status status =
+      store->driver->reserve(store->state, sizes, count, deadline, data, tokens, error);
+  if (status) return status;
+  for (uint64_t i = 0; i < count; i++) {
+    slices[i].data = data[i];
+    slices[i].size = sizes[i];
+    slices[i].token = tokens[i];
+    slices[i].holder = &store->holder;
+  }
+  packbuf_i_locked(&store->lock);
+  store->slices += count;
+  packbuf_i_unlocked(&store->lock);
+  return PACKBUF_OK;
+}
+
 PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t account, const uint64_t *sizes,
                                            uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                            packbuf_error *error) {
-  enum { AT_ONCE = 64 };
-  void *data[AT_ONCE];
-  uint64_t tokens[AT_ONCE], done = 0;
-  packbuf_status status = PACKBUF_OK;
+  enum { FEW = 64 };
+  void *data[FEW], *more;
+  uint64_t tokens[FEW];
+  size_t size;
+  packbuf_status status;
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (account >= PACKBUF_ACCOUNTS) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "accounts are 0 to 63");
   if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
   if (store->pool) return packbuf_pool_take(store->pool, account, sizes, count, deadline, slices, error);
+  if (!count) return PACKBUF_OK;
+  if (count > SIZE_MAX / (2 * sizeof *tokens))
+    return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
   memset(slices, 0, (size_t)count * sizeof *slices);
-  while (!status && done < count) {
-    const uint64_t some = count - done < AT_ONCE ? count - done : (uint64_t)AT_ONCE;
-    status = store->driver->reserve(store->state, sizes + done, some, deadline, data, tokens, error);
-    for (uint64_t i = 0; !status && i < some; i++) {
-      slices[done + i].data = data[i];
-      slices[done + i].size = sizes[done + i];
-      slices[done + i].token = tokens[i];
-      slices[done + i].holder = &store->holder;
-    }
-    if (!status) done += some;
-  }
-  packbuf_i_locked(&store->lock);
-  store->slices += done;
-  packbuf_i_unlocked(&store->lock);
-  if (status)
-    for (uint64_t i = 0; i < done; i++) packbuf_slice_release(&slices[i]);
+  if (count <= FEW) return packbuf_i_reserve_own(store, sizes, count, deadline, data, tokens, slices, error);
+  size = (size_t)count * (sizeof *tokens + sizeof *data);
+  more = packbuf_i_heap(&store->allocator, NULL, 0, size);
+  if (!more) return packbuf_i_no_memory(error);
+  status = packbuf_i_reserve_own(store, sizes, count, deadline, (void **)((uint64_t *)more + count), (uint64_t *)more,
+                                 slices, error);
+  (void)packbuf_i_heap(&store->allocator, more, size, 0);
   return status;
 }
 
@@ -176,6 +190,16 @@ PACKBUF_API packbuf_status packbuf_unregister(packbuf_store *store, const void *
                                               packbuf_error *error) {
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   return packbuf_i_cache_unregister(&store->cache, address, size, error);
+}
+
+/* The memory of a store, for a server that lets a device use it. UNAVAILABLE: it does not say. */
+static packbuf_status packbuf_i_store_memory(packbuf_store *store, packbuf_driver_memory *memory,
+                                             packbuf_error *error) {
+  const packbuf_driver *driver = store->driver;
+  memset(memory, 0, sizeof *memory);
+  if (!driver->memory)
+    return packbuf_i_call_fail(error, PACKBUF_UNAVAILABLE, "this store's memory cannot be served by verbs");
+  return driver->memory(store->state, memory, error);
 }
 
 /* ---- counters ---- */

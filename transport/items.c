@@ -122,14 +122,16 @@ static void packbuf_i_hold_memory(packbuf_i_running *running, packbuf_item *item
   packbuf_error error;
   *held = NULL;
   if ((!put && running->call.operation != PACKBUF_GET) || !memory || !size || (put && item->slice)) return;
-  if (!store->driver->attach && !store->no_auto_register) return;
+  if ((!store->driver->attach || size <= store->driver->unattached) && !store->no_auto_register) return;
   item->status = packbuf_i_cache_hold(&store->cache, memory, size, !store->no_auto_register, held, &error);
 }
 
 /* Runs items that were found good, all of them one after the other in the array. */
-static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
+static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, void *const *registrations,
+                               uint64_t count) {
   packbuf_store *store = running->store;
   running->call.items = items;
+  running->call.registrations = registrations;
   running->call.count = count;
   store->driver->run(store->state, &running->call);
 }
@@ -138,6 +140,7 @@ static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, 
 #define PACKBUF_I_STRETCH 256u
 static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
   packbuf_i_registration *held[PACKBUF_I_STRETCH];
+  void *registrations[PACKBUF_I_STRETCH];
   uint64_t good = 0;
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_begin_item(&items[i]);
@@ -146,6 +149,7 @@ static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *item
       items[i].status = PACKBUF_CANCELLED;
     held[i] = NULL;
     if (!items[i].status) packbuf_i_hold_memory(running, &items[i], &held[i]);
+    registrations[i] = held[i] ? held[i]->handle : NULL;
   }
   for (uint64_t i = 0; i <= count; i++) {
     if (i < count && !items[i].status) {
@@ -153,7 +157,7 @@ static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *item
       good++;
       continue;
     }
-    if (good) packbuf_i_run_good(running, items + i - good, good);
+    if (good) packbuf_i_run_good(running, items + i - good, registrations + i - good, good);
     good = 0;
     if (i < count) packbuf_i_item_settle(running, &items[i]);
   }

@@ -647,6 +647,15 @@ static packbuf_status packbuf_i_local_open(void **state, const char *uri, const 
   return PACKBUF_OK;
 }
 
+static packbuf_status packbuf_i_local_memory(void *state, packbuf_driver_memory *memory, packbuf_error *error) {
+  const packbuf_i_table *table = ((packbuf_i_local *)state)->table;
+  (void)error;
+  memory->writable = table->slab;
+  memory->readable = table->slab;
+  memory->size = table->pages * PACKBUF_I_PAGE;
+  return PACKBUF_OK;
+}
+
 static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       "local",
                                                       packbuf_i_local_open,
@@ -661,4 +670,6 @@ static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_local_list,
                                                       packbuf_i_local_collect,
                                                       packbuf_i_local_count,
-                                                      packbuf_i_local_inject};
+                                                      packbuf_i_local_inject,
+                                                      packbuf_i_local_memory,
+                                                      0};

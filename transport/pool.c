@@ -22,6 +22,7 @@ typedef struct packbuf_i_taker {
 
 struct packbuf_pool {
   packbuf_i_holder holder; /* first */
+  packbuf_allocator allocator;
   packbuf_i_lock lock;
   packbuf_i_buddy buddy;
   uint8_t *slab, *mapped; /* mapped: NULL where it is the caller's memory */
@@ -302,20 +303,24 @@ static uint64_t packbuf_i_pool_size(const packbuf_pool_options *options) {
 
 /* Gives everything back but the caller's memory. */
 static void packbuf_i_pool_free(packbuf_pool *pool) {
+  const packbuf_allocator allocator = pool->allocator;
   packbuf_i_pool_unmap(pool);
-  free(pool->buddy.links);
-  free(pool);
+  if (pool->buddy.links)
+    (void)packbuf_i_heap(&allocator, pool->buddy.links, (size_t)packbuf_i_buddy_room(pool->buddy.pages), 0);
+  (void)packbuf_i_heap(&allocator, pool, sizeof *pool, 0);
 }
 
 PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
                                              packbuf_error *error) {
   packbuf_pool_options defaults;
+  packbuf_allocator allocator = packbuf_i_plain_heap;
   packbuf_pool *made;
   packbuf_status status;
   uint64_t size, tables;
   void *memory;
   memset(&defaults, 0, sizeof defaults);
   if (!options) options = &defaults;
+  if (options->allocator) allocator = *options->allocator;
   *pool = NULL;
   size = packbuf_i_pool_size(options);
   if (!size)
@@ -323,10 +328,12 @@ PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options
                                "a pool has 4096 bytes to 1 TiB, at a multiple of 4096, and huge_pages is 0, 1 or 2");
   tables = packbuf_i_buddy_room(size / PACKBUF_I_PAGE);
   if (tables > SIZE_MAX) return packbuf_i_no_memory(error);
-  made = (packbuf_pool *)calloc(1, sizeof *made);
-  memory = made ? malloc((size_t)tables) : NULL;
+  made = (packbuf_pool *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
+  if (!made) return packbuf_i_no_memory(error);
+  made->allocator = allocator;
+  memory = packbuf_i_heap_raw(&allocator, NULL, 0, (size_t)tables); /* most of which stays untouched */
   if (!memory) {
-    free(made);
+    packbuf_i_pool_free(made);
     return packbuf_i_no_memory(error);
   }
   packbuf_i_buddy_start(&made->buddy, size / PACKBUF_I_PAGE, memory);

@@ -30,6 +30,7 @@ typedef struct packbuf_pool_options {
   void *memory;       /* the caller's, aligned to 4096, which outlives the pool; NULL: the pool maps its own */
   uint8_t huge_pages; /* 0: when they are to be had (MAP_HUGETLB, else madvise), 1: never, 2: UNAVAILABLE without */
   uint8_t untouched;  /* 1: pages are not touched at once: the first use of each takes longer */
+  const packbuf_allocator *allocator; /* for its tables (0.22 % of the slab): as of packbuf_store_options */
 } packbuf_pool_options;
 
 /* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE, INVALID_ARGUMENT. */

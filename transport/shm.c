@@ -686,6 +686,15 @@ static void packbuf_i_shm_count(void *state, packbuf_counters *counters) {
   counters->bytes_moved += __atomic_load_n(&shm->copied, __ATOMIC_RELAXED);
 }
 
+static packbuf_status packbuf_i_shm_memory(void *state, packbuf_driver_memory *memory, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  memory->writable = packbuf_i_shm_writable(shm);
+  memory->readable = shm->data;
+  memory->size = shm->data_size;
+  if (memory->writable) return PACKBUF_OK;
+  return packbuf_i_system_fail(error, "the store's data cannot be mapped for writing", ENOMEM);
+}
+
 static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     "shm",
                                                     packbuf_i_shm_open,
@@ -700,7 +709,9 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_shm_list,
                                                     packbuf_i_shm_collect,
                                                     packbuf_i_shm_count,
-                                                    NULL};
+                                                    NULL,
+                                                    packbuf_i_shm_memory,
+                                                    0};
 
 #else /* !PACKBUF_I_SHM */
 
@@ -726,6 +737,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     NULL,
                                                     NULL,
                                                     NULL,
-                                                    NULL};
+                                                    NULL,
+                                                    NULL,
+                                                    0};
 
 #endif

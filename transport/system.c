@@ -74,16 +74,18 @@ static packbuf_status packbuf_i_system_fail(packbuf_error *error, const char *me
 /* realloc and free. */
 static const packbuf_allocator packbuf_i_plain_heap = {NULL, NULL};
 
-/* As packbuf_allocator.resize; zeroed when it is new. allocator->resize NULL: realloc and free. */
+/* As packbuf_allocator.resize. allocator->resize NULL: realloc and free. */
+static void *packbuf_i_heap_raw(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
+  if (!memory && !new_size) return NULL;
+  if (allocator->resize) return allocator->resize(allocator->context, memory, old_size, new_size);
+  if (new_size) return realloc(memory, new_size);
+  free(memory);
+  return NULL;
+}
+
+/* The same; what is new of it is zeroed. */
 static void *packbuf_i_heap(const packbuf_allocator *allocator, void *memory, size_t old_size, size_t new_size) {
-  void *result;
-  if (allocator->resize) {
-    if (!memory && !new_size) return NULL;
-    result = allocator->resize(allocator->context, memory, old_size, new_size);
-  } else if (!new_size) {
-    free(memory);
-    return NULL;
-  } else result = realloc(memory, new_size);
+  void *const result = packbuf_i_heap_raw(allocator, memory, old_size, new_size);
   if (result && new_size > old_size) memset((uint8_t *)result + old_size, 0, new_size - old_size);
   return result;
 }

@@ -1,7 +1,8 @@
-/* transport/tcp.c: the store `tcp`: what a client says to a server. A batch takes one connection whole; one loop writes
- * what is to be sent straight from the caller's memory and reads answers straight to where they go. Also what the
- * server shares: addresses, sockets, secrets.
- * May use: system, text, frames, pool, driver.h. Must not know: the handle, who serves. */
+/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole; one
+ * loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go. With
+ * verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the same.
+ * Also what the server shares: addresses, sockets, secrets.
+ * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -80,11 +81,21 @@ static uint32_t packbuf_i_address_hash(const packbuf_i_address *address) {
   return packbuf_i_wire_crc(&address->as.six.sin6_addr, 8); /* the network: one who has it has all of its addresses */
 }
 
+/* An end that is idle, and whose other end is gone without a word, is told so after half a minute: the system's own
+ * choice would be two hours. */
 static int packbuf_i_socket_prepare(int fd) {
   const int yes = 1;
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  const int idle = 15, between = 5, count = 3;
+#endif
   const int flags = fcntl(fd, F_GETFL);
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+#endif
 #if defined(SO_NOSIGPIPE)
   (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
 #endif
@@ -136,7 +147,14 @@ enum {
 #define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
 #define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
-enum { PACKBUF_I_STEP_ASKED, PACKBUF_I_STEP_GRANTED, PACKBUF_I_STEP_DATA, PACKBUF_I_STEP_DONE };
+enum {
+  PACKBUF_I_STEP_ASKED,
+  PACKBUF_I_STEP_GRANTED,
+  PACKBUF_I_STEP_DATA,
+  PACKBUF_I_STEP_LOCATED, /* it is known where it lies */
+  PACKBUF_I_STEP_AGAIN,   /* it is asked for once more, with new queue pairs */
+  PACKBUF_I_STEP_DONE
+};
 
 /* One item under way. */
 typedef struct packbuf_i_errand {
@@ -146,7 +164,9 @@ typedef struct packbuf_i_errand {
   uint8_t *to; /* NULL: what comes is dropped */
   packbuf_slice slice;
   packbuf_status status; /* when all has come */
-  uint8_t state, eager;
+  uint8_t state, way, tries;
+  uint32_t word, rkey; /* LOCATED */
+  uint64_t address;
 } packbuf_i_errand;
 
 typedef struct packbuf_i_peer {
@@ -178,6 +198,12 @@ typedef struct packbuf_i_peer {
   uint8_t word[PACKBUF_I_FRAME_HEADER];
   unsigned cancel, pong, ping; /* to be said; cancel 2: it was */
   uint64_t pong_to;
+  /* verbs: queue pairs, those of the other side, and what has been read so far: step, range, byte of it */
+  packbuf_i_pairs pairs;
+  packbuf_i_pairing theirs;
+  uint64_t *words;
+  unsigned fetch_step, fetched, rounds; /* fetched: the chains are all posted; rounds: times that it was asked again */
+  uint64_t fetch_range, fetch_at;
   /* how it ended; NULL, OK: it has not */
   const char *why;
   packbuf_status broken;
@@ -197,7 +223,24 @@ typedef struct packbuf_i_tcp {
   packbuf_i_signal freed;
   packbuf_i_peer *peers;
   uint64_t next_id, moved, reconnects; /* (atomic) */
+  packbuf_i_nic *nic;                  /* NULL: tcp */
+  packbuf_i_plot slab, word_plot;      /* the pool's memory; the lease words of all peers */
+  uint64_t *words;
+  const char *stepped_down;
+  char device[80];
 } packbuf_i_tcp;
+
+/* transport/verbs_client.c */
+static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadline);
+static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body);
+static packbuf_i_plot *packbuf_i_tcp_plot(packbuf_i_tcp *tcp, const packbuf_call *call, uint64_t index,
+                                          const void *memory, uint64_t size);
+static void packbuf_i_peer_fetch(packbuf_i_peer *peer);
+static int packbuf_i_peer_reap(packbuf_i_peer *peer);
+static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room);
+static packbuf_status packbuf_i_verbs_option(void *context, const packbuf_i_uri_option *option);
+static packbuf_status packbuf_i_tcp_start_verbs(packbuf_i_tcp *tcp, packbuf_error *error);
+static void packbuf_i_tcp_end_verbs(packbuf_i_tcp *tcp);
 
 static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, const char *why) {
   if (peer->broken) return;
@@ -206,6 +249,7 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 }
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
+  packbuf_i_pairs_close(&peer->pairs);
   if (peer->fd >= 0) (void)close(peer->fd);
   peer->fd = -1;
   peer->greeted = 0;
@@ -294,6 +338,11 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
     step->item->stat = result.stat;
     step->status = (packbuf_status)result.status;
     if (step->status == PACKBUF_CANCELLED) step->status = PACKBUF_TIMEOUT;
+    if (step->status == PACKBUF_DISCONNECTED && step->way == PACKBUF_I_WAY_REMOTE && step->tries++ == 0) {
+      step->state = PACKBUF_I_STEP_AGAIN; /* the server's READs failed, so it is not put */
+      peer->left--;
+      continue;
+    }
     if (step->status || peer->type != PACKBUF_I_GET) {
       packbuf_i_step_end(peer, step, step->status);
       continue;
@@ -393,6 +442,11 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
     case PACKBUF_I_RESULT: return packbuf_i_peer_result(peer, frame, body);
     case PACKBUF_I_DATA: return packbuf_i_peer_data(peer, frame, body);
     case PACKBUF_I_LISTED: return packbuf_i_peer_listed(peer, frame, body);
+    case PACKBUF_I_LOCATED: return packbuf_i_peer_located(peer, frame, body);
+    case PACKBUF_I_PAIRING:
+      if (peer->type != PACKBUF_I_PAIRING || !peer->left) return "queue pairs that nobody asked for";
+      peer->left = 0;
+      return packbuf_i_pairing_read(frame, body, &peer->theirs);
     default: return "a frame that is not a server's";
   }
 }
@@ -465,12 +519,14 @@ static int packbuf_i_peer_wants_out(const packbuf_i_peer *peer) {
   return !peer->cancel && peer->granted_from < peer->granted_to;
 }
 
-static void packbuf_i_peer_write(packbuf_i_peer *peer) {
+/* 1: bytes went. */
+static int packbuf_i_peer_write(packbuf_i_peer *peer) {
+  int went = 0;
   for (int i = 0; i < 16 && packbuf_i_peer_wants_out(peer); i++) {
     struct msghdr message;
     ssize_t done;
     if (peer->piece == peer->piece_count) packbuf_i_peer_next(peer);
-    if (peer->piece == peer->piece_count) return;
+    if (peer->piece == peer->piece_count) break;
     memset(&message, 0, sizeof message);
     message.msg_iov = peer->pieces + peer->piece;
     message.msg_iovlen = peer->piece_count - peer->piece < 256 ? peer->piece_count - peer->piece : 256;
@@ -482,8 +538,9 @@ static void packbuf_i_peer_write(packbuf_i_peer *peer) {
     if (done < 0) {
       if (errno != EAGAIN && errno != EINTR)
         packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the connection to the server is broken");
-      return;
+      break;
     }
+    went = 1;
     (void)PACKBUF_I_ADD(&peer->tcp->moved, (uint64_t)done);
     while (done) {
       struct iovec *piece = &peer->pieces[peer->piece];
@@ -494,6 +551,7 @@ static void packbuf_i_peer_write(packbuf_i_peer *peer) {
       if (!piece->iov_len) peer->piece++;
     }
   }
+  return went;
 }
 
 /* One read. 0: there is no more just now. */
@@ -518,24 +576,31 @@ static int packbuf_i_peer_read(packbuf_i_peer *peer) {
   return (uint64_t)came == room;
 }
 
-/* Writes and reads until something happened, or `until`. 1: bytes came. */
+/* Writes and reads until something happened, or `until`. 1: bytes went; 2: bytes came. */
 static int packbuf_i_peer_pump(packbuf_i_peer *peer, uint64_t until) {
   const uint64_t now = packbuf_now();
   const uint64_t left = until > now ? (until - now + 999999u) / 1000000u : 0;
-  struct pollfd ready;
-  int count;
-  packbuf_i_peer_write(peer);
+  struct pollfd ready[2];
+  const int went = packbuf_i_peer_write(peer);
+  int count, happened = went;
   if (peer->broken) return 0;
-  ready.fd = peer->fd;
-  ready.events = POLLIN;
-  ready.revents = 0;
-  if (packbuf_i_peer_wants_out(peer)) ready.events |= POLLOUT;
-  count = poll(&ready, 1, left < 1000 ? (int)left : 1000);
+  memset(ready, 0, sizeof ready);
+  ready[0].fd = peer->fd;
+  ready[0].events = POLLIN;
+  if (packbuf_i_peer_wants_out(peer)) ready[0].events |= POLLOUT;
+  if (peer->pairs.busy) {
+    ready[1].fd = peer->pairs.channel->fd;
+    ready[1].events = POLLIN;
+  }
+  count = poll(ready, peer->pairs.busy ? 2 : 1, left < 1000 ? (int)left : 1000);
   if (count < 0 && errno != EINTR) packbuf_i_peer_break(peer, PACKBUF_SYSTEM, "poll failed");
-  if (count <= 0 || !(ready.revents & (POLLIN | POLLHUP | POLLERR))) return 0;
+  if (count <= 0) return went;
+  if (ready[1].revents && packbuf_i_peer_reap(peer)) happened = 2;
+  if (!(ready[0].revents & (POLLIN | POLLHUP | POLLERR))) return happened;
   for (int i = 0; i < 16 && !peer->broken; i++)
     if (!packbuf_i_peer_read(peer)) break;
-  return 1;
+  packbuf_i_peer_fetch(peer);
+  return 2;
 }
 
 /* ---- connecting ---- */
@@ -546,6 +611,7 @@ static void packbuf_i_peer_hello(packbuf_i_peer *peer) {
   packbuf_i_wire_to body = packbuf_i_frame_body(peer->frame, peer->frame_room);
   memset(&hello, 0, sizeof hello);
   hello.least = hello.most = PACKBUF_I_FRAME_VERSION;
+  hello.features = tcp->nic ? PACKBUF_I_FEATURE_VERBS : 0;
   hello.quota = tcp->quota;
   memcpy(hello.session, tcp->session, sizeof hello.session);
   memcpy(hello.name, tcp->name, sizeof hello.name);
@@ -607,6 +673,7 @@ static packbuf_status packbuf_i_peer_connect(packbuf_i_peer *peer, uint64_t dead
       packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the server does not greet");
   }
   peer->intake.most_body = PACKBUF_I_FRAME_BODY;
+  if (!peer->broken && tcp->nic) (void)packbuf_i_peer_pair(peer, deadline);
   if (!peer->broken) return PACKBUF_OK;
   packbuf_i_peer_close(peer);
   return packbuf_i_call_fail(error, peer->broken, peer->why);
@@ -652,7 +719,7 @@ static packbuf_status packbuf_i_peer_take(packbuf_i_tcp *tcp, uint64_t deadline,
 static void packbuf_i_peer_leave(packbuf_i_peer *peer) {
   packbuf_i_tcp *tcp = peer->tcp;
   /* answered before all was sent: the rest is the caller's memory, so the frame cannot be ended any more */
-  if (peer->broken || peer->piece < peer->piece_count) packbuf_i_peer_close(peer);
+  if (peer->broken || peer->piece < peer->piece_count || (tcp->nic && !peer->pairs.pairs)) packbuf_i_peer_close(peer);
   packbuf_i_locked(&tcp->lock);
   peer->busy = 0;
   packbuf_i_signal_all(&tcp->freed);
@@ -682,6 +749,19 @@ static uint64_t packbuf_i_time_left(uint64_t deadline) {
   return deadline > now ? deadline - now : 1;
 }
 
+/* Whether the memory that an item names may be read or written by the device, if it has to be. */
+static int packbuf_i_item_plot(packbuf_i_peer *peer, uint64_t index) {
+  const packbuf_call *call = peer->call;
+  const packbuf_item *item = &call->items[index];
+  const int put = call->operation == PACKBUF_PUT;
+  const void *memory = put ? item->from : item->into;
+  const uint64_t size = put ? item->size : item->capacity;
+  const packbuf_i_plot *plot;
+  if ((!put && call->operation != PACKBUF_GET) || !memory || size <= PACKBUF_I_SMALL) return 1;
+  plot = packbuf_i_tcp_plot(peer->tcp, call, index, memory, size);
+  return plot && (put || plot->mr);
+}
+
 /* The items of the next request, from `from` on: as many as fit, none of them twice in a put, whose order in one
  * request means nothing. Those that end at once are passed over. Returns where the one after it begins. */
 static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_t *room) {
@@ -698,6 +778,7 @@ static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_
     packbuf_status status = PACKBUF_OK;
     if (call->cancelled && call->cancelled(call, from)) status = PACKBUF_CANCELLED;
     else if (item->ranges && item->range_count > PACKBUF_I_RANGES) status = PACKBUF_LIMIT;
+    else if (peer->tcp->nic && !packbuf_i_item_plot(peer, from)) status = PACKBUF_UNREGISTERED;
     if (status) {
       item->status = status;
       call->done(call, from);
@@ -715,6 +796,15 @@ static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_
   return from;
 }
 
+/* How the bytes of a put go. plot: of its memory; payload: bytes that follow this request at once already. */
+static uint8_t packbuf_i_errand_way(const packbuf_i_peer *peer, const packbuf_item *item, const packbuf_i_plot *plot,
+                                    uint64_t payload) {
+  if (plot && plot->mr && item->size > PACKBUF_I_SMALL) return PACKBUF_I_WAY_REMOTE;
+  return item->size <= peer->limits.eager_item && payload + item->size <= peer->limits.eager_all
+             ? PACKBUF_I_WAY_EAGER
+             : PACKBUF_I_WAY_GRANTED;
+}
+
 /* Writes the request of those items. */
 static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   static const uint8_t types[] = {0, PACKBUF_I_PUT, PACKBUF_I_GET, PACKBUF_I_STAT, PACKBUF_I_REMOVE};
@@ -724,6 +814,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   peer->left = peer->count;
   peer->id = PACKBUF_I_ADD(&peer->tcp->next_id, 1) + 1;
   peer->granted_from = peer->granted_to = 0;
+  peer->fetched = 0;
   if (!packbuf_i_peer_frame_room(peer, room)) {
     packbuf_i_peer_break(peer, PACKBUF_OUT_OF_MEMORY, "out of memory");
     return;
@@ -734,9 +825,12 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
     packbuf_i_errand *step = &peer->steps[i];
     const packbuf_item *item = step->item;
     if (peer->type == PACKBUF_I_PUT) {
-      step->eager = item->size <= peer->limits.eager_item && payload + item->size <= peer->limits.eager_all;
-      if (step->eager) payload += item->size;
-      packbuf_i_put_item_write(&body, item, step->eager);
+      const packbuf_i_plot *plot = NULL;
+      if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
+      step->way = packbuf_i_errand_way(peer, item, plot, payload);
+      if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
+      packbuf_i_put_item_write(&body, item, step->way,
+                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -747,33 +841,38 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   packbuf_i_peer_piece(peer, peer->frame, peer->frame_size);
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
-    if (!step->eager) continue;
-    packbuf_i_peer_piece(peer, step->item->from, step->item->size);
-    step->gone = step->item->size;
+    if (step->way == PACKBUF_I_WAY_EAGER) packbuf_i_peer_piece(peer, step->item->from, step->item->size);
+    if (step->way != PACKBUF_I_WAY_GRANTED) step->gone = step->item->size;
   }
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. */
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
+ * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
+  int pinged = 0;
   if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
   while (peer->left && !peer->broken) {
     uint64_t now = packbuf_now();
+    int happened;
     if (now >= until && !peer->cancel) {
       peer->cancel = 1;
       until = now + PACKBUF_I_LAST_CALL_NS;
     } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
-    if (packbuf_i_peer_pump(peer, until)) heard = packbuf_now();
+    happened = packbuf_i_peer_pump(peer, until);
     now = packbuf_now();
+    if (happened > pinged) heard = now;
+    if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
   }
 }
 
 /* What becomes of the items that a broken connection left. A put whose last byte was sent may have happened. */
 static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
   const int asked = peer->piece > 0 || peer->piece_count == 0;
+  if (peer->broken) packbuf_i_pairs_close(&peer->pairs); /* before memory goes back: nothing is read into it any more */
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
     packbuf_status status = peer->broken;
@@ -797,8 +896,11 @@ static void packbuf_i_tcp_run(void *state, packbuf_call *call) {
     peer->call = call;
     at = packbuf_i_peer_choose(peer, at, &room);
     if (!peer->count) continue;
-    packbuf_i_peer_ask(peer, room);
-    packbuf_i_peer_wait(peer, call->deadline);
+    peer->rounds = 0;
+    do {
+      packbuf_i_peer_ask(peer, room);
+      packbuf_i_peer_wait(peer, call->deadline);
+    } while (packbuf_i_peer_regather(peer, &room));
     packbuf_i_peer_settle(peer);
     status = peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : PACKBUF_OK;
     if (status || peer->piece < peer->piece_count) {
@@ -852,7 +954,8 @@ static packbuf_status packbuf_i_tcp_describe(void *state, packbuf_store_info *in
   memset(&ask, 0, sizeof ask);
   status = packbuf_i_tcp_ask_list(tcp, &ask, NULL, deadline, &listing, &count, error);
   if (status) return status;
-  info->transport = "tcp";
+  info->transport = tcp->nic ? "verbs" : "tcp";
+  info->stepped_down = tcp->stepped_down;
   memcpy(info->uri, tcp->uri, sizeof info->uri);
   info->capabilities = tcp->capabilities;
   info->size = listing.size;
@@ -917,6 +1020,7 @@ static void packbuf_i_tcp_close(void *state) {
     (void)packbuf_i_heap(&allocator, tcp->peers[i].buffer, PACKBUF_I_BUFFER, 0);
     (void)packbuf_i_heap(&allocator, tcp->peers[i].frame, tcp->peers[i].frame_room, 0);
   }
+  packbuf_i_tcp_end_verbs(tcp);
   (void)packbuf_i_heap(&allocator, tcp->peers, tcp->peer_count * sizeof *tcp->peers, 0);
   if (tcp->own_pool) (void)packbuf_pool_close(tcp->pool, NULL);
   packbuf_i_signal_end(&tcp->freed);
@@ -940,7 +1044,22 @@ static packbuf_status packbuf_i_tcp_peers(packbuf_i_tcp *tcp, unsigned count, pa
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_store_options *options,
+/* The first connection, by way of verbs; where they are not to be had, and that is allowed, without. */
+static packbuf_status packbuf_i_tcp_first(packbuf_i_tcp *tcp, int verbs, int may_step_down, packbuf_i_peer **peer,
+                                          packbuf_error *error) {
+  packbuf_error why;
+  packbuf_status status = verbs ? packbuf_i_tcp_start_verbs(tcp, &why) : PACKBUF_OK;
+  if (!status) status = packbuf_i_peer_take(tcp, packbuf_now() + tcp->connect_ns, peer, &why);
+  if (verbs && may_step_down && (status == PACKBUF_UNAVAILABLE || status == PACKBUF_SYSTEM)) {
+    packbuf_i_tcp_end_verbs(tcp);
+    tcp->stepped_down = why.message;
+    status = packbuf_i_peer_take(tcp, packbuf_now() + tcp->connect_ns, peer, &why);
+  }
+  if (status && error) *error = why;
+  return status;
+}
+
+static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_store_options *options, int verbs,
                                           packbuf_error *error) {
   const unsigned count = options->connections ? options->connections : 2;
   const char *name = options->name ? options->name : "";
@@ -969,7 +1088,7 @@ static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_stor
     tcp->own_pool = 1;
   }
   status = packbuf_i_tcp_peers(tcp, count, error);
-  if (!status) status = packbuf_i_peer_take(tcp, packbuf_now() + tcp->connect_ns, &peer, error);
+  if (!status) status = packbuf_i_tcp_first(tcp, verbs, options->step_down, &peer, error);
   if (status) return status;
   tcp->capabilities = peer->limits.capabilities &
                       (unsigned)(PACKBUF_CAN_RANGES | PACKBUF_CAN_NEWEST | PACKBUF_CAN_SUPERSEDE |
@@ -979,7 +1098,7 @@ static packbuf_status packbuf_i_tcp_start(packbuf_i_tcp *tcp, const packbuf_stor
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_tcp_open(void **state, const char *uri, const packbuf_store_options *options,
+static packbuf_status packbuf_i_tcp_make(void **state, const char *uri, const packbuf_store_options *options, int verbs,
                                          packbuf_error *error) {
   const packbuf_allocator allocator = options->allocator ? *options->allocator : packbuf_i_plain_heap;
   packbuf_store_options with = *options;
@@ -990,11 +1109,18 @@ static packbuf_status packbuf_i_tcp_open(void **state, const char *uri, const pa
   tcp->allocator = allocator;
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
-  else status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, NULL, NULL, error);
-  if (!status) status = packbuf_i_tcp_start(tcp, &with, error);
+  else
+    status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp,
+                                   error);
+  if (!status) status = packbuf_i_tcp_start(tcp, &with, verbs, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
   return status;
+}
+
+static packbuf_status packbuf_i_tcp_open(void **state, const char *uri, const packbuf_store_options *options,
+                                         packbuf_error *error) {
+  return packbuf_i_tcp_make(state, uri, options, 0, error);
 }
 
 static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
@@ -1011,4 +1137,6 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_list,
                                                     packbuf_i_tcp_collect,
                                                     packbuf_i_tcp_count,
-                                                    NULL};
+                                                    NULL,
+                                                    NULL,
+                                                    0};
