@@ -11,20 +11,42 @@ namespace packbuf_py {
 
 // ---- memory ----
 
-static constexpr size_t alignment = 64;
+static constexpr uint64_t alignment = 64, spare_most = uint64_t{64} << 20;
+
+// The last block that was given back, for the next pack: fresh pages cost as much as the packing. The GIL guards it.
+static struct {
+  void *data;
+  uint64_t capacity;
+} spare;
 
 Packed::Packed(uint64_t capacity) : data_(nullptr), size_(capacity) {
-  if (capacity <= SIZE_MAX - alignment) data_ = aligned_alloc(alignment, (capacity + alignment - 1) / alignment * alignment);
+  if (capacity <= UINT64_MAX - alignment) capacity_ = (capacity + alignment - 1) / alignment * alignment;
+  if (spare.data && capacity && spare.capacity >= capacity && spare.capacity / 2 <= capacity) {
+    data_ = spare.data;
+    capacity_ = spare.capacity;
+    spare.data = nullptr;
+  } else if (capacity_ <= SIZE_MAX && (capacity_ || !capacity)) {
+    data_ = aligned_alloc(alignment, static_cast<size_t>(capacity_ ? capacity_ : alignment));
+  }
   if (!data_) fail(PACKBUF_OUT_OF_MEMORY, "no memory for " + std::to_string(capacity) + " bytes");
 }
 
-Packed::~Packed() { free(data_); }
+Packed::~Packed() {
+  if (capacity_ > spare_most) {
+    free(data_);
+    return;
+  }
+  free(spare.data);
+  spare.data = data_;
+  spare.capacity = capacity_;
+}
 
 void Packed::shrink(uint64_t size) {
   if (size < size_ - size_ / 8) {
     Packed less(size);
     memcpy(less.data_, data_, size);
     std::swap(data_, less.data_);
+    std::swap(capacity_, less.capacity_);
   }
   size_ = size;
 }
@@ -41,7 +63,8 @@ std::string escaped(const std::string &name) {
 }
 
 static const char *c_text(const std::string &text, const char *what) {
-  if (text.find('\0') != std::string::npos) fail(PACKBUF_INVALID_ARGUMENT, std::string(what) + " has a NUL character", escaped(text));
+  if (text.find('\0') != std::string::npos)
+    fail(PACKBUF_INVALID_ARGUMENT, std::string(what) + " has a NUL character", escaped(text));
   return text.c_str();
 }
 
@@ -67,7 +90,8 @@ static Failure placed(Failure failure, const std::string &name, uint64_t row) {
   return failure;
 }
 
-template <class Work> static void within(const std::string &name, uint64_t row, Work work) {
+template <class Work>
+static void within(const std::string &name, uint64_t row, Work work) {
   try {
     work();
   } catch (const Failure &failure) {
@@ -118,7 +142,8 @@ void Batch::add(const std::string &name, PyObject *column) {
   }
   if (!PyList_Check(column) && !PyTuple_Check(column))
     fail(PACKBUF_WRONG_TYPE,
-         "a field is a numpy array, a torch tensor, or a list or tuple with a value for each row, not " + type_name(column),
+         "a field is a numpy array, a torch tensor, or a list or tuple with a value for each row, not " +
+             type_name(column),
          escaped(name));
   add_values(name, column);
 }
@@ -154,7 +179,8 @@ static uint64_t present_cells(const packbuf_value *value, const std::vector<std:
   if (value->kind != PACKBUF_DICT) return 0;
   for (size_t i = 0; i < value->as.dict.count; i++) {
     const packbuf_value &key = value->as.dict.entries[i].key;
-    if (key.kind == PACKBUF_STRING && keys[depth].compare(0, std::string::npos, key.as.text.data, key.as.text.size) == 0)
+    if (key.kind == PACKBUF_STRING &&
+        keys[depth].compare(0, std::string::npos, key.as.text.data, key.as.text.size) == 0)
       return present_cells(&value->as.dict.entries[i].value, keys, depth + 1);
   }
   return 0;
@@ -187,7 +213,8 @@ void Batch::add_ragged(const std::string &name, PyObject *items, PyObject *offse
     };
     const packbuf_tensor *starts = integers(offsets), *sizes = lengths == Py_None ? nullptr : integers(lengths);
     if (all->rank == 0 || all->strides) fail(PACKBUF_WRONG_TYPE, "the items of ragged rows are one contiguous array");
-    if (sizes && sizes->dtype.bits != starts->dtype.bits) fail(PACKBUF_WRONG_TYPE, "offsets and lengths have one dtype");
+    if (sizes && sizes->dtype.bits != starts->dtype.bits)
+      fail(PACKBUF_WRONG_TYPE, "offsets and lengths have one dtype");
     Field field{Field::ragged_field, name, nullptr, {}, nullptr};
     packbuf_ragged &ragged = field.ragged;
     ragged.data = all->data;

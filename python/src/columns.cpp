@@ -38,7 +38,8 @@ Selection::Selection(PyObject *owner, const View &view, unsigned scope, const st
   std::vector<const char *> texts;
   packbuf_error error;
   for (const std::string &pattern : patterns) {
-    if (pattern.find('\0') != std::string::npos) fail(PACKBUF_NOT_FOUND, packbuf_status_text(PACKBUF_NOT_FOUND), pattern);
+    if (pattern.find('\0') != std::string::npos)
+      fail(PACKBUF_NOT_FOUND, packbuf_status_text(PACKBUF_NOT_FOUND), pattern);
     texts.push_back(pattern.c_str());
   }
   check(packbuf_select(view.get(), scope, texts.data(), texts.size(), row_selection(rows), arena_.get(), &selection_,
@@ -84,9 +85,9 @@ PyObject *Selection::in_place(uint32_t node, bool bits) const {
     strides[i] = static_cast<npy_intp>(out.strides[i]);
   }
   PyObject *descr = node_descr(view_, node, bits);
-  Ref array = Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr),
-                                                  out.tensor.rank, shape, strides,
-                                                  const_cast<void *>(out.tensor.data), 0, nullptr)));
+  Ref array =
+      Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr), out.tensor.rank,
+                                          shape, strides, const_cast<void *>(out.tensor.data), 0, nullptr)));
   auto *fields = reinterpret_cast<PyArrayObject *>(array.get());
   PyArray_UpdateFlags(fields, NPY_ARRAY_UPDATE_ALL & ~NPY_ARRAY_WRITEABLE);
   PyArray_SetBaseObject(fields, Py_NewRef(owner_));
@@ -185,6 +186,7 @@ PyObject *Selection::values(uint64_t first, uint64_t count) const {
 }
 
 PyObject *Selection::cells(uint32_t node) const {
+  if (!selection_.index && selection_.step == 1) return read_cells(view_, owner_, node, selection_.first, rows());
   Values values(view_, owner_);
   const Shown *shown = view_.shown_node(node);
   Ref list = Ref::take(must(PyList_New(static_cast<Py_ssize_t>(selection_.rows))));
@@ -192,7 +194,8 @@ PyObject *Selection::cells(uint32_t node) const {
     Arena arena;
     packbuf_value value;
     packbuf_error error;
-    check(packbuf_read_cell(view_.get(), node, packbuf_selected_row(&selection_, i), arena.get(), &value, &error), error);
+    check(packbuf_read_cell(view_.get(), node, packbuf_selected_row(&selection_, i), arena.get(), &value, &error),
+          error);
     list_put(list.get(), static_cast<Py_ssize_t>(i), values.object(value, shown));
   }
   return list.release();

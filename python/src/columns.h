@@ -8,8 +8,10 @@ namespace packbuf_py {
 
 class Selection {
  public:
-  // rows: None, a slice as (first, stop, step) with None at open ends, or a contiguous array: bool mask or int64 indexes.
-  Selection(PyObject *owner, const View &view, unsigned scope, const std::vector<std::string> &patterns, PyObject *rows);
+  // rows: None, a slice as (first, stop, step) with None at open ends, or a contiguous array: bool mask or int64
+  // indexes.
+  Selection(PyObject *owner, const View &view, unsigned scope, const std::vector<std::string> &patterns,
+            PyObject *rows);
   Selection(const Selection &) = delete;
   Selection &operator=(const Selection &) = delete;
   ~Selection() { Py_DECREF(owner_); }
@@ -28,7 +30,7 @@ class Selection {
   // (validity, missing) as arrays of bool.
   PyObject *masks(uint32_t node) const;
   PyObject *values(uint64_t first, uint64_t count) const; // rows as dicts
-  PyObject *cells(uint32_t node) const;                    // of one node
+  PyObject *cells(uint32_t node) const;                   // of one node
 
  private:
   PyObject *owner_; // the Python object of the view

@@ -37,7 +37,8 @@ Failure caught() {
   PyErr_NormalizeException(&type, &value, &trace);
   const Ref module = Ref::take(PyImport_ImportModule("packbuf._errors"));
   const Ref known = Ref::take(module ? PyObject_GetAttrString(module.get(), "Error") : nullptr);
-  const Ref code = Ref::take(known && PyObject_IsInstance(value, known.get()) == 1 ? PyObject_GetAttrString(value, "code") : nullptr);
+  const Ref code = Ref::take(
+      known && PyObject_IsInstance(value, known.get()) == 1 ? PyObject_GetAttrString(value, "code") : nullptr);
   const Ref message = Ref::take(code ? PyObject_GetAttrString(value, "message") : nullptr);
   const char *text = message ? PyUnicode_AsUTF8AndSize(message.get(), nullptr) : nullptr;
   if (!text) {
@@ -64,12 +65,12 @@ void raise(const Failure &failure) {
   const packbuf_error &error = failure.error;
   const Ref module = Ref::take(PyImport_ImportModule("packbuf._errors"));
   if (!module) return;
-  const Ref made = Ref::take(PyObject_CallMethod(
-      module.get(), "make", "iss#NNNNs#", static_cast<int>(error.code),
-      error.rule ? packbuf_rule_name(error.rule) : nullptr, failure.message.data(),
-      static_cast<Py_ssize_t>(failure.message.size()), number_or_none(error.row), number_or_none(error.offset),
-      number_or_none(error.needed), number_or_none(error.fragment), failure.path.data(),
-      static_cast<Py_ssize_t>(failure.path.size())));
+  const Ref made = Ref::take(
+      PyObject_CallMethod(module.get(), "make", "iss#NNNNs#", static_cast<int>(error.code),
+                          error.rule ? packbuf_rule_name(error.rule) : nullptr, failure.message.data(),
+                          static_cast<Py_ssize_t>(failure.message.size()), number_or_none(error.row),
+                          number_or_none(error.offset), number_or_none(error.needed), number_or_none(error.fragment),
+                          failure.path.data(), static_cast<Py_ssize_t>(failure.path.size())));
   if (made) PyErr_SetObject(reinterpret_cast<PyObject *>(Py_TYPE(made.get())), made.get());
 }
 

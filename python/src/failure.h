@@ -38,8 +38,8 @@ inline PyObject *must(PyObject *object) {
 // Sets the Python exception of a Failure.
 void raise(const Failure &failure);
 
-// The packbuf.Error that Python code raised, as a Failure again, so that its place can be added; any other exception goes
-// on as PythonError.
+// The packbuf.Error that Python code raised, as a Failure again, so that its place can be added; any other exception
+// goes on as PythonError.
 Failure caught();
 
 // Lets other threads run Python while the C core works.

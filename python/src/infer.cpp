@@ -4,7 +4,8 @@
 
 namespace packbuf_py {
 
-// A list of (path, kind, codec or None, accepted, dtype or None, rank, form, typed, rows, nulls, missing, children, reason).
+// A list of (path, kind, codec or None, accepted, dtype or None, rank, form, typed, rows, nulls, missing, children,
+// reason).
 PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
   packbuf_arena arena;
   packbuf_arena_init(&arena, nullptr);
@@ -30,11 +31,12 @@ PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
     const packbuf_inferred &node = inference.nodes[i];
     const bool leaf = node.kind == PACKBUF_LEAF;
     const unsigned long long rows = node.rows, nulls = node.nulls, missing = node.missing;
-    list_put(list.get(), i,
-             must(Py_BuildValue("siziziiiKKKiz", node.path, static_cast<int>(node.kind),
-                                leaf ? packbuf_codec_name(node.codec) : nullptr, node.accepted,
-                                leaf && node.dtype.bits ? packbuf_dtype_name(node.dtype) : nullptr, node.rank, node.form,
-                                node.typed, rows, nulls, missing, static_cast<int>(node.child_count), node.reason)));
+    list_put(
+        list.get(), i,
+        must(Py_BuildValue("siziziiiKKKiz", node.path, static_cast<int>(node.kind),
+                           leaf ? packbuf_codec_name(node.codec) : nullptr, node.accepted,
+                           leaf && node.dtype.bits ? packbuf_dtype_name(node.dtype) : nullptr, node.rank, node.form,
+                           node.typed, rows, nulls, missing, static_cast<int>(node.child_count), node.reason)));
   }
   return list.release();
 }

@@ -1,5 +1,5 @@
-// src/module.cpp: packbuf._core as Python sees it. The package's Python half is its only caller: arguments are what that
-// checked, and names are those of the C core.
+// src/module.cpp: packbuf._core as Python sees it. The package's Python half is its only caller: arguments are what
+// that checked, and names are those of the C core.
 // May use: all rooms. Must not know: how they work.
 #include "batch.h"
 #include "columns.h"
@@ -32,7 +32,8 @@ static int packed_buffer(PyObject *self, Py_buffer *buffer, int flags) {
 
 static int view_buffer(PyObject *self, Py_buffer *buffer, int flags) {
   const packbuf_view *view = nb::inst_ptr<View>(self)->get();
-  return PyBuffer_FillInfo(buffer, self, const_cast<uint8_t *>(view->base), static_cast<Py_ssize_t>(view->capacity), 1, flags);
+  return PyBuffer_FillInfo(buffer, self, const_cast<uint8_t *>(view->base), static_cast<Py_ssize_t>(view->capacity), 1,
+                           flags);
 }
 
 static PyType_Slot view_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void *>(view_buffer)}, {0, nullptr}};
@@ -80,7 +81,8 @@ static std::vector<uint64_t> write_many(const std::vector<Batch *> &batches, con
   std::vector<packbuf_error> errors(count);
   std::vector<packbuf_status> statuses(count, PACKBUF_OK);
   for (const nb::object &object : targets) to.push_back(target(object.ptr(), &held));
-  if (to.size() != count) fail(PACKBUF_INVALID_ARGUMENT, "the allocator returned another number of buffers than was asked for");
+  if (to.size() != count)
+    fail(PACKBUF_INVALID_ARGUMENT, "the allocator returned another number of buffers than was asked for");
   {
     Unlocked unlocked;
     std::atomic<size_t> next{0};
@@ -115,47 +117,59 @@ static void bind_writing(nb::module_ &m) {
                      "A packed buffer in memory of its own. Anything that takes a bytes-like takes it: "
                      "``memoryview(packed)``, ``file.write(packed)``, ``packbuf.open(packed)``.")
       .def("__len__", [](const Packed &self) { return self.size(); })
-      .def_prop_ro("nbytes", [](const Packed &self) { return self.size(); }, "Bytes of the packed buffer.")
-      .def_static("copy_of",
-                  [](nb::handle buffer) {
-                    Held held;
-                    const Py_buffer *bytes = held.buffer(buffer.ptr(), PyBUF_SIMPLE);
-                    if (!bytes) throw PythonError{};
-                    auto packed = std::make_unique<Packed>(static_cast<uint64_t>(bytes->len));
-                    if (bytes->len) memcpy(packed->data(), bytes->buf, static_cast<size_t>(bytes->len));
-                    return packed;
-                  },
-                  "A copy of a packed buffer, aligned.")
+      .def_prop_ro(
+          "nbytes", [](const Packed &self) { return self.size(); }, "Bytes of the packed buffer.")
+      .def_static(
+          "copy_of",
+          [](nb::handle buffer) {
+            Held held;
+            const Py_buffer *bytes = held.buffer(buffer.ptr(), PyBUF_SIMPLE);
+            if (!bytes) throw PythonError{};
+            auto packed = std::make_unique<Packed>(static_cast<uint64_t>(bytes->len));
+            if (bytes->len) memcpy(packed->data(), bytes->buf, static_cast<size_t>(bytes->len));
+            return packed;
+          },
+          "A copy of a packed buffer, aligned.")
       .def("__reduce__",
            [](Packed &self) {
-             return nb::make_tuple(nb::module_::import_("packbuf._values").attr("packed_of"), nb::make_tuple(nb::bytes(self.data(), self.size())));
+             return nb::make_tuple(nb::module_::import_("packbuf._values").attr("packed_of"),
+                                   nb::make_tuple(nb::bytes(self.data(), self.size())));
            })
-      .def("detach", [](Packed &self) { return nb::bytes(self.data(), self.size()); },
-           "A copy as ``bytes``, which lives on its own.")
-      .def("__repr__", [](const Packed &self) { return "<packbuf.Packed: " + std::to_string(self.size()) + " bytes>"; });
+      .def(
+          "detach", [](Packed &self) { return nb::bytes(self.data(), self.size()); },
+          "A copy as ``bytes``, which lives on its own.")
+      .def("__repr__",
+           [](const Packed &self) { return "<packbuf.Packed: " + std::to_string(self.size()) + " bytes>"; });
 
   nb::class_<Batch>(m, "Batch")
-      .def("__init__",
-           [](Batch *self, std::optional<uint64_t> rows, int packing, int alignment, bool checksums, bool sharing,
-              uint32_t link_gbits, int mode, nb::bytes token, bool allow_pickle) {
-             new (self) Batch(options(packing, alignment, checksums, sharing, link_gbits, mode, token), allow_pickle, rows);
-           },
-           "rows"_a.none(), "packing"_a, "alignment"_a, "checksums"_a, "sharing"_a, "link_gbits"_a, "mode"_a, "token"_a,
-           "allow_pickle"_a)
+      .def(
+          "__init__",
+          [](Batch *self, std::optional<uint64_t> rows, int packing, int alignment, bool checksums, bool sharing,
+             uint32_t link_gbits, int mode, nb::bytes token, bool allow_pickle) {
+            new (self)
+                Batch(options(packing, alignment, checksums, sharing, link_gbits, mode, token), allow_pickle, rows);
+          },
+          "rows"_a.none(), "packing"_a, "alignment"_a, "checksums"_a, "sharing"_a, "link_gbits"_a, "mode"_a, "token"_a,
+          "allow_pickle"_a)
       .def("wish",
            [](Batch &self, const std::string &path, int codec, const std::string &dtype, unsigned flags,
               const std::string &timestamp, int packing, bool batch_value) {
              self.wish({path, dtype, timestamp, codec, packing, flags, batch_value});
            })
-      .def("add", [](Batch &self, const std::string &name, nb::handle column) { self.add(name, column.ptr()); }, nb::arg(), nb::arg().none())
-      .def("add_ragged",
-           [](Batch &self, const std::string &name, nb::handle items, nb::handle offsets, nb::handle lengths) {
-             self.add_ragged(name, items.ptr(), offsets.ptr(), lengths.ptr());
-           }, nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
+      .def(
+          "add", [](Batch &self, const std::string &name, nb::handle column) { self.add(name, column.ptr()); },
+          nb::arg(), nb::arg().none())
+      .def(
+          "add_ragged",
+          [](Batch &self, const std::string &name, nb::handle items, nb::handle offsets, nb::handle lengths) {
+            self.add_ragged(name, items.ptr(), offsets.ptr(), lengths.ptr());
+          },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def("add_rows", [](Batch &self, nb::handle rows) { self.add_rows(rows.ptr()); })
-      .def("add_batch_value",
-           [](Batch &self, const std::string &name, nb::handle value) { self.add_batch_value(name, value.ptr()); },
-           nb::arg(), nb::arg().none())
+      .def(
+          "add_batch_value",
+          [](Batch &self, const std::string &name, nb::handle value) { self.add_batch_value(name, value.ptr()); },
+          nb::arg(), nb::arg().none())
       .def("add_metadata", &Batch::add_metadata, nb::arg().none(), nb::arg(), nb::arg())
       .def("measure", &Batch::measure)
       .def("write_into",
@@ -189,8 +203,9 @@ static nb::object describe_node(const View &view, const packbuf_node &node) {
   const char *codec = packbuf_codec_name(static_cast<packbuf_codec>(node.codec));
   nb::list shape;
   for (unsigned i = 0; leaf && node.codec == PACKBUF_CODEC_NDARRAY && i < node.rank; i++) shape.append(node.shape[i]);
-  return nb::make_tuple(node.index, text_of_path(view, node.index), text_of_buffer(node.name), static_cast<int>(node.kind),
-                        static_cast<int>(node.scope), leaf ? text_or_none(codec ? codec : "unknown") : nb::none(),
+  return nb::make_tuple(node.index, text_of_path(view, node.index), text_of_buffer(node.name),
+                        static_cast<int>(node.kind), static_cast<int>(node.scope),
+                        leaf ? text_or_none(codec ? codec : "unknown") : nb::none(),
                         leaf ? text_or_none(packbuf_dtype_name(node.dtype)) : nb::none(), static_cast<int>(node.form),
                         static_cast<int>(node.rank), nb::tuple(shape), node.rows, node.parent, node.descendants,
                         static_cast<int>(node.logical_type), text_of_buffer(node.parameter));
@@ -289,8 +304,10 @@ static packbuf_limits limits(const nb::dict &wanted) {
 static void bind_view(nb::module_ &m) {
   nb::class_<View>(m, "View", nb::type_slots(view_slots), nb::is_weak_referenceable())
       .def("__init__",
-           [](View *self, nb::handle buffer, bool exact, const nb::dict &wanted, int tensors, int images, bool allow_pickle) {
-             new (self) View(buffer.ptr(), exact ? PACKBUF_OPEN_EXACT : 0, limits(wanted), {tensors, images, allow_pickle});
+           [](View *self, nb::handle buffer, bool exact, const nb::dict &wanted, int tensors, int images,
+              bool allow_pickle) {
+             new (self)
+                 View(buffer.ptr(), exact ? PACKBUF_OPEN_EXACT : 0, limits(wanted), {tensors, images, allow_pickle});
            })
       .def("reopened",
            [](const View &self, nb::handle buffer) {
@@ -298,45 +315,46 @@ static void bind_view(nb::module_ &m) {
            })
       .def_prop_ro("rows", [](const View &self) { return self.get()->rows; })
       .def_prop_ro("nbytes", [](const View &self) { return self.get()->total_length; })
-      .def_prop_ro("sizes", [](const View &self) {
-             const packbuf_view *view = self.get();
-             return nb::make_tuple(view->head_length, view->index_length,
-                                   view->total_length - view->head_length - view->index_length);
-           })
-      .def_prop_ro("counts", [](const View &self) {
-             const packbuf_view *view = self.get();
-             return nb::make_tuple(view->node_count, view->field_count, view->value_count);
-           })
+      .def_prop_ro("sizes",
+                   [](const View &self) {
+                     const packbuf_view *view = self.get();
+                     return nb::make_tuple(view->head_length, view->index_length,
+                                           view->total_length - view->head_length - view->index_length);
+                   })
+      .def_prop_ro("counts",
+                   [](const View &self) {
+                     const packbuf_view *view = self.get();
+                     return nb::make_tuple(view->node_count, view->field_count, view->value_count);
+                   })
       .def_prop_ro("kind", [](const View &self) { return static_cast<int>(self.get()->kind); })
       .def_prop_ro("profile", [](const View &self) { return static_cast<int>(self.get()->profile); })
       .def("node", [](const View &self, uint32_t index) { return describe_node(self, self.node(index)); })
-      .def("find", [](const View &self, unsigned scope, const std::string &path) {
-             return describe_node(self, self.find(scope, path));
-           })
+      .def("find", [](const View &self, unsigned scope,
+                      const std::string &path) { return describe_node(self, self.find(scope, path)); })
       .def("buffers", &node_buffers)
       .def("metadata", &metadata)
       .def("schema_text", &schema_text)
       .def("fingerprint", &fingerprint)
-      .def("expect", [](const View &self, const std::string &text) {
+      .def("expect",
+           [](const View &self, const std::string &text) {
              packbuf_error error;
              check(packbuf_expect_schema(self.get(), text.data(), text.size(), nullptr, &error), error);
            })
       .def("verify", &verify)
-      .def("read_rows", [](ViewHandle self, uint64_t first, uint64_t count) {
-             return own(read_rows(of(self), self.ptr(), first, count));
-           })
-      .def("read_cells", [](ViewHandle self, uint32_t node, uint64_t first, uint64_t count) {
-             return own(read_cells(of(self), self.ptr(), node, first, count));
-           })
+      .def("read_rows", [](ViewHandle self, uint64_t first,
+                           uint64_t count) { return own(read_rows(of(self), self.ptr(), first, count)); })
+      .def("read_cells", [](ViewHandle self, uint32_t node, uint64_t first,
+                            uint64_t count) { return own(read_cells(of(self), self.ptr(), node, first, count)); })
       .def("read_batch_values", [](ViewHandle self) { return own(read_batch_values(of(self), self.ptr())); });
 }
 
 static void bind_selection(nb::module_ &m) {
   nb::class_<Selection>(m, "Selection")
-      .def("__init__",
-           [](Selection *self, ViewHandle view, unsigned scope, const std::vector<std::string> &patterns, nb::handle rows) {
-             new (self) Selection(view.ptr(), of(view), scope, patterns, rows.ptr());
-           }, nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
+      .def(
+          "__init__",
+          [](Selection *self, ViewHandle view, unsigned scope, const std::vector<std::string> &patterns,
+             nb::handle rows) { new (self) Selection(view.ptr(), of(view), scope, patterns, rows.ptr()); },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def_prop_ro("rows", &Selection::rows)
       .def("chosen", &Selection::chosen)
       .def("in_place", [](const Selection &self, uint32_t node, bool bits) { return own(self.in_place(node, bits)); })
@@ -363,7 +381,8 @@ static void bind_selection(nb::module_ &m) {
            })
       .def("ragged", [](const Selection &self, uint32_t node, bool bits) { return own(self.ragged(node, bits)); })
       .def("masks", [](const Selection &self, uint32_t node) { return own(self.masks(node)); })
-      .def("values", [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
+      .def("values",
+           [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
       .def("cells", [](const Selection &self, uint32_t node) { return own(self.cells(node)); });
 }
 
@@ -388,7 +407,9 @@ static void bind_words(nb::module_ &m) {
 #undef PACKBUF_PY_RULE
     return nb::str(text);
   });
-  m.def("infer", [](nb::handle values, const std::string &name, int mode) { return own(infer_values(values.ptr(), name, mode)); });
+  m.def("infer", [](nb::handle values, const std::string &name, int mode) {
+    return own(infer_values(values.ptr(), name, mode));
+  });
 }
 
 NB_MODULE(_core, m) {

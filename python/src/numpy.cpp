@@ -19,7 +19,10 @@ static packbuf_dtype no_dtype() { return packbuf_dtype{0, 0, 0}; }
 // Types that other packages add to numpy (ml_dtypes) are known by their scalar type's name.
 static packbuf_dtype added_dtype(PyArray_Descr *descr) {
   packbuf_dtype dtype;
-  return packbuf_dtype_parse(type_name(reinterpret_cast<PyObject *>(descr->typeobj)).c_str(), &dtype) && dtype.bits == 8 * PyDataType_ELSIZE(descr) ? dtype : no_dtype();
+  return packbuf_dtype_parse(type_name(reinterpret_cast<PyObject *>(descr->typeobj)).c_str(), &dtype) &&
+                 dtype.bits == 8 * PyDataType_ELSIZE(descr)
+             ? dtype
+             : no_dtype();
 }
 
 packbuf_dtype dtype_of(PyArray_Descr *descr) {
@@ -28,7 +31,9 @@ packbuf_dtype dtype_of(PyArray_Descr *descr) {
     case 'b': return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
     case 'i': return packbuf_dtype_of(PACKBUF_DTYPE_INT, bits);
     case 'u': return packbuf_dtype_of(PACKBUF_DTYPE_UINT, bits);
-    case 'f': return bits <= 64 && descr->type_num < NPY_USERDEF ? packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, bits) : added_dtype(descr);
+    case 'f':
+      return bits <= 64 && descr->type_num < NPY_USERDEF ? packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, bits)
+                                                         : added_dtype(descr);
     case 'c': return bits <= 128 ? packbuf_dtype_of(PACKBUF_DTYPE_COMPLEX, bits) : no_dtype();
     case 'V': return descr->type_num >= NPY_USERDEF ? added_dtype(descr) : no_dtype();
     default: return no_dtype();
@@ -62,16 +67,17 @@ static std::string descr_text(PyArray_Descr *descr) {
 }
 
 [[noreturn]] static void refuse_dtype(PyArray_Descr *descr) {
-  fail(PACKBUF_UNSUPPORTED_DTYPE,
-       "numpy's dtype " + descr_text(descr) +
-           (PyDataType_HASFIELDS(descr) ? " is structured: pack each of its fields by itself" : " is not one that the format has"));
+  fail(PACKBUF_UNSUPPORTED_DTYPE, "numpy's dtype " + descr_text(descr) +
+                                      (PyDataType_HASFIELDS(descr) ? " is structured: pack each of its fields by itself"
+                                                                   : " is not one that the format has"));
 }
 
 std::string Walk::numpy_unit(PyObject *object) {
-  const Ref descr = Ref::take(PyArray_Check(object) ? Py_NewRef(reinterpret_cast<PyObject *>(PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object))))
-                              : PyArray_CheckScalar(object)
-                                  ? reinterpret_cast<PyObject *>(PyArray_DescrFromScalar(object))
-                                  : nullptr);
+  const Ref descr =
+      Ref::take(PyArray_Check(object)
+                    ? Py_NewRef(reinterpret_cast<PyObject *>(PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object))))
+                : PyArray_CheckScalar(object) ? reinterpret_cast<PyObject *>(PyArray_DescrFromScalar(object))
+                                              : nullptr);
   if (!descr || reinterpret_cast<PyArray_Descr *>(descr.get())->kind != 'M') return {};
   const std::string text = descr_text(reinterpret_cast<PyArray_Descr *>(descr.get()));
   const size_t open = text.find('['), close = text.rfind(']');
@@ -122,7 +128,8 @@ packbuf_tensor *Walk::numpy_array(PyObject *object) {
 bool Walk::put_numpy(PyObject *object, packbuf_value *out, unsigned depth) {
   const bool array = PyArray_Check(object);
   if (!array && !PyArray_CheckScalar(object)) return false;
-  PyArray_Descr *descr = array ? PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object)) : PyArray_DescrFromScalar(object);
+  PyArray_Descr *descr =
+      array ? PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object)) : PyArray_DescrFromScalar(object);
   const Ref hold = array ? Ref() : Ref::take(reinterpret_cast<PyObject *>(descr));
   const char kind = descr->kind;
   if (array && (kind == 'O' || kind == 'U' || kind == 'S' || kind == 'T')) { // no dtype of the format: lists

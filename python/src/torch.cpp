@@ -37,7 +37,7 @@ struct DlExchange {
 struct Torch {
   PyObject *tensor = nullptr, *parameter = nullptr; // types; never given back: they live as long as the process
   const DlExchange *exchange = nullptr;
-  PyObject *describe = nullptr; // packbuf._torch.describe
+  PyObject *describe = nullptr;                   // packbuf._torch.describe
   PyObject *is_conj = nullptr, *is_neg = nullptr; // names of methods
 };
 
@@ -95,7 +95,8 @@ static packbuf_tensor *described(Walk &walk, PyObject *describe, PyObject *objec
   packbuf_dtype dtype;
   const char *name = PyUnicode_AsUTF8AndSize(must(tuple_item(told, 2)), nullptr);
   if (!name || !packbuf_dtype_parse(name, &dtype))
-    fail(PACKBUF_UNSUPPORTED_DTYPE, std::string("torch's dtype ") + (name ? name : "?") + " is not one that the format has");
+    fail(PACKBUF_UNSUPPORTED_DTYPE,
+         std::string("torch's dtype ") + (name ? name : "?") + " is not one that the format has");
   PyObject *shape = tuple_item(told, 3), *strides = tuple_item(told, 4);
   const auto rank = static_cast<int>(tuple_size(shape));
   packbuf_tensor *tensor = tensor_of(walk, PyLong_AsVoidPtr(tuple_item(told, 1)), dtype, rank);
@@ -132,8 +133,7 @@ packbuf_tensor *Walk::torch_tensor(PyObject *object) {
   const packbuf_dtype dtype = {told.dtype.code, told.dtype.bits, told.dtype.lanes};
   if (told.device.type != 1 || !packbuf_dtype_name(dtype) || is_lazy(*found, object, dtype))
     return described(*this, found->describe, object);
-  packbuf_tensor *tensor =
-      tensor_of(*this, static_cast<const char *>(told.data) + told.byte_offset, dtype, told.ndim);
+  packbuf_tensor *tensor = tensor_of(*this, static_cast<const char *>(told.data) + told.byte_offset, dtype, told.ndim);
   const auto rank = static_cast<size_t>(told.ndim);
   auto *shape = take<uint64_t>(rank * 2);
   auto *strides = reinterpret_cast<int64_t *>(shape + rank);

@@ -14,7 +14,8 @@ static bool imported(const char *name) {
 }
 
 Values::Values(const View &view, PyObject *owner)
-    : view_(view), owner_(owner),
+    : view_(view),
+      owner_(owner),
       torch_(view.manner().tensors > 0 || (view.manner().tensors < 0 && imported("torch"))) {}
 
 Values::~Values() {
@@ -26,9 +27,7 @@ PyObject *Values::plugin(const char *name) {
   return must(PyObject_GetAttrString(module.get(), name));
 }
 
-static PyObject *text(const packbuf_value &value) {
-  return text_object(value.as.text.data, value.as.text.size);
-}
+static PyObject *text(const packbuf_value &value) { return text_object(value.as.text.data, value.as.text.size); }
 
 static PyObject *bytes(const void *data, size_t size) {
   return must(PyBytes_FromStringAndSize(static_cast<const char *>(data), static_cast<Py_ssize_t>(size)));
@@ -158,8 +157,9 @@ PyObject *Values::media(const packbuf_media &media) {
 
 PyObject *Values::opaque(const packbuf_opaque &opaque) {
   const Ref make = Ref::take(plugin("opaque"));
-  return must(PyObject_CallFunction(make.get(), "s#NO", opaque.serializer, static_cast<Py_ssize_t>(opaque.serializer_size),
-                                    bytes(opaque.data, opaque.size), view_.manner().allow_pickle ? Py_True : Py_False));
+  return must(PyObject_CallFunction(make.get(), "s#NO", opaque.serializer,
+                                    static_cast<Py_ssize_t>(opaque.serializer_size), bytes(opaque.data, opaque.size),
+                                    view_.manner().allow_pickle ? Py_True : Py_False));
 }
 
 // ---- whole columns and rows ----
@@ -192,16 +192,18 @@ static PyObject *read_pieces(uint64_t first, uint64_t count, Values &values, con
 
 PyObject *read_rows(const View &view, PyObject *owner, uint64_t first, uint64_t count) {
   Values values(view, owner);
-  return read_pieces(first, count, values, view.shown(0), [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
-    return packbuf_read_rows(view.get(), at, n, arena, to, error);
-  });
+  return read_pieces(first, count, values, view.shown(0),
+                     [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
+                       return packbuf_read_rows(view.get(), at, n, arena, to, error);
+                     });
 }
 
 PyObject *read_cells(const View &view, PyObject *owner, uint32_t node, uint64_t first, uint64_t count) {
   Values values(view, owner);
-  return read_pieces(first, count, values, view.shown_node(node), [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
-    return packbuf_read_column(view.get(), node, at, n, arena, to, error);
-  });
+  return read_pieces(first, count, values, view.shown_node(node),
+                     [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
+                       return packbuf_read_column(view.get(), node, at, n, arena, to, error);
+                     });
 }
 
 PyObject *read_batch_values(const View &view, PyObject *owner) {

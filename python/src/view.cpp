@@ -27,8 +27,7 @@ Shown View::look(uint32_t index, uint32_t *next) const {
   if (packbuf_get_node(&view_, index, &node, nullptr) != PACKBUF_OK) return shown;
   if (node.kind == PACKBUF_LEAF) {
     if (node.logical_type == 1) shown.unit.assign(node.parameter.data, node.parameter.size);
-    shown.plain_scalar =
-        node.codec == PACKBUF_CODEC_NDARRAY && node.rank == 0 && node.form == PACKBUF_FORM_ARRAY;
+    shown.plain_scalar = node.codec == PACKBUF_CODEC_NDARRAY && node.rank == 0 && node.form == PACKBUF_FORM_ARRAY;
     shown.special = shown.plain_scalar || !shown.unit.empty();
     if (node.descendants < view_.node_count - index) *next = index + 1 + node.descendants; // attributes of media
     return shown;
@@ -52,7 +51,8 @@ const Shown *View::shown_node(uint32_t index) const {
   packbuf_node at = node(index);
   const unsigned scope = at.scope;
   if (!shown(scope)) return nullptr;
-  for (up.push_back(index); at.parent != PACKBUF_NO_NODE && up.size() < 512; at = node(at.parent)) up.push_back(at.parent);
+  for (up.push_back(index); at.parent != PACKBUF_NO_NODE && up.size() < 512; at = node(at.parent))
+    up.push_back(at.parent);
   const Shown *shown = &shown_[scope];
   for (; !up.empty(); up.pop_back()) {
     const packbuf_node step = node(up.back());

@@ -15,9 +15,9 @@ namespace packbuf_py {
 
 // What the record of a node says that a value of it does not: followed by node, only where there is something to say.
 struct Shown {
-  bool special = false;      // this one, or one below
-  bool plain_scalar = false; // elements of a 1-D numpy array: numpy scalars
-  std::string unit;          // of times
+  bool special = false;                                 // this one, or one below
+  bool plain_scalar = false;                            // elements of a 1-D numpy array: numpy scalars
+  std::string unit;                                     // of times
   std::vector<std::pair<const char *, Shown>> children; // of a dict by where their name lies, of a list in order
 };
 

@@ -185,8 +185,7 @@ void Walk::put_key(PyObject *key, packbuf_value *out) {
   else if (PyBool_Check(key)) *out = packbuf_bool(key == Py_True);
   else if (PyFloat_Check(key)) *out = packbuf_float(PyFloat_AsDouble(key));
   else if (PyBytes_Check(key)) *out = packbuf_bytes(bytes_data(key), static_cast<size_t>(bytes_size(key)));
-  else fail(PACKBUF_UNENCODABLE, "a dict key is " + type_name(key) +
-                                     ": keys are str, int, float, bool, bytes or None");
+  else fail(PACKBUF_UNENCODABLE, "a dict key is " + type_name(key) + ": keys are str, int, float, bool, bytes or None");
   held_->add(key);
   cached.object = key;
   cached.value = *out;
@@ -258,8 +257,8 @@ bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
     const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
     plugin_ = Ref::take(must(PyObject_GetAttrString(module.get(), "describe")));
   }
-  const Ref told = Ref::take(
-      must(PyObject_CallFunctionObjArgs(plugin_.get(), object, allow_pickle_ ? Py_True : Py_False, nullptr)));
+  const Ref told =
+      Ref::take(must(PyObject_CallFunctionObjArgs(plugin_.get(), object, allow_pickle_ ? Py_True : Py_False, nullptr)));
   if (told.get() == Py_None) return false;
   held_->add(told.get());
   const char *word = must(tuple_item(told.get(), 0)) ? PyUnicode_AsUTF8AndSize(tuple_item(told.get(), 0), nullptr) : "";
@@ -269,8 +268,7 @@ bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
   else if (!strcmp(word, "complex")) put_numpy(what, out, depth);
   else if (!strcmp(word, "media")) put_media(told.get(), out);
   else if (!strcmp(word, "time")) put_time(told.get(), out);
-  else if (!strcmp(word, "opaque"))
-    put_opaque(PyUnicode_AsUTF8AndSize(what, nullptr), tuple_item(told.get(), 2), out);
+  else if (!strcmp(word, "opaque")) put_opaque(PyUnicode_AsUTF8AndSize(what, nullptr), tuple_item(told.get(), 2), out);
   else fail(PACKBUF_UNENCODABLE, what ? PyUnicode_AsUTF8AndSize(what, nullptr) : word);
   return true;
 }
@@ -332,15 +330,15 @@ void Walk::note_time(const std::string &unit) {
   std::vector<std::string> keys;
   for (size_t i = 0; i < depth_; i++) {
     Py_ssize_t size = 0;
-    const char *name = steps_[i].key && PyUnicode_Check(steps_[i].key)
-                           ? PyUnicode_AsUTF8AndSize(steps_[i].key, &size)
-                           : nullptr;
+    const char *name =
+        steps_[i].key && PyUnicode_Check(steps_[i].key) ? PyUnicode_AsUTF8AndSize(steps_[i].key, &size) : nullptr;
     if (!name) fail(PACKBUF_UNENCODABLE, "a time within a list: times are kept as a column of their own");
     keys.emplace_back(name, static_cast<size_t>(size));
   }
   for (Times &times : times_) {
     if (times.keys != keys) continue;
-    if (times.unit != unit) fail(PACKBUF_UNENCODABLE, "times of two units (" + times.unit + ", " + unit + ") in one column");
+    if (times.unit != unit)
+      fail(PACKBUF_UNENCODABLE, "times of two units (" + times.unit + ", " + unit + ") in one column");
     times.count++;
     return;
   }

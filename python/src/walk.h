@@ -32,7 +32,8 @@ class Walk {
   // Times met since the last call, each path once.
   std::vector<Times> times();
 
-  template <class T> T *take(size_t count) {
+  template <class T>
+  T *take(size_t count) {
     void *memory = packbuf_arena_alloc(arena_, count * sizeof(T), alignof(T));
     if (!memory) fail(PACKBUF_OUT_OF_MEMORY, "no memory for the values");
     return static_cast<T *>(memory);
@@ -47,7 +48,7 @@ class Walk {
   static std::string numpy_unit(PyObject *array_or_scalar);
 
  private:
-  struct Step { // of the path, from the cell down
+  struct Step {    // of the path, from the cell down
     PyObject *key; // nullptr: an index
     Py_ssize_t index;
   };
