@@ -11,42 +11,21 @@ namespace packbuf_py {
 
 // ---- memory ----
 
-static constexpr uint64_t alignment = 64, spare_most = uint64_t{64} << 20;
-
-// The last block that was given back, for the next pack: fresh pages cost as much as the packing. The GIL guards it.
-static struct {
-  void *data;
-  uint64_t capacity;
-} spare;
+static constexpr uint64_t alignment = 64;
 
 Packed::Packed(uint64_t capacity) : data_(nullptr), size_(capacity) {
-  if (capacity <= UINT64_MAX - alignment) capacity_ = (capacity + alignment - 1) / alignment * alignment;
-  if (spare.data && capacity && spare.capacity >= capacity && spare.capacity / 2 <= capacity) {
-    data_ = spare.data;
-    capacity_ = spare.capacity;
-    spare.data = nullptr;
-  } else if (capacity_ <= SIZE_MAX && (capacity_ || !capacity)) {
-    data_ = aligned_alloc(alignment, static_cast<size_t>(capacity_ ? capacity_ : alignment));
-  }
+  if (capacity < SIZE_MAX - alignment)
+    data_ = aligned_alloc(alignment, static_cast<size_t>((capacity + alignment - 1) / alignment * alignment));
   if (!data_) fail(PACKBUF_OUT_OF_MEMORY, "no memory for " + std::to_string(capacity) + " bytes");
 }
 
-Packed::~Packed() {
-  if (capacity_ > spare_most) {
-    free(data_);
-    return;
-  }
-  free(spare.data);
-  spare.data = data_;
-  spare.capacity = capacity_;
-}
+Packed::~Packed() { free(data_); }
 
 void Packed::shrink(uint64_t size) {
   if (size < size_ - size_ / 8) {
     Packed less(size);
     memcpy(less.data_, data_, size);
     std::swap(data_, less.data_);
-    std::swap(capacity_, less.capacity_);
   }
   size_ = size;
 }

@@ -22,7 +22,7 @@ class Packed {
 
  private:
   void *data_;
-  uint64_t size_, capacity_ = 0;
+  uint64_t size_;
 };
 
 // What may be asked for at a path; strings are kept here.
