@@ -112,7 +112,7 @@ static packbuf_options options(int packing, int alignment, bool checksums, bool 
   return options;
 }
 
-static void bind_writing(nb::module_ &m) {
+static void bind_packed(nb::module_ &m) {
   nb::class_<Packed>(m, "Packed", nb::type_slots(packed_slots), nb::is_weak_referenceable(),
                      "A packed buffer in memory of its own. Anything that takes a bytes-like takes it: "
                      "``memoryview(packed)``, ``file.write(packed)``, ``packbuf.open(packed)``.")
@@ -140,7 +140,9 @@ static void bind_writing(nb::module_ &m) {
           "A copy as ``bytes``, which lives on its own.")
       .def("__repr__",
            [](const Packed &self) { return "<packbuf.Packed: " + std::to_string(self.size()) + " bytes>"; });
+}
 
+static void bind_batch(nb::module_ &m) {
   nb::class_<Batch>(m, "Batch")
       .def(
           "__init__",
@@ -423,7 +425,8 @@ NB_MODULE(_core, m) {
     }
   });
   bind_words(m);
-  bind_writing(m);
+  bind_packed(m);
+  bind_batch(m);
   bind_view(m);
   bind_selection(m);
 }

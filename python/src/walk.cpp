@@ -268,19 +268,27 @@ bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
   else if (!strcmp(word, "complex")) put_numpy(what, out, depth);
   else if (!strcmp(word, "media")) put_media(told.get(), out);
   else if (!strcmp(word, "time")) put_time(told.get(), out);
-  else if (!strcmp(word, "opaque")) put_opaque(PyUnicode_AsUTF8AndSize(what, nullptr), tuple_item(told.get(), 2), out);
+  else if (!strcmp(word, "opaque")) put_opaque(what, tuple_item(told.get(), 2), out);
   else fail(PACKBUF_UNENCODABLE, what ? PyUnicode_AsUTF8AndSize(what, nullptr) : word);
   return true;
 }
 
-void Walk::put_opaque(const char *serializer, PyObject *bytes, packbuf_value *out) {
+// Text that a caller put where only text may be.
+void Walk::put_word(PyObject *object, packbuf_value *out) {
+  if (!PyUnicode_Check(object)) fail(PACKBUF_WRONG_TYPE, "a str is wanted, not " + type_name(object));
+  held_->add(object);
+  put_text(object, out);
+}
+
+void Walk::put_opaque(PyObject *serializer, PyObject *bytes, packbuf_value *out) {
   auto *opaque = take<packbuf_opaque>(1);
-  packbuf_value body;
+  packbuf_value name, body;
+  put_word(serializer, &name);
   put_buffer(bytes, &body);
   opaque->data = body.as.text.data;
   opaque->size = body.as.text.size;
-  opaque->serializer = serializer;
-  opaque->serializer_size = strlen(serializer);
+  opaque->serializer = name.as.text.data;
+  opaque->serializer_size = name.as.text.size;
   *out = packbuf_opaque_value(opaque);
 }
 
@@ -294,7 +302,7 @@ void Walk::put_media(PyObject *fields, packbuf_value *out) {
     PyObject *object = tuple_item(fields, i);
     if (object == Py_None) return;
     packbuf_value value;
-    put_text(object, &value);
+    put_word(object, &value);
     *data = value.as.text.data;
     *size = value.as.text.size;
   };
@@ -315,6 +323,7 @@ void Walk::put_media(PyObject *fields, packbuf_value *out) {
   if (tuple_item(fields, 7) != Py_None) {
     media->rate = PyFloat_AsDouble(tuple_item(fields, 7));
     media->has_rate = 1;
+    if (PyErr_Occurred()) throw PythonError{};
   }
   *out = packbuf_media_value(media);
 }

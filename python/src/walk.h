@@ -71,7 +71,8 @@ class Walk {
   void put_buffer(PyObject *object, packbuf_value *out);
   void put_media(PyObject *fields, packbuf_value *out);
   void put_time(PyObject *pair, packbuf_value *out);
-  void put_opaque(const char *serializer, PyObject *bytes, packbuf_value *out);
+  void put_word(PyObject *object, packbuf_value *out);
+  void put_opaque(PyObject *serializer, PyObject *bytes, packbuf_value *out);
   void note_time(const std::string &unit);
   void enter(PyObject *container, unsigned depth);
   std::string path(size_t steps) const;

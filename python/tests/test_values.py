@@ -120,6 +120,17 @@ def test_times_come_back(times):
     assert all(a is b or np.array_equal(a, b, equal_nan=isinstance(a, np.ndarray)) for a, b in zip(times, back, strict=True))
 
 
+def test_values_that_lie_about_themselves():
+    for cell in (packbuf.Opaque(5, b"x"), packbuf.Opaque("s", "text"), packbuf.Media(b"", mime=5), packbuf.Media("text"), packbuf.Media(b"", height=-1), packbuf.Media(b"", width="x")):
+        with pytest.raises(packbuf.Error) as caught:
+            packbuf.pack({"c": [None, cell]})
+        assert caught.value.path == "c" and caught.value.row == 1
+    with pytest.raises(TypeError):
+        packbuf.pack({"c": [packbuf.Media(b"", rate="fast")]})
+    odd = packbuf.Opaque("a\0b", b"")
+    assert packbuf.open(packbuf.pack({"c": [odd]}))["c"][0] == odd
+
+
 def test_times_as_fields_and_batch_values():
     field = np.array(["2020-01-01", "1969-12-31"], dtype="datetime64[D]")
     view = packbuf.open(packbuf.pack({"t": field}, batch_values={"at": dt.datetime(2021, 5, 6)}))
