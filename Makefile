@@ -22,7 +22,7 @@ TOOLS = $(wildcard tools/*.c)
 TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
-SCRIPTS = $(filter-out tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
+SCRIPTS = $(filter-out tests/command.py tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
 # those of the transport, which needs POSIX threads
 TRANSPORT_TESTS = $(filter buddy pool refs store% verbs_abi,$(TESTS))
 TRANSPORT_FUZZERS = $(filter ref frames server shm,$(FUZZERS))
@@ -152,7 +152,7 @@ endef
 $(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl wasm32 msan tsan,$(eval $(call stage,$(name))))
 
 # the small machine that has namespaces, netem and verbs: what runs in it
-GUEST = $(addprefix build/tests/native/,store_contract serve faults verbs)
+GUEST = $(addprefix build/tests/native/,store_contract store_verbs serve faults verbs)
 build/tests/native/serve: tests/double/serve.c build/tests/native/packbuf.o
 	$(CC) $(STRICT) $(CFLAGS) -o $@ $^ $(LIBS)
 build/tests/native/faults build/tests/native/verbs: build/tests/native/%: tests/guest/%.c tests/guest/ends.h $(TEST_DEPS)
@@ -179,7 +179,7 @@ stage-python: all
 # the package, compiled for speed, in that venv
 python-install:
 	@bash tests/prepare.sh python
-	PIP_NO_INDEX=1 build/python/venv/bin/pip install -q --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=build/python/fast ./python
+	PIP_NO_INDEX=1 build/python/venv/bin/pip install -q --no-build-isolation --no-deps --force-reinstall -Cbuild-dir="$(CURDIR)/build/python/fast" ./python
 
 # nested values, 100,000 of each kind
 python-cases: python-install

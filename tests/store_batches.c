@@ -77,19 +77,24 @@ static void no_faults(void) { packbuf_store_inject(store, NULL, 0, NULL); }
 
 /* ---- batches ---- */
 
-/* A random batch of `fields` fields, packed for comparison. */
-static void make(mv_trip *trip, uint64_t rows, unsigned fields, int packed) {
-  packbuf_options options = packbuf_default_options();
-  const batches_pool pool = batches_make_pool();
-  if (packed) options.packing = PACKBUF_PACKING_BALANCED;
-  mv_trip_begin(trip, rows, &options);
-  if (batches_fill(&trip->batch, &pool, rows, fields, &trip->error)) printf("Bail out! %s\n", mv_error(&trip->error));
+/* Packs what was added, for comparison. */
+static void pack(mv_trip *trip) {
   trip->data = NULL;
   if (packbuf_measure(&trip->batch, &trip->size, &trip->error)) printf("Bail out! %s\n", mv_error(&trip->error));
   trip->data = (uint8_t *)malloc((size_t)trip->size);
   if (packbuf_write(&trip->batch, trip->data, trip->size, &trip->size, &trip->error) ||
       packbuf_open(&trip->view, trip->data, trip->size, PACKBUF_OPEN_EXACT, NULL, &trip->error))
     printf("Bail out! %s\n", mv_error(&trip->error));
+}
+
+/* A random batch of `fields` fields. */
+static void make(mv_trip *trip, uint64_t rows, unsigned fields, int packed) {
+  packbuf_options options = packbuf_default_options();
+  const batches_pool pool = batches_make_pool();
+  if (packed) options.packing = PACKBUF_PACKING_BALANCED;
+  mv_trip_begin(trip, rows, &options);
+  if (batches_fill(&trip->batch, &pool, rows, fields, &trip->error)) printf("Bail out! %s\n", mv_error(&trip->error));
+  pack(trip);
 }
 
 /* A batch of text and numbers in which each cell tells its row; the fields' names begin with `prefix`. */
@@ -115,6 +120,72 @@ static void number_rows(mv_trip *trip, uint64_t first, uint64_t rows, const char
   packbuf_add_tensor(&trip->batch, (const char *)mv_copy(name[0], strlen(name[0])), &t, NULL, &trip->error);
   packbuf_add_strings(&trip->batch, (const char *)mv_copy(name[1], strlen(name[1])), texts, &trip->error);
   if (mv_trip_pack(trip)) printf("Bail out! %s\n", mv_error(&trip->error));
+}
+
+/* ---- what a call costs: the table of spec/scale.md ---- */
+
+/* What the handle has counted since `from`. */
+static packbuf_counters counted_since(const packbuf_counters *from) {
+  packbuf_counters now;
+  packbuf_store_counters(store, &now, NULL);
+  now.puts -= from->puts;
+  now.gets -= from->gets;
+  now.removes -= from->removes;
+  now.registrations -= from->registrations;
+  now.bytes_moved -= from->bytes_moved;
+  return now;
+}
+
+/* Items of one call, and bytes beside those of the objects: `most` of them on a wire. */
+static void costs(const char *call, packbuf_counters *from, uint64_t puts, uint64_t gets, uint64_t removes,
+                  uint64_t bytes, uint64_t most) {
+  const packbuf_counters c = counted_since(from);
+  const int wire = !(info.capabilities & PACKBUF_CAN_IN_PLACE) && info.capabilities & PACKBUF_CAN_RANGES;
+  tap_ok(c.puts == puts && c.gets == gets && c.removes == removes && c.registrations == 0,
+         "%s: %s: %d put, %d got, %d removed, %d registrations", where, call, (int)c.puts, (int)c.gets, (int)c.removes,
+         (int)c.registrations);
+  if (wire)
+    tap_ok(c.bytes_moved <= bytes + most, "%s: %s: %d bytes of objects, %d in all", where, call, (int)bytes,
+           (int)c.bytes_moved);
+  packbuf_store_counters(store, from, NULL);
+}
+
+static void what_calls_cost(void) {
+  static const char *const patterns[] = {"costnumber"};
+  mv_trip trip[2];
+  packbuf_ref ref, whole;
+  packbuf_object object;
+  packbuf_wanted wanted;
+  packbuf_counters from;
+  uint64_t head;
+  const int ranges = (info.capabilities & (PACKBUF_CAN_IN_PLACE | PACKBUF_CAN_RANGES)) == PACKBUF_CAN_RANGES;
+  number_rows(&trip[0], 0, 3000, "cost", 0);
+  number_rows(&trip[1], 3000, 100, "cost", 0);
+  head = trip[0].view.head_length + trip[0].view.index_length;
+  memset(&wanted, 0, sizeof wanted);
+  wanted.patterns = patterns;
+  wanted.pattern_count = 1;
+  wanted.rows = packbuf_rows_all();
+  packbuf_store_counters(store, &from, NULL);
+  is(packbuf_put(store, "cost", &trip[0].batch, &putting, &ref, &error), PACKBUF_OK);
+  costs("a put", &from, 1, 0, 0, trip[0].size, 512);
+  is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  costs("a get", &from, 0, 1, 0, trip[0].size, 512);
+  is(packbuf_get_select(store, &ref, &wanted, &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  costs("a selection", &from, 0, ranges ? 2 : 1, 0, head + 3000 * 8 + 128, 1024);
+  is(packbuf_append(store, &ref, &trip[1].batch, PACKBUF_APPENDS_ROWS, &putting, &whole, &error), PACKBUF_OK);
+  costs("an append", &from, 2, 1, 0, head + trip[1].size + 4096, 2048); /* of the old one its head alone */
+  is(packbuf_get(store, &whole, &getting, &object, &error), PACKBUF_OK);
+  packbuf_object_release(&object);
+  costs("a get of a whole of two", &from, 0, 3, 0, trip[0].size + trip[1].size + 4096, 2048);
+  is(packbuf_remove(store, &whole, PACKBUF_FOREVER, &error), PACKBUF_OK);
+  costs("its removal", &from, 0, 1, 3, 4096, 2048);
+  mv_trip_end(&trip[0]);
+  mv_trip_end(&trip[1]);
+  mv_free();
+  audit("what calls cost", 0);
 }
 
 /* ---- C79 to C83 ---- */
@@ -585,6 +656,57 @@ static void select_some(void) {
 }
 
 /* 64 keys at once, batch values too; a field that is not there. */
+/* What a learner costs that wants 3 of 20 fields and an eighth of the rows, counted on the wire (bytes_moved, where it
+ * can be seen) and by the object: head, index and these rows' share of these fields, and at most two blocks more for each
+ * range, not what some selection says. */
+static void select_a_part(void) {
+  enum { ROWS = 4096, WIDTH = 32, FIELDS = 20, WANTED = 3 };
+  static const char *const patterns[] = {"f3", "f7", "f11"};
+  const uint64_t shape[2] = {ROWS, WIDTH};
+  const int whole = !(info.capabilities & PACKBUF_CAN_RANGES);
+  for (int packed = 0; packed < 2; packed++) {
+    packbuf_options options = packbuf_default_options();
+    packbuf_counters before, after;
+    packbuf_wanted wanted;
+    packbuf_object object;
+    packbuf_ref ref;
+    uint64_t most, fixed, wire;
+    mv_trip trip;
+    options.packing = packed ? PACKBUF_PACKING_BALANCED : PACKBUF_PACKING_NONE;
+    mv_trip_begin(&trip, ROWS, &options);
+    for (unsigned f = 0; f < FIELDS; f++) { /* numbers of 17 bits: each field, packed, is about half as long */
+      int32_t *numbers = (int32_t *)mv_alloc(sizeof(int32_t) * ROWS * WIDTH);
+      char name[8];
+      packbuf_tensor t;
+      for (unsigned i = 0; i < ROWS * WIDTH; i++) numbers[i] = (int32_t)(mv_random() >> 47);
+      snprintf(name, sizeof name, "f%u", f);
+      t = array_of(numbers, packbuf_dtype_of(PACKBUF_DTYPE_INT, 32), (const uint64_t *)mv_copy(shape, sizeof shape));
+      t.rank = 2;
+      packbuf_add_tensor(&trip.batch, (const char *)mv_copy(name, strlen(name)), &t, NULL, &trip.error);
+    }
+    pack(&trip);
+    fixed = trip.view.head_length + trip.view.index_length;
+    most = fixed + (trip.size - fixed) * WANTED / FIELDS / 8;
+    most += WANTED * 2 * (packed ? 8192u : 64u); /* a block holds 8 KiB of elements; plain rows begin anywhere */
+    memset(&wanted, 0, sizeof wanted);
+    wanted.patterns = patterns;
+    wanted.pattern_count = WANTED;
+    wanted.rows = packbuf_rows_range(ROWS / 2, ROWS / 2 + ROWS / 8, 1);
+    if (!is(packbuf_put(store, "part", &trip.batch, &putting, &ref, &error), PACKBUF_OK)) break;
+    packbuf_store_counters(store, &before, NULL);
+    if (!is(packbuf_get_select(store, &ref, &wanted, &getting, &object, &error), PACKBUF_OK)) break;
+    packbuf_store_counters(store, &after, NULL);
+    wire = after.bytes_moved - before.bytes_moved;
+    tap_ok(object.moved <= most || whole, "%s: 3 of 20 fields, 1/8 of the rows, %s: %lu bytes of %lu, at most %lu", where,
+           packed ? "packed" : "plain", (unsigned long)object.moved, (unsigned long)trip.size, (unsigned long)most);
+    tap_ok(wire <= most + 2048 || whole, "%s: and no more on the wire but frames: %lu", where, (unsigned long)wire);
+    packbuf_object_release(&object);
+    mv_trip_end(&trip);
+    mv_free();
+  }
+  clear();
+}
+
 static void select_many(void) {
   enum { N = 64 };
   static const char *const patterns[] = {"stext"}, *const absent[] = {"nothing"};
@@ -1333,6 +1455,7 @@ static void leased(void) {
 static void all_of(const char *name) {
   where = name;
   if (!is(packbuf_store_describe(store, &info, PACKBUF_FOREVER, &error), PACKBUF_OK)) return;
+  what_calls_cost();
   round_trips();
   bad_keys();
   many();
@@ -1341,6 +1464,7 @@ static void all_of(const char *name) {
   refs_as_text();
   other_process();
   select_some();
+  select_a_part();
   select_many();
   corrupted();
   appends();

@@ -429,7 +429,7 @@ static void c77_bad_uris(void) {
   if (strcmp(w.transport, "tcp") == 0) expect_status(try_open("tcp://127.0.0.1:1", &options), PACKBUF_DISCONNECTED);
   if (strcmp(w.transport, "verbs") == 0) {
     expect_status(try_open("verbs://127.0.0.1:1", &options), PACKBUF_DISCONNECTED);
-    snprintf(uri, sizeof uri, "%s%cdevice=nosuch0", w.uri, strchr(w.uri, '?') ? '&' : '?');
+    snprintf(uri, sizeof uri, "%.*s?device=nosuch0", (int)strcspn(w.uri, "?"), w.uri);
     expect_status(try_open(uri, &options), PACKBUF_UNAVAILABLE);
   }
   if (strcmp(w.transport, "shm") == 0) {

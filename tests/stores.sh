@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tests/store_contract.c on the stores that need something beside them: shm (a name, a secret), tcp (a server of its own, which is
 # stopped, killed and started again), verbs (the same, and a double of libibverbs: real verbs are for tests/guest) and mooncake (a
-# double of its library, whose master all processes share). `local` runs among the C tests.
+# double of its library, whose master all processes share); and tests/store_batches.c on tcp. `local` runs among the C tests.
 . "$(dirname "$0")/tap.sh"
 export PACKBUF_SECRET=hush STORE_SERVER_PID_FILE=$tmp/pid STORE_RESTART=$tmp/restart
 flags="-std=c11 -O1 -g1 -I. ${STORE_FLAGS:-}"
@@ -10,6 +10,7 @@ build() {
     # shellcheck disable=SC2086
     ${CC:-gcc} $flags -DPACKBUF_IMPLEMENTATION -c -o "$tmp/packbuf.o" -x c tests/library.h &&
         ${CC:-gcc} $flags -o "$tmp/contract" tests/store_contract.c "$tmp/packbuf.o" -pthread -lm &&
+        ${CC:-gcc} $flags -o "$tmp/batches" tests/store_batches.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/verbs" tests/store_verbs.c -pthread -lm -ldl &&
         ${CC:-gcc} $flags -fPIC -shared -fvisibility=hidden -Wl,-soname,libibverbs.so.1 -Wl,--version-script=tests/double/ibverbs.map \
@@ -38,6 +39,14 @@ on_tcp() {
     kill "$(cat "$tmp/pid")"
 }
 
+batches_on_tcp() {
+    local status=0
+    serve tcp://127.0.0.1:0 || return
+    "$tmp/batches" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; status=1; }
+    kill "$(cat "$tmp/pid")"
+    return $status
+}
+
 on_verbs() {
     local status=0
     serve tcp://127.0.0.1:0 || return
@@ -50,6 +59,12 @@ on_verbs() {
 }
 
 with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
+before_shm() {
+    local name=verbs.$$ status=0
+    STORE_BEHIND=shm:$name with_double || status=$?
+    rm -f "/dev/shm/packbuf.$name"
+    return $status
+}
 without_device() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE_DEVICES=0 "$tmp/verbs"; }
 
 on_shm() {
@@ -74,8 +89,10 @@ exec 8<>"$tmp/stay" # so that a server that reads it does not end before we do
 tap_run 'compiles' build
 tap_run 'shm: keeps the contract' on_shm
 tap_run 'tcp: keeps the contract' on_tcp
+tap_run 'tcp: whole batches' batches_on_tcp
 tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
+tap_run 'verbs: and before shm' before_shm
 tap_run 'verbs: says why it is not to be had' without_device
 tap_run 'mooncake: keeps the contract' on_mooncake
 kill "$(cat "$tmp/pid")" 2>/dev/null

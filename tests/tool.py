@@ -29,59 +29,9 @@ try:
 except ImportError:
     numpy = None
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TOOL = os.path.abspath(os.environ.get('PACKBUF_TOOL', ROOT / 'build' / 'packbuf'))
+from command import ROOT, TOOL, bad, good, main, ok, run, skip
+
 DATA = pathlib.Path(os.environ.get('PACKBUF_DATA') or ROOT.parent / 'shared' / 'data')
-count = failed = 0
-
-
-def ok(passed, name, *about):
-    global count, failed
-    count += 1
-    print(('ok' if passed else 'not ok') + f' {count} - {name}', flush=True)
-    if not passed:
-        failed += 1
-        for text in about:
-            for line in str(text)[:2000].split('\n'):
-                print(f'# {line}')
-    return passed
-
-
-def skip(name, reason):
-    global count
-    count += 1
-    print(f'ok {count} - {name} # SKIP {reason}', flush=True)
-
-
-class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-        self.text = out.decode('utf-8', 'replace')
-
-    def __str__(self):
-        return f'exit {self.code}\nstdout: {self.text[:800]}\nstderr: {self.err[:800]}'
-
-    def lines(self):
-        return [json.loads(line) for line in self.text.splitlines()]
-
-
-def run(*args, stdin=b'', tool=None, **more):
-    p = subprocess.run([tool or TOOL, *map(str, args)], input=stdin, stdout=more.pop('stdout', subprocess.PIPE), stderr=subprocess.PIPE, timeout=300, **more)
-    return Result(p.returncode, p.stdout or b'', p.stderr.decode('utf-8', 'replace'))
-
-
-def good(name, *args, **more):
-    r = run(*args, **more)
-    ok(r.code == 0 and r.err == '', name, r)
-    return r
-
-
-def bad(name, code, words, *args, **more):
-    """The exit code, one line on stderr that starts with packbuf: and holds all the words."""
-    r = run(*args, **more)
-    one = r.err.startswith('packbuf: ') and r.err.count('\n') == 1 and r.err.endswith('\n')
-    ok(r.code == code and one and all(w in r.err for w in words), name, f'wanted {code}, {words}', r)
-    return r
 
 
 def same_value(a, b):
@@ -1134,27 +1084,6 @@ def picture_tests(tmp):
     ok(all((tmp / 'mm' / a).read_bytes() == (folder / b).read_bytes() for a, b in [('input_ids.npy', 'input_ids.npy'), ('input_ids_offsets.npy', 'input_ids_offsets.npy'), ('image_grid_thw.npy', 'image_grid_thw.npy'), ('image_grid_thw_offsets.npy', 'image_offsets.npy')]), 'tokens and grids byte-identical')
 
 
-def main():
-    if not os.path.exists(TOOL):
-        print(f'Bail out! {TOOL} is not built')
-        return 1
-    wanted = sys.argv[1:]
-    for test in (usage_tests, jsonl_tests, tag_tests, npy_tests, archive_tests, mixed_tests, ragged_tests, sharing_tests, packing_tests, range_tests, ranges_tests, infer_tests, verify_tests, diff_tests, pipe_tests, signal_tests, terminal_tests, hostile_tests, data_tests):
-        if wanted and test.__name__[:-6] not in wanted:
-            continue
-        print(f'# {test.__name__}')
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
-            try:
-                test(pathlib.Path(os.path.realpath(folder)))
-            except Exception as problem:  # a broken test must not hide the others
-                import traceback
-                ok(False, f'{test.__name__} ended early', traceback.format_exc(), problem)
-            finally:
-                os.chdir('/')
-    print(f'1..{count}')
-    return failed != 0
-
-
+TESTS = (usage_tests, jsonl_tests, tag_tests, npy_tests, archive_tests, mixed_tests, ragged_tests, sharing_tests, packing_tests, range_tests, ranges_tests, infer_tests, verify_tests, diff_tests, pipe_tests, signal_tests, terminal_tests, hostile_tests, data_tests)
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(TESTS))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The `packbuf` command and stores: put, get, ls, rm, stat, store over shm and over tcp, serve and how it ends, errors and exit codes.
+"""The `packbuf` command and stores: put, get, ls, rm, stat, store over shm and over tcp, serve and how it ends, bench-store, errors and exit codes.
 
 TAP on stdout. Needs the standard library alone. PACKBUF_TOOL: the command (build/packbuf).
 """
@@ -8,66 +8,17 @@ import os
 import pathlib
 import re
 import select
+import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TOOL = os.path.abspath(os.environ.get('PACKBUF_TOOL', ROOT / 'build' / 'packbuf'))
+from command import TOOL, Result, bad, clean, good, main, ok, run
+
 NAME = f'tool-store-{os.getpid()}-{os.urandom(4).hex()}'
-VERBS = ['put', 'get', 'ls', 'rm', 'stat', 'store', 'serve']
-count = failed = 0
-
-
-def ok(passed, name, *about):
-    global count, failed
-    count += 1
-    print(('ok' if passed else 'not ok') + f' {count} - {name}', flush=True)
-    if not passed:
-        failed += 1
-        for text in about:
-            for line in str(text)[:2000].split('\n'):
-                print(f'# {line}')
-    return passed
-
-
-class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-        self.text = out.decode('utf-8', 'replace')
-
-    def __str__(self):
-        return f'exit {self.code}\nstdout: {self.text[:800]}\nstderr: {self.err[:800]}'
-
-    def lines(self):
-        return [json.loads(line) for line in self.text.splitlines()]
-
-
-def clean(**more):
-    """No secret but the one that is given."""
-    return {**{k: v for k, v in os.environ.items() if not k.startswith('PACKBUF_SECRET')}, **more}
-
-
-def run(*args, stdin=b'', env=None):
-    p = subprocess.run([TOOL, *map(str, args)], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, env=env or clean())
-    return Result(p.returncode, p.stdout, p.stderr.decode('utf-8', 'replace'))
-
-
-def good(name, *args, **more):
-    r = run(*args, **more)
-    ok(r.code == 0 and r.err == '', name, r)
-    return r
-
-
-def bad(name, code, words, *args, **more):
-    """The exit code, one line on stderr that starts with packbuf: and holds all the words."""
-    r = run(*args, **more)
-    one = r.err.startswith('packbuf: ') and r.err.count('\n') == 1 and r.err.endswith('\n')
-    ok(r.code == code and one and all(w in r.err for w in words), name, f'wanted {code}, {words}', r)
-    return r
+VERBS = ['put', 'get', 'ls', 'rm', 'stat', 'store', 'serve', 'bench-store']
 
 
 class Serving:
@@ -237,6 +188,53 @@ def secret_tests(tmp):
         ok(s.end().code == 0, 'it ends')
 
 
+def bench_document(name, *args):
+    """bench-store --json, with what holds for any of its rows looked at; by operation, size and batch."""
+    r = good(name, 'bench-store', *args, '--json')
+    rows = json.loads(r.text)['rows'] if r.code == 0 else []
+    done = [o for o in rows if 'skipped' not in o]
+    ones = {(o['operation'], o['size']) for o in done if o['batch'] == 1}
+    ok(done and all(o['calls'] >= 5 and o['seconds'] > 0 and 0 < o['p50_ns'] <= o['p99_ns'] for o in done), f'{name}: calls were made', rows)
+    ok(all(abs(o['operations_per_second'] * o['seconds'] / (o['calls'] * o['batch']) - 1) < 1e-4 for o in done), f'{name}: keys a second are calls x batch / seconds', rows)
+    ok(all((o['gigabytes_per_second'] is None) == (o['operation'] in ('stat', 'remove')) for o in done)
+       and all(abs(o['gigabytes_per_second'] * 1e9 / (o['operations_per_second'] * o['size']) - 1) < 1e-4 for o in done if o['gigabytes_per_second'] is not None), f'{name}: GB/s are keys a second x size', rows)
+    ok(all(o['registrations_per_operation'] == 0 for o in done), f'{name}: nothing is registered once it is warm', rows)
+    ok(all(o['over_one_by_one'] is None if o['batch'] == 1 or (o['operation'], o['size']) not in ones else o['over_one_by_one'] > 0 for o in done), f'{name}: batches beside one by one', rows)
+    return {(o['operation'], o['size'], o['batch']): o for o in rows}
+
+
+def bench_tests(tmp):
+    short = ('--seconds', '0.002', '--sizes', '64,8k,1m', '--batches', '1,16')
+    for uri in ('local:', f'shm:{NAME}?size=64m&objects=1024'):
+        name = uri.split('?')[0]
+        rows = bench_document(name, uri, *short)
+        ok(len(rows) == 5 * 3 * 2 and not any('skipped' in o for o in rows.values()), f'{name}: all operations, sizes and batches', list(rows))
+        ok(all(o['moved_per_byte'] == (0 if k[0] == 'get-in-place' else 1) for k, o in rows.items() if k[0] not in ('stat', 'remove')), f'{name}: a put and a get into memory are one copy, in place none', rows)
+        ok(all((o['peer'] == 'memcpy' and o['of_peer'] > 0) == (k[0] in ('put', 'get') and k[1] >= 4096) for k, o in rows.items()), f'{name}: beside memcpy', rows)
+    ok(good('ls', 'ls', f'shm:{NAME}').text.count('\n') == 1, 'no object is left')
+    s = Serving('tcp://127.0.0.1:0', '--size', '64m')
+    try:
+        rows = bench_document('tcp', s.uri, *short)
+        ok(len(rows) == 4 * 3 * 2 and all(1 <= o['moved_per_byte'] < (12 if k[1] == 64 else 1.1) for k, o in rows.items() if k[0] in ('put', 'get')), 'tcp: all bytes cross the wire, once', rows)
+        o = bench_document('only gets', s.uri, '--ops=get', '--sizes=1m', '--batches=4', '--seconds=0.05')
+        ok(list(o) == [('get', 1 << 20, 4)], 'one number for one operation', o)
+        o = bench_document('too much', s.uri, '--ops=put', '--sizes=16m', '--batches=1,4', '--seconds=0.01')
+        ok('quarter of the store' in o['put', 16 << 20, 4]['skipped'] and 'skipped' not in o['put', 16 << 20, 1], 'what does not fit is left out, and said', o)
+        r = good('for people', 'bench-store', s.uri, '--sizes=64', '--batches=1', '--seconds=0.01')
+        ok(re.match(r'operation +size +batch +GB/s +keys/s ', r.text) and len(r.text.splitlines()) == 5, 'a heading and a line for each', r)
+        bad('what it cannot do', 1, [s.uri, 'get-in-place'], 'bench-store', s.uri, '--ops=get-in-place')
+        if shutil.which('iperf3'):
+            o = bench_document('iperf3', s.uri, '--iperf3', '--quick', '--ops=get', '--sizes=1m', '--batches=1')
+            ok(all(o['peer'] == 'iperf3' and o['peer_gigabytes_per_second'] > 0 and o['of_peer'] > 0 for o in o.values()), 'beside iperf3', o)
+        else:
+            bad('no iperf3', 1, ['iperf3', 'cannot be run'], 'bench-store', s.uri, '--iperf3', '--quick')
+    finally:
+        s.end()
+    bad('nobody listens', 1, ['tcp://127.0.0.1:1', 'DISCONNECTED'], 'bench-store', 'tcp://127.0.0.1:1')
+    for args in (('--sizes=',), ('--sizes=1x',), ('--batches=0',), ('--batches=4097',), ('--ops=puts',), ('--ops=',), ('--seconds=0',), ('--seconds=x',), ('--iperf3',)):
+        bad(' '.join(args), 2, ['packbuf: bench-store: ', args[0].split('=')[0]], 'bench-store', 'local:', *args)
+
+
 def metrics_tests(tmp):
     (tmp / 'f').write_bytes(b'x')
     import socket
@@ -253,28 +251,10 @@ def metrics_tests(tmp):
         ok(s.end().code == 0, 'it ends')
 
 
-def main():
-    if not os.path.exists(TOOL):
-        print(f'Bail out! {TOOL} is not built')
-        return 1
-    wanted = sys.argv[1:]
-    for test in (usage_tests, shm_tests, tcp_tests, secret_tests, metrics_tests):
-        if wanted and test.__name__[:-6] not in wanted:
-            continue
-        print(f'# {test.__name__}')
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
-            try:
-                test(pathlib.Path(os.path.realpath(folder)))
-            except Exception as problem:  # a broken test must not hide the others
-                import traceback
-                ok(False, f'{test.__name__} ended early', traceback.format_exc(), problem)
-            finally:
-                os.chdir('/')
-                pathlib.Path(f'/dev/shm/packbuf.{NAME}').unlink(missing_ok=True)
-    print(f'1..{count}')
-    return failed != 0
+def no_store():
+    pathlib.Path(f'/dev/shm/packbuf.{NAME}').unlink(missing_ok=True)
 
 
+TESTS = (usage_tests, shm_tests, tcp_tests, secret_tests, metrics_tests, bench_tests)
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(TESTS, no_store))

@@ -6,22 +6,6 @@
 
 #include "../transport/packbuf_transport.h"
 
-/* "4096", "64m", "8G". */
-static uint64_t parse_size(const verb *command, const char *word) {
-  static const char units[] = "kmgt";
-  uint64_t number = 0;
-  unsigned shift = 0;
-  const char *at = word;
-  for (; *at >= '0' && *at <= '9' && number <= UINT64_MAX / 16; at++) number = number * 10 + (uint64_t)(*at - '0');
-  if (at != word && *at) {
-    const char *unit = strchr(units, *at | 0x20);
-    if (unit) at++, shift = 10 * (unsigned)(unit - units + 1);
-  }
-  if (at == word || *at || !number || number > UINT64_MAX >> 1 >> shift)
-    fail_usage(command, "--size: '%s' is no size such as 1000000, 64m or 8g", word);
-  return number << shift;
-}
-
 static void log_line(void *context, packbuf_log_level level, const char *line) {
   const int *verbose = (const int *)context;
   if (*verbose || level == PACKBUF_LOG_WARNING) say(NULL, "%s", line);
@@ -54,12 +38,13 @@ static void fail_open(const verb *command, const char *uri, packbuf_status statu
 }
 
 int run_serve(const verb *command, int argc, char **argv) {
-  const char *uri = "local:", *size = NULL, *metrics = NULL;
+  const char *uri = "local:", *size = NULL, *metrics = NULL, *device = NULL;
   int verbose = 0, number;
   strings rest = {NULL, 0};
   const option options[] = {{0, "store", NULL, &uri, NULL},
                             {0, "size", NULL, &size, NULL},
                             {0, "metrics", NULL, &metrics, NULL},
+                            {0, "device", NULL, &device, NULL},
                             {'v', "verbose", &verbose, NULL, NULL},
                             {0, NULL, NULL, NULL, NULL}};
   packbuf_store_options how = packbuf_default_store_options();
@@ -73,11 +58,12 @@ int run_serve(const verb *command, int argc, char **argv) {
   if (rest.count != 1) fail_usage(command, "one URI to serve at is needed, such as tcp://127.0.0.1:0");
   if (strncmp(uri, "local:", 6) != 0 && strncmp(uri, "shm:", 4) != 0)
     fail_usage(command, "--store is local: or shm:NAME, not %s", uri);
-  if (size) how.size = parse_size(command, size);
+  if (size) how.size = parse_size(command, "size", size);
   how.log = log_line;
   how.log_context = &verbose;
   memset(&serving, 0, sizeof serving);
   serving.metrics = metrics;
+  serving.device = device;
   serving.log = log_line;
   serving.log_context = &verbose;
   block_signals(&ends);

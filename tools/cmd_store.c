@@ -1,8 +1,7 @@
 /* tools/cmd_store.c: `packbuf put`, `get`, `ls`, `rm`, `stat` and `store`: objects of stores from the command line.
  * May use: packbuf_transport.h (the public part alone), tables. Must not know: how a store does it. */
+#include "stores.h"
 #include "table.h"
-
-#include "../transport/packbuf_transport.h"
 
 /* A store that is open, and how long each call may take. */
 typedef struct opened {
@@ -17,9 +16,7 @@ typedef struct named {
   int exact; /* it is a ref */
 } named;
 
-/* Errors of the system are said in its words, and nothing of rows: what failed is one object, or the store. */
-static void fail_call(const char *what, packbuf_error *error) TOOL_NORETURN;
-static void fail_call(const char *what, packbuf_error *error) {
+void fail_call(const char *what, packbuf_error *error) {
   const int code = (error->code == PACKBUF_SYSTEM || error->code == PACKBUF_DISCONNECTED) && error->offset &&
                            error->offset < 4096
                        ? (int)error->offset
@@ -116,8 +113,7 @@ static void hex_text(text *to, const uint8_t *bytes, size_t size) {
   for (i = 0; i < size; i++) text_printf(to, "%02x", (unsigned)bytes[i]);
 }
 
-/* UINT64_MAX is what is not known, or no end. */
-static void number_json(text *to, const char *name, uint64_t number) {
+void number_json(text *to, const char *name, uint64_t number) {
   if (number == UINT64_MAX) text_printf(to, ",\"%s\":null", name);
   else text_printf(to, ",\"%s\":%llu", name, (unsigned long long)number);
 }

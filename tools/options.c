@@ -101,6 +101,16 @@ uint64_t parse_number(const verb *command, const char *name, const char *string)
   return number;
 }
 
+uint64_t parse_size(const verb *command, const char *name, const char *string) {
+  static const char units[] = "kmgt";
+  const char *end = string + strlen(string), *unit = string < end ? strchr(units, end[-1] | 0x20) : NULL;
+  const unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+  uint64_t number;
+  if (!read_digits(string, unit ? end - 1 : end, &number) || !number || number > UINT64_MAX >> 1 >> shift)
+    fail_usage(command, "--%s: '%s' is no size such as 1000000, 64m or 8g", name, string);
+  return number << shift;
+}
+
 /* One end of a range: empty gives `otherwise`; negative counts from the end. Clamped to 0..rows + 1. */
 static int read_end(const char *from, const char *end, uint64_t rows, uint64_t otherwise, uint64_t *row) {
   uint64_t number;

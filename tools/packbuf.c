@@ -171,7 +171,23 @@ static const char help_serve[] =
     "  --store URI         what is served: local: (default; its objects go with the server) or shm:NAME\n"
     "  --size N            bytes for objects of a store that this makes; k, m, g, t are powers of 1024 (256m)\n"
     "  --metrics HOST:PORT counters for Prometheus over HTTP\n"
+    "  --device NAME       of verbs://: DEVICE[:PORT[:GID INDEX]], such as mlx5_0; else the one that has HOST's address\n"
     "  -v, --verbose       connections, recoveries and evictions on stderr\n";
+
+static const char help_bench_store[] =
+    "Usage: packbuf bench-store URI [options]\n"
+    "What put, get, get-in-place, stat and remove cost in a store, by object size and batch size: GB/s, keys a second, times of a call,\n"
+    "registrations for each key, bytes moved for each byte asked. In memory of this machine beside memcpy of the same bytes. Makes a store\n"
+    "shm:NAME that is not there, and leaves it. What does not fit a quarter of the store is left out: shm:NAME?size=4g takes more.\n"
+    "\n"
+    "  --sizes LIST        object sizes (64,4k,64k,1m,16m)\n"
+    "  --batches LIST      keys in one call (1,16,256)\n"
+    "  --ops LIST          some of put,get,get-in-place,stat,remove (all that the store can do)\n"
+    "  --seconds N         for each line (0.5)\n"
+    "  --quick             0.1 s for each line: under 20 s in all\n"
+    "  --iperf3            tcp: beside single streams of iperf3 on this machine, from 64 KiB on\n"
+    "  --json              one JSON document\n"
+    "  --timeout MS        for each call (60000)\n";
 
 static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, run_pack},
                                 {"unpack", "a packed buffer to JSON lines or a folder of files", help_unpack, run_unpack},
@@ -190,6 +206,7 @@ static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, 
                                 {"stat", "what a store knows of an object", help_stat, run_stat},
                                 {"store", "what a store is, and its counters", help_store, run_store},
                                 {"serve", "a store to many machines", help_serve, run_serve},
+                                {"bench-store", "what the operations of a store cost", help_bench_store, run_bench_store},
                                 {NULL, NULL, NULL, NULL}};
 
 static void print_help(void) {
@@ -197,7 +214,7 @@ static void print_help(void) {
   output out;
   output_open(&out, "-");
   text_puts(&out.buffer, "Usage: packbuf COMMAND [options]\nPacks batches of rows into contiguous, verifiable buffers, reads them, and moves them through stores.\n\n");
-  for (c = commands; c->name; c++) text_printf(&out.buffer, "  %-8s  %s\n", c->name, c->summary);
+  for (c = commands; c->name; c++) text_printf(&out.buffer, "  %-11s  %s\n", c->name, c->summary);
   text_puts(&out.buffer, "\n  --help, --version\n\nExit codes: 0 yes or done, 1 no or failed, 2 wrong usage.\n");
   for (c = commands; c->name; c++) text_printf(&out.buffer, "\n%s", c->help);
   output_close(&out);

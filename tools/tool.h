@@ -61,6 +61,8 @@ void strings_add(strings *list, const char *item);
 void strings_free(strings *list); /* not the items */
 /* A non-negative number; a usage error when it is none. */
 uint64_t parse_number(const verb *command, const char *name, const char *text);
+/* "4096", "64m", "8G": at least 1; k, m, g, t are powers of 1024. */
+uint64_t parse_size(const verb *command, const char *name, const char *text);
 
 /* A range of rows, "3", "10:20", "10:", ":20", negative from the end, as Python slices. */
 typedef struct row_range {
@@ -324,5 +326,6 @@ int run_rm(const verb *command, int argc, char **argv);
 int run_stat(const verb *command, int argc, char **argv);
 int run_store(const verb *command, int argc, char **argv);
 int run_serve(const verb *command, int argc, char **argv);
+int run_bench_store(const verb *command, int argc, char **argv);
 
 #endif

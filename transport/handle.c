@@ -7,7 +7,7 @@
 /* One lease that is out. */
 typedef struct packbuf_i_leased {
   struct packbuf_i_leased *before, *after;
-  uint64_t token, size, since; /* token: the driver's; since: packbuf_now */
+  uint64_t token, size, since; /* token: the driver's; since: packbuf_i_now_about */
   uint32_t account;
 } packbuf_i_leased;
 
@@ -66,7 +66,7 @@ static packbuf_status packbuf_i_lease_out(packbuf_store *store, packbuf_lease *l
     store->leased[account] += size;
     one->token = lease->token;
     one->size = size;
-    one->since = packbuf_now();
+    one->since = packbuf_i_now_about();
     one->account = account;
     one->after = &store->leases;
     one->before = store->leases.before;

@@ -163,8 +163,7 @@ static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local 
   packbuf_i_signal_all(&table->changed);
 }
 
-static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_stat *stat) {
-  const uint64_t now = packbuf_now();
+static void packbuf_i_local_stat(const packbuf_i_object_local *object, uint64_t now, packbuf_stat *stat) {
   *stat = object->stat;
   stat->age_ms = (now - object->put) / 1000000u;
   stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX
@@ -225,7 +224,7 @@ static void packbuf_i_local_publish(packbuf_i_table *table, packbuf_i_object_loc
   *bucket = object;
   object->listed = 1;
   table->live++;
-  packbuf_i_local_stat(object, &item->stat);
+  packbuf_i_local_stat(object, object->put, &item->stat);
 }
 
 static void packbuf_i_local_describe_object(packbuf_i_object_local *object, const packbuf_item *item) {
@@ -338,9 +337,9 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
   status = packbuf_i_local_wanted(local->table, item, &object);
   if (!status) status = packbuf_i_item_asks(item, object->stat.length, &asked);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
-    object->readers++;
     object->read = packbuf_now();
+    packbuf_i_local_stat(object, object->read, &item->stat);
+    object->readers++;
   }
   packbuf_i_unlocked(&local->table->lock);
   if (status) return status;
@@ -362,7 +361,7 @@ static packbuf_status packbuf_i_local_look(packbuf_i_local *local, packbuf_item 
   packbuf_status status;
   packbuf_i_locked(&local->table->lock);
   status = packbuf_i_local_wanted(local->table, item, &object);
-  if (!status) packbuf_i_local_stat(object, &item->stat);
+  if (!status) packbuf_i_local_stat(object, packbuf_now(), &item->stat);
   packbuf_i_unlocked(&local->table->lock);
   return status;
 }
@@ -375,7 +374,7 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
   packbuf_i_locked(&table->lock);
   status = packbuf_i_local_wanted(table, item, &object);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
+    packbuf_i_local_stat(object, packbuf_now(), &item->stat);
     object->readers++; /* so that it stays until we have looked */
     packbuf_i_local_retire(table, object);
     while (object->readers > 1 && packbuf_i_wait(&table->changed, &table->lock, call->deadline)) continue;
@@ -390,11 +389,11 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
 
 /* What an item's fault does before the item is looked at. */
 static packbuf_status packbuf_i_local_suffer(const packbuf_call *call, const packbuf_fault *fault) {
-  const uint64_t now = packbuf_now();
-  uint64_t until;
+  uint64_t now, until;
   if (!fault) return PACKBUF_OK;
   if (fault->kind == PACKBUF_FAULT_FAIL) return (packbuf_status)fault->argument;
   if (fault->kind != PACKBUF_FAULT_DELAY) return PACKBUF_OK;
+  now = packbuf_now();
   until = fault->argument < UINT64_MAX - now ? now + fault->argument : UINT64_MAX;
   packbuf_i_sleep_until(until < call->deadline ? until : call->deadline);
   return until < call->deadline ? PACKBUF_OK : PACKBUF_TIMEOUT;
@@ -500,7 +499,7 @@ static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, ui
   else ++*count;
   for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
   memcpy(listed[at].key, object->key, sizeof object->key);
-  packbuf_i_local_stat(object, &listed[at].stat);
+  packbuf_i_local_stat(object, packbuf_now(), &listed[at].stat);
 }
 
 /* By generation: the cursor is the last that was listed. */

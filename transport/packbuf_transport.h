@@ -192,7 +192,8 @@ typedef struct packbuf_store_options {
   uint64_t quota;       /* the most bytes that objects put through this handle take at a time; 0: no bound */
   packbuf_pool *pool;   /* tcp, verbs, mooncake: where gets are received and puts are packed; NULL: one of its own */
   uint64_t pool_size;   /* of its own; 0: 256 MiB */
-  uint32_t connect_ms;  /* tcp, verbs, mooncake: time to connect, and to connect again; 0: 5000 */
+  uint32_t connect_ms;  /* tcp, verbs, mooncake: time to connect, and to connect again; 0: 5000. The host's name is
+                           looked up once, when the store is opened, for as long as the system's resolver takes */
   uint32_t connections; /* tcp, verbs: sockets or queue pairs; 0: 2 */
   uint32_t workers;     /* threads for packbuf_submit (mooncake: for all calls); 0: 1 (mooncake: 4) */
   uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it */
@@ -271,7 +272,8 @@ typedef struct packbuf_item {
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
   void *into;                  /* get: where to; NULL: answered with a lease */
   uint64_t capacity;           /* get: bytes at `into`. CAPACITY, and nothing is written, when there are more */
-  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE */
+  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE; tcp, verbs:
+                                  more than 32,768 are LIMIT */
   uint64_t range_count;
   uint32_t flags;
   uint32_t ttl_ms;  /* put: dropped after that; 0: never */
@@ -291,10 +293,11 @@ typedef struct packbuf_item {
  * STALE; memory under a lease stays until the lease ends. A key twice in one batch: the later item is the newer.
  * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline. get: the
  * bytes of one generation, all of them or an error. stat: exists? how large? takes no lease. remove: new readers find
- * nothing from then on; waits to the deadline for leases to end, then LEASED: memory comes back when they do, without
- * another call (without PACKBUF_CAN_REMOVE_NOW: by packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND;
- * STALE; FULL, QUOTA; LEASED; CAPACITY; OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT;
- * DENIED; PROTOCOL; SYSTEM; UNSUPPORTED_OPERATION. */
+ * nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or OK, as a server does not
+ * wait for those of others): memory comes back when they do, without another call (without PACKBUF_CAN_REMOVE_NOW: by
+ * packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT;
+ * OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; DENIED; PROTOCOL; SYSTEM;
+ * UNSUPPORTED_OPERATION. */
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
                                              uint64_t deadline, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_batch_get(packbuf_store *store, packbuf_item *items, uint64_t count,
@@ -356,7 +359,8 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
 
-/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. */
+/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
+ * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
 #define PACKBUF_COUNTER_LIST(X)                                                  \
   X(puts, 0, "objects put")                                                      \
   X(gets, 0, "objects got, or ranges of them")                                   \
@@ -783,6 +787,17 @@ PACKBUF_API uint64_t packbuf_now(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* As packbuf_now, but up to some milliseconds behind: for ages that are told in milliseconds, where a look at the clock
+ * would be much of the work. */
+static uint64_t packbuf_i_now_about(void) {
+#if defined(CLOCK_MONOTONIC_COARSE)
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC_COARSE, &now) == 0)
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#endif
+  return packbuf_now();
 }
 
 PACKBUF_API uint64_t packbuf_deadline_in(uint64_t milliseconds) {
@@ -2632,7 +2647,7 @@ static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registratio
 /* One lease that is out. */
 typedef struct packbuf_i_leased {
   struct packbuf_i_leased *before, *after;
-  uint64_t token, size, since; /* token: the driver's; since: packbuf_now */
+  uint64_t token, size, since; /* token: the driver's; since: packbuf_i_now_about */
   uint32_t account;
 } packbuf_i_leased;
 
@@ -2691,7 +2706,7 @@ static packbuf_status packbuf_i_lease_out(packbuf_store *store, packbuf_lease *l
     store->leased[account] += size;
     one->token = lease->token;
     one->size = size;
-    one->since = packbuf_now();
+    one->since = packbuf_i_now_about();
     one->account = account;
     one->after = &store->leases;
     one->before = store->leases.before;
@@ -3057,8 +3072,7 @@ static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local 
   packbuf_i_signal_all(&table->changed);
 }
 
-static void packbuf_i_local_stat(const packbuf_i_object_local *object, packbuf_stat *stat) {
-  const uint64_t now = packbuf_now();
+static void packbuf_i_local_stat(const packbuf_i_object_local *object, uint64_t now, packbuf_stat *stat) {
   *stat = object->stat;
   stat->age_ms = (now - object->put) / 1000000u;
   stat->left_ms = object->expires == UINT64_MAX ? UINT64_MAX
@@ -3119,7 +3133,7 @@ static void packbuf_i_local_publish(packbuf_i_table *table, packbuf_i_object_loc
   *bucket = object;
   object->listed = 1;
   table->live++;
-  packbuf_i_local_stat(object, &item->stat);
+  packbuf_i_local_stat(object, object->put, &item->stat);
 }
 
 static void packbuf_i_local_describe_object(packbuf_i_object_local *object, const packbuf_item *item) {
@@ -3232,9 +3246,9 @@ static packbuf_status packbuf_i_local_get(packbuf_i_local *local, packbuf_call *
   status = packbuf_i_local_wanted(local->table, item, &object);
   if (!status) status = packbuf_i_item_asks(item, object->stat.length, &asked);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
-    object->readers++;
     object->read = packbuf_now();
+    packbuf_i_local_stat(object, object->read, &item->stat);
+    object->readers++;
   }
   packbuf_i_unlocked(&local->table->lock);
   if (status) return status;
@@ -3256,7 +3270,7 @@ static packbuf_status packbuf_i_local_look(packbuf_i_local *local, packbuf_item 
   packbuf_status status;
   packbuf_i_locked(&local->table->lock);
   status = packbuf_i_local_wanted(local->table, item, &object);
-  if (!status) packbuf_i_local_stat(object, &item->stat);
+  if (!status) packbuf_i_local_stat(object, packbuf_now(), &item->stat);
   packbuf_i_unlocked(&local->table->lock);
   return status;
 }
@@ -3269,7 +3283,7 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
   packbuf_i_locked(&table->lock);
   status = packbuf_i_local_wanted(table, item, &object);
   if (!status) {
-    packbuf_i_local_stat(object, &item->stat);
+    packbuf_i_local_stat(object, packbuf_now(), &item->stat);
     object->readers++; /* so that it stays until we have looked */
     packbuf_i_local_retire(table, object);
     while (object->readers > 1 && packbuf_i_wait(&table->changed, &table->lock, call->deadline)) continue;
@@ -3284,11 +3298,11 @@ static packbuf_status packbuf_i_local_remove(packbuf_i_local *local, packbuf_cal
 
 /* What an item's fault does before the item is looked at. */
 static packbuf_status packbuf_i_local_suffer(const packbuf_call *call, const packbuf_fault *fault) {
-  const uint64_t now = packbuf_now();
-  uint64_t until;
+  uint64_t now, until;
   if (!fault) return PACKBUF_OK;
   if (fault->kind == PACKBUF_FAULT_FAIL) return (packbuf_status)fault->argument;
   if (fault->kind != PACKBUF_FAULT_DELAY) return PACKBUF_OK;
+  now = packbuf_now();
   until = fault->argument < UINT64_MAX - now ? now + fault->argument : UINT64_MAX;
   packbuf_i_sleep_until(until < call->deadline ? until : call->deadline);
   return until < call->deadline ? PACKBUF_OK : PACKBUF_TIMEOUT;
@@ -3394,7 +3408,7 @@ static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, ui
   else ++*count;
   for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
   memcpy(listed[at].key, object->key, sizeof object->key);
-  packbuf_i_local_stat(object, &listed[at].stat);
+  packbuf_i_local_stat(object, packbuf_now(), &listed[at].stat);
 }
 
 /* By generation: the cursor is the last that was listed. */
@@ -3683,6 +3697,7 @@ typedef struct packbuf_i_shm {
   packbuf_i_lock sweeping;       /* who looks for the dead: locks are the handle's, not the thread's */
   packbuf_i_lock lock;           /* of `writable` and the quota */
   uint64_t next_unit, next_slot; /* where to look first */
+  uint64_t last_slot;            /* that was freed, + 1; 0: it was claimed again */
   uint64_t quota, charged, pending;
   uint64_t clock_offset;                /* of this time namespace */
   uint64_t evicted, expired, recovered; /* the store's counters at open */
@@ -4377,6 +4392,25 @@ static int packbuf_i_shm_place_cell(packbuf_i_shm *shm, uint64_t hash, uint32_t 
   return 0;
 }
 
+/* Loads the lines by which a put that supersedes will go: the cells of the key, the older object under it and the slot
+ * that was freed last. A hint; the copy of the bytes hides the wait. */
+static void packbuf_i_shm_expect(const packbuf_i_shm *shm, uint64_t hash) {
+  const uint64_t tag = packbuf_i_shm_cell(hash, 0) >> 32;
+  for (int which = 0; which < 2; which++) {
+    const uint64_t *const cells = packbuf_i_shm_bucket(shm, hash, which);
+    for (int i = 0; i < PACKBUF_I_SHM_BUCKET; i++) {
+      const uint64_t cell = __atomic_load_n(&cells[i], __ATOMIC_RELAXED);
+      const uint32_t slot = (uint32_t)cell - 1;
+      if (cell >> 32 != tag || slot >= shm->facts.slots) continue;
+      __builtin_prefetch(&shm->words[slot], 1);
+      __builtin_prefetch(shm->pins + (uint64_t)slot * shm->pin_words, 1);
+      __builtin_prefetch(&shm->slots[slot].extent, 1);
+      __builtin_prefetch(&shm->slots[slot].key);
+      __builtin_prefetch(&shm->local[slot], 1);
+    }
+  }
+}
+
 /* ---- pins ---- */
 
 static void packbuf_i_shm_pin(packbuf_i_shm *shm, uint32_t slot) {
@@ -4418,6 +4452,7 @@ static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_clear_cells(shm, slot);
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
   /* what was used last is used next: it is in the cache */
+  __atomic_store_n(&shm->last_slot, (uint64_t)slot + 1, __ATOMIC_RELAXED);
   if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
   PACKBUF_I_STORE(&record->extent, 0u);
   PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
@@ -4433,16 +4468,22 @@ static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_wake(shm);
 }
 
-/* A free slot, CLAIMED by this session; NONE. */
+/* FREE -> CLAIMED by this session. */
+static int packbuf_i_shm_try_slot(packbuf_i_shm *shm, uint32_t slot) {
+  uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  return packbuf_i_shm_phase(word) == PACKBUF_I_SHM_FREE &&
+         PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED));
+}
+
+/* A free slot, CLAIMED by this session: the one that was freed last, else the next one; NONE. */
 static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm) {
   const uint32_t all = shm->facts.slots;
+  const uint64_t last = __atomic_exchange_n(&shm->last_slot, 0, __ATOMIC_RELAXED);
   uint32_t slot = (uint32_t)__atomic_load_n(&shm->next_slot, __ATOMIC_RELAXED);
+  if (last && packbuf_i_shm_try_slot(shm, (uint32_t)(last - 1))) return (uint32_t)(last - 1);
   for (uint32_t i = 0; i < all; i++, slot++) {
-    uint64_t word;
     if (slot >= all) slot = 0;
-    word = PACKBUF_I_LOAD(&shm->words[slot]);
-    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_FREE) continue;
-    if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED))) {
+    if (packbuf_i_shm_try_slot(shm, slot)) {
       __atomic_store_n(&shm->next_slot, slot + 1, __ATOMIC_RELAXED);
       return slot;
     }
@@ -4589,7 +4630,7 @@ static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slot
 
 /* What an object is, but for its data and generation. */
 typedef struct packbuf_i_shm_about {
-  uint64_t length, ttl; /* ns; 0: none */
+  uint64_t length, ttl, now; /* ttl: ns; 0: none */
   uint32_t flags;
   const packbuf_ref *ref; /* or NULL */
 } packbuf_i_shm_about;
@@ -4603,7 +4644,7 @@ static uint64_t packbuf_i_shm_putter(const packbuf_i_shm *shm) {
 static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
                               const packbuf_i_shm_about *about) {
   packbuf_i_shm_slot *const record = &shm->slots[slot];
-  const uint64_t now = packbuf_i_shm_now(shm);
+  const uint64_t now = about->now;
   memcpy(record->key, key->text, key->size);
   record->key[key->size] = 0;
   record->key_size = (uint8_t)key->size;
@@ -4739,12 +4780,11 @@ static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
 /* ---- transport/shm.c ---- */
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
- * May use: driver.h, the other shm rooms, asked, text (URI options), gather of the core. Must not know: handles. */
+ * May use: driver.h, the other shm rooms, asked, text (URI options). Must not know: handles. */
 
 #if PACKBUF_I_SHM
 
 enum {
-  PACKBUF_I_SHM_STREAM = 65536, /* from here on copies go past the cache, which the object would fill */
   PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
@@ -5101,14 +5141,10 @@ static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm
 
 /* ---- put ---- */
 
-static void packbuf_i_shm_copy(uint8_t *to, const void *from, uint64_t size) {
-  if (size >= PACKBUF_I_SHM_STREAM) packbuf_i_stream_best()(to, (const uint8_t *)from, (size_t)size, NULL);
-  else if (size) memcpy(to, from, (size_t)size);
-}
-
-/* Key, generation and cell; waits for a cell. */
+/* Key, generation and cell; waits for a cell. now: of the batch; after a wait the clock is read again. */
 static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
-                                              const packbuf_item *item, packbuf_i_shm_patience *patience) {
+                                              const packbuf_item *item, uint64_t now,
+                                              packbuf_i_shm_patience *patience) {
   packbuf_i_shm_about about;
   about.length = item->size;
   about.ttl = (uint64_t)item->ttl_ms * 1000000u;
@@ -5118,13 +5154,14 @@ static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot,
   for (;;) {
     const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
     packbuf_status status;
+    about.now = patience->next ? packbuf_i_shm_now(shm) : now;
     if (packbuf_i_shm_name(shm, slot, key, &about)) return PACKBUF_OK;
     status = packbuf_i_shm_again(shm, patience, seen, 0, PACKBUF_FULL);
     if (status != PACKBUF_OK) return status;
   }
 }
 
-static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index) {
+static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t now) {
   packbuf_item *const item = &call->items[index];
   packbuf_i_shm_patience patience = packbuf_i_shm_patient(call->deadline, call, index);
   const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
@@ -5144,8 +5181,9 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (!packbuf_i_shm_claimed(shm, slot)) return PACKBUF_INVALID_ARGUMENT; /* the slice was given back */
   if (!packbuf_i_shm_room(shm, slot, &at, &room)) status = PACKBUF_PROTOCOL;
   else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
-  if (status == PACKBUF_OK && !own) packbuf_i_shm_copy(base + at, item->from, item->size);
-  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, &patience);
+  packbuf_i_shm_expect(shm, key.hash);
+  if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, now, &patience);
   if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
@@ -5317,7 +5355,7 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
       continue;
     }
     switch (call->operation) {
-      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i); break;
+      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, now); break;
       case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, now); break;
       case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, now); break;
       case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, now); break;
@@ -6585,33 +6623,31 @@ struct packbuf_i_ibv_context {
 /* ---- functions ---- */
 
 /* X(result, name, arguments, version of the symbol) */
-#define PACKBUF_I_IBV_FUNCTIONS(X)                                                                                 \
-  X(packbuf_i_ibv_device **, get_device_list, (int *count), "IBVERBS_1.1")                                         \
-  X(void, free_device_list, (packbuf_i_ibv_device * *list), "IBVERBS_1.1")                                         \
-  X(const char *, get_device_name, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                                 \
-  X(packbuf_i_ibv_context *, open_device, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                          \
-  X(int, close_device, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                           \
-  X(int, query_device, (packbuf_i_ibv_context * context, packbuf_i_ibv_device_attr * attr), "IBVERBS_1.1")         \
-  X(int, query_port, (packbuf_i_ibv_context * context, uint8_t port, packbuf_i_ibv_port_attr * attr),              \
-    "IBVERBS_1.1")                                                                                                 \
-  X(int, query_gid, (packbuf_i_ibv_context * context, uint8_t port, int index, packbuf_i_ibv_gid * gid),           \
-    "IBVERBS_1.1")                                                                                                 \
-  X(packbuf_i_ibv_pd *, alloc_pd, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                \
-  X(int, dealloc_pd, (packbuf_i_ibv_pd * pd), "IBVERBS_1.1")                                                       \
-  X(packbuf_i_ibv_mr *, reg_mr, (packbuf_i_ibv_pd * pd, void *address, size_t size, int access), "IBVERBS_1.1")    \
-  X(int, dereg_mr, (packbuf_i_ibv_mr * mr), "IBVERBS_1.1")                                                         \
-  X(packbuf_i_ibv_channel *, create_comp_channel, (packbuf_i_ibv_context * context), "IBVERBS_1.0")                \
-  X(int, destroy_comp_channel, (packbuf_i_ibv_channel * channel), "IBVERBS_1.0")                                   \
-  X(packbuf_i_ibv_cq *, create_cq,                                                                                 \
-    (packbuf_i_ibv_context * context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector),        \
-    "IBVERBS_1.1")                                                                                                 \
-  X(int, destroy_cq, (packbuf_i_ibv_cq * cq), "IBVERBS_1.1")                                                       \
-  X(int, get_cq_event, (packbuf_i_ibv_channel * channel, packbuf_i_ibv_cq * *cq, void **user), "IBVERBS_1.1")      \
-  X(void, ack_cq_events, (packbuf_i_ibv_cq * cq, unsigned count), "IBVERBS_1.1")                                   \
-  X(packbuf_i_ibv_qp *, create_qp, (packbuf_i_ibv_pd * pd, packbuf_i_ibv_qp_init_attr * attr), "IBVERBS_1.1")      \
-  X(int, modify_qp, (packbuf_i_ibv_qp * qp, packbuf_i_ibv_qp_attr * attr, int mask), "IBVERBS_1.1")                \
-  X(int, destroy_qp, (packbuf_i_ibv_qp * qp), "IBVERBS_1.1")                                                       \
-  X(int, get_async_event, (packbuf_i_ibv_context * context, packbuf_i_ibv_async_event * event), "IBVERBS_1.1")     \
+#define PACKBUF_I_IBV_FUNCTIONS(X)                                                                                     \
+  X(packbuf_i_ibv_device **, get_device_list, (int *count), "IBVERBS_1.1")                                             \
+  X(void, free_device_list, (packbuf_i_ibv_device * *list), "IBVERBS_1.1")                                             \
+  X(const char *, get_device_name, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                                     \
+  X(packbuf_i_ibv_context *, open_device, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                              \
+  X(int, close_device, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                               \
+  X(int, query_device, (packbuf_i_ibv_context * context, packbuf_i_ibv_device_attr * attr), "IBVERBS_1.1")             \
+  X(int, query_port, (packbuf_i_ibv_context * context, uint8_t port, packbuf_i_ibv_port_attr * attr), "IBVERBS_1.1")   \
+  X(int, query_gid, (packbuf_i_ibv_context * context, uint8_t port, int index, packbuf_i_ibv_gid *gid), "IBVERBS_1.1") \
+  X(packbuf_i_ibv_pd *, alloc_pd, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                    \
+  X(int, dealloc_pd, (packbuf_i_ibv_pd * pd), "IBVERBS_1.1")                                                           \
+  X(packbuf_i_ibv_mr *, reg_mr, (packbuf_i_ibv_pd * pd, void *address, size_t size, int access), "IBVERBS_1.1")        \
+  X(int, dereg_mr, (packbuf_i_ibv_mr * mr), "IBVERBS_1.1")                                                             \
+  X(packbuf_i_ibv_channel *, create_comp_channel, (packbuf_i_ibv_context * context), "IBVERBS_1.0")                    \
+  X(int, destroy_comp_channel, (packbuf_i_ibv_channel * channel), "IBVERBS_1.0")                                       \
+  X(packbuf_i_ibv_cq *, create_cq,                                                                                     \
+    (packbuf_i_ibv_context * context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector),            \
+    "IBVERBS_1.1")                                                                                                     \
+  X(int, destroy_cq, (packbuf_i_ibv_cq * cq), "IBVERBS_1.1")                                                           \
+  X(int, get_cq_event, (packbuf_i_ibv_channel * channel, packbuf_i_ibv_cq * *cq, void **user), "IBVERBS_1.1")          \
+  X(void, ack_cq_events, (packbuf_i_ibv_cq * cq, unsigned count), "IBVERBS_1.1")                                       \
+  X(packbuf_i_ibv_qp *, create_qp, (packbuf_i_ibv_pd * pd, packbuf_i_ibv_qp_init_attr * attr), "IBVERBS_1.1")          \
+  X(int, modify_qp, (packbuf_i_ibv_qp * qp, packbuf_i_ibv_qp_attr * attr, int mask), "IBVERBS_1.1")                    \
+  X(int, destroy_qp, (packbuf_i_ibv_qp * qp), "IBVERBS_1.1")                                                           \
+  X(int, get_async_event, (packbuf_i_ibv_context * context, packbuf_i_ibv_async_event * event), "IBVERBS_1.1")         \
   X(void, ack_async_event, (packbuf_i_ibv_async_event * event), "IBVERBS_1.1")
 
 typedef struct packbuf_i_ibv {
@@ -6689,15 +6725,16 @@ static void packbuf_i_ibv_unload(packbuf_i_ibv *ibv) { (void)ibv; }
 #include <sys/socket.h>
 
 enum {
-  PACKBUF_I_PAIRS = 2,       /* queue pairs of a connection */
-  PACKBUF_I_CHAIN = 256,     /* READs of a chain; a queue has room for two */
-  PACKBUF_I_READS = 16,      /* of a queue pair at a time, as far as the device goes along */
+  PACKBUF_I_PAIRS = 2,        /* queue pairs of a connection */
+  PACKBUF_I_CHAIN = 256,      /* READs of a chain; a queue has room for two */
+  PACKBUF_I_READS = 16,       /* of a queue pair at a time, as far as the device goes along */
   PACKBUF_I_ACK_TIMEOUT = 14, /* 4.096 us * 2^14 = 67 ms */
-  PACKBUF_I_RETRIES = 6,     /* 470 ms until a peer that says nothing is given up. 7 would mean for ever to some */
-  PACKBUF_I_WORDS = 512      /* lease words of a connection: a page */
+  PACKBUF_I_RETRIES = 6,      /* 470 ms until a peer that says nothing is given up. 7 would mean for ever to some */
+  PACKBUF_I_WORDS = 512       /* lease words of a connection: a page */
 };
-#define PACKBUF_I_MESSAGE ((uint64_t)1 << 30)     /* the most bytes of one READ */
-#define PACKBUF_I_CHAIN_BYTES ((uint64_t)64 << 20) /* and of one chain, beyond its first READ: an end shows progress */
+#define PACKBUF_I_MESSAGE ((uint64_t)1 << 30)      /* the most bytes of one READ */
+#define PACKBUF_I_CHAIN_BYTES ((uint64_t)64 << 20) /* and of one chain, beyond its first READ: an end shows progress \
+                                                    */
 
 /* A device, one port of it, and the address that packets have there. */
 typedef struct packbuf_i_nic {
@@ -6739,8 +6776,8 @@ typedef struct packbuf_i_pairs {
   packbuf_i_nic *nic;
   packbuf_i_ibv_channel *channel;
   packbuf_i_ibv_cq *cq;
-  unsigned count, busy;  /* busy: chains under way */
-  uint64_t signalled;    /* completions that were asked for */
+  unsigned count, busy; /* busy: chains under way */
+  uint64_t signalled;   /* completions that were asked for */
   int own_channel;
   packbuf_i_queue_pair *pairs; /* NULL: there are none */
 } packbuf_i_pairs;
@@ -6882,8 +6919,7 @@ static const char *packbuf_i_nic_choose(packbuf_i_nic *nic, const packbuf_i_nic_
     memset(&attr, 0, sizeof attr);
     if (nic->ibv.query_device(context, &attr) == 0)
       for (unsigned port = 1; port <= attr.phys_port_cnt; port++)
-        if (!wanted->port || port == wanted->port)
-          packbuf_i_nic_look_at_port(nic, context, name, port, wanted, &why);
+        if (!wanted->port || port == wanted->port) packbuf_i_nic_look_at_port(nic, context, name, port, wanted, &why);
     if (nic->context == context) {
       if (before) (void)nic->ibv.close_device(before);
       nic->reads = attr.max_qp_rd_atom < PACKBUF_I_READS ? attr.max_qp_rd_atom : PACKBUF_I_READS;
@@ -6904,8 +6940,8 @@ static void packbuf_i_nic_close(packbuf_i_nic *nic) {
   (void)packbuf_i_heap(&allocator, nic, sizeof *nic, 0);
 }
 
-/* Opens a device. wanted: "device[:port[:gid index]]", or NULL: that which has the address `local` (NULL: any), else the
- * first that is up. Errors: INVALID_ARGUMENT; UNAVAILABLE: no library, no such device; SYSTEM. */
+/* Opens a device. wanted: "device[:port[:gid index]]", or NULL: that which has the address `local` (NULL: any), else
+ * the first that is up. Errors: INVALID_ARGUMENT; UNAVAILABLE: no library, no such device; SYSTEM. */
 static packbuf_status packbuf_i_nic_open(const packbuf_allocator *allocator, const char *wanted,
                                          const struct sockaddr *local, packbuf_i_nic **nic, packbuf_error *error) {
   packbuf_i_nic_wanted asked;
@@ -7024,9 +7060,9 @@ static packbuf_status packbuf_i_pairs_open(packbuf_i_pairs *pairs, packbuf_i_nic
     attr.qp_state = PACKBUF_I_IBV_STATE_INIT;
     attr.port_num = nic->port;
     attr.qp_access_flags = PACKBUF_I_IBV_REMOTE_READ;
-    if (nic->ibv.modify_qp(pair->qp, &attr,
-                           PACKBUF_I_IBV_SET_STATE | PACKBUF_I_IBV_SET_PKEY | PACKBUF_I_IBV_SET_PORT |
-                               PACKBUF_I_IBV_SET_ACCESS) != 0)
+    if (nic->ibv.modify_qp(
+            pair->qp, &attr,
+            PACKBUF_I_IBV_SET_STATE | PACKBUF_I_IBV_SET_PKEY | PACKBUF_I_IBV_SET_PORT | PACKBUF_I_IBV_SET_ACCESS) != 0)
       return PACKBUF_SYSTEM;
   }
   return PACKBUF_OK;
@@ -7090,8 +7126,8 @@ static packbuf_status packbuf_i_pairs_join(packbuf_i_pairs *pairs, const packbuf
 
 /* Adds a READ to the chain of a pair that has none under way, and room for it: of `size` bytes as many as one READ may
  * have, which is returned. */
-static uint32_t packbuf_i_pair_add(packbuf_i_pairs *pairs, packbuf_i_queue_pair *pair, void *to, uint32_t lkey, uint64_t from,
-                                   uint32_t rkey, uint64_t size, void *user) {
+static uint32_t packbuf_i_pair_add(packbuf_i_pairs *pairs, packbuf_i_queue_pair *pair, void *to, uint32_t lkey,
+                                   uint64_t from, uint32_t rkey, uint64_t size, void *user) {
   packbuf_i_fetch *fetch = &pair->chain[pair->count];
   if (size > pairs->nic->message) size = pairs->nic->message;
   fetch->to = to;
@@ -8333,7 +8369,7 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
  * before it is the object.
  * May use: system, text, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
 
-enum { PACKBUF_I_ROUNDS_MOST = 8 }; /* times that what failed for another item's sake is asked for again */
+enum { PACKBUF_I_ROUNDS_MOST = 8 };         /* times that what failed for another item's sake is asked for again */
 #define PACKBUF_I_SHARE ((uint64_t)1 << 20) /* bytes that are worth a queue pair of their own */
 
 /* ---- memory ---- */
@@ -8612,8 +8648,8 @@ static int packbuf_i_peer_reap(packbuf_i_peer *peer) {
 static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
   const unsigned type = peer->type;
   unsigned again = 0;
-  int good = !peer->broken && !peer->cancel && peer->piece == peer->piece_count &&
-             ++peer->rounds <= PACKBUF_I_ROUNDS_MOST;
+  int good =
+      !peer->broken && !peer->cancel && peer->piece == peer->piece_count && ++peer->rounds <= PACKBUF_I_ROUNDS_MOST;
   for (unsigned i = 0; i < peer->count; i++) again += peer->steps[i].state == PACKBUF_I_STEP_AGAIN;
   if (!again) return 0;
   if (good && type == PACKBUF_I_PUT) packbuf_i_pairs_close(&peer->pairs); /* the server's are broken */
@@ -8627,7 +8663,7 @@ static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
     if (was.state != PACKBUF_I_STEP_AGAIN) continue;
     if (!good) {
       peer->left++;
-      packbuf_i_step_end(peer, step, was.status ? was.status : PACKBUF_DISCONNECTED);
+      packbuf_i_step_end(peer, step, peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : was.status);
       continue;
     }
     memset(to, 0, sizeof *to);
@@ -11233,7 +11269,7 @@ typedef struct packbuf_i_request {
   size_t block; /* bytes of this */
   uint64_t id, deadline;
   uint32_t type, count, left; /* left: items that are not answered */
-  uint32_t pulls;             /* whether there are items that this side reads */
+  uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
@@ -11697,6 +11733,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
   if (granted)
     packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
   packbuf_i_results_end(&results);
+  request->pulled = 0;
   if (request->pulls) packbuf_i_link_pull(link);
 }
 
@@ -12219,8 +12256,8 @@ static void packbuf_i_link_tick(packbuf_i_link *link, uint64_t now) {
 /* ---- end of transport/server_link.c ---- */
 /* ---- transport/server_verbs.c ---- */
 /* transport/server_verbs.c: what a server does in a connection that has queue pairs: it reads what is put from the
- * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or after
- * its lease words are 0 and its queue pairs are gone.
+ * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or
+ * after its lease words are 0 and its queue pairs are gone.
  * May use: system, frames, verbs, server_link. Must not know: sockets, loops. */
 
 typedef struct packbuf_i_plane {
@@ -12305,9 +12342,10 @@ static const char *packbuf_i_link_release(packbuf_i_link *link, const packbuf_i_
 /* The next item whose bytes are to be read; NULL. */
 static packbuf_i_job *packbuf_i_link_next_pull(packbuf_i_link *link) {
   for (packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; r->pulls && i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_PULLS && r->works[i].posted < r->works[i].size && !r->works[i].dropped)
-        return &r->works[i];
+    for (; r->pulls && r->pulled < r->count; r->pulled++) {
+      packbuf_i_job *work = &r->works[r->pulled];
+      if (work->state == PACKBUF_I_WORK_PULLS && work->posted < work->size && !work->dropped) return work;
+    }
   return NULL;
 }
 
@@ -12462,8 +12500,7 @@ static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_fra
     mine.words = PACKBUF_I_WORDS;
   }
   packbuf_i_pairing_write(&body, &mine);
-  packbuf_i_link_send(link, bytes,
-                      packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
+  packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
   return NULL;
 }
 /* ---- end of transport/server_verbs.c ---- */
@@ -12744,6 +12781,7 @@ static packbuf_status packbuf_i_server_verbs(packbuf_server *server, const packb
     status = packbuf_i_plot_open(service->nic, service->memory.writable, service->memory.size,
                                  PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, &service->slab, error);
   if (!status) PACKBUF_I_SERVED(service, registrations, 1);
+  if (!status) PACKBUF_I_SERVED(service, registered, service->memory.size);
   return status;
 }
 

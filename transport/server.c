@@ -274,6 +274,7 @@ static packbuf_status packbuf_i_server_verbs(packbuf_server *server, const packb
     status = packbuf_i_plot_open(service->nic, service->memory.writable, service->memory.size,
                                  PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, &service->slab, error);
   if (!status) PACKBUF_I_SERVED(service, registrations, 1);
+  if (!status) PACKBUF_I_SERVED(service, registered, service->memory.size);
   return status;
 }
 

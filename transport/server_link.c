@@ -77,7 +77,7 @@ typedef struct packbuf_i_request {
   size_t block; /* bytes of this */
   uint64_t id, deadline;
   uint32_t type, count, left; /* left: items that are not answered */
-  uint32_t pulls;             /* whether there are items that this side reads */
+  uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
 } packbuf_i_request;
 
@@ -541,6 +541,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
   if (granted)
     packbuf_i_link_send(link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_GRANT, granted, request->id, 0));
   packbuf_i_results_end(&results);
+  request->pulled = 0;
   if (request->pulls) packbuf_i_link_pull(link);
 }
 

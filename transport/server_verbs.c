@@ -1,6 +1,6 @@
 /* transport/server_verbs.c: what a server does in a connection that has queue pairs: it reads what is put from the
- * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or after
- * its lease words are 0 and its queue pairs are gone.
+ * client's memory, and says where what is got lies. Memory is used again only after the client has released it, or
+ * after its lease words are 0 and its queue pairs are gone.
  * May use: system, frames, verbs, server_link. Must not know: sockets, loops. */
 
 typedef struct packbuf_i_plane {
@@ -85,9 +85,10 @@ static const char *packbuf_i_link_release(packbuf_i_link *link, const packbuf_i_
 /* The next item whose bytes are to be read; NULL. */
 static packbuf_i_job *packbuf_i_link_next_pull(packbuf_i_link *link) {
   for (packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; r->pulls && i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_PULLS && r->works[i].posted < r->works[i].size && !r->works[i].dropped)
-        return &r->works[i];
+    for (; r->pulls && r->pulled < r->count; r->pulled++) {
+      packbuf_i_job *work = &r->works[r->pulled];
+      if (work->state == PACKBUF_I_WORK_PULLS && work->posted < work->size && !work->dropped) return work;
+    }
   return NULL;
 }
 
@@ -242,7 +243,6 @@ static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_fra
     mine.words = PACKBUF_I_WORDS;
   }
   packbuf_i_pairing_write(&body, &mine);
-  packbuf_i_link_send(link, bytes,
-                      packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
+  packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PAIRING, mine.count, frame->request, 0));
   return NULL;
 }

@@ -1,11 +1,10 @@
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
- * May use: driver.h, the other shm rooms, asked, text (URI options), gather of the core. Must not know: handles. */
+ * May use: driver.h, the other shm rooms, asked, text (URI options). Must not know: handles. */
 
 #if PACKBUF_I_SHM
 
 enum {
-  PACKBUF_I_SHM_STREAM = 65536, /* from here on copies go past the cache, which the object would fill */
   PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
@@ -362,14 +361,10 @@ static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm
 
 /* ---- put ---- */
 
-static void packbuf_i_shm_copy(uint8_t *to, const void *from, uint64_t size) {
-  if (size >= PACKBUF_I_SHM_STREAM) packbuf_i_stream_best()(to, (const uint8_t *)from, (size_t)size, NULL);
-  else if (size) memcpy(to, from, (size_t)size);
-}
-
-/* Key, generation and cell; waits for a cell. */
+/* Key, generation and cell; waits for a cell. now: of the batch; after a wait the clock is read again. */
 static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
-                                              const packbuf_item *item, packbuf_i_shm_patience *patience) {
+                                              const packbuf_item *item, uint64_t now,
+                                              packbuf_i_shm_patience *patience) {
   packbuf_i_shm_about about;
   about.length = item->size;
   about.ttl = (uint64_t)item->ttl_ms * 1000000u;
@@ -379,13 +374,14 @@ static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot,
   for (;;) {
     const uint32_t seen = PACKBUF_I_LOAD(&shm->header->freed);
     packbuf_status status;
+    about.now = patience->next ? packbuf_i_shm_now(shm) : now;
     if (packbuf_i_shm_name(shm, slot, key, &about)) return PACKBUF_OK;
     status = packbuf_i_shm_again(shm, patience, seen, 0, PACKBUF_FULL);
     if (status != PACKBUF_OK) return status;
   }
 }
 
-static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index) {
+static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t now) {
   packbuf_item *const item = &call->items[index];
   packbuf_i_shm_patience patience = packbuf_i_shm_patient(call->deadline, call, index);
   const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
@@ -405,8 +401,9 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (!packbuf_i_shm_claimed(shm, slot)) return PACKBUF_INVALID_ARGUMENT; /* the slice was given back */
   if (!packbuf_i_shm_room(shm, slot, &at, &room)) status = PACKBUF_PROTOCOL;
   else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
-  if (status == PACKBUF_OK && !own) packbuf_i_shm_copy(base + at, item->from, item->size);
-  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, &patience);
+  packbuf_i_shm_expect(shm, key.hash);
+  if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, now, &patience);
   if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
@@ -578,7 +575,7 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
       continue;
     }
     switch (call->operation) {
-      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i); break;
+      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, now); break;
       case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, now); break;
       case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, now); break;
       case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, now); break;

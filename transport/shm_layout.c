@@ -112,6 +112,7 @@ typedef struct packbuf_i_shm {
   packbuf_i_lock sweeping;       /* who looks for the dead: locks are the handle's, not the thread's */
   packbuf_i_lock lock;           /* of `writable` and the quota */
   uint64_t next_unit, next_slot; /* where to look first */
+  uint64_t last_slot;            /* that was freed, + 1; 0: it was claimed again */
   uint64_t quota, charged, pending;
   uint64_t clock_offset;                /* of this time namespace */
   uint64_t evicted, expired, recovered; /* the store's counters at open */

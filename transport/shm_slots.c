@@ -71,6 +71,25 @@ static int packbuf_i_shm_place_cell(packbuf_i_shm *shm, uint64_t hash, uint32_t 
   return 0;
 }
 
+/* Loads the lines by which a put that supersedes will go: the cells of the key, the older object under it and the slot
+ * that was freed last. A hint; the copy of the bytes hides the wait. */
+static void packbuf_i_shm_expect(const packbuf_i_shm *shm, uint64_t hash) {
+  const uint64_t tag = packbuf_i_shm_cell(hash, 0) >> 32;
+  for (int which = 0; which < 2; which++) {
+    const uint64_t *const cells = packbuf_i_shm_bucket(shm, hash, which);
+    for (int i = 0; i < PACKBUF_I_SHM_BUCKET; i++) {
+      const uint64_t cell = __atomic_load_n(&cells[i], __ATOMIC_RELAXED);
+      const uint32_t slot = (uint32_t)cell - 1;
+      if (cell >> 32 != tag || slot >= shm->facts.slots) continue;
+      __builtin_prefetch(&shm->words[slot], 1);
+      __builtin_prefetch(shm->pins + (uint64_t)slot * shm->pin_words, 1);
+      __builtin_prefetch(&shm->slots[slot].extent, 1);
+      __builtin_prefetch(&shm->slots[slot].key);
+      __builtin_prefetch(&shm->local[slot], 1);
+    }
+  }
+}
+
 /* ---- pins ---- */
 
 static void packbuf_i_shm_pin(packbuf_i_shm *shm, uint32_t slot) {
@@ -112,6 +131,7 @@ static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_clear_cells(shm, slot);
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
   /* what was used last is used next: it is in the cache */
+  __atomic_store_n(&shm->last_slot, (uint64_t)slot + 1, __ATOMIC_RELAXED);
   if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
   PACKBUF_I_STORE(&record->extent, 0u);
   PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
@@ -127,16 +147,22 @@ static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_wake(shm);
 }
 
-/* A free slot, CLAIMED by this session; NONE. */
+/* FREE -> CLAIMED by this session. */
+static int packbuf_i_shm_try_slot(packbuf_i_shm *shm, uint32_t slot) {
+  uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  return packbuf_i_shm_phase(word) == PACKBUF_I_SHM_FREE &&
+         PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED));
+}
+
+/* A free slot, CLAIMED by this session: the one that was freed last, else the next one; NONE. */
 static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm) {
   const uint32_t all = shm->facts.slots;
+  const uint64_t last = __atomic_exchange_n(&shm->last_slot, 0, __ATOMIC_RELAXED);
   uint32_t slot = (uint32_t)__atomic_load_n(&shm->next_slot, __ATOMIC_RELAXED);
+  if (last && packbuf_i_shm_try_slot(shm, (uint32_t)(last - 1))) return (uint32_t)(last - 1);
   for (uint32_t i = 0; i < all; i++, slot++) {
-    uint64_t word;
     if (slot >= all) slot = 0;
-    word = PACKBUF_I_LOAD(&shm->words[slot]);
-    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_FREE) continue;
-    if (PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED))) {
+    if (packbuf_i_shm_try_slot(shm, slot)) {
       __atomic_store_n(&shm->next_slot, slot + 1, __ATOMIC_RELAXED);
       return slot;
     }
@@ -283,7 +309,7 @@ static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slot
 
 /* What an object is, but for its data and generation. */
 typedef struct packbuf_i_shm_about {
-  uint64_t length, ttl; /* ns; 0: none */
+  uint64_t length, ttl, now; /* ttl: ns; 0: none */
   uint32_t flags;
   const packbuf_ref *ref; /* or NULL */
 } packbuf_i_shm_about;
@@ -297,7 +323,7 @@ static uint64_t packbuf_i_shm_putter(const packbuf_i_shm *shm) {
 static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
                               const packbuf_i_shm_about *about) {
   packbuf_i_shm_slot *const record = &shm->slots[slot];
-  const uint64_t now = packbuf_i_shm_now(shm);
+  const uint64_t now = about->now;
   memcpy(record->key, key->text, key->size);
   record->key[key->size] = 0;
   record->key_size = (uint8_t)key->size;

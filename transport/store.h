@@ -33,7 +33,8 @@ typedef struct packbuf_store_options {
   uint64_t quota;       /* the most bytes that objects put through this handle take at a time; 0: no bound */
   packbuf_pool *pool;   /* tcp, verbs, mooncake: where gets are received and puts are packed; NULL: one of its own */
   uint64_t pool_size;   /* of its own; 0: 256 MiB */
-  uint32_t connect_ms;  /* tcp, verbs, mooncake: time to connect, and to connect again; 0: 5000 */
+  uint32_t connect_ms;  /* tcp, verbs, mooncake: time to connect, and to connect again; 0: 5000. The host's name is
+                           looked up once, when the store is opened, for as long as the system's resolver takes */
   uint32_t connections; /* tcp, verbs: sockets or queue pairs; 0: 2 */
   uint32_t workers;     /* threads for packbuf_submit (mooncake: for all calls); 0: 1 (mooncake: 4) */
   uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it */
@@ -112,7 +113,8 @@ typedef struct packbuf_item {
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
   void *into;                  /* get: where to; NULL: answered with a lease */
   uint64_t capacity;           /* get: bytes at `into`. CAPACITY, and nothing is written, when there are more */
-  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE */
+  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE; tcp, verbs:
+                                  more than 32,768 are LIMIT */
   uint64_t range_count;
   uint32_t flags;
   uint32_t ttl_ms;  /* put: dropped after that; 0: never */
@@ -132,10 +134,11 @@ typedef struct packbuf_item {
  * STALE; memory under a lease stays until the lease ends. A key twice in one batch: the later item is the newer.
  * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline. get: the
  * bytes of one generation, all of them or an error. stat: exists? how large? takes no lease. remove: new readers find
- * nothing from then on; waits to the deadline for leases to end, then LEASED: memory comes back when they do, without
- * another call (without PACKBUF_CAN_REMOVE_NOW: by packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND;
- * STALE; FULL, QUOTA; LEASED; CAPACITY; OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT;
- * DENIED; PROTOCOL; SYSTEM; UNSUPPORTED_OPERATION. */
+ * nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or OK, as a server does not
+ * wait for those of others): memory comes back when they do, without another call (without PACKBUF_CAN_REMOVE_NOW: by
+ * packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT;
+ * OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; DENIED; PROTOCOL; SYSTEM;
+ * UNSUPPORTED_OPERATION. */
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
                                              uint64_t deadline, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_batch_get(packbuf_store *store, packbuf_item *items, uint64_t count,
@@ -197,7 +200,8 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
 
-/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. */
+/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
+ * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
 #define PACKBUF_COUNTER_LIST(X)                                                  \
   X(puts, 0, "objects put")                                                      \
   X(gets, 0, "objects got, or ranges of them")                                   \

@@ -8,15 +8,16 @@
 #include <sys/socket.h>
 
 enum {
-  PACKBUF_I_PAIRS = 2,       /* queue pairs of a connection */
-  PACKBUF_I_CHAIN = 256,     /* READs of a chain; a queue has room for two */
-  PACKBUF_I_READS = 16,      /* of a queue pair at a time, as far as the device goes along */
+  PACKBUF_I_PAIRS = 2,        /* queue pairs of a connection */
+  PACKBUF_I_CHAIN = 256,      /* READs of a chain; a queue has room for two */
+  PACKBUF_I_READS = 16,       /* of a queue pair at a time, as far as the device goes along */
   PACKBUF_I_ACK_TIMEOUT = 14, /* 4.096 us * 2^14 = 67 ms */
-  PACKBUF_I_RETRIES = 6,     /* 470 ms until a peer that says nothing is given up. 7 would mean for ever to some */
-  PACKBUF_I_WORDS = 512      /* lease words of a connection: a page */
+  PACKBUF_I_RETRIES = 6,      /* 470 ms until a peer that says nothing is given up. 7 would mean for ever to some */
+  PACKBUF_I_WORDS = 512       /* lease words of a connection: a page */
 };
-#define PACKBUF_I_MESSAGE ((uint64_t)1 << 30)     /* the most bytes of one READ */
-#define PACKBUF_I_CHAIN_BYTES ((uint64_t)64 << 20) /* and of one chain, beyond its first READ: an end shows progress */
+#define PACKBUF_I_MESSAGE ((uint64_t)1 << 30)      /* the most bytes of one READ */
+#define PACKBUF_I_CHAIN_BYTES ((uint64_t)64 << 20) /* and of one chain, beyond its first READ: an end shows progress \
+                                                    */
 
 /* A device, one port of it, and the address that packets have there. */
 typedef struct packbuf_i_nic {
@@ -58,8 +59,8 @@ typedef struct packbuf_i_pairs {
   packbuf_i_nic *nic;
   packbuf_i_ibv_channel *channel;
   packbuf_i_ibv_cq *cq;
-  unsigned count, busy;  /* busy: chains under way */
-  uint64_t signalled;    /* completions that were asked for */
+  unsigned count, busy; /* busy: chains under way */
+  uint64_t signalled;   /* completions that were asked for */
   int own_channel;
   packbuf_i_queue_pair *pairs; /* NULL: there are none */
 } packbuf_i_pairs;
@@ -201,8 +202,7 @@ static const char *packbuf_i_nic_choose(packbuf_i_nic *nic, const packbuf_i_nic_
     memset(&attr, 0, sizeof attr);
     if (nic->ibv.query_device(context, &attr) == 0)
       for (unsigned port = 1; port <= attr.phys_port_cnt; port++)
-        if (!wanted->port || port == wanted->port)
-          packbuf_i_nic_look_at_port(nic, context, name, port, wanted, &why);
+        if (!wanted->port || port == wanted->port) packbuf_i_nic_look_at_port(nic, context, name, port, wanted, &why);
     if (nic->context == context) {
       if (before) (void)nic->ibv.close_device(before);
       nic->reads = attr.max_qp_rd_atom < PACKBUF_I_READS ? attr.max_qp_rd_atom : PACKBUF_I_READS;
@@ -223,8 +223,8 @@ static void packbuf_i_nic_close(packbuf_i_nic *nic) {
   (void)packbuf_i_heap(&allocator, nic, sizeof *nic, 0);
 }
 
-/* Opens a device. wanted: "device[:port[:gid index]]", or NULL: that which has the address `local` (NULL: any), else the
- * first that is up. Errors: INVALID_ARGUMENT; UNAVAILABLE: no library, no such device; SYSTEM. */
+/* Opens a device. wanted: "device[:port[:gid index]]", or NULL: that which has the address `local` (NULL: any), else
+ * the first that is up. Errors: INVALID_ARGUMENT; UNAVAILABLE: no library, no such device; SYSTEM. */
 static packbuf_status packbuf_i_nic_open(const packbuf_allocator *allocator, const char *wanted,
                                          const struct sockaddr *local, packbuf_i_nic **nic, packbuf_error *error) {
   packbuf_i_nic_wanted asked;
@@ -343,9 +343,9 @@ static packbuf_status packbuf_i_pairs_open(packbuf_i_pairs *pairs, packbuf_i_nic
     attr.qp_state = PACKBUF_I_IBV_STATE_INIT;
     attr.port_num = nic->port;
     attr.qp_access_flags = PACKBUF_I_IBV_REMOTE_READ;
-    if (nic->ibv.modify_qp(pair->qp, &attr,
-                           PACKBUF_I_IBV_SET_STATE | PACKBUF_I_IBV_SET_PKEY | PACKBUF_I_IBV_SET_PORT |
-                               PACKBUF_I_IBV_SET_ACCESS) != 0)
+    if (nic->ibv.modify_qp(
+            pair->qp, &attr,
+            PACKBUF_I_IBV_SET_STATE | PACKBUF_I_IBV_SET_PKEY | PACKBUF_I_IBV_SET_PORT | PACKBUF_I_IBV_SET_ACCESS) != 0)
       return PACKBUF_SYSTEM;
   }
   return PACKBUF_OK;
@@ -409,8 +409,8 @@ static packbuf_status packbuf_i_pairs_join(packbuf_i_pairs *pairs, const packbuf
 
 /* Adds a READ to the chain of a pair that has none under way, and room for it: of `size` bytes as many as one READ may
  * have, which is returned. */
-static uint32_t packbuf_i_pair_add(packbuf_i_pairs *pairs, packbuf_i_queue_pair *pair, void *to, uint32_t lkey, uint64_t from,
-                                   uint32_t rkey, uint64_t size, void *user) {
+static uint32_t packbuf_i_pair_add(packbuf_i_pairs *pairs, packbuf_i_queue_pair *pair, void *to, uint32_t lkey,
+                                   uint64_t from, uint32_t rkey, uint64_t size, void *user) {
   packbuf_i_fetch *fetch = &pair->chain[pair->count];
   if (size > pairs->nic->message) size = pairs->nic->message;
   fetch->to = to;

@@ -212,33 +212,31 @@ struct packbuf_i_ibv_context {
 /* ---- functions ---- */
 
 /* X(result, name, arguments, version of the symbol) */
-#define PACKBUF_I_IBV_FUNCTIONS(X)                                                                                 \
-  X(packbuf_i_ibv_device **, get_device_list, (int *count), "IBVERBS_1.1")                                         \
-  X(void, free_device_list, (packbuf_i_ibv_device * *list), "IBVERBS_1.1")                                         \
-  X(const char *, get_device_name, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                                 \
-  X(packbuf_i_ibv_context *, open_device, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                          \
-  X(int, close_device, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                           \
-  X(int, query_device, (packbuf_i_ibv_context * context, packbuf_i_ibv_device_attr * attr), "IBVERBS_1.1")         \
-  X(int, query_port, (packbuf_i_ibv_context * context, uint8_t port, packbuf_i_ibv_port_attr * attr),              \
-    "IBVERBS_1.1")                                                                                                 \
-  X(int, query_gid, (packbuf_i_ibv_context * context, uint8_t port, int index, packbuf_i_ibv_gid * gid),           \
-    "IBVERBS_1.1")                                                                                                 \
-  X(packbuf_i_ibv_pd *, alloc_pd, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                \
-  X(int, dealloc_pd, (packbuf_i_ibv_pd * pd), "IBVERBS_1.1")                                                       \
-  X(packbuf_i_ibv_mr *, reg_mr, (packbuf_i_ibv_pd * pd, void *address, size_t size, int access), "IBVERBS_1.1")    \
-  X(int, dereg_mr, (packbuf_i_ibv_mr * mr), "IBVERBS_1.1")                                                         \
-  X(packbuf_i_ibv_channel *, create_comp_channel, (packbuf_i_ibv_context * context), "IBVERBS_1.0")                \
-  X(int, destroy_comp_channel, (packbuf_i_ibv_channel * channel), "IBVERBS_1.0")                                   \
-  X(packbuf_i_ibv_cq *, create_cq,                                                                                 \
-    (packbuf_i_ibv_context * context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector),        \
-    "IBVERBS_1.1")                                                                                                 \
-  X(int, destroy_cq, (packbuf_i_ibv_cq * cq), "IBVERBS_1.1")                                                       \
-  X(int, get_cq_event, (packbuf_i_ibv_channel * channel, packbuf_i_ibv_cq * *cq, void **user), "IBVERBS_1.1")      \
-  X(void, ack_cq_events, (packbuf_i_ibv_cq * cq, unsigned count), "IBVERBS_1.1")                                   \
-  X(packbuf_i_ibv_qp *, create_qp, (packbuf_i_ibv_pd * pd, packbuf_i_ibv_qp_init_attr * attr), "IBVERBS_1.1")      \
-  X(int, modify_qp, (packbuf_i_ibv_qp * qp, packbuf_i_ibv_qp_attr * attr, int mask), "IBVERBS_1.1")                \
-  X(int, destroy_qp, (packbuf_i_ibv_qp * qp), "IBVERBS_1.1")                                                       \
-  X(int, get_async_event, (packbuf_i_ibv_context * context, packbuf_i_ibv_async_event * event), "IBVERBS_1.1")     \
+#define PACKBUF_I_IBV_FUNCTIONS(X)                                                                                     \
+  X(packbuf_i_ibv_device **, get_device_list, (int *count), "IBVERBS_1.1")                                             \
+  X(void, free_device_list, (packbuf_i_ibv_device * *list), "IBVERBS_1.1")                                             \
+  X(const char *, get_device_name, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                                     \
+  X(packbuf_i_ibv_context *, open_device, (packbuf_i_ibv_device * device), "IBVERBS_1.1")                              \
+  X(int, close_device, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                               \
+  X(int, query_device, (packbuf_i_ibv_context * context, packbuf_i_ibv_device_attr * attr), "IBVERBS_1.1")             \
+  X(int, query_port, (packbuf_i_ibv_context * context, uint8_t port, packbuf_i_ibv_port_attr * attr), "IBVERBS_1.1")   \
+  X(int, query_gid, (packbuf_i_ibv_context * context, uint8_t port, int index, packbuf_i_ibv_gid *gid), "IBVERBS_1.1") \
+  X(packbuf_i_ibv_pd *, alloc_pd, (packbuf_i_ibv_context * context), "IBVERBS_1.1")                                    \
+  X(int, dealloc_pd, (packbuf_i_ibv_pd * pd), "IBVERBS_1.1")                                                           \
+  X(packbuf_i_ibv_mr *, reg_mr, (packbuf_i_ibv_pd * pd, void *address, size_t size, int access), "IBVERBS_1.1")        \
+  X(int, dereg_mr, (packbuf_i_ibv_mr * mr), "IBVERBS_1.1")                                                             \
+  X(packbuf_i_ibv_channel *, create_comp_channel, (packbuf_i_ibv_context * context), "IBVERBS_1.0")                    \
+  X(int, destroy_comp_channel, (packbuf_i_ibv_channel * channel), "IBVERBS_1.0")                                       \
+  X(packbuf_i_ibv_cq *, create_cq,                                                                                     \
+    (packbuf_i_ibv_context * context, int entries, void *user, packbuf_i_ibv_channel *channel, int vector),            \
+    "IBVERBS_1.1")                                                                                                     \
+  X(int, destroy_cq, (packbuf_i_ibv_cq * cq), "IBVERBS_1.1")                                                           \
+  X(int, get_cq_event, (packbuf_i_ibv_channel * channel, packbuf_i_ibv_cq * *cq, void **user), "IBVERBS_1.1")          \
+  X(void, ack_cq_events, (packbuf_i_ibv_cq * cq, unsigned count), "IBVERBS_1.1")                                       \
+  X(packbuf_i_ibv_qp *, create_qp, (packbuf_i_ibv_pd * pd, packbuf_i_ibv_qp_init_attr * attr), "IBVERBS_1.1")          \
+  X(int, modify_qp, (packbuf_i_ibv_qp * qp, packbuf_i_ibv_qp_attr * attr, int mask), "IBVERBS_1.1")                    \
+  X(int, destroy_qp, (packbuf_i_ibv_qp * qp), "IBVERBS_1.1")                                                           \
+  X(int, get_async_event, (packbuf_i_ibv_context * context, packbuf_i_ibv_async_event * event), "IBVERBS_1.1")         \
   X(void, ack_async_event, (packbuf_i_ibv_async_event * event), "IBVERBS_1.1")
 
 typedef struct packbuf_i_ibv {

@@ -4,7 +4,7 @@
  * before it is the object.
  * May use: system, text, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
 
-enum { PACKBUF_I_ROUNDS_MOST = 8 }; /* times that what failed for another item's sake is asked for again */
+enum { PACKBUF_I_ROUNDS_MOST = 8 };         /* times that what failed for another item's sake is asked for again */
 #define PACKBUF_I_SHARE ((uint64_t)1 << 20) /* bytes that are worth a queue pair of their own */
 
 /* ---- memory ---- */
@@ -283,8 +283,8 @@ static int packbuf_i_peer_reap(packbuf_i_peer *peer) {
 static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
   const unsigned type = peer->type;
   unsigned again = 0;
-  int good = !peer->broken && !peer->cancel && peer->piece == peer->piece_count &&
-             ++peer->rounds <= PACKBUF_I_ROUNDS_MOST;
+  int good =
+      !peer->broken && !peer->cancel && peer->piece == peer->piece_count && ++peer->rounds <= PACKBUF_I_ROUNDS_MOST;
   for (unsigned i = 0; i < peer->count; i++) again += peer->steps[i].state == PACKBUF_I_STEP_AGAIN;
   if (!again) return 0;
   if (good && type == PACKBUF_I_PUT) packbuf_i_pairs_close(&peer->pairs); /* the server's are broken */
@@ -298,7 +298,7 @@ static int packbuf_i_peer_regather(packbuf_i_peer *peer, size_t *room) {
     if (was.state != PACKBUF_I_STEP_AGAIN) continue;
     if (!good) {
       peer->left++;
-      packbuf_i_step_end(peer, step, was.status ? was.status : PACKBUF_DISCONNECTED);
+      packbuf_i_step_end(peer, step, peer->broken ? peer->broken : peer->cancel ? PACKBUF_TIMEOUT : was.status);
       continue;
     }
     memset(to, 0, sizeof *to);

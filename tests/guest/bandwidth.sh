@@ -13,7 +13,7 @@ peer() { # GB/s
 }
 
 ours() { # GB/s
-    packbuf bench-store "$uri" --ops get --sizes 1MiB --batches 16 --seconds 2 --json 2>&1 | tee /tmp/ours |
+    packbuf bench-store "$uri" --ops get --sizes 1m --batches 16 --seconds 2 --json 2>&1 | tee /tmp/ours |
         sed -n 's/.*"operation":"get".*"gigabytes_per_second":\([0-9.e+-]*\).*/\1/p'
 }
 

@@ -56,4 +56,6 @@ if [ -z "$said" ] || [ $code != $((33 + 2 * said)) ]; then
     { cat "$tmp/qemu"; tail -n 30 "$tmp/kernel"; } | tr -d '\r' | sed 's/^/# /' >&2
     exit 1
 fi
+# prove shows nothing of a failure but what is said here
+[ "$said" = 0 ] || tr -d '\r' <"$tmp/out" | grep -a -A 4 'not ok' | head -n 40 >&2
 exit "$said"
