@@ -1124,7 +1124,7 @@ static int raw_client(void) {
 }
 
 /* A child has all sockets of its parent: what the server closes stays open, and still has events. */
-static void test_forked(void) {
+static void test_nonsense_forked(void) {
   int fds[8];
   pid_t child;
   begin("forked");
@@ -1630,6 +1630,116 @@ static void test_slow(void) {
   verdict("a reader that makes no progress is cut off when its room is wanted");
 }
 
+enum { TORN = 24 << 20 }; /* more than what both sockets usually keep */
+
+/* A child after fork has all connections, of both sides, and keeps them: they end all the same when this process closes
+ * them, and the server does not hear of them again. */
+static void test_forked(void) {
+  packbuf_store *a, *b;
+  const uint64_t end = soon();
+  pid_t child;
+  begin("forked");
+  server_start(4 * MIB, NULL);
+  a = client_open();
+  b = client_open();
+  expect(!put_bytes(a, "k", "12345", 5, soon()) && !stat_of(b, "k", NULL), "put");
+  child = fork();
+  if (child == 0)
+    for (;;) (void)pause();
+  client_close(a);
+  while (PACKBUF_I_LOAD(&server->connections) > 1 && packbuf_now() < end) packbuf_i_sleep_until(packbuf_deadline_in(2));
+  expect(PACKBUF_I_LOAD(&server->connections) == 1, "the server saw the end of one");
+  for (int i = 0; i < 200; i++) {
+    a = client_open();
+    expect(!put_bytes(a, "k", "12345", 5, soon()) && !stat_of(b, "k", NULL), "put %d", i);
+    client_close(a);
+  }
+  (void)kill(child, SIGKILL);
+  (void)waitpid(child, NULL, 0);
+  client_close(b);
+  server_stop();
+  verdict("connections that a forked child has too");
+}
+
+/* A reader in a process of its own: right bytes (0), an error (1), or mixed ones (2). */
+static void child_reads(const char *uri, uint8_t *into) {
+  packbuf_store *store = NULL;
+  packbuf_item item = item_of("k");
+  packbuf_status status;
+  if (client_open_at(uri, NULL, &store, NULL)) _exit(3);
+  item.into = into;
+  item.capacity = TORN;
+  status = packbuf_batch_get(store, &item, 1, soon(), NULL);
+  _exit(status ? 1 : is_filled(into, TORN, 7) ? 0 : 2);
+}
+
+/* Starts a reader and stops it when some of the payload has arrived and not all of it: it reads into memory that is
+ * watched. 0: it never came to that. */
+static pid_t stopped_reader(uint8_t *into) {
+  for (int i = 0; i < 200; i++) {
+    volatile uint8_t *bytes = into;
+    const uint64_t end = soon();
+    int status;
+    pid_t child;
+    memset(into, 0, TORN);
+    child = fork();
+    if (child == 0) child_reads(packbuf_server_uri(server), into);
+    while (!bytes[MIB / 8] && !bytes[MIB / 8 + 1] && packbuf_now() < end) continue;
+    (void)kill(child, SIGSTOP);
+    if (waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status)) {
+      int empty = 1; /* its last page is as it was */
+      for (size_t k = TORN - 4096; k < TORN; k++) empty = empty && !bytes[k];
+      if (empty) return child;
+      (void)kill(child, SIGKILL);
+      (void)waitpid(child, NULL, 0);
+    }
+  }
+  return 0;
+}
+
+/* A reader is stopped in the middle of an object's bytes while its key is removed and its memory wanted. It is cut off
+ * when it makes no progress for lease_ms, and then has an error; before that, the writer has no room, and the reader
+ * right bytes. Never mixed ones. (Where sockets keep all of it, the memory is free at once, and the bytes are right.) */
+static void test_torn(uint32_t lease_ms) {
+  packbuf_server_options options;
+  uint8_t *bytes = (uint8_t *)malloc(TORN);
+  uint8_t *into = (uint8_t *)mmap(NULL, TORN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  packbuf_item item = item_of("k");
+  packbuf_store *a;
+  packbuf_status removed, put;
+  const int cut = lease_ms < 1000;
+  int status = 0;
+  pid_t child;
+  begin("torn");
+  memset(&options, 0, sizeof options);
+  options.lease_ms = lease_ms;
+  server_start(32 * MIB, &options);
+  a = client_open();
+  fill(bytes, TORN, 7);
+  expect(!put_bytes(a, "k", bytes, TORN, soon()), "put");
+  child = stopped_reader(into);
+  expect(child > 0, "no reader was stopped in the middle");
+  removed = packbuf_batch_remove(a, &item, 1, packbuf_deadline_in(100), NULL);
+  expect(removed == PACKBUF_OK || removed == PACKBUF_LEASED, "remove: %s", packbuf_status_name(removed));
+  expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND, "it is gone for others");
+  fill(bytes, TORN, 8);
+  put = put_bytes(a, "new", bytes, TORN, packbuf_deadline_in(cut ? 20000 : 300));
+  expect(put == PACKBUF_OK || (!cut && (put == PACKBUF_FULL || put == PACKBUF_TIMEOUT)), "a put that wants its memory: %s",
+         packbuf_status_name(put));
+  if (child > 0) {
+    (void)kill(child, SIGCONT);
+    (void)waitpid(child, &status, 0);
+    expect(WIFEXITED(status) && WEXITSTATUS(status) <= (cut ? 1 : 0), "the reader went on: %d", WEXITSTATUS(status));
+  }
+  if (put) expect(!put_bytes(a, "new", bytes, TORN, soon()), "and then there is room");
+  client_close(a);
+  server_stop();
+  free(bytes);
+  (void)munmap(into, TORN);
+  verdict(cut ? "a reader stopped in the middle, and cut off: an error, no mixed bytes"
+              : "a reader stopped in the middle, and not cut off: right bytes");
+}
+
 /* ---- threads ---- */
 
 typedef struct worker {
@@ -1709,11 +1819,14 @@ int main(void) {
   test_secrets();
   test_metrics();
   test_deadlines();
-  test_forked();
+  test_nonsense_forked();
   test_liars();
   test_late_answers();
   test_killed();
   test_slow();
+  test_forked();
+  test_torn(300);
+  test_torn(30000);
   test_threads();
   return tap_plan_done();
 }

@@ -6,7 +6,7 @@
 typedef packbuf_status (*packbuf_writer)(void *context, packbuf_batch *batch, void *dst, uint64_t capacity,
                                          uint64_t *size, packbuf_error *error);
 
-/* Start from zero, but for the deadline. */
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
@@ -33,11 +33,12 @@ typedef struct packbuf_wanted {
   const char *const *patterns;
   size_t pattern_count;
   packbuf_row_selection rows;
-  uint64_t gap;   /* ranges with at most so many bytes between them are fetched as one */
+  uint64_t gap;   /* bytes: ranges with at most so many between them are fetched as one */
   unsigned flags; /* PACKBUF_RANGES_CHUNKS: whole chunks, whose checksums are then verified */
   uint8_t values; /* 1: the batch values too */
 } packbuf_wanted;
 
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_get_options {
   uint64_t deadline;
   uint32_t account;

@@ -62,8 +62,10 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
-  /* where a child of this process has the socket too, closing it would leave events of a link that is gone */
+  /* a child after fork may have it too: then closing alone neither ends the connection nor takes it from the epoll,
+   * which would go on to name a link that is freed */
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
+  (void)shutdown(link->fd, SHUT_RDWR);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
   packbuf_i_link_end(link);

@@ -23,8 +23,9 @@ typedef struct packbuf_server_options {
 PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char *uri,
                                                const packbuf_server_options *options, packbuf_server **server,
                                                packbuf_error *error);
-/* The URI that clients take, with the port that it has. Static until closed. Cannot fail. */
+/* The URI that clients take, with the port that it has. Valid until it is closed. Cannot fail. */
 PACKBUF_API const char *packbuf_server_uri(const packbuf_server *server);
+/* What its connections did since it was opened, and how full the store is. Errors: those of packbuf_store_describe. */
 PACKBUF_API packbuf_status packbuf_server_counters(packbuf_server *server, packbuf_counters *counters,
                                                    packbuf_error *error);
 /* Lets operations under way end, to the deadline, then cuts connections. NULL is fine. */

@@ -252,7 +252,10 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
   packbuf_i_pairs_close(&peer->pairs);
-  if (peer->fd >= 0) (void)close(peer->fd);
+  if (peer->fd >= 0) {
+    (void)shutdown(peer->fd, SHUT_RDWR); /* a child after fork may have it too: the server is to see the end */
+    (void)close(peer->fd);
+  }
   peer->fd = -1;
   peer->greeted = 0;
   packbuf_i_intake_end(&peer->intake);
@@ -1163,4 +1166,5 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_count,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};
