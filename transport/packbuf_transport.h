@@ -184,7 +184,7 @@ enum {
 
 typedef enum packbuf_log_level { PACKBUF_LOG_DEBUG, PACKBUF_LOG_INFO, PACKBUF_LOG_WARNING } packbuf_log_level;
 /* One line of text, valid during the call; from any thread, one call at a time for each store. Never in the data path:
- * connections, recoveries, evictions, steps down. */
+ * connections of a server, recoveries, evictions, removals left over. */
 typedef void (*packbuf_log)(void *context, packbuf_log_level level, const char *text);
 
 /* Start from packbuf_default_store_options(). */
@@ -13658,14 +13658,20 @@ static packbuf_status packbuf_i_check_ref(const packbuf_ref *ref, packbuf_error 
 /* A copy of text that fits. */
 static void packbuf_i_copy_text(char *to, const char *from) { memcpy(to, from, strlen(from) + 1); }
 
+static int packbuf_i_is_manifest(const packbuf_view *view) { return view->kind == 2; }
+
+static uint8_t packbuf_i_kind_of(const packbuf_view *view) {
+  return (uint8_t)(packbuf_i_is_manifest(view) ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+}
+
 /* All of an open packed buffer that a ref says, but its generation. */
 static packbuf_status packbuf_i_describe_view(const packbuf_view *view, int fingerprint, packbuf_ref *ref,
                                               packbuf_error *error) {
   ref->length = view->total_length;
   ref->head_length = view->head_length + view->index_length;
   ref->head_checksum = view->head_checksum;
-  ref->kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
-  return fingerprint && view->kind != 2 ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
+  ref->kind = packbuf_i_kind_of(view);
+  return fingerprint && !packbuf_i_is_manifest(view) ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
 }
 
 /* The limits that protect from strangers are not for what was just packed. */
@@ -13928,7 +13934,7 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
  * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
- * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * (what it keeps), put (the first of many failures, kinds). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -14122,7 +14128,7 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
 static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
   packbuf_ref *ref = &part->object->ref;
   const packbuf_view *view = part->view;
-  const uint8_t kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+  const uint8_t kind = packbuf_i_kind_of(view);
   if (part->fragment != PACKBUF_NOWHERE) return PACKBUF_OK; /* packbuf_join_init does that */
   if (part->exact) {
     if (view->head_checksum != ref->head_checksum)
@@ -14144,7 +14150,7 @@ static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error
 /* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
 static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
                                             packbuf_error *error) {
-  if (!g->options->fingerprint || part->view->kind == 2) return PACKBUF_OK;
+  if (!g->options->fingerprint || packbuf_i_is_manifest(part->view)) return PACKBUF_OK;
   if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
     return packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
                                  "a fingerprint of fields that lie in several fragments cannot be checked", error);
@@ -14339,7 +14345,7 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *pa
     packbuf_i_fragment_list *listing = &listings[*count];
     packbuf_error why;
     packbuf_status status;
-    if (parts[i].object->status != PACKBUF_OK || parts[i].view->kind != 2) continue;
+    if (parts[i].object->status != PACKBUF_OK || !packbuf_i_is_manifest(parts[i].view)) continue;
     listing->own = &parts[i];
     status = packbuf_manifest_read(parts[i].view, packbuf_i_part_arena(&parts[i]), &listing->list, &listing->count,
                                    &listing->rows, &why);
@@ -14624,7 +14630,7 @@ static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_com
   if (!items || !asked) return packbuf_i_get_no_memory(g);
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_coming *part = &parts[i];
-    if (part->object->status != PACKBUF_OK || part->view->kind == 2) continue;
+    if (part->object->status != PACKBUF_OK || packbuf_i_is_manifest(part->view)) continue;
     memset(&one, 0, sizeof one);
     status = part->partial ? packbuf_i_part_ranges(g, part, &one) : packbuf_i_part_whole(g, part, &one);
     if (status != PACKBUF_OK) packbuf_i_part_failed(g, part, status, &one);
@@ -14680,7 +14686,7 @@ static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref 
   status = packbuf_i_parts_fetch(g, parts, g->count);
   for (uint64_t i = 0; i < g->count; i++) {
     if (parts[i].object->status != PACKBUF_OK) continue;
-    manifests += parts[i].view->kind == 2;
+    if (packbuf_i_is_manifest(parts[i].view)) manifests++;
     parts[i].object->views = parts[i].view;
     parts[i].object->view_count = 1;
   }
@@ -14756,7 +14762,7 @@ PACKBUF_API packbuf_status packbuf_get(packbuf_store *store, const packbuf_ref *
 /* ---- transport/append.c ---- */
 /* transport/append.c: rows and fields added to stored batches, without an old byte written: the new batch under a name
  * of its own, then a manifest that lists it behind what was there; and the removal of all that belongs together.
- * May use: the public calls of stores and of the core, put, get, system (random numbers, errors).
+ * May use: the public calls of stores and of the core, put, get, text (lines), system (random numbers, errors).
  * Must not know: which store it is, what fragments hold. */
 
 /* ---- names ---- */
@@ -14767,30 +14773,26 @@ static size_t packbuf_i_stem(const char *key) {
   return mark ? (size_t)(mark - key) : strlen(key);
 }
 
-static void packbuf_i_write_hex16(char *to, uint64_t number) {
-  for (unsigned i = 16; i-- > 0; number >>= 4) to[i] = "0123456789abcdef"[number & 15];
-}
-
 /* STEM#fNUMBER, STEM#mNUMBER: `number` was drawn at random, so that two who append at once do not meet. */
 static void packbuf_i_new_name(char *to, const char *key, char kind, uint64_t number) {
   const size_t stem = packbuf_i_stem(key);
+  packbuf_i_line line = packbuf_i_line_in(to + stem, PACKBUF_MAX_KEY + 1 - stem);
   memcpy(to, key, stem);
-  to[stem] = '#';
-  to[stem + 1] = kind;
-  packbuf_i_write_hex16(to + stem + 2, number);
-  to[stem + 18] = 0;
+  packbuf_i_line_character(&line, '#');
+  packbuf_i_line_character(&line, kind);
+  packbuf_i_line_hex(&line, number, 16);
+  (void)packbuf_i_line_close(&line);
 }
 
 #define PACKBUF_I_NAME_ROOM (PACKBUF_MAX_KEY + 1 + 17 + 1) /* of "KEY@generation" and its NUL */
 
-/* What a manifest calls an object: a name that no later object of the key can answer to. Returns its length. */
-static size_t packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
-  const size_t size = strlen(key);
-  memcpy(to, key, size);
-  to[size] = '@';
-  packbuf_i_write_hex16(to + size + 1, generation);
-  to[size + 17] = 0;
-  return size + 17;
+/* What a manifest calls an object: a name that no later object of the key can answer to. */
+static void packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
+  packbuf_i_line line = packbuf_i_line_in(to, PACKBUF_I_NAME_ROOM);
+  packbuf_i_line_text(&line, key);
+  packbuf_i_line_character(&line, '@');
+  packbuf_i_line_hex(&line, generation, 16);
+  (void)packbuf_i_line_close(&line);
 }
 
 /* ---- appending ---- */
@@ -15090,7 +15092,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
   status = packbuf_open(&view, item.lease.data, item.lease.size, PACKBUF_OPEN_EXACT, NULL, error);
-  if (status == PACKBUF_OK && view.kind == 2) status = packbuf_i_remove_names(r, &view, error);
+  if (status == PACKBUF_OK && packbuf_i_is_manifest(&view)) status = packbuf_i_remove_names(r, &view, error);
   packbuf_lease_release(&item.lease);
   if (status != PACKBUF_OK || r->count == 0) return status;
   memset(&why, 0, sizeof why);

@@ -23,7 +23,7 @@ enum {
 
 typedef enum packbuf_log_level { PACKBUF_LOG_DEBUG, PACKBUF_LOG_INFO, PACKBUF_LOG_WARNING } packbuf_log_level;
 /* One line of text, valid during the call; from any thread, one call at a time for each store. Never in the data path:
- * connections, recoveries, evictions, steps down. */
+ * connections of a server, recoveries, evictions, removals left over. */
 typedef void (*packbuf_log)(void *context, packbuf_log_level level, const char *text);
 
 /* Start from packbuf_default_store_options(). */
