@@ -1,5 +1,7 @@
 /* tools/iperf3.c: iperf3 as something to compare with: a server of it on this machine, and one stream at a time.
  * May use: messages, memory, stores.h. Must not know: what is measured beside it. */
+#include "stores.h" /* first: it says which functions of the system are wanted */
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,8 +11,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "stores.h"
 
 extern char **environ;
 

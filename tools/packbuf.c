@@ -156,10 +156,13 @@ static const char help_stat[] = "Usage: packbuf stat URI KEY|REF... [options]\n"
 
 static const char help_store[] =
     "Usage: packbuf store URI [options]\n"
-    "Says what a store is, what it can do, how full it is, and its counters. There is no command that removes a store: that of shm:NAME is\n"
-    "the file /dev/shm/packbuf.NAME.\n"
+    "Says what a store is, what it can do, how full it is, and its counters; of shm:NAME also who has it open, what they hold, and how its\n"
+    "free memory lies.\n"
     "\n"
     "  --collect           first takes back what is out of date, and what processes that died held\n"
+    "  --check             shm: whether every byte, object and lease is accounted for; exits with 1 and a line for each kind that is not\n"
+    "  --free              shm: takes the store away, with all that is in it, unless others have it open\n"
+    "  --force             with --free: even so; what they hold stays readable for them\n"
     "  --json              for machines\n"
     "  --timeout MS        give up after so many milliseconds (60000)\n";
 
@@ -173,6 +176,14 @@ static const char help_serve[] =
     "  --metrics HOST:PORT counters for Prometheus over HTTP\n"
     "  --device NAME       of verbs://: DEVICE[:PORT[:GID INDEX]], such as mlx5_0; else the one that has HOST's address\n"
     "  -v, --verbose       connections, recoveries and evictions on stderr\n";
+
+static const char help_doctor[] =
+    "Usage: packbuf doctor [URI] [options]\n"
+    "Looks at this machine with the eyes of a store (without URI: of all): a line each of what, what was found, and what to do. Memory and\n"
+    "its limits, huge pages, devices, libraries, whether the other side answers. Changes nothing. Exits with 1 when there is a problem.\n"
+    "\n"
+    "  --json              for machines: an object a line\n"
+    "  --timeout MS        how long the other side may take to answer (5000)\n";
 
 static const char help_bench_store[] =
     "Usage: packbuf bench-store URI [options]\n"
@@ -206,6 +217,7 @@ static const verb commands[] = {{"pack", "files to a packed buffer", help_pack, 
                                 {"stat", "what a store knows of an object", help_stat, run_stat},
                                 {"store", "what a store is, and its counters", help_store, run_store},
                                 {"serve", "a store to many machines", help_serve, run_serve},
+                                {"doctor", "what stores find wanting on this machine", help_doctor, run_doctor},
                                 {"bench-store", "what the operations of a store cost", help_bench_store, run_bench_store},
                                 {NULL, NULL, NULL, NULL}};
 

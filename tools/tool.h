@@ -327,5 +327,6 @@ int run_stat(const verb *command, int argc, char **argv);
 int run_store(const verb *command, int argc, char **argv);
 int run_serve(const verb *command, int argc, char **argv);
 int run_bench_store(const verb *command, int argc, char **argv);
+int run_doctor(const verb *command, int argc, char **argv);
 
 #endif

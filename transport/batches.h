@@ -91,6 +91,7 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
                                           packbuf_ref *appended, packbuf_error *error);
 
 /* Removes a batch; of a manifest all that it lists and the manifests before it, itself last, so that a removal that was
- * broken off can be repeated. What is gone already is no error. As packbuf_batch_remove otherwise. */
+ * broken off can be repeated: those of its own key, up to a '#', as packbuf_append names them; what else a manifest may
+ * list is somebody else's, and stays. What is gone already is no error. As packbuf_batch_remove otherwise. */
 PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
                                           packbuf_error *error);

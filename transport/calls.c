@@ -249,6 +249,36 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
   return store->driver->collect(store->state, deadline, left ? left : &none, error);
 }
 
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->sessions(store->state, cursor, sessions, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->held(store->state, cursor, held, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error) {
+  memset(audit, 0, sizeof *audit);
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->audit(store->state, audit, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
+  return store->driver->keeper->take_away(store->state, force, error);
+}
+
 PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,
                                                 packbuf_error *error) {
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);

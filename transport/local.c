@@ -32,13 +32,19 @@ typedef struct packbuf_i_table {
   packbuf_i_object_local *given_up; /* what writers left behind that died of a fault */
 } packbuf_i_table;
 
+/* Faults of one inject, which batches that have begun keep. */
+typedef struct packbuf_i_injected {
+  uint64_t users, count;
+  packbuf_fault *faults; /* behind it */
+} packbuf_i_injected;
+
 /* One handle. */
 typedef struct packbuf_i_local {
   packbuf_i_table *table;
   uint64_t quota, used; /* bytes of objects that it put */
   uint64_t moved;
-  packbuf_fault *faults;
-  uint64_t fault_count, seen; /* items since they were planned */
+  packbuf_i_injected *plan; /* of faults; NULL: none */
+  uint64_t seen;            /* items since it was made */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
@@ -193,27 +199,36 @@ static packbuf_status packbuf_i_local_wanted(packbuf_i_table *table, const packb
 /* ---- faults ---- */
 
 /* What is planned for the item in turn; NULL: nothing. */
-static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_local *local, uint64_t at) {
-  for (uint64_t i = 0; i < local->fault_count; i++)
-    if (local->faults[i].at == at) return &local->faults[i];
+static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_injected *plan, uint64_t at) {
+  for (uint64_t i = 0; plan && i < plan->count; i++)
+    if (plan->faults[i].at == at) return &plan->faults[i];
   return NULL;
+}
+
+/* One user less, under the lock: a batch that has begun under a plan ends under it. */
+static void packbuf_i_faults_left(packbuf_i_table *table, packbuf_i_injected *plan) {
+  if (plan && --plan->users == 0)
+    (void)packbuf_i_heap(&table->allocator, plan, sizeof *plan + (size_t)plan->count * sizeof *plan->faults, 0);
 }
 
 static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *faults, uint64_t count,
                                              packbuf_error *error) {
   packbuf_i_local *local = (packbuf_i_local *)state;
   packbuf_i_table *table = local->table;
-  packbuf_fault *copy = NULL;
+  packbuf_i_injected *plan = NULL;
   if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
   if (count) {
-    copy = (packbuf_fault *)packbuf_i_heap(&table->allocator, NULL, 0, (size_t)count * sizeof *copy);
-    if (!copy) return packbuf_i_no_memory(error);
-    memcpy(copy, faults, (size_t)count * sizeof *copy);
+    plan = (packbuf_i_injected *)packbuf_i_heap(&table->allocator, NULL, 0,
+                                                sizeof *plan + (size_t)count * sizeof *plan->faults);
+    if (!plan) return packbuf_i_no_memory(error);
+    plan->users = 1;
+    plan->count = count;
+    plan->faults = (packbuf_fault *)(void *)(plan + 1);
+    memcpy(plan->faults, faults, (size_t)count * sizeof *faults);
   }
   packbuf_i_locked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *copy, 0);
-  local->faults = copy;
-  local->fault_count = count;
+  packbuf_i_faults_left(table, local->plan);
+  local->plan = plan;
   local->seen = 0;
   packbuf_i_unlocked(&table->lock);
   return PACKBUF_OK;
@@ -424,20 +439,27 @@ static void packbuf_i_local_item(packbuf_i_local *local, packbuf_call *call, uin
 /* Runs the items in order; one that is to be reordered waits until as many others have ended as its fault says. */
 static void packbuf_i_local_run(void *state, packbuf_call *call) {
   packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_injected *plan;
   uint64_t base;
   packbuf_i_locked(&local->table->lock);
   base = local->seen;
   local->seen += call->count;
+  plan = local->plan;
+  if (plan) plan->users++;
   packbuf_i_unlocked(&local->table->lock);
   for (uint64_t i = 0; i < call->count; i++) {
-    const packbuf_fault *fault = packbuf_i_local_fault(local, base + i);
+    const packbuf_fault *fault = packbuf_i_local_fault(plan, base + i);
     if (!fault || fault->kind != PACKBUF_FAULT_REORDER) packbuf_i_local_item(local, call, i, fault);
-    for (uint64_t k = 0; k <= i; k++) { /* those whose turn has come, or comes at the end */
-      const packbuf_fault *late = local->fault_count ? packbuf_i_local_fault(local, base + k) : NULL;
+    for (uint64_t k = 0; plan && k <= i; k++) { /* those whose turn has come, or comes at the end */
+      const packbuf_fault *late = packbuf_i_local_fault(plan, base + k);
       const uint64_t turn = late && late->argument < call->count - 1 - k ? k + late->argument : call->count - 1;
       if (late && late->kind == PACKBUF_FAULT_REORDER && turn == i) packbuf_i_local_item(local, call, k, NULL);
     }
   }
+  if (!plan) return;
+  packbuf_i_locked(&local->table->lock);
+  packbuf_i_faults_left(local->table, plan);
+  packbuf_i_unlocked(&local->table->lock);
 }
 
 /* ---- slices ---- */
@@ -617,9 +639,9 @@ static void packbuf_i_local_close(void *state) {
       if (object->owner == local) packbuf_i_local_disown(object);
   for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
     if (object->owner == local) packbuf_i_local_disown(object);
+  packbuf_i_faults_left(table, local->plan);
   last = --table->handles == 0;
   packbuf_i_unlocked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *local->faults, 0);
   {
     const packbuf_allocator allocator = table->allocator;
     if (last) packbuf_i_table_end(table);
@@ -682,4 +704,5 @@ static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_local_count,
                                                       packbuf_i_local_inject,
                                                       packbuf_i_local_memory,
-                                                      0};
+                                                      0,
+                                                      NULL};

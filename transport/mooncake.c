@@ -551,4 +551,5 @@ static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
                                                          packbuf_i_mooncake_count,
                                                          NULL,
                                                          NULL,
-                                                         0};
+                                                         0,
+                                                         NULL};

@@ -211,6 +211,60 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
 
+/* One handle on a store of many processes, and what it holds there. Plain data. */
+typedef struct packbuf_session {
+  char name[48];                 /* options.name of who opened it; what is not printable ASCII is '?' */
+  uint32_t number;               /* while it lasts; others come to have it later */
+  uint32_t process;              /* as its own PID namespace calls it: for people */
+  uint64_t age_ms;               /* since it was opened */
+  uint64_t idle_ms;              /* since its last batch began: a lease of it is at least that old */
+  uint64_t leases, leased_bytes; /* objects that it holds */
+  uint64_t slices, slice_bytes;  /* that it fills, or has reserved */
+  uint8_t alive;                 /* 0: its process is gone; packbuf_store_collect takes back what it held */
+  uint8_t own;                   /* 1: it is the handle that was asked */
+} packbuf_session;
+
+typedef enum packbuf_held_kind {
+  PACKBUF_HELD_LEASE = 1,   /* an object that can be got */
+  PACKBUF_HELD_REMOVED = 2, /* one that was removed or superseded: its memory comes back with the lease */
+  PACKBUF_HELD_SLICE = 3    /* memory that is being filled: no key yet; stat.length is what was reserved */
+} packbuf_held_kind;
+
+/* Something that a session holds. */
+typedef struct packbuf_held {
+  uint32_t session; /* its number */
+  packbuf_held_kind kind;
+  packbuf_listed object; /* not known: stat.leases of a slice */
+} packbuf_held;
+
+/* Who has the store open, and what they hold; cursors as for packbuf_store_list. Of a store that others work in both
+ * are a look at things that move. UNSUPPORTED_OPERATION of stores that know no other processes (all but shm). */
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error);
+
+/* Whose each byte is. What is lost is what a store that keeps its own rules never has, whoever was killed when. */
+typedef struct packbuf_audit {
+  uint64_t objects, object_bytes;               /* that can be got */
+  uint64_t removed, removed_bytes;              /* removed or superseded, and not yet taken back */
+  uint64_t filling, filling_bytes;              /* slices */
+  uint64_t free_bytes, free_runs, largest_free; /* the largest is what can be put without anything going */
+  uint64_t dead;                                /* sessions whose process is gone and that were not collected */
+  uint64_t lost_bytes;                          /* memory in use for nothing */
+  uint64_t shared_bytes;                        /* memory of an object that is not its own */
+  uint64_t lost_slots, lost_cells, lost_pins;   /* held by nobody; entries of the directory that name nothing;
+                                                   leases of no session */
+  uint64_t hidden;                              /* objects that no key leads to */
+} packbuf_audit;
+/* Counts all of it anew. UNSUPPORTED_OPERATION as above. */
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error);
+
+/* Takes the store away, with all that is in it, for everyone: what is leased stays readable until the handle that holds
+ * it is closed, every other call on it is DISCONNECTED, and the name may be used for another one. LEASED, and nothing
+ * happens, while others have it open, unless `force`. READ_ONLY; UNSUPPORTED_OPERATION as above; SYSTEM. */
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error);
+
 /* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a
  * whole, store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe
  * asks. */
