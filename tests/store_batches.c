@@ -1149,6 +1149,39 @@ static void lists_of_manifest(const chain *c, packbuf_wanted *wanted) {
          "%s: a mask that is too short for the whole", where);
 }
 
+/* C90: fields that some fragments have and others have not. */
+static void fields_of_manifest(const chain *c, packbuf_wanted *wanted) {
+  static const char *const without[] = {"!b*", "btext"}, *const absent[] = {"anumber", "zzz"},
+                           *const but[] = {"!btext"};
+  const packbuf_selection *s;
+  packbuf_object object;
+  int good;
+  wanted->rows = packbuf_rows_all();
+  wanted->patterns = without;
+  good = is(packbuf_get_select(store, &c->refs[3], wanted, &getting, &object, &error), PACKBUF_OK);
+  s = object.selection;
+  tap_ok(good && s[0].node_count == 2 && s[1].node_count == 2 && s[3].node_count == 1,
+         "%s: what is taken away lies in one fragment alone", where);
+  packbuf_object_release(&object);
+  wanted->patterns = but;
+  wanted->pattern_count = 1;
+  good = is(packbuf_get_select(store, &c->refs[3], wanted, &getting, &object, &error), PACKBUF_OK);
+  s = object.selection;
+  tap_ok(good && s[0].node_count == 2 && s[3].node_count == 1, "%s: all but one field", where);
+  packbuf_object_release(&object);
+  wanted->patterns = without + 1;
+  good = is(packbuf_get_select(store, &c->refs[3], wanted, &getting, &object, &error), PACKBUF_OK);
+  s = object.selection;
+  tap_ok(good && s[0].node_count == 0 && s[0].rows == 100 && s[3].node_count == 1, "%s: one field, of one fragment",
+         where);
+  packbuf_object_release(&object);
+  wanted->patterns = absent;
+  wanted->pattern_count = 2;
+  tap_ok(is(packbuf_get_select(store, &c->refs[3], wanted, &getting, &object, &error), PACKBUF_NOT_FOUND) &&
+             strcmp(error.path, "zzz") == 0,
+         "%s: a field that no fragment has", where);
+}
+
 /* C90: some fields and rows of a manifest. */
 static void select_of_manifest(void) {
   static const char *const patterns[] = {"anumber", "btext"};
@@ -1220,35 +1253,7 @@ static void select_of_manifest(void) {
   tap_ok(good, "%s: C90: rows of a manifest across borders, up and down", where);
   tap_ok(moved, "%s: C90: the manifest, heads and ranges are moved, and no byte more", where);
   lists_of_manifest(&c, &wanted);
-  {
-    static const char *const without[] = {"!b*", "btext"}, *const absent[] = {"anumber", "zzz"},
-                             *const but[] = {"!btext"};
-    packbuf_selection *s;
-    wanted.rows = packbuf_rows_all();
-    wanted.patterns = without;
-    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK);
-    s = (packbuf_selection *)object.selection;
-    tap_ok(good && s[0].node_count == 2 && s[1].node_count == 2 && s[3].node_count == 1,
-           "%s: what is taken away lies in one fragment alone", where);
-    packbuf_object_release(&object);
-    wanted.patterns = but;
-    wanted.pattern_count = 1;
-    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK);
-    s = (packbuf_selection *)object.selection;
-    tap_ok(good && s[0].node_count == 2 && s[3].node_count == 1, "%s: all but one field", where);
-    packbuf_object_release(&object);
-    wanted.patterns = without + 1;
-    good = is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_OK);
-    s = (packbuf_selection *)object.selection;
-    tap_ok(good && s[0].node_count == 0 && s[0].rows == 100 && s[3].node_count == 1, "%s: one field, of one fragment",
-           where);
-    packbuf_object_release(&object);
-    wanted.patterns = absent;
-    wanted.pattern_count = 2;
-    tap_ok(is(packbuf_get_select(store, &c.refs[3], &wanted, &getting, &object, &error), PACKBUF_NOT_FOUND) &&
-               strcmp(error.path, "zzz") == 0,
-           "%s: a field that no fragment has", where);
-  }
+  fields_of_manifest(&c, &wanted);
   removes(&c.refs[3]);
   audit("C90", 0);
   end_chain(&c);

@@ -1,12 +1,12 @@
-/* What every store keeps: the cases C1 to C78, each named, each followed by an audit of leases, slices, memory and
- * registrations. `store_contract [URI]` (local: without one) runs on any store of 64 MiB and 4096 objects; what serves
- * it is started by whoever calls. Cases with a P run once more with the other side in a process of its own, which is
- * this program again. A case that a missing capability exempts is said so, and the list of these is compared with the
- * one that is kept below for that store.
+/* tests/store_contract.c: what every store keeps: the cases C1 to C78, each named, each followed by an audit of
+ * leases, slices, memory and registrations. `store_contract [URI]` (local: without one) runs on any store of 64 MiB
+ * and 4096 objects; what serves it is started by whoever calls. Cases with a P run once more with the other side in a
+ * process of its own, which is this program again. A case that a missing capability exempts is said so, and the list
+ * of these is compared with the one that is kept below for that store.
  * Environment: STORE_STOP and STORE_CONTINUE (commands) or STORE_SERVER_PID_FILE: C60; STORE_RESTART (a command): C75;
- * PACKBUF_SECRET: C76; STORE_TCP_ONLY (a URI): C78; STORE_CASES: the only ones to run ("C1 C72"); STORE_WITHOUT: the
- * ones not to run; STORE_ONE_PROCESS=1: no second process sees the store (a double that lives in this one);
- * STORE_AT_ONCE_MS: what a call may take that waits for the network alone (300; more where packets are lost). */
+ * PACKBUF_SECRET: C76; STORE_TCP_ONLY (a URI): C78; STORE_CASES: the only ones to run ("C1 C72"); STORE_WITHOUT: not
+ * these; STORE_ONE_PROCESS=1: no second process sees the store (a double that lives in this one); STORE_AT_ONCE_MS:
+ * what a call may take that waits for the network alone (300; more where packets are lost). */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
 #endif

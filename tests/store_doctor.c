@@ -1,5 +1,5 @@
-/* tests/store_doctor.c: what the doctor finds: each finding whole, the rooms that a store needs looked at, a server that is
- * not there called a problem, nothing opened or made. */
+/* tests/store_doctor.c: what the doctor finds: each finding whole, the rooms that a store needs looked at, a server
+ * that is not there called a problem, nothing opened or made. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
 #endif
@@ -33,7 +33,8 @@ static unsigned closed_port(void) {
   memset(&address, 0, sizeof address);
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) || getsockname(fd, (struct sockaddr *)&address, &size)) return 0;
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) || getsockname(fd, (struct sockaddr *)&address, &size))
+    return 0;
   (void)close(fd);
   return ntohs(address.sin_port);
 }
@@ -52,7 +53,8 @@ static findings look(const char *uri, const char *wanted, packbuf_status expecte
 int main(void) {
   char uri[64];
   findings all = look("shm:doctor-was-here", "/dev/shm", PACKBUF_OK);
-  tap_ok(all.looked && access("/dev/shm/packbuf.doctor-was-here", F_OK) != 0, "shm: /dev/shm was looked at, and nothing made there");
+  tap_ok(all.looked && access("/dev/shm/packbuf.doctor-was-here", F_OK) != 0,
+         "shm: /dev/shm was looked at, and nothing made there");
   (void)snprintf(uri, sizeof uri, "tcp://127.0.0.1:%u", closed_port());
   all = look(uri, "", PACKBUF_OK);
   tap_ok(all.problems > 0, "a server that is not there is a problem");

@@ -1,5 +1,6 @@
-/* tests/store_frames.c: the frames of the protocol. The worked frames of spec/transport.md are what the library writes, and are read back as the numbers that
- * stand there; every bit of each is flipped and every length cut; streams come in pieces of every size.
+/* tests/store_frames.c: the frames of the protocol. The worked frames of spec/transport.md are what the library writes,
+ * and are read back as the numbers that stand there; every bit of each is flipped and every length cut; streams come in
+ * pieces of every size.
  * May use: internals.h, spec/transport.md (or the file argv[1]). Must not know: sockets, stores.
  * With --write it prints the worked frames instead. */
 #ifndef _GNU_SOURCE
@@ -29,7 +30,8 @@ static packbuf_i_wire_to begin_frame(made *frame, const char *name) {
   return packbuf_i_frame_body(frame->bytes, sizeof frame->bytes);
 }
 
-static void end_frame(made *frame, const packbuf_i_wire_to *body, unsigned type, uint64_t items, uint64_t request, const char *payload) {
+static void end_frame(made *frame, const packbuf_i_wire_to *body, unsigned type, uint64_t items, uint64_t request,
+                      const char *payload) {
   frame->payload = strlen(payload);
   frame->size = packbuf_i_frame_end(frame->bytes, body, type, items, request, frame->payload);
   memcpy(frame->bytes + frame->size, payload, frame->payload);
@@ -86,7 +88,8 @@ static void greeting_frames(void) {
     const made *const first = &frames[0], *const second = &frames[1];
     uint8_t proof[32];
     frame = &frames[frame_count++];
-    packbuf_i_proof_make("open sesame", 11, server ? 'S' : 'C', first->bytes + 40, first->size - 40, second->bytes + 40, second->size - 40, proof);
+    packbuf_i_proof_make("open sesame", 11, server ? 'S' : 'C', first->bytes + 40, first->size - 40, second->bytes + 40,
+                         second->size - 40, proof);
     body = begin_frame(frame, server ? "PROVEN" : "PROOF");
     packbuf_i_wire_give(&body, proof, 32);
     end_frame(frame, &body, server ? PACKBUF_I_PROVEN : PACKBUF_I_PROOF, 0, 0, "");
@@ -267,7 +270,8 @@ static void test_specification(const char *path) {
       const made *frame = NULL;
       for (unsigned i = 0; i < frame_count; i++)
         if (strcmp(frames[i].name, name) == 0) frame = &frames[i];
-      tap_ok(frame && frame->size == size && memcmp(frame->bytes, bytes, size) == 0, "%s: the worked frame is what the library writes", name);
+      tap_ok(frame && frame->size == size && memcmp(frame->bytes, bytes, size) == 0,
+             "%s: the worked frame is what the library writes", name);
       seen++;
       name[0] = 0;
     } else {
@@ -356,42 +360,67 @@ static void test_values(void) {
   uint64_t offset, keys, ranges;
   uint16_t index;
   begin("values");
-  expect(!packbuf_i_frame_read(put->bytes, &frame) && frame.items == 2 && frame.payload == 5 && frame.request == 1, "PUT's header");
+  expect(!packbuf_i_frame_read(put->bytes, &frame) && frame.items == 2 && frame.payload == 5 && frame.request == 1,
+         "PUT's header");
   reader = packbuf_i_frame_reader(&frame, put->bytes + 40);
   expect(packbuf_i_wire_take64(&reader) == 2000000000u, "time left");
-  expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.size == 8192 && asked.ttl_ms == 60000 && asked.flags == 1 && !asked.eager && asked.kind == 1 && asked.head_length == 640 &&
-             asked.head_checksum == 0x01020304 && asked.key_size == 11 && memcmp(asked.key, "job7/step12", 11) == 0 && memcmp(asked.fingerprint, stat.fingerprint, 16) == 0,
+  expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.size == 8192 && asked.ttl_ms == 60000 &&
+             asked.flags == 1 && !asked.eager && asked.kind == 1 && asked.head_length == 640 &&
+             asked.head_checksum == 0x01020304 && asked.key_size == 11 && memcmp(asked.key, "job7/step12", 11) == 0 &&
+             memcmp(asked.fingerprint, stat.fingerprint, 16) == 0,
          "PUT's first item");
-  expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.size == 5 && asked.eager && asked.key_size == 4, "PUT's second item");
-  expect(!packbuf_i_request_check(&frame, put->bytes + 40, &keys, &ranges) && keys == 15 && ranges == 0, "PUT as a whole");
+  expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.size == 5 && asked.eager && asked.key_size == 4,
+         "PUT's second item");
+  expect(!packbuf_i_request_check(&frame, put->bytes + 40, &keys, &ranges) && keys == 15 && ranges == 0,
+         "PUT as a whole");
   expect(!packbuf_i_frame_read(get->bytes, &frame), "GET's header");
   reader = packbuf_i_frame_reader(&frame, get->bytes + 40);
   expect(packbuf_i_wire_take64(&reader) == UINT64_MAX, "time left");
-  expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.generation == stat.generation && asked.ranged && asked.range_count == 2 && asked.capacity == UINT64_MAX &&
-             packbuf_i_asked_range(asked.ranges, 1).offset == 4096 && packbuf_i_asked_range(asked.ranges, 1).length == 100,
+  expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.generation == stat.generation && asked.ranged &&
+             asked.range_count == 2 && asked.capacity == UINT64_MAX &&
+             packbuf_i_asked_range(asked.ranges, 1).offset == 4096 &&
+             packbuf_i_asked_range(asked.ranges, 1).length == 100,
          "GET's first item");
   expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && !asked.generation && !asked.ranged, "GET's second item");
   expect(!packbuf_i_frame_read(answer->bytes, &frame), "RESULT's header");
   reader = packbuf_i_frame_reader(&frame, answer->bytes + 40);
-  expect(!packbuf_i_result_read(&reader, &result) && result.follows == 740 && !result.status && memcmp(&result.stat, &stat, sizeof stat) == 0, "RESULT's first item");
-  expect(!packbuf_i_result_read(&reader, &result) && result.index == 1 && result.status == PACKBUF_NOT_FOUND, "RESULT's second item");
-  expect(!packbuf_i_frame_read(data->bytes, &frame) && !packbuf_i_data_read(&frame, data->bytes + 40, &index, &offset) && index == 0 && offset == 8184 && frame.payload == 8, "DATA");
-  expect(!packbuf_i_frame_read(frame_of("HELLO")->bytes, &frame) && !packbuf_i_hello_read(&frame, frame_of("HELLO")->bytes + 40, &hello) && strcmp(hello.name, "actor-7") == 0 && hello.quota == 1 << 30,
+  expect(!packbuf_i_result_read(&reader, &result) && result.follows == 740 && !result.status &&
+             memcmp(&result.stat, &stat, sizeof stat) == 0,
+         "RESULT's first item");
+  expect(!packbuf_i_result_read(&reader, &result) && result.index == 1 && result.status == PACKBUF_NOT_FOUND,
+         "RESULT's second item");
+  expect(!packbuf_i_frame_read(data->bytes, &frame) &&
+             !packbuf_i_data_read(&frame, data->bytes + 40, &index, &offset) && index == 0 && offset == 8184 &&
+             frame.payload == 8,
+         "DATA");
+  expect(!packbuf_i_frame_read(frame_of("HELLO")->bytes, &frame) &&
+             !packbuf_i_hello_read(&frame, frame_of("HELLO")->bytes + 40, &hello) &&
+             strcmp(hello.name, "actor-7") == 0 && hello.quota == 1 << 30,
          "HELLO");
-  expect(!packbuf_i_frame_read(frame_of("BYE")->bytes, &frame) && !packbuf_i_bye_read(&frame, frame_of("BYE")->bytes + 40, &bye) && bye.status == PACKBUF_DENIED && strcmp(bye.text, "wrong secret") == 0, "BYE");
+  expect(!packbuf_i_frame_read(frame_of("BYE")->bytes, &frame) &&
+             !packbuf_i_bye_read(&frame, frame_of("BYE")->bytes + 40, &bye) && bye.status == PACKBUF_DENIED &&
+             strcmp(bye.text, "wrong secret") == 0,
+         "BYE");
   {
     packbuf_i_pairing pairing;
     packbuf_i_located located;
-    expect(!packbuf_i_frame_read(frame_of("QP")->bytes, &frame) && !packbuf_i_pairing_read(&frame, frame_of("QP")->bytes + 40, &pairing) && pairing.count == 2 && pairing.numbers[1] == 18 &&
-               pairing.psns[1] == 0xABCDEE && pairing.mtu == 5 && pairing.reads == 16 && pairing.address == 0x7F0000002000 && pairing.rkey == 0x1234 && pairing.words == 512 && pairing.gid[15] == 13,
+    expect(!packbuf_i_frame_read(frame_of("QP")->bytes, &frame) &&
+               !packbuf_i_pairing_read(&frame, frame_of("QP")->bytes + 40, &pairing) && pairing.count == 2 &&
+               pairing.numbers[1] == 18 && pairing.psns[1] == 0xABCDEE && pairing.mtu == 5 && pairing.reads == 16 &&
+               pairing.address == 0x7F0000002000 && pairing.rkey == 0x1234 && pairing.words == 512 &&
+               pairing.gid[15] == 13,
            "QP");
     expect(!packbuf_i_frame_read(frame_of("LOCATED")->bytes, &frame), "LOCATED's header");
     reader = packbuf_i_frame_reader(&frame, frame_of("LOCATED")->bytes + 40);
-    expect(!packbuf_i_located_read(&reader, &located) && located.word == 3 && located.rkey == 0x9ABC && located.address == 0x7F0000100000 && memcmp(&located.stat, &stat, sizeof stat) == 0, "LOCATED");
+    expect(!packbuf_i_located_read(&reader, &located) && located.word == 3 && located.rkey == 0x9ABC &&
+               located.address == 0x7F0000100000 && memcmp(&located.stat, &stat, sizeof stat) == 0,
+           "LOCATED");
     expect(!packbuf_i_frame_read(frame_of("PUT-READ")->bytes, &frame), "PUT's header");
     reader = packbuf_i_frame_reader(&frame, frame_of("PUT-READ")->bytes + 40);
     (void)packbuf_i_wire_take64(&reader);
-    expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.remote && !asked.eager && asked.size == 8192 && asked.address == 0x10001000 && asked.rkey == 0x5678, "PUT's item that is read");
+    expect(!packbuf_i_asked_read(&reader, frame.type, &asked) && asked.remote && !asked.eager && asked.size == 8192 &&
+               asked.address == 0x10001000 && asked.rkey == 0x5678,
+           "PUT's item that is read");
   }
   verdict("what was written is read back");
 }
@@ -422,7 +451,8 @@ static void test_damage(void) {
       seal(copy, size);
       expect(!packbuf_i_frame_read(copy, &frame), "%s: header of %d bytes", whole->name, (int)size);
       why = read_body(&frame, copy + 40);
-      expect(size < body ? why != NULL : why == NULL, "%s: a body of %d bytes of %d: %s", whole->name, (int)size, (int)body, why ? why : "good");
+      expect(size < body ? why != NULL : why == NULL, "%s: a body of %d bytes of %d: %s", whole->name, (int)size,
+             (int)body, why ? why : "good");
       free(copy);
     }
   }
@@ -454,30 +484,110 @@ static void test_numbers(void) {
     uint64_t number;
     int bad;
   } all[] = {
-      {"PING", 0, 4, 0x32544250u, 1},   {"PING", 4, 1, 0, 1},           {"PING", 4, 1, 14, 1},           {"PING", 4, 1, 15, 1},          {"PING", 4, 1, 16, 1},
-      {"PING", 4, 1, 21, 1},            {"PING", 4, 1, 19, 0},          {"PING", 5, 1, 1, 1},            {"PING", 5, 1, 128, 1},         {"PING", 6, 2, 1, 1},
-      {"PING", 24, 8, 1, 1},            {"PING", 32, 4, 1, 1},          {"PING", 16, 4, 1048577, 1},     {"PUT", 6, 2, 0, 1},            {"PUT", 6, 2, 4097, 1},
-      {"PUT", 24, 8, 6, 1},             {"PUT", 24, 8, 1048577, 1},     {"DATA", 24, 8, 0, 1},           {"DATA", 24, 8, 1ull << 63, 1}, {"DATA", 6, 2, 2, 1},
-      {"DATA", 48, 8, UINT64_MAX, 1},   {"DATA", 42, 2, 1, 1},          {"DATA", 44, 4, 1, 1},           {"GRANT", 6, 2, 2, 1},          {"HELLO", 40, 2, 0, 1},
-      {"HELLO", 40, 2, 2, 1},           {"HELLO", 104, 1, 8, 1},        {"HELLO", 105, 1, 10, 1},        {"WELCOME", 40, 2, 2, 1},       {"WELCOME", 42, 1, 2, 1},
-      {"WELCOME", 43, 1, 1, 1},         {"WELCOME", 44, 4, 2, 1},       {"WELCOME", 96, 4, 0, 1},        {"WELCOME", 96, 4, 4097, 1},    {"WELCOME", 100, 4, 0, 1},
-      {"WELCOME", 104, 4, 65537, 1},    {"PUT", 48, 8, 1ull << 63, 1},  {"PUT", 56, 8, 8193, 1},         {"PUT", 56, 8, 8192, 0},        {"PUT", 68, 4, 3, 1},
-      {"PUT", 76, 1, 3, 1},             {"PUT", 77, 1, 1, 1},           {"PUT", 77, 1, 2, 1},            {"PUT", 78, 1, 1, 1},           {"PUT", 79, 1, 0, 1},
-      {"PUT", 96, 1, 0, 1},             {"PUT", 96, 1, ' ', 1},         {"PUT", 96, 1, 0x7f, 1},         {"PUT", 96, 1, '!', 0},         {"GET", 64, 4, 65537, 1},
-      {"GET", 64, 4, 1000, 1},          {"GET", 68, 2, 1, 1},           {"GET", 70, 1, 2, 1},            {"GET", 70, 1, 0, 1},           {"GET", 71, 1, 0, 1},
-      {"STAT", 56, 4, 2, 1},            {"REMOVE", 56, 4, 1, 1},        {"REMOVE", 60, 2, 1, 1},         {"REMOVE", 62, 1, 1, 1},        {"RESULT", 40, 2, 4096, 1},
-      {"RESULT", 42, 2, 3, 1},          {"RESULT", 44, 4, 1, 1},        {"RESULT", 48, 8, 1ull << 63, 1}, {"RESULT", 64, 8, 639, 1},     {"RESULT", 109, 1, 1, 1},
-      {"RESULT", 110, 2, 1, 1},         {"LIST", 52, 2, 2, 1},          {"LIST", 54, 1, 1, 1},           {"LIST", 56, 1, 0, 1},          {"LISTED", 42, 2, 1, 1},
-      {"LISTED", 6, 2, 4097, 1},        {"BYE", 42, 2, 256, 1},         {"BYE", 44, 1, 10, 1},           {"BYE", 44, 1, 0xC3, 1},
-      {"WELCOME", 44, 4, 1, 0},         {"PUT", 77, 1, 3, 1},           {"QP", 6, 2, 0, 1},              {"QP", 6, 2, 9, 1},             {"QP", 24, 8, 1, 1},
-      {"QP", 40, 2, 3, 1},              {"QP", 44, 1, 0, 1},            {"QP", 44, 1, 6, 1},             {"QP", 45, 1, 0, 1},            {"QP", 46, 2, 1, 1},
-      {"QP", 76, 4, 4097, 1},           {"QP", 76, 4, 4096, 0},         {"QP", 64, 8, UINT64_MAX, 1},    {"QP", 83, 1, 1, 1},            {"QP", 87, 1, 1, 1},
-      {"LOCATED", 6, 2, 0, 1},          {"LOCATED", 40, 2, 4096, 1},    {"LOCATED", 42, 2, 1, 1},        {"LOCATED", 60, 4, 1, 1},       {"LOCATED", 48, 8, UINT64_MAX, 1},
-      {"LOCATED", 72, 8, 1ull << 63, 1}, {"RELEASE", 6, 2, 0, 1},       {"RELEASE", 6, 2, 2, 1},         {"PUT-READ", 48, 8, 0, 1},      {"PUT-READ", 107, 8, UINT64_MAX, 1},
+      {"PING", 0, 4, 0x32544250u, 1},
+      {"PING", 4, 1, 0, 1},
+      {"PING", 4, 1, 14, 1},
+      {"PING", 4, 1, 15, 1},
+      {"PING", 4, 1, 16, 1},
+      {"PING", 4, 1, 21, 1},
+      {"PING", 4, 1, 19, 0},
+      {"PING", 5, 1, 1, 1},
+      {"PING", 5, 1, 128, 1},
+      {"PING", 6, 2, 1, 1},
+      {"PING", 24, 8, 1, 1},
+      {"PING", 32, 4, 1, 1},
+      {"PING", 16, 4, 1048577, 1},
+      {"PUT", 6, 2, 0, 1},
+      {"PUT", 6, 2, 4097, 1},
+      {"PUT", 24, 8, 6, 1},
+      {"PUT", 24, 8, 1048577, 1},
+      {"DATA", 24, 8, 0, 1},
+      {"DATA", 24, 8, 1ull << 63, 1},
+      {"DATA", 6, 2, 2, 1},
+      {"DATA", 48, 8, UINT64_MAX, 1},
+      {"DATA", 42, 2, 1, 1},
+      {"DATA", 44, 4, 1, 1},
+      {"GRANT", 6, 2, 2, 1},
+      {"HELLO", 40, 2, 0, 1},
+      {"HELLO", 40, 2, 2, 1},
+      {"HELLO", 104, 1, 8, 1},
+      {"HELLO", 105, 1, 10, 1},
+      {"WELCOME", 40, 2, 2, 1},
+      {"WELCOME", 42, 1, 2, 1},
+      {"WELCOME", 43, 1, 1, 1},
+      {"WELCOME", 44, 4, 2, 1},
+      {"WELCOME", 96, 4, 0, 1},
+      {"WELCOME", 96, 4, 4097, 1},
+      {"WELCOME", 100, 4, 0, 1},
+      {"WELCOME", 104, 4, 65537, 1},
+      {"PUT", 48, 8, 1ull << 63, 1},
+      {"PUT", 56, 8, 8193, 1},
+      {"PUT", 56, 8, 8192, 0},
+      {"PUT", 68, 4, 3, 1},
+      {"PUT", 76, 1, 3, 1},
+      {"PUT", 77, 1, 1, 1},
+      {"PUT", 77, 1, 2, 1},
+      {"PUT", 78, 1, 1, 1},
+      {"PUT", 79, 1, 0, 1},
+      {"PUT", 96, 1, 0, 1},
+      {"PUT", 96, 1, ' ', 1},
+      {"PUT", 96, 1, 0x7f, 1},
+      {"PUT", 96, 1, '!', 0},
+      {"GET", 64, 4, 65537, 1},
+      {"GET", 64, 4, 1000, 1},
+      {"GET", 68, 2, 1, 1},
+      {"GET", 70, 1, 2, 1},
+      {"GET", 70, 1, 0, 1},
+      {"GET", 71, 1, 0, 1},
+      {"STAT", 56, 4, 2, 1},
+      {"REMOVE", 56, 4, 1, 1},
+      {"REMOVE", 60, 2, 1, 1},
+      {"REMOVE", 62, 1, 1, 1},
+      {"RESULT", 40, 2, 4096, 1},
+      {"RESULT", 42, 2, 3, 1},
+      {"RESULT", 44, 4, 1, 1},
+      {"RESULT", 48, 8, 1ull << 63, 1},
+      {"RESULT", 64, 8, 639, 1},
+      {"RESULT", 109, 1, 1, 1},
+      {"RESULT", 110, 2, 1, 1},
+      {"LIST", 52, 2, 2, 1},
+      {"LIST", 54, 1, 1, 1},
+      {"LIST", 56, 1, 0, 1},
+      {"LISTED", 42, 2, 1, 1},
+      {"LISTED", 6, 2, 4097, 1},
+      {"BYE", 42, 2, 256, 1},
+      {"BYE", 44, 1, 10, 1},
+      {"BYE", 44, 1, 0xC3, 1},
+      {"WELCOME", 44, 4, 1, 0},
+      {"PUT", 77, 1, 3, 1},
+      {"QP", 6, 2, 0, 1},
+      {"QP", 6, 2, 9, 1},
+      {"QP", 24, 8, 1, 1},
+      {"QP", 40, 2, 3, 1},
+      {"QP", 44, 1, 0, 1},
+      {"QP", 44, 1, 6, 1},
+      {"QP", 45, 1, 0, 1},
+      {"QP", 46, 2, 1, 1},
+      {"QP", 76, 4, 4097, 1},
+      {"QP", 76, 4, 4096, 0},
+      {"QP", 64, 8, UINT64_MAX, 1},
+      {"QP", 83, 1, 1, 1},
+      {"QP", 87, 1, 1, 1},
+      {"LOCATED", 6, 2, 0, 1},
+      {"LOCATED", 40, 2, 4096, 1},
+      {"LOCATED", 42, 2, 1, 1},
+      {"LOCATED", 60, 4, 1, 1},
+      {"LOCATED", 48, 8, UINT64_MAX, 1},
+      {"LOCATED", 72, 8, 1ull << 63, 1},
+      {"RELEASE", 6, 2, 0, 1},
+      {"RELEASE", 6, 2, 2, 1},
+      {"PUT-READ", 48, 8, 0, 1},
+      {"PUT-READ", 107, 8, UINT64_MAX, 1},
   };
   begin("numbers");
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    expect(refused(all[i].name, all[i].at, all[i].bytes, all[i].number) == all[i].bad, "%s with %llx at %d", all[i].name, (unsigned long long)all[i].number, (int)all[i].at);
+    expect(refused(all[i].name, all[i].at, all[i].bytes, all[i].number) == all[i].bad, "%s with %llx at %d",
+           all[i].name, (unsigned long long)all[i].number, (int)all[i].at);
   verdict("each number out of its range is refused");
 }
 
@@ -527,8 +637,10 @@ static void test_streams(void) {
     intake.taker = &stream_taker;
     intake.context = &s;
     intake.most_body = PACKBUF_I_FRAME_BODY;
-    for (size_t at = 0; !why && at < size; at += piece) why = packbuf_i_intake_feed(&intake, all + at, size - at < piece ? size - at : piece);
-    expect(!why && s.frames == frame_count && s.payload == 13, "pieces of %d: %s", (int)piece, why ? why : "cut wrongly");
+    for (size_t at = 0; !why && at < size; at += piece)
+      why = packbuf_i_intake_feed(&intake, all + at, size - at < piece ? size - at : piece);
+    expect(!why && s.frames == frame_count && s.payload == 13, "pieces of %d: %s", (int)piece,
+           why ? why : "cut wrongly");
     expect(s.drop || memcmp(s.bytes, "hellothe end.", 13) == 0, "pieces of %d: payload", (int)piece);
     packbuf_i_intake_end(&intake);
   }
@@ -540,7 +652,8 @@ static void test_streams(void) {
     intake.taker = &stream_taker;
     intake.context = &s;
     intake.most_body = (uint32_t)(frames[0].size - 40 - most);
-    expect((packbuf_i_intake_feed(&intake, frames[0].bytes, frames[0].size) != NULL) == (most == 1), "a body of one byte more than may be");
+    expect((packbuf_i_intake_feed(&intake, frames[0].bytes, frames[0].size) != NULL) == (most == 1),
+           "a body of one byte more than may be");
     packbuf_i_intake_end(&intake);
   }
   { /* a body whose checksum is wrong */

@@ -234,7 +234,7 @@ def doctor_tests(tmp):
     ok(rows and all(set(o) == {'severity', 'what', 'found', 'advice'} and (o['severity'] == 'fine') == (o['advice'] == '') for o in rows), '--json', r)
     ok(r.code == any(o['severity'] == 'problem' for o in rows), 'exit 1 when there is a problem, else 0', r)
     ok(not os.path.exists(f'/dev/shm/packbuf.{NAME}'), 'it makes no store')
-    r = run('doctor', f'shm:{NAME}?size=900t')
+    r = run('doctor', f'shm:{NAME}?size=900000g')
     ok(r.code == 1 and 'PROBLEM  /dev/shm: ' in r.text, 'no machine has so much memory', r)
     r = run('doctor', 'tcp://127.0.0.1:1')
     ok(r.code == 1 and 'PROBLEM  127.0.0.1:1: ' in r.text and 'packbuf serve' in r.text, 'nobody answers: exit 1, and what to do', r)

@@ -1,6 +1,6 @@
 /* transport/append.c: rows and fields added to stored batches, without an old byte written: the new batch under a name
  * of its own, then a manifest that lists it behind what was there; and the removal of all that belongs together.
- * May use: the public calls of stores and of the core, put, get, system (random numbers, errors).
+ * May use: the public calls of stores and of the core, put, get, text (lines), system (random numbers, errors).
  * Must not know: which store it is, what fragments hold. */
 
 /* ---- names ---- */
@@ -11,30 +11,26 @@ static size_t packbuf_i_stem(const char *key) {
   return mark ? (size_t)(mark - key) : strlen(key);
 }
 
-static void packbuf_i_write_hex16(char *to, uint64_t number) {
-  for (unsigned i = 16; i-- > 0; number >>= 4) to[i] = "0123456789abcdef"[number & 15];
-}
-
 /* STEM#fNUMBER, STEM#mNUMBER: `number` was drawn at random, so that two who append at once do not meet. */
 static void packbuf_i_new_name(char *to, const char *key, char kind, uint64_t number) {
   const size_t stem = packbuf_i_stem(key);
+  packbuf_i_line line = packbuf_i_line_in(to + stem, PACKBUF_MAX_KEY + 1 - stem);
   memcpy(to, key, stem);
-  to[stem] = '#';
-  to[stem + 1] = kind;
-  packbuf_i_write_hex16(to + stem + 2, number);
-  to[stem + 18] = 0;
+  packbuf_i_line_character(&line, '#');
+  packbuf_i_line_character(&line, kind);
+  packbuf_i_line_hex(&line, number, 16);
+  (void)packbuf_i_line_close(&line);
 }
 
 #define PACKBUF_I_NAME_ROOM (PACKBUF_MAX_KEY + 1 + 17 + 1) /* of "KEY@generation" and its NUL */
 
-/* What a manifest calls an object: a name that no later object of the key can answer to. Returns its length. */
-static size_t packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
-  const size_t size = strlen(key);
-  memcpy(to, key, size);
-  to[size] = '@';
-  packbuf_i_write_hex16(to + size + 1, generation);
-  to[size + 17] = 0;
-  return size + 17;
+/* What a manifest calls an object: a name that no later object of the key can answer to. */
+static void packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
+  packbuf_i_line line = packbuf_i_line_in(to, PACKBUF_I_NAME_ROOM);
+  packbuf_i_line_text(&line, key);
+  packbuf_i_line_character(&line, '@');
+  packbuf_i_line_hex(&line, generation, 16);
+  (void)packbuf_i_line_close(&line);
 }
 
 /* ---- appending ---- */
@@ -339,7 +335,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
   status = packbuf_open(&view, item.lease.data, item.lease.size, PACKBUF_OPEN_EXACT, NULL, error);
-  if (status == PACKBUF_OK && view.kind == 2) status = packbuf_i_remove_names(r, &view, error);
+  if (status == PACKBUF_OK && packbuf_i_is_manifest(&view)) status = packbuf_i_remove_names(r, &view, error);
   packbuf_lease_release(&item.lease);
   if (status != PACKBUF_OK || r->count == 0) return status;
   memset(&why, 0, sizeof why);

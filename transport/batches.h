@@ -62,7 +62,8 @@ typedef struct packbuf_object {
   struct packbuf_i_object *inner;
 } packbuf_object;
 
-/* A ref to whatever is newest under a key: what the command's `get` does. Consumers are given refs. Cannot fail. */
+/* A ref to whatever is newest under a key: what the command's `get` does. Consumers are given refs. Cannot fail: of
+ * what is no key, a ref that every call refuses. */
 PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key);
 
 /* Leases, opens and checks (length and head checksum against the ref). _select reads head and index (one round for all

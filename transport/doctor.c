@@ -142,8 +142,9 @@ static void packbuf_i_doctor_shm(packbuf_i_doctor *d, const char *name) {
 #if defined(__linux__)
   {
     struct statfs kind;
-    if (statfs(d->folder, &kind) == 0 && (unsigned long)kind.f_type != 0x01021994 &&
-        (unsigned long)kind.f_type != 0x958458F6) {
+    const unsigned long tmpfs = 0x01021994, hugetlbfs = 0x958458F6; /* of linux/magic.h */
+    if (statfs(d->folder, &kind) == 0 && (unsigned long)kind.f_type != tmpfs &&
+        (unsigned long)kind.f_type != hugetlbfs) {
       packbuf_i_doctor_add(d, "neither tmpfs nor hugetlbfs");
       packbuf_i_doctor_says(d, PACKBUF_ADVICE, d->folder, "on a disk's file system each page is written to the disk");
     }
@@ -361,14 +362,15 @@ static packbuf_status packbuf_i_doctor_option(void *context, const packbuf_i_uri
 
 PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding finding, void *context, uint64_t deadline,
                                           packbuf_error *error) {
-  static const char *const schemes[5] = {"local", "shm", "tcp", "verbs", "mooncake"};
+  enum { ALL = -1, LOCAL, SHM, TCP, VERBS, MOONCAKE, SCHEMES };
+  static const char *const schemes[SCHEMES] = {"local", "shm", "tcp", "verbs", "mooncake"};
   const char *const library = getenv("MOONCAKE_STORE_LIBRARY");
   char base[PACKBUF_MAX_URI + 1];
   const char *rest = NULL;
   packbuf_i_doctor d;
   packbuf_i_uri parts;
-  uint64_t pool;
-  int scheme = -1; /* all */
+  uint64_t pool, memory; /* memory: that of the store itself, else of its pool */
+  int scheme = ALL;
   memset(&d, 0, sizeof d);
   memcpy(d.folder, "/dev/shm", 9);
   d.finding = finding;
@@ -382,20 +384,21 @@ PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding findi
         packbuf_i_uri_options(uri, &d.options, base, sizeof base, packbuf_i_doctor_option, &d, error);
     if (status != PACKBUF_OK) return status;
     (void)packbuf_i_uri_start(&parts, base, NULL);
-    for (scheme = 0; scheme < 5 && !packbuf_i_uri_has_scheme(&parts, schemes[scheme]);) scheme++;
-    if (scheme == 5) return packbuf_i_uri_fail(error, "no store has this scheme", 0);
+    for (scheme = 0; scheme < SCHEMES && !packbuf_i_uri_has_scheme(&parts, schemes[scheme]);) scheme++;
+    if (scheme == SCHEMES) return packbuf_i_uri_fail(error, "no store has this scheme", 0);
     rest = parts.rest;
   }
   pool = d.options.pool_size ? d.options.pool_size : (uint64_t)256 << 20;
-  if (scheme < 0 || scheme == 1) packbuf_i_doctor_shm(&d, rest && *rest ? rest : NULL);
-  packbuf_i_doctor_group(&d, scheme < 2 ? packbuf_i_doctor_wanted(&d) : pool);
-  if (scheme != 1) packbuf_i_doctor_huge_pages(&d, scheme < 2 ? packbuf_i_doctor_wanted(&d) : pool);
-  if (scheme < 0 || scheme > 2) packbuf_i_doctor_locked(&d, pool);
-  if (scheme < 0 || scheme == 3) packbuf_i_doctor_verbs(&d);
-  if (scheme < 0 || scheme == 4)
+  memory = scheme <= SHM ? packbuf_i_doctor_wanted(&d) : pool;
+  if (scheme == ALL || scheme == SHM) packbuf_i_doctor_shm(&d, rest && *rest ? rest : NULL);
+  packbuf_i_doctor_group(&d, memory);
+  if (scheme != SHM) packbuf_i_doctor_huge_pages(&d, memory);
+  if (scheme == ALL || scheme >= VERBS) packbuf_i_doctor_locked(&d, pool);
+  if (scheme == ALL || scheme == VERBS) packbuf_i_doctor_verbs(&d);
+  if (scheme == ALL || scheme == MOONCAKE)
     (void)packbuf_i_doctor_library(&d, "Mooncake", library && *library ? library : "libmooncake_store.so",
                                    "mooncake_store_create",
                                    "mooncake:// wants its C library: MOONCAKE_STORE_LIBRARY may name it");
-  if (scheme >= 2 && rest) packbuf_i_doctor_other_side(&d, rest);
+  if (scheme >= TCP && rest) packbuf_i_doctor_other_side(&d, rest);
   return PACKBUF_OK;
 }

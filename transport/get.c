@@ -1,7 +1,7 @@
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
  * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
- * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * (what it keeps), put (the first of many failures, kinds). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -195,7 +195,7 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
 static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
   packbuf_ref *ref = &part->object->ref;
   const packbuf_view *view = part->view;
-  const uint8_t kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+  const uint8_t kind = packbuf_i_kind_of(view);
   if (part->fragment != PACKBUF_NOWHERE) return PACKBUF_OK; /* packbuf_join_init does that */
   if (part->exact) {
     if (view->head_checksum != ref->head_checksum)
@@ -217,7 +217,7 @@ static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error
 /* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
 static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
                                             packbuf_error *error) {
-  if (!g->options->fingerprint || part->view->kind == 2) return PACKBUF_OK;
+  if (!g->options->fingerprint || packbuf_i_is_manifest(part->view)) return PACKBUF_OK;
   if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
     return packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
                                  "a fingerprint of fields that lie in several fragments cannot be checked", error);
@@ -412,7 +412,7 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *pa
     packbuf_i_fragment_list *listing = &listings[*count];
     packbuf_error why;
     packbuf_status status;
-    if (parts[i].object->status != PACKBUF_OK || parts[i].view->kind != 2) continue;
+    if (parts[i].object->status != PACKBUF_OK || !packbuf_i_is_manifest(parts[i].view)) continue;
     listing->own = &parts[i];
     status = packbuf_manifest_read(parts[i].view, packbuf_i_part_arena(&parts[i]), &listing->list, &listing->count,
                                    &listing->rows, &why);
@@ -697,7 +697,7 @@ static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_com
   if (!items || !asked) return packbuf_i_get_no_memory(g);
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_coming *part = &parts[i];
-    if (part->object->status != PACKBUF_OK || part->view->kind == 2) continue;
+    if (part->object->status != PACKBUF_OK || packbuf_i_is_manifest(part->view)) continue;
     memset(&one, 0, sizeof one);
     status = part->partial ? packbuf_i_part_ranges(g, part, &one) : packbuf_i_part_whole(g, part, &one);
     if (status != PACKBUF_OK) packbuf_i_part_failed(g, part, status, &one);
@@ -753,7 +753,7 @@ static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref 
   status = packbuf_i_parts_fetch(g, parts, g->count);
   for (uint64_t i = 0; i < g->count; i++) {
     if (parts[i].object->status != PACKBUF_OK) continue;
-    manifests += parts[i].view->kind == 2;
+    if (packbuf_i_is_manifest(parts[i].view)) manifests++;
     parts[i].object->views = parts[i].view;
     parts[i].object->view_count = 1;
   }

@@ -138,8 +138,9 @@ static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, 
   store->driver->run(store->state, &running->call);
 }
 
-/* Checks, holds and runs the items of a stretch; those that are not good end here. At most PACKBUF_I_STRETCH. */
-#define PACKBUF_I_STRETCH 256u
+#define PACKBUF_I_STRETCH 256u /* items that run together: bounds what is kept of them */
+
+/* Checks, holds and runs the items of a stretch, at most so many; those that are not good end here. */
 static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
   packbuf_i_registration *held[PACKBUF_I_STRETCH];
   void *registrations[PACKBUF_I_STRETCH];

@@ -9,7 +9,7 @@
  * The tour. packbuf_store_open (one of local: shm:NAME tcp://HOST:PORT verbs://HOST:PORT mooncake://HOST:PORT).
  * Batches: packbuf_put packs a batch straight into the store's memory and returns a ref, plain data that any control
  * plane can carry; packbuf_get takes a ref and returns a view that holds its lease, packbuf_get_select fetches only the
- * bytes of some fields and rows; packbuf_append, packbuf_remove; each also for many keys in one call.
+ * bytes of some fields and rows (packbuf_put_many, packbuf_get_many: of many keys); packbuf_append, packbuf_remove.
  * Bytes: packbuf_batch_put, _get, _stat, _remove; packbuf_submit, packbuf_poll and packbuf_store_fd for those who do
  * not wait. Memory: packbuf_pool, packbuf_reserve, packbuf_register. Consume-once: packbuf_ledger. Servers:
  * packbuf_server. Deadlines are absolute (packbuf_deadline_in). Every call returns a packbuf_status, 0 for success, but
@@ -73,7 +73,7 @@ typedef struct packbuf_stat {
   uint64_t left_ms;     /* until it is dropped; UINT64_MAX: it has no time-to-live */
   uint32_t head_checksum;
   uint32_t flags;  /* of the put */
-  uint32_t leases; /* how many sessions hold it just now (shm: processes, servers: connections) */
+  uint32_t leases; /* how many hold it just now (local: leases; shm: handles; tcp, verbs: as of what is served) */
   uint8_t kind;    /* packbuf_object_kind */
   uint8_t fingerprint[PACKBUF_FINGERPRINT]; /* of the schema; zero: not known */
 } packbuf_stat;
@@ -184,7 +184,7 @@ enum {
 
 typedef enum packbuf_log_level { PACKBUF_LOG_DEBUG, PACKBUF_LOG_INFO, PACKBUF_LOG_WARNING } packbuf_log_level;
 /* One line of text, valid during the call; from any thread, one call at a time for each store. Never in the data path:
- * connections, recoveries, evictions, steps down. */
+ * connections of a server, recoveries, evictions, removals left over. */
 typedef void (*packbuf_log)(void *context, packbuf_log_level level, const char *text);
 
 /* Start from packbuf_default_store_options(). */
@@ -198,7 +198,7 @@ typedef struct packbuf_store_options {
   uint32_t connect_ms;  /* tcp, verbs, mooncake: time to connect, and to connect again; 0: 5000. The host's name is
                            looked up once, when the store is opened, for as long as the system's resolver takes */
   uint32_t connections; /* tcp, verbs: sockets or queue pairs; 0: 2 */
-  uint32_t workers;     /* threads for packbuf_submit (mooncake: for all calls); 0: 1 (mooncake: 4) */
+  uint32_t workers;     /* threads for packbuf_submit, at most 64; mooncake: for all calls, at most 16; 0: 1, 4 */
   uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it */
   uint8_t read_only;    /* 1: puts and removes are READ_ONLY; shm: data are mapped for reading alone */
   uint8_t step_down;    /* 1: verbs may become tcp when it is not to be had; packbuf_store_info says so */
@@ -281,8 +281,8 @@ typedef struct packbuf_item {
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
   void *into;                  /* get: where to; NULL: answered with a lease */
   uint64_t capacity;           /* get: bytes at `into`. CAPACITY, and nothing is written, when there are more */
-  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE; tcp, verbs:
-                                  more than 32,768 are LIMIT */
+  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE; LIMIT:
+                                  more than 32,768 (tcp, verbs) */
   uint64_t range_count;
   uint32_t flags;
   uint32_t ttl_ms;  /* put: dropped after that; 0: never */
@@ -426,8 +426,9 @@ PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_aud
  * happens, while others have it open, unless `force`. READ_ONLY; UNSUPPORTED_OPERATION as above; SYSTEM. */
 PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error);
 
-/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
- * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
+/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a
+ * whole, store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe
+ * asks. */
 #define PACKBUF_COUNTER_LIST(X)                                                  \
   X(puts, 0, "objects put")                                                      \
   X(gets, 0, "objects got, or ranges of them")                                   \
@@ -562,7 +563,8 @@ typedef struct packbuf_object {
   struct packbuf_i_object *inner;
 } packbuf_object;
 
-/* A ref to whatever is newest under a key: what the command's `get` does. Consumers are given refs. Cannot fail. */
+/* A ref to whatever is newest under a key: what the command's `get` does. Consumers are given refs. Cannot fail: of
+ * what is no key, a ref that every call refuses. */
 PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key);
 
 /* Leases, opens and checks (length and head checksum against the ref). _select reads head and index (one round for all
@@ -4858,9 +4860,9 @@ static int packbuf_i_shm_over(const packbuf_i_shm_slot *record, uint64_t now) {
   return ends_at && ends_at <= now;
 }
 
-/* Frees what is RETIRED and not pinned (its retirer was killed), and drops what is over. `doubles`: also retires what a
+/* Frees what is RETIRED and not pinned (its retirer was killed). `all`: also drops what is over, and retires what a
  * killed put left LIVE below the newest. */
-static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int doubles) {
+static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int all) {
   const uint64_t now = packbuf_i_shm_now(shm);
   for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
     const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
@@ -4868,7 +4870,7 @@ static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int doubles) {
     packbuf_i_shm_key key;
     uint32_t newest;
     if (packbuf_i_shm_phase(word) == PACKBUF_I_SHM_RETIRED) packbuf_i_shm_try_free(shm, slot);
-    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || !doubles) continue;
+    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || !all) continue;
     if (packbuf_i_shm_over(&shm->slots[slot], now)) {
       if (packbuf_i_shm_end_object(shm, slot, word)) PACKBUF_I_ADD(&shm->header->expired, 1u);
     } else if (packbuf_i_shm_copy_key(shm, slot, word, text, &key) &&
@@ -5240,9 +5242,8 @@ enum {
   PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
-#define PACKBUF_I_SHM_COPIED                                                              \
-  ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address \
-                       */
+/* Of a lease's token: it is such a copy, at the rest as an address. */
+#define PACKBUF_I_SHM_COPIED ((uint64_t)1 << 63)
 
 /* ---- opening and closing ---- */
 
@@ -11017,8 +11018,9 @@ static void packbuf_i_run_good(packbuf_i_running *running, packbuf_item *items, 
   store->driver->run(store->state, &running->call);
 }
 
-/* Checks, holds and runs the items of a stretch; those that are not good end here. At most PACKBUF_I_STRETCH. */
-#define PACKBUF_I_STRETCH 256u
+#define PACKBUF_I_STRETCH 256u /* items that run together: bounds what is kept of them */
+
+/* Checks, holds and runs the items of a stretch, at most so many; those that are not good end here. */
 static void packbuf_i_run_stretch(packbuf_i_running *running, packbuf_item *items, uint64_t count) {
   packbuf_i_registration *held[PACKBUF_I_STRETCH];
   void *registrations[PACKBUF_I_STRETCH];
@@ -13838,8 +13840,9 @@ static void packbuf_i_doctor_shm(packbuf_i_doctor *d, const char *name) {
 #if defined(__linux__)
   {
     struct statfs kind;
-    if (statfs(d->folder, &kind) == 0 && (unsigned long)kind.f_type != 0x01021994 &&
-        (unsigned long)kind.f_type != 0x958458F6) {
+    const unsigned long tmpfs = 0x01021994, hugetlbfs = 0x958458F6; /* of linux/magic.h */
+    if (statfs(d->folder, &kind) == 0 && (unsigned long)kind.f_type != tmpfs &&
+        (unsigned long)kind.f_type != hugetlbfs) {
       packbuf_i_doctor_add(d, "neither tmpfs nor hugetlbfs");
       packbuf_i_doctor_says(d, PACKBUF_ADVICE, d->folder, "on a disk's file system each page is written to the disk");
     }
@@ -14057,14 +14060,15 @@ static packbuf_status packbuf_i_doctor_option(void *context, const packbuf_i_uri
 
 PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding finding, void *context, uint64_t deadline,
                                           packbuf_error *error) {
-  static const char *const schemes[5] = {"local", "shm", "tcp", "verbs", "mooncake"};
+  enum { ALL = -1, LOCAL, SHM, TCP, VERBS, MOONCAKE, SCHEMES };
+  static const char *const schemes[SCHEMES] = {"local", "shm", "tcp", "verbs", "mooncake"};
   const char *const library = getenv("MOONCAKE_STORE_LIBRARY");
   char base[PACKBUF_MAX_URI + 1];
   const char *rest = NULL;
   packbuf_i_doctor d;
   packbuf_i_uri parts;
-  uint64_t pool;
-  int scheme = -1; /* all */
+  uint64_t pool, memory; /* memory: that of the store itself, else of its pool */
+  int scheme = ALL;
   memset(&d, 0, sizeof d);
   memcpy(d.folder, "/dev/shm", 9);
   d.finding = finding;
@@ -14078,21 +14082,22 @@ PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding findi
         packbuf_i_uri_options(uri, &d.options, base, sizeof base, packbuf_i_doctor_option, &d, error);
     if (status != PACKBUF_OK) return status;
     (void)packbuf_i_uri_start(&parts, base, NULL);
-    for (scheme = 0; scheme < 5 && !packbuf_i_uri_has_scheme(&parts, schemes[scheme]);) scheme++;
-    if (scheme == 5) return packbuf_i_uri_fail(error, "no store has this scheme", 0);
+    for (scheme = 0; scheme < SCHEMES && !packbuf_i_uri_has_scheme(&parts, schemes[scheme]);) scheme++;
+    if (scheme == SCHEMES) return packbuf_i_uri_fail(error, "no store has this scheme", 0);
     rest = parts.rest;
   }
   pool = d.options.pool_size ? d.options.pool_size : (uint64_t)256 << 20;
-  if (scheme < 0 || scheme == 1) packbuf_i_doctor_shm(&d, rest && *rest ? rest : NULL);
-  packbuf_i_doctor_group(&d, scheme < 2 ? packbuf_i_doctor_wanted(&d) : pool);
-  if (scheme != 1) packbuf_i_doctor_huge_pages(&d, scheme < 2 ? packbuf_i_doctor_wanted(&d) : pool);
-  if (scheme < 0 || scheme > 2) packbuf_i_doctor_locked(&d, pool);
-  if (scheme < 0 || scheme == 3) packbuf_i_doctor_verbs(&d);
-  if (scheme < 0 || scheme == 4)
+  memory = scheme <= SHM ? packbuf_i_doctor_wanted(&d) : pool;
+  if (scheme == ALL || scheme == SHM) packbuf_i_doctor_shm(&d, rest && *rest ? rest : NULL);
+  packbuf_i_doctor_group(&d, memory);
+  if (scheme != SHM) packbuf_i_doctor_huge_pages(&d, memory);
+  if (scheme == ALL || scheme >= VERBS) packbuf_i_doctor_locked(&d, pool);
+  if (scheme == ALL || scheme == VERBS) packbuf_i_doctor_verbs(&d);
+  if (scheme == ALL || scheme == MOONCAKE)
     (void)packbuf_i_doctor_library(&d, "Mooncake", library && *library ? library : "libmooncake_store.so",
                                    "mooncake_store_create",
                                    "mooncake:// wants its C library: MOONCAKE_STORE_LIBRARY may name it");
-  if (scheme >= 2 && rest) packbuf_i_doctor_other_side(&d, rest);
+  if (scheme >= TCP && rest) packbuf_i_doctor_other_side(&d, rest);
   return PACKBUF_OK;
 }
 /* ---- end of transport/doctor.c ---- */
@@ -14188,14 +14193,20 @@ static packbuf_status packbuf_i_check_ref(const packbuf_ref *ref, packbuf_error 
 /* A copy of text that fits. */
 static void packbuf_i_copy_text(char *to, const char *from) { memcpy(to, from, strlen(from) + 1); }
 
+static int packbuf_i_is_manifest(const packbuf_view *view) { return view->kind == 2; }
+
+static uint8_t packbuf_i_kind_of(const packbuf_view *view) {
+  return (uint8_t)(packbuf_i_is_manifest(view) ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+}
+
 /* All of an open packed buffer that a ref says, but its generation. */
 static packbuf_status packbuf_i_describe_view(const packbuf_view *view, int fingerprint, packbuf_ref *ref,
                                               packbuf_error *error) {
   ref->length = view->total_length;
   ref->head_length = view->head_length + view->index_length;
   ref->head_checksum = view->head_checksum;
-  ref->kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
-  return fingerprint && view->kind != 2 ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
+  ref->kind = packbuf_i_kind_of(view);
+  return fingerprint && !packbuf_i_is_manifest(view) ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
 }
 
 /* The limits that protect from strangers are not for what was just packed. */
@@ -14458,7 +14469,7 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
  * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
- * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * (what it keeps), put (the first of many failures, kinds). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -14652,7 +14663,7 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
 static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
   packbuf_ref *ref = &part->object->ref;
   const packbuf_view *view = part->view;
-  const uint8_t kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+  const uint8_t kind = packbuf_i_kind_of(view);
   if (part->fragment != PACKBUF_NOWHERE) return PACKBUF_OK; /* packbuf_join_init does that */
   if (part->exact) {
     if (view->head_checksum != ref->head_checksum)
@@ -14674,7 +14685,7 @@ static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error
 /* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
 static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
                                             packbuf_error *error) {
-  if (!g->options->fingerprint || part->view->kind == 2) return PACKBUF_OK;
+  if (!g->options->fingerprint || packbuf_i_is_manifest(part->view)) return PACKBUF_OK;
   if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
     return packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
                                  "a fingerprint of fields that lie in several fragments cannot be checked", error);
@@ -14869,7 +14880,7 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *pa
     packbuf_i_fragment_list *listing = &listings[*count];
     packbuf_error why;
     packbuf_status status;
-    if (parts[i].object->status != PACKBUF_OK || parts[i].view->kind != 2) continue;
+    if (parts[i].object->status != PACKBUF_OK || !packbuf_i_is_manifest(parts[i].view)) continue;
     listing->own = &parts[i];
     status = packbuf_manifest_read(parts[i].view, packbuf_i_part_arena(&parts[i]), &listing->list, &listing->count,
                                    &listing->rows, &why);
@@ -15154,7 +15165,7 @@ static packbuf_status packbuf_i_parts_ranges(packbuf_i_getting *g, packbuf_i_com
   if (!items || !asked) return packbuf_i_get_no_memory(g);
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_coming *part = &parts[i];
-    if (part->object->status != PACKBUF_OK || part->view->kind == 2) continue;
+    if (part->object->status != PACKBUF_OK || packbuf_i_is_manifest(part->view)) continue;
     memset(&one, 0, sizeof one);
     status = part->partial ? packbuf_i_part_ranges(g, part, &one) : packbuf_i_part_whole(g, part, &one);
     if (status != PACKBUF_OK) packbuf_i_part_failed(g, part, status, &one);
@@ -15210,7 +15221,7 @@ static packbuf_status packbuf_i_get_run(packbuf_i_getting *g, const packbuf_ref 
   status = packbuf_i_parts_fetch(g, parts, g->count);
   for (uint64_t i = 0; i < g->count; i++) {
     if (parts[i].object->status != PACKBUF_OK) continue;
-    manifests += parts[i].view->kind == 2;
+    if (packbuf_i_is_manifest(parts[i].view)) manifests++;
     parts[i].object->views = parts[i].view;
     parts[i].object->view_count = 1;
   }
@@ -15286,7 +15297,7 @@ PACKBUF_API packbuf_status packbuf_get(packbuf_store *store, const packbuf_ref *
 /* ---- transport/append.c ---- */
 /* transport/append.c: rows and fields added to stored batches, without an old byte written: the new batch under a name
  * of its own, then a manifest that lists it behind what was there; and the removal of all that belongs together.
- * May use: the public calls of stores and of the core, put, get, system (random numbers, errors).
+ * May use: the public calls of stores and of the core, put, get, text (lines), system (random numbers, errors).
  * Must not know: which store it is, what fragments hold. */
 
 /* ---- names ---- */
@@ -15297,30 +15308,26 @@ static size_t packbuf_i_stem(const char *key) {
   return mark ? (size_t)(mark - key) : strlen(key);
 }
 
-static void packbuf_i_write_hex16(char *to, uint64_t number) {
-  for (unsigned i = 16; i-- > 0; number >>= 4) to[i] = "0123456789abcdef"[number & 15];
-}
-
 /* STEM#fNUMBER, STEM#mNUMBER: `number` was drawn at random, so that two who append at once do not meet. */
 static void packbuf_i_new_name(char *to, const char *key, char kind, uint64_t number) {
   const size_t stem = packbuf_i_stem(key);
+  packbuf_i_line line = packbuf_i_line_in(to + stem, PACKBUF_MAX_KEY + 1 - stem);
   memcpy(to, key, stem);
-  to[stem] = '#';
-  to[stem + 1] = kind;
-  packbuf_i_write_hex16(to + stem + 2, number);
-  to[stem + 18] = 0;
+  packbuf_i_line_character(&line, '#');
+  packbuf_i_line_character(&line, kind);
+  packbuf_i_line_hex(&line, number, 16);
+  (void)packbuf_i_line_close(&line);
 }
 
 #define PACKBUF_I_NAME_ROOM (PACKBUF_MAX_KEY + 1 + 17 + 1) /* of "KEY@generation" and its NUL */
 
-/* What a manifest calls an object: a name that no later object of the key can answer to. Returns its length. */
-static size_t packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
-  const size_t size = strlen(key);
-  memcpy(to, key, size);
-  to[size] = '@';
-  packbuf_i_write_hex16(to + size + 1, generation);
-  to[size + 17] = 0;
-  return size + 17;
+/* What a manifest calls an object: a name that no later object of the key can answer to. */
+static void packbuf_i_full_name(char *to, const char *key, uint64_t generation) {
+  packbuf_i_line line = packbuf_i_line_in(to, PACKBUF_I_NAME_ROOM);
+  packbuf_i_line_text(&line, key);
+  packbuf_i_line_character(&line, '@');
+  packbuf_i_line_hex(&line, generation, 16);
+  (void)packbuf_i_line_close(&line);
 }
 
 /* ---- appending ---- */
@@ -15625,7 +15632,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
   status = packbuf_open(&view, item.lease.data, item.lease.size, PACKBUF_OPEN_EXACT, NULL, error);
-  if (status == PACKBUF_OK && view.kind == 2) status = packbuf_i_remove_names(r, &view, error);
+  if (status == PACKBUF_OK && packbuf_i_is_manifest(&view)) status = packbuf_i_remove_names(r, &view, error);
   packbuf_lease_release(&item.lease);
   if (status != PACKBUF_OK || r->count == 0) return status;
   memset(&why, 0, sizeof why);

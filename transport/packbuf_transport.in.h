@@ -9,7 +9,7 @@
  * The tour. packbuf_store_open (one of local: shm:NAME tcp://HOST:PORT verbs://HOST:PORT mooncake://HOST:PORT).
  * Batches: packbuf_put packs a batch straight into the store's memory and returns a ref, plain data that any control
  * plane can carry; packbuf_get takes a ref and returns a view that holds its lease, packbuf_get_select fetches only the
- * bytes of some fields and rows; packbuf_append, packbuf_remove; each also for many keys in one call.
+ * bytes of some fields and rows (packbuf_put_many, packbuf_get_many: of many keys); packbuf_append, packbuf_remove.
  * Bytes: packbuf_batch_put, _get, _stat, _remove; packbuf_submit, packbuf_poll and packbuf_store_fd for those who do
  * not wait. Memory: packbuf_pool, packbuf_reserve, packbuf_register. Consume-once: packbuf_ledger. Servers:
  * packbuf_server. Deadlines are absolute (packbuf_deadline_in). Every call returns a packbuf_status, 0 for success, but

@@ -87,14 +87,20 @@ static packbuf_status packbuf_i_check_ref(const packbuf_ref *ref, packbuf_error 
 /* A copy of text that fits. */
 static void packbuf_i_copy_text(char *to, const char *from) { memcpy(to, from, strlen(from) + 1); }
 
+static int packbuf_i_is_manifest(const packbuf_view *view) { return view->kind == 2; }
+
+static uint8_t packbuf_i_kind_of(const packbuf_view *view) {
+  return (uint8_t)(packbuf_i_is_manifest(view) ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
+}
+
 /* All of an open packed buffer that a ref says, but its generation. */
 static packbuf_status packbuf_i_describe_view(const packbuf_view *view, int fingerprint, packbuf_ref *ref,
                                               packbuf_error *error) {
   ref->length = view->total_length;
   ref->head_length = view->head_length + view->index_length;
   ref->head_checksum = view->head_checksum;
-  ref->kind = (uint8_t)(view->kind == 2 ? PACKBUF_OBJECT_MANIFEST : PACKBUF_OBJECT_BATCH);
-  return fingerprint && view->kind != 2 ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
+  ref->kind = packbuf_i_kind_of(view);
+  return fingerprint && !packbuf_i_is_manifest(view) ? packbuf_fingerprint(view, ref->fingerprint, error) : PACKBUF_OK;
 }
 
 /* The limits that protect from strangers are not for what was just packed. */

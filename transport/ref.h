@@ -21,7 +21,7 @@ typedef struct packbuf_stat {
   uint64_t left_ms;     /* until it is dropped; UINT64_MAX: it has no time-to-live */
   uint32_t head_checksum;
   uint32_t flags;  /* of the put */
-  uint32_t leases; /* how many sessions hold it just now (shm: processes, servers: connections) */
+  uint32_t leases; /* how many hold it just now (local: leases; shm: handles; tcp, verbs: as of what is served) */
   uint8_t kind;    /* packbuf_object_kind */
   uint8_t fingerprint[PACKBUF_FINGERPRINT]; /* of the schema; zero: not known */
 } packbuf_stat;

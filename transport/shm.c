@@ -8,9 +8,8 @@ enum {
   PACKBUF_I_SHM_ALL_LOCKS = 67, /* of a handle */
   PACKBUF_I_SHM_COPY_ROOM = 64  /* before the bytes of a lease that is a copy: its size */
 };
-#define PACKBUF_I_SHM_COPIED                                                              \
-  ((uint64_t)1 << 63) /* of a lease's token: it is such a copy, at the rest as an address \
-                       */
+/* Of a lease's token: it is such a copy, at the rest as an address. */
+#define PACKBUF_I_SHM_COPIED ((uint64_t)1 << 63)
 
 /* ---- opening and closing ---- */
 

@@ -412,9 +412,9 @@ static int packbuf_i_shm_over(const packbuf_i_shm_slot *record, uint64_t now) {
   return ends_at && ends_at <= now;
 }
 
-/* Frees what is RETIRED and not pinned (its retirer was killed), and drops what is over. `doubles`: also retires what a
+/* Frees what is RETIRED and not pinned (its retirer was killed). `all`: also drops what is over, and retires what a
  * killed put left LIVE below the newest. */
-static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int doubles) {
+static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int all) {
   const uint64_t now = packbuf_i_shm_now(shm);
   for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
     const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
@@ -422,7 +422,7 @@ static void packbuf_i_shm_sweep(packbuf_i_shm *shm, int doubles) {
     packbuf_i_shm_key key;
     uint32_t newest;
     if (packbuf_i_shm_phase(word) == PACKBUF_I_SHM_RETIRED) packbuf_i_shm_try_free(shm, slot);
-    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || !doubles) continue;
+    if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_LIVE || !all) continue;
     if (packbuf_i_shm_over(&shm->slots[slot], now)) {
       if (packbuf_i_shm_end_object(shm, slot, word)) PACKBUF_I_ADD(&shm->header->expired, 1u);
     } else if (packbuf_i_shm_copy_key(shm, slot, word, text, &key) &&

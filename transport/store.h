@@ -23,7 +23,7 @@ enum {
 
 typedef enum packbuf_log_level { PACKBUF_LOG_DEBUG, PACKBUF_LOG_INFO, PACKBUF_LOG_WARNING } packbuf_log_level;
 /* One line of text, valid during the call; from any thread, one call at a time for each store. Never in the data path:
- * connections, recoveries, evictions, steps down. */
+ * connections of a server, recoveries, evictions, removals left over. */
 typedef void (*packbuf_log)(void *context, packbuf_log_level level, const char *text);
 
 /* Start from packbuf_default_store_options(). */
@@ -37,7 +37,7 @@ typedef struct packbuf_store_options {
   uint32_t connect_ms;  /* tcp, verbs, mooncake: time to connect, and to connect again; 0: 5000. The host's name is
                            looked up once, when the store is opened, for as long as the system's resolver takes */
   uint32_t connections; /* tcp, verbs: sockets or queue pairs; 0: 2 */
-  uint32_t workers;     /* threads for packbuf_submit (mooncake: for all calls); 0: 1 (mooncake: 4) */
+  uint32_t workers;     /* threads for packbuf_submit, at most 64; mooncake: for all calls, at most 16; 0: 1, 4 */
   uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it */
   uint8_t read_only;    /* 1: puts and removes are READ_ONLY; shm: data are mapped for reading alone */
   uint8_t step_down;    /* 1: verbs may become tcp when it is not to be had; packbuf_store_info says so */
@@ -120,8 +120,8 @@ typedef struct packbuf_item {
   const packbuf_ref *about;    /* put: kind, head_length, head_checksum and fingerprint to keep with it; NULL: bytes */
   void *into;                  /* get: where to; NULL: answered with a lease */
   uint64_t capacity;           /* get: bytes at `into`. CAPACITY, and nothing is written, when there are more */
-  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE; tcp, verbs:
-                                  more than 32,768 are LIMIT */
+  const packbuf_range *ranges; /* get: these bytes alone, end to end, in this order; NULL: all. OUT_OF_RANGE; LIMIT:
+                                  more than 32,768 (tcp, verbs) */
   uint64_t range_count;
   uint32_t flags;
   uint32_t ttl_ms;  /* put: dropped after that; 0: never */
@@ -265,8 +265,9 @@ PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_aud
  * happens, while others have it open, unless `force`. READ_ONLY; UNSUPPORTED_OPERATION as above; SYSTEM. */
 PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error);
 
-/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
- * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
+/* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a
+ * whole, store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe
+ * asks. */
 #define PACKBUF_COUNTER_LIST(X)                                                  \
   X(puts, 0, "objects put")                                                      \
   X(gets, 0, "objects got, or ranges of them")                                   \
