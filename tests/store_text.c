@@ -50,7 +50,7 @@ static void test_sizes(void) {
       {"0", 1, 0}, {"17", 1, 17}, {"1k", 1, 1024}, {"64K", 1, 65536}, {"3m", 1, 3 << 20}, {"3M", 1, 3 << 20},
       {"8g", 1, (uint64_t)8 << 30}, {"8G", 1, (uint64_t)8 << 30}, {"17179869183g", 1, (uint64_t)17179869183u << 30},
       {"17179869184g", 0, 0}, {"18446744073709551615", 1, UINT64_MAX}, {"", 0, 0}, {"k", 0, 0}, {"1kk", 0, 0}, {"1 k", 0, 0},
-      {"1t", 0, 0}, {"k1", 0, 0}, {"-1k", 0, 0}, {"1.5g", 0, 0},
+      {"1t", 1, (uint64_t)1 << 40}, {"2T", 1, (uint64_t)2 << 40}, {"16777216t", 0, 0}, {"1p", 0, 0}, {"k1", 0, 0}, {"-1k", 0, 0}, {"1.5g", 0, 0},
   };
   uint64_t number;
   begin("sizes");
@@ -60,7 +60,7 @@ static void test_sizes(void) {
     if (sizes[i].good) expect(number == sizes[i].number, "%s is %llu", sizes[i].text, (unsigned long long)number);
   }
   expect(packbuf_i_parse_size("3k", 2, 4095, &number) && !packbuf_i_parse_size("4k", 2, 4095, &number), "the most");
-  verdict("sizes with k, m and g");
+  verdict("sizes with k, m, g and t");
 }
 
 /* ---- percent-encoding ---- */

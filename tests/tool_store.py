@@ -166,7 +166,10 @@ def tcp_tests(tmp):
     ok(re.fullmatch(r'tcp://127\.0\.0\.1:[1-9][0-9]*', s.uri), 'serve prints the URI with its port', s.uri)
     try:
         objects_tests(tmp, s.uri, s.uri)
-        bad('the address is taken', 1, [s.uri], 'serve', s.uri)
+        bad('the address is taken', 1, [s.uri, 'in use'], 'serve', s.uri)
+        bad('larger than the store', 1, ['large: CAPACITY', 'larger than the store'], 'put', s.uri, 'large', '-', stdin=bytes(5000000))
+        bad('no such object', 1, ['none: NOT_FOUND', 'no object'], 'get', s.uri, 'none', '-o', '-')
+        bad('nor to remove', 1, ['none: NOT_FOUND', 'no such object'], 'rm', s.uri, 'none')
     finally:
         r = s.end()
     ok(r.code == 0 and r.err == '' and r.out == b'', 'SIGTERM ends it, and it says nothing', r)

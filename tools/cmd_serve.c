@@ -1,10 +1,8 @@
 /* tools/cmd_serve.c: `packbuf serve`: one store for many machines, until a signal ends it.
  * May use: packbuf_transport.h (the public part alone). Must not know: the protocol. */
-#include "tool.h"
+#include "stores.h"
 
 #include <signal.h>
-
-#include "../transport/packbuf_transport.h"
 
 static void log_line(void *context, packbuf_log_level level, const char *line) {
   const int *verbose = (const int *)context;
@@ -30,11 +28,11 @@ static void print_uri(const packbuf_server *server) {
   output_close(&out);
 }
 
-static void fail_open(const verb *command, const char *uri, packbuf_status status, const packbuf_error *error) {
+static void fail_open(const verb *command, const char *uri, packbuf_status status, packbuf_error *error) {
   char line[1024];
+  if (status != PACKBUF_INVALID_ARGUMENT) fail_call(uri, error);
   packbuf_error_format(error, line, sizeof line);
-  if (status == PACKBUF_INVALID_ARGUMENT) fail_usage(command, "%s: %s", uri, line);
-  fail(uri, "%s", line);
+  fail_usage(command, "%s: %s", uri, line);
 }
 
 int run_serve(const verb *command, int argc, char **argv) {

@@ -85,7 +85,8 @@ static packbuf_item *name_items(const strings *words, size_t first, named **name
 
 /* One line for an item that failed. */
 static void say_item(const packbuf_item *item) {
-  say(item->key, "%s: %s", packbuf_status_name(item->status), packbuf_status_text(item->status));
+  say(item->key, "%s: %s", packbuf_status_name(item->status),
+      item->status == PACKBUF_NOT_FOUND ? "there is no such object" : packbuf_status_text(item->status));
 }
 
 /* ---- what a store knows of an object ---- */

@@ -6,7 +6,7 @@
 typedef packbuf_status (*packbuf_writer)(void *context, packbuf_batch *batch, void *dst, uint64_t capacity,
                                          uint64_t *size, packbuf_error *error);
 
-/* Start from zero, but for the deadline. */
+/* Start from zero, but for the deadline: 0 is PACKBUF_NO_WAIT. Options that are NULL are zeros with PACKBUF_FOREVER. */
 typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
@@ -38,6 +38,7 @@ typedef struct packbuf_wanted {
   uint8_t values; /* 1: the batch values too */
 } packbuf_wanted;
 
+/* As packbuf_put_options. */
 typedef struct packbuf_get_options {
   uint64_t deadline;
   uint32_t account;
