@@ -10,15 +10,16 @@ CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
+PYTHON_CASES ?= 100000
 PROVE_JOBS ?= 2
-STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan guest scripts
+STAGES ?= native sanitize clang gates s390x aarch64 armhf riscv64 m32 musl wasm32 mingw msan tsan guest scripts python
 
 WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef
 STRICT = -std=c11 $(WARN) -Werror -I.
 
 TOOLS = $(wildcard tools/*.c)
 # the longest first: nothing else is left to run beside it at the end
-TESTS = vectors $(filter-out vectors,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
+TESTS = vectors $(filter-out vectors kills,$(patsubst tests/%.c,%,$(wildcard tests/*.c)))
 FUZZERS = $(filter-out driver,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
 BENCHES = $(filter-out packing,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 SCRIPTS = $(filter-out tests/command.py tests/prepare.sh tests/run.sh tests/tap.sh,$(wildcard tests/*.sh tests/*.py))
@@ -38,7 +39,7 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test bench bench-quick bench-table bench-verbs fuzz install uninstall clean help
+.PHONY: all demo test python-install python-cases bench-python bench bench-quick bench-table bench-verbs fuzz kills kill-steps install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
@@ -170,6 +171,35 @@ stage-gates: all
 stage-scripts: all
 	$(call prove,,$(SCRIPTS))
 
+# ---- processes of stores killed and stopped at random: URI=ROUNDS each, KILLS_SEED for the same chances again; and the one that is killed
+# or stopped after each of its instructions (hours; STEPS=97 for every 97th, which the tests do) ----
+
+KILLS ?= local:=10000 shm:=10000 tcp://127.0.0.1:0=1000
+STEPS ?= 1
+
+kills: build/tests/native/kills
+	@for run in $(KILLS); do echo "# $$run"; $< "$${run%=*}" "$${run##*=}" $(KILLS_SEED) || exit 1; done
+
+kill-steps: build/tests/native/store_shm_steps
+	$< $(STEPS)
+
+# ---- the Python package: build/python/venv has what it is built and tested with ----
+
+stage-python: all
+	$(call prove,,python/test.sh)
+
+# the package, compiled for speed, in that venv
+python-install:
+	@bash tests/prepare.sh python
+	PIP_NO_INDEX=1 build/python/venv/bin/pip install -q --no-build-isolation --no-deps --force-reinstall -Cbuild-dir="$(CURDIR)/build/python/fast" ./python
+
+# nested values, 100,000 of each kind
+python-cases: python-install
+	cd build/python && PACKBUF_CASES=$(PYTHON_CASES) venv/bin/python -m pytest -q -p no:cacheprovider ../../python/tests/test_values.py
+
+bench-python: python-install
+	build/python/venv/bin/python python/bench/bench.py --out build/bench-python.json
+
 # ---- fuzzing: corpora grow in build/fuzz/corpus; what is worth keeping goes to fuzz/corpus/TARGET ----
 
 fuzz: $(FUZZERS:%=fuzz-%)
@@ -244,8 +274,11 @@ help:
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
 	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'
 	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
+	@echo 'bench-python  the Python package beside pickle and TransferQueue; build/bench-python.json'
+	@echo 'python-cases  PYTHON_CASES=$(PYTHON_CASES) nested values of each kind through the Python package'
 	@echo 'bench-verbs  gets over verbs beside ib_read_bw in a small emulated machine: medians of ROUNDS=5'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
+	@echo 'kills      kills and stops the processes of stores at random (KILLS="shm:=10000 ..."); kill-steps: after each instruction'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
 	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS EMULATED_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'

@@ -15329,21 +15329,33 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
   return 1;
 }
 
-/* A fingerprint of the first 512 bytes: buffers with different ones differ. */
+/* Bytes that a print is made of: of data the first 512; of what the index holds up to 64 KiB, since the offsets and
+ * masks of columns that few rows have begin alike, and many such columns would be compared with each other. */
+#define PACKBUF_I_PRINT_PIECE 512
+#define PACKBUF_I_PRINT_PIECES 128
+
+/* A fingerprint of the first bytes: buffers with different ones differ. */
 static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
-  packbuf_i_run run;
-  uint8_t bytes[512];
-  uint64_t size = 0;
+  packbuf_i_run run = {NULL, 0};
+  uint8_t bytes[PACKBUF_I_PRINT_PIECE];
+  uint64_t print = 0, size;
+  unsigned left = buffer->role == PACKBUF_ROLE_DATA ? 1 : PACKBUF_I_PRINT_PIECES;
   packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
-  do { /* runs may be cut differently for equal content: gather a fixed number of bytes */
-    uint64_t piece;
-    run = packbuf_i_pull_next(&pull);
-    piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
-    if (piece) memcpy(bytes + size, run.bytes, (size_t)piece);
-    size += piece;
-  } while (run.size && size < sizeof bytes);
-  return packbuf_i_hash_bytes(bytes, (size_t)size);
+  do { /* runs may be cut differently for equal content: gather pieces of one size */
+    for (size = 0; size < sizeof bytes;) {
+      uint64_t piece;
+      if (run.size == 0) run = packbuf_i_pull_next(&pull);
+      if (run.size == 0) break;
+      piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
+      memcpy(bytes + size, run.bytes, (size_t)piece);
+      run.bytes += piece;
+      run.size -= piece;
+      size += piece;
+    }
+    print = (print << 7 | print >> 57) ^ packbuf_i_hash_bytes(bytes, (size_t)size);
+  } while (--left && size == sizeof bytes);
+  return print;
 }
 
 static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {

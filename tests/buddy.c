@@ -116,7 +116,7 @@ static int step(model *m, uint64_t most, int exact) {
     run *one = &m->runs[i];
     if (what == 5 && one->pages > 1) {
       const uint64_t keep = 1 + below(one->pages);
-      packbuf_i_buddy_trim(&m->buddy, one->page, one->pages, keep);
+      packbuf_i_buddy_give(&m->buddy, one->page + keep, one->pages - keep);
       if (!mark(m, one->page + keep, one->pages - keep, 0)) return 0;
       one->pages = keep;
       return 1;

@@ -224,7 +224,8 @@ static const packbuf_driver copying_driver = {sizeof(packbuf_driver),
                                               copying_count,
                                               copying_inject,
                                               NULL,
-                                              0};
+                                              0,
+                                              NULL};
 
 /* The same, which is filled by way of a pool. */
 static const packbuf_driver copying_pooled = {sizeof(packbuf_driver),
@@ -243,6 +244,7 @@ static const packbuf_driver copying_pooled = {sizeof(packbuf_driver),
                                               copying_count,
                                               copying_inject,
                                               NULL,
-                                              0};
+                                              0,
+                                              NULL};
 
 #endif

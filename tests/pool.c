@@ -197,11 +197,6 @@ static void test_slices(void) {
              counts_of(pool).peak == 16 * PAGE && counts_of(pool).largest == 16 * PAGE,
          "given back, cleared, joined; the peak is remembered");
   tap_ok(!taken(pool, 0, 16 * PAGE, &slices[0]), "all of it in one");
-  packbuf_i_pool_trim(&slices[0], 3 * PAGE - 5);
-  tap_ok(slices[0].size == 3 * PAGE - 5 && counts_of(pool).used == 3 * PAGE && counts_of(pool).slices == 1,
-         "trimmed to three pages");
-  packbuf_i_pool_trim(&slices[0], 2 * PAGE + 1);
-  tap_ok(slices[0].size == 2 * PAGE + 1 && counts_of(pool).used == 3 * PAGE, "trimmed within a page");
   packbuf_slice_release(&slices[0]);
   tap_ok(!taken(pool, 0, PAGE, &slices[0]), "and the account may take again");
   packbuf_slice_release(&slices[0]);
@@ -386,7 +381,7 @@ static void test_first_come(void) {
 /* In the order of their coming, one by one. */
 static void test_order(void) {
   packbuf_pool *pool = pool_of(8 * PAGE);
-  packbuf_slice slices[8], large;
+  packbuf_slice slices[8];
   waiter a[4];
   int good = 1;
   for (int i = 0; i < 8; i++) get(pool, 5, PAGE, &slices[i]);
@@ -398,12 +393,6 @@ static void test_order(void) {
   tap_ok(good, "four who wait are served in the order of their coming");
   for (int i = 0; i < 4; i++) release_all(&a[i]);
   for (int i = 4; i < 8; i++) packbuf_slice_release(&slices[i]);
-  get(pool, 5, 8 * PAGE, &large);
-  begin(&a[0], pool, 1, 2 * PAGE, 1, PACKBUF_FOREVER);
-  packbuf_i_pool_trim(&large, 6 * PAGE);
-  tap_ok(!end(&a[0]), "what a slice is trimmed by serves them too");
-  release_all(&a[0]);
-  packbuf_slice_release(&large);
   tap_ok(!packbuf_pool_close(pool, &error), "closed");
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Gets what the tests need: as root on Debian the missing packages are installed; whatever is still missing after that is
 # reported, with the stages that cannot run without it. Writes build/skipped-stages ("stage reason" a line) for tests/run.sh.
+# Arguments: the stages that will run; none: all.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p build
@@ -32,6 +33,7 @@ can_simde               libsimde-dev                                    -
 cmake                   cmake                                           -
 pkg-config              pkg-config                                      -
 can_numpy               python3-numpy                                   -
+can_venv                python3-venv,python3-dev                        python
 can_verbs               libibverbs-dev,ibverbs-providers                -
 '
 
@@ -50,6 +52,9 @@ can_verbs() {
 }
 can_numpy() { # a python3 that is not Debian's has a pip of its own
     python3 -c 'import numpy' 2>/dev/null || { [ "$(id -u)" = 0 ] && python3 -m pip install -q numpy >/dev/null 2>&1 && python3 -c 'import numpy' 2>/dev/null; }
+}
+can_venv() {
+    python3 -c 'import ensurepip, sysconfig, os, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null
 }
 have() {
     case $1 in can_*) "$1" ;; *) command -v "$1" >/dev/null ;; esac
@@ -78,6 +83,27 @@ if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; th
     hash -r
 fi
 each_missing report
+
+# what the Python package is built and tested with: a venv, kept
+python_venv() {
+    local venv=build/python/venv
+    mkdir -p build/python
+    [ -x $venv/bin/python ] || python3 -m venv $venv >build/python/pip.log 2>&1 || return
+    $venv/bin/python -m pip install -q --disable-pip-version-check 'scikit-build-core>=1.1' 'nanobind>=2.4' 'numpy>=2' cmake ninja \
+        'pytest>=8' 'hypothesis>=6.100' 'mypy>=1.10' ruff pillow ml_dtypes >>build/python/pip.log 2>&1
+}
+case " ${*:-python} " in *' python '*)
+    if can_venv; then
+        if python_venv; then # torch is large: tests that want it are skipped where it is not to be had
+            build/python/venv/bin/python -c 'import torch' 2>/dev/null ||
+                build/python/venv/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 >>build/python/pip.log 2>&1 ||
+                echo 'prepare: no torch for the Python tests'
+        else
+            echo 'prepare: no Python packages:' && tail -n 3 build/python/pip.log
+            echo 'python no Python packages' >>build/skipped-stages
+        fi
+    fi ;;
+esac
 sort -u build/skipped-stages | while read -r stage reason; do
     echo "prepare: stage $stage will be skipped: $reason"
 done

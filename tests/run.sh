@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 make=${MAKE:-make}
 jobs=
 case " ${MAKEFLAGS-} " in *' -j'*) ;; *) jobs=-j2 ;; esac
-bash tests/prepare.sh
+bash tests/prepare.sh "$@"
 rm -rf build/log && mkdir -p build/log
 
 table=$(printf '%-10s %-8s %8s %6s %6s  %s' stage result minutes files tests '')

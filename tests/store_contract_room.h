@@ -180,6 +180,7 @@ static void c49_time_to_live(void) {
 static void c50_handle_quota(void) {
   packbuf_store_options options = contract_options();
   packbuf_store *c = NULL;
+  packbuf_lease lease;
   options.quota = MIB;
   if (!expect_status(open_more(&options, &c), PACKBUF_OK)) return;
   expect_status(packbuf_register(c, w.source, 3 * ZONE, NULL), PACKBUF_OK);
@@ -194,8 +195,12 @@ static void c50_handle_quota(void) {
   expect_get(w.b, "c50/2", 0, MIB / 4, 54);
   expect_status(remove_by(w.a, "c50/1", 0, in_time()), PACKBUF_OK); /* whoever removes it */
   (void)put(c, "c50/4", MIB / 2, 56);
+  (void)put(c, "c50/5", 4096, 57);
+  expect_status(lease_by(w.b, "c50/5", 0, &lease), PACKBUF_OK);
+  (void)remove_by(w.b, "c50/5", 0, at_once()); /* it goes when the lease ends, after the handle that put it */
   expect_status(packbuf_unregister(c, w.source, 3 * ZONE, NULL), PACKBUF_OK);
   expect_status(packbuf_store_close(c, in_time(), NULL), PACKBUF_OK);
+  packbuf_lease_release(&lease);
   expect_get(w.b, "c50/4", 0, MIB / 2, 56);
 }
 

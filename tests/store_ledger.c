@@ -1,5 +1,5 @@
 /* tests/store_ledger.c: the ledger (cases L1 to L41), on the store `local` and on one that answers with copies; or,
- * with a URI as argument, on that.
+ * with a URI as argument, on that, where L25 to L29 are also between two processes.
  * May use: packbuf_transport.h, copying.h, failing.h, tap.h. Must not know: how books are kept. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -437,6 +437,86 @@ static void two(void) {
   end("two", 0);
 }
 
+/* ---- an engine that grants leases of its own ---- */
+
+/* `copy:`, but whoever looks at an object or gets it leases it: for that many tries to remove it, forced or not. */
+enum { LEASED_FOR = 4 };
+static struct { uint64_t left, stats, removes; } engine;
+
+static void engine_run(void *state, packbuf_call *call) {
+  copying *c = (copying *)state;
+  for (uint64_t i = 0; i < call->count; i++) {
+    packbuf_item *item = &call->items[i];
+    engine.stats += call->operation == PACKBUF_STAT;
+    engine.removes += call->operation == PACKBUF_REMOVE;
+    if (call->operation == PACKBUF_REMOVE && engine.left) {
+      engine.left--;
+      item->status = PACKBUF_LEASED;
+    } else {
+      item->status = copying_one(c, call, item);
+      if (call->operation != PACKBUF_PUT) engine.left = LEASED_FOR;
+    }
+    call->done(call, i);
+  }
+}
+
+static packbuf_status engine_describe(void *state, packbuf_store_info *about, uint64_t deadline, packbuf_error *e) {
+  const packbuf_status status = copying_describe(state, about, deadline, e);
+  about->capabilities &= ~(unsigned)PACKBUF_CAN_REMOVE_NOW;
+  return status;
+}
+
+/* Drain never looks whether a removal is done: that would renew the lease that delays it. */
+static void not_renewed(void) {
+  packbuf_driver driver = copying_driver;
+  packbuf_store *before = store;
+  packbuf_ref ref;
+  packbuf_object object;
+  int freed = 1, good;
+  driver.run = engine_run;
+  driver.describe = engine_describe;
+  where = "engine";
+  if (!is(packbuf_store_open_driver(&driver, "copy:", NULL, &store, &error), PACKBUF_OK)) return;
+  packbuf_store_describe(store, &info, PACKBUF_FOREVER, &error);
+  begin(0, 0);
+  is(put("e", 1, &ref), PACKBUF_OK);
+  tap_ok(gets(ledger, &ref, &object, PACKBUF_OK, 1) &&
+             is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
+             state_of(ledger).pending == 1,
+         "%s: released under the engine's lease: pending", where);
+  engine.stats = engine.removes = 0;
+  engine.left = LEASED_FOR;
+  good = is(packbuf_ledger_drain(ledger, packbuf_deadline_in(20000), &error), PACKBUF_OK);
+  tap_ok(good && state_of(ledger).pending == 0 && engine.removes == LEASED_FOR + 1 && engine.stats == 0,
+         "%s: L18: drained after %lu attempts and %lu looks", where, (unsigned long)engine.removes,
+         (unsigned long)engine.stats);
+  end("not renewed", 0);
+  tap_ok(is(packbuf_store_close(store, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: closed", where);
+  store = before;
+}
+
+/* L10: without the store's secret there is no ledger on it. */
+static void secrets(const char *uri) {
+  packbuf_store_options options = packbuf_default_store_options();
+  char *right = getenv("PACKBUF_SECRET") ? strdup(getenv("PACKBUF_SECRET")) : NULL;
+  packbuf_store *none = NULL;
+  packbuf_status without, wrong;
+  if (!right) {
+    tap_note("%s: L10 wants a store with a secret", where);
+    return;
+  }
+  unsetenv("PACKBUF_SECRET");
+  options.pool_size = 1 << 20;
+  without = packbuf_store_open(uri, &options, &none, &error);
+  options.secret = "wrong";
+  options.secret_size = 5;
+  wrong = packbuf_store_open(uri, &options, &none, &error);
+  setenv("PACKBUF_SECRET", right, 1);
+  free(right);
+  tap_ok(is(without, PACKBUF_DENIED) && is(wrong, PACKBUF_DENIED) && !none, "%s: L10: no secret, a wrong one: DENIED",
+         where);
+}
+
 /* L17: releasing some frees those alone. L2: what a reader does to its copy. L24: an object that is cut. */
 static void others(void) {
   packbuf_ref refs[4];
@@ -617,6 +697,8 @@ static void all_of(const char *name, int alone) {
   if (alone) threads();
 }
 
+#include "store_ledger_apart.h"
+
 static void finish(void) {
   if (other != store)
     tap_ok(is(packbuf_store_close(other, PACKBUF_FOREVER, &error), PACKBUF_OK), "%s: the second handle closed", where);
@@ -628,11 +710,14 @@ int main(int argc, char **argv) {
   putting.deadline = getting.deadline = PACKBUF_FOREVER;
   options.size = (uint64_t)16 << 20;
   options.objects = 4096;
+  if (argc == 4 && strcmp(argv[1], "--consumer") == 0) return apart_main(argv[2], atoi(argv[3]));
   if (argc > 1) {
     if (!tap_ok(is(packbuf_store_open(argv[1], &options, &store, &error), PACKBUF_OK), "%s", argv[1]))
       return tap_plan_done();
     if (!is(packbuf_store_open(argv[1], &options, &other, &error), PACKBUF_OK)) other = store;
     all_of(argv[1], 1);
+    if (can(PACKBUF_CAN_OUTLIVE) && at_once()) two_processes(argv[0]);
+    secrets(argv[1]);
     finish();
     return tap_plan_done();
   }
@@ -651,5 +736,6 @@ int main(int argc, char **argv) {
     no_memory();
     finish();
   }
+  not_renewed();
   return tap_plan_done();
 }

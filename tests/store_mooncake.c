@@ -308,12 +308,15 @@ static void test_open(void) {
          "a client with all options; pool and pointers are registered");
   memset(&info, 0xa5, sizeof info);
   tap_ok(!driver->describe(c.state, &info, SOON, &error) && !strcmp(info.transport, "mooncake") &&
-             !strcmp(info.uri, "mooncake://h:1") && info.capabilities == PACKBUF_CAN_OUTLIVE &&
-             info.size == UINT64_MAX && !info.stepped_down,
-         "it says what it is");
+             !strcmp(info.uri, "mooncake://h:1") && !info.capabilities && info.size == UINT64_MAX && !info.stepped_down,
+         "it says what it is; objects in a segment of its own do not outlive it");
   fake.health(2);
   tap_ok(driver->describe(c.state, &info, SOON, &error) == PACKBUF_DISCONNECTED, "and that its master is away");
+  fake.health(0);
   tap_ok(stop(&c) && !fake.state(CLIENTS) && !fake.state(RANGES), "closed: nothing stays");
+  tap_ok(!open_client(&c, "mooncake://h:1?segment=0", 1 << 20, NULL, 0) &&
+             !driver->describe(c.state, &info, SOON, &error) && info.capabilities == PACKBUF_CAN_OUTLIVE && stop(&c),
+         "without a segment of its own: they do");
 }
 
 /* ---- objects ---- */

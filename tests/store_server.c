@@ -7,6 +7,7 @@
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "fence.h"
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static void verdict(const char *what) { verdict_on("", what); }
@@ -622,12 +623,19 @@ static void talk_word(talk *t, unsigned type, uint64_t request) {
   talk_frame_of(t, &body, frame, type, 0, request, "", 0);
 }
 
-static void talk_begin(talk *t, uint64_t size, int greet) {
-  static const packbuf_i_intake_taker taker = {talk_frame, talk_place, talk_placed};
-  packbuf_store_options options = packbuf_default_store_options();
+static void talk_hello(talk *t) {
   packbuf_i_hello hello;
   uint8_t frame[256];
   packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = 1;
+  packbuf_i_hello_write(&body, &hello);
+  talk_frame_of(t, &body, frame, PACKBUF_I_HELLO, 0, 0, "", 0);
+}
+
+static void talk_begin(talk *t, uint64_t size, int greet) {
+  static const packbuf_i_intake_taker taker = {talk_frame, talk_place, talk_placed};
+  packbuf_store_options options = packbuf_default_store_options();
   memset(t, 0, sizeof *t);
   options.size = size;
   expect(!packbuf_store_open("local:", &options, &t->store, NULL), "store");
@@ -637,10 +645,7 @@ static void talk_begin(talk *t, uint64_t size, int greet) {
   t->ear.context = t;
   t->ear.most_body = PACKBUF_I_FRAME_BODY;
   packbuf_i_link_start(&t->link, &t->service, &t->group);
-  memset(&hello, 0, sizeof hello);
-  hello.least = hello.most = 1;
-  packbuf_i_hello_write(&body, &hello);
-  if (greet) talk_frame_of(t, &body, frame, PACKBUF_I_HELLO, 0, 0, "", 0);
+  if (greet) talk_hello(t);
 }
 
 static void talk_end(talk *t) {
@@ -700,6 +705,22 @@ static void test_protocol(void) {
   talk_data(&t, 1, 0, 5, "dropped");
   talk_word(&t, PACKBUF_I_CANCEL, 1);
   expect(t.frames[PACKBUF_I_RESULT] == 2 && !t.frames[PACKBUF_I_BYE], "what comes late is dropped");
+  { /* all of a put, and its CANCEL behind it, in one piece: what says OK is there */
+    uint8_t all[512];
+    packbuf_i_wire_to body = packbuf_i_frame_body(all, sizeof all);
+    packbuf_item item = item_of("both");
+    size_t size;
+    item.size = 5;
+    packbuf_i_wire_give64(&body, UINT64_MAX);
+    packbuf_i_put_item_write(&body, &item, 1, 0);
+    size = packbuf_i_frame_end(all, &body, PACKBUF_I_PUT, 1, 2, 5);
+    memcpy(all + size, "hello", 5);
+    body = packbuf_i_frame_body(all + size + 5, sizeof all - size - 5);
+    size += 5 + packbuf_i_frame_end(all + size + 5, &body, PACKBUF_I_CANCEL, 0, 2, 0);
+    talk_say(&t, all, size);
+    expect(t.frames[PACKBUF_I_RESULT] == 3, "it is answered");
+    expect((t.status[0] == 1000) == !stat_of(t.store, "both", NULL), "answered with %d", t.status[0] - 1000);
+  }
   talk_word(&t, PACKBUF_I_BYE, 0);
   expect(t.link.state == PACKBUF_I_LINK_ENDING || t.link.dead, "bye");
   talk_end(&t);
@@ -783,6 +804,168 @@ static void test_protocol(void) {
     }
   }
   verdict("what breaks the rules of the protocol is refused, what comes late is dropped");
+}
+
+/* ---- clients that want all for themselves ---- */
+
+static void test_hoarders(void) {
+  static talk t;
+  uint8_t frame[512], many[64 * 1024];
+  char key[240];
+  packbuf_i_list_ask ask;
+  packbuf_i_wire_to body;
+  packbuf_item item;
+  uint64_t before;
+  size_t size = 0, count;
+  begin("hoarders");
+  { /* pings are no progress: of what was granted, of what is not taken */
+    talk_begin(&t, MIB, 1);
+    talk_put(&t, 1, UINT64_MAX, "a", 10, "");
+    before = packbuf_now();
+    expect(!packbuf_i_link_holds(&t.link, before, 1000000000u), "it has only begun");
+    packbuf_i_sleep_until(before + 5000000u);
+    talk_word(&t, PACKBUF_I_PING, 1);
+    expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "room for what does not come");
+    talk_data(&t, 1, 0, 0, "x");
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now(), 1000000000u) && t.link.requests->moved > before + 4000000u, "a byte of it");
+    talk_data(&t, 1, 0, 1, "123456789");
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1), "it is put");
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    item = item_of("a");
+    packbuf_i_wire_give64(&body, 0);
+    packbuf_i_get_item_write(&body, &item);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_GET, 1, 2, 0);
+    packbuf_i_link_feed(&t.link, frame, size);
+    before = packbuf_now();
+    packbuf_i_sleep_until(before + 5000000u);
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    packbuf_i_link_feed(&t.link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0));
+    expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "a lease on what is not taken");
+    talk_listen(&t);
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1) && t.data_size == 10, "it is taken");
+    talk_end(&t);
+  }
+  { /* small things count as what is kept of them */
+    talk_begin(&t, MIB, 1);
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0);
+    for (count = 0; count < 200000 && !packbuf_i_link_full(&t.link); count++) packbuf_i_link_feed(&t.link, frame, size);
+    expect(packbuf_i_link_full(&t.link) && count * sizeof(packbuf_i_outgoing) < PACKBUF_I_QUEUED, "%d pings", (int)count);
+    talk_listen(&t);
+    expect(t.frames[PACKBUF_I_PONG] == count && !t.link.blocks && !t.link.queued, "all are answered");
+    talk_end(&t);
+  }
+  { /* lists that are not read, as many as come in one piece */
+    talk_begin(&t, 16 * MIB, 1);
+    memset(key, 'k', sizeof key - 1);
+    key[sizeof key - 1] = 0;
+    for (int i = 0; i < 500; i++) {
+      key[sizeof key - 2] = (char)('0' + i % 10);
+      key[sizeof key - 3] = (char)('0' + i / 10 % 10);
+      key[sizeof key - 4] = (char)('0' + i / 100);
+      expect(!put_bytes(t.store, key, "x", 1, soon()), "put");
+    }
+    memset(&ask, 0, sizeof ask);
+    ask.most = 2048;
+    body = packbuf_i_frame_body(frame, sizeof frame);
+    packbuf_i_list_write(&body, &ask);
+    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_LIST, 0, 3, 0);
+    for (count = 0; (count + 1) * size <= sizeof many; count++) memcpy(many + count * size, frame, size);
+    packbuf_i_link_feed(&t.link, many, count * size);
+    expect(t.link.queued < PACKBUF_I_QUEUED + MIB + count * 128, "%d lists are %d bytes", (int)count, (int)t.link.queued);
+    talk_listen(&t);
+    expect(t.frames[PACKBUF_I_LISTED] == count && !t.frames[PACKBUF_I_BYE], "all are answered");
+    talk_end(&t);
+  }
+  { /* a quota is of pages, as room is; and of those who know the secret */
+    talk_begin(&t, MIB, 0);
+    t.service.quota = 8192;
+    talk_hello(&t);
+    for (unsigned i = 0; i < 3; i++) talk_put(&t, i, 0, i == 0 ? "a" : i == 1 ? "b" : "c", 1, "x");
+    expect(t.frames[PACKBUF_I_RESULT] == 3 && t.status[0] == 1000 + PACKBUF_QUOTA, "three bytes of two pages");
+    talk_end(&t);
+    talk_begin(&t, MIB, 0);
+    t.service.quota = 8192;
+    memcpy(t.service.secret, "secret", t.service.secret_size = 6);
+    talk_hello(&t);
+    expect(t.frames[PACKBUF_I_WELCOME] == 1 && !t.service.accounts, "an account before the proof");
+    talk_end(&t);
+  }
+  verdict("clients that hold what they do not use, ask for more than they read, or put by the byte");
+}
+
+/* ---- arguments and limits of the system ---- */
+
+static void test_odd_arguments(void) {
+  packbuf_store *a, *none = NULL;
+  packbuf_item items[4];
+  packbuf_ref about;
+  packbuf_error error;
+  static uint8_t secret[PACKBUF_I_SECRET], text[PACKBUF_I_SECRET + 2];
+  char path[] = "/tmp/packbuf.secret.XXXXXX";
+  size_t size = 0;
+  const int fd = mkstemp(path);
+  begin("odd arguments");
+  expect(packbuf_store_open(NULL, NULL, &none, &error) == PACKBUF_INVALID_ARGUMENT && !none, "no URI");
+  server_start(MIB, NULL);
+  a = client_open();
+  memset(&about, 0, sizeof about);
+  about.kind = 7;
+  for (int i = 0; i < 4; i++) {
+    items[i] = item_of(i == 0 ? "0" : i == 1 ? "1" : i == 2 ? "2" : "3");
+    items[i].from = text;
+    items[i].size = i == 1 ? (uint64_t)1 << 63 : i == 2 ? UINT64_MAX : 5;
+    items[i].about = i == 3 ? &about : NULL;
+  }
+  expect(packbuf_batch_put(a, items, 4, soon(), &error) == PACKBUF_CAPACITY && error.row == 1, "a put of 2^63 bytes");
+  expect(!items[0].status && items[2].status == PACKBUF_CAPACITY && items[3].status == PACKBUF_INVALID_ARGUMENT, "and its neighbours: %s, %s, %s", packbuf_status_name(items[0].status),
+         packbuf_status_name(items[2].status), packbuf_status_name(items[3].status));
+  client_close(a);
+  server_stop();
+  memset(text, 's', sizeof text);
+  text[PACKBUF_I_SECRET] = '\n';
+  expect(fd >= 0 && write(fd, text, PACKBUF_I_SECRET + 1) == PACKBUF_I_SECRET + 1 && setenv("PACKBUF_SECRET_FILE", path, 1) == 0, "a file");
+  expect(!packbuf_i_secret_find(NULL, 0, secret, &size, &error) && size == PACKBUF_I_SECRET, "a secret of 1024 bytes and the end of its line");
+  expect(pwrite(fd, "s", 1, PACKBUF_I_SECRET) == 1 && packbuf_i_secret_find(NULL, 0, secret, &size, &error) == PACKBUF_INVALID_ARGUMENT, "one of 1025 is not cut");
+  (void)unsetenv("PACKBUF_SECRET_FILE");
+  (void)close(fd);
+  (void)unlink(path);
+  verdict("sizes, kinds, URIs and secrets that cannot be");
+}
+
+/* Without descriptors clients are turned away: the queue of those who wait does not grow, and nothing turns in a circle. */
+static void test_no_descriptors(void) {
+  enum { CLIENTS = 6 };
+  packbuf_i_address address[PACKBUF_I_ADDRESSES];
+  const struct timeval patience = {5, 0};
+  struct rlimit before, few;
+  packbuf_store *a;
+  const char *at;
+  unsigned count;
+  int fds[CLIENTS], away = 0;
+  begin("no descriptors");
+  server_start(MIB, NULL);
+  at = packbuf_server_uri(server) + 6;
+  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL), "address");
+  for (int i = 0; i < CLIENTS; i++) fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+  expect(getrlimit(RLIMIT_NOFILE, &before) == 0, "limit");
+  few = before;
+  few.rlim_cur = (rlim_t)fds[CLIENTS - 1] + 1;
+  expect(setrlimit(RLIMIT_NOFILE, &few) == 0, "few");
+  for (int i = 0; i < CLIENTS; i++) {
+    char byte;
+    (void)setsockopt(fds[i], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    expect(connect(fds[i], &address[0].as.any, address[0].size) == 0, "connect");
+    away += recv(fds[i], &byte, 1, 0) == 0 || errno == ECONNRESET;
+  }
+  expect(away == CLIENTS, "%d of %d were turned away", away, CLIENTS);
+  expect(setrlimit(RLIMIT_NOFILE, &before) == 0, "as before");
+  for (int i = 0; i < CLIENTS; i++) (void)close(fds[i]);
+  a = client_open();
+  expect(!put_bytes(a, "k", "v", 1, soon()), "and then served again");
+  client_close(a);
+  server_stop();
+  verdict("a server without descriptors turns clients away");
 }
 
 /* ---- metrics ---- */
@@ -917,6 +1100,52 @@ static void test_deadlines(void) {
   client_close(a);
   server_stop();
   verdict("deadlines hold against servers that do not answer, and servers come back");
+}
+
+/* ---- a process that serves, and forks ---- */
+
+/* A client's socket to the server, greeted. */
+static int raw_client(void) {
+  packbuf_i_address address[PACKBUF_I_ADDRESSES];
+  packbuf_i_hello hello;
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  const char *at = packbuf_server_uri(server) + 6;
+  unsigned count;
+  int fd = -1;
+  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL) && !packbuf_i_address_connect(&address[0], soon(), &fd, NULL), "a socket");
+  (void)fcntl(fd, F_SETFL, 0);
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = 1;
+  packbuf_i_hello_write(&body, &hello);
+  expect(send(fd, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_HELLO, 0, 0, 0), MSG_NOSIGNAL) > 0, "hello");
+  expect(recv(fd, frame, 116, MSG_WAITALL) == 116 && frame[4] == PACKBUF_I_WELCOME, "welcome");
+  return fd;
+}
+
+/* A child has all sockets of its parent: what the server closes stays open, and still has events. */
+static void test_nonsense_forked(void) {
+  int fds[8];
+  pid_t child;
+  begin("forked");
+  server_start(MIB, NULL);
+  for (int i = 0; i < 8; i++) fds[i] = raw_client();
+  child = fork();
+  if (child == 0) {
+    (void)pause();
+    _exit(0);
+  }
+  for (int i = 0; i < 8; i++) expect(send(fds[i], "no frame of this protocol, all forty of them", 44, MSG_NOSIGNAL) == 44, "nonsense");
+  for (int i = 0; i < 1000 && PACKBUF_I_LOAD(&server->connections); i++) packbuf_i_sleep_until(packbuf_deadline_in(10));
+  expect(PACKBUF_I_LOAD(&server->connections) == 0, "they are closed");
+  for (int i = 0; i < 8; i++) (void)send(fds[i], "more", 4, MSG_NOSIGNAL);
+  packbuf_i_sleep_until(packbuf_deadline_in(50));
+  expect(PACKBUF_I_LOAD(&server->connections) == 0, "once");
+  (void)kill(child, SIGKILL);
+  (void)waitpid(child, NULL, 0);
+  for (int i = 0; i < 8; i++) (void)close(fds[i]);
+  server_stop();
+  verdict("connections that end while a child of the server's process has them too");
 }
 
 /* ---- servers that say what they should not ---- */
@@ -1111,6 +1340,157 @@ static void test_liars(void) {
   verdict("servers that say what they should not");
 }
 
+/* A server that answers the list of one connection in the greeting of the next; and one that answers a put before its bytes have come. */
+typedef struct late_liar {
+  int listener, early; /* early: 1: the put */
+} late_liar;
+
+static void late_greet(int fd) {
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_welcome welcome;
+  memset(&welcome, 0, sizeof welcome);
+  welcome.version = 1;
+  welcome.most_items = welcome.most_requests = 16;
+  (void)liar_hear(fd);
+  packbuf_i_welcome_write(&body, &welcome);
+  liar_say(fd, frame, &body, PACKBUF_I_WELCOME, 0, 0, 0);
+}
+
+static void late_listed(int fd, uint64_t request, const char *key) {
+  uint8_t frame[512];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_listing listing;
+  packbuf_listed listed;
+  memset(&listing, 0, sizeof listing);
+  memset(&listed, 0, sizeof listed);
+  strcpy(listed.key, key);
+  packbuf_i_listing_write(&body, &listing);
+  packbuf_i_listed_write(&body, &listed);
+  liar_say(fd, frame, &body, PACKBUF_I_LISTED, 1, request, 0);
+}
+
+static void *late_lie(void *context) {
+  late_liar *l = (late_liar *)context;
+  static uint8_t drain[MIB];
+  struct timeval quiet = {0, 300000};
+  uint8_t frame[256];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  uint64_t request;
+  int fd = accept(l->listener, NULL, NULL), next;
+  late_greet(fd);
+  request = liar_hear(fd);
+  if (l->early) {
+    packbuf_i_wire_give16(&body, 0);
+    liar_say(fd, frame, &body, PACKBUF_I_GRANT, 1, request, 0);
+    packbuf_i_sleep_until(packbuf_deadline_in(50));
+    liar_result(fd, request, 0, PACKBUF_FULL, 0, 0);
+    packbuf_i_sleep_until(packbuf_deadline_in(50));
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
+    while (recv(fd, drain, sizeof drain, 0) > 0) continue; /* what was on its way */
+    liar_result(fd, request, 1, PACKBUF_FULL, 0, 0);
+    quiet.tv_sec = 5;
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
+  } else {
+    next = accept(l->listener, NULL, NULL);
+    late_greet(next);
+    late_listed(next, request, "late");
+    request = liar_hear(next);
+    liar_result(next, request, 0, PACKBUF_NOT_FOUND, 0, 0);
+    (void)liar_hear(next);
+    (void)close(next);
+    next = accept(l->listener, NULL, NULL); /* a key that a terminal would obey */
+    late_greet(next);
+    late_listed(next, liar_hear(next), "red\xC2\x9B" "31m");
+    (void)liar_hear(next);
+    (void)close(next);
+  }
+  (void)liar_hear(fd);
+  (void)close(fd);
+  return NULL;
+}
+
+static packbuf_i_tcp *late_start(late_liar *l, pthread_t *thread, int early) {
+  packbuf_i_address address;
+  packbuf_store_options options = packbuf_default_store_options();
+  packbuf_i_tcp *tcp = NULL;
+  char uri[64];
+  memset(&address, 0, sizeof address);
+  address.as.four.sin_family = AF_INET;
+  address.as.four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.size = sizeof address.as.four;
+  l->early = early;
+  expect(!packbuf_i_address_listen(&address, &l->listener, NULL), "listen");
+  (void)fcntl(l->listener, F_SETFL, 0);
+  snprintf(uri, sizeof uri, "tcp://127.0.0.1:%d", ntohs(address.as.four.sin_port));
+  expect(pthread_create(thread, NULL, late_lie, l) == 0, "thread");
+  options.pool_size = MIB;
+  options.connections = 1;
+  expect(!packbuf_i_tcp_open((void **)&tcp, uri, &options, NULL), "open");
+  return tcp;
+}
+
+static void late_end(late_liar *l, pthread_t thread, packbuf_i_tcp *tcp) {
+  (void)shutdown(l->listener, SHUT_RDWR);
+  packbuf_i_tcp_close(tcp);
+  (void)pthread_join(thread, NULL);
+  (void)close(l->listener);
+}
+
+static int late_never(const packbuf_call *call, uint64_t index) { return (void)call, (void)index, 0; }
+
+static void late_done(packbuf_call *call, uint64_t index) {
+  const packbuf_i_peer *peer = &((packbuf_i_tcp *)call->context)->peers[0];
+  if (index == 0 && call->operation == PACKBUF_PUT)
+    expect(peer->piece == peer->piece_count, "its bytes are still on their way out");
+}
+
+static void test_late_answers(void) {
+  late_liar l;
+  pthread_t thread;
+  packbuf_i_tcp *tcp = late_start(&l, &thread, 0);
+  packbuf_listed *listed = (packbuf_listed *)calloc(4, sizeof *listed), clean;
+  packbuf_item items[2];
+  packbuf_call call;
+  uint64_t cursor = 0, count = 0;
+  packbuf_status status;
+  uint8_t *bytes = (uint8_t *)calloc(1, 32 * MIB);
+  begin("late answers");
+  memset(&clean, 0, sizeof clean);
+  expect((status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(100), NULL)) == PACKBUF_TIMEOUT, "a list that is not answered: %s", packbuf_status_name(status));
+  items[0] = item_of("k");
+  memset(&call, 0, sizeof call);
+  call.operation = PACKBUF_STAT;
+  call.items = items;
+  call.count = 1;
+  call.deadline = packbuf_deadline_in(5000);
+  call.cancelled = late_never;
+  call.done = late_done;
+  call.context = tcp;
+  packbuf_i_tcp_run(tcp, &call);
+  expect(items[0].status == PACKBUF_PROTOCOL, "its answer comes in another greeting: %s", packbuf_status_name(items[0].status));
+  expect(memcmp(&listed[0], &clean, sizeof clean) == 0, "which writes to memory that is the caller's again");
+  status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(2000), NULL);
+  expect(status == PACKBUF_PROTOCOL && count == 0, "a key with control characters: %s", packbuf_status_name(status));
+  late_end(&l, thread, tcp);
+  tcp = late_start(&l, &thread, 1);
+  for (int i = 0; i < 2; i++) {
+    items[i] = item_of(i ? "small" : "large");
+    items[i].from = bytes;
+    items[i].size = i ? 10 : 32 * MIB;
+  }
+  call.operation = PACKBUF_PUT;
+  call.count = 2;
+  call.deadline = packbuf_deadline_in(10000);
+  call.context = tcp;
+  packbuf_i_tcp_run(tcp, &call);
+  expect(items[0].status == PACKBUF_FULL && items[1].status == PACKBUF_FULL, "answered early: %s, %s", packbuf_status_name(items[0].status), packbuf_status_name(items[1].status));
+  late_end(&l, thread, tcp);
+  free(listed);
+  free(bytes);
+  verdict("answers of what broke off write nowhere, and items end when nothing of theirs is on its way out");
+}
+
 /* ---- clients that die ---- */
 
 /* A client in a process of its own that puts until it is killed. */
@@ -1250,6 +1630,116 @@ static void test_slow(void) {
   verdict("a reader that makes no progress is cut off when its room is wanted");
 }
 
+enum { TORN = 24 << 20 }; /* more than what both sockets usually keep */
+
+/* A child after fork has all connections, of both sides, and keeps them: they end all the same when this process closes
+ * them, and the server does not hear of them again. */
+static void test_forked(void) {
+  packbuf_store *a, *b;
+  const uint64_t end = soon();
+  pid_t child;
+  begin("forked");
+  server_start(4 * MIB, NULL);
+  a = client_open();
+  b = client_open();
+  expect(!put_bytes(a, "k", "12345", 5, soon()) && !stat_of(b, "k", NULL), "put");
+  child = fork();
+  if (child == 0)
+    for (;;) (void)pause();
+  client_close(a);
+  while (PACKBUF_I_LOAD(&server->connections) > 1 && packbuf_now() < end) packbuf_i_sleep_until(packbuf_deadline_in(2));
+  expect(PACKBUF_I_LOAD(&server->connections) == 1, "the server saw the end of one");
+  for (int i = 0; i < 200; i++) {
+    a = client_open();
+    expect(!put_bytes(a, "k", "12345", 5, soon()) && !stat_of(b, "k", NULL), "put %d", i);
+    client_close(a);
+  }
+  (void)kill(child, SIGKILL);
+  (void)waitpid(child, NULL, 0);
+  client_close(b);
+  server_stop();
+  verdict("connections that a forked child has too");
+}
+
+/* A reader in a process of its own: right bytes (0), an error (1), or mixed ones (2). */
+static void child_reads(const char *uri, uint8_t *into) {
+  packbuf_store *store = NULL;
+  packbuf_item item = item_of("k");
+  packbuf_status status;
+  if (client_open_at(uri, NULL, &store, NULL)) _exit(3);
+  item.into = into;
+  item.capacity = TORN;
+  status = packbuf_batch_get(store, &item, 1, soon(), NULL);
+  _exit(status ? 1 : is_filled(into, TORN, 7) ? 0 : 2);
+}
+
+/* Starts a reader and stops it when some of the payload has arrived and not all of it: it reads into memory that is
+ * watched. 0: it never came to that. */
+static pid_t stopped_reader(uint8_t *into) {
+  for (int i = 0; i < 200; i++) {
+    volatile uint8_t *bytes = into;
+    const uint64_t end = soon();
+    int status;
+    pid_t child;
+    memset(into, 0, TORN);
+    child = fork();
+    if (child == 0) child_reads(packbuf_server_uri(server), into);
+    while (!bytes[MIB / 8] && !bytes[MIB / 8 + 1] && packbuf_now() < end) continue;
+    (void)kill(child, SIGSTOP);
+    if (waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status)) {
+      int empty = 1; /* its last page is as it was */
+      for (size_t k = TORN - 4096; k < TORN; k++) empty = empty && !bytes[k];
+      if (empty) return child;
+      (void)kill(child, SIGKILL);
+      (void)waitpid(child, NULL, 0);
+    }
+  }
+  return 0;
+}
+
+/* A reader is stopped in the middle of an object's bytes while its key is removed and its memory wanted. It is cut off
+ * when it makes no progress for lease_ms, and then has an error; before that, the writer has no room, and the reader
+ * right bytes. Never mixed ones. (Where sockets keep all of it, the memory is free at once, and the bytes are right.) */
+static void test_torn(uint32_t lease_ms) {
+  packbuf_server_options options;
+  uint8_t *bytes = (uint8_t *)malloc(TORN);
+  uint8_t *into = (uint8_t *)mmap(NULL, TORN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  packbuf_item item = item_of("k");
+  packbuf_store *a;
+  packbuf_status removed, put;
+  const int cut = lease_ms < 1000;
+  int status = 0;
+  pid_t child;
+  begin("torn");
+  memset(&options, 0, sizeof options);
+  options.lease_ms = lease_ms;
+  server_start(32 * MIB, &options);
+  a = client_open();
+  fill(bytes, TORN, 7);
+  expect(!put_bytes(a, "k", bytes, TORN, soon()), "put");
+  child = stopped_reader(into);
+  expect(child > 0, "no reader was stopped in the middle");
+  removed = packbuf_batch_remove(a, &item, 1, packbuf_deadline_in(100), NULL);
+  expect(removed == PACKBUF_OK || removed == PACKBUF_LEASED, "remove: %s", packbuf_status_name(removed));
+  expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND, "it is gone for others");
+  fill(bytes, TORN, 8);
+  put = put_bytes(a, "new", bytes, TORN, packbuf_deadline_in(cut ? 20000 : 300));
+  expect(put == PACKBUF_OK || (!cut && (put == PACKBUF_FULL || put == PACKBUF_TIMEOUT)), "a put that wants its memory: %s",
+         packbuf_status_name(put));
+  if (child > 0) {
+    (void)kill(child, SIGCONT);
+    (void)waitpid(child, &status, 0);
+    expect(WIFEXITED(status) && WEXITSTATUS(status) <= (cut ? 1 : 0), "the reader went on: %d", WEXITSTATUS(status));
+  }
+  if (put) expect(!put_bytes(a, "new", bytes, TORN, soon()), "and then there is room");
+  client_close(a);
+  server_stop();
+  free(bytes);
+  (void)munmap(into, TORN);
+  verdict(cut ? "a reader stopped in the middle, and cut off: an error, no mixed bytes"
+              : "a reader stopped in the middle, and not cut off: right bytes");
+}
+
 /* ---- threads ---- */
 
 typedef struct worker {
@@ -1316,6 +1806,9 @@ static void test_threads(void) {
 int main(void) {
   for (unsigned i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "batch/%u", i);
   test_protocol();
+  test_hoarders();
+  test_odd_arguments();
+  test_no_descriptors();
   test_sizes();
   test_generations();
   test_batches();
@@ -1326,9 +1819,14 @@ int main(void) {
   test_secrets();
   test_metrics();
   test_deadlines();
+  test_nonsense_forked();
   test_liars();
+  test_late_answers();
   test_killed();
   test_slow();
+  test_forked();
+  test_torn(300);
+  test_torn(30000);
   test_threads();
   return tap_plan_done();
 }

@@ -1074,6 +1074,184 @@ static void killed_at_random(int kills) {
   handle_close(&a);
 }
 
+/* ---- looking after it ---- */
+
+static int audit_is(handle *h, const packbuf_audit *want) {
+  packbuf_audit got;
+  memset(&got, 0, sizeof got);
+  if (DRIVER.keeper->audit(h->state, &got, &h->error) != PACKBUF_OK) return 0;
+  return memcmp(&got, want, sizeof got) == 0;
+}
+
+/* A store of 1 MiB in which k, of 13 units, is removed under a lease of b; "stays" is there, a has reserved 8 units,
+ * and a third handle died with a lease of "stays". */
+static void sessions_listed(handle *a, handle *b) {
+  packbuf_session sessions[8];
+  packbuf_held held[8];
+  packbuf_audit want;
+  uint64_t size = 30000, token, cursor = 0, count = 0, all = 0, rows[4] = {0};
+  void *data;
+  pid_t child;
+  packbuf_item lease;
+  put(a, "k", 50000, 1);
+  put(a, "read", 5000, 2);
+  lease = get(b, "k", 0);
+  (void)removed(a, "k", PACKBUF_NO_WAIT);
+  (void)DRIVER.reserve(a->state, &size, 1, 0, &data, &token, NULL);
+  child = started(reads_and_holds);
+  memcpy(shm_of(a)->sessions[2].name, "bad\x1b[2Jname", 12);
+  ended(child);
+  do {
+    count = 0;
+    tap_ok(DRIVER.keeper->sessions(a->state, &cursor, sessions + all, 2, &count, NULL) == PACKBUF_OK, "a page of %lu",
+           (unsigned long)count);
+    all += count;
+  } while (cursor && all < 7);
+  tap_ok(all == 3 && sessions[0].own && sessions[0].alive && !sessions[1].own && sessions[1].alive &&
+             !sessions[2].alive && strcmp(sessions[0].name, "test") == 0 && sessions[0].process == (uint32_t)getpid(),
+         "three sessions, of which one is dead");
+  tap_ok(strcmp(sessions[2].name, "bad?[2Jname") == 0, "what is no text in a name is not shown: %s", sessions[2].name);
+  tap_ok(sessions[0].slices == 1 && sessions[0].slice_bytes == 32768 && sessions[0].leases == 0 &&
+             sessions[1].leases == 1 && sessions[1].leased_bytes == 53248 && sessions[2].leases == 1 &&
+             sessions[0].idle_ms <= sessions[0].age_ms,
+         "what each holds");
+  for (all = 0, count = 0; all < 8; all += count) {
+    count = 0;
+    if (DRIVER.keeper->held(a->state, &cursor, held + all, 1, &count, NULL) != PACKBUF_OK || !cursor) break;
+  }
+  all += count;
+  for (uint64_t i = 0; i < all; i++) {
+    const packbuf_held *h = &held[i];
+    rows[0] += h->session == 0 && h->kind == PACKBUF_HELD_SLICE && h->object.stat.length == 32768 && !h->object.key[0];
+    rows[1] += h->session == 1 && h->kind == PACKBUF_HELD_REMOVED && strcmp(h->object.key, "k") == 0 &&
+               h->object.stat.length == 50000 && h->object.stat.generation == lease.stat.generation;
+    rows[2] += h->session == 2 && h->kind == PACKBUF_HELD_LEASE && strcmp(h->object.key, "read") == 0;
+  }
+  tap_ok(all == 3 && rows[0] == 1 && rows[1] == 1 && rows[2] == 1, "each thing held, by whom (%lu)",
+         (unsigned long)all);
+  memset(&want, 0, sizeof want);
+  want.objects = 1, want.object_bytes = 8192, want.removed = 1, want.removed_bytes = 53248, want.filling = 1;
+  want.filling_bytes = 32768, want.free_bytes = (1 << 20) - 8192 - 53248 - 32768, want.free_runs = 1, want.dead = 1;
+  want.largest_free = want.free_bytes;
+  tap_ok(audit_is(a, &want) && audit_is(b, &want), "every byte accounted for");
+  DRIVER.let_go(b->state, lease.lease.token);
+  DRIVER.give_back(a->state, token);
+  (void)DRIVER.collect(a->state, 0, NULL, NULL);
+  want.removed = want.removed_bytes = want.filling = want.filling_bytes = want.dead = 0;
+  want.free_bytes = (1 << 20) - 8192, want.largest_free = (1 << 20) - 8192 - 53248, want.free_runs = 2;
+  tap_ok(audit_is(a, &want), "given back and collected");
+  (void)removed(a, "read", 0);
+}
+
+/* Each rule of the tables, broken: the audit says which. */
+static void tables_audited(handle *a) {
+  packbuf_i_shm *shm = shm_of(a);
+  packbuf_audit fine, want;
+  packbuf_item item;
+  uint64_t word, cell = 0, at = 0;
+  uint32_t slot, unit, owner;
+  put(a, "k", 5000, 1);
+  item = get(a, "k", 0);
+  slot = (uint32_t)item.lease.token - 1;
+  DRIVER.let_go(a->state, item.lease.token);
+  memset(&fine, 0, sizeof fine);
+  tap_ok(DRIVER.keeper->audit(a->state, &fine, NULL) == PACKBUF_OK && fine.objects == 1 && !fine.lost_bytes,
+         "one object");
+  unit = (uint32_t)packbuf_i_shm_extent_first(shm->slots[slot].extent);
+  shm->owners[unit + 2] = slot + 1;
+  want = fine;
+  want.lost_bytes = 4096, want.free_bytes -= 4096, want.largest_free -= 4096;
+  tap_ok(audit_is(a, &want), "a unit beyond its owner's extent is lost");
+  shm->owners[unit + 2] = 0;
+  owner = shm->owners[unit];
+  shm->owners[unit] = slot + 2;
+  want = fine;
+  want.lost_bytes = want.shared_bytes = 4096;
+  tap_ok(audit_is(a, &want), "one of another's name is lost, and not the object's own");
+  shm->owners[unit] = owner;
+  for (uint64_t i = 0; i < (uint64_t)shm->facts.slots * 4; i++)
+    if ((uint32_t)shm->cells[i] == slot + 1) at = i;
+  cell = shm->cells[at];
+  shm->cells[at] = 0;
+  want = fine;
+  want.hidden = 1;
+  tap_ok(audit_is(a, &want), "an object without a cell is hidden");
+  shm->cells[at] = cell ^ (uint64_t)1 << 40;
+  want.lost_cells = 1;
+  tap_ok(audit_is(a, &want), "and a cell of another hash names nothing");
+  shm->cells[at] = (cell & 0xFFFFFFFF00000000u) | (slot + 2);
+  tap_ok(audit_is(a, &want), "nor does one of a free slot");
+  shm->cells[at] = cell;
+  *packbuf_i_shm_pin_word(shm, slot, 5) |= (uint64_t)1 << 5;
+  want = fine;
+  want.lost_pins = 1;
+  tap_ok(audit_is(a, &want), "a lease of no session");
+  *packbuf_i_shm_pin_word(shm, slot, 5) = 0;
+  word = shm->words[slot + 1];
+  shm->words[slot + 1] = packbuf_i_shm_word(word, 5, PACKBUF_I_SHM_CLAIMED);
+  want = fine;
+  want.lost_slots = want.filling = 1;
+  tap_ok(audit_is(a, &want), "a slot of no session");
+  shm->words[slot + 1] = packbuf_i_shm_word(word, 0, 77);
+  want.filling = 0;
+  tap_ok(audit_is(a, &want), "a slot in no state");
+  shm->words[slot + 1] = word;
+  tap_ok(audit_is(a, &fine) && removed(a, "k", 0) == PACKBUF_OK && audit_good(a, 0), "put right again");
+}
+
+static void taken_away(handle *a, handle *b) {
+  char path[128];
+  packbuf_item lease;
+  packbuf_store *reader = NULL;
+  packbuf_session session;
+  uint64_t cursor = 0, count = 0;
+  packbuf_store_options options = packbuf_default_store_options();
+  char uri[96];
+  handle c;
+  snprintf(path, sizeof path, "/dev/shm/packbuf.%s", shm_name);
+  snprintf(uri, sizeof uri, "shm:%s", shm_name);
+  options.read_only = 1;
+  tap_ok(packbuf_store_open(uri, &options, &reader, NULL) == PACKBUF_OK &&
+             packbuf_store_free(reader, 1, NULL) == PACKBUF_READ_ONLY &&
+             packbuf_store_close(reader, PACKBUF_NO_WAIT, NULL) == PACKBUF_OK,
+         "who only reads takes nothing away");
+  put(a, "k", 50000, 7);
+  lease = get(b, "k", 0);
+  tap_ok(DRIVER.keeper->take_away(a->state, 0, &a->error) == PACKBUF_LEASED && access(path, F_OK) == 0 &&
+             get(b, "k", 0).status == PACKBUF_OK,
+         "others have it open: LEASED, and nothing happens");
+  DRIVER.let_go(b->state, lease.lease.token);
+  tap_ok(handle_open(&c, "") == PACKBUF_OK && shm_of(&c)->session == 2, "its locks are free again");
+  handle_close(&c);
+  tap_ok(DRIVER.keeper->take_away(a->state, 1, &a->error) == PACKBUF_OK && access(path, F_OK) != 0, "forced: gone");
+  tap_ok(get(b, "k", 0).status == PACKBUF_DISCONNECTED && put(a, "k", 1, 1).status == PACKBUF_DISCONNECTED &&
+             DRIVER.keeper->take_away(a->state, 1, &a->error) == PACKBUF_DISCONNECTED &&
+             DRIVER.keeper->sessions(b->state, &cursor, &session, 1, &count, NULL) == PACKBUF_DISCONNECTED,
+         "for everyone: DISCONNECTED");
+  tap_ok(content_is(lease.lease.data, 50000, 7), "what is leased stays");
+  tap_ok(handle_open(&c, "?size=1m") == PACKBUF_OK && get(&c, "k", 0).status == PACKBUF_NOT_FOUND, "the name is free");
+  PACKBUF_I_STORE(&shm_of(a)->header->closed, 0u);
+  tap_ok(DRIVER.keeper->take_away(a->state, 1, &a->error) == PACKBUF_OK && access(path, F_OK) == 0 &&
+             get(&c, "k", 0).status == PACKBUF_NOT_FOUND,
+         "another store of its name is left alone");
+  tap_ok(DRIVER.keeper->take_away(c.state, 0, &c.error) == PACKBUF_OK && access(path, F_OK) != 0,
+         "alone: gone unforced");
+  handle_close(&c);
+}
+
+static void looked_after(void) {
+  handle a, b;
+  shm_fresh();
+  if (!tap_ok(handle_open(&a, "?size=1m&objects=64&sessions=70") == PACKBUF_OK && handle_open(&b, "") == PACKBUF_OK,
+              "two handles"))
+    return;
+  sessions_listed(&a, &b);
+  tables_audited(&a);
+  taken_away(&a, &b);
+  handle_close(&b);
+  handle_close(&a);
+}
+
 /* ---- damaged tables ---- */
 
 static void tables_damaged(void) {
@@ -1154,6 +1332,7 @@ int main(int argc, char **argv) {
   threads_together();
   units_contended();
   killed_at_random(argc > 1 ? atoi(argv[1]) : 100 / TAP_STEP);
+  looked_after();
   tables_damaged();
   return tap_plan_done();
 }

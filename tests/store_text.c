@@ -102,18 +102,12 @@ static void test_keys(void) {
   begin("keys");
   for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) expect(packbuf_i_key_valid(good[i]), "good %d", (int)i);
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) expect(!packbuf_i_key_valid(bad[i]), "bad %d", (int)i);
-  expect(!packbuf_i_key_valid(NULL) && !packbuf_i_batch_key_valid(NULL), "NULL");
+  expect(!packbuf_i_key_valid(NULL), "NULL");
   memset(key, 'k', sizeof key);
   key[256] = 0;
   expect(!packbuf_i_key_valid(key), "256 bytes");
   key[255] = 0;
-  expect(packbuf_i_key_valid(key) && !packbuf_i_batch_key_valid(key), "255 bytes");
-  key[201] = 0;
-  expect(!packbuf_i_batch_key_valid(key), "201 bytes");
-  key[200] = 0;
-  expect(packbuf_i_batch_key_valid(key), "200 bytes");
-  key[199] = '#';
-  expect(!packbuf_i_batch_key_valid(key) && packbuf_i_key_valid(key), "#");
+  expect(packbuf_i_key_valid(key), "255 bytes");
   for (int byte = 1; byte < 256; byte++) {
     key[0] = (char)byte;
     key[1] = 0;

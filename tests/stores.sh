@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # tests/store_contract.c on the stores that need something beside them: shm (a name, a secret), tcp (a server of its own, which is
 # stopped, killed and started again), verbs (the same, and a double of libibverbs: real verbs are for tests/guest) and mooncake (a
-# double of its library, whose master all processes share); and tests/store_batches.c on tcp. `local` runs among the C tests.
+# double of its library, whose master all processes share); tests/store_batches.c on tcp; the ledger, with a consumer in a process of its
+# own, on shm and tcp; and a few rounds of `make kills`. `local` runs among the C tests.
 . "$(dirname "$0")/tap.sh"
 export PACKBUF_SECRET=hush STORE_SERVER_PID_FILE=$tmp/pid STORE_RESTART=$tmp/restart
 flags="-std=c11 -O1 -g1 -I. ${STORE_FLAGS:-}"
@@ -10,6 +11,8 @@ build() {
     # shellcheck disable=SC2086
     ${CC:-gcc} $flags -DPACKBUF_IMPLEMENTATION -c -o "$tmp/packbuf.o" -x c tests/library.h &&
         ${CC:-gcc} $flags -o "$tmp/contract" tests/store_contract.c "$tmp/packbuf.o" -pthread -lm &&
+        ${CC:-gcc} $flags -o "$tmp/ledger" tests/store_ledger.c "$tmp/packbuf.o" -pthread -lm &&
+        ${CC:-gcc} $flags -o "$tmp/kills" tests/kills.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/batches" tests/store_batches.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/verbs" tests/store_verbs.c -pthread -lm -ldl &&
@@ -39,10 +42,10 @@ on_tcp() {
     kill "$(cat "$tmp/pid")"
 }
 
-batches_on_tcp() {
+on_a_server() { # PROGRAM
     local status=0
     serve tcp://127.0.0.1:0 || return
-    "$tmp/batches" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; status=1; }
+    "$1" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; status=1; }
     kill "$(cat "$tmp/pid")"
     return $status
 }
@@ -59,6 +62,7 @@ on_verbs() {
 }
 
 with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
+killed_on_verbs() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/kills" verbs://127.0.0.1:0 20; }
 before_shm() {
     local name=verbs.$$ status=0
     STORE_BEHIND=shm:$name with_double || status=$?
@@ -67,10 +71,10 @@ before_shm() {
 }
 without_device() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE_DEVICES=0 "$tmp/verbs"; }
 
-on_shm() {
+on_shm() { # PROGRAM
     local name=contract.$$ status=0
     rm -f "/dev/shm/packbuf.$name"
-    "$tmp/contract" "shm:$name" || status=$?
+    "$1" "shm:$name" || status=$?
     rm -f "/dev/shm/packbuf.$name"
     return $status
 }
@@ -79,7 +83,7 @@ on_mooncake() { # leases of the engine last longer than a call of C55 and no lon
     local master=/dev/shm/packbuf-double.$$ status=0
     MOONCAKE_STORE_LIBRARY="$tmp/libmooncake_store.so" DOUBLE_MASTER=$master DOUBLE_ROOM=$((64 << 20)) DOUBLE_LEASE_MS=500 \
         STORE_STOP="touch $master.stop" STORE_CONTINUE="rm $master.stop" \
-        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" mooncake://localhost:50051 || status=$?
+        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" 'mooncake://localhost:50051?segment=0' || status=$?
     rm -f "$master" "$master.stop" "$master.away"
     return $status
 }
@@ -87,13 +91,18 @@ on_mooncake() { # leases of the engine last longer than a call of C55 and no lon
 mkfifo "$tmp/stay"
 exec 8<>"$tmp/stay" # so that a server that reads it does not end before we do
 tap_run 'compiles' build
-tap_run 'shm: keeps the contract' on_shm
+tap_run 'shm: keeps the contract' on_shm "$tmp/contract"
+tap_run 'shm: a ledger, and one of another process' on_shm "$tmp/ledger"
 tap_run 'tcp: keeps the contract' on_tcp
-tap_run 'tcp: whole batches' batches_on_tcp
+tap_run 'tcp: a ledger, and one of another process' on_a_server "$tmp/ledger"
+tap_run 'shm: 100 killed and stopped at random' "$tmp/kills" shm: 100
+tap_run 'tcp: 20 killed and stopped at random' "$tmp/kills" tcp://127.0.0.1:0 20
+tap_run 'tcp: whole batches' on_a_server "$tmp/batches"
 tap_run 'verbs: keeps the contract, by a double of libibverbs' on_verbs
 tap_run 'verbs: and what it promises beyond' with_double
 tap_run 'verbs: and before shm' before_shm
 tap_run 'verbs: says why it is not to be had' without_device
+tap_run 'verbs: 20 killed and stopped at random' killed_on_verbs
 tap_run 'mooncake: keeps the contract' on_mooncake
 kill "$(cat "$tmp/pid")" 2>/dev/null
 tap_done

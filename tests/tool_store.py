@@ -160,6 +160,39 @@ def shm_tests(tmp):
     r = good('rm in place', 'rm', f'shm:{NAME}', 'shared')
 
 
+def sessions_tests(tmp):
+    """Of shm: who has a store open, what is lost in it, and how it is taken away."""
+    samples(tmp)
+    uri, path = f'shm:{NAME}', f'/dev/shm/packbuf.{NAME}'
+    good('put', 'put', f'{uri}?size=1m&objects=64', 'raw', 'raw')
+    s = Serving('tcp://127.0.0.1:0', '--store', uri)
+    try:
+        o = good('store --json', 'store', uri, '--json').lines()[0]
+        ok([(t['name'], t['alive'], t['leases']) for t in o['sessions']] == [('packbuf', True, 0)] * 2 and sum(t['own'] for t in o['sessions']) == 1, 'the server and this command', o)
+        ok(s.process.pid in [t['process'] for t in o['sessions']], 'by its process', o)
+        m = o['memory']
+        ok(m['object_bytes'] + m['free_bytes'] == o['size'] == 1 << 20 and m['object_bytes'] == o['used'] and m['largest_free'] <= m['free_bytes'] and o['held'] == [], 'whose the memory is', m)
+        r = good('store for people', 'store', uri)
+        ok(re.search(r'^ +\d+ +\d+ .* this one +packbuf$', r.text, re.M) and re.search(r'^free +\d+ bytes in [12] runs, the largest of \d+$', r.text, re.M), 'sessions, and free memory', r)
+        bad('--free while others have it open', 1, [uri, 'open', '--force'], 'store', uri, '--free')
+        ok(good('it is still there', 'get', uri, 'raw', '-o', '-').out == (tmp / 'raw').read_bytes(), 'the same bytes')
+        good('--free --force', 'store', uri, '--free', '--force')
+        ok(not os.path.exists(path), 'its file is gone')
+        bad('the server has no store any more', 1, ['DISCONNECTED'], 'stat', s.uri, 'raw')
+    finally:
+        s.end()
+    good('another of its name', 'put', f'{uri}?size=1m&objects=64', 'raw', 'raw')
+    good('store --check', 'store', uri, '--check')
+    with open(path, 'r+b') as file:  # the owner of the last unit, who owns nothing there
+        at = int.from_bytes(os.pread(file.fileno(), 8, 72), 'little') + (1 << 20) // 4096 * 4 - 4
+        os.pwrite(file.fileno(), (1).to_bytes(4, 'little'), at)
+    r = run('store', uri, '--check', '--json')
+    ok(r.code == 1 and r.err == f'packbuf: {uri}: 4096 bytes in use for nothing\n' and r.lines(), 'what is lost: exit 1, a line', r)
+    good('--free', 'store', uri, '--free')
+    ok(not os.path.exists(path), 'its file is gone')
+    bad('--force alone', 2, ['--free'], 'store', uri, '--force')
+
+
 def tcp_tests(tmp):
     samples(tmp)
     s = Serving('tcp://127.0.0.1:0', '--size', '4m')
@@ -170,6 +203,8 @@ def tcp_tests(tmp):
         bad('larger than the store', 1, ['large: CAPACITY', 'larger than the store'], 'put', s.uri, 'large', '-', stdin=bytes(5000000))
         bad('no such object', 1, ['none: NOT_FOUND', 'no object'], 'get', s.uri, 'none', '-o', '-')
         bad('nor to remove', 1, ['none: NOT_FOUND', 'no such object'], 'rm', s.uri, 'none')
+        bad('--check of what is no shm', 1, [s.uri, '--check'], 'store', s.uri, '--check')
+        bad('--free of what is no shm', 1, [s.uri, 'UNSUPPORTED'], 'store', s.uri, '--free')
     finally:
         r = s.end()
     ok(r.code == 0 and r.err == '' and r.out == b'', 'SIGTERM ends it, and it says nothing', r)
@@ -281,6 +316,6 @@ def no_store():
     pathlib.Path(f'/dev/shm/packbuf.{NAME}').unlink(missing_ok=True)
 
 
-TESTS = (usage_tests, shm_tests, tcp_tests, secret_tests, doctor_tests, metrics_tests, bench_tests)
+TESTS = (usage_tests, shm_tests, sessions_tests, tcp_tests, secret_tests, doctor_tests, metrics_tests, bench_tests)
 if __name__ == '__main__':
     sys.exit(main(TESTS, no_store))

@@ -49,8 +49,8 @@ static void store_open(const verb *command, const char *uri, const char *timeout
     fail_usage(command, "%s: %s", uri, line);
   }
   if (status || packbuf_store_describe(to->store, &to->info, deadline_of(to), &error)) fail_call(uri, &error);
-  if (!(to->info.capabilities & PACKBUF_CAN_OUTLIVE))
-    fail_usage(command, "%s: its objects would go with this command", uri);
+  if (!(to->info.capabilities & PACKBUF_CAN_OUTLIVE) && (makes || strcmp(to->info.transport, "local") == 0))
+    fail_usage(command, "%s: its objects would go with this command (mooncake: without ?segment=0)", uri);
 }
 
 static void store_close(opened *from, const char *uri) {
@@ -266,7 +266,8 @@ static void check_object(const named *name, const packbuf_item *item, const sour
          (unsigned long long)name->ref.length);
   if (kind == PACKBUF_OBJECT_BYTES) return;
   check_packed(item->key, got->data, got->size, verify, &view);
-  if (view.head_checksum != head) fail(item->key, "its head is another than the %s says", name->exact ? "ref" : "store");
+  if (view.head_checksum != head)
+    fail(item->key, "its head is another than the %s says", name->exact ? "ref" : "store");
 }
 
 int run_get(const verb *command, int argc, char **argv) {
@@ -464,6 +465,164 @@ int run_rm(const verb *command, int argc, char **argv) {
   return result;
 }
 
+/* ---- who has it open: of stores that know ---- */
+
+/* What a store knows of those who use it; nothing of it where it knows no other processes. */
+typedef struct kept {
+  packbuf_session *sessions;
+  packbuf_held *held;
+  size_t session_count, held_count;
+  packbuf_audit audit;
+  int known;
+} kept;
+
+static void kept_read(const opened *in, const char *uri, kept *to) {
+  enum { PAGE = 64 };
+  packbuf_error error;
+  packbuf_status status;
+  uint64_t cursor = 0, some;
+  memset(to, 0, sizeof *to);
+  status = packbuf_store_audit(in->store, &to->audit, &error);
+  if (status == PACKBUF_UNSUPPORTED_OPERATION) return;
+  to->known = 1;
+  do {
+    to->sessions = (packbuf_session *)must_resize(to->sessions, (to->session_count + PAGE) * sizeof *to->sessions);
+    if (!status) status = packbuf_store_sessions(in->store, &cursor, to->sessions + to->session_count, PAGE, &some, &error);
+    if (status) fail_call(uri, &error);
+    to->session_count += (size_t)some;
+  } while (cursor);
+  do {
+    to->held = (packbuf_held *)must_resize(to->held, (to->held_count + PAGE) * sizeof *to->held);
+    if (packbuf_store_held(in->store, &cursor, to->held + to->held_count, PAGE, &some, &error)) fail_call(uri, &error);
+    to->held_count += (size_t)some;
+  } while (cursor);
+}
+
+static void kept_free(kept *from) {
+  free(from->sessions);
+  free(from->held);
+}
+
+static const char *held_word(packbuf_held_kind kind) {
+  return kind == PACKBUF_HELD_LEASE ? "lease" : kind == PACKBUF_HELD_REMOVED ? "lease of what is removed" : "slice";
+}
+
+static void kept_json(const kept *from, text *to) {
+  const packbuf_audit *const a = &from->audit;
+  const char *before = "";
+  size_t i;
+  text_puts(to, ",\"sessions\":[");
+  for (i = 0; i < from->session_count; i++, before = ",") {
+    const packbuf_session *const s = &from->sessions[i];
+    text_printf(to, "%s{\"session\":%lu,\"name\":", before, (unsigned long)s->number);
+    print_string(to, s->name, strlen(s->name));
+    text_printf(to, ",\"alive\":%s,\"own\":%s", s->alive ? "true" : "false", s->own ? "true" : "false");
+    number_json(to, "process", s->process);
+    number_json(to, "age_ms", s->age_ms);
+    number_json(to, "idle_ms", s->idle_ms);
+    number_json(to, "leases", s->leases);
+    number_json(to, "leased_bytes", s->leased_bytes);
+    number_json(to, "slices", s->slices);
+    number_json(to, "slice_bytes", s->slice_bytes);
+    text_puts(to, "}");
+  }
+  text_puts(to, "],\"held\":[");
+  before = "";
+  for (i = 0; i < from->held_count; i++, before = ",") {
+    const packbuf_held *const h = &from->held[i];
+    text_printf(to, "%s{\"session\":%lu,\"what\":\"%s\",\"key\":", before, (unsigned long)h->session,
+                h->kind == PACKBUF_HELD_SLICE ? "slice" : h->kind == PACKBUF_HELD_LEASE ? "lease" : "removed");
+    print_string(to, h->object.key, strlen(h->object.key));
+    text_printf(to, ",\"generation\":\"%llx\"", (unsigned long long)h->object.stat.generation);
+    number_json(to, "length", h->object.stat.length);
+    number_json(to, "age_ms", h->object.stat.age_ms);
+    text_puts(to, "}");
+  }
+  text_printf(to, "],\"memory\":{\"object_bytes\":%llu", (unsigned long long)a->object_bytes);
+  number_json(to, "removed_bytes", a->removed_bytes);
+  number_json(to, "slice_bytes", a->filling_bytes);
+  number_json(to, "free_bytes", a->free_bytes);
+  number_json(to, "free_runs", a->free_runs);
+  number_json(to, "largest_free", a->largest_free);
+  text_puts(to, "}");
+}
+
+static void sessions_people(const kept *from, output *out) {
+  table lines = {{NULL, 0}, 9, 1u << 0 | 1u << 1 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6};
+  static const char *const heads[] = {"session", "process", "age s", "idle s", "leases", "leased", "slices", "", "name"};
+  size_t i;
+  text_puts(&out->buffer, "\n");
+  for (i = 0; i < sizeof heads / sizeof *heads; i++) table_puts(&lines, heads[i]);
+  for (i = 0; i < from->session_count; i++) {
+    const packbuf_session *const s = &from->sessions[i];
+    table_number(&lines, s->number);
+    table_number(&lines, s->process);
+    table_number(&lines, s->age_ms / 1000);
+    table_number(&lines, s->idle_ms / 1000);
+    table_number(&lines, s->leases);
+    table_number(&lines, s->leased_bytes);
+    table_number(&lines, s->slice_bytes);
+    table_puts(&lines, s->own ? "this one" : s->alive ? "" : "dead");
+    table_puts(&lines, s->name);
+  }
+  table_print(&lines, out);
+}
+
+static void kept_people(const kept *from, output *out) {
+  table lines = {{NULL, 0}, 5, 1u << 0 | 1u << 2 | 1u << 3};
+  const packbuf_audit *const a = &from->audit;
+  size_t i;
+  sessions_people(from, out);
+  if (from->held_count) {
+    text_puts(&out->buffer, "\n");
+    table_puts(&lines, "session");
+    table_puts(&lines, "holds");
+    table_puts(&lines, "bytes");
+    table_puts(&lines, "put s ago");
+    table_puts(&lines, "key");
+  }
+  for (i = 0; i < from->held_count; i++) {
+    table_number(&lines, from->held[i].session);
+    table_puts(&lines, held_word(from->held[i].kind));
+    table_number(&lines, from->held[i].object.stat.length);
+    table_number(&lines, from->held[i].object.stat.age_ms / 1000);
+    table_puts(&lines, from->held[i].object.key);
+  }
+  if (from->held_count) table_print(&lines, out);
+  text_printf(&out->buffer, "\nfree       %llu bytes in %llu runs, the largest of %llu\n",
+              (unsigned long long)a->free_bytes, (unsigned long long)a->free_runs, (unsigned long long)a->largest_free);
+}
+
+/* Whether all is accounted for; a line for each thing that is not. */
+static int check_store(const char *uri, const kept *from) {
+  const packbuf_audit *const a = &from->audit;
+  const struct {
+    uint64_t count;
+    const char *what;
+  } lost[] = {{a->lost_bytes, "bytes in use for nothing"},
+              {a->shared_bytes, "bytes of objects that are not their own"},
+              {a->lost_slots, "slots that nobody holds"},
+              {a->lost_cells, "entries of the directory that name nothing"},
+              {a->lost_pins, "leases of no session"},
+              {a->hidden, "objects that no key leads to"}};
+  int good = 1;
+  size_t i;
+  if (!from->known) fail(uri, "--check is for stores that processes of a machine share (shm:NAME)");
+  for (i = 0; i < sizeof lost / sizeof *lost; i++) {
+    if (!lost[i].count) continue;
+    say(uri, "%llu %s", (unsigned long long)lost[i].count, lost[i].what);
+    good = 0;
+  }
+  return good;
+}
+
+static void take_away(const opened *in, const char *uri, int force) {
+  packbuf_error error;
+  const packbuf_status status = packbuf_store_free(in->store, force, &error);
+  if (status == PACKBUF_LEASED) fail(uri, "others have the store open: packbuf store %s lists them, --force takes it away all the same", uri);
+  if (status) fail_call(uri, &error);
+}
+
 /* ---- store ---- */
 
 typedef struct counted {
@@ -491,7 +650,7 @@ static void capability_words(unsigned capabilities, const char *separator, const
   }
 }
 
-static void store_json(const packbuf_store_info *info, const counted *counts, size_t count, text *to) {
+static void store_json(const packbuf_store_info *info, const counted *counts, size_t count, const kept *who, text *to) {
   size_t i;
   text_puts(to, "{\"uri\":");
   print_string(to, info->uri, strlen(info->uri));
@@ -507,7 +666,9 @@ static void store_json(const packbuf_store_info *info, const counted *counts, si
   text_puts(to, "],\"counters\":{");
   for (i = 0; i < count; i++)
     text_printf(to, "%s\"%s\":%llu", i ? "," : "", counts[i].name, (unsigned long long)counts[i].value);
-  text_puts(to, "}}\n");
+  text_puts(to, "}");
+  if (who->known) kept_json(who, to);
+  text_puts(to, "}\n");
 }
 
 static void known_number(text *to, const char *name, uint64_t number, uint64_t most) {
@@ -542,11 +703,11 @@ static void store_people(const packbuf_store_info *info, const counted *counts, 
 
 int run_store(const verb *command, int argc, char **argv) {
   const char *timeout = NULL;
-  int json = 0, collect = 0;
+  int json = 0, collect = 0, check = 0, takes = 0, force = 0, good = 1;
   strings rest = {NULL, 0};
-  const option options[] = {{0, "collect", &collect, NULL, NULL},
-                            {0, "json", &json, NULL, NULL},
-                            {0, "timeout", NULL, &timeout, NULL},
+  const option options[] = {{0, "collect", &collect, NULL, NULL}, {0, "check", &check, NULL, NULL},
+                            {0, "free", &takes, NULL, NULL},      {0, "force", &force, NULL, NULL},
+                            {0, "json", &json, NULL, NULL},       {0, "timeout", NULL, &timeout, NULL},
                             {0, NULL, NULL, NULL, NULL}};
   counted counts[sizeof(packbuf_counters) / sizeof(uint64_t)];
   packbuf_counters counters;
@@ -555,20 +716,27 @@ int run_store(const verb *command, int argc, char **argv) {
   size_t count;
   opened in;
   output out;
+  kept who;
   parse_options(command, argc, argv, options, &rest);
   if (rest.count != 1) fail_usage(command, "a URI is needed");
-  store_open(command, rest.items[0], timeout, 0, !collect, &in);
+  if (force && !takes) fail_usage(command, "--force goes with --free");
+  store_open(command, rest.items[0], timeout, 0, !collect && !takes, &in);
   if ((collect && packbuf_store_collect(in.store, deadline_of(&in), &left, &error)) ||
       packbuf_store_describe(in.store, &in.info, deadline_of(&in), &error) ||
       packbuf_store_counters(in.store, &counters, &error))
     fail_call(rest.items[0], &error);
   if (left) say(rest.items[0], "%llu removals still wait for leases", (unsigned long long)left);
   count = count_store(&counters, counts);
+  kept_read(&in, rest.items[0], &who);
+  if (check) good = check_store(rest.items[0], &who);
   output_open(&out, "-");
-  if (json) store_json(&in.info, counts, count, &out.buffer);
+  if (takes) take_away(&in, rest.items[0], force);
+  else if (json) store_json(&in.info, counts, count, &who, &out.buffer);
   else store_people(&in.info, counts, count, &out);
+  if (!takes && !json && who.known) kept_people(&who, &out);
   store_close(&in, rest.items[0]);
   output_close(&out);
+  kept_free(&who);
   strings_free(&rest);
-  return TOOL_OK;
+  return good ? TOOL_OK : TOOL_NO;
 }

@@ -156,10 +156,13 @@ static const char help_stat[] = "Usage: packbuf stat URI KEY|REF... [options]\n"
 
 static const char help_store[] =
     "Usage: packbuf store URI [options]\n"
-    "Says what a store is, what it can do, how full it is, and its counters. There is no command that removes a store: that of shm:NAME is\n"
-    "the file /dev/shm/packbuf.NAME.\n"
+    "Says what a store is, what it can do, how full it is, and its counters; of shm:NAME also who has it open, what they hold, and how its\n"
+    "free memory lies.\n"
     "\n"
     "  --collect           first takes back what is out of date, and what processes that died held\n"
+    "  --check             shm: whether every byte, object and lease is accounted for; exits with 1 and a line for each kind that is not\n"
+    "  --free              shm: takes the store away, with all that is in it, unless others have it open\n"
+    "  --force             with --free: even so; what they hold stays readable for them\n"
     "  --json              for machines\n"
     "  --timeout MS        give up after so many milliseconds (60000)\n";
 

@@ -268,6 +268,7 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
 /* A removal under way. */
 typedef struct packbuf_i_removing {
   packbuf_store *store;
+  const char *key; /* of the manifest */
   uint32_t flags;
   uint64_t deadline;
   packbuf_arena arena;
@@ -275,7 +276,8 @@ typedef struct packbuf_i_removing {
   uint64_t count;
 } packbuf_i_removing;
 
-/* One more object to remove, by the name that a manifest has for it. */
+/* One more object to remove, by the name that a manifest has for it. What is not of its own batch (a stranger can list
+ * any key) is not touched. */
 static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text name, uint64_t fragment,
                                             packbuf_error *error) {
   char *key = (char *)packbuf_arena_alloc(&r->arena, PACKBUF_MAX_KEY + 1, 1);
@@ -285,6 +287,7 @@ static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text 
   memset(item, 0, sizeof *item);
   status = packbuf_i_split_name(name, fragment, key, &item->generation, error);
   if (status != PACKBUF_OK) return status;
+  if (packbuf_i_stem(key) != packbuf_i_stem(r->key) || memcmp(key, r->key, packbuf_i_stem(key)) != 0) return PACKBUF_OK;
   item->key = key;
   item->flags = r->flags;
   r->count++;
@@ -301,6 +304,8 @@ static packbuf_status packbuf_i_remove_names(packbuf_i_removing *r, const packbu
   if (status == PACKBUF_OK) status = packbuf_i_lineage(manifest, &lineage, error);
   if (status != PACKBUF_OK) return status;
   for (size_t i = 0; i < lineage.size; i++) before += lineage.data[i] == ' ';
+  if (count + before > manifest->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM)
+    return packbuf_i_call_fail(error, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
   r->items = (packbuf_item *)packbuf_i_array(&r->arena, count + before, sizeof *r->items);
   if (!r->items) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_remove_name(r, list[i].key, i, error);
@@ -329,7 +334,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   packbuf_status status, worst = PACKBUF_OK;
   packbuf_error why;
   memset(&item, 0, sizeof item);
-  item.key = key;
+  r->key = item.key = key;
   item.generation = generation;
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;

@@ -6,7 +6,7 @@
 typedef packbuf_status (*packbuf_writer)(void *context, packbuf_batch *batch, void *dst, uint64_t capacity,
                                          uint64_t *size, packbuf_error *error);
 
-/* Start from zero, but for the deadline: 0 is PACKBUF_NO_WAIT. Options that are NULL are zeros with PACKBUF_FOREVER. */
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
@@ -33,12 +33,12 @@ typedef struct packbuf_wanted {
   const char *const *patterns;
   size_t pattern_count;
   packbuf_row_selection rows;
-  uint64_t gap;   /* ranges with at most so many bytes between them are fetched as one */
+  uint64_t gap;   /* bytes: ranges with at most so many between them are fetched as one */
   unsigned flags; /* PACKBUF_RANGES_CHUNKS: whole chunks, whose checksums are then verified */
   uint8_t values; /* 1: the batch values too */
 } packbuf_wanted;
 
-/* As packbuf_put_options. */
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_get_options {
   uint64_t deadline;
   uint32_t account;
@@ -90,6 +90,7 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
                                           packbuf_ref *appended, packbuf_error *error);
 
 /* Removes a batch; of a manifest all that it lists and the manifests before it, itself last, so that a removal that was
- * broken off can be repeated. What is gone already is no error. As packbuf_batch_remove otherwise. */
+ * broken off can be repeated: those of its own key, up to a '#', as packbuf_append names them; what else a manifest may
+ * list is somebody else's, and stays. What is gone already is no error. As packbuf_batch_remove otherwise. */
 PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
                                           packbuf_error *error);

@@ -101,11 +101,6 @@ static void packbuf_i_buddy_give(packbuf_i_buddy *buddy, uint64_t page, uint64_t
   }
 }
 
-/* Gives back all pages but the first `keep` of a run. */
-static void packbuf_i_buddy_trim(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages, uint64_t keep) {
-  packbuf_i_buddy_give(buddy, page + keep, pages - keep);
-}
-
 /* The free block to take `pages` of; PACKBUF_I_BUDDY_NONE. */
 static uint32_t packbuf_i_buddy_find(const packbuf_i_buddy *buddy, uint64_t pages) {
   const unsigned least = packbuf_i_buddy_order(pages);

@@ -272,7 +272,7 @@ static void packbuf_i_cache_put_span(packbuf_i_cache *cache, size_t at, size_t o
 /* Registers a span and its neighbours as one. Operations may still hold what was registered before. */
 static packbuf_status packbuf_i_cache_join(packbuf_i_cache *cache, uint64_t start, uint64_t end, packbuf_error *error) {
   const size_t at = packbuf_i_cache_span(cache, start);
-  packbuf_i_registration *one;
+  packbuf_i_registration *one = NULL;
   packbuf_status status;
   size_t old = 0;
   for (; at + old < cache->span_count && cache->spans[at + old].start <= end; old++) {

@@ -1,4 +1,4 @@
-/* transport/calls.c: the calls of a store: opening by scheme or driver, the batches, looking after it, closing.
+/* transport/calls.c: the calls of a store: opening by scheme or driver, closing, the batches, looking after it.
  * May use: all rooms of the transport before it. Must not know: what a driver does. */
 
 /* ---- opening ---- */
@@ -61,12 +61,14 @@ static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const pa
   store = (packbuf_store *)packbuf_i_heap(&allocator, NULL, 0, sizeof *store);
   if (!store) return NULL;
   store->allocator = allocator;
-  store->driver = driver;
+  store->driver = &store->known;
+  memcpy(&store->known, driver, driver->size < sizeof store->known ? driver->size : sizeof store->known);
   store->holder.slice_back = packbuf_i_slice_back;
   store->holder.lease_back = packbuf_i_lease_back;
   store->read_only = options->read_only;
   store->no_auto_register = options->no_auto_register;
-  store->worker_count = options->workers == 0 ? 1 : options->workers < 64 ? options->workers : 64;
+  store->worker_count = options->workers ? options->workers : 1;
+  if (store->worker_count > PACKBUF_I_WORKERS) store->worker_count = PACKBUF_I_WORKERS;
   store->leases.before = store->leases.after = &store->leases;
   for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) store->quota[i] = UINT64_MAX;
   if (!packbuf_i_lock_start(&store->lock) || !packbuf_i_signal_start(&store->changed)) {
@@ -125,7 +127,7 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
 
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error) {
-  const char *colon = strchr(uri, ':');
+  const char *colon = uri ? strchr(uri, ':') : NULL;
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (!driver)
@@ -245,6 +247,36 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
   if (!store->driver->collect) return PACKBUF_OK;
   return store->driver->collect(store->state, deadline, left ? left : &none, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->sessions(store->state, cursor, sessions, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->held(store->state, cursor, held, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error) {
+  memset(audit, 0, sizeof *audit);
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->audit(store->state, audit, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
+  return store->driver->keeper->take_away(store->state, force, error);
 }
 
 PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,

@@ -17,6 +17,16 @@ typedef struct packbuf_call {
                                  slice's, which is of the pool */
 } packbuf_call;
 
+/* What a store that is shared by processes knows of them. */
+typedef struct packbuf_keeper {
+  packbuf_status (*sessions)(void *state, uint64_t *cursor, packbuf_session *sessions, uint64_t capacity,
+                             uint64_t *count, packbuf_error *error);
+  packbuf_status (*held)(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity, uint64_t *count,
+                         packbuf_error *error);
+  packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
+  packbuf_status (*take_away)(void *state, int force, packbuf_error *error);
+} packbuf_keeper;
+
 /* All memory that a store's slices and leases are of. */
 typedef struct packbuf_driver_memory {
   void *writable;       /* slices lie in these bytes */
@@ -24,8 +34,9 @@ typedef struct packbuf_driver_memory {
   uint64_t size;
 } packbuf_driver_memory;
 
-/* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
- * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
+/* A store's own half. Calls come from any number of threads but open and close. open, close, describe, run and let_go
+ * there must be; others that are NULL: not supported. A driver passes tests/store_contract.c when it keeps what
+ * packbuf_batch_put and its neighbours promise. */
 typedef struct packbuf_driver {
   size_t size;        /* sizeof(packbuf_driver): members may be added at the end */
   const char *scheme; /* "shm" */
@@ -51,9 +62,10 @@ typedef struct packbuf_driver {
   /* Where it all lies, for a server that lets an RDMA device use it; NULL: nowhere in particular. */
   packbuf_status (*memory)(void *state, packbuf_driver_memory *memory, packbuf_error *error);
   uint64_t unattached; /* bytes up to which an operation needs no attached memory after all */
+  const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 
-/* packbuf_store_open with a driver of the caller's, which must stay. */
+/* packbuf_store_open with a driver of the caller's, which is copied. */
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error);

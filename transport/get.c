@@ -1,7 +1,7 @@
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
- * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what it
- * keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
+ * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -476,15 +476,52 @@ static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows
   return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
 }
 
-/* The rows of a fragment that a list of rows of the whole names, in the list's order: a pass over the list for each
- * fragment, which costs less than fetching one. `room` has space for the whole list. */
-static packbuf_row_selection packbuf_i_rows_listed(const packbuf_selection *rows, const packbuf_fragment *f,
-                                                   int64_t *room) {
-  uint64_t count = 0;
-  for (uint64_t i = 0; i < rows->rows; i++)
-    if (rows->index[i] >= f->first_row && rows->index[i] - f->first_row < f->rows)
-      room[count++] = (int64_t)(rows->index[i] - f->first_row);
-  return packbuf_rows_index(room, count);
+/* A row of the whole that a list names, and where in the list. */
+typedef struct packbuf_i_listed_row {
+  uint64_t row, place;
+} packbuf_i_listed_row;
+
+/* A list of rows of the whole, so that each fragment finds its own: their cost is that of what it finds. */
+typedef struct packbuf_i_row_list {
+  const packbuf_i_listed_row *sorted;  /* by row */
+  packbuf_i_listed_row *found, *spare; /* room for as many */
+  int64_t *room;                       /* and for the rows of a fragment; NULL: there is no list */
+  uint64_t count;
+} packbuf_i_row_list;
+
+static int packbuf_i_by_row(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->row, y = ((const packbuf_i_listed_row *)b)->row;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+static int packbuf_i_by_place(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->place, y = ((const packbuf_i_listed_row *)b)->place;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+/* How many rows of the list are before this one. */
+static uint64_t packbuf_i_rows_before(const packbuf_i_row_list *list, uint64_t row) {
+  uint64_t low = 0, high = list->count;
+  while (low < high) {
+    const uint64_t middle = low + (high - low) / 2;
+    if (list->sorted[middle].row < row) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The rows of a fragment that the list names, in the list's order. They stay until the next fragment's. */
+static packbuf_row_selection packbuf_i_rows_listed(const packbuf_i_row_list *list, const packbuf_fragment *f) {
+  const uint64_t from = packbuf_i_rows_before(list, f->first_row);
+  const uint64_t count = packbuf_i_rows_before(list, f->first_row + f->rows) - from;
+  const packbuf_i_listed_row *found;
+  if (count) memcpy(list->found, list->sorted + from, (size_t)count * sizeof *list->found);
+  found = (const packbuf_i_listed_row *)packbuf_i_sort(list->found, list->spare, count, sizeof *found,
+                                                       packbuf_i_by_place, NULL);
+  for (uint64_t i = 0; i < count; i++) list->room[i] = (int64_t)(found[i].row - f->first_row);
+  return packbuf_rows_index(list->room, count);
 }
 
 /* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
@@ -530,16 +567,29 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
   return status;
 }
 
-/* The rows of the whole that are wanted of a manifest. *room: for those of a fragment, when they are a list. */
+/* The rows of the whole that are wanted of a manifest; `list` when they are named one by one. */
 static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
-                                              int64_t **room, packbuf_error *error) {
+                                              packbuf_i_row_list *list, packbuf_error *error) {
+  packbuf_i_listed_row *named;
   packbuf_status status;
   memset(chosen, 0, sizeof *chosen);
-  *room = NULL;
+  memset(list, 0, sizeof *list);
   status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
   if (status != PACKBUF_OK || !chosen->index) return status;
-  *room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof **room);
-  return *room ? PACKBUF_OK : packbuf_i_no_memory(error);
+  named = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->found = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->spare = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof *list->room);
+  if (!named || !list->found || !list->spare || !list->room) return packbuf_i_no_memory(error);
+  list->count = chosen->rows;
+  for (uint64_t i = 0; i < chosen->rows; i++) {
+    named[i].row = chosen->index[i];
+    named[i].place = i;
+  }
+  list->sorted = (const packbuf_i_listed_row *)packbuf_i_sort(named, list->spare, list->count, sizeof *named,
+                                                              packbuf_i_by_row, NULL);
+  if (list->sorted != named) list->spare = named;
+  return PACKBUF_OK;
 }
 
 /* The selections of one object. listing: NULL, or its manifest. */
@@ -549,16 +599,16 @@ static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object 
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
   packbuf_selection *values = NULL, whole;
-  int64_t *room = NULL;
+  packbuf_i_row_list list;
   uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
   packbuf_status status = PACKBUF_OK;
   if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
   if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
-  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &room, error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &list, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
-    const packbuf_row_selection rows = !listing ? wanted->rows
-                                       : room   ? packbuf_i_rows_listed(&whole, &listing->list[i], room)
-                                                : packbuf_i_rows_within(&whole, &listing->list[i]);
+    const packbuf_row_selection rows = !listing    ? wanted->rows
+                                       : list.room ? packbuf_i_rows_listed(&list, &listing->list[i])
+                                                   : packbuf_i_rows_within(&whole, &listing->list[i]);
     status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
     if (status == PACKBUF_OK && values)
       status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);

@@ -1,5 +1,5 @@
 /* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers
- * come after it, and may look at nothing of it but its pool.
+ * come after it, and look at nothing of it (`local` alone: at `beside`'s driver and state).
  * May use: system, pool, cache, driver.h. Must not know: what a driver does, items. */
 
 #define PACKBUF_I_COUNTER(store, name, more) ((void)PACKBUF_I_ADD(&(store)->counters.name, (uint64_t)(more)))
@@ -11,9 +11,12 @@ typedef struct packbuf_i_leased {
   uint32_t account;
 } packbuf_i_leased;
 
+#define PACKBUF_I_WORKERS 64u /* threads for what is submitted, at most */
+
 struct packbuf_store {
   packbuf_i_holder holder; /* first */
-  const packbuf_driver *driver;
+  const packbuf_driver *driver; /* that is: */
+  packbuf_driver known;         /* a copy: members that its maker did not know of are NULL */
   void *state;
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;

@@ -21,6 +21,8 @@ static packbuf_status packbuf_i_check_put(const packbuf_store *store, const pack
   const packbuf_slice *slice = item->slice;
   if (store->read_only) return PACKBUF_READ_ONLY;
   if (!item->from && item->size) return PACKBUF_INVALID_ARGUMENT;
+  if (item->size > (uint64_t)INT64_MAX) return PACKBUF_CAPACITY;
+  if (item->about && item->about->kind > PACKBUF_OBJECT_MANIFEST) return PACKBUF_INVALID_ARGUMENT;
   if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE || (item->about && item->about->head_length > item->size))
     return PACKBUF_INVALID_ARGUMENT;
   if (slice && (item->from != slice->data || item->size > slice->size)) return PACKBUF_INVALID_ARGUMENT;

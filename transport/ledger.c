@@ -354,11 +354,12 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 /* ---- off the books ---- */
 
 /* By when a removal that waits for no lease has ended: at once, where no network is needed; where an engine's leases
- * would be waited for, in the time that its answer takes. */
-static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger) {
+ * would be waited for, in the time that its answer takes; never after the deadline. */
+static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger, uint64_t deadline) {
   const unsigned can = ledger->store->capabilities;
-  if (can & PACKBUF_CAN_IN_PLACE) return PACKBUF_NO_WAIT;
-  return packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+  const uint64_t soon =
+      can & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+  return soon < deadline ? soon : deadline;
 }
 
 /* A removal that is only delayed is tried again. */
@@ -368,8 +369,8 @@ static int packbuf_i_ledger_later(packbuf_status status) {
 
 /* Tries to remove what is pending, once; the caller counted itself among its users, and no longer is. *freed: it is
  * gone. LEASED and any other error leave it pending. */
-static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags, int *freed,
-                                           packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags,
+                                           uint64_t deadline, int *freed, packbuf_error *error) {
   packbuf_ref ref;
   packbuf_status status;
   *freed = 0;
@@ -382,7 +383,7 @@ static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_boo
   if (status == PACKBUF_OK) entry->attempts++;
   packbuf_i_unlocked(&ledger->lock);
   if (status == PACKBUF_OK) {
-    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger), error);
+    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger, deadline), error);
     *freed = status == PACKBUF_OK;
   } else status = PACKBUF_OK; /* somebody else did it */
   packbuf_i_locked(&ledger->lock);
@@ -413,7 +414,7 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
   packbuf_i_unlocked(&ledger->lock);
   packbuf_object_release(object);
   if (!last) return PACKBUF_OK;
-  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   if (freed) *freed = gone;
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
@@ -441,22 +442,20 @@ PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const pa
   } else entry = NULL; /* pending already */
   packbuf_i_unlocked(&ledger->lock);
   if (status != PACKBUF_OK || !entry) return status;
-  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
 /* ---- many at a time ---- */
 
 /* Whether an entry is one of those that a call is about. */
-typedef int (*packbuf_i_entry_is)(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t argument);
+typedef int (*packbuf_i_entry_is)(const packbuf_i_booked *entry, uint64_t argument);
 
-static int packbuf_i_entry_is_pending(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t most) {
-  (void)ledger;
+static int packbuf_i_entry_is_pending(const packbuf_i_booked *entry, uint64_t most) {
   return entry->state == PACKBUF_I_ENTRY_PENDING && entry->attempts <= most;
 }
 
-static int packbuf_i_entry_is_unread(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t since) {
-  (void)ledger;
+static int packbuf_i_entry_is_unread(const packbuf_i_booked *entry, uint64_t since) {
   return entry->state == PACKBUF_I_ENTRY_HELD && entry->reading == 0 && entry->since <= since;
 }
 
@@ -469,11 +468,11 @@ static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry
   *list = NULL;
   for (uint64_t i = 0; i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
-      count += is(ledger, entry, argument) != 0;
+      count += is(entry, argument) != 0;
   if (count) *list = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof **list);
   for (uint64_t i = 0; *list && i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) {
-      if (!is(ledger, entry, argument)) continue;
+      if (!is(entry, argument)) continue;
       entry->users++;
       (*list)[filled++] = entry;
     }
@@ -486,8 +485,8 @@ static void packbuf_i_ledger_collected(packbuf_ledger *ledger, packbuf_i_booked 
 }
 
 /* Tries all pending removals of at most so many attempts before. */
-static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags, uint64_t *freed,
-                                             packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags,
+                                             uint64_t deadline, uint64_t *freed, packbuf_error *error) {
   packbuf_i_booked **list;
   const uint64_t count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_pending, attempts, &list);
   packbuf_status status, first = PACKBUF_OK;
@@ -495,7 +494,7 @@ static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t at
   for (uint64_t i = 0; i < count; i++) {
     packbuf_error why;
     int gone = 0;
-    status = packbuf_i_ledger_try(ledger, list[i], flags, &gone, &why);
+    status = packbuf_i_ledger_try(ledger, list[i], flags, deadline, &gone, &why);
     *freed += (uint64_t)gone;
     if (packbuf_i_ledger_later(status) || first != PACKBUF_OK) continue;
     first = status;
@@ -542,7 +541,7 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
   const uint64_t now = packbuf_now(), age = max_age_ms < now / 1000000u ? max_age_ms * 1000000u : now;
   packbuf_i_booked **list = NULL;
   uint64_t count = 0, gone = 0;
-  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, &gone, error);
+  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, PACKBUF_FOREVER, &gone, error);
   if (status == PACKBUF_OK) status = packbuf_i_ledger_reconcile(ledger, error);
   if (status == PACKBUF_OK && max_age_ms) {
     count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_unread, now - age, &list);
@@ -553,9 +552,9 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
     packbuf_status one;
     int removed = 0;
     packbuf_i_locked(&ledger->lock);
-    if (packbuf_i_entry_is_unread(ledger, list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
+    if (packbuf_i_entry_is_unread(list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
     packbuf_i_unlocked(&ledger->lock);
-    one = packbuf_i_ledger_try(ledger, list[i], 0, &removed, &why);
+    one = packbuf_i_ledger_try(ledger, list[i], 0, PACKBUF_FOREVER, &removed, &why);
     gone += (uint64_t)removed;
     if (packbuf_i_ledger_later(one) || status != PACKBUF_OK) continue;
     status = one;
@@ -571,7 +570,7 @@ PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t
     const uint64_t soon = packbuf_deadline_in(50);
     uint64_t freed = 0, left;
     const packbuf_status status =
-        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, &freed, error);
+        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, deadline, &freed, error);
     if (status == PACKBUF_OUT_OF_MEMORY) return status;
     packbuf_i_locked(&ledger->lock);
     left = ledger->state.pending;

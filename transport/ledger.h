@@ -11,6 +11,8 @@ typedef struct packbuf_ledger_options {
   uint8_t retain;      /* 1: the last release keeps the batch, for more epochs; only abort, gc and remove free */
 } packbuf_ledger_options;
 
+/* options NULL: zeros. The store stays open for as long. All calls from any thread, but close. Errors:
+ * INVALID_ARGUMENT, OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_ledger_open(packbuf_store *store, const packbuf_ledger_options *options,
                                                packbuf_ledger **ledger, packbuf_error *error);
 /* Removes nothing. LEASED while reads are out. */
@@ -31,13 +33,15 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
                                               packbuf_error *error);
 /* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
  * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
- * *freed (may be NULL): 1 when the batch went. A removal that a lease delays is OK: it is pending. */
+ * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is
+ * OK: it is pending. Errors: of packbuf_remove. */
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
 /* Ends a batch now: gets are NOT_FOUND from here on (here; elsewhere as soon as the store can), its memory comes back
  * when the leases end. Of what is not on the books: NOT_FOUND, and it is remembered as aborted. */
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error);
-/* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read. */
+/* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read; *freed
+ * (may be NULL): how many batches went. Errors: OUT_OF_MEMORY, and of packbuf_remove, the first of them. */
 PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t *freed,
                                              packbuf_error *error);
 /* Tries pending removals, forced, until none is left; never looks whether they are gone, which would renew leases.
@@ -45,7 +49,11 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
 PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_ledger_state {
-  uint64_t batches, bytes, reading, pending, pending_bytes, oldest_ms;
+  uint64_t batches, bytes;         /* to be read */
+  uint64_t reading;                /* objects that are out */
+  uint64_t pending, pending_bytes; /* removals that are not done */
+  uint64_t oldest_ms;              /* age of the oldest batch to be read */
 } packbuf_ledger_state;
+/* Cannot fail. */
 PACKBUF_API packbuf_status packbuf_ledger_describe(packbuf_ledger *ledger, packbuf_ledger_state *state,
                                                    packbuf_error *error);

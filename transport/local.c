@@ -1,8 +1,8 @@
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
- * leases of handles. */
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s driver and state. Must not know:
+ * items' checks, leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
@@ -32,13 +32,19 @@ typedef struct packbuf_i_table {
   packbuf_i_object_local *given_up; /* what writers left behind that died of a fault */
 } packbuf_i_table;
 
+/* Faults of one inject, which batches that have begun keep. */
+typedef struct packbuf_i_injected {
+  uint64_t users, count;
+  packbuf_fault *faults; /* behind it */
+} packbuf_i_injected;
+
 /* One handle. */
 typedef struct packbuf_i_local {
   packbuf_i_table *table;
   uint64_t quota, used; /* bytes of objects that it put */
   uint64_t moved;
-  packbuf_fault *faults;
-  uint64_t fault_count, seen; /* items since they were planned */
+  packbuf_i_injected *plan; /* of faults; NULL: none */
+  uint64_t seen;            /* items since it was made */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
@@ -52,23 +58,32 @@ static packbuf_i_object_local **packbuf_i_local_bucket(packbuf_i_table *table, u
   return &table->buckets[hash & table->mask];
 }
 
+/* An object is nobody's from here on. */
+static void packbuf_i_local_disown(packbuf_i_object_local *object) {
+  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  object->owner = NULL;
+}
+
 /* Gives an object's memory back. */
 static void packbuf_i_local_free(packbuf_i_table *table, packbuf_i_object_local *object) {
-  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  packbuf_i_local_disown(object);
   if (object->pages) packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
   table->objects--;
   (void)packbuf_i_heap(&table->allocator, object, sizeof *object, 0);
   packbuf_i_signal_all(&table->changed);
 }
 
-/* Takes an object out of the table; its memory comes back when its last reader leaves. */
+/* Takes an object out of the table, and off its owner's quota: the handle that put it may be closed before its last
+ * reader leaves, when its memory comes back. */
 static void packbuf_i_local_retire(packbuf_i_table *table, packbuf_i_object_local *object) {
   packbuf_i_object_local **link = packbuf_i_local_bucket(table, object->hash);
   while (*link != object) link = &(*link)->next;
   *link = object->next;
   object->listed = 0;
   table->live--;
-  if (!object->readers) packbuf_i_local_free(table, object);
+  packbuf_i_local_disown(object);
+  if (object->readers) packbuf_i_signal_all(&table->changed);
+  else packbuf_i_local_free(table, object);
 }
 
 /* The newest object of a key whose time is not over; NULL. */
@@ -135,11 +150,12 @@ static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_loc
   return PACKBUF_OK;
 }
 
-/* The same by the deadline; evicts, and waits. CAPACITY: it could never be had. */
+/* The same by the deadline; evicts, and waits. CAPACITY, and QUOTA at once: it could never be had. */
 static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
                                                 uint64_t deadline, packbuf_i_object_local **object) {
   packbuf_status status;
   if (packbuf_i_buddy_pages(size) > table->pages) return PACKBUF_CAPACITY;
+  if (owner && packbuf_i_buddy_pages(size) * PACKBUF_I_PAGE > owner->quota) return PACKBUF_QUOTA;
   for (;;) {
     status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
@@ -156,8 +172,7 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
 static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
   const uint64_t pages = packbuf_i_buddy_pages(size);
   if (pages >= object->pages) return;
-  if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
-  else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  packbuf_i_buddy_give(&table->buddy, object->page + pages, object->pages - pages);
   if (object->owner) object->owner->used -= (object->pages - pages) * PACKBUF_I_PAGE;
   object->pages = pages;
   packbuf_i_signal_all(&table->changed);
@@ -184,27 +199,36 @@ static packbuf_status packbuf_i_local_wanted(packbuf_i_table *table, const packb
 /* ---- faults ---- */
 
 /* What is planned for the item in turn; NULL: nothing. */
-static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_local *local, uint64_t at) {
-  for (uint64_t i = 0; i < local->fault_count; i++)
-    if (local->faults[i].at == at) return &local->faults[i];
+static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_injected *plan, uint64_t at) {
+  for (uint64_t i = 0; plan && i < plan->count; i++)
+    if (plan->faults[i].at == at) return &plan->faults[i];
   return NULL;
+}
+
+/* One user less, under the lock: a batch that has begun under a plan ends under it. */
+static void packbuf_i_faults_left(packbuf_i_table *table, packbuf_i_injected *plan) {
+  if (plan && --plan->users == 0)
+    (void)packbuf_i_heap(&table->allocator, plan, sizeof *plan + (size_t)plan->count * sizeof *plan->faults, 0);
 }
 
 static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *faults, uint64_t count,
                                              packbuf_error *error) {
   packbuf_i_local *local = (packbuf_i_local *)state;
   packbuf_i_table *table = local->table;
-  packbuf_fault *copy = NULL;
+  packbuf_i_injected *plan = NULL;
   if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
   if (count) {
-    copy = (packbuf_fault *)packbuf_i_heap(&table->allocator, NULL, 0, (size_t)count * sizeof *copy);
-    if (!copy) return packbuf_i_no_memory(error);
-    memcpy(copy, faults, (size_t)count * sizeof *copy);
+    plan = (packbuf_i_injected *)packbuf_i_heap(&table->allocator, NULL, 0,
+                                                sizeof *plan + (size_t)count * sizeof *plan->faults);
+    if (!plan) return packbuf_i_no_memory(error);
+    plan->users = 1;
+    plan->count = count;
+    plan->faults = (packbuf_fault *)(void *)(plan + 1);
+    memcpy(plan->faults, faults, (size_t)count * sizeof *faults);
   }
   packbuf_i_locked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *copy, 0);
-  local->faults = copy;
-  local->fault_count = count;
+  packbuf_i_faults_left(table, local->plan);
+  local->plan = plan;
   local->seen = 0;
   packbuf_i_unlocked(&table->lock);
   return PACKBUF_OK;
@@ -415,20 +439,27 @@ static void packbuf_i_local_item(packbuf_i_local *local, packbuf_call *call, uin
 /* Runs the items in order; one that is to be reordered waits until as many others have ended as its fault says. */
 static void packbuf_i_local_run(void *state, packbuf_call *call) {
   packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_injected *plan;
   uint64_t base;
   packbuf_i_locked(&local->table->lock);
   base = local->seen;
   local->seen += call->count;
+  plan = local->plan;
+  if (plan) plan->users++;
   packbuf_i_unlocked(&local->table->lock);
   for (uint64_t i = 0; i < call->count; i++) {
-    const packbuf_fault *fault = packbuf_i_local_fault(local, base + i);
+    const packbuf_fault *fault = packbuf_i_local_fault(plan, base + i);
     if (!fault || fault->kind != PACKBUF_FAULT_REORDER) packbuf_i_local_item(local, call, i, fault);
-    for (uint64_t k = 0; k <= i; k++) { /* those whose turn has come, or comes at the end */
-      const packbuf_fault *late = local->fault_count ? packbuf_i_local_fault(local, base + k) : NULL;
+    for (uint64_t k = 0; plan && k <= i; k++) { /* those whose turn has come, or comes at the end */
+      const packbuf_fault *late = packbuf_i_local_fault(plan, base + k);
       const uint64_t turn = late && late->argument < call->count - 1 - k ? k + late->argument : call->count - 1;
       if (late && late->kind == PACKBUF_FAULT_REORDER && turn == i) packbuf_i_local_item(local, call, k, NULL);
     }
   }
+  if (!plan) return;
+  packbuf_i_locked(&local->table->lock);
+  packbuf_i_faults_left(local->table, plan);
+  packbuf_i_unlocked(&local->table->lock);
 }
 
 /* ---- slices ---- */
@@ -451,6 +482,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   for (uint64_t i = 0; i < count; i++)
     pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
+  if (pages * PACKBUF_I_PAGE > local->quota)
+    return packbuf_i_call_fail(error, PACKBUF_QUOTA, "larger than the handle's quota");
   packbuf_i_locked(&table->lock);
   do {
     for (status = PACKBUF_OK; !status && done < count; done += !status) {
@@ -603,12 +636,12 @@ static void packbuf_i_local_close(void *state) {
   packbuf_i_locked(&table->lock);
   for (uint64_t i = 0; i <= table->mask; i++)
     for (packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
-      if (object->owner == local) object->owner = NULL;
+      if (object->owner == local) packbuf_i_local_disown(object);
   for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
-    if (object->owner == local) object->owner = NULL;
+    if (object->owner == local) packbuf_i_local_disown(object);
+  packbuf_i_faults_left(table, local->plan);
   last = --table->handles == 0;
   packbuf_i_unlocked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *local->faults, 0);
   {
     const packbuf_allocator allocator = table->allocator;
     if (last) packbuf_i_table_end(table);
@@ -671,4 +704,5 @@ static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_local_count,
                                                       packbuf_i_local_inject,
                                                       packbuf_i_local_memory,
-                                                      0};
+                                                      0,
+                                                      NULL};

@@ -65,6 +65,49 @@ static int packbuf_i_mooncake_settled(const packbuf_i_mooncake_run *run, uint64_
   return done;
 }
 
+/* ---- removals that have not happened yet ---- */
+
+/* Fills a group with removals that this round has not tried; how many. */
+static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
+  uint64_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
+    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
+      packbuf_i_mooncake_entry *entry;
+      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
+      entry = &group->entries[count++];
+      note->tried = round;
+      entry->key_size = note->key_size;
+      entry->asked = note->record.generation;
+      entry->why = note->why;
+      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
+      entry->step = PACKBUF_I_MOONCAKE_RETRY;
+      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
+    }
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+/* Tries each of them once; how many went. */
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
+  uint64_t round, parked, count = 1, gone = 0;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  round = ++m->round;
+  parked = m->parked;
+  packbuf_i_unlocked(&m->lock);
+  while (parked && in_time && count) {
+    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
+        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
+    if (!group) break;
+    count = packbuf_i_mooncake_gather(m, group, round);
+    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
+    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
+    packbuf_i_mooncake_let(m, group);
+  }
+  return gone;
+}
+
 /* ---- puts ---- */
 
 /* The item's slice, where the pool's pages leave room for a trailer behind its bytes. Bytes of the caller's that the
@@ -120,8 +163,6 @@ static packbuf_status packbuf_i_mooncake_prepare(packbuf_i_mooncake *m, packbuf_
   packbuf_i_mooncake_write(entry->at + entry->size - PACKBUF_I_MOONCAKE_RECORD, 0, record);
   return PACKBUF_OK;
 }
-
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
 
 /* How many entries ended with this status, and had got as far as a worker. */
 static uint64_t packbuf_i_mooncake_ended(const packbuf_i_mooncake_group *group, packbuf_status status) {
@@ -356,48 +397,7 @@ static void packbuf_i_mooncake_remove_window(packbuf_i_mooncake_run *run) {
   }
 }
 
-/* ---- removals that have not happened yet ---- */
-
-/* Fills a group with removals that this round has not tried; how many. */
-static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
-  uint64_t count = 0;
-  packbuf_i_locked(&m->lock);
-  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
-    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
-      packbuf_i_mooncake_entry *entry;
-      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
-      entry = &group->entries[count++];
-      note->tried = round;
-      entry->key_size = note->key_size;
-      entry->asked = note->record.generation;
-      entry->why = note->why;
-      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
-      entry->step = PACKBUF_I_MOONCAKE_RETRY;
-      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
-    }
-  packbuf_i_unlocked(&m->lock);
-  return count;
-}
-
-/* Tries each of them once; how many went. */
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
-  uint64_t round, parked, count = 1, gone = 0;
-  int in_time = 1;
-  packbuf_i_locked(&m->lock);
-  round = ++m->round;
-  parked = m->parked;
-  packbuf_i_unlocked(&m->lock);
-  while (parked && in_time && count) {
-    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
-        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
-    if (!group) break;
-    count = packbuf_i_mooncake_gather(m, group, round);
-    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
-    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
-    packbuf_i_mooncake_let(m, group);
-  }
-  return gone;
-}
+/* ---- looking after it ---- */
 
 #define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
 
@@ -520,7 +520,7 @@ static packbuf_status packbuf_i_mooncake_describe(void *state, packbuf_store_inf
   memset(info, 0, sizeof *info);
   info->transport = "mooncake";
   memcpy(info->uri, m->settings.uri, sizeof info->uri);
-  info->capabilities = PACKBUF_CAN_OUTLIVE;
+  info->capabilities = m->settings.segment ? 0 : PACKBUF_CAN_OUTLIVE; /* else objects may lie in this process's */
   info->size = info->used = info->objects = info->most_objects = UINT64_MAX;
   return packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline),
                                       "Mooncake's client does not reach its master", error);
@@ -551,4 +551,5 @@ static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
                                                          packbuf_i_mooncake_count,
                                                          NULL,
                                                          NULL,
-                                                         0};
+                                                         0,
+                                                         NULL};

@@ -219,7 +219,6 @@ static void packbuf_i_mooncake_do(packbuf_i_mooncake *m, uint8_t *scratch, const
                                   packbuf_i_mooncake_entry *const *entries, size_t count);
 static void packbuf_i_mooncake_forget_all(packbuf_i_mooncake *m);
 
-
 /* Those entries of a part that are at its step; none when nobody waits for them any more. */
 static size_t packbuf_i_mooncake_due(packbuf_i_mooncake *m, const packbuf_i_mooncake_part *part,
                                      packbuf_i_mooncake_entry **entries) {
@@ -414,7 +413,8 @@ static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_err
 /* Client and threads, set up. */
 static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
                                                  packbuf_error *error) {
-  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  const unsigned asked = options->workers ? options->workers : 4;
+  const unsigned wanted = asked < PACKBUF_I_MOONCAKE_WORKERS ? asked : PACKBUF_I_MOONCAKE_WORKERS;
   packbuf_status status;
   m->client = m->api.create();
   if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");

@@ -635,6 +635,8 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
     default: break;
   }
 }
+
+/* 1: nobody waits for the group any more. */
 static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
   int left;
   packbuf_i_locked(&m->lock);

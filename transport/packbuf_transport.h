@@ -40,8 +40,8 @@ extern "C" {
  * May use: packbuf.h. */
 
 /* A deadline is a time of CLOCK_MONOTONIC in nanoseconds. What has not ended by then ends with TIMEOUT. Under
- * PACKBUF_NO_WAIT what cannot be done at once fails with what it would have waited for (FULL, QUOTA, LEASED); an
- * operation that needs the network has some 40 ms to be answered, else it is TIMEOUT. */
+ * PACKBUF_NO_WAIT what cannot be done at once fails with what it would have waited for (FULL, QUOTA, LEASED); what
+ * needs a network or an engine has some 50 ms for it all the same, then it is TIMEOUT. */
 #define PACKBUF_NO_WAIT 0u
 #define PACKBUF_FOREVER UINT64_MAX
 
@@ -134,22 +134,24 @@ typedef struct packbuf_pool_options {
   const packbuf_allocator *allocator; /* for its tables (0.22 % of the slab): as of packbuf_store_options */
 } packbuf_pool_options;
 
-/* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE, INVALID_ARGUMENT. */
+/* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE (huge_pages 2), INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
                                              packbuf_error *error);
-/* LEASED, and nothing is done, while slices are out or a store uses it. NULL is fine. */
+/* LEASED, and nothing is done, while slices are out or a store uses it. One thread, once. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error);
 
 #define PACKBUF_ACCOUNTS 64u /* accounts are 0 to 63: whom slices are charged to */
 
 /* The most bytes that slices of one account may take at a time; UINT64_MAX: no bound (the default). A consumer that
- * keeps what it got runs into its own quota while others get slices. Counts from the next slice on. */
+ * keeps what it got runs into its own quota while others get slices. Counts from the next slice on. INVALID_ARGUMENT:
+ * no such account. */
 PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
                                               packbuf_error *error);
 
 /* `count` slices of these sizes (1 or more bytes), all or none. Waits to the deadline for slices to come back, first
  * come first served within an account. Errors: QUOTA, FULL when the deadline passes (PACKBUF_NO_WAIT: at once);
- * CAPACITY when they could never be had together. Contents are what the last user left. */
+ * CAPACITY when they could never be had together, QUOTA at once when one account never may; INVALID_ARGUMENT (account,
+ * a size of 0), OUT_OF_MEMORY. Contents are what the last user left. */
 PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t account, const uint64_t *sizes,
                                              uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                              packbuf_error *error);
@@ -175,7 +177,8 @@ enum {
   PACKBUF_CAN_EVICT = 64,
   PACKBUF_CAN_QUOTA = 128,
   PACKBUF_CAN_LIST = 256,
-  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them */
+  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them (mooncake: with ?segment=0, which gives the
+                                engine no memory of this process) */
   PACKBUF_CAN_INJECT = 1024  /* packbuf_store_inject */
 };
 
@@ -218,12 +221,13 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot
  * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
  * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
  * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
- * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, SYSTEM (errno in error->offset). */
+ * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
+ * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted
  * operations are out; TIMEOUT. After fork only the parent may use a handle: in the child all calls are DISCONNECTED,
- * but for this one, which does nothing. One call. NULL is fine. */
+ * but for this one, which does nothing. One thread, once; none begins a call after it. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_store_info {
@@ -231,27 +235,30 @@ typedef struct packbuf_store_info {
   const char *stepped_down;                   /* why it is not the one of the URI; NULL */
   char uri[PACKBUF_MAX_URI + 1];              /* without options */
   unsigned capabilities;                      /* PACKBUF_CAN_... */
-  uint64_t size, used, objects, most_objects; /* UINT64_MAX: not known */
+  uint64_t size, used, objects, most_objects; /* bytes, bytes, objects; UINT64_MAX: not known */
 } packbuf_store_info;
+/* What it is and can, and how full: of tcp, verbs and mooncake by asking the other side. Errors: DISCONNECTED,
+ * TIMEOUT. */
 PACKBUF_API packbuf_status packbuf_store_describe(packbuf_store *store, packbuf_store_info *info, uint64_t deadline,
                                                   packbuf_error *error);
 
 /* Registers memory of the caller, once for as many operations as follow; calls nest, overlapping and adjacent ranges
  * are registered as one. It must stay mapped until as many unregister calls were made with the same numbers; the last
- * one unregisters, when no operation uses it. Memory that was unmapped and mapped again is registered anew. Errors:
- * SYSTEM (errno: memlock limit), OUT_OF_MEMORY; NOT_FOUND (unregister: no such range). */
+ * one unregisters, and returns when no operation uses it. Memory that was unmapped and mapped again is registered anew.
+ * Errors: INVALID_ARGUMENT, SYSTEM (errno: memlock limit), OUT_OF_MEMORY; NOT_FOUND (unregister: no such range). */
 PACKBUF_API packbuf_status packbuf_register(packbuf_store *store, const void *address, uint64_t size,
                                             packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_unregister(packbuf_store *store, const void *address, uint64_t size,
                                               packbuf_error *error);
 
 /* The most bytes that leases and slices of one account of this handle may take at a time, as packbuf_pool_quota: of its
- * pool, and where objects are read in place of the leases themselves. */
+ * pool, and where objects are read in place of the leases themselves. INVALID_ARGUMENT: no such account. */
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error);
 
-/* Slices to fill and put without another copy: in the store's own memory where it can (local, shm), else of the pool.
- * As packbuf_pool_take otherwise. Give them to a put, which takes them over when it succeeds, or back. */
+/* Slices to fill and put without another copy: in the store's own memory where it can (local, shm: within the handle's
+ * quota, whatever the account), else of the pool. As packbuf_pool_take otherwise; READ_ONLY. Give them to a put, which
+ * takes them over when it succeeds, or back. */
 PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t account, const uint64_t *sizes,
                                            uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                            packbuf_error *error);
@@ -261,7 +268,9 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
 enum {
   PACKBUF_PUT_EVICTABLE = 1, /* may be dropped, the least recently read first, when room is wanted. Objects without it
                                 stay until they are removed or their time is over */
-  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine */
+  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine. A get under way elsewhere may then bring
+                                bytes that were written since: its trailer shows that often, checksums (the level of
+                                packbuf_get_options) show it. For what nobody reads */
 };
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
@@ -293,13 +302,15 @@ typedef struct packbuf_item {
  * in error->row and its key in error->path; statuses of all items are set in any case.
  * put: seen whole or not at all, by anyone. An older object of the key is superseded: whoever names its generation gets
  * STALE; memory under a lease stays until the lease ends. A key twice in one batch: the later item is the newer.
- * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline. get: the
- * bytes of one generation, all of them or an error. stat: exists? how large? takes no lease. remove: new readers find
- * nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or OK, as a server does not
- * wait for those of others): memory comes back when they do, without another call (without PACKBUF_CAN_REMOVE_NOW: by
- * packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT;
- * OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; DENIED; PROTOCOL; SYSTEM;
- * UNSUPPORTED_OPERATION. */
+ * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline.
+ * get: the bytes of one generation, all of them or an error.
+ * stat: exists? how large? takes no lease (mooncake: the engine grants one, which delays removals for its time).
+ * remove: new readers find nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or
+ * OK, as a server does not wait for those of others): memory comes back when they do, without another call (without
+ * PACKBUF_CAN_REMOVE_NOW: by packbuf_store_collect).
+ * Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT; OUT_OF_RANGE; SHORT_READ;
+ * UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; CANCELLED; DENIED; PROTOCOL; DATA_CHECKSUM (mooncake); OUT_OF_MEMORY;
+ * SYSTEM; UNSUPPORTED_OPERATION. */
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
                                              uint64_t deadline, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_batch_get(packbuf_store *store, packbuf_item *items, uint64_t count,
@@ -318,8 +329,9 @@ typedef enum packbuf_operation {
   PACKBUF_REMOVE = 4
 } packbuf_operation;
 
-/* Hands a batch to the store's workers and returns. Items, and all they point to, are the store's until each item's
- * completion was polled. *ticket: never 0. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+/* Hands a batch of 1 to 2^24 items to the store's workers and returns. Items, and all they point to, are the store's
+ * until each item's completion was polled. *ticket: never 0. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, SYSTEM
+ * (threads). */
 PACKBUF_API packbuf_status packbuf_submit(packbuf_store *store, packbuf_operation operation, packbuf_item *items,
                                           uint64_t count, uint64_t deadline, void *context, uint64_t *ticket,
                                           packbuf_error *error);
@@ -357,9 +369,64 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
                                               uint64_t deadline, packbuf_error *error);
 
 /* Takes back now what is taken back anyway when room is wanted: objects whose time is over, what processes that died
- * held or were writing; mooncake: tries removals again that leases had delayed, *left (may be NULL) of which remain. */
+ * held or were writing; mooncake: tries removals again that leases had delayed, *left (may be NULL) of which remain.
+ * Errors: DISCONNECTED, TIMEOUT. */
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
+
+/* One handle on a store of many processes, and what it holds there. Plain data. */
+typedef struct packbuf_session {
+  char name[48];                 /* options.name of who opened it; what is not printable ASCII is '?' */
+  uint32_t number;               /* while it lasts; others come to have it later */
+  uint32_t process;              /* as its own PID namespace calls it: for people */
+  uint64_t age_ms;               /* since it was opened */
+  uint64_t idle_ms;              /* since its last batch began: a lease of it is at least that old */
+  uint64_t leases, leased_bytes; /* objects that it holds */
+  uint64_t slices, slice_bytes;  /* that it fills, or has reserved */
+  uint8_t alive;                 /* 0: its process is gone; packbuf_store_collect takes back what it held */
+  uint8_t own;                   /* 1: it is the handle that was asked */
+} packbuf_session;
+
+typedef enum packbuf_held_kind {
+  PACKBUF_HELD_LEASE = 1,   /* an object that can be got */
+  PACKBUF_HELD_REMOVED = 2, /* one that was removed or superseded: its memory comes back with the lease */
+  PACKBUF_HELD_SLICE = 3    /* memory that is being filled: no key yet; stat.length is what was reserved */
+} packbuf_held_kind;
+
+/* Something that a session holds. */
+typedef struct packbuf_held {
+  uint32_t session; /* its number */
+  packbuf_held_kind kind;
+  packbuf_listed object; /* not known: stat.leases of a slice */
+} packbuf_held;
+
+/* Who has the store open, and what they hold; cursors as for packbuf_store_list. Of a store that others work in both
+ * are a look at things that move. UNSUPPORTED_OPERATION of stores that know no other processes (all but shm). */
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error);
+
+/* Whose each byte is. What is lost is what a store that keeps its own rules never has, whoever was killed when. */
+typedef struct packbuf_audit {
+  uint64_t objects, object_bytes;               /* that can be got */
+  uint64_t removed, removed_bytes;              /* removed or superseded, and not yet taken back */
+  uint64_t filling, filling_bytes;              /* slices */
+  uint64_t free_bytes, free_runs, largest_free; /* the largest is what can be put without anything going */
+  uint64_t dead;                                /* sessions whose process is gone and that were not collected */
+  uint64_t lost_bytes;                          /* memory in use for nothing */
+  uint64_t shared_bytes;                        /* memory of an object that is not its own */
+  uint64_t lost_slots, lost_cells, lost_pins;   /* held by nobody; entries of the directory that name nothing;
+                                                   leases of no session */
+  uint64_t hidden;                              /* objects that no key leads to */
+} packbuf_audit;
+/* Counts all of it anew. UNSUPPORTED_OPERATION as above. */
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error);
+
+/* Takes the store away, with all that is in it, for everyone: what is leased stays readable until the handle that holds
+ * it is closed, every other call on it is DISCONNECTED, and the name may be used for another one. LEASED, and nothing
+ * happens, while others have it open, unless `force`. READ_ONLY; UNSUPPORTED_OPERATION as above; SYSTEM. */
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error);
 
 /* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
  * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
@@ -427,7 +494,8 @@ typedef enum packbuf_severity { PACKBUF_FINE, PACKBUF_ADVICE, PACKBUF_PROBLEM } 
 typedef void (*packbuf_finding)(void *context, packbuf_severity severity, const char *what, const char *found,
                                 const char *advice);
 /* Looks at this machine with the eyes of one store (a URI; NULL: of all): size of /dev/shm, memlock limit, huge pages,
- * devices, ports, GIDs and MTU, whether libraries load, whether the other side answers. Opens and changes nothing. */
+ * devices, ports, GIDs and MTU, whether libraries load, whether the other side takes connections. Opens no store and
+ * changes nothing. A name that is looked up may take longer than the deadline. Errors: INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding finding, void *context, uint64_t deadline,
                                           packbuf_error *error);
 /* ---- end of transport/store.h ---- */
@@ -440,7 +508,7 @@ PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding findi
 typedef packbuf_status (*packbuf_writer)(void *context, packbuf_batch *batch, void *dst, uint64_t capacity,
                                          uint64_t *size, packbuf_error *error);
 
-/* Start from zero, but for the deadline: 0 is PACKBUF_NO_WAIT. Options that are NULL are zeros with PACKBUF_FOREVER. */
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
@@ -467,12 +535,12 @@ typedef struct packbuf_wanted {
   const char *const *patterns;
   size_t pattern_count;
   packbuf_row_selection rows;
-  uint64_t gap;   /* ranges with at most so many bytes between them are fetched as one */
+  uint64_t gap;   /* bytes: ranges with at most so many between them are fetched as one */
   unsigned flags; /* PACKBUF_RANGES_CHUNKS: whole chunks, whose checksums are then verified */
   uint8_t values; /* 1: the batch values too */
 } packbuf_wanted;
 
-/* As packbuf_put_options. */
+/* Start from zero, but for the deadline; NULL: the same without a deadline. */
 typedef struct packbuf_get_options {
   uint64_t deadline;
   uint32_t account;
@@ -524,7 +592,8 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
                                           packbuf_ref *appended, packbuf_error *error);
 
 /* Removes a batch; of a manifest all that it lists and the manifests before it, itself last, so that a removal that was
- * broken off can be repeated. What is gone already is no error. As packbuf_batch_remove otherwise. */
+ * broken off can be repeated: those of its own key, up to a '#', as packbuf_append names them; what else a manifest may
+ * list is somebody else's, and stays. What is gone already is no error. As packbuf_batch_remove otherwise. */
 PACKBUF_API packbuf_status packbuf_remove(packbuf_store *store, const packbuf_ref *ref, uint64_t deadline,
                                           packbuf_error *error);
 /* ---- end of transport/batches.h ---- */
@@ -542,6 +611,8 @@ typedef struct packbuf_ledger_options {
   uint8_t retain;      /* 1: the last release keeps the batch, for more epochs; only abort, gc and remove free */
 } packbuf_ledger_options;
 
+/* options NULL: zeros. The store stays open for as long. All calls from any thread, but close. Errors:
+ * INVALID_ARGUMENT, OUT_OF_MEMORY. */
 PACKBUF_API packbuf_status packbuf_ledger_open(packbuf_store *store, const packbuf_ledger_options *options,
                                                packbuf_ledger **ledger, packbuf_error *error);
 /* Removes nothing. LEASED while reads are out. */
@@ -562,13 +633,15 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
                                               packbuf_error *error);
 /* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
  * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
- * *freed (may be NULL): 1 when the batch went. A removal that a lease delays is OK: it is pending. */
+ * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is
+ * OK: it is pending. Errors: of packbuf_remove. */
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
 /* Ends a batch now: gets are NOT_FOUND from here on (here; elsewhere as soon as the store can), its memory comes back
  * when the leases end. Of what is not on the books: NOT_FOUND, and it is remembered as aborted. */
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error);
-/* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read. */
+/* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read; *freed
+ * (may be NULL): how many batches went. Errors: OUT_OF_MEMORY, and of packbuf_remove, the first of them. */
 PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t *freed,
                                              packbuf_error *error);
 /* Tries pending removals, forced, until none is left; never looks whether they are gone, which would renew leases.
@@ -576,8 +649,12 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
 PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_ledger_state {
-  uint64_t batches, bytes, reading, pending, pending_bytes, oldest_ms;
+  uint64_t batches, bytes;         /* to be read */
+  uint64_t reading;                /* objects that are out */
+  uint64_t pending, pending_bytes; /* removals that are not done */
+  uint64_t oldest_ms;              /* age of the oldest batch to be read */
 } packbuf_ledger_state;
+/* Cannot fail. */
 PACKBUF_API packbuf_status packbuf_ledger_describe(packbuf_ledger *ledger, packbuf_ledger_state *state,
                                                    packbuf_error *error);
 /* ---- end of transport/ledger.h ---- */
@@ -590,8 +667,9 @@ typedef struct packbuf_server packbuf_server;
 typedef struct packbuf_server_options {
   uint32_t threads;     /* event loops; 0: 2 */
   uint32_t connections; /* most at a time; 0: 4096 */
-  uint32_t lease_ms;    /* a reader that makes no progress for so long, while room is wanted, is cut off; 0: 30000 */
-  uint64_t quota;       /* most bytes that one connection's objects take; 0: no bound */
+  uint32_t lease_ms;    /* who takes nothing of what is sent, or sends nothing of what it has room for, so long while
+                           other clients want room, is cut off; 0: 30000 */
+  uint64_t quota;       /* most bytes, in pages, that one client's objects take, until it goes; 0: no bound */
   const void *secret;   /* as in packbuf_store_options. DENIED without one where the address is not loopback */
   size_t secret_size;
   const char *metrics; /* "HOST:PORT" for Prometheus, loopback unless a host is given; NULL: none */
@@ -606,8 +684,9 @@ typedef struct packbuf_server_options {
 PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char *uri,
                                                const packbuf_server_options *options, packbuf_server **server,
                                                packbuf_error *error);
-/* The URI that clients take, with the port that it has. Static until closed. Cannot fail. */
+/* The URI that clients take, with the port that it has. Valid until it is closed. Cannot fail. */
 PACKBUF_API const char *packbuf_server_uri(const packbuf_server *server);
+/* What its connections did since it was opened, and how full the store is. Errors: those of packbuf_store_describe. */
 PACKBUF_API packbuf_status packbuf_server_counters(packbuf_server *server, packbuf_counters *counters,
                                                    packbuf_error *error);
 /* Lets operations under way end, to the deadline, then cuts connections. NULL is fine. */
@@ -633,6 +712,16 @@ typedef struct packbuf_call {
                                  slice's, which is of the pool */
 } packbuf_call;
 
+/* What a store that is shared by processes knows of them. */
+typedef struct packbuf_keeper {
+  packbuf_status (*sessions)(void *state, uint64_t *cursor, packbuf_session *sessions, uint64_t capacity,
+                             uint64_t *count, packbuf_error *error);
+  packbuf_status (*held)(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity, uint64_t *count,
+                         packbuf_error *error);
+  packbuf_status (*audit)(void *state, packbuf_audit *audit, packbuf_error *error);
+  packbuf_status (*take_away)(void *state, int force, packbuf_error *error);
+} packbuf_keeper;
+
 /* All memory that a store's slices and leases are of. */
 typedef struct packbuf_driver_memory {
   void *writable;       /* slices lie in these bytes */
@@ -640,8 +729,9 @@ typedef struct packbuf_driver_memory {
   uint64_t size;
 } packbuf_driver_memory;
 
-/* A store's own half. Calls come from any number of threads but open and close. NULL members: not supported. A driver
- * passes tests/store_contract.c when it keeps what packbuf_batch_put and its neighbours promise. */
+/* A store's own half. Calls come from any number of threads but open and close. open, close, describe, run and let_go
+ * there must be; others that are NULL: not supported. A driver passes tests/store_contract.c when it keeps what
+ * packbuf_batch_put and its neighbours promise. */
 typedef struct packbuf_driver {
   size_t size;        /* sizeof(packbuf_driver): members may be added at the end */
   const char *scheme; /* "shm" */
@@ -667,9 +757,10 @@ typedef struct packbuf_driver {
   /* Where it all lies, for a server that lets an RDMA device use it; NULL: nowhere in particular. */
   packbuf_status (*memory)(void *state, packbuf_driver_memory *memory, packbuf_error *error);
   uint64_t unattached; /* bytes up to which an operation needs no attached memory after all */
+  const packbuf_keeper *keeper; /* NULL: it knows of no other processes */
 } packbuf_driver;
 
-/* packbuf_store_open with a driver of the caller's, which must stay. */
+/* packbuf_store_open with a driver of the caller's, which is copied. */
 PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *driver, const char *uri,
                                                      const packbuf_store_options *options, packbuf_store **store,
                                                      packbuf_error *error);
@@ -1065,12 +1156,6 @@ static int packbuf_i_key_valid(const char *key) {
   return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
 }
 
-/* 1: a key that packbuf_put takes. */
-static int packbuf_i_batch_key_valid(const char *key) {
-  return packbuf_i_key_valid(key) && packbuf_i_length(key, PACKBUF_MAX_BATCH_KEY) <= PACKBUF_MAX_BATCH_KEY &&
-         !strchr(key, '#');
-}
-
 /* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */
 
 #define PACKBUF_I_MAX_URI_TEXT 4096 /* bytes with options */
@@ -1337,14 +1422,25 @@ static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size
     memcpy(secret, given, given_size);
     *size = given_size;
   } else if (path && *path) {
+    uint8_t all[PACKBUF_I_SECRET + 3]; /* with the end of its line; more is too much */
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
-    const int code = errno;
+    size_t have = 0;
+    ssize_t some = fd >= 0 ? 1 : -1;
+    int code = errno;
+    while (some > 0 && have < sizeof all) { /* a pipe gives it in pieces */
+      some = read(fd, all + have, sizeof all - have);
+      code = errno;
+      if (some > 0) have += (size_t)some;
+      else if (some < 0 && code == EINTR) some = 1;
+    }
     if (fd >= 0) (void)close(fd);
     if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
-    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
-    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
-    *size = (size_t)some;
+    while (have && (all[have - 1] == '\n' || all[have - 1] == '\r')) have--;
+    if (!have) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
+    if (have > PACKBUF_I_SECRET)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, all, have);
+    *size = have;
   } else if (text && *text) {
     *size = packbuf_i_length(text, PACKBUF_I_SECRET);
     if (*size > PACKBUF_I_SECRET)
@@ -1630,11 +1726,6 @@ static void packbuf_i_buddy_give(packbuf_i_buddy *buddy, uint64_t page, uint64_t
     page += length;
     pages -= length;
   }
-}
-
-/* Gives back all pages but the first `keep` of a run. */
-static void packbuf_i_buddy_trim(packbuf_i_buddy *buddy, uint64_t page, uint64_t pages, uint64_t keep) {
-  packbuf_i_buddy_give(buddy, page + keep, pages - keep);
 }
 
 /* The free block to take `pages` of; PACKBUF_I_BUDDY_NONE. */
@@ -1968,34 +2059,24 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
 
 /* ---- giving back ---- */
 
-/* Takes back all pages but the first `keep` of a slice, whose token that was. */
-static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t keep) {
-  const uint64_t page = packbuf_i_token_page(token), pages = packbuf_i_token_pages(token);
+/* Takes back the slice whose token that was. */
+static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token) {
+  const uint64_t pages = packbuf_i_token_pages(token);
   packbuf_i_locked(&pool->lock);
-  packbuf_i_buddy_trim(&pool->buddy, page, pages, keep);
-  pool->used[packbuf_i_token_account(token)] -= pages - keep;
-  if (!keep) pool->slices--;
-  if (pool->longest) pool->kept += pages - keep;
+  packbuf_i_buddy_give(&pool->buddy, packbuf_i_token_page(token), pages);
+  pool->used[packbuf_i_token_account(token)] -= pages;
+  pool->slices--;
+  if (pool->longest) pool->kept += pages;
   packbuf_i_pool_serve(pool);
   packbuf_i_unlocked(&pool->lock);
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
-}
-
-/* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
-static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
-  const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
-  slice->size = size;
-  if (keep >= packbuf_i_token_pages(token)) return;
-  slice->token = packbuf_i_pool_token(packbuf_i_token_page(token), keep, packbuf_i_token_account(token));
-  packbuf_i_pool_back(pool, token, keep);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token);
 }
 
 /* ---- opening ---- */
@@ -2483,7 +2564,7 @@ static void packbuf_i_cache_put_span(packbuf_i_cache *cache, size_t at, size_t o
 /* Registers a span and its neighbours as one. Operations may still hold what was registered before. */
 static packbuf_status packbuf_i_cache_join(packbuf_i_cache *cache, uint64_t start, uint64_t end, packbuf_error *error) {
   const size_t at = packbuf_i_cache_span(cache, start);
-  packbuf_i_registration *one;
+  packbuf_i_registration *one = NULL;
   packbuf_status status;
   size_t old = 0;
   for (; at + old < cache->span_count && cache->spans[at + old].start <= end; old++) {
@@ -2651,7 +2732,7 @@ static void packbuf_i_cache_counts(packbuf_i_cache *cache, uint64_t *registratio
 /* stores: what a handle is, and what each driver does with its own */
 /* ---- transport/handle.c ---- */
 /* transport/handle.c: a store as its user holds it: driver, memory, leases, quotas of accounts and counters. Drivers
- * come after it, and may look at nothing of it but its pool.
+ * come after it, and look at nothing of it (`local` alone: at `beside`'s driver and state).
  * May use: system, pool, cache, driver.h. Must not know: what a driver does, items. */
 
 #define PACKBUF_I_COUNTER(store, name, more) ((void)PACKBUF_I_ADD(&(store)->counters.name, (uint64_t)(more)))
@@ -2663,9 +2744,12 @@ typedef struct packbuf_i_leased {
   uint32_t account;
 } packbuf_i_leased;
 
+#define PACKBUF_I_WORKERS 64u /* threads for what is submitted, at most */
+
 struct packbuf_store {
   packbuf_i_holder holder; /* first */
-  const packbuf_driver *driver;
+  const packbuf_driver *driver; /* that is: */
+  packbuf_driver known;         /* a copy: members that its maker did not know of are NULL */
   void *state;
   packbuf_allocator allocator; /* resize NULL: realloc and free */
   unsigned capabilities;
@@ -2922,8 +3006,8 @@ static void packbuf_i_item_copy(const packbuf_item *item, const uint8_t *object,
 /* transport/local.c: the store `local`: objects in a table of one process. It is the definition of what stores do:
  * what others do with atomic words, frames or calls of an engine stands here in a few lines each, under one lock.
  * Faults can be planned for its items.
- * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s state. Must not know: items' checks,
- * leases of handles. */
+ * May use: system, text (URIs), buddy, asked, driver.h; of a handle only `beside`'s driver and state. Must not know:
+ * items' checks, leases of handles. */
 
 /* One object, or room that is reserved for one. */
 typedef struct packbuf_i_object_local {
@@ -2953,13 +3037,19 @@ typedef struct packbuf_i_table {
   packbuf_i_object_local *given_up; /* what writers left behind that died of a fault */
 } packbuf_i_table;
 
+/* Faults of one inject, which batches that have begun keep. */
+typedef struct packbuf_i_injected {
+  uint64_t users, count;
+  packbuf_fault *faults; /* behind it */
+} packbuf_i_injected;
+
 /* One handle. */
 typedef struct packbuf_i_local {
   packbuf_i_table *table;
   uint64_t quota, used; /* bytes of objects that it put */
   uint64_t moved;
-  packbuf_fault *faults;
-  uint64_t fault_count, seen; /* items since they were planned */
+  packbuf_i_injected *plan; /* of faults; NULL: none */
+  uint64_t seen;            /* items since it was made */
   char uri[PACKBUF_MAX_URI + 1];
 } packbuf_i_local;
 
@@ -2973,23 +3063,32 @@ static packbuf_i_object_local **packbuf_i_local_bucket(packbuf_i_table *table, u
   return &table->buckets[hash & table->mask];
 }
 
+/* An object is nobody's from here on. */
+static void packbuf_i_local_disown(packbuf_i_object_local *object) {
+  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  object->owner = NULL;
+}
+
 /* Gives an object's memory back. */
 static void packbuf_i_local_free(packbuf_i_table *table, packbuf_i_object_local *object) {
-  if (object->owner) object->owner->used -= object->pages * PACKBUF_I_PAGE;
+  packbuf_i_local_disown(object);
   if (object->pages) packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
   table->objects--;
   (void)packbuf_i_heap(&table->allocator, object, sizeof *object, 0);
   packbuf_i_signal_all(&table->changed);
 }
 
-/* Takes an object out of the table; its memory comes back when its last reader leaves. */
+/* Takes an object out of the table, and off its owner's quota: the handle that put it may be closed before its last
+ * reader leaves, when its memory comes back. */
 static void packbuf_i_local_retire(packbuf_i_table *table, packbuf_i_object_local *object) {
   packbuf_i_object_local **link = packbuf_i_local_bucket(table, object->hash);
   while (*link != object) link = &(*link)->next;
   *link = object->next;
   object->listed = 0;
   table->live--;
-  if (!object->readers) packbuf_i_local_free(table, object);
+  packbuf_i_local_disown(object);
+  if (object->readers) packbuf_i_signal_all(&table->changed);
+  else packbuf_i_local_free(table, object);
 }
 
 /* The newest object of a key whose time is not over; NULL. */
@@ -3056,11 +3155,12 @@ static packbuf_status packbuf_i_local_room(packbuf_i_table *table, packbuf_i_loc
   return PACKBUF_OK;
 }
 
-/* The same by the deadline; evicts, and waits. CAPACITY: it could never be had. */
+/* The same by the deadline; evicts, and waits. CAPACITY, and QUOTA at once: it could never be had. */
 static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_i_local *owner, uint64_t size,
                                                 uint64_t deadline, packbuf_i_object_local **object) {
   packbuf_status status;
   if (packbuf_i_buddy_pages(size) > table->pages) return PACKBUF_CAPACITY;
+  if (owner && packbuf_i_buddy_pages(size) * PACKBUF_I_PAGE > owner->quota) return PACKBUF_QUOTA;
   for (;;) {
     status = packbuf_i_local_room(table, owner, size, object);
     if (status != PACKBUF_FULL && status != PACKBUF_QUOTA) return status;
@@ -3077,8 +3177,7 @@ static packbuf_status packbuf_i_local_wait_room(packbuf_i_table *table, packbuf_
 static void packbuf_i_local_trim(packbuf_i_table *table, packbuf_i_object_local *object, uint64_t size) {
   const uint64_t pages = packbuf_i_buddy_pages(size);
   if (pages >= object->pages) return;
-  if (pages) packbuf_i_buddy_trim(&table->buddy, object->page, object->pages, pages);
-  else packbuf_i_buddy_give(&table->buddy, object->page, object->pages);
+  packbuf_i_buddy_give(&table->buddy, object->page + pages, object->pages - pages);
   if (object->owner) object->owner->used -= (object->pages - pages) * PACKBUF_I_PAGE;
   object->pages = pages;
   packbuf_i_signal_all(&table->changed);
@@ -3105,27 +3204,36 @@ static packbuf_status packbuf_i_local_wanted(packbuf_i_table *table, const packb
 /* ---- faults ---- */
 
 /* What is planned for the item in turn; NULL: nothing. */
-static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_local *local, uint64_t at) {
-  for (uint64_t i = 0; i < local->fault_count; i++)
-    if (local->faults[i].at == at) return &local->faults[i];
+static const packbuf_fault *packbuf_i_local_fault(const packbuf_i_injected *plan, uint64_t at) {
+  for (uint64_t i = 0; plan && i < plan->count; i++)
+    if (plan->faults[i].at == at) return &plan->faults[i];
   return NULL;
+}
+
+/* One user less, under the lock: a batch that has begun under a plan ends under it. */
+static void packbuf_i_faults_left(packbuf_i_table *table, packbuf_i_injected *plan) {
+  if (plan && --plan->users == 0)
+    (void)packbuf_i_heap(&table->allocator, plan, sizeof *plan + (size_t)plan->count * sizeof *plan->faults, 0);
 }
 
 static packbuf_status packbuf_i_local_inject(void *state, const packbuf_fault *faults, uint64_t count,
                                              packbuf_error *error) {
   packbuf_i_local *local = (packbuf_i_local *)state;
   packbuf_i_table *table = local->table;
-  packbuf_fault *copy = NULL;
+  packbuf_i_injected *plan = NULL;
   if (count > 1u << 20) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "more than 2^20 faults");
   if (count) {
-    copy = (packbuf_fault *)packbuf_i_heap(&table->allocator, NULL, 0, (size_t)count * sizeof *copy);
-    if (!copy) return packbuf_i_no_memory(error);
-    memcpy(copy, faults, (size_t)count * sizeof *copy);
+    plan = (packbuf_i_injected *)packbuf_i_heap(&table->allocator, NULL, 0,
+                                                sizeof *plan + (size_t)count * sizeof *plan->faults);
+    if (!plan) return packbuf_i_no_memory(error);
+    plan->users = 1;
+    plan->count = count;
+    plan->faults = (packbuf_fault *)(void *)(plan + 1);
+    memcpy(plan->faults, faults, (size_t)count * sizeof *faults);
   }
   packbuf_i_locked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *copy, 0);
-  local->faults = copy;
-  local->fault_count = count;
+  packbuf_i_faults_left(table, local->plan);
+  local->plan = plan;
   local->seen = 0;
   packbuf_i_unlocked(&table->lock);
   return PACKBUF_OK;
@@ -3336,20 +3444,27 @@ static void packbuf_i_local_item(packbuf_i_local *local, packbuf_call *call, uin
 /* Runs the items in order; one that is to be reordered waits until as many others have ended as its fault says. */
 static void packbuf_i_local_run(void *state, packbuf_call *call) {
   packbuf_i_local *local = (packbuf_i_local *)state;
+  packbuf_i_injected *plan;
   uint64_t base;
   packbuf_i_locked(&local->table->lock);
   base = local->seen;
   local->seen += call->count;
+  plan = local->plan;
+  if (plan) plan->users++;
   packbuf_i_unlocked(&local->table->lock);
   for (uint64_t i = 0; i < call->count; i++) {
-    const packbuf_fault *fault = packbuf_i_local_fault(local, base + i);
+    const packbuf_fault *fault = packbuf_i_local_fault(plan, base + i);
     if (!fault || fault->kind != PACKBUF_FAULT_REORDER) packbuf_i_local_item(local, call, i, fault);
-    for (uint64_t k = 0; k <= i; k++) { /* those whose turn has come, or comes at the end */
-      const packbuf_fault *late = local->fault_count ? packbuf_i_local_fault(local, base + k) : NULL;
+    for (uint64_t k = 0; plan && k <= i; k++) { /* those whose turn has come, or comes at the end */
+      const packbuf_fault *late = packbuf_i_local_fault(plan, base + k);
       const uint64_t turn = late && late->argument < call->count - 1 - k ? k + late->argument : call->count - 1;
       if (late && late->kind == PACKBUF_FAULT_REORDER && turn == i) packbuf_i_local_item(local, call, k, NULL);
     }
   }
+  if (!plan) return;
+  packbuf_i_locked(&local->table->lock);
+  packbuf_i_faults_left(local->table, plan);
+  packbuf_i_unlocked(&local->table->lock);
 }
 
 /* ---- slices ---- */
@@ -3372,6 +3487,8 @@ static packbuf_status packbuf_i_local_reserve(void *state, const uint64_t *sizes
   for (uint64_t i = 0; i < count; i++)
     pages += packbuf_i_buddy_pages(sizes[i]) < table->pages ? packbuf_i_buddy_pages(sizes[i]) : table->pages;
   if (pages > table->pages) return packbuf_i_call_fail(error, PACKBUF_CAPACITY, "the store is not that large");
+  if (pages * PACKBUF_I_PAGE > local->quota)
+    return packbuf_i_call_fail(error, PACKBUF_QUOTA, "larger than the handle's quota");
   packbuf_i_locked(&table->lock);
   do {
     for (status = PACKBUF_OK; !status && done < count; done += !status) {
@@ -3524,12 +3641,12 @@ static void packbuf_i_local_close(void *state) {
   packbuf_i_locked(&table->lock);
   for (uint64_t i = 0; i <= table->mask; i++)
     for (packbuf_i_object_local *object = table->buckets[i]; object; object = object->next)
-      if (object->owner == local) object->owner = NULL;
+      if (object->owner == local) packbuf_i_local_disown(object);
   for (packbuf_i_object_local *object = table->given_up; object; object = object->next)
-    if (object->owner == local) object->owner = NULL;
+    if (object->owner == local) packbuf_i_local_disown(object);
+  packbuf_i_faults_left(table, local->plan);
   last = --table->handles == 0;
   packbuf_i_unlocked(&table->lock);
-  (void)packbuf_i_heap(&table->allocator, local->faults, (size_t)local->fault_count * sizeof *local->faults, 0);
   {
     const packbuf_allocator allocator = table->allocator;
     if (last) packbuf_i_table_end(table);
@@ -3592,7 +3709,8 @@ static const packbuf_driver packbuf_i_local_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_local_count,
                                                       packbuf_i_local_inject,
                                                       packbuf_i_local_memory,
-                                                      0};
+                                                      0,
+                                                      NULL};
 /* ---- end of transport/local.c ---- */
 /* ---- transport/shm_layout.c ---- */
 /* transport/shm_layout.c: the file of a shm store: its records, where they lie, how it is made so that it appears whole
@@ -3662,7 +3780,8 @@ typedef struct packbuf_i_shm_session {
   uint64_t opened_at; /* ns, the root's clock */
   uint32_t process;   /* as its own namespace calls it */
   char name[44];
-  uint8_t space[64];
+  uint64_t called_at; /* when its last batch began */
+  uint8_t space[56];
 } packbuf_i_shm_session;
 
 /* An object, but for its state, which is in a word of another table. */
@@ -3718,7 +3837,7 @@ typedef struct packbuf_i_shm {
   void *log_context;
   packbuf_i_lock telling;
   uint32_t *here; /* 0 in a child after fork; may be NULL */
-  char uri[PACKBUF_MAX_URI + 1];
+  char uri[PACKBUF_MAX_URI + 1], path[2 * PACKBUF_MAX_URI + 16];
 } packbuf_i_shm;
 
 /* ---- where things lie ---- */
@@ -4145,6 +4264,11 @@ static void packbuf_i_shm_say(packbuf_i_shm *shm, packbuf_log_level level, const
 }
 
 /* ---- sessions ---- */
+
+static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
+  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
+}
 
 static uint64_t *packbuf_i_shm_pin_word(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
   return shm->pins + (uint64_t)slot * shm->pin_words + session / 64;
@@ -4696,6 +4820,22 @@ static uint64_t packbuf_i_shm_publish(packbuf_i_shm *shm, uint32_t slot, const p
 
 /* ---- looking after all of them ---- */
 
+/* Of a pinned object. */
+static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
+  stat->generation = PACKBUF_I_LOAD(&record->generation);
+  stat->length = record->length;
+  stat->head_length = record->head_length;
+  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
+  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
+  stat->head_checksum = record->head_checksum;
+  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
+  stat->leases = packbuf_i_shm_pins(shm, slot);
+  stat->kind = record->kind;
+  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
+}
+
 /* The key of a LIVE slot whose word is given, copied; pinned meanwhile. 0: it is another object by now, or damaged. */
 static int packbuf_i_shm_copy_key(packbuf_i_shm *shm, uint32_t slot, uint64_t word, char text[PACKBUF_MAX_KEY + 1],
                                   packbuf_i_shm_key *key) {
@@ -4789,6 +4929,317 @@ static uint64_t packbuf_i_shm_evict(packbuf_i_shm *shm, uint64_t units) {
 
 #endif /* PACKBUF_I_SHM */
 /* ---- end of transport/shm_slots.c ---- */
+/* ---- transport/shm_audit.c ---- */
+/* transport/shm_audit.c: what lies in a shm store, for those who look after it: its sessions, who holds what, whether
+ * every unit, slot, cell and pin is accounted for, and how the store is taken away. All of it while others work: a
+ * thing counts as wrong only where a second look sees the same.
+ * May use: shm_layout, shm_session, shm_units, shm_slots. Must not know: batches of items. */
+#if PACKBUF_I_SHM
+
+/* Milliseconds from a time of the root's clock, which another process wrote. */
+static uint64_t packbuf_i_shm_since(uint64_t then, uint64_t now) { return now > then ? (now - then) / 1000000u : 0; }
+
+/* 1: the process of a session that is in use has not ended. Of what this handle locks itself, which is its own or just
+ * being taken back, nobody else has the lock. */
+static int packbuf_i_shm_lives(packbuf_i_shm *shm, uint32_t session) {
+  struct flock lock;
+  if (session == shm->session) return 1;
+  memset(&lock, 0, sizeof lock);
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = PACKBUF_I_SHM_LOCKS + (off_t)session;
+  lock.l_len = 1;
+  return fcntl(shm->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+static int packbuf_i_shm_has_pin(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
+  return (PACKBUF_I_LOAD(packbuf_i_shm_pin_word(shm, slot, session)) >> session % 64 & 1) != 0;
+}
+
+static uint64_t packbuf_i_shm_slot_bytes(packbuf_i_shm *shm, uint32_t slot) {
+  return packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[slot].extent)) * PACKBUF_I_SHM_UNIT;
+}
+
+/* ---- sessions ---- */
+
+/* What one session holds, counted over all slots. */
+static void packbuf_i_shm_count_session(packbuf_i_shm *shm, uint32_t session, packbuf_session *to) {
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    const unsigned phase = packbuf_i_shm_phase(word);
+    if (phase == PACKBUF_I_SHM_CLAIMED && packbuf_i_shm_session_of(word) == session) {
+      to->slices++;
+      to->slice_bytes += packbuf_i_shm_slot_bytes(shm, slot);
+    } else if ((phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED) &&
+               packbuf_i_shm_has_pin(shm, slot, session)) {
+      to->leases++;
+      to->leased_bytes += packbuf_i_shm_slot_bytes(shm, slot);
+    }
+  }
+}
+
+/* For a terminal: it is another process that wrote it. */
+static void packbuf_i_shm_copy_name(const packbuf_i_shm_session *from, char *to) {
+  size_t i = 0;
+  for (; i < sizeof from->name - 1 && from->name[i]; i++)
+    to[i] = from->name[i] >= ' ' && from->name[i] <= '~' ? from->name[i] : '?';
+  to[i] = 0;
+}
+
+/* The cursor is the next session's number. */
+static packbuf_status packbuf_i_shm_list_sessions(void *state, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  const uint64_t now = packbuf_i_shm_now(shm);
+  uint64_t i = *cursor;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  for (; i < shm->facts.sessions && *count < capacity; i++) {
+    const packbuf_i_shm_session *const from = &shm->sessions[i];
+    packbuf_session *const to = &sessions[*count];
+    const uint64_t called = __atomic_load_n(&from->called_at, __ATOMIC_RELAXED);
+    if (!PACKBUF_I_LOAD(&from->used)) continue;
+    memset(to, 0, sizeof *to);
+    packbuf_i_shm_copy_name(from, to->name);
+    to->number = (uint32_t)i;
+    to->process = from->process;
+    to->age_ms = packbuf_i_shm_since(from->opened_at, now);
+    to->idle_ms = packbuf_i_shm_since(called > from->opened_at ? called : from->opened_at, now);
+    to->own = i == shm->session;
+    to->alive = (uint8_t)packbuf_i_shm_lives(shm, (uint32_t)i);
+    packbuf_i_shm_count_session(shm, (uint32_t)i, to);
+    ++*count;
+  }
+  *cursor = i < shm->facts.sessions ? i : 0;
+  return PACKBUF_OK;
+}
+
+/* ---- who holds what ---- */
+
+/* What a session holds of a slot, copied; 0: nothing, or it is something else by now. The slot is pinned meanwhile, and
+ * has the state that it had when all is read, so what was read is of one object. */
+static int packbuf_i_shm_holds(packbuf_i_shm *shm, uint32_t slot, uint32_t session, uint64_t now, packbuf_held *to) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+  const unsigned phase = packbuf_i_shm_phase(word);
+  memset(to, 0, sizeof *to);
+  to->session = session;
+  if (phase == PACKBUF_I_SHM_CLAIMED) {
+    to->kind = PACKBUF_HELD_SLICE;
+    to->object.stat.length = packbuf_i_shm_slot_bytes(shm, slot);
+    return packbuf_i_shm_session_of(word) == session && PACKBUF_I_LOAD(&shm->words[slot]) == word;
+  }
+  if ((phase != PACKBUF_I_SHM_LIVE && phase != PACKBUF_I_SHM_RETIRED) || !packbuf_i_shm_has_pin(shm, slot, session))
+    return 0;
+  to->kind = phase == PACKBUF_I_SHM_LIVE ? PACKBUF_HELD_LEASE : PACKBUF_HELD_REMOVED;
+  packbuf_i_shm_pin(shm, slot);
+  if (PACKBUF_I_LOAD(&shm->words[slot]) == word) {
+    packbuf_i_shm_stat(shm, slot, now, &to->object.stat);
+    memcpy(to->object.key, record->key, sizeof to->object.key);
+  }
+  packbuf_i_shm_unpin(shm, slot);
+  to->object.key[PACKBUF_MAX_KEY] = 0;
+  to->object.stat.leases = packbuf_i_shm_pins(shm, slot);
+  return PACKBUF_I_LOAD(&shm->words[slot]) == word && packbuf_i_key_valid(to->object.key);
+}
+
+/* The cursor counts pairs of slot and session. */
+static packbuf_status packbuf_i_shm_list_held(void *state, uint64_t *cursor, packbuf_held *held, uint64_t capacity,
+                                              uint64_t *count, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  const uint64_t now = packbuf_i_shm_now(shm), each = shm->facts.sessions, all = shm->facts.slots * each;
+  uint64_t at = *cursor;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  while (at < all && *count < capacity) {
+    const uint32_t slot = (uint32_t)(at / each), session = (uint32_t)(at % each);
+    if (session == 0 && packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[slot])) == PACKBUF_I_SHM_FREE) {
+      at += each;
+      continue;
+    }
+    *count += (uint64_t)packbuf_i_shm_holds(shm, slot, session, now, &held[*count]);
+    at++;
+  }
+  *cursor = at < all ? at : 0;
+  return PACKBUF_OK;
+}
+
+/* ---- the audit: at any moment what is said above the tables of shm_slots.c holds, whoever was killed ---- */
+
+enum { PACKBUF_I_SHM_LOOKS = 8 }; /* at what seems wrong: what moves is right in one of them, or is not the same */
+
+/* 1: the unit belongs to nobody, or to a slot whose extent has it. */
+static int packbuf_i_shm_unit_right(packbuf_i_shm *shm, uint64_t unit) {
+  const uint32_t owner = PACKBUF_I_LOAD(&shm->owners[unit]);
+  uint64_t extent, first;
+  if (!owner) return 1;
+  if (owner - 1 >= shm->facts.slots) return 0;
+  if (packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[owner - 1])) == PACKBUF_I_SHM_FREE) return 0;
+  extent = PACKBUF_I_LOAD(&shm->slots[owner - 1].extent);
+  first = packbuf_i_shm_extent_first(extent);
+  return unit >= first && unit - first < packbuf_i_shm_extent_units(extent);
+}
+
+static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) {
+  uint64_t run = 0;
+  for (uint64_t unit = 0; unit < shm->facts.units; unit++) {
+    int looks = 0;
+    if (!PACKBUF_I_LOAD(&shm->owners[unit])) {
+      audit->free_bytes += PACKBUF_I_SHM_UNIT;
+      audit->free_runs += run++ == 0;
+      if (run * PACKBUF_I_SHM_UNIT > audit->largest_free) audit->largest_free = run * PACKBUF_I_SHM_UNIT;
+      continue;
+    }
+    run = 0;
+    while (looks < PACKBUF_I_SHM_LOOKS && !packbuf_i_shm_unit_right(shm, unit)) looks++;
+    if (looks == PACKBUF_I_SHM_LOOKS) audit->lost_bytes += PACKBUF_I_SHM_UNIT;
+  }
+}
+
+/* Bytes of an object's extent that do not carry its name. */
+static uint64_t packbuf_i_shm_not_owned(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t extent = PACKBUF_I_LOAD(&shm->slots[slot].extent), all = shm->facts.units;
+  const uint64_t first = packbuf_i_shm_extent_first(extent), units = packbuf_i_shm_extent_units(extent);
+  uint64_t missing = 0;
+  for (uint64_t unit = first; unit < first + units; unit++)
+    missing += unit >= all || PACKBUF_I_LOAD(&shm->owners[unit]) != slot + 1;
+  return missing * PACKBUF_I_SHM_UNIT;
+}
+
+/* 1: a cell of the slot's buckets names it. */
+static int packbuf_i_shm_has_cell(packbuf_i_shm *shm, uint32_t slot) {
+  const uint64_t hash = PACKBUF_I_LOAD(&shm->slots[slot].hash);
+  for (int i = 0; i < 2 * PACKBUF_I_SHM_BUCKET; i++)
+    if (PACKBUF_I_LOAD(&packbuf_i_shm_bucket(shm, hash, i / PACKBUF_I_SHM_BUCKET)[i % PACKBUF_I_SHM_BUCKET]) ==
+        packbuf_i_shm_cell(hash, slot))
+      return 1;
+  return 0;
+}
+
+/* An object, LIVE or RETIRED under `word`: what is wrong with it counts only while it is still that one. */
+static void packbuf_i_shm_audit_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word, packbuf_audit *audit) {
+  const int live = packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE;
+  const uint64_t bytes = packbuf_i_shm_slot_bytes(shm, slot), missing = packbuf_i_shm_not_owned(shm, slot);
+  const int hidden = live && !packbuf_i_shm_has_cell(shm, slot);
+  if (PACKBUF_I_LOAD(&shm->words[slot]) != word) return; /* on its way: it counts as what it was in no list */
+  *(live ? &audit->objects : &audit->removed) += 1;
+  *(live ? &audit->object_bytes : &audit->removed_bytes) += bytes;
+  audit->shared_bytes += missing;
+  audit->hidden += (uint64_t)hidden;
+}
+
+/* 1: a session that nobody has, looked at again and again with what names it. */
+static int packbuf_i_shm_unused(packbuf_i_shm *shm, uint32_t session) {
+  return session >= shm->facts.sessions || !PACKBUF_I_LOAD(&shm->sessions[session].used);
+}
+
+static void packbuf_i_shm_audit_slots(packbuf_i_shm *shm, packbuf_audit *audit) {
+  for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
+    const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
+    const unsigned phase = packbuf_i_shm_phase(word);
+    if (phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED) {
+      packbuf_i_shm_audit_object(shm, slot, word, audit);
+    } else if (phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) {
+      audit->filling += phase == PACKBUF_I_SHM_CLAIMED;
+      if (phase == PACKBUF_I_SHM_CLAIMED) audit->filling_bytes += packbuf_i_shm_slot_bytes(shm, slot);
+      if (packbuf_i_shm_unused(shm, packbuf_i_shm_session_of(word)) && PACKBUF_I_LOAD(&shm->words[slot]) == word)
+        audit->lost_slots++;
+    } else if (phase != PACKBUF_I_SHM_FREE) audit->lost_slots++;
+    for (uint32_t session = 0; session < shm->pin_words * 64; session++) {
+      if (session % 64 == 0 && !PACKBUF_I_LOAD(packbuf_i_shm_pin_word(shm, slot, session))) session += 63;
+      else if (packbuf_i_shm_has_pin(shm, slot, session) && packbuf_i_shm_unused(shm, session) &&
+               packbuf_i_shm_has_pin(shm, slot, session))
+        audit->lost_pins++;
+    }
+  }
+}
+
+/* 1: the cell names a slot that is not free, and where that holds an object, by this object's hash. */
+static int packbuf_i_shm_cell_right(packbuf_i_shm *shm, uint64_t cell) {
+  const uint32_t slot = (uint32_t)cell - 1;
+  unsigned phase;
+  if (!(uint32_t)cell) return 1;
+  if (slot >= shm->facts.slots) return 0;
+  phase = packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[slot]));
+  if (phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED)
+    return packbuf_i_shm_cell(PACKBUF_I_LOAD(&shm->slots[slot].hash), slot) == cell;
+  return phase != PACKBUF_I_SHM_FREE; /* of one that is being filled or freed the hash may be on its way */
+}
+
+static void packbuf_i_shm_audit_cells(packbuf_i_shm *shm, packbuf_audit *audit) {
+  for (uint64_t i = 0; i < (uint64_t)shm->buckets * PACKBUF_I_SHM_BUCKET; i++) {
+    int looks = 0;
+    while (looks < PACKBUF_I_SHM_LOOKS && !packbuf_i_shm_cell_right(shm, PACKBUF_I_LOAD(&shm->cells[i]))) looks++;
+    audit->lost_cells += looks == PACKBUF_I_SHM_LOOKS;
+  }
+}
+
+static packbuf_status packbuf_i_shm_audit(void *state, packbuf_audit *audit, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  packbuf_i_shm_audit_units(shm, audit);
+  packbuf_i_shm_audit_slots(shm, audit);
+  packbuf_i_shm_audit_cells(shm, audit);
+  for (uint32_t i = 0; i < shm->facts.sessions; i++)
+    audit->dead += PACKBUF_I_LOAD(&shm->sessions[i].used) && !packbuf_i_shm_lives(shm, i);
+  return PACKBUF_OK;
+}
+
+/* ---- taking the store away ---- */
+
+/* The locks of sessions from `first` on. */
+static int packbuf_i_shm_lock_some(packbuf_i_shm *shm, uint32_t first, uint32_t count, int kind) {
+  struct flock lock;
+  memset(&lock, 0, sizeof lock);
+  lock.l_type = (short)kind;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = PACKBUF_I_SHM_LOCKS + (off_t)first;
+  lock.l_len = (off_t)count;
+  return count == 0 || fcntl(shm->fd, F_OFD_SETLK, &lock) == 0; /* a length of 0 would be all of the file */
+}
+
+/* All sessions' locks at once, of which this handle has its own already: got only when nobody else has any; then nobody
+ * becomes a session meanwhile. */
+static int packbuf_i_shm_lock_all(packbuf_i_shm *shm) {
+  return packbuf_i_shm_lock_some(shm, 0, shm->facts.sessions, F_WRLCK);
+}
+
+/* All but its own, which it never is without: it would count as dead. */
+static void packbuf_i_shm_unlock_others(packbuf_i_shm *shm) {
+  const uint32_t own = shm->session;
+  (void)packbuf_i_shm_lock_some(shm, 0, own, F_UNLCK);
+  (void)packbuf_i_shm_lock_some(shm, own + 1, shm->facts.sessions - own - 1, F_UNLCK);
+}
+
+/* 1: the path still names this file, and not another that was made since. */
+static int packbuf_i_shm_named(const packbuf_i_shm *shm) {
+  struct stat ours, there;
+  return fstat(shm->fd, &ours) == 0 && lstat(shm->path, &there) == 0 && ours.st_ino == there.st_ino &&
+         ours.st_dev == there.st_dev;
+}
+
+static packbuf_status packbuf_i_shm_take_away(void *state, int force, packbuf_error *error) {
+  packbuf_i_shm *const shm = (packbuf_i_shm *)state;
+  packbuf_status status = PACKBUF_OK;
+  int alone;
+  if (packbuf_i_shm_open_still(shm, error) != PACKBUF_OK) return PACKBUF_DISCONNECTED;
+  packbuf_i_locked(&shm->sweeping); /* who looks for the dead takes and gives up the same locks */
+  alone = packbuf_i_shm_lock_all(shm);
+  if (!alone && !force) status = packbuf_i_call_fail(error, PACKBUF_LEASED, "others have the store open");
+  else if (packbuf_i_shm_named(shm) && unlink(shm->path) != 0)
+    status = packbuf_i_system_fail(error, "the store's file cannot be unlinked", errno);
+  else {
+    PACKBUF_I_STORE(&shm->header->closed, 1u);
+    packbuf_i_shm_wake(shm); /* those who wait for room or a lease */
+  }
+  if (alone) packbuf_i_shm_unlock_others(shm);
+  packbuf_i_unlocked(&shm->sweeping);
+  return status;
+}
+
+static const packbuf_keeper packbuf_i_shm_keeper = {packbuf_i_shm_list_sessions, packbuf_i_shm_list_held,
+                                                    packbuf_i_shm_audit, packbuf_i_shm_take_away};
+
+#endif /* PACKBUF_I_SHM */
+/* ---- end of transport/shm_audit.c ---- */
 /* ---- transport/shm.c ---- */
 /* transport/shm.c: the store "shm": objects of all processes of a machine, in one file of a memory file system. Readers
  * have them in place; room is waited for in steps, looking for the dead each time.
@@ -4931,6 +5382,7 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
     if (locks < PACKBUF_I_SHM_ALL_LOCKS || !shm->local) status = packbuf_i_no_memory(error);
   }
   if (status == PACKBUF_OK) status = packbuf_i_shm_map(shm, error);
+  memcpy(shm->path, plan.path, sizeof shm->path);
   if (status == PACKBUF_OK && PACKBUF_I_LOAD(&shm->header->closed))
     status = packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store is being taken away");
   if (status == PACKBUF_OK)
@@ -5116,22 +5568,6 @@ static packbuf_status packbuf_i_shm_reserve(void *state, const uint64_t *sizes, 
 }
 
 /* ---- stat ---- */
-
-/* Of a pinned object. */
-static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
-  const packbuf_i_shm_slot *const record = &shm->slots[slot];
-  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
-  stat->generation = PACKBUF_I_LOAD(&record->generation);
-  stat->length = record->length;
-  stat->head_length = record->head_length;
-  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
-  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
-  stat->head_checksum = record->head_checksum;
-  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
-  stat->leases = packbuf_i_shm_pins(shm, slot);
-  stat->kind = record->kind;
-  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
-}
 
 /* The object that an item names, pinned. An object whose time is over is dropped here. */
 static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm_key *key, uint64_t generation,
@@ -5345,6 +5781,7 @@ static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *c
   if (index % 16 == 0 || call->operation == PACKBUF_PUT) {
     const uint64_t clock = packbuf_now();
     *now = clock - shm->clock_offset;
+    __atomic_store_n(&shm->sessions[shm->session].called_at, *now, __ATOMIC_RELAXED);
     if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
     if (call->deadline != PACKBUF_NO_WAIT && clock > call->deadline) return PACKBUF_TIMEOUT;
   }
@@ -5382,11 +5819,6 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
 }
 
 /* ---- looking after the store ---- */
-
-static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
-  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
-  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
-}
 
 /* One slot of a list: 1 when it holds the newest object of a key with that prefix. */
 static int packbuf_i_shm_list_slot(packbuf_i_shm *shm, uint32_t slot, const char *prefix, size_t size, uint64_t now,
@@ -5500,7 +5932,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_shm_count,
                                                     NULL,
                                                     packbuf_i_shm_memory,
-                                                    0};
+                                                    0,
+                                                    &packbuf_i_shm_keeper};
 
 #else /* !PACKBUF_I_SHM */
 
@@ -5528,7 +5961,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     NULL,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};
 
 #endif
 /* ---- end of transport/shm.c ---- */
@@ -7231,10 +7665,10 @@ static int packbuf_i_pairs_ended(packbuf_i_pairs *pairs, unsigned *which, uint32
 static void packbuf_i_pairs_listen(packbuf_i_pairs *pairs) { (void)pairs->nic->context->req_notify_cq(pairs->cq, 0); }
 /* ---- end of transport/verbs.c ---- */
 /* ---- transport/tcp.c ---- */
-/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole; one
- * loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go. With
- * verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the same.
- * Also what the server shares: addresses, sockets, secrets.
+/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole;
+ * one loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go.
+ * With verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the
+ * same. Also what the server shares: addresses, sockets, secrets.
  * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <fcntl.h>
 #include <netdb.h>
@@ -7380,12 +7814,14 @@ enum {
 #define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
 #define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
+/* ANSWERED: of a put whose bytes have not all gone; what is on its way out is the caller's memory. */
 enum {
   PACKBUF_I_STEP_ASKED,
   PACKBUF_I_STEP_GRANTED,
   PACKBUF_I_STEP_DATA,
   PACKBUF_I_STEP_LOCATED, /* it is known where it lies */
   PACKBUF_I_STEP_AGAIN,   /* it is asked for once more, with new queue pairs */
+  PACKBUF_I_STEP_ANSWERED,
   PACKBUF_I_STEP_DONE
 };
 
@@ -7415,7 +7851,7 @@ typedef struct packbuf_i_peer {
   /* the request */
   packbuf_call *call;
   uint64_t id;
-  unsigned type, count, left;
+  unsigned type, count, left, answered; /* left: not ended; answered: of these, but for their bytes */
   packbuf_i_errand steps[PACKBUF_I_TRIP];
   uint8_t *frame;
   size_t frame_size, frame_room;
@@ -7483,7 +7919,10 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
   packbuf_i_pairs_close(&peer->pairs);
-  if (peer->fd >= 0) (void)close(peer->fd);
+  if (peer->fd >= 0) {
+    (void)shutdown(peer->fd, SHUT_RDWR); /* a child after fork may have it too: the server is to see the end */
+    (void)close(peer->fd);
+  }
   peer->fd = -1;
   peer->greeted = 0;
   packbuf_i_intake_end(&peer->intake);
@@ -7576,6 +8015,11 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
       peer->left--;
       continue;
     }
+    if (peer->type == PACKBUF_I_PUT && peer->piece < peer->piece_count) {
+      step->state = PACKBUF_I_STEP_ANSWERED;
+      peer->answered++;
+      continue;
+    }
     if (step->status || peer->type != PACKBUF_I_GET) {
       packbuf_i_step_end(peer, step, step->status);
       continue;
@@ -7612,7 +8056,11 @@ static const char *packbuf_i_peer_listed(packbuf_i_peer *peer, const packbuf_i_f
   const char *why = packbuf_i_listing_read(&reader, &peer->listing);
   if (!why && (peer->type != PACKBUF_I_LIST || !peer->left || frame->items > peer->listed_room))
     why = "a list that nobody asked for";
-  for (unsigned i = 0; !why && i < frame->items; i++) why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+  for (unsigned i = 0; !why && i < frame->items; i++) {
+    why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+    /* people see it: nothing that a terminal obeys */
+    if (!why && !packbuf_i_key_valid(peer->listed[i].key)) why = "a key that is none";
+  }
   if (why) return why;
   peer->listed_count = frame->items;
   peer->left = 0;
@@ -7668,7 +8116,7 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
     return NULL;
   }
   if (frame->type == PACKBUF_I_PONG) return NULL;
-  if (frame->request != peer->id) return "an answer that nobody waits for";
+  if (frame->request != peer->id || !peer->type) return "an answer that nobody waits for";
   switch (frame->type) {
     case PACKBUF_I_GRANT:
       return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
@@ -7871,6 +8319,9 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
+  peer->type = peer->count = peer->left = peer->answered =
+      0; /* so that nothing answers what broke off: its memory is gone */
+  peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;
 }
@@ -8046,7 +8497,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   peer->type = types[peer->call->operation];
   peer->left = peer->count;
   peer->id = PACKBUF_I_ADD(&peer->tcp->next_id, 1) + 1;
-  peer->granted_from = peer->granted_to = 0;
+  peer->granted_from = peer->granted_to = peer->answered = 0;
   peer->fetched = 0;
   if (!packbuf_i_peer_frame_room(peer, room)) {
     packbuf_i_peer_break(peer, PACKBUF_OUT_OF_MEMORY, "out of memory");
@@ -8062,8 +8513,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
       if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
       step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      packbuf_i_put_item_write(&body, item, step->way,
-                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way, step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -8079,13 +8529,21 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   }
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
- * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
+/* Nothing is on its way out: what was answered before has ended. */
+static void packbuf_i_peer_answered(packbuf_i_peer *peer) {
+  for (unsigned i = 0; peer->answered && i < peer->count; i++)
+    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED)
+      packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
+  peer->answered = 0;
+}
+
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life
+ * too, as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
   int pinged = 0;
   if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
-  while (peer->left && !peer->broken) {
+  while (peer->left > peer->answered && !peer->broken) {
     uint64_t now = packbuf_now();
     int happened;
     if (now >= until && !peer->cancel) {
@@ -8093,12 +8551,14 @@ static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
       until = now + PACKBUF_I_LAST_CALL_NS;
     } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
     happened = packbuf_i_peer_pump(peer, until);
+    if (peer->piece == peer->piece_count) packbuf_i_peer_answered(peer);
     now = packbuf_now();
     if (happened > pinged) heard = now;
     if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count)
+      peer->ping = 1, pinged = 1;
   }
 }
 
@@ -8108,9 +8568,10 @@ static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
   if (peer->broken) packbuf_i_pairs_close(&peer->pairs); /* before memory goes back: nothing is read into it any more */
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
-    packbuf_status status = peer->broken;
+    packbuf_status status = step->state == PACKBUF_I_STEP_ANSWERED ? step->status : peer->broken;
     if (step->state == PACKBUF_I_STEP_DONE) continue;
-    if (status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked && step->gone == step->item->size)
+    if (step->state != PACKBUF_I_STEP_ANSWERED && status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked &&
+        step->gone == step->item->size)
       status = PACKBUF_DISCONNECTED;
     packbuf_i_step_end(peer, step, status);
   }
@@ -8343,8 +8804,8 @@ static packbuf_status packbuf_i_tcp_make(void **state, const char *uri, const pa
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
   else
-    status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp,
-                                   error);
+    status =
+        packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp, error);
   if (!status) status = packbuf_i_tcp_start(tcp, &with, verbs, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
@@ -8372,7 +8833,8 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_count,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};
 /* ---- end of transport/tcp.c ---- */
 /* ---- transport/verbs_client.c ---- */
 /* transport/verbs_client.c: the store `verbs`: what a client does differently when it has queue pairs. What is put is
@@ -8435,6 +8897,8 @@ static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadlin
   packbuf_i_wire_to body = packbuf_i_frame_body(peer->frame, peer->frame_room);
   packbuf_i_pairing mine;
   packbuf_status status;
+  /* once the store is open it is not that there is no RDMA, but that the way is cut */
+  const packbuf_status none = tcp->capabilities ? PACKBUF_DISCONNECTED : PACKBUF_UNAVAILABLE;
   packbuf_i_pairs_close(&peer->pairs);
   if (!(peer->limits.features & PACKBUF_I_FEATURE_VERBS)) {
     packbuf_i_peer_break(peer, PACKBUF_UNAVAILABLE, "the server has no RDMA device");
@@ -8455,9 +8919,9 @@ static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadlin
                        packbuf_i_frame_end(peer->frame, &body, PACKBUF_I_PAIRING, mine.count, peer->id, 0));
   packbuf_i_peer_wait(peer, deadline);
   if (!peer->broken && peer->theirs.status)
-    packbuf_i_peer_break(peer, PACKBUF_UNAVAILABLE, "the server's RDMA device makes no queue pairs");
+    packbuf_i_peer_break(peer, none, "the server's RDMA device makes no queue pairs");
   if (!peer->broken && packbuf_i_pairs_join(&peer->pairs, &peer->theirs))
-    packbuf_i_peer_break(peer, PACKBUF_UNAVAILABLE, "there is no way to the server's RDMA address");
+    packbuf_i_peer_break(peer, none, "there is no way to the server's RDMA address");
   return peer->broken;
 }
 
@@ -8763,7 +9227,8 @@ static const packbuf_driver packbuf_i_verbs_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_tcp_count,
                                                       NULL,
                                                       NULL,
-                                                      PACKBUF_I_SMALL};
+                                                      PACKBUF_I_SMALL,
+                                                      NULL};
 /* ---- end of transport/verbs_client.c ---- */
 /* ---- transport/mooncake_engine.c ---- */
 /* transport/mooncake_engine.c: Mooncake's engine as the store `mooncake` calls it: its C ABI, loaded at run time, what
@@ -9181,7 +9646,8 @@ static packbuf_status packbuf_i_mooncake_show(packbuf_i_mooncake *m, packbuf_err
 /* Client and threads, set up. */
 static packbuf_status packbuf_i_mooncake_connect(packbuf_i_mooncake *m, const packbuf_store_options *options,
                                                  packbuf_error *error) {
-  const unsigned wanted = options->workers == 0 ? 4 : options->workers < 16 ? options->workers : 16;
+  const unsigned asked = options->workers ? options->workers : 4;
+  const unsigned wanted = asked < PACKBUF_I_MOONCAKE_WORKERS ? asked : PACKBUF_I_MOONCAKE_WORKERS;
   packbuf_status status;
   m->client = m->api.create();
   if (!m->client) return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "Mooncake made no client");
@@ -9838,6 +10304,8 @@ static void packbuf_i_mooncake_one(packbuf_i_mooncake *m, uint8_t *scratch, pack
     default: break;
   }
 }
+
+/* 1: nobody waits for the group any more. */
 static int packbuf_i_mooncake_alone(packbuf_i_mooncake *m, const packbuf_i_mooncake_group *group) {
   int left;
   packbuf_i_locked(&m->lock);
@@ -9928,6 +10396,49 @@ static int packbuf_i_mooncake_settled(const packbuf_i_mooncake_run *run, uint64_
   return done;
 }
 
+/* ---- removals that have not happened yet ---- */
+
+/* Fills a group with removals that this round has not tried; how many. */
+static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
+  uint64_t count = 0;
+  packbuf_i_locked(&m->lock);
+  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
+    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
+      packbuf_i_mooncake_entry *entry;
+      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
+      entry = &group->entries[count++];
+      note->tried = round;
+      entry->key_size = note->key_size;
+      entry->asked = note->record.generation;
+      entry->why = note->why;
+      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
+      entry->step = PACKBUF_I_MOONCAKE_RETRY;
+      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
+    }
+  packbuf_i_unlocked(&m->lock);
+  return count;
+}
+
+/* Tries each of them once; how many went. */
+static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
+  uint64_t round, parked, count = 1, gone = 0;
+  int in_time = 1;
+  packbuf_i_locked(&m->lock);
+  round = ++m->round;
+  parked = m->parked;
+  packbuf_i_unlocked(&m->lock);
+  while (parked && in_time && count) {
+    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
+        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
+    if (!group) break;
+    count = packbuf_i_mooncake_gather(m, group, round);
+    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
+    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
+    packbuf_i_mooncake_let(m, group);
+  }
+  return gone;
+}
+
 /* ---- puts ---- */
 
 /* The item's slice, where the pool's pages leave room for a trailer behind its bytes. Bytes of the caller's that the
@@ -9983,8 +10494,6 @@ static packbuf_status packbuf_i_mooncake_prepare(packbuf_i_mooncake *m, packbuf_
   packbuf_i_mooncake_write(entry->at + entry->size - PACKBUF_I_MOONCAKE_RECORD, 0, record);
   return PACKBUF_OK;
 }
-
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until);
 
 /* How many entries ended with this status, and had got as far as a worker. */
 static uint64_t packbuf_i_mooncake_ended(const packbuf_i_mooncake_group *group, packbuf_status status) {
@@ -10219,48 +10728,7 @@ static void packbuf_i_mooncake_remove_window(packbuf_i_mooncake_run *run) {
   }
 }
 
-/* ---- removals that have not happened yet ---- */
-
-/* Fills a group with removals that this round has not tried; how many. */
-static uint64_t packbuf_i_mooncake_gather(packbuf_i_mooncake *m, packbuf_i_mooncake_group *group, uint64_t round) {
-  uint64_t count = 0;
-  packbuf_i_locked(&m->lock);
-  for (size_t i = 0; i < PACKBUF_I_MOONCAKE_CHAINS && m->parked; i++)
-    for (packbuf_i_mooncake_note *note = m->notes[i]; note && count < group->count; note = note->next) {
-      packbuf_i_mooncake_entry *entry;
-      if (note->why == PACKBUF_I_MOONCAKE_NEWEST || note->tried >= round) continue;
-      entry = &group->entries[count++];
-      note->tried = round;
-      entry->key_size = note->key_size;
-      entry->asked = note->record.generation;
-      entry->why = note->why;
-      entry->force = note->why == PACKBUF_I_MOONCAKE_LATE;
-      entry->step = PACKBUF_I_MOONCAKE_RETRY;
-      packbuf_i_mooncake_name(entry->name, (const char *)(const void *)(note + 1), note->key_size, entry->asked);
-    }
-  packbuf_i_unlocked(&m->lock);
-  return count;
-}
-
-/* Tries each of them once; how many went. */
-static uint64_t packbuf_i_mooncake_retry_all(packbuf_i_mooncake *m, uint64_t until) {
-  uint64_t round, parked, count = 1, gone = 0;
-  int in_time = 1;
-  packbuf_i_locked(&m->lock);
-  round = ++m->round;
-  parked = m->parked;
-  packbuf_i_unlocked(&m->lock);
-  while (parked && in_time && count) {
-    packbuf_i_mooncake_group *group = packbuf_i_mooncake_group_of(
-        m, parked < PACKBUF_I_MOONCAKE_WINDOW ? parked : (uint64_t)PACKBUF_I_MOONCAKE_WINDOW);
-    if (!group) break;
-    count = packbuf_i_mooncake_gather(m, group, round);
-    in_time = packbuf_i_mooncake_step_all(m, group, PACKBUF_I_MOONCAKE_RETRY, until);
-    for (uint64_t i = 0; in_time && i < count; i++) gone += group->entries[i].status == PACKBUF_OK;
-    packbuf_i_mooncake_let(m, group);
-  }
-  return gone;
-}
+/* ---- looking after it ---- */
 
 #define PACKBUF_I_MOONCAKE_GRACE 50000000u /* ns that a call may take whose deadline has passed already */
 
@@ -10383,7 +10851,7 @@ static packbuf_status packbuf_i_mooncake_describe(void *state, packbuf_store_inf
   memset(info, 0, sizeof *info);
   info->transport = "mooncake";
   memcpy(info->uri, m->settings.uri, sizeof info->uri);
-  info->capabilities = PACKBUF_CAN_OUTLIVE;
+  info->capabilities = m->settings.segment ? 0 : PACKBUF_CAN_OUTLIVE; /* else objects may lie in this process's */
   info->size = info->used = info->objects = info->most_objects = UINT64_MAX;
   return packbuf_i_mooncake_step_once(m, PACKBUF_I_MOONCAKE_HEALTH, packbuf_i_mooncake_until(deadline),
                                       "Mooncake's client does not reach its master", error);
@@ -10414,7 +10882,8 @@ static const packbuf_driver packbuf_i_mooncake_driver = {sizeof(packbuf_driver),
                                                          packbuf_i_mooncake_count,
                                                          NULL,
                                                          NULL,
-                                                         0};
+                                                         0,
+                                                         NULL};
 /* ---- end of transport/mooncake.c ---- */
 
 /* what users call */
@@ -10442,6 +10911,8 @@ static packbuf_status packbuf_i_check_put(const packbuf_store *store, const pack
   const packbuf_slice *slice = item->slice;
   if (store->read_only) return PACKBUF_READ_ONLY;
   if (!item->from && item->size) return PACKBUF_INVALID_ARGUMENT;
+  if (item->size > (uint64_t)INT64_MAX) return PACKBUF_CAPACITY;
+  if (item->about && item->about->kind > PACKBUF_OBJECT_MANIFEST) return PACKBUF_INVALID_ARGUMENT;
   if (item->flags & ~(uint32_t)PACKBUF_PUT_EVICTABLE || (item->about && item->about->head_length > item->size))
     return PACKBUF_INVALID_ARGUMENT;
   if (slice && (item->from != slice->data || item->size > slice->size)) return PACKBUF_INVALID_ARGUMENT;
@@ -10654,7 +11125,7 @@ typedef struct packbuf_i_task {
   packbuf_operation operation;
   packbuf_item *items;
   void *context;
-  int taken;      /* by a thread */
+  int taken;      /* by a thread; 2: which is through with it */
   uint8_t *state; /* of each item, behind the task */
 } packbuf_i_task;
 
@@ -10673,7 +11144,7 @@ typedef struct packbuf_i_workers {
   int fds[2];                                       /* to read, to write; the same where there is eventfd */
   int stop;
   unsigned count;
-  pthread_t threads[64];
+  pthread_t threads[PACKBUF_I_WORKERS];
 } packbuf_i_workers;
 
 /* ---- the descriptor ---- */
@@ -10756,7 +11227,7 @@ static void *packbuf_i_work(void *context) {
     packbuf_i_unlocked(&w->lock);
     packbuf_i_run_items(w->store, task->operation, task->items, task->count, task->deadline, task);
     packbuf_i_locked(&w->lock);
-    task->taken = 2; /* the thread is through with it */
+    task->taken = 2;
     packbuf_i_signal_all(&w->ended);
   }
   packbuf_i_unlocked(&w->lock);
@@ -10945,7 +11416,7 @@ static int packbuf_i_workers_busy(packbuf_i_workers *w) {
 }
 /* ---- end of transport/workers.c ---- */
 /* ---- transport/calls.c ---- */
-/* transport/calls.c: the calls of a store: opening by scheme or driver, the batches, looking after it, closing.
+/* transport/calls.c: the calls of a store: opening by scheme or driver, closing, the batches, looking after it.
  * May use: all rooms of the transport before it. Must not know: what a driver does. */
 
 /* ---- opening ---- */
@@ -11008,12 +11479,14 @@ static packbuf_store *packbuf_i_store_new(const packbuf_driver *driver, const pa
   store = (packbuf_store *)packbuf_i_heap(&allocator, NULL, 0, sizeof *store);
   if (!store) return NULL;
   store->allocator = allocator;
-  store->driver = driver;
+  store->driver = &store->known;
+  memcpy(&store->known, driver, driver->size < sizeof store->known ? driver->size : sizeof store->known);
   store->holder.slice_back = packbuf_i_slice_back;
   store->holder.lease_back = packbuf_i_lease_back;
   store->read_only = options->read_only;
   store->no_auto_register = options->no_auto_register;
-  store->worker_count = options->workers == 0 ? 1 : options->workers < 64 ? options->workers : 64;
+  store->worker_count = options->workers ? options->workers : 1;
+  if (store->worker_count > PACKBUF_I_WORKERS) store->worker_count = PACKBUF_I_WORKERS;
   store->leases.before = store->leases.after = &store->leases;
   for (unsigned i = 0; i < PACKBUF_ACCOUNTS; i++) store->quota[i] = UINT64_MAX;
   if (!packbuf_i_lock_start(&store->lock) || !packbuf_i_signal_start(&store->changed)) {
@@ -11072,7 +11545,7 @@ PACKBUF_API packbuf_status packbuf_store_open_driver(const packbuf_driver *drive
 
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error) {
-  const char *colon = strchr(uri, ':');
+  const char *colon = uri ? strchr(uri, ':') : NULL;
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (!driver)
@@ -11194,6 +11667,36 @@ PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t 
   return store->driver->collect(store->state, deadline, left ? left : &none, error);
 }
 
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->sessions(store->state, cursor, sessions, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error) {
+  *count = 0;
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->held(store->state, cursor, held, capacity, count, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error) {
+  memset(audit, 0, sizeof *audit);
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  return store->driver->keeper->audit(store->state, audit, error);
+}
+
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error) {
+  if (!packbuf_i_here(store)) return packbuf_i_gone(error);
+  if (!store->driver->keeper) return packbuf_i_cannot(error);
+  if (store->read_only) return packbuf_i_call_fail(error, PACKBUF_READ_ONLY, "the store was opened for reading alone");
+  return store->driver->keeper->take_away(store->state, force, error);
+}
+
 PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const packbuf_fault *faults, uint64_t count,
                                                 packbuf_error *error) {
   if (!packbuf_i_here(store)) return packbuf_i_gone(error);
@@ -11205,8 +11708,8 @@ PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const pack
 /* transport/server_link.c: one connection of a server without its socket: what the server says to what a client says,
  * fed with bytes and asked for bytes (a link). Requests under way, answers on their way out, the bytes that a client's
  * objects take.
- * May use: system, text, frames, secret, the public calls of stores. Must not know: sockets, loops, drivers, what a store
- * does behind its calls. */
+ * May use: system, text, frames, secret, buddy (pages), the public calls of stores. Must not know: sockets, loops,
+ * drivers, what a store does behind its calls. */
 
 /* ---- what all connections share ---- */
 
@@ -11227,9 +11730,9 @@ typedef struct packbuf_i_service {
   packbuf_i_nic *nic;           /* NULL: tcp alone */
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
-  uint64_t wanting;          /* connections that wait for room (atomic) */
-  packbuf_counters counters; /* atomic */
-  packbuf_i_lock lock;       /* of sessions and of the log */
+  uint64_t wanting;             /* connections that wait for room (atomic) */
+  packbuf_counters counters;    /* atomic */
+  packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
   packbuf_log log;
   void *log_context;
@@ -11279,7 +11782,7 @@ typedef struct packbuf_i_job {
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
-  uint64_t id, deadline;
+  uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
   uint32_t type, count, left; /* left: items that are not answered */
   uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
@@ -11311,7 +11814,7 @@ typedef struct packbuf_i_link {
   struct packbuf_i_plane *plane;  /* its queue pairs; NULL: there never were any */
   packbuf_i_ibv_channel *channel; /* who is told of their completions */
   int paired;                     /* that there may be some was agreed on */
-  uint64_t queued; /* bytes on their way out */
+  uint64_t queued, blocks;        /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
   packbuf_i_request *receiving; /* NULL: it is dropped */
@@ -11325,7 +11828,8 @@ typedef struct packbuf_i_link {
   struct packbuf_i_link *before, *after;
   int fd, http;
   unsigned events, dead, known;
-  uint64_t born, came, moved, held; /* times: of the last byte that came, of the last that moved; not read until */
+  uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
+  uint64_t held;                    /* not read until */
   uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
 } packbuf_i_link;
@@ -11347,6 +11851,8 @@ static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t mo
   packbuf_i_outgoing *sending = (packbuf_i_outgoing *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
   if (sending) {
     sending->block = block;
+    link->blocks += block;
+    if (!link->sending) link->gone = packbuf_now(); /* from now on it is the client's turn */
     *link->sending_end = sending;
     link->sending_end = &sending->next;
   } else link->dead = 1; /* without memory for an answer there is no way to go on */
@@ -11392,6 +11898,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sen
     packbuf_lease_release(&sending->lease);
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
   }
+  link->blocks -= sending->block;
   (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
 }
 
@@ -11456,6 +11963,21 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   }
 }
 
+/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
+static int packbuf_i_link_full(const packbuf_i_link *link) {
+  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
+}
+
+/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
+ * room for what comes. Frames that are not about that do not count. */
+static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
+  if (link->sending && link->gone + time < now) return 1;
+  for (const packbuf_i_request *r = link->requests; r; r = r->next)
+    for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
+      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
+  return 0;
+}
+
 /* Says why, and ends once that has gone. */
 static void packbuf_i_link_bye(packbuf_i_link *link, packbuf_status status, const char *text) {
   uint8_t frame[PACKBUF_I_FRAME_HEADER + 260];
@@ -11486,6 +12008,7 @@ typedef struct packbuf_i_account {
   struct packbuf_i_account *next;
   uint8_t session[16];
   uint64_t quota, used, links; /* used: with what is being put */
+  uint64_t counted;            /* not before that time again */
   packbuf_i_owned *owned;
   size_t count, room;
 } packbuf_i_account;
@@ -11530,7 +12053,9 @@ static void packbuf_i_account_close(packbuf_i_service *service, packbuf_i_accoun
 
 /* Strikes out what is no longer there. With the lock held. */
 static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_account *account) {
+  const uint64_t begun = packbuf_now();
   size_t kept = 0;
+  if (begun < account->counted) return;
   for (size_t i = 0; i < account->count; i++) {
     packbuf_item item;
     memset(&item, 0, sizeof item);
@@ -11541,20 +12066,22 @@ static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_accoun
     else account->owned[kept++] = account->owned[i];
   }
   account->count = kept;
+  account->counted = packbuf_now() + 8 * (packbuf_now() - begun); /* others wait for the lock */
 }
 
 /* Charges bytes. 0: the quota does not allow it. */
 static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_job *work) {
   packbuf_i_account *account = link->account;
+  const uint64_t bytes = packbuf_i_buddy_pages(work->size) * PACKBUF_I_PAGE; /* as stores give room */
   int good;
   if (!account) return 1;
   packbuf_i_locked(&link->service->lock);
-  good = work->size <= account->quota;
-  if (good && account->used > account->quota - work->size) {
+  good = bytes <= account->quota;
+  if (good && account->used > account->quota - bytes) {
     packbuf_i_account_count(link->service, account);
-    good = account->used <= account->quota - work->size;
+    good = account->used <= account->quota - bytes;
   }
-  if (good) account->used += work->size, work->charged = work->size;
+  if (good) account->used += bytes, work->charged = bytes;
   packbuf_i_unlocked(&link->service->lock);
   return good;
 }
@@ -11730,6 +12257,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
     if (first || !refused) {
       work->status = packbuf_i_work_reserve(link, work);
       refused = work->status != PACKBUF_OK;
+      if (!refused) request->moved = packbuf_now();
     }
     if (work->state == PACKBUF_I_WORK_WAITS && (late || !packbuf_i_for_room(work->status))) {
       packbuf_i_work_answer(&results, request, work, work->status);
@@ -11949,9 +12477,10 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   if (listed && bytes) {
     packbuf_status status = PACKBUF_OK;
     listing.cursor = ask.cursor;
-    if (ask.options & PACKBUF_I_LIST_COLLECT)
+    if (ask.options & PACKBUF_I_LIST_COLLECT && !packbuf_i_link_full(link))
       (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
-    if (ask.most)
+    if (packbuf_i_link_full(link)) status = PACKBUF_LIMIT; /* lists that nobody reads: small frames, large answers */
+    else if (ask.most)
       status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
                                   &count, PACKBUF_NO_WAIT, NULL);
     if (!status) status = packbuf_store_describe(service->store, &info, PACKBUF_NO_WAIT, NULL);
@@ -11980,6 +12509,23 @@ static packbuf_i_request *packbuf_i_link_request(packbuf_i_link *link, uint64_t 
   return request;
 }
 
+/* Lets a client in whose HELLO was kept; with a secret, one that knows it: who does not may not share an account. */
+static const char *packbuf_i_link_admit(packbuf_i_link *link) {
+  packbuf_i_frame frame;
+  packbuf_i_hello hello;
+  const char *why;
+  int failed;
+  memset(&frame, 0, sizeof frame);
+  frame.body = (uint32_t)link->hello_size;
+  why = packbuf_i_hello_read(&frame, link->hello, &hello);
+  if (why) return why;
+  link->account = packbuf_i_account_open(link->service, &hello, &failed);
+  if (failed) return packbuf_i_frame_memory;
+  link->state = PACKBUF_I_LINK_OPEN;
+  link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  return NULL;
+}
+
 static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
   packbuf_i_service *service = link->service;
   uint8_t bytes[PACKBUF_I_FRAME_HEADER + sizeof link->welcome];
@@ -11987,7 +12533,6 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   packbuf_i_welcome welcome;
   packbuf_i_wire_to body;
   size_t size;
-  int failed;
   const char *why = packbuf_i_hello_read(frame, from, &hello);
   if (why) return why;
   if (hello.least > PACKBUF_I_FRAME_VERSION) {
@@ -12014,10 +12559,8 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->hello_size = frame->body;
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
-  link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return packbuf_i_frame_memory;
-  link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
-  if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  if (!welcome.proof) return packbuf_i_link_admit(link);
+  link->state = PACKBUF_I_LINK_PROOF;
   return NULL;
 }
 
@@ -12037,9 +12580,7 @@ static const char *packbuf_i_link_proof(packbuf_i_link *link, const packbuf_i_fr
                        link->welcome_size, proof);
   packbuf_i_wire_give(&body, proof, sizeof proof);
   packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PROVEN, 0, frame->request, 0));
-  link->state = PACKBUF_I_LINK_OPEN;
-  link->intake.most_body = PACKBUF_I_FRAME_BODY;
-  return NULL;
+  return packbuf_i_link_admit(link);
 }
 
 static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
@@ -12097,10 +12638,9 @@ static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
     packbuf_i_job *work = &request->works[i];
     if (work->state == PACKBUF_I_WORK_DONE) continue;
     if (work->state == PACKBUF_I_WORK_PULLS && !packbuf_i_link_pull_drop(work, PACKBUF_CANCELLED)) continue;
+    /* OK is of what has its room, and perhaps its bytes, but has not been put */
     packbuf_i_work_answer(&results, request, work,
-                          work->state == PACKBUF_I_WORK_FILLS || work->state == PACKBUF_I_WORK_PULLS
-                              ? PACKBUF_CANCELLED
-                              : work->status);
+                          work->state != PACKBUF_I_WORK_PULLS && work->status ? work->status : PACKBUF_CANCELLED);
   }
   packbuf_i_results_end(&results);
   if (!request->left) packbuf_i_request_free(link, request);
@@ -12173,6 +12713,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   link->at_left -= size;
   if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
     work->came += size;
+    request->moved = packbuf_now();
     if (work->came == work->size) {
       work->state = PACKBUF_I_WORK_READY;
       link->ready = 1;
@@ -12278,6 +12819,7 @@ typedef struct packbuf_i_plane {
   uint64_t words[PACKBUF_I_WORDS];
   packbuf_lease leases[PACKBUF_I_WORDS];
   uint32_t next, leased; /* the next word; words that are in use */
+  uint64_t moved;        /* when one was let go, or the first taken */
 } packbuf_i_plane;
 
 /* ---- leases ---- */
@@ -12287,6 +12829,7 @@ static void packbuf_i_plane_let_go(packbuf_i_link *link, uint32_t word) {
   PACKBUF_I_STORE(&plane->words[word], 0);
   packbuf_lease_release(&plane->leases[word]);
   plane->leased--;
+  plane->moved = packbuf_now();
   (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
 }
 
@@ -12331,7 +12874,7 @@ static int packbuf_i_plane_locate(packbuf_i_link *link, uint64_t index, packbuf_
   located->stat = item->stat;
   plane->leases[located->word] = item->lease;
   memset(&item->lease, 0, sizeof item->lease);
-  plane->leased++;
+  if (!plane->leased++) plane->moved = packbuf_now();
   PACKBUF_I_SERVED(link->service, leases, 1);
   PACKBUF_I_STORE(&plane->words[located->word], item->stat.generation);
   return 1;
@@ -12560,7 +13103,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics;
+  int listener, metrics, spare;          /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -12580,6 +13123,10 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
+  /* a child after fork may have it too: then closing alone neither ends the connection nor takes it from the epoll,
+   * which would go on to name a link that is freed */
+  (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
+  (void)shutdown(link->fd, SHUT_RDWR);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
   packbuf_i_link_end(link);
@@ -12621,6 +13168,14 @@ static void packbuf_i_server_accept(packbuf_server *server, int listener) {
     int fd;
     from.size = sizeof from.as;
     fd = accept4(listener, &from.as.any, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && server->spare >= 0) {
+      /* turned away: what stays in the queue would wake this loop for ever */
+      (void)close(server->spare);
+      fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+      if (fd >= 0) (void)close(fd);
+      server->spare = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+      if (fd >= 0) continue;
+    }
     if (fd < 0) return;
     packbuf_i_server_take(server, fd, &from, listener == server->metrics);
   }
@@ -12663,7 +13218,7 @@ static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
       if (errno != EAGAIN && errno != EINTR) link->dead = 1;
       return;
     }
-    link->moved = packbuf_now();
+    link->moved = link->gone = packbuf_now();
     packbuf_i_link_went(link, (uint64_t)done);
   }
 }
@@ -12697,7 +13252,7 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   packbuf_server *server = loop->server;
   struct epoll_event event;
   if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
-    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && link->queued < PACKBUF_I_QUEUED; i++)
+    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && !packbuf_i_link_full(link); i++)
       if (!packbuf_i_link_read_some(loop, link)) break;
   if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
     link->known = 1;
@@ -12711,23 +13266,14 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   memset(&event, 0, sizeof event);
   event.data.ptr = link;
   event.events = link->sending ? (unsigned)EPOLLOUT : 0u;
-  if (link->queued < PACKBUF_I_QUEUED && !link->held) event.events |= (unsigned)EPOLLIN;
+  if (!packbuf_i_link_full(link) && !link->held) event.events |= (unsigned)EPOLLIN;
   if (event.events == link->events) return;
   link->events = event.events;
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Whether it holds memory that others may want. */
-static int packbuf_i_link_holds(const packbuf_i_link *link) {
-  if (link->sending || (link->plane && link->plane->leased)) return 1;
-  for (const packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
-  return 0;
-}
-
-/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
- * nothing acknowledges that it has no room. */
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that
+ * reads nothing acknowledges that it has no room. */
 static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   struct tcp_info info;
   socklen_t size = sizeof info;
@@ -12739,13 +13285,15 @@ static int packbuf_i_link_unheard(const packbuf_i_link *link) {
 /* Ends what is dead, too slow or too silent. */
 static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
   packbuf_i_service *service = link->service;
-  const int busy = link->sending || link->requests || (link->plane && link->plane->leased);
-  if (link->state == PACKBUF_I_LINK_ENDING || link->http) {
-    if (now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+  if (link->state == PACKBUF_I_LINK_ENDING) {
+    if (link->gone + PACKBUF_I_LAST_WORDS_NS < now) link->dead = 1;
+  } else if (link->http) {
+    if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
-  } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
-             packbuf_i_link_holds(link)) {
+  } else if (PACKBUF_I_LOAD(&service->wanting) &&
+             (packbuf_i_link_holds(link, now, service->lease_ns) ||
+              (link->plane && link->plane->leased && link->plane->moved + service->lease_ns < now))) {
     packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
                           "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
@@ -12909,6 +13457,7 @@ static void packbuf_i_server_end(packbuf_server *server) {
   }
   if (server->listener >= 0) (void)close(server->listener);
   if (server->metrics >= 0) (void)close(server->metrics);
+  if (server->spare >= 0) (void)close(server->spare);
   (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
   if (server->service.nic) {
     packbuf_i_plot_close(server->service.nic, &server->service.slab);
@@ -12979,6 +13528,7 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   if (!status) status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
   packbuf_i_address_uri(&found[0], verbs ? "verbs" : "tcp", parts.rest, parts.rest_size, server->uri);
+  server->spare = fcntl(server->listener, F_DUPFD_CLOEXEC, 0);
   if (!metrics) return PACKBUF_OK;
   status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
   return status ? status : packbuf_i_address_listen(&found[0], &server->metrics, error);
@@ -13035,7 +13585,7 @@ PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char 
   made = (packbuf_server *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
   if (!made) return packbuf_i_no_memory(error);
   made->service.allocator = allocator;
-  made->listener = made->metrics = -1;
+  made->listener = made->metrics = made->spare = -1;
   (void)packbuf_i_lock_start(&made->service.lock);
   status = packbuf_i_server_start(made, store, uri, options, error);
   if (status) packbuf_i_server_end(made);
@@ -13916,8 +14466,8 @@ PACKBUF_API packbuf_status packbuf_put_many(packbuf_store *store, const char *co
 /* ---- transport/get.c ---- */
 /* transport/get.c: whole batches out of a store: leased, opened, checked against their refs; or of some fields and rows
  * the head and index first, then the ranges they lie in. A manifest's fragments come the same way, and are joined.
- * May use: the public calls of stores and of the core, choose (rows) of the core, system (errors), handle (what it
- * keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
+ * May use: the public calls of stores and of the core, choose (rows) and sort of the core, system (errors), handle
+ * (what it keeps), put (the first of many failures). Must not know: which store it is, how a batch was put. */
 
 /* ---- objects ---- */
 
@@ -14392,15 +14942,52 @@ static packbuf_row_selection packbuf_i_rows_within(const packbuf_selection *rows
   return packbuf_rows_range((int64_t)high, begin ? (int64_t)begin - 1 : PACKBUF_ROWS_BEGIN, rows->step);
 }
 
-/* The rows of a fragment that a list of rows of the whole names, in the list's order: a pass over the list for each
- * fragment, which costs less than fetching one. `room` has space for the whole list. */
-static packbuf_row_selection packbuf_i_rows_listed(const packbuf_selection *rows, const packbuf_fragment *f,
-                                                   int64_t *room) {
-  uint64_t count = 0;
-  for (uint64_t i = 0; i < rows->rows; i++)
-    if (rows->index[i] >= f->first_row && rows->index[i] - f->first_row < f->rows)
-      room[count++] = (int64_t)(rows->index[i] - f->first_row);
-  return packbuf_rows_index(room, count);
+/* A row of the whole that a list names, and where in the list. */
+typedef struct packbuf_i_listed_row {
+  uint64_t row, place;
+} packbuf_i_listed_row;
+
+/* A list of rows of the whole, so that each fragment finds its own: their cost is that of what it finds. */
+typedef struct packbuf_i_row_list {
+  const packbuf_i_listed_row *sorted;  /* by row */
+  packbuf_i_listed_row *found, *spare; /* room for as many */
+  int64_t *room;                       /* and for the rows of a fragment; NULL: there is no list */
+  uint64_t count;
+} packbuf_i_row_list;
+
+static int packbuf_i_by_row(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->row, y = ((const packbuf_i_listed_row *)b)->row;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+static int packbuf_i_by_place(const void *context, const void *a, const void *b) {
+  const uint64_t x = ((const packbuf_i_listed_row *)a)->place, y = ((const packbuf_i_listed_row *)b)->place;
+  (void)context;
+  return (x > y) - (x < y);
+}
+
+/* How many rows of the list are before this one. */
+static uint64_t packbuf_i_rows_before(const packbuf_i_row_list *list, uint64_t row) {
+  uint64_t low = 0, high = list->count;
+  while (low < high) {
+    const uint64_t middle = low + (high - low) / 2;
+    if (list->sorted[middle].row < row) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The rows of a fragment that the list names, in the list's order. They stay until the next fragment's. */
+static packbuf_row_selection packbuf_i_rows_listed(const packbuf_i_row_list *list, const packbuf_fragment *f) {
+  const uint64_t from = packbuf_i_rows_before(list, f->first_row);
+  const uint64_t count = packbuf_i_rows_before(list, f->first_row + f->rows) - from;
+  const packbuf_i_listed_row *found;
+  if (count) memcpy(list->found, list->sorted + from, (size_t)count * sizeof *list->found);
+  found = (const packbuf_i_listed_row *)packbuf_i_sort(list->found, list->spare, count, sizeof *found,
+                                                       packbuf_i_by_place, NULL);
+  for (uint64_t i = 0; i < count; i++) list->room[i] = (int64_t)(found[i].row - f->first_row);
+  return packbuf_rows_index(list->room, count);
 }
 
 /* Chooses in a fragment that lacks some of what the patterns name: those that match something here alone, as if the
@@ -14446,16 +15033,29 @@ static packbuf_status packbuf_i_select_view(const packbuf_i_getting *g, const pa
   return status;
 }
 
-/* The rows of the whole that are wanted of a manifest. *room: for those of a fragment, when they are a list. */
+/* The rows of the whole that are wanted of a manifest; `list` when they are named one by one. */
 static packbuf_status packbuf_i_rows_of_whole(packbuf_i_getting *g, uint64_t rows, packbuf_selection *chosen,
-                                              int64_t **room, packbuf_error *error) {
+                                              packbuf_i_row_list *list, packbuf_error *error) {
+  packbuf_i_listed_row *named;
   packbuf_status status;
   memset(chosen, 0, sizeof *chosen);
-  *room = NULL;
+  memset(list, 0, sizeof *list);
   status = packbuf_i_choose_rows(&g->wanted->rows, rows, &g->scratch, chosen, error);
   if (status != PACKBUF_OK || !chosen->index) return status;
-  *room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof **room);
-  return *room ? PACKBUF_OK : packbuf_i_no_memory(error);
+  named = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->found = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->spare = (packbuf_i_listed_row *)packbuf_i_array(&g->scratch, chosen->rows, sizeof *named);
+  list->room = (int64_t *)packbuf_i_array(&g->scratch, chosen->rows + 1, sizeof *list->room);
+  if (!named || !list->found || !list->spare || !list->room) return packbuf_i_no_memory(error);
+  list->count = chosen->rows;
+  for (uint64_t i = 0; i < chosen->rows; i++) {
+    named[i].row = chosen->index[i];
+    named[i].place = i;
+  }
+  list->sorted = (const packbuf_i_listed_row *)packbuf_i_sort(named, list->spare, list->count, sizeof *named,
+                                                              packbuf_i_by_row, NULL);
+  if (list->sorted != named) list->spare = named;
+  return PACKBUF_OK;
 }
 
 /* The selections of one object. listing: NULL, or its manifest. */
@@ -14465,16 +15065,16 @@ static packbuf_status packbuf_i_get_chosen(packbuf_i_getting *g, packbuf_object 
   packbuf_arena *arena = &object->inner->arena;
   packbuf_selection *selections = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *selections);
   packbuf_selection *values = NULL, whole;
-  int64_t *room = NULL;
+  packbuf_i_row_list list;
   uint8_t *found = listing ? (uint8_t *)packbuf_i_get_room(g, wanted->pattern_count, 1) : NULL;
   packbuf_status status = PACKBUF_OK;
   if (wanted->values) values = (packbuf_selection *)packbuf_i_array(arena, object->view_count, sizeof *values);
   if (!selections || (listing && !found) || (wanted->values && !values)) return packbuf_i_no_memory(error);
-  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &room, error);
+  if (listing) status = packbuf_i_rows_of_whole(g, listing->rows, &whole, &list, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < object->view_count; i++) {
-    const packbuf_row_selection rows = !listing ? wanted->rows
-                                       : room   ? packbuf_i_rows_listed(&whole, &listing->list[i], room)
-                                                : packbuf_i_rows_within(&whole, &listing->list[i]);
+    const packbuf_row_selection rows = !listing    ? wanted->rows
+                                       : list.room ? packbuf_i_rows_listed(&list, &listing->list[i])
+                                                   : packbuf_i_rows_within(&whole, &listing->list[i]);
     status = packbuf_i_select_view(g, &object->views[i], rows, arena, found, &selections[i], error);
     if (status == PACKBUF_OK && values)
       status = packbuf_select(&object->views[i], 1, NULL, 0, packbuf_rows_all(), arena, &values[i], error);
@@ -14963,6 +15563,7 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
 /* A removal under way. */
 typedef struct packbuf_i_removing {
   packbuf_store *store;
+  const char *key; /* of the manifest */
   uint32_t flags;
   uint64_t deadline;
   packbuf_arena arena;
@@ -14970,7 +15571,8 @@ typedef struct packbuf_i_removing {
   uint64_t count;
 } packbuf_i_removing;
 
-/* One more object to remove, by the name that a manifest has for it. */
+/* One more object to remove, by the name that a manifest has for it. What is not of its own batch (a stranger can list
+ * any key) is not touched. */
 static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text name, uint64_t fragment,
                                             packbuf_error *error) {
   char *key = (char *)packbuf_arena_alloc(&r->arena, PACKBUF_MAX_KEY + 1, 1);
@@ -14980,6 +15582,7 @@ static packbuf_status packbuf_i_remove_name(packbuf_i_removing *r, packbuf_text 
   memset(item, 0, sizeof *item);
   status = packbuf_i_split_name(name, fragment, key, &item->generation, error);
   if (status != PACKBUF_OK) return status;
+  if (packbuf_i_stem(key) != packbuf_i_stem(r->key) || memcmp(key, r->key, packbuf_i_stem(key)) != 0) return PACKBUF_OK;
   item->key = key;
   item->flags = r->flags;
   r->count++;
@@ -14996,6 +15599,8 @@ static packbuf_status packbuf_i_remove_names(packbuf_i_removing *r, const packbu
   if (status == PACKBUF_OK) status = packbuf_i_lineage(manifest, &lineage, error);
   if (status != PACKBUF_OK) return status;
   for (size_t i = 0; i < lineage.size; i++) before += lineage.data[i] == ' ';
+  if (count + before > manifest->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM)
+    return packbuf_i_call_fail(error, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
   r->items = (packbuf_item *)packbuf_i_array(&r->arena, count + before, sizeof *r->items);
   if (!r->items) return packbuf_i_no_memory(error);
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++) status = packbuf_i_remove_name(r, list[i].key, i, error);
@@ -15024,7 +15629,7 @@ static packbuf_status packbuf_i_remove_listed(packbuf_i_removing *r, const char 
   packbuf_status status, worst = PACKBUF_OK;
   packbuf_error why;
   memset(&item, 0, sizeof item);
-  item.key = key;
+  r->key = item.key = key;
   item.generation = generation;
   status = packbuf_batch_get(r->store, &item, 1, r->deadline, error);
   if (status != PACKBUF_OK) return packbuf_i_is_gone(status) ? PACKBUF_OK : status;
@@ -15444,11 +16049,12 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 /* ---- off the books ---- */
 
 /* By when a removal that waits for no lease has ended: at once, where no network is needed; where an engine's leases
- * would be waited for, in the time that its answer takes. */
-static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger) {
+ * would be waited for, in the time that its answer takes; never after the deadline. */
+static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger, uint64_t deadline) {
   const unsigned can = ledger->store->capabilities;
-  if (can & PACKBUF_CAN_IN_PLACE) return PACKBUF_NO_WAIT;
-  return packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+  const uint64_t soon =
+      can & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
+  return soon < deadline ? soon : deadline;
 }
 
 /* A removal that is only delayed is tried again. */
@@ -15458,8 +16064,8 @@ static int packbuf_i_ledger_later(packbuf_status status) {
 
 /* Tries to remove what is pending, once; the caller counted itself among its users, and no longer is. *freed: it is
  * gone. LEASED and any other error leave it pending. */
-static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags, int *freed,
-                                           packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_booked *entry, uint32_t flags,
+                                           uint64_t deadline, int *freed, packbuf_error *error) {
   packbuf_ref ref;
   packbuf_status status;
   *freed = 0;
@@ -15472,7 +16078,7 @@ static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_boo
   if (status == PACKBUF_OK) entry->attempts++;
   packbuf_i_unlocked(&ledger->lock);
   if (status == PACKBUF_OK) {
-    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger), error);
+    status = packbuf_i_remove(ledger->store, &ref, flags, packbuf_i_ledger_soon(ledger, deadline), error);
     *freed = status == PACKBUF_OK;
   } else status = PACKBUF_OK; /* somebody else did it */
   packbuf_i_locked(&ledger->lock);
@@ -15503,7 +16109,7 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
   packbuf_i_unlocked(&ledger->lock);
   packbuf_object_release(object);
   if (!last) return PACKBUF_OK;
-  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   if (freed) *freed = gone;
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
@@ -15531,22 +16137,20 @@ PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const pa
   } else entry = NULL; /* pending already */
   packbuf_i_unlocked(&ledger->lock);
   if (status != PACKBUF_OK || !entry) return status;
-  status = packbuf_i_ledger_try(ledger, entry, 0, &gone, error);
+  status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
 /* ---- many at a time ---- */
 
 /* Whether an entry is one of those that a call is about. */
-typedef int (*packbuf_i_entry_is)(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t argument);
+typedef int (*packbuf_i_entry_is)(const packbuf_i_booked *entry, uint64_t argument);
 
-static int packbuf_i_entry_is_pending(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t most) {
-  (void)ledger;
+static int packbuf_i_entry_is_pending(const packbuf_i_booked *entry, uint64_t most) {
   return entry->state == PACKBUF_I_ENTRY_PENDING && entry->attempts <= most;
 }
 
-static int packbuf_i_entry_is_unread(const packbuf_ledger *ledger, const packbuf_i_booked *entry, uint64_t since) {
-  (void)ledger;
+static int packbuf_i_entry_is_unread(const packbuf_i_booked *entry, uint64_t since) {
   return entry->state == PACKBUF_I_ENTRY_HELD && entry->reading == 0 && entry->since <= since;
 }
 
@@ -15559,11 +16163,11 @@ static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry
   *list = NULL;
   for (uint64_t i = 0; i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
-      count += is(ledger, entry, argument) != 0;
+      count += is(entry, argument) != 0;
   if (count) *list = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof **list);
   for (uint64_t i = 0; *list && i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) {
-      if (!is(ledger, entry, argument)) continue;
+      if (!is(entry, argument)) continue;
       entry->users++;
       (*list)[filled++] = entry;
     }
@@ -15576,8 +16180,8 @@ static void packbuf_i_ledger_collected(packbuf_ledger *ledger, packbuf_i_booked 
 }
 
 /* Tries all pending removals of at most so many attempts before. */
-static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags, uint64_t *freed,
-                                             packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags,
+                                             uint64_t deadline, uint64_t *freed, packbuf_error *error) {
   packbuf_i_booked **list;
   const uint64_t count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_pending, attempts, &list);
   packbuf_status status, first = PACKBUF_OK;
@@ -15585,7 +16189,7 @@ static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t at
   for (uint64_t i = 0; i < count; i++) {
     packbuf_error why;
     int gone = 0;
-    status = packbuf_i_ledger_try(ledger, list[i], flags, &gone, &why);
+    status = packbuf_i_ledger_try(ledger, list[i], flags, deadline, &gone, &why);
     *freed += (uint64_t)gone;
     if (packbuf_i_ledger_later(status) || first != PACKBUF_OK) continue;
     first = status;
@@ -15632,7 +16236,7 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
   const uint64_t now = packbuf_now(), age = max_age_ms < now / 1000000u ? max_age_ms * 1000000u : now;
   packbuf_i_booked **list = NULL;
   uint64_t count = 0, gone = 0;
-  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, &gone, error);
+  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, PACKBUF_FOREVER, &gone, error);
   if (status == PACKBUF_OK) status = packbuf_i_ledger_reconcile(ledger, error);
   if (status == PACKBUF_OK && max_age_ms) {
     count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_unread, now - age, &list);
@@ -15643,9 +16247,9 @@ PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t ma
     packbuf_status one;
     int removed = 0;
     packbuf_i_locked(&ledger->lock);
-    if (packbuf_i_entry_is_unread(ledger, list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
+    if (packbuf_i_entry_is_unread(list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
     packbuf_i_unlocked(&ledger->lock);
-    one = packbuf_i_ledger_try(ledger, list[i], 0, &removed, &why);
+    one = packbuf_i_ledger_try(ledger, list[i], 0, PACKBUF_FOREVER, &removed, &why);
     gone += (uint64_t)removed;
     if (packbuf_i_ledger_later(one) || status != PACKBUF_OK) continue;
     status = one;
@@ -15661,7 +16265,7 @@ PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t
     const uint64_t soon = packbuf_deadline_in(50);
     uint64_t freed = 0, left;
     const packbuf_status status =
-        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, &freed, error);
+        packbuf_i_ledger_retry(ledger, UINT32_MAX, (uint32_t)PACKBUF_REMOVE_FORCE, deadline, &freed, error);
     if (status == PACKBUF_OUT_OF_MEMORY) return status;
     packbuf_i_locked(&ledger->lock);
     left = ledger->state.pending;

@@ -79,6 +79,7 @@ extern "C" {
 #include "transport/shm_session.c"
 #include "transport/shm_units.c"
 #include "transport/shm_slots.c"
+#include "transport/shm_audit.c"
 #include "transport/shm.c"
 #include "transport/frames.c"
 #include "transport/verbs_abi.c"

@@ -176,34 +176,24 @@ PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t accoun
 
 /* ---- giving back ---- */
 
-/* Takes back all pages but the first `keep` of a slice, whose token that was. */
-static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token, uint64_t keep) {
-  const uint64_t page = packbuf_i_token_page(token), pages = packbuf_i_token_pages(token);
+/* Takes back the slice whose token that was. */
+static void packbuf_i_pool_back(packbuf_pool *pool, uint64_t token) {
+  const uint64_t pages = packbuf_i_token_pages(token);
   packbuf_i_locked(&pool->lock);
-  packbuf_i_buddy_trim(&pool->buddy, page, pages, keep);
-  pool->used[packbuf_i_token_account(token)] -= pages - keep;
-  if (!keep) pool->slices--;
-  if (pool->longest) pool->kept += pages - keep;
+  packbuf_i_buddy_give(&pool->buddy, packbuf_i_token_page(token), pages);
+  pool->used[packbuf_i_token_account(token)] -= pages;
+  pool->slices--;
+  if (pool->longest) pool->kept += pages;
   packbuf_i_pool_serve(pool);
   packbuf_i_unlocked(&pool->lock);
 }
 
 static void packbuf_i_pool_slice_back(packbuf_i_holder *holder, const packbuf_slice *slice) {
-  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token, 0);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, slice->token);
 }
 
 static void packbuf_i_pool_lease_back(packbuf_i_holder *holder, const packbuf_lease *lease) {
-  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token, 0);
-}
-
-/* Makes a slice of a pool smaller, to 1 byte or more: the pages behind are free again. */
-static void packbuf_i_pool_trim(packbuf_slice *slice, uint64_t size) {
-  packbuf_pool *pool = (packbuf_pool *)(void *)slice->holder;
-  const uint64_t token = slice->token, keep = packbuf_i_buddy_pages(size);
-  slice->size = size;
-  if (keep >= packbuf_i_token_pages(token)) return;
-  slice->token = packbuf_i_pool_token(packbuf_i_token_page(token), keep, packbuf_i_token_account(token));
-  packbuf_i_pool_back(pool, token, keep);
+  packbuf_i_pool_back((packbuf_pool *)(void *)holder, lease->token);
 }
 
 /* ---- opening ---- */

@@ -33,22 +33,24 @@ typedef struct packbuf_pool_options {
   const packbuf_allocator *allocator; /* for its tables (0.22 % of the slab): as of packbuf_store_options */
 } packbuf_pool_options;
 
-/* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE, INVALID_ARGUMENT. */
+/* options NULL: the defaults. Errors: OUT_OF_MEMORY, UNAVAILABLE (huge_pages 2), INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_pool_open(const packbuf_pool_options *options, packbuf_pool **pool,
                                              packbuf_error *error);
-/* LEASED, and nothing is done, while slices are out or a store uses it. NULL is fine. */
+/* LEASED, and nothing is done, while slices are out or a store uses it. One thread, once. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_pool_close(packbuf_pool *pool, packbuf_error *error);
 
 #define PACKBUF_ACCOUNTS 64u /* accounts are 0 to 63: whom slices are charged to */
 
 /* The most bytes that slices of one account may take at a time; UINT64_MAX: no bound (the default). A consumer that
- * keeps what it got runs into its own quota while others get slices. Counts from the next slice on. */
+ * keeps what it got runs into its own quota while others get slices. Counts from the next slice on. INVALID_ARGUMENT:
+ * no such account. */
 PACKBUF_API packbuf_status packbuf_pool_quota(packbuf_pool *pool, uint32_t account, uint64_t bytes,
                                               packbuf_error *error);
 
 /* `count` slices of these sizes (1 or more bytes), all or none. Waits to the deadline for slices to come back, first
  * come first served within an account. Errors: QUOTA, FULL when the deadline passes (PACKBUF_NO_WAIT: at once);
- * CAPACITY when they could never be had together. Contents are what the last user left. */
+ * CAPACITY when they could never be had together, QUOTA at once when one account never may; INVALID_ARGUMENT (account,
+ * a size of 0), OUT_OF_MEMORY. Contents are what the last user left. */
 PACKBUF_API packbuf_status packbuf_pool_take(packbuf_pool *pool, uint32_t account, const uint64_t *sizes,
                                              uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                              packbuf_error *error);

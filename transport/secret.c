@@ -15,14 +15,25 @@ static packbuf_status packbuf_i_secret_find(const void *given, size_t given_size
     memcpy(secret, given, given_size);
     *size = given_size;
   } else if (path && *path) {
+    uint8_t all[PACKBUF_I_SECRET + 3]; /* with the end of its line; more is too much */
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t some = fd >= 0 ? read(fd, secret, PACKBUF_I_SECRET) : -1;
-    const int code = errno;
+    size_t have = 0;
+    ssize_t some = fd >= 0 ? 1 : -1;
+    int code = errno;
+    while (some > 0 && have < sizeof all) { /* a pipe gives it in pieces */
+      some = read(fd, all + have, sizeof all - have);
+      code = errno;
+      if (some > 0) have += (size_t)some;
+      else if (some < 0 && code == EINTR) some = 1;
+    }
     if (fd >= 0) (void)close(fd);
     if (some < 0) return packbuf_i_system_fail(error, "the file of PACKBUF_SECRET_FILE cannot be read", code);
-    while (some > 0 && (secret[some - 1] == '\n' || secret[some - 1] == '\r')) some--;
-    if (!some) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
-    *size = (size_t)some;
+    while (have && (all[have - 1] == '\n' || all[have - 1] == '\r')) have--;
+    if (!have) return packbuf_i_call_fail(error, PACKBUF_DENIED, "the file of PACKBUF_SECRET_FILE is empty");
+    if (have > PACKBUF_I_SECRET)
+      return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "a secret has 1 to 1024 bytes");
+    memcpy(secret, all, have);
+    *size = have;
   } else if (text && *text) {
     *size = packbuf_i_length(text, PACKBUF_I_SECRET);
     if (*size > PACKBUF_I_SECRET)

@@ -41,7 +41,7 @@ struct packbuf_server {
   packbuf_i_service service;
   packbuf_i_loop *loops;
   unsigned loop_count, most;
-  int listener, metrics;
+  int listener, metrics, spare;          /* spare: a descriptor for when there are no more */
   uint64_t connections;                  /* (atomic) */
   uint32_t stopping;                     /* 1: no more; 2: at once (atomic) */
   uint32_t failures[PACKBUF_I_SUSPECTS]; /* proofs that failed, by a hash of the address (atomic) */
@@ -61,6 +61,10 @@ static void packbuf_i_link_close(packbuf_i_loop *loop, packbuf_i_link *link) {
   packbuf_server *server = loop->server;
   link->before->after = link->after;
   link->after->before = link->before;
+  /* a child after fork may have it too: then closing alone neither ends the connection nor takes it from the epoll,
+   * which would go on to name a link that is freed */
+  (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, link->fd, NULL);
+  (void)shutdown(link->fd, SHUT_RDWR);
   (void)close(link->fd);
   if (link->denied) (void)PACKBUF_I_ADD(&server->failures[link->failures_at], 1);
   packbuf_i_link_end(link);
@@ -102,6 +106,14 @@ static void packbuf_i_server_accept(packbuf_server *server, int listener) {
     int fd;
     from.size = sizeof from.as;
     fd = accept4(listener, &from.as.any, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && server->spare >= 0) {
+      /* turned away: what stays in the queue would wake this loop for ever */
+      (void)close(server->spare);
+      fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+      if (fd >= 0) (void)close(fd);
+      server->spare = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+      if (fd >= 0) continue;
+    }
     if (fd < 0) return;
     packbuf_i_server_take(server, fd, &from, listener == server->metrics);
   }
@@ -144,7 +156,7 @@ static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
       if (errno != EAGAIN && errno != EINTR) link->dead = 1;
       return;
     }
-    link->moved = packbuf_now();
+    link->moved = link->gone = packbuf_now();
     packbuf_i_link_went(link, (uint64_t)done);
   }
 }
@@ -178,7 +190,7 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   packbuf_server *server = loop->server;
   struct epoll_event event;
   if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
-    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && link->queued < PACKBUF_I_QUEUED; i++)
+    for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && !packbuf_i_link_full(link); i++)
       if (!packbuf_i_link_read_some(loop, link)) break;
   if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
     link->known = 1;
@@ -192,23 +204,14 @@ static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsig
   memset(&event, 0, sizeof event);
   event.data.ptr = link;
   event.events = link->sending ? (unsigned)EPOLLOUT : 0u;
-  if (link->queued < PACKBUF_I_QUEUED && !link->held) event.events |= (unsigned)EPOLLIN;
+  if (!packbuf_i_link_full(link) && !link->held) event.events |= (unsigned)EPOLLIN;
   if (event.events == link->events) return;
   link->events = event.events;
   (void)epoll_ctl(loop->epoll, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Whether it holds memory that others may want. */
-static int packbuf_i_link_holds(const packbuf_i_link *link) {
-  if (link->sending || (link->plane && link->plane->leased)) return 1;
-  for (const packbuf_i_request *r = link->requests; r; r = r->next)
-    for (unsigned i = 0; i < r->count; i++)
-      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
-  return 0;
-}
-
-/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that reads
- * nothing acknowledges that it has no room. */
+/* Whether its machine has not acknowledged for so long what was sent to it: it is gone, or the way to it. One that
+ * reads nothing acknowledges that it has no room. */
 static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   struct tcp_info info;
   socklen_t size = sizeof info;
@@ -220,13 +223,15 @@ static int packbuf_i_link_unheard(const packbuf_i_link *link) {
 /* Ends what is dead, too slow or too silent. */
 static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
   packbuf_i_service *service = link->service;
-  const int busy = link->sending || link->requests || (link->plane && link->plane->leased);
-  if (link->state == PACKBUF_I_LINK_ENDING || link->http) {
-    if (now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+  if (link->state == PACKBUF_I_LINK_ENDING) {
+    if (link->gone + PACKBUF_I_LAST_WORDS_NS < now) link->dead = 1;
+  } else if (link->http) {
+    if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
     if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
-  } else if (busy && now - link->moved > service->lease_ns && PACKBUF_I_LOAD(&service->wanting) &&
-             packbuf_i_link_holds(link)) {
+  } else if (PACKBUF_I_LOAD(&service->wanting) &&
+             (packbuf_i_link_holds(link, now, service->lease_ns) ||
+              (link->plane && link->plane->leased && link->plane->moved + service->lease_ns < now))) {
     packbuf_i_service_log(service, PACKBUF_LOG_WARNING,
                           "a client that made no progress was cut off: its room is wanted");
     PACKBUF_I_SERVED(service, recovered, 1);
@@ -390,6 +395,7 @@ static void packbuf_i_server_end(packbuf_server *server) {
   }
   if (server->listener >= 0) (void)close(server->listener);
   if (server->metrics >= 0) (void)close(server->metrics);
+  if (server->spare >= 0) (void)close(server->spare);
   (void)packbuf_i_heap(&allocator, server->loops, server->loop_count * sizeof *server->loops, 0);
   if (server->service.nic) {
     packbuf_i_plot_close(server->service.nic, &server->service.slab);
@@ -460,6 +466,7 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   if (!status) status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
   packbuf_i_address_uri(&found[0], verbs ? "verbs" : "tcp", parts.rest, parts.rest_size, server->uri);
+  server->spare = fcntl(server->listener, F_DUPFD_CLOEXEC, 0);
   if (!metrics) return PACKBUF_OK;
   status = packbuf_i_addresses_find(metrics, strlen(metrics), found, &count, error);
   return status ? status : packbuf_i_address_listen(&found[0], &server->metrics, error);
@@ -516,7 +523,7 @@ PACKBUF_API packbuf_status packbuf_server_open(packbuf_store *store, const char 
   made = (packbuf_server *)packbuf_i_heap(&allocator, NULL, 0, sizeof *made);
   if (!made) return packbuf_i_no_memory(error);
   made->service.allocator = allocator;
-  made->listener = made->metrics = -1;
+  made->listener = made->metrics = made->spare = -1;
   (void)packbuf_i_lock_start(&made->service.lock);
   status = packbuf_i_server_start(made, store, uri, options, error);
   if (status) packbuf_i_server_end(made);

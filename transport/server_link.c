@@ -1,8 +1,8 @@
 /* transport/server_link.c: one connection of a server without its socket: what the server says to what a client says,
  * fed with bytes and asked for bytes (a link). Requests under way, answers on their way out, the bytes that a client's
  * objects take.
- * May use: system, text, frames, secret, the public calls of stores. Must not know: sockets, loops, drivers, what a store
- * does behind its calls. */
+ * May use: system, text, frames, secret, buddy (pages), the public calls of stores. Must not know: sockets, loops,
+ * drivers, what a store does behind its calls. */
 
 /* ---- what all connections share ---- */
 
@@ -23,9 +23,9 @@ typedef struct packbuf_i_service {
   packbuf_i_nic *nic;           /* NULL: tcp alone */
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
-  uint64_t wanting;          /* connections that wait for room (atomic) */
-  packbuf_counters counters; /* atomic */
-  packbuf_i_lock lock;       /* of sessions and of the log */
+  uint64_t wanting;             /* connections that wait for room (atomic) */
+  packbuf_counters counters;    /* atomic */
+  packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
   packbuf_log log;
   void *log_context;
@@ -75,7 +75,7 @@ typedef struct packbuf_i_job {
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
-  uint64_t id, deadline;
+  uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
   uint32_t type, count, left; /* left: items that are not answered */
   uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
@@ -107,7 +107,7 @@ typedef struct packbuf_i_link {
   struct packbuf_i_plane *plane;  /* its queue pairs; NULL: there never were any */
   packbuf_i_ibv_channel *channel; /* who is told of their completions */
   int paired;                     /* that there may be some was agreed on */
-  uint64_t queued; /* bytes on their way out */
+  uint64_t queued, blocks;        /* bytes on their way out; of the heap, for that */
   unsigned state, request_count, ready, waiting, denied;
   /* the payload that is coming in */
   packbuf_i_request *receiving; /* NULL: it is dropped */
@@ -121,7 +121,8 @@ typedef struct packbuf_i_link {
   struct packbuf_i_link *before, *after;
   int fd, http;
   unsigned events, dead, known;
-  uint64_t born, came, moved, held; /* times: of the last byte that came, of the last that moved; not read until */
+  uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
+  uint64_t held;                    /* not read until */
   uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
 } packbuf_i_link;
@@ -143,6 +144,8 @@ static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t mo
   packbuf_i_outgoing *sending = (packbuf_i_outgoing *)packbuf_i_heap(&link->service->allocator, NULL, 0, block);
   if (sending) {
     sending->block = block;
+    link->blocks += block;
+    if (!link->sending) link->gone = packbuf_now(); /* from now on it is the client's turn */
     *link->sending_end = sending;
     link->sending_end = &sending->next;
   } else link->dead = 1; /* without memory for an answer there is no way to go on */
@@ -188,6 +191,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sen
     packbuf_lease_release(&sending->lease);
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
   }
+  link->blocks -= sending->block;
   (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
 }
 
@@ -252,6 +256,21 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   }
 }
 
+/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
+static int packbuf_i_link_full(const packbuf_i_link *link) {
+  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
+}
+
+/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
+ * room for what comes. Frames that are not about that do not count. */
+static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
+  if (link->sending && link->gone + time < now) return 1;
+  for (const packbuf_i_request *r = link->requests; r; r = r->next)
+    for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
+      if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
+  return 0;
+}
+
 /* Says why, and ends once that has gone. */
 static void packbuf_i_link_bye(packbuf_i_link *link, packbuf_status status, const char *text) {
   uint8_t frame[PACKBUF_I_FRAME_HEADER + 260];
@@ -282,6 +301,7 @@ typedef struct packbuf_i_account {
   struct packbuf_i_account *next;
   uint8_t session[16];
   uint64_t quota, used, links; /* used: with what is being put */
+  uint64_t counted;            /* not before that time again */
   packbuf_i_owned *owned;
   size_t count, room;
 } packbuf_i_account;
@@ -326,7 +346,9 @@ static void packbuf_i_account_close(packbuf_i_service *service, packbuf_i_accoun
 
 /* Strikes out what is no longer there. With the lock held. */
 static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_account *account) {
+  const uint64_t begun = packbuf_now();
   size_t kept = 0;
+  if (begun < account->counted) return;
   for (size_t i = 0; i < account->count; i++) {
     packbuf_item item;
     memset(&item, 0, sizeof item);
@@ -337,20 +359,22 @@ static void packbuf_i_account_count(packbuf_i_service *service, packbuf_i_accoun
     else account->owned[kept++] = account->owned[i];
   }
   account->count = kept;
+  account->counted = packbuf_now() + 8 * (packbuf_now() - begun); /* others wait for the lock */
 }
 
 /* Charges bytes. 0: the quota does not allow it. */
 static int packbuf_i_account_charge(packbuf_i_link *link, packbuf_i_job *work) {
   packbuf_i_account *account = link->account;
+  const uint64_t bytes = packbuf_i_buddy_pages(work->size) * PACKBUF_I_PAGE; /* as stores give room */
   int good;
   if (!account) return 1;
   packbuf_i_locked(&link->service->lock);
-  good = work->size <= account->quota;
-  if (good && account->used > account->quota - work->size) {
+  good = bytes <= account->quota;
+  if (good && account->used > account->quota - bytes) {
     packbuf_i_account_count(link->service, account);
-    good = account->used <= account->quota - work->size;
+    good = account->used <= account->quota - bytes;
   }
-  if (good) account->used += work->size, work->charged = work->size;
+  if (good) account->used += bytes, work->charged = bytes;
   packbuf_i_unlocked(&link->service->lock);
   return good;
 }
@@ -526,6 +550,7 @@ static void packbuf_i_request_grant(packbuf_i_link *link, packbuf_i_request *req
     if (first || !refused) {
       work->status = packbuf_i_work_reserve(link, work);
       refused = work->status != PACKBUF_OK;
+      if (!refused) request->moved = packbuf_now();
     }
     if (work->state == PACKBUF_I_WORK_WAITS && (late || !packbuf_i_for_room(work->status))) {
       packbuf_i_work_answer(&results, request, work, work->status);
@@ -745,9 +770,10 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   if (listed && bytes) {
     packbuf_status status = PACKBUF_OK;
     listing.cursor = ask.cursor;
-    if (ask.options & PACKBUF_I_LIST_COLLECT)
+    if (ask.options & PACKBUF_I_LIST_COLLECT && !packbuf_i_link_full(link))
       (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
-    if (ask.most)
+    if (packbuf_i_link_full(link)) status = PACKBUF_LIMIT; /* lists that nobody reads: small frames, large answers */
+    else if (ask.most)
       status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
                                   &count, PACKBUF_NO_WAIT, NULL);
     if (!status) status = packbuf_store_describe(service->store, &info, PACKBUF_NO_WAIT, NULL);
@@ -776,6 +802,23 @@ static packbuf_i_request *packbuf_i_link_request(packbuf_i_link *link, uint64_t 
   return request;
 }
 
+/* Lets a client in whose HELLO was kept; with a secret, one that knows it: who does not may not share an account. */
+static const char *packbuf_i_link_admit(packbuf_i_link *link) {
+  packbuf_i_frame frame;
+  packbuf_i_hello hello;
+  const char *why;
+  int failed;
+  memset(&frame, 0, sizeof frame);
+  frame.body = (uint32_t)link->hello_size;
+  why = packbuf_i_hello_read(&frame, link->hello, &hello);
+  if (why) return why;
+  link->account = packbuf_i_account_open(link->service, &hello, &failed);
+  if (failed) return packbuf_i_frame_memory;
+  link->state = PACKBUF_I_LINK_OPEN;
+  link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  return NULL;
+}
+
 static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *from) {
   packbuf_i_service *service = link->service;
   uint8_t bytes[PACKBUF_I_FRAME_HEADER + sizeof link->welcome];
@@ -783,7 +826,6 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   packbuf_i_welcome welcome;
   packbuf_i_wire_to body;
   size_t size;
-  int failed;
   const char *why = packbuf_i_hello_read(frame, from, &hello);
   if (why) return why;
   if (hello.least > PACKBUF_I_FRAME_VERSION) {
@@ -810,10 +852,8 @@ static const char *packbuf_i_link_hello(packbuf_i_link *link, const packbuf_i_fr
   link->hello_size = frame->body;
   link->welcome_size = size - PACKBUF_I_FRAME_HEADER;
   memcpy(link->welcome, bytes + PACKBUF_I_FRAME_HEADER, link->welcome_size);
-  link->account = packbuf_i_account_open(service, &hello, &failed);
-  if (failed) return packbuf_i_frame_memory;
-  link->state = welcome.proof ? PACKBUF_I_LINK_PROOF : PACKBUF_I_LINK_OPEN;
-  if (!welcome.proof) link->intake.most_body = PACKBUF_I_FRAME_BODY;
+  if (!welcome.proof) return packbuf_i_link_admit(link);
+  link->state = PACKBUF_I_LINK_PROOF;
   return NULL;
 }
 
@@ -833,9 +873,7 @@ static const char *packbuf_i_link_proof(packbuf_i_link *link, const packbuf_i_fr
                        link->welcome_size, proof);
   packbuf_i_wire_give(&body, proof, sizeof proof);
   packbuf_i_link_send(link, bytes, packbuf_i_frame_end(bytes, &body, PACKBUF_I_PROVEN, 0, frame->request, 0));
-  link->state = PACKBUF_I_LINK_OPEN;
-  link->intake.most_body = PACKBUF_I_FRAME_BODY;
-  return NULL;
+  return packbuf_i_link_admit(link);
 }
 
 static const char *packbuf_i_link_put(packbuf_i_link *link, const packbuf_i_frame *frame, const uint8_t *body) {
@@ -893,10 +931,9 @@ static void packbuf_i_link_cancel(packbuf_i_link *link, uint64_t id) {
     packbuf_i_job *work = &request->works[i];
     if (work->state == PACKBUF_I_WORK_DONE) continue;
     if (work->state == PACKBUF_I_WORK_PULLS && !packbuf_i_link_pull_drop(work, PACKBUF_CANCELLED)) continue;
+    /* OK is of what has its room, and perhaps its bytes, but has not been put */
     packbuf_i_work_answer(&results, request, work,
-                          work->state == PACKBUF_I_WORK_FILLS || work->state == PACKBUF_I_WORK_PULLS
-                              ? PACKBUF_CANCELLED
-                              : work->status);
+                          work->state != PACKBUF_I_WORK_PULLS && work->status ? work->status : PACKBUF_CANCELLED);
   }
   packbuf_i_results_end(&results);
   if (!request->left) packbuf_i_request_free(link, request);
@@ -969,6 +1006,7 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   link->at_left -= size;
   if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
     work->came += size;
+    request->moved = packbuf_now();
     if (work->came == work->size) {
       work->state = PACKBUF_I_WORK_READY;
       link->ready = 1;

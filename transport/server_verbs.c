@@ -9,6 +9,7 @@ typedef struct packbuf_i_plane {
   uint64_t words[PACKBUF_I_WORDS];
   packbuf_lease leases[PACKBUF_I_WORDS];
   uint32_t next, leased; /* the next word; words that are in use */
+  uint64_t moved;        /* when one was let go, or the first taken */
 } packbuf_i_plane;
 
 /* ---- leases ---- */
@@ -18,6 +19,7 @@ static void packbuf_i_plane_let_go(packbuf_i_link *link, uint32_t word) {
   PACKBUF_I_STORE(&plane->words[word], 0);
   packbuf_lease_release(&plane->leases[word]);
   plane->leased--;
+  plane->moved = packbuf_now();
   (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
 }
 
@@ -62,7 +64,7 @@ static int packbuf_i_plane_locate(packbuf_i_link *link, uint64_t index, packbuf_
   located->stat = item->stat;
   plane->leases[located->word] = item->lease;
   memset(&item->lease, 0, sizeof item->lease);
-  plane->leased++;
+  if (!plane->leased++) plane->moved = packbuf_now();
   PACKBUF_I_SERVED(link->service, leases, 1);
   PACKBUF_I_STORE(&plane->words[located->word], item->stat.generation);
   return 1;

@@ -139,6 +139,7 @@ static packbuf_status packbuf_i_shm_open(void **state, const char *uri, const pa
     if (locks < PACKBUF_I_SHM_ALL_LOCKS || !shm->local) status = packbuf_i_no_memory(error);
   }
   if (status == PACKBUF_OK) status = packbuf_i_shm_map(shm, error);
+  memcpy(shm->path, plan.path, sizeof shm->path);
   if (status == PACKBUF_OK && PACKBUF_I_LOAD(&shm->header->closed))
     status = packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store is being taken away");
   if (status == PACKBUF_OK)
@@ -324,22 +325,6 @@ static packbuf_status packbuf_i_shm_reserve(void *state, const uint64_t *sizes, 
 }
 
 /* ---- stat ---- */
-
-/* Of a pinned object. */
-static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
-  const packbuf_i_shm_slot *const record = &shm->slots[slot];
-  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
-  stat->generation = PACKBUF_I_LOAD(&record->generation);
-  stat->length = record->length;
-  stat->head_length = record->head_length;
-  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
-  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
-  stat->head_checksum = record->head_checksum;
-  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
-  stat->leases = packbuf_i_shm_pins(shm, slot);
-  stat->kind = record->kind;
-  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
-}
 
 /* The object that an item names, pinned. An object whose time is over is dropped here. */
 static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm_key *key, uint64_t generation,
@@ -553,6 +538,7 @@ static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *c
   if (index % 16 == 0 || call->operation == PACKBUF_PUT) {
     const uint64_t clock = packbuf_now();
     *now = clock - shm->clock_offset;
+    __atomic_store_n(&shm->sessions[shm->session].called_at, *now, __ATOMIC_RELAXED);
     if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
     if (call->deadline != PACKBUF_NO_WAIT && clock > call->deadline) return PACKBUF_TIMEOUT;
   }
@@ -590,11 +576,6 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
 }
 
 /* ---- looking after the store ---- */
-
-static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
-  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
-  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
-}
 
 /* One slot of a list: 1 when it holds the newest object of a key with that prefix. */
 static int packbuf_i_shm_list_slot(packbuf_i_shm *shm, uint32_t slot, const char *prefix, size_t size, uint64_t now,
@@ -708,7 +689,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_shm_count,
                                                     NULL,
                                                     packbuf_i_shm_memory,
-                                                    0};
+                                                    0,
+                                                    &packbuf_i_shm_keeper};
 
 #else /* !PACKBUF_I_SHM */
 
@@ -736,6 +718,7 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
                                                     NULL,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};
 
 #endif

@@ -65,7 +65,8 @@ typedef struct packbuf_i_shm_session {
   uint64_t opened_at; /* ns, the root's clock */
   uint32_t process;   /* as its own namespace calls it */
   char name[44];
-  uint8_t space[64];
+  uint64_t called_at; /* when its last batch began */
+  uint8_t space[56];
 } packbuf_i_shm_session;
 
 /* An object, but for its state, which is in a word of another table. */
@@ -121,7 +122,7 @@ typedef struct packbuf_i_shm {
   void *log_context;
   packbuf_i_lock telling;
   uint32_t *here; /* 0 in a child after fork; may be NULL */
-  char uri[PACKBUF_MAX_URI + 1];
+  char uri[PACKBUF_MAX_URI + 1], path[2 * PACKBUF_MAX_URI + 16];
 } packbuf_i_shm;
 
 /* ---- where things lie ---- */

@@ -105,6 +105,11 @@ static void packbuf_i_shm_say(packbuf_i_shm *shm, packbuf_log_level level, const
 
 /* ---- sessions ---- */
 
+static packbuf_status packbuf_i_shm_open_still(packbuf_i_shm *shm, packbuf_error *error) {
+  if (!PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_OK;
+  return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the store was taken away");
+}
+
 static uint64_t *packbuf_i_shm_pin_word(packbuf_i_shm *shm, uint32_t slot, uint32_t session) {
   return shm->pins + (uint64_t)slot * shm->pin_words + session / 64;
 }

@@ -363,6 +363,22 @@ static uint64_t packbuf_i_shm_publish(packbuf_i_shm *shm, uint32_t slot, const p
 
 /* ---- looking after all of them ---- */
 
+/* Of a pinned object. */
+static void packbuf_i_shm_stat(packbuf_i_shm *shm, uint32_t slot, uint64_t now, packbuf_stat *stat) {
+  const packbuf_i_shm_slot *const record = &shm->slots[slot];
+  const uint64_t ends_at = __atomic_load_n(&record->ends_at, __ATOMIC_RELAXED);
+  stat->generation = PACKBUF_I_LOAD(&record->generation);
+  stat->length = record->length;
+  stat->head_length = record->head_length;
+  stat->age_ms = now > record->put_at ? (now - record->put_at) / 1000000u : 0;
+  stat->left_ms = !ends_at ? UINT64_MAX : ends_at > now ? (ends_at - now) / 1000000u : 0;
+  stat->head_checksum = record->head_checksum;
+  stat->flags = __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
+  stat->leases = packbuf_i_shm_pins(shm, slot);
+  stat->kind = record->kind;
+  memcpy(stat->fingerprint, record->fingerprint, PACKBUF_FINGERPRINT);
+}
+
 /* The key of a LIVE slot whose word is given, copied; pinned meanwhile. 0: it is another object by now, or damaged. */
 static int packbuf_i_shm_copy_key(packbuf_i_shm *shm, uint32_t slot, uint64_t word, char text[PACKBUF_MAX_KEY + 1],
                                   packbuf_i_shm_key *key) {

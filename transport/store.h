@@ -16,7 +16,8 @@ enum {
   PACKBUF_CAN_EVICT = 64,
   PACKBUF_CAN_QUOTA = 128,
   PACKBUF_CAN_LIST = 256,
-  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them */
+  PACKBUF_CAN_OUTLIVE = 512, /* objects outlive the process that put them (mooncake: with ?segment=0, which gives the
+                                engine no memory of this process) */
   PACKBUF_CAN_INJECT = 1024  /* packbuf_store_inject */
 };
 
@@ -59,12 +60,13 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot
  * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
  * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
  * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
- * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, SYSTEM (errno in error->offset). */
+ * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
+ * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted
  * operations are out; TIMEOUT. After fork only the parent may use a handle: in the child all calls are DISCONNECTED,
- * but for this one, which does nothing. One call. NULL is fine. */
+ * but for this one, which does nothing. One thread, once; none begins a call after it. NULL is fine. */
 PACKBUF_API packbuf_status packbuf_store_close(packbuf_store *store, uint64_t deadline, packbuf_error *error);
 
 typedef struct packbuf_store_info {
@@ -72,27 +74,30 @@ typedef struct packbuf_store_info {
   const char *stepped_down;                   /* why it is not the one of the URI; NULL */
   char uri[PACKBUF_MAX_URI + 1];              /* without options */
   unsigned capabilities;                      /* PACKBUF_CAN_... */
-  uint64_t size, used, objects, most_objects; /* UINT64_MAX: not known */
+  uint64_t size, used, objects, most_objects; /* bytes, bytes, objects; UINT64_MAX: not known */
 } packbuf_store_info;
+/* What it is and can, and how full: of tcp, verbs and mooncake by asking the other side. Errors: DISCONNECTED,
+ * TIMEOUT. */
 PACKBUF_API packbuf_status packbuf_store_describe(packbuf_store *store, packbuf_store_info *info, uint64_t deadline,
                                                   packbuf_error *error);
 
 /* Registers memory of the caller, once for as many operations as follow; calls nest, overlapping and adjacent ranges
  * are registered as one. It must stay mapped until as many unregister calls were made with the same numbers; the last
- * one unregisters, when no operation uses it. Memory that was unmapped and mapped again is registered anew. Errors:
- * SYSTEM (errno: memlock limit), OUT_OF_MEMORY; NOT_FOUND (unregister: no such range). */
+ * one unregisters, and returns when no operation uses it. Memory that was unmapped and mapped again is registered anew.
+ * Errors: INVALID_ARGUMENT, SYSTEM (errno: memlock limit), OUT_OF_MEMORY; NOT_FOUND (unregister: no such range). */
 PACKBUF_API packbuf_status packbuf_register(packbuf_store *store, const void *address, uint64_t size,
                                             packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_unregister(packbuf_store *store, const void *address, uint64_t size,
                                               packbuf_error *error);
 
 /* The most bytes that leases and slices of one account of this handle may take at a time, as packbuf_pool_quota: of its
- * pool, and where objects are read in place of the leases themselves. */
+ * pool, and where objects are read in place of the leases themselves. INVALID_ARGUMENT: no such account. */
 PACKBUF_API packbuf_status packbuf_store_quota(packbuf_store *store, uint32_t account, uint64_t bytes,
                                                packbuf_error *error);
 
-/* Slices to fill and put without another copy: in the store's own memory where it can (local, shm), else of the pool.
- * As packbuf_pool_take otherwise. Give them to a put, which takes them over when it succeeds, or back. */
+/* Slices to fill and put without another copy: in the store's own memory where it can (local, shm: within the handle's
+ * quota, whatever the account), else of the pool. As packbuf_pool_take otherwise; READ_ONLY. Give them to a put, which
+ * takes them over when it succeeds, or back. */
 PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t account, const uint64_t *sizes,
                                            uint64_t count, uint64_t deadline, packbuf_slice *slices,
                                            packbuf_error *error);
@@ -102,7 +107,9 @@ PACKBUF_API packbuf_status packbuf_reserve(packbuf_store *store, uint32_t accoun
 enum {
   PACKBUF_PUT_EVICTABLE = 1, /* may be dropped, the least recently read first, when room is wanted. Objects without it
                                 stay until they are removed or their time is over */
-  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine */
+  PACKBUF_REMOVE_FORCE = 2   /* mooncake: also against a lease of the engine. A get under way elsewhere may then bring
+                                bytes that were written since: its trailer shows that often, checksums (the level of
+                                packbuf_get_options) show it. For what nobody reads */
 };
 
 /* One key of a batch. Asked: set by the caller, never changed. Answered: set by the call. Start from zero. */
@@ -134,13 +141,15 @@ typedef struct packbuf_item {
  * in error->row and its key in error->path; statuses of all items are set in any case.
  * put: seen whole or not at all, by anyone. An older object of the key is superseded: whoever names its generation gets
  * STALE; memory under a lease stays until the lease ends. A key twice in one batch: the later item is the newer.
- * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline. get: the
- * bytes of one generation, all of them or an error. stat: exists? how large? takes no lease. remove: new readers find
- * nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or OK, as a server does not
- * wait for those of others): memory comes back when they do, without another call (without PACKBUF_CAN_REMOVE_NOW: by
- * packbuf_store_collect). Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT;
- * OUT_OF_RANGE; SHORT_READ; UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; DENIED; PROTOCOL; SYSTEM;
- * UNSUPPORTED_OPERATION. */
+ * TIMEOUT and CANCELLED: not put. DISCONNECTED: put or not put; put it again. Waits for room to the deadline.
+ * get: the bytes of one generation, all of them or an error.
+ * stat: exists? how large? takes no lease (mooncake: the engine grants one, which delays removals for its time).
+ * remove: new readers find nothing from then on; waits to the deadline for leases to end, then LEASED (tcp, verbs: or
+ * OK, as a server does not wait for those of others): memory comes back when they do, without another call (without
+ * PACKBUF_CAN_REMOVE_NOW: by packbuf_store_collect).
+ * Statuses: OK; INVALID_ARGUMENT; NOT_FOUND; STALE; FULL, QUOTA; LEASED; CAPACITY; LIMIT; OUT_OF_RANGE; SHORT_READ;
+ * UNREGISTERED; READ_ONLY; DISCONNECTED; TIMEOUT; CANCELLED; DENIED; PROTOCOL; DATA_CHECKSUM (mooncake); OUT_OF_MEMORY;
+ * SYSTEM; UNSUPPORTED_OPERATION. */
 PACKBUF_API packbuf_status packbuf_batch_put(packbuf_store *store, packbuf_item *items, uint64_t count,
                                              uint64_t deadline, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_batch_get(packbuf_store *store, packbuf_item *items, uint64_t count,
@@ -159,8 +168,9 @@ typedef enum packbuf_operation {
   PACKBUF_REMOVE = 4
 } packbuf_operation;
 
-/* Hands a batch to the store's workers and returns. Items, and all they point to, are the store's until each item's
- * completion was polled. *ticket: never 0. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+/* Hands a batch of 1 to 2^24 items to the store's workers and returns. Items, and all they point to, are the store's
+ * until each item's completion was polled. *ticket: never 0. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, SYSTEM
+ * (threads). */
 PACKBUF_API packbuf_status packbuf_submit(packbuf_store *store, packbuf_operation operation, packbuf_item *items,
                                           uint64_t count, uint64_t deadline, void *context, uint64_t *ticket,
                                           packbuf_error *error);
@@ -198,9 +208,64 @@ PACKBUF_API packbuf_status packbuf_store_list(packbuf_store *store, const char *
                                               uint64_t deadline, packbuf_error *error);
 
 /* Takes back now what is taken back anyway when room is wanted: objects whose time is over, what processes that died
- * held or were writing; mooncake: tries removals again that leases had delayed, *left (may be NULL) of which remain. */
+ * held or were writing; mooncake: tries removals again that leases had delayed, *left (may be NULL) of which remain.
+ * Errors: DISCONNECTED, TIMEOUT. */
 PACKBUF_API packbuf_status packbuf_store_collect(packbuf_store *store, uint64_t deadline, uint64_t *left,
                                                  packbuf_error *error);
+
+/* One handle on a store of many processes, and what it holds there. Plain data. */
+typedef struct packbuf_session {
+  char name[48];                 /* options.name of who opened it; what is not printable ASCII is '?' */
+  uint32_t number;               /* while it lasts; others come to have it later */
+  uint32_t process;              /* as its own PID namespace calls it: for people */
+  uint64_t age_ms;               /* since it was opened */
+  uint64_t idle_ms;              /* since its last batch began: a lease of it is at least that old */
+  uint64_t leases, leased_bytes; /* objects that it holds */
+  uint64_t slices, slice_bytes;  /* that it fills, or has reserved */
+  uint8_t alive;                 /* 0: its process is gone; packbuf_store_collect takes back what it held */
+  uint8_t own;                   /* 1: it is the handle that was asked */
+} packbuf_session;
+
+typedef enum packbuf_held_kind {
+  PACKBUF_HELD_LEASE = 1,   /* an object that can be got */
+  PACKBUF_HELD_REMOVED = 2, /* one that was removed or superseded: its memory comes back with the lease */
+  PACKBUF_HELD_SLICE = 3    /* memory that is being filled: no key yet; stat.length is what was reserved */
+} packbuf_held_kind;
+
+/* Something that a session holds. */
+typedef struct packbuf_held {
+  uint32_t session; /* its number */
+  packbuf_held_kind kind;
+  packbuf_listed object; /* not known: stat.leases of a slice */
+} packbuf_held;
+
+/* Who has the store open, and what they hold; cursors as for packbuf_store_list. Of a store that others work in both
+ * are a look at things that move. UNSUPPORTED_OPERATION of stores that know no other processes (all but shm). */
+PACKBUF_API packbuf_status packbuf_store_sessions(packbuf_store *store, uint64_t *cursor, packbuf_session *sessions,
+                                                  uint64_t capacity, uint64_t *count, packbuf_error *error);
+PACKBUF_API packbuf_status packbuf_store_held(packbuf_store *store, uint64_t *cursor, packbuf_held *held,
+                                              uint64_t capacity, uint64_t *count, packbuf_error *error);
+
+/* Whose each byte is. What is lost is what a store that keeps its own rules never has, whoever was killed when. */
+typedef struct packbuf_audit {
+  uint64_t objects, object_bytes;               /* that can be got */
+  uint64_t removed, removed_bytes;              /* removed or superseded, and not yet taken back */
+  uint64_t filling, filling_bytes;              /* slices */
+  uint64_t free_bytes, free_runs, largest_free; /* the largest is what can be put without anything going */
+  uint64_t dead;                                /* sessions whose process is gone and that were not collected */
+  uint64_t lost_bytes;                          /* memory in use for nothing */
+  uint64_t shared_bytes;                        /* memory of an object that is not its own */
+  uint64_t lost_slots, lost_cells, lost_pins;   /* held by nobody; entries of the directory that name nothing;
+                                                   leases of no session */
+  uint64_t hidden;                              /* objects that no key leads to */
+} packbuf_audit;
+/* Counts all of it anew. UNSUPPORTED_OPERATION as above. */
+PACKBUF_API packbuf_status packbuf_store_audit(packbuf_store *store, packbuf_audit *audit, packbuf_error *error);
+
+/* Takes the store away, with all that is in it, for everyone: what is leased stays readable until the handle that holds
+ * it is closed, every other call on it is DISCONNECTED, and the name may be used for another one. LEASED, and nothing
+ * happens, while others have it open, unless `force`. READ_ONLY; UNSUPPORTED_OPERATION as above; SYSTEM. */
+PACKBUF_API packbuf_status packbuf_store_free(packbuf_store *store, int force, packbuf_error *error);
 
 /* X(name, gauge, text): counters count from packbuf_store_open on, gauges (1) say what is now. Those of a store as a whole,
  * store_used and store_objects, are 0 in a handle of tcp or verbs: its server has them, packbuf_store_describe asks. */
@@ -268,6 +333,7 @@ typedef enum packbuf_severity { PACKBUF_FINE, PACKBUF_ADVICE, PACKBUF_PROBLEM } 
 typedef void (*packbuf_finding)(void *context, packbuf_severity severity, const char *what, const char *found,
                                 const char *advice);
 /* Looks at this machine with the eyes of one store (a URI; NULL: of all): size of /dev/shm, memlock limit, huge pages,
- * devices, ports, GIDs and MTU, whether libraries load, whether the other side answers. Opens and changes nothing. */
+ * devices, ports, GIDs and MTU, whether libraries load, whether the other side takes connections. Opens no store and
+ * changes nothing. A name that is looked up may take longer than the deadline. Errors: INVALID_ARGUMENT. */
 PACKBUF_API packbuf_status packbuf_doctor(const char *uri, packbuf_finding finding, void *context, uint64_t deadline,
                                           packbuf_error *error);

@@ -1,7 +1,7 @@
-/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole; one
- * loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go. With
- * verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the same.
- * Also what the server shares: addresses, sockets, secrets.
+/* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole;
+ * one loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go.
+ * With verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the
+ * same. Also what the server shares: addresses, sockets, secrets.
  * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <fcntl.h>
 #include <netdb.h>
@@ -147,12 +147,14 @@ enum {
 #define PACKBUF_I_QUIET_NS 10000000000u    /* without a byte: PING */
 #define PACKBUF_I_GIVEN_UP_NS 30000000000u /* dead */
 
+/* ANSWERED: of a put whose bytes have not all gone; what is on its way out is the caller's memory. */
 enum {
   PACKBUF_I_STEP_ASKED,
   PACKBUF_I_STEP_GRANTED,
   PACKBUF_I_STEP_DATA,
   PACKBUF_I_STEP_LOCATED, /* it is known where it lies */
   PACKBUF_I_STEP_AGAIN,   /* it is asked for once more, with new queue pairs */
+  PACKBUF_I_STEP_ANSWERED,
   PACKBUF_I_STEP_DONE
 };
 
@@ -182,7 +184,7 @@ typedef struct packbuf_i_peer {
   /* the request */
   packbuf_call *call;
   uint64_t id;
-  unsigned type, count, left;
+  unsigned type, count, left, answered; /* left: not ended; answered: of these, but for their bytes */
   packbuf_i_errand steps[PACKBUF_I_TRIP];
   uint8_t *frame;
   size_t frame_size, frame_room;
@@ -250,7 +252,10 @@ static void packbuf_i_peer_break(packbuf_i_peer *peer, packbuf_status status, co
 
 static void packbuf_i_peer_close(packbuf_i_peer *peer) {
   packbuf_i_pairs_close(&peer->pairs);
-  if (peer->fd >= 0) (void)close(peer->fd);
+  if (peer->fd >= 0) {
+    (void)shutdown(peer->fd, SHUT_RDWR); /* a child after fork may have it too: the server is to see the end */
+    (void)close(peer->fd);
+  }
   peer->fd = -1;
   peer->greeted = 0;
   packbuf_i_intake_end(&peer->intake);
@@ -343,6 +348,11 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
       peer->left--;
       continue;
     }
+    if (peer->type == PACKBUF_I_PUT && peer->piece < peer->piece_count) {
+      step->state = PACKBUF_I_STEP_ANSWERED;
+      peer->answered++;
+      continue;
+    }
     if (step->status || peer->type != PACKBUF_I_GET) {
       packbuf_i_step_end(peer, step, step->status);
       continue;
@@ -379,7 +389,11 @@ static const char *packbuf_i_peer_listed(packbuf_i_peer *peer, const packbuf_i_f
   const char *why = packbuf_i_listing_read(&reader, &peer->listing);
   if (!why && (peer->type != PACKBUF_I_LIST || !peer->left || frame->items > peer->listed_room))
     why = "a list that nobody asked for";
-  for (unsigned i = 0; !why && i < frame->items; i++) why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+  for (unsigned i = 0; !why && i < frame->items; i++) {
+    why = packbuf_i_listed_read(&reader, &peer->listed[i]);
+    /* people see it: nothing that a terminal obeys */
+    if (!why && !packbuf_i_key_valid(peer->listed[i].key)) why = "a key that is none";
+  }
   if (why) return why;
   peer->listed_count = frame->items;
   peer->left = 0;
@@ -435,7 +449,7 @@ static const char *packbuf_i_peer_frame(void *context, const packbuf_i_frame *fr
     return NULL;
   }
   if (frame->type == PACKBUF_I_PONG) return NULL;
-  if (frame->request != peer->id) return "an answer that nobody waits for";
+  if (frame->request != peer->id || !peer->type) return "an answer that nobody waits for";
   switch (frame->type) {
     case PACKBUF_I_GRANT:
       return peer->type == PACKBUF_I_PUT ? packbuf_i_peer_grant(peer, frame, body) : "a stray grant";
@@ -638,6 +652,9 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
+  peer->type = peer->count = peer->left = peer->answered =
+      0; /* so that nothing answers what broke off: its memory is gone */
+  peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;
 }
@@ -813,7 +830,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   peer->type = types[peer->call->operation];
   peer->left = peer->count;
   peer->id = PACKBUF_I_ADD(&peer->tcp->next_id, 1) + 1;
-  peer->granted_from = peer->granted_to = 0;
+  peer->granted_from = peer->granted_to = peer->answered = 0;
   peer->fetched = 0;
   if (!packbuf_i_peer_frame_room(peer, room)) {
     packbuf_i_peer_break(peer, PACKBUF_OUT_OF_MEMORY, "out of memory");
@@ -829,8 +846,7 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
       if (peer->tcp->nic) plot = packbuf_i_tcp_plot(peer->tcp, peer->call, step->index, item->from, item->size);
       step->way = packbuf_i_errand_way(peer, item, plot, payload);
       if (step->way == PACKBUF_I_WAY_EAGER) payload += item->size;
-      packbuf_i_put_item_write(&body, item, step->way,
-                               step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
+      packbuf_i_put_item_write(&body, item, step->way, step->way == PACKBUF_I_WAY_REMOTE ? plot->mr->rkey : 0);
     } else if (peer->type == PACKBUF_I_GET) packbuf_i_get_item_write(&body, item);
     else
       packbuf_i_name_item_write(&body, item,
@@ -846,13 +862,21 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
   }
 }
 
-/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life too,
- * as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
+/* Nothing is on its way out: what was answered before has ended. */
+static void packbuf_i_peer_answered(packbuf_i_peer *peer) {
+  for (unsigned i = 0; peer->answered && i < peer->count; i++)
+    if (peer->steps[i].state == PACKBUF_I_STEP_ANSWERED)
+      packbuf_i_step_end(peer, &peer->steps[i], peer->steps[i].status);
+  peer->answered = 0;
+}
+
+/* Goes on until all is answered, the deadline has passed, or the connection broke. Bytes that go are a sign of life
+ * too, as a large object on a narrow line takes long; but not the PING, which nobody may be there to read. */
 static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   uint64_t until = deadline, heard = packbuf_now();
   int pinged = 0;
   if (deadline == PACKBUF_NO_WAIT) until = heard + PACKBUF_I_AT_ONCE_NS;
-  while (peer->left && !peer->broken) {
+  while (peer->left > peer->answered && !peer->broken) {
     uint64_t now = packbuf_now();
     int happened;
     if (now >= until && !peer->cancel) {
@@ -860,12 +884,14 @@ static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
       until = now + PACKBUF_I_LAST_CALL_NS;
     } else if (now >= until) packbuf_i_peer_break(peer, PACKBUF_TIMEOUT, "the deadline passed");
     happened = packbuf_i_peer_pump(peer, until);
+    if (peer->piece == peer->piece_count) packbuf_i_peer_answered(peer);
     now = packbuf_now();
     if (happened > pinged) heard = now;
     if (happened == 2) pinged = 0;
     if (now - heard > PACKBUF_I_GIVEN_UP_NS)
       packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the server has not said a word for 30 s");
-    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count) peer->ping = 1, pinged = 1;
+    else if (!pinged && now - heard > PACKBUF_I_QUIET_NS && peer->piece == peer->piece_count)
+      peer->ping = 1, pinged = 1;
   }
 }
 
@@ -875,9 +901,10 @@ static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
   if (peer->broken) packbuf_i_pairs_close(&peer->pairs); /* before memory goes back: nothing is read into it any more */
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
-    packbuf_status status = peer->broken;
+    packbuf_status status = step->state == PACKBUF_I_STEP_ANSWERED ? step->status : peer->broken;
     if (step->state == PACKBUF_I_STEP_DONE) continue;
-    if (status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked && step->gone == step->item->size)
+    if (step->state != PACKBUF_I_STEP_ANSWERED && status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked &&
+        step->gone == step->item->size)
       status = PACKBUF_DISCONNECTED;
     packbuf_i_step_end(peer, step, status);
   }
@@ -1110,8 +1137,8 @@ static packbuf_status packbuf_i_tcp_make(void **state, const char *uri, const pa
   if (!packbuf_i_lock_start(&tcp->lock) || !packbuf_i_signal_start(&tcp->freed))
     status = packbuf_i_call_fail(error, PACKBUF_SYSTEM, "a lock cannot be made");
   else
-    status = packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp,
-                                   error);
+    status =
+        packbuf_i_uri_options(uri, &with, tcp->uri, sizeof tcp->uri, verbs ? packbuf_i_verbs_option : NULL, tcp, error);
   if (!status) status = packbuf_i_tcp_start(tcp, &with, verbs, error);
   if (status) packbuf_i_tcp_close(tcp);
   else *state = tcp;
@@ -1139,4 +1166,5 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
                                                     packbuf_i_tcp_count,
                                                     NULL,
                                                     NULL,
-                                                    0};
+                                                    0,
+                                                    NULL};

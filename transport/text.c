@@ -143,12 +143,6 @@ static int packbuf_i_key_valid(const char *key) {
   return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
 }
 
-/* 1: a key that packbuf_put takes. */
-static int packbuf_i_batch_key_valid(const char *key) {
-  return packbuf_i_key_valid(key) && packbuf_i_length(key, PACKBUF_MAX_BATCH_KEY) <= PACKBUF_MAX_BATCH_KEY &&
-         !strchr(key, '#');
-}
-
 /* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */
 
 #define PACKBUF_I_MAX_URI_TEXT 4096 /* bytes with options */

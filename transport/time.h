@@ -2,8 +2,8 @@
  * May use: packbuf.h. */
 
 /* A deadline is a time of CLOCK_MONOTONIC in nanoseconds. What has not ended by then ends with TIMEOUT. Under
- * PACKBUF_NO_WAIT what cannot be done at once fails with what it would have waited for (FULL, QUOTA, LEASED); an
- * operation that needs the network has some 40 ms to be answered, else it is TIMEOUT. */
+ * PACKBUF_NO_WAIT what cannot be done at once fails with what it would have waited for (FULL, QUOTA, LEASED); what
+ * needs a network or an engine has some 50 ms for it all the same, then it is TIMEOUT. */
 #define PACKBUF_NO_WAIT 0u
 #define PACKBUF_FOREVER UINT64_MAX
 

@@ -58,6 +58,8 @@ static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadlin
   packbuf_i_wire_to body = packbuf_i_frame_body(peer->frame, peer->frame_room);
   packbuf_i_pairing mine;
   packbuf_status status;
+  /* once the store is open it is not that there is no RDMA, but that the way is cut */
+  const packbuf_status none = tcp->capabilities ? PACKBUF_DISCONNECTED : PACKBUF_UNAVAILABLE;
   packbuf_i_pairs_close(&peer->pairs);
   if (!(peer->limits.features & PACKBUF_I_FEATURE_VERBS)) {
     packbuf_i_peer_break(peer, PACKBUF_UNAVAILABLE, "the server has no RDMA device");
@@ -78,9 +80,9 @@ static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadlin
                        packbuf_i_frame_end(peer->frame, &body, PACKBUF_I_PAIRING, mine.count, peer->id, 0));
   packbuf_i_peer_wait(peer, deadline);
   if (!peer->broken && peer->theirs.status)
-    packbuf_i_peer_break(peer, PACKBUF_UNAVAILABLE, "the server's RDMA device makes no queue pairs");
+    packbuf_i_peer_break(peer, none, "the server's RDMA device makes no queue pairs");
   if (!peer->broken && packbuf_i_pairs_join(&peer->pairs, &peer->theirs))
-    packbuf_i_peer_break(peer, PACKBUF_UNAVAILABLE, "there is no way to the server's RDMA address");
+    packbuf_i_peer_break(peer, none, "there is no way to the server's RDMA address");
   return peer->broken;
 }
 
@@ -386,4 +388,5 @@ static const packbuf_driver packbuf_i_verbs_driver = {sizeof(packbuf_driver),
                                                       packbuf_i_tcp_count,
                                                       NULL,
                                                       NULL,
-                                                      PACKBUF_I_SMALL};
+                                                      PACKBUF_I_SMALL,
+                                                      NULL};

@@ -17,7 +17,7 @@ typedef struct packbuf_i_task {
   packbuf_operation operation;
   packbuf_item *items;
   void *context;
-  int taken;      /* by a thread */
+  int taken;      /* by a thread; 2: which is through with it */
   uint8_t *state; /* of each item, behind the task */
 } packbuf_i_task;
 
@@ -36,7 +36,7 @@ typedef struct packbuf_i_workers {
   int fds[2];                                       /* to read, to write; the same where there is eventfd */
   int stop;
   unsigned count;
-  pthread_t threads[64];
+  pthread_t threads[PACKBUF_I_WORKERS];
 } packbuf_i_workers;
 
 /* ---- the descriptor ---- */
@@ -119,7 +119,7 @@ static void *packbuf_i_work(void *context) {
     packbuf_i_unlocked(&w->lock);
     packbuf_i_run_items(w->store, task->operation, task->items, task->count, task->deadline, task);
     packbuf_i_locked(&w->lock);
-    task->taken = 2; /* the thread is through with it */
+    task->taken = 2;
     packbuf_i_signal_all(&w->ended);
   }
   packbuf_i_unlocked(&w->lock);

@@ -1,0 +1,70 @@
+"""packbuf: batches of rows as one contiguous, aligned, verifiable buffer; lossless, without pickle, at memory speed.
+
+>>> import numpy as np, packbuf
+>>> packed = packbuf.pack({
+...     "input_ids": np.arange(6).reshape(2, 3),
+...     "text": ["Hello", None],
+...     "meta": [{"step": 1, "tags": ["a"]}, {"step": 2}],
+... })
+>>> view = packbuf.open(packed, verify="all")
+>>> view["input_ids"].numpy()
+array([[0, 1, 2],
+       [3, 4, 5]])
+>>> view["meta.step"][1], view.rows(0, 1)[0]["meta"]
+(2, {'step': 1, 'tags': ['a']})
+
+`pack`, `pack_into`, `pack_many` and `measure` write; `open` reads; `infer` tells what a column would be stored as.
+"""
+
+from packbuf._core import Packed
+from packbuf._errors import (
+    Error,
+    Malformed,
+    NotFound,
+    OutOfMemory,
+    OutOfRange,
+    Status,
+    Unencodable,
+    Unsupported,
+    WrongType,
+)
+from packbuf._infer import Inference, Inferred, infer
+from packbuf._pack import Column, PackOptions, measure, pack, pack_into, pack_many
+from packbuf._select import Ragged, Selection
+from packbuf._table import Table
+from packbuf._values import MISSING, Media, Opaque
+from packbuf._view import Field, Schema, View, open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MISSING",
+    "Column",
+    "Error",
+    "Field",
+    "Inference",
+    "Inferred",
+    "Malformed",
+    "Media",
+    "NotFound",
+    "Opaque",
+    "OutOfMemory",
+    "OutOfRange",
+    "PackOptions",
+    "Packed",
+    "Ragged",
+    "Schema",
+    "Selection",
+    "Status",
+    "Table",
+    "Unencodable",
+    "Unsupported",
+    "View",
+    "WrongType",
+    "infer",
+    "measure",
+    "open",
+    "pack",
+    "pack_into",
+    "pack_many",
+]

@@ -1,0 +1,271 @@
+"""Writing: `pack`, `pack_into`, `pack_many`, `measure`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+from packbuf import _adapt, _core, _torch
+from packbuf._errors import Status, error_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Packing = Literal["none", "balanced", "fastest", "smallest", "auto"]
+Target = TypeVar("Target")
+
+_PACKINGS = {None: 0, "none": 1, "balanced": 2, "fastest": 3, "smallest": 4, "auto": 5}
+_MODES = {"strict": 0, "compat": 1}
+_KEEP_PLAIN, _REFUSE_NULL, _IF_PRESENT = 1, 2, 4
+_BYTES_A_THREAD = 4 << 20
+_MOST_THREADS = 4
+
+
+class Column(TypedDict, total=False):
+    """What may be asked for at a path: the keys of the command's ``--schema`` file, and ``if_present``."""
+
+    codec: str
+    """Such as ``"json_ragged"``; also keeps what is nested below it whole."""
+    dtype: str
+    """Of the numbers; a number that is not exact in it is refused."""
+    packing: Packing
+    """Of this column alone."""
+    keep_plain: bool
+    """Stored as it is, every row in its place, to be read without a copy."""
+    not_nullable: bool
+    """Refuse a null or missing cell."""
+    timestamp: str
+    """The integers are times since 1970 in ``s``, ``ms``, ``us``, ``ns`` or ``D``."""
+    value: bool
+    """The path is that of a batch value."""
+    if_present: bool
+    """The batch may lack the path."""
+
+
+class PackOptions(TypedDict, total=False):
+    """Keyword arguments that `pack`, `pack_into`, `pack_many` and `measure` share."""
+
+    packing: Packing | None
+    schema: Mapping[str, Column] | None
+    batch_values: Mapping[str, Any] | None
+    metadata: Mapping[str, str | Mapping[str, str]] | None
+    rows: int | None
+    allow_pickle: bool
+    mode: Literal["strict", "compat"]
+    link_gbits: int
+    row_sharing: bool
+    checksums: bool
+    alignment: int
+    row_order_token: bytes
+
+
+def pack(
+    batch: Any,
+    *,
+    packing: Packing | None = None,
+    schema: Mapping[str, Column] | None = None,
+    batch_values: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str | Mapping[str, str]] | None = None,
+    rows: int | None = None,
+    threads: int | None = None,
+    allow_pickle: bool = False,
+    mode: Literal["strict", "compat"] = "strict",
+    link_gbits: int = 0,
+    row_sharing: bool = True,
+    checksums: bool = True,
+    alignment: int = 64,
+    row_order_token: bytes = b"",
+) -> _core.Packed:
+    """Pack a batch into memory of its own.
+
+    Args:
+        batch: a mapping of fields, each a numpy array or torch tensor whose first dimension is the rows (nested
+            tensors too), or a list with a value for each row; or a list of dicts, one a row; or a `TensorDict` or
+            verl's `DataProto`. Values are None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars
+            and arrays, tensors, PIL images, `Media`, `Opaque`, datetimes and dates.
+        packing: how numbers are packed; None: not at all, so that they can be read in place.
+        schema: what is asked for at some paths (`Column`); the rest is inferred.
+        batch_values: values of the batch as a whole, by name.
+        metadata: text of the batch, or, where a value is a mapping, of the field of that path.
+        rows: how many rows; needed only when there is no field.
+        threads: that write; None: one for each 4 MiB, at most 4. The bytes do not depend on it.
+        allow_pickle: pickle values that packbuf has no type for, instead of refusing them.
+        mode: of inference; ``"strict"`` never changes a value or type.
+        link_gbits: speed of the link the buffer is for; with ``packing="auto"``, or none given, it decides.
+        row_sharing: store equal rows, and common prefixes, once.
+        checksums: a CRC-32C for each 64 KiB of data.
+        alignment: of the buffers, 64 to 4096 bytes.
+        row_order_token: 16 bytes that fragments of the same rows in the same order share.
+
+    Raises:
+        Error: whatever is refused, with ``code``, ``path`` and ``row``.
+
+    >>> import packbuf
+    >>> packed = packbuf.pack([{"a": 1, "b": "x"}, {"a": None}], metadata={"by": "me"}, batch_values={"step": 7})
+    >>> view = packbuf.open(packed)
+    >>> view.rows(), view.batch_values, view.metadata
+    ([{'a': 1, 'b': 'x'}, {'a': None}], {'step': 7}, {'by': 'me'})
+    """
+    options = PackOptions(
+        packing=packing,
+        schema=schema,
+        batch_values=batch_values,
+        metadata=metadata,
+        rows=rows,
+        allow_pickle=allow_pickle,
+        mode=mode,
+        link_gbits=link_gbits,
+        row_sharing=row_sharing,
+        checksums=checksums,
+        alignment=alignment,
+        row_order_token=row_order_token,
+    )
+    under_way = _begin(batch, options)
+    return under_way.pack(_threads(threads, under_way))
+
+
+def measure(batch: Any, **options: Unpack[PackOptions]) -> int:
+    """Bytes that `pack_into` wants: exactly what it will write when nothing is packed, else the most it can be.
+
+    >>> import packbuf
+    >>> batch = {"a": [1, 2, 3]}
+    >>> packbuf.measure(batch) == len(packbuf.pack(batch))
+    True
+    """
+    return _begin(batch, options).measure()
+
+
+def pack_into(batch: Any, buffer: Any, *, threads: int | None = None, **options: Unpack[PackOptions]) -> int:
+    """Pack a batch into memory of the caller: anything writable and contiguous, torch tensors on the CPU too.
+
+    Returns the bytes written, from the start of the buffer. Raises CAPACITY, with ``needed``, when it is too small.
+
+    >>> import packbuf
+    >>> memory = bytearray(4096)
+    >>> size = packbuf.pack_into({"a": [1, 2, 3]}, memory)
+    >>> packbuf.open(memory)["a"][0:2]
+    [1, 2]
+    """
+    under_way = _begin(batch, options)
+    return under_way.write_into(buffer, _threads(threads, under_way))
+
+
+def pack_many(
+    objs: Sequence[Any],
+    alloc: Callable[[list[int]], Sequence[Target]],
+    num_workers: int = 1,
+    **options: Unpack[PackOptions],
+) -> tuple[list[Target], list[int]]:
+    """Pack many batches: one call of the allocator with all sizes, then every batch into its buffer.
+
+    `alloc` gets a list of sizes and returns as many writable buffers, which may be larger. `num_workers` threads write
+    at the same time, without the GIL; the bytes do not depend on it. Returns the buffers and the bytes written to each.
+    No reference to them is kept.
+
+    >>> import packbuf
+    >>> buffers, sizes = packbuf.pack_many([{"a": [1]}, {"a": [2]}], lambda sizes: [bytearray(n) for n in sizes])
+    >>> [packbuf.open(buffer)["a"][0] for buffer in buffers]
+    [1, 2]
+    """
+    begun = [_begin(batch, options) for batch in objs]
+    buffers = list(alloc([batch.measure() for batch in begun]))
+    return buffers, _core.write_many(begun, buffers, max(1, num_workers))
+
+
+def _threads(threads: int | None, batch: _core.Batch) -> int:
+    if threads is not None:
+        return max(1, threads)
+    size = batch.measure()
+    if size < 2 * _BYTES_A_THREAD:
+        return 1
+    return min(size // _BYTES_A_THREAD, _MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def _begin(batch: Any, options: PackOptions) -> _core.Batch:
+    """The batch with everything added."""
+    token = options.get("row_order_token", b"")
+    if len(token) not in {0, 16}:
+        raise error_of(Status.INVALID_ARGUMENT, "row_order_token has 16 bytes")
+    alignment = options.get("alignment", 64)
+    if alignment not in {64, 128, 256, 512, 1024, 2048, 4096}:
+        raise error_of(Status.INVALID_ARGUMENT, "alignment is a power of two from 64 to 4096")
+    begun = _core.Batch(
+        options.get("rows"),
+        _word(_PACKINGS, options.get("packing"), "packing"),
+        alignment.bit_length() - 1,
+        options.get("checksums", True),
+        options.get("row_sharing", True),
+        options.get("link_gbits", 0),
+        _word(_MODES, options.get("mode", "strict"), "mode"),
+        token,
+        options.get("allow_pickle", False),
+    )
+    for path, column in (options.get("schema") or {}).items():
+        _wish(begun, path, column)
+    fields, own_values = _adapt.fields_of(batch)
+    if isinstance(fields, (list, tuple)):
+        begun.add_rows(fields)
+    else:
+        for name, column in fields.items():
+            _add(begun, name, column)
+    for name, value in {**own_values, **(options.get("batch_values") or {})}.items():
+        begun.add_batch_value(_text(name), value)
+    for key, text in (options.get("metadata") or {}).items():
+        if isinstance(text, Mapping):
+            for inner, words in text.items():
+                begun.add_metadata(_text(key), _text(inner), _text(words))
+        else:
+            begun.add_metadata(None, _text(key), _text(text))
+    return begun
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise error_of(Status.WRONG_TYPE, f"names and metadata are str, not {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise error_of(Status.BAD_UTF8, "a lone surrogate is no text") from None
+    return text
+
+
+def _add(batch: _core.Batch, name: Any, column: Any) -> None:
+    if _torch.is_tensor(column) and column.is_nested:
+        ragged = _torch.nested(column)
+        if isinstance(ragged, tuple):
+            batch.add_ragged(_text(name), *ragged)
+            return
+        column = ragged
+    batch.add(_text(name), column)
+
+
+def _wish(batch: _core.Batch, path: str, column: Column) -> None:
+    unknown = set(column) - set(Column.__annotations__)
+    if unknown:
+        words = ", ".join(sorted(Column.__annotations__))
+        raise error_of(Status.INVALID_ARGUMENT, f"unknown key {sorted(unknown)[0]!r}: a column has {words}", path=path)
+    flags = (
+        _KEEP_PLAIN * column.get("keep_plain", False)
+        | _REFUSE_NULL * column.get("not_nullable", False)
+        | _IF_PRESENT * column.get("if_present", False)
+    )
+    codec = column.get("codec")
+    batch.wish(
+        _text(path),
+        _core.codec_number(codec) if codec else 0,
+        column.get("dtype", ""),
+        flags,
+        column.get("timestamp", ""),
+        _word(_PACKINGS, column.get("packing"), "packing"),
+        column.get("value", False),
+    )
+
+
+def _word(words: Mapping[Any, int], word: Any, what: str) -> int:
+    try:
+        return words[word]
+    except (KeyError, TypeError):
+        known = ", ".join(repr(known) for known in words)
+        raise error_of(Status.INVALID_ARGUMENT, f"{what} is one of {known}, not {word!r}") from None

@@ -1,0 +1,243 @@
+"""Columns of some rows: as numpy arrays, as tensors, into memory of the caller, as Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from packbuf import _core, _torch
+from packbuf._errors import Status, error_of
+
+if TYPE_CHECKING:
+    from packbuf._view import Field, View
+
+Array = np.ndarray[Any, Any]
+Rows = slice | range | Sequence[int] | Sequence[bool] | Array | None
+"""Which rows: all (None), a slice, a list of indexes, a mask of bools."""
+
+
+def row_argument(rows: Any) -> Any:
+    """Rows as the C++ half wants them."""
+    if rows is None:
+        return None
+    if isinstance(rows, slice):
+        step = None if rows.step is None else _integer(rows.step)
+        if step == 0:
+            raise error_of(Status.INVALID_ARGUMENT, "a slice step is not 0")
+        return (*(None if bound is None else _integer(bound) for bound in (rows.start, rows.stop)), step)
+    if _torch.is_tensor(rows):
+        rows = rows.cpu().numpy()
+    indexes = np.asarray(rows)
+    if indexes.ndim != 1:
+        raise error_of(Status.INVALID_ARGUMENT, "rows are a slice, a list of indexes or a mask")
+    if indexes.dtype == np.bool_:
+        return np.ascontiguousarray(indexes)
+    if indexes.size and indexes.dtype.kind not in "iu":
+        raise error_of(Status.WRONG_TYPE, f"rows are integers or bools, not {indexes.dtype}")
+    return np.ascontiguousarray(indexes, dtype=np.int64)
+
+
+def _integer(number: Any) -> int:
+    return int(number.__index__())
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Ragged rows of numbers as they are stored: all elements end to end, and where each row begins.
+
+    >>> import packbuf
+    >>> ragged = packbuf.open(packbuf.pack({"ids": [[1, 2, 3], [4]]}))["ids"].ragged()
+    >>> ragged.values, ragged.offsets, ragged[0]
+    (array([1, 2, 3, 4]), array([0, 3, 4]), array([1, 2, 3]))
+    >>> ragged.padded(0)
+    array([[1, 2, 3],
+           [4, 0, 0]])
+    """
+
+    values: Array
+    """Elements of all rows; one dimension."""
+    offsets: Array
+    """Row i is ``values[offsets[i]:offsets[i + 1]]``."""
+    shapes: Array | None
+    """[dimension, row] where rows have more than one dimension."""
+    ndims: Array
+    """Dimensions of each row."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Array:
+        """One row, in its own shape."""
+        row = range(len(self))[row]
+        flat = self.values[self.offsets[row] : self.offsets[row + 1]]
+        if self.shapes is None:
+            return flat if self.ndims[row] else flat.reshape(()) if flat.size == 1 else flat
+        return flat.reshape([int(size) for size in self.shapes[: self.ndims[row], row]])
+
+    def __iter__(self) -> Iterator[Array]:
+        """All rows."""
+        return (self[row] for row in range(len(self)))
+
+    def padded(self, fill: Any, length: int | None = None) -> Array:
+        """One array [rows, length] of rows of one dimension, filled up at the end; longer rows are cut."""
+        if self.shapes is not None:
+            raise error_of(Status.WRONG_TYPE, "only rows of one dimension are padded")
+        lengths = np.diff(self.offsets)
+        width = int(lengths.max(initial=0)) if length is None else length
+        out = np.full((len(self), width), fill, dtype=self.values.dtype)
+        kept = np.minimum(lengths, width)
+        place = np.arange(width) < kept[:, None]
+        source = self.offsets[:-1, None] + np.arange(width)
+        out[place] = self.values[source[place]]
+        return out
+
+
+class Columns:
+    """One node of a selection."""
+
+    def __init__(self, chosen: _core.Selection, field: Field) -> None:
+        self.chosen, self.field, self.node = chosen, field, field.index
+
+    def _fail_nulls(self, fill: Any) -> Array | None:
+        """The mask of present cells where some are not; raises unless something is to be filled in."""
+        if not self.field.nullable:
+            return None
+        valid, _ = self.chosen.masks(self.node)
+        if valid.all():
+            return None
+        if fill is None:
+            absent = int(len(valid) - valid.sum())
+            text = f"{absent} cells are null or missing: give fill=, and see .valid()"
+            raise error_of(Status.NOT_NULLABLE, text, path=self.field.path)
+        return valid
+
+    def numpy(self, fill: Any, bits: bool, copy: bool) -> Array:
+        field = self.field
+        if field.codec == "ndarray":
+            array = self._dense(bits, copy)
+            valid = self._fail_nulls(fill)
+            if valid is not None:
+                array = array.copy() if not array.flags.writeable else array
+                array[~valid] = fill
+            return array
+        rows: Any = self.ragged(bits, fill) if field.is_ragged_numbers else self.chosen.cells(self.node)
+        out = np.empty(self.chosen.rows, dtype=object)
+        for i, row in enumerate(rows):
+            out[i] = row
+        return out
+
+    def _dense(self, bits: bool, copy: bool) -> Array:
+        array = None if copy else self.chosen.in_place(self.node, bits)
+        return self.chosen.copied(self.node, bits) if array is None else array
+
+    def ragged(self, bits: bool = False, fill: Any = None) -> Ragged:
+        field = self.field
+        if not field.is_ragged_numbers:
+            raise error_of(
+                Status.WRONG_TYPE,
+                f"a column of codec {field.codec or field.kind} is not ragged numbers",
+                path=field.path,
+            )
+        self._fail_nulls(fill)
+        values, offsets, shapes, ndims = self.chosen.ragged(self.node, bits)
+        return Ragged(values, offsets, shapes if field.rank > 1 else None, ndims)
+
+    def torch(self, device: Any, non_blocking: bool, share: bool, fill: Any) -> Any:
+        field, name = self.field, self.field.dtype or ""
+        if field.codec == "ndarray":
+            valid = self._fail_nulls(fill)
+            if share:
+                array = self.chosen.in_place(self.node, True)
+                if array is None or valid is not None:
+                    raise error_of(
+                        Status.NOT_STORED, "the column does not lie there in one run: copy it out", path=field.path
+                    )
+                return _torch.shared(array.view(np.int64) if array.dtype.kind == "M" else array, name)
+            made = _torch.column(self.chosen, self.node, name, None if valid is not None else device, non_blocking)
+            if valid is None:
+                return made
+            made[~_torch.need().from_numpy(valid)] = fill
+            return made if device is None else made.to(device, non_blocking=non_blocking)
+        if field.is_ragged_numbers:
+            made = _torch.jagged(self.ragged(True, fill), name)
+            return made if device is None else made.to(device, non_blocking=non_blocking)
+        raise error_of(
+            Status.WRONG_TYPE, f"a column of codec {field.codec or field.kind} is no tensor", path=field.path
+        )
+
+
+class Selection:
+    """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
+
+    def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any) -> None:
+        patterns = [fields] if isinstance(fields, str) else list(fields or ())
+        self._view = view
+        self._chosen = _core.Selection(view._core, 0, patterns, row_argument(rows))
+        self._leaves = [
+            field
+            for field in map(view._field, self._chosen.chosen())
+            if field.kind == "leaf" and not field.is_attribute
+        ]
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return self._chosen.rows
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the leaves that were chosen."""
+        return [field.path for field in self._leaves]
+
+    def numpy(self, *, fill: Any = None, bits: bool = False, copy: bool = False) -> dict[str, Array]:
+        """All chosen leaves as numpy arrays, as `Field.numpy` gives them."""
+        return {field.path: Columns(self._chosen, field).numpy(fill, bits, copy) for field in self._leaves}
+
+    def torch(self, device: Any = None, *, non_blocking: bool = False, fill: Any = None) -> dict[str, Any]:
+        """All chosen leaves as tensors, on a device by way of pinned memory."""
+        return {
+            field.path: Columns(self._chosen, field).torch(device, non_blocking, False, fill) for field in self._leaves
+        }
+
+    def tolist(self) -> list[dict[str, Any]]:
+        """The rows as dicts of the chosen fields."""
+        return self._chosen.values(0, len(self))
+
+    def into(self, out: Mapping[str, Any]) -> None:
+        """Copy dense columns into memory of the caller: numpy arrays or CPU tensors (pinned ones too), by path.
+
+        Shape and dtype must be those of the column, but that any integers take integers that fit them all.
+
+        >>> import numpy as np, packbuf
+        >>> view = packbuf.open(packbuf.pack({"x": np.arange(8).reshape(4, 2)}))
+        >>> out = np.empty((2, 2), np.int32)
+        >>> view.select("x", slice(None, None, 3)).into({"x": out})
+        >>> out
+        array([[0, 1],
+               [6, 7]], dtype=int32)
+        """
+        leaves = {field.path: field for field in self._leaves}
+        for path, memory in out.items():
+            if path not in leaves:
+                raise error_of(Status.NOT_FOUND, "the selection has no such leaf", path=path)
+            self._copy(leaves[path], memory)
+
+    def _copy(self, field: Field, memory: Any) -> None:
+        rows, _, _, _, shape = self._chosen.size(field.index)
+        name = str(memory.dtype).removeprefix("torch.")
+        if field.codec != "ndarray":
+            raise error_of(Status.WRONG_TYPE, f"a column of codec {field.codec} is not dense", path=field.path)
+        if tuple(memory.shape) != (rows, *shape):
+            raise error_of(
+                Status.INVALID_ARGUMENT,
+                f"the column is {(rows, *shape)}, the memory {tuple(memory.shape)}",
+                path=field.path,
+            )
+        if name == field.dtype or _torch.BITS.get(field.dtype or "") == name or name.startswith("datetime64"):
+            name = ""
+        elif not {name[:3], (field.dtype or "")[:3]} <= {"int", "uin", "boo"}:
+            raise error_of(Status.WRONG_TYPE, f"the column is {field.dtype}, the memory {name}", path=field.path)
+        self._chosen.copy_into(field.index, memory, name)

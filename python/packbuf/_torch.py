@@ -1,0 +1,129 @@
+"""Everything about torch. Nothing here imports it but on behalf of a caller who asked for tensors."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from packbuf._errors import Status, error_of
+
+if TYPE_CHECKING:
+    from packbuf._core import Selection
+
+BITS = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+"""Dtypes that numpy lacks, and those their bits travel in."""
+
+
+def is_tensor(value: object) -> bool:
+    """Whether it is a torch tensor; False while nobody has imported torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
+
+
+def need() -> Any:
+    """The module torch; imports it, because the caller asks for tensors."""
+    try:
+        import torch  # noqa: PLC0415
+    except ImportError:
+        raise error_of(Status.UNSUPPORTED_OPERATION, "torch is not installed") from None
+    return torch
+
+
+# ---- on the way in ----
+
+
+def describe(tensor: Any) -> tuple[Any, int, str, tuple[int, ...], tuple[int, ...]]:
+    """What an unusual tensor is: (tensor to hold, address, dtype, shape, strides in bytes)."""
+    torch = sys.modules["torch"]
+    if tensor.is_nested:
+        raise error_of(Status.UNENCODABLE, "a nested tensor within a value: it is packed as a field of its own")
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise error_of(Status.UNENCODABLE, f"a tensor of layout {layout}: call .to_dense()")
+    if tensor.is_quantized:
+        raise error_of(Status.UNSUPPORTED_DTYPE, "a quantized tensor: call .dequantize() or .int_repr()")
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.device.type != "cpu":
+        tensor = to_host(tensor)
+    size = tensor.element_size()
+    name = str(tensor.dtype).removeprefix("torch.")
+    strides = tuple(step * size for step in tensor.stride())
+    return tensor, tensor.data_ptr(), name, tuple(tensor.shape), strides
+
+
+def to_host(tensor: Any) -> Any:
+    """One copy of a device's tensor, into pinned memory where there is any."""
+    torch = sys.modules["torch"]
+    if tensor.device.type == "meta":
+        raise error_of(Status.UNSUPPORTED_DEVICE, "a tensor on the device meta has no data")
+    try:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
+    except RuntimeError:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype)
+    return host.copy_(tensor)
+
+
+def nested(tensor: Any) -> tuple[Any, Any, Any] | list[Any]:
+    """A nested tensor as (values, offsets, lengths or None) where its first dimension is ragged, else as a list."""
+    torch = sys.modules["torch"]
+    tensor = tensor.detach()
+    if tensor.layout is torch.jagged:
+        values = tensor.values()
+        if getattr(tensor, "_ragged_idx", 0) == 1 and values.is_contiguous() and values.device.type == "cpu":
+            return values, tensor.offsets(), tensor.lengths()
+    return list(tensor.unbind())
+
+
+# ---- on the way out ----
+
+
+def dtype(name: str) -> Any:
+    """The dtype of that name."""
+    return getattr(need(), name)
+
+
+def tensor(elements: np.ndarray[Any, Any], name: str) -> Any:
+    """A cell that was a tensor: a copy, since torch has no read-only tensors."""
+    torch = need()
+    if name in BITS:
+        return torch.from_numpy(elements.copy()).view(dtype(name))
+    return torch.from_numpy(elements.copy())
+
+
+def shared(elements: np.ndarray[Any, Any], name: str) -> Any:
+    """A tensor over the same memory. Writing to it is forbidden, and torch does not know."""
+    import warnings  # noqa: PLC0415
+
+    torch = need()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "the given array is not writable"
+        made = torch.from_numpy(elements)
+    return made.view(dtype(name)) if name in BITS else made
+
+
+def column(selection: Selection, node: int, name: str, device: Any, non_blocking: bool) -> Any:
+    """A dense column as a new tensor; on another device by way of pinned memory."""
+    torch = need()
+    rows, _, size, _, shape = selection.size(node)
+    pinned = device is not None and torch.device(device).type == "cuda"
+    made = torch.empty((rows, *shape), dtype=dtype(name), pin_memory=pinned)
+    selection.copy_to_address(node, made.data_ptr(), size)
+    return made if device is None else made.to(device, non_blocking=non_blocking)
+
+
+def jagged(ragged: Any, name: str) -> Any:
+    """Ragged rows as one nested tensor."""
+    torch = need()
+    values = torch.from_numpy(ragged.values)
+    if name in BITS:
+        values = values.view(dtype(name))
+    if ragged.shapes is None and bool((ragged.ndims == 1).all() if len(ragged) else True):
+        return torch.nested.nested_tensor_from_jagged(values, torch.from_numpy(ragged.offsets))
+    ends, rows = ragged.offsets, []
+    for row in range(len(ragged)):
+        shape = [] if ragged.shapes is None else [int(n) for n in ragged.shapes[: ragged.ndims[row], row]]
+        flat = values[int(ends[row]) : int(ends[row + 1])]
+        rows.append(flat.reshape(shape if ragged.shapes is not None or not ragged.ndims[row] else [-1]))
+    return torch.nested.as_nested_tensor(rows)

@@ -1,0 +1,44 @@
+// src/infer.cpp: what a column of values would be stored as, and why.
+// May use: walk.h, infer.h. Must not know: batches and views.
+#include "infer.h"
+
+namespace packbuf_py {
+
+// A list of (path, kind, codec or None, accepted, dtype or None, rank, form, typed, rows, nulls, missing, children,
+// reason).
+PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
+  packbuf_arena arena;
+  packbuf_arena_init(&arena, nullptr);
+  struct Free {
+    packbuf_arena *arena;
+    ~Free() { packbuf_arena_free(arena); }
+  } free{&arena};
+  Held held;
+  Walk walk(&arena, &held, false);
+  const packbuf_value all = walk.value(values);
+  packbuf_inference inference;
+  packbuf_error error;
+  packbuf_status status;
+  if (all.kind != PACKBUF_LIST) fail(PACKBUF_WRONG_TYPE, "values are a list or tuple");
+  {
+    Unlocked unlocked(all.as.list.count > 1024);
+    status = packbuf_infer(all.as.list.items, all.as.list.count, name.c_str(), static_cast<packbuf_mode>(mode), &arena,
+                           &inference, &error);
+  }
+  check(status, error);
+  Ref list = Ref::take(must(PyList_New(inference.count)));
+  for (uint32_t i = 0; i < inference.count; i++) {
+    const packbuf_inferred &node = inference.nodes[i];
+    const bool leaf = node.kind == PACKBUF_LEAF;
+    const unsigned long long rows = node.rows, nulls = node.nulls, missing = node.missing;
+    list_put(
+        list.get(), i,
+        must(Py_BuildValue("siziziiiKKKiz", node.path, static_cast<int>(node.kind),
+                           leaf ? packbuf_codec_name(node.codec) : nullptr, node.accepted,
+                           leaf && node.dtype.bits ? packbuf_dtype_name(node.dtype) : nullptr, node.rank, node.form,
+                           node.typed, rows, nulls, missing, static_cast<int>(node.child_count), node.reason)));
+  }
+  return list.release();
+}
+
+} // namespace packbuf_py

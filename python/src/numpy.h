@@ -1,0 +1,25 @@
+// src/numpy.h: numpy's C API for this module. The headers are those of numpy 2, and serve numpy from 1.23 on.
+// May use: numpy. Must not know: what arrays are for.
+#pragma once
+
+#include "failure.h"
+
+#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#define NPY_TARGET_VERSION NPY_1_22_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL packbuf_py_numpy_api
+#ifndef PACKBUF_PY_NUMPY_HERE
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
+
+namespace packbuf_py {
+
+// Once, before anything else of numpy's; false with an exception set.
+bool import_numpy();
+// The dtype of a descr; bits 0 when the format has none.
+packbuf_dtype dtype_of(PyArray_Descr *descr);
+// A new reference to the descr of a dtype; UNSUPPORTED_DTYPE for bfloat16 and float8 without ml_dtypes.
+PyObject *descr_of(packbuf_dtype dtype);
+
+} // namespace packbuf_py

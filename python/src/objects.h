@@ -1,0 +1,110 @@
+// src/objects.h: Python objects at the speed of their structs, or by the calls of the stable ABI where Py_LIMITED_API
+// is defined: the one room that knows the difference. All pointers are borrowed unless a name says otherwise; all calls
+// need the GIL.
+// May use: Python.h. Must not know: packbuf.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace packbuf_py {
+
+// A counted reference.
+class Ref {
+ public:
+  Ref() = default;
+  static Ref take(PyObject *object) { // owns it from now on
+    Ref ref;
+    ref.object_ = object;
+    return ref;
+  }
+  static Ref borrow(PyObject *object) {
+    Py_XINCREF(object);
+    return take(object);
+  }
+  Ref(Ref &&other) noexcept : object_(other.release()) {}
+  Ref &operator=(Ref &&other) noexcept {
+    PyObject *old = object_;
+    object_ = other.release();
+    Py_XDECREF(old);
+    return *this;
+  }
+  Ref(const Ref &) = delete;
+  Ref &operator=(const Ref &) = delete;
+  ~Ref() { Py_XDECREF(object_); }
+  PyObject *get() const { return object_; }
+  PyObject *release() {
+    PyObject *object = object_;
+    object_ = nullptr;
+    return object;
+  }
+  explicit operator bool() const { return object_ != nullptr; }
+
+ private:
+  PyObject *object_ = nullptr;
+};
+
+// The name of an object's type, or of a type, for words.
+inline std::string type_name(PyObject *object) {
+  PyObject *type = PyType_Check(object) ? object : reinterpret_cast<PyObject *>(Py_TYPE(object));
+  const Ref name = Ref::take(PyObject_GetAttrString(type, "__name__"));
+  const char *text = name ? PyUnicode_AsUTF8AndSize(name.get(), nullptr) : nullptr;
+  if (!text) PyErr_Clear();
+  return text ? text : "?";
+}
+
+#ifdef Py_LIMITED_API
+
+inline Py_ssize_t list_size(PyObject *list) { return PyList_Size(list); }
+inline PyObject *list_item(PyObject *list, Py_ssize_t i) { return PyList_GetItem(list, i); }
+inline Py_ssize_t tuple_size(PyObject *tuple) { return PyTuple_Size(tuple); }
+inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GetItem(tuple, i); }
+inline double float_value(PyObject *number) { return PyFloat_AsDouble(number); }
+inline const char *text_of(PyObject *text, Py_ssize_t *size) { return PyUnicode_AsUTF8AndSize(text, size); }
+inline bool small_int(PyObject *, int64_t *) { return false; }
+inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SetItem(list, i, stolen); }
+inline const char *bytes_data(PyObject *bytes) { return PyBytes_AsString(bytes); }
+inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_Size(bytes); }
+
+#else
+
+inline Py_ssize_t list_size(PyObject *list) { return PyList_GET_SIZE(list); }
+inline PyObject *list_item(PyObject *list, Py_ssize_t i) { return PyList_GET_ITEM(list, i); }
+inline Py_ssize_t tuple_size(PyObject *tuple) { return PyTuple_GET_SIZE(tuple); }
+inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GET_ITEM(tuple, i); }
+inline double float_value(PyObject *number) { return PyFloat_AS_DOUBLE(number); }
+inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SET_ITEM(list, i, stolen); }
+inline const char *bytes_data(PyObject *bytes) { return PyBytes_AS_STRING(bytes); }
+inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_GET_SIZE(bytes); }
+
+// UTF-8 of a str, kept by the str itself; NULL with an exception set for a lone surrogate.
+inline const char *text_of(PyObject *text, Py_ssize_t *size) {
+  if (PyUnicode_IS_COMPACT_ASCII(text)) {
+    *size = PyUnicode_GET_LENGTH(text);
+    return static_cast<const char *>(PyUnicode_DATA(text));
+  }
+  return PyUnicode_AsUTF8AndSize(text, size);
+}
+
+// An int of one digit, which most are.
+inline bool small_int(PyObject *number, int64_t *value) {
+#if PY_VERSION_HEX >= 0x030C0000
+  const auto *digits = reinterpret_cast<PyLongObject *>(number);
+  if (!PyUnstable_Long_IsCompact(digits)) return false;
+  *value = PyUnstable_Long_CompactValue(digits);
+#else
+  const Py_ssize_t size = Py_SIZE(number);
+  if (size < -1 || size > 1) return false;
+  *value = size * static_cast<int64_t>(reinterpret_cast<PyLongObject *>(number)->ob_digit[0]);
+  if (size == 0) *value = 0;
+#endif
+  return true;
+}
+
+#endif
+
+} // namespace packbuf_py

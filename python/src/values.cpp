@@ -1,0 +1,217 @@
+// src/values.cpp: values that were read as Python objects. Numbers in the packed buffer become arrays over it, what the
+// arena holds is copied.
+// May use: view.h, numpy.h. Must not know: how cells are stored.
+#include "numpy.h"
+#include "view.h"
+
+#include <cstring>
+
+namespace packbuf_py {
+
+static bool imported(const char *name) {
+  PyObject *modules = PyImport_GetModuleDict();
+  return modules && PyDict_GetItemString(modules, name);
+}
+
+Values::Values(const View &view, PyObject *owner)
+    : view_(view),
+      owner_(owner),
+      torch_(view.manner().tensors > 0 || (view.manner().tensors < 0 && imported("torch"))) {}
+
+Values::~Values() {
+  for (const Name &name : names_) Py_XDECREF(name.object);
+}
+
+PyObject *Values::plugin(const char *name) {
+  const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
+  return must(PyObject_GetAttrString(module.get(), name));
+}
+
+static PyObject *text(const packbuf_value &value) { return text_object(value.as.text.data, value.as.text.size); }
+
+static PyObject *bytes(const void *data, size_t size) {
+  return must(PyBytes_FromStringAndSize(static_cast<const char *>(data), static_cast<Py_ssize_t>(size)));
+}
+
+PyObject *Values::object(const packbuf_value &value, const Shown *shown) {
+  switch (value.kind) {
+    case PACKBUF_BOOL: return Py_NewRef(value.as.boolean ? Py_True : Py_False);
+    case PACKBUF_INT: {
+      PyObject *number = must(PyLong_FromLongLong(value.as.i));
+      if (!shown || shown->unit.empty()) return number;
+      const Ref held = Ref::take(number), make = Ref::take(plugin("time"));
+      return must(PyObject_CallFunction(make.get(), "Os", number, shown->unit.c_str()));
+    }
+    case PACKBUF_UINT: return must(PyLong_FromUnsignedLongLong(value.as.u));
+    case PACKBUF_BIGINT: {
+      const Ref make = Ref::take(plugin("integer")), digits = Ref::take(text(value));
+      return must(PyObject_CallFunctionObjArgs(make.get(), digits.get(), nullptr));
+    }
+    case PACKBUF_FLOAT: return must(PyFloat_FromDouble(value.as.f));
+    case PACKBUF_STRING: return text(value);
+    case PACKBUF_BYTES: return bytes(value.as.text.data, value.as.text.size);
+    case PACKBUF_LIST: return list(value, shown);
+    case PACKBUF_DICT: return dict(value, shown);
+    case PACKBUF_TENSOR: return tensor(*value.as.tensor, shown);
+    case PACKBUF_MEDIA: return media(*value.as.media);
+    case PACKBUF_OPAQUE: return opaque(*value.as.opaque);
+    case PACKBUF_MISSING: {
+      const Ref make = Ref::take(plugin("MISSING"));
+      return Py_NewRef(make.get());
+    }
+    default: return Py_NewRef(Py_None);
+  }
+}
+
+PyObject *Values::list(const packbuf_value &value, const Shown *shown) {
+  const auto count = static_cast<Py_ssize_t>(value.as.list.count);
+  Ref list = Ref::take(must(PyList_New(count)));
+  for (Py_ssize_t i = 0; i < count; i++) {
+    const auto place = static_cast<size_t>(i);
+    const Shown *child = shown && place < shown->children.size() ? &shown->children[place].second : nullptr;
+    list_put(list.get(), i, object(value.as.list.items[i], child));
+  }
+  return list.release();
+}
+
+// Names of fields come again in every row, from the same place. Borrowed.
+PyObject *Values::key(const packbuf_value &key) {
+  Name &name = names_[(reinterpret_cast<uintptr_t>(key.as.text.data) ^ key.as.text.size) % names_.size()];
+  if (name.object && name.data == key.as.text.data && name.size == key.as.text.size) return name.object;
+  PyObject *object = text(key);
+  PyUnicode_InternInPlace(&object);
+  Py_XDECREF(name.object);
+  name = {key.as.text.data, key.as.text.size, object};
+  return object;
+}
+
+PyObject *Values::dict(const packbuf_value &value, const Shown *shown) {
+  Ref dict = Ref::take(must(PyDict_New()));
+  for (size_t i = 0; i < value.as.dict.count; i++) {
+    const packbuf_entry &entry = value.as.dict.entries[i];
+    const Shown *child = nullptr;
+    if (shown && entry.key.kind == PACKBUF_STRING)
+      for (const auto &[name, below] : shown->children)
+        if (name == entry.key.as.text.data) child = &below;
+    const Ref item = Ref::take(object(entry.value, child));
+    const Ref other = entry.key.kind == PACKBUF_STRING ? Ref::borrow(key(entry.key)) : Ref::take(object(entry.key));
+    if (PyDict_SetItem(dict.get(), other.get(), item.get()) < 0) throw PythonError{};
+  }
+  return dict.release();
+}
+
+// An array over the elements, or of a copy of them where they do not lie in the packed buffer. Takes descr.
+PyObject *Values::array(const packbuf_tensor &tensor, PyObject *descr) {
+  npy_intp shape[PACKBUF_MAX_RANK], strides[PACKBUF_MAX_RANK];
+  for (unsigned i = 0; i < tensor.rank; i++) {
+    shape[i] = static_cast<npy_intp>(tensor.shape[i]);
+    if (tensor.strides) strides[i] = static_cast<npy_intp>(tensor.strides[i]);
+  }
+  static const uint64_t nothing = 0; // an empty array has no data
+  void *data = const_cast<void *>(tensor.data ? tensor.data : &nothing);
+  Ref array = Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr), tensor.rank,
+                                                  shape, tensor.strides ? strides : nullptr, data, 0, nullptr)));
+  auto *fields = reinterpret_cast<PyArrayObject *>(array.get());
+  PyArray_UpdateFlags(fields, NPY_ARRAY_ALIGNED);
+  if (!view_.contains(data)) return must(reinterpret_cast<PyObject *>(PyArray_NewCopy(fields, NPY_CORDER)));
+  PyArray_SetBaseObject(fields, Py_NewRef(owner_));
+  return array.release();
+}
+
+PyObject *Values::tensor(const packbuf_tensor &tensor, const Shown *shown) {
+  const bool natural_tensor = tensor.form == PACKBUF_FORM_TENSOR || tensor.form == PACKBUF_FORM_NATURAL;
+  if (shown && !shown->unit.empty()) {
+    const Ref make = Ref::take(plugin("time_dtype"));
+    PyObject *descr = must(PyObject_CallFunction(make.get(), "s", shown->unit.c_str()));
+    const Ref times = Ref::take(array(tensor, descr));
+    if (tensor.form == PACKBUF_FORM_ARRAY && !shown->plain_scalar) return Py_NewRef(times.get());
+    return must(PyArray_ToScalar(PyArray_DATA(reinterpret_cast<PyArrayObject *>(times.get())),
+                                 reinterpret_cast<PyArrayObject *>(times.get())));
+  }
+  if (natural_tensor && torch_) { // torch takes the bits, and makes its own dtype of them
+    packbuf_tensor bits = tensor;
+    const bool own = tensor.dtype.code != PACKBUF_DTYPE_BFLOAT && tensor.dtype.code < PACKBUF_DTYPE_FLOAT8_E4M3FN;
+    if (!own) bits.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, tensor.dtype.bits);
+    const Ref elements = Ref::take(array(bits, descr_of(bits.dtype)));
+    const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._torch")));
+    return must(PyObject_CallMethod(module.get(), "tensor", "Os", elements.get(), packbuf_dtype_name(tensor.dtype)));
+  }
+  Ref made = Ref::take(array(tensor, descr_of(tensor.dtype)));
+  if (tensor.form != PACKBUF_FORM_SCALAR && !(shown && shown->plain_scalar)) return made.release();
+  auto *fields = reinterpret_cast<PyArrayObject *>(made.get());
+  return must(PyArray_ToScalar(PyArray_DATA(fields), fields));
+}
+
+static PyObject *number_or_none(int64_t number) {
+  return number < 0 ? Py_NewRef(Py_None) : must(PyLong_FromLongLong(number));
+}
+
+PyObject *Values::media(const packbuf_media &media) {
+  const Ref make = Ref::take(plugin("media"));
+  return must(PyObject_CallFunction(
+      make.get(), "Nz#z#NNNNi", bytes(media.data, media.size), media.mime, static_cast<Py_ssize_t>(media.mime_size),
+      media.mode, static_cast<Py_ssize_t>(media.mode_size), number_or_none(media.height), number_or_none(media.width),
+      number_or_none(media.channels), media.has_rate ? PyFloat_FromDouble(media.rate) : Py_NewRef(Py_None),
+      view_.manner().images));
+}
+
+PyObject *Values::opaque(const packbuf_opaque &opaque) {
+  const Ref make = Ref::take(plugin("opaque"));
+  return must(PyObject_CallFunction(make.get(), "s#NO", opaque.serializer,
+                                    static_cast<Py_ssize_t>(opaque.serializer_size), bytes(opaque.data, opaque.size),
+                                    view_.manner().allow_pickle ? Py_True : Py_False));
+}
+
+// ---- whole columns and rows ----
+
+// Reads in pieces, so that what is between the packed buffer and the Python objects stays small.
+template <class Read>
+static PyObject *read_pieces(uint64_t first, uint64_t count, Values &values, const Shown *shown, Read read) {
+  const uint64_t most = 1024;
+  Ref list = Ref::take(PyList_New(static_cast<Py_ssize_t>(count)));
+  if (!list) {
+    PyErr_Clear();
+    fail(PACKBUF_OUT_OF_MEMORY, "no memory for a list of " + std::to_string(count) + " rows");
+  }
+  for (uint64_t done = 0; done < count;) {
+    const uint64_t now = count - done < most ? count - done : most;
+    Arena arena;
+    std::vector<packbuf_value> piece(now);
+    packbuf_error error;
+    packbuf_status status;
+    {
+      Unlocked unlocked(now > 16);
+      status = read(first + done, now, arena.get(), piece.data(), &error);
+    }
+    check(status, error);
+    for (uint64_t i = 0; i < now; i++, done++)
+      list_put(list.get(), static_cast<Py_ssize_t>(done), values.object(piece[i], shown));
+  }
+  return list.release();
+}
+
+PyObject *read_rows(const View &view, PyObject *owner, uint64_t first, uint64_t count) {
+  Values values(view, owner);
+  return read_pieces(first, count, values, view.shown(0),
+                     [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
+                       return packbuf_read_rows(view.get(), at, n, arena, to, error);
+                     });
+}
+
+PyObject *read_cells(const View &view, PyObject *owner, uint32_t node, uint64_t first, uint64_t count) {
+  Values values(view, owner);
+  return read_pieces(first, count, values, view.shown_node(node),
+                     [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
+                       return packbuf_read_column(view.get(), node, at, n, arena, to, error);
+                     });
+}
+
+PyObject *read_batch_values(const View &view, PyObject *owner) {
+  Arena arena;
+  packbuf_value value;
+  packbuf_error error;
+  check(packbuf_read_batch_values(view.get(), arena.get(), &value, &error), error);
+  return Values(view, owner).object(value, view.shown(1));
+}
+
+} // namespace packbuf_py

@@ -1,0 +1,44 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+settings.register_profile(
+    "ci", max_examples=int(os.environ.get("PACKBUF_CASES", "150")), deadline=None, suppress_health_check=list(HealthCheck), derandomize="PACKBUF_CASES" not in os.environ
+)
+settings.load_profile("ci")
+
+
+def need(what: object, reason: str) -> None:
+    """Skips honestly; where CI=true a skipped test is a failure."""
+    if what:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason + ": a failure where CI=true")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def torch():
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    need(torch, "torch is not installed")
+    return torch
+
+
+@pytest.fixture
+def command() -> str:
+    """The packbuf command of this tree."""
+    path = os.environ.get("PACKBUF_COMMAND") or str(ROOT / "build" / "packbuf")
+    need(shutil.which(path), f"there is no command {path}: run make")
+    return path

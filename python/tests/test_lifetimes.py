@@ -1,0 +1,244 @@
+"""Nothing dangles: views keep the memory, arrays keep the view, what is packed is held until it is written."""
+
+import gc
+import mmap
+import os
+import pickle
+import sys
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+import packbuf
+from packbuf import _core
+
+
+class Memory(bytearray):
+    """A bytearray that can be watched."""
+
+
+def memory_of(batch, **options):
+    return Memory(packbuf.pack(batch, **options))
+
+
+def test_a_view_keeps_the_memory():
+    memory = memory_of({"x": np.arange(100.0)})
+    gone = weakref.ref(memory)
+    view = packbuf.open(memory)
+    with pytest.raises(BufferError):
+        memory.append(0)
+    del memory
+    gc.collect()
+    assert gone() is not None and view["x"][99] == 99
+    del view
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_array_keeps_the_view():
+    memory = memory_of({"x": np.arange(100.0).reshape(10, 10)})
+    gone = weakref.ref(memory)
+    array = packbuf.open(memory)["x"].numpy()[2:4, ::3]
+    packed, cell = memory, None
+    del memory, packed
+    gc.collect()
+    assert gone() is not None and array[1, 1] == 33
+    cell = packbuf.open(gone())["x"][5]
+    del array
+    gc.collect()
+    assert gone() is not None and cell[9] == 59
+    del cell
+    gc.collect()
+    assert gone() is None
+
+
+def test_packed_and_selections():
+    packed = packbuf.pack({"x": np.arange(10)})
+    gone = weakref.ref(packed)
+    chosen = packbuf.open(packed).select("x", slice(2, 4))
+    del packed
+    gc.collect()
+    assert gone() is not None and chosen.numpy()["x"].tolist() == [2, 3]
+    del chosen
+    gc.collect()
+    assert gone() is None
+
+
+def test_detached_copies():
+    memory = memory_of({"x": [1, 2]})
+    view = packbuf.open(memory).detach()
+    memory[:] = bytes(len(memory))
+    assert view["x"].tolist() == [1, 2]
+    packed = packbuf.pack({"x": [1, 2]})
+    assert packed.detach() == bytes(packed) == bytes(memoryview(packed)) and isinstance(packed.detach(), bytes)
+    assert memoryview(packed).readonly and len(packed) == packed.nbytes
+
+
+def test_pickling_copies():
+    packed = packbuf.pack({"x": [1, 2]})
+    assert pickle.loads(pickle.dumps(packed)).detach() == packed.detach()
+    assert pickle.loads(pickle.dumps(packbuf.open(packed)))["x"].tolist() == [1, 2]
+
+
+def test_references_are_given_back():
+    texts, array, table = ["some text " + str(i) for i in range(3)], np.arange(3), {"key that is no name": [b"abc" * 5]}
+    before = [sys.getrefcount(thing) for thing in (*texts, array, table, table["key that is no name"][0])]
+    for _ in range(3):
+        packbuf.pack({"t": texts, "a": array, "d": [table] * 3, "r": [{"x": array}] * 3})
+        with pytest.raises(packbuf.Error):
+            packbuf.pack({"t": texts, "a": array, "d": [table, object(), None]})
+    packbuf.open(packbuf.pack({"t": texts})).rows()
+    gc.collect()
+    assert before == [sys.getrefcount(thing) for thing in (*texts, array, table, table["key that is no name"][0])]
+
+
+def test_memory_does_not_grow():
+    import resource
+
+    batch = {"x": np.zeros((1000, 1000)), "t": ["text" * 100] * 1000}
+    def work():
+        for _ in range(20):
+            view = packbuf.open(packbuf.pack(batch))
+            view["x"].numpy(), view["t"].tolist(), view.rows(0, 3)
+    work()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work()
+    work()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000
+
+
+class Nasty(packbuf.Media):
+    """A value that changes the containers above it while it is asked what it is."""
+
+    def __init__(self, act):
+        object.__setattr__(self, "act", act)
+
+    @property
+    def data(self):
+        self.act()
+        return b"x"
+
+
+@pytest.mark.parametrize("size", [2, 5, 100])
+def test_containers_that_change_meanwhile(size):
+    inner = ["x" * 50] * size
+    inner[0] = Nasty(inner.clear)
+    table = {str(i): "y" * 50 for i in range(size)}
+    table["0"] = Nasty(table.clear)
+    growing = {"a": 1}
+    growing["b"] = Nasty(lambda: growing.update({str(i): i for i in range(1000)}))
+    for value in (inner, table, growing):
+        with pytest.raises(packbuf.Error) as caught:
+            packbuf.pack({"c": [value]})
+        assert caught.value.code == packbuf.Status.INVALID_ARGUMENT and "changed" in caught.value.message
+    column = ["z" * 50] * size
+    column[0] = Nasty(column.clear)
+    assert packbuf.open(packbuf.pack({"c": column}), images="media")["c"][1] == "z" * 50  # held from the start
+
+
+def test_files(tmp_path):
+    path = tmp_path / "batch.pbuf"
+    packed = packbuf.pack({"x": np.arange(1000)}, packing="balanced")
+    path.write_bytes(packed)
+    for source in (path, str(path)):
+        assert packbuf.open(source, verify="all")["x"].numpy().sum() == 499500
+    path.write_bytes(packed.detach() + b"\0")
+    with pytest.raises(packbuf.Malformed) as caught:
+        packbuf.open(path)
+    assert caught.value.rule == "H9"
+    path.write_bytes(b"")
+    with pytest.raises(packbuf.Malformed):
+        packbuf.open(path)
+    with pytest.raises(FileNotFoundError):
+        packbuf.open(tmp_path / "nothing")
+
+
+def test_memory_of_many_kinds():
+    packed = packbuf.pack({"x": np.arange(10), "t": ["a"] * 10})
+    shared = mmap.mmap(-1, 4096)
+    shared[: len(packed)] = packed.detach()
+    sources = [packed, packed.detach(), bytearray(packed), memoryview(packed), np.frombuffer(packed, np.uint8), shared]
+    for off in (1, 3, 8):  # not aligned: copied out
+        sources.append(memoryview(b"\0" * off + packed.detach())[off:])
+    for source in sources:
+        view = packbuf.open(source, verify="all")
+        assert view["x"].numpy().tolist() == list(range(10)) and view["x"][3] == 3 and view["t"][9] == "a"
+    with pytest.raises(BufferError):
+        packbuf.open(memoryview(packed)[::2])
+    with pytest.raises(TypeError):
+        packbuf.open(5)
+
+
+def test_after_a_fork():
+    packed = packbuf.pack({"x": np.arange(1 << 20), "t": ["a"] * (1 << 20)}, threads=3)
+    view = packbuf.open(packed)
+    child = os.fork()
+    if child == 0:
+        try:
+            good = view["x"].numpy()[-1] == (1 << 20) - 1 and len(packbuf.pack({"x": np.arange(1 << 20)}, threads=3)) > 0
+            os._exit(0 if good else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_many_threads_read_one_view():
+    x = np.arange(200_000).reshape(200, 1000)
+    view = packbuf.open(packbuf.pack({"x": x, "t": [str(i) for i in range(200)]}, packing="balanced"))
+    wrong = []
+
+    def read(seed):
+        for i in range(20):
+            row = (seed * 37 + i * 11) % 200
+            if view["t"][row] != str(row) or (view["x"].numpy(slice(row, None, 7)) != x[row::7]).any():
+                wrong.append(row)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong
+
+
+def test_threads_run_while_bytes_move():
+    ticks, stop = [], threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(1)
+            time.sleep(0)
+
+    under_way = _core.Batch(None, 4, 6, True, True, 0, 0, b"", False)
+    under_way.add("x", np.random.default_rng(0).integers(0, 100, (64, 1 << 14)))
+    memory = bytearray(under_way.measure())
+    ticking = threading.Thread(target=tick)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nobody gets the GIL who is not given it
+    try:
+        ticking.start()
+        for _ in range(200):
+            before = len(ticks)
+            under_way.write_into(memory, 1)
+            if len(ticks) > before:
+                break
+        else:
+            pytest.fail("no other thread ran while a batch was written")
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        ticking.join()
+
+
+def test_in_asyncio():
+    import asyncio
+
+    async def work(i):
+        packed = await asyncio.to_thread(packbuf.pack, {"x": np.full((100, 100), i)})
+        return packbuf.open(packed)["x"].numpy()[0, 0]
+
+    async def main():
+        return await asyncio.gather(*map(work, range(8)))
+
+    assert asyncio.run(main()) == list(range(8))

@@ -1,0 +1,134 @@
+"""Tensors: in without a copy, out as tensors; dtypes that numpy lacks, layouts, strides, views."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from equality import same
+
+import packbuf
+from packbuf import Status
+
+
+def opened(batch, **options):
+    return packbuf.open(packbuf.pack(batch, **options))
+
+
+NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64 complex64 complex128 float8_e4m3fn float8_e5m2"
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+@pytest.mark.parametrize("packing", [None, "balanced"])
+def test_every_dtype(torch, name, packing):
+    x = torch.arange(12).reshape(3, 4).to(getattr(torch, name))
+    view = opened({"x": x, "cells": list(x), "v": [{"t": row} for row in x]}, packing=packing)
+    assert view["x"].dtype == name
+    assert same(x, view["x"].torch()) and same(list(x), view["cells"].tolist()) and same(x[1], view["v"][1]["t"])
+    assert same(x[::2], view["x"].torch(slice(None, None, 2))) and same(x[[2, 0]], view["x"].torch([2, 0]))
+    if packing is None:
+        assert same(x, view["x"].torch(share=True)) or name == "bool"
+
+
+def unusual(torch):
+    base = torch.arange(24.0).reshape(4, 6)
+    return {
+        "slice": base[:, 1:4],
+        "step": base[::2],
+        "transposed": base.t(),
+        "expanded": torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1).expand(3, 5),
+        "grad": torch.ones(4, 2, requires_grad=True),
+        "graph": torch.ones(4, 2, requires_grad=True) * 2,
+        "parameter": torch.nn.Parameter(torch.ones(2, 3)),
+        "conjugate": torch.complex(base, base).conj(),
+        "negative": torch.complex(base, base).conj().imag,
+        "empty": torch.empty(0, 3),
+        "no columns": torch.empty(3, 0),
+        "offset": base.flatten()[5:17].view(4, 3),
+        "half a view": base.to(torch.bfloat16)[:, ::3],
+        "permuted": torch.arange(24).reshape(2, 3, 4).permute(2, 0, 1),
+    }
+
+
+def test_unusual_tensors(torch):
+    for name, x in unusual(torch).items():
+        assert same(x, opened({"x": x})["x"].torch()), name
+        assert same([x, None], opened({"x": [x, None]})["x"].tolist()), name
+        assert same({"x": x}, opened({"v": [{"x": x}]})["v"][0]), name
+
+
+def test_tensors_are_not_copied_on_the_way_in(torch):
+    x = torch.arange(6.0).reshape(2, 3)
+    view = opened({"x": x}, row_sharing=False)
+    assert view["x"].torch(share=True).data_ptr() == view["x"].numpy().ctypes.data
+    view["x"].torch()[0, 0] = 9  # a copy: writing is fine
+    assert view["x"].numpy()[0, 0] == 0 and x[0, 0] == 0
+
+
+@pytest.mark.parametrize("layout", ["jagged", "strided"])
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "int64"])
+def test_nested_tensors(torch, layout, name):
+    rows = [torch.arange(n * 2).reshape(n, 2).to(getattr(torch, name)) for n in (3, 1, 0, 4)]
+    nested = torch.nested.nested_tensor(rows, layout=getattr(torch, layout))
+    view = opened({"x": nested})
+    assert same(rows, view["x"].tolist()) and view["x"].codec == "ragged_tensor"
+
+
+def test_jagged_out(torch):
+    rows = [torch.arange(3), torch.arange(1), torch.arange(0)]
+    back = opened({"x": rows})["x"].torch()
+    assert back.is_nested and back.layout is torch.jagged and same(rows, list(back.unbind()))
+    lists = opened({"x": [[1.5], [2.5, 3.5]]})["x"].torch()
+    assert [row.tolist() for row in lists.unbind()] == [[1.5], [2.5, 3.5]]
+    mixed = opened({"x": [torch.ones(2, 3), torch.ones(1, 3)]})["x"].torch()
+    assert [tuple(row.shape) for row in mixed.unbind()] == [(2, 3), (1, 3)]
+
+
+def test_refused(torch):
+    for x, code in [
+        (torch.eye(2).to_sparse(), Status.UNENCODABLE),
+        (torch.eye(2).to_sparse_csr(), Status.UNENCODABLE),
+        (torch.tensor(1.0), Status.INVALID_ARGUMENT),
+        (torch.empty(2, device="meta"), Status.UNSUPPORTED_DEVICE),
+        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), Status.UNSUPPORTED_DTYPE),
+        (torch.zeros(2, dtype=torch.float8_e4m3fnuz), Status.UNSUPPORTED_DTYPE),
+    ]:
+        with pytest.raises(packbuf.Error) as caught:
+            packbuf.pack({"x": x})
+        assert caught.value.code == code and caught.value.path == "x", caught.value
+
+
+def test_into_tensors(torch):
+    x = torch.arange(20).reshape(5, 4)
+    view = opened({"x": x, "b": x.to(torch.bfloat16)})
+    out = {"x": torch.empty(2, 4, dtype=torch.int32), "b": torch.empty(2, 4, dtype=torch.bfloat16)}
+    view.select(rows=[4, 1]).into(out)
+    assert same(x[[4, 1]].int(), out["x"]) and same(x[[4, 1]].to(torch.bfloat16), out["b"])
+    memory = torch.zeros(4096, dtype=torch.uint8)
+    size = packbuf.pack_into({"x": x}, memory)
+    assert same(x, packbuf.open(memory.numpy())["x"].torch()) and 0 < size <= 4096
+    with pytest.raises(packbuf.Error) as caught:
+        packbuf.pack_into({"x": x}, torch.zeros(64, 128, dtype=torch.uint8)[:, ::2])
+    assert caught.value.code == Status.READ_ONLY
+
+
+def test_which_type_comes_back(torch):
+    packed = packbuf.pack({"x": [torch.ones(2)], "b": torch.ones(1, 2, dtype=torch.bfloat16)})
+    assert isinstance(packbuf.open(packed)["x"][0], torch.Tensor)
+    assert isinstance(packbuf.open(packed, tensors="numpy")["x"][0], np.ndarray)
+    assert packbuf.open(packed)["b"].numpy(bits=True).dtype == np.uint16
+
+
+def test_nulls(torch):
+    view = opened({"n": [1, None]})
+    with pytest.raises(packbuf.Unencodable):
+        view["n"].torch()
+    assert view["n"].torch(fill=7).tolist() == [1, 7]
+
+
+def test_torch_is_never_imported_by_us(tmp_path):
+    import subprocess
+    import sys
+
+    code = "import packbuf, sys, numpy; v = packbuf.open(packbuf.pack({'x': numpy.ones((2, 2)), 't': [[1], []]})); v.rows(); v['x'].numpy(); assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(packbuf.__file__).parents[1])})

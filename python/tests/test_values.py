@@ -1,0 +1,187 @@
+"""Any nested values come back equal, whatever the packing, the threads and the way they are read.
+
+PACKBUF_CASES=100000 makes it a campaign: make python-cases.
+"""
+
+import datetime as dt
+import struct
+
+import numpy as np
+import pytest
+from equality import same
+from hypothesis import given
+from hypothesis import strategies as st
+
+import packbuf
+from packbuf import Status
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+DTYPES = ["bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64", "complex64", "complex128"]
+
+
+def array_of(data, dtype, shape):
+    need = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    bits = np.frombuffer((data * (need // max(len(data), 1) + 1))[:need] if data else bytes(need), dtype=np.uint8)
+    if dtype == "bool":
+        bits = bits & 1
+    return bits.view(dtype).reshape(shape).copy()
+
+
+arrays = st.builds(array_of, st.binary(max_size=24), st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3).map(tuple))
+strided = arrays.map(lambda a: a[::-1] if a.ndim else a) | arrays.map(lambda a: a.T)
+scalars = arrays.filter(lambda a: a.size > 0).map(lambda a: a.reshape(-1)[0])
+tensors = arrays.map(lambda a: torch.from_numpy(a)) if torch else st.nothing()
+bf16 = st.lists(st.integers(0, 65535), max_size=4).map(lambda bits: torch.tensor(bits, dtype=torch.uint16).view(torch.bfloat16)) if torch else st.nothing()
+ints = st.integers() | st.integers(-(2**63), 2**64) | st.integers(0, 2**200) | st.sampled_from([2**53 + 1, 2**63, -(2**63), 2**64 - 1])
+floats = st.floats() | st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])
+leaves = st.none() | st.booleans() | ints | floats | st.text(max_size=6) | st.binary(max_size=6) | arrays | strided | scalars | tensors | bf16
+names = st.sampled_from(["a", "b", "a.b", "", "k[0]", "\\", "é", "*", "!x"]) | st.text(max_size=3)
+keys = names | st.integers() | st.none() | st.booleans() | st.binary(max_size=2) | st.floats(allow_nan=False)
+
+
+def nest(inner):
+    return (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(names, inner, max_size=4)
+        | st.dictionaries(keys, inner, max_size=3)
+        | st.lists(st.integers(-5, 5), max_size=12)
+        | st.lists(st.floats(), max_size=12)
+        | st.lists(st.binary(max_size=3), max_size=4)
+    )
+
+
+values = st.recursive(leaves, nest, max_leaves=12)
+uniform = st.sampled_from([ints, floats, st.text(max_size=8), st.binary(max_size=8), arrays, tensors, st.booleans() | ints, ints | floats])
+columns = st.lists(values, max_size=6) | uniform.flatmap(lambda one: st.lists(one | st.none(), max_size=8)) | st.lists(
+    st.dictionaries(names, values, max_size=4) | st.none(), max_size=6
+)
+packings = st.sampled_from([None, "none", "balanced", "fastest", "smallest"])
+
+
+@given(columns, packings, st.integers(1, 3))
+def test_a_column_comes_back(column, packing, threads):
+    packed = packbuf.pack({"c": column}, packing=packing, threads=threads)
+    view = packbuf.open(packed, verify="all")
+    assert same(column, view["c"].tolist())
+    assert same([{"c": cell} for cell in column], view.rows())
+    assert packed.detach() == packbuf.pack({"c": column}, packing=packing, threads=1).detach()
+    if packing is None:
+        assert packbuf.measure({"c": column}) == len(packed)
+    if column:
+        every = list(range(len(column)))[::2]
+        assert same(column[::2], view["c"][every])
+        assert same([{"c": column[i]} for i in every], view.select(None, every).tolist())
+
+
+@given(st.lists(st.dictionaries(names.filter(lambda name: "\0" not in name), values, max_size=5), max_size=5))
+def test_rows_come_back(rows):
+    view = packbuf.open(packbuf.pack(rows), verify="all")
+    assert same(rows, view.rows())
+
+
+@given(st.dictionaries(names.filter(lambda name: "\0" not in name), values, max_size=4))
+def test_batch_values_come_back(values):
+    view = packbuf.open(packbuf.pack({}, rows=3, batch_values=values), verify="all")
+    assert same(values, view.batch_values) and view.num_rows == 3 and len(view) == 0
+
+
+@given(st.lists(arrays, max_size=3), st.integers(0, 4))
+def test_dense_fields_come_back(arrays, rows):
+    batch = {f"f{i}": np.stack([array] * rows) if rows else np.empty((0, *array.shape), array.dtype) for i, array in enumerate(arrays)}
+    view = packbuf.open(packbuf.pack(batch, rows=rows))
+    for name, array in batch.items():
+        back = view[name].numpy()
+        assert back.dtype == array.dtype and back.shape == array.shape and back.tobytes() == array.tobytes()
+
+
+def test_long_integers():
+    for number in (10**4299, -(7**9000), 10**12000 + 1):
+        assert packbuf.open(packbuf.pack({"n": [number]}))["n"][0] == number
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [dt.datetime(2020, 1, 1, 2, 3, 4, 567), None, dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59, 999999)],
+        [dt.date(2020, 2, 29), dt.date(1, 1, 1), None],
+        [np.datetime64("2020-01-01T00:00:01", "s"), None],
+        [np.array(["2020-01-01", "NaT"], dtype="datetime64[ns]"), np.array([], dtype="datetime64[ns]")],
+        [{"at": dt.datetime(2020, 1, 1), "n": 1}, {"at": None}, {}],
+    ],
+)
+def test_times_come_back(times):
+    back = packbuf.open(packbuf.pack({"t": times}), verify="all")["t"].tolist()
+    assert [type(cell) for cell in back] == [type(cell) for cell in times]
+    assert all(a is b or np.array_equal(a, b, equal_nan=isinstance(a, np.ndarray)) for a, b in zip(times, back, strict=True))
+
+
+def test_values_that_lie_about_themselves():
+    for cell in (packbuf.Opaque(5, b"x"), packbuf.Opaque("s", "text"), packbuf.Media(b"", mime=5), packbuf.Media("text"), packbuf.Media(b"", height=-1), packbuf.Media(b"", width="x")):
+        with pytest.raises(packbuf.Error) as caught:
+            packbuf.pack({"c": [None, cell]})
+        assert caught.value.path == "c" and caught.value.row == 1
+    with pytest.raises(TypeError):
+        packbuf.pack({"c": [packbuf.Media(b"", rate="fast")]})
+    odd = packbuf.Opaque("a\0b", b"")
+    assert packbuf.open(packbuf.pack({"c": [odd]}))["c"][0] == odd
+
+
+def test_times_as_fields_and_batch_values():
+    field = np.array(["2020-01-01", "1969-12-31"], dtype="datetime64[D]")
+    view = packbuf.open(packbuf.pack({"t": field}, batch_values={"at": dt.datetime(2021, 5, 6)}))
+    assert view["t"].numpy().dtype == field.dtype and (view["t"].numpy() == field).all()
+    assert view["t"][1] == field[1] and view.batch_values == {"at": dt.datetime(2021, 5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("column", "path"),
+    [
+        ([dt.datetime(2020, 1, 1), 5], "t"),
+        ([dt.datetime(2020, 1, 1), dt.date(2020, 1, 1)], "t"),
+        ([[dt.datetime(2020, 1, 1)]], "t[0]"),
+        ([dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc)], "t"),
+        ([{"a": dt.datetime(2020, 1, 1)}, {"a": "x"}], "t.a"),
+    ],
+)
+def test_times_that_would_change_are_refused(column, path):
+    with pytest.raises(packbuf.Unencodable) as caught:
+        packbuf.pack({"t": column})
+    assert caught.value.code == Status.UNENCODABLE and caught.value.path == path
+
+
+def test_pickle_only_when_both_sides_say_so():
+    column = [{1, 2}, complex, None]
+    with pytest.raises(packbuf.Unencodable):
+        packbuf.pack({"o": column})
+    packed = packbuf.pack({"o": column}, allow_pickle=True)
+    assert packbuf.open(packed, allow_pickle=True)["o"].tolist() == column
+    cell = packbuf.open(packed)["o"][0]
+    assert isinstance(cell, packbuf.Opaque) and cell.serializer == "pickle5"
+    again = packbuf.pack({"o": packbuf.open(packed)["o"].tolist()})
+    assert packbuf.open(again, allow_pickle=True)["o"].tolist() == column
+
+
+def test_images():
+    image_module = pytest.importorskip("PIL.Image")
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for mode in ("RGB", "L", "1", "RGBA", "CMYK", "F", "I"):
+        image = image_module.fromarray(pixels).convert(mode)
+        view = packbuf.open(packbuf.pack({"i": [image, None], "l": [[image, b"x"], []]}), verify="all")
+        back = view["i"][0]
+        assert back.mode == mode and back.size == image.size and back.tobytes() == image.tobytes() and view["i"][1] is None
+        assert view["l"][0][0].tobytes() == image.tobytes() and view["l"][0][1] == b"x" and view["l"][1] == []
+        assert isinstance(packbuf.open(packbuf.pack({"i": [image]}), images="media")["i"][0], packbuf.Media)
+    palette = image_module.fromarray(pixels).convert("P")
+    back = packbuf.open(packbuf.pack({"i": [palette]}))["i"][0]
+    assert back.mime == "image/png" and back.image().convert("RGB").tobytes() == palette.convert("RGB").tobytes()
+
+
+def test_media_comes_back():
+    cells = [packbuf.Media(b"RIFF", mime="audio/wav", rate=16000.0), packbuf.Media(b"", mime="x/y"), None]
+    view = packbuf.open(packbuf.pack({"m": cells}))
+    assert view["m"].tolist() == cells and view["m"].codec == "media_bytes" and view["m.mime"].tolist()[0] == "audio/wav"
