@@ -39,12 +39,9 @@ int run_serve(const verb *command, int argc, char **argv) {
   const char *uri = "local:", *size = NULL, *metrics = NULL, *device = NULL;
   int verbose = 0, number;
   strings rest = {NULL, 0};
-  const option options[] = {{0, "store", NULL, &uri, NULL},
-                            {0, "size", NULL, &size, NULL},
-                            {0, "metrics", NULL, &metrics, NULL},
-                            {0, "device", NULL, &device, NULL},
-                            {'v', "verbose", &verbose, NULL, NULL},
-                            {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{0, "store", NULL, &uri, NULL},         {0, "size", NULL, &size, NULL},
+                            {0, "metrics", NULL, &metrics, NULL},   {0, "device", NULL, &device, NULL},
+                            {'v', "verbose", &verbose, NULL, NULL}, {0, NULL, NULL, NULL, NULL}};
   packbuf_store_options how = packbuf_default_store_options();
   packbuf_server_options serving;
   packbuf_server *server = NULL;

@@ -848,7 +848,8 @@ static packbuf_status packbuf_i_item_fail(packbuf_error *error, packbuf_status c
 static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation) {
   if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
   if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
-  return operation == PACKBUF_PUT ? "the object is larger than the store" : "the object is larger than the memory given";
+  return operation == PACKBUF_PUT ? "the object is larger than the store"
+                                  : "the object is larger than the memory given";
 }
 
 /* An error without an item. */
