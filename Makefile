@@ -7,7 +7,7 @@ ifeq ($(origin CXX),default)
 CXX = g++
 endif
 CFLAGS ?= -O2 -g
-PREFIX ?= /usr/local
+PREFIX ?= $(or $(prefix),/usr/local)
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 PYTHON_CASES ?= 100000

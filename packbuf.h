@@ -256,7 +256,8 @@ typedef struct packbuf_error {
   packbuf_status code;
   packbuf_rule rule;   /* the rule of the format that is broken, or PACKBUF_RULE_NONE */
   const char *message; /* static text */
-  uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
+  uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE; SYSTEM,
+                          DISCONNECTED: the errno */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
   uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
   uint64_t needed;     /* bytes that the call wants where fewer were given: CAPACITY (but of packbuf_select_copy),
@@ -1841,9 +1842,11 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, ")");
   }
   if (error->offset != PACKBUF_NOWHERE) {
-    packbuf_i_line_text(&line, " at byte ");
+    const int code = error->code == PACKBUF_SYSTEM || error->code == PACKBUF_DISCONNECTED; /* an errno, no place */
+    packbuf_i_line_text(&line, code ? " (error " : " at byte ");
     packbuf_i_line_number(&line, error->offset);
-    before = ", ";
+    if (code) packbuf_i_line_text(&line, ")");
+    before = code ? " " : ", ";
   }
   if (error->path[0]) {
     packbuf_i_line_text(&line, before);

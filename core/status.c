@@ -74,9 +74,11 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
     packbuf_i_line_text(&line, ")");
   }
   if (error->offset != PACKBUF_NOWHERE) {
-    packbuf_i_line_text(&line, " at byte ");
+    const int code = error->code == PACKBUF_SYSTEM || error->code == PACKBUF_DISCONNECTED; /* an errno, no place */
+    packbuf_i_line_text(&line, code ? " (error " : " at byte ");
     packbuf_i_line_number(&line, error->offset);
-    before = ", ";
+    if (code) packbuf_i_line_text(&line, ")");
+    before = code ? " " : ", ";
   }
   if (error->path[0]) {
     packbuf_i_line_text(&line, before);

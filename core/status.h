@@ -191,7 +191,8 @@ typedef struct packbuf_error {
   packbuf_status code;
   packbuf_rule rule;   /* the rule of the format that is broken, or PACKBUF_RULE_NONE */
   const char *message; /* static text */
-  uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE */
+  uint64_t offset;     /* byte offset in the packed buffer (or in the text being parsed), or PACKBUF_NOWHERE; SYSTEM,
+                          DISCONNECTED: the errno */
   uint64_t row;        /* row of the batch or of the column, or PACKBUF_NOWHERE */
   uint64_t fragment;   /* which of the fragments that were given or listed, or PACKBUF_NOWHERE */
   uint64_t needed;     /* bytes that the call wants where fewer were given: CAPACITY (but of packbuf_select_copy),

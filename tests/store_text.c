@@ -70,7 +70,10 @@ static void test_sizes(void) {
       {"k", 0, 0},
       {"1kk", 0, 0},
       {"1 k", 0, 0},
-      {"1t", 0, 0},
+      {"1t", 1, (uint64_t)1 << 40},
+      {"2T", 1, (uint64_t)2 << 40},
+      {"16777216t", 0, 0},
+      {"1p", 0, 0},
       {"k1", 0, 0},
       {"-1k", 0, 0},
       {"1.5g", 0, 0},
@@ -84,7 +87,7 @@ static void test_sizes(void) {
     if (sizes[i].good) expect(number == sizes[i].number, "%s is %llu", sizes[i].text, (unsigned long long)number);
   }
   expect(packbuf_i_parse_size("3k", 2, 4095, &number) && !packbuf_i_parse_size("4k", 2, 4095, &number), "the most");
-  verdict("sizes with k, m and g");
+  verdict("sizes with k, m, g and t");
 }
 
 /* ---- percent-encoding ---- */

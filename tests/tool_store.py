@@ -108,7 +108,7 @@ def objects_tests(tmp, uri, made):
     o = good('--bytes --ttl --evictable --json', 'put', uri, 'odd#key', 'r.pbuf', '--bytes', '--ttl=600000', '--evictable', '--json').lines()[0]
     ok(o['kind'] == 'bytes' and 0 < o['left_ms'] <= 600000 and o['evictable'] and o['head_length'] == 0, 'as bytes, for ten minutes', o)
     r = good('store', 'store', uri)
-    ok('transport  ' in r.text and 'puts' in r.text, 'what it is', r)
+    ok('transport  ' in r.text and 'list' in r.text and not re.search(r'^\w+ +0  ', r.text, re.M), 'what it is, without counters that are 0', r)
     o = good('store --json', 'store', uri, '--json').lines()[0]
     ok(o['uri'] == uri and o['objects'] == 4 and 0 < o['used'] <= o['size'] and 'list' in o['capabilities'] and o['counters']['failures'] == 0, 'for machines', o)
     good('store --collect', 'store', uri, '--collect')
@@ -199,7 +199,10 @@ def tcp_tests(tmp):
     ok(re.fullmatch(r'tcp://127\.0\.0\.1:[1-9][0-9]*', s.uri), 'serve prints the URI with its port', s.uri)
     try:
         objects_tests(tmp, s.uri, s.uri)
-        bad('the address is taken', 1, [s.uri], 'serve', s.uri)
+        bad('the address is taken', 1, [s.uri, 'in use'], 'serve', s.uri)
+        bad('larger than the store', 1, ['large: CAPACITY', 'larger than the store'], 'put', s.uri, 'large', '-', stdin=bytes(5000000))
+        bad('no such object', 1, ['none: NOT_FOUND', 'no object'], 'get', s.uri, 'none', '-o', '-')
+        bad('nor to remove', 1, ['none: NOT_FOUND', 'no such object'], 'rm', s.uri, 'none')
         bad('--check of what is no shm', 1, [s.uri, '--check'], 'store', s.uri, '--check')
         bad('--free of what is no shm', 1, [s.uri, 'UNSUPPORTED'], 'store', s.uri, '--free')
     finally:

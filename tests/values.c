@@ -46,6 +46,10 @@ static void test_status(void)
     line_is(&error, "CAPACITY needs 77 bytes: too small");
     packbuf_i_truncated(&error, PACKBUF_RULE_H8, 100, 128);
     line_is(&error, "TRUNCATED (H8) at byte 100, needs 128 bytes: the bytes end too early (the rule: all total_length bytes are there)");
+    packbuf_i_fail(&error, PACKBUF_SYSTEM, "text", 98, PACKBUF_NOWHERE);
+    line_is(&error, "SYSTEM (error 98): text");
+    error.row = 3;
+    line_is(&error, "SYSTEM (error 98) row 3: text");
     memset(path, 'x', sizeof path);
     path[399 - 50] = '!';
     packbuf_i_set_path(&error, path, 399);

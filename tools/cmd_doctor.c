@@ -1,5 +1,5 @@
-/* tools/cmd_doctor.c: `packbuf doctor`: what stores find wanting on this machine, a line each: what, what was found, what
- * to do. Changes nothing.
+/* tools/cmd_doctor.c: `packbuf doctor`: what stores find wanting on this machine, a line each: what, what was found,
+ * what to do. Changes nothing.
  * May use: packbuf_transport.h (the public part alone). Must not know: what is looked at. */
 #include "stores.h"
 

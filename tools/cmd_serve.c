@@ -1,10 +1,8 @@
 /* tools/cmd_serve.c: `packbuf serve`: one store for many machines, until a signal ends it.
  * May use: packbuf_transport.h (the public part alone). Must not know: the protocol. */
-#include "tool.h"
+#include "stores.h"
 
 #include <signal.h>
-
-#include "../transport/packbuf_transport.h"
 
 static void log_line(void *context, packbuf_log_level level, const char *line) {
   const int *verbose = (const int *)context;
@@ -30,23 +28,20 @@ static void print_uri(const packbuf_server *server) {
   output_close(&out);
 }
 
-static void fail_open(const verb *command, const char *uri, packbuf_status status, const packbuf_error *error) {
+static void fail_open(const verb *command, const char *uri, packbuf_status status, packbuf_error *error) {
   char line[1024];
+  if (status != PACKBUF_INVALID_ARGUMENT) fail_call(uri, error);
   packbuf_error_format(error, line, sizeof line);
-  if (status == PACKBUF_INVALID_ARGUMENT) fail_usage(command, "%s: %s", uri, line);
-  fail(uri, "%s", line);
+  fail_usage(command, "%s: %s", uri, line);
 }
 
 int run_serve(const verb *command, int argc, char **argv) {
   const char *uri = "local:", *size = NULL, *metrics = NULL, *device = NULL;
   int verbose = 0, number;
   strings rest = {NULL, 0};
-  const option options[] = {{0, "store", NULL, &uri, NULL},
-                            {0, "size", NULL, &size, NULL},
-                            {0, "metrics", NULL, &metrics, NULL},
-                            {0, "device", NULL, &device, NULL},
-                            {'v', "verbose", &verbose, NULL, NULL},
-                            {0, NULL, NULL, NULL, NULL}};
+  const option options[] = {{0, "store", NULL, &uri, NULL},         {0, "size", NULL, &size, NULL},
+                            {0, "metrics", NULL, &metrics, NULL},   {0, "device", NULL, &device, NULL},
+                            {'v', "verbose", &verbose, NULL, NULL}, {0, NULL, NULL, NULL, NULL}};
   packbuf_store_options how = packbuf_default_store_options();
   packbuf_server_options serving;
   packbuf_server *server = NULL;

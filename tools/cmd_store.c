@@ -85,7 +85,8 @@ static packbuf_item *name_items(const strings *words, size_t first, named **name
 
 /* One line for an item that failed. */
 static void say_item(const packbuf_item *item) {
-  say(item->key, "%s: %s", packbuf_status_name(item->status), packbuf_status_text(item->status));
+  say(item->key, "%s: %s", packbuf_status_name(item->status),
+      item->status == PACKBUF_NOT_FOUND ? "there is no such object" : packbuf_status_text(item->status));
 }
 
 /* ---- what a store knows of an object ---- */
@@ -678,9 +679,11 @@ static void known_number(text *to, const char *name, uint64_t number, uint64_t m
   text_puts(to, "\n");
 }
 
+/* Counters begin with this command's handle, so that most are 0 and say nothing of the store: those are left out. */
 static void store_people(const packbuf_store_info *info, const counted *counts, size_t count, output *out) {
   table lines = {{NULL, 0}, 3, 1u << 1};
   text *to = &out->buffer;
+  int shown = 0;
   size_t i;
   text_printf(to, "store      %s\ntransport  %s%s%s\n", info->uri, info->transport, info->stepped_down ? ": " : "",
               info->stepped_down ? info->stepped_down : "");
@@ -693,11 +696,13 @@ static void store_people(const packbuf_store_info *info, const counted *counts, 
   table_puts(&lines, "value");
   table_puts(&lines, "");
   for (i = 0; i < count; i++) {
+    if (!counts[i].value) continue;
+    shown = 1;
     table_puts(&lines, counts[i].name);
     table_number(&lines, counts[i].value);
     table_puts(&lines, counts[i].about);
   }
-  table_print(&lines, out);
+  if (shown) table_print(&lines, out);
 }
 
 int run_store(const verb *command, int argc, char **argv) {

@@ -175,7 +175,7 @@ static const char help_serve[] =
     "  --size N            bytes for objects of a store that this makes; k, m, g, t are powers of 1024 (256m)\n"
     "  --metrics HOST:PORT counters for Prometheus over HTTP\n"
     "  --device NAME       of verbs://: DEVICE[:PORT[:GID INDEX]], such as mlx5_0; else the one that has HOST's address\n"
-    "  -v, --verbose       connections, recoveries and evictions on stderr\n";
+    "  -v, --verbose       connections that were refused or failed, recoveries and evictions on stderr\n";
 
 static const char help_doctor[] =
     "Usage: packbuf doctor [URI] [options]\n"

@@ -100,7 +100,7 @@ static void packbuf_i_doctor_stores(packbuf_i_doctor *d) {
   packbuf_i_doctor_bytes(d, bytes);
   packbuf_i_doctor_says(d, PACKBUF_ADVICE, d->folder,
                         "stores outlive their processes: take away those of jobs that "
-                        "have ended (packbuf store NAME --free)");
+                        "have ended (packbuf store shm:NAME --free)");
 }
 
 /* `name`: of the store; NULL: of none. */

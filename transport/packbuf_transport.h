@@ -216,8 +216,10 @@ typedef struct packbuf_store_options {
 
 PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot fail */
 
-/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096. What was asked for is what runs, or
- * the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
+/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any that is a number, by its name (k,
+ * m, g, t: times 1024, ...); shm: also dir=FOLDER (/dev/shm) and mode=OCTAL (600: whose it is; 660: the group's too);
+ * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
+ * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
  * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
  * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
  * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
@@ -844,6 +846,14 @@ static packbuf_status packbuf_i_item_fail(packbuf_error *error, packbuf_status c
   return code;
 }
 
+/* What a status says of one item: the general text, but where that is of fields and destinations. */
+static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation) {
+  if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
+  if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
+  return operation == PACKBUF_PUT ? "the object is larger than the store"
+                                  : "the object is larger than the memory given";
+}
+
 /* An error without an item. */
 static packbuf_status packbuf_i_call_fail(packbuf_error *error, packbuf_status code, const char *message) {
   return packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
@@ -1086,7 +1096,7 @@ static int packbuf_i_parse_hex(const char *text, size_t size, uint64_t most, uin
   return packbuf_i_parse_digits(text, size, 16, most, number);
 }
 
-/* A decimal number, perhaps with k, m or g behind it: times 1024, 1024^2, 1024^3. */
+/* A decimal number, perhaps with k, m, g or t behind it: times 1024 to the power of 1 to 4. */
 static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, uint64_t *number) {
   unsigned shift = 0;
   switch (size ? text[size - 1] : 0) {
@@ -1096,6 +1106,8 @@ static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, ui
     case 'M': shift = 20; break;
     case 'g':
     case 'G': shift = 30; break;
+    case 't':
+    case 'T': shift = 40; break;
     default: break;
   }
   if (!packbuf_i_parse_decimal(text, size - (shift != 0), most >> shift, number)) return 0;
@@ -11601,7 +11613,7 @@ static packbuf_status packbuf_i_batch(packbuf_store *store, packbuf_operation op
   while (first < count && !items[first].status) first++;
   if (first == count) return PACKBUF_OK;
   return packbuf_i_item_fail(
-      error, items[first].status, packbuf_status_text(items[first].status), items[first].key, first,
+      error, items[first].status, packbuf_i_item_text(items[first].status, operation), items[first].key, first,
       items[first].status == PACKBUF_UNREGISTERED
           ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
           : PACKBUF_NOWHERE);
@@ -13798,7 +13810,7 @@ static void packbuf_i_doctor_stores(packbuf_i_doctor *d) {
   packbuf_i_doctor_bytes(d, bytes);
   packbuf_i_doctor_says(d, PACKBUF_ADVICE, d->folder,
                         "stores outlive their processes: take away those of jobs that "
-                        "have ended (packbuf store NAME --free)");
+                        "have ended (packbuf store shm:NAME --free)");
 }
 
 /* `name`: of the store; NULL: of none. */
@@ -14157,7 +14169,7 @@ static packbuf_status packbuf_i_item_why(const packbuf_item *items, uint64_t at,
     one->row = index;
     return status;
   }
-  return packbuf_i_item_fail(one, status, packbuf_status_text(status), items[at].key, index, PACKBUF_NOWHERE);
+  return packbuf_i_item_fail(one, status, packbuf_i_item_text(status, PACKBUF_PUT), items[at].key, index, PACKBUF_NOWHERE);
 }
 
 /* ---- one batch ---- */

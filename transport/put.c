@@ -51,7 +51,7 @@ static packbuf_status packbuf_i_item_why(const packbuf_item *items, uint64_t at,
     one->row = index;
     return status;
   }
-  return packbuf_i_item_fail(one, status, packbuf_status_text(status), items[at].key, index, PACKBUF_NOWHERE);
+  return packbuf_i_item_fail(one, status, packbuf_i_item_text(status, PACKBUF_PUT), items[at].key, index, PACKBUF_NOWHERE);
 }
 
 /* ---- one batch ---- */

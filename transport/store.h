@@ -55,8 +55,10 @@ typedef struct packbuf_store_options {
 
 PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot fail */
 
-/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096. What was asked for is what runs, or
- * the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
+/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any that is a number, by its name (k,
+ * m, g, t: times 1024, ...); shm: also dir=FOLDER (/dev/shm) and mode=OCTAL (600: whose it is; 660: the group's too);
+ * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
+ * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
  * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
  * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
  * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */

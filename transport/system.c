@@ -59,6 +59,14 @@ static packbuf_status packbuf_i_item_fail(packbuf_error *error, packbuf_status c
   return code;
 }
 
+/* What a status says of one item: the general text, but where that is of fields and destinations. */
+static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation) {
+  if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
+  if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
+  return operation == PACKBUF_PUT ? "the object is larger than the store"
+                                  : "the object is larger than the memory given";
+}
+
 /* An error without an item. */
 static packbuf_status packbuf_i_call_fail(packbuf_error *error, packbuf_status code, const char *message) {
   return packbuf_i_fail(error, code, message, PACKBUF_NOWHERE, PACKBUF_NOWHERE);

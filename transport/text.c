@@ -80,7 +80,7 @@ static int packbuf_i_parse_hex(const char *text, size_t size, uint64_t most, uin
   return packbuf_i_parse_digits(text, size, 16, most, number);
 }
 
-/* A decimal number, perhaps with k, m or g behind it: times 1024, 1024^2, 1024^3. */
+/* A decimal number, perhaps with k, m, g or t behind it: times 1024 to the power of 1 to 4. */
 static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, uint64_t *number) {
   unsigned shift = 0;
   switch (size ? text[size - 1] : 0) {
@@ -90,6 +90,8 @@ static int packbuf_i_parse_size(const char *text, size_t size, uint64_t most, ui
     case 'M': shift = 20; break;
     case 'g':
     case 'G': shift = 30; break;
+    case 't':
+    case 'T': shift = 40; break;
     default: break;
   }
   if (!packbuf_i_parse_decimal(text, size - (shift != 0), most >> shift, number)) return 0;
