@@ -13078,6 +13078,7 @@ enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 2
 
 #define PACKBUF_I_TICK_NS 20000000u         /* how often room is asked for again */
 #define PACKBUF_I_SWEEP_NS 500000000u       /* how often connections are looked at that do nothing */
+#define PACKBUF_I_HURRY_NS 100000000u       /* and that while room is wanted, which some of them may hold */
 #define PACKBUF_I_GREETING_NS 10000000000u  /* to say HELLO and PROOF */
 #define PACKBUF_I_SILENCE_NS 10000000000u   /* after which a client with a request under way is asked */
 #define PACKBUF_I_DEAD_NS 30000000000u      /* and taken for dead */
@@ -13397,7 +13398,8 @@ static void *packbuf_i_loop_run(void *context) {
     }
     if (told) packbuf_i_loop_completions(loop); /* last: it may close a connection that another event here is of */
     now = packbuf_now();
-    if (now - swept >= PACKBUF_I_SWEEP_NS || stopping) {
+    if (now - swept >= (PACKBUF_I_LOAD(&server->service.wanting) ? PACKBUF_I_HURRY_NS : PACKBUF_I_SWEEP_NS) ||
+        stopping) {
       waiting = packbuf_i_loop_sweep(loop, 1);
       swept = ticked = now;
     } else if (now - ticked >= PACKBUF_I_TICK_NS && PACKBUF_I_LOAD(&server->service.wanting)) {
