@@ -39,7 +39,7 @@ export PACKBUF_DATA
 endif
 export CC CXX
 
-.PHONY: all demo test python-install python-cases bench-python bench bench-quick bench-table bench-verbs fuzz kills kill-steps install uninstall clean help
+.PHONY: all demo test python-install python-cases bench-python bench bench-quick bench-table bench-verbs fuzz kills kills-verbs kill-steps install uninstall clean help
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
@@ -152,7 +152,10 @@ endef
 $(foreach name,native sanitize clang s390x aarch64 armhf riscv64 m32 musl wasm32 msan tsan,$(eval $(call stage,$(name))))
 
 # the small machine that has namespaces, netem and verbs: what runs in it
-GUEST = $(addprefix build/tests/native/,store_contract store_verbs serve faults verbs)
+GUEST = $(addprefix build/tests/native/,store_contract store_verbs serve faults verbs rollout)
+build/tests/native/rollout: examples/rollout.c $(TEST_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) -o $@ $< $(LIBS)
 build/tests/native/serve: tests/double/serve.c build/tests/native/packbuf.o
 	$(CC) $(STRICT) $(CFLAGS) -o $@ $^ $(LIBS)
 build/tests/native/faults build/tests/native/verbs: build/tests/native/%: tests/guest/%.c tests/guest/ends.h $(TEST_DEPS)
@@ -179,6 +182,10 @@ STEPS ?= 1
 
 kills: build/tests/native/kills
 	@for run in $(KILLS); do echo "# $$run"; $< "$${run%=*}" "$${run##*=}" $(KILLS_SEED) || exit 1; done
+
+# the same over verbs, in the small machine of the guest stage
+kills-verbs: build/tests/native/kills
+	GUEST_SECONDS=1800 GUEST_ARGS="ROUNDS=$(or $(ROUNDS),100)" tests/guest/run.sh $< tests/guest/kills.sh
 
 kill-steps: build/tests/native/store_shm_steps
 	$< $(STEPS)
@@ -278,7 +285,7 @@ help:
 	@echo 'python-cases  PYTHON_CASES=$(PYTHON_CASES) nested values of each kind through the Python package'
 	@echo 'bench-verbs  gets over verbs beside ib_read_bw in a small emulated machine: medians of ROUNDS=5'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'
-	@echo 'kills      kills and stops the processes of stores at random (KILLS="shm:=10000 ..."); kill-steps: after each instruction'
+	@echo 'kills      kills and stops the processes of stores at random (KILLS="shm:=10000 ..."); kills-verbs: over software RoCE; kill-steps: after each instruction'
 	@echo 'install    to PREFIX=$(PREFIX), below DESTDIR; uninstall takes it away'
 	@echo 'clean      removes build/'
 	@echo 'Variables: CC CXX CFLAGS PREFIX DESTDIR STAGES S390X_TESTS EMULATED_TESTS FUZZ_SECONDS FUZZ_FLAGS PROVE_JOBS PACKBUF_DATA'

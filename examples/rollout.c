@@ -1,6 +1,7 @@
 /* A rollout worker and a learner, two processes, over one store: the worker packs a batch straight into the store's
  * memory and hands over a ref, one line of text; the learner takes two fields of a quarter of the rows, and nothing else,
- * then removes the batch. `rollout [URI]`: shm: of its own without one; tcp://HOST:PORT of `packbuf serve` does as well. */
+ * then removes the batch. `rollout [URI]`: shm: of its own without one; tcp:// or verbs://HOST:PORT of
+ * `packbuf serve` and mooncake://MASTER:PORT?segment=0 do as well. */
 #define PACKBUF_IMPLEMENTATION
 #include "../transport/packbuf_transport.h"
 #include <stdio.h>
@@ -105,7 +106,8 @@ static int learn(const char *uri, int from_worker) {
          (unsigned long long)object.selection->rows, (unsigned long long)object.moved, (unsigned long long)ref.length,
          (double)rewards[0]);
   packbuf_object_release(&object);
-  if (packbuf_remove(store, &ref, packbuf_deadline_in(1000), &error) ||
+  /* Mooncake keeps what was read for some seconds (LEASED until then); of others the memory is back at once */
+  if (packbuf_remove(store, &ref, packbuf_deadline_in(20000), &error) ||
       packbuf_store_close(store, packbuf_deadline_in(1000), &error))
     return failed("learner");
   return 0;

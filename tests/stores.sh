@@ -15,6 +15,7 @@ build() {
         ${CC:-gcc} $flags -o "$tmp/kills" tests/kills.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/batches" tests/store_batches.c "$tmp/packbuf.o" -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/serve" tests/double/serve.c "$tmp/packbuf.o" -pthread -lm &&
+        ${CC:-gcc} $flags -o "$tmp/rollout" examples/rollout.c -pthread -lm &&
         ${CC:-gcc} $flags -o "$tmp/verbs" tests/store_verbs.c -pthread -lm -ldl &&
         ${CC:-gcc} $flags -fPIC -shared -fvisibility=hidden -Wl,-soname,libibverbs.so.1 -Wl,--version-script=tests/double/ibverbs.map \
             -o "$tmp/libibverbs.so.1" tests/double/ibverbs.c -pthread &&
@@ -42,9 +43,9 @@ on_tcp() {
     kill "$(cat "$tmp/pid")"
 }
 
-on_a_server() { # PROGRAM
+on_a_server() { # PROGRAM [SCHEME]
     local status=0
-    serve tcp://127.0.0.1:0 || return
+    serve "${2:-tcp}://127.0.0.1:0" || return
     "$1" "$(cat "$tmp/uri")" || { cat "$tmp/serve.log"; status=1; }
     kill "$(cat "$tmp/pid")"
     return $status
@@ -63,6 +64,7 @@ on_verbs() {
 
 with_double() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/verbs"; }
 killed_on_verbs() { LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs "$tmp/kills" verbs://127.0.0.1:0 20; }
+rollout_on_verbs() { (export LD_LIBRARY_PATH=$tmp IBVERBS_DOUBLE=$tmp/ibverbs; on_a_server "$tmp/rollout" verbs); }
 before_shm() {
     local name=verbs.$$ status=0
     STORE_BEHIND=shm:$name with_double || status=$?
@@ -79,11 +81,11 @@ on_shm() { # PROGRAM
     return $status
 }
 
-on_mooncake() { # leases of the engine last longer than a call of C55 and no longer than needed: removals of C64 wait for them
+on_mooncake() { # PROGRAM. Leases of the engine last longer than a call of C55 and no longer than needed: removals of C64 wait for them
     local master=/dev/shm/packbuf-double.$$ status=0
     MOONCAKE_STORE_LIBRARY="$tmp/libmooncake_store.so" DOUBLE_MASTER=$master DOUBLE_ROOM=$((64 << 20)) DOUBLE_LEASE_MS=500 \
         STORE_STOP="touch $master.stop" STORE_CONTINUE="rm $master.stop" \
-        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$tmp/contract" 'mooncake://localhost:50051?segment=0' || status=$?
+        STORE_RESTART="touch $master.away; sleep 0.4; rm $master.away" "$1" 'mooncake://localhost:50051?segment=0' || status=$?
     rm -f "$master" "$master.stop" "$master.away"
     return $status
 }
@@ -103,6 +105,9 @@ tap_run 'verbs: and what it promises beyond' with_double
 tap_run 'verbs: and before shm' before_shm
 tap_run 'verbs: says why it is not to be had' without_device
 tap_run 'verbs: 20 killed and stopped at random' killed_on_verbs
-tap_run 'mooncake: keeps the contract' on_mooncake
+tap_run 'mooncake: keeps the contract' on_mooncake "$tmp/contract"
+tap_run 'examples/rollout.c: tcp' on_a_server "$tmp/rollout"
+tap_run 'examples/rollout.c: verbs' rollout_on_verbs
+tap_run 'examples/rollout.c: mooncake' on_mooncake "$tmp/rollout"
 kill "$(cat "$tmp/pid")" 2>/dev/null
 tap_done

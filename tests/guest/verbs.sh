@@ -1,7 +1,7 @@
 # Guest script: the store `verbs` over software RoCE. First the contract, between two devices on one pair, of which those
 # cases are left out that take long because they do much, or that stop or restart the server; then the cases of verbs.c,
 # with a server of their own, where the way between the devices fails.
-# Needs: store_contract, serve, store_verbs, verbs.
+# Needs: store_contract, serve, store_verbs, verbs, rollout.
 . /guest/lib.sh
 export PACKBUF_SECRET=hush
 
@@ -15,5 +15,6 @@ roce && serve_at verbs://10.77.0.2:6000 && serve_at tcp://127.0.0.1:6001 || exit
 beyond() { STORE_SERVER_URI=verbs://127.0.0.1:0 STORE_SERVER_DEVICE=rxe1 STORE_CLIENT_DEVICE=rxe0 store_verbs; }
 check 'the contract' contract
 check 'what verbs promises beyond it' beyond
+check 'a worker and a learner' rollout 'verbs://10.77.0.2:6000?device=rxe0'
 check 'networks that fail, bad keys, clients that are killed' verbs
 finish
