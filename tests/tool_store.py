@@ -53,6 +53,9 @@ def usage_tests(tmp):
     bad('put without FILE', 2, ['FILE'], 'put', f'shm:{NAME}', 'k')
     bad('ls with too much', 2, ['PREFIX'], 'ls', f'shm:{NAME}', 'a', 'b')
     bad('rm without a key', 2, ['KEY'], 'rm', f'shm:{NAME}')
+    bad('rm: a key and a prefix', 2, ['--prefix'], 'rm', f'shm:{NAME}', 'k', '--prefix', 'k')
+    bad('rm: an age of a key', 2, ['--older-than'], 'rm', f'shm:{NAME}', 'k', '--older-than', '1h')
+    bad('rm: no age', 2, ['--older-than', '5x'], 'rm', f'shm:{NAME}', '--prefix', 'k', '--older-than', '5x')
     bad('--timeout', 2, ['--timeout', 'x'], 'ls', f'shm:{NAME}', '--timeout', 'x')
     bad('--ttl', 2, ['--ttl'], 'put', f'shm:{NAME}', 'k', 'f', '--ttl', '4294967296')
     for size in ('x', '5x', '0', '', '-1', '99999999999g', '1gg'):
@@ -117,7 +120,27 @@ def objects_tests(tmp, uri, made):
     ok([o['key'] for o in good('ls after rm', 'ls', uri, '--json').lines()] == ['job/b'], 'its neighbours went all the same')
     now = good('put', 'put', uri, 'job/b', 'r.pbuf').text.strip()
     good('rm by ref', 'rm', uri, now)
+    left_behind_tests(tmp, uri)
     ok(good('ls of nothing', 'ls', uri, '--json').out == b'', 'no lines')
+
+
+def left_behind_tests(tmp, uri):
+    fragment = 'job/1#f0123456789abcdef'
+    for key in ('job/1', 'job/2', 'other', fragment):
+        good(f'put {key}', 'put', uri, key, 'r.pbuf', '--bytes')
+    def keys(name, *args):
+        return good(name, 'rm', uri, *args).text.split()
+    def there():
+        return [o['key'] for o in good('ls', 'ls', uri, '--json').lines()]
+    ok(keys('--dry-run', '--prefix', 'job/', '--dry-run') == ['job/1', fragment, 'job/2'], 'what would go')
+    ok(keys('too young', '--prefix', 'job/', '--older-than', '1h', '--dry-run') == [] == keys('so are orphans', '--orphans', '--dry-run'), 'nothing is that old')
+    ok(keys('--orphans', '--orphans', '--older-than=0s', '--dry-run') == [fragment] and len(there()) == 4, 'a fragment that no manifest lists; nothing went')
+    good('without --dry-run', 'rm', uri, '--orphans', '--older-than=0s')
+    ok(there() == ['job/1', 'job/2', 'other'], 'it went, and nothing else')
+    good('--prefix', 'rm', uri, '--prefix', 'job/')
+    ok(there() == ['other'], 'what begins so went')
+    good('none of these', 'rm', uri, '--prefix', 'job/')
+    good('all', 'rm', uri, '--prefix=')
 
 
 def errors_tests(tmp, uri, ref):

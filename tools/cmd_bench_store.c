@@ -85,17 +85,17 @@ static double samples_take(samples *from, double share) {
 
 /* ---- calls of the store ---- */
 
-static uint64_t deadline_of(const bench *b) { return packbuf_deadline_in(b->timeout_ms); }
+static uint64_t bench_deadline(const bench *b) { return packbuf_deadline_in(b->timeout_ms); }
 
 /* Puts what a call without a slice copies, or must carry. */
 static void put_all(bench *b) {
   packbuf_error error;
-  if (packbuf_batch_put(b->store, b->items, b->batch, deadline_of(b), &error)) fail_call(b->uri, &error);
+  if (packbuf_batch_put(b->store, b->items, b->batch, bench_deadline(b), &error)) fail_call(b->uri, &error);
 }
 
 static void get_all(bench *b) {
   packbuf_error error;
-  if (packbuf_batch_get(b->store, b->items, b->batch, deadline_of(b), &error)) fail_call(b->uri, &error);
+  if (packbuf_batch_get(b->store, b->items, b->batch, bench_deadline(b), &error)) fail_call(b->uri, &error);
 }
 
 static void release_all(bench *b) {
@@ -110,12 +110,12 @@ static void get_in_place(bench *b) {
 
 static void stat_all(bench *b) {
   packbuf_error error;
-  if (packbuf_batch_stat(b->store, b->items, b->batch, deadline_of(b), &error)) fail_call(b->uri, &error);
+  if (packbuf_batch_stat(b->store, b->items, b->batch, bench_deadline(b), &error)) fail_call(b->uri, &error);
 }
 
 static void remove_all(bench *b) {
   packbuf_error error;
-  if (packbuf_batch_remove(b->store, b->items, b->batch, deadline_of(b), &error)) fail_call(b->uri, &error);
+  if (packbuf_batch_remove(b->store, b->items, b->batch, bench_deadline(b), &error)) fail_call(b->uri, &error);
 }
 
 /* Whether a copy of the same bytes can be made beside it: then the store's memory is this process's. */
@@ -127,7 +127,7 @@ static void begin_put(bench *b) {
   uint64_t *sizes = (uint64_t *)must_alloc((size_t)(b->batch + 1) * sizeof *sizes), i;
   packbuf_error error;
   for (i = 0; i <= b->batch; i++) sizes[i] = b->size;
-  if (copies_beside(b) && packbuf_reserve(b->store, 0, sizes, b->batch + 1, deadline_of(b), b->slices, &error))
+  if (copies_beside(b) && packbuf_reserve(b->store, 0, sizes, b->batch + 1, bench_deadline(b), b->slices, &error))
     fail_call(b->uri, &error);
   free(sizes);
 }
@@ -487,7 +487,7 @@ static void open_bench(bench *b) {
     packbuf_error_format(&error, line, sizeof line);
     fail_usage(b->command, "%s: %s", b->uri, line);
   }
-  if (status || packbuf_store_describe(b->store, &b->info, deadline_of(b), &error)) fail_call(b->uri, &error);
+  if (status || packbuf_store_describe(b->store, &b->info, bench_deadline(b), &error)) fail_call(b->uri, &error);
   if (b->streams && strcmp(b->info.transport, "tcp") != 0) fail_usage(b->command, "--iperf3 is for tcp:// alone");
 }
 
@@ -553,7 +553,7 @@ int run_bench_store(const verb *command, int argc, char **argv) {
     }
   }
   progress_end();
-  if (packbuf_store_close(b.store, deadline_of(&b), &error)) fail_call(b.uri, &error);
+  if (packbuf_store_close(b.store, bench_deadline(&b), &error)) fail_call(b.uri, &error);
   output_open(&out, "-");
   if (b.json) print_json(&b, &out.buffer);
   else print_people(&b, &out);

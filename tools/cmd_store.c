@@ -1,20 +1,7 @@
-/* tools/cmd_store.c: `packbuf put`, `get`, `ls`, `rm`, `stat` and `store`: objects of stores from the command line.
+/* tools/cmd_store.c: `packbuf put`, `get`, `ls`, `stat` and `store`: objects of stores from the command line.
  * May use: packbuf_transport.h (the public part alone), tables. Must not know: how a store does it. */
 #include "stores.h"
 #include "table.h"
-
-/* A store that is open, and how long each call may take. */
-typedef struct opened {
-  packbuf_store *store;
-  packbuf_store_info info;
-  uint64_t timeout_ms;
-} opened;
-
-/* An object as the command line names it: whatever is newest under a key, or a ref. */
-typedef struct named {
-  packbuf_ref ref;
-  int exact; /* it is a ref */
-} named;
 
 void fail_call(const char *what, packbuf_error *error) {
   const int code = (error->code == PACKBUF_SYSTEM || error->code == PACKBUF_DISCONNECTED) && error->offset &&
@@ -30,10 +17,9 @@ void fail_call(const char *what, packbuf_error *error) {
   fail(what, "%s", line);
 }
 
-static uint64_t deadline_of(const opened *from) { return packbuf_deadline_in(from->timeout_ms); }
+uint64_t deadline_of(const opened *from) { return packbuf_deadline_in(from->timeout_ms); }
 
-/* Only `put` makes a store that is not there: elsewhere a misspelt name must not take memory. */
-static void store_open(const verb *command, const char *uri, const char *timeout, int makes, int reads, opened *to) {
+void store_open(const verb *command, const char *uri, const char *timeout, int makes, int reads, opened *to) {
   packbuf_store_options options = packbuf_default_store_options();
   packbuf_error error;
   packbuf_status status;
@@ -53,7 +39,7 @@ static void store_open(const verb *command, const char *uri, const char *timeout
     fail_usage(command, "%s: its objects would go with this command (mooncake: without ?segment=0)", uri);
 }
 
-static void store_close(opened *from, const char *uri) {
+void store_close(opened *from, const char *uri) {
   packbuf_error error;
   if (packbuf_store_close(from->store, deadline_of(from), &error)) fail_call(uri, &error);
 }
@@ -69,8 +55,7 @@ static void name_read(const char *word, named *to) {
   }
 }
 
-/* The items of a batch for the words of a command line. */
-static packbuf_item *name_items(const strings *words, size_t first, named **names) {
+packbuf_item *name_items(const strings *words, size_t first, named **names) {
   size_t count = words->count - first, i;
   packbuf_item *items = (packbuf_item *)must_alloc(count * sizeof *items);
   *names = (named *)must_alloc(count * sizeof **names);
@@ -83,8 +68,7 @@ static packbuf_item *name_items(const strings *words, size_t first, named **name
   return items;
 }
 
-/* One line for an item that failed. */
-static void say_item(const packbuf_item *item) {
+void say_item(const packbuf_item *item) {
   say(item->key, "%s: %s", packbuf_status_name(item->status),
       item->status == PACKBUF_NOT_FOUND ? "there is no such object" : packbuf_status_text(item->status));
 }
@@ -305,7 +289,7 @@ int run_get(const verb *command, int argc, char **argv) {
   return TOOL_OK;
 }
 
-/* ---- ls, rm, stat ---- */
+/* ---- ls, stat ---- */
 
 static int by_key(const void *a, const void *b) {
   const packbuf_listed *x = (const packbuf_listed *)a, *y = (const packbuf_listed *)b;
@@ -313,8 +297,7 @@ static int by_key(const void *a, const void *b) {
   return order ? order : (x->stat.generation > y->stat.generation) - (x->stat.generation < y->stat.generation);
 }
 
-/* All of a listing, by key, each object once. */
-static packbuf_listed *list_all(opened *in, const char *uri, const char *prefix, size_t *count) {
+packbuf_listed *list_all(opened *in, const char *uri, const char *prefix, size_t *count) {
   enum { PAGE = 256 };
   packbuf_listed *all = NULL;
   packbuf_error error;
@@ -410,55 +393,6 @@ int run_stat(const verb *command, int argc, char **argv) {
   }
   store_close(&in, rest.items[0]);
   output_close(&out);
-  free(items);
-  free(names);
-  strings_free(&rest);
-  return result;
-}
-
-/* Removes what manifests list; they themselves go with all the others. A stat where it does no harm: the lease that an
- * engine grants for one would keep the object. */
-static void remove_listed(opened *in, packbuf_item *items, named *names, size_t count) {
-  packbuf_error error;
-  size_t i;
-  if (in->info.capabilities & PACKBUF_CAN_REMOVE_NOW)
-    (void)packbuf_batch_stat(in->store, items, count, deadline_of(in), &error);
-  for (i = 0; i < count; i++) {
-    const int known = items[i].status == PACKBUF_OK && items[i].stat.generation;
-    packbuf_ref ref = names[i].ref;
-    if (known) ref.kind = items[i].stat.kind;
-    if (ref.kind != PACKBUF_OBJECT_MANIFEST || items[i].status) continue;
-    if (known) ref.generation = items[i].stat.generation;
-    if (packbuf_remove(in->store, &ref, deadline_of(in), &error)) fail_call(ref.key, &error);
-    items[i].key = NULL;
-  }
-}
-
-int run_rm(const verb *command, int argc, char **argv) {
-  const char *timeout = NULL;
-  int force = 0, result = TOOL_OK;
-  strings rest = {NULL, 0};
-  const option options[] = {
-      {0, "force", &force, NULL, NULL}, {0, "timeout", NULL, &timeout, NULL}, {0, NULL, NULL, NULL, NULL}};
-  packbuf_item *items;
-  packbuf_error error;
-  named *names;
-  size_t i, count = 0;
-  opened in;
-  parse_options(command, argc, argv, options, &rest);
-  if (rest.count < 2) fail_usage(command, "URI and KEY or REF are needed");
-  items = name_items(&rest, 1, &names);
-  store_open(command, rest.items[0], timeout, 0, 0, &in);
-  remove_listed(&in, items, names, rest.count - 1);
-  for (i = 0; i + 1 < rest.count; i++) {
-    if (!items[i].key) continue;
-    items[count] = items[i];
-    items[count++].flags = force ? PACKBUF_REMOVE_FORCE : 0;
-  }
-  if (count && packbuf_batch_remove(in.store, items, count, deadline_of(&in), &error)) result = TOOL_NO;
-  for (i = 0; i < count; i++)
-    if (items[i].status) say_item(&items[i]);
-  store_close(&in, rest.items[0]);
   free(items);
   free(names);
   strings_free(&rest);

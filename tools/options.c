@@ -111,6 +111,16 @@ uint64_t parse_size(const verb *command, const char *name, const char *string) {
   return number << shift;
 }
 
+uint64_t parse_age(const verb *command, const char *name, const char *string) {
+  static const char units[] = "smhd";
+  static const uint64_t lengths[] = {1000, 60000, 3600000, 86400000};
+  const char *end = string + strlen(string), *unit = string < end ? strchr(units, end[-1]) : NULL;
+  uint64_t number;
+  if (!unit || !read_digits(string, end - 1, &number) || number > UINT32_MAX)
+    fail_usage(command, "--%s: '%s' is no time such as 30s, 10m, 12h or 2d", name, string);
+  return number * lengths[unit - units];
+}
+
 /* One end of a range: empty gives `otherwise`; negative counts from the end. Clamped to 0..rows + 1. */
 static int read_end(const char *from, const char *end, uint64_t rows, uint64_t otherwise, uint64_t *row) {
   uint64_t number;

@@ -143,8 +143,13 @@ static const char help_ls[] = "Usage: packbuf ls URI [PREFIX] [options]\n"
 
 static const char help_rm[] =
     "Usage: packbuf rm URI KEY|REF... [options]\n"
+    "       packbuf rm URI --prefix PREFIX | --orphans [options]\n"
     "Removes objects; of a manifest also what it lists. Exits with 1 and a line for each key that is not there.\n"
     "\n"
+    "  --prefix PREFIX     all whose keys begin so, such as what a job left behind ('': all)\n"
+    "  --orphans           fragments that no manifest lists, as an append that was killed leaves them (with --prefix: of these keys)\n"
+    "  --older-than AGE    with either: what was put longer ago than that, such as 30s, 10m, 12h or 2d (orphans: 10m)\n"
+    "  --dry-run           with either: prints the keys and removes nothing\n"
     "  --force             mooncake: also against a lease of the engine\n"
     "  --timeout MS        give up after so many milliseconds (60000)\n";
 

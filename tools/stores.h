@@ -6,6 +6,30 @@
 
 #include "../transport/packbuf_transport.h"
 
+/* A store that is open, and how long each call may take. */
+typedef struct opened {
+  packbuf_store *store;
+  packbuf_store_info info;
+  uint64_t timeout_ms;
+} opened;
+
+/* An object as the command line names it: whatever is newest under a key, or a ref. */
+typedef struct named {
+  packbuf_ref ref;
+  int exact; /* it is a ref */
+} named;
+
+uint64_t deadline_of(const opened *from);
+/* Only `put` makes a store that is not there: elsewhere a misspelt name must not take memory. */
+void store_open(const verb *command, const char *uri, const char *timeout, int makes, int reads, opened *to);
+void store_close(opened *from, const char *uri);
+/* The items of a batch for the words of a command line. */
+packbuf_item *name_items(const strings *words, size_t first, named **names);
+/* One line for an item that failed. */
+void say_item(const packbuf_item *item);
+/* All of a listing, by key, each object once. */
+packbuf_listed *list_all(opened *in, const char *uri, const char *prefix, size_t *count);
+
 /* Errors of the system are said in its words, and nothing of rows: what failed is one object, or the store. */
 void fail_call(const char *what, packbuf_error *error) TOOL_NORETURN;
 /* `,"name":number`; UINT64_MAX, which is what is not known or has no end, as null. */

@@ -63,6 +63,8 @@ void strings_free(strings *list); /* not the items */
 uint64_t parse_number(const verb *command, const char *name, const char *text);
 /* "4096", "64m", "8G": at least 1; k, m, g, t are powers of 1024. */
 uint64_t parse_size(const verb *command, const char *name, const char *text);
+/* A time with its unit, such as 30s, 10m, 12h or 2d, in milliseconds. */
+uint64_t parse_age(const verb *command, const char *name, const char *text);
 
 /* A range of rows, "3", "10:20", "10:", ":20", negative from the end, as Python slices. */
 typedef struct row_range {

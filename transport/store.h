@@ -43,7 +43,7 @@ typedef struct packbuf_store_options {
   uint8_t step_down;    /* 1: verbs may become tcp when it is not to be had; packbuf_store_info says so */
   uint8_t no_auto_register; /* 1: memory that was not registered is UNREGISTERED, with its address as error->offset;
                                0: it is registered for the call and counted */
-  uint8_t huge_pages;       /* as in packbuf_pool_options */
+  uint8_t huge_pages;       /* as in packbuf_pool_options, of its pool; of shm: ?dir= of a hugetlbfs mount */
   const void *secret; /* NULL: that of the environment: the file PACKBUF_SECRET_FILE, else PACKBUF_SECRET, else none */
   size_t secret_size;
   const char *name;                   /* who this is, in lists of leases; NULL: the program's name */
