@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "items.h"
 
 enum {
   WORKERS = 4,
@@ -265,13 +266,6 @@ static packbuf_status run_item(worker *w, packbuf_operation operation, packbuf_i
     case PACKBUF_GET: return packbuf_batch_get(w->store, item, 1, deadline, NULL);
     default: return packbuf_batch_remove(w->store, item, 1, deadline, NULL);
   }
-}
-
-static packbuf_item item_of(const char *key) {
-  packbuf_item item;
-  memset(&item, 0, sizeof item);
-  item.key = key;
-  return item;
 }
 
 /* What an operation on its own key that was not acknowledged leaves open. */

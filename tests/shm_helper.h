@@ -13,6 +13,7 @@
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "tap.h"
+#include "items.h"
 
 #define DRIVER packbuf_i_shm_driver
 
@@ -84,13 +85,6 @@ static inline void handle_run(handle *h, packbuf_operation operation, packbuf_it
   h->done = 0;
   for (uint64_t i = 0; i < count; i++) items[i].status = PACKBUF_STATUS_MAX_;
   DRIVER.run(h->state, &call);
-}
-
-static inline packbuf_item item_of(const char *key) {
-  packbuf_item item;
-  memset(&item, 0, sizeof item);
-  item.key = key;
-  return item;
 }
 
 /* Bytes that a seed determines: each of eight names the seed. */

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "items.h"
 
 #define KIB ((uint64_t)1 << 10)
 #define MIB ((uint64_t)1 << 20)
@@ -223,13 +224,6 @@ static packbuf_status run_with(packbuf_store *store, packbuf_operation operation
 static packbuf_status run(packbuf_store *store, packbuf_operation operation, packbuf_item *items, uint64_t count,
                           uint64_t deadline) {
   return run_with(store, operation, items, count, deadline, &w.error);
-}
-
-static packbuf_item item_of(const char *key) {
-  packbuf_item item;
-  memset(&item, 0, sizeof item);
-  item.key = key;
-  return item;
 }
 
 /* Puts bytes(size, seed). *stat may be NULL. */

@@ -9,6 +9,7 @@
 #include "fence.h"
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include "items.h"
 
 static void verdict(const char *what) { verdict_on("", what); }
 
@@ -78,13 +79,6 @@ static void server_stop(void) {
   expect(!packbuf_store_describe(served, &info, soon(), NULL), "describe");
   expect(!packbuf_store_close(served, soon(), NULL), "closing the store");
   server = NULL;
-}
-
-static packbuf_item item_of(const char *key) {
-  packbuf_item item;
-  memset(&item, 0, sizeof item);
-  item.key = key;
-  return item;
 }
 
 static packbuf_status put_bytes(packbuf_store *store, const char *key, const void *bytes, uint64_t size, uint64_t deadline) {

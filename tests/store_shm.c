@@ -1199,6 +1199,26 @@ static void tables_audited(handle *a) {
   tap_ok(audit_is(a, &fine) && removed(a, "k", 0) == PACKBUF_OK && audit_good(a, 0), "put right again");
 }
 
+/* Every slot says that it is an object of all there is, and of more: the audit ends, and says so. */
+static void endless_extents_audited(handle *a) {
+  packbuf_i_shm *shm = shm_of(a);
+  const uint64_t slots = shm->facts.slots, units = UINT32_MAX;
+  uint64_t *words = (uint64_t *)malloc(2 * (size_t)slots * sizeof *words), *extents = words + slots;
+  packbuf_audit found;
+  memset(&found, 0, sizeof found);
+  for (uint64_t i = 0; i < slots; i++) {
+    words[i] = shm->words[i], extents[i] = shm->slots[i].extent;
+    shm->words[i] = packbuf_i_shm_word(words[i], 0, PACKBUF_I_SHM_LIVE);
+    shm->slots[i].extent = packbuf_i_shm_extent(0, units);
+  }
+  tap_ok(DRIVER.keeper->audit(a->state, &found, NULL) == PACKBUF_OK && found.objects == slots &&
+             found.shared_bytes == slots * units * 4096,
+         "extents without an end");
+  for (uint64_t i = 0; i < slots; i++) shm->words[i] = words[i], shm->slots[i].extent = extents[i];
+  free(words);
+  tap_ok(audit_good(a, 0), "put right again");
+}
+
 static void taken_away(handle *a, handle *b) {
   char path[128];
   packbuf_item lease;
@@ -1247,6 +1267,7 @@ static void looked_after(void) {
     return;
   sessions_listed(&a, &b);
   tables_audited(&a);
+  endless_extents_audited(&a);
   taken_away(&a, &b);
   handle_close(&b);
   handle_close(&a);

@@ -9,6 +9,7 @@
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "tap.h"
+#include "items.h"
 
 #define ITEMS 256u
 #define SIZE 20000u
@@ -20,13 +21,6 @@ static packbuf_error error;
 static uint64_t *counted; /* of the double: registrations, requests, completions asked for, READs that failed; NULL: none */
 
 static uint8_t *from, *into; /* ITEMS * SIZE bytes each, registered */
-
-static packbuf_item item_of(const char *key) {
-  packbuf_item item;
-  memset(&item, 0, sizeof item);
-  item.key = key;
-  return item;
-}
 
 static void fill(uint8_t *bytes, size_t size, unsigned seed) {
   for (size_t i = 0; i < size; i++) bytes[i] = (uint8_t)(seed + i * 31 + (i >> 8) * 7);

@@ -104,42 +104,29 @@ typedef struct asked {
 } asked;
 
 /* Objects by prefix and age, each of the generation that was listed; what is gone by then is no error. */
-static int remove_left(const verb *command, opened *in, const char *uri, const asked *what, uint32_t flags) {
+static int remove_left(const verb *command, opened *in, const char *uri, const asked *what) {
   const uint64_t age = what->older ? parse_age(command, "older-than", what->older) : what->orphans ? 600000 : 0;
-  size_t count, i, kept = 0;
+  size_t count, i;
   packbuf_listed *all = list_all(in, uri, what->prefix, &count);
-  packbuf_item *items;
-  named *names;
   output out;
   int result = TOOL_OK;
   if (what->orphans) count = keep_orphans(in, all, count);
-  for (i = 0; i < count; i++)
-    if (all[i].stat.age_ms >= age) all[kept++] = all[i];
-  items = (packbuf_item *)must_alloc((kept + 1) * sizeof *items);
-  names = (named *)must_alloc((kept + 1) * sizeof *names);
-  memset(items, 0, (kept + 1) * sizeof *items);
   output_open(&out, "-");
-  for (i = 0; i < kept; i++) {
-    if (what->dry) text_printf(&out.buffer, "%s\n", all[i].key);
-    names[i].ref = packbuf_ref_newest(all[i].key);
-    items[i].key = names[i].ref.key;
-    items[i].generation = names[i].ref.generation = all[i].stat.generation;
-  }
-  for (i = 0; !what->dry && i < kept; i++) {
+  for (i = 0; i < count; i++) {
+    packbuf_ref ref = packbuf_ref_newest(all[i].key);
     packbuf_error error;
-    packbuf_status status;
-    names[i].ref.kind = all[i].stat.kind;
-    items[i].flags = flags;
-    if (names[i].ref.kind == PACKBUF_OBJECT_MANIFEST) status = packbuf_remove(in->store, &names[i].ref, deadline_of(in), &error);
-    else status = packbuf_batch_remove(in->store, &items[i], 1, deadline_of(in), &error);
-    if (status == PACKBUF_OK || status == PACKBUF_NOT_FOUND || status == PACKBUF_STALE) continue;
-    say(items[i].key, "%s: %s", packbuf_status_name(status), packbuf_status_text(status));
-    result = TOOL_NO;
+    if (all[i].stat.age_ms < age) continue;
+    ref.generation = all[i].stat.generation;
+    ref.kind = all[i].stat.kind;
+    if (what->dry) {
+      text_printf(&out.buffer, "%s\n", ref.key);
+    } else if (packbuf_remove(in->store, &ref, deadline_of(in), &error)) {
+      say(ref.key, "%s: %s", packbuf_status_name(error.code), error.message);
+      result = TOOL_NO;
+    }
   }
   output_close(&out);
   free(all);
-  free(items);
-  free(names);
   return result;
 }
 
@@ -162,9 +149,11 @@ int run_rm(const verb *command, int argc, char **argv) {
     fail_usage(command, listed ? "URI alone is needed with --prefix or --orphans" : "URI and KEY or REF are needed");
   if (!listed && (what.older || what.dry)) fail_usage(command, "--older-than and --dry-run go with --prefix or --orphans");
   if (what.older) (void)parse_age(command, "older-than", what.older);
+  /* manifests would not be among what is listed, and all fragments seem to be nobody's */
+  if (what.orphans && what.prefix && strchr(what.prefix, '#')) fail_usage(command, "--prefix of --orphans has no '#'");
   store_open(command, rest.items[0], timeout, 0, 0, &in);
   if (listed) {
-    result = remove_left(command, &in, rest.items[0], &what, force ? PACKBUF_REMOVE_FORCE : 0);
+    result = remove_left(command, &in, rest.items[0], &what);
   } else {
     named *names;
     packbuf_item *items = name_items(&rest, 1, &names);

@@ -5097,13 +5097,18 @@ static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) 
   }
 }
 
-/* Bytes of an object's extent that do not carry its name. */
-static uint64_t packbuf_i_shm_not_owned(packbuf_i_shm *shm, uint32_t slot) {
+enum { PACKBUF_I_SHM_TIMES = 16 }; /* a unit can be looked at for one object after another, as they come and go */
+
+/* Bytes of an object's extent that do not carry its name. `looks`: units that may still be looked at: extents of a
+ * damaged table can each be as large as the store, and then count as not the object's own. */
+static uint64_t packbuf_i_shm_not_owned(packbuf_i_shm *shm, uint32_t slot, uint64_t *looks) {
   const uint64_t extent = PACKBUF_I_LOAD(&shm->slots[slot].extent), all = shm->facts.units;
   const uint64_t first = packbuf_i_shm_extent_first(extent), units = packbuf_i_shm_extent_units(extent);
-  uint64_t missing = 0;
-  for (uint64_t unit = first; unit < first + units; unit++)
-    missing += unit >= all || PACKBUF_I_LOAD(&shm->owners[unit]) != slot + 1;
+  const uint64_t there = first >= all ? 0 : units < all - first ? units : all - first;
+  uint64_t missing = units - there;
+  if (there > *looks) return units * PACKBUF_I_SHM_UNIT;
+  *looks -= there;
+  for (uint64_t unit = first; unit < first + there; unit++) missing += PACKBUF_I_LOAD(&shm->owners[unit]) != slot + 1;
   return missing * PACKBUF_I_SHM_UNIT;
 }
 
@@ -5118,9 +5123,10 @@ static int packbuf_i_shm_has_cell(packbuf_i_shm *shm, uint32_t slot) {
 }
 
 /* An object, LIVE or RETIRED under `word`: what is wrong with it counts only while it is still that one. */
-static void packbuf_i_shm_audit_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word, packbuf_audit *audit) {
+static void packbuf_i_shm_audit_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word, uint64_t *looks,
+                                       packbuf_audit *audit) {
   const int live = packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE;
-  const uint64_t bytes = packbuf_i_shm_slot_bytes(shm, slot), missing = packbuf_i_shm_not_owned(shm, slot);
+  const uint64_t bytes = packbuf_i_shm_slot_bytes(shm, slot), missing = packbuf_i_shm_not_owned(shm, slot, looks);
   const int hidden = live && !packbuf_i_shm_has_cell(shm, slot);
   if (PACKBUF_I_LOAD(&shm->words[slot]) != word) return; /* on its way: it counts as what it was in no list */
   *(live ? &audit->objects : &audit->removed) += 1;
@@ -5135,11 +5141,12 @@ static int packbuf_i_shm_unused(packbuf_i_shm *shm, uint32_t session) {
 }
 
 static void packbuf_i_shm_audit_slots(packbuf_i_shm *shm, packbuf_audit *audit) {
+  uint64_t looks = PACKBUF_I_SHM_TIMES * (uint64_t)shm->facts.units;
   for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
     const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
     const unsigned phase = packbuf_i_shm_phase(word);
     if (phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED) {
-      packbuf_i_shm_audit_object(shm, slot, word, audit);
+      packbuf_i_shm_audit_object(shm, slot, word, &looks, audit);
     } else if (phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) {
       audit->filling += phase == PACKBUF_I_SHM_CLAIMED;
       if (phase == PACKBUF_I_SHM_CLAIMED) audit->filling_bytes += packbuf_i_shm_slot_bytes(shm, slot);
@@ -8843,7 +8850,7 @@ static const packbuf_driver packbuf_i_tcp_driver = {sizeof(packbuf_driver),
  * read by the server; what is got is read by this side, from where the server says that it lies (LOCATED), in one chain
  * a queue pair, whose last READ fetches the lease words: as long as a word is the object's generation, what was read
  * before it is the object.
- * May use: system, text, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
+ * May use: system, text, asked, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
 
 enum { PACKBUF_I_ROUNDS_MOST = 8 };         /* times that what failed for another item's sake is asked for again */
 #define PACKBUF_I_SHARE ((uint64_t)1 << 20) /* bytes that are worth a queue pair of their own */
@@ -8929,19 +8936,6 @@ static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadlin
 
 /* ---- reading what was located ---- */
 
-/* Bytes of the answer to an item; UINT64_MAX: it is not what was asked for. */
-static uint64_t packbuf_i_located_size(const packbuf_item *item, uint64_t length) {
-  uint64_t total = 0;
-  if (!item->ranges) return length;
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    const packbuf_range range = item->ranges[i];
-    if (range.offset > length || range.length > length - range.offset || range.length > INT64_MAX - total)
-      return UINT64_MAX;
-    total += range.length;
-  }
-  return total;
-}
-
 static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
   packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
   uint16_t waiting[PACKBUF_I_TRIP];
@@ -8949,6 +8943,7 @@ static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_
   if (peer->type != PACKBUF_I_GET || !peer->pairs.pairs) return "a place that nobody asked for";
   for (unsigned i = 0; i < frame->items; i++) {
     packbuf_i_located located;
+    packbuf_i_wanted_bytes asked;
     packbuf_i_errand *step;
     const char *why = packbuf_i_located_read(&reader, &located);
     if (why) return why;
@@ -8956,9 +8951,9 @@ static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_
       return "a place that nobody asked for";
     if (located.word >= peer->theirs.words || located.word >= PACKBUF_I_WORDS) return "a lease word that is none";
     step = &peer->steps[located.index];
-    step->follows = packbuf_i_located_size(step->item, located.stat.length);
-    if (!step->follows || step->follows == UINT64_MAX || (step->item->into && step->follows > step->item->capacity))
+    if (packbuf_i_item_asks(step->item, located.stat.length, &asked) || !asked.size || asked.size > INT64_MAX)
       return "a place of other bytes than were asked for";
+    step->follows = asked.size;
     step->item->stat = located.stat;
     step->state = PACKBUF_I_STEP_LOCATED;
     step->word = located.word;

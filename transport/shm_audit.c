@@ -162,13 +162,18 @@ static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) 
   }
 }
 
-/* Bytes of an object's extent that do not carry its name. */
-static uint64_t packbuf_i_shm_not_owned(packbuf_i_shm *shm, uint32_t slot) {
+enum { PACKBUF_I_SHM_TIMES = 16 }; /* a unit can be looked at for one object after another, as they come and go */
+
+/* Bytes of an object's extent that do not carry its name. `looks`: units that may still be looked at: extents of a
+ * damaged table can each be as large as the store, and then count as not the object's own. */
+static uint64_t packbuf_i_shm_not_owned(packbuf_i_shm *shm, uint32_t slot, uint64_t *looks) {
   const uint64_t extent = PACKBUF_I_LOAD(&shm->slots[slot].extent), all = shm->facts.units;
   const uint64_t first = packbuf_i_shm_extent_first(extent), units = packbuf_i_shm_extent_units(extent);
-  uint64_t missing = 0;
-  for (uint64_t unit = first; unit < first + units; unit++)
-    missing += unit >= all || PACKBUF_I_LOAD(&shm->owners[unit]) != slot + 1;
+  const uint64_t there = first >= all ? 0 : units < all - first ? units : all - first;
+  uint64_t missing = units - there;
+  if (there > *looks) return units * PACKBUF_I_SHM_UNIT;
+  *looks -= there;
+  for (uint64_t unit = first; unit < first + there; unit++) missing += PACKBUF_I_LOAD(&shm->owners[unit]) != slot + 1;
   return missing * PACKBUF_I_SHM_UNIT;
 }
 
@@ -183,9 +188,10 @@ static int packbuf_i_shm_has_cell(packbuf_i_shm *shm, uint32_t slot) {
 }
 
 /* An object, LIVE or RETIRED under `word`: what is wrong with it counts only while it is still that one. */
-static void packbuf_i_shm_audit_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word, packbuf_audit *audit) {
+static void packbuf_i_shm_audit_object(packbuf_i_shm *shm, uint32_t slot, uint64_t word, uint64_t *looks,
+                                       packbuf_audit *audit) {
   const int live = packbuf_i_shm_phase(word) == PACKBUF_I_SHM_LIVE;
-  const uint64_t bytes = packbuf_i_shm_slot_bytes(shm, slot), missing = packbuf_i_shm_not_owned(shm, slot);
+  const uint64_t bytes = packbuf_i_shm_slot_bytes(shm, slot), missing = packbuf_i_shm_not_owned(shm, slot, looks);
   const int hidden = live && !packbuf_i_shm_has_cell(shm, slot);
   if (PACKBUF_I_LOAD(&shm->words[slot]) != word) return; /* on its way: it counts as what it was in no list */
   *(live ? &audit->objects : &audit->removed) += 1;
@@ -200,11 +206,12 @@ static int packbuf_i_shm_unused(packbuf_i_shm *shm, uint32_t session) {
 }
 
 static void packbuf_i_shm_audit_slots(packbuf_i_shm *shm, packbuf_audit *audit) {
+  uint64_t looks = PACKBUF_I_SHM_TIMES * (uint64_t)shm->facts.units;
   for (uint32_t slot = 0; slot < shm->facts.slots; slot++) {
     const uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
     const unsigned phase = packbuf_i_shm_phase(word);
     if (phase == PACKBUF_I_SHM_LIVE || phase == PACKBUF_I_SHM_RETIRED) {
-      packbuf_i_shm_audit_object(shm, slot, word, audit);
+      packbuf_i_shm_audit_object(shm, slot, word, &looks, audit);
     } else if (phase == PACKBUF_I_SHM_CLAIMED || phase == PACKBUF_I_SHM_FREEING) {
       audit->filling += phase == PACKBUF_I_SHM_CLAIMED;
       if (phase == PACKBUF_I_SHM_CLAIMED) audit->filling_bytes += packbuf_i_shm_slot_bytes(shm, slot);

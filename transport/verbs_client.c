@@ -2,7 +2,7 @@
  * read by the server; what is got is read by this side, from where the server says that it lies (LOCATED), in one chain
  * a queue pair, whose last READ fetches the lease words: as long as a word is the object's generation, what was read
  * before it is the object.
- * May use: system, text, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
+ * May use: system, text, asked, frames, verbs, pool, tcp. Must not know: the handle, who serves. */
 
 enum { PACKBUF_I_ROUNDS_MOST = 8 };         /* times that what failed for another item's sake is asked for again */
 #define PACKBUF_I_SHARE ((uint64_t)1 << 20) /* bytes that are worth a queue pair of their own */
@@ -88,19 +88,6 @@ static packbuf_status packbuf_i_peer_pair(packbuf_i_peer *peer, uint64_t deadlin
 
 /* ---- reading what was located ---- */
 
-/* Bytes of the answer to an item; UINT64_MAX: it is not what was asked for. */
-static uint64_t packbuf_i_located_size(const packbuf_item *item, uint64_t length) {
-  uint64_t total = 0;
-  if (!item->ranges) return length;
-  for (uint64_t i = 0; i < item->range_count; i++) {
-    const packbuf_range range = item->ranges[i];
-    if (range.offset > length || range.length > length - range.offset || range.length > INT64_MAX - total)
-      return UINT64_MAX;
-    total += range.length;
-  }
-  return total;
-}
-
 static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_frame *frame, const uint8_t *body) {
   packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
   uint16_t waiting[PACKBUF_I_TRIP];
@@ -108,6 +95,7 @@ static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_
   if (peer->type != PACKBUF_I_GET || !peer->pairs.pairs) return "a place that nobody asked for";
   for (unsigned i = 0; i < frame->items; i++) {
     packbuf_i_located located;
+    packbuf_i_wanted_bytes asked;
     packbuf_i_errand *step;
     const char *why = packbuf_i_located_read(&reader, &located);
     if (why) return why;
@@ -115,9 +103,9 @@ static const char *packbuf_i_peer_located(packbuf_i_peer *peer, const packbuf_i_
       return "a place that nobody asked for";
     if (located.word >= peer->theirs.words || located.word >= PACKBUF_I_WORDS) return "a lease word that is none";
     step = &peer->steps[located.index];
-    step->follows = packbuf_i_located_size(step->item, located.stat.length);
-    if (!step->follows || step->follows == UINT64_MAX || (step->item->into && step->follows > step->item->capacity))
+    if (packbuf_i_item_asks(step->item, located.stat.length, &asked) || !asked.size || asked.size > INT64_MAX)
       return "a place of other bytes than were asked for";
+    step->follows = asked.size;
     step->item->stat = located.stat;
     step->state = PACKBUF_I_STEP_LOCATED;
     step->word = located.word;

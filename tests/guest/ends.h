@@ -14,6 +14,7 @@
 #include "../fence.h"
 #include <sched.h>
 #include <sys/wait.h>
+#include "../items.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define LARGE (24 * MIB) /* of one object: at the rate below it takes two seconds */
@@ -135,13 +136,6 @@ static int is_filled(const void *data, uint64_t size, uint64_t from) {
     if (((const uint8_t *)data)[i] != (uint8_t)(from >> (8 * (i % 8)))) return 0;
   }
   return 1;
-}
-
-static packbuf_item item_of(const char *key) {
-  packbuf_item item;
-  memset(&item, 0, sizeof item);
-  item.key = key;
-  return item;
 }
 
 /* A batch from where the client is: it may have to connect again. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets what the guest machine is made of: Debian's kernel with its modules, and the few programs and libraries that run
 # beside the tests. Downloaded and unpacked below build/guest (kept between runs), nothing is installed.
-# usage: fetch.sh; afterwards build/guest/root is the root they were unpacked in.
+# usage: fetch.sh; afterwards build/guest/tree is the root they were unpacked in.
 # May use: apt-get, apt-cache, dpkg. Must not know: what is tested.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -11,16 +11,16 @@ packages="busybox-static iproute2 libibverbs1 ibverbs-providers perftest $librar
 
 fetch() { # the cloud kernel has no rdma_rxe: it must be the one for all machines
     kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
-    rm -rf build/guest/debs build/guest/root && mkdir -p build/guest/debs build/guest/root
+    rm -rf build/guest/debs build/guest/tree && mkdir -p build/guest/debs build/guest/tree
     # shellcheck disable=SC2086
     (cd build/guest/debs && apt-get download -qq $kernel $packages)
 }
 
-[ "$(cat build/guest/fetched 2>/dev/null)" != "$packages" ] || exit 0
+[ ! -d build/guest/tree ] || [ "$(cat build/guest/fetched 2>/dev/null)" != "$packages" ] || exit 0
 mkdir -p build/guest
 fetch >build/guest/fetch.log 2>&1 || { # lists that are too old name packages that are gone
     apt-get update -qq && fetch
 } >>build/guest/fetch.log 2>&1 || { cat build/guest/fetch.log >&2; exit 1; }
-for package in build/guest/debs/*.deb; do dpkg -x "$package" build/guest/root; done
+for package in build/guest/debs/*.deb; do dpkg -x "$package" build/guest/tree; done
 rm -rf build/guest/debs
 printf '%s\n' "$packages" >build/guest/fetched

@@ -5,7 +5,7 @@
 # May use: what fetch.sh unpacked. Must not know: what is tested.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-root=$here/../../build/guest/root
+root=$here/../../build/guest/tree
 image=$1 script=$2
 shift 2
 libraries=usr/lib/x86_64-linux-gnu

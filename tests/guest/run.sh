@@ -20,7 +20,7 @@ machine=
 trap 'kill $machine 2>/dev/null; rm -rf "$tmp"' EXIT
 (flock 9 && "$here/fetch.sh") 9>"$here/../../build/guest.lock" || { echo 'Bail out! the packages are not to be had'; exit 1; }
 "$here/image.sh" "$tmp/image" "$script" "${files[@]}" || { echo 'Bail out! no image'; exit 1; }
-kernel=$(echo "$here"/../../build/guest/root/boot/vmlinuz-*)
+kernel=$(echo "$here"/../../build/guest/tree/boot/vmlinuz-*)
 
 boot() { # status: whether the guest came up in 30 s
     : >"$tmp/kernel" && : >"$tmp/out"
