@@ -92,12 +92,19 @@ python_venv() {
     $venv/bin/python -m pip install -q --disable-pip-version-check 'scikit-build-core>=1.1' 'nanobind>=2.4' 'numpy>=2' cmake ninja \
         'pytest>=8' 'hypothesis>=6.100' 'mypy>=1.10' ruff pillow ml_dtypes >>build/python/pip.log 2>&1
 }
+# what it is tested beside: tensors, the readers of its conventions, the stores its adapters replace. verl names versions of
+# the others that no two of them share: only its DataProto is used, and it comes alone
+python_peers() {
+    local pip="build/python/venv/bin/python -m pip install -q --disable-pip-version-check"
+    build/python/venv/bin/python -c 'import torch, pyarrow, polars, duckdb, safetensors, tensordict, transfer_queue, mooncake, verl' 2>/dev/null && return
+    $pip torch==2.13.0 >>build/python/pip.log 2>&1 &&
+        $pip pyarrow polars duckdb safetensors tensordict transferqueue mooncake-transfer-engine-non-cuda transformers >>build/python/pip.log 2>&1 &&
+        $pip --no-deps verl >>build/python/pip.log 2>&1
+}
 case " ${*:-python} " in *' python '*)
     if can_venv; then
-        if python_venv; then # torch is large: tests that want it are skipped where it is not to be had
-            build/python/venv/bin/python -c 'import torch' 2>/dev/null ||
-                build/python/venv/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 >>build/python/pip.log 2>&1 ||
-                echo 'prepare: no torch for the Python tests'
+        if python_venv; then # the peers are large: tests that want them are skipped where they are not to be had
+            python_peers || { echo 'prepare: not all peers for the Python tests:' && tail -n 3 build/python/pip.log; }
         else
             echo 'prepare: no Python packages:' && tail -n 3 build/python/pip.log
             echo 'python no Python packages' >>build/skipped-stages
