@@ -1010,6 +1010,7 @@ static void units_contended(void) {
   handle_open(&a, "?size=128k&objects=64&sessions=4");
   shm = shm_of(&a);
   shm->slots[63].extent = packbuf_i_shm_extent(20, 1);
+  shm->words[63] = packbuf_i_shm_word(0, shm->session, PACKBUF_I_SHM_CLAIMED);
   work.h = &a;
   if (pthread_create(&work.thread, NULL, units_run, &work) != 0) abort();
   for (uint64_t until = packbuf_now() + 500000000; packbuf_now() < until;) {
@@ -1024,7 +1025,7 @@ static void units_contended(void) {
   }
   PACKBUF_I_STORE(&stop, 1);
   pthread_join(work.thread, NULL);
-  shm->slots[63].extent = 0;
+  shm->slots[63].extent = shm->words[63] = 0;
   tap_ok(got && !lost && !work.torn && audit_good(&a, 0), "a unit in the way comes and goes: %lu runs, none wrong",
          (unsigned long)got);
   handle_close(&a);
@@ -1212,7 +1213,7 @@ static void endless_extents_audited(handle *a) {
     shm->slots[i].extent = packbuf_i_shm_extent(0, units);
   }
   tap_ok(DRIVER.keeper->audit(a->state, &found, NULL) == PACKBUF_OK && found.objects == slots &&
-             found.shared_bytes == slots * units * 4096,
+             slots * units * 4096 - found.shared_bytes <= shm->facts.units * 4096, /* some have kept units */
          "extents without an end");
   for (uint64_t i = 0; i < slots; i++) shm->words[i] = words[i], shm->slots[i].extent = extents[i];
   free(words);
