@@ -367,8 +367,9 @@ static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i
   record->head_checksum = about->ref ? about->ref->head_checksum : 0;
   if (about->ref) memcpy(record->fingerprint, about->ref->fingerprint, PACKBUF_FINGERPRINT);
   else memset(record->fingerprint, 0, PACKBUF_FINGERPRINT);
-  PACKBUF_I_STORE(&record->hash, key->hash);
-  PACKBUF_I_STORE(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u));
+  /* seen by whoever sees the cell or, later, LIVE */
+  __atomic_store_n(&record->hash, key->hash, __ATOMIC_RELEASE);
+  __atomic_store_n(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u), __ATOMIC_RELEASE);
   return packbuf_i_shm_place_cell(shm, key->hash, slot); /* after hash and generation, by which it is cleared */
 }
 
