@@ -101,7 +101,7 @@ class Ledger:
         self._core.adopt(ref, self.store._seconds(timeout))
 
     def get(self, ref: Ref | str, **options: Unpack[GetOptions]) -> Reading:
-        """`Store.get`, counted: `NotFound` after release or abort, `Stale` after another put, whatever the store has."""
+        """`Store.get`, counted: `NotFound` after release or abort, `Stale` after another put, even if bytes linger."""
         seconds = self.store._seconds(options.get("timeout"))
         return Reading(self._core.get(ref, *read_options(options), seconds), options)
 

@@ -409,6 +409,13 @@ class Store:
         """Take back now what is taken back anyway when room is wanted: from the dead, and what is out of date."""
         return self._core.collect(self._seconds(timeout))
 
+    def free(self, *, force: bool = False) -> None:
+        """Take a `shm` store away, with all that is in it; LEASED while others have it open, unless `force`.
+
+        Views stay good; every other call is `Disconnected`. Until then a `shm` store outlives its processes.
+        """
+        self._core.free(force)
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""

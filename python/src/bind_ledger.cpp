@@ -134,17 +134,14 @@ static nb::dict describe(const Ledger &self) {
 }
 
 void bind_ledger(nb::module_ &m) {
-  nb::class_<Reading, Leased>(m, "Reading")
-      .def_prop_ro("ended", &Reading::ended)
-      .def("end", &Reading::end);
+  nb::class_<Reading, Leased>(m, "Reading").def_prop_ro("ended", &Reading::ended).def("end", &Reading::end);
   nb::class_<Ledger>(m, "Ledger")
-      .def("__init__", [](Ledger *self, nb::handle store, uint64_t most_bytes, uint32_t attempts, bool retain) {
-        new (self) Ledger(store, most_bytes, attempts, retain);
-      })
-      .def("put", &put)
-      .def("adopt", &adopt)
-      .def("get", &get, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
-      .def("abort", &abort_batch)
+      .def("__init__", [](Ledger *self, nb::handle store, uint64_t most_bytes, uint32_t attempts,
+                          bool retain) { new (self) Ledger(store, most_bytes, attempts, retain); })
+      .def("put", &put, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+      .def("adopt", &adopt, nb::arg().none(), nb::arg())
+      .def("get", &get, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
+      .def("abort", &abort_batch, nb::arg().none())
       .def("gc", &gc)
       .def("drain", &drain)
       .def("describe", &describe);

@@ -23,7 +23,8 @@ const char *key_text(nb::handle key) {
   const char *text = PyUnicode_Check(key.ptr()) ? PyUnicode_AsUTF8AndSize(key.ptr(), &size) : nullptr;
   PyErr_Clear(); // a lone surrogate
   if (!text || strlen(text) != static_cast<size_t>(size))
-    fail(PACKBUF_INVALID_ARGUMENT, "a key is text without NUL characters and lone surrogates, not " + type_name(key.ptr()));
+    fail(PACKBUF_INVALID_ARGUMENT,
+         "a key is text without NUL characters and lone surrogates, not " + type_name(key.ptr()));
   return text;
 }
 
@@ -112,14 +113,15 @@ static void bind_ref(nb::module_ &m) {
           "Of the schema, as `Schema.fingerprint`; empty: not known.")
       .def_static("parse", &parse_ref, "text"_a, "A ref of its text, ``str(ref)``.")
       .def("__str__", &ref_text)
-      .def("__eq__",
-           [](const packbuf_ref &self, nb::handle other) {
-             return nb::isinstance<packbuf_ref>(other) && ref_text(self) == ref_text(*nb::inst_ptr<packbuf_ref>(other));
-           },
-           nb::arg().none())
+      .def(
+          "__eq__",
+          [](const packbuf_ref &self, nb::handle other) {
+            return nb::isinstance<packbuf_ref>(other) && ref_text(self) == ref_text(*nb::inst_ptr<packbuf_ref>(other));
+          },
+          nb::arg().none())
       .def("__hash__", [](const packbuf_ref &self) { return nb::hash(nb::str(ref_text(self).c_str())); })
       .def("__reduce__", [](const packbuf_ref &self) {
-        return nb::make_tuple(nb::type<packbuf_ref>().attr("parse"), nb::make_tuple(ref_text(self)));
+        return nb::make_tuple(nb::module_::import_("packbuf._values").attr("ref_of"), nb::make_tuple(ref_text(self)));
       });
 }
 
@@ -230,8 +232,7 @@ static nb::dict counters(const Store &self) {
 static packbuf_ref put(const Store &self, nb::handle key, Batch &batch, unsigned threads, uint64_t ttl_ms,
                        bool evictable, bool fingerprint, double seconds) {
   const SharedHandle handle = self.handle();
-  const packbuf_put_options options =
-      put_options(deadline_in(seconds), ttl_ms, evictable, fingerprint, &threads);
+  const packbuf_put_options options = put_options(deadline_in(seconds), ttl_ms, evictable, fingerprint, &threads);
   const char *name = key_text(key);
   packbuf_store *store = handle->get();
   packbuf_ref ref;
@@ -250,8 +251,7 @@ static packbuf_ref put(const Store &self, nb::handle key, Batch &batch, unsigned
 static nb::list put_many(const Store &self, const nb::list &keys, const std::vector<Batch *> &batches, unsigned threads,
                          uint64_t ttl_ms, bool evictable, bool fingerprint, double seconds) {
   const SharedHandle handle = self.handle();
-  const packbuf_put_options options =
-      put_options(deadline_in(seconds), ttl_ms, evictable, fingerprint, &threads);
+  const packbuf_put_options options = put_options(deadline_in(seconds), ttl_ms, evictable, fingerprint, &threads);
   const size_t count = batches.size();
   packbuf_store *store = handle->get();
   std::vector<const char *> names;
@@ -270,12 +270,8 @@ static nb::list put_many(const Store &self, const nb::list &keys, const std::vec
   bool told = false;
   for (size_t i = 0; i < count; i++) {
     if (statuses[i] == PACKBUF_OK) results.append(refs[i]);
-    else if (!told && statuses[i] == error.code) { // the first that failed is the one the error tells of
-      Failure failure = failure_of(error);
-      if (failure.path == names[i]) failure.error.row = PACKBUF_NOWHERE;
-      results.append(error_object(failure));
-    } else results.append(error_object(item_failure(statuses[i], names[i], PACKBUF_NOWHERE)));
-    told |= statuses[i] != PACKBUF_OK;
+    else results.append(error_object(told ? item_failure(statuses[i], names[i]) : key_failure(error)));
+    told |= statuses[i] != PACKBUF_OK; // the first that failed is the one the error tells of
   }
   return results;
 }
@@ -330,13 +326,8 @@ static nb::list get_many(const Store &self, const nb::list &keys, const nb::obje
       results.append(nb::cast(std::make_unique<Leased>(handle, objects[i])));
       continue;
     }
-    Failure failure = item_failure(objects[i].status, refs[i].key, PACKBUF_NOWHERE);
-    if (!told && error.code == objects[i].status) {
-      failure = failure_of(error);
-      if (failure.path == refs[i].key || failure.error.row == i) failure.error.row = PACKBUF_NOWHERE;
-    }
-    told = true;
-    results.append(error_object(failure));
+    results.append(error_object(told ? item_failure(objects[i].status, refs[i].key) : key_failure(error)));
+    told = true; // the first that failed is the one the error tells of
   }
   return results;
 }
@@ -399,9 +390,8 @@ static nb::list stat_many(const Store &self, const nb::list &keys, double second
   }
   nb::list results;
   for (const packbuf_item &item : items)
-    results.append(item.status == PACKBUF_OK
-                       ? stat_object(*handle, item.key, item.stat)
-                       : error_object(item_failure(item.status, item.key, PACKBUF_NOWHERE)));
+    results.append(item.status == PACKBUF_OK ? stat_object(*handle, item.key, item.stat)
+                                             : error_object(item_failure(item.status, item.key)));
   return results;
 }
 
@@ -440,6 +430,18 @@ static uint64_t collect(const Store &self, double seconds) {
   }
   check(status, error);
   return left;
+}
+
+static void free_store(const Store &self, bool force) {
+  const SharedHandle handle = self.handle();
+  packbuf_store *store = handle->get();
+  packbuf_error error;
+  packbuf_status status;
+  {
+    Unlocked unlocked;
+    status = packbuf_store_free(store, force, &error);
+  }
+  check(status, error);
 }
 
 // ---- bytes ----
@@ -563,24 +565,24 @@ void bind_store(nb::module_ &m) {
   bind_ref(m);
   bind_leased(m);
   nb::class_<Store>(m, "Store")
-      .def("__init__", [](Store *self, nb::handle uri, const nb::dict &options) {
-        new (self) Store(key_text(uri), options);
-      })
+      .def("__init__",
+           [](Store *self, nb::handle uri, const nb::dict &options) { new (self) Store(key_text(uri), options); })
       .def_prop_ro("closed", &Store::closed)
       .def_prop_ro("uri", [](const Store &self) { return self.handle()->uri(); })
       .def("close", &Store::close)
       .def("describe", &describe)
       .def("counters", &counters)
-      .def("put", &put)
+      .def("put", &put, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("put_many", &put_many)
       .def("get_many", &get_many, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
-      .def("append", &append)
-      .def("remove", &remove)
+      .def("append", &append, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+      .def("remove", &remove, nb::arg().none(), nb::arg(), nb::arg())
       .def("stat_many", &stat_many)
       .def("list", &list)
       .def("collect", &collect)
-      .def("put_bytes", &put_bytes)
-      .def("get_bytes", &get_bytes);
+      .def("free", &free_store)
+      .def("put_bytes", &put_bytes, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+      .def("get_bytes", &get_bytes, nb::arg().none(), nb::arg());
   nb::class_<Server>(m, "Server").def_prop_ro("uri", &Server::uri).def("close", &Server::close);
   m.def("serve", &serve, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
 }

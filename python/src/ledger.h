@@ -23,11 +23,11 @@ class Books {
 
 using SharedBooks = std::shared_ptr<Books>;
 
-// A batch that is being read. Where it is dropped without a word, it goes back unread. It ends when nothing looks into it
-// any more.
+// A batch that is being read, which ends when nothing looks into it any more. One that is dropped goes back unread.
 class Reading : public Leased {
  public:
-  Reading(SharedBooks books, const packbuf_object &object) : Leased(books->handle(), object), books_(std::move(books)) {}
+  Reading(SharedBooks books, const packbuf_object &object)
+      : Leased(books->handle(), object), books_(std::move(books)) {}
   ~Reading() override;
   bool out() const { return object_.inner != nullptr; }
   bool ended() const { return ended_; }

@@ -17,20 +17,31 @@ uint64_t deadline_in(double seconds) {
 
 // ---- failures ----
 
-Failure item_failure(packbuf_status status, const char *key, uint64_t index) {
+// The C core has one text for all that an argument can be; here it is the key.
+static void explain(Failure &failure) {
+  if (failure.error.code == PACKBUF_INVALID_ARGUMENT &&
+      failure.message == packbuf_status_text(PACKBUF_INVALID_ARGUMENT))
+    failure.message = "a key has 1 to 255 bytes, of UTF-8 without blanks and control characters";
+}
+
+Failure item_failure(packbuf_status status, const char *key) {
   Failure failure{};
   failure.error.code = status;
-  failure.error.offset = failure.error.fragment = failure.error.needed = PACKBUF_NOWHERE;
-  failure.error.row = index;
+  failure.error.offset = failure.error.row = failure.error.fragment = failure.error.needed = PACKBUF_NOWHERE;
   failure.message = packbuf_status_text(status);
   failure.path = key;
+  explain(failure);
   return failure;
 }
 
-void fail_key(packbuf_error error) {
-  if (error.code >= PACKBUF_TIMEOUT || error.code == PACKBUF_NOT_FOUND) error.row = PACKBUF_NOWHERE;
-  fail(error);
+Failure key_failure(const packbuf_error &error) {
+  Failure failure = failure_of(error);
+  if (error.code < PACKBUF_BAD_MAGIC || error.code > PACKBUF_LIMIT) failure.error.row = PACKBUF_NOWHERE;
+  explain(failure);
+  return failure;
 }
+
+void fail_key(const packbuf_error &error) { throw key_failure(error); }
 
 // ---- handles ----
 

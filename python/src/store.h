@@ -16,9 +16,10 @@ namespace packbuf_py {
 // Seconds from now as a deadline: 0 does not wait, infinity waits for ever.
 uint64_t deadline_in(double seconds);
 
-// What an item, or a call about one key, says of itself. That a key alone is "row 0" tells nobody anything.
-Failure item_failure(packbuf_status status, const char *key, uint64_t index);
-[[noreturn]] void fail_key(packbuf_error error);
+// What is known of one key that failed: its status alone, or an error. That it was the i-th of a call is not its row.
+Failure item_failure(packbuf_status status, const char *key);
+Failure key_failure(const packbuf_error &error);
+[[noreturn]] void fail_key(const packbuf_error &error);
 
 // An open store. What calls it lets go of the GIL first.
 class Handle {
