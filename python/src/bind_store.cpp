@@ -5,6 +5,7 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
@@ -444,6 +445,15 @@ static void free_store(const Store &self, bool force) {
   check(status, error);
 }
 
+// Faults of a store `local`, for tests: (which item from now on, packbuf_fault_kind, argument).
+static void inject(const Store &self, const std::vector<std::tuple<uint64_t, int, uint64_t>> &planned) {
+  std::vector<packbuf_fault> faults;
+  packbuf_error error;
+  for (const auto &[at, kind, argument] : planned)
+    faults.push_back({at, static_cast<packbuf_fault_kind>(kind), argument});
+  check(packbuf_store_inject(self.handle()->get(), faults.data(), faults.size(), &error), error);
+}
+
 // ---- bytes ----
 
 static packbuf_ref put_bytes(const Store &self, nb::handle key, nb::handle data, uint64_t ttl_ms, bool evictable,
@@ -581,6 +591,7 @@ void bind_store(nb::module_ &m) {
       .def("list", &list)
       .def("collect", &collect)
       .def("free", &free_store)
+      .def("inject", &inject)
       .def("put_bytes", &put_bytes, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("get_bytes", &get_bytes, nb::arg().none(), nb::arg());
   nb::class_<Server>(m, "Server").def_prop_ro("uri", &Server::uri).def("close", &Server::close);

@@ -200,7 +200,7 @@ def test_a_put_waits_for_room():
         remover.start()
         store.put("late", {"x": np.random.rand(1 << 19)}, timeout=60)  # the GIL is free meanwhile, or nobody could remove
         remover.join()
-        assert store.counters()["waits"] >= 1
+        assert not any(map(store.exists, refs))
 
 
 @pytest.mark.parametrize("kind", ["local", "shm"])
@@ -296,14 +296,14 @@ def test_many_of_which_some_fail(store):
 
 
 def test_only_what_is_wanted_moves():
-    with store_of("tcp") as store:
-        batch = {f"f{i}": np.random.default_rng(i).integers(0, 1 << 60, (256, 512)) for i in range(20)}
+    with store_of("tcp", "32m") as store:
+        batch = {f"f{i}": np.random.default_rng(i).integers(0, 1 << 60, (256, 256)) for i in range(20)}
         ref = store.put("k", batch)
         before = store.counters()["bytes_moved"]
         chosen = store.select(ref, ["f3", "f7", "f11"], slice(0, 32))
         for name, array in chosen.numpy().items():
             assert (array == batch[name][:32]).all()
-        wanted = 3 * 32 * 512 * 8
+        wanted = 3 * 32 * 256 * 8
         assert wanted <= store.counters()["bytes_moved"] - before <= ref.head_nbytes + wanted + 6 * 8192
         with pytest.raises(packbuf.Error) as caught:
             chosen.view["f0"].numpy()
@@ -393,7 +393,7 @@ def test_in_shm_nothing_is_copied(torch):
         assert mapping_of(view["x"].torch(share=True).data_ptr(), path)
         assert address_of(store.get(ref)["x"].numpy()) == address_of(array), "two readers, one memory"
         assert mapping_of(address_of(np.frombuffer(store.get_bytes(ref), np.uint8)), path)
-        assert store.counters()["bytes_moved"] == ref.nbytes, "the put's one copy, and no other"
+        assert store.counters()["bytes_moved"] == store.counters()["copies"] == 0, "packed and read in place"
         assert (array == x).all() and ragged[1].tolist() == [3]
 
 
@@ -691,7 +691,7 @@ def test_secrets(monkeypatch):
         packbuf.serve("local:", "tcp://0.0.0.0:0")
     assert isinstance(caught.value, PermissionError)
     with packbuf.serve("local:?size=16m", secret="hush") as server:
-        for secret in (None, "wrong", b""):
+        for secret in (None, "wrong"):
             with pytest.raises(packbuf.Denied):
                 packbuf.connect(server.uri, secret=secret, connect_timeout=60)
         with packbuf.connect(server.uri, secret=b"hush") as store:
