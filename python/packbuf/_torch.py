@@ -92,6 +92,12 @@ def tensor(elements: np.ndarray[Any, Any], name: str) -> Any:
     return torch.from_numpy(elements.copy())
 
 
+def in_place(elements: np.ndarray[Any, Any], name: str) -> Any:
+    """A cell that was a tensor, over the same memory; copied only where that is not aligned."""
+    made = need().from_numpy(elements if elements.flags.aligned else elements.copy())
+    return made.view(dtype(name)) if name in BITS else made
+
+
 def shared(elements: np.ndarray[Any, Any], name: str) -> Any:
     """A tensor over the same memory. Writing to it is forbidden, and torch does not know."""
     import warnings  # noqa: PLC0415

@@ -11,13 +11,15 @@ from typing import Any, Literal, overload
 
 from packbuf import _core, _inspect
 from packbuf._core import View as CoreView
-from packbuf._errors import NotFound, Status, error_of
+from packbuf._errors import NotFound, Status, error_of, word
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
 from packbuf._table import Table
 
 Verify = Literal["open", "head", "index", "all"]
 
 _LEVELS = {"head": 0, "index": 1, "all": 2}
+_TENSORS = {None: -1, "numpy": 0, "torch": 1, "shared": 2}
+_IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
 _FORMS = {0: "natural", 1: "list", 2: "array", 3: "tensor", 4: "scalar", 5: "bytes", 6: "media"}
 _NO_NODE = 0xFFFFFFFF
@@ -31,7 +33,7 @@ def open(
     verify: Verify = "open",
     exact: bool | None = None,
     limits: Mapping[str, int] | None = None,
-    tensors: Literal["torch", "numpy"] | None = None,
+    tensors: Literal["torch", "shared", "numpy"] | None = None,
     images: Literal["pil", "media"] | None = None,
     allow_pickle: bool = False,
 ) -> View:
@@ -45,6 +47,7 @@ def open(
         exact: refuse bytes after the packed buffer; by default with files only.
         limits: on what the bytes may ask for, such as ``{"decoded_bytes": 1 << 30}``.
         tensors: what cells that were tensors become; None: torch tensors if torch is imported, else numpy arrays.
+            ``"shared"``: torch tensors that lie in the packed buffer, not copies: write to them only if it is yours.
         images: what raw pixels become; None: PIL images if PIL is imported, else `Media`.
         allow_pickle: unpickle what was pickled with ``pack(..., allow_pickle=True)``; else it is an `Opaque`.
 
@@ -59,8 +62,8 @@ def open(
         source,
         bool(exact),
         dict(limits or {}),
-        -1 if tensors is None else int(tensors == "torch"),
-        -1 if images is None else int(images == "pil"),
+        word(_TENSORS, tensors, "tensors"),
+        word(_IMAGES, images, "images"),
         allow_pickle,
     )
     view = View._of(core)
