@@ -53,13 +53,15 @@ def decode(frames: Sequence[Any], *, allow_pickle: bool = False, verify: str = "
     view = packbuf.open(_memory(frames[0]), verify=verify, tensors="shared")
     if view.metadata.get(_KIND) != "object":
         raise packbuf.Error(Status.WRONG_TYPE, "a packed buffer, but none that encode() made")
-    if any(field.codec in {"opaque_ragged", "msgpack_ragged"} for field in view.columns):
-        return _rebuilt(_value(view), allow_pickle)
-    return _value(view)
+    rows: Any = view.rows()
+    value = rows[0]["object"] if len(rows) == 1 and rows[0].keys() == {"object"} else rows
+    return _rebuilt(value, allow_pickle) if _may_have_marks(view) else value
 
 
-def _value(view: packbuf.View) -> Any:
-    return view["object"][0] if list(view) == ["object"] else view.rows()
+def _may_have_marks(view: packbuf.View) -> bool:
+    """Whether a cell may be an `Opaque`: a text that says more often yes than it need spares a walk over all values."""
+    text = view.schema().text
+    return "opaque_ragged" in text or "msgpack_ragged" in text
 
 
 def _batch(obj: Any) -> Any:
@@ -96,8 +98,7 @@ def _mark(kind: bytes, **parts: Any) -> dict[str, Any]:
 def _stand_in(allow_pickle: bool, value: Any) -> Any:
     """What is packed instead of a value, for packbuf's `default`."""
     if isinstance(value, torch.Tensor) and value.is_nested:
-        layout = "jagged" if value.layout is torch.jagged else "strided"
-        return _mark(b"nested", layout=layout, rows=list(value.detach().unbind()))
+        return _nested_mark(value.detach())
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return _mark(b"objects", shape=list(value.shape), values=list(value.flat))
     if isinstance(value, np.ndarray) and value.dtype.kind in "US":
@@ -112,6 +113,22 @@ def _stand_in(allow_pickle: bool, value: Any) -> Any:
     if isinstance(value, torch.dtype):
         return _mark(b"dtype", name=str(value).removeprefix("torch."))
     return old_frames.pickled(value) if allow_pickle and not isinstance(value, tuple) else NotImplemented
+
+
+def _nested_mark(tensor: torch.Tensor) -> dict[str, Any]:
+    if tensor.layout is not torch.jagged:
+        return _mark(b"nested", layout="strided", rows=list(tensor.unbind()))
+    if getattr(tensor, "_ragged_idx", 0) == 1 and tensor.lengths() is None:  # as it lies there: two tensors
+        return _mark(b"jagged", values=tensor.values(), offsets=tensor.offsets())
+    return _mark(b"nested", layout="jagged", rows=list(tensor.unbind()))
+
+
+def _jagged(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """torch believes offsets; these come from elsewhere."""
+    ends = offsets.numpy()
+    if ends.ndim != 1 or ends.dtype.kind != "i" or not len(ends) or ends[0] or ends[-1] > len(values) or (np.diff(ends) < 0).any():
+        raise ValueError("offsets do not fit their values")
+    return torch.nested.nested_tensor_from_jagged(values, offsets)
 
 
 def _tensordict(data: Any, batch_size: Any) -> Any:
@@ -148,6 +165,7 @@ def _dtype(name: str) -> torch.dtype:
 
 _MAKERS: dict[bytes, Callable[..., Any]] = {
     b"nested": lambda layout, rows: torch.nested.as_nested_tensor(rows, layout=old_frames.LAYOUTS[layout]),
+    b"jagged": _jagged,
     b"objects": _objects,
     b"text": _text,
     b"tensordict": _tensordict,
