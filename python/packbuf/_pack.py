@@ -195,8 +195,9 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     alignment = options.get("alignment", 64)
     if alignment not in {64, 128, 256, 512, 1024, 2048, 4096}:
         raise error_of(Status.INVALID_ARGUMENT, "alignment is a power of two from 64 to 4096")
+    taken = _adapt.fields_of(batch)
     begun = _core.Batch(
-        options.get("rows"),
+        taken.rows if options.get("rows") is None else options.get("rows"),
         word(_PACKINGS, options.get("packing"), "packing"),
         alignment.bit_length() - 1,
         options.get("checksums", True),
@@ -209,15 +210,14 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     )
     for path, column in (options.get("schema") or {}).items():
         _wish(begun, path, column)
-    fields, own_values = _adapt.fields_of(batch)
-    if isinstance(fields, (list, tuple)):
-        begun.add_rows(fields)
+    if isinstance(taken.fields, (list, tuple)):
+        begun.add_rows(taken.fields)
     else:
-        for name, column in fields.items():
+        for name, column in taken.fields.items():
             _add(begun, name, column)
-    for name, value in {**own_values, **(options.get("batch_values") or {})}.items():
+    for name, value in {**taken.values, **(options.get("batch_values") or {})}.items():
         begun.add_batch_value(_text(name), value)
-    for key, text in (options.get("metadata") or {}).items():
+    for key, text in {**taken.metadata, **(options.get("metadata") or {})}.items():
         if isinstance(text, Mapping):
             for inner, words in text.items():
                 begun.add_metadata(_text(key), _text(inner), _text(words))
@@ -239,7 +239,7 @@ def _text(text: Any) -> str:
 
 def _add(batch: _core.Batch, name: Any, column: Any) -> None:
     if _torch.is_tensor(column) and column.is_nested:
-        ragged = _torch.nested(column)
+        ragged = _torch.rows_of(column)
         if isinstance(ragged, tuple):
             batch.add_ragged(_text(name), *ragged)
             return

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from packbuf import _core, _inspect
+from packbuf import _adapt, _core, _inspect
 from packbuf._core import View as CoreView
 from packbuf._errors import NotFound, Status, error_of, word
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
@@ -425,6 +425,23 @@ class View(Mapping[str, Field]):
         """The same over a copy of the bytes, for memory that will be used again."""
         copy = _core.Packed.copy_of(memoryview(self._core)[: self.nbytes])
         return View._of(self._core.reopened(copy))
+
+    # ---- as batches of other packages ----
+
+    def tensordict(self, rows: Any = None, *, device: Any = None, share: bool = False) -> Any:
+        """A `tensordict.TensorDict`: one that was packed comes back as it was.
+
+        Of other batches, columns of numbers become tensors, ragged ones jagged nested tensors, the rest non-tensor
+        data. `share` leaves dense columns in the packed buffer where they can be, as `Field.torch` has it.
+        """
+        return _adapt.tensordict(self, _adapt.How(rows, device, share))
+
+    def dataproto(self, rows: Any = None, *, device: Any = None, share: bool = False) -> Any:
+        """verl's `DataProto`: one that was packed comes back as it was.
+
+        Of other batches, columns of numbers become its tensors, the rest non-tensor data, batch values its meta_info.
+        """
+        return _adapt.data_proto(self, _adapt.How(rows, device, share))
 
     # ---- for humans ----
 
