@@ -309,14 +309,14 @@ def bench_tests(tmp):
         ok(re.match(r'operation +size +batch +GB/s +keys/s ', r.text) and len(r.text.splitlines()) == 5, 'a heading and a line for each', r)
         bad('what it cannot do', 1, [s.uri, 'get-in-place'], 'bench-store', s.uri, '--ops=get-in-place')
         if shutil.which('iperf3'):
-            o = bench_document('iperf3', s.uri, '--iperf3', '--quick', '--ops=get', '--sizes=1m', '--batches=1')
+            o = bench_document('iperf3', s.uri, '--iperf3', '--quick', '--congestion=reno', '--ops=get', '--sizes=1m', '--batches=1')
             ok(all(o['peer'] == 'iperf3' and o['peer_gigabytes_per_second'] > 0 and o['of_peer'] > 0 for o in o.values()), 'beside iperf3', o)
         else:
             bad('no iperf3', 1, ['iperf3', 'cannot be run'], 'bench-store', s.uri, '--iperf3', '--quick')
     finally:
         s.end()
     bad('nobody listens', 1, ['tcp://127.0.0.1:1', 'DISCONNECTED'], 'bench-store', 'tcp://127.0.0.1:1')
-    for args in (('--sizes=',), ('--sizes=1x',), ('--batches=0',), ('--batches=4097',), ('--ops=puts',), ('--ops=',), ('--seconds=0',), ('--seconds=x',), ('--iperf3',)):
+    for args in (('--sizes=',), ('--sizes=1x',), ('--batches=0',), ('--batches=4097',), ('--ops=puts',), ('--ops=',), ('--seconds=0',), ('--seconds=x',), ('--iperf3',), ('--congestion=reno',)):
         bad(' '.join(args), 2, ['packbuf: bench-store: ', args[0].split('=')[0]], 'bench-store', 'local:', *args)
 
 

@@ -35,6 +35,7 @@ typedef struct bench {
   packbuf_store_info info;
   uint64_t timeout_ms, ns; /* ns: of a row */
   int json, quick, streams; /* streams: iperf3 runs beside it */
+  const char *congestion;   /* control of those; NULL: the system's */
   /* the row */
   uint64_t size, batch;
   packbuf_item *items;
@@ -248,7 +249,7 @@ static uint64_t run_beside_streams(bench *b, const operation *op) {
     const uint64_t before = b->results[b->count].calls;
     const uint64_t took = run_calls(b, op, b->ns / turns, LEAST_CALLS);
     const uint64_t bytes = (b->results[b->count].calls - before) * b->batch * b->size;
-    const double rate = iperf3_rate(b->uri, b->size, bytes, receives);
+    const double rate = iperf3_rate(b->uri, b->size, bytes, receives, b->congestion);
     samples_add(&b->rates, rate);
     samples_add(&b->ratios, (double)bytes / (double)(took ? took : 1) / rate);
     total += took;
@@ -528,11 +529,13 @@ int run_bench_store(const verb *command, int argc, char **argv) {
                             {0, "seconds", NULL, &seconds, NULL}, {0, "ops", NULL, &ops, NULL},
                             {0, "quick", &b.quick, NULL, NULL},   {0, "iperf3", &b.streams, NULL, NULL},
                             {0, "json", &b.json, NULL, NULL},     {0, "timeout", NULL, &timeout, NULL},
+                            {0, "congestion", NULL, &b.congestion, NULL},
                             {0, NULL, NULL, NULL, NULL}};
   memset(&b, 0, sizeof b);
   b.command = command;
   parse_options(command, argc, argv, options, &rest);
   if (rest.count != 1) fail_usage(command, "one URI is needed");
+  if (b.congestion && !b.streams) fail_usage(command, "--congestion goes with --iperf3");
   b.uri = rest.items[0];
   b.timeout_ms = timeout ? parse_number(command, "timeout", timeout) : 60000;
   b.ns = seconds ? parse_seconds(command, seconds) : b.quick ? 100000000u : 500000000u;

@@ -91,19 +91,21 @@ static void host_of(const char *uri, char *host, size_t room) {
   if (!*host) snprintf(host, room, "127.0.0.1");
 }
 
-double iperf3_rate(const char *uri, uint64_t size, uint64_t bytes, int receives) {
+double iperf3_rate(const char *uri, uint64_t size, uint64_t bytes, int receives, const char *congestion) {
   enum { MOST = 1 << 20 }; /* that iperf3 sends at once */
   char host[256], length[16], amount[24];
-  const char *words[] = {"iperf3", "-J", "-i", "0", "-c", host, "-p", port, "-l", length, "-n", amount, NULL, NULL};
+  const char *words[] = {"iperf3", "-J", "-i", "0", "-c", host, "-p", port, "-l", length, "-n", amount, NULL, NULL, NULL, NULL};
   text said = {NULL, 0, 0};
   const char *at;
   double bits = 0;
   int from, code;
   pid_t child;
+  int more = 12;
   host_of(uri, host, sizeof host);
   snprintf(length, sizeof length, "%lu", (unsigned long)(size < MOST ? size : MOST));
   snprintf(amount, sizeof amount, "%llu", (unsigned long long)bytes);
-  if (receives) words[12] = "-R";
+  if (receives) words[more++] = "-R";
+  if (congestion) words[more++] = "-C", words[more] = congestion;
   child = start(words, &from);
   read_until(from, NULL, &said);
   (void)close(from);

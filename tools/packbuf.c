@@ -202,6 +202,7 @@ static const char help_bench_store[] =
     "  --seconds N         for each line (0.5)\n"
     "  --quick             0.1 s for each line: under 20 s in all\n"
     "  --iperf3            tcp: beside single streams of iperf3 on this machine, from 64 KiB on\n"
+    "  --congestion NAME   of those streams; the store takes reno on loopback (the system's)\n"
     "  --json              one JSON document\n"
     "  --timeout MS        for each call (60000)\n";
 

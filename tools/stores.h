@@ -37,7 +37,8 @@ void number_json(text *to, const char *name, uint64_t number);
 
 /* Starts a server of iperf3 on this machine, until the program ends; ends the program where that cannot be. */
 void iperf3_start(const char *uri);
-/* One stream of `bytes` in pieces of `size` to the host of a tcp:// URI (receives: from it): GB/s. */
-double iperf3_rate(const char *uri, uint64_t size, uint64_t bytes, int receives);
+/* One stream of `bytes` in pieces of `size` to the host of a tcp:// URI (receives: from it): GB/s. congestion:
+ * control of it; NULL: the system's. */
+double iperf3_rate(const char *uri, uint64_t size, uint64_t bytes, int receives, const char *congestion);
 
 #endif
