@@ -7,8 +7,8 @@
 #define PACKBUF_I_FRAME_BODY 1048576u /* the largest body */
 #define PACKBUF_I_FRAME_ITEMS 4096u
 #define PACKBUF_I_FRAME_GREETING 1024u /* the largest body before both sides know each other */
-#define PACKBUF_I_EAGER_ITEM 65536u    /* an item of a put may follow at once up to this size */
-#define PACKBUF_I_EAGER_ALL 1048576u   /* and all of a frame together */
+#define PACKBUF_I_EAGER_ITEM 4194304u  /* an item of a put may follow at once up to this size */
+#define PACKBUF_I_EAGER_ALL 4194304u   /* and all of a frame together */
 #define PACKBUF_I_FRAME_VERSION 1u
 #define PACKBUF_I_NONCE 32u
 #define PACKBUF_I_FEATURE_VERBS 1u

@@ -6084,8 +6084,8 @@ static const packbuf_driver packbuf_i_shm_driver = {sizeof(packbuf_driver),
 #define PACKBUF_I_FRAME_BODY 1048576u /* the largest body */
 #define PACKBUF_I_FRAME_ITEMS 4096u
 #define PACKBUF_I_FRAME_GREETING 1024u /* the largest body before both sides know each other */
-#define PACKBUF_I_EAGER_ITEM 65536u    /* an item of a put may follow at once up to this size */
-#define PACKBUF_I_EAGER_ALL 1048576u   /* and all of a frame together */
+#define PACKBUF_I_EAGER_ITEM 4194304u  /* an item of a put may follow at once up to this size */
+#define PACKBUF_I_EAGER_ALL 4194304u   /* and all of a frame together */
 #define PACKBUF_I_FRAME_VERSION 1u
 #define PACKBUF_I_NONCE 32u
 #define PACKBUF_I_FEATURE_VERBS 1u
@@ -6962,6 +6962,189 @@ static const char *packbuf_i_intake_feed(packbuf_i_intake *intake, const uint8_t
   return why;
 }
 /* ---- end of transport/frames.c ---- */
+/* ---- transport/sockets.c ---- */
+/* transport/sockets.c: what both ends of a connection need of the system: addresses, sockets and how they are set,
+ * connecting, and how long to look for what comes before a thread sleeps.
+ * May use: system, text, frames (checksums). Must not know: what is said in a connection, who says it. */
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- addresses and sockets ---- */
+
+typedef struct packbuf_i_address {
+  union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+    struct sockaddr_storage most;
+  } as;
+  socklen_t size;
+} packbuf_i_address;
+
+/* Takes HOST:PORT apart; [HOST] may be in brackets, or empty: loopback. 0: it is none. */
+static int packbuf_i_address_split(const char *text, size_t size, char *host, size_t room, uint64_t *port) {
+  size_t colon = size, length;
+  while (colon && text[colon - 1] != ':') colon--;
+  if (!colon || !packbuf_i_parse_decimal(text + colon, size - colon, 65535, port)) return 0;
+  length = colon - 1;
+  if (length >= 2 && text[0] == '[' && text[length - 1] == ']') text++, length -= 2;
+  else if (memchr(text, ':', length)) return 0;
+  if (length >= room) return 0;
+  memcpy(host, text, length);
+  host[length] = 0;
+  if (!length) memcpy(host, "127.0.0.1", 10);
+  return 1;
+}
+
+enum { PACKBUF_I_ADDRESSES = 4 };
+
+/* The addresses of HOST:PORT, one at least. */
+static packbuf_status packbuf_i_addresses_find(const char *text, size_t size, packbuf_i_address *addresses,
+                                               unsigned *count, packbuf_error *error) {
+  struct addrinfo hints, *found = NULL;
+  char host[PACKBUF_MAX_URI + 1];
+  uint64_t port;
+  *count = 0;
+  if (!packbuf_i_address_split(text, size, host, sizeof host, &port))
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "an address is HOST:PORT");
+  memset(&hints, 0, sizeof hints);
+  hints.ai_socktype = SOCK_STREAM;
+  if (getaddrinfo(host, NULL, &hints, &found) != 0)
+    return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the host's name has no address");
+  for (const struct addrinfo *one = found; one && *count < PACKBUF_I_ADDRESSES; one = one->ai_next) {
+    packbuf_i_address *address = &addresses[*count];
+    if (one->ai_family != AF_INET && one->ai_family != AF_INET6) continue;
+    memset(address, 0, sizeof *address);
+    memcpy(&address->as, one->ai_addr, one->ai_addrlen);
+    address->size = (socklen_t)one->ai_addrlen;
+    if (one->ai_family == AF_INET) address->as.four.sin_port = htons((uint16_t)port);
+    else address->as.six.sin6_port = htons((uint16_t)port);
+    ++*count;
+  }
+  freeaddrinfo(found);
+  if (!*count) return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the host's name has no address");
+  return PACKBUF_OK;
+}
+
+static int packbuf_i_address_loopback(const packbuf_i_address *address) {
+  static const uint8_t mapped[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127};
+  if (address->as.any.sa_family == AF_INET) return ntohl(address->as.four.sin_addr.s_addr) >> 24 == 127;
+  return IN6_IS_ADDR_LOOPBACK(&address->as.six.sin6_addr) || memcmp(&address->as.six.sin6_addr, mapped, 13) == 0;
+}
+
+/* A number for an address without its port. */
+static uint32_t packbuf_i_address_hash(const packbuf_i_address *address) {
+  if (address->as.any.sa_family == AF_INET) return packbuf_i_wire_crc(&address->as.four.sin_addr, 4);
+  return packbuf_i_wire_crc(&address->as.six.sin6_addr, 8); /* the network: one who has it has all of its addresses */
+}
+
+/* An end that is idle, and whose other end is gone without a word, is told so after half a minute: the system's own
+ * choice would be two hours. */
+static int packbuf_i_socket_prepare(int fd) {
+  const int yes = 1;
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  const int idle = 15, between = 5, count = 3;
+#endif
+  const int flags = fcntl(fd, F_GETFL);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+#endif
+#if defined(SO_NOSIGPIPE)
+  (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
+#endif
+  return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+/* Between two ends of one machine there is no line to share. Congestion control that paces what it sends (BBR, which
+ * many machines have for far lines) halves the rate there; reno, which every Linux allows, sends what it has. Best
+ * said before the connection is made: a socket that was paced once stays so, if less. */
+static void packbuf_i_socket_near(int fd) {
+#if defined(TCP_CONGESTION)
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+#else
+  (void)fd;
+#endif
+}
+
+/* Connects. DISCONNECTED: nobody listens there; TIMEOUT; SYSTEM. */
+static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address, uint64_t deadline, int *fd,
+                                                packbuf_error *error) {
+  const int made = socket(address->as.any.sa_family, SOCK_STREAM, 0);
+  int code = 0;
+  socklen_t size = sizeof code;
+  if (made < 0) return packbuf_i_system_fail(error, "no socket", errno);
+  if (packbuf_i_address_loopback(address)) packbuf_i_socket_near(made);
+  if (!packbuf_i_socket_prepare(made)) code = errno;
+  else if (connect(made, &address->as.any, address->size) != 0) code = errno;
+  while (code == EINPROGRESS || code == EINTR) {
+    struct pollfd ready;
+    const uint64_t now = packbuf_now();
+    const uint64_t left = deadline > now ? (deadline - now + 999999u) / 1000000u : 0;
+    int count;
+    ready.fd = made;
+    ready.events = POLLOUT;
+    count = left ? poll(&ready, 1, left < 1000 ? (int)left : 1000) : 0;
+    if (count < 0 && errno != EINTR) code = errno;
+    else if (count > 0 && getsockopt(made, SOL_SOCKET, SO_ERROR, &code, &size) != 0) code = errno;
+    else if (!left) code = ETIMEDOUT;
+  }
+  *fd = made;
+  if (!code) return PACKBUF_OK;
+  (void)close(made);
+  *fd = -1;
+  return packbuf_i_fail(error, code == ETIMEDOUT ? PACKBUF_TIMEOUT : PACKBUF_DISCONNECTED,
+                        "the server cannot be connected to", (uint64_t)code, PACKBUF_NOWHERE);
+}
+
+/* ---- looking before sleeping ---- */
+
+enum { PACKBUF_I_CREDIT = 16, PACKBUF_I_PROBES = 32 };
+#define PACKBUF_I_LOOK_NS 50000u
+
+/* To wake a thread that sleeps takes 5 to 50 us of the one that wakes and of the one that is woken, as long as half a
+ * MiB takes on loopback. So whoever waits looks again and again for a while before it sleeps, where that has paid of
+ * late: each time that it did earns one more, each that it did not costs two. Where both ends share a core, or others
+ * want it, it does not pay, and is tried once in 32 waits. (It does not yield meanwhile: whoever then runs may keep the
+ * core for milliseconds.) */
+typedef struct packbuf_i_patience {
+  uint64_t until; /* looks until then; 0: sleeps */
+  unsigned able, credit, waits, looks;
+} packbuf_i_patience;
+
+static void packbuf_i_patience_open(packbuf_i_patience *patience) {
+  patience->able = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+}
+
+static void packbuf_i_patience_start(packbuf_i_patience *patience) {
+  patience->looks = 0;
+  patience->until = 0;
+  if (patience->able && (patience->credit || ++patience->waits % PACKBUF_I_PROBES == 0))
+    patience->until = packbuf_now() + PACKBUF_I_LOOK_NS;
+}
+
+/* It has looked, or slept, and seen so many. Whether to do so again. */
+static int packbuf_i_patience_more(packbuf_i_patience *patience, int count) {
+  if (!patience->until) return 0;
+  if (count) { /* at the first look: it would not have slept either */
+    if (patience->looks && patience->credit < PACKBUF_I_CREDIT) patience->credit++;
+    return 0;
+  }
+  patience->looks++;
+  if (packbuf_now() < patience->until) return 1;
+  patience->credit -= patience->credit < 2 ? patience->credit : 2;
+  patience->until = 0;
+  return 1;
+}
+/* ---- end of transport/sockets.c ---- */
 /* ---- transport/verbs_abi.c ---- */
 /* transport/verbs_abi.c: libibverbs, loaded at run time: declarations of our own of the structs that cross its border
  * (version IBVERBS_1.1 of its interface, whose layouts have not changed since 2010), and the table of its functions.
@@ -7776,135 +7959,11 @@ static void packbuf_i_pairs_listen(packbuf_i_pairs *pairs) { (void)pairs->nic->c
 /* transport/tcp.c: the stores `tcp` and `verbs`: what a client says to a server. A batch takes one connection whole;
  * one loop writes what is to be sent straight from the caller's memory and reads answers straight to where they go.
  * With verbs the server reads what is put, and this side reads what is got (transport/verbs_client.c); all else is the
- * same. Also what the server shares: addresses, sockets, secrets.
- * May use: system, text, frames, verbs, pool, driver.h. Must not know: the handle, who serves. */
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+ * same.
+ * May use: system, text, frames, sockets, verbs, pool, driver.h. Must not know: the handle, who serves. */
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
-
-/* ---- addresses and sockets ---- */
-
-typedef struct packbuf_i_address {
-  union {
-    struct sockaddr any;
-    struct sockaddr_in four;
-    struct sockaddr_in6 six;
-    struct sockaddr_storage most;
-  } as;
-  socklen_t size;
-} packbuf_i_address;
-
-/* Takes HOST:PORT apart; [HOST] may be in brackets, or empty: loopback. 0: it is none. */
-static int packbuf_i_address_split(const char *text, size_t size, char *host, size_t room, uint64_t *port) {
-  size_t colon = size, length;
-  while (colon && text[colon - 1] != ':') colon--;
-  if (!colon || !packbuf_i_parse_decimal(text + colon, size - colon, 65535, port)) return 0;
-  length = colon - 1;
-  if (length >= 2 && text[0] == '[' && text[length - 1] == ']') text++, length -= 2;
-  else if (memchr(text, ':', length)) return 0;
-  if (length >= room) return 0;
-  memcpy(host, text, length);
-  host[length] = 0;
-  if (!length) memcpy(host, "127.0.0.1", 10);
-  return 1;
-}
-
-enum { PACKBUF_I_ADDRESSES = 4 };
-
-/* The addresses of HOST:PORT, one at least. */
-static packbuf_status packbuf_i_addresses_find(const char *text, size_t size, packbuf_i_address *addresses,
-                                               unsigned *count, packbuf_error *error) {
-  struct addrinfo hints, *found = NULL;
-  char host[PACKBUF_MAX_URI + 1];
-  uint64_t port;
-  *count = 0;
-  if (!packbuf_i_address_split(text, size, host, sizeof host, &port))
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "an address is HOST:PORT");
-  memset(&hints, 0, sizeof hints);
-  hints.ai_socktype = SOCK_STREAM;
-  if (getaddrinfo(host, NULL, &hints, &found) != 0)
-    return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the host's name has no address");
-  for (const struct addrinfo *one = found; one && *count < PACKBUF_I_ADDRESSES; one = one->ai_next) {
-    packbuf_i_address *address = &addresses[*count];
-    if (one->ai_family != AF_INET && one->ai_family != AF_INET6) continue;
-    memset(address, 0, sizeof *address);
-    memcpy(&address->as, one->ai_addr, one->ai_addrlen);
-    address->size = (socklen_t)one->ai_addrlen;
-    if (one->ai_family == AF_INET) address->as.four.sin_port = htons((uint16_t)port);
-    else address->as.six.sin6_port = htons((uint16_t)port);
-    ++*count;
-  }
-  freeaddrinfo(found);
-  if (!*count) return packbuf_i_call_fail(error, PACKBUF_DISCONNECTED, "the host's name has no address");
-  return PACKBUF_OK;
-}
-
-static int packbuf_i_address_loopback(const packbuf_i_address *address) {
-  static const uint8_t mapped[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127};
-  if (address->as.any.sa_family == AF_INET) return ntohl(address->as.four.sin_addr.s_addr) >> 24 == 127;
-  return IN6_IS_ADDR_LOOPBACK(&address->as.six.sin6_addr) || memcmp(&address->as.six.sin6_addr, mapped, 13) == 0;
-}
-
-/* A number for an address without its port. */
-static uint32_t packbuf_i_address_hash(const packbuf_i_address *address) {
-  if (address->as.any.sa_family == AF_INET) return packbuf_i_wire_crc(&address->as.four.sin_addr, 4);
-  return packbuf_i_wire_crc(&address->as.six.sin6_addr, 8); /* the network: one who has it has all of its addresses */
-}
-
-/* An end that is idle, and whose other end is gone without a word, is told so after half a minute: the system's own
- * choice would be two hours. */
-static int packbuf_i_socket_prepare(int fd) {
-  const int yes = 1;
-#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-  const int idle = 15, between = 5, count = 3;
-#endif
-  const int flags = fcntl(fd, F_GETFL);
-  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-  (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
-#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
-  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-#endif
-#if defined(SO_NOSIGPIPE)
-  (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
-#endif
-  return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
-}
-
-/* Connects. DISCONNECTED: nobody listens there; TIMEOUT; SYSTEM. */
-static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address, uint64_t deadline, int *fd,
-                                                packbuf_error *error) {
-  const int made = socket(address->as.any.sa_family, SOCK_STREAM, 0);
-  int code = 0;
-  socklen_t size = sizeof code;
-  if (made < 0) return packbuf_i_system_fail(error, "no socket", errno);
-  if (!packbuf_i_socket_prepare(made)) code = errno;
-  else if (connect(made, &address->as.any, address->size) != 0) code = errno;
-  while (code == EINPROGRESS || code == EINTR) {
-    struct pollfd ready;
-    const uint64_t now = packbuf_now();
-    const uint64_t left = deadline > now ? (deadline - now + 999999u) / 1000000u : 0;
-    int count;
-    ready.fd = made;
-    ready.events = POLLOUT;
-    count = left ? poll(&ready, 1, left < 1000 ? (int)left : 1000) : 0;
-    if (count < 0 && errno != EINTR) code = errno;
-    else if (count > 0 && getsockopt(made, SOL_SOCKET, SO_ERROR, &code, &size) != 0) code = errno;
-    else if (!left) code = ETIMEDOUT;
-  }
-  *fd = made;
-  if (!code) return PACKBUF_OK;
-  (void)close(made);
-  *fd = -1;
-  return packbuf_i_fail(error, code == ETIMEDOUT ? PACKBUF_TIMEOUT : PACKBUF_DISCONNECTED,
-                        "the server cannot be connected to", (uint64_t)code, PACKBUF_NOWHERE);
-}
 
 /* ---- a connection, and the one request that is under way in it ---- */
 
@@ -7915,7 +7974,9 @@ enum {
   PACKBUF_I_RANGES = 32768, /* of one item */
   PACKBUF_I_PART = 4194304, /* of one DATA frame */
   PACKBUF_I_BUFFER = 65536, /* what is read at a time */
-  PACKBUF_I_DIRECT = 16384  /* payload that is read to its place when so much of it is to come */
+  PACKBUF_I_DIRECT = 16384, /* payload that is read to its place when so much of it is to come */
+  PACKBUF_I_LITTLE = 65536, /* what may follow a put at once where there was no room of late */
+  PACKBUF_I_CAREFUL = 8     /* that many puts long */
 };
 #define PACKBUF_I_LAST_CALL_NS 50000000u   /* for the answer to CANCEL */
 #define PACKBUF_I_AT_ONCE_NS 40000000u     /* for an answer to what must not wait */
@@ -7937,11 +7998,12 @@ enum {
 typedef struct packbuf_i_errand {
   packbuf_item *item;
   uint64_t index; /* in the call */
-  uint64_t gone, follows, came;
+  uint64_t gone, follows, came; /* gone: sent, or about to be */
   uint8_t *to; /* NULL: what comes is dropped */
   packbuf_slice slice;
   packbuf_status status; /* when all has come */
   uint8_t state, way, tries;
+  unsigned piece;      /* of the request: where its bytes end */
   uint32_t word, rkey; /* LOCATED */
   uint64_t address;
 } packbuf_i_errand;
@@ -7950,6 +8012,7 @@ typedef struct packbuf_i_peer {
   struct packbuf_i_tcp *tcp;
   int fd, busy, met; /* met: it was connected before */
   packbuf_i_intake intake;
+  packbuf_i_patience patience;
   uint8_t *buffer;
   /* greeting */
   uint8_t hello[512], welcome[PACKBUF_I_FRAME_GREETING];
@@ -7960,6 +8023,7 @@ typedef struct packbuf_i_peer {
   packbuf_call *call;
   uint64_t id;
   unsigned type, count, left, answered; /* left: not ended; answered: of these, but for their bytes */
+  unsigned asking, careful; /* asking: it is on its way out; careful: puts before which much may follow one again */
   packbuf_i_errand steps[PACKBUF_I_TRIP];
   uint8_t *frame;
   size_t frame_size, frame_room;
@@ -8066,6 +8130,7 @@ static const char *packbuf_i_peer_grant(packbuf_i_peer *peer, const packbuf_i_fr
     if (!reader.ok) return packbuf_i_frame_short;
     if (index >= peer->count || peer->steps[index].state != PACKBUF_I_STEP_ASKED || peer->granted_to == PACKBUF_I_TRIP)
       return "a grant for what was not asked for";
+    if (peer->steps[index].way == PACKBUF_I_WAY_EAGER) peer->careful = PACKBUF_I_CAREFUL;
     peer->steps[index].state = PACKBUF_I_STEP_GRANTED;
     peer->steps[index].gone = 0;
     peer->granted[peer->granted_to++] = index;
@@ -8118,6 +8183,7 @@ static const char *packbuf_i_peer_result(packbuf_i_peer *peer, const packbuf_i_f
     step->item->stat = result.stat;
     step->status = (packbuf_status)result.status;
     if (step->status == PACKBUF_CANCELLED) step->status = PACKBUF_TIMEOUT;
+    if (step->status == PACKBUF_FULL || step->status == PACKBUF_QUOTA) peer->careful = PACKBUF_I_CAREFUL;
     if (step->status == PACKBUF_DISCONNECTED && step->way == PACKBUF_I_WAY_REMOTE && step->tries++ == 0) {
       step->state = PACKBUF_I_STEP_AGAIN; /* the server's READs failed, so it is not put */
       peer->left--;
@@ -8274,7 +8340,7 @@ static void packbuf_i_peer_word(packbuf_i_peer *peer, unsigned type, uint64_t re
 /* All that was to be sent has gone: what comes next. */
 static void packbuf_i_peer_next(packbuf_i_peer *peer) {
   uint64_t total = 0;
-  peer->piece = peer->piece_count = 0;
+  peer->piece = peer->piece_count = peer->asking = 0;
   if (peer->cancel == 1) {
     packbuf_i_peer_word(peer, PACKBUF_I_CANCEL, peer->id);
     peer->cancel = 2;
@@ -8381,7 +8447,9 @@ static int packbuf_i_peer_pump(packbuf_i_peer *peer, uint64_t until) {
     ready[1].fd = peer->pairs.channel->fd;
     ready[1].events = POLLIN;
   }
-  count = poll(ready, peer->pairs.busy ? 2 : 1, left < 1000 ? (int)left : 1000);
+  packbuf_i_patience_start(&peer->patience);
+  do count = poll(ready, peer->pairs.busy ? 2 : 1, peer->patience.until ? 0 : left < 1000 ? (int)left : 1000);
+  while (packbuf_i_patience_more(&peer->patience, count));
   if (count < 0 && errno != EINTR) packbuf_i_peer_break(peer, PACKBUF_SYSTEM, "poll failed");
   if (count <= 0) return went;
   if (ready[1].revents && packbuf_i_peer_reap(peer)) happened = 2;
@@ -8588,10 +8656,14 @@ static uint64_t packbuf_i_peer_choose(packbuf_i_peer *peer, uint64_t from, size_
   return from;
 }
 
-/* How the bytes of a put go. plot: of its memory; payload: bytes that follow this request at once already. */
+/* How the bytes of a put go. plot: of its memory; payload: bytes that follow this request at once already. What finds
+ * no room at the server is sent in vain: who was told so sends little for a while before it is granted. So does who
+ * wants an answer at once, which on a narrow line would come behind all of that. */
 static uint8_t packbuf_i_errand_way(const packbuf_i_peer *peer, const packbuf_item *item, const packbuf_i_plot *plot,
                                     uint64_t payload) {
   if (plot && plot->mr && item->size > PACKBUF_I_SMALL) return PACKBUF_I_WAY_REMOTE;
+  if ((peer->careful || peer->call->deadline == PACKBUF_NO_WAIT) && item->size > PACKBUF_I_LITTLE)
+    return PACKBUF_I_WAY_GRANTED;
   return item->size <= peer->limits.eager_item && payload + item->size <= peer->limits.eager_all
              ? PACKBUF_I_WAY_EAGER
              : PACKBUF_I_WAY_GRANTED;
@@ -8628,12 +8700,15 @@ static void packbuf_i_peer_ask(packbuf_i_peer *peer, size_t room) {
                                 peer->type == PACKBUF_I_REMOVE ? item->flags & (uint32_t)PACKBUF_REMOVE_FORCE : 0);
   }
   peer->piece = peer->piece_count = 0;
+  peer->asking = 1;
+  if (peer->careful && peer->type == PACKBUF_I_PUT) peer->careful--;
   peer->frame_size = packbuf_i_frame_end(peer->frame, &body, peer->type, peer->count, peer->id, payload);
   packbuf_i_peer_piece(peer, peer->frame, peer->frame_size);
   for (unsigned i = 0; i < peer->count; i++) {
     packbuf_i_errand *step = &peer->steps[i];
     if (step->way == PACKBUF_I_WAY_EAGER) packbuf_i_peer_piece(peer, step->item->from, step->item->size);
     if (step->way != PACKBUF_I_WAY_GRANTED) step->gone = step->item->size;
+    step->piece = peer->piece_count;
   }
 }
 
@@ -8670,6 +8745,11 @@ static void packbuf_i_peer_wait(packbuf_i_peer *peer, uint64_t deadline) {
   }
 }
 
+/* Whether the last byte of an item that is put was sent. */
+static int packbuf_i_step_sent(const packbuf_i_peer *peer, const packbuf_i_errand *step) {
+  return step->gone == step->item->size && (!peer->asking || peer->piece >= step->piece);
+}
+
 /* What becomes of the items that a broken connection left. A put whose last byte was sent may have happened. */
 static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
   const int asked = peer->piece > 0 || peer->piece_count == 0;
@@ -8679,7 +8759,7 @@ static void packbuf_i_peer_settle(packbuf_i_peer *peer) {
     packbuf_status status = step->state == PACKBUF_I_STEP_ANSWERED ? step->status : peer->broken;
     if (step->state == PACKBUF_I_STEP_DONE) continue;
     if (step->state != PACKBUF_I_STEP_ANSWERED && status == PACKBUF_TIMEOUT && peer->type == PACKBUF_I_PUT && asked &&
-        step->gone == step->item->size)
+        packbuf_i_step_sent(peer, step))
       status = PACKBUF_DISCONNECTED;
     packbuf_i_step_end(peer, step, status);
   }
@@ -8840,6 +8920,7 @@ static packbuf_status packbuf_i_tcp_peers(packbuf_i_tcp *tcp, unsigned count, pa
     packbuf_i_peer *peer = &tcp->peers[i];
     peer->tcp = tcp;
     peer->fd = -1;
+    packbuf_i_patience_open(&peer->patience);
     peer->buffer = (uint8_t *)packbuf_i_heap(&tcp->allocator, NULL, 0, PACKBUF_I_BUFFER);
     if (!peer->buffer || !packbuf_i_peer_frame_room(peer, FRAME)) return packbuf_i_no_memory(error);
   }
@@ -13159,7 +13240,7 @@ static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_fra
 /* ---- transport/server.c ---- */
 /* transport/server.c: one store for many machines: sockets and event loops, each connection in one of them, none with a
  * thread.
- * May use: system, text, tcp (addresses, secrets), server_link, the public calls of stores. Must not know: what is said
+ * May use: system, text, sockets, secret, server_link, the public calls of stores. Must not know: what is said
  * in a connection, drivers. */
 #if defined(__linux__)
 #include <sys/epoll.h>
@@ -13187,6 +13268,7 @@ typedef struct packbuf_i_loop {
   packbuf_i_ibv_channel *channel; /* verbs: where completions of its connections are told; NULL */
   pthread_t thread;
   int running;
+  packbuf_i_patience patience;
   packbuf_i_lock lock;             /* of what comes in */
   packbuf_i_link *incoming, links; /* links: a ring */
   uint64_t count;                  /* of links (atomic) */
@@ -13251,6 +13333,7 @@ static void packbuf_i_server_take(packbuf_server *server, int fd, const packbuf_
   link->http = http;
   link->channel = loop->channel;
   link->failures_at = packbuf_i_address_hash(from) % PACKBUF_I_SUSPECTS;
+  if (packbuf_i_address_loopback(from)) packbuf_i_socket_near(fd); /* the listener may be for others too */
   if (PACKBUF_I_LOAD(&server->failures[link->failures_at]) >= 3) link->held = link->born + PACKBUF_I_DENIED_NS;
   (void)PACKBUF_I_ADD(&loop->count, 1);
   packbuf_i_locked(&loop->lock);
@@ -13479,9 +13562,11 @@ static void *packbuf_i_loop_run(void *context) {
   for (;;) {
     const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
     const int wait_ms = waiting || stopping || PACKBUF_I_LOAD(&server->service.wanting) ? 10 : 250;
-    const int count = epoll_wait(loop->epoll, events, 64, wait_ms);
-    int told = 0;
+    int count, told = 0;
     uint64_t now;
+    packbuf_i_patience_start(&loop->patience);
+    do count = epoll_wait(loop->epoll, events, 64, loop->patience.until ? 0 : wait_ms);
+    while (packbuf_i_patience_more(&loop->patience, count));
     if (stopping == 2 || (stopping && loop->links.after == &loop->links)) break;
     for (int i = 0; i < count; i++) {
       void *who = events[i].data.ptr;
@@ -13510,6 +13595,7 @@ static int packbuf_i_loop_start(packbuf_server *server, packbuf_i_loop *loop) {
   struct epoll_event event;
   memset(&event, 0, sizeof event);
   loop->server = server;
+  packbuf_i_patience_open(&loop->patience);
   loop->links.before = loop->links.after = &loop->links;
   loop->epoll = epoll_create1(EPOLL_CLOEXEC);
   loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -13574,6 +13660,7 @@ static packbuf_status packbuf_i_address_listen(packbuf_i_address *address, int *
   if (fd < 0) return packbuf_i_system_fail(error, "no socket", errno);
   *listener = fd;
   (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (packbuf_i_address_loopback(address)) packbuf_i_socket_near(fd); /* and so each that is accepted there */
   if (bind(fd, &address->as.any, address->size) != 0 || listen(fd, 512) != 0)
     return packbuf_i_system_fail(error, "the address cannot be listened at", errno);
   address->size = sizeof address->as;

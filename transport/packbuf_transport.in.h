@@ -82,6 +82,7 @@ extern "C" {
 #include "transport/shm_audit.c"
 #include "transport/shm.c"
 #include "transport/frames.c"
+#include "transport/sockets.c"
 #include "transport/verbs_abi.c"
 #include "transport/verbs.c"
 #include "transport/tcp.c"

@@ -1,6 +1,6 @@
 /* transport/server.c: one store for many machines: sockets and event loops, each connection in one of them, none with a
  * thread.
- * May use: system, text, tcp (addresses, secrets), server_link, the public calls of stores. Must not know: what is said
+ * May use: system, text, sockets, secret, server_link, the public calls of stores. Must not know: what is said
  * in a connection, drivers. */
 #if defined(__linux__)
 #include <sys/epoll.h>
@@ -28,6 +28,7 @@ typedef struct packbuf_i_loop {
   packbuf_i_ibv_channel *channel; /* verbs: where completions of its connections are told; NULL */
   pthread_t thread;
   int running;
+  packbuf_i_patience patience;
   packbuf_i_lock lock;             /* of what comes in */
   packbuf_i_link *incoming, links; /* links: a ring */
   uint64_t count;                  /* of links (atomic) */
@@ -92,6 +93,7 @@ static void packbuf_i_server_take(packbuf_server *server, int fd, const packbuf_
   link->http = http;
   link->channel = loop->channel;
   link->failures_at = packbuf_i_address_hash(from) % PACKBUF_I_SUSPECTS;
+  if (packbuf_i_address_loopback(from)) packbuf_i_socket_near(fd); /* the listener may be for others too */
   if (PACKBUF_I_LOAD(&server->failures[link->failures_at]) >= 3) link->held = link->born + PACKBUF_I_DENIED_NS;
   (void)PACKBUF_I_ADD(&loop->count, 1);
   packbuf_i_locked(&loop->lock);
@@ -320,9 +322,11 @@ static void *packbuf_i_loop_run(void *context) {
   for (;;) {
     const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
     const int wait_ms = waiting || stopping || PACKBUF_I_LOAD(&server->service.wanting) ? 10 : 250;
-    const int count = epoll_wait(loop->epoll, events, 64, wait_ms);
-    int told = 0;
+    int count, told = 0;
     uint64_t now;
+    packbuf_i_patience_start(&loop->patience);
+    do count = epoll_wait(loop->epoll, events, 64, loop->patience.until ? 0 : wait_ms);
+    while (packbuf_i_patience_more(&loop->patience, count));
     if (stopping == 2 || (stopping && loop->links.after == &loop->links)) break;
     for (int i = 0; i < count; i++) {
       void *who = events[i].data.ptr;
@@ -351,6 +355,7 @@ static int packbuf_i_loop_start(packbuf_server *server, packbuf_i_loop *loop) {
   struct epoll_event event;
   memset(&event, 0, sizeof event);
   loop->server = server;
+  packbuf_i_patience_open(&loop->patience);
   loop->links.before = loop->links.after = &loop->links;
   loop->epoll = epoll_create1(EPOLL_CLOEXEC);
   loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -415,6 +420,7 @@ static packbuf_status packbuf_i_address_listen(packbuf_i_address *address, int *
   if (fd < 0) return packbuf_i_system_fail(error, "no socket", errno);
   *listener = fd;
   (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (packbuf_i_address_loopback(address)) packbuf_i_socket_near(fd); /* and so each that is accepted there */
   if (bind(fd, &address->as.any, address->size) != 0 || listen(fd, 512) != 0)
     return packbuf_i_system_fail(error, "the address cannot be listened at", errno);
   address->size = sizeof address->as;
