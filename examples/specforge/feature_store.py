@@ -16,6 +16,7 @@ Deviations, each on purpose: `max_resident_bytes` counts stored bytes, heads inc
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import threading
 import time
@@ -202,10 +203,8 @@ class PackbufFeatureStore:
 
     def abort(self, sample_id: str, *, reason: str = "aborted") -> None:
         """End a sample now, whoever reads it."""
-        try:
+        with contextlib.suppress(packbuf.NotFound):  # it was never here; it stays aborted
             self._ledger.abort(self._key(sample_id))
-        except packbuf.NotFound:
-            pass  # it was never here; it stays aborted
 
     def adopt(self, sample_ref: SampleRef) -> None:
         """Become the one who frees a sample that another process wrote."""
