@@ -453,9 +453,9 @@ class Server:
     uri: str
     """What clients `connect` to."""
 
-    def close(self) -> None:
-        """Let operations under way end, for a second, then cut connections."""
-        self._core.close()
+    def close(self, timeout: float = 1.0) -> None:
+        """Let clients end what they do, and go, for so many seconds; then cut connections."""
+        self._core.close(float(timeout))
         if self._own:
             self.store.close()
 

@@ -594,7 +594,9 @@ void bind_store(nb::module_ &m) {
       .def("inject", &inject)
       .def("put_bytes", &put_bytes, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("get_bytes", &get_bytes, nb::arg().none(), nb::arg());
-  nb::class_<Server>(m, "Server").def_prop_ro("uri", &Server::uri).def("close", &Server::close);
+  nb::class_<Server>(m, "Server").def_prop_ro("uri", &Server::uri).def("close", [](Server &self, double seconds) {
+    self.close(deadline_in(seconds));
+  });
   m.def("serve", &serve, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
 }
 

@@ -679,7 +679,7 @@ def test_servers():
         with packbuf.connect(server.uri) as client:
             ref = client.put("k", BATCH)
             assert same(store.get("k")), "local readers read in place what came by the network"
-            server.close()
+            server.close(timeout=0.1)
             server.close()
             with pytest.raises((packbuf.Disconnected, packbuf.Timeout)):
                 client.get(ref, timeout=0.2)
