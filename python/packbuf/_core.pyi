@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -38,6 +38,7 @@ class Batch:
         mode: int,
         token: bytes,
         allow_pickle: bool,
+        stand_in: Callable[[Any], Any] | None,
     ) -> None: ...
     def wish(
         self, path: str, codec: int, dtype: str, flags: int, timestamp: str, packing: int, batch_value: bool

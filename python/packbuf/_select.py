@@ -87,6 +87,15 @@ class Ragged:
         """All rows."""
         return (self[row] for row in range(len(self)))
 
+    def tail(self) -> tuple[int, ...] | None:
+        """The dimensions after the first, where all rows have the same; else None."""
+        if self.shapes is None:
+            return () if bool((self.ndims == 1).all()) else None
+        rank = len(self.shapes)
+        if not bool((self.ndims == rank).all()) or not bool((self.shapes[1:] == self.shapes[1:, :1]).all()):
+            return None
+        return tuple(int(size) for size in self.shapes[1:, 0])
+
     def padded(self, fill: Any, length: int | None = None) -> Array:
         """One array [rows, length] of rows of one dimension, filled up at the end; longer rows are cut."""
         if self.shapes is not None:

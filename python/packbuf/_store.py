@@ -47,7 +47,7 @@ class GetOptions(TypedDict, total=False):
     schema: Schema | str | None
     """That the batch must have, or its fingerprint; else SCHEMA_MISMATCH."""
     limits: Mapping[str, int] | None
-    tensors: Literal["torch", "numpy"] | None
+    tensors: Literal["torch", "numpy", "shared"] | None
     images: Literal["pil", "media"] | None
     allow_pickle: bool
 

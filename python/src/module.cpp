@@ -145,12 +145,12 @@ static void bind_batch(nb::module_ &m) {
       .def(
           "__init__",
           [](Batch *self, std::optional<uint64_t> rows, int packing, int alignment, bool checksums, bool sharing,
-             uint32_t link_gbits, int mode, nb::bytes token, bool allow_pickle) {
-            new (self)
-                Batch(options(packing, alignment, checksums, sharing, link_gbits, mode, token), allow_pickle, rows);
+             uint32_t link_gbits, int mode, nb::bytes token, bool allow_pickle, nb::handle stand_in) {
+            new (self) Batch(options(packing, alignment, checksums, sharing, link_gbits, mode, token), allow_pickle,
+                             stand_in.is_none() ? nullptr : stand_in.ptr(), rows);
           },
           "rows"_a.none(), "packing"_a, "alignment"_a, "checksums"_a, "sharing"_a, "link_gbits"_a, "mode"_a, "token"_a,
-          "allow_pickle"_a)
+          "allow_pickle"_a, "stand_in"_a.none())
       .def("wish",
            [](Batch &self, const std::string &path, int codec, const std::string &dtype, unsigned flags,
               const std::string &timestamp, int packing, bool batch_value) {

@@ -23,7 +23,7 @@ struct Shown {
 
 // How values are made.
 struct Manner {
-  int tensors = -1; // 1: torch, 0: numpy, -1: torch if it is imported
+  int tensors = -1; // 2: torch, in place, 1: torch, 0: numpy, -1: torch if it is imported
   int images = -1;  // 1: PIL, 0: Media, -1: PIL if it is imported
   bool allow_pickle = false;
 };
