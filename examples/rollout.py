@@ -1,7 +1,9 @@
-"""Rollout workers and a learner, each a process, over one store: a worker packs a batch straight into the store's memory and
-hands over a ref, one line of text; the learner takes two fields of a quarter of the rows, and nothing else, then removes the
-batch. `python rollout.py [URI]`: a shm store of its own without one; tcp:// or verbs://HOST:PORT of `packbuf serve` and
-mooncake://MASTER:PORT?segment=0 do as well. Needs the package (`pip install ./python`).
+"""Rollout workers and a learner, each a process, over one store.
+
+A worker packs a batch straight into the store's memory and hands over a ref, one line of text; the learner takes two
+fields of a quarter of the rows, and nothing else, then removes the batch. `python rollout.py [URI]`: a shm store of its
+own without one; tcp:// or verbs://HOST:PORT of `packbuf serve` and mooncake://MASTER:PORT?segment=0 do as well. Needs
+the package (`pip install ./python`).
 """
 
 import multiprocessing as mp
@@ -44,7 +46,7 @@ def learn(uri, refs):
             batch = store.select(ref, ["tokens", "reward"], slice(1, None, 4), values=True)
             ragged = batch.view["tokens"].ragged(slice(1, None, 4))  # elements and offsets; batch.torch() gives tensors
             rewards = batch.numpy()["reward"]
-            print(f"{ref.key}: {len(batch)} rows, {len(ragged.values)} tokens, mean reward {rewards.mean():.2f}", flush=True)
+            print(f"{ref.key}: {len(batch)} rows, {len(ragged.values)} tokens, reward {rewards.mean():.2f}", flush=True)
             rows, tokens = rows + len(batch), tokens + len(ragged.values)
             del batch, ragged, rewards  # the lease ends with the last that looks into it
             store.remove(ref)

@@ -551,7 +551,11 @@ static void bind_leased(nb::module_ &m) {
              if (!object.selection || index >= object.view_count) fail(PACKBUF_OUT_OF_RANGE, "nothing was selected");
              return std::make_unique<Selection>(view.ptr(), of(view), object.selection[index]);
            })
-      .def("joined", &Leased::joined);
+      .def("joined", [](nb::handle_t<Leased> self) {
+        Exported use; // the GIL is released meanwhile, and another thread may end a reading
+        if (!use.open(self.ptr(), PyBUF_SIMPLE)) throw PythonError{};
+        return nb::inst_ptr<Leased>(self)->joined();
+      });
   nb::class_<LeasedBytes>(m, "LeasedBytes", nb::type_slots(bytes_slots));
 }
 
