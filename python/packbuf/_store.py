@@ -544,7 +544,9 @@ def view_of(leased: _core.Leased, limits: Mapping[str, int] | None, form: tuple[
 
 
 def _secret(secret: bytes | str | None) -> bytes | None:
-    return secret.encode() if isinstance(secret, str) else secret
+    if secret is None:
+        return None
+    return secret.encode() if isinstance(secret, str) else bytes(memoryview(secret))
 
 
 def _key(ref: Ref | str) -> str:

@@ -99,6 +99,24 @@ def test_refs_are_plain_data(store):
         assert caught.value.code in {Status.INVALID_ARGUMENT, Status.UNSUPPORTED_VERSION}
 
 
+def test_refs_of_a_stranger(store):
+    """A ref that was tampered with names what it names, or nothing: never other bytes."""
+    text, random = str(store.put("key", BATCH)), np.random.default_rng(0)
+    came = 0
+    for _ in range(400):
+        letters = list(text)
+        for _ in range(random.integers(1, 3)):
+            letters[random.integers(0, len(letters))] = random.choice(list("0123456789abcdef:%/é \0"))
+        try:
+            view = store.get(packbuf.Ref.parse("".join(letters)), timeout=5)
+        except packbuf.Error as error:
+            assert error.code not in {Status.TIMEOUT, Status.DISCONNECTED, Status.PROTOCOL}, error
+        else:
+            came += 1
+            assert same(view)
+    assert 0 < came < 400, "what is not looked at (the URI) may change"
+
+
 def test_keys(store):
     for key in ("", "a b", "a\n", "a\0b", "x" * 256, "\ud800", "a#b", "x" * 201, 5, None, b"a"):
         with pytest.raises(packbuf.Error) as caught:
@@ -250,6 +268,13 @@ def test_what_is_no_store():
         with pytest.raises(packbuf.Error) as caught:
             packbuf.connect(uri)
         assert caught.value.code == Status.INVALID_ARGUMENT, uri
+    for options in ({"size": -1}, {"objects": "many"}, {"quota": 1.5}, {"name": "a\0b"}):
+        with pytest.raises(packbuf.Error) as caught:
+            packbuf.connect("local:", **options)
+        assert caught.value.code == Status.INVALID_ARGUMENT, options
+    for options in ({"secret": 5}, {"sise": 5}):
+        with pytest.raises(TypeError):
+            packbuf.connect("local:", **options)
     with pytest.raises(packbuf.NotFound):
         packbuf.connect(f"shm:python-nobody-{os.getpid()}", must_exist=True)
     with store_of("shm") as store:
