@@ -1,21 +1,22 @@
 """A feature store with SpecForge's contract (its `FeatureStore`: put, get, release, abort, gc) on a packbuf store.
 
-A rollout process puts the features of a sample, a training process gets them, once or for many epochs, and the store frees
-them when they were consumed. What SpecForge's own stores do with an object for each tensor, a generation counted in each
-process and a lock held over each removal, is here one packed buffer for a sample, a generation of the store's, and a
+A rollout process puts the features of a sample, a training process gets them, once or for many epochs, and the store
+frees them when they were consumed. What SpecForge's own stores do with an object for each tensor, a generation counted in
+each process and a lock held over each removal, is here one packed buffer for a sample, a generation of the store's, and a
 `packbuf.Ledger`. Records are SpecForge's when it is installed, else the same fields from here.
 
     store = PackbufFeatureStore("shm:features?size=8g", store_id="run0")
-    ref = store.put({"hidden_state": tensor}, sample_id="s0", metadata={"num_tokens": 512})     # to the trainer, as JSON, say
+    ref = store.put({"hidden_state": tensor}, sample_id="s0", metadata={"num_tokens": 512})  # to the trainer, as JSON
     tensors, handle = store.get(ref, device="cuda")
     store.release(handle)
 
-Deviations, each on purpose: `max_resident_bytes` counts stored bytes, heads included, since that is what memory takes; what
-`get` hands out was checked against its checksums (`verify`); a sample is there whole or not at all.
+Deviations, each on purpose: `max_resident_bytes` counts stored bytes, heads included, since that is what memory takes;
+what `get` hands out was checked against its checksums (`verify`); a sample is there whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import threading
 import time
@@ -165,7 +166,10 @@ class PackbufFeatureStore:
             draft_weight_version=metadata.get("draft_weight_version"),
             num_tokens=int(metadata.get("num_tokens", 0)),
             estimated_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
-            metadata={**{key: value for key, value in metadata.items() if key != "num_tokens"}, "generation": ref.generation},
+            metadata={
+                **{key: value for key, value in metadata.items() if key != "num_tokens"},
+                "generation": ref.generation,
+            },
             **{key: str(metadata.get(key, default)) for key, default in known.items()},
         )
 
@@ -202,10 +206,8 @@ class PackbufFeatureStore:
 
     def abort(self, sample_id: str, *, reason: str = "aborted") -> None:
         """End a sample now, whoever reads it."""
-        try:
+        with contextlib.suppress(packbuf.NotFound):  # it was never here; it stays aborted
             self._ledger.abort(self._key(sample_id))
-        except packbuf.NotFound:
-            pass  # it was never here; it stays aborted
 
     def adopt(self, sample_ref: SampleRef) -> None:
         """Become the one who frees a sample that another process wrote."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from packbuf import _core
 from packbuf._core import Ref
 from packbuf._errors import Status, error_of
-from packbuf._pack import _begin, _threads
-from packbuf._store import GetOptions, PutOptions, Store, form_of, read_options, view_of
+from packbuf._pack import _begin
+from packbuf._store import GetOptions, PutOptions, Store, form_of, read_options, threads_of, view_of
 from packbuf._view import View
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class Ledger:
     def put(self, key: str, batch: Any, **options: Unpack[PutOptions]) -> Ref:
         """`Store.put`, and on the books. LIMIT, and nothing is put, beyond ``most_bytes``."""
         begun = _begin(batch, options)
-        threads = _threads(options.get("threads"), begun)
-        return self._core.put(key, begun, threads, *self.store._put_options(options))
+        return self._core.put(key, begun, threads_of(options), *self.store._put_options(options))
 
     def adopt(self, ref: Ref | str, *, timeout: float | None = None) -> None:
         """Put on the books what another process wrote: after a restart, or on a server."""

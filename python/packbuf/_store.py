@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from packbuf import _core
 from packbuf._core import Ref
 from packbuf._errors import Error, NotFound, SomeFailed, Stale, Status, error_of
-from packbuf._pack import PackOptions, _begin, _threads
+from packbuf._pack import PackOptions, _begin
 from packbuf._select import Rows, Selection, patterns_of, row_argument
 from packbuf._view import LEVELS, Schema, Verify, View, manner
 
@@ -33,8 +33,8 @@ class PutOptions(PackOptions, total=False):
     """It may be dropped, the least recently read first, when room is wanted. Else it stays until it is removed."""
     fingerprint: bool
     """False: the ref has no fingerprint of the schema, which saves a SHA-256."""
-    threads: int | None
-    """That write; None: one for each 4 MiB, at most 4."""
+    threads: int
+    """That write; 1 unless it is said: where batches are put, other workers have the other cores."""
 
 
 class GetOptions(TypedDict, total=False):
@@ -178,7 +178,7 @@ class Store:
         'k'
         """
         begun = _begin(batch, options)
-        return self._core.put(key, begun, _threads(options.get("threads"), begun), *self._put_options(options))
+        return self._core.put(key, begun, threads_of(options), *self._put_options(options))
 
     def put_many(
         self, batches: Mapping[str, Any] | Iterable[tuple[str, Any]], **options: Unpack[PutOptions]
@@ -192,17 +192,17 @@ class Store:
         """
         pairs = list(batches.items() if isinstance(batches, Mapping) else batches)
         results: list[Any] = [None] * len(pairs)
-        begun, threads = {}, 1
+        begun = {}
         for i, (_, batch) in enumerate(pairs):
             try:
                 begun[i] = _begin(batch, options)
-                threads = max(threads, _threads(options.get("threads"), begun[i]))
+                begun[i].measure()
             except Error as error:
                 begun.pop(i, None)
                 results[i] = error
         keys = [pairs[i][0] for i in begun]
         if begun:
-            put = self._core.put_many(keys, list(begun.values()), threads, *self._put_options(options))
+            put = self._core.put_many(keys, list(begun.values()), threads_of(options), *self._put_options(options))
             for i, result in zip(begun, put, strict=True):
                 results[i] = result
         return _all_of([key for key, _ in pairs], results)
@@ -329,8 +329,7 @@ class Store:
             raise error_of(Status.INVALID_ARGUMENT, f"what is appended is 'rows' or 'fields', not {by!r}")
         begun = _begin(batch, options)
         ttl, _, fingerprint, seconds = self._put_options(options)
-        threads = _threads(options.get("threads"), begun)
-        return self._core.append(ref, begun, _KINDS[by], threads, ttl, fingerprint, seconds)
+        return self._core.append(ref, begun, _KINDS[by], threads_of(options), ttl, fingerprint, seconds)
 
     # ---- keys ----
 
@@ -453,9 +452,9 @@ class Server:
     uri: str
     """What clients `connect` to."""
 
-    def close(self) -> None:
-        """Let operations under way end, for a second, then cut connections."""
-        self._core.close()
+    def close(self, timeout: float = 1.0) -> None:
+        """Let clients end what they do, and go, for so many seconds; then cut connections."""
+        self._core.close(float(timeout))
         if self._own:
             self.store.close()
 
@@ -513,6 +512,11 @@ def serve(
 # ---- what ledgers use too ----
 
 
+def threads_of(options: PutOptions) -> int:
+    """How many threads write."""
+    return max(1, options.get("threads", 1))
+
+
 def form_of(options: GetOptions) -> tuple[int, int, bool]:
     """How values of what is got are made."""
     return manner(options.get("tensors"), options.get("images"), options.get("allow_pickle", False))
@@ -540,7 +544,9 @@ def view_of(leased: _core.Leased, limits: Mapping[str, int] | None, form: tuple[
 
 
 def _secret(secret: bytes | str | None) -> bytes | None:
-    return secret.encode() if isinstance(secret, str) else secret
+    if secret is None:
+        return None
+    return secret.encode() if isinstance(secret, str) else bytes(memoryview(secret))
 
 
 def _key(ref: Ref | str) -> str:

@@ -128,6 +128,12 @@ static void bind_ref(nb::module_ &m) {
 
 // ---- options ----
 
+static uint64_t number_of(nb::handle value, const std::string &what) {
+  uint64_t number = 0;
+  if (!nb::try_cast(value, number)) fail(PACKBUF_INVALID_ARGUMENT, what + " is a whole number, 0 or more");
+  return number;
+}
+
 static uint32_t small(uint64_t number) { return static_cast<uint32_t>(number > UINT32_MAX ? UINT32_MAX : number); }
 
 static packbuf_store_options store_options(const nb::dict &wanted) {
@@ -139,7 +145,7 @@ static packbuf_store_options store_options(const nb::dict &wanted) {
       options.secret_size = static_cast<size_t>(bytes_size(value.ptr()));
     } else if (name == "name") options.name = key_text(value);
     else {
-      const auto number = nb::cast<uint64_t>(value);
+      const uint64_t number = number_of(value, name);
       if (name == "size") options.size = number;
       else if (name == "objects") options.objects = small(number);
       else if (name == "sessions") options.sessions = small(number);
@@ -312,7 +318,7 @@ static nb::list get_many(const Store &self, const nb::list &keys, const nb::obje
     what.patterns = patterns.data();
     what.pattern_count = patterns.size();
     what.rows = row_selection(wanted[1].ptr());
-    what.gap = nb::cast<uint64_t>(wanted[2]);
+    what.gap = number_of(wanted[2], "gap");
     what.values = nb::cast<bool>(wanted[3]);
   }
   {
@@ -551,7 +557,11 @@ static void bind_leased(nb::module_ &m) {
              if (!object.selection || index >= object.view_count) fail(PACKBUF_OUT_OF_RANGE, "nothing was selected");
              return std::make_unique<Selection>(view.ptr(), of(view), object.selection[index]);
            })
-      .def("joined", &Leased::joined);
+      .def("joined", [](nb::handle_t<Leased> self) {
+        Exported use; // the GIL is released meanwhile, and another thread may end a reading
+        if (!use.open(self.ptr(), PyBUF_SIMPLE)) throw PythonError{};
+        return nb::inst_ptr<Leased>(self)->joined();
+      });
   nb::class_<LeasedBytes>(m, "LeasedBytes", nb::type_slots(bytes_slots));
 }
 
@@ -594,7 +604,9 @@ void bind_store(nb::module_ &m) {
       .def("inject", &inject)
       .def("put_bytes", &put_bytes, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("get_bytes", &get_bytes, nb::arg().none(), nb::arg());
-  nb::class_<Server>(m, "Server").def_prop_ro("uri", &Server::uri).def("close", &Server::close);
+  nb::class_<Server>(m, "Server").def_prop_ro("uri", &Server::uri).def("close", [](Server &self, double seconds) {
+    self.close(deadline_in(seconds));
+  });
   m.def("serve", &serve, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
 }
 

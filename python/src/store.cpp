@@ -160,12 +160,12 @@ Server::Server(SharedHandle handle, const char *uri, const packbuf_server_option
 
 std::string Server::uri() const { return server_ ? packbuf_server_uri(server_) : ""; }
 
-void Server::close() {
+void Server::close(uint64_t deadline) {
   packbuf_server *server = server_;
   server_ = nullptr;
   if (server && handle_->here()) {
     Unlocked unlocked;
-    (void)packbuf_server_close(server, packbuf_deadline_in(1000), nullptr);
+    (void)packbuf_server_close(server, deadline, nullptr);
   }
   handle_ = nullptr;
 }

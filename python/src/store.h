@@ -89,9 +89,9 @@ class Server {
   Server(SharedHandle handle, const char *uri, const packbuf_server_options &options);
   Server(const Server &) = delete;
   Server &operator=(const Server &) = delete;
-  ~Server() { close(); }
+  ~Server() { close(packbuf_deadline_in(1000)); }
   std::string uri() const;
-  void close();
+  void close(uint64_t deadline); // for operations under way
 
  private:
   SharedHandle handle_;

@@ -10,7 +10,8 @@
 | removal fails: pending 1, gc still 1, then freed; flaky free parked, then reconciled | test_a_removal_that_fails |
 | drain with injected sleep; forces once leases closed; bounded: RuntimeError, leak still visible | test_drain, test_drain_is_bounded |
 | optimizer ack forces only durable samples | test_drain_of_some |
-| drain does not renew the engine's lease | engines that lease are mooncake alone: tests/store_ledger.c, L18 |
+| lease-deferred removal by the engine; drain forces it (-706 without force) | test_an_engine_that_leases: on a double of Mooncake's library |
+| drain does not renew the engine's lease: probe count | what is asked of an engine only C can count: tests/store_ledger.c, L18 |
 | restart authority adopts and removes | test_adopted |
 | equals LocalFeatureStore | test_same_script_same_results |
 | abort with lingering bytes | test_abort_with_lingering_bytes |
@@ -32,11 +33,13 @@ import dataclasses
 import json
 import multiprocessing as mp
 import pickletools
+import shutil
+import subprocess
 import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, need
 from stores import store_uri
 
 import packbuf
@@ -437,6 +440,29 @@ def test_estimates(store):
     assert put(store).estimated_bytes == 4 * 8 * 2 + 4 * 8 * 4 + 7 * 8
 
 
+def test_an_engine_that_leases(tmp_path, monkeypatch):
+    need(shutil.which("gcc"), "gcc is not installed")
+    library = tmp_path / "libmooncake_store.so"
+    flags = ["-std=c11", "-shared", "-fPIC", "-fvisibility=hidden", "-I", str(ROOT), "-pthread"]
+    subprocess.run(["gcc", *flags, "-o", str(library), str(ROOT / "tests" / "double" / "mooncake.c")], check=True)
+    monkeypatch.setenv("MOONCAKE_STORE_LIBRARY", str(library))
+    monkeypatch.setenv("DOUBLE_LEASE_MS", "600000")
+    store = client("mooncake://localhost:50051")
+    ref = put(store)
+    got, handle = store.get(ref)
+    store.release(handle)
+    assert same(got, tensors()) and resident(store) == 0 and store.health()["release_pending"] == 1
+    with pytest.raises(KeyError):
+        store.get(ref)
+    assert store.gc()["release_pending"] == 1, "the engine's lease is not over"
+    slept = []
+    done = store.drain_pending_removals(sleep=slept.append)
+    assert (done["removed"], done["release_pending"], done["attempts"], slept) == (1, 0, 1, [])
+    with pytest.raises(packbuf.Error) as caught:
+        store.store.list()
+    assert caught.value.code == packbuf.Status.UNSUPPORTED_OPERATION
+
+
 # ---- others ----
 
 
@@ -529,7 +555,7 @@ def _consumer(uri, inbox, outbox):
 
 
 def test_two_processes(uri):
-    context = mp.get_context("spawn")
+    context = mp.get_context("fork" if uri.startswith("shm") else "spawn")
     inbox, outbox = context.Queue(), context.Queue()
     process = context.Process(target=_consumer, args=(uri, inbox, outbox))
     process.start()
