@@ -28,8 +28,11 @@ from packbuf._errors import (
     Unsupported,
     WrongType,
 )
+from packbuf._formats import Arrays
 from packbuf._infer import Inference, Inferred, infer
+from packbuf._npy import from_npy, from_npz, to_npy, to_npz
 from packbuf._pack import Column, PackOptions, measure, pack, pack_into, pack_many
+from packbuf._safetensors import from_safetensors, to_safetensors
 from packbuf._select import Ragged, Selection
 from packbuf._table import Table
 from packbuf._values import MISSING, Media, Opaque
@@ -39,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MISSING",
+    "Arrays",
     "Column",
     "Error",
     "Field",
@@ -61,10 +65,16 @@ __all__ = [
     "Unsupported",
     "View",
     "WrongType",
+    "from_npy",
+    "from_npz",
+    "from_safetensors",
     "infer",
     "measure",
     "open",
     "pack",
     "pack_into",
     "pack_many",
+    "to_npy",
+    "to_npz",
+    "to_safetensors",
 ]
