@@ -41,6 +41,11 @@ def row_argument(rows: Any) -> Any:
     return np.ascontiguousarray(indexes, dtype=np.int64)
 
 
+def patterns_of(fields: Sequence[str] | str | None) -> list[str]:
+    """Patterns as the C++ half wants them; none: all fields."""
+    return [fields] if isinstance(fields, str) else list(fields or ())
+
+
 def _integer(number: Any) -> int:
     return int(number.__index__())
 
@@ -214,14 +219,24 @@ class Selection:
     """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
 
     def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any) -> None:
-        patterns = [fields] if isinstance(fields, str) else list(fields or ())
-        self._view = view
-        self._chosen = _core.Selection(view._core, 0, patterns, row_argument(rows))
+        self._begin(view, _core.Selection(view._core, 0, patterns_of(fields), row_argument(rows)))
+
+    @classmethod
+    def _of(cls, view: View, chosen: _core.Selection) -> Selection:
+        selection = cls.__new__(cls)
+        selection._begin(view, chosen)
+        return selection
+
+    def _begin(self, view: View, chosen: _core.Selection) -> None:
+        self.view, self._chosen = view, chosen
         self._leaves = [
             field
             for field in map(view._field, self._chosen.chosen())
             if field.kind == "leaf" and not field.is_attribute
         ]
+
+    view: View
+    """Of which it is a part. What a store has not fetched of it is NOT_FETCHED."""
 
     def __len__(self) -> int:
         """How many rows."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from packbuf import _adapt, _core, _inspect
+from packbuf._core import Ref
 from packbuf._core import View as CoreView
 from packbuf._errors import NotFound, Status, error_of, word
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
@@ -17,7 +18,7 @@ from packbuf._table import Table
 
 Verify = Literal["open", "head", "index", "all"]
 
-_LEVELS = {"head": 0, "index": 1, "all": 2}
+LEVELS = {"head": 0, "index": 1, "all": 2}
 _TENSORS = {None: -1, "numpy": 0, "torch": 1, "shared": 2}
 _IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
@@ -62,14 +63,17 @@ def open(
         source,
         bool(exact),
         dict(limits or {}),
-        word(_TENSORS, tensors, "tensors"),
-        word(_IMAGES, images, "images"),
-        allow_pickle,
+        *manner(tensors, images, allow_pickle),
     )
     view = View._of(core)
     if verify != "open":
         view.verify(verify)
     return view
+
+
+def manner(tensors: str | None, images: str | None, allow_pickle: bool) -> tuple[int, int, bool]:
+    """How values are made, as the C++ half wants it."""
+    return word(_TENSORS, tensors, "tensors"), word(_IMAGES, images, "images"), allow_pickle
 
 
 def _mapped(path: str) -> Any:
@@ -301,9 +305,11 @@ class View(Mapping[str, Field]):
     """
 
     _core: CoreView
+    ref: Ref | None = None
+    """Of a view that came from a store: what it is."""
 
     def __init__(self) -> None:
-        raise error_of(Status.INVALID_ARGUMENT, "views come from packbuf.open")
+        raise error_of(Status.INVALID_ARGUMENT, "views come from packbuf.open, or from a store")
 
     @classmethod
     def _of(cls, core: CoreView) -> View:
@@ -403,9 +409,9 @@ class View(Mapping[str, Field]):
         """Check the records of the head, also the index, or everything; raises `Malformed` with rule and offset."""
         if level == "open":
             return
-        if level not in _LEVELS:
+        if level not in LEVELS:
             raise error_of(Status.INVALID_ARGUMENT, f"verify is 'open', 'head', 'index' or 'all', not {level!r}")
-        self._core.verify(_LEVELS[level])
+        self._core.verify(LEVELS[level])
 
     def schema(self) -> Schema:
         """The columns and their types, as text and as a fingerprint.

@@ -31,6 +31,8 @@ struct Manner {
 class View {
  public:
   View(PyObject *buffer, unsigned flags, const packbuf_limits &limits, Manner manner);
+  // One that is open already, in memory that the owner exports.
+  View(PyObject *owner, const packbuf_view &opened, Manner manner);
   const packbuf_view *get() const { return &view_; }
   const Manner &manner() const { return manner_; }
   const packbuf_limits &limits() const { return view_.limits; }
@@ -44,6 +46,7 @@ class View {
   std::string path(uint32_t index) const;
 
  private:
+  void look_at_all();
   Shown look(uint32_t index, uint32_t *next) const;
   Exported exported_;
   packbuf_view view_;
