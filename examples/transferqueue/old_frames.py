@@ -80,7 +80,7 @@ def _plain_dumps(value: Any) -> bytes:
 
 
 def _plain_loads(data: bytes) -> Any:
-    """Such data, whichever protocol wrote it; everything else is refused. The opcodes that make objects are not known."""
+    """Such data, whichever protocol wrote it; the opcodes that make objects are not known."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -184,7 +184,7 @@ class _Reader:
 
     def _ext(self, code: int, body: memoryview) -> Any:
         data = bytes(body)
-        if code == _EXT_PICKLE or code == _EXT_CLOUDPICKLE:
+        if code in {_EXT_PICKLE, _EXT_CLOUDPICKLE}:
             return _cell("pickle" if code == _EXT_PICKLE else "cloudpickle", data, self._allow_pickle)
         if code == _EXT_TENSOR:
             return self._tensor(_meta(data))

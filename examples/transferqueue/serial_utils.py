@@ -1,4 +1,4 @@
-"""TransferQueue's `serial_utils` on packbuf: the same functions, one packed buffer an object, pickle only when asked for.
+"""TransferQueue's `serial_utils` on packbuf: its functions, a packed buffer an object, pickle only when asked for.
 
     import serial_utils; restore = serial_utils.install()   # in every process, before its first message
 
@@ -21,7 +21,16 @@ import packbuf
 import torch
 from packbuf import Opaque, Status
 
-__all__ = ["batch_decode_from", "batch_encode_into", "calc_packed_size", "decode", "encode", "install", "pack_into", "unpack_from"]
+__all__ = [
+    "batch_decode_from",
+    "batch_encode_into",
+    "calc_packed_size",
+    "decode",
+    "encode",
+    "install",
+    "pack_into",
+    "unpack_from",
+]
 
 _MAGIC = b"\x89PBUF\r\n\x1a"
 _KIND = "transferqueue"  # the metadata that tells an object from frames
@@ -65,12 +74,16 @@ def _may_have_marks(view: packbuf.View) -> bool:
 
 
 def _batch(obj: Any) -> Any:
-    """An object as a batch: rows (dicts with str keys) become columns, all else is the one cell of a column `object`."""
-    if type(obj) is list and obj and all(type(row) is dict for row in obj):
-        keys = set().union(*obj)
-        if len(keys) <= _MOST_COLUMNS and "object" not in keys and all(type(key) is str and "\0" not in key for key in keys):
-            return obj
-    return {"object": [obj]}
+    """An object as a batch: rows (dicts with str keys) as columns, all else as the one cell of a column `object`."""
+    return obj if type(obj) is list and obj and _are_rows(obj) else {"object": [obj]}
+
+
+def _are_rows(rows: list[Any]) -> bool:
+    if not all(type(row) is dict for row in rows):
+        return False
+    keys = set().union(*rows)
+    plain = all(type(key) is str and "\0" not in key for key in keys)
+    return plain and len(keys) <= _MOST_COLUMNS and "object" not in keys
 
 
 def _options(allow_pickle: bool) -> dict[str, Any]:
@@ -124,11 +137,13 @@ def _nested_mark(tensor: torch.Tensor) -> dict[str, Any]:
 
 
 def _jagged(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """torch believes offsets; these come from elsewhere."""
-    ends = offsets.numpy()
-    if ends.ndim != 1 or ends.dtype.kind != "i" or not len(ends) or ends[0] or ends[-1] > len(values) or (np.diff(ends) < 0).any():
+    """torch believes offsets, and these come from elsewhere: what is checked is a copy, and the copy is used."""
+    own = offsets.clone()
+    ends = own.numpy()
+    ordered = ends.ndim == 1 and ends.dtype.kind == "i" and len(ends) > 0 and not (np.diff(ends) < 0).any()
+    if not ordered or ends[0] != 0 or ends[-1] > len(values):
         raise ValueError("offsets do not fit their values")
-    return torch.nested.nested_tensor_from_jagged(values, offsets)
+    return torch.nested.nested_tensor_from_jagged(values, own)
 
 
 def _tensordict(data: Any, batch_size: Any) -> Any:

@@ -35,9 +35,12 @@ from packbuf._errors import (
     Unsupported,
     WrongType,
 )
+from packbuf._formats import Arrays
 from packbuf._infer import Inference, Inferred, infer
 from packbuf._ledger import Ledger, Reading
+from packbuf._npy import from_npy, from_npz, to_npy, to_npz
 from packbuf._pack import Column, PackOptions, measure, pack, pack_into, pack_many
+from packbuf._safetensors import from_safetensors, to_safetensors
 from packbuf._select import Ragged, Selection
 from packbuf._store import GetOptions, PutOptions, Server, Stat, Store, connect, serve
 from packbuf._table import Table
@@ -48,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MISSING",
+    "Arrays",
     "Column",
     "Denied",
     "Disconnected",
@@ -85,6 +89,9 @@ __all__ = [
     "View",
     "WrongType",
     "connect",
+    "from_npy",
+    "from_npz",
+    "from_safetensors",
     "infer",
     "measure",
     "open",
@@ -92,4 +99,7 @@ __all__ = [
     "pack_into",
     "pack_many",
     "serve",
+    "to_npy",
+    "to_npz",
+    "to_safetensors",
 ]

@@ -199,13 +199,10 @@ def _is_tensor(field: Field) -> bool:
     return field.codec == "ndarray" or (field.is_ragged_numbers and bool((field.ragged().ndims > 0).all()))
 
 
-def _fields(view: View) -> Iterator[Field]:
-    return (view[name] for name in view)
-
-
 def _proto_plan(view: View) -> dict[str, Any]:
     """Of a batch that was no DataProto: numbers are its tensors, the rest is non-tensor data."""
-    tensors = [[field.name, "tensor" if field.codec == "ndarray" else "jagged"] for field in _fields(view) if _is_tensor(field)]
+    numbers = [field for field in map(view.__getitem__, view) if _is_tensor(field)]
+    tensors = [[field.name, "tensor" if field.codec == "ndarray" else "jagged"] for field in numbers]
     named = {name for name, *_ in tensors}
     batch = {"batch_size": [view.num_rows], "columns": tensors} if tensors else None
     return {"batch": batch, "non_tensor": [[name, "|O", []] for name in view if name not in named]}

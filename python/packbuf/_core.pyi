@@ -38,7 +38,7 @@ class Batch:
         mode: int,
         token: bytes,
         allow_pickle: bool,
-        stand_in: Callable[[Any], Any] | None,
+        stand_in: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def wish(
         self, path: str, codec: int, dtype: str, flags: int, timestamp: str, packing: int, batch_value: bool

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
 from packbuf._errors import Status, error_of, word
+from packbuf._select import Ragged
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -83,9 +84,9 @@ def pack(
 
     Args:
         batch: a mapping of fields, each a numpy array or torch tensor whose first dimension is the rows (nested
-            tensors too), or a list with a value for each row; or a list of dicts, one a row; or a `TensorDict` or
-            verl's `DataProto`. Values are None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars
-            and arrays, tensors, PIL images, `Media`, `Opaque`, datetimes and dates.
+            tensors and `Ragged` too), or a list with a value for each row; or a list of dicts, one a row; or a
+            `TensorDict` or verl's `DataProto`. Values are None, bool, int, float, str, bytes-likes, lists, tuples,
+            dicts, numpy scalars and arrays, tensors, PIL images, `Media`, `Opaque`, datetimes and dates.
         packing: how numbers are packed; None: not at all, so that they can be read in place.
         schema: what is asked for at some paths (`Column`); the rest is inferred.
         batch_values: values of the batch as a whole, by name.
@@ -93,8 +94,9 @@ def pack(
         rows: how many rows; needed only when there is no field.
         threads: that write; None: one for each 4 MiB, at most 4. The bytes do not depend on it.
         allow_pickle: pickle values that packbuf has no type for, instead of refusing them.
-        default: called, as by `json.dumps`, with a value that would be refused or come back as something else (arrays of
-            text or objects, nested tensors within values); what it returns is packed instead. NotImplemented: no change.
+        default: called, as by `json.dumps`, with a value that would be refused or come back as something else (arrays
+            of text or objects, nested tensors within values); what it returns, something built in or numpy's, is packed
+            instead. NotImplemented: no change.
         mode: of inference; ``"strict"`` never changes a value or type.
         link_gbits: speed of the link the buffer is for; with ``packing="auto"``, or none given, it decides.
         row_sharing: store equal rows, and common prefixes, once.
@@ -244,6 +246,9 @@ def _add(batch: _core.Batch, name: Any, column: Any) -> None:
             batch.add_ragged(_text(name), *ragged)
             return
         column = ragged
+    if isinstance(column, Ragged):
+        batch.add_ragged(_text(name), *column.items(), None)
+        return
     batch.add(_text(name), column)
 
 

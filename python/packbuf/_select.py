@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,36 @@ class Ragged:
     def __iter__(self) -> Iterator[Array]:
         """All rows."""
         return (self[row] for row in range(len(self)))
+
+    @classmethod
+    def of(cls, items: Array, offsets: Array) -> Ragged:
+        """Rows ``items[offsets[i]:offsets[i + 1]]``, of any number of dimensions.
+
+        >>> import numpy as np, packbuf
+        >>> packbuf.Ragged.of(np.arange(6).reshape(3, 2), np.array([0, 1, 3]))[1]
+        array([[2, 3],
+               [4, 5]])
+        """
+        tail, rows = items.shape[1:], len(offsets) - 1
+        ends = np.asarray(offsets, dtype=np.int64)
+        ndims = np.full(rows, items.ndim, dtype=np.uint8)
+        if not tail:
+            return cls(items, ends, None, ndims)
+        shapes = np.empty((items.ndim, rows), dtype=np.uint64)
+        shapes[0] = np.diff(ends)
+        shapes[1:] = np.array(tail, dtype=np.uint64)[:, None]
+        return cls(items.reshape(-1), ends * math.prod(tail), shapes, ndims)
+
+    def items(self) -> tuple[Array, Array]:
+        """The opposite of `of`; refused where rows differ in more than their first dimension."""
+        tail = self.tail() if len(self) else ()
+        if tail is None:
+            raise error_of(Status.WRONG_TYPE, "rows differ in more than their first dimension")
+        if not tail:
+            return self.values, self.offsets
+        assert self.shapes is not None
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.shapes[0], dtype=np.int64)])
+        return self.values.reshape(int(ends[-1]), *tail), ends
 
     def tail(self) -> tuple[int, ...] | None:
         """The dimensions after the first, where all rows have the same; else None."""

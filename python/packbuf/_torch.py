@@ -127,10 +127,10 @@ def jagged(ragged: Any, name: str, tail: tuple[int, ...] | None = None) -> Any:
         return torch.nested.nested_tensor_from_jagged(values, torch.from_numpy(ragged.offsets))
     tail = ragged.tail() if tail is None and len(ragged) else tail
     if tail is not None:
-        lengths = np.zeros(0, np.uint64) if ragged.shapes is None else ragged.shapes[0]
-        lengths = np.diff(ragged.offsets) if ragged.shapes is None else lengths
+        lengths = np.diff(ragged.offsets) if ragged.shapes is None else ragged.shapes[0]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-        return torch.nested.nested_tensor_from_jagged(values.reshape(int(offsets[-1]), *tail), torch.from_numpy(offsets))
+        items = values.reshape(int(offsets[-1]), *tail)
+        return torch.nested.nested_tensor_from_jagged(items, torch.from_numpy(offsets))
     return torch.nested.as_nested_tensor(cells(ragged, values))
 
 

@@ -150,7 +150,7 @@ static void bind_batch(nb::module_ &m) {
                              stand_in.is_none() ? nullptr : stand_in.ptr(), rows);
           },
           "rows"_a.none(), "packing"_a, "alignment"_a, "checksums"_a, "sharing"_a, "link_gbits"_a, "mode"_a, "token"_a,
-          "allow_pickle"_a, "stand_in"_a.none())
+          "allow_pickle"_a, "stand_in"_a.none() = nb::none())
       .def("wish",
            [](Batch &self, const std::string &path, int codec, const std::string &dtype, unsigned flags,
               const std::string &timestamp, int packing, bool batch_value) {

@@ -1,5 +1,6 @@
 """Tensors: in without a copy, out as tensors; dtypes that numpy lacks, layouts, strides, views."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -132,3 +133,46 @@ def test_torch_is_never_imported_by_us(tmp_path):
 
     code = "import packbuf, sys, numpy; v = packbuf.open(packbuf.pack({'x': numpy.ones((2, 2)), 't': [[1], []]})); v.rows(); v['x'].numpy(); assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(packbuf.__file__).parents[1])})
+
+
+def test_default_for_tensors_that_are_refused(torch):
+    def default(value):
+        return {"dense": value.to_dense()} if value.is_sparse else list(value.unbind()) if value.is_nested else NotImplemented
+
+    nested = torch.nested.as_nested_tensor([torch.zeros(2), torch.ones(3)], layout=torch.jagged)
+    cell = {"s": torch.eye(2).to_sparse(), "n": nested, "t": torch.zeros(1)}
+    back = packbuf.open(packbuf.pack({"x": [cell]}, default=default))["x"][0]
+    assert torch.equal(back["s"]["dense"], torch.eye(2)) and [row.tolist() for row in back["n"]] == [[0, 0], [1, 1, 1]]
+    for useless in (lambda value: value, lambda value: NotImplemented, lambda value: value.to_dense()):
+        with pytest.raises(packbuf.Unencodable):
+            packbuf.pack({"x": [cell]}, default=useless)
+
+
+@pytest.mark.parametrize("packing", ["none", "balanced"])
+def test_tensors_in_place(torch, packing):
+    tensors = [torch.arange(1000, dtype=torch.int64), torch.randn(3, 5).to(torch.bfloat16), torch.zeros((2, 0)), torch.tensor(7)]
+    memory = bytearray(packbuf.pack({"t": tensors}, packing=packing))
+    view = packbuf.open(memory, tensors="shared", verify="all")
+    cells = view["t"].tolist()
+    for tensor, cell in zip(tensors, cells):
+        assert (cell.dtype, cell.shape) == (tensor.dtype, tensor.shape) and torch.equal(cell.float(), tensor.float())
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    if packing == "none":
+        assert start <= cells[0].data_ptr() < start + len(memory)
+        cells[0][5] = -1
+        assert view["t"][0][5] == -1
+    del view, memory
+    gc.collect()
+    assert cells[0][999] == 999
+    shifted = bytearray(3) + bytearray(packbuf.pack({"t": tensors}, packing=packing))
+    assert torch.equal(packbuf.open(memoryview(shifted)[3:], tensors="shared")["t"][0], tensors[0])
+
+
+def test_jagged_rows_of_more_dimensions(torch):
+    for shapes in ([(3, 2), (1, 2)], [(0, 2), (4, 2)], [(2, 3, 1), (5, 3, 1)], [(2, 0), (3, 0)]):
+        rows = [torch.randn(*shape) for shape in shapes]
+        back = packbuf.open(packbuf.pack({"r": rows}))["r"].torch()
+        assert back.layout is torch.jagged
+        assert all(torch.equal(a, b) for a, b in zip(rows, back.unbind(), strict=True))
+    back = packbuf.open(packbuf.pack({"r": [torch.zeros(2, 3), torch.zeros(3, 2)]}))["r"].torch()
+    assert back.layout is torch.strided and back.is_nested  # they differ in more than their first dimension

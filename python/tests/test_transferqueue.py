@@ -149,6 +149,17 @@ def test_frames_in_a_buffer(module, items):
     assert [bytes(frame) for frame in ours.unpack_from(whole[17:])] == [bytes(memoryview(item)) for item in items]
 
 
+def test_frames_are_views():
+    rows = np.random.default_rng(0).integers(0, 256, (40, 64), dtype=np.uint8)
+    items = [np.concatenate([rows[0]] * 32 + [row]) for row in rows] + [rows[0], rows[0]]  # that share what they begin with
+    buffer = np.zeros(ours.calc_packed_size(items), np.uint8)
+    ours.pack_into(buffer, items)
+    frames = ours.unpack_from(buffer)
+    assert [bytes(frame) for frame in frames] == [bytes(item) for item in items]
+    start, end = buffer.ctypes.data, buffer.ctypes.data + buffer.nbytes
+    assert all(start <= np.asarray(frame).ctypes.data < end for frame in frames)
+
+
 def test_an_object_is_its_own_buffer():
     """Encoded, put into a buffer, taken out: nothing is packed twice."""
     frames = ours.encode({"t": torch.arange(5)})
@@ -308,6 +319,15 @@ def test_old_pickles_are_opaque():
     assert same(ours.decode(theirs.encode({"a": array}), allow_pickle=True)["a"], array)
     assert ours.decode(theirs.encode(2**70), allow_pickle=True) == 2**70
     assert theirs.decode(old_frames.encode([2**70, Thing(3)], allow_pickle=True)) == [2**70, Thing(3)]
+
+
+def test_old_tensors_are_aligned():
+    """The old layout puts them anywhere; kernels of torch want them at multiples of their elements."""
+    value = {"a": b"x" * 3, "t": torch.arange(5), "d": torch.ones(3, dtype=torch.float64), "u": torch.ones(3, dtype=torch.uint8)}
+    for shift in range(8):
+        (buffer,), _ = theirs.batch_encode_into([value], bytearrays)
+        (back,) = ours.batch_decode_from([memoryview(bytearray(shift) + buffer)[shift:]])
+        assert same(value, back) and all(back[name].data_ptr() % back[name].itemsize == 0 for name in "tdu")
 
 
 def refused(frames, **options):

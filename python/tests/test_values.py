@@ -185,3 +185,50 @@ def test_media_comes_back():
     cells = [packbuf.Media(b"RIFF", mime="audio/wav", rate=16000.0), packbuf.Media(b"", mime="x/y"), None]
     view = packbuf.open(packbuf.pack({"m": cells}))
     assert view["m"].tolist() == cells and view["m"].codec == "media_bytes" and view["m.mime"].tolist()[0] == "audio/wav"
+
+
+# ---- what stands in for a value ----
+
+
+def test_default_is_asked_for_what_would_be_refused():
+    asked = []
+
+    def default(value):
+        asked.append(type(value).__name__)
+        if isinstance(value, set):
+            return {"set": sorted(value)}
+        if isinstance(value, dt.datetime):
+            return value.isoformat()
+        if isinstance(value, np.ndarray):
+            return {"shape": list(value.shape), "items": value.reshape(-1).tolist()}
+        return NotImplemented
+
+    zone = dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc)
+    column = [{"s": {2, 1}, "n": 5}, {"s": None, "z": zone, "t": np.array([["a"], ["b"]])}, {"o": np.array([{3}], dtype=object), "plain": np.arange(2)}]
+    view = packbuf.open(packbuf.pack({"x": column}, default=default))
+    assert view["x"][0] == {"s": {"set": [1, 2]}, "n": 5}
+    assert view["x"][1] == {"s": None, "z": zone.isoformat(), "t": {"shape": [2, 1], "items": ["a", "b"]}}
+    assert view["x"][2]["o"] == {"shape": [1], "items": [{"set": [3]}]}
+    assert asked == ["set", "datetime", "ndarray", "ndarray", "set"]
+    assert packbuf.open(packbuf.pack({}, rows=0, batch_values={"v": {1}}, default=default)).batch_values == {"v": {"set": [1]}}
+    buffers, sizes = packbuf.pack_many([{"x": [{1}]}], lambda sizes: [bytearray(n) for n in sizes], default=default)
+    assert sizes == [packbuf.measure({"x": [{1}]}, default=default)] and packbuf.open(buffers[0])["x"][0] == {"set": [1]}
+
+
+@pytest.mark.parametrize("default", [lambda value: value, lambda value: object(), lambda value: NotImplemented, lambda value: np.array(["x"])])
+def test_default_that_does_not_help(default):
+    with pytest.raises(packbuf.Unencodable) as failure:
+        packbuf.pack({"x": [1, {"a": [{1}]}]}, default=default)
+    assert (failure.value.path, failure.value.row) == ("x.a[0]", 1)
+
+
+def test_default_that_fails_or_never_ends():
+    with pytest.raises(ZeroDivisionError):
+        packbuf.pack({"x": [{1}]}, default=lambda value: 1 / 0)
+    with pytest.raises(packbuf.Error, match="DEPTH"):
+        packbuf.pack({"x": [{1}]}, default=lambda value: [value])
+
+
+def test_default_comes_before_pickle():
+    packed = packbuf.pack({"x": [{1}, frozenset()]}, default=lambda value: "set" if isinstance(value, set) else NotImplemented, allow_pickle=True)
+    assert packbuf.open(packed, allow_pickle=True)["x"].tolist() == ["set", frozenset()]
