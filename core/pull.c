@@ -32,6 +32,7 @@ typedef struct packbuf_i_pull {
   packbuf_status status;        /* of a device's copy hook */
   const packbuf_device *device; /* where the last run's bytes are; NULL: host memory */
   const uint8_t *ahead;         /* where the run after it will probably be; NULL: unknown */
+  packbuf_i_run taken;          /* all elements, pulled before; no bytes: not yet */
   packbuf_i_walk walk;
   uint8_t scratch[PACKBUF_I_SCRATCH];
 } packbuf_i_pull;
