@@ -10680,11 +10680,20 @@ static unsigned packbuf_i_cell_dims(const packbuf_i_node *node, uint64_t row, ui
   return tensor->rank;
 }
 
+/* Elements of one item of a ragged array. */
+static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
+  uint64_t elements = 1;
+  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
+  return elements;
+}
+
 /* Elements (bytes) of a cell in the data buffer of a leaf with offsets. 0 for an absent cell. */
 static uint64_t packbuf_i_extent(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK], extent = 1;
   unsigned rank;
   if (packbuf_i_state(node, row) <= 0) return 0;
+  if (node->source == PACKBUF_I_FROM_RAGGED)
+    return packbuf_i_items(node->ragged, row) * packbuf_i_item_elements(node->ragged);
   if (node->sizes) return node->sizes[row];
   if (node->source == PACKBUF_I_FROM_TEXT) return node->texts[row].size;
   if (!packbuf_i_ragged_numbers(node->codec)) {
@@ -10709,13 +10718,6 @@ static uint64_t packbuf_i_item_size(const packbuf_value *item) {
 /* Ragged rows that the caller's offsets alone describe. */
 static int packbuf_i_offsets_only(const packbuf_i_node *node) {
   return node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap && !node->ragged->lengths;
-}
-
-/* Elements of one item of a ragged array. */
-static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
-  uint64_t elements = 1;
-  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
-  return elements;
 }
 
 /* The offsets of a ragged array whose rows are all present, from byte `size` of the scratch on; returns where they
@@ -15718,6 +15720,8 @@ static int packbuf_i_row_more(packbuf_i_row_reader *at) {
 static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
   uint64_t at = 0;
   if (a == b) return size;
+  if (size >= 8 && packbuf_i_load64(a) != packbuf_i_load64(b)) /* as most do */
+    return packbuf_i_first_set(packbuf_i_load64(a) ^ packbuf_i_load64(b)) / 8;
   while (size - at >= 256 && memcmp(a + at, b + at, 256) == 0) at += 256;
   for (; size - at >= 8; at += 8) {
     const uint64_t differ = packbuf_i_load64(a + at) ^ packbuf_i_load64(b + at);
@@ -17479,9 +17483,9 @@ static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const pac
                                              const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
   uint64_t end = buffer->offset + buffer->length - writer->section, skip;
-  int rows = !buffer->taken && buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
+  int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
              packbuf_i_has_rows(buffer->node);
-  if (buffer->taken) {
+  if (buffer->taken && buffer->role != PACKBUF_ROLE_DATA) { /* data that changed meanwhile are noticed */
     packbuf_i_pull_planned(&pull, buffer);
     skip = packbuf_i_done(writer, buffer);
   } else {

@@ -153,9 +153,9 @@ static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const pac
                                              const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
   uint64_t end = buffer->offset + buffer->length - writer->section, skip;
-  int rows = !buffer->taken && buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
+  int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
              packbuf_i_has_rows(buffer->node);
-  if (buffer->taken) {
+  if (buffer->taken && buffer->role != PACKBUF_ROLE_DATA) { /* data that changed meanwhile are noticed */
     packbuf_i_pull_planned(&pull, buffer);
     skip = packbuf_i_done(writer, buffer);
   } else {

@@ -4,12 +4,13 @@
 // May use: walk.h. Must not know: batches and fields.
 #include "walk.h"
 
+#include <cmath>
 #include <cstring>
 
 namespace packbuf_py {
 
-Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle)
-    : arena_(arena), held_(held), allow_pickle_(allow_pickle) {}
+Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, bool kinds_only)
+    : arena_(arena), held_(held), allow_pickle_(allow_pickle), kinds_only_(kinds_only) {}
 
 packbuf_value Walk::value(PyObject *object) {
   packbuf_value out;
@@ -108,7 +109,8 @@ void Walk::put(PyObject *object, packbuf_value *out, unsigned depth) {
     out->as.f = float_value(object);
   } else if (type == &PyUnicode_Type) {
     put_text(object, out);
-    held_->add(object);
+    if (kinds_only_) *out = packbuf_string_n("", 0);
+    else held_->add(object);
   } else if (type == &PyList_Type) {
     put_list(object, out, depth);
   } else if (type == &PyDict_Type) {
@@ -131,8 +133,32 @@ void Walk::enter(PyObject *container, unsigned depth) {
     if (above_[i] == container) fail(PACKBUF_DEPTH, "the value contains itself");
 }
 
+// Zeros in place of the items where inference cannot tell the difference; nullptr where it can.
+const packbuf_value *Walk::stand_ins(PyObject *list) {
+  const Py_ssize_t count = list_size(list);
+  const bool floats = count && PyFloat_CheckExact(list_item(list, 0));
+  for (Py_ssize_t i = 0; i < count; i++) {
+    PyObject *item = list_item(list, i);
+    int64_t unused;
+    if (floats ? !PyFloat_CheckExact(item) || !std::isfinite(float_value(item))
+               : !PyLong_CheckExact(item) || !small_int(item, &unused))
+      return nullptr;
+  }
+  std::deque<std::vector<packbuf_value>> &made = zeros_[floats];
+  if (made.empty() || made.back().size() < static_cast<size_t>(count))
+    made.emplace_back(static_cast<size_t>(count) * 2, floats ? packbuf_float(0) : packbuf_int(0));
+  return made.back().data();
+}
+
 void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
   const Py_ssize_t count = list_size(list);
+  if (kinds_only_) {
+    if (const packbuf_value *zeros = stand_ins(list)) {
+      const bool in_list = depth > 1 && !steps_[depth - 1].key; // there its length counts too
+      *out = packbuf_list(zeros, in_list || !count ? static_cast<size_t>(count) : 1);
+      return;
+    }
+  }
   auto *items = take<packbuf_value>(static_cast<size_t>(count));
   enter(list, depth);
   const Ref hold = Ref::borrow(list);

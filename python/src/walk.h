@@ -6,6 +6,7 @@
 #include "held.h"
 
 #include <array>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct Times {
 
 class Walk {
  public:
-  Walk(packbuf_arena *arena, Held *held, bool allow_pickle);
+  // kinds_only: who asks is inference, to which the values of ints of one digit and of finite floats are all the same.
+  Walk(packbuf_arena *arena, Held *held, bool allow_pickle, bool kinds_only = false);
   Walk(const Walk &) = delete;
   Walk &operator=(const Walk &) = delete;
 
@@ -62,6 +64,7 @@ class Walk {
   void put_big_integer(PyObject *number, packbuf_value *out);
   void put_text(PyObject *text, packbuf_value *out);
   void put_list(PyObject *list, packbuf_value *out, unsigned depth);
+  const packbuf_value *stand_ins(PyObject *list);
   void put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth);
   void put_dict(PyObject *dict, packbuf_value *out, unsigned depth);
   void put_key(PyObject *key, packbuf_value *out);
@@ -79,7 +82,8 @@ class Walk {
 
   packbuf_arena *arena_;
   Held *held_;
-  bool allow_pickle_;
+  bool allow_pickle_, kinds_only_;
+  std::deque<std::vector<packbuf_value>> zeros_[2]; // ints, floats: for lists as long as the last
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
   std::array<Key, 256> keys_{};
   std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value
