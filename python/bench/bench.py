@@ -1,6 +1,6 @@
 """Packing from Python beside pickle 5, TransferQueue and Mooncake, on the sample data: interleaved, medians.
 
-    python bench.py [--rounds 11] [--clock wall|cpu] [--out bench-python.json]
+    python bench.py [--rounds 9] [--clock wall|cpu] [--cold] [--out bench-python.json]
 
 PACKBUF_DATA names the folder of the sample data. A batch is taken in the two ways people hold it: as arrays (numpy or
 torch, ragged rows by offsets) and as nested rows (a list of dicts of Python lists). Peers take the nested rows, as one
@@ -9,7 +9,9 @@ nested rows again, ours each field as arrays. Peers that are not installed are l
 
 "Faster than pickle of the nested rows" can be read in three ways, and each is a line of the table: the batch is at hand
 as arrays, as it is in training, and pickle gets the nested rows; both get the nested rows, and what pickle writes is not
-read; both get the nested rows, and pickle's side ends, like ours, with something that can be read. The lines "copy the
+read; both get the nested rows, and pickle's side ends, like ours, with something that can be read. Each case runs twice
+in a round and counts the second time, so that none pays for what the one before it did to the caches; --cold leaves the
+first out. The lines "copy the
 lists" are no peer but a floor: what Python itself takes to copy each list, that is to go to each number once.
 """
 
@@ -154,19 +156,27 @@ def tensors_of(batch: dict) -> dict:
 # ---- measuring ----
 
 
-def medians(cases: dict, rounds: int, clock) -> dict[str, float]:
-    """Median seconds of each, all of them once a round. A pair: what comes first is not measured."""
+def timed(case, clock) -> float:
+    """Seconds that a case takes. A pair: what comes first is not measured."""
+    before, work = case if isinstance(case, tuple) else (None, case)
+    ready = (before(),) if before else ()
+    gc.disable()
+    start = clock()
+    kept = work(*ready)
+    seconds = clock() - start
+    gc.enable()
+    del kept
+    return seconds
+
+
+def medians(cases: dict, rounds: int, clock, cold: bool) -> dict[str, float]:
+    """Median seconds of each, all of them once a round; not cold: right after a run that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
-            before, work = case if isinstance(case, tuple) else (None, case)
-            ready = (before(),) if before else ()
-            gc.disable()
-            start = clock()
-            kept = work(*ready)
-            times[name].append(clock() - start)
-            gc.enable()
-            del kept, ready
+            if not cold:
+                timed(case, clock)
+            times[name].append(timed(case, clock))
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -273,18 +283,20 @@ def show(result: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--cold", action="store_true", help="each case finds the caches as another one left them")
     parser.add_argument("--out")
     arguments = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"no sample data at {DATA}: set PACKBUF_DATA")
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
-    print(f"{about}; {arguments.clock} time, medians of {arguments.rounds}")
-    result = {"versions": versions(), "clock": arguments.clock, "rounds": arguments.rounds, "batches": {}}
+    manner = {"clock": arguments.clock, "rounds": arguments.rounds, "cold": arguments.cold}
+    print(f"{about}; {arguments.clock} time, medians of {arguments.rounds}, {'cold' if arguments.cold else 'warm'}")
+    result = {"versions": versions(), **manner, "batches": {}}
     for name, *batch in batches():
         gc.freeze()  # what a batch is made of is no garbage
-        times = medians(cases_of(*batch), arguments.rounds, CLOCKS[arguments.clock])
+        times = medians(cases_of(*batch), arguments.rounds, CLOCKS[arguments.clock], arguments.cold)
         gc.unfreeze()
         milliseconds = {case: 1e3 * seconds for case, seconds in times.items()}
         result["batches"][name] = {"ms": milliseconds, "ratios": ratios(times)}

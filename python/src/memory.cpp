@@ -3,6 +3,7 @@
 // May use: memory.h. Must not know: what is kept in it.
 #include "memory.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -24,8 +25,10 @@ struct alignas(64) Block {
   uint64_t room; // bytes behind this
 };
 
-std::atomic<Block *> waiting[16];
+constexpr unsigned slots = 16;
+std::atomic<Block *> waiting[slots];
 std::atomic<uint64_t> kept{0};
+std::atomic<unsigned> hand{0}; // the slot whose block goes next when there are too many
 
 // A block that waits in a slot from now on; false: all are full.
 bool put_away(Block *block) {
@@ -34,6 +37,17 @@ bool put_away(Block *block) {
     if (slot.compare_exchange_strong(none, block)) return true;
   }
   return false;
+}
+
+// Makes room for a block that was used just now: what waits longer goes.
+void drop_others(uint64_t room) {
+  for (unsigned i = 0; i < slots; i++) {
+    if (kept + room <= most_kept && std::any_of(waiting, waiting + slots, [](auto &slot) { return !slot; })) return;
+    Block *block = waiting[hand++ % slots].exchange(nullptr);
+    if (!block) continue;
+    kept -= block->room;
+    free(block);
+  }
 }
 
 // The first block with room enough, and not much more than that.
@@ -102,7 +116,9 @@ void give_block(void *data) {
   if (!data) return;
   Block *block = static_cast<Block *>(data) - 1;
   if (block->room >= least_kept && block->room <= most_kept) {
-    if (kept.fetch_add(block->room) + block->room <= most_kept && put_away(block)) return;
+    drop_others(block->room);
+    kept += block->room;
+    if (put_away(block)) return;
     kept -= block->room;
   }
   free(block);

@@ -65,6 +65,7 @@ class Run {
   static bool take_integers(PyObject *list, Py_ssize_t count, int64_t *to) {
     for (Py_ssize_t i = 0; i < count; i++) {
       PyObject *item = list_item(list, i);
+      load_ahead(list, i, count);
       if (!PyLong_CheckExact(item)) return false;
       if (small_int(item, &to[i])) continue;
       int overflow;
@@ -77,6 +78,7 @@ class Run {
   static bool take_floats(PyObject *list, Py_ssize_t count, int64_t *to) {
     for (Py_ssize_t i = 0; i < count; i++) {
       PyObject *item = list_item(list, i);
+      load_ahead(list, i, count);
       if (!PyFloat_CheckExact(item)) return false;
       const double value = float_value(item);
       memcpy(&to[i], &value, sizeof value);

@@ -140,6 +140,7 @@ const packbuf_value *Walk::stand_ins(PyObject *list) {
   for (Py_ssize_t i = 0; i < count; i++) {
     PyObject *item = list_item(list, i);
     int64_t unused;
+    load_ahead(list, i, count);
     if (floats ? !PyFloat_CheckExact(item) || !std::isfinite(float_value(item))
                : !PyLong_CheckExact(item) || !small_int(item, &unused))
       return nullptr;
@@ -168,6 +169,7 @@ void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
     if (i >= list_size(list)) fail(PACKBUF_INVALID_ARGUMENT, "a list changed while it was packed");
     PyObject *item = list_item(list, i);
     PyTypeObject *type = Py_TYPE(item);
+    load_ahead(list, i, list_size(list));
     if (type == &PyLong_Type && small_int(item, &items[i].as.i)) {
       items[i].kind = PACKBUF_INT;
     } else if (type == &PyFloat_Type) {
