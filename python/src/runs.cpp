@@ -5,6 +5,7 @@
 #include "batch.h"
 
 #include <cstring>
+#include <string_view>
 #include <unordered_map>
 
 namespace packbuf_py {
@@ -124,7 +125,9 @@ void Batch::add_rows(PyObject *rows) {
       PyErr_Clear();
       fail(PyUnicode_Check(key) ? PACKBUF_BAD_UTF8 : PACKBUF_WRONG_TYPE, "a key of a row is no text", {}, row);
     }
-    const auto found = places.try_emplace(std::string(text, static_cast<size_t>(size)), columns.size());
+    const std::string_view name(text, static_cast<size_t>(size));
+    if (guess < columns.size() && columns[guess].name == name) return guess; // rows of JSON have keys of their own
+    const auto found = places.try_emplace(std::string(name), columns.size());
     if (found.second) {
       held_.add(key);
       columns.push_back({key, found.first->first, std::vector<PyObject *>(count)});

@@ -133,30 +133,34 @@ void Walk::enter(PyObject *container, unsigned depth) {
     if (above_[i] == container) fail(PACKBUF_DEPTH, "the value contains itself");
 }
 
-// Zeros in place of the items where inference cannot tell the difference; nullptr where it can.
+// Items that inference cannot tell from those of a list: of integers of one digit it only asks for a sign, of finite
+// floats for nothing. nullptr: it could.
 const packbuf_value *Walk::stand_ins(PyObject *list) {
   const Py_ssize_t count = list_size(list);
   const bool floats = count && PyFloat_CheckExact(list_item(list, 0));
+  int64_t signs = 0;
   for (Py_ssize_t i = 0; i < count; i++) {
     PyObject *item = list_item(list, i);
-    int64_t unused;
+    int64_t number = 0;
     load_ahead(list, i, count);
     if (floats ? !PyFloat_CheckExact(item) || !std::isfinite(float_value(item))
-               : !PyLong_CheckExact(item) || !small_int(item, &unused))
+               : !PyLong_CheckExact(item) || !small_int(item, &number))
       return nullptr;
+    signs |= number;
   }
-  std::deque<std::vector<packbuf_value>> &made = zeros_[floats];
+  std::deque<std::vector<packbuf_value>> &made = stand_ins_[floats ? 2 : signs < 0];
   if (made.empty() || made.back().size() < static_cast<size_t>(count))
-    made.emplace_back(static_cast<size_t>(count) * 2, floats ? packbuf_float(0) : packbuf_int(0));
+    made.emplace_back(static_cast<size_t>(count) * 2, floats ? packbuf_float(0) : packbuf_int(signs < 0 ? -1 : 0));
   return made.back().data();
 }
 
 void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
   const Py_ssize_t count = list_size(list);
   if (kinds_only_) {
-    if (const packbuf_value *zeros = stand_ins(list)) {
-      const bool in_list = depth > 1 && !steps_[depth - 1].key; // there its length counts too
-      *out = packbuf_list(zeros, in_list || !count ? static_cast<size_t>(count) : 1);
+    if (const packbuf_value *items = stand_ins(list)) {
+      // the length counts of the column itself, and of a list in a cell's list
+      const bool whole = depth == 0 || (depth > 1 && !steps_[depth - 1].key);
+      *out = packbuf_list(items, whole || !count ? static_cast<size_t>(count) : 1);
       return;
     }
   }

@@ -24,7 +24,7 @@ struct Times {
 
 class Walk {
  public:
-  // kinds_only: who asks is inference, to which the values of ints of one digit and of finite floats are all the same.
+  // kinds_only: for inference, to which most numbers and texts are all the same.
   Walk(packbuf_arena *arena, Held *held, bool allow_pickle, bool kinds_only = false);
   Walk(const Walk &) = delete;
   Walk &operator=(const Walk &) = delete;
@@ -83,7 +83,7 @@ class Walk {
   packbuf_arena *arena_;
   Held *held_;
   bool allow_pickle_, kinds_only_;
-  std::deque<std::vector<packbuf_value>> zeros_[2]; // ints, floats: for lists as long as the last
+  std::deque<std::vector<packbuf_value>> stand_ins_[3]; // integers, some of them negative, floats: the longest last
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
   std::array<Key, 256> keys_{};
   std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value
