@@ -7,12 +7,12 @@ torch, ragged rows by offsets) and as nested rows (a list of dicts of Python lis
 object, which is the best case for TransferQueue. Ours is one thread, plain, checksums on. "and back": peers give their
 nested rows again, ours each field as arrays. Peers that are not installed are left out and named.
 
-"Faster than pickle of the nested rows" can be read in three ways, and each is a line of the table: the batch is at hand
-as arrays, as it is in training, and pickle gets the nested rows; both get the nested rows, and what pickle writes is not
-read; both get the nested rows, and pickle's side ends, like ours, with something that can be read. Each case runs twice
-in a round and counts the second time, so that none pays for what the one before it did to the caches; --cold leaves the
-first out. The lines "copy the
-lists" are no peer but a floor: what Python itself takes to copy each list, that is to go to each number once.
+"Faster than pickle of the nested rows" can be read in three ways, and each is a line of the table: the batch is at
+hand as arrays, as it is in training, and pickle gets the nested rows; both get the nested rows, and what pickle writes
+is not read; both get the nested rows, and pickle's side ends, like ours, with something that can be read. Each case runs
+twice in a round and counts the second time, so that none pays for what the one before it did to the caches; --cold
+leaves the first out. "copy the lists" is no peer but a floor: what Python itself takes to copy each list, that is to go
+to each number once.
 """
 
 from __future__ import annotations

@@ -66,8 +66,7 @@ def to_host(tensor: Any) -> Any:
 
 
 def nested(tensor: Any) -> tuple[Any, Any, Any] | list[Any] | None:
-    """A nested tensor as (values, offsets, lengths or None) where its first dimension is ragged, else as a list; None
-    when it is not nested."""
+    """A nested tensor as (values, offsets, lengths or None) where it can be, else as a list; None: it is not nested."""
     torch = sys.modules["torch"]
     jagged = getattr(sys.modules.get("torch.nested._internal.nested_tensor"), "NestedTensor", ())
     if not isinstance(tensor, jagged):
