@@ -42,8 +42,10 @@ static const char *c_text(const std::string &text, const char *what) {
 
 // ---- fields ----
 
-Batch::Batch(const packbuf_options &options, bool allow_pickle, std::optional<uint64_t> rows)
-    : walk_(arena_.get(), &held_, allow_pickle), options_(options), rows_(rows) {}
+Batch::Batch(const packbuf_options &options, bool allow_pickle, PyObject *stand_in, std::optional<uint64_t> rows)
+    : walk_(arena_.get(), &held_, allow_pickle, stand_in), options_(options), rows_(rows) {
+  if (stand_in) held_.add(stand_in);
+}
 
 void Batch::count_rows(const std::string &name, uint64_t rows) {
   if (!rows_) rows_ = rows;

@@ -11,7 +11,7 @@ namespace packbuf_py {
 PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
   Arena arena;
   Held held;
-  Walk walk(arena.get(), &held, false, mode == PACKBUF_STRICT);
+  Walk walk(arena.get(), &held, false, nullptr, mode == PACKBUF_STRICT);
   const packbuf_value all = walk.value(values);
   packbuf_inference inference;
   packbuf_error error;

@@ -9,8 +9,8 @@
 
 namespace packbuf_py {
 
-Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, bool kinds_only)
-    : arena_(arena), held_(held), allow_pickle_(allow_pickle), kinds_only_(kinds_only) {}
+Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in, bool kinds_only)
+    : arena_(arena), held_(held), allow_pickle_(allow_pickle), kinds_only_(kinds_only), stand_in_(stand_in) {}
 
 packbuf_value Walk::value(PyObject *object) {
   packbuf_value out;
@@ -135,7 +135,7 @@ void Walk::enter(PyObject *container, unsigned depth) {
 
 // Items that inference cannot tell from those of a list: of integers of one digit it only asks for a sign, of finite
 // floats for nothing. nullptr: it could.
-const packbuf_value *Walk::stand_ins(PyObject *list) {
+const packbuf_value *Walk::alike(PyObject *list) {
   const Py_ssize_t count = list_size(list);
   const bool floats = count && PyFloat_CheckExact(list_item(list, 0));
   int64_t signs = 0;
@@ -148,7 +148,7 @@ const packbuf_value *Walk::stand_ins(PyObject *list) {
       return nullptr;
     signs |= number;
   }
-  std::deque<std::vector<packbuf_value>> &made = stand_ins_[floats ? 2 : signs < 0];
+  std::deque<std::vector<packbuf_value>> &made = alike_[floats ? 2 : signs < 0];
   if (made.empty() || made.back().size() < static_cast<size_t>(count))
     made.emplace_back(static_cast<size_t>(count) * 2, floats ? packbuf_float(0) : packbuf_int(signs < 0 ? -1 : 0));
   return made.back().data();
@@ -157,7 +157,7 @@ const packbuf_value *Walk::stand_ins(PyObject *list) {
 void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
   const Py_ssize_t count = list_size(list);
   if (kinds_only_) {
-    if (const packbuf_value *items = stand_ins(list)) {
+    if (const packbuf_value *items = alike(list)) {
       // the length counts of the column itself, and of a list in a cell's list
       const bool whole = depth == 0 || (depth > 1 && !steps_[depth - 1].key);
       *out = packbuf_list(items, whole || !count ? static_cast<size_t>(count) : 1);
@@ -259,10 +259,7 @@ void Walk::put_other(PyObject *object, packbuf_value *out, unsigned depth) {
     return;
   }
   if (PyTuple_CheckExact(object)) return put_tuple(object, out, depth);
-  if (is_torch_tensor(object)) {
-    *out = packbuf_tensor_value(torch_tensor(object));
-    return;
-  }
+  if (is_torch_tensor(object)) return put_tensor(object, out, depth);
   if (put_numpy(object, out, depth)) return;
   if (PyUnicode_Check(object)) {
     put_text(object, out);
@@ -283,14 +280,25 @@ void Walk::put_other(PyObject *object, packbuf_value *out, unsigned depth) {
   }
 }
 
-// packbuf._plugin.describe(object, allow_pickle) says in (word, ...) what an unusual object is; None: nothing known.
+// A tensor that is refused (nested, sparse) may have a stand-in.
+void Walk::put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth) {
+  try {
+    *out = packbuf_tensor_value(torch_tensor(tensor));
+  } catch (const PythonError &) {
+    if (!stand_in_) throw;
+    const Failure refused = caught();
+    if (!put_plugin(tensor, out, depth)) throw refused;
+  }
+}
+
+// packbuf._plugin.describe(object, allow_pickle, stand_in) says in (word, ...) what an unusual object is; None: nothing known.
 bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
   if (!plugin_) {
     const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
     plugin_ = Ref::take(must(PyObject_GetAttrString(module.get(), "describe")));
   }
-  const Ref told =
-      Ref::take(must(PyObject_CallFunctionObjArgs(plugin_.get(), object, allow_pickle_ ? Py_True : Py_False, nullptr)));
+  const Ref told = Ref::take(must(PyObject_CallFunctionObjArgs(
+      plugin_.get(), object, allow_pickle_ ? Py_True : Py_False, stand_in_ ? stand_in_ : Py_None, nullptr)));
   if (told.get() == Py_None) return false;
   held_->add(told.get());
   const char *word = must(tuple_item(told.get(), 0)) ? PyUnicode_AsUTF8AndSize(tuple_item(told.get(), 0), nullptr) : "";

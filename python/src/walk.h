@@ -24,8 +24,9 @@ struct Times {
 
 class Walk {
  public:
+  // stand_in: called for what would be refused or come back as something else; nullptr: there is none. Borrowed.
   // kinds_only: for inference, to which most numbers and texts are all the same.
-  Walk(packbuf_arena *arena, Held *held, bool allow_pickle, bool kinds_only = false);
+  Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in = nullptr, bool kinds_only = false);
   Walk(const Walk &) = delete;
   Walk &operator=(const Walk &) = delete;
 
@@ -64,13 +65,14 @@ class Walk {
   void put_big_integer(PyObject *number, packbuf_value *out);
   void put_text(PyObject *text, packbuf_value *out);
   void put_list(PyObject *list, packbuf_value *out, unsigned depth);
-  const packbuf_value *stand_ins(PyObject *list);
+  const packbuf_value *alike(PyObject *list);
   void put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth);
   void put_dict(PyObject *dict, packbuf_value *out, unsigned depth);
   void put_key(PyObject *key, packbuf_value *out);
   void put_other(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_numpy(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_plugin(PyObject *object, packbuf_value *out, unsigned depth);
+  void put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth);
   void put_buffer(PyObject *object, packbuf_value *out);
   void put_media(PyObject *fields, packbuf_value *out);
   void put_time(PyObject *pair, packbuf_value *out);
@@ -83,7 +85,8 @@ class Walk {
   packbuf_arena *arena_;
   Held *held_;
   bool allow_pickle_, kinds_only_;
-  std::deque<std::vector<packbuf_value>> stand_ins_[3]; // integers, some of them negative, floats: the longest last
+  std::deque<std::vector<packbuf_value>> alike_[3]; // integers, some of them negative, floats: the longest last
+  PyObject *stand_in_;
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
   std::array<Key, 256> keys_{};
   std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value
