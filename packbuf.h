@@ -15385,7 +15385,8 @@ static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   packbuf_i_run run = {NULL, 0};
   uint8_t bytes[PACKBUF_I_PRINT_PIECE];
   uint64_t print = 0, size;
-  const int first = buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_PIECE * PACKBUF_I_PRINT_PIECES;
+  const int first =
+      buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_PIECE * PACKBUF_I_PRINT_PIECES;
   unsigned left = first ? 1 : PACKBUF_I_PRINT_PIECES;
   packbuf_i_pull_planned(&pull, buffer);
   do { /* runs may be cut differently for equal content: gather pieces of one size */

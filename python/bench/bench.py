@@ -9,10 +9,11 @@ nested rows again, ours each field as arrays. Peers that are not installed are l
 
 "Faster than pickle of the nested rows" can be read in three ways, and each is a line of the table: the batch is at
 hand as arrays, as it is in training, and pickle gets the nested rows; both get the nested rows, and what pickle writes
-is not read; both get the nested rows, and pickle's side ends, like ours, with something that can be read. Each case runs
-twice in a round and counts the second time, so that none pays for what the one before it did to the caches; --cold
-leaves the first out. "copy the lists" is no peer but a floor: what Python itself takes to copy each list, that is to
-go to each number once.
+is not read; both get the nested rows, and pickle's side ends, like ours, with something that can be read.
+
+Each case runs twice in a round and counts the second time, so that none pays for what the one before it did to the
+caches; --cold leaves the first out. "copy the lists" is no peer but a floor: what Python itself takes to copy each
+list, that is to go to each number once.
 """
 
 from __future__ import annotations

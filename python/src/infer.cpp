@@ -19,8 +19,8 @@ PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
   if (all.kind != PACKBUF_LIST) fail(PACKBUF_WRONG_TYPE, "values are a list or tuple");
   {
     Unlocked unlocked(all.as.list.count > 1024);
-    status = packbuf_infer(all.as.list.items, all.as.list.count, name.c_str(), static_cast<packbuf_mode>(mode), arena.get(),
-                           &inference, &error);
+    status = packbuf_infer(all.as.list.items, all.as.list.count, name.c_str(), static_cast<packbuf_mode>(mode),
+                           arena.get(), &inference, &error);
   }
   check(status, error);
   Ref list = Ref::take(must(PyList_New(inference.count)));
