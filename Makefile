@@ -281,7 +281,7 @@ help:
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
 	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'
 	@echo 'bench-quick  the main rows of the packings beside memcpy and peers, in under 40 s; bench-table: into bench/README.md'
-	@echo 'bench-python  the Python package beside pickle and TransferQueue; build/bench-python.json'
+	@echo 'bench-python  the Python package beside pickle, TransferQueue and Mooncake; build/bench-python.json'
 	@echo 'python-cases  PYTHON_CASES=$(PYTHON_CASES) nested values of each kind through the Python package'
 	@echo 'bench-verbs  gets over verbs beside ib_read_bw in a small emulated machine: medians of ROUNDS=5'
 	@echo 'fuzz       runs each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) (clang); fuzz-TARGET runs one'

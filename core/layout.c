@@ -22,6 +22,7 @@ typedef struct packbuf_i_planned {
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
   uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
+  uint8_t *taken;                 /* all elements, in the arena; NULL: they are pulled each time */
   uint8_t value[16];
 } packbuf_i_planned;
 
@@ -76,6 +77,11 @@ static uint64_t packbuf_i_round_up(uint64_t n, unsigned exponent) {
 
 /* The next run of a planned buffer's elements: native byte order for data, little-endian for the rest. */
 static packbuf_i_run packbuf_i_pull_next(packbuf_i_pull *pull) {
+  if (pull->taken.bytes) {
+    const packbuf_i_run all = pull->taken;
+    pull->taken.size = 0;
+    return all;
+  }
   switch (pull->role) {
     case PACKBUF_ROLE_VALIDITY:
     case PACKBUF_ROLE_MISSING: return packbuf_i_pull_bits(pull);
@@ -335,6 +341,42 @@ static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *
 
 /* ---- how a buffer is stored ---- */
 
+/* Longest buffer that is taken. */
+#define PACKBUF_I_TAKE_BYTES 65536u
+
+/* Starts a pull of a planned buffer from its start. */
+static void packbuf_i_pull_planned(packbuf_i_pull *pull, const packbuf_i_planned *buffer) {
+  packbuf_i_pull_start(pull, buffer->node, buffer->role, buffer->dim);
+  pull->taken.bytes = buffer->taken;
+  pull->taken.size = buffer->taken ? buffer->length : 0;
+}
+
+/* Elements that come cell by cell are pulled once for all that is asked about them: of columns that few rows have there
+ * are hundreds, and most of their masks and offsets equal others'. Without memory it goes on without. */
+static void packbuf_i_take_elements(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  packbuf_i_pull pull;
+  uint64_t size = 0;
+  uint8_t *bytes;
+  if (buffer->node->source != PACKBUF_I_FROM_CELLS || buffer->length > PACKBUF_I_TAKE_BYTES) return;
+  bytes = (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)buffer->length, 8);
+  if (!bytes) return;
+  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  for (;;) {
+    const packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0 || run.size > buffer->length - size) break;
+    memcpy(bytes + size, run.bytes, (size_t)run.size);
+    size += run.size;
+  }
+  if (size == buffer->length) buffer->taken = bytes;
+}
+
+/* They stay for later buffers to be compared with, unless this one is an alias or lies in its record. */
+static void packbuf_i_leave_elements(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
+  if (!buffer->taken || buffer->storage == PACKBUF_STORED) return;
+  (void)packbuf_i_arena_trim(plan->arena, buffer->taken, (size_t)buffer->length, 0, 8);
+  buffer->taken = NULL;
+}
+
 /* All of a buffer of at most 16 bytes, as it will be stored. */
 static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
@@ -390,7 +432,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
     return ones == 0 || ones == node->rows;
   }
   if (known == 1) return 0;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  packbuf_i_pull_planned(&pull, buffer);
   pull.walk.once = 1;
   for (;;) {
     packbuf_i_run run = packbuf_i_pull_next(&pull);
@@ -411,7 +453,7 @@ static int packbuf_i_is_constant(packbuf_i_planned *buffer) {
 static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
   uint64_t start = 0, step = 0, last = 0, seen = 0;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  packbuf_i_pull_planned(&pull, buffer);
   for (;;) {
     packbuf_i_run run = packbuf_i_pull_next(&pull);
     if (run.size == 0) break;
@@ -429,8 +471,8 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
   return 1;
 }
 
-/* Bytes that a print is made of: of data the first 512; of what the index holds up to 64 KiB, since the offsets and
- * masks of columns that few rows have begin alike, and many such columns would be compared with each other. */
+/* Bytes that a print is made of: up to 64 KiB, since numbers, offsets and masks of columns that few rows have begin
+ * alike, and many such columns would be compared with each other; of longer data the first 512. */
 #define PACKBUF_I_PRINT_PIECE 512
 #define PACKBUF_I_PRINT_PIECES 128
 
@@ -440,8 +482,10 @@ static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   packbuf_i_run run = {NULL, 0};
   uint8_t bytes[PACKBUF_I_PRINT_PIECE];
   uint64_t print = 0, size;
-  unsigned left = buffer->role == PACKBUF_ROLE_DATA ? 1 : PACKBUF_I_PRINT_PIECES;
-  packbuf_i_pull_start(&pull, buffer->node, buffer->role, buffer->dim);
+  const int first =
+      buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_PIECE * PACKBUF_I_PRINT_PIECES;
+  unsigned left = first ? 1 : PACKBUF_I_PRINT_PIECES;
+  packbuf_i_pull_planned(&pull, buffer);
   do { /* runs may be cut differently for equal content: gather pieces of one size */
     for (size = 0; size < sizeof bytes;) {
       uint64_t piece;
@@ -461,8 +505,8 @@ static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
 static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
   packbuf_i_pull left, right;
   packbuf_i_run x = {NULL, 0}, y = {NULL, 0};
-  packbuf_i_pull_start(&left, a->node, a->role, a->dim);
-  packbuf_i_pull_start(&right, b->node, b->role, b->dim);
+  packbuf_i_pull_planned(&left, a);
+  packbuf_i_pull_planned(&right, b);
   for (;;) {
     uint64_t size;
     if (x.size == 0) x = packbuf_i_pull_next(&left);
@@ -563,23 +607,12 @@ static packbuf_status packbuf_i_check_bools(packbuf_error *error, const packbuf_
                            packbuf_i_row_of(buffer->node, first + good));
 }
 
-/* Section 19: the first storage that holds. */
-static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
+/* Section 19, of a buffer that is more than a record holds: the first storage that holds. */
+static packbuf_status packbuf_i_choose_elements(packbuf_i_plan *plan, uint32_t index) {
   packbuf_i_planned *buffer = &plan->buffers[index];
   int data = buffer->role == PACKBUF_ROLE_DATA, keep = data && (buffer->node->flags & PACKBUF_KEEP_PLAIN);
   int text = data && buffer->node->codec >= PACKBUF_CODEC_BYTES_RAGGED;
   int bools = data && buffer->dtype.code == PACKBUF_DTYPE_BOOL; /* stored ones are checked when they are written */
-  buffer->storage = PACKBUF_STORED;
-  if (buffer->length <= 16) {
-    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
-    if (!buffer->pushed) {
-      packbuf_status status = packbuf_i_take_inline(plan, buffer);
-      return !status && bools ? packbuf_i_check_bools(plan->error, buffer, buffer->value, buffer->length, 0) : status;
-    }
-    buffer->storage = PACKBUF_INLINE;
-    return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
-  }
-  if (buffer->device || buffer->pushed) return PACKBUF_OK;
   if (keep) {
     packbuf_i_find_alias(plan, index, 1); /* later fields may be its alias */
     return PACKBUF_OK;
@@ -597,4 +630,27 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   if (buffer->alias_of != index) buffer->storage = PACKBUF_ALIAS;
   else buffer->alias_of = 0;
   return PACKBUF_OK;
+}
+
+/* Section 19: the storage of a buffer. */
+static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t index) {
+  packbuf_i_planned *buffer = &plan->buffers[index];
+  packbuf_status status;
+  buffer->storage = PACKBUF_STORED;
+  if (buffer->length <= 16) {
+    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
+    if (!buffer->pushed) {
+      status = packbuf_i_take_inline(plan, buffer);
+      return !status && buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code == PACKBUF_DTYPE_BOOL
+                 ? packbuf_i_check_bools(plan->error, buffer, buffer->value, buffer->length, 0)
+                 : status;
+    }
+    buffer->storage = PACKBUF_INLINE;
+    return packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, plan->error);
+  }
+  if (buffer->device || buffer->pushed) return PACKBUF_OK;
+  packbuf_i_take_elements(plan, buffer);
+  status = packbuf_i_choose_elements(plan, index);
+  packbuf_i_leave_elements(plan, buffer);
+  return status;
 }

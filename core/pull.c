@@ -32,6 +32,7 @@ typedef struct packbuf_i_pull {
   packbuf_status status;        /* of a device's copy hook */
   const packbuf_device *device; /* where the last run's bytes are; NULL: host memory */
   const uint8_t *ahead;         /* where the run after it will probably be; NULL: unknown */
+  packbuf_i_run taken;          /* all elements, pulled before; no bytes: not yet */
   packbuf_i_walk walk;
   uint8_t scratch[PACKBUF_I_SCRATCH];
 } packbuf_i_pull;
@@ -171,11 +172,20 @@ static unsigned packbuf_i_cell_dims(const packbuf_i_node *node, uint64_t row, ui
   return tensor->rank;
 }
 
+/* Elements of one item of a ragged array. */
+static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
+  uint64_t elements = 1;
+  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
+  return elements;
+}
+
 /* Elements (bytes) of a cell in the data buffer of a leaf with offsets. 0 for an absent cell. */
 static uint64_t packbuf_i_extent(const packbuf_i_node *node, uint64_t row) {
   uint64_t shape[PACKBUF_MAX_RANK], extent = 1;
   unsigned rank;
   if (packbuf_i_state(node, row) <= 0) return 0;
+  if (node->source == PACKBUF_I_FROM_RAGGED)
+    return packbuf_i_items(node->ragged, row) * packbuf_i_item_elements(node->ragged);
   if (node->sizes) return node->sizes[row];
   if (node->source == PACKBUF_I_FROM_TEXT) return node->texts[row].size;
   if (!packbuf_i_ragged_numbers(node->codec)) {
@@ -200,13 +210,6 @@ static uint64_t packbuf_i_item_size(const packbuf_value *item) {
 /* Ragged rows that the caller's offsets alone describe. */
 static int packbuf_i_offsets_only(const packbuf_i_node *node) {
   return node->source == PACKBUF_I_FROM_RAGGED && !node->bitmap && !node->ragged->lengths;
-}
-
-/* Elements of one item of a ragged array. */
-static uint64_t packbuf_i_item_elements(const packbuf_ragged *ragged) {
-  uint64_t elements = 1;
-  for (unsigned i = 0; i < ragged->item_rank; i++) elements *= ragged->item_shape[i];
-  return elements;
 }
 
 /* The offsets of a ragged array whose rows are all present, from byte `size` of the scratch on; returns where they

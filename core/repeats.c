@@ -108,6 +108,8 @@ static int packbuf_i_row_more(packbuf_i_row_reader *at) {
 static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
   uint64_t at = 0;
   if (a == b) return size;
+  if (size >= 8 && packbuf_i_load64(a) != packbuf_i_load64(b)) /* as most do */
+    return packbuf_i_first_set(packbuf_i_load64(a) ^ packbuf_i_load64(b)) / 8;
   while (size - at >= 256 && memcmp(a + at, b + at, 256) == 0) at += 256;
   for (; size - at >= 8; at += 8) {
     const uint64_t differ = packbuf_i_load64(a + at) ^ packbuf_i_load64(b + at);

@@ -152,9 +152,15 @@ static packbuf_status packbuf_i_write_rows(packbuf_i_writer *writer, const packb
 static packbuf_status packbuf_i_write_pulled(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                              const packbuf_i_mark *mark) {
   packbuf_i_pull pull;
-  uint64_t end = buffer->offset + buffer->length - writer->section, skip = packbuf_i_pull_seek(&pull, buffer, mark);
+  uint64_t end = buffer->offset + buffer->length - writer->section, skip;
   int rows = buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code != PACKBUF_DTYPE_BOOL && !packbuf_i_big_endian() &&
              packbuf_i_has_rows(buffer->node);
+  if (buffer->taken && buffer->role != PACKBUF_ROLE_DATA) { /* data that changed meanwhile are noticed */
+    packbuf_i_pull_planned(&pull, buffer);
+    skip = packbuf_i_done(writer, buffer);
+  } else {
+    skip = packbuf_i_pull_seek(&pull, buffer, mark);
+  }
   for (;;) {
     packbuf_status status = rows && !skip ? packbuf_i_write_rows(writer, buffer, &pull, end) : PACKBUF_OK;
     packbuf_i_run run;

@@ -240,12 +240,12 @@ def _text(text: Any) -> str:
 
 
 def _add(batch: _core.Batch, name: Any, column: Any) -> None:
-    if _torch.is_tensor(column) and column.is_nested:
+    if _torch.is_tensor(column):
         ragged = _torch.rows_of(column)
         if isinstance(ragged, tuple):
             batch.add_ragged(_text(name), *ragged)
             return
-        column = ragged
+        column = column if ragged is None else ragged
     if isinstance(column, Ragged):
         batch.add_ragged(_text(name), *column.items(), None)
         return

@@ -65,15 +65,18 @@ def to_host(tensor: Any) -> Any:
     return host.copy_(tensor)
 
 
-def rows_of(tensor: Any) -> tuple[Any, Any, Any] | list[Any]:
-    """A nested tensor as (values, offsets, lengths or None) where its first dimension is ragged, else as a list."""
+def rows_of(tensor: Any) -> tuple[Any, Any, Any] | list[Any] | None:
+    """A nested tensor as (values, offsets, lengths or None) where it can be, else as a list; None: it is not nested."""
     torch = sys.modules["torch"]
-    tensor = tensor.detach()
-    if tensor.layout is torch.jagged:
-        values = tensor.values()
-        if getattr(tensor, "_ragged_idx", 0) == 1 and values.is_contiguous() and values.device.type == "cpu":
-            return values, tensor.offsets(), tensor.lengths()
-    return list(tensor.unbind())
+    jagged = getattr(sys.modules.get("torch.nested._internal.nested_tensor"), "NestedTensor", ())
+    if not isinstance(tensor, jagged):
+        return list(tensor.detach().unbind()) if tensor.is_nested else None
+    # by its fields where it has them: each of its methods goes through dispatch in Python, 20 us a column
+    values = getattr(tensor, "_values", None)
+    values = values.detach() if isinstance(values, torch.Tensor) else tensor.detach().values()
+    if getattr(tensor, "_ragged_idx", 0) == 1 and values.is_contiguous() and values.device.type == "cpu":
+        return values, tensor.offsets(), tensor.lengths()
+    return list(tensor.detach().unbind())
 
 
 # ---- on the way out ----

@@ -4,22 +4,15 @@
 
 #include "numpy.h"
 
-#include <cstdlib>
 #include <cstring>
 
 namespace packbuf_py {
 
 // ---- memory ----
 
-static constexpr uint64_t alignment = 64;
-
-Packed::Packed(uint64_t capacity) : data_(nullptr), size_(capacity) {
-  if (capacity < SIZE_MAX - alignment)
-    data_ = aligned_alloc(alignment, static_cast<size_t>((capacity + alignment - 1) / alignment * alignment));
+Packed::Packed(uint64_t capacity) : data_(take_block(capacity)), size_(capacity) {
   if (!data_) fail(PACKBUF_OUT_OF_MEMORY, "no memory for " + std::to_string(capacity) + " bytes");
 }
-
-Packed::~Packed() { free(data_); }
 
 void Packed::shrink(uint64_t size) {
   if (size < size_ - size_ / 8) {
@@ -50,12 +43,9 @@ static const char *c_text(const std::string &text, const char *what) {
 // ---- fields ----
 
 Batch::Batch(const packbuf_options &options, bool allow_pickle, PyObject *stand_in, std::optional<uint64_t> rows)
-    : walk_(&arena_, &held_, allow_pickle, stand_in), options_(options), rows_(rows) {
+    : walk_(arena_.get(), &held_, allow_pickle, stand_in), options_(options), rows_(rows) {
   if (stand_in) held_.add(stand_in);
-  packbuf_arena_init(&arena_, nullptr);
 }
-
-Batch::~Batch() { packbuf_arena_free(&arena_); }
 
 void Batch::count_rows(const std::string &name, uint64_t rows) {
   if (!rows_) rows_ = rows;
@@ -256,7 +246,7 @@ void Batch::begin() {
   }
   options_.schemas = schemas_.data();
   options_.schema_count = schemas_.size();
-  check(packbuf_batch_init(&batch_, rows_.value_or(0), &arena_, &options_, &error), error);
+  check(packbuf_batch_init(&batch_, rows_.value_or(0), arena_.get(), &options_, &error), error);
   for (const Field &field : fields_) {
     c_text(field.name, "a field's name");
     check(add_to_batch(field, &error), error);

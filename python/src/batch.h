@@ -1,7 +1,8 @@
 // src/batch.h: a batch under construction and the memory it is packed into.
-// May use: walk.h. Must not know: how a packed buffer is read.
+// May use: memory.h, walk.h. Must not know: how a packed buffer is read.
 #pragma once
 
+#include "memory.h"
 #include "walk.h"
 
 #include <memory>
@@ -15,7 +16,7 @@ class Packed {
   explicit Packed(uint64_t capacity); // OUT_OF_MEMORY
   Packed(const Packed &) = delete;
   Packed &operator=(const Packed &) = delete;
-  ~Packed();
+  ~Packed() { give_block(data_); }
   void *data() { return data_; }
   uint64_t size() const { return size_; }
   void shrink(uint64_t size); // what was written; gives back what is left over when it is much
@@ -38,7 +39,6 @@ class Batch {
   Batch(const packbuf_options &options, bool allow_pickle, PyObject *stand_in, std::optional<uint64_t> rows);
   Batch(const Batch &) = delete;
   Batch &operator=(const Batch &) = delete;
-  ~Batch();
 
   void wish(Wish wish) { wishes_.push_back(std::move(wish)); }
   // A field: a numpy array, a torch tensor, or a list or tuple with a value for each row.
@@ -79,7 +79,7 @@ class Batch {
   void begin();
   packbuf_status add_to_batch(const Field &field, packbuf_error *error);
 
-  packbuf_arena arena_;
+  Arena arena_;
   Held held_;
   Walk walk_;
   packbuf_options options_;

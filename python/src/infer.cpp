@@ -1,20 +1,17 @@
 // src/infer.cpp: what a column of values would be stored as, and why.
-// May use: walk.h, infer.h. Must not know: batches and views.
+// May use: walk.h, memory.h, infer.h. Must not know: batches and views.
 #include "infer.h"
+
+#include "memory.h"
 
 namespace packbuf_py {
 
 // A list of (path, kind, codec or None, accepted, dtype or None, rank, form, typed, rows, nulls, missing, children,
 // reason).
 PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
-  packbuf_arena arena;
-  packbuf_arena_init(&arena, nullptr);
-  struct Free {
-    packbuf_arena *arena;
-    ~Free() { packbuf_arena_free(arena); }
-  } free{&arena};
+  Arena arena;
   Held held;
-  Walk walk(&arena, &held, false);
+  Walk walk(arena.get(), &held, false, nullptr, mode == PACKBUF_STRICT);
   const packbuf_value all = walk.value(values);
   packbuf_inference inference;
   packbuf_error error;
@@ -22,8 +19,8 @@ PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
   if (all.kind != PACKBUF_LIST) fail(PACKBUF_WRONG_TYPE, "values are a list or tuple");
   {
     Unlocked unlocked(all.as.list.count > 1024);
-    status = packbuf_infer(all.as.list.items, all.as.list.count, name.c_str(), static_cast<packbuf_mode>(mode), &arena,
-                           &inference, &error);
+    status = packbuf_infer(all.as.list.items, all.as.list.count, name.c_str(), static_cast<packbuf_mode>(mode),
+                           arena.get(), &inference, &error);
   }
   check(status, error);
   Ref list = Ref::take(must(PyList_New(inference.count)));

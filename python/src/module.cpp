@@ -47,15 +47,13 @@ struct Target {
 
 static Target target(PyObject *object, Held *held) {
   if (is_torch_tensor(object)) {
-    packbuf_arena arena;
-    packbuf_arena_init(&arena, nullptr);
-    Walk walk(&arena, held, false);
+    Arena arena;
+    Walk walk(arena.get(), held, false);
     const packbuf_tensor *tensor = walk.torch_tensor(object);
     uint64_t size = tensor->dtype.bits / 8;
     for (unsigned i = 0; i < tensor->rank; i++) size *= tensor->shape[i];
     const Target found = {const_cast<void *>(tensor->data), size};
     const bool contiguous = !tensor->strides;
-    packbuf_arena_free(&arena);
     const Ref same = Ref::take(must(PyObject_CallMethod(object, "data_ptr", nullptr)));
     if (!contiguous || PyLong_AsVoidPtr(same.get()) != found.data)
       fail(PACKBUF_READ_ONLY, "a tensor to write to is contiguous and on the CPU");

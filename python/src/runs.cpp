@@ -5,6 +5,7 @@
 #include "batch.h"
 
 #include <cstring>
+#include <string_view>
 #include <unordered_map>
 
 namespace packbuf_py {
@@ -65,6 +66,7 @@ class Run {
   static bool take_integers(PyObject *list, Py_ssize_t count, int64_t *to) {
     for (Py_ssize_t i = 0; i < count; i++) {
       PyObject *item = list_item(list, i);
+      load_ahead(list, i, count);
       if (!PyLong_CheckExact(item)) return false;
       if (small_int(item, &to[i])) continue;
       int overflow;
@@ -77,6 +79,7 @@ class Run {
   static bool take_floats(PyObject *list, Py_ssize_t count, int64_t *to) {
     for (Py_ssize_t i = 0; i < count; i++) {
       PyObject *item = list_item(list, i);
+      load_ahead(list, i, count);
       if (!PyFloat_CheckExact(item)) return false;
       const double value = float_value(item);
       memcpy(&to[i], &value, sizeof value);
@@ -122,7 +125,9 @@ void Batch::add_rows(PyObject *rows) {
       PyErr_Clear();
       fail(PyUnicode_Check(key) ? PACKBUF_BAD_UTF8 : PACKBUF_WRONG_TYPE, "a key of a row is no text", {}, row);
     }
-    const auto found = places.try_emplace(std::string(text, static_cast<size_t>(size)), columns.size());
+    const std::string_view name(text, static_cast<size_t>(size));
+    if (guess < columns.size() && columns[guess].name == name) return guess; // rows of JSON have keys of their own
+    const auto found = places.try_emplace(std::string(name), columns.size());
     if (found.second) {
       held_.add(key);
       columns.push_back({key, found.first->first, std::vector<PyObject *>(count)});

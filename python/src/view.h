@@ -1,9 +1,10 @@
 // src/view.h: an open packed buffer, the memory it lies in held, and how its cells are shown as Python values.
-// May use: packbuf.h, held.h, failure.h. Must not know: how a batch is built.
+// May use: packbuf.h, held.h, memory.h, failure.h. Must not know: how a batch is built.
 #pragma once
 
 #include "failure.h"
 #include "held.h"
+#include "memory.h"
 
 #include <array>
 #include <deque>
@@ -83,19 +84,6 @@ class Values {
   PyObject *owner_;
   bool torch_;
   std::array<Name, 64> names_{};
-};
-
-// An arena for one call.
-class Arena {
- public:
-  Arena() { packbuf_arena_init(&arena_, nullptr); }
-  Arena(const Arena &) = delete;
-  Arena &operator=(const Arena &) = delete;
-  ~Arena() { packbuf_arena_free(&arena_); }
-  packbuf_arena *get() { return &arena_; }
-
- private:
-  packbuf_arena arena_;
 };
 
 // Python lists of values: rows of all fields, cells of one node, all batch values as a dict.

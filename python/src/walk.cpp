@@ -4,12 +4,13 @@
 // May use: walk.h. Must not know: batches and fields.
 #include "walk.h"
 
+#include <cmath>
 #include <cstring>
 
 namespace packbuf_py {
 
-Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in)
-    : arena_(arena), held_(held), allow_pickle_(allow_pickle), stand_in_(stand_in) {}
+Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in, bool kinds_only)
+    : arena_(arena), held_(held), allow_pickle_(allow_pickle), kinds_only_(kinds_only), stand_in_(stand_in) {}
 
 packbuf_value Walk::value(PyObject *object) {
   packbuf_value out;
@@ -108,7 +109,8 @@ void Walk::put(PyObject *object, packbuf_value *out, unsigned depth) {
     out->as.f = float_value(object);
   } else if (type == &PyUnicode_Type) {
     put_text(object, out);
-    held_->add(object);
+    if (kinds_only_) *out = packbuf_string_n("", 0);
+    else held_->add(object);
   } else if (type == &PyList_Type) {
     put_list(object, out, depth);
   } else if (type == &PyDict_Type) {
@@ -131,8 +133,37 @@ void Walk::enter(PyObject *container, unsigned depth) {
     if (above_[i] == container) fail(PACKBUF_DEPTH, "the value contains itself");
 }
 
+// Items that inference cannot tell from those of a list: of integers of one digit it only asks for a sign, of finite
+// floats for nothing. nullptr: it could.
+const packbuf_value *Walk::alike(PyObject *list) {
+  const Py_ssize_t count = list_size(list);
+  const bool floats = count && PyFloat_CheckExact(list_item(list, 0));
+  int64_t signs = 0;
+  for (Py_ssize_t i = 0; i < count; i++) {
+    PyObject *item = list_item(list, i);
+    int64_t number = 0;
+    load_ahead(list, i, count);
+    if (floats ? !PyFloat_CheckExact(item) || !std::isfinite(float_value(item))
+               : !PyLong_CheckExact(item) || !small_int(item, &number))
+      return nullptr;
+    signs |= number;
+  }
+  std::deque<std::vector<packbuf_value>> &made = alike_[floats ? 2 : signs < 0];
+  if (made.empty() || made.back().size() < static_cast<size_t>(count))
+    made.emplace_back(static_cast<size_t>(count) * 2, floats ? packbuf_float(0) : packbuf_int(signs < 0 ? -1 : 0));
+  return made.back().data();
+}
+
 void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
   const Py_ssize_t count = list_size(list);
+  if (kinds_only_) {
+    if (const packbuf_value *items = alike(list)) {
+      // the length counts of the column itself, and of a list in a cell's list
+      const bool whole = depth == 0 || (depth > 1 && !steps_[depth - 1].key);
+      *out = packbuf_list(items, whole || !count ? static_cast<size_t>(count) : 1);
+      return;
+    }
+  }
   auto *items = take<packbuf_value>(static_cast<size_t>(count));
   enter(list, depth);
   const Ref hold = Ref::borrow(list);
@@ -142,6 +173,7 @@ void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
     if (i >= list_size(list)) fail(PACKBUF_INVALID_ARGUMENT, "a list changed while it was packed");
     PyObject *item = list_item(list, i);
     PyTypeObject *type = Py_TYPE(item);
+    load_ahead(list, i, list_size(list));
     if (type == &PyLong_Type && small_int(item, &items[i].as.i)) {
       items[i].kind = PACKBUF_INT;
     } else if (type == &PyFloat_Type) {

@@ -6,6 +6,7 @@
 #include "held.h"
 
 #include <array>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,8 @@ struct Times {
 class Walk {
  public:
   // stand_in: called for what would be refused or come back as something else; nullptr: there is none. Borrowed.
-  Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in = nullptr);
+  // kinds_only: for inference, to which most numbers and texts are all the same.
+  Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in = nullptr, bool kinds_only = false);
   Walk(const Walk &) = delete;
   Walk &operator=(const Walk &) = delete;
 
@@ -63,6 +65,7 @@ class Walk {
   void put_big_integer(PyObject *number, packbuf_value *out);
   void put_text(PyObject *text, packbuf_value *out);
   void put_list(PyObject *list, packbuf_value *out, unsigned depth);
+  const packbuf_value *alike(PyObject *list);
   void put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth);
   void put_dict(PyObject *dict, packbuf_value *out, unsigned depth);
   void put_key(PyObject *key, packbuf_value *out);
@@ -81,7 +84,8 @@ class Walk {
 
   packbuf_arena *arena_;
   Held *held_;
-  bool allow_pickle_;
+  bool allow_pickle_, kinds_only_;
+  std::deque<std::vector<packbuf_value>> alike_[3]; // integers, some of them negative, floats: the longest last
   PyObject *stand_in_;
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
   std::array<Key, 256> keys_{};

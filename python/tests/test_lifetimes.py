@@ -55,6 +55,44 @@ def test_an_array_keeps_the_view():
     assert gone() is None
 
 
+def test_memory_that_is_used_again():
+    """Blocks of all sizes come and go, in threads too: nobody's bytes are in anybody else's buffer."""
+    sizes = [10, 60 << 10, 70 << 10, 500 << 10, 3 << 20, 9 << 20]
+
+    def work(seed, kept):
+        rng = np.random.default_rng(seed)
+        for turn in range(40):
+            elements = np.full(int(sizes[rng.integers(len(sizes))] / 8 * rng.uniform(0.5, 1.0)), seed * 1000 + turn)
+            elements[::2] = turn  # else it is a constant, which takes no room
+            kept.append((packbuf.pack({"x": elements}, batch_values={"by": seed}), elements))
+            while len(kept) > rng.integers(1, 6):
+                packed, elements = kept.pop(int(rng.integers(len(kept))))
+                view = packbuf.open(packed, verify="all")
+                assert (view["x"].numpy() == elements).all() and view.batch_values == {"by": seed}
+
+    threads = [threading.Thread(target=work, args=(seed, [])) for seed in range(4)]
+    failed = []
+    hook, threading.excepthook = threading.excepthook, failed.append
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    threading.excepthook = hook
+    assert not failed
+
+
+def test_memory_that_is_used_again_in_a_forked_child():
+    batch = {"x": np.arange(200_000)}
+    packed = packbuf.pack(batch)
+    expected = packed.detach()
+    del packed  # its memory waits
+    child = os.fork()
+    if not child:
+        os._exit(packbuf.pack(batch).detach() != expected)
+    assert os.waitpid(child, 0)[1] == 0
+    assert packbuf.pack(batch).detach() == expected
+
+
 def test_packed_and_selections():
     packed = packbuf.pack({"x": np.arange(10)})
     gone = weakref.ref(packed)

@@ -78,6 +78,43 @@ def test_a_column_comes_back(column, packing, threads):
         assert same([{"c": column[i]} for i in every], view.select(None, every).tolist())
 
 
+class Text(str):
+    """What is no str itself is looked at in full."""
+
+
+def in_full(value):
+    """The same with nothing in it that inference may take a short way for."""
+    if isinstance(value, (list, tuple)):
+        return tuple(in_full(item) for item in value)
+    if isinstance(value, dict):
+        return {key: in_full(item) for key, item in value.items()}
+    return Text(value) if type(value) is str else value
+
+
+def inferred(column):
+    try:
+        return packbuf.infer(column)
+    except packbuf.Error as error:
+        return error.code, error.path, error.row
+
+
+@given(columns)
+def test_inference_takes_short_ways_to_the_same_answer(column):
+    assert inferred(column) == inferred(in_full(column))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [[1, 2, 3], [4]], [[1] * 2000, [0.5] * 2000], [[1], [2**40]], [[2**63], [-1]], [[2**53 + 1], [0.5]], [[2**30 - 1, -(2**30)], [True]], [[[1, 2], [3]], [[4], [5]]],
+        [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], [[[[1]], [[2]]]], [{"x": [[1, 2], [3]]}], [{"x": [float("nan")]}, {"x": [{"y": [float("inf")]}]}], [[float("nan"), 1.0], ["\ud800"]],
+        ["a", "\ud800"], ["", None], [[], [1]], [[[], [1]]], [["a"], [1]], [{"k": [0.0]}, {"k": [1]}, {"k": None}], [[1.0, 2], [3, 4.0]], [[None, 1]], [([1, 2], [3.0, 4.0])],
+    ],
+)
+def test_inference_of_lists(column):
+    assert inferred(column) == inferred(in_full(column))
+
+
 @given(st.lists(st.dictionaries(names.filter(lambda name: "\0" not in name), values, max_size=5), max_size=5))
 def test_rows_come_back(rows):
     view = packbuf.open(packbuf.pack(rows), verify="all")
