@@ -14,6 +14,7 @@ array([[0, 1, 2],
 (2, {'step': 1, 'tags': ['a']})
 
 `pack`, `pack_into`, `pack_many` and `measure` write; `open` reads; `infer` tells what a column would be stored as.
+`open_head` reads what lies elsewhere in parts; `manifest` and `join` are for batches kept in several packed buffers.
 """
 
 from packbuf._core import Packed
@@ -28,6 +29,7 @@ from packbuf._errors import (
     Unsupported,
     WrongType,
 )
+from packbuf._fragments import Fragment, Part, fragments, join, manifest, open_head, peek
 from packbuf._infer import Inference, Inferred, infer
 from packbuf._pack import Column, PackOptions, measure, pack, pack_into, pack_many
 from packbuf._select import Ragged, Selection
@@ -42,6 +44,7 @@ __all__ = [
     "Column",
     "Error",
     "Field",
+    "Fragment",
     "Inference",
     "Inferred",
     "Malformed",
@@ -52,6 +55,7 @@ __all__ = [
     "OutOfRange",
     "PackOptions",
     "Packed",
+    "Part",
     "Ragged",
     "Schema",
     "Selection",
@@ -61,10 +65,15 @@ __all__ = [
     "Unsupported",
     "View",
     "WrongType",
+    "fragments",
     "infer",
+    "join",
+    "manifest",
     "measure",
     "open",
+    "open_head",
     "pack",
     "pack_into",
     "pack_many",
+    "peek",
 ]
