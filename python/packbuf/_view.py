@@ -360,6 +360,11 @@ class View(Mapping[str, Field]):
         return self._core.read_batch_values()
 
     @property
+    def batch_value_names(self) -> list[str]:
+        """Their names, in order; nothing of their data is read."""
+        return [field.name for field in self._top(1)]
+
+    @property
     def metadata(self) -> dict[str, str]:
         """Text of the batch; that of a field is `Field.metadata`."""
         return {key: text for node, key, text in self._core.metadata() if node is None}
