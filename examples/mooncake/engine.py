@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packbuf import Error, NotFound, Status
+from packbuf import Error, Status
 from refs import gone
 
 _STATUSES = {
@@ -85,13 +85,15 @@ class Engine:
         return int(size)
 
     def get(self, pieces: Sequence[Piece]) -> None:
-        """Read whole objects, each named once."""
-        if not pieces:
-            return
-        self.counters.calls += 1
-        keys, addresses, sizes = ([getattr(p, name) for p in pieces] for name in ("key", "address", "size"))
-        self._count(pieces, list(self.client.batch_get_into(keys, addresses, sizes)))
-        self.counters.gets += len(pieces)
+        """Read whole objects. In one call the engine fills the last of two buffers for one key: it is named once."""
+        while pieces:
+            first = {piece.key: piece for piece in reversed(pieces)}
+            now = list(first.values())
+            self.counters.calls += 1
+            keys, addresses, sizes = ([getattr(piece, name) for piece in now] for name in ("key", "address", "size"))
+            self._count(now, list(self.client.batch_get_into(keys, addresses, sizes)))
+            self.counters.gets += len(now)
+            pieces = [piece for piece in pieces if first[piece.key] is not piece]
 
     def get_ranges(self, pieces: Sequence[Piece]) -> None:
         """Read ranges, all in one call: as many fragments of one buffer as the engine likes."""
@@ -172,6 +174,3 @@ def connect(
         raise Error(Status.UNAVAILABLE, f"there is no master at {master}, or it refuses this client ({code})")
     config.replica_num, config.with_hard_pin = 1, True
     return client, config
-
-
-__all__ = ["Counters", "Engine", "NotFound", "Piece", "connect", "failure"]

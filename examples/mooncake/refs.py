@@ -103,7 +103,7 @@ def import_ref(data: Ref | Mapping[str, Any]) -> Ref:
         parts = tuple(_part(part) for part in _list(data["parts"]))
         lineage = tuple(_key(key) for key in _list(data["lineage"]))
         token, form = data["token"], data["form"]
-        if not isinstance(token, str) or len(token) != 32 or bytes.fromhex(token).hex() != token:
+        if not isinstance(token, str) or len(token) != 32 or not set(token) <= set("0123456789abcdef"):
             raise _bad("a token has 32 hexadecimal digits")
         if form not in FORMS:
             raise _bad(f"form {form!r}")

@@ -8,6 +8,7 @@ May use: ctypes, mmap, packbuf's errors. Must not know: what lies in a slice, wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import queue
@@ -15,6 +16,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from packbuf import Error, Status
@@ -44,6 +46,15 @@ class Slice:
         """Some bytes of it."""
         return memoryview(self.memory).cast("B")[offset : offset + size]
 
+    @contextlib.contextmanager
+    def kept_if_read(self) -> Iterator[None]:
+        """Gives it back when reading into it fails: an exception that is kept keeps no memory."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
     def release(self) -> None:
         """Give it back now, from where nothing else was opened over it: an exception may hold a frame that holds it."""
         self._give_back()
@@ -59,7 +70,7 @@ class Pool:
     def __init__(self, client: Registrar, size: int) -> None:
         self.size = -(-size // _GRAIN) * _GRAIN
         self.registrations, self.in_use, self.high_water = 0, 0, 0
-        self._client, self._slab = client, mmap.mmap(-1, self.size)
+        self._slab = mmap.mmap(-1, self.size)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._slab.madvise(mmap.MADV_HUGEPAGE)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._slab))
@@ -70,6 +81,8 @@ class Pool:
         if code != 0:
             raise Error(Status.SYSTEM, f"the engine does not register {self.size} bytes: {code}")
         self.registrations = 1
+        # memory that is unmapped and still registered would stand in the way of what is mapped there next
+        self._unregister = weakref.finalize(self, client.unregister_buffer, self._address)
 
     def take(self, size: int, wait: float = 0.0) -> Slice:
         """A slice of `size` bytes. FULL when there is none after `wait` seconds, CAPACITY when there can never be."""
@@ -100,8 +113,9 @@ class Pool:
         """Unregister the slab. LEASED while something still lies in it."""
         if not self.idle():
             raise Error(Status.LEASED, f"{self.in_use} bytes of the pool are still looked at")
-        self._client.unregister_buffer(self._address)
-        self._slab.close()
+        self._unregister()
+        with contextlib.suppress(BufferError):  # views of slices given back, in the frames of an exception that is kept
+            self._slab.close()
 
     def _full(self, size: int) -> Error:
         return Error(

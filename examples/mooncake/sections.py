@@ -82,14 +82,14 @@ def take_apart(data: Any, schemas: Mapping[str, FieldSchema] | None = None, flat
     for name, schema in schemas.items():
         if schema.section not in {None, *SECTIONS}:
             raise Error(Status.INVALID_ARGUMENT, f"there is no section {schema.section!r}", path=name)
-    if isinstance(data, Mapping) and (flat or not _has_sections(data)):
+    if _is_tensordict(data):
+        parts = _of_sections("tensordict", data, None, None)
+    elif isinstance(data, Mapping) and (flat or not _has_sections(data)):
         parts = _of_flat(data, schemas)
     elif isinstance(data, Mapping):
         parts = _of_sections("dataproto", data.get(BATCH), data.get(VALUES), data.get(META))
     elif all(hasattr(data, name) for name in SECTIONS):
         parts = _of_sections("dataproto", data.batch, data.non_tensor_batch, data.meta_info)
-    elif _is_tensordict(data):
-        parts = _of_sections("tensordict", data, None, None)
     else:
         raise WrongType(Status.WRONG_TYPE, f"a batch is a dict, a TensorDict or a DataProto, not {type(data).__name__}")
     for name, schema in schemas.items():
@@ -120,13 +120,15 @@ def _of_sections(form: Form, batch: Any, values: Any, meta: Any) -> Parts:
 def _tensordict_columns(batch: Any) -> Iterable[tuple[str, Any]]:
     rows = batch.batch_size[0] if len(batch.batch_size) else 0
     for name, column in batch.items():
-        if _is_tensordict(column) and not hasattr(column, "tolist"):
+        is_values = type(column).__name__ in {"NonTensorStack", "NonTensorData"}
+        if _is_tensordict(column) and not is_values:
             text = "a TensorDict within a TensorDict: flatten_keys() first, unflatten_keys() afterwards"
             raise WrongType(Status.WRONG_TYPE, text, path=str(name))
-        if not is_tensor(column) and hasattr(column, "tolist"):  # NonTensorStack, NonTensorData
+        if is_values:
             values = column.tolist()
-            column = _Stack(values if isinstance(values, list) and len(values) == rows else [values] * rows)
-        yield name, column
+            yield name, _Stack(values if isinstance(values, list) and len(values) == rows else [values] * rows)
+        else:
+            yield name, column
 
 
 class _Stack(list[Any]):

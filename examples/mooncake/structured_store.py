@@ -4,68 +4,32 @@ A dict of columns, a TensorDict or verl's DataProto is packed straight into regi
 reads all of it, or the head and then the byte ranges of the columns and rows that are wanted. Appending columns writes
 a new object and a manifest that lists both. README.md has a tour, the rules, and what each costs.
 
-May use: packbuf; engine, registered_pool, refs, sections beside it. Must not know: how packed buffers are laid out.
+May use: packbuf, the rooms beside it. Must not know: how packed buffers are laid out, what the engine's codes mean.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import packbuf
+from packbuf import Error, Fragment, PackOptions, Status, View
+
 from engine import Counters, Engine, Piece, connect, failure
-from packbuf import Error, Field, Fragment, NotFound, OutOfRange, PackOptions, Status, View, WrongType
-from refs import TYPE, VERSION, Part, Ref, check_key, export_ref, gone, import_ref, stem
+from refs import Part, Ref, check_key, export_ref, gone, import_ref, stem
 from registered_pool import Pool, Slice
-from sections import BATCH, VALUES, FieldSchema, Form, Parts, is_tensor, put_together, take_apart
+from sections import FieldSchema, Form, Parts, take_apart
+from stored import manifest_of, note_of, part_of, ref_of
+from wanted import GetOptions, Plan, Rows, escaped, may_alias, meta_of, ranges_of, wanted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_NOTE, _LINEAGE = "packbuf.dataproto", "packbuf.lineage"  # metadata of batches, of manifests
 _HEADER, _ALIGN = 64, 64
 _MOST_KEY = 200  # an append adds to it
-
-Rows = slice | np.ndarray[Any, Any]
-
-
-@dataclass
-class _Plan:
-    """What is wanted of one object, and what has come of it."""
-
-    part: Part
-    token: str
-    columns: list[str]
-    meta: list[str]
-    rows: Rows | None
-    whole: bool
-    view: View | None = None
-    ranges: list[tuple[int, int]] | None = None
-
-
-class GetOptions(TypedDict, total=False):
-    """What is wanted of a batch: by default all of it."""
-
-    fields: Sequence[str] | None
-    """Columns of any section; or"""
-    batch_fields: Sequence[str] | None
-    """those of batch, and"""
-    non_tensor_fields: Sequence[str] | None
-    """those of non_tensor_batch; None, where the other is given, is none."""
-    meta_info_keys: Sequence[str] | None
-    """Keys of meta_info; None: all."""
-    rows: Any
-    """A slice with a positive step, indexes (negative ones count from the end, any may come twice), or a mask."""
-    data_cls: Any
-    """Of a DataProto: made by ``from_dict`` or its constructor; None: a dict of the three sections."""
-    destinations: Mapping[str, Any] | None
-    """Arrays or CPU tensors of the caller, of the very shape and dtype, that some columns are read into."""
 
 
 class StructuredStore:
@@ -190,7 +154,7 @@ class StructuredStore:
                 for batch, token in zip(batches, tokens, strict=True)
             ]
             memory = [lease.part(0, size) for lease, size in zip(slices, sizes, strict=True)]
-            parts = [_part(*one, stage) for one in zip(map(packbuf.open, memory), keys, batches, strict=True)]
+            parts = [part_of(*one, stage) for one in zip(map(packbuf.open, memory), keys, batches, strict=True)]
             self._put_all(keys, slices, sizes, named)
             return parts
         finally:
@@ -200,28 +164,28 @@ class StructuredStore:
     def _options(
         self, batch: Parts, token: bytes, stage: str, schema: Mapping[str, FieldSchema] | None, rows: int | None
     ) -> PackOptions:
-        places: dict[str, dict[str, str]] = {BATCH: {}, VALUES: {}}
-        for name, (section, kind) in batch.places.items():
-            places[section][name] = kind
         columns = {escaped(name): wish.column() for name, wish in (schema or {}).items() if name in batch.columns}
         return PackOptions(
             packing=self._packing,
             schema={path: column for path, column in columns.items() if column != {"not_nullable": False}},
             batch_values=batch.meta,
-            metadata={_NOTE: json.dumps({"form": batch.form, "stage": stage, **places})},
+            metadata=note_of(batch, stage),
             rows=0 if rows is None and not batch.columns else rows,
             row_order_token=token,
         )
 
     def _put_all(self, keys: list[str], slices: list[Slice], sizes: list[int], named: bool) -> None:
-        """All of them or none. Keys that callers name may exist: then the engine says 0 and writes nothing, so that
-        what is there now has to be looked at. What tells two batches apart is in the header: the checksum of a head
-        that has a token of its own."""
+        """All of them or none.
+
+        Keys that callers name may exist: then the engine says 0 and writes nothing, so that what is there now has to
+        be looked at. What tells two batches apart is in the header: the checksum of a head with a token of its own.
+        """
         codes = self._engine.put(keys, [lease.address for lease in slices], sizes)
         failed = {key: failure(code, key) for key, code in zip(keys, codes, strict=True) if code != 0}
         if named:
             mine = {key: bytes(lease.part(0, _HEADER)) for key, lease in zip(keys, slices, strict=True)}
-            for key, header in self._headers([key for key in keys if key not in failed], sizes):
+            written = [key for key in keys if key not in failed]
+            for key, header in zip(written, self._headers(written), strict=True):
                 if header != mine[key]:
                     failed[key] = Error(Status.DUPLICATE_NAME, "the key is another object's: nothing was put", path=key)
         if failed:
@@ -235,21 +199,29 @@ class StructuredStore:
         with contextlib.suppress(Exception):
             self._engine.remove(keys, force=True)
 
-    def _headers(self, keys: list[str], sizes: list[int]) -> list[tuple[str, bytes]]:
+    def _headers(self, keys: list[str]) -> list[bytes]:
         """The first bytes of stored objects."""
+        if not self._engine.has_ranges:
+            return [bytes(self._whole(key, self._engine.size(key))[:_HEADER]) for key in keys]
+        return self._starts(keys, [_HEADER] * len(keys))
+
+    def _starts(self, keys: list[str], sizes: list[int]) -> list[bytes]:
+        """The first bytes of objects, as many as is said of each."""
         if not keys:
             return []
-        if not self._engine.has_ranges:
-            return [(key, self._whole_header(key)) for key in keys]
-        lease = self._pool.take(_HEADER * len(keys), self._wait)
-        self._engine.get_ranges([Piece(key, 0, _HEADER, lease.address + i * _HEADER) for i, key in enumerate(keys)])
-        return [(key, bytes(lease.part(i * _HEADER, _HEADER))) for i, key in enumerate(keys)]
+        places, total = _side_by_side(sizes)
+        lease = self._pool.take(total, self._wait)
+        with lease.kept_if_read():
+            self._engine.get_ranges(
+                [Piece(key, 0, size, lease.address + at) for key, size, at in zip(keys, sizes, places, strict=True)]
+            )
+        return [bytes(lease.part(at, size)) for at, size in zip(places, sizes, strict=True)]
 
-    def _whole_header(self, key: str) -> bytes:
-        size = self._engine.size(key)
+    def _whole(self, key: str, size: int) -> bytes:
         lease = self._pool.take(size, self._wait)
-        self._engine.get([Piece(key, 0, size, lease.address)])
-        return bytes(lease.part(0, _HEADER))
+        with lease.kept_if_read():
+            self._engine.get([Piece(key, 0, size, lease.address)])
+        return bytes(lease.part(0, size))
 
     # ---- get ----
 
@@ -272,13 +244,15 @@ class StructuredStore:
         self, refs: Sequence[Ref | Mapping[str, Any]], *, form: Form | None = None, **options: Unpack[GetOptions]
     ) -> list[Any]:
         """`get` of several, with the calls of the engine that one takes."""
-        wanted = [_wanted(import_ref(ref), options) for ref in refs]
-        plans = [self._plan(one.ref, one.columns, options.get("meta_info_keys"), one.rows) for one in wanted]
-        self._fetch([plan for group in plans for plan in group])
-        return [
-            one.result(group, options.get("destinations") or {}, form or one.ref.form, options.get("data_cls"))
-            for one, group in zip(wanted, plans, strict=True)
-        ]
+        asked = [wanted(import_ref(ref), options) for ref in refs]
+        plans = [self._plan(one.ref, one.columns, options.get("meta_info_keys"), one.rows) for one in asked]
+        every = [plan for group in plans for plan in group]
+        with _nothing_kept(every):
+            self._fetch(every)
+            return [
+                one.result(group, options.get("destinations") or {}, form or one.ref.form, options.get("data_cls"))
+                for one, group in zip(asked, plans, strict=True)
+            ]
 
     def views(self, ref: Ref | Mapping[str, Any]) -> list[View]:
         """The packed buffers of a batch as they lie in the pool: nothing is copied, and read in place.
@@ -286,12 +260,13 @@ class StructuredStore:
         Their memory is the pool's until the views, and whatever was read in place from them, are gone.
         """
         plans = self._plan(import_ref(ref), None, None, None)
-        self._fetch(plans, stay=True)
-        return [plan.view for plan in plans if plan.view is not None]
+        with _nothing_kept(plans):
+            self._fetch(plans, stay=True)
+            return [plan.opened for plan in plans]
 
     def _plan(
         self, ref: Ref, names: Mapping[str, Any] | None, meta: Sequence[str] | None, rows: Rows | None
-    ) -> list[_Plan]:
+    ) -> list[Plan]:
         """One for each object that has something of what is wanted."""
         plans = []
         for part in ref.parts:
@@ -303,45 +278,51 @@ class StructuredStore:
             if part.key in self._parked:
                 raise gone(part.key)
             whole = all_of_it or part.length <= self._whole_below or not self._engine.has_ranges
-            plans.append(_Plan(part, ref.token, columns, keys, rows, whole))
+            plans.append(Plan(part, ref.token, columns, keys, rows, whole))
         return plans
 
-    def _fetch(self, plans: list[_Plan], stay: bool = False) -> None:
+    def _fetch(self, plans: list[Plan], stay: bool = False) -> None:
         """Whole objects in one call, heads of others in one, their ranges in one."""
-        whole, rest = [plan for plan in plans if plan.whole], [plan for plan in plans if not plan.whole]
-        for plan, memory in self._read(whole, [[(0, plan.part.length)] for plan in whole]):
-            plan.view = self._checked(packbuf.open(memory, exact=True), plan)
-            if not stay and _may_alias(plan):
-                plan.view = packbuf.open(bytes(memory), exact=True)
-        for plan, memory in self._read(rest, [[(0, plan.part.head_length)] for plan in rest]):
-            plan.view = self._checked(packbuf.open_head(bytes(memory)), plan)
-            plan.ranges = _ranges(plan.view, plan, self._gap, self._verify == "all")
-        for plan, memory in self._read(rest, [plan.ranges or [] for plan in rest]):
-            if plan.view is not None and plan.ranges:
-                plan.view = plan.view.fetched(plan.ranges, bytearray(memory) if _may_alias(plan) else memory)
-                if self._verify == "all":
-                    plan.view.verify_fetched()
+        self._fetch_whole([plan for plan in plans if plan.whole], stay)
+        rest = [plan for plan in plans if not plan.whole]
+        self._fetch_heads(rest)
+        self._fetch_ranges([plan for plan in rest if plan.ranges])
 
-    def _read(self, plans: list[_Plan], wanted: list[list[tuple[int, int]]]) -> list[tuple[_Plan, memoryview]]:
-        """Ranges of objects into one slice: those of one object end to end."""
-        sizes = [sum(length for _, length in ranges) for ranges in wanted]
+    def _fetch_whole(self, plans: list[Plan], stay: bool) -> None:
+        for plan, memory in self._read(plans, [[(0, plan.part.length)] for plan in plans]):
+            plan.view = self._checked(packbuf.open(memory, exact=True), plan)
+            if not stay and may_alias(plan):
+                plan.view = packbuf.open(bytes(memory), exact=True)
+
+    def _fetch_heads(self, plans: list[Plan]) -> None:
+        for plan, memory in self._read(plans, [[(0, plan.part.head_length)] for plan in plans]):
+            plan.view = self._checked(packbuf.open_head(bytes(memory)), plan)
+            plan.ranges = ranges_of(plan, self._gap, self._verify == "all")
+
+    def _fetch_ranges(self, plans: list[Plan]) -> None:
+        for plan, memory in self._read(plans, [plan.ranges for plan in plans]):
+            plan.view = plan.opened.fetched(plan.ranges, bytearray(memory) if may_alias(plan) else memory)
+            if self._verify == "all":
+                plan.view.verify_fetched()
+
+    def _read(self, plans: list[Plan], ranges: list[list[tuple[int, int]]]) -> list[tuple[Plan, memoryview]]:
+        """Ranges of objects into one slice, those of one object end to end; all of them if they are whole."""
+        if not plans:
+            return []
+        sizes = [sum(length for _, length in some) for some in ranges]
         places, total = _side_by_side(sizes)
-        if total == 0:
-            return [(plan, memoryview(b"")) for plan in plans]
         lease = self._pool.take(total, self._wait)
         pieces = []
-        for plan, ranges, place in zip(plans, wanted, places, strict=True):
+        for plan, some, place in zip(plans, ranges, places, strict=True):
             at = lease.address + place
-            for offset, length in ranges:
+            for offset, length in some:
                 pieces.append(Piece(plan.part.key, offset, length, at))
                 at += length
-        if plans[0].whole:
-            self._engine.get(pieces)
-        else:
-            self._engine.get_ranges(pieces)
+        with lease.kept_if_read():
+            (self._engine.get if plans[0].whole else self._engine.get_ranges)(pieces)
         return [(plan, lease.part(place, size)) for plan, place, size in zip(plans, places, sizes, strict=True)]
 
-    def _checked(self, view: View, plan: _Plan) -> View:
+    def _checked(self, view: View, plan: Plan) -> View:
         """That what came is what the ref names, and sound as far as that is asked for."""
         part, found = plan.part, packbuf.Fragment.of(view, plan.part.key)
         named = part.length, part.head_length, part.head_checksum, part.rows
@@ -396,7 +377,7 @@ class StructuredStore:
             raise Error(
                 Status.INVALID_ARGUMENT, f"to overwrite a stage takes all its columns: {lacks} lack", path=lacks[0]
             )
-        batch.meta = {**self._meta_of(ref, old), **batch.meta}
+        batch.meta = {**self._meta_that_stays(ref, old), **batch.meta}
         stays = [part for part in ref.parts if part not in old]
         count = rows if rows is not None else ref.rows
         name, token = f"{stem(ref.key)}#{secrets.token_hex(8)}", bytes.fromhex(ref.token)
@@ -413,16 +394,16 @@ class StructuredStore:
 
     append_dataproto_fields = append_fields
 
-    def _meta_of(self, ref: Ref, parts: list[Part]) -> dict[str, Any]:
+    def _meta_that_stays(self, ref: Ref, parts: list[Part]) -> dict[str, Any]:
         """meta_info of parts that go: it stays, where no other value takes its place."""
         if not any(part.meta for part in parts):
             return {}
         plans = [plan for plan in self._plan(ref, {}, None, None) if plan.part in parts]
         self._fetch(plans)
-        return _meta(plans)
+        return meta_of(plans)
 
     def _put_manifest(self, ref: Ref) -> None:
-        packed = packbuf.manifest(ref.listed(), metadata={_LINEAGE: " ".join(ref.lineage)} if ref.lineage else None)
+        packed = manifest_of(ref)
         lease = self._pool.take(len(packed), self._wait)
         try:
             lease.part(0, len(packed))[:] = packed
@@ -436,36 +417,24 @@ class StructuredStore:
 
     def open_ref(self, key: str) -> Ref:
         """The ref of a batch or manifest, from its key alone: what is stored says everything a ref does."""
-        size = self._engine.size(check_key(key))
-        view = self._open_whole(key, size)
+        view = packbuf.open(self._whole(check_key(key), self._engine.size(key)), exact=True, verify="index")
         listed = packbuf.fragments(view)
         if listed is None:
-            return _ref_of(key, view.metadata, [key], [view])
+            return ref_of(key, view.metadata, [key], [view])
         heads = self._open_heads(listed)
         packbuf.join(listed, heads, first_value=True)
-        return _ref_of(key, view.metadata, [fragment.key for fragment in listed], heads)
-
-    def _open_whole(self, key: str, size: int) -> View:
-        lease = self._pool.take(size, self._wait)
-        self._engine.get([Piece(key, 0, size, lease.address)])
-        return packbuf.open(bytes(lease.part(0, size)), exact=True, verify="index")
+        return ref_of(key, view.metadata, [fragment.key for fragment in listed], heads)
 
     def _open_heads(self, listed: list[Fragment]) -> list[View]:
+        keys, lengths = [fragment.key for fragment in listed], [fragment.length for fragment in listed]
         if not self._engine.has_ranges:
-            return [self._open_whole(fragment.key, fragment.length) for fragment in listed]
-        places, total = _side_by_side([fragment.head_length for fragment in listed])
-        lease = self._pool.take(total, self._wait)
-        self._engine.get_ranges(
-            [Piece(f.key, 0, f.head_length, lease.address + place) for f, place in zip(listed, places, strict=True)]
-        )
-        return [
-            packbuf.open_head(bytes(lease.part(place, f.head_length))) for f, place in zip(listed, places, strict=True)
-        ]
+            return [packbuf.open(self._whole(*one), exact=True) for one in zip(keys, lengths, strict=True)]
+        return [packbuf.open_head(head) for head in self._starts(keys, [fragment.head_length for fragment in listed])]
 
     def describe(self, ref: Ref | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Each column's section, stage, codec, dtype and cell shape; from heads and indexes alone."""
         ref = import_ref(ref)
-        plans = [_Plan(part, ref.token, [], [], None, False) for part in ref.parts]
+        plans = [Plan(part, ref.token, [], [], None, False) for part in ref.parts]
         found: dict[str, dict[str, Any]] = {}
         for view, plan in zip(self._open_heads(ref.listed()), plans, strict=True):
             self._checked(view, plan)
@@ -524,97 +493,16 @@ class StructuredStore:
         return self._pool.idle()
 
 
-# ---- what is asked for ----
-
-
-@dataclass
-class _Wanted:
-    """One batch of a get."""
-
-    ref: Ref
-    columns: dict[str, tuple[str, str]]
-    rows: Rows | None
-
-    def result(self, plans: list[_Plan], destinations: Mapping[str, Any], form: Form, data_cls: Any) -> Any:
-        """What is made of what has come."""
-        found = {
-            name: _column(plan.view, name, self.columns[name][1], plan.rows, destinations.get(name))
-            for plan in plans
-            if plan.view is not None
-            for name in plan.columns
-        }
-        sections: dict[str, dict[str, Any]] = {BATCH: {}, VALUES: {}}
-        for name, (section, _) in self.columns.items():
-            sections[section][name] = found[name]
-        every = range(self.ref.rows)
-        rows = every if self.rows is None else every[self.rows] if isinstance(self.rows, slice) else self.rows
-        return put_together(form, len(rows), sections, _meta(plans), data_cls)
-
-
-def _wanted(ref: Ref, options: GetOptions) -> _Wanted:
-    wanted = _Wanted(ref, _chosen_columns(ref, options), _chosen_rows(options.get("rows"), ref.rows))
-    unknown = [name for name in options.get("destinations") or () if name not in wanted.columns]
-    if unknown:
-        raise _unknown(unknown)
-    return wanted
-
-
-def escaped(name: str) -> str:
-    """A column's name as a path."""
-    return name.replace("\\", "\\\\").replace(".", "\\.").replace("[", "\\[")
-
-
-def _patterns(names: Sequence[str]) -> list[str]:
-    paths = (escaped(name).replace("*", "\\*") for name in names)
-    return ["\\" + path if path.startswith("!") else path for path in paths]
-
-
-def _unknown(names: Sequence[str]) -> NotFound:
-    return NotFound(Status.NOT_FOUND, f"the batch has no columns {list(names)}", path=names[0])
-
-
-def _chosen_columns(ref: Ref, options: GetOptions) -> dict[str, tuple[str, str]]:
-    """(section, kind) of what is wanted, in the order asked for."""
-    fields = options.get("fields")
-    by_section = [(BATCH, options.get("batch_fields")), (VALUES, options.get("non_tensor_fields"))]
-    if fields is not None and any(names is not None for _, names in by_section):
-        raise Error(Status.INVALID_ARGUMENT, "fields cannot be given beside batch_fields and non_tensor_fields")
-    if any(isinstance(names, str) for names in (fields, *(names for _, names in by_section))):
-        raise WrongType(Status.WRONG_TYPE, "columns are named in a list")
-    known = {name: (section, kind) for name, (_, section, kind) in ref.columns().items()}
-    if fields is None and all(names is None for _, names in by_section):
-        return known
-    wanted, unknown = list(fields or ()), [name for name in fields or () if name not in known]
-    for section, names in by_section:
-        wanted += names or ()
-        unknown += [name for name in names or () if name not in known or known[name][0] != section]
-    if unknown:
-        raise _unknown(unknown)
-    return {name: known[name] for name in wanted}
-
-
-def _chosen_rows(rows: Any, count: int) -> Rows | None:
-    """Rows as a slice, a mask, or indexes from 0 on."""
-    if rows is None:
-        return None
-    if isinstance(rows, slice):
-        start, stop, step = rows.indices(count)
-        if step < 0:
-            raise Error(Status.INVALID_ARGUMENT, "the step of a slice of rows is positive")
-        return slice(start, max(start, stop), step)
-    chosen = rows.cpu().numpy() if is_tensor(rows) else np.asarray(rows)
-    if chosen.ndim != 1:
-        raise WrongType(Status.WRONG_TYPE, "rows are a slice, a list of indexes or a mask")
-    if chosen.dtype == np.bool_:
-        if len(chosen) != count:
-            raise Error(Status.ROW_COUNT, f"a mask of {len(chosen)} for {count} rows")
-        return np.flatnonzero(chosen)
-    if chosen.size and chosen.dtype.kind not in "iu":
-        raise WrongType(Status.WRONG_TYPE, f"rows are integers or bools, not {chosen.dtype}")
-    chosen = chosen.astype(np.int64)
-    for row in chosen[(chosen < -count) | (chosen >= count)]:
-        raise OutOfRange(Status.OUT_OF_RANGE, f"row {row} of {count}", row=abs(int(row)))
-    return np.where(chosen < 0, chosen + count, chosen)
+@contextlib.contextmanager
+def _nothing_kept(plans: list[Plan]) -> Iterator[None]:
+    """A get that fails leaves nothing in the pool, even if its exception is kept, and with that every frame it passed."""
+    try:
+        yield
+    except BaseException as error:
+        for plan in plans:
+            plan.view = None
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _side_by_side(sizes: Sequence[int]) -> tuple[list[int], int]:
@@ -626,95 +514,5 @@ def _side_by_side(sizes: Sequence[int]) -> tuple[list[int], int]:
     return places, at
 
 
-def _ranges(view: View, plan: _Plan, gap: int, chunks: bool) -> list[tuple[int, int]]:
-    """What a plan needs beside the head."""
-    chosen = [view.select(_patterns(plan.columns), plan.rows)] if plan.columns else []
-    chosen += [view.select_values(_patterns(plan.meta))] if plan.meta else []
-    return chosen[0].ranges(*chosen[1:], gap=gap, chunks=chunks) if chosen else []
-
-
-# ---- what has come ----
-
-
-def _may_alias(plan: _Plan) -> bool:
-    """Whether cells of a column would be arrays that lie in the memory it was read from."""
-
-    def arrays(field: Field) -> bool:
-        return field.form in {"array", "tensor"} if field.kind == "leaf" else any(map(arrays, field.children))
-
-    view, places = plan.view, plan.part.columns
-    return view is not None and any(
-        arrays(view[name]) for name in plan.columns if places[name][1] not in {"torch", "numpy"}
-    )
-
-
-def _meta(plans: list[_Plan]) -> dict[str, Any]:
-    """meta_info of all parts; of a key that several have, the last."""
-    found: dict[str, Any] = {}
-    for plan in plans:
-        if plan.meta and plan.view is not None:
-            found.update(copy.deepcopy(plan.view.select_values(_patterns(plan.meta)).tolist()[0]))
-    return found
-
-
-def _column(view: View, name: str, kind: str, rows: Rows | None, destination: Any) -> Any:
-    field = view[name]
-    if destination is not None:
-        return _into(view, field, name, rows, destination)
-    if kind == "torch":
-        return field.torch(rows)
-    if kind == "numpy":
-        return field.numpy(rows, copy=True)
-    return field.tolist() if rows is None else field[rows]
-
-
-def _into(view: View, field: Field, name: str, rows: Rows | None, destination: Any) -> Any:
-    """Copy a column into memory of the caller."""
-    has = str(destination.dtype).removeprefix("torch.")
-    if has != field.dtype:
-        raise Error(Status.INVALID_ARGUMENT, f"the column is {field.dtype}, its destination {has}", path=name)
-    view.select(_patterns([name]), rows).into({field.path: destination})
-    return destination
-
-
-# ---- refs of what is stored ----
-
-
 def _rows_of(batch: Parts) -> int | None:
     return next((len(column) for column in batch.columns.values()), None)
-
-
-def _part(view: View, key: str, batch: Parts, stage: str) -> Part:
-    of = packbuf.Fragment.of(view, key)
-    places, meta = dict(batch.places), tuple(batch.meta)
-    return Part(key, stage, of.length, of.head_length, of.head_checksum, of.rows, places, meta)
-
-
-def _described(view: View, key: str) -> dict[str, Any]:
-    """A part as its object says, in the words of `export_ref`; of a packed buffer of someone else's, as it looks."""
-    of, note = packbuf.Fragment.of(view, key), json.loads(view.metadata.get(_NOTE, "{}"))
-    places = {name: (section, kind) for section in (BATCH, VALUES) for name, kind in note.get(section, {}).items()}
-    if not note:
-        dense = {name: field.codec == "ndarray" and not field.nullable for name, field in view.items()}
-        places = {name: (BATCH, "numpy") if plain else (VALUES, "values") for name, plain in dense.items()}
-    numbers = {name: getattr(of, name) for name in ("length", "head_length", "head_checksum", "rows")}
-    return {
-        "key": key,
-        "stage": note.get("stage", "default"),
-        **numbers,
-        "columns": places,
-        "meta": view.batch_value_names,
-    }
-
-
-def _ref_of(key: str, metadata: Mapping[str, str], keys: list[str], views: list[View]) -> Ref:
-    """What objects say about themselves is held to all that a ref from elsewhere is."""
-    try:
-        note = json.loads(views[0].metadata.get(_NOTE, "{}"))
-        parts = [_described(view, one) for view, one in zip(views, keys, strict=True)]
-        form = note.get("form", "dict")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise Error(Status.BAD_METADATA, f"what the object says of its columns: {error}", path=key) from None
-    whole = {"rows": max(part["rows"] for part in parts), "token": views[0].row_order_token.hex(), "form": form}
-    lineage = metadata.get(_LINEAGE, "").split()
-    return import_ref({"type": TYPE, "version": VERSION, "key": key, **whole, "parts": parts, "lineage": lineage})

@@ -51,6 +51,7 @@ class FakeClient:
         return 0
 
     def unregister_buffer(self, address: int) -> int:
+        self.calls.append(("unregister_buffer", []))
         return 0 if self.registered.pop(address, None) else -600
 
     def _known(self, address: int, size: int) -> bool:
