@@ -1,7 +1,9 @@
-"""The engine's client in packbuf's words: every code an error by name, every count of bytes compared, every call counted.
+"""The engine's client in packbuf's words: each code an error by name, each count of bytes compared, each call counted.
 
-May use: the methods of `mooncake.store.MooncakeDistributedStore` (or anything that has them), packbuf's errors. Must not
-know: packed buffers, refs. What the engine does without saying so (README.md has the list) is met here.
+What the engine does without saying so (README.md has the list) is met here.
+
+May use: the methods of `mooncake.store.MooncakeDistributedStore`, or of anything that has them; packbuf's errors. Must
+not know: packed buffers, what a ref is made of.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from packbuf import Error, Status
+
 from refs import gone
 
 _STATUSES = {
@@ -163,8 +166,8 @@ def connect(
 ) -> tuple[Any, Any]:
     """A client of the wheel and the config of its puts: one replica, pinned, so that nothing unread is evicted.
 
-    segment: bytes of memory that this process brings; objects in it go with the process, so those that come and go bring
-    none. host: the address under which other clients reach this one.
+    segment: bytes of memory that this process brings; objects in it go with the process, so those that come and go
+    bring none. host: the address under which other clients reach this one.
     """
     from mooncake.store import MooncakeDistributedStore, ReplicateConfig  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
 """Refs: plain data that name one stored batch, all its objects, and which object has which column.
 
-A ref is what a producer hands to a consumer, over any channel, as JSON. With it a get needs no look-up, and an append no
-read. It comes from elsewhere, so `import_ref` checks every part of it; the objects it names are held to its lengths and
-checksums when they are read.
+A ref is what a producer hands to a consumer, over any channel, as JSON. With it a get needs no look-up, and an append
+no read. It comes from elsewhere, so `import_ref` checks every part of it; the objects it names are held to its lengths
+and checksums when they are read.
 
 May use: packbuf's errors and Fragment. Must not know: the engine, pools, what columns hold.
 """
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from packbuf import Error, Fragment, NotFound, Status
+
 from sections import BATCH, FORMS, KINDS, VALUES
 
 TYPE, VERSION = "packbuf_mooncake_ref", 1

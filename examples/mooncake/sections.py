@@ -38,7 +38,7 @@ class FieldSchema:
 
     def column(self) -> Column:
         """The same in packbuf's words."""
-        column = Column(not_nullable=not self.nullable)
+        column = Column() if self.nullable else Column(not_nullable=True)
         if self.codec != "auto":
             column["codec"] = self.codec
         if self.dtype:

@@ -35,6 +35,7 @@ def manifest_of(ref: Ref) -> packbuf.Packed:
 
 
 def part_of(view: View, key: str, batch: Parts, stage: str) -> Part:
+    """The part that a packed buffer is, which was made of a batch."""
     of = packbuf.Fragment.of(view, key)
     places, meta = dict(batch.places), tuple(batch.meta)
     return Part(key, stage, of.length, of.head_length, of.head_checksum, of.rows, places, meta)

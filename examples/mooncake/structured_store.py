@@ -13,6 +13,7 @@ import contextlib
 import secrets
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import packbuf
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 
 _HEADER, _ALIGN = 64, 64
 _MOST_KEY = 200  # an append adds to it
+
+
+@dataclass
+class _Item:
+    """A batch to put."""
+
+    batch: Parts
+    key: str
+    token: bytes
 
 
 class StructuredStore:
@@ -84,19 +94,23 @@ class StructuredStore:
         key: str | None = None,
         stage: str = "default",
         schema: Mapping[str, FieldSchema] | None = None,
+        flat: bool = False,
     ) -> Ref:
         """Store a batch: a flat dict, a TensorDict, a DataProto, or a dict of batch, non_tensor_batch and meta_info.
 
         Of a flat dict, the tensors and arrays, and the lists as long as they, are columns, everything else is
-        meta_info. key: the name to store it under; None makes one up. An existing key is DUPLICATE_NAME.
+        meta_info.
+
+        Args:
+            data: the batch.
+            key: the name to store it under; None makes one up. A name that is taken is DUPLICATE_NAME.
+            stage: of the pipeline, that the columns are of.
+            schema: what is asked for of some columns.
+            flat: it is a flat dict, even if its keys are those of the sections.
         """
-        return self.put_many([data], None if key is None else [key], stage=stage, schema=schema)[0]
+        return self.put_many([data], None if key is None else [key], stage=stage, schema=schema, flat=flat)[0]
 
     put_dataproto = put
-
-    def put_dict(self, data: Mapping[str, Any], **options: Any) -> Ref:
-        """`put` of a flat dict, even one whose keys look like the sections of a DataProto."""
-        return self._put([take_apart(data, options.get("schema"), flat=True)], None, **options)[0]
 
     def put_many(
         self,
@@ -105,37 +119,30 @@ class StructuredStore:
         *,
         stage: str = "default",
         schema: Mapping[str, FieldSchema] | None = None,
+        flat: bool = False,
     ) -> list[Ref]:
-        """Store batches with one call of the engine: all of them or none."""
-        return self._put([take_apart(batch, schema) for batch in batches], keys, stage=stage, schema=schema)
-
-    def _put(
-        self,
-        batches: list[Parts],
-        keys: Sequence[str] | None,
-        *,
-        stage: str = "default",
-        schema: Mapping[str, FieldSchema] | None = None,
-        key: str | None = None,
-    ) -> list[Ref]:
-        keys = [key] if key is not None else keys
-        names = [f"{self._prefix}/{secrets.token_hex(16)}" for _ in batches] if keys is None else list(keys)
-        if any(len(check_key(name).encode()) > _MOST_KEY or "#" in name for name in names):
-            raise Error(Status.INVALID_ARGUMENT, f"the key of a batch has at most {_MOST_KEY} bytes and no '#'")
-        if len(names) != len(batches) or len(set(names)) != len(names):
-            raise Error(Status.INVALID_ARGUMENT, "each batch has a key of its own")
-        tokens = [secrets.token_bytes(16) for _ in batches]
-        parts = self._write(batches, names, tokens, stage, schema, named=keys is not None)
+        """`put` of several with one call of the engine: all of them or none."""
+        parts = [take_apart(batch, schema, flat) for batch in batches]
+        names = self._names(len(parts), keys)
+        items = [_Item(*one, secrets.token_bytes(16)) for one in zip(parts, names, strict=True)]
+        stored = self._write(items, stage, schema, named=keys is not None)
         return [
-            Ref(part.key, part.rows, token.hex(), batch.form, (part,))
-            for part, token, batch in zip(parts, tokens, batches, strict=True)
+            Ref(part.key, part.rows, item.token.hex(), item.batch.form, (part,))
+            for part, item in zip(stored, items, strict=True)
         ]
+
+    def _names(self, count: int, keys: Sequence[str] | None) -> list[str]:
+        if keys is None:
+            return [f"{self._prefix}/{secrets.token_hex(16)}" for _ in range(count)]
+        if any(len(check_key(key).encode()) > _MOST_KEY or "#" in key for key in keys):
+            raise Error(Status.INVALID_ARGUMENT, f"the key of a batch has at most {_MOST_KEY} bytes and no '#'")
+        if len(keys) != count or len(set(keys)) != count:
+            raise Error(Status.INVALID_ARGUMENT, "each batch has a key of its own")
+        return list(keys)
 
     def _write(
         self,
-        batches: list[Parts],
-        keys: list[str],
-        tokens: list[bytes],
+        items: list[_Item],
         stage: str,
         schema: Mapping[str, FieldSchema] | None,
         rows: int | None = None,
@@ -150,28 +157,32 @@ class StructuredStore:
 
         try:
             sizes = [
-                packbuf.pack_into(batch.columns, room, **self._options(batch, token, stage, schema, rows))
-                for batch, token in zip(batches, tokens, strict=True)
+                packbuf.pack_into(item.batch.columns, room, **self._options(item, stage, schema, rows))
+                for item in items
             ]
             memory = [lease.part(0, size) for lease, size in zip(slices, sizes, strict=True)]
-            parts = [part_of(*one, stage) for one in zip(map(packbuf.open, memory), keys, batches, strict=True)]
-            self._put_all(keys, slices, sizes, named)
+            parts = [
+                part_of(packbuf.open(bytes_), item.key, item.batch, stage)
+                for bytes_, item in zip(memory, items, strict=True)
+            ]
+            self._put_all([item.key for item in items], slices, sizes, named)
             return parts
         finally:
             for lease in slices:
                 lease.release()
 
     def _options(
-        self, batch: Parts, token: bytes, stage: str, schema: Mapping[str, FieldSchema] | None, rows: int | None
+        self, item: _Item, stage: str, schema: Mapping[str, FieldSchema] | None, rows: int | None
     ) -> PackOptions:
-        columns = {escaped(name): wish.column() for name, wish in (schema or {}).items() if name in batch.columns}
+        batch = item.batch
+        asked = {escaped(name): one.column() for name, one in (schema or {}).items() if name in batch.columns}
         return PackOptions(
             packing=self._packing,
-            schema={path: column for path, column in columns.items() if column != {"not_nullable": False}},
+            schema={path: column for path, column in asked.items() if column},
             batch_values=batch.meta,
             metadata=note_of(batch, stage),
             rows=0 if rows is None and not batch.columns else rows,
-            row_order_token=token,
+            row_order_token=item.token,
         )
 
     def _put_all(self, keys: list[str], slices: list[Slice], sizes: list[int], named: bool) -> None:
@@ -362,7 +373,7 @@ class StructuredStore:
                 DUPLICATE_NAME.
             schema: as for `put`.
         """
-        ref, batch = import_ref(ref), take_apart(data, schema, flat=False)
+        ref, batch = import_ref(ref), take_apart(data, schema)
         known, rows = ref.columns(), _rows_of(batch)
         batch.form = ref.form
         if rows is not None and known and rows != ref.rows:
@@ -381,7 +392,7 @@ class StructuredStore:
         stays = [part for part in ref.parts if part not in old]
         count = rows if rows is not None else ref.rows
         name, token = f"{stem(ref.key)}#{secrets.token_hex(8)}", bytes.fromhex(ref.token)
-        (part,) = self._write([batch], [f"{name}.f"], [token], stage, schema, count)
+        (part,) = self._write([_Item(batch, f"{name}.f", token)], stage, schema, count)
         behind = dict.fromkeys([*ref.lineage, *(one.key for one in old), ref.key])
         lineage = tuple(key for key in behind if key not in {one.key for one in stays})
         made = Ref(f"{name}.m", count, ref.token, ref.form, (*stays, part), lineage)
@@ -495,7 +506,7 @@ class StructuredStore:
 
 @contextlib.contextmanager
 def _nothing_kept(plans: list[Plan]) -> Iterator[None]:
-    """A get that fails leaves nothing in the pool, even if its exception is kept, and with that every frame it passed."""
+    """A get that fails leaves nothing in the pool, even if its exception is kept, and so every frame it passed."""
     try:
         yield
     except BaseException as error:

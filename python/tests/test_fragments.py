@@ -7,11 +7,12 @@ import pickle
 import weakref
 
 import numpy as np
-import packbuf
 import pytest
 from equality import same
 from hypothesis import given
 from hypothesis import strategies as st
+
+import packbuf
 from packbuf import Fragment, Status
 
 ROWS = 40

@@ -13,26 +13,21 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import mooncake_world
+import mooncake_world  # first: it finds the adapter
 import numpy as np
 import pytest
 from equality import same
 from hypothesis import given
 from hypothesis import strategies as st
 from mooncake_fake import FakeClient
-
-import packbuf
-from packbuf import Status
-
-mooncake_world.examples()
-mooncake_world.quiet()
-
 from refs import Ref, export_ref, import_ref  # noqa: E402
 from registered_pool import Pool  # noqa: E402
 from sections import FieldSchema  # noqa: E402
 from structured_store import StructuredStore  # noqa: E402
+
+import packbuf
+from packbuf import Status
 
 POOL = 8 << 20
 
@@ -41,8 +36,7 @@ POOL = 8 << 20
 def real(request, tmp_path_factory):
     pytest.importorskip("mooncake.store", reason="the wheel mooncake-transfer-engine-non-cuda is not installed")
     log = tmp_path_factory.mktemp("mooncake") / "master.log"
-    with mooncake_world.master(log) as address, mooncake_world.client(address) as (client, config):
-        client.address = address
+    with mooncake_world.real(log) as (client, config):
         yield client, config
     if request.session.testsfailed:
         print(f"the master's log, {log}:\n{log.read_text()[-4000:]}", file=sys.stderr)
@@ -209,7 +203,7 @@ def test_flat_dicts_whose_keys_look_like_sections(store):  # 93
     ref = store.put(data)
     assert ref.form == "dict" and equal(store.get(ref), data)
     nested = {"batch": {"a": [1]}, "meta_info": {"b": 2}}
-    assert equal(store.get(store.put_dict(nested)), nested)
+    assert equal(store.get(store.put(nested, flat=True)), nested)
 
 
 def test_two_sections_with_one_name(store):  # 81 82 92 94
@@ -871,14 +865,42 @@ def test_many_threads(world):
     store.close()
 
 
+# ---- the client in memory is what the engine is ----
+
+
+def test_the_ways_of_the_engine(world):
+    client, config = world
+    more = () if config is None else (config,)
+    slab = np.zeros(64 << 10, np.uint8)
+    at = slab.ctypes.data
+    assert client.register_buffer(at, slab.nbytes) == 0
+    assert client.register_buffer(at + 4096, 4096) == -600 and client.register_buffer(at, slab.nbytes) == -600
+    slab[:1000] = np.arange(1000) % 251
+    assert client.batch_put_from(["a", "b"], [at, at + 10], [1000, 500], *more) == [0, 0]
+    assert client.put_from("a", at + 100, 50, *more) == 0 and client.get_size("a") == 1000  # said to be put, and is not
+    assert client.put_from("zero", at, 0, *more) == 0 and client.is_exist("zero") == 0
+    to = at + (32 << 10)
+    assert client.batch_get_into(["a", "none", "b"], [to, to + 1000, to + 2000], [1000, 10, 900]) == [1000, -704, 500]  # a capacity
+    assert bytes(slab[32 << 10 :][:1000]) == bytes(slab[:1000])
+    assert client.batch_get_into(["a"], [to], [999]) == [-600]
+    ranges = client.get_into_ranges([to], [["a", "none", "b"]], [[[0, 100, 200], [300, 301], [400]]], [[[0, 990, 995], [0, 5], [7]]], [[[10, 10, 10], [1, 1], [3]]])
+    assert ranges[0][0] == [10, 10, -600] and set(ranges[0][1]) == {-704} and ranges[0][2] == [3]
+    assert bytes(slab[(32 << 10) + 100 :][:10]) == bytes(slab[990:1000])
+    assert client.batch_remove(["a", "none"], False) == [-706, -704]
+    assert client.batch_remove(["a", "b"], True) == [0, 0] and client.remove("a", True) == -704
+    assert client.unregister_buffer(at) == 0 and client.unregister_buffer(at) == -600
+    unknown = client.get_into_ranges([at], [["a"]], [[[0]]], [[[0]]], [[[1]]])
+    assert unknown[0][0][0] < 0
+
+
 # ---- another process ----
 
 CONSUMER = """
 import json, sys
 import numpy as np
-sys.path[:0] = [{examples!r}, {tests!r}]
-import mooncake_world
-mooncake_world.quiet()
+sys.path.insert(0, {examples!r})
+from local_master import quiet
+quiet()
 from structured_store import StructuredStore
 store = StructuredStore.connect({address!r}, pool_bytes=4 << 20)
 ref = json.loads(sys.stdin.readline())
@@ -894,8 +916,7 @@ def test_another_process(real, torch):
     store = StructuredStore(client, config, pool_bytes=POOL)
     data = {"batch": {"ids": np.arange(N * 3).reshape(N, 3)}, "non_tensor_batch": {"prompt": objects([f"p{i}" for i in range(N)])}}
     ref = store.put(data)
-    here = Path(__file__).resolve().parent
-    code = CONSUMER.format(examples=str(here.parents[1] / "examples" / "mooncake"), tests=str(here), address=client.address)
+    code = CONSUMER.format(examples=str(mooncake_world.EXAMPLES), address=client.address)
     # the consumer has no memory in the store: what it appends lies in this process
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
