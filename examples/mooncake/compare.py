@@ -223,11 +223,13 @@ def main() -> None:
         made, config = connect(address, segment=SEGMENT, local_buffer=256 << 20)
         stack.callback(made.close)
         client = Watched(made)
-        stores = {
+        stores: dict[str, Any] = {
             "packbuf, plain": Ours(client, config, None),
             "packbuf, packed": Ours(client, config, "balanced"),
             "mooncake's own": Theirs(client, config, None),
         }
+        for name in ("packbuf, plain", "packbuf, packed"):
+            stack.callback(stores[name].store.close)
         batches = {"dense gsm8k": dense("gsm8k"), "dense agent": dense("agent"), "ragged gsm8k": ragged("gsm8k")}
         numbers = {}
         for title, data in batches.items():

@@ -66,8 +66,21 @@ class Engine:
     """Batches of calls on a client. Blocking, without deadlines: the client has none."""
 
     def __init__(self, client: Any, config: Any = None) -> None:
-        self.client, self._config, self.counters = client, (() if config is None else (config,)), Counters()
+        self._client, self._config, self.counters = client, (() if config is None else (config,)), Counters()
         self.has_ranges = hasattr(client, "get_into_ranges")
+
+    @property
+    def client(self) -> Any:
+        """The client, until `close`: one that was closed crashes when it is called."""
+        if self._client is None:
+            raise Error(Status.UNAVAILABLE, "the store is closed")
+        return self._client
+
+    def close(self, also_the_client: bool) -> None:
+        """No more calls."""
+        client, self._client = self._client, None
+        if also_the_client and client is not None:
+            client.close()
 
     def put(self, keys: list[str], addresses: list[int], sizes: list[int]) -> list[int]:
         """Put each; a code for each. A key that exists gives 0 and is not written: the engine says no more."""

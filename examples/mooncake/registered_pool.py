@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from packbuf import Error, Status
 
 _GRAIN = 4096
+_CLOSED = 1  # what health_check answers
 _MOMENT = 0.05  # for the lock, which is held this long only by those who wait for room
 
 
@@ -33,6 +34,13 @@ class Registrar(Protocol):
 
     def unregister_buffer(self, address: int, /) -> int:
         """0, or a negative code."""
+
+
+def _unregister(client: Registrar, address: int) -> None:
+    """Unregister, unless the client was closed before: then there is nothing to, and the engine would crash."""
+    health = getattr(client, "health_check", None)
+    if health is None or health() != _CLOSED:
+        client.unregister_buffer(address)
 
 
 class Slice:
@@ -82,11 +90,13 @@ class Pool:
             raise Error(Status.SYSTEM, f"the engine does not register {self.size} bytes: {code}")
         self.registrations = 1
         # memory that is unmapped and still registered would stand in the way of what is mapped there next
-        self._unregister = weakref.finalize(self, client.unregister_buffer, self._address)
+        self._unregister = weakref.finalize(self, _unregister, client, self._address)
 
     def take(self, size: int, wait: float = 0.0) -> Slice:
         """A slice of `size` bytes. FULL when there is none after `wait` seconds, CAPACITY when there can never be."""
         length = max(1, -(-size // _GRAIN)) * _GRAIN
+        if not self._unregister.alive:
+            raise Error(Status.UNAVAILABLE, "the pool is closed")
         if length > self.size:
             raise Error(Status.CAPACITY, f"{size} bytes from a pool of {self.size}", needed=length)
         until = time.monotonic() + wait

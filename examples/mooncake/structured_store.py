@@ -77,13 +77,16 @@ class StructuredStore:
         self._engine, self._pool = Engine(client, config), Pool(client, pool_bytes)
         self._wait, self._prefix, self._packing = wait, check_key(prefix), packing
         self._verify, self._gap, self._whole_below = verify, gap, whole_below
+        self._owns_client = False
         self._parked: dict[str, None] = {}  # removed, but under a reader's lease: gone for this store
 
     @classmethod
     def connect(cls, master: str, *, segment: int = 0, host: str = "127.0.0.1", **options: Any) -> StructuredStore:
         """A store on a client of its own of the master at ``HOST:PORT``; `segment`: bytes of memory it brings."""
         client, config = connect(master, segment=segment, host=host)
-        return cls(client, config, **options)
+        made = cls(client, config, **options)
+        made._owns_client = True
+        return made
 
     # ---- put ----
 
@@ -482,9 +485,13 @@ class StructuredStore:
         return len(errors)
 
     def close(self, *, force: bool = True) -> None:
-        """Remove what is parked, and give the pool's memory back; LEASED while a view still lies in it."""
+        """Remove what is parked, unregister the pool, close the client if it is the store's own.
+
+        LEASED while a view still lies in the pool. A client of the caller's is closed after its stores.
+        """
         self.collect(force=force)
         self._pool.close()
+        self._engine.close(self._owns_client)
 
     # ---- for those who watch ----
 

@@ -811,6 +811,20 @@ def test_registering_may_fail(fake):
     fails(Status.SYSTEM, store_on, fake)
 
 
+def test_pools_that_are_forgotten(fake):
+    pool = Pool(fake, 4096)
+    pool.close()
+    fails(Status.UNAVAILABLE, pool.take, 1)
+    pool = Pool(fake, 4096)
+    assert len(fake.registered) == 1
+    pool = None
+    assert fake.registered == {}
+    pool = Pool(fake, 4096)
+    fake.health_check = lambda: 1  # closed: to unregister at one crashes the engine
+    pool.close()
+    assert len(fake.registered) == 1
+
+
 @given(st.lists(st.tuples(st.integers(1, 12_000), st.integers(0, 5)), max_size=60))
 def test_slices_never_overlap(steps):
     pool, held = Pool(FakeClient(), 40 * 4096), {}
@@ -906,6 +920,8 @@ store = StructuredStore.connect({address!r}, pool_bytes=4 << 20)
 ref = json.loads(sys.stdin.readline())
 got = store.get(ref, fields=["ids", "prompt"], rows=[3, -1])
 more = store.append_fields(ref, {{"seen": np.ones(ref["rows"], np.int8)}}, stage="consumer")
+other = StructuredStore.connect({address!r}, pool_bytes=1 << 20)
+other.close()
 print(json.dumps([got["batch"]["ids"].tolist(), list(got["non_tensor_batch"]["prompt"]), store.export_ref(more)]), flush=True)
 sys.stdin.readline()
 """
@@ -931,6 +947,8 @@ def test_another_process(real, torch):
             process.kill()
     store.remove(appended, force=True)
     store.close()
+    for call in (lambda: store.get(ref), lambda: store.put(data), lambda: store.remove(ref), lambda: store.open_ref("x")):
+        fails(Status.UNAVAILABLE, call)
 
 
 # ---- any batch ----
