@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import queue
 import threading
@@ -41,6 +42,12 @@ def _unregister(client: Registrar, address: int) -> None:
     health = getattr(client, "health_check", None)
     if health is None or health() != _CLOSED:
         client.unregister_buffer(address)
+
+
+@functools.lru_cache(256)
+def _block(length: int) -> Any:
+    """The type of so many bytes. Types are dear to make, and go only when the garbage is collected."""
+    return ctypes.c_ubyte * length
 
 
 class Slice:
@@ -110,7 +117,7 @@ class Pool:
             self.high_water = max(self.high_water, self.in_use)
         finally:
             self._lock.release()
-        memory = (ctypes.c_ubyte * size).from_buffer(self._slab, start)
+        memory = _block(length).from_buffer(self._slab, start)
         return Slice(memory, weakref.finalize(memory, self._returned.put, (start, length)))
 
     def idle(self) -> bool:

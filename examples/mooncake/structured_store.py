@@ -69,7 +69,7 @@ class StructuredStore:
         prefix: str = "packbuf",
         packing: Any = None,
         verify: str = "index",
-        gap: int = 4096,
+        gap: int = 16384,
         whole_below: int = 65536,
     ) -> None:
         if verify not in {"index", "all"}:
@@ -345,7 +345,7 @@ class StructuredStore:
         if view.row_order_token.hex() != plan.token:
             raise Error(Status.ROW_ORDER, "the object has other rows, or another order of them", path=part.key)
         view.verify("all" if plan.whole and self._verify == "all" else "index")
-        lacks = sorted(set(part.columns) - set(view))
+        lacks = [name for name in plan.columns if name not in view]
         if lacks:
             raise Error(
                 Status.FRAGMENT_MISMATCH, f"the object lacks columns that the ref names: {lacks}", path=part.key

@@ -161,12 +161,14 @@ def ranges_of(plan: Plan, gap: int, chunks: bool) -> list[tuple[int, int]]:
 
 def may_alias(plan: Plan) -> bool:
     """Whether cells of a column would be arrays that lie in the memory it was read from."""
-
-    def arrays(field: Field) -> bool:
-        return field.form in {"array", "tensor"} if field.kind == "leaf" else any(map(arrays, field.children))
-
     kinds = {name: kind for name, (_, kind) in plan.part.columns.items()}
-    return any(arrays(plan.opened[name]) for name in plan.columns if kinds[name] not in {"torch", "numpy"})
+    return any(_has_arrays(plan.opened[name]) for name in plan.columns if kinds[name] not in {"torch", "numpy"})
+
+
+def _has_arrays(field: Field) -> bool:
+    if field.kind == "leaf":
+        return field.form in {"array", "tensor"}
+    return any(map(_has_arrays, field.children))
 
 
 def meta_of(plans: list[Plan]) -> dict[str, Any]:
