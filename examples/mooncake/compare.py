@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local_master import local_master, quiet
+from packbuf_mooncake.local_master import local_master, quiet
 
 quiet()
 
@@ -30,8 +30,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mooncake.structured_object_store import MooncakeBundleTransfer  # noqa: E402
 
-from engine import connect  # noqa: E402
-from structured_store import StructuredStore  # noqa: E402
+from packbuf_mooncake.engine import connect  # noqa: E402
+from packbuf_mooncake.structured_store import StructuredStore  # noqa: E402
 
 DATA = Path(os.environ.get("PACKBUF_DATA", "../shared/data"))
 SEGMENT, POOL = 1 << 30, 256 << 20

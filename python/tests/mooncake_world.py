@@ -10,7 +10,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "mooncake"
 if str(EXAMPLES) not in sys.path:
     sys.path.insert(0, str(EXAMPLES))
 
-from local_master import local_master, quiet  # noqa: E402
+from packbuf_mooncake.local_master import local_master, quiet  # noqa: E402
 
 quiet()
 SEGMENT = 64 << 20
@@ -39,7 +39,7 @@ class Counting:
 @contextlib.contextmanager
 def real(log: Path):
     """A client that has some memory, of a master of its own, and the config of its puts."""
-    from engine import connect
+    from packbuf_mooncake.engine import connect
 
     with local_master(log, LEASE_MS) as address:
         client, config = connect(address, segment=SEGMENT)

@@ -21,10 +21,7 @@ from equality import same
 from hypothesis import given
 from hypothesis import strategies as st
 from mooncake_fake import FakeClient
-from refs import Ref, export_ref, import_ref  # noqa: E402
-from registered_pool import Pool  # noqa: E402
-from sections import FieldSchema  # noqa: E402
-from structured_store import StructuredStore  # noqa: E402
+from packbuf_mooncake import FieldSchema, Pool, Ref, StructuredStore, export_ref, import_ref
 
 import packbuf
 from packbuf import Status
@@ -913,9 +910,9 @@ CONSUMER = """
 import json, sys
 import numpy as np
 sys.path.insert(0, {examples!r})
-from local_master import quiet
+from packbuf_mooncake.local_master import quiet
 quiet()
-from structured_store import StructuredStore
+from packbuf_mooncake import FieldSchema, Pool, Ref, StructuredStore, export_ref, import_ref
 store = StructuredStore.connect({address!r}, pool_bytes=4 << 20)
 ref = json.loads(sys.stdin.readline())
 got = store.get(ref, fields=["ids", "prompt"], rows=[3, -1])

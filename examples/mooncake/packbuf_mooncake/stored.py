@@ -15,8 +15,8 @@ from typing import Any
 import packbuf
 from packbuf import Error, Status, View
 
-from refs import TYPE, VERSION, Part, Ref, import_ref
-from sections import BATCH, VALUES, Parts
+from packbuf_mooncake.refs import TYPE, VERSION, Part, Ref, import_ref
+from packbuf_mooncake.sections import BATCH, VALUES, Parts
 
 _NOTE, _LINEAGE = "packbuf.dataproto", "packbuf.lineage"  # metadata of batches, of manifests
 

@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 import numpy as np
 from packbuf import Error, Field, NotFound, OutOfRange, Status, View, WrongType
 
-from refs import Part, Ref
-from sections import BATCH, VALUES, Form, is_tensor, put_together
+from packbuf_mooncake.refs import Part, Ref
+from packbuf_mooncake.sections import BATCH, VALUES, Form, is_tensor, put_together
 
 Rows = slice | np.ndarray[Any, Any]
 

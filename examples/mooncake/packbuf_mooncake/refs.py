@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from packbuf import Error, Fragment, NotFound, Status
 
-from sections import BATCH, FORMS, KINDS, VALUES
+from packbuf_mooncake.sections import BATCH, FORMS, KINDS, VALUES
 
 TYPE, VERSION = "packbuf_mooncake_ref", 1
 _MOST_BYTES = 1 << 48

@@ -14,7 +14,7 @@ from typing import Any
 
 from packbuf import Error, Status
 
-from refs import gone
+from packbuf_mooncake.refs import gone
 
 _STATUSES = {
     -200: (Status.FULL, "the segments have no room"),

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import packbuf
 from packbuf import Error, Fragment, PackOptions, Status, View
 
-from engine import Counters, Engine, Piece, connect, failure
-from refs import Part, Ref, check_key, export_ref, gone, import_ref, stem
-from registered_pool import Pool, Slice
-from sections import FieldSchema, Form, Parts, take_apart
-from stored import manifest_of, note_of, part_of, ref_of
-from wanted import GetOptions, Plan, Rows, escaped, may_alias, meta_of, ranges_of, wanted
+from packbuf_mooncake.engine import Counters, Engine, Piece, connect, failure
+from packbuf_mooncake.pool import Pool, Slice
+from packbuf_mooncake.refs import Part, Ref, check_key, export_ref, gone, import_ref, stem
+from packbuf_mooncake.sections import FieldSchema, Form, Parts, take_apart
+from packbuf_mooncake.stored import manifest_of, note_of, part_of, ref_of
+from packbuf_mooncake.wanted import GetOptions, Plan, Rows, escaped, may_alias, meta_of, ranges_of, wanted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
