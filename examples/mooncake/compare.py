@@ -29,7 +29,6 @@ quiet()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mooncake.structured_object_store import MooncakeBundleTransfer  # noqa: E402
-
 from packbuf_mooncake.engine import connect  # noqa: E402
 from packbuf_mooncake.structured_store import StructuredStore  # noqa: E402
 

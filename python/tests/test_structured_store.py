@@ -256,6 +256,10 @@ def test_jagged_tensors(store, torch):  # 127
         got = store.get(ref, rows=chosen)["batch"]["j"]
         assert got.is_nested and [row.tolist() for row in got.unbind()] == [rows[i].tolist() for i in want]
     assert store.get(ref, rows=[])["batch"]["j"].numel() == 0
+    other = torch.nested.nested_tensor_from_jagged(torch.arange(16).reshape(2, 8), torch.tensor([0, 3, 8]), jagged_dim=2)
+    got = store.get(store.put({"batch": {"j": other}}), rows=[1, 0])["batch"]["j"]
+    assert [tuple(row.shape) for row in got.unbind()] == [(2, 5), (2, 3)]
+    assert [row.tolist() for row in got.unbind()] == [row.tolist() for row in reversed(other.unbind())]
 
 
 def test_missing_null_and_empty_are_three(store):  # 83 129 130
@@ -905,6 +909,20 @@ def test_the_ways_of_the_engine(world):
 
 
 # ---- another process ----
+
+def test_the_readme(real):
+    client, _ = real
+    text = (mooncake_world.EXAMPLES / "README.md").read_text()
+    shown = text[text.index("```python") + 9 : text.index("```", text.index("```python") + 9)]
+    found: dict = {}
+    exec(shown.replace("127.0.0.1:50051", client.address).replace("segment=1 << 30", "segment=32 << 20"), found)
+    assert found["part"]["batch"]["tokens"].tolist() == [[9, 10, 11], [0, 1, 2], [0, 1, 2]]
+    assert list(found["part"]["non_tensor_batch"]["calls"]) == [{}, [], []]
+    store, ref, scored = found["store"], found["ref"], found["scored"]
+    fails(Status.NOT_FOUND, store.get, scored, kind=KeyError)
+    fails(Status.NOT_FOUND, store.get, ref, kind=KeyError)
+    store.close()
+
 
 CONSUMER = """
 import json, sys

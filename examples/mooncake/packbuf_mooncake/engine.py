@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from packbuf import Error, Status
-
 from packbuf_mooncake.refs import gone
 
 _STATUSES = {

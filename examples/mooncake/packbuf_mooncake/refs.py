@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from packbuf import Error, Fragment, NotFound, Status
-
 from packbuf_mooncake.sections import BATCH, FORMS, KINDS, VALUES
 
 TYPE, VERSION = "packbuf_mooncake_ref", 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+
 from packbuf import Column, Error, Status, WrongType
 
 Form = Literal["dict", "tensordict", "dataproto"]

@@ -14,7 +14,6 @@ from typing import Any
 
 import packbuf
 from packbuf import Error, Status, View
-
 from packbuf_mooncake.refs import TYPE, VERSION, Part, Ref, import_ref
 from packbuf_mooncake.sections import BATCH, VALUES, Parts
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import packbuf
 from packbuf import Error, Fragment, PackOptions, Status, View
-
 from packbuf_mooncake.engine import Counters, Engine, Piece, connect, failure
 from packbuf_mooncake.pool import Pool, Slice
 from packbuf_mooncake.refs import Part, Ref, check_key, export_ref, gone, import_ref, stem

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
-from packbuf import Error, Field, NotFound, OutOfRange, Status, View, WrongType
 
+from packbuf import Error, Field, NotFound, OutOfRange, Status, View, WrongType
 from packbuf_mooncake.refs import Part, Ref
 from packbuf_mooncake.sections import BATCH, VALUES, Form, is_tensor, put_together
 
