@@ -26,7 +26,8 @@ sdist() { # it has its own copy of the headers, and finds them
     (cd "$root/python" && python -c "from scikit_build_core.build import build_sdist; build_sdist('$work/dist')") >/dev/null || return
     rm -rf "$work/sdist" && mkdir "$work/sdist" && tar -xf "$work"/dist/packbuf-*.tar.gz -C "$work/sdist" || return
     unpacked=$(echo "$work"/sdist/packbuf-*)
-    cmp "$unpacked/include/packbuf.h" packbuf.h && cmp "$unpacked/include/packbuf_threads.h" packbuf_threads.h || return
+    cmp "$unpacked/include/packbuf.h" packbuf.h && cmp "$unpacked/include/packbuf_threads.h" packbuf_threads.h &&
+        cmp "$unpacked/include/transport/packbuf_transport.h" transport/packbuf_transport.h || return
     cmake -S "$unpacked" -B "$work/sdist/build" -DSKBUILD_STATE=wheel -DPython_EXECUTABLE="$venv/python" >/dev/null || return
     grep -q "^PACKBUF_INCLUDE:PATH=$unpacked/include" "$work/sdist/build/CMakeCache.txt"
 }
@@ -51,7 +52,7 @@ tap_run "the module exports nothing of the C core" exports
 tap_run "the sdist stands alone" sdist
 tap_run "mypy --strict" env -C python mypy --cache-dir "$work/mypy"
 tap_run "ruff" env -C python sh -c 'ruff check --no-cache . && ruff format --no-cache --check packbuf &&
-    ruff check --no-cache --config pyproject.toml ../examples/mooncake && ruff format --no-cache --config pyproject.toml --check ../examples/mooncake'
+    ruff check --no-cache --config pyproject.toml ../examples/mooncake && ruff format --no-cache --config pyproject.toml --check ../examples/mooncake/*.py ../examples/mooncake/packbuf_mooncake'
 tap_run "the tests" python_tests "$root/python/tests"
 tap_run "the examples in the documentation" python_tests --doctest-modules --pyargs packbuf
 tap_run "README.md" shown README.md

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from packbuf import _core
 from packbuf._errors import Status, error_of
 from packbuf._pack import _text as text
-from packbuf._view import Field, View
+from packbuf._view import Field, View, manner
 
 _APPENDS = ("rows", "fields")
 _MANIFEST = 2
@@ -35,7 +35,7 @@ def open_head(
     head: Any,
     *,
     limits: Mapping[str, int] | None = None,
-    tensors: Literal["torch", "numpy"] | None = None,
+    tensors: Literal["torch", "shared", "numpy"] | None = None,
     images: Literal["pil", "media"] | None = None,
     allow_pickle: bool = False,
 ) -> View:
@@ -55,9 +55,7 @@ def open_head(
     array([[42, 43, 44, 45, 46, 47],
            [48, 49, 50, 51, 52, 53]])
     """
-    torch = -1 if tensors is None else int(tensors == "torch")
-    pil = -1 if images is None else int(images == "pil")
-    return View._of(_core.View.of_head(head, dict(limits or {}), torch, pil, allow_pickle))
+    return View._of(_core.View.of_head(head, dict(limits or {}), *manner(tensors, images, allow_pickle)))
 
 
 @dataclass(frozen=True)

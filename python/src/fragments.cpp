@@ -1,8 +1,7 @@
 // src/fragments.cpp: what to fetch of a packed buffer that lies elsewhere, manifests, and how fragments fit together.
-// May use: batch.h (Packed), columns.h. Must not know: where packed buffers are stored.
-#include "fragments.h"
-
+// May use: batch.h (Packed), bind.h, columns.h. Must not know: where packed buffers are stored.
 #include "batch.h"
+#include "bind.h"
 #include "columns.h"
 
 #include <nanobind/stl/pair.h>
@@ -77,9 +76,7 @@ static std::unique_ptr<Packed> manifest(const std::vector<Listed> &list,
   return packed;
 }
 
-static nb::object text_of_key(const packbuf_text &text) {
-  return nb::steal(must(text_object(text.data, text.size)));
-}
+static nb::object text_of_key(const packbuf_text &text) { return own(text_object(text.data, text.size)); }
 
 // What a manifest lists.
 static nb::list listed(const View &view) {

@@ -32,6 +32,11 @@ View::View(PyObject *head, PyObject *memory, const std::vector<std::pair<uint64_
   look_at_all();
 }
 
+View::View(PyObject *owner, const packbuf_view &opened, Manner manner) : view_(opened), manner_(manner) {
+  if (!exported_.open(owner, PyBUF_SIMPLE)) throw PythonError{};
+  look_at_all();
+}
+
 void View::look_at_all() {
   for (uint32_t index = 0; index < view_.node_count;) {
     packbuf_node top;

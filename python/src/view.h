@@ -24,7 +24,7 @@ struct Shown {
 
 // How values are made.
 struct Manner {
-  int tensors = -1; // 1: torch, 0: numpy, -1: torch if it is imported
+  int tensors = -1; // 2: torch, in place, 1: torch, 0: numpy, -1: torch if it is imported
   int images = -1;  // 1: PIL, 0: Media, -1: PIL if it is imported
   bool allow_pickle = false;
 };
@@ -36,6 +36,8 @@ class View {
   // `memory` (None: there are none).
   View(PyObject *head, PyObject *memory, const std::vector<std::pair<uint64_t, uint64_t>> &ranges,
        const packbuf_limits &limits, Manner manner);
+  // One that is open already, in memory that the owner exports.
+  View(PyObject *owner, const packbuf_view &opened, Manner manner);
   View(const View &) = delete;
   View &operator=(const View &) = delete;
   const packbuf_view *get() const { return &view_; }
