@@ -86,7 +86,8 @@ PyObject *Selection::in_place(uint32_t node, bool bits) const {
   packbuf_error error;
   npy_intp shape[PACKBUF_MAX_RANK], strides[PACKBUF_MAX_RANK];
   const packbuf_status status = packbuf_select_tensor(&selection_, node, &out, &error);
-  if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED) return Py_NewRef(Py_None);
+  if (status == PACKBUF_NOT_STORED || status == PACKBUF_UNALIGNED || status == PACKBUF_NOT_FETCHED)
+    return Py_NewRef(Py_None); // in several ranges it may all be there: copying will say
   check(status, error);
   for (unsigned i = 0; i < out.tensor.rank; i++) {
     shape[i] = static_cast<npy_intp>(out.shape[i]);

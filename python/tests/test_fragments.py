@@ -49,7 +49,7 @@ def fetch(stored: bytes, ranges) -> bytes:
     return b"".join(stored[at : at + length] for at, length in ranges)
 
 
-ROW_SETS = [None, slice(3, 9), slice(None, None, 7), slice(9, 9), [], [-1, 0, -1, 3], np.arange(ROWS) % 3 == 0, [5, 5, 5]]
+ROW_SETS = [None, slice(3, 9), slice(None, None, 7), slice(9, 9), [], [-1, 0, -1, 3], np.arange(ROWS) % 3 == 0, [5, 5, 5], [7, 31]]
 
 
 @pytest.mark.parametrize("rows", ROW_SETS, ids=str)
@@ -61,6 +61,9 @@ def test_parts_are_what_the_whole_is(stored, fields, rows):
     assert all(a + n < b for (a, n), (b, _) in zip(ranges, ranges[1:], strict=False))
     view = head.fetched(ranges, fetch(stored, ranges))
     assert same(whole.select(fields, rows).tolist(), view.select(fields, rows).tolist())
+    if fields == ["ids"]:
+        assert np.array_equal(whole["ids"].numpy(rows), view["ids"].numpy(rows))
+        assert np.array_equal(view["ids"].numpy(rows), view["ids"].torch(rows).numpy())
 
 
 def test_only_what_is_wanted_is_asked_for(stored):
