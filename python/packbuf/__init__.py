@@ -14,6 +14,7 @@ array([[0, 1, 2],
 (2, {'step': 1, 'tags': ['a']})
 
 `pack`, `pack_into`, `pack_many` and `measure` write; `open` reads; `infer` tells what a column would be stored as;
+`open_head` reads what lies elsewhere in parts; `manifest` and `join` are for batches kept in several packed buffers;
 `connect` opens a store, which moves batches between processes and machines.
 """
 
@@ -36,6 +37,7 @@ from packbuf._errors import (
     WrongType,
 )
 from packbuf._formats import Arrays
+from packbuf._fragments import Fragment, Part, fragments, join, manifest, open_head, peek
 from packbuf._infer import Inference, Inferred, infer
 from packbuf._ledger import Ledger, Reading
 from packbuf._npy import from_npy, from_npz, to_npy, to_npz
@@ -57,6 +59,7 @@ __all__ = [
     "Disconnected",
     "Error",
     "Field",
+    "Fragment",
     "Full",
     "GetOptions",
     "Inference",
@@ -70,6 +73,7 @@ __all__ = [
     "OutOfRange",
     "PackOptions",
     "Packed",
+    "Part",
     "PutOptions",
     "Ragged",
     "Reading",
@@ -89,15 +93,20 @@ __all__ = [
     "View",
     "WrongType",
     "connect",
+    "fragments",
     "from_npy",
     "from_npz",
     "from_safetensors",
     "infer",
+    "join",
+    "manifest",
     "measure",
     "open",
+    "open_head",
     "pack",
     "pack_into",
     "pack_many",
+    "peek",
     "serve",
     "to_npy",
     "to_npz",

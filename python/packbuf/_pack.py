@@ -143,19 +143,26 @@ def measure(batch: Any, **options: Unpack[PackOptions]) -> int:
     return _begin(batch, options).measure()
 
 
-def pack_into(batch: Any, buffer: Any, *, threads: int | None = None, **options: Unpack[PackOptions]) -> int:
+def pack_into(
+    batch: Any, buffer: Any | Callable[[int], Any], *, threads: int | None = None, **options: Unpack[PackOptions]
+) -> int:
     """Pack a batch into memory of the caller: anything writable and contiguous, torch tensors on the CPU too.
 
-    Returns the bytes written, from the start of the buffer. Raises CAPACITY, with ``needed``, when it is too small.
+    In place of memory, a function that is given the size that `measure` tells, and returns memory: the batch is then
+    looked at once only. Returns the bytes written, from the start of the buffer. Raises CAPACITY, with ``needed``, when
+    it is too small.
 
     >>> import packbuf
     >>> memory = bytearray(4096)
     >>> size = packbuf.pack_into({"a": [1, 2, 3]}, memory)
     >>> packbuf.open(memory)["a"][0:2]
     [1, 2]
+    >>> packbuf.pack_into({"a": [1, 2, 3]}, lambda size: bytearray(size)) == size
+    True
     """
     under_way = _begin(batch, options)
-    return under_way.write_into(buffer, _threads(threads, under_way))
+    memory = buffer(under_way.measure()) if callable(buffer) else buffer
+    return under_way.write_into(memory, _threads(threads, under_way))
 
 
 def pack_many(

@@ -218,8 +218,8 @@ class Columns:
 class Selection:
     """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
 
-    def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any) -> None:
-        self._begin(view, _core.Selection(view._core, 0, patterns_of(fields), row_argument(rows)))
+    def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any, scope: int = 0) -> None:
+        self._begin(view, _core.Selection(view._core, scope, patterns_of(fields), row_argument(rows)))
 
     @classmethod
     def _of(cls, view: View, chosen: _core.Selection) -> Selection:
@@ -260,6 +260,24 @@ class Selection:
     def tolist(self) -> list[dict[str, Any]]:
         """The rows as dicts of the chosen fields."""
         return self._chosen.values(0, len(self))
+
+    def ranges(self, *others: Selection, gap: int = 0, chunks: bool = False) -> list[tuple[int, int]]:
+        """The ranges (offset, length) of the data that reading this selection needs, beside head and index.
+
+        They ascend; two with at most `gap` bytes between them are one. Head and index are enough to know them
+        (`packbuf.open_head`).
+
+        Args:
+            others: further selections of the same view, in the same list.
+            gap: what is better read along than left out.
+            chunks: whole chunks of 64 KiB, so that `View.verify_fetched` can check all of it.
+
+        >>> import numpy as np, packbuf
+        >>> view = packbuf.open(packbuf.pack({"x": np.arange(1000), "y": np.arange(1000) * 0.5}))
+        >>> [length for _, length in view.select(["x", "y"], [3, 4, 900]).ranges()]
+        [16, 8, 16, 8]
+        """
+        return _core.select_ranges([chosen._chosen for chosen in (self, *others)], gap, chunks)
 
     def into(self, out: Mapping[str, Any]) -> None:
         """Copy dense columns into memory of the caller: numpy arrays or CPU tensors (pinned ones too), by path.

@@ -369,6 +369,11 @@ class View(Mapping[str, Field]):
         return self._core.read_batch_values()
 
     @property
+    def batch_value_names(self) -> list[str]:
+        """Their names, in order; nothing of their data is read."""
+        return [field.name for field in self._top(1)]
+
+    @property
     def metadata(self) -> dict[str, str]:
         """Text of the batch; that of a field is `Field.metadata`."""
         return {key: text for node, key, text in self._core.metadata() if node is None}
@@ -405,6 +410,31 @@ class View(Mapping[str, Field]):
         """
         return Selection(self, fields, rows)
 
+    def select_values(self, names: Sequence[str] | str | None = None) -> Selection:
+        """Choose batch values, which are one row, by path or pattern, for `Selection.ranges` and `Selection.tolist`.
+
+        >>> import packbuf
+        >>> view = packbuf.open(packbuf.pack({"a": [1]}, batch_values={"step": 7, "name": "x"}))
+        >>> view.select_values("step").tolist()
+        [{'step': 7}]
+        """
+        return Selection(self, names, None, scope=1)
+
+    def fetched(self, ranges: Sequence[tuple[int, int]], memory: Any) -> View:
+        """The same, of `open_head`, with these ranges of the packed buffer, which lie in `memory` one after the other.
+
+        They ascend. The new view has no other ranges, and keeps the memory alive.
+        """
+        return View._of(self._core.fetched(self._core, memory, list(ranges)))
+
+    def verify_fetched(self) -> int:
+        """Check the data that was fetched by the checksums of its chunks of 64 KiB; returns how many chunks that were.
+
+        Only chunks that were fetched whole can be checked (``ranges(chunks=True)``). Checks the index first.
+        """
+        self._core.verify(LEVELS["index"])
+        return self._core.verify_fetched()
+
     def verify(self, level: Verify = "all") -> None:
         """Check the records of the head, also the index, or everything; raises `Malformed` with rule and offset."""
         if level == "open":
@@ -412,6 +442,11 @@ class View(Mapping[str, Field]):
         if level not in LEVELS:
             raise error_of(Status.INVALID_ARGUMENT, f"verify is 'open', 'head', 'index' or 'all', not {level!r}")
         self._core.verify(LEVELS[level])
+
+    @property
+    def row_order_token(self) -> bytes:
+        """The 16 bytes that fragments of the same rows in the same order share; zeros: none was given."""
+        return self._core.row_order_token
 
     def schema(self) -> Schema:
         """The columns and their types, as text and as a fingerprint.
@@ -429,8 +464,13 @@ class View(Mapping[str, Field]):
 
     def detach(self) -> View:
         """The same over a copy of the bytes, for memory that will be used again."""
-        copy = _core.Packed.copy_of(memoryview(self._core)[: self.nbytes])
+        copy = _core.Packed.copy_of(self._bytes())
         return View._of(self._core.reopened(copy))
+
+    def _bytes(self) -> memoryview:
+        if self._core.partial:
+            raise error_of(Status.NOT_FETCHED, "only ranges of the packed buffer are here")
+        return memoryview(self._core)[: self.nbytes]
 
     # ---- as batches of other packages ----
 
@@ -470,4 +510,4 @@ class View(Mapping[str, Field]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as a copy of the bytes."""
-        return open, (bytes(memoryview(self._core)[: self.nbytes]),)
+        return open, (bytes(self._bytes()),)

@@ -17,6 +17,7 @@ inline View &of(ViewHandle handle) { return *nanobind::inst_ptr<View>(handle); }
 // Limits by name; the others are the defaults.
 packbuf_limits limits_of(const nanobind::dict &wanted);
 
+void bind_fragments(nanobind::module_ &m);
 void bind_store(nanobind::module_ &m);
 void bind_ledger(nanobind::module_ &m);
 

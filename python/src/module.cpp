@@ -9,6 +9,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -307,6 +308,36 @@ static void bind_view(nb::module_ &m) {
            [](const View &self, nb::handle buffer) {
              return std::make_unique<View>(buffer.ptr(), 0, self.limits(), self.manner());
            })
+      .def_static("of_head",
+                  [](nb::handle head, const nb::dict &wanted, int tensors, int images, bool allow_pickle) {
+                    return std::make_unique<View>(head.ptr(), Py_None, std::vector<std::pair<uint64_t, uint64_t>>(),
+                                                  limits_of(wanted), Manner{tensors, images, allow_pickle});
+                  })
+      .def(
+          "fetched",
+          [](const View &self, nb::handle head, nb::handle memory,
+             const std::vector<std::pair<uint64_t, uint64_t>> &ranges) {
+            return std::make_unique<View>(head.ptr(), memory.ptr(), ranges, self.limits(), self.manner());
+          },
+          nb::arg(), nb::arg().none(), nb::arg())
+      .def("verify_fetched",
+           [](const View &self) {
+             packbuf_error error;
+             uint64_t chunks = 0;
+             packbuf_status status;
+             {
+               Unlocked unlocked;
+               status = packbuf_verify_fetched(self.get(), &chunks, &error);
+             }
+             check(status, error);
+             return chunks;
+           })
+      .def_prop_ro("partial", [](const View &self) { return self.get()->capacity < self.get()->total_length; })
+      .def_prop_ro("head_checksum", [](const View &self) { return self.get()->head_checksum; })
+      .def_prop_ro("row_order_token",
+                   [](const View &self) {
+                     return nb::bytes(self.get()->row_order_token, sizeof self.get()->row_order_token);
+                   })
       .def_prop_ro("rows", [](const View &self) { return self.get()->rows; })
       .def_prop_ro("nbytes", [](const View &self) { return self.get()->total_length; })
       .def_prop_ro("sizes",
@@ -421,6 +452,7 @@ NB_MODULE(_core, m) {
   bind_batch(m);
   bind_view(m);
   bind_selection(m);
+  bind_fragments(m);
   bind_store(m);
   bind_ledger(m);
 }

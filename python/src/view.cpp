@@ -12,6 +12,26 @@ View::View(PyObject *buffer, unsigned flags, const packbuf_limits &limits, Manne
   look_at_all();
 }
 
+View::View(PyObject *head, PyObject *memory, const std::vector<std::pair<uint64_t, uint64_t>> &ranges,
+           const packbuf_limits &limits, Manner manner)
+    : manner_(manner) {
+  packbuf_error error;
+  uint64_t at = 0;
+  if (!exported_.open(head, PyBUF_SIMPLE)) throw PythonError{};
+  if (memory != Py_None && !ranges_.open(memory, PyBUF_SIMPLE)) throw PythonError{};
+  const uint64_t room = memory == Py_None ? 0 : static_cast<uint64_t>(ranges_.view().len);
+  for (const auto &[offset, length] : ranges) {
+    if (length > room - at)
+      fail(PACKBUF_SHORT_READ, "the ranges have more bytes than the memory they are said to lie in");
+    fetched_.push_back({offset, length, static_cast<const uint8_t *>(ranges_.view().buf) + at});
+    at += length;
+  }
+  check(packbuf_open_partial(&view_, exported_.view().buf, static_cast<uint64_t>(exported_.view().len), fetched_.data(),
+                             fetched_.size(), 0, &limits, &error),
+        error);
+  look_at_all();
+}
+
 View::View(PyObject *owner, const packbuf_view &opened, Manner manner) : view_(opened), manner_(manner) {
   if (!exported_.open(owner, PyBUF_SIMPLE)) throw PythonError{};
   look_at_all();
@@ -82,7 +102,9 @@ const Shown *View::shown_node(uint32_t index) const {
 
 bool View::contains(const void *data) const {
   const auto *at = static_cast<const uint8_t *>(data);
-  return at >= view_.base && at < view_.base + view_.capacity;
+  const auto *ranges = static_cast<const uint8_t *>(fetched_.empty() ? nullptr : ranges_.view().buf);
+  return (at >= view_.base && at < view_.base + view_.capacity) ||
+         (ranges && at >= ranges && at < ranges + ranges_.view().len);
 }
 
 packbuf_node View::node(uint32_t index) const {

@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace packbuf_py {
@@ -32,8 +33,14 @@ struct Manner {
 class View {
  public:
   View(PyObject *buffer, unsigned flags, const packbuf_limits &limits, Manner manner);
+  // Of a packed buffer of which head and index lie in `head`, and ranges (offset, length), ascending, end to end in
+  // `memory` (None: there are none).
+  View(PyObject *head, PyObject *memory, const std::vector<std::pair<uint64_t, uint64_t>> &ranges,
+       const packbuf_limits &limits, Manner manner);
   // One that is open already, in memory that the owner exports.
   View(PyObject *owner, const packbuf_view &opened, Manner manner);
+  View(const View &) = delete;
+  View &operator=(const View &) = delete;
   const packbuf_view *get() const { return &view_; }
   const Manner &manner() const { return manner_; }
   const packbuf_limits &limits() const { return view_.limits; }
@@ -49,7 +56,8 @@ class View {
  private:
   void look_at_all();
   Shown look(uint32_t index, uint32_t *next) const;
-  Exported exported_;
+  Exported exported_, ranges_;
+  std::vector<packbuf_fetched> fetched_;
   packbuf_view view_;
   Manner manner_;
   Shown shown_[2];
