@@ -1,9 +1,9 @@
 """A feature store with SpecForge's contract (its `FeatureStore`: put, get, release, abort, gc) on a packbuf store.
 
 A rollout process puts the features of a sample, a training process gets them, once or for many epochs, and the store
-frees them when they were consumed. What SpecForge's own stores do with an object for each tensor, a generation counted in
-each process and a lock held over each removal, is here one packed buffer for a sample, a generation of the store's, and a
-`packbuf.Ledger`. Records are SpecForge's when it is installed, else the same fields from here.
+frees them when they were consumed. What SpecForge's own stores do with an object for each tensor, a generation counted
+in each process and a lock held over each removal, is here one packed buffer for a sample, a generation of the store's,
+and a `packbuf.Ledger`. Records are SpecForge's when it is installed, else the same fields from here.
 
     store = PackbufFeatureStore("shm:features?size=8g", store_id="run0")
     ref = store.put({"hidden_state": tensor}, sample_id="s0", metadata={"num_tokens": 512})  # to the trainer, as JSON

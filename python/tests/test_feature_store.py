@@ -555,7 +555,7 @@ def _consumer(uri, inbox, outbox):
 
 
 def test_two_processes(uri):
-    context = mp.get_context("fork" if uri.startswith("shm") else "spawn")
+    context = mp.get_context("fork")
     inbox, outbox = context.Queue(), context.Queue()
     process = context.Process(target=_consumer, args=(uri, inbox, outbox))
     process.start()
