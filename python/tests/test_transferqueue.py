@@ -505,6 +505,25 @@ def test_its_messages():
     assert same(back.body, body)
 
 
+def test_its_metadata_wants_pickle():
+    """A message of the controller has objects of TransferQueue's own classes."""
+    from transfer_queue.metadata import BatchMeta
+    from transfer_queue.utils.zmq_utils import ZMQMessage, ZMQRequestType
+
+    meta = BatchMeta([3, 5], ["p", "p"], {"ids": {"dtype": torch.int64, "shape": (4,)}})
+    message = ZMQMessage.create(ZMQRequestType.GET_META_RESPONSE, "controller", {"metadata": meta})
+    restore = ours.install()
+    try:
+        with pytest.raises(packbuf.Unencodable, match="BatchMeta"):
+            message.serialize()
+        restore()
+        restore = ours.install(allow_pickle=True)
+        back = ZMQMessage.deserialize(message.serialize()).body["metadata"]
+        assert isinstance(back, BatchMeta) and back.global_indexes == [3, 5] and back.field_schema == meta.field_schema
+    finally:
+        restore()
+
+
 def test_install_puts_things_back():
     before = theirs.encode, sys.modules["transfer_queue.utils.zmq_utils"].decode
     restore = ours.install()
