@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -25,45 +26,53 @@ struct alignas(64) Block {
   uint64_t room; // bytes behind this
 };
 
-constexpr unsigned slots = 16;
-std::atomic<Block *> waiting[slots];
+struct Slot {
+  std::atomic<Block *> block{nullptr};
+  std::atomic<uint64_t> room{0}; // of the last block: a hint, true or not
+};
+
+Slot waiting[16];
 std::atomic<uint64_t> kept{0};
 std::atomic<unsigned> hand{0}; // the slot whose block goes next when there are too many
 
+bool is_free(const Slot &slot) { return !slot.block; }
+
 // A block that waits in a slot from now on; false: all are full.
 bool put_away(Block *block) {
-  for (auto &slot : waiting) {
+  for (Slot &slot : waiting) {
     Block *none = nullptr;
-    if (slot.compare_exchange_strong(none, block)) return true;
+    const uint64_t room = block->room;
+    if (!slot.block.compare_exchange_strong(none, block)) continue;
+    slot.room = room;
+    return true;
   }
   return false;
 }
 
+// Takes the block out of a slot, for its owner alone; nullptr: there is none.
+Block *take_out(Slot &slot) {
+  Block *block = slot.block.exchange(nullptr);
+  if (block) kept -= block->room;
+  return block;
+}
+
 // Makes room for a block that was used just now: what waits longer goes.
 void drop_others(uint64_t room) {
-  for (unsigned i = 0; i < slots; i++) {
-    if (kept + room <= most_kept && std::any_of(waiting, waiting + slots, [](auto &slot) { return !slot; })) return;
-    Block *block = waiting[hand++ % slots].exchange(nullptr);
-    if (!block) continue;
-    kept -= block->room;
-    free(block);
+  for (unsigned i = 0; i < std::size(waiting); i++) {
+    if (kept + room <= most_kept && std::any_of(std::begin(waiting), std::end(waiting), is_free)) return;
+    free(take_out(waiting[hand++ % std::size(waiting)]));
   }
 }
 
-// The first block with room enough, and not much more than that.
+// The least block with room enough, and not much more than that: what is asked for again and again gets the same one,
+// which is still in the caches.
 Block *waiting_block(uint64_t size) {
-  for (auto &slot : waiting) {
-    Block *block = slot.load(std::memory_order_relaxed) ? slot.exchange(nullptr) : nullptr;
-    if (!block) continue;
-    if (block->room >= size && block->room / 2 <= size) {
-      kept -= block->room;
-      return block;
-    }
-    if (!put_away(block)) {
-      kept -= block->room;
-      free(block);
-    }
-  }
+  Slot *best = nullptr;
+  for (Slot &slot : waiting)
+    if (!is_free(slot) && slot.room >= size && slot.room / 2 <= size && (!best || slot.room < best->room)) best = &slot;
+  Block *block = best ? take_out(*best) : nullptr;
+  if (!block || (block->room >= size && block->room / 2 <= size)) return block;
+  free(block); // another thread was here in between
   return nullptr;
 }
 
