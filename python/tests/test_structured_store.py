@@ -576,7 +576,7 @@ BAD_REFS = [
 ]  # fmt: skip
 BAD_PARTS = [
     {"key": ""}, {"key": "x" * 256}, {"key": "another/batch"}, {"stage": None}, {"length": -1}, {"length": 1 << 60}, {"head_length": 1 << 30}, {"head_checksum": 1 << 32},
-    {"rows": 3}, {"columns": []}, {"columns": {"a": "batch"}}, {"columns": {"a": ["meta_info", "torch"]}}, {"columns": {"a": ["batch", "pickle"]}}, {"meta": "ab"}, {"meta": [1]},
+    {"rows": 3}, {"columns": []}, {"columns": {"a": "batch"}}, {"columns": {"a": ["meta_info", "torch"]}}, {"columns": {"a": ["batch", "pickle"]}}, {"meta": "ab"}, {"meta": [1]}, {"head_checksum": True},
     {"extra": 1},
 ]  # fmt: skip
 
