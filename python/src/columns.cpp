@@ -33,8 +33,7 @@ packbuf_row_selection row_selection(PyObject *rows) {
 }
 
 const char *pattern_text(const std::string &pattern) {
-  if (pattern.find('\0') != std::string::npos)
-    fail(PACKBUF_NOT_FOUND, packbuf_status_text(PACKBUF_NOT_FOUND), pattern);
+  if (pattern.find('\0') != std::string::npos) fail(PACKBUF_NOT_FOUND, packbuf_status_text(PACKBUF_NOT_FOUND), pattern);
   return pattern.c_str();
 }
 

@@ -64,7 +64,8 @@ static std::unique_ptr<Packed> manifest(const std::vector<Listed> &list,
   packbuf_batch batch;
   packbuf_error error;
   uint64_t size = 0;
-  check(packbuf_manifest_init(&batch, nullptr, fragments.data(), fragments.size(), arena.get(), nullptr, &error), error);
+  check(packbuf_manifest_init(&batch, nullptr, fragments.data(), fragments.size(), arena.get(), nullptr, &error),
+        error);
   for (const auto &[key, text] : metadata) {
     if ((key + text).find('\0') != std::string::npos) fail(PACKBUF_INVALID_ARGUMENT, "metadata has a NUL character");
     check(packbuf_add_metadata(&batch, nullptr, key.c_str(), text.c_str(), &error), error);

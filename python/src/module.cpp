@@ -334,10 +334,9 @@ static void bind_view(nb::module_ &m) {
            })
       .def_prop_ro("partial", [](const View &self) { return self.get()->capacity < self.get()->total_length; })
       .def_prop_ro("head_checksum", [](const View &self) { return self.get()->head_checksum; })
-      .def_prop_ro("row_order_token",
-                   [](const View &self) {
-                     return nb::bytes(self.get()->row_order_token, sizeof self.get()->row_order_token);
-                   })
+      .def_prop_ro(
+          "row_order_token",
+          [](const View &self) { return nb::bytes(self.get()->row_order_token, sizeof self.get()->row_order_token); })
       .def_prop_ro("rows", [](const View &self) { return self.get()->rows; })
       .def_prop_ro("nbytes", [](const View &self) { return self.get()->total_length; })
       .def_prop_ro("sizes",

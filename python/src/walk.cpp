@@ -291,7 +291,8 @@ void Walk::put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth) {
   }
 }
 
-// packbuf._plugin.describe(object, allow_pickle, stand_in) says in (word, ...) what an unusual object is; None: nothing known.
+// packbuf._plugin.describe(object, allow_pickle, stand_in) says in (word, ...) what an unusual object is; None: nothing
+// known.
 bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
   if (!plugin_) {
     const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
