@@ -26,7 +26,8 @@ sdist() { # it has its own copy of the headers, and finds them
     (cd "$root/python" && python -c "from scikit_build_core.build import build_sdist; build_sdist('$work/dist')") >/dev/null || return
     rm -rf "$work/sdist" && mkdir "$work/sdist" && tar -xf "$work"/dist/packbuf-*.tar.gz -C "$work/sdist" || return
     unpacked=$(echo "$work"/sdist/packbuf-*)
-    cmp "$unpacked/include/packbuf.h" packbuf.h && cmp "$unpacked/include/packbuf_threads.h" packbuf_threads.h || return
+    cmp "$unpacked/include/packbuf.h" packbuf.h && cmp "$unpacked/include/packbuf_threads.h" packbuf_threads.h &&
+        cmp "$unpacked/include/exchange/packbuf_exchange.h" exchange/packbuf_exchange.h || return
     cmake -S "$unpacked" -B "$work/sdist/build" -DSKBUILD_STATE=wheel -DPython_EXECUTABLE="$venv/python" >/dev/null || return
     grep -q "^PACKBUF_INCLUDE:PATH=$unpacked/include" "$work/sdist/build/CMakeCache.txt"
 }

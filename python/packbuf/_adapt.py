@@ -19,8 +19,16 @@ def fields_of(batch: Any) -> tuple[Mapping[Any, Any] | list[Any] | tuple[Any, ..
         return {**fields, **batch.non_tensor_batch}, dict(batch.meta_info)
     if _is_tensordict(batch):
         return dict(_tensordict_fields(batch)), {}
+    if is_arrow(batch):
+        return {}, {}
     name = type(batch).__name__
     raise error_of(Status.WRONG_TYPE, f"a batch is a mapping of fields or a list of dicts, not {name}")
+
+
+def is_arrow(batch: Any) -> bool:
+    """Whether it is a table or record batch of Arrow, whose columns are read without Python."""
+    offered = hasattr(batch, "__arrow_c_array__") or hasattr(batch, "__arrow_c_stream__")
+    return offered and not isinstance(batch, (Mapping, list, tuple))
 
 
 def _is_tensordict(batch: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
 from packbuf._errors import Status, error_of
+from packbuf._exchange import Arrow
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -81,8 +82,8 @@ def pack(
 
     Args:
         batch: a mapping of fields, each a numpy array or torch tensor whose first dimension is the rows (nested
-            tensors too), or a list with a value for each row; or a list of dicts, one a row; or a `TensorDict` or
-            verl's `DataProto`. Values are None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars
+            tensors too) or an array of Arrow or DLPack, or a list with a value for each row; or a list of dicts, one a
+            row; or a `TensorDict`, verl's `DataProto`, or a table of Arrow (pyarrow, polars, ...). Values are None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars
             and arrays, tensors, PIL images, `Media`, `Opaque`, datetimes and dates.
         packing: how numbers are packed; None: not at all, so that they can be read in place.
         schema: what is asked for at some paths (`Column`); the rest is inferred.
@@ -204,7 +205,9 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     for path, column in (options.get("schema") or {}).items():
         _wish(begun, path, column)
     fields, own_values = _adapt.fields_of(batch)
-    if isinstance(fields, (list, tuple)):
+    if _adapt.is_arrow(batch):
+        begun.add_arrow(batch)
+    elif isinstance(fields, (list, tuple)):
         begun.add_rows(fields)
     else:
         for name, column in fields.items():
@@ -232,6 +235,8 @@ def _text(text: Any) -> str:
 
 
 def _add(batch: _core.Batch, name: Any, column: Any) -> None:
+    if isinstance(column, Arrow):  # by way of Arrow it would lose what is missing
+        raise error_of(Status.WRONG_TYPE, "a column of a view is no field: give its .numpy() or .tolist()", path=name)
     if _torch.is_tensor(column) and column.is_nested:
         ragged = _torch.nested(column)
         if isinstance(ragged, tuple):

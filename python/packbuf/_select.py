@@ -10,6 +10,7 @@ import numpy as np
 
 from packbuf import _core, _torch
 from packbuf._errors import Status, error_of
+from packbuf._exchange import Arrow
 
 if TYPE_CHECKING:
     from packbuf._view import Field, View
@@ -170,7 +171,7 @@ class Columns:
         )
 
 
-class Selection:
+class Selection(Arrow):
     """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
 
     def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any) -> None:
@@ -182,6 +183,9 @@ class Selection:
             for field in map(view._field, self._chosen.chosen())
             if field.kind == "leaf" and not field.is_attribute
         ]
+
+    def _arrow(self) -> tuple[_core.Selection, int | None]:
+        return self._chosen, None
 
     def __len__(self) -> int:
         """How many rows."""

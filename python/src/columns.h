@@ -16,6 +16,7 @@ class Selection {
   Selection &operator=(const Selection &) = delete;
   ~Selection() { Py_DECREF(owner_); }
 
+  const packbuf_selection *get() const { return &selection_; }
   uint64_t rows() const { return selection_.rows; }
   std::vector<uint32_t> chosen() const; // nodes that were chosen, those above them not
   packbuf_selected_size size(uint32_t node) const;
