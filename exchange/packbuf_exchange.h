@@ -2369,7 +2369,7 @@ static packbuf_status packbuf_i_check_frame(const packbuf_i_importer *in, const 
   if (array->length < 0 || array->offset < 0 || array->length > INT64_MAX - array->offset || array->null_count < -1 ||
       array->null_count > array->length)
     return packbuf_i_bad_array(in, type, "an array whose length, offset or number of nulls cannot be");
-  if (type->kind == PACKBUF_I_ARROW_NULL) buffers = 0;
+  if (type->kind == PACKBUF_I_ARROW_NULL) buffers = array->n_buffers == 1; /* as before Arrow 1.0, and polars */
   else if (type->kind == PACKBUF_I_ARROW_BYTES || view) buffers = 3;
   else if (type->kind == PACKBUF_I_ARROW_NUMBER || type->kind == PACKBUF_I_ARROW_BOOL ||
            type->kind == PACKBUF_I_ARROW_BLOCK || type->kind == PACKBUF_I_ARROW_LIST ||
@@ -2380,7 +2380,7 @@ static packbuf_status packbuf_i_check_frame(const packbuf_i_importer *in, const 
   if (array->n_children != type->schema->n_children || (array->n_children > 0 && !array->children))
     return packbuf_i_bad_array(in, type, "an array with another number of children than its type has");
   if (buffers && !array->buffers) return packbuf_i_bad_array(in, type, "an array without its buffers");
-  if (buffers && array->null_count > 0 && !array->buffers[0])
+  if (buffers && type->kind != PACKBUF_I_ARROW_NULL && array->null_count > 0 && !array->buffers[0])
     return packbuf_i_bad_array(in, type, "an array with nulls and no validity bitmap");
   return PACKBUF_OK;
 }

@@ -22,6 +22,10 @@ void take_owner(void *owner) {
 }
 
 void release_owner(void *owner) {
+  if (have_gil()) { // also while the interpreter ends, when no other thread may have it any more
+    Py_DECREF(static_cast<PyObject *>(owner));
+    return;
+  }
   if (!Py_IsInitialized()) return; // the process ends
   const PyGILState_STATE state = PyGILState_Ensure();
   Py_DECREF(static_cast<PyObject *>(owner));
