@@ -216,9 +216,9 @@ static packbuf_status packbuf_i_gather_arrow(const packbuf_i_gathering *g, const
   const int64_t buffers = kind == 'n' ? 0 : below == 's' || below == 'w' ? 1 : kind == 'U' || kind == 'Z' ? 3 : 2;
   packbuf_status status = packbuf_i_make_array(g->what, g->total, buffers, type->n_children, out, g->error);
   if (status != PACKBUF_OK) return status;
-  out->null_count = kind == 'n' ? out->length : -1;
+  out->null_count = kind == 'n' ? out->length : type->flags & ARROW_FLAG_NULLABLE ? -1 : 0;
   if (kind == 'n') return PACKBUF_OK;
-  status = packbuf_i_gather_bits(g, out, 0, 1);
+  if (type->flags & ARROW_FLAG_NULLABLE) status = packbuf_i_gather_bits(g, out, 0, 1);
   if (status != PACKBUF_OK) return status;
   if (kind == 'b') return packbuf_i_gather_bits(g, out, 1, 0);
   if (kind == 'U' || kind == 'Z' || below == 'L') return packbuf_i_gather_varied(g, type, out);

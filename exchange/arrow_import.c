@@ -13,11 +13,6 @@ typedef struct packbuf_i_chunked {
 
 /* ---- masks ---- */
 
-/* A chunk may have nulls. */
-static int packbuf_i_may_be_null(const struct ArrowArray *array) {
-  return array->n_buffers && array->buffers[0] && array->null_count != 0;
-}
-
 /* The column's mask in *mask, NULL where nothing is null: in place where it begins at a byte, else a copy. */
 static packbuf_status packbuf_i_chunked_mask(const packbuf_i_chunked *c, const uint8_t **mask) {
   const uint64_t rows = c->in->batch->rows;
@@ -41,59 +36,7 @@ static packbuf_status packbuf_i_chunked_mask(const packbuf_i_chunked *c, const u
   return PACKBUF_OK;
 }
 
-/* Whether elements first to first + count (from the array's offset) are all there. */
-static int packbuf_i_none_null(const struct ArrowArray *array, uint64_t first, uint64_t count) {
-  if (!packbuf_i_may_be_null(array)) return 1;
-  for (uint64_t i = 0; i < count; i++)
-    if (!packbuf_i_arrow_valid(array, (uint64_t)array->offset + first + i)) return 0;
-  return 1;
-}
-
 /* ---- numbers ---- */
-
-static int packbuf_i_is_number(const packbuf_i_arrow *type) {
-  return type->kind == PACKBUF_I_ARROW_NUMBER || type->kind == PACKBUF_I_ARROW_BOOL ||
-         type->kind == PACKBUF_I_ARROW_COMPLEX;
-}
-
-/* The dtype that numbers get: days become int64. */
-static packbuf_dtype packbuf_i_number_dtype(const packbuf_i_arrow *type) {
-  if (type->kind == PACKBUF_I_ARROW_BOOL) return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-  return type->unit ? packbuf_dtype_of(PACKBUF_DTYPE_INT, 64) : type->dtype;
-}
-
-/* Elements of one array, which hold the numbers of a column: where they lie; NULL: they are to be converted. */
-static const uint8_t *packbuf_i_numbers_at(const packbuf_i_arrow *type, const struct ArrowArray *array,
-                                           uint64_t first) {
-  const uint64_t at = (uint64_t)array->offset + first;
-  if (type->kind == PACKBUF_I_ARROW_COMPLEX) {
-    const struct ArrowArray *parts = array->children[0];
-    return (const uint8_t *)parts->buffers[1] + ((uint64_t)parts->offset + 2 * at) * (type->dtype.bits / 16u);
-  }
-  if (type->kind == PACKBUF_I_ARROW_BOOL || (type->unit && type->dtype.bits != 64)) return NULL;
-  return (const uint8_t *)array->buffers[1] + at * (type->dtype.bits / 8u);
-}
-
-/* Copies elements to `out`, as packbuf_i_number_dtype has them. */
-static void packbuf_i_copy_numbers(const packbuf_i_arrow *type, const struct ArrowArray *array, uint64_t first,
-                                   uint64_t count, uint8_t *out) {
-  const uint8_t *from = count ? packbuf_i_numbers_at(type, array, first) : out;
-  const uint64_t at = (uint64_t)array->offset + first;
-  const uint8_t *data = type->kind == PACKBUF_I_ARROW_COMPLEX ? NULL : (const uint8_t *)array->buffers[1];
-  if (count == 0) return;
-  if (from) {
-    memcpy(out, from, (size_t)(count * (type->dtype.bits / 8u)));
-    return;
-  }
-  for (uint64_t i = 0; i < count; i++) {
-    if (type->kind == PACKBUF_I_ARROW_BOOL) {
-      out[i] = data[(at + i) / 8] >> (at + i) % 8 & 1;
-    } else {
-      const uint64_t day = packbuf_i_arrow_integer(data + (at + i) * 4, type->dtype);
-      memcpy(out + 8 * i, &day, 8);
-    }
-  }
-}
 
 /* The numbers of a column of which each row has `each`, in its arrays or (ROW) their children, end to end: in place or
  * in the arena. */

@@ -400,13 +400,20 @@ static int packbuf_i_same_arrow_type(const struct ArrowSchema *a, const struct A
   return 1;
 }
 
+/* What may be null in one of two types that are one, may be so in both. */
+static void packbuf_i_join_flags(struct ArrowSchema *into, const struct ArrowSchema *from) {
+  into->flags |= from->flags;
+  for (int64_t i = 0; i < into->n_children; i++) packbuf_i_join_flags(into->children[i], from->children[i]);
+}
+
 /* Whether all items have one type; *first is one that has it, or -1. Those that are always null have any. */
-static int packbuf_i_one_type(const struct ArrowSchema *items, uint32_t count, int64_t *first) {
+static int packbuf_i_one_type(struct ArrowSchema *items, uint32_t count, int64_t *first) {
   *first = -1;
   for (uint32_t i = 0; i < count; i++) {
     if (strcmp(items[i].format, "n") == 0) continue;
     if (*first >= 0 && !packbuf_i_same_arrow_type(&items[*first], &items[i])) return 0;
     if (*first < 0) *first = (int64_t)i;
+    else packbuf_i_join_flags(&items[*first], &items[i]);
   }
   if (*first < 0 && count) *first = 0;
   return 1;

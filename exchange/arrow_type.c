@@ -25,6 +25,7 @@ typedef enum packbuf_i_arrow_cell {
   PACKBUF_I_CELL_JSON,
   PACKBUF_I_CELL_MSGPACK,
   PACKBUF_I_CELL_OPAQUE,
+  PACKBUF_I_CELL_TENSOR, /* a struct of elements and shape */
   PACKBUF_I_CELL_MEDIA
 } packbuf_i_arrow_cell;
 
@@ -34,6 +35,7 @@ typedef struct packbuf_i_arrow {
   packbuf_i_arrow_cell cell;
   uint8_t wide;        /* offsets of 64 bits, not 32 */
   uint8_t rank;        /* ROW that is arrow.fixed_shape_tensor: of a cell; else 0 */
+  uint8_t form;        /* TENSOR cells: tensor or array */
   packbuf_dtype dtype; /* NUMBER, COMPLEX; of a DICTIONARY its indexes */
   uint64_t size;       /* ROW: elements; BLOCK: bytes */
   uint64_t shape[PACKBUF_MAX_RANK];
@@ -201,6 +203,18 @@ static void packbuf_i_read_shape(const packbuf_i_importer *in, packbuf_i_arrow *
   if (size == type->size) type->rank = (uint8_t)shape->as.list.count;
 }
 
+/* Whether a struct is what arrow_schema.c makes of ragged numbers of rank 2 and more: lists `data` and `shape`. */
+static int packbuf_i_is_shaped(const packbuf_i_arrow *type, packbuf_text codec) {
+  const packbuf_i_arrow *parts = type->children, *item;
+  if (type->kind != PACKBUF_I_ARROW_STRUCT || type->count != 2 || parts[0].kind != PACKBUF_I_ARROW_LIST ||
+      parts[1].kind != PACKBUF_I_ARROW_LIST || parts[1].children[0].kind != PACKBUF_I_ARROW_NUMBER)
+    return 0;
+  item = &parts[0].children[0];
+  return (packbuf_i_text_is(codec, "ragged_tensor") || packbuf_i_text_is(codec, "typed_ragged")) &&
+         (item->kind == PACKBUF_I_ARROW_NUMBER || item->kind == PACKBUF_I_ARROW_BOOL ||
+          item->kind == PACKBUF_I_ARROW_COMPLEX);
+}
+
 /* What metadata add to the format: extension types, and what arrow_schema.c wrote. */
 static void packbuf_i_read_metadata(const packbuf_i_importer *in, packbuf_i_arrow *type) {
   const char *metadata = type->schema->metadata;
@@ -219,6 +233,10 @@ static void packbuf_i_read_metadata(const packbuf_i_importer *in, packbuf_i_arro
   }
   if (type->kind == PACKBUF_I_ARROW_STRUCT && packbuf_i_text_is(codec, "media_bytes"))
     type->cell = PACKBUF_I_CELL_MEDIA;
+  if (packbuf_i_is_shaped(type, codec)) {
+    type->cell = PACKBUF_I_CELL_TENSOR;
+    type->form = packbuf_i_text_is(codec, "ragged_tensor") ? PACKBUF_FORM_TENSOR : PACKBUF_FORM_ARRAY;
+  }
   if (type->kind == PACKBUF_I_ARROW_ROW && packbuf_i_text_is(extension, "arrow.fixed_shape_tensor"))
     packbuf_i_read_shape(in, type, packbuf_i_arrow_text(metadata, PACKBUF_I_EXTENSION_TEXT));
   if (name.size == 0 || name.size >= sizeof text) return;

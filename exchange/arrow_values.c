@@ -1,6 +1,6 @@
 /* exchange/arrow_values.c: elements of checked arrays as values: what a column becomes that is no plain column of
  * numbers or text. Text and bytes stay where they are.
- * May use: arrow_type, arrow_check, value. Must not know: batches. */
+ * May use: arrow_type, arrow_check, arrow_numbers, value. Must not know: batches. */
 
 /* Element i of an array of text or bytes, its offset added. OUT_OF_RANGE for a view that passes its block. */
 static packbuf_status packbuf_i_arrow_bytes(const packbuf_i_importer *in, const packbuf_i_arrow *type,
@@ -34,21 +34,6 @@ static packbuf_status packbuf_i_arrow_bytes(const packbuf_i_importer *in, const 
                                   i - (uint64_t)array->offset);
   bytes->data = (const char *)array->buffers[2 + view[2]] + view[3];
   return PACKBUF_OK;
-}
-
-/* An integer as it is stored. */
-static uint64_t packbuf_i_arrow_integer(const uint8_t *at, packbuf_dtype dtype) {
-  uint8_t one;
-  uint16_t two;
-  uint32_t four;
-  uint64_t eight;
-  const int sign = dtype.code == PACKBUF_DTYPE_INT;
-  switch (dtype.bits) {
-    case 8: memcpy(&one, at, 1); return sign ? (uint64_t)(int64_t)(int8_t)one : one;
-    case 16: memcpy(&two, at, 2); return sign ? (uint64_t)(int64_t)(int16_t)two : two;
-    case 32: memcpy(&four, at, 4); return sign ? (uint64_t)(int64_t)(int32_t)four : four;
-    default: memcpy(&eight, at, 8); return eight;
-  }
 }
 
 /* A number below the top of a column: what a program calls an int or a float. */
@@ -130,6 +115,52 @@ static packbuf_status packbuf_i_struct_media(const packbuf_i_importer *in, const
   return PACKBUF_OK;
 }
 
+/* The shape of a cell whose dimensions are elements of a list, and how many elements it has; BAD_SHAPE. */
+static packbuf_status packbuf_i_given_shape(const packbuf_i_importer *in, const packbuf_i_arrow *type,
+                                            const struct ArrowArray *sizes, uint64_t i, packbuf_tensor *tensor,
+                                            uint64_t *count) {
+  uint64_t *shape = (uint64_t *)packbuf_i_array(in->arena, PACKBUF_MAX_RANK, sizeof *shape);
+  packbuf_value list;
+  packbuf_status status = packbuf_i_arrow_value(in, &type->children[1], sizes, i, &list);
+  int fits = status == PACKBUF_OK && list.kind == PACKBUF_LIST && list.as.list.count <= PACKBUF_MAX_RANK;
+  if (!shape) return packbuf_i_no_memory(in->error);
+  *count = 1;
+  for (size_t d = 0; fits && d < list.as.list.count; d++) {
+    const packbuf_value *size = &list.as.list.items[d];
+    fits = size->kind == PACKBUF_INT && size->as.i >= 0 && packbuf_i_mul(*count, (uint64_t)size->as.i, count);
+    if (fits) shape[d] = (uint64_t)size->as.i;
+  }
+  if (!fits) return packbuf_i_refuse_arrow(in, type->path, PACKBUF_BAD_SHAPE, "a tensor without a shape", i);
+  tensor->rank = (uint8_t)list.as.list.count;
+  tensor->shape = shape;
+  return PACKBUF_OK;
+}
+
+/* A struct of elements and shape as the tensor it was. */
+static packbuf_status packbuf_i_shaped_value(const packbuf_i_importer *in, const packbuf_i_arrow *type,
+                                             const struct ArrowArray *array, uint64_t i, packbuf_value *value) {
+  const packbuf_i_arrow *lists = &type->children[0], *item = &lists->children[0];
+  const struct ArrowArray *data = array->children[0];
+  const uint64_t at = (uint64_t)data->offset + i, first = (uint64_t)packbuf_i_arrow_offset(lists, data, at);
+  const uint64_t have = (uint64_t)packbuf_i_arrow_offset(lists, data, at + 1) - first;
+  packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_array(in->arena, 1, sizeof *tensor);
+  uint8_t *elements = (uint8_t *)packbuf_i_array(in->arena, have, packbuf_i_number_dtype(item).bits / 8u);
+  uint64_t count;
+  packbuf_status status;
+  if (!tensor || !elements) return packbuf_i_no_memory(in->error);
+  memset(tensor, 0, sizeof *tensor);
+  status = packbuf_i_given_shape(in, type, array->children[1], i, tensor, &count);
+  if (status != PACKBUF_OK) return status;
+  if (count != have || !packbuf_i_none_null(data->children[0], first, have))
+    return packbuf_i_refuse_arrow(in, type->path, PACKBUF_BAD_SHAPE, "a tensor of another shape than its elements", i);
+  packbuf_i_copy_numbers(item, data->children[0], first, have, elements);
+  tensor->data = elements;
+  tensor->dtype = packbuf_i_number_dtype(item);
+  tensor->form = type->form;
+  *value = packbuf_tensor_value(tensor);
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_arrow_struct(const packbuf_i_importer *in, const packbuf_i_arrow *type,
                                              const struct ArrowArray *array, uint64_t i, packbuf_value *value) {
   packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(in->arena, (uint64_t)type->count, sizeof *entries);
@@ -190,7 +221,9 @@ static packbuf_status packbuf_i_arrow_value(const packbuf_i_importer *in, const 
     case PACKBUF_I_ARROW_ROW:
       return packbuf_i_arrow_list(in, &type->children[0], array->children[0], at * type->size, type->size, value);
     case PACKBUF_I_ARROW_COMPLEX: return packbuf_i_complex_value(in, type, array->children[0], 2 * at, value);
-    case PACKBUF_I_ARROW_STRUCT: return packbuf_i_arrow_struct(in, type, array, at, value);
+    case PACKBUF_I_ARROW_STRUCT:
+      return type->cell == PACKBUF_I_CELL_TENSOR ? packbuf_i_shaped_value(in, type, array, at, value)
+                                                 : packbuf_i_arrow_struct(in, type, array, at, value);
     case PACKBUF_I_ARROW_DICTIONARY: return packbuf_i_arrow_entry(in, type, array, at, value);
     default:
       status = packbuf_i_arrow_bytes(in, type, array, at, &bytes);

@@ -829,13 +829,20 @@ static int packbuf_i_same_arrow_type(const struct ArrowSchema *a, const struct A
   return 1;
 }
 
+/* What may be null in one of two types that are one, may be so in both. */
+static void packbuf_i_join_flags(struct ArrowSchema *into, const struct ArrowSchema *from) {
+  into->flags |= from->flags;
+  for (int64_t i = 0; i < into->n_children; i++) packbuf_i_join_flags(into->children[i], from->children[i]);
+}
+
 /* Whether all items have one type; *first is one that has it, or -1. Those that are always null have any. */
-static int packbuf_i_one_type(const struct ArrowSchema *items, uint32_t count, int64_t *first) {
+static int packbuf_i_one_type(struct ArrowSchema *items, uint32_t count, int64_t *first) {
   *first = -1;
   for (uint32_t i = 0; i < count; i++) {
     if (strcmp(items[i].format, "n") == 0) continue;
     if (*first >= 0 && !packbuf_i_same_arrow_type(&items[*first], &items[i])) return 0;
     if (*first < 0) *first = (int64_t)i;
+    else packbuf_i_join_flags(&items[*first], &items[i]);
   }
   if (*first < 0 && count) *first = 0;
   return 1;
@@ -1186,9 +1193,9 @@ static packbuf_status packbuf_i_gather_arrow(const packbuf_i_gathering *g, const
   const int64_t buffers = kind == 'n' ? 0 : below == 's' || below == 'w' ? 1 : kind == 'U' || kind == 'Z' ? 3 : 2;
   packbuf_status status = packbuf_i_make_array(g->what, g->total, buffers, type->n_children, out, g->error);
   if (status != PACKBUF_OK) return status;
-  out->null_count = kind == 'n' ? out->length : -1;
+  out->null_count = kind == 'n' ? out->length : type->flags & ARROW_FLAG_NULLABLE ? -1 : 0;
   if (kind == 'n') return PACKBUF_OK;
-  status = packbuf_i_gather_bits(g, out, 0, 1);
+  if (type->flags & ARROW_FLAG_NULLABLE) status = packbuf_i_gather_bits(g, out, 0, 1);
   if (status != PACKBUF_OK) return status;
   if (kind == 'b') return packbuf_i_gather_bits(g, out, 1, 0);
   if (kind == 'U' || kind == 'Z' || below == 'L') return packbuf_i_gather_varied(g, type, out);
@@ -2042,6 +2049,7 @@ typedef enum packbuf_i_arrow_cell {
   PACKBUF_I_CELL_JSON,
   PACKBUF_I_CELL_MSGPACK,
   PACKBUF_I_CELL_OPAQUE,
+  PACKBUF_I_CELL_TENSOR, /* a struct of elements and shape */
   PACKBUF_I_CELL_MEDIA
 } packbuf_i_arrow_cell;
 
@@ -2051,6 +2059,7 @@ typedef struct packbuf_i_arrow {
   packbuf_i_arrow_cell cell;
   uint8_t wide;        /* offsets of 64 bits, not 32 */
   uint8_t rank;        /* ROW that is arrow.fixed_shape_tensor: of a cell; else 0 */
+  uint8_t form;        /* TENSOR cells: tensor or array */
   packbuf_dtype dtype; /* NUMBER, COMPLEX; of a DICTIONARY its indexes */
   uint64_t size;       /* ROW: elements; BLOCK: bytes */
   uint64_t shape[PACKBUF_MAX_RANK];
@@ -2218,6 +2227,18 @@ static void packbuf_i_read_shape(const packbuf_i_importer *in, packbuf_i_arrow *
   if (size == type->size) type->rank = (uint8_t)shape->as.list.count;
 }
 
+/* Whether a struct is what arrow_schema.c makes of ragged numbers of rank 2 and more: lists `data` and `shape`. */
+static int packbuf_i_is_shaped(const packbuf_i_arrow *type, packbuf_text codec) {
+  const packbuf_i_arrow *parts = type->children, *item;
+  if (type->kind != PACKBUF_I_ARROW_STRUCT || type->count != 2 || parts[0].kind != PACKBUF_I_ARROW_LIST ||
+      parts[1].kind != PACKBUF_I_ARROW_LIST || parts[1].children[0].kind != PACKBUF_I_ARROW_NUMBER)
+    return 0;
+  item = &parts[0].children[0];
+  return (packbuf_i_text_is(codec, "ragged_tensor") || packbuf_i_text_is(codec, "typed_ragged")) &&
+         (item->kind == PACKBUF_I_ARROW_NUMBER || item->kind == PACKBUF_I_ARROW_BOOL ||
+          item->kind == PACKBUF_I_ARROW_COMPLEX);
+}
+
 /* What metadata add to the format: extension types, and what arrow_schema.c wrote. */
 static void packbuf_i_read_metadata(const packbuf_i_importer *in, packbuf_i_arrow *type) {
   const char *metadata = type->schema->metadata;
@@ -2236,6 +2257,10 @@ static void packbuf_i_read_metadata(const packbuf_i_importer *in, packbuf_i_arro
   }
   if (type->kind == PACKBUF_I_ARROW_STRUCT && packbuf_i_text_is(codec, "media_bytes"))
     type->cell = PACKBUF_I_CELL_MEDIA;
+  if (packbuf_i_is_shaped(type, codec)) {
+    type->cell = PACKBUF_I_CELL_TENSOR;
+    type->form = packbuf_i_text_is(codec, "ragged_tensor") ? PACKBUF_FORM_TENSOR : PACKBUF_FORM_ARRAY;
+  }
   if (type->kind == PACKBUF_I_ARROW_ROW && packbuf_i_text_is(extension, "arrow.fixed_shape_tensor"))
     packbuf_i_read_shape(in, type, packbuf_i_arrow_text(metadata, PACKBUF_I_EXTENSION_TEXT));
   if (name.size == 0 || name.size >= sizeof text) return;
@@ -2469,10 +2494,87 @@ static packbuf_status packbuf_i_check_arrow(const packbuf_i_importer *in, const 
                                              : PACKBUF_OK;
 }
 /* ---- end of exchange/arrow_check.c ---- */
+/* ---- exchange/arrow_numbers.c ---- */
+/* exchange/arrow_numbers.c: elements of checked arrays of numbers: where they lie, and copies as a packed buffer has
+ * them: bools as bytes, days as int64.
+ * May use: arrow_type, arrow_check. Must not know: values, batches. */
+
+/* Whether an array may have nulls. */
+static int packbuf_i_may_be_null(const struct ArrowArray *array) {
+  return array->n_buffers && array->buffers[0] && array->null_count != 0;
+}
+
+/* Whether elements first to first + count (from the array's offset) are all there. */
+static int packbuf_i_none_null(const struct ArrowArray *array, uint64_t first, uint64_t count) {
+  if (!packbuf_i_may_be_null(array)) return 1;
+  for (uint64_t i = 0; i < count; i++)
+    if (!packbuf_i_arrow_valid(array, (uint64_t)array->offset + first + i)) return 0;
+  return 1;
+}
+
+static int packbuf_i_is_number(const packbuf_i_arrow *type) {
+  return type->kind == PACKBUF_I_ARROW_NUMBER || type->kind == PACKBUF_I_ARROW_BOOL ||
+         type->kind == PACKBUF_I_ARROW_COMPLEX;
+}
+
+/* The dtype that numbers get: days become int64. */
+static packbuf_dtype packbuf_i_number_dtype(const packbuf_i_arrow *type) {
+  if (type->kind == PACKBUF_I_ARROW_BOOL) return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
+  return type->unit ? packbuf_dtype_of(PACKBUF_DTYPE_INT, 64) : type->dtype;
+}
+
+/* Elements of one array, which hold the numbers of a column: where they lie; NULL: they are to be converted. */
+static const uint8_t *packbuf_i_numbers_at(const packbuf_i_arrow *type, const struct ArrowArray *array,
+                                           uint64_t first) {
+  const uint64_t at = (uint64_t)array->offset + first;
+  if (type->kind == PACKBUF_I_ARROW_COMPLEX) {
+    const struct ArrowArray *parts = array->children[0];
+    return (const uint8_t *)parts->buffers[1] + ((uint64_t)parts->offset + 2 * at) * (type->dtype.bits / 16u);
+  }
+  if (type->kind == PACKBUF_I_ARROW_BOOL || (type->unit && type->dtype.bits != 64)) return NULL;
+  return (const uint8_t *)array->buffers[1] + at * (type->dtype.bits / 8u);
+}
+
+/* An integer as it is stored. */
+static uint64_t packbuf_i_arrow_integer(const uint8_t *at, packbuf_dtype dtype) {
+  uint8_t one;
+  uint16_t two;
+  uint32_t four;
+  uint64_t eight;
+  const int sign = dtype.code == PACKBUF_DTYPE_INT;
+  switch (dtype.bits) {
+    case 8: memcpy(&one, at, 1); return sign ? (uint64_t)(int64_t)(int8_t)one : one;
+    case 16: memcpy(&two, at, 2); return sign ? (uint64_t)(int64_t)(int16_t)two : two;
+    case 32: memcpy(&four, at, 4); return sign ? (uint64_t)(int64_t)(int32_t)four : four;
+    default: memcpy(&eight, at, 8); return eight;
+  }
+}
+
+/* Copies elements to `out`, as packbuf_i_number_dtype has them. */
+static void packbuf_i_copy_numbers(const packbuf_i_arrow *type, const struct ArrowArray *array, uint64_t first,
+                                   uint64_t count, uint8_t *out) {
+  const uint8_t *from = count ? packbuf_i_numbers_at(type, array, first) : out;
+  const uint64_t at = (uint64_t)array->offset + first;
+  const uint8_t *data = type->kind == PACKBUF_I_ARROW_COMPLEX ? NULL : (const uint8_t *)array->buffers[1];
+  if (count == 0) return;
+  if (from) {
+    memcpy(out, from, (size_t)(count * (type->dtype.bits / 8u)));
+    return;
+  }
+  for (uint64_t i = 0; i < count; i++) {
+    if (type->kind == PACKBUF_I_ARROW_BOOL) {
+      out[i] = data[(at + i) / 8] >> (at + i) % 8 & 1;
+    } else {
+      const uint64_t day = packbuf_i_arrow_integer(data + (at + i) * 4, type->dtype);
+      memcpy(out + 8 * i, &day, 8);
+    }
+  }
+}
+/* ---- end of exchange/arrow_numbers.c ---- */
 /* ---- exchange/arrow_values.c ---- */
 /* exchange/arrow_values.c: elements of checked arrays as values: what a column becomes that is no plain column of
  * numbers or text. Text and bytes stay where they are.
- * May use: arrow_type, arrow_check, value. Must not know: batches. */
+ * May use: arrow_type, arrow_check, arrow_numbers, value. Must not know: batches. */
 
 /* Element i of an array of text or bytes, its offset added. OUT_OF_RANGE for a view that passes its block. */
 static packbuf_status packbuf_i_arrow_bytes(const packbuf_i_importer *in, const packbuf_i_arrow *type,
@@ -2506,21 +2608,6 @@ static packbuf_status packbuf_i_arrow_bytes(const packbuf_i_importer *in, const 
                                   i - (uint64_t)array->offset);
   bytes->data = (const char *)array->buffers[2 + view[2]] + view[3];
   return PACKBUF_OK;
-}
-
-/* An integer as it is stored. */
-static uint64_t packbuf_i_arrow_integer(const uint8_t *at, packbuf_dtype dtype) {
-  uint8_t one;
-  uint16_t two;
-  uint32_t four;
-  uint64_t eight;
-  const int sign = dtype.code == PACKBUF_DTYPE_INT;
-  switch (dtype.bits) {
-    case 8: memcpy(&one, at, 1); return sign ? (uint64_t)(int64_t)(int8_t)one : one;
-    case 16: memcpy(&two, at, 2); return sign ? (uint64_t)(int64_t)(int16_t)two : two;
-    case 32: memcpy(&four, at, 4); return sign ? (uint64_t)(int64_t)(int32_t)four : four;
-    default: memcpy(&eight, at, 8); return eight;
-  }
 }
 
 /* A number below the top of a column: what a program calls an int or a float. */
@@ -2602,6 +2689,52 @@ static packbuf_status packbuf_i_struct_media(const packbuf_i_importer *in, const
   return PACKBUF_OK;
 }
 
+/* The shape of a cell whose dimensions are elements of a list, and how many elements it has; BAD_SHAPE. */
+static packbuf_status packbuf_i_given_shape(const packbuf_i_importer *in, const packbuf_i_arrow *type,
+                                            const struct ArrowArray *sizes, uint64_t i, packbuf_tensor *tensor,
+                                            uint64_t *count) {
+  uint64_t *shape = (uint64_t *)packbuf_i_array(in->arena, PACKBUF_MAX_RANK, sizeof *shape);
+  packbuf_value list;
+  packbuf_status status = packbuf_i_arrow_value(in, &type->children[1], sizes, i, &list);
+  int fits = status == PACKBUF_OK && list.kind == PACKBUF_LIST && list.as.list.count <= PACKBUF_MAX_RANK;
+  if (!shape) return packbuf_i_no_memory(in->error);
+  *count = 1;
+  for (size_t d = 0; fits && d < list.as.list.count; d++) {
+    const packbuf_value *size = &list.as.list.items[d];
+    fits = size->kind == PACKBUF_INT && size->as.i >= 0 && packbuf_i_mul(*count, (uint64_t)size->as.i, count);
+    if (fits) shape[d] = (uint64_t)size->as.i;
+  }
+  if (!fits) return packbuf_i_refuse_arrow(in, type->path, PACKBUF_BAD_SHAPE, "a tensor without a shape", i);
+  tensor->rank = (uint8_t)list.as.list.count;
+  tensor->shape = shape;
+  return PACKBUF_OK;
+}
+
+/* A struct of elements and shape as the tensor it was. */
+static packbuf_status packbuf_i_shaped_value(const packbuf_i_importer *in, const packbuf_i_arrow *type,
+                                             const struct ArrowArray *array, uint64_t i, packbuf_value *value) {
+  const packbuf_i_arrow *lists = &type->children[0], *item = &lists->children[0];
+  const struct ArrowArray *data = array->children[0];
+  const uint64_t at = (uint64_t)data->offset + i, first = (uint64_t)packbuf_i_arrow_offset(lists, data, at);
+  const uint64_t have = (uint64_t)packbuf_i_arrow_offset(lists, data, at + 1) - first;
+  packbuf_tensor *tensor = (packbuf_tensor *)packbuf_i_array(in->arena, 1, sizeof *tensor);
+  uint8_t *elements = (uint8_t *)packbuf_i_array(in->arena, have, packbuf_i_number_dtype(item).bits / 8u);
+  uint64_t count;
+  packbuf_status status;
+  if (!tensor || !elements) return packbuf_i_no_memory(in->error);
+  memset(tensor, 0, sizeof *tensor);
+  status = packbuf_i_given_shape(in, type, array->children[1], i, tensor, &count);
+  if (status != PACKBUF_OK) return status;
+  if (count != have || !packbuf_i_none_null(data->children[0], first, have))
+    return packbuf_i_refuse_arrow(in, type->path, PACKBUF_BAD_SHAPE, "a tensor of another shape than its elements", i);
+  packbuf_i_copy_numbers(item, data->children[0], first, have, elements);
+  tensor->data = elements;
+  tensor->dtype = packbuf_i_number_dtype(item);
+  tensor->form = type->form;
+  *value = packbuf_tensor_value(tensor);
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_arrow_struct(const packbuf_i_importer *in, const packbuf_i_arrow *type,
                                              const struct ArrowArray *array, uint64_t i, packbuf_value *value) {
   packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(in->arena, (uint64_t)type->count, sizeof *entries);
@@ -2662,7 +2795,9 @@ static packbuf_status packbuf_i_arrow_value(const packbuf_i_importer *in, const 
     case PACKBUF_I_ARROW_ROW:
       return packbuf_i_arrow_list(in, &type->children[0], array->children[0], at * type->size, type->size, value);
     case PACKBUF_I_ARROW_COMPLEX: return packbuf_i_complex_value(in, type, array->children[0], 2 * at, value);
-    case PACKBUF_I_ARROW_STRUCT: return packbuf_i_arrow_struct(in, type, array, at, value);
+    case PACKBUF_I_ARROW_STRUCT:
+      return type->cell == PACKBUF_I_CELL_TENSOR ? packbuf_i_shaped_value(in, type, array, at, value)
+                                                 : packbuf_i_arrow_struct(in, type, array, at, value);
     case PACKBUF_I_ARROW_DICTIONARY: return packbuf_i_arrow_entry(in, type, array, at, value);
     default:
       status = packbuf_i_arrow_bytes(in, type, array, at, &bytes);
@@ -2685,11 +2820,6 @@ typedef struct packbuf_i_chunked {
 } packbuf_i_chunked;
 
 /* ---- masks ---- */
-
-/* A chunk may have nulls. */
-static int packbuf_i_may_be_null(const struct ArrowArray *array) {
-  return array->n_buffers && array->buffers[0] && array->null_count != 0;
-}
 
 /* The column's mask in *mask, NULL where nothing is null: in place where it begins at a byte, else a copy. */
 static packbuf_status packbuf_i_chunked_mask(const packbuf_i_chunked *c, const uint8_t **mask) {
@@ -2714,59 +2844,7 @@ static packbuf_status packbuf_i_chunked_mask(const packbuf_i_chunked *c, const u
   return PACKBUF_OK;
 }
 
-/* Whether elements first to first + count (from the array's offset) are all there. */
-static int packbuf_i_none_null(const struct ArrowArray *array, uint64_t first, uint64_t count) {
-  if (!packbuf_i_may_be_null(array)) return 1;
-  for (uint64_t i = 0; i < count; i++)
-    if (!packbuf_i_arrow_valid(array, (uint64_t)array->offset + first + i)) return 0;
-  return 1;
-}
-
 /* ---- numbers ---- */
-
-static int packbuf_i_is_number(const packbuf_i_arrow *type) {
-  return type->kind == PACKBUF_I_ARROW_NUMBER || type->kind == PACKBUF_I_ARROW_BOOL ||
-         type->kind == PACKBUF_I_ARROW_COMPLEX;
-}
-
-/* The dtype that numbers get: days become int64. */
-static packbuf_dtype packbuf_i_number_dtype(const packbuf_i_arrow *type) {
-  if (type->kind == PACKBUF_I_ARROW_BOOL) return packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 8);
-  return type->unit ? packbuf_dtype_of(PACKBUF_DTYPE_INT, 64) : type->dtype;
-}
-
-/* Elements of one array, which hold the numbers of a column: where they lie; NULL: they are to be converted. */
-static const uint8_t *packbuf_i_numbers_at(const packbuf_i_arrow *type, const struct ArrowArray *array,
-                                           uint64_t first) {
-  const uint64_t at = (uint64_t)array->offset + first;
-  if (type->kind == PACKBUF_I_ARROW_COMPLEX) {
-    const struct ArrowArray *parts = array->children[0];
-    return (const uint8_t *)parts->buffers[1] + ((uint64_t)parts->offset + 2 * at) * (type->dtype.bits / 16u);
-  }
-  if (type->kind == PACKBUF_I_ARROW_BOOL || (type->unit && type->dtype.bits != 64)) return NULL;
-  return (const uint8_t *)array->buffers[1] + at * (type->dtype.bits / 8u);
-}
-
-/* Copies elements to `out`, as packbuf_i_number_dtype has them. */
-static void packbuf_i_copy_numbers(const packbuf_i_arrow *type, const struct ArrowArray *array, uint64_t first,
-                                   uint64_t count, uint8_t *out) {
-  const uint8_t *from = count ? packbuf_i_numbers_at(type, array, first) : out;
-  const uint64_t at = (uint64_t)array->offset + first;
-  const uint8_t *data = type->kind == PACKBUF_I_ARROW_COMPLEX ? NULL : (const uint8_t *)array->buffers[1];
-  if (count == 0) return;
-  if (from) {
-    memcpy(out, from, (size_t)(count * (type->dtype.bits / 8u)));
-    return;
-  }
-  for (uint64_t i = 0; i < count; i++) {
-    if (type->kind == PACKBUF_I_ARROW_BOOL) {
-      out[i] = data[(at + i) / 8] >> (at + i) % 8 & 1;
-    } else {
-      const uint64_t day = packbuf_i_arrow_integer(data + (at + i) * 4, type->dtype);
-      memcpy(out + 8 * i, &day, 8);
-    }
-  }
-}
 
 /* The numbers of a column of which each row has `each`, in its arrays or (ROW) their children, end to end: in place or
  * in the arena. */

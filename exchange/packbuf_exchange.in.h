@@ -47,6 +47,7 @@ extern "C" {
 /* in */
 #include "exchange/arrow_type.c"
 #include "exchange/arrow_check.c"
+#include "exchange/arrow_numbers.c"
 #include "exchange/arrow_values.c"
 #include "exchange/arrow_import.c"
 
