@@ -102,7 +102,7 @@ FLAGS_tsan = -O1 -g1 -fsanitize=thread
 # wasi-libc has no threads
 LIBS = -pthread -lm
 LIBS_wasm32 = -lm -Wl,-z,stack-size=1048576
-LIBRARY = packbuf_threads.h
+LIBRARY = tests/portable.h
 LIBRARY_wasm32 = packbuf.h
 LIBRARY_native = tests/library.h
 LIBRARY_sanitize = tests/library.h
@@ -125,7 +125,7 @@ PROGRAMS_wasm32 = $(filter fields infer_replay json matrix memory msgpack refusa
 # every test of what threads do
 PROGRAMS_tsan = $(filter view thread%,$(TESTS)) $(filter-out store_shm_steps,$(TRANSPORT_TESTS))
 PROGRAMS_msan = $(filter fields fragments json memory msgpack parts refusals select sharing storage stream vectors view writing,$(TESTS))
-PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
+PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values exchange_arrow exchange_dlpack fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 # where simde/ lies: its headers do for every machine
 SIMDE ?= /usr/include
@@ -142,7 +142,7 @@ prove = prove --timer -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error n
 
 # packbuf.h is compiled once a stage; tests of what it keeps to itself compile it again (tests/internals.h)
 define stage
-build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h exchange/packbuf_exchange.h tests/library.h
+build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h exchange/packbuf_exchange.h tests/library.h tests/portable.h
 	@mkdir -p $$(@D)
 	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DPACKBUF_IMPLEMENTATION -c -o $$@ -x c $$(or $$(LIBRARY_$(1)),$$(LIBRARY))
 build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c build/tests/$(1)/packbuf.o $$(TEST_DEPS)

@@ -3,6 +3,7 @@
  * May use: owned, lend. Must not know: data. */
 
 #define PACKBUF_I_CODEC_KEY "packbuf.codec"
+#define PACKBUF_I_PLACES "list" /* in place of a codec: a list whose items have several types */
 #define PACKBUF_I_DTYPE_KEY "packbuf.dtype"
 #define PACKBUF_I_SERIALIZER_KEY "packbuf.serializer"
 #define PACKBUF_I_TIMEZONE_KEY "arrow.timezone" /* of a field: what its time stamps are shown in */
@@ -425,13 +426,14 @@ static packbuf_status packbuf_i_place_items(const packbuf_export *what, const pa
                                             struct ArrowSchema *items, const uint32_t *places, uint32_t count,
                                             struct ArrowSchema *out, packbuf_error *error) {
   const packbuf_i_shape_of length = packbuf_i_shape(packbuf_i_text_of("length"), "l", 0);
-  const packbuf_i_shape_of nothing = packbuf_i_shape(packbuf_i_text_of("item"), "n", 0);
-  packbuf_i_shape_of shape = *list;
+  packbuf_i_shape_of nothing = packbuf_i_shape(packbuf_i_text_of("item"), "n", 0), shape = *list;
   int64_t first;
   const int one = packbuf_i_one_type(items, count, &first);
   packbuf_status status;
   shape.format = one ? "+L" : "+s";
   shape.children = one ? 1 : count + 1;
+  if (!one) packbuf_i_say(&shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(PACKBUF_I_PLACES));
+  nothing.flags = ARROW_FLAG_NULLABLE;
   status = packbuf_i_make_schema(what, &shape, out, error);
   if (status != PACKBUF_OK) return status;
   if (one && first < 0) return packbuf_i_make_schema(what, &nothing, out->children[0], error);

@@ -26,6 +26,7 @@ typedef enum packbuf_i_arrow_cell {
   PACKBUF_I_CELL_MSGPACK,
   PACKBUF_I_CELL_OPAQUE,
   PACKBUF_I_CELL_TENSOR, /* a struct of elements and shape */
+  PACKBUF_I_CELL_PLACES, /* a struct of a list's items by place, and its length */
   PACKBUF_I_CELL_MEDIA
 } packbuf_i_arrow_cell;
 
@@ -233,6 +234,9 @@ static void packbuf_i_read_metadata(const packbuf_i_importer *in, packbuf_i_arro
   }
   if (type->kind == PACKBUF_I_ARROW_STRUCT && packbuf_i_text_is(codec, "media_bytes"))
     type->cell = PACKBUF_I_CELL_MEDIA;
+  if (type->kind == PACKBUF_I_ARROW_STRUCT && type->count && packbuf_i_text_is(codec, PACKBUF_I_PLACES) &&
+      type->children[type->count - 1].kind == PACKBUF_I_ARROW_NUMBER)
+    type->cell = PACKBUF_I_CELL_PLACES;
   if (packbuf_i_is_shaped(type, codec)) {
     type->cell = PACKBUF_I_CELL_TENSOR;
     type->form = packbuf_i_text_is(codec, "ragged_tensor") ? PACKBUF_FORM_TENSOR : PACKBUF_FORM_ARRAY;

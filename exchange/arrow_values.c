@@ -161,6 +161,25 @@ static packbuf_status packbuf_i_shaped_value(const packbuf_i_importer *in, const
   return PACKBUF_OK;
 }
 
+/* A list whose items are the fields of a struct, by place, and their number the last. */
+static packbuf_status packbuf_i_struct_list(const packbuf_i_importer *in, const packbuf_i_arrow *type,
+                                            packbuf_value *value) {
+  const packbuf_value dict = *value, *length = &dict.as.dict.entries[dict.as.dict.count - 1].value;
+  packbuf_value *items;
+  if (length->kind != PACKBUF_INT || length->as.i < 0 || length->as.i > INT32_MAX)
+    return packbuf_i_refuse_type(in, type, PACKBUF_INVALID_ARGUMENT, "a list by places without its length");
+  items = (packbuf_value *)packbuf_i_array(in->arena, (uint64_t)length->as.i, sizeof *items);
+  if (!items) return packbuf_i_no_memory(in->error);
+  for (int64_t i = 0; i < length->as.i; i++) items[i] = packbuf_null();
+  for (size_t i = 0; i + 1 < dict.as.dict.count; i++) {
+    uint64_t place;
+    if (packbuf_i_format_number(type->children[i].name.data, &place) && place < (uint64_t)length->as.i)
+      items[place] = dict.as.dict.entries[i].value;
+  }
+  *value = packbuf_list(items, (size_t)length->as.i);
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_arrow_struct(const packbuf_i_importer *in, const packbuf_i_arrow *type,
                                              const struct ArrowArray *array, uint64_t i, packbuf_value *value) {
   packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(in->arena, (uint64_t)type->count, sizeof *entries);
@@ -172,7 +191,9 @@ static packbuf_status packbuf_i_arrow_struct(const packbuf_i_importer *in, const
     status = packbuf_i_arrow_value(in, child, array->children[k], i, &entries[k].value);
   }
   *value = packbuf_dict(entries, (size_t)type->count);
-  return status == PACKBUF_OK && type->cell == PACKBUF_I_CELL_MEDIA ? packbuf_i_struct_media(in, type, value) : status;
+  if (status != PACKBUF_OK || type->cell == PACKBUF_I_CELL_BYTES) return status;
+  return type->cell == PACKBUF_I_CELL_PLACES ? packbuf_i_struct_list(in, type, value)
+                                             : packbuf_i_struct_media(in, type, value);
 }
 
 static packbuf_status packbuf_i_complex_value(const packbuf_i_importer *in, const packbuf_i_arrow *type,

@@ -432,6 +432,7 @@ static packbuf_status packbuf_i_count_below(packbuf_i_below below, int skipped, 
  * May use: owned, lend. Must not know: data. */
 
 #define PACKBUF_I_CODEC_KEY "packbuf.codec"
+#define PACKBUF_I_PLACES "list" /* in place of a codec: a list whose items have several types */
 #define PACKBUF_I_DTYPE_KEY "packbuf.dtype"
 #define PACKBUF_I_SERIALIZER_KEY "packbuf.serializer"
 #define PACKBUF_I_TIMEZONE_KEY "arrow.timezone" /* of a field: what its time stamps are shown in */
@@ -854,13 +855,14 @@ static packbuf_status packbuf_i_place_items(const packbuf_export *what, const pa
                                             struct ArrowSchema *items, const uint32_t *places, uint32_t count,
                                             struct ArrowSchema *out, packbuf_error *error) {
   const packbuf_i_shape_of length = packbuf_i_shape(packbuf_i_text_of("length"), "l", 0);
-  const packbuf_i_shape_of nothing = packbuf_i_shape(packbuf_i_text_of("item"), "n", 0);
-  packbuf_i_shape_of shape = *list;
+  packbuf_i_shape_of nothing = packbuf_i_shape(packbuf_i_text_of("item"), "n", 0), shape = *list;
   int64_t first;
   const int one = packbuf_i_one_type(items, count, &first);
   packbuf_status status;
   shape.format = one ? "+L" : "+s";
   shape.children = one ? 1 : count + 1;
+  if (!one) packbuf_i_say(&shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(PACKBUF_I_PLACES));
+  nothing.flags = ARROW_FLAG_NULLABLE;
   status = packbuf_i_make_schema(what, &shape, out, error);
   if (status != PACKBUF_OK) return status;
   if (one && first < 0) return packbuf_i_make_schema(what, &nothing, out->children[0], error);
@@ -2050,6 +2052,7 @@ typedef enum packbuf_i_arrow_cell {
   PACKBUF_I_CELL_MSGPACK,
   PACKBUF_I_CELL_OPAQUE,
   PACKBUF_I_CELL_TENSOR, /* a struct of elements and shape */
+  PACKBUF_I_CELL_PLACES, /* a struct of a list's items by place, and its length */
   PACKBUF_I_CELL_MEDIA
 } packbuf_i_arrow_cell;
 
@@ -2257,6 +2260,9 @@ static void packbuf_i_read_metadata(const packbuf_i_importer *in, packbuf_i_arro
   }
   if (type->kind == PACKBUF_I_ARROW_STRUCT && packbuf_i_text_is(codec, "media_bytes"))
     type->cell = PACKBUF_I_CELL_MEDIA;
+  if (type->kind == PACKBUF_I_ARROW_STRUCT && type->count && packbuf_i_text_is(codec, PACKBUF_I_PLACES) &&
+      type->children[type->count - 1].kind == PACKBUF_I_ARROW_NUMBER)
+    type->cell = PACKBUF_I_CELL_PLACES;
   if (packbuf_i_is_shaped(type, codec)) {
     type->cell = PACKBUF_I_CELL_TENSOR;
     type->form = packbuf_i_text_is(codec, "ragged_tensor") ? PACKBUF_FORM_TENSOR : PACKBUF_FORM_ARRAY;
@@ -2735,6 +2741,25 @@ static packbuf_status packbuf_i_shaped_value(const packbuf_i_importer *in, const
   return PACKBUF_OK;
 }
 
+/* A list whose items are the fields of a struct, by place, and their number the last. */
+static packbuf_status packbuf_i_struct_list(const packbuf_i_importer *in, const packbuf_i_arrow *type,
+                                            packbuf_value *value) {
+  const packbuf_value dict = *value, *length = &dict.as.dict.entries[dict.as.dict.count - 1].value;
+  packbuf_value *items;
+  if (length->kind != PACKBUF_INT || length->as.i < 0 || length->as.i > INT32_MAX)
+    return packbuf_i_refuse_type(in, type, PACKBUF_INVALID_ARGUMENT, "a list by places without its length");
+  items = (packbuf_value *)packbuf_i_array(in->arena, (uint64_t)length->as.i, sizeof *items);
+  if (!items) return packbuf_i_no_memory(in->error);
+  for (int64_t i = 0; i < length->as.i; i++) items[i] = packbuf_null();
+  for (size_t i = 0; i + 1 < dict.as.dict.count; i++) {
+    uint64_t place;
+    if (packbuf_i_format_number(type->children[i].name.data, &place) && place < (uint64_t)length->as.i)
+      items[place] = dict.as.dict.entries[i].value;
+  }
+  *value = packbuf_list(items, (size_t)length->as.i);
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_arrow_struct(const packbuf_i_importer *in, const packbuf_i_arrow *type,
                                              const struct ArrowArray *array, uint64_t i, packbuf_value *value) {
   packbuf_entry *entries = (packbuf_entry *)packbuf_i_array(in->arena, (uint64_t)type->count, sizeof *entries);
@@ -2746,7 +2771,9 @@ static packbuf_status packbuf_i_arrow_struct(const packbuf_i_importer *in, const
     status = packbuf_i_arrow_value(in, child, array->children[k], i, &entries[k].value);
   }
   *value = packbuf_dict(entries, (size_t)type->count);
-  return status == PACKBUF_OK && type->cell == PACKBUF_I_CELL_MEDIA ? packbuf_i_struct_media(in, type, value) : status;
+  if (status != PACKBUF_OK || type->cell == PACKBUF_I_CELL_BYTES) return status;
+  return type->cell == PACKBUF_I_CELL_PLACES ? packbuf_i_struct_list(in, type, value)
+                                             : packbuf_i_struct_media(in, type, value);
 }
 
 static packbuf_status packbuf_i_complex_value(const packbuf_i_importer *in, const packbuf_i_arrow *type,

@@ -188,8 +188,8 @@ static inline int exchange_same_numbers(const double *a, uint64_t of_a, const do
 }
 
 /* Whether what came back through Arrow is what went in, but for what Arrow has no word for: missing is null, a key that
- * a row has not is null, arrays and tensors are lists, 1, 1.0 and true may be one number, items of a media list are
- * media, and a list whose items have several types is a struct of places and length. */
+ * a row has not is null, arrays and tensors are lists, 1, 1.0 and true may be one number, and items of a media
+ * list are media. */
 static inline int exchange_same(const packbuf_value *in, const packbuf_value *out) {
   static double a[4096][2], b[4096][2];
   uint64_t of_a = 0, of_b = 0;
@@ -212,11 +212,6 @@ static inline int exchange_same(const packbuf_value *in, const packbuf_value *ou
     return exchange_same_numbers(&a[0][0], of_a * 2, &b[0][0], of_b * 2);
   if (exchange_bytes(in, &in_size) && exchange_bytes(out, &out_size))
     return in_size == out_size && memcmp(exchange_bytes(in, &in_size), exchange_bytes(out, &out_size), in_size) == 0;
-  if (in->kind == PACKBUF_LIST && out->kind == PACKBUF_DICT && out->as.dict.count >= in->as.list.count) {
-    for (size_t i = 0; i < in->as.list.count; i++)
-      if (!exchange_same(&in->as.list.items[i], &out->as.dict.entries[i].value)) return 0;
-    return out->as.dict.entries[out->as.dict.count - 1].value.as.i == (int64_t)in->as.list.count;
-  }
   if (in->kind == PACKBUF_LIST && out->kind == PACKBUF_LIST && in->as.list.count == out->as.list.count) {
     for (size_t i = 0; i < in->as.list.count; i++)
       if (!exchange_same(&in->as.list.items[i], &out->as.list.items[i])) return 0;
