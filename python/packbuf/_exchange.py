@@ -39,6 +39,7 @@ class Arrow:
 def dlpack(
     chosen: _core.Selection,
     node: int,
+    *,
     stream: Any,
     max_version: tuple[int, int] | None,
     device: tuple[int, int] | None,

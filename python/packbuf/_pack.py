@@ -83,8 +83,9 @@ def pack(
     Args:
         batch: a mapping of fields, each a numpy array or torch tensor whose first dimension is the rows (nested
             tensors too) or an array of Arrow or DLPack, or a list with a value for each row; or a list of dicts, one a
-            row; or a `TensorDict`, verl's `DataProto`, or a table of Arrow (pyarrow, polars, ...). Values are None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars
-            and arrays, tensors, PIL images, `Media`, `Opaque`, datetimes and dates.
+            row; or a `TensorDict`, verl's `DataProto`, or a table of Arrow (pyarrow, polars, ...). Values are
+            None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars and arrays, tensors, PIL
+            images, `Media`, `Opaque`, datetimes and dates.
         packing: how numbers are packed; None: not at all, so that they can be read in place.
         schema: what is asked for at some paths (`Column`); the rest is inferred.
         batch_values: values of the batch as a whole, by name.

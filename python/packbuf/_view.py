@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from packbuf import _core, _exchange, _inspect
+from packbuf._core import Selection as CoreSelection
 from packbuf._core import View as CoreView
 from packbuf._errors import NotFound, Status, error_of
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
@@ -300,7 +301,8 @@ class Field(_exchange.Arrow):
         array([1, 2, 3, 4])
         """
         self._need_leaf()
-        return _exchange.dlpack(self._chosen(None), self.index, stream, max_version, dl_device, copy)
+        chosen = self._chosen(None)
+        return _exchange.dlpack(chosen, self.index, stream=stream, max_version=max_version, device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """The processor."""
@@ -422,7 +424,7 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         """
         return Selection(self, fields, rows)
 
-    def _arrow(self) -> tuple[_core.Selection, int | None]:
+    def _arrow(self) -> tuple[CoreSelection, int | None]:
         return _core.Selection(self._core, 0, [], None), None
 
     def verify(self, level: Verify = "all") -> None:
