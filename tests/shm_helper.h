@@ -159,7 +159,8 @@ static inline audit audit_of(handle *h) {
   }
   for (uint64_t i = 0; i < (uint64_t)shm->facts.slots * 4; i++)
     a.cells += (uint32_t)PACKBUF_I_LOAD(&shm->cells[i]) != 0;
-  for (uint64_t i = 0; i < shm->facts.units; i++) a.units += PACKBUF_I_LOAD(&shm->owners[i]) != 0;
+  for (uint64_t i = 0; i < shm->facts.units; i++)
+    a.units += packbuf_i_shm_unit_of(shm, i) != PACKBUF_I_SHM_NOBODYS;
   return a;
 }
 

@@ -197,6 +197,11 @@ static void consume_once(void) {
              is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
              gets(ledger, &g1, &object, PACKBUF_OK, 3),
          "%s: L31: the release of a stale object keeps the new one", where);
+  tap_ok(is(packbuf_ledger_put_back(ledger, &object, &error), PACKBUF_OK) && !object.inner &&
+             state_of(ledger).reading == 0 && state_of(ledger).batches == 1 &&
+             is(packbuf_ledger_put_back(ledger, &object, &error), PACKBUF_OK) &&
+             gets(ledger, &g1, &object, PACKBUF_OK, 3),
+         "%s: L42: put back unread, it stays", where);
   tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == at_once() &&
              state_of(ledger).reading == 0,
          "%s: L37: put again while it was read", where);

@@ -96,6 +96,28 @@ static void full_of_evictable(handle *h) {
   }
 }
 
+/* All memory in objects, but for what two that ended left to their slots. */
+static void all_kept(handle *h) {
+  char key[16];
+  two_keys(h);
+  for (int i = 0; i < 60; i++) {
+    snprintf(key, sizeof key, "e%d", i);
+    (void)put(h, key, 32768, 1);
+  }
+  (void)put(h, "X", 9 * 4096, 1);
+  (void)put(h, "Y", 9 * 4096, 1);
+  (void)removed(h, "X", PACKBUF_NO_WAIT);
+  (void)removed(h, "Y", PACKBUF_NO_WAIT);
+}
+
+/* The first takes the units of a slot that kept them, the third has those that the first one's slot kept. */
+static void put_again(handle *h) {
+  packbuf_item item = item_of("K");
+  item.from = new_bytes;
+  item.size = sizeof new_bytes;
+  for (int i = 0; i < 3; i++) handle_run(h, PACKBUF_PUT, &item, 1, PACKBUF_NO_WAIT);
+}
+
 static int old_or_new_among_others(handle *h) {
   const uint64_t k = seed_at(h, "K"), m = seed_at(h, "M");
   char key[16];
@@ -216,6 +238,8 @@ static const scenario scenarios[] = {
     {"put, get, remove", two_keys, put_get_remove, 0, 1, old_or_new, others_work, new_or_newer},
     {"reserve, put by slice, give back", two_keys, slice_put, 0, 1, old_or_new, others_work, new_or_newer},
     {"put that evicts", full_of_evictable, put_get_remove, 0, 4, old_or_new_among_others, others_work,
+     new_or_newer_among_others},
+    {"put where all free units are kept", all_kept, put_again, 0, 1, old_or_new_among_others, others_work,
      new_or_newer_among_others},
     {"collect after another's death", somebody_died, clears_up, 0, 2, cleared_up, others_clear_up, cleared_up},
     {"open, as a dead one's successor, and close", somebody_died, opens_and_closes, 1, 32, cleared_up, others_clear_up,

@@ -150,6 +150,14 @@ static void test_keys(void) {
     key[1] = 0;
     expect(packbuf_i_key_valid(key) == (byte > ' ' && byte < 0x7F), "byte %d", byte);
   }
+  for (int at = 0; at < 24; at++) /* also in the words that are looked at whole */
+    for (int byte = 1; byte < 256; byte++) {
+      const char before = at % 2 ? '!' : '~';
+      memset(key, before, 24);
+      key[24] = 0;
+      key[at] = (char)byte;
+      expect(packbuf_i_key_valid(key) == (byte > ' ' && byte < 0x7F), "byte %d at %d", byte, at);
+    }
   verdict("keys");
 }
 

@@ -394,29 +394,44 @@ static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_boo
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
-                                                  packbuf_error *error) {
-  packbuf_i_booked *entry;
-  packbuf_status status;
-  int gone = 0, last = 0;
-  if (freed) *freed = 0;
-  if (!object->inner) return PACKBUF_OK;
+/* An object comes back. Its entry, with one user more, when the batch is to go with it; else NULL. */
+static packbuf_i_booked *packbuf_i_ledger_back(packbuf_ledger *ledger, packbuf_object *object, int consumed) {
+  packbuf_i_booked *entry, *last = NULL;
   packbuf_i_locked(&ledger->lock);
   if (ledger->state.reading) ledger->state.reading--;
   entry = packbuf_i_ledger_find(ledger, object->ref.key);
   if (entry && entry->state == PACKBUF_I_ENTRY_HELD && entry->generation == object->ref.generation && entry->reading) {
-    last = --entry->reading == 0 && !ledger->options.retain;
-    if (last) {
-      packbuf_i_entry_pending(ledger, entry);
-      entry->users++;
-    }
+    entry->reading--;
+    if (consumed && entry->reading == 0 && !ledger->options.retain) last = entry;
+  }
+  if (last) {
+    packbuf_i_entry_pending(ledger, last);
+    last->users++;
   }
   packbuf_i_unlocked(&ledger->lock);
   packbuf_object_release(object);
-  if (!last) return PACKBUF_OK;
+  return last;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
+                                                  packbuf_error *error) {
+  packbuf_i_booked *entry;
+  packbuf_status status;
+  int gone = 0;
+  if (freed) *freed = 0;
+  if (!object->inner) return PACKBUF_OK;
+  entry = packbuf_i_ledger_back(ledger, object, 1);
+  if (!entry) return PACKBUF_OK;
   status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   if (freed) *freed = gone;
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object,
+                                                   packbuf_error *error) {
+  (void)error;
+  if (object->inner) (void)packbuf_i_ledger_back(ledger, object, 0);
+  return PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {

@@ -639,6 +639,9 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
  * OK: it is pending. Errors: of packbuf_remove. */
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
+/* Releases the object, and the batch stays to be read: for a reader that failed, or never looked. Cannot fail. */
+PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object,
+                                                   packbuf_error *error);
 /* Ends a batch now: gets are NOT_FOUND from here on (here; elsewhere as soon as the store can), its memory comes back
  * when the leases end. Of what is not on the books: NOT_FOUND, and it is remembered as aborted. */
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error);
@@ -1135,11 +1138,18 @@ static size_t packbuf_i_percent_decode(const char *text, size_t size, char *to, 
 
 /* ---- keys ---- */
 
+/* 1: eight bytes of '!' to '~'. A byte below borrows, 0x7F carries, and others have the bit already. */
+static int packbuf_i_name_plain(uint64_t bytes) {
+  return !((bytes | (bytes - 0x2121212121212121u) | (bytes + 0x0101010101010101u)) & 0x8080808080808080u);
+}
+
 /* How many bytes from the front are UTF-8 without control characters (U+0000 to U+001F, U+007F to U+009F) and blanks
  * (U+0020): `size` when all are. */
 static size_t packbuf_i_name_good(const char *text, size_t size) {
-  const size_t valid = packbuf_i_utf8_valid((const uint8_t *)text, size);
-  for (size_t i = 0; i < valid; i++) {
+  size_t plain = 0, valid;
+  while (size - plain >= 8 && packbuf_i_name_plain(packbuf_i_load64((const uint8_t *)text + plain))) plain += 8;
+  valid = plain + packbuf_i_utf8_valid((const uint8_t *)text + plain, size - plain);
+  for (size_t i = plain; i < valid; i++) {
     const uint8_t byte = (uint8_t)text[i];
     if (byte <= ' ' || byte == 0x7F || (byte == 0xC2 && (uint8_t)text[i + 1] < 0xA0)) return i;
   }
@@ -1148,9 +1158,8 @@ static size_t packbuf_i_name_good(const char *text, size_t size) {
 
 /* strlen, or `most` + 1 for what is longer. */
 static size_t packbuf_i_length(const char *text, size_t most) {
-  size_t size = 0;
-  while (size <= most && text[size]) size++;
-  return size;
+  const char *end = (const char *)memchr(text, 0, most + 1);
+  return end ? (size_t)(end - text) : most + 1;
 }
 
 /* 1: a key: 1 to PACKBUF_MAX_KEY bytes of the above. */
@@ -3742,6 +3751,7 @@ enum {
   PACKBUF_I_SHM_ORDER = 0x01020304, /* as the machine that made it stores it */
   PACKBUF_I_SHM_SESSIONS = 512,     /* at most */
   PACKBUF_I_SHM_BUCKET = 8,         /* cells of a bucket: a line of the cache */
+  PACKBUF_I_SHM_FREED = 16,         /* slots that a handle remembers */
   PACKBUF_I_SHM_TRIES = 64          /* how often opening begins anew when others make or take away the file */
 };
 #define PACKBUF_I_SHM_MAGIC "PBUFSHM" /* with its NUL: 8 bytes */
@@ -3831,7 +3841,7 @@ typedef struct packbuf_i_shm {
   packbuf_i_lock sweeping;       /* who looks for the dead: locks are the handle's, not the thread's */
   packbuf_i_lock lock;           /* of `writable` and the quota */
   uint64_t next_unit, next_slot; /* where to look first */
-  uint64_t last_slot;            /* that was freed, + 1; 0: it was claimed again */
+  uint32_t freed[PACKBUF_I_SHM_FREED], freed_count; /* slots that this handle freed last, + 1, a ring: hints */
   uint64_t quota, charged, pending;
   uint64_t clock_offset;                /* of this time namespace */
   uint64_t evicted, expired, recovered; /* the store's counters at open */
@@ -4186,6 +4196,11 @@ static uint64_t packbuf_i_shm_word(uint64_t old, uint32_t session, unsigned phas
   return (old & 0xFFFFFFFF00000000u) | (uint64_t)session << 16 | phase;
 }
 
+/* FREE, of the next incarnation. */
+static uint64_t packbuf_i_shm_freed_word(uint64_t old) {
+  return (old & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32);
+}
+
 /* shm_slots.c: finishes a slot that this session has FREEING; wakes nobody. */
 static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot);
 /* And: frees a slot that is RETIRED and that nobody has pinned. */
@@ -4353,7 +4368,9 @@ static void packbuf_i_shm_leave(packbuf_i_shm *shm) { packbuf_i_shm_recover(shm,
 /* ---- transport/shm_units.c ---- */
 /* transport/shm_units.c: the memory of a shm store, in units of 4096 bytes, without a lock: a word for each unit names
  * the slot that owns it, and the slot's extent, written before, says which units may be its own. Whoever frees a slot
- * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed.
+ * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed. The
+ * units of an object that ends stay with its slot, which is free all the same: the next put into it that is about as
+ * large has them without a word to each, and who looks for room takes them.
  * May use: shm_layout. Must not know: what objects are, the directory, sessions. */
 #if PACKBUF_I_SHM
 
@@ -4403,6 +4420,46 @@ static uint64_t packbuf_i_shm_behind(packbuf_i_shm *shm, uint64_t unit, uint32_t
   return unit + 1;
 }
 
+/* Gives back all but the first `units` of a CLAIMED slot's extent: the units first, the smaller extent after them, so
+ * that the extent covers what is owned at any time. */
+static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
+  uint64_t *const extent = &shm->slots[slot].extent;
+  const uint64_t old = PACKBUF_I_LOAD(extent), first = packbuf_i_shm_extent_first(old);
+  if (units >= packbuf_i_shm_extent_units(old)) return;
+  packbuf_i_shm_release_units(shm, slot, first + units, packbuf_i_shm_extent_units(old) - units);
+  PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
+}
+
+/* The units that a slot, CLAIMED now, has kept of its last object: 1 when they do for `units`. Else they are given back:
+ * a small object in the place of a large one would leave gaps that nothing large fits into. */
+static int packbuf_i_shm_keep_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
+  const uint64_t all = shm->facts.units, extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
+  const uint64_t first = packbuf_i_shm_extent_first(extent), kept = packbuf_i_shm_extent_units(extent);
+  uint64_t own = 0;
+  if (!kept) return 0;
+  if (units && units <= kept && kept - units <= kept / 8 && first < all && kept <= all - first)
+    while (own < kept && __atomic_load_n(&shm->owners[first + own], __ATOMIC_RELAXED) == slot + 1) own++;
+  if (own == kept) packbuf_i_shm_trim_units(shm, slot, units);
+  else packbuf_i_shm_release_units(shm, slot, first, kept);
+  return own == kept;
+}
+
+/* Frees the units of a slot that is free and has kept them. 0: it is not. */
+static int packbuf_i_shm_take_units(packbuf_i_shm *shm, uint32_t owner) {
+  const uint32_t slot = owner - 1;
+  uint64_t word, extent;
+  if (slot >= shm->facts.slots) return 0;
+  word = PACKBUF_I_LOAD(&shm->words[slot]);
+  if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_FREE ||
+      !PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
+    return 0;
+  extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
+  packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
+  PACKBUF_I_STORE(&shm->slots[slot].extent, 0u);
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_freed_word(word));
+  return 1;
+}
+
 /* Claims a run of units for a slot that is CLAIMED: next fit from where this handle was last. The extent is written
  * before the first unit is claimed: intent first, so that recovery finds them. 0: there is no such run. Of several who
  * want the same units the one furthest on gets all of its own, so somebody always goes on. */
@@ -4410,6 +4467,7 @@ static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
   const uint64_t all = shm->facts.units;
   uint64_t *const extent = &shm->slots[slot].extent;
   uint64_t at = __atomic_load_n(&shm->next_unit, __ATOMIC_RELAXED), run = 0, seen = 0;
+  if (packbuf_i_shm_keep_units(shm, slot, units)) return 1;
   if (units == 0 || units > all) {
     PACKBUF_I_STORE(extent, 0u);
     return units == 0;
@@ -4423,6 +4481,7 @@ static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
       continue;
     }
     owner = PACKBUF_I_LOAD(&shm->owners[at + run]);
+    if (owner && packbuf_i_shm_take_units(shm, owner)) owner = PACKBUF_I_LOAD(&shm->owners[at + run]);
     if (owner) {
       next = packbuf_i_shm_behind(shm, at + run, owner);
     } else if (++run < units) {
@@ -4443,16 +4502,6 @@ static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
   }
   PACKBUF_I_STORE(extent, 0u);
   return 0;
-}
-
-/* Gives back all but the first `units` of a CLAIMED slot's extent: the units first, the smaller extent after them, so
- * that the extent covers what is owned at any time. */
-static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
-  uint64_t *const extent = &shm->slots[slot].extent;
-  const uint64_t old = PACKBUF_I_LOAD(extent), first = packbuf_i_shm_extent_first(old);
-  if (units >= packbuf_i_shm_extent_units(old)) return;
-  packbuf_i_shm_release_units(shm, slot, first + units, packbuf_i_shm_extent_units(old) - units);
-  PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
 }
 
 #endif /* PACKBUF_I_SHM */
@@ -4584,26 +4633,35 @@ static uint32_t packbuf_i_shm_pins(packbuf_i_shm *shm, uint32_t slot) {
 
 /* ---- slots ---- */
 
+/* What was freed last is used next: it is in the cache. Threads of a handle may lose some to each other. */
+static void packbuf_i_shm_remember(packbuf_i_shm *shm, uint32_t slot, uint64_t extent) {
+  const uint32_t count = __atomic_load_n(&shm->freed_count, __ATOMIC_RELAXED);
+  __atomic_store_n(&shm->freed[count % PACKBUF_I_SHM_FREED], slot + 1, __ATOMIC_RELAXED);
+  __atomic_store_n(&shm->freed_count, count + 1, __ATOMIC_RELAXED);
+  if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
+}
+
 /* Cells, units, and then the slot itself. Done again by the next one where this one is killed. */
 static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_slot *const record = &shm->slots[slot];
   const uint64_t extent = PACKBUF_I_LOAD(&record->extent), word = PACKBUF_I_LOAD(&shm->words[slot]);
   packbuf_i_shm_clear_cells(shm, slot);
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
-  /* what was used last is used next: it is in the cache */
-  __atomic_store_n(&shm->last_slot, (uint64_t)slot + 1, __ATOMIC_RELAXED);
-  if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
+  packbuf_i_shm_remember(shm, slot, extent);
   PACKBUF_I_STORE(&record->extent, 0u);
-  PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_freed_word(word));
 }
 
-/* Pins of readers that fail only delay: who takes the last one away comes here again. */
+/* Frees a slot whose object ended, but for its units, which it keeps. Pins of readers that fail only delay: who takes
+ * the last one away comes here again. */
 static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
   uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
   if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_RETIRED || packbuf_i_shm_pins(shm, slot)) return;
   if (!PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
     return;
-  packbuf_i_shm_free_slot(shm, slot);
+  packbuf_i_shm_clear_cells(shm, slot);
+  packbuf_i_shm_remember(shm, slot, PACKBUF_I_LOAD(&shm->slots[slot].extent));
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_freed_word(word));
   packbuf_i_shm_wake(shm);
 }
 
@@ -4614,12 +4672,30 @@ static int packbuf_i_shm_try_slot(packbuf_i_shm *shm, uint32_t slot) {
          PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED));
 }
 
-/* A free slot, CLAIMED by this session: the one that was freed last, else the next one; NONE. */
-static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm) {
-  const uint32_t all = shm->facts.slots;
-  const uint64_t last = __atomic_exchange_n(&shm->last_slot, 0, __ATOMIC_RELAXED);
+/* Of the slots that this handle freed last the newest one that kept as many units, else the newest; CLAIMED; NONE. */
+static uint32_t packbuf_i_shm_claim_freed(packbuf_i_shm *shm, uint64_t units) {
+  const uint32_t count = __atomic_load_n(&shm->freed_count, __ATOMIC_RELAXED);
+  uint32_t *const newest = &shm->freed[(count - 1) % PACKBUF_I_SHM_FREED], *best = newest, slot;
+  if (!count) return PACKBUF_I_SHM_NONE;
+  for (uint32_t i = 1; i <= count && i <= PACKBUF_I_SHM_FREED; i++) {
+    uint32_t *const one = &shm->freed[(count - i) % PACKBUF_I_SHM_FREED];
+    slot = __atomic_load_n(one, __ATOMIC_RELAXED);
+    if (!slot || packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[slot - 1].extent)) != units) continue;
+    best = one;
+    break;
+  }
+  slot = __atomic_load_n(best, __ATOMIC_RELAXED);
+  __atomic_store_n(best, __atomic_load_n(newest, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+  __atomic_store_n(newest, 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&shm->freed_count, count - 1, __ATOMIC_RELAXED);
+  return slot && packbuf_i_shm_try_slot(shm, slot - 1) ? slot - 1 : PACKBUF_I_SHM_NONE;
+}
+
+/* A free slot, CLAIMED by this session: one that was freed lately, else the next one; NONE. */
+static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm, uint64_t units) {
+  const uint32_t all = shm->facts.slots, last = packbuf_i_shm_claim_freed(shm, units);
   uint32_t slot = (uint32_t)__atomic_load_n(&shm->next_slot, __ATOMIC_RELAXED);
-  if (last && packbuf_i_shm_try_slot(shm, (uint32_t)(last - 1))) return (uint32_t)(last - 1);
+  if (last != PACKBUF_I_SHM_NONE) return last;
   for (uint32_t i = 0; i < all; i++, slot++) {
     if (slot >= all) slot = 0;
     if (packbuf_i_shm_try_slot(shm, slot)) {
@@ -4759,10 +4835,11 @@ static uint64_t packbuf_i_shm_retire_below(packbuf_i_shm *shm, const packbuf_i_s
 
 /* A slot with room for `size` bytes, CLAIMED; NONE: *slots says whether it is slots that there are none of. */
 static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slots) {
-  const uint32_t slot = packbuf_i_shm_claim_slot(shm);
+  const uint64_t units = size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+  const uint32_t slot = packbuf_i_shm_claim_slot(shm, units);
   *slots = slot == PACKBUF_I_SHM_NONE;
   if (*slots) return slot;
-  if (packbuf_i_shm_claim_units(shm, slot, size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0))) return slot;
+  if (packbuf_i_shm_claim_units(shm, slot, units)) return slot;
   packbuf_i_shm_drop_quietly(shm, slot);
   return PACKBUF_I_SHM_NONE;
 }
@@ -4799,8 +4876,9 @@ static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i
   record->head_checksum = about->ref ? about->ref->head_checksum : 0;
   if (about->ref) memcpy(record->fingerprint, about->ref->fingerprint, PACKBUF_FINGERPRINT);
   else memset(record->fingerprint, 0, PACKBUF_FINGERPRINT);
-  PACKBUF_I_STORE(&record->hash, key->hash);
-  PACKBUF_I_STORE(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u));
+  /* seen by whoever sees the cell or, later, LIVE */
+  __atomic_store_n(&record->hash, key->hash, __ATOMIC_RELEASE);
+  __atomic_store_n(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u), __ATOMIC_RELEASE);
   return packbuf_i_shm_place_cell(shm, key->hash, slot); /* after hash and generation, by which it is cleared */
 }
 
@@ -5069,31 +5147,37 @@ static packbuf_status packbuf_i_shm_list_held(void *state, uint64_t *cursor, pac
 
 enum { PACKBUF_I_SHM_LOOKS = 8 }; /* at what seems wrong: what moves is right in one of them, or is not the same */
 
-/* 1: the unit belongs to nobody, or to a slot whose extent has it. */
-static int packbuf_i_shm_unit_right(packbuf_i_shm *shm, uint64_t unit) {
+/* Whose a unit is: nobody's, which a free slot's is too; a slot's whose extent has it. */
+typedef enum packbuf_i_shm_whose {
+  PACKBUF_I_SHM_NOBODYS,
+  PACKBUF_I_SHM_OWNED,
+  PACKBUF_I_SHM_LOST
+} packbuf_i_shm_whose;
+
+static packbuf_i_shm_whose packbuf_i_shm_unit_of(packbuf_i_shm *shm, uint64_t unit) {
   const uint32_t owner = PACKBUF_I_LOAD(&shm->owners[unit]);
   uint64_t extent, first;
-  if (!owner) return 1;
-  if (owner - 1 >= shm->facts.slots) return 0;
-  if (packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[owner - 1])) == PACKBUF_I_SHM_FREE) return 0;
+  int kept;
+  if (!owner) return PACKBUF_I_SHM_NOBODYS;
+  if (owner - 1 >= shm->facts.slots) return PACKBUF_I_SHM_LOST;
+  kept = packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[owner - 1])) == PACKBUF_I_SHM_FREE;
   extent = PACKBUF_I_LOAD(&shm->slots[owner - 1].extent);
   first = packbuf_i_shm_extent_first(extent);
-  return unit >= first && unit - first < packbuf_i_shm_extent_units(extent);
+  if (unit < first || unit - first >= packbuf_i_shm_extent_units(extent)) return PACKBUF_I_SHM_LOST;
+  return kept ? PACKBUF_I_SHM_NOBODYS : PACKBUF_I_SHM_OWNED;
 }
 
 static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) {
   uint64_t run = 0;
   for (uint64_t unit = 0; unit < shm->facts.units; unit++) {
-    int looks = 0;
-    if (!PACKBUF_I_LOAD(&shm->owners[unit])) {
+    packbuf_i_shm_whose whose = PACKBUF_I_SHM_LOST;
+    for (int i = 0; i < PACKBUF_I_SHM_LOOKS && whose == PACKBUF_I_SHM_LOST; i++) whose = packbuf_i_shm_unit_of(shm, unit);
+    audit->lost_bytes += whose == PACKBUF_I_SHM_LOST ? PACKBUF_I_SHM_UNIT : 0;
+    if (whose == PACKBUF_I_SHM_NOBODYS) {
       audit->free_bytes += PACKBUF_I_SHM_UNIT;
       audit->free_runs += run++ == 0;
       if (run * PACKBUF_I_SHM_UNIT > audit->largest_free) audit->largest_free = run * PACKBUF_I_SHM_UNIT;
-      continue;
-    }
-    run = 0;
-    while (looks < PACKBUF_I_SHM_LOOKS && !packbuf_i_shm_unit_right(shm, unit)) looks++;
-    if (looks == PACKBUF_I_SHM_LOOKS) audit->lost_bytes += PACKBUF_I_SHM_UNIT;
+    } else run = 0;
   }
 }
 
@@ -5598,6 +5682,15 @@ static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm
 
 /* ---- put ---- */
 
+/* What a batch knows of the clock. */
+typedef struct packbuf_i_shm_clock {
+  uint64_t now;   /* the root's clock */
+  uint64_t bytes; /* copied since it was read */
+  uint64_t items; /* begun since then */
+} packbuf_i_shm_clock;
+
+enum { PACKBUF_I_SHM_CLOCK_BYTES = 1 << 18, PACKBUF_I_SHM_CLOCK_ITEMS = 16 };
+
 /* Key, generation and cell; waits for a cell. now: of the batch; after a wait the clock is read again. */
 static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
                                               const packbuf_item *item, uint64_t now,
@@ -5618,7 +5711,8 @@ static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot,
   }
 }
 
-static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t now) {
+static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index,
+                                        packbuf_i_shm_clock *clock) {
   packbuf_item *const item = &call->items[index];
   packbuf_i_shm_patience patience = packbuf_i_shm_patient(call->deadline, call, index);
   const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
@@ -5632,6 +5726,7 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (!base) return PACKBUF_SYSTEM;
   if (!own) {
     status = packbuf_i_shm_reserve_all(shm, &item->size, 1, &patience, &token, NULL);
+    if (status != PACKBUF_OK) clock->items = PACKBUF_I_SHM_CLOCK_ITEMS; /* it may have waited for that */
     if (status != PACKBUF_OK) return status;
   } else token = item->slice->token;
   slot = (uint32_t)(token - 1);
@@ -5640,7 +5735,8 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
   packbuf_i_shm_expect(shm, key.hash);
   if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
-  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, now, &patience);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, clock->now, &patience);
+  if (patience.next) clock->items = PACKBUF_I_SHM_CLOCK_ITEMS; /* it may have waited */
   if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
@@ -5783,28 +5879,31 @@ static void packbuf_i_shm_end(packbuf_call *call, uint64_t index, packbuf_status
   call->done(call, index);
 }
 
-/* What keeps an item from being begun. The clock is read for every sixteenth item; without a deadline, or with none to
- * wait for, never. */
-static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t *now) {
+/* What keeps an item from being begun. The clock is read once for so many items, or for bytes that take some 10 us. */
+static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *call, uint64_t index,
+                                             packbuf_i_shm_clock *clock) {
   if (call->cancelled(call, index)) return PACKBUF_CANCELLED;
-  if (index % 16 == 0 || call->operation == PACKBUF_PUT) {
-    const uint64_t clock = packbuf_now();
-    *now = clock - shm->clock_offset;
-    __atomic_store_n(&shm->sessions[shm->session].called_at, *now, __ATOMIC_RELAXED);
+  if (index == 0 || clock->items == PACKBUF_I_SHM_CLOCK_ITEMS || clock->bytes >= PACKBUF_I_SHM_CLOCK_BYTES) {
+    const uint64_t now = packbuf_now();
+    clock->now = now - shm->clock_offset;
+    clock->bytes = clock->items = 0;
+    __atomic_store_n(&shm->sessions[shm->session].called_at, clock->now, __ATOMIC_RELAXED);
     if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
-    if (call->deadline != PACKBUF_NO_WAIT && clock > call->deadline) return PACKBUF_TIMEOUT;
+    if (call->deadline != PACKBUF_NO_WAIT && now > call->deadline) return PACKBUF_TIMEOUT;
   }
+  clock->items++;
+  if (call->operation == PACKBUF_PUT) clock->bytes += call->items[index].size;
   return PACKBUF_OK;
 }
 
 static void packbuf_i_shm_run(void *state, packbuf_call *call) {
   packbuf_i_shm *const shm = (packbuf_i_shm *)state;
   packbuf_status status = PACKBUF_OK;
-  uint64_t now = 0;
+  packbuf_i_shm_clock clock = {0, 0, 0};
   for (uint64_t i = 0; i < call->count; i++) {
     packbuf_item *const item = &call->items[i];
     if (status != PACKBUF_DISCONNECTED && status != PACKBUF_TIMEOUT)
-      status = packbuf_i_shm_hindered(shm, call, i, &now);
+      status = packbuf_i_shm_hindered(shm, call, i, &clock);
     memset(&item->lease, 0, sizeof item->lease);
     memset(&item->stat, 0, sizeof item->stat);
     item->got = 0;
@@ -5813,10 +5912,10 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
       continue;
     }
     switch (call->operation) {
-      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, now); break;
-      case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, now); break;
-      case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, now); break;
-      case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, now); break;
+      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, &clock); break;
+      case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, clock.now); break;
+      case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, clock.now); break;
+      case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, clock.now); break;
       default: status = PACKBUF_UNSUPPORTED_OPERATION; break;
     }
     if (call->operation != PACKBUF_REMOVE || status != PACKBUF_OK) packbuf_i_shm_end(call, i, status);
@@ -16094,29 +16193,44 @@ static packbuf_status packbuf_i_ledger_try(packbuf_ledger *ledger, packbuf_i_boo
   return status;
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
-                                                  packbuf_error *error) {
-  packbuf_i_booked *entry;
-  packbuf_status status;
-  int gone = 0, last = 0;
-  if (freed) *freed = 0;
-  if (!object->inner) return PACKBUF_OK;
+/* An object comes back. Its entry, with one user more, when the batch is to go with it; else NULL. */
+static packbuf_i_booked *packbuf_i_ledger_back(packbuf_ledger *ledger, packbuf_object *object, int consumed) {
+  packbuf_i_booked *entry, *last = NULL;
   packbuf_i_locked(&ledger->lock);
   if (ledger->state.reading) ledger->state.reading--;
   entry = packbuf_i_ledger_find(ledger, object->ref.key);
   if (entry && entry->state == PACKBUF_I_ENTRY_HELD && entry->generation == object->ref.generation && entry->reading) {
-    last = --entry->reading == 0 && !ledger->options.retain;
-    if (last) {
-      packbuf_i_entry_pending(ledger, entry);
-      entry->users++;
-    }
+    entry->reading--;
+    if (consumed && entry->reading == 0 && !ledger->options.retain) last = entry;
+  }
+  if (last) {
+    packbuf_i_entry_pending(ledger, last);
+    last->users++;
   }
   packbuf_i_unlocked(&ledger->lock);
   packbuf_object_release(object);
-  if (!last) return PACKBUF_OK;
+  return last;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
+                                                  packbuf_error *error) {
+  packbuf_i_booked *entry;
+  packbuf_status status;
+  int gone = 0;
+  if (freed) *freed = 0;
+  if (!object->inner) return PACKBUF_OK;
+  entry = packbuf_i_ledger_back(ledger, object, 1);
+  if (!entry) return PACKBUF_OK;
   status = packbuf_i_ledger_try(ledger, entry, 0, PACKBUF_FOREVER, &gone, error);
   if (freed) *freed = gone;
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object,
+                                                   packbuf_error *error) {
+  (void)error;
+  if (object->inner) (void)packbuf_i_ledger_back(ledger, object, 0);
+  return PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {

@@ -345,6 +345,15 @@ static packbuf_status packbuf_i_shm_look(packbuf_i_shm *shm, const packbuf_i_shm
 
 /* ---- put ---- */
 
+/* What a batch knows of the clock. */
+typedef struct packbuf_i_shm_clock {
+  uint64_t now;   /* the root's clock */
+  uint64_t bytes; /* copied since it was read */
+  uint64_t items; /* begun since then */
+} packbuf_i_shm_clock;
+
+enum { PACKBUF_I_SHM_CLOCK_BYTES = 1 << 18, PACKBUF_I_SHM_CLOCK_ITEMS = 16 };
+
 /* Key, generation and cell; waits for a cell. now: of the batch; after a wait the clock is read again. */
 static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot, const packbuf_i_shm_key *key,
                                               const packbuf_item *item, uint64_t now,
@@ -365,7 +374,8 @@ static packbuf_status packbuf_i_shm_name_item(packbuf_i_shm *shm, uint32_t slot,
   }
 }
 
-static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t now) {
+static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, uint64_t index,
+                                        packbuf_i_shm_clock *clock) {
   packbuf_item *const item = &call->items[index];
   packbuf_i_shm_patience patience = packbuf_i_shm_patient(call->deadline, call, index);
   const packbuf_i_shm_key key = packbuf_i_shm_key_of(shm, item->key);
@@ -379,6 +389,7 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (!base) return PACKBUF_SYSTEM;
   if (!own) {
     status = packbuf_i_shm_reserve_all(shm, &item->size, 1, &patience, &token, NULL);
+    if (status != PACKBUF_OK) clock->items = PACKBUF_I_SHM_CLOCK_ITEMS; /* it may have waited for that */
     if (status != PACKBUF_OK) return status;
   } else token = item->slice->token;
   slot = (uint32_t)(token - 1);
@@ -387,7 +398,8 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   else if (room < item->size) status = own ? PACKBUF_INVALID_ARGUMENT : PACKBUF_PROTOCOL;
   packbuf_i_shm_expect(shm, key.hash);
   if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
-  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, now, &patience);
+  if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, clock->now, &patience);
+  if (patience.next) clock->items = PACKBUF_I_SHM_CLOCK_ITEMS; /* it may have waited */
   if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
@@ -530,28 +542,31 @@ static void packbuf_i_shm_end(packbuf_call *call, uint64_t index, packbuf_status
   call->done(call, index);
 }
 
-/* What keeps an item from being begun. The clock is read for every sixteenth item; without a deadline, or with none to
- * wait for, never. */
-static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *call, uint64_t index, uint64_t *now) {
+/* What keeps an item from being begun. The clock is read once for so many items, or for bytes that take some 10 us. */
+static packbuf_status packbuf_i_shm_hindered(packbuf_i_shm *shm, packbuf_call *call, uint64_t index,
+                                             packbuf_i_shm_clock *clock) {
   if (call->cancelled(call, index)) return PACKBUF_CANCELLED;
-  if (index % 16 == 0 || call->operation == PACKBUF_PUT) {
-    const uint64_t clock = packbuf_now();
-    *now = clock - shm->clock_offset;
-    __atomic_store_n(&shm->sessions[shm->session].called_at, *now, __ATOMIC_RELAXED);
+  if (index == 0 || clock->items == PACKBUF_I_SHM_CLOCK_ITEMS || clock->bytes >= PACKBUF_I_SHM_CLOCK_BYTES) {
+    const uint64_t now = packbuf_now();
+    clock->now = now - shm->clock_offset;
+    clock->bytes = clock->items = 0;
+    __atomic_store_n(&shm->sessions[shm->session].called_at, clock->now, __ATOMIC_RELAXED);
     if (PACKBUF_I_LOAD(&shm->header->closed)) return PACKBUF_DISCONNECTED;
-    if (call->deadline != PACKBUF_NO_WAIT && clock > call->deadline) return PACKBUF_TIMEOUT;
+    if (call->deadline != PACKBUF_NO_WAIT && now > call->deadline) return PACKBUF_TIMEOUT;
   }
+  clock->items++;
+  if (call->operation == PACKBUF_PUT) clock->bytes += call->items[index].size;
   return PACKBUF_OK;
 }
 
 static void packbuf_i_shm_run(void *state, packbuf_call *call) {
   packbuf_i_shm *const shm = (packbuf_i_shm *)state;
   packbuf_status status = PACKBUF_OK;
-  uint64_t now = 0;
+  packbuf_i_shm_clock clock = {0, 0, 0};
   for (uint64_t i = 0; i < call->count; i++) {
     packbuf_item *const item = &call->items[i];
     if (status != PACKBUF_DISCONNECTED && status != PACKBUF_TIMEOUT)
-      status = packbuf_i_shm_hindered(shm, call, i, &now);
+      status = packbuf_i_shm_hindered(shm, call, i, &clock);
     memset(&item->lease, 0, sizeof item->lease);
     memset(&item->stat, 0, sizeof item->stat);
     item->got = 0;
@@ -560,10 +575,10 @@ static void packbuf_i_shm_run(void *state, packbuf_call *call) {
       continue;
     }
     switch (call->operation) {
-      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, now); break;
-      case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, now); break;
-      case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, now); break;
-      case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, now); break;
+      case PACKBUF_PUT: status = packbuf_i_shm_put(shm, call, i, &clock); break;
+      case PACKBUF_GET: status = packbuf_i_shm_get(shm, item, clock.now); break;
+      case PACKBUF_STAT: status = packbuf_i_shm_stat_item(shm, item, clock.now); break;
+      case PACKBUF_REMOVE: status = packbuf_i_shm_remove_item(shm, item, clock.now); break;
       default: status = PACKBUF_UNSUPPORTED_OPERATION; break;
     }
     if (call->operation != PACKBUF_REMOVE || status != PACKBUF_OK) packbuf_i_shm_end(call, i, status);

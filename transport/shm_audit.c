@@ -134,31 +134,37 @@ static packbuf_status packbuf_i_shm_list_held(void *state, uint64_t *cursor, pac
 
 enum { PACKBUF_I_SHM_LOOKS = 8 }; /* at what seems wrong: what moves is right in one of them, or is not the same */
 
-/* 1: the unit belongs to nobody, or to a slot whose extent has it. */
-static int packbuf_i_shm_unit_right(packbuf_i_shm *shm, uint64_t unit) {
+/* Whose a unit is: nobody's, which a free slot's is too; a slot's whose extent has it. */
+typedef enum packbuf_i_shm_whose {
+  PACKBUF_I_SHM_NOBODYS,
+  PACKBUF_I_SHM_OWNED,
+  PACKBUF_I_SHM_LOST
+} packbuf_i_shm_whose;
+
+static packbuf_i_shm_whose packbuf_i_shm_unit_of(packbuf_i_shm *shm, uint64_t unit) {
   const uint32_t owner = PACKBUF_I_LOAD(&shm->owners[unit]);
   uint64_t extent, first;
-  if (!owner) return 1;
-  if (owner - 1 >= shm->facts.slots) return 0;
-  if (packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[owner - 1])) == PACKBUF_I_SHM_FREE) return 0;
+  int kept;
+  if (!owner) return PACKBUF_I_SHM_NOBODYS;
+  if (owner - 1 >= shm->facts.slots) return PACKBUF_I_SHM_LOST;
+  kept = packbuf_i_shm_phase(PACKBUF_I_LOAD(&shm->words[owner - 1])) == PACKBUF_I_SHM_FREE;
   extent = PACKBUF_I_LOAD(&shm->slots[owner - 1].extent);
   first = packbuf_i_shm_extent_first(extent);
-  return unit >= first && unit - first < packbuf_i_shm_extent_units(extent);
+  if (unit < first || unit - first >= packbuf_i_shm_extent_units(extent)) return PACKBUF_I_SHM_LOST;
+  return kept ? PACKBUF_I_SHM_NOBODYS : PACKBUF_I_SHM_OWNED;
 }
 
 static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) {
   uint64_t run = 0;
   for (uint64_t unit = 0; unit < shm->facts.units; unit++) {
-    int looks = 0;
-    if (!PACKBUF_I_LOAD(&shm->owners[unit])) {
+    packbuf_i_shm_whose whose = PACKBUF_I_SHM_LOST;
+    for (int i = 0; i < PACKBUF_I_SHM_LOOKS && whose == PACKBUF_I_SHM_LOST; i++) whose = packbuf_i_shm_unit_of(shm, unit);
+    audit->lost_bytes += whose == PACKBUF_I_SHM_LOST ? PACKBUF_I_SHM_UNIT : 0;
+    if (whose == PACKBUF_I_SHM_NOBODYS) {
       audit->free_bytes += PACKBUF_I_SHM_UNIT;
       audit->free_runs += run++ == 0;
       if (run * PACKBUF_I_SHM_UNIT > audit->largest_free) audit->largest_free = run * PACKBUF_I_SHM_UNIT;
-      continue;
-    }
-    run = 0;
-    while (looks < PACKBUF_I_SHM_LOOKS && !packbuf_i_shm_unit_right(shm, unit)) looks++;
-    if (looks == PACKBUF_I_SHM_LOOKS) audit->lost_bytes += PACKBUF_I_SHM_UNIT;
+    } else run = 0;
   }
 }
 

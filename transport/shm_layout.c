@@ -24,6 +24,7 @@ enum {
   PACKBUF_I_SHM_ORDER = 0x01020304, /* as the machine that made it stores it */
   PACKBUF_I_SHM_SESSIONS = 512,     /* at most */
   PACKBUF_I_SHM_BUCKET = 8,         /* cells of a bucket: a line of the cache */
+  PACKBUF_I_SHM_FREED = 16,         /* slots that a handle remembers */
   PACKBUF_I_SHM_TRIES = 64          /* how often opening begins anew when others make or take away the file */
 };
 #define PACKBUF_I_SHM_MAGIC "PBUFSHM" /* with its NUL: 8 bytes */
@@ -113,7 +114,7 @@ typedef struct packbuf_i_shm {
   packbuf_i_lock sweeping;       /* who looks for the dead: locks are the handle's, not the thread's */
   packbuf_i_lock lock;           /* of `writable` and the quota */
   uint64_t next_unit, next_slot; /* where to look first */
-  uint64_t last_slot;            /* that was freed, + 1; 0: it was claimed again */
+  uint32_t freed[PACKBUF_I_SHM_FREED], freed_count; /* slots that this handle freed last, + 1, a ring: hints */
   uint64_t quota, charged, pending;
   uint64_t clock_offset;                /* of this time namespace */
   uint64_t evicted, expired, recovered; /* the store's counters at open */

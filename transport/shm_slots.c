@@ -124,26 +124,35 @@ static uint32_t packbuf_i_shm_pins(packbuf_i_shm *shm, uint32_t slot) {
 
 /* ---- slots ---- */
 
+/* What was freed last is used next: it is in the cache. Threads of a handle may lose some to each other. */
+static void packbuf_i_shm_remember(packbuf_i_shm *shm, uint32_t slot, uint64_t extent) {
+  const uint32_t count = __atomic_load_n(&shm->freed_count, __ATOMIC_RELAXED);
+  __atomic_store_n(&shm->freed[count % PACKBUF_I_SHM_FREED], slot + 1, __ATOMIC_RELAXED);
+  __atomic_store_n(&shm->freed_count, count + 1, __ATOMIC_RELAXED);
+  if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
+}
+
 /* Cells, units, and then the slot itself. Done again by the next one where this one is killed. */
 static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot) {
   packbuf_i_shm_slot *const record = &shm->slots[slot];
   const uint64_t extent = PACKBUF_I_LOAD(&record->extent), word = PACKBUF_I_LOAD(&shm->words[slot]);
   packbuf_i_shm_clear_cells(shm, slot);
   packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
-  /* what was used last is used next: it is in the cache */
-  __atomic_store_n(&shm->last_slot, (uint64_t)slot + 1, __ATOMIC_RELAXED);
-  if (extent) __atomic_store_n(&shm->next_unit, packbuf_i_shm_extent_first(extent), __ATOMIC_RELAXED);
+  packbuf_i_shm_remember(shm, slot, extent);
   PACKBUF_I_STORE(&record->extent, 0u);
-  PACKBUF_I_STORE(&shm->words[slot], (word & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32));
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_freed_word(word));
 }
 
-/* Pins of readers that fail only delay: who takes the last one away comes here again. */
+/* Frees a slot whose object ended, but for its units, which it keeps. Pins of readers that fail only delay: who takes
+ * the last one away comes here again. */
 static void packbuf_i_shm_try_free(packbuf_i_shm *shm, uint32_t slot) {
   uint64_t word = PACKBUF_I_LOAD(&shm->words[slot]);
   if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_RETIRED || packbuf_i_shm_pins(shm, slot)) return;
   if (!PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
     return;
-  packbuf_i_shm_free_slot(shm, slot);
+  packbuf_i_shm_clear_cells(shm, slot);
+  packbuf_i_shm_remember(shm, slot, PACKBUF_I_LOAD(&shm->slots[slot].extent));
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_freed_word(word));
   packbuf_i_shm_wake(shm);
 }
 
@@ -154,12 +163,30 @@ static int packbuf_i_shm_try_slot(packbuf_i_shm *shm, uint32_t slot) {
          PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_CLAIMED));
 }
 
-/* A free slot, CLAIMED by this session: the one that was freed last, else the next one; NONE. */
-static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm) {
-  const uint32_t all = shm->facts.slots;
-  const uint64_t last = __atomic_exchange_n(&shm->last_slot, 0, __ATOMIC_RELAXED);
+/* Of the slots that this handle freed last the newest one that kept as many units, else the newest; CLAIMED; NONE. */
+static uint32_t packbuf_i_shm_claim_freed(packbuf_i_shm *shm, uint64_t units) {
+  const uint32_t count = __atomic_load_n(&shm->freed_count, __ATOMIC_RELAXED);
+  uint32_t *const newest = &shm->freed[(count - 1) % PACKBUF_I_SHM_FREED], *best = newest, slot;
+  if (!count) return PACKBUF_I_SHM_NONE;
+  for (uint32_t i = 1; i <= count && i <= PACKBUF_I_SHM_FREED; i++) {
+    uint32_t *const one = &shm->freed[(count - i) % PACKBUF_I_SHM_FREED];
+    slot = __atomic_load_n(one, __ATOMIC_RELAXED);
+    if (!slot || packbuf_i_shm_extent_units(PACKBUF_I_LOAD(&shm->slots[slot - 1].extent)) != units) continue;
+    best = one;
+    break;
+  }
+  slot = __atomic_load_n(best, __ATOMIC_RELAXED);
+  __atomic_store_n(best, __atomic_load_n(newest, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+  __atomic_store_n(newest, 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&shm->freed_count, count - 1, __ATOMIC_RELAXED);
+  return slot && packbuf_i_shm_try_slot(shm, slot - 1) ? slot - 1 : PACKBUF_I_SHM_NONE;
+}
+
+/* A free slot, CLAIMED by this session: one that was freed lately, else the next one; NONE. */
+static uint32_t packbuf_i_shm_claim_slot(packbuf_i_shm *shm, uint64_t units) {
+  const uint32_t all = shm->facts.slots, last = packbuf_i_shm_claim_freed(shm, units);
   uint32_t slot = (uint32_t)__atomic_load_n(&shm->next_slot, __ATOMIC_RELAXED);
-  if (last && packbuf_i_shm_try_slot(shm, (uint32_t)(last - 1))) return (uint32_t)(last - 1);
+  if (last != PACKBUF_I_SHM_NONE) return last;
   for (uint32_t i = 0; i < all; i++, slot++) {
     if (slot >= all) slot = 0;
     if (packbuf_i_shm_try_slot(shm, slot)) {
@@ -299,10 +326,11 @@ static uint64_t packbuf_i_shm_retire_below(packbuf_i_shm *shm, const packbuf_i_s
 
 /* A slot with room for `size` bytes, CLAIMED; NONE: *slots says whether it is slots that there are none of. */
 static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slots) {
-  const uint32_t slot = packbuf_i_shm_claim_slot(shm);
+  const uint64_t units = size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+  const uint32_t slot = packbuf_i_shm_claim_slot(shm, units);
   *slots = slot == PACKBUF_I_SHM_NONE;
   if (*slots) return slot;
-  if (packbuf_i_shm_claim_units(shm, slot, size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0))) return slot;
+  if (packbuf_i_shm_claim_units(shm, slot, units)) return slot;
   packbuf_i_shm_drop_quietly(shm, slot);
   return PACKBUF_I_SHM_NONE;
 }
@@ -339,8 +367,9 @@ static int packbuf_i_shm_name(packbuf_i_shm *shm, uint32_t slot, const packbuf_i
   record->head_checksum = about->ref ? about->ref->head_checksum : 0;
   if (about->ref) memcpy(record->fingerprint, about->ref->fingerprint, PACKBUF_FINGERPRINT);
   else memset(record->fingerprint, 0, PACKBUF_FINGERPRINT);
-  PACKBUF_I_STORE(&record->hash, key->hash);
-  PACKBUF_I_STORE(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u));
+  /* seen by whoever sees the cell or, later, LIVE */
+  __atomic_store_n(&record->hash, key->hash, __ATOMIC_RELEASE);
+  __atomic_store_n(&record->generation, PACKBUF_I_ADD(&shm->header->generation, 1u), __ATOMIC_RELEASE);
   return packbuf_i_shm_place_cell(shm, key->hash, slot); /* after hash and generation, by which it is cleared */
 }
 

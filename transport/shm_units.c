@@ -1,6 +1,8 @@
 /* transport/shm_units.c: the memory of a shm store, in units of 4096 bytes, without a lock: a word for each unit names
  * the slot that owns it, and the slot's extent, written before, says which units may be its own. Whoever frees a slot
- * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed.
+ * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed. The
+ * units of an object that ends stay with its slot, which is free all the same: the next put into it that is about as
+ * large has them without a word to each, and who looks for room takes them.
  * May use: shm_layout. Must not know: what objects are, the directory, sessions. */
 #if PACKBUF_I_SHM
 
@@ -50,6 +52,46 @@ static uint64_t packbuf_i_shm_behind(packbuf_i_shm *shm, uint64_t unit, uint32_t
   return unit + 1;
 }
 
+/* Gives back all but the first `units` of a CLAIMED slot's extent: the units first, the smaller extent after them, so
+ * that the extent covers what is owned at any time. */
+static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
+  uint64_t *const extent = &shm->slots[slot].extent;
+  const uint64_t old = PACKBUF_I_LOAD(extent), first = packbuf_i_shm_extent_first(old);
+  if (units >= packbuf_i_shm_extent_units(old)) return;
+  packbuf_i_shm_release_units(shm, slot, first + units, packbuf_i_shm_extent_units(old) - units);
+  PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
+}
+
+/* The units that a slot, CLAIMED now, has kept of its last object: 1 when they do for `units`. Else they are given back:
+ * a small object in the place of a large one would leave gaps that nothing large fits into. */
+static int packbuf_i_shm_keep_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
+  const uint64_t all = shm->facts.units, extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
+  const uint64_t first = packbuf_i_shm_extent_first(extent), kept = packbuf_i_shm_extent_units(extent);
+  uint64_t own = 0;
+  if (!kept) return 0;
+  if (units && units <= kept && kept - units <= kept / 8 && first < all && kept <= all - first)
+    while (own < kept && __atomic_load_n(&shm->owners[first + own], __ATOMIC_RELAXED) == slot + 1) own++;
+  if (own == kept) packbuf_i_shm_trim_units(shm, slot, units);
+  else packbuf_i_shm_release_units(shm, slot, first, kept);
+  return own == kept;
+}
+
+/* Frees the units of a slot that is free and has kept them. 0: it is not. */
+static int packbuf_i_shm_take_units(packbuf_i_shm *shm, uint32_t owner) {
+  const uint32_t slot = owner - 1;
+  uint64_t word, extent;
+  if (slot >= shm->facts.slots) return 0;
+  word = PACKBUF_I_LOAD(&shm->words[slot]);
+  if (packbuf_i_shm_phase(word) != PACKBUF_I_SHM_FREE ||
+      !PACKBUF_I_EXCHANGE(&shm->words[slot], &word, packbuf_i_shm_word(word, shm->session, PACKBUF_I_SHM_FREEING)))
+    return 0;
+  extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
+  packbuf_i_shm_release_units(shm, slot, packbuf_i_shm_extent_first(extent), packbuf_i_shm_extent_units(extent));
+  PACKBUF_I_STORE(&shm->slots[slot].extent, 0u);
+  PACKBUF_I_STORE(&shm->words[slot], packbuf_i_shm_freed_word(word));
+  return 1;
+}
+
 /* Claims a run of units for a slot that is CLAIMED: next fit from where this handle was last. The extent is written
  * before the first unit is claimed: intent first, so that recovery finds them. 0: there is no such run. Of several who
  * want the same units the one furthest on gets all of its own, so somebody always goes on. */
@@ -57,6 +99,7 @@ static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
   const uint64_t all = shm->facts.units;
   uint64_t *const extent = &shm->slots[slot].extent;
   uint64_t at = __atomic_load_n(&shm->next_unit, __ATOMIC_RELAXED), run = 0, seen = 0;
+  if (packbuf_i_shm_keep_units(shm, slot, units)) return 1;
   if (units == 0 || units > all) {
     PACKBUF_I_STORE(extent, 0u);
     return units == 0;
@@ -70,6 +113,7 @@ static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
       continue;
     }
     owner = PACKBUF_I_LOAD(&shm->owners[at + run]);
+    if (owner && packbuf_i_shm_take_units(shm, owner)) owner = PACKBUF_I_LOAD(&shm->owners[at + run]);
     if (owner) {
       next = packbuf_i_shm_behind(shm, at + run, owner);
     } else if (++run < units) {
@@ -90,16 +134,6 @@ static int packbuf_i_shm_claim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
   }
   PACKBUF_I_STORE(extent, 0u);
   return 0;
-}
-
-/* Gives back all but the first `units` of a CLAIMED slot's extent: the units first, the smaller extent after them, so
- * that the extent covers what is owned at any time. */
-static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
-  uint64_t *const extent = &shm->slots[slot].extent;
-  const uint64_t old = PACKBUF_I_LOAD(extent), first = packbuf_i_shm_extent_first(old);
-  if (units >= packbuf_i_shm_extent_units(old)) return;
-  packbuf_i_shm_release_units(shm, slot, first + units, packbuf_i_shm_extent_units(old) - units);
-  PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
 }
 
 #endif /* PACKBUF_I_SHM */

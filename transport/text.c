@@ -119,11 +119,18 @@ static size_t packbuf_i_percent_decode(const char *text, size_t size, char *to, 
 
 /* ---- keys ---- */
 
+/* 1: eight bytes of '!' to '~'. A byte below borrows, 0x7F carries, and others have the bit already. */
+static int packbuf_i_name_plain(uint64_t bytes) {
+  return !((bytes | (bytes - 0x2121212121212121u) | (bytes + 0x0101010101010101u)) & 0x8080808080808080u);
+}
+
 /* How many bytes from the front are UTF-8 without control characters (U+0000 to U+001F, U+007F to U+009F) and blanks
  * (U+0020): `size` when all are. */
 static size_t packbuf_i_name_good(const char *text, size_t size) {
-  const size_t valid = packbuf_i_utf8_valid((const uint8_t *)text, size);
-  for (size_t i = 0; i < valid; i++) {
+  size_t plain = 0, valid;
+  while (size - plain >= 8 && packbuf_i_name_plain(packbuf_i_load64((const uint8_t *)text + plain))) plain += 8;
+  valid = plain + packbuf_i_utf8_valid((const uint8_t *)text + plain, size - plain);
+  for (size_t i = plain; i < valid; i++) {
     const uint8_t byte = (uint8_t)text[i];
     if (byte <= ' ' || byte == 0x7F || (byte == 0xC2 && (uint8_t)text[i + 1] < 0xA0)) return i;
   }
@@ -132,9 +139,8 @@ static size_t packbuf_i_name_good(const char *text, size_t size) {
 
 /* strlen, or `most` + 1 for what is longer. */
 static size_t packbuf_i_length(const char *text, size_t most) {
-  size_t size = 0;
-  while (size <= most && text[size]) size++;
-  return size;
+  const char *end = (const char *)memchr(text, 0, most + 1);
+  return end ? (size_t)(end - text) : most + 1;
 }
 
 /* 1: a key: 1 to PACKBUF_MAX_KEY bytes of the above. */

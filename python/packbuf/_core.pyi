@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -38,6 +38,7 @@ class Batch:
         mode: int,
         token: bytes,
         allow_pickle: bool,
+        stand_in: Callable[[Any], Any] | None,
     ) -> None: ...
     def wish(
         self, path: str, codec: int, dtype: str, flags: int, timestamp: str, packing: int, batch_value: bool
@@ -102,3 +103,139 @@ class Selection:
     def arrow_array(self, node: int | None) -> tuple[object, object]: ...
     def arrow_stream(self, node: int | None) -> object: ...
     def dlpack(self, node: int, copy: bool, no_copy: bool, versioned: bool) -> object: ...
+
+@final
+class Ref:
+    """Names one immutable stored object. Plain data: send it as text, JSON or pickle."""
+
+    @property
+    def uri(self) -> str:
+        """Where it was put; no store looks at it."""
+    @property
+    def key(self) -> str:
+        """Under which it was put."""
+    @property
+    def generation(self) -> int:
+        """Which object of that key."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the object."""
+    @property
+    def head_nbytes(self) -> int:
+        """Bytes of its head and index."""
+    @property
+    def head_checksum(self) -> int:
+        """CRC-32C of its head."""
+    @property
+    def kind(self) -> str:
+        """``batch``, ``manifest`` or ``bytes``."""
+    @property
+    def fingerprint(self) -> str:
+        """Of the schema, as `Schema.fingerprint`; empty: not known."""
+    @staticmethod
+    def parse(text: str) -> Ref:
+        """A ref of its text, ``str(ref)``."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+class Leased:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    @property
+    def ref(self) -> Ref: ...
+    @property
+    def parts(self) -> int: ...
+    @property
+    def appended(self) -> bool: ...
+    @property
+    def moved(self) -> int: ...
+    def view(self, index: int, tensors: int, images: int, allow_pickle: bool) -> View: ...
+    def selection(self, index: int, view: View) -> Selection: ...
+    def joined(self) -> Packed: ...
+
+class Reading(Leased):
+    @property
+    def ended(self) -> bool: ...
+    def end(self, consumed: bool) -> bool: ...
+
+class LeasedBytes:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Store:
+    def __init__(self, uri: str, options: dict[str, Any]) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def uri(self) -> str: ...
+    def close(self, seconds: float) -> None: ...
+    def describe(self, seconds: float) -> dict[str, Any]: ...
+    def counters(self) -> dict[str, int]: ...
+    def put(
+        self,
+        key: str,
+        batch: Batch,
+        threads: int,
+        ttl_ms: int,
+        evictable: bool,
+        fingerprint: bool,
+        seconds: float,
+    ) -> Ref: ...
+    def put_many(
+        self,
+        keys: list[str],
+        batches: list[Batch],
+        threads: int,
+        ttl_ms: int,
+        evictable: bool,
+        fingerprint: bool,
+        seconds: float,
+    ) -> list[Any]: ...
+    def get_many(
+        self,
+        refs: list[Any],
+        wanted: tuple[list[str], Any, int, bool] | None,
+        limits: dict[str, int],
+        level: int,
+        fingerprint: bytes | None,
+        seconds: float,
+    ) -> list[Any]: ...
+    def append(
+        self, ref: Ref | str, batch: Batch, fields: bool, threads: int, ttl_ms: int, fingerprint: bool, seconds: float
+    ) -> Ref: ...
+    def remove(self, ref: Ref | str, wait: float, seconds: float) -> bool: ...
+    def stat_many(self, refs: list[Any], seconds: float) -> list[Any]: ...
+    def list(self, prefix: str, seconds: float) -> list[tuple[Any, ...]]: ...
+    def collect(self, seconds: float) -> int: ...
+    def free(self, force: bool) -> None: ...
+    def inject(self, faults: Sequence[tuple[int, int, int]]) -> None: ...
+    def put_bytes(self, key: str, data: Any, ttl_ms: int, evictable: bool, seconds: float) -> Ref: ...
+    def get_bytes(self, ref: Ref | str, seconds: float) -> LeasedBytes: ...
+
+class Server:
+    @property
+    def uri(self) -> str: ...
+    def close(self) -> None: ...
+
+def serve(
+    store: Store, uri: str, secret: bytes | None, metrics: str | None, threads: int, connections: int, quota: int
+) -> Server: ...
+
+class Ledger:
+    def __init__(self, store: Store, most_bytes: int, attempts: int, retain: bool) -> None: ...
+    def put(
+        self,
+        key: str,
+        batch: Batch,
+        threads: int,
+        ttl_ms: int,
+        evictable: bool,
+        fingerprint: bool,
+        seconds: float,
+    ) -> Ref: ...
+    def adopt(self, ref: Ref | str, seconds: float) -> None: ...
+    def get(
+        self, ref: Ref | str, limits: dict[str, int], level: int, fingerprint: bytes | None, seconds: float
+    ) -> Reading: ...
+    def abort(self, ref: Ref | str) -> None: ...
+    def gc(self, max_age: float) -> int: ...
+    def drain(self, seconds: float) -> None: ...
+    def describe(self) -> dict[str, Any]: ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packbuf import _core
 
@@ -168,7 +169,27 @@ class OutOfMemory(Error, MemoryError):
 
 
 class NotFound(Error, KeyError):
-    """No such field (NOT_FOUND)."""
+    """No such field, or no such key in a store (NOT_FOUND)."""
+
+
+class Stale(Error, KeyError):
+    """Another object was put under the key since (STALE)."""
+
+
+class Timeout(Error, TimeoutError):
+    """The time that the call had is over (TIMEOUT)."""
+
+
+class Full(Error):
+    """There is no room: in the store (FULL), or in what the client may use of it (QUOTA)."""
+
+
+class Disconnected(Error, ConnectionError):
+    """The other side, or the store, is gone (DISCONNECTED), or not to be had here (UNAVAILABLE)."""
+
+
+class Denied(Error, PermissionError):
+    """The secret or the rights are missing (DENIED)."""
 
 
 class OutOfRange(Error, IndexError):
@@ -191,6 +212,34 @@ class Unsupported(Error):
     """A newer format, or a codec, dtype or packing that this version does not know."""
 
 
+class SomeFailed(Error):
+    """Of the keys of one call some failed; the others did what was asked for. Code and words are those of the first.
+
+    >>> import packbuf
+    >>> with packbuf.connect("local:") as store:
+    ...     try:
+    ...         store.put_many({"a": {"x": [1]}, "b": {"x": [{1, 2}]}})
+    ...     except packbuf.SomeFailed as error:
+    ...         error.results[0].key, {key: why.code.name for key, why in error.failed.items()}
+    ('a', {'b': 'UNENCODABLE'})
+    """
+
+    results: list[Any]
+    """For each key, in the order of the call, what it came to, or its `Error`."""
+    failed: dict[str, Error]
+    """The error of each key that failed."""
+
+    def __init__(self, keys: Sequence[str], results: Sequence[Any]) -> None:
+        self.keys, self.results = list(keys), list(results)
+        self.failed = {key: result for key, result in zip(keys, results, strict=True) if isinstance(result, Error)}
+        (key, first), count = next(iter(self.failed.items())), len(self.failed)
+        super().__init__(first.code, f"{count} of {len(results)} keys failed; {key}: {first.message}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross process boundaries."""
+        return SomeFailed, (self.keys, self.results)
+
+
 _FIRST_MALFORMED, _LAST_MALFORMED = 40, 64
 _FIRST_UNSUPPORTED, _LAST_UNSUPPORTED = 100, 108
 _CLASSES: dict[str, type[Error]] = {
@@ -198,6 +247,13 @@ _CLASSES: dict[str, type[Error]] = {
     "NOT_FOUND": NotFound,
     "OUT_OF_RANGE": OutOfRange,
     "WRONG_TYPE": WrongType,
+    "STALE": Stale,
+    "TIMEOUT": Timeout,
+    "FULL": Full,
+    "QUOTA": Full,
+    "DISCONNECTED": Disconnected,
+    "UNAVAILABLE": Disconnected,
+    "DENIED": Denied,
     "UNENCODABLE": Unencodable,
     "LOSSY": Unencodable,
     "NOT_NULLABLE": Unencodable,
@@ -229,3 +285,12 @@ def make(  # noqa: PLR0917
 
 
 _remake = make
+
+
+def word(words: Mapping[Any, int], word: Any, what: str) -> int:
+    """The number that a word of an argument stands for; another word is refused with those there are."""
+    try:
+        return words[word]
+    except (KeyError, TypeError):
+        known = ", ".join(repr(known) for known in words)
+        raise error_of(Status.INVALID_ARGUMENT, f"{what} is one of {known}, not {word!r}") from None

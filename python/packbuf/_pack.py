@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
-from packbuf._errors import Status, error_of
+from packbuf._errors import Status, error_of, word
 from packbuf._exchange import Arrow
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class PackOptions(TypedDict, total=False):
     metadata: Mapping[str, str | Mapping[str, str]] | None
     rows: int | None
     allow_pickle: bool
+    default: Callable[[Any], Any] | None
     mode: Literal["strict", "compat"]
     link_gbits: int
     row_sharing: bool
@@ -71,6 +72,7 @@ def pack(
     rows: int | None = None,
     threads: int | None = None,
     allow_pickle: bool = False,
+    default: Callable[[Any], Any] | None = None,
     mode: Literal["strict", "compat"] = "strict",
     link_gbits: int = 0,
     row_sharing: bool = True,
@@ -93,6 +95,8 @@ def pack(
         rows: how many rows; needed only when there is no field.
         threads: that write; None: one for each 4 MiB, at most 4. The bytes do not depend on it.
         allow_pickle: pickle values that packbuf has no type for, instead of refusing them.
+        default: called, as by `json.dumps`, with a value that would be refused or come back as something else (arrays of
+            text or objects, nested tensors within values); what it returns is packed instead. NotImplemented: no change.
         mode: of inference; ``"strict"`` never changes a value or type.
         link_gbits: speed of the link the buffer is for; with ``packing="auto"``, or none given, it decides.
         row_sharing: store equal rows, and common prefixes, once.
@@ -116,6 +120,7 @@ def pack(
         metadata=metadata,
         rows=rows,
         allow_pickle=allow_pickle,
+        default=default,
         mode=mode,
         link_gbits=link_gbits,
         row_sharing=row_sharing,
@@ -192,30 +197,31 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     alignment = options.get("alignment", 64)
     if alignment not in {64, 128, 256, 512, 1024, 2048, 4096}:
         raise error_of(Status.INVALID_ARGUMENT, "alignment is a power of two from 64 to 4096")
+    taken = _adapt.fields_of(batch)
     begun = _core.Batch(
-        options.get("rows"),
-        _word(_PACKINGS, options.get("packing"), "packing"),
+        taken.rows if options.get("rows") is None else options.get("rows"),
+        word(_PACKINGS, options.get("packing"), "packing"),
         alignment.bit_length() - 1,
         options.get("checksums", True),
         options.get("row_sharing", True),
         options.get("link_gbits", 0),
-        _word(_MODES, options.get("mode", "strict"), "mode"),
+        word(_MODES, options.get("mode", "strict"), "mode"),
         token,
         options.get("allow_pickle", False),
+        options.get("default"),
     )
     for path, column in (options.get("schema") or {}).items():
         _wish(begun, path, column)
-    fields, own_values = _adapt.fields_of(batch)
     if _adapt.is_arrow(batch):
         begun.add_arrow(batch)
-    elif isinstance(fields, (list, tuple)):
-        begun.add_rows(fields)
+    elif isinstance(taken.fields, (list, tuple)):
+        begun.add_rows(taken.fields)
     else:
-        for name, column in fields.items():
+        for name, column in taken.fields.items():
             _add(begun, name, column)
-    for name, value in {**own_values, **(options.get("batch_values") or {})}.items():
+    for name, value in {**taken.values, **(options.get("batch_values") or {})}.items():
         begun.add_batch_value(_text(name), value)
-    for key, text in (options.get("metadata") or {}).items():
+    for key, text in {**taken.metadata, **(options.get("metadata") or {})}.items():
         if isinstance(text, Mapping):
             for inner, words in text.items():
                 begun.add_metadata(_text(key), _text(inner), _text(words))
@@ -239,7 +245,7 @@ def _add(batch: _core.Batch, name: Any, column: Any) -> None:
     if isinstance(column, Arrow):  # by way of Arrow it would lose what is missing
         raise error_of(Status.WRONG_TYPE, "a column of a view is no field: give its .numpy() or .tolist()", path=name)
     if _torch.is_tensor(column) and column.is_nested:
-        ragged = _torch.nested(column)
+        ragged = _torch.rows_of(column)
         if isinstance(ragged, tuple):
             batch.add_ragged(_text(name), *ragged)
             return
@@ -264,14 +270,6 @@ def _wish(batch: _core.Batch, path: str, column: Column) -> None:
         column.get("dtype", ""),
         flags,
         column.get("timestamp", ""),
-        _word(_PACKINGS, column.get("packing"), "packing"),
+        word(_PACKINGS, column.get("packing"), "packing"),
         column.get("value", False),
     )
-
-
-def _word(words: Mapping[Any, int], word: Any, what: str) -> int:
-    try:
-        return words[word]
-    except (KeyError, TypeError):
-        known = ", ".join(repr(known) for known in words)
-        raise error_of(Status.INVALID_ARGUMENT, f"{what} is one of {known}, not {word!r}") from None

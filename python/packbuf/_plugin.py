@@ -8,10 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from packbuf import _torch
 from packbuf._errors import Status, error_of
 from packbuf._values import MISSING, Media, Opaque
 
@@ -58,19 +60,20 @@ def integer(text: str) -> int:
 # ---- on the way in ----
 
 
-def describe(value: Any, allow_pickle: bool) -> tuple[Any, ...] | None:
+def describe(value: Any, allow_pickle: bool, stand_in: Callable[[Any], Any] | None) -> tuple[Any, ...] | None:
     """What a value is, as (word, ...) for walk.cpp; None when packbuf has nothing for it."""
+    if isinstance(value, np.ndarray) or _torch.is_tensor(value):  # asked about only where there is a stand-in
+        return _replaced(value, stand_in)
     if isinstance(value, memoryview):
         return ("buffer", value) if value.format in {"B", "b", "c"} else ("value", np.asarray(value))
     if isinstance(value, complex):
         return "complex", np.complex128(value)
     if isinstance(value, dt.datetime):
         if value.tzinfo is not None:
-            return (
-                None
-                if allow_pickle and _pickles(value)
-                else ("refuse", "a datetime with a time zone: the zone would be lost")
-            )
+            told = _replaced(value, stand_in)
+            if told is None and not (allow_pickle and _pickles(value)):
+                return "refuse", "a datetime with a time zone: the zone would be lost"
+            return told
         return "time", (value - _EPOCH) // _MICROSECOND, "us"
     if isinstance(value, dt.date):
         return "time", (value - _DAY).days, "D"
@@ -83,13 +86,34 @@ def describe(value: Any, allow_pickle: bool) -> tuple[Any, ...] | None:
         return _describe_image(value)
     if value is MISSING:
         return "refuse", "MISSING stands for a key that is not there: leave the key out"
+    told = _replaced(value, stand_in)
+    if told is not None:
+        return told
     if allow_pickle and not isinstance(value, tuple):
         return "opaque", "pickle5", pickle.dumps(value, protocol=5)
     try:
         view = None if isinstance(value, tuple) else memoryview(value)
     except (TypeError, BufferError, ValueError):
         return None
-    return None if view is None else describe(view, allow_pickle)
+    return None if view is None else describe(view, allow_pickle, None)
+
+
+# what may stand in for a value: none of these is asked about again, so that this ends
+_KNOWN = (type(None), bool, int, float, complex, str, bytes, bytearray, list, dict, np.generic, Media, Opaque)
+
+
+def _replaced(value: Any, stand_in: Callable[[Any], Any] | None) -> tuple[Any, ...] | None:
+    """What `default` has in place of a value; None: nothing."""
+    other = NotImplemented if stand_in is None else stand_in(value)
+    if other is NotImplemented:
+        return None
+    if isinstance(other, Opaque):
+        return "opaque", other.serializer, other.data
+    if isinstance(other, np.ndarray) and other.dtype.kind not in "OUST":
+        return "value", other
+    if isinstance(other, _KNOWN):
+        return "value", other
+    return "refuse", f"default() returned a {type(other).__name__}: what stands in is built in, or numpy's"
 
 
 def _pickles(value: object) -> bool:

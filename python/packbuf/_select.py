@@ -41,6 +41,11 @@ def row_argument(rows: Any) -> Any:
     return np.ascontiguousarray(indexes, dtype=np.int64)
 
 
+def patterns_of(fields: Sequence[str] | str | None) -> list[str]:
+    """Patterns as the C++ half wants them; none: all fields."""
+    return [fields] if isinstance(fields, str) else list(fields or ())
+
+
 def _integer(number: Any) -> int:
     return int(number.__index__())
 
@@ -82,6 +87,15 @@ class Ragged:
     def __iter__(self) -> Iterator[Array]:
         """All rows."""
         return (self[row] for row in range(len(self)))
+
+    def tail(self) -> tuple[int, ...] | None:
+        """The dimensions after the first, where all rows have the same; else None."""
+        if self.shapes is None:
+            return () if bool((self.ndims == 1).all()) else None
+        rank = len(self.shapes)
+        if not bool((self.ndims == rank).all()) or not bool((self.shapes[1:] == self.shapes[1:, :1]).all()):
+            return None
+        return tuple(int(size) for size in self.shapes[1:, 0])
 
     def padded(self, fill: Any, length: int | None = None) -> Array:
         """One array [rows, length] of rows of one dimension, filled up at the end; longer rows are cut."""
@@ -175,14 +189,24 @@ class Selection(Arrow):
     """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
 
     def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any) -> None:
-        patterns = [fields] if isinstance(fields, str) else list(fields or ())
-        self._view = view
-        self._chosen = _core.Selection(view._core, 0, patterns, row_argument(rows))
+        self._begin(view, _core.Selection(view._core, 0, patterns_of(fields), row_argument(rows)))
+
+    @classmethod
+    def _of(cls, view: View, chosen: _core.Selection) -> Selection:
+        selection = cls.__new__(cls)
+        selection._begin(view, chosen)
+        return selection
+
+    def _begin(self, view: View, chosen: _core.Selection) -> None:
+        self.view, self._chosen = view, chosen
         self._leaves = [
             field
             for field in map(view._field, self._chosen.chosen())
             if field.kind == "leaf" and not field.is_attribute
         ]
+
+    view: View
+    """Of which it is a part. What a store has not fetched of it is NOT_FETCHED."""
 
     def _arrow(self) -> tuple[_core.Selection, int | None]:
         return self._chosen, None

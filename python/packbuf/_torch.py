@@ -65,7 +65,7 @@ def to_host(tensor: Any) -> Any:
     return host.copy_(tensor)
 
 
-def nested(tensor: Any) -> tuple[Any, Any, Any] | list[Any]:
+def rows_of(tensor: Any) -> tuple[Any, Any, Any] | list[Any]:
     """A nested tensor as (values, offsets, lengths or None) where its first dimension is ragged, else as a list."""
     torch = sys.modules["torch"]
     tensor = tensor.detach()
@@ -92,6 +92,12 @@ def tensor(elements: np.ndarray[Any, Any], name: str) -> Any:
     return torch.from_numpy(elements.copy())
 
 
+def in_place(elements: np.ndarray[Any, Any], name: str) -> Any:
+    """A cell that was a tensor, over the same memory; copied only where that is not aligned."""
+    made = need().from_numpy(elements if elements.flags.aligned else elements.copy())
+    return made.view(dtype(name)) if name in BITS else made
+
+
 def shared(elements: np.ndarray[Any, Any], name: str) -> Any:
     """A tensor over the same memory. Writing to it is forbidden, and torch does not know."""
     import warnings  # noqa: PLC0415
@@ -113,17 +119,43 @@ def column(selection: Selection, node: int, name: str, device: Any, non_blocking
     return made if device is None else made.to(device, non_blocking=non_blocking)
 
 
-def jagged(ragged: Any, name: str) -> Any:
-    """Ragged rows as one nested tensor."""
-    torch = need()
-    values = torch.from_numpy(ragged.values)
-    if name in BITS:
-        values = values.view(dtype(name))
-    if ragged.shapes is None and bool((ragged.ndims == 1).all() if len(ragged) else True):
+def jagged(ragged: Any, name: str, tail: tuple[int, ...] | None = None) -> Any:
+    """Ragged rows as one nested tensor; tail: what follows their first dimension, where it is known beforehand."""
+    torch, values = need(), flat(ragged, name)
+    flat_rows = ragged.shapes is None and bool((ragged.ndims == 1).all())
+    if flat_rows and not tail:
         return torch.nested.nested_tensor_from_jagged(values, torch.from_numpy(ragged.offsets))
+    tail = ragged.tail() if tail is None and len(ragged) else tail
+    if tail is not None:
+        lengths = np.zeros(0, np.uint64) if ragged.shapes is None else ragged.shapes[0]
+        lengths = np.diff(ragged.offsets) if ragged.shapes is None else lengths
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        return torch.nested.nested_tensor_from_jagged(values.reshape(int(offsets[-1]), *tail), torch.from_numpy(offsets))
+    return torch.nested.as_nested_tensor(cells(ragged, values))
+
+
+def flat(ragged: Any, name: str) -> Any:
+    """The elements of all rows."""
+    values = need().from_numpy(ragged.values)
+    return values.view(dtype(name)) if name in BITS else values
+
+
+def cells(ragged: Any, values: Any) -> list[Any]:
+    """Each row as a tensor of its own shape."""
     ends, rows = ragged.offsets, []
     for row in range(len(ragged)):
         shape = [] if ragged.shapes is None else [int(n) for n in ragged.shapes[: ragged.ndims[row], row]]
         flat = values[int(ends[row]) : int(ends[row + 1])]
         rows.append(flat.reshape(shape if ragged.shapes is not None or not ragged.ndims[row] else [-1]))
-    return torch.nested.as_nested_tensor(rows)
+    return rows
+
+
+def nested(ragged: Any | None, layout: str, name: str) -> Any:
+    """Ragged rows as one nested tensor of a layout; None: there are no rows."""
+    torch = need()
+    if layout not in {"strided", "jagged"}:
+        raise error_of(Status.WRONG_TYPE, f"{layout!r} is no layout of nested tensors")
+    layout = getattr(torch, layout)
+    if ragged is None:
+        return torch.nested.nested_tensor([], dtype=dtype(name), layout=layout)
+    return torch.nested.as_nested_tensor(cells(ragged, flat(ragged, name)), layout=layout)

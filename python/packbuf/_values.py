@@ -70,3 +70,8 @@ class Media:
 def packed_of(data: bytes) -> _core.Packed:
     """A packed buffer of its bytes, as unpickling makes it."""
     return _core.Packed.copy_of(data)
+
+
+def ref_of(text: str) -> _core.Ref:
+    """A ref of its text, likewise."""
+    return _core.Ref.parse(text)

@@ -9,16 +9,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from packbuf import _core, _exchange, _inspect
+from packbuf import _adapt, _core, _exchange, _inspect
+from packbuf._core import Ref
 from packbuf._core import Selection as CoreSelection
 from packbuf._core import View as CoreView
-from packbuf._errors import NotFound, Status, error_of
+from packbuf._errors import NotFound, Status, error_of, word
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
 from packbuf._table import Table
 
 Verify = Literal["open", "head", "index", "all"]
 
-_LEVELS = {"head": 0, "index": 1, "all": 2}
+LEVELS = {"head": 0, "index": 1, "all": 2}
+_TENSORS = {None: -1, "numpy": 0, "torch": 1, "shared": 2}
+_IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
 _FORMS = {0: "natural", 1: "list", 2: "array", 3: "tensor", 4: "scalar", 5: "bytes", 6: "media"}
 _NO_NODE = 0xFFFFFFFF
@@ -32,7 +35,7 @@ def open(
     verify: Verify = "open",
     exact: bool | None = None,
     limits: Mapping[str, int] | None = None,
-    tensors: Literal["torch", "numpy"] | None = None,
+    tensors: Literal["torch", "shared", "numpy"] | None = None,
     images: Literal["pil", "media"] | None = None,
     allow_pickle: bool = False,
 ) -> View:
@@ -46,6 +49,7 @@ def open(
         exact: refuse bytes after the packed buffer; by default with files only.
         limits: on what the bytes may ask for, such as ``{"decoded_bytes": 1 << 30}``.
         tensors: what cells that were tensors become; None: torch tensors if torch is imported, else numpy arrays.
+            ``"shared"``: torch tensors that lie in the packed buffer, not copies: write to them only if it is yours.
         images: what raw pixels become; None: PIL images if PIL is imported, else `Media`.
         allow_pickle: unpickle what was pickled with ``pack(..., allow_pickle=True)``; else it is an `Opaque`.
 
@@ -60,14 +64,17 @@ def open(
         source,
         bool(exact),
         dict(limits or {}),
-        -1 if tensors is None else int(tensors == "torch"),
-        -1 if images is None else int(images == "pil"),
-        allow_pickle,
+        *manner(tensors, images, allow_pickle),
     )
     view = View._of(core)
     if verify != "open":
         view.verify(verify)
     return view
+
+
+def manner(tensors: str | None, images: str | None, allow_pickle: bool) -> tuple[int, int, bool]:
+    """How values are made, as the C++ half wants it."""
+    return word(_TENSORS, tensors, "tensors"), word(_IMAGES, images, "images"), allow_pickle
 
 
 def _mapped(path: str) -> Any:
@@ -326,9 +333,11 @@ class View(_exchange.Arrow, Mapping[str, Field]):
     """
 
     _core: CoreView
+    ref: Ref | None = None
+    """Of a view that came from a store: what it is."""
 
     def __init__(self) -> None:
-        raise error_of(Status.INVALID_ARGUMENT, "views come from packbuf.open")
+        raise error_of(Status.INVALID_ARGUMENT, "views come from packbuf.open, or from a store")
 
     @classmethod
     def _of(cls, core: CoreView) -> View:
@@ -431,9 +440,9 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         """Check the records of the head, also the index, or everything; raises `Malformed` with rule and offset."""
         if level == "open":
             return
-        if level not in _LEVELS:
+        if level not in LEVELS:
             raise error_of(Status.INVALID_ARGUMENT, f"verify is 'open', 'head', 'index' or 'all', not {level!r}")
-        self._core.verify(_LEVELS[level])
+        self._core.verify(LEVELS[level])
 
     def schema(self) -> Schema:
         """The columns and their types, as text and as a fingerprint.
@@ -453,6 +462,23 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         """The same over a copy of the bytes, for memory that will be used again."""
         copy = _core.Packed.copy_of(memoryview(self._core)[: self.nbytes])
         return View._of(self._core.reopened(copy))
+
+    # ---- as batches of other packages ----
+
+    def tensordict(self, rows: Any = None, *, device: Any = None, share: bool = False) -> Any:
+        """A `tensordict.TensorDict`: one that was packed comes back as it was.
+
+        Of other batches, columns of numbers become tensors, ragged ones jagged nested tensors, the rest non-tensor
+        data. `share` leaves dense columns in the packed buffer where they can be, as `Field.torch` has it.
+        """
+        return _adapt.tensordict(self, _adapt.How(rows, device, share))
+
+    def dataproto(self, rows: Any = None, *, device: Any = None, share: bool = False) -> Any:
+        """verl's `DataProto`: one that was packed comes back as it was.
+
+        Of other batches, columns of numbers become its tensors, the rest non-tensor data, batch values its meta_info.
+        """
+        return _adapt.data_proto(self, _adapt.How(rows, device, share))
 
     # ---- for humans ----
 

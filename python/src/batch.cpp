@@ -49,8 +49,9 @@ static const char *c_text(const std::string &text, const char *what) {
 
 // ---- fields ----
 
-Batch::Batch(const packbuf_options &options, bool allow_pickle, std::optional<uint64_t> rows)
-    : walk_(&arena_, &held_, allow_pickle), options_(options), rows_(rows) {
+Batch::Batch(const packbuf_options &options, bool allow_pickle, PyObject *stand_in, std::optional<uint64_t> rows)
+    : walk_(&arena_, &held_, allow_pickle, stand_in), options_(options), rows_(rows) {
+  if (stand_in) held_.add(stand_in);
   packbuf_arena_init(&arena_, nullptr);
 }
 

@@ -36,7 +36,7 @@ struct Wish {
 
 class Batch {
  public:
-  Batch(const packbuf_options &options, bool allow_pickle, std::optional<uint64_t> rows);
+  Batch(const packbuf_options &options, bool allow_pickle, PyObject *stand_in, std::optional<uint64_t> rows);
   Batch(const Batch &) = delete;
   Batch &operator=(const Batch &) = delete;
   ~Batch();

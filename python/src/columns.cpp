@@ -16,7 +16,7 @@ static int64_t bound(PyObject *number, int64_t open) {
   return overflow > 0 ? INT64_MAX - 1 : overflow < 0 ? INT64_MIN + 1 : value;
 }
 
-static packbuf_row_selection row_selection(PyObject *rows) {
+packbuf_row_selection row_selection(PyObject *rows) {
   if (rows == Py_None) return packbuf_rows_all();
   if (PyTuple_Check(rows)) {
     const int64_t step = bound(must(tuple_item(rows, 2)), 1);
@@ -32,16 +32,24 @@ static packbuf_row_selection row_selection(PyObject *rows) {
   return packbuf_rows_index(static_cast<int64_t *>(PyArray_DATA(array)), count);
 }
 
+const char *pattern_text(const std::string &pattern) {
+  if (pattern.find('\0') != std::string::npos)
+    fail(PACKBUF_NOT_FOUND, packbuf_status_text(PACKBUF_NOT_FOUND), pattern);
+  return pattern.c_str();
+}
+
+Selection::Selection(PyObject *owner, const View &view, const packbuf_selection &chosen)
+    : owner_(owner), view_(view), selection_(chosen) {
+  selection_.view = view.get();
+  Py_INCREF(owner_);
+}
+
 Selection::Selection(PyObject *owner, const View &view, unsigned scope, const std::vector<std::string> &patterns,
                      PyObject *rows)
     : owner_(owner), view_(view) {
   std::vector<const char *> texts;
   packbuf_error error;
-  for (const std::string &pattern : patterns) {
-    if (pattern.find('\0') != std::string::npos)
-      fail(PACKBUF_NOT_FOUND, packbuf_status_text(PACKBUF_NOT_FOUND), pattern);
-    texts.push_back(pattern.c_str());
-  }
+  for (const std::string &pattern : patterns) texts.push_back(pattern_text(pattern));
   check(packbuf_select(view.get(), scope, texts.data(), texts.size(), row_selection(rows), arena_.get(), &selection_,
                        &error),
         error);

@@ -6,12 +6,18 @@
 
 namespace packbuf_py {
 
+// Rows as Selection takes them; the array must stay. A pattern as the C core takes it, kept by the string.
+packbuf_row_selection row_selection(PyObject *rows);
+const char *pattern_text(const std::string &pattern);
+
 class Selection {
  public:
   // rows: None, a slice as (first, stop, step) with None at open ends, or a contiguous array: bool mask or int64
   // indexes.
   Selection(PyObject *owner, const View &view, unsigned scope, const std::vector<std::string> &patterns,
             PyObject *rows);
+  // One that was chosen, kept by what the view holds.
+  Selection(PyObject *owner, const View &view, const packbuf_selection &chosen);
   Selection(const Selection &) = delete;
   Selection &operator=(const Selection &) = delete;
   ~Selection() { Py_DECREF(owner_); }

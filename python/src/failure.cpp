@@ -16,13 +16,15 @@ void fail(packbuf_status code, std::string message, std::string path, uint64_t r
   throw failure;
 }
 
-void fail(const packbuf_error &error) {
+Failure failure_of(const packbuf_error &error) {
   Failure failure{};
   failure.error = error;
   failure.message = error.message ? error.message : packbuf_status_text(error.code);
   failure.path = error.path;
-  throw failure;
+  return failure;
 }
+
+void fail(const packbuf_error &error) { throw failure_of(error); }
 
 PyObject *text_object(const char *data, size_t size) {
   PyObject *text = PyUnicode_DecodeUTF8(data, static_cast<Py_ssize_t>(size), nullptr);
@@ -61,16 +63,19 @@ static PyObject *number_or_none(uint64_t number) {
   return PyLong_FromUnsignedLongLong(number);
 }
 
-void raise(const Failure &failure) {
+PyObject *error_of(const Failure &failure) {
   const packbuf_error &error = failure.error;
   const Ref module = Ref::take(PyImport_ImportModule("packbuf._errors"));
-  if (!module) return;
-  const Ref made = Ref::take(
-      PyObject_CallMethod(module.get(), "make", "iss#NNNNs#", static_cast<int>(error.code),
-                          error.rule ? packbuf_rule_name(error.rule) : nullptr, failure.message.data(),
-                          static_cast<Py_ssize_t>(failure.message.size()), number_or_none(error.row),
-                          number_or_none(error.offset), number_or_none(error.needed), number_or_none(error.fragment),
-                          failure.path.data(), static_cast<Py_ssize_t>(failure.path.size())));
+  if (!module) return nullptr;
+  return PyObject_CallMethod(module.get(), "make", "iss#NNNNs#", static_cast<int>(error.code),
+                             error.rule ? packbuf_rule_name(error.rule) : nullptr, failure.message.data(),
+                             static_cast<Py_ssize_t>(failure.message.size()), number_or_none(error.row),
+                             number_or_none(error.offset), number_or_none(error.needed), number_or_none(error.fragment),
+                             failure.path.data(), static_cast<Py_ssize_t>(failure.path.size()));
+}
+
+void raise(const Failure &failure) {
+  const Ref made = Ref::take(error_of(failure));
   if (made) PyErr_SetObject(reinterpret_cast<PyObject *>(Py_TYPE(made.get())), made.get());
 }
 

@@ -35,7 +35,11 @@ inline PyObject *must(PyObject *object) {
   return object;
 }
 
-// Sets the Python exception of a Failure.
+// What the C core says of a failure.
+Failure failure_of(const packbuf_error &error);
+
+// The packbuf.Error of a Failure, as a new reference; NULL with another exception set. And raised.
+PyObject *error_of(const Failure &failure);
 void raise(const Failure &failure);
 
 // The packbuf.Error that Python code raised, as a Failure again, so that its place can be added; any other exception

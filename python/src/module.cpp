@@ -2,6 +2,7 @@
 // that checked, and names are those of the C core.
 // May use: all rooms. Must not know: how they work.
 #include "batch.h"
+#include "bind.h"
 #include "columns.h"
 #include "exchange.h"
 #include "infer.h"
@@ -20,9 +21,6 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 using namespace packbuf_py;
-
-// A new reference as an object.
-static nb::object own(PyObject *object) { return nb::steal(must(object)); }
 
 // ---- Packed: the buffer protocol ----
 
@@ -148,12 +146,12 @@ static void bind_batch(nb::module_ &m) {
       .def(
           "__init__",
           [](Batch *self, std::optional<uint64_t> rows, int packing, int alignment, bool checksums, bool sharing,
-             uint32_t link_gbits, int mode, nb::bytes token, bool allow_pickle) {
-            new (self)
-                Batch(options(packing, alignment, checksums, sharing, link_gbits, mode, token), allow_pickle, rows);
+             uint32_t link_gbits, int mode, nb::bytes token, bool allow_pickle, nb::handle stand_in) {
+            new (self) Batch(options(packing, alignment, checksums, sharing, link_gbits, mode, token), allow_pickle,
+                             stand_in.is_none() ? nullptr : stand_in.ptr(), rows);
           },
           "rows"_a.none(), "packing"_a, "alignment"_a, "checksums"_a, "sharing"_a, "link_gbits"_a, "mode"_a, "token"_a,
-          "allow_pickle"_a)
+          "allow_pickle"_a, "stand_in"_a.none())
       .def("wish",
            [](Batch &self, const std::string &path, int codec, const std::string &dtype, unsigned flags,
               const std::string &timestamp, int packing, bool batch_value) {
@@ -188,10 +186,6 @@ static void bind_batch(nb::module_ &m) {
 }
 
 // ---- reading ----
-
-using ViewHandle = nb::handle_t<View>;
-
-static View &of(ViewHandle handle) { return *nb::inst_ptr<View>(handle); }
 
 static nb::object text_of_buffer(const packbuf_text &text) { return own(text_object(text.data, text.size)); }
 
@@ -285,7 +279,7 @@ static void verify(const View &view, int level) {
   check(status, error);
 }
 
-static packbuf_limits limits(const nb::dict &wanted) {
+packbuf_limits packbuf_py::limits_of(const nb::dict &wanted) {
   packbuf_limits limits = packbuf_default_limits();
   for (auto [key, value] : wanted) {
     const auto name = nb::cast<std::string>(key);
@@ -311,7 +305,7 @@ static void bind_view(nb::module_ &m) {
            [](View *self, nb::handle buffer, bool exact, const nb::dict &wanted, int tensors, int images,
               bool allow_pickle) {
              new (self)
-                 View(buffer.ptr(), exact ? PACKBUF_OPEN_EXACT : 0, limits(wanted), {tensors, images, allow_pickle});
+                 View(buffer.ptr(), exact ? PACKBUF_OPEN_EXACT : 0, limits_of(wanted), {tensors, images, allow_pickle});
            })
       .def("reopened",
            [](const View &self, nb::handle buffer) {
@@ -460,4 +454,6 @@ NB_MODULE(_core, m) {
   bind_batch(m);
   bind_view(m);
   bind_selection(m);
+  bind_store(m);
+  bind_ledger(m);
 }

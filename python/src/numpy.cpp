@@ -133,6 +133,7 @@ bool Walk::put_numpy(PyObject *object, packbuf_value *out, unsigned depth) {
   const Ref hold = array ? Ref() : Ref::take(reinterpret_cast<PyObject *>(descr));
   const char kind = descr->kind;
   if (array && (kind == 'O' || kind == 'U' || kind == 'S' || kind == 'T')) { // no dtype of the format: lists
+    if (stand_in_ && put_plugin(object, out, depth)) return true;
     if (PyArray_NDIM(reinterpret_cast<PyArrayObject *>(object)) == 0)
       fail(PACKBUF_UNENCODABLE, "a 0-d array of " + descr_text(descr));
     PyObject *list = must(PyObject_CallMethod(object, "tolist", nullptr));

@@ -134,7 +134,11 @@ PyObject *Values::tensor(const packbuf_tensor &tensor, const Shown *shown) {
     if (!own) bits.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, tensor.dtype.bits);
     const Ref elements = Ref::take(array(bits, descr_of(bits.dtype)));
     const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._torch")));
-    return must(PyObject_CallMethod(module.get(), "tensor", "Os", elements.get(), packbuf_dtype_name(tensor.dtype)));
+    const bool shared = view_.manner().tensors == 2;
+    if (shared) // torch has no read-only tensors, and warns of such arrays
+      PyArray_ENABLEFLAGS(reinterpret_cast<PyArrayObject *>(elements.get()), NPY_ARRAY_WRITEABLE);
+    return must(PyObject_CallMethod(module.get(), shared ? "in_place" : "tensor", "Os", elements.get(),
+                                    packbuf_dtype_name(tensor.dtype)));
   }
   Ref made = Ref::take(array(tensor, descr_of(tensor.dtype)));
   if (tensor.form != PACKBUF_FORM_SCALAR && !(shown && shown->plain_scalar)) return made.release();

@@ -9,6 +9,15 @@ View::View(PyObject *buffer, unsigned flags, const packbuf_limits &limits, Manne
   if (!exported_.open(buffer, PyBUF_SIMPLE)) throw PythonError{};
   check(packbuf_open(&view_, exported_.view().buf, static_cast<uint64_t>(exported_.view().len), flags, &limits, &error),
         error);
+  look_at_all();
+}
+
+View::View(PyObject *owner, const packbuf_view &opened, Manner manner) : view_(opened), manner_(manner) {
+  if (!exported_.open(owner, PyBUF_SIMPLE)) throw PythonError{};
+  look_at_all();
+}
+
+void View::look_at_all() {
   for (uint32_t index = 0; index < view_.node_count;) {
     packbuf_node top;
     if (packbuf_get_node(&view_, index, &top, nullptr) != PACKBUF_OK) break; // reading it will say so

@@ -23,7 +23,7 @@ struct Shown {
 
 // How values are made.
 struct Manner {
-  int tensors = -1; // 1: torch, 0: numpy, -1: torch if it is imported
+  int tensors = -1; // 2: torch, in place, 1: torch, 0: numpy, -1: torch if it is imported
   int images = -1;  // 1: PIL, 0: Media, -1: PIL if it is imported
   bool allow_pickle = false;
 };
@@ -31,6 +31,8 @@ struct Manner {
 class View {
  public:
   View(PyObject *buffer, unsigned flags, const packbuf_limits &limits, Manner manner);
+  // One that is open already, in memory that the owner exports.
+  View(PyObject *owner, const packbuf_view &opened, Manner manner);
   const packbuf_view *get() const { return &view_; }
   const Manner &manner() const { return manner_; }
   const packbuf_limits &limits() const { return view_.limits; }
@@ -44,6 +46,7 @@ class View {
   std::string path(uint32_t index) const;
 
  private:
+  void look_at_all();
   Shown look(uint32_t index, uint32_t *next) const;
   Exported exported_;
   packbuf_view view_;

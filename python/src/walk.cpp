@@ -8,8 +8,8 @@
 
 namespace packbuf_py {
 
-Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle)
-    : arena_(arena), held_(held), allow_pickle_(allow_pickle) {}
+Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in)
+    : arena_(arena), held_(held), allow_pickle_(allow_pickle), stand_in_(stand_in) {}
 
 packbuf_value Walk::value(PyObject *object) {
   packbuf_value out;
@@ -227,10 +227,7 @@ void Walk::put_other(PyObject *object, packbuf_value *out, unsigned depth) {
     return;
   }
   if (PyTuple_CheckExact(object)) return put_tuple(object, out, depth);
-  if (is_torch_tensor(object)) {
-    *out = packbuf_tensor_value(torch_tensor(object));
-    return;
-  }
+  if (is_torch_tensor(object)) return put_tensor(object, out, depth);
   if (put_numpy(object, out, depth)) return;
   if (PyUnicode_Check(object)) {
     put_text(object, out);
@@ -251,14 +248,25 @@ void Walk::put_other(PyObject *object, packbuf_value *out, unsigned depth) {
   }
 }
 
-// packbuf._plugin.describe(object, allow_pickle) says in (word, ...) what an unusual object is; None: nothing known.
+// A tensor that is refused (nested, sparse) may have a stand-in.
+void Walk::put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth) {
+  try {
+    *out = packbuf_tensor_value(torch_tensor(tensor));
+  } catch (const PythonError &) {
+    if (!stand_in_) throw;
+    const Failure refused = caught();
+    if (!put_plugin(tensor, out, depth)) throw refused;
+  }
+}
+
+// packbuf._plugin.describe(object, allow_pickle, stand_in) says in (word, ...) what an unusual object is; None: nothing known.
 bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
   if (!plugin_) {
     const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
     plugin_ = Ref::take(must(PyObject_GetAttrString(module.get(), "describe")));
   }
-  const Ref told =
-      Ref::take(must(PyObject_CallFunctionObjArgs(plugin_.get(), object, allow_pickle_ ? Py_True : Py_False, nullptr)));
+  const Ref told = Ref::take(must(PyObject_CallFunctionObjArgs(
+      plugin_.get(), object, allow_pickle_ ? Py_True : Py_False, stand_in_ ? stand_in_ : Py_None, nullptr)));
   if (told.get() == Py_None) return false;
   held_->add(told.get());
   const char *word = must(tuple_item(told.get(), 0)) ? PyUnicode_AsUTF8AndSize(tuple_item(told.get(), 0), nullptr) : "";

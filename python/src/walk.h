@@ -23,7 +23,8 @@ struct Times {
 
 class Walk {
  public:
-  Walk(packbuf_arena *arena, Held *held, bool allow_pickle);
+  // stand_in: called for what would be refused or come back as something else; nullptr: there is none. Borrowed.
+  Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in = nullptr);
   Walk(const Walk &) = delete;
   Walk &operator=(const Walk &) = delete;
 
@@ -68,6 +69,7 @@ class Walk {
   void put_other(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_numpy(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_plugin(PyObject *object, packbuf_value *out, unsigned depth);
+  void put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth);
   void put_buffer(PyObject *object, packbuf_value *out);
   void put_media(PyObject *fields, packbuf_value *out);
   void put_time(PyObject *pair, packbuf_value *out);
@@ -80,6 +82,7 @@ class Walk {
   packbuf_arena *arena_;
   Held *held_;
   bool allow_pickle_;
+  PyObject *stand_in_;
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
   std::array<Key, 256> keys_{};
   std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value

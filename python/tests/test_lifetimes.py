@@ -210,7 +210,7 @@ def test_threads_run_while_bytes_move():
             ticks.append(1)
             time.sleep(0)
 
-    under_way = _core.Batch(None, 4, 6, True, True, 0, 0, b"", False)
+    under_way = _core.Batch(None, 4, 6, True, True, 0, 0, b"", False, None)
     under_way.add("x", np.random.default_rng(0).integers(0, 100, (64, 1 << 14)))
     memory = bytearray(under_way.measure())
     ticking = threading.Thread(target=tick)

@@ -280,4 +280,4 @@ def test_other_batches():
         meta_info = {"step": 7}
 
     view = packbuf.open(packbuf.pack(DataProto()))
-    assert list(view) == ["x", "deep", "uid"] and view.batch_values == {"step": 7} and view["uid"].tolist() == ["a", "b"]
+    assert list(view) == ["x", "deep.y", "uid"] and view.batch_values == {"step": 7} and view["uid"].tolist() == ["a", "b"]

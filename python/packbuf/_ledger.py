@@ -1,0 +1,128 @@
+"""Who still wants a batch: consume-once, retain, abort, age."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from packbuf import _core
+from packbuf._core import Ref
+from packbuf._errors import Status, error_of
+from packbuf._pack import _begin, _threads
+from packbuf._store import GetOptions, PutOptions, Store, form_of, read_options, view_of
+from packbuf._view import View
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Unpack
+
+
+class Reading:
+    """A batch that is being read, until `release` or `put_back`.
+
+    ``with ledger.get(ref) as view:`` releases at the end, and puts back where there was an exception. One that is
+    dropped is put back. It ends when views and arrays that look into it are gone.
+    """
+
+    def __init__(self, core: _core.Reading, options: GetOptions) -> None:
+        self._core, self._options = core, options
+        self.ref = core.ref
+
+    ref: Ref
+    """Of the batch."""
+
+    @property
+    def view(self) -> View:
+        """The batch: a new view each time."""
+        if self._core.ended:
+            raise error_of(Status.INVALID_ARGUMENT, "the reading has ended", path=self.ref.key)
+        return view_of(self._core, self._options.get("limits"), form_of(self._options))
+
+    def release(self) -> bool:
+        """The batch was consumed: whether it was freed with that. A second release does nothing.
+
+        It is freed when this was the last reading of the newest generation, and the ledger does not retain.
+        """
+        return self._core.end(True)
+
+    def put_back(self) -> None:
+        """The batch was not consumed, and stays to be read."""
+        self._core.end(False)
+
+    def __enter__(self) -> View:
+        """A view of the batch."""
+        return self.view
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release; after an exception put back."""
+        self._core.end(kind is None)
+
+
+class Ledger:
+    """Keeps account, in this process, of batches that are to be read a number of times and then freed.
+
+    The store keeps the bytes; the ledger alone decides when they go.
+
+    Args:
+        store: which must stay open.
+        retain: the last release keeps the batch, for more epochs; only `abort`, `gc` and ``store.remove`` free.
+        most_bytes: a put beyond is LIMIT; 0: no bound.
+        attempts: how often `gc` tries a removal that leases delay.
+
+    >>> import packbuf
+    >>> store = packbuf.connect("local:")
+    >>> ledger = packbuf.Ledger(store)
+    >>> ref = ledger.put("sample/1", {"x": [1, 2]})
+    >>> with ledger.get(ref) as view:
+    ...     view["x"].tolist()
+    [1, 2]
+    >>> del view
+    >>> store.exists(ref), ledger.state()["batches"]
+    (False, 0)
+    """
+
+    def __init__(self, store: Store, *, retain: bool = False, most_bytes: int = 0, attempts: int = 3) -> None:
+        self.store = store
+        self._core = _core.Ledger(store._core, most_bytes, attempts, retain)
+
+    store: Store
+    """Over which it keeps its books."""
+
+    def put(self, key: str, batch: Any, **options: Unpack[PutOptions]) -> Ref:
+        """`Store.put`, and on the books. LIMIT, and nothing is put, beyond ``most_bytes``."""
+        begun = _begin(batch, options)
+        threads = _threads(options.get("threads"), begun)
+        return self._core.put(key, begun, threads, *self.store._put_options(options))
+
+    def adopt(self, ref: Ref | str, *, timeout: float | None = None) -> None:
+        """Put on the books what another process wrote: after a restart, or on a server."""
+        self._core.adopt(ref, self.store._seconds(timeout))
+
+    def get(self, ref: Ref | str, **options: Unpack[GetOptions]) -> Reading:
+        """`Store.get`, counted: `NotFound` after release or abort, `Stale` after another put, even if bytes linger."""
+        seconds = self.store._seconds(options.get("timeout"))
+        return Reading(self._core.get(ref, *read_options(options), seconds), options)
+
+    def abort(self, ref: Ref | str) -> None:
+        """End a batch now: nobody gets it here any more, and its memory comes back when the leases end.
+
+        `NotFound` when it was not on the books; it is aborted all the same.
+        """
+        self._core.abort(ref)
+
+    def gc(self, max_age: float = 0.0) -> int:
+        """Try pending removals again, then free what is older than so many seconds (0: nothing is) and not being read.
+
+        Returns how many batches went.
+        """
+        return self._core.gc(float(max_age))
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Try pending removals until none is left; `Timeout`, with how many in ``row``."""
+        self._core.drain(self.store._seconds(timeout))
+
+    def state(self) -> dict[str, Any]:
+        """``batches`` and ``bytes`` to be read, ``reading``, ``pending`` removals and their bytes, ``oldest_age``."""
+        return self._core.describe()

@@ -1,0 +1,559 @@
+"""Moving: `connect` to a store, put and get whole batches, or parts of them, by refs; `serve` a store to others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from packbuf import _core
+from packbuf._core import Ref
+from packbuf._errors import Error, NotFound, SomeFailed, Stale, Status, error_of
+from packbuf._pack import PackOptions, _begin, _threads
+from packbuf._select import Rows, Selection, patterns_of, row_argument
+from packbuf._view import LEVELS, Schema, Verify, View, manner
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+_KINDS = {"rows": False, "fields": True}
+
+
+class PutOptions(PackOptions, total=False):
+    """Keyword arguments of what puts: those of `packbuf.pack`, and these."""
+
+    timeout: float | None
+    """Seconds for room and transfer; None: the store's."""
+    ttl: float | None
+    """Seconds until the object is dropped; None: never."""
+    evictable: bool
+    """It may be dropped, the least recently read first, when room is wanted. Else it stays until it is removed."""
+    fingerprint: bool
+    """False: the ref has no fingerprint of the schema, which saves a SHA-256."""
+    threads: int | None
+    """That write; None: one for each 4 MiB, at most 4."""
+
+
+class GetOptions(TypedDict, total=False):
+    """Keyword arguments of what gets."""
+
+    timeout: float | None
+    """Seconds; None: the store's."""
+    verify: Verify
+    """What is checked before the view is there, as in `packbuf.open`."""
+    schema: Schema | str | None
+    """That the batch must have, or its fingerprint; else SCHEMA_MISMATCH."""
+    limits: Mapping[str, int] | None
+    tensors: Literal["torch", "numpy", "shared"] | None
+    images: Literal["pil", "media"] | None
+    allow_pickle: bool
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a store knows of one object."""
+
+    ref: Ref
+    age: float
+    """Seconds since it was put."""
+    expires_in: float | None
+    """Seconds until it is dropped; None: it stays."""
+    leases: int
+    """How many hold it just now."""
+    evictable: bool
+
+
+def connect(
+    uri: str,
+    *,
+    timeout: float = 30.0,
+    size: int = 0,
+    objects: int = 0,
+    sessions: int = 0,
+    quota: int = 0,
+    pool_size: int = 0,
+    connections: int = 0,
+    connect_timeout: float = 5.0,
+    must_exist: bool = False,
+    read_only: bool = False,
+    step_down: bool = False,
+    huge_pages: bool = False,
+    secret: bytes | str | None = None,
+    name: str | None = None,
+) -> Store:
+    """Open a store: ``local:``, ``shm:NAME``, ``tcp://HOST:PORT``, ``verbs://HOST:PORT``, ``mooncake://HOST:PORT``.
+
+    Options may also stand in the URI: ``"shm:rollouts?size=8g"``. What was asked for is what runs, or the error says
+    why not.
+
+    Args:
+        uri: which store; a `shm` store is made when it is not there.
+        timeout: seconds that a call may take unless it is given its own: ``math.inf`` waits for ever, 0 not at all.
+            While a call waits it is not interrupted, by Ctrl-C either.
+        size: of `local`, and of `shm` that is made: bytes for objects; 0: 256 MiB.
+        objects: and the most objects; 0: one for each 16 KiB.
+        sessions: of `shm` that is made: the most handles at a time; 0: 256.
+        quota: the most bytes that objects put through this handle take at a time; 0: no bound.
+        pool_size: of `tcp`, `verbs`, `mooncake`: bytes to receive and pack in; 0: 256 MiB.
+        connections: of `tcp`, `verbs`; 0: 2.
+        connect_timeout: seconds to connect.
+        must_exist: of `shm`: do not make it.
+        read_only: puts and removals are refused.
+        step_down: `verbs` may become `tcp` when it is not to be had.
+        huge_pages: or UNAVAILABLE.
+        secret: of a server; None: the file PACKBUF_SECRET_FILE names, else PACKBUF_SECRET, else none.
+        name: who this is, in lists of leases; None: the program.
+
+    >>> import packbuf
+    >>> with packbuf.connect("local:?size=16m") as store:
+    ...     ref = store.put("step/7", {"ids": [[1, 2], [3]], "reward": [0.5, 1.0]})
+    ...     view = store.get(ref)
+    ...     view["ids"][0], store.select(ref, "reward", [1]).numpy()
+    ([1, 2], {'reward': array([1.])})
+    """
+    options = {
+        "size": size,
+        "objects": objects,
+        "sessions": sessions,
+        "quota": quota,
+        "pool_size": pool_size,
+        "connections": connections,
+        "connect_ms": max(1, math.ceil(min(connect_timeout, 1e6) * 1000)),
+        "must_exist": must_exist,
+        "read_only": read_only,
+        "step_down": step_down,
+        "huge_pages": huge_pages,
+        "secret": _secret(secret),
+        "name": name,
+    }
+    return Store(_core.Store(uri, {key: value for key, value in options.items() if value is not None}), timeout)
+
+
+class Store:
+    """An open store. Any number of threads may use it; the GIL is released while it works.
+
+    In asyncio: ``await asyncio.to_thread(store.get, ref)``. A child of ``fork`` must open its own: every call in it is
+    `Disconnected`, and what it inherited stays the parent's.
+
+    Errors of one key have a class: `NotFound` and `Stale` are KeyErrors, `Timeout` a TimeoutError, `Disconnected` a
+    ConnectionError, `Denied` a PermissionError, `Full` is both FULL and QUOTA. Calls of many keys do what they can and
+    then raise `SomeFailed`, with what each key came to.
+    """
+
+    timeout: float
+    """Seconds that a call may take which is not given its own."""
+
+    def __init__(self, core: _core.Store, timeout: float) -> None:
+        self._core, self.timeout = core, timeout
+
+    def _seconds(self, timeout: float | None) -> float:
+        return float(self.timeout if timeout is None else timeout)
+
+    # ---- whole batches ----
+
+    def put(self, key: str, batch: Any, **options: Unpack[PutOptions]) -> Ref:
+        """Pack a batch straight into the store's memory, and name it.
+
+        Whoever reads sees all of it or nothing. An older batch of the key is superseded: its refs are `Stale`, and
+        views of it stay good.
+
+        Args:
+            key: 1 to 200 bytes of text without blanks and ``#``.
+            batch: as `packbuf.pack` takes it.
+            **options: `PutOptions`.
+
+        >>> import packbuf
+        >>> store = packbuf.connect("local:")
+        >>> old = store.put("k", {"x": [1]}, ttl=60)
+        >>> new = store.put("k", {"x": [2]})
+        >>> store.get(new)["x"].tolist(), store.get("k").ref == new, packbuf.Ref.parse(str(new)) == new
+        ([2], True, True)
+        >>> try:
+        ...     store.get(old)
+        ... except packbuf.Stale as error:
+        ...     error.path
+        'k'
+        """
+        begun = _begin(batch, options)
+        return self._core.put(key, begun, _threads(options.get("threads"), begun), *self._put_options(options))
+
+    def put_many(
+        self, batches: Mapping[str, Any] | Iterable[tuple[str, Any]], **options: Unpack[PutOptions]
+    ) -> list[Ref]:
+        """Put batches under their keys, many at a time; `SomeFailed` says which failed, and ``failed`` can be retried.
+
+        >>> import packbuf
+        >>> with packbuf.connect("local:") as store:
+        ...     [ref.key for ref in store.put_many({f"step/{i}": {"x": [i]} for i in range(3)})]
+        ['step/0', 'step/1', 'step/2']
+        """
+        pairs = list(batches.items() if isinstance(batches, Mapping) else batches)
+        results: list[Any] = [None] * len(pairs)
+        begun, threads = {}, 1
+        for i, (_, batch) in enumerate(pairs):
+            try:
+                begun[i] = _begin(batch, options)
+                threads = max(threads, _threads(options.get("threads"), begun[i]))
+            except Error as error:
+                begun.pop(i, None)
+                results[i] = error
+        keys = [pairs[i][0] for i in begun]
+        if begun:
+            put = self._core.put_many(keys, list(begun.values()), threads, *self._put_options(options))
+            for i, result in zip(begun, put, strict=True):
+                results[i] = result
+        return _all_of([key for key, _ in pairs], results)
+
+    def _put_options(self, options: PutOptions) -> tuple[int, bool, bool, float]:
+        ttl = options.get("ttl")
+        if ttl is not None and not 0 < ttl < math.inf:
+            raise error_of(Status.INVALID_ARGUMENT, "a time to live is more than 0 seconds")
+        return (
+            0 if ttl is None else math.ceil(ttl * 1000),
+            options.get("evictable", False),
+            options.get("fingerprint", True),
+            self._seconds(options.get("timeout")),
+        )
+
+    def get(self, ref: Ref | str, **options: Unpack[GetOptions]) -> View:
+        """The batch of a ref, or the newest of a key.
+
+        The view holds a lease: what it shows stays as it is, whatever happens to the key, until the view and the last
+        array that looks into it are gone. Of `local` and `shm` it lies in the store's own memory, and nothing was
+        copied; of others, in memory that came with the store. A batch that was appended to is copied into one.
+
+        Args:
+            ref: of a `put`; a key is for people, as the newest is not always the one that was meant.
+            **options: `GetOptions`.
+        """
+        return view_of(_one_of(self._leased([ref], None, options)), options.get("limits"), form_of(options))
+
+    def get_many(self, refs: Sequence[Ref | str], **options: Unpack[GetOptions]) -> list[View]:
+        """The batches of many refs, in one call.
+
+        >>> import packbuf
+        >>> store = packbuf.connect("local:")
+        >>> refs = store.put_many([("a", {"x": [1]}), ("b", {"x": [2]})])
+        >>> [view["x"][0] for view in store.get_many(refs)]
+        [1, 2]
+        >>> try:
+        ...     store.get_many([refs[0], "c"])
+        ... except packbuf.SomeFailed as error:
+        ...     list(error.failed), error.results[0].ref.key
+        (['c'], 'a')
+        """
+        form, limits = form_of(options), options.get("limits")
+        leased = self._leased(refs, None, options)
+        return _all_of(
+            [_key(ref) for ref in refs],
+            [one if isinstance(one, Error) else view_of(one, limits, form) for one in leased],
+        )
+
+    def _leased(self, refs: Sequence[Ref | str], wanted: Any, options: GetOptions) -> list[Any]:
+        return self._core.get_many(
+            list(refs),
+            wanted,
+            *read_options(options),
+            self._seconds(options.get("timeout")),
+        )
+
+    # ---- parts of batches ----
+
+    def select(
+        self,
+        ref: Ref | str,
+        fields: Sequence[str] | str | None = None,
+        rows: Rows = None,
+        *,
+        values: bool = False,
+        gap: int = 0,
+        **options: Unpack[GetOptions],
+    ) -> Selection:
+        """Some fields and rows of a batch, as `View.select` chooses them; nothing else is transferred.
+
+        Args:
+            ref: of a batch that was put whole; `select_parts` takes those that were appended to.
+            fields: paths or patterns; None: all.
+            rows: a slice, indexes or a mask; None: all.
+            values: fetch the batch values too: ``selection.view.batch_values``.
+            gap: fetch ranges with at most so many bytes between them as one.
+            **options: `GetOptions`; ``verify="all"`` fetches whole chunks of 64 KiB and checks them.
+
+        >>> import numpy as np, packbuf
+        >>> with packbuf.connect("local:") as store:
+        ...     ref = store.put("k", {"a": np.arange(8), "b": ["text"] * 8})
+        ...     store.select(ref, ["a"], slice(None, None, 3)).numpy()
+        {'a': array([0, 3, 6])}
+        """
+        parts = self.select_parts(ref, fields, rows, values=values, gap=gap, **options)
+        if len(parts) != 1:
+            raise error_of(Status.WRONG_TYPE, f"an appended batch has {len(parts)} parts: select_parts", path=_key(ref))
+        return parts[0]
+
+    def select_parts(
+        self,
+        ref: Ref | str,
+        fields: Sequence[str] | str | None = None,
+        rows: Rows = None,
+        *,
+        values: bool = False,
+        gap: int = 0,
+        **options: Unpack[GetOptions],
+    ) -> list[Selection]:
+        """As `select`, a selection for each part that a batch was appended in; rows are those of the whole.
+
+        >>> import packbuf
+        >>> with packbuf.connect("local:") as store:
+        ...     ref = store.append(store.put("k", {"a": [1, 2, 3]}), {"a": [4, 5]})
+        ...     [part.numpy()["a"].tolist() for part in store.select_parts(ref, "a", slice(1, 4))]
+        [[2, 3], [4]]
+        """
+        form = form_of(options)
+        wanted = (patterns_of(fields), row_argument(rows), gap, values)
+        leased = _one_of(self._leased([ref], wanted, options))
+        views = [View._of(leased.view(i, *form)) for i in range(leased.parts)]
+        return [Selection._of(view, leased.selection(i, view._core)) for i, view in enumerate(views)]
+
+    def append(
+        self, ref: Ref | str, batch: Any, *, by: Literal["rows", "fields"] = "rows", **options: Unpack[PutOptions]
+    ) -> Ref:
+        """Add rows, or fields, to a stored batch: the ref of the whole. Nothing that is stored is written again.
+
+        The old ref stays good; two who append to one ref make two wholes. For fields both batches must have been packed
+        with one ``row_order_token``.
+        """
+        if by not in _KINDS:
+            raise error_of(Status.INVALID_ARGUMENT, f"what is appended is 'rows' or 'fields', not {by!r}")
+        begun = _begin(batch, options)
+        ttl, _, fingerprint, seconds = self._put_options(options)
+        threads = _threads(options.get("threads"), begun)
+        return self._core.append(ref, begun, _KINDS[by], threads, ttl, fingerprint, seconds)
+
+    # ---- keys ----
+
+    def remove(self, ref: Ref | str, *, wait: float = 0.0, timeout: float | None = None) -> bool:
+        """Remove a batch, with all that was appended to it. What is gone already is no error.
+
+        Nobody finds it from then on. Its memory comes back when the leases on it end: returns whether that is done
+        (servers say so without looking), after waiting for up to `wait` seconds.
+        """
+        return self._core.remove(ref, float(wait), self._seconds(timeout))
+
+    def exists(self, ref: Ref | str, *, timeout: float | None = None) -> bool:
+        """Whether that object is there; of a key, whether any is."""
+        try:
+            self.stat(ref, timeout=timeout)
+        except (NotFound, Stale):
+            return False
+        return True
+
+    def stat(self, ref: Ref | str, *, timeout: float | None = None) -> Stat:
+        """What the store knows of an object; ``store.stat(key).ref`` is the ref of the newest."""
+        return Stat(*_one_of(self._core.stat_many([ref], self._seconds(timeout))))
+
+    def stat_many(self, refs: Sequence[Ref | str], *, timeout: float | None = None) -> list[Stat]:
+        """The same of many, in one call."""
+        found = self._core.stat_many(list(refs), self._seconds(timeout))
+        results = [one if isinstance(one, Error) else Stat(*one) for one in found]
+        return _all_of([_key(ref) for ref in refs], results)
+
+    def list(self, prefix: str = "", *, timeout: float | None = None) -> list[Stat]:
+        """All objects whose keys begin so, in no order; objects come and go meanwhile."""
+        return [Stat(*found) for found in self._core.list(prefix, self._seconds(timeout))]
+
+    # ---- bytes ----
+
+    def put_bytes(
+        self,
+        key: str,
+        data: Any,
+        *,
+        ttl: float | None = None,
+        evictable: bool = False,
+        timeout: float | None = None,
+    ) -> Ref:
+        """Put the bytes of anything with the buffer protocol: a packed buffer that is there already, a file."""
+        seconds, _, _, deadline = self._put_options({"ttl": ttl, "timeout": timeout})
+        return self._core.put_bytes(key, data, seconds, evictable, deadline)
+
+    def get_bytes(self, ref: Ref | str, *, timeout: float | None = None) -> memoryview:
+        """The bytes of an object, read-only; the memory stays as long as the memoryview, or a part of it.
+
+        >>> import packbuf
+        >>> with packbuf.connect("local:") as store:
+        ...     ref = store.put_bytes("k", b"any bytes")
+        ...     bytes(store.get_bytes(ref)[4:])
+        b'bytes'
+        """
+        return memoryview(self._core.get_bytes(ref, self._seconds(timeout)))
+
+    # ---- the store itself ----
+
+    @property
+    def uri(self) -> str:
+        """Where it is, without options."""
+        return self._core.uri
+
+    def describe(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """What runs (``transport``), what it can (``can``), and how full it is (``size``, ``used``, ``objects``)."""
+        return self._core.describe(self._seconds(timeout))
+
+    def counters(self) -> dict[str, int]:
+        """What this handle did: ``puts``, ``bytes_moved``, ``registrations``, ``leases`` held now, ..."""
+        return self._core.counters()
+
+    def collect(self, *, timeout: float | None = None) -> int:
+        """Take back now what is taken back anyway when room is wanted: from the dead, and what is out of date."""
+        return self._core.collect(self._seconds(timeout))
+
+    def free(self, *, force: bool = False) -> None:
+        """Take a `shm` store away, with all that is in it; LEASED while others have it open, unless `force`.
+
+        Views stay good; every other call is `Disconnected`. Until then a `shm` store outlives its processes.
+        """
+        self._core.free(force)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._core.closed
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close it. Views that are still there stay good: the handle goes with the last of them."""
+        self._core.close(float(timeout))
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return "<packbuf.Store, closed>" if self.closed else f"<packbuf.Store {self.uri}>"
+
+
+class Server:
+    """A store on the network, until it is closed."""
+
+    def __init__(self, core: _core.Server, store: Store, own: bool) -> None:
+        self._core, self.store, self._own = core, store, own
+        self.uri = core.uri
+        self.host, port = self.uri.partition("//")[2].rsplit(":", 1)
+        self.port = int(port)
+
+    store: Store
+    """What is served."""
+    uri: str
+    """What clients `connect` to."""
+
+    def close(self) -> None:
+        """Let operations under way end, for a second, then cut connections."""
+        self._core.close()
+        if self._own:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        """The server itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<packbuf.Server {self.uri}>"
+
+
+def serve(
+    store: Store | str = "local:",
+    uri: str = "tcp://127.0.0.1:0",
+    *,
+    secret: bytes | str | None = None,
+    metrics: str | None = None,
+    threads: int = 0,
+    connections: int = 0,
+    quota: int = 0,
+) -> Server:
+    """Serve a `local` or `shm` store to other machines, from threads of its own; ``packbuf serve`` is the same.
+
+    Args:
+        store: what is served: an open store, or the URI of one that the server opens and closes.
+        uri: ``tcp://HOST:PORT`` or ``verbs://HOST:PORT``; port 0: any that is free. Not encrypted.
+        secret: that clients must have; needed where the host is not loopback. None: as for `connect`.
+        metrics: ``HOST:PORT`` for Prometheus.
+        threads: event loops; 0: 2.
+        connections: the most at a time; 0: 4096.
+        quota: the most bytes that the objects of one client take; 0: no bound.
+
+    >>> import packbuf
+    >>> with packbuf.serve("local:?size=16m") as server, packbuf.connect(server.uri) as store:
+    ...     store.get(store.put("k", {"x": [1, 2]}))["x"].tolist()
+    [1, 2]
+    """
+    own = isinstance(store, str)
+    served = connect(store) if isinstance(store, str) else store
+    try:
+        core = _core.serve(served._core, uri, _secret(secret), metrics, threads, connections, quota)
+    except Error:
+        if own:
+            served.close()
+        raise
+    return Server(core, served, own)
+
+
+# ---- what ledgers use too ----
+
+
+def form_of(options: GetOptions) -> tuple[int, int, bool]:
+    """How values of what is got are made."""
+    return manner(options.get("tensors"), options.get("images"), options.get("allow_pickle", False))
+
+
+def read_options(options: GetOptions) -> tuple[dict[str, int], int, bytes | None]:
+    """Limits, level and fingerprint."""
+    verify, schema = options.get("verify", "open"), options.get("schema")
+    if verify != "open" and verify not in LEVELS:
+        raise error_of(Status.INVALID_ARGUMENT, f"verify is 'open', 'head', 'index' or 'all', not {verify!r}")
+    fingerprint = schema.fingerprint if isinstance(schema, Schema) else schema
+    try:
+        expected = bytes.fromhex(fingerprint) if fingerprint else None
+    except ValueError:
+        raise error_of(Status.INVALID_ARGUMENT, "a fingerprint is text of hexadecimal digits") from None
+    return dict(options.get("limits") or {}), LEVELS.get(verify, 0), expected
+
+
+def view_of(leased: _core.Leased, limits: Mapping[str, int] | None, form: tuple[int, int, bool]) -> View:
+    """A view of what was leased; of an appended batch over a copy of all its parts."""
+    core = _core.View(leased.joined(), False, dict(limits or {}), *form) if leased.appended else leased.view(0, *form)
+    view = View._of(core)
+    view.ref = leased.ref
+    return view
+
+
+def _secret(secret: bytes | str | None) -> bytes | None:
+    return secret.encode() if isinstance(secret, str) else secret
+
+
+def _key(ref: Ref | str) -> str:
+    return ref.key if isinstance(ref, Ref) else ref
+
+
+def _one_of(results: Sequence[Any]) -> Any:
+    if isinstance(results[0], Error):
+        raise results[0]
+    return results[0]
+
+
+def _all_of(keys: Sequence[str], results: list[Any]) -> list[Any]:
+    if any(isinstance(result, Error) for result in results):
+        raise SomeFailed(keys, results)
+    return results

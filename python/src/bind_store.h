@@ -1,0 +1,22 @@
+// src/bind_store.h: what the bindings of stores and of ledgers share.
+// May use: bind.h, store.h. Must not know: what either does.
+#pragma once
+
+#include "bind.h"
+#include "store.h"
+
+namespace packbuf_py {
+
+// The handle of a Store; DISCONNECTED when it was closed.
+const SharedHandle &handle_of(nanobind::handle store);
+// A key as the C core takes it, kept by the str; INVALID_ARGUMENT for what cannot be one.
+const char *key_text(nanobind::handle key);
+// A ref as it is; a key as the ref of whatever is newest.
+packbuf_ref ref_of(nanobind::handle key);
+// limits, fingerprint: as long as the options are used.
+packbuf_get_options get_options(const packbuf_limits *limits, int level, const nanobind::object &fingerprint,
+                                double seconds);
+int leased_buffer(PyObject *self, Py_buffer *buffer, int flags);
+void leased_release(PyObject *self, Py_buffer *buffer);
+
+} // namespace packbuf_py
