@@ -43,13 +43,16 @@ export CC CXX
 .PHONY: $(STAGES:%=stage-%)
 .SECONDARY:
 
-all: packbuf.h transport/packbuf_transport.h $(if $(TOOLS),build/packbuf) spec/viewer.html
+all: packbuf.h transport/packbuf_transport.h exchange/packbuf_exchange.h $(if $(TOOLS),build/packbuf) spec/viewer.html
 
 packbuf.h: tools/bundle.py $(wildcard core/*.[ch] codecs/*.[ch])
 	python3 tools/bundle.py core/packbuf.in.h $@
 
 transport/packbuf_transport.h: tools/bundle.py $(filter-out transport/packbuf_transport.h,$(wildcard transport/*.[ch]))
 	python3 tools/bundle.py transport/packbuf_transport.in.h $@ transport
+
+exchange/packbuf_exchange.h: tools/bundle.py $(filter-out exchange/packbuf_exchange.h,$(wildcard exchange/*.[ch]))
+	python3 tools/bundle.py exchange/packbuf_exchange.in.h $@ exchange
 
 # the page carries the reader: from file:// it can import nothing
 spec/viewer.html: spec/reader.mjs tools/viewer.py
@@ -99,7 +102,7 @@ FLAGS_tsan = -O1 -g1 -fsanitize=thread
 # wasi-libc has no threads
 LIBS = -pthread -lm
 LIBS_wasm32 = -lm -Wl,-z,stack-size=1048576
-LIBRARY = packbuf_threads.h
+LIBRARY = tests/portable.h
 LIBRARY_wasm32 = packbuf.h
 LIBRARY_native = tests/library.h
 LIBRARY_sanitize = tests/library.h
@@ -122,7 +125,7 @@ PROGRAMS_wasm32 = $(filter fields infer_replay json matrix memory msgpack refusa
 # every test of what threads do
 PROGRAMS_tsan = $(filter view thread%,$(TESTS)) $(filter-out store_shm_steps,$(TRANSPORT_TESTS))
 PROGRAMS_msan = $(filter fields fragments json memory msgpack parts refusals select sharing storage stream vectors view writing,$(TESTS))
-PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values fuzz_open
+PROGRAMS_m32 = $(EMULATED_TESTS) json roundtrip values exchange_arrow exchange_dlpack fuzz_open
 PROGRAMS_musl = $(EMULATED_TESTS) json threads values
 # where simde/ lies: its headers do for every machine
 SIMDE ?= /usr/include
@@ -132,14 +135,14 @@ build/tests/libmooncake_double.so: tests/double/mooncake.c
 	@mkdir -p $(@D)
 	$(CC) $(STRICT) $(CFLAGS) -shared -fPIC -fvisibility=hidden -o $@ $< -pthread
 build/tests/native/store_mooncake build/tests/sanitize/store_mooncake build/tests/clang/store_mooncake build/tests/tsan/store_mooncake: build/tests/libmooncake_double.so
-TEST_DEPS = packbuf.h packbuf_threads.h transport/packbuf_transport.h $(wildcard tests/*.h fuzz/*.h)
+TEST_DEPS = packbuf.h packbuf_threads.h transport/packbuf_transport.h exchange/packbuf_exchange.h $(wildcard tests/*.h fuzz/*.h)
 
 # $(call prove,interpreter,programs)
 prove = prove --timer -j$(PROVE_JOBS) --directives -e '$(1)' $(or $(2),$(error no tests in this stage))
 
 # packbuf.h is compiled once a stage; tests of what it keeps to itself compile it again (tests/internals.h)
 define stage
-build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h tests/library.h
+build/tests/$(1)/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h exchange/packbuf_exchange.h tests/library.h tests/portable.h
 	@mkdir -p $$(@D)
 	$$(CC_$(1)) $$(STRICT) $$(FLAGS_$(1)) -DPACKBUF_IMPLEMENTATION -c -o $$@ -x c $$(or $$(LIBRARY_$(1)),$$(LIBRARY))
 build/tests/$(1)/fuzz_%: fuzz/%.c fuzz/driver.c build/tests/$(1)/packbuf.o $$(TEST_DEPS)
@@ -218,7 +221,7 @@ fuzz-%: build/fuzz/%
 
 FUZZ = clang $(STRICT) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
-build/fuzz/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h tests/library.h
+build/fuzz/packbuf.o: packbuf.h packbuf_threads.h transport/packbuf_transport.h exchange/packbuf_exchange.h tests/library.h
 	@mkdir -p $(@D)
 	$(FUZZ) -DPACKBUF_IMPLEMENTATION -c -o $@ -x c tests/library.h
 
@@ -262,6 +265,7 @@ install: all
 	install -d '$(ROOT)/include' '$(ROOT)/bin' '$(ROOT)/share/man/man1' '$(ROOT)/share/pkgconfig' '$(ROOT)/$(CMAKEDIR)'
 	install -m 644 packbuf.h packbuf_threads.h '$(ROOT)/include'
 	sed 's|"\.\./packbuf\.h"|"packbuf.h"|' transport/packbuf_transport.h >'$(ROOT)/include/packbuf_transport.h'
+	sed 's|"\.\./packbuf\.h"|"packbuf.h"|' exchange/packbuf_exchange.h >'$(ROOT)/include/packbuf_exchange.h'
 	[ ! -e build/packbuf ] || install -m 755 build/packbuf '$(ROOT)/bin/packbuf'
 	[ ! -e tools/packbuf.1 ] || install -m 644 tools/packbuf.1 '$(ROOT)/share/man/man1/packbuf.1'
 	$(FILL) tools/packaging/packbuf.pc.in >'$(ROOT)/share/pkgconfig/packbuf.pc'
@@ -269,14 +273,14 @@ install: all
 	$(FILL) tools/packaging/packbufConfigVersion.cmake.in >'$(ROOT)/$(CMAKEDIR)/packbufConfigVersion.cmake'
 
 uninstall:
-	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/include/packbuf_threads.h' '$(ROOT)/include/packbuf_transport.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
+	rm -f '$(ROOT)/include/packbuf.h' '$(ROOT)/include/packbuf_threads.h' '$(ROOT)/include/packbuf_transport.h' '$(ROOT)/include/packbuf_exchange.h' '$(ROOT)/bin/packbuf' '$(ROOT)/share/man/man1/packbuf.1' '$(ROOT)/share/pkgconfig/packbuf.pc'
 	rm -rf '$(ROOT)/$(CMAKEDIR)'
 
 clean:
 	rm -rf build
 
 help:
-	@echo 'all        packbuf.h from core/ and codecs/, transport/packbuf_transport.h, and the command build/packbuf (default)'
+	@echo 'all        packbuf.h from core/ and codecs/, transport/packbuf_transport.h, exchange/packbuf_exchange.h, and the command build/packbuf (default)'
 	@echo 'demo       a short tour: examples/demo.sh'
 	@echo 'test       all tests; STAGES="native clang ..." takes some of: $(STAGES)'
 	@echo 'bench      builds and runs bench/*.c, times including packbuf.h; build/bench.json and plots'

@@ -27,6 +27,7 @@ sdist() { # it has its own copy of the headers, and finds them
     rm -rf "$work/sdist" && mkdir "$work/sdist" && tar -xf "$work"/dist/packbuf-*.tar.gz -C "$work/sdist" || return
     unpacked=$(echo "$work"/sdist/packbuf-*)
     cmp "$unpacked/include/packbuf.h" packbuf.h && cmp "$unpacked/include/packbuf_threads.h" packbuf_threads.h &&
+        cmp "$unpacked/include/exchange/packbuf_exchange.h" exchange/packbuf_exchange.h &&
         cmp "$unpacked/include/transport/packbuf_transport.h" transport/packbuf_transport.h || return
     cmake -S "$unpacked" -B "$work/sdist/build" -DSKBUILD_STATE=wheel -DPython_EXECUTABLE="$venv/python" >/dev/null || return
     grep -q "^PACKBUF_INCLUDE:PATH=$unpacked/include" "$work/sdist/build/CMakeCache.txt"

@@ -5,6 +5,7 @@ bundle="python3 $PWD/tools/bundle.py"
 
 tap_run 'packbuf.h is up to date' $bundle --check core/packbuf.in.h packbuf.h
 tap_run 'packbuf_transport.h is up to date' $bundle --check transport/packbuf_transport.in.h transport/packbuf_transport.h transport
+tap_run 'packbuf_exchange.h is up to date' $bundle --check exchange/packbuf_exchange.in.h exchange/packbuf_exchange.h exchange
 
 fresh() { # a small tree: a.h, then b.c, which names it
     rm -rf "$tmp/tree" && mkdir -p "$tmp/tree/core" "$tmp/tree/codecs" && cd "$tmp/tree" || exit 1

@@ -57,6 +57,13 @@ int main(void) { return packbuf_now() == 0; }
 END
 moved() { ${CC:-gcc} -std=c11 -I"$installed/include" -o "$tmp/moved" "$tmp/moved.c" -pthread && "$tmp/moved"; }
 tap_run 'include/packbuf_transport.h, and a program with it' moved
+cat >"$tmp/lent.c" <<'END'
+#define PACKBUF_IMPLEMENTATION
+#include <packbuf_exchange.h>
+int main(void) { return packbuf_arrow_schema(NULL, NULL, NULL) == PACKBUF_OK; }
+END
+lent() { ${CC:-gcc} -std=c11 -I"$installed/include" -o "$tmp/lent" "$tmp/lent.c" && "$tmp/lent"; }
+tap_run 'include/packbuf_exchange.h, and a program with it' lent
 [ ! -e build/packbuf ] || tap_run 'bin/packbuf' test -x "$installed/bin/packbuf"
 [ ! -e tools/packbuf.1 ] || tap_run 'share/man/man1/packbuf.1' cmp tools/packbuf.1 "$installed/share/man/man1/packbuf.1"
 tap_run 'packbuf.pc has the version' grep -qx "Version: $version" "$installed/share/pkgconfig/packbuf.pc"

@@ -50,10 +50,18 @@ def fields_of(batch: Any) -> Taken:
         taking = _Taking()
         plan = {"kind": "TensorDict", "batch": taking.tensordict(batch, "")}
         return Taken(taking.fields, taking.values, {CONTAINER: _text(plan)}, _rows(batch))
+    if is_arrow(batch):
+        return Taken({}, {}, {})
     if isinstance(batch, Mapping):
         return Taken(batch, {}, {})
     name = type(batch).__name__
     raise error_of(Status.WRONG_TYPE, f"a batch is a mapping of fields or a list of dicts, not {name}")
+
+
+def is_arrow(batch: Any) -> bool:
+    """Whether it is a table or record batch of Arrow, whose columns are read without Python."""
+    offered = hasattr(batch, "__arrow_c_array__") or hasattr(batch, "__arrow_c_stream__")
+    return offered and not isinstance(batch, (Mapping, list, tuple))
 
 
 def _is_tensordict(batch: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
 from packbuf._errors import Status, error_of, word
+from packbuf._exchange import Arrow
 from packbuf._select import Ragged
 
 if TYPE_CHECKING:
@@ -84,9 +85,10 @@ def pack(
 
     Args:
         batch: a mapping of fields, each a numpy array or torch tensor whose first dimension is the rows (nested
-            tensors and `Ragged` too), or a list with a value for each row; or a list of dicts, one a row; or a
-            `TensorDict` or verl's `DataProto`. Values are None, bool, int, float, str, bytes-likes, lists, tuples,
-            dicts, numpy scalars and arrays, tensors, PIL images, `Media`, `Opaque`, datetimes and dates.
+            tensors and `Ragged` too) or an array of Arrow or DLPack, or a list with a value for each row; or a list of
+            dicts, one a row; or a `TensorDict`, verl's `DataProto`, or a table of Arrow (pyarrow, polars, ...). Values
+            are None, bool, int, float, str, bytes-likes, lists, tuples, dicts, numpy scalars and arrays, tensors, PIL
+            images, `Media`, `Opaque`, datetimes and dates.
         packing: how numbers are packed; None: not at all, so that they can be read in place.
         schema: what is asked for at some paths (`Column`); the rest is inferred.
         batch_values: values of the batch as a whole, by name.
@@ -219,7 +221,9 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     )
     for path, column in (options.get("schema") or {}).items():
         _wish(begun, path, column)
-    if isinstance(taken.fields, (list, tuple)):
+    if _adapt.is_arrow(batch):
+        begun.add_arrow(batch)
+    elif isinstance(taken.fields, (list, tuple)):
         begun.add_rows(taken.fields)
     else:
         for name, column in taken.fields.items():
@@ -247,6 +251,8 @@ def _text(text: Any) -> str:
 
 
 def _add(batch: _core.Batch, name: Any, column: Any) -> None:
+    if isinstance(column, Arrow):  # by way of Arrow it would lose what is missing
+        raise error_of(Status.WRONG_TYPE, "a column of a view is no field: give its .numpy() or .tolist()", path=name)
     if _torch.is_tensor(column):
         ragged = _torch.rows_of(column)
         if isinstance(ragged, tuple):

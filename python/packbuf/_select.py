@@ -11,6 +11,7 @@ import numpy as np
 
 from packbuf import _core, _torch
 from packbuf._errors import Status, error_of
+from packbuf._exchange import Arrow
 
 if TYPE_CHECKING:
     from packbuf._view import Field, View
@@ -215,7 +216,7 @@ class Columns:
         )
 
 
-class Selection:
+class Selection(Arrow):
     """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
 
     def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any, scope: int = 0) -> None:
@@ -237,6 +238,9 @@ class Selection:
 
     view: View
     """Of which it is a part. What a store has not fetched of it is NOT_FETCHED."""
+
+    def _arrow(self) -> tuple[_core.Selection, int | None]:
+        return self._chosen, None
 
     def __len__(self) -> int:
         """How many rows."""

@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from packbuf import _adapt, _core, _inspect
+from packbuf import _adapt, _core, _exchange, _inspect
 from packbuf._core import Ref
+from packbuf._core import Selection as CoreSelection
 from packbuf._core import View as CoreView
 from packbuf._errors import NotFound, Status, error_of, word
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
@@ -105,7 +106,7 @@ class Schema:
         return f"<packbuf.Schema {self.fingerprint}>"
 
 
-class Field:
+class Field(_exchange.Arrow):
     """A column: a leaf with a codec, or a dict or list node with columns below it.
 
     ``field[i]`` is a cell as a Python value; slices, lists of indexes and masks give lists of them; a name gives the
@@ -287,6 +288,33 @@ class Field:
         self._need_leaf()
         return Columns(self._chosen(rows), self).torch(device, non_blocking, share, fill)
 
+    def _arrow(self) -> tuple[_core.Selection, int | None]:
+        return self._chosen(None), self.index
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """Dense numbers, or the elements of ragged ones end to end, for ``np.from_dlpack`` and ``torch.from_dlpack``.
+
+        Lent read-only where they lie there so, else copied.
+
+        >>> import numpy as np, packbuf
+        >>> np.from_dlpack(packbuf.open(packbuf.pack({"ids": [[1, 2, 3], [4]]}))["ids"])
+        array([1, 2, 3, 4])
+        """
+        self._need_leaf()
+        chosen = self._chosen(None)
+        return _exchange.dlpack(chosen, self.index, stream=stream, max_version=max_version, device=dl_device, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The processor."""
+        return (1, 0)
+
     def _need_leaf(self) -> None:
         if self.kind != "leaf":
             raise error_of(Status.WRONG_TYPE, f"a {self.kind} is no array: take the columns below it", path=self.path)
@@ -297,7 +325,7 @@ def _pattern(path: str) -> str:
     return ("\\!" + path[1:] if path.startswith("!") else path).replace("*", "\\*")
 
 
-class View(Mapping[str, Field]):
+class View(_exchange.Arrow, Mapping[str, Field]):
     """An open packed buffer: a mapping of its fields.
 
     ``view["meta"]`` is a field by name, ``view["meta.step"]`` one by path. The view keeps the memory alive and reads it
@@ -434,6 +462,9 @@ class View(Mapping[str, Field]):
         """
         self._core.verify(LEVELS["index"])
         return self._core.verify_fetched()
+
+    def _arrow(self) -> tuple[CoreSelection, int | None]:
+        return _core.Selection(self._core, 0, [], None), None
 
     def verify(self, level: Verify = "all") -> None:
         """Check the records of the head, also the index, or everything; raises `Malformed` with rule and offset."""

@@ -110,12 +110,28 @@ void Batch::add(const std::string &name, PyObject *column) {
     within(name, PACKBUF_NOWHERE, [&] { tensor = walk_.torch_tensor(column); });
     return add_tensor(name, tensor);
   }
-  if (!PyList_Check(column) && !PyTuple_Check(column))
-    fail(PACKBUF_WRONG_TYPE,
-         "a field is a numpy array, a torch tensor, or a list or tuple with a value for each row, not " +
-             type_name(column),
-         escaped(name));
-  add_values(name, column);
+  if (PyList_Check(column) || PyTuple_Check(column)) return add_values(name, column);
+  if (Arrow::offered(column)) {
+    std::shared_ptr<Arrow> arrow;
+    within(name, PACKBUF_NOWHERE, [&] { arrow = std::make_shared<Arrow>(column); });
+    count_rows(name, arrow->rows());
+    fields_.push_back({Field::arrow_field, name, nullptr, {}, nullptr, arrow});
+    return;
+  }
+  packbuf_tensor *tensor = nullptr;
+  within(name, PACKBUF_NOWHERE, [&] { tensor = dlpack_tensor(column, &arena_, &held_); });
+  if (tensor) return add_tensor(name, tensor);
+  fail(PACKBUF_WRONG_TYPE,
+       "a field is a numpy array, a torch tensor, an array of Arrow or DLPack, or a list or tuple with a value for "
+       "each row, not " +
+           type_name(column),
+       escaped(name));
+}
+
+void Batch::add_arrow(PyObject *table) {
+  auto arrow = std::make_shared<Arrow>(table);
+  count_rows("", arrow->rows());
+  fields_.push_back({Field::arrow_fields, "", nullptr, {}, nullptr, arrow});
 }
 
 void Batch::add_values(const std::string &name, PyObject *sequence) {
@@ -221,6 +237,11 @@ packbuf_status Batch::add_to_batch(const Field &field, packbuf_error *error) {
   switch (field.kind) {
     case Field::tensor_field: return packbuf_add_tensor(&batch_, field.name.c_str(), field.tensor, nullptr, error);
     case Field::ragged_field: return packbuf_add_ragged(&batch_, field.name.c_str(), &field.ragged, error);
+    case Field::arrow_field:
+      return packbuf_arrow_add(&batch_, field.name.c_str(), field.arrow->schema(), field.arrow->chunks(),
+                               field.arrow->count(), error);
+    case Field::arrow_fields:
+      return packbuf_arrow_import(&batch_, field.arrow->schema(), field.arrow->chunks(), field.arrow->count(), error);
     case Field::values_field: break;
   }
   return packbuf_add_values(&batch_, field.name.c_str(), field.values, error);

@@ -2,6 +2,7 @@
 // May use: memory.h, walk.h. Must not know: how a packed buffer is read.
 #pragma once
 
+#include "exchange.h"
 #include "memory.h"
 #include "walk.h"
 
@@ -43,6 +44,8 @@ class Batch {
   void wish(Wish wish) { wishes_.push_back(std::move(wish)); }
   // A field: a numpy array, a torch tensor, or a list or tuple with a value for each row.
   void add(const std::string &name, PyObject *column);
+  // A record batch or table of Arrow: each column a field.
+  void add_arrow(PyObject *table);
   // Ragged rows, as a jagged nested tensor holds them: items of all rows, offsets, lengths (or None).
   void add_ragged(const std::string &name, PyObject *items, PyObject *offsets, PyObject *lengths);
   // A list of dicts: each key becomes a field.
@@ -58,11 +61,12 @@ class Batch {
 
  private:
   struct Field {
-    enum { tensor_field, ragged_field, values_field } kind;
+    enum { tensor_field, ragged_field, values_field, arrow_field, arrow_fields } kind;
     std::string name;
     packbuf_tensor *tensor;
     packbuf_ragged ragged;
     packbuf_value *values;
+    std::shared_ptr<Arrow> arrow = nullptr;
   };
   struct Pair {
     std::optional<std::string> path;

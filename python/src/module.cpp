@@ -4,6 +4,7 @@
 #include "batch.h"
 #include "bind.h"
 #include "columns.h"
+#include "exchange.h"
 #include "infer.h"
 #include "numpy.h"
 
@@ -165,6 +166,7 @@ static void bind_batch(nb::module_ &m) {
           },
           nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def("add_rows", [](Batch &self, nb::handle rows) { self.add_rows(rows.ptr()); })
+      .def("add_arrow", [](Batch &self, nb::handle table) { self.add_arrow(table.ptr()); })
       .def(
           "add_batch_value",
           [](Batch &self, const std::string &name, nb::handle value) { self.add_batch_value(name, value.ptr()); },
@@ -372,6 +374,10 @@ static void bind_view(nb::module_ &m) {
       .def("read_batch_values", [](ViewHandle self) { return own(read_batch_values(of(self), self.ptr())); });
 }
 
+using SelectionHandle = nb::handle_t<Selection>;
+
+static const packbuf_selection *chosen_of(SelectionHandle handle) { return nb::inst_ptr<Selection>(handle)->get(); }
+
 static void bind_selection(nb::module_ &m) {
   nb::class_<Selection>(m, "Selection")
       .def(
@@ -407,7 +413,29 @@ static void bind_selection(nb::module_ &m) {
       .def("masks", [](const Selection &self, uint32_t node) { return own(self.masks(node)); })
       .def("values",
            [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
-      .def("cells", [](const Selection &self, uint32_t node) { return own(self.cells(node)); });
+      .def("cells", [](const Selection &self, uint32_t node) { return own(self.cells(node)); })
+      .def(
+          "arrow_schema",
+          [](SelectionHandle self, std::optional<uint32_t> node) {
+            return own(arrow_schema(self.ptr(), chosen_of(self), node.value_or(PACKBUF_NO_NODE)));
+          },
+          nb::arg().none())
+      .def(
+          "arrow_array",
+          [](SelectionHandle self, std::optional<uint32_t> node) {
+            return own(arrow_array(self.ptr(), chosen_of(self), node.value_or(PACKBUF_NO_NODE)));
+          },
+          nb::arg().none())
+      .def(
+          "arrow_stream",
+          [](SelectionHandle self, std::optional<uint32_t> node) {
+            return own(arrow_stream(self.ptr(), chosen_of(self), node.value_or(PACKBUF_NO_NODE)));
+          },
+          nb::arg().none())
+      .def("dlpack", [](SelectionHandle self, uint32_t node, bool copy, bool no_copy, bool versioned) {
+        const unsigned flags = (copy ? PACKBUF_EXPORT_COPY : 0u) | (no_copy ? PACKBUF_EXPORT_NO_COPY : 0u);
+        return own(dlpack(self.ptr(), chosen_of(self), node, flags, versioned));
+      });
 }
 
 static void bind_words(nb::module_ &m) {
@@ -438,6 +466,9 @@ static void bind_words(nb::module_ &m) {
 
 NB_MODULE(_core, m) {
   if (!import_numpy()) throw nb::python_error();
+#ifdef Py_LIMITED_API
+  nb::set_leak_warnings(false); // what other packages still hold when the process ends is not given back (have_gil)
+#endif
   nb::register_exception_translator([](const std::exception_ptr &pointer, void *) {
     try {
       std::rethrow_exception(pointer);

@@ -67,6 +67,7 @@ inline double float_value(PyObject *number) { return PyFloat_AsDouble(number); }
 inline const char *text_of(PyObject *text, Py_ssize_t *size) { return PyUnicode_AsUTF8AndSize(text, size); }
 inline bool small_int(PyObject *, int64_t *) { return false; }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SetItem(list, i, stolen); }
+inline bool have_gil() { return false; } // it is not told
 inline const char *bytes_data(PyObject *bytes) { return PyBytes_AsString(bytes); }
 inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_Size(bytes); }
 inline void load_ahead(PyObject *, Py_ssize_t, Py_ssize_t) {}
@@ -79,6 +80,7 @@ inline Py_ssize_t tuple_size(PyObject *tuple) { return PyTuple_GET_SIZE(tuple); 
 inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GET_ITEM(tuple, i); }
 inline double float_value(PyObject *number) { return PyFloat_AS_DOUBLE(number); }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SET_ITEM(list, i, stolen); }
+inline bool have_gil() { return PyGILState_Check(); }
 inline const char *bytes_data(PyObject *bytes) { return PyBytes_AS_STRING(bytes); }
 inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_GET_SIZE(bytes); }
 

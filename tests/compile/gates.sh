@@ -129,15 +129,28 @@ left_by_transport() { # the same, but that it may look at errno, which the syste
     left "$@"
 }
 
-macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBUF_
+macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBUF_, or is of the ABIs that others share
     local language=c
     case $2 in c++*) language=c++ ;; esac
     echo "#include \"$header\"" >macros.c
     "$1" -x $language -std="$2" -I"$root" "${@:3}" -E -dD macros.c >macros.i || return
-    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf(_threads|_transport)?\.h"$/ }
+    awk '/^# [0-9]+ "/ { ours = $3 ~ /packbuf(_threads|_transport|_exchange)?\.h"$/ }
          ours && $1 == "#define" { sub(/\(.*/, "", $2); left[$2] = 1 }
          $1 == "#undef" { delete left[$2] }
-         END { for (name in left) if (name !~ /^PACKBUF_/) print name }' macros.i | none
+         END { for (name in left) if (name !~ /^PACKBUF_|^ARROW_(C|FLAG)_|^DLPACK_/) print name }' macros.i | none
+}
+
+beside_dlpack() { # COMPILER STANDARD: whoever has the two ABIs' own headers keeps them, whichever comes first, of before DLPack 1.0 too
+    cp "$root/exchange/dlpack_abi.h" dlpack.h || return
+    awk '/^typedef struct {$/ { held = $0; next } held { if (/major|minor|DLPackVersion/) { if (/DLPackVersion/) held = ""; next } print held; held = "" }
+         /_VERSION |_BITMASK_/ { next } /^typedef struct DLManagedTensorVersioned/ { skip = 1 } !skip { print } /^} DLManagedTensorVersioned/ { skip = 0 } /^#elif/ { exit }' dlpack.h >old.h
+    echo '#endif' >>old.h
+    ! grep -q Versioned old.h && grep -q DLManagedTensor old.h || return
+    for order in 'dlpack.h packbuf' 'packbuf dlpack.h' 'old.h packbuf'; do
+        { echo '#include <stdint.h>'; echo '#define PACKBUF_IMPLEMENTATION'; } >beside.c
+        for one in $order; do case $one in packbuf) echo '#include "exchange/packbuf_exchange.h"' ;; *) echo "#include \"$one\"" ;; esac; done >>beside.c
+        compile "$1" "$2" beside.o beside.c -I. || { cat old.h; return 1; }
+    done
 }
 
 programs() { # COMPILER: the other C programs of the tree are as clean
@@ -203,6 +216,14 @@ for entry in "${compilers[@]}"; do
     done
     gate "$compiler $last: packbuf_transport.h, macros of the implementation" with transport/packbuf_transport.h macros "$compiler" $last -DPACKBUF_IMPLEMENTATION
     gate "$compiler $last: packbuf_transport.h, two units" with transport/packbuf_transport.h together "$compiler" $last "$compiler" $last
+    for standard in ${standards% c17}; do
+        gate "$compiler $standard: packbuf_exchange.h" with exchange/packbuf_exchange.h one_unit "$compiler" $standard
+    done
+    for check in alone orders left macros; do
+        gate "$compiler $last: packbuf_exchange.h, $check" with exchange/packbuf_exchange.h $check "$compiler" $last
+    done
+    gate "$compiler $last: packbuf_exchange.h, two units" with exchange/packbuf_exchange.h together "$compiler" $last "$compiler" $last
+    gate "$compiler $last: packbuf_exchange.h after and before dlpack.h" beside_dlpack "$compiler" $last
     [ "$last" = c++17 ] ||
         gate "$compiler c11: packbuf_threads.h, C11 threads" with packbuf_threads.h one_unit "$compiler" c11 -DPACKBUF_THREADS_C11=1
     [ "$last" = c++17 ] || gate "$compiler c11: tools, benchmarks, examples, fuzz targets" programs "$compiler"

@@ -1,0 +1,538 @@
+/* tests/exchange_arrow.c: packed buffers as Arrow's arrays and back. Every valid vector, and batches of everything, go
+ * out in several selections, are walked byte by byte, and come back as what they were but for what Arrow has no word
+ * for; children are moved, memory runs out, and what breaks the ABI's rules is refused by name.
+ * May use: packbuf_exchange.h, exchange.h, everything.h, failing.h, sealing.h, tap.h, the vectors. Must not know: how
+ * arrays are made. */
+#include "exchange.h"
+#include "everything.h"
+#include "failing.h"
+#include "sealing.h"
+#include <dirent.h>
+
+static packbuf_error error;
+
+static const char *line(void) {
+  static char text[512];
+  packbuf_error_format(&error, text, sizeof text);
+  return text;
+}
+
+/* A packed batch with all of it chosen. */
+typedef struct packed {
+  packbuf_arena arena;
+  packbuf_batch batch;
+  void *data;
+  uint64_t size;
+  packbuf_view view;
+  packbuf_selection selection;
+} packed;
+
+static int chooses(packed *p, packbuf_row_selection rows) {
+  return packbuf_select(&p->view, 0, NULL, 0, rows, &p->arena, &p->selection, &error) == PACKBUF_OK;
+}
+
+static int opens(packed *p) {
+  return packbuf_pack(&p->batch, &p->data, &p->size, &error) == PACKBUF_OK &&
+         packbuf_open(&p->view, p->data, p->size, 0, NULL, &error) == PACKBUF_OK && chooses(p, packbuf_rows_all());
+}
+
+static void begin(packed *p, uint64_t rows) {
+  packbuf_options options = packbuf_default_options();
+  options.row_sharing = 0;
+  packbuf_arena_init(&p->arena, NULL);
+  (void)packbuf_batch_init(&p->batch, rows, &p->arena, &options, &error);
+}
+
+static uint32_t node_of(packed *p, const char *path) {
+  packbuf_node node;
+  return packbuf_find(&p->view, 0, path, &node, &error) == PACKBUF_OK ? node.index : PACKBUF_NO_NODE;
+}
+
+static int inside(const packed *p, const void *at) {
+  return (const uint8_t *)at >= (const uint8_t *)p->data && (const uint8_t *)at < (const uint8_t *)p->data + p->size;
+}
+
+/* ---- there and back ---- */
+
+/* What differs, as far as JSON has it. */
+static void note_values(const packbuf_value *in, const packbuf_value *out) {
+  char text[2][800];
+  size_t size;
+  for (unsigned i = 0; i < 2; i++) {
+    const packbuf_value *value = i ? out : in;
+    if (value->kind == PACKBUF_DICT) {
+      for (size_t k = 0; k < in->as.dict.count; k++) {
+        const packbuf_entry *entry = &in->as.dict.entries[k];
+        const packbuf_value *other = NULL;
+        for (size_t m = 0; m < out->as.dict.count; m++)
+          if (packbuf_equal(&out->as.dict.entries[m].key, &entry->key)) other = &out->as.dict.entries[m].value;
+        if (i == 0 && (!other || !exchange_same(&entry->value, other)))
+          tap_note("%.*s: kind %d, came back as kind %d", (int)entry->key.as.text.size, entry->key.as.text.data,
+                   entry->value.kind, other ? other->kind : -1);
+      }
+    }
+    memset(text[i], 0, sizeof text[i]);
+    (void)packbuf_json_write(value, text[i], sizeof text[i] - 1, &size, NULL);
+    tap_note("%s %s", i ? "out" : "in", text[i]);
+  }
+}
+
+/* 1: each chosen row, through Arrow and a batch of its own, is what it was. */
+static int comes_back(const packbuf_selection *selection, unsigned flags, const char **why) {
+  counting count = {0, 0};
+  packbuf_export what = exporting(selection, PACKBUF_NO_NODE, &count);
+  struct ArrowSchema schema;
+  struct ArrowArray array;
+  const struct ArrowArray *chunk = &array;
+  packed back;
+  packbuf_value *in, *out;
+  what.flags = flags;
+  *why = "packbuf_arrow_schema";
+  if (packbuf_arrow_schema(&what, &schema, &error)) return error.code >= PACKBUF_UNSUPPORTED_VERSION && count.taken == count.released;
+  *why = "packbuf_arrow_array";
+  if (packbuf_arrow_array(&what, &array, &error)) {
+    schema.release(&schema);
+    return error.code >= PACKBUF_UNSUPPORTED_VERSION && count.taken == count.released;
+  }
+  *why = exchange_walk(&schema, &array);
+  if (*why) return 0;
+  begin(&back, selection->rows);
+  *why = "packbuf_arrow_import";
+  if (packbuf_arrow_import(&back.batch, &schema, &chunk, 1, &error) == PACKBUF_OK && (*why = "opens", opens(&back))) {
+    in = (packbuf_value *)packbuf_arena_alloc(&back.arena, (size_t)(selection->rows + 1) * sizeof *in, 8);
+    out = (packbuf_value *)packbuf_arena_alloc(&back.arena, (size_t)(selection->rows + 1) * sizeof *out, 8);
+    *why = "values";
+    if (packbuf_select_values(selection, 0, selection->rows, &back.arena, in, &error) == PACKBUF_OK &&
+        packbuf_read_rows(&back.view, 0, selection->rows, &back.arena, out, &error) == PACKBUF_OK) {
+      *why = "a row is another";
+      for (uint64_t i = 0; i < selection->rows && *why; i++)
+        if (!exchange_same(&in[i], &out[i])) {
+          error.row = i;
+          note_values(&in[i], &out[i]);
+          array.release(&array);
+          schema.release(&schema);
+          packbuf_arena_free(&back.arena);
+          return 0;
+        }
+      *why = NULL;
+    }
+  }
+  if (*why && error.code == PACKBUF_DEPTH) *why = NULL; /* structs that are deeper than expansion goes */
+  array.release(&array);
+  schema.release(&schema);
+  packbuf_arena_free(&back.arena);
+  if (!*why && (count.taken != count.released || count.taken == 0)) *why = "the hold is not balanced";
+  return *why == NULL;
+}
+
+/* All rows, a range that begins within a byte, a range backwards, a list. */
+static int all_ways(packed *p, const char *name) {
+  static const int64_t list[] = {-1, 0, 0};
+  const packbuf_row_selection ways[] = {packbuf_rows_all(), packbuf_rows_range(3, PACKBUF_ROWS_END, 1),
+                                        packbuf_rows_range(PACKBUF_ROWS_END, PACKBUF_ROWS_BEGIN, -2),
+                                        packbuf_rows_range(8, 17, 1), packbuf_rows_index(list, p->view.rows ? 3 : 0)};
+  for (unsigned i = 0; i < 5; i++) {
+    for (unsigned flags = 0; flags < 8; flags += i ? 5 : 1) {
+      const char *why = "select";
+      if (flags & PACKBUF_EXPORT_NO_COPY) continue;
+      error.code = PACKBUF_OK;
+      if (chooses(p, ways[i]) && comes_back(&p->selection, flags, &why)) continue;
+      tap_note("%s, selection %u, flags %u: %s, row %lu: %s", name, i, flags, why ? why : "status", (unsigned long)error.row, line());
+      return 0;
+    }
+  }
+  return chooses(p, packbuf_rows_all());
+}
+
+static void vectors(void) {
+  static const char folder[] = "spec/vectors/valid";
+  struct dirent *entry;
+  DIR *open_folder = opendir(folder);
+  unsigned seen = 0, good = 0;
+  while (open_folder && (entry = readdir(open_folder)) != NULL) {
+    char path[512];
+    packed p;
+    FILE *file;
+    const size_t length = strlen(entry->d_name);
+    if (length < 6 || strcmp(entry->d_name + length - 5, ".pbuf") != 0) continue;
+    snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+    memset(&p, 0, sizeof p);
+    packbuf_arena_init(&p.arena, NULL);
+    if ((file = fopen(path, "rb")) == NULL) continue;
+    p.data = packbuf_arena_alloc(&p.arena, 1 << 22, 64);
+    p.size = p.data ? fread(p.data, 1, 1 << 22, file) : 0;
+    fclose(file);
+    if (packbuf_open(&p.view, p.data, p.size, 0, NULL, &error) == PACKBUF_OK && p.view.rows < 100000) {
+      seen++;
+      good += (unsigned)all_ways(&p, entry->d_name);
+    }
+    packbuf_arena_free(&p.arena);
+  }
+  if (open_folder) closedir(open_folder);
+  tap_ok(seen > 50 && good == seen, "%u of %u valid vectors come back through Arrow", good, seen);
+}
+
+static void of_everything(void) {
+  for (unsigned packing = 1; packing <= 4; packing++) {
+    packed p;
+    everything *e = make_everything();
+    packbuf_options options = packbuf_default_options();
+    options.packing = (uint8_t)packing;
+    packbuf_arena_init(&p.arena, NULL);
+    (void)packbuf_batch_init(&p.batch, ROWS, &p.arena, &options, &error);
+    tap_ok(!add_everything(&p.batch, e, &error) && opens(&p) && all_ways(&p, "everything"),
+           "everything, packing %u, comes back", packing);
+    packbuf_arena_free(&p.arena);
+  }
+}
+
+/* ---- lent, moved, released ---- */
+
+static packed small; /* four rows: numbers, text, ragged numbers, dicts with lists */
+static const int64_t small_numbers[] = {1, 2, 3, 5};
+static const int64_t small_items[] = {10, 11, 12, 13};
+static const int64_t small_offsets[] = {0, 3, 3, 4, 4};
+static const uint8_t small_mask[] = {0xD};
+
+static void make_small(void) {
+  static const uint64_t shape[] = {4};
+  static packbuf_text texts[4];
+  size_t count;
+  packbuf_tensor numbers = array_of(small_numbers, i64(), 1, shape, NULL, 0);
+  packbuf_ragged ragged;
+  memset(&ragged, 0, sizeof ragged);
+  ragged.data = small_items;
+  ragged.dtype = i64();
+  ragged.form = PACKBUF_FORM_LIST;
+  ragged.offset_bits = 64;
+  ragged.offsets = small_offsets;
+  ragged.items = 4;
+  for (unsigned i = 0; i < 4; i++) texts[i] = text_of(i == 2 ? NULL : i == 1 ? "" : "t\xC3\xA9xt that does not fit a record");
+  begin(&small, 4);
+  (void)packbuf_add_tensor(&small.batch, "numbers", &numbers, small_mask, &error);
+  (void)packbuf_add_strings(&small.batch, "texts", texts, &error);
+  (void)packbuf_add_ragged(&small.batch, "ragged", &ragged, &error);
+  (void)packbuf_add_values(&small.batch, "dicts",
+                           mv_column("{\"a\" [{\"b\" 1} {\"b\" 2}]} null {\"a\" [{\"b\" 3}]} {\"a\" []}", &count), &error);
+  (void)packbuf_add_values(&small.batch, "mixed", mv_column("[b\"x\" 1] [b\"y\"] [] [b\"z\" 3]", &count), &error);
+  tap_ok(opens(&small), "a small batch");
+}
+
+static void lending(void) {
+  counting count = {0, 0};
+  packbuf_export what = exporting(&small.selection, PACKBUF_NO_NODE, &count);
+  struct ArrowSchema schema;
+  struct ArrowArray array, moved;
+  int64_t second;
+  tap_ok(!packbuf_arrow_schema(&what, &schema, &error) && strcmp(schema.format, "+s") == 0 && schema.n_children == 5,
+         "a struct of five fields");
+  tap_ok(strcmp(schema.children[0]->format, "l") == 0 && strcmp(schema.children[1]->format, "U") == 0 &&
+             strcmp(schema.children[2]->format, "+L") == 0 && strcmp(schema.children[3]->format, "+s") == 0 &&
+             strcmp(schema.children[3]->children[0]->format, "+L") == 0 &&
+             strcmp(schema.children[3]->children[0]->children[0]->format, "+s") == 0,
+         "their formats");
+  tap_ok(strcmp(schema.children[0]->name, "numbers") == 0 && strcmp(schema.children[3]->children[0]->name, "a") == 0 &&
+             (schema.children[0]->flags & ARROW_FLAG_NULLABLE) && !(schema.children[2]->flags & ARROW_FLAG_NULLABLE),
+         "names and flags");
+  schema.release(&schema);
+  tap_ok(schema.release == NULL && count.taken == count.released, "a schema is released");
+  count.taken = count.released = 0;
+  tap_ok(!packbuf_arrow_array(&what, &array, &error), "the array (%s)", error.path);
+  tap_ok(inside(&small, array.children[0]->buffers[1]) && inside(&small, array.children[0]->buffers[0]),
+         "numbers and their mask are lent");
+  tap_ok(inside(&small, array.children[1]->buffers[1]) && inside(&small, array.children[1]->buffers[2]), "text is lent");
+  tap_ok(inside(&small, array.children[2]->buffers[1]) && inside(&small, array.children[2]->children[0]->buffers[1]),
+         "ragged numbers are lent");
+  moved = *array.children[3];
+  array.children[3]->release = NULL;
+  array.release(&array);
+  tap_ok(count.released < count.taken && moved.release, "a moved child outlives its parent");
+  memcpy(&second, (const uint8_t *)moved.children[0]->children[0]->children[0]->buffers[1] + 16, 8);
+  tap_ok(moved.length == 4 && second == 3, "and can be read");
+  moved.release(&moved);
+  tap_ok(count.released == count.taken, "all of %ld structs are released", count.taken);
+}
+
+static void streaming(void) {
+  counting count = {0, 0};
+  const packbuf_export what = exporting(&small.selection, node_of(&small, "ragged"), &count);
+  struct ArrowArrayStream stream;
+  struct ArrowSchema schema, again;
+  struct ArrowArray array, end;
+  tap_ok(!packbuf_arrow_stream(&what, &stream, &error) && !stream.get_schema(&stream, &schema) && !stream.get_schema(&stream, &again),
+         "a stream, and its schema twice");
+  tap_ok(!stream.get_next(&stream, &array) && array.length == 4 && !stream.get_next(&stream, &end) && !end.release,
+         "one array, then none");
+  tap_ok(stream.get_last_error(&stream) == NULL, "no error");
+  stream.release(&stream);
+  tap_ok(!exchange_walk(&schema, &array), "the array outlives the stream");
+  schema.release(&schema), again.release(&again), array.release(&array);
+  tap_ok(count.taken == count.released, "all is released");
+}
+
+/* Memory that runs out at each call in turn: a status, nothing held. */
+static void without_memory(void) {
+  unsigned long at = 0;
+  int clean = 1, status = PACKBUF_OUT_OF_MEMORY;
+  for (; status == PACKBUF_OUT_OF_MEMORY && at < 10000; at++) {
+    counting count = {0, 0};
+    failing f = failing_at(at, (int)(at & 1));
+    const packbuf_allocator allocator = failing_allocator(&f);
+    packbuf_export what = exporting(&small.selection, PACKBUF_NO_NODE, &count);
+    struct ArrowArray array;
+    struct ArrowSchema schema;
+    what.allocator = &allocator;
+    what.flags = PACKBUF_EXPORT_COPY;
+    status = packbuf_arrow_array(&what, &array, &error);
+    if (status == PACKBUF_OK) array.release(&array);
+    else clean &= array.release == NULL;
+    if (packbuf_arrow_schema(&what, &schema, &error) == PACKBUF_OK) schema.release(&schema);
+    clean &= count.taken == count.released && (status == PACKBUF_OK || status == PACKBUF_OUT_OF_MEMORY);
+  }
+  tap_ok(clean && status == PACKBUF_OK && at > 20, "without memory at each of %lu calls", at);
+}
+
+static void hostile_views(void) {
+  packed p = small;
+  counting count = {0, 0};
+  packbuf_export what;
+  packbuf_column column;
+  struct ArrowArray array;
+  uint8_t *copy = (uint8_t *)malloc((size_t)small.size);
+  memcpy(copy, small.data, (size_t)small.size);
+  p.data = copy;
+  (void)packbuf_open(&p.view, copy, p.size, 0, NULL, &error);
+  (void)chooses(&p, packbuf_rows_all());
+  (void)packbuf_open_column(&p.view, node_of(&p, "texts"), &column, &error);
+  what = exporting(&p.selection, node_of(&p, "texts"), &count);
+  copy[column.data.bytes - copy + 1] = 0xFF;
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_UTF8 && strcmp(error.path, "texts") == 0, "text that is no UTF-8: %s", line());
+  what.flags = PACKBUF_EXPORT_VERIFIED;
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_OK, "which is not looked at when it was verified");
+  array.release(&array);
+  what.flags = 0;
+  bytes_store32(copy + (column.offsets.bytes - copy) + 8, 3000000);
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_OFFSETS && !array.release, "offsets beyond the data: %s", line());
+  tap_ok(count.taken == count.released, "nothing is held");
+  free(copy);
+}
+
+/* ---- import ---- */
+
+enum { MOST_MADE = 64 };
+
+/* Arrays by hand: what is in them is the test's. */
+typedef struct made {
+  struct ArrowSchema schema;
+  struct ArrowArray array;
+  struct ArrowSchema *schemas[4];
+  struct ArrowArray *arrays[4];
+  const void *buffers[6];
+} made;
+
+static void made_release_schema(struct ArrowSchema *schema) { schema->release = NULL; }
+static void made_release_array(struct ArrowArray *array) { array->release = NULL; }
+
+static made *make(const char *format, int64_t length, int64_t offset, int64_t buffers, const void *b0, const void *b1, const void *b2) {
+  made *m = (made *)mv_alloc(sizeof *m);
+  memset(m, 0, sizeof *m);
+  m->schema.format = format;
+  m->schema.name = "x";
+  m->schema.release = made_release_schema;
+  m->schema.children = m->schemas;
+  m->array.length = length;
+  m->array.offset = offset;
+  m->array.null_count = -1;
+  m->array.n_buffers = buffers;
+  m->array.buffers = m->buffers;
+  m->array.children = m->arrays;
+  m->array.release = made_release_array;
+  m->buffers[0] = b0, m->buffers[1] = b1, m->buffers[2] = b2;
+  return m;
+}
+
+static made *with(made *parent, made *child) {
+  parent->schemas[parent->schema.n_children++] = &child->schema;
+  parent->arrays[parent->array.n_children++] = &child->array;
+  return parent;
+}
+
+static packbuf_status add(packed *p, const made *m, uint64_t rows) {
+  const struct ArrowArray *chunk = &m->array;
+  begin(p, rows);
+  return packbuf_arrow_add(&p->batch, "f", &m->schema, &chunk, 1, &error);
+}
+
+/* The column comes in as these values. */
+static void takes(const char *name, const made *m, const char *notation) {
+  packed p;
+  size_t count = 0;
+  const packbuf_value *want = mv_column(notation, &count);
+  packbuf_value got[MOST_MADE];
+  int same = add(&p, m, count) == PACKBUF_OK && opens(&p) &&
+             packbuf_verify(&p.view, PACKBUF_LEVEL_FULL, &error) == PACKBUF_OK &&
+             packbuf_read_column(&p.view, 0, 0, count, &p.arena, got, &error) == PACKBUF_OK;
+  for (size_t i = 0; same && i < count; i++) same = mv_same(&want[i], &got[i]);
+  if (!tap_ok(same, "%s", name)) tap_note("%s", line());
+  packbuf_arena_free(&p.arena);
+}
+
+static void refuses(const char *name, const made *m, packbuf_status status) {
+  packed p;
+  packbuf_status got = add(&p, m, (uint64_t)(m->array.length > 0 ? m->array.length : 0));
+  if (!tap_ok(got == status && error.path[0] == 'f', "%s: %s", name, line())) tap_note("%s", packbuf_status_name(got));
+  packbuf_arena_free(&p.arena);
+}
+
+static const int32_t offsets32[] = {0, 1, 3, 3, 6, 8};
+static const int64_t offsets64[] = {0, 1, 3, 3, 6, 8};
+static const uint8_t third_null[] = {0xFB, 0xFF};
+static const char letters[] = "abcdefgh";
+static const int16_t shorts[] = {1, -2, 3, -4, 5, -6, 7, -8};
+static const uint8_t some_bits[] = {0x5A, 0xC3};
+static const float floats[] = {0.5f, 1.5f, -2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f};
+
+static void imports(void) {
+  static const int32_t days[] = {-1, 0, 20000};
+  static const int8_t indexes[] = {1, 0, 1, 3};
+  static const uint16_t half[] = {0x3C00, 0xC000};
+  static const char *const block = "a text that is longer than twelve bytes";
+  static int32_t views[2][4];
+  static const int64_t sizes[] = {39};
+  static const char extension[] = "\1\0\0\0\24\0\0\0ARROW:extension:name\12\0\0\0arrow.json";
+  made *m;
+  takes("int16, from an offset", make("s", 3, 2, 2, NULL, shorts, NULL), "3 -4 5");
+  takes("int16, nulls, from an offset within a byte", make("s", 3, 1, 2, third_null, shorts, NULL), "-2 null -4");
+  takes("bool, from an offset", make("b", 4, 3, 2, NULL, some_bits, NULL), "true true false true");
+  takes("float16", make("e", 2, 0, 2, NULL, half, NULL), "1.0 -2.0");
+  takes("days", make("tdD", 3, 0, 2, NULL, days, NULL), "-1 0 20000");
+  takes("null", make("n", 3, 0, 0, NULL, NULL, NULL), "null null null");
+  takes("utf8", make("u", 4, 1, 3, third_null, offsets32, letters), "\"bc\" null \"def\" \"gh\"");
+  takes("large_binary", make("Z", 2, 0, 3, NULL, offsets64, letters), "b\"a\" b\"bc\"");
+  takes("no bytes at all", make("u", 0, 0, 3, NULL, NULL, NULL), "");
+  takes("fixed_size_binary", make("w:3", 2, 0, 2, NULL, letters, NULL), "b\"abc\" b\"def\"");
+  takes("list, from offsets on both levels", with(make("+l", 3, 1, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, NULL, shorts, NULL)),
+        "[-2 3] [] [-4 5 -6]");
+  takes("large_list of floats with an offset", with(make("+L", 2, 0, 2, NULL, offsets64, NULL), make("f", 6, 2, 2, NULL, floats, NULL)),
+        "[-2.5] [3.5 4.5]");
+  takes("a list with a null in it", with(make("+l", 2, 1, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, third_null, shorts, NULL)),
+        "[-2 null] []");
+  takes("a list of bools", with(make("+l", 2, 0, 2, NULL, offsets32, NULL), make("b", 8, 0, 2, NULL, some_bits, NULL)), "[false] [true false]");
+  takes("a list of lists", with(make("+l", 1, 1, 2, NULL, offsets32, NULL), with(make("+l", 3, 0, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, NULL, shorts, NULL))),
+        "[[-2 3] []]");
+  takes("lists of two", with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 8, 1, 2, NULL, shorts, NULL)), "a.i16[2](-4 5) a.i16[2](-6 7)");
+  m = with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("s", 4, 1, 2, NULL, shorts, NULL)), make("u", 4, 0, 3, third_null, offsets32, letters));
+  m->schemas[1]->name = "y";
+  takes("a struct, from offsets on both levels", m, "{\"x\" 3 \"y\" \"bc\"} {\"x\" -4 \"y\" null}");
+  m = make("c", 4, 0, 2, NULL, indexes, NULL);
+  m->schema.dictionary = &make("u", 0, 0, 3, NULL, NULL, NULL)->schema;
+  m->array.dictionary = &make("u", 4, 1, 3, third_null, offsets32, letters)->array;
+  takes("a dictionary", m, "null \"bc\" null \"gh\"");
+  views[0][0] = 3;
+  memcpy(&views[0][1], "abc", 3);
+  views[1][0] = 30, views[1][3] = 9;
+  m = make("vu", 2, 0, 4, NULL, views, block);
+  m->buffers[3] = sizes;
+  takes("string views", m, "\"abc\" \"at is longer than twelve bytes\"");
+  views[1][3] = 10;
+  refuses("a view beyond its block", m, PACKBUF_OUT_OF_RANGE);
+  views[1][2] = 1;
+  refuses("a view of no block", m, PACKBUF_OUT_OF_RANGE);
+  m = make("u", 1, 3, 3, NULL, offsets32, "   [1]");
+  m->schema.metadata = extension;
+  takes("arrow.json", m, "[1]");
+}
+
+static void refusals(void) {
+  static const int32_t falling[] = {0, 3, 2, 4};
+  static const int32_t negative[] = {-1, 3, 4, 4};
+  static const int8_t beyond[] = {0, 4};
+  made *m, *deep;
+  static const char *const formats[] = {"d:10,2", "ttm", "tDs", "tiM", "+vl", "+ud:0", "+m", "+r", "", "x", "w:", "w:-1", "w:99999999999", "+w:", "+w:3x", "tsq:", "ss", "vx", "+"};
+  for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+    refuses(formats[i], make(formats[i], 0, 0, 2, NULL, NULL, NULL), PACKBUF_UNSUPPORTED_DTYPE);
+  refuses("offsets that descend", make("u", 3, 0, 3, NULL, falling, letters), PACKBUF_BAD_OFFSETS);
+  refuses("offsets below 0", make("u", 3, 0, 3, NULL, negative, letters), PACKBUF_BAD_OFFSETS);
+  refuses("a list beyond its child", with(make("+l", 4, 0, 2, NULL, offsets32, NULL), make("s", 5, 0, 2, NULL, shorts, NULL)), PACKBUF_INVALID_ARGUMENT);
+  refuses("lists of two beyond their child", with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 5, 0, 2, NULL, shorts, NULL)), PACKBUF_INVALID_ARGUMENT);
+  refuses("a struct beyond its child", with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("n", 2, 0, 0, NULL, NULL, NULL)), PACKBUF_INVALID_ARGUMENT);
+  refuses("a length below 0", make("s", -1, 0, 2, NULL, shorts, NULL), PACKBUF_INVALID_ARGUMENT);
+  refuses("an offset below 0", make("s", 1, -1, 2, NULL, shorts, NULL), PACKBUF_INVALID_ARGUMENT);
+  refuses("offset and length beyond int64", make("n", 1, INT64_MAX, 0, NULL, NULL, NULL), PACKBUF_INVALID_ARGUMENT);
+  refuses("a missing buffer", make("s", 1, 0, 1, NULL, NULL, NULL), PACKBUF_INVALID_ARGUMENT);
+  refuses("a NULL buffer", make("s", 1, 0, 2, NULL, NULL, NULL), PACKBUF_INVALID_ARGUMENT);
+  refuses("NULL offsets", make("u", 1, 0, 3, NULL, NULL, letters), PACKBUF_INVALID_ARGUMENT);
+  refuses("NULL text", make("u", 1, 0, 3, NULL, offsets32, NULL), PACKBUF_INVALID_ARGUMENT);
+  refuses("a list without its child", make("+l", 0, 0, 2, NULL, offsets32, NULL), PACKBUF_INVALID_ARGUMENT);
+  m = with(make("+l", 0, 0, 2, NULL, offsets32, NULL), make("n", 0, 0, 0, NULL, NULL, NULL));
+  m->arrays[0] = NULL;
+  refuses("a NULL child", m, PACKBUF_INVALID_ARGUMENT);
+  m->schemas[0] = NULL;
+  refuses("a NULL child of the schema", m, PACKBUF_INVALID_ARGUMENT);
+  m = make("s", 1, 0, 2, NULL, shorts, NULL);
+  m->array.null_count = 1;
+  refuses("nulls without a bitmap", m, PACKBUF_INVALID_ARGUMENT);
+  m->array.null_count = 2;
+  refuses("more nulls than elements", m, PACKBUF_INVALID_ARGUMENT);
+  m->array.release = NULL;
+  refuses("a released array", m, PACKBUF_INVALID_ARGUMENT);
+  m = make("c", 2, 0, 2, NULL, beyond, NULL);
+  m->schema.dictionary = &make("u", 0, 0, 3, NULL, NULL, NULL)->schema;
+  refuses("a dictionary that is not there", m, PACKBUF_INVALID_ARGUMENT);
+  m->array.dictionary = &make("u", 4, 0, 3, NULL, offsets32, letters)->array;
+  refuses("an index beyond its dictionary", m, PACKBUF_OUT_OF_RANGE);
+  refuses("times in lists", with(make("+l", 1, 0, 2, NULL, offsets32, NULL), make("tss:", 8, 0, 2, NULL, shorts, NULL)), PACKBUF_UNSUPPORTED_DTYPE);
+  deep = make("n", 0, 0, 0, NULL, NULL, NULL);
+  for (int i = 0; i < 70; i++) deep = with(make("+w:1", 0, 0, 1, NULL, NULL, NULL), deep);
+  refuses("nested 70 deep", deep, PACKBUF_DEPTH);
+}
+
+/* A struct in chunks, times with a zone, and what its schemas and metadata say when it goes out again. */
+static void chunked(void) {
+  static const int64_t times[] = {1, 2, 3};
+  made *a = with(with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("tsu:Europe/Paris", 3, 0, 2, NULL, times, NULL)), make("+l", 5, 0, 2, third_null, offsets32, NULL)), make("b", 8, 1, 2, NULL, some_bits, NULL));
+  made *b = with(with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("tsu:Europe/Paris", 3, 1, 2, NULL, times, NULL)), make("+l", 2, 3, 2, NULL, offsets32, NULL)), make("b", 8, 0, 2, NULL, some_bits, NULL));
+  const struct ArrowArray *chunks[2];
+  counting count = {0, 0};
+  packbuf_export what;
+  struct ArrowSchema schema;
+  packbuf_value row;
+  packed p;
+  size_t n;
+  a->schemas[0]->name = "t", a->schemas[1]->name = "l", a->schemas[2]->name = "b";
+  a->schemas[1]->children[0] = &make("s", 0, 0, 2, NULL, NULL, NULL)->schema, a->schemas[1]->n_children = 1;
+  a->arrays[1]->children[0] = &make("s", 8, 0, 2, NULL, shorts, NULL)->array, a->arrays[1]->n_children = 1;
+  b->arrays[1]->children[0] = &make("s", 8, 0, 2, NULL, shorts, NULL)->array, b->arrays[1]->n_children = 1;
+  chunks[0] = &a->array, chunks[1] = &b->array;
+  begin(&p, 3);
+  tap_ok(!packbuf_arrow_import(&p.batch, &a->schema, chunks, 2, &error) && opens(&p) && p.view.field_count == 3, "two chunks: %s", line());
+  (void)packbuf_read_row(&p.view, 0, &p.arena, &row, &error);
+  tap_ok(mv_same(mv_column("{\"t\" 2 \"l\" [-2 3] \"b\" false}", &n), &row), "row 0");
+  (void)packbuf_read_row(&p.view, 1, &p.arena, &row, &error);
+  tap_ok(mv_same(mv_column("{\"t\" 3 \"l\" null \"b\" true}", &n), &row), "row 1");
+  (void)packbuf_read_row(&p.view, 2, &p.arena, &row, &error);
+  tap_ok(mv_same(mv_column("{\"t\" 2 \"l\" [-4 5 -6] \"b\" false}", &n), &row), "row 2");
+  what = exporting(&p.selection, node_of(&p, "t"), &count);
+  tap_ok(!packbuf_arrow_schema(&what, &schema, &error) && strcmp(schema.format, "tsu:Europe/Paris") == 0, "the zone goes out again: %s", schema.format);
+  schema.release(&schema);
+  packbuf_arena_free(&p.arena);
+  begin(&p, 4);
+  tap_ok(packbuf_arrow_import(&p.batch, &a->schema, chunks, 2, &error) == PACKBUF_ROW_COUNT, "another number of rows: %s", line());
+  packbuf_arena_free(&p.arena);
+}
+
+int main(void) {
+  make_small();
+  lending();
+  streaming();
+  without_memory();
+  hostile_views();
+  imports();
+  refusals();
+  chunked();
+  of_everything();
+  vectors();
+  packbuf_arena_free(&small.arena);
+  mv_free();
+  return tap_plan_done();
+}
