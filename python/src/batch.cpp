@@ -119,7 +119,7 @@ void Batch::add(const std::string &name, PyObject *column) {
     return;
   }
   packbuf_tensor *tensor = nullptr;
-  within(name, PACKBUF_NOWHERE, [&] { tensor = dlpack_tensor(column, &arena_, &held_); });
+  within(name, PACKBUF_NOWHERE, [&] { tensor = dlpack_tensor(column, arena_.get(), &held_); });
   if (tensor) return add_tensor(name, tensor);
   fail(PACKBUF_WRONG_TYPE,
        "a field is a numpy array, a torch tensor, an array of Arrow or DLPack, or a list or tuple with a value for "
