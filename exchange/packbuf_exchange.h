@@ -1,4 +1,4 @@
-/* packbuf_exchange.h: packed buffers as other libraries have arrays: the Arrow C data and stream interfaces, and DLPack.
+/* packbuf_exchange.h: packed buffers as others have arrays: the Arrow C data and stream interfaces, and DLPack.
  *
  * Define PACKBUF_IMPLEMENTATION in exactly one file before including it (that brings out packbuf.h's implementation
  * too); include it plainly elsewhere. It needs what packbuf.h needs, and neither Arrow nor DLPack: the structs of their

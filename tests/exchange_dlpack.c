@@ -192,6 +192,9 @@ static void inwards(void) {
   tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_INVALID_ARGUMENT, "no such memory: %s", line());
   t = tensor_of(items, 2, shape, wide);
   tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_INVALID_ARGUMENT, "no such stride");
+  shape[0] = 2, shape[1] = 1, wide[0] = INT64_C(1) << 60;
+  t = tensor_of(items, 2, shape, wide);
+  tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_INVALID_ARGUMENT, "a stride of 2^62 bytes");
   shape[0] = -2;
   t = tensor_of(items, 2, shape, NULL);
   tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_INVALID_ARGUMENT, "a dimension below 0");
