@@ -152,9 +152,8 @@ class Engine:
         codes = self._batch_remove(keys, force)
         left: dict[str, Error] = {}
         for key, answer in zip(keys, codes, strict=True):
-            code = (
-                answer if answer in {0, _MISSING, _LEASED} else self.client.remove(key, force)
-            )  # may have been a moment
+            settled = answer in {0, _MISSING, _LEASED}  # else it may have been a matter of a moment
+            code = answer if settled else self.client.remove(key, force)
             if code in {0, _MISSING}:
                 self.counters.removed += code == 0
             else:
