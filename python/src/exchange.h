@@ -1,5 +1,5 @@
-// src/exchange.h: the capsules of Arrow's PyCapsule interface and of DLPack: a selection's columns out, columns of other
-// packages in. None of these packages is imported.
+// src/exchange.h: the capsules of Arrow's PyCapsule interface and of DLPack: a selection's columns out, columns of
+// other packages in. None of these packages is imported.
 // May use: held.h, failure.h, packbuf_exchange.h. Must not know: batches, how a selection is made.
 #pragma once
 
