@@ -39,6 +39,10 @@ static int can(unsigned capability) { return (info.capabilities & capability) !=
 /* Whether a removal under no lease of ours is done when it returns: an engine may hold leases of its own. */
 static int at_once(void) { return can(PACKBUF_CAN_REMOVE_NOW); }
 
+static packbuf_status gc(packbuf_ledger *l, uint64_t age_ms, uint64_t *gone, packbuf_error *e) {
+  return packbuf_ledger_gc(l, age_ms, PACKBUF_FOREVER, gone, e);
+}
+
 /* ---- batches of one field, whose numbers follow a seed ---- */
 
 typedef struct small {
@@ -227,7 +231,7 @@ static void retained(void) {
     good = good && gets(ledger, &ref, &object, PACKBUF_OK, 5) &&
            is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0;
   tap_ok(good, "%s: L8: retained, for more epochs", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && in_store("r", 0),
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && in_store("r", 0),
          "%s: L38: gc without an age frees nothing", where);
   tap_ok(is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && !in_store("r", 0) &&
              gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0) && state_of(ledger).bytes == 0,
@@ -297,19 +301,19 @@ static void delayed(void) {
   tap_ok(in_store("d", 0), "%s: the store still has it", where);
   fail_next(1, PACKBUF_LEASED);
   tap_ok(gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0), "%s: L5: it is not found meanwhile", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1,
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1,
          "%s: L14: gc fails too", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0 &&
-             !in_store("d", 0),
-         "%s: L14: gc again frees it", where);
+  tap_ok(
+      is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0 && !in_store("d", 0),
+      "%s: L14: gc again frees it", where);
   is(put("d", 2, &ref), PACKBUF_OK);
   fail_next(8, PACKBUF_LEASED);
   tap_ok(
       is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) && gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0),
       "%s: L22: aborted, with bytes that linger", where);
-  for (int i = 0; i < 5; i++) packbuf_ledger_gc(ledger, 0, &gone, &error);
+  for (int i = 0; i < 5; i++) gc(ledger, 0, &gone, &error);
   packbuf_store_inject(store, NULL, 0, NULL);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1,
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 0 && state_of(ledger).pending == 1,
          "%s: after three attempts gc only counts it", where);
   fail_next(1, PACKBUF_LEASED);
   tap_ok(is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK) &&
@@ -335,7 +339,7 @@ static void delayed(void) {
     item.key = "d";
     packbuf_batch_remove(store, &item, 1, PACKBUF_NO_WAIT, &error);
   }
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0,
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && gone == 1 && state_of(ledger).pending == 0,
          "%s: L39: a removal that failed is reconciled", where);
   state = state_of(ledger);
   tap_ok(!state.batches && !state.bytes && !state.pending && !state.pending_bytes && !state.reading,
@@ -353,8 +357,10 @@ static void ages(void) {
   gets(ledger, &read, &object, PACKBUF_OK, 2);
   pause_ms(120);
   is(put("young", 3, &young), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_gc(ledger, 100, &gone, &error), PACKBUF_OK) && gone == 1 && !in_store("old", 0) &&
-             in_store("read", 0) && in_store("young", 0),
+  tap_ok(is(packbuf_ledger_gc(ledger, 100, 1, &gone, &error), PACKBUF_OK) && gone == 0 && in_store("old", 0),
+         "%s: not after the deadline", where);
+  tap_ok(is(gc(ledger, 100, &gone, &error), PACKBUF_OK) && gone == 1 && !in_store("old", 0) && in_store("read", 0) &&
+             in_store("young", 0),
          "%s: L12, L13: gc frees what is old and not being read", where);
   {
     packbuf_object none;
@@ -411,7 +417,7 @@ static void two(void) {
          "%s: the consumer gets the newer one", where);
   tap_ok(is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK) && freed == at_once() && !in_store("p", 0),
          "%s: L28: the consumer's release frees it", where);
-  tap_ok(state_of(ledger).batches == 1 && is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) &&
+  tap_ok(state_of(ledger).batches == 1 && is(gc(ledger, 0, &gone, &error), PACKBUF_OK) &&
              (!can(PACKBUF_CAN_REMOVE_NOW) || (state_of(ledger).batches == 0 && gone == 0)) &&
              gets(ledger, &g2, &object, PACKBUF_NOT_FOUND, 0),
          "%s: L28: the producer learns of it", where);
@@ -426,8 +432,7 @@ static void two(void) {
   tap_ok(state_of(ledger).pending == (can(PACKBUF_CAN_IN_PLACE) ? 1u : 0u), "%s: L29: its memory comes later, in place",
          where);
   is(packbuf_ledger_release(b, &object, &freed, &error), PACKBUF_OK);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0, "%s: L29: then",
-         where);
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0, "%s: L29: then", where);
   is(put("r", 5, &g1), PACKBUF_OK);
   adopted = g1;
   adopted.length = 0;
@@ -621,7 +626,7 @@ static void *worker(void *argument) {
     if (!packbuf_ledger_put(ledger, key, &s->batch, &putting, &ref, &e) &&
         !packbuf_ledger_get(ledger, &ref, &getting, &object, &e))
       packbuf_ledger_release(ledger, &object, NULL, &e);
-    if (i % 20 == 0) packbuf_ledger_gc(ledger, 0, NULL, &e);
+    if (i % 20 == 0) gc(ledger, 0, NULL, &e);
     if (i % 7 == 0) packbuf_ledger_abort(ledger, &ref, &e);
     drop(s);
   }
@@ -636,7 +641,7 @@ static void threads(void) {
   for (int i = 0; i < 4; i++) pthread_create(&ids[i], NULL, worker, (void *)(intptr_t)i);
   for (int i = 0; i < 4; i++) pthread_join(ids[i], NULL);
   pause_ms(3);
-  packbuf_ledger_gc(ledger, 1, &gone, &error);
+  gc(ledger, 1, &gone, &error);
   if (!at_once()) is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK);
   state = state_of(ledger);
   tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes,
@@ -672,7 +677,7 @@ static void no_memory(void) {
     if (!status) status = put_in(l, "m", 1, &ref);
     if (!status) status = put_in(l, "n", 2, NULL);
     if (!status) status = packbuf_ledger_get(l, &ref, &getting, &object, &error);
-    if (!status) status = packbuf_ledger_gc(l, 1000000, &gone, &error);
+    if (!status) status = gc(l, 1000000, &gone, &error);
     if (!status) status = packbuf_ledger_release(l, &object, NULL, &error);
     if (!status) status = packbuf_ledger_drain(l, PACKBUF_NO_WAIT, &error);
     ended = status == PACKBUF_OK && fails.calls <= i / 2;

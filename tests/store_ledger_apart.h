@@ -142,7 +142,7 @@ static void apart_consumes(apart *consumer) {
   answer = apart_does(consumer, APART_RELEASE, 0, NULL, 0);
   tap_ok(is(answer.status, PACKBUF_OK) && answer.freed && !in_store("p", 0) && gets_back_to(used),
          "%s: L28: its release frees the producer's memory", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).batches == 0 && gone == 0 &&
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).batches == 0 && gone == 0 &&
              gets(ledger, &g2, &object, PACKBUF_NOT_FOUND, 0),
          "%s: L28: and the producer learns of it", where);
 }
@@ -162,8 +162,7 @@ static void apart_aborted(apart *consumer) {
   tap_ok(state_of(ledger).pending == (can(PACKBUF_CAN_IN_PLACE) ? 1u : 0u), "%s: L29: its memory comes later, in place",
          where);
   apart_does(consumer, APART_RELEASE, 0, NULL, 0);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0 &&
-             gets_back_to(used),
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0 && gets_back_to(used),
          "%s: L29: with its release", where);
 }
 
@@ -176,8 +175,7 @@ static void apart_killed(apart *consumer) {
   tap_ok(apart_gets(consumer, 0, &ref, PACKBUF_OK, 5) && is(packbuf_ledger_abort(ledger, &ref, &error), PACKBUF_OK) &&
              apart_end(consumer, 1),
          "%s: a consumer killed under its lease", where);
-  tap_ok(is(packbuf_ledger_gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0 &&
-             gets_back_to(used),
+  tap_ok(is(gc(ledger, 0, &gone, &error), PACKBUF_OK) && state_of(ledger).pending == 0 && gets_back_to(used),
          "%s: what it held comes back", where);
 }
 

@@ -353,13 +353,18 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 
 /* ---- off the books ---- */
 
+/* So many milliseconds from now, but never after the deadline. */
+static uint64_t packbuf_i_ledger_in(uint64_t ms, uint64_t deadline) {
+  const uint64_t then = packbuf_deadline_in(ms);
+  return then < deadline ? then : deadline;
+}
+
 /* By when a removal that waits for no lease has ended: at once, where no network is needed; where an engine's leases
  * would be waited for, in the time that its answer takes; never after the deadline. */
 static uint64_t packbuf_i_ledger_soon(const packbuf_ledger *ledger, uint64_t deadline) {
   const unsigned can = ledger->store->capabilities;
-  const uint64_t soon =
-      can & PACKBUF_CAN_IN_PLACE ? PACKBUF_NO_WAIT : packbuf_deadline_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20);
-  return soon < deadline ? soon : deadline;
+  if (can & PACKBUF_CAN_IN_PLACE) return PACKBUF_NO_WAIT;
+  return packbuf_i_ledger_in(can & PACKBUF_CAN_REMOVE_NOW ? 1000 : 20, deadline);
 }
 
 /* A removal that is only delayed is tried again. */
@@ -482,8 +487,7 @@ static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry
   packbuf_i_locked(&ledger->lock);
   *list = NULL;
   for (uint64_t i = 0; i <= ledger->mask; i++)
-    for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next)
-      count += is(entry, argument) != 0;
+    for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) count += is(entry, argument) != 0;
   if (count) *list = (packbuf_i_booked **)packbuf_i_ledger_heap(ledger, NULL, 0, (size_t)count * sizeof **list);
   for (uint64_t i = 0; *list && i <= ledger->mask; i++)
     for (packbuf_i_booked *entry = ledger->buckets[i]; entry; entry = entry->next) {
@@ -495,18 +499,26 @@ static uint64_t packbuf_i_ledger_collect(packbuf_ledger *ledger, packbuf_i_entry
   return count && !*list ? UINT64_MAX : count;
 }
 
-static void packbuf_i_ledger_collected(packbuf_ledger *ledger, packbuf_i_booked **list, uint64_t count) {
+/* Frees such an array, and takes back what was counted for those from `done` on. */
+static void packbuf_i_ledger_collected(packbuf_ledger *ledger, packbuf_i_booked **list, uint64_t done, uint64_t count) {
+  packbuf_i_locked(&ledger->lock);
+  for (uint64_t i = done; i < count; i++) packbuf_i_entry_unused(ledger, list[i]);
+  packbuf_i_unlocked(&ledger->lock);
   if (list) (void)packbuf_i_ledger_heap(ledger, list, (size_t)count * sizeof *list, 0);
 }
 
-/* Tries all pending removals of at most so many attempts before. */
+/* 1: no more is begun. One that waits for nothing has no such time. */
+static int packbuf_i_ledger_late(uint64_t deadline) { return deadline != PACKBUF_NO_WAIT && packbuf_now() >= deadline; }
+
+/* Tries all pending removals of at most so many attempts before, to the deadline. */
 static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t attempts, uint32_t flags,
                                              uint64_t deadline, uint64_t *freed, packbuf_error *error) {
   packbuf_i_booked **list;
   const uint64_t count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_pending, attempts, &list);
   packbuf_status status, first = PACKBUF_OK;
+  uint64_t i = 0;
   if (count == UINT64_MAX) return packbuf_i_no_memory(error);
-  for (uint64_t i = 0; i < count; i++) {
+  for (; i < count && (i == 0 || !packbuf_i_ledger_late(deadline)); i++) {
     packbuf_error why;
     int gone = 0;
     status = packbuf_i_ledger_try(ledger, list[i], flags, deadline, &gone, &why);
@@ -515,12 +527,12 @@ static packbuf_status packbuf_i_ledger_retry(packbuf_ledger *ledger, uint64_t at
     first = status;
     if (error) *error = why;
   }
-  packbuf_i_ledger_collected(ledger, list, count);
+  packbuf_i_ledger_collected(ledger, list, i, count);
   return first;
 }
 
 /* What others removed goes from the books. Not of stores where looking renews leases. */
-static packbuf_status packbuf_i_ledger_reconcile(packbuf_ledger *ledger, packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_reconcile(packbuf_ledger *ledger, uint64_t deadline, packbuf_error *error) {
   packbuf_i_booked **list;
   packbuf_item *items;
   uint64_t count;
@@ -536,7 +548,7 @@ static packbuf_status packbuf_i_ledger_reconcile(packbuf_ledger *ledger, packbuf
         list[i]->generation; /* it may be another by the time of the answer, which then says nothing */
   }
   packbuf_i_unlocked(&ledger->lock);
-  if (items) (void)packbuf_batch_stat(ledger->store, items, count, packbuf_deadline_in(1000), NULL);
+  if (items) (void)packbuf_batch_stat(ledger->store, items, count, packbuf_i_ledger_in(1000, deadline), NULL);
   packbuf_i_locked(&ledger->lock);
   for (uint64_t i = 0; i < count; i++) {
     packbuf_i_booked *entry = list[i];
@@ -547,35 +559,35 @@ static packbuf_status packbuf_i_ledger_reconcile(packbuf_ledger *ledger, packbuf
   }
   packbuf_i_unlocked(&ledger->lock);
   if (items) (void)packbuf_i_ledger_heap(ledger, items, (size_t)count * sizeof *items, 0);
-  packbuf_i_ledger_collected(ledger, list, count);
+  packbuf_i_ledger_collected(ledger, list, count, count);
   return items ? PACKBUF_OK : packbuf_i_no_memory(error);
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t *freed,
-                                             packbuf_error *error) {
+PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t deadline,
+                                             uint64_t *freed, packbuf_error *error) {
   const uint64_t now = packbuf_now(), age = max_age_ms < now / 1000000u ? max_age_ms * 1000000u : now;
   packbuf_i_booked **list = NULL;
-  uint64_t count = 0, gone = 0;
-  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, PACKBUF_FOREVER, &gone, error);
-  if (status == PACKBUF_OK) status = packbuf_i_ledger_reconcile(ledger, error);
+  uint64_t count = 0, gone = 0, i = 0;
+  packbuf_status status = packbuf_i_ledger_retry(ledger, ledger->options.attempts, 0, deadline, &gone, error);
+  if (status == PACKBUF_OK) status = packbuf_i_ledger_reconcile(ledger, deadline, error);
   if (status == PACKBUF_OK && max_age_ms) {
     count = packbuf_i_ledger_collect(ledger, packbuf_i_entry_is_unread, now - age, &list);
     if (count == UINT64_MAX) status = packbuf_i_no_memory(error), count = 0;
   }
-  for (uint64_t i = 0; i < count; i++) {
+  for (; i < count && !packbuf_i_ledger_late(deadline); i++) {
     packbuf_error why;
     packbuf_status one;
     int removed = 0;
     packbuf_i_locked(&ledger->lock);
     if (packbuf_i_entry_is_unread(list[i], now - age)) packbuf_i_entry_pending(ledger, list[i]);
     packbuf_i_unlocked(&ledger->lock);
-    one = packbuf_i_ledger_try(ledger, list[i], 0, PACKBUF_FOREVER, &removed, &why);
+    one = packbuf_i_ledger_try(ledger, list[i], 0, deadline, &removed, &why);
     gone += (uint64_t)removed;
     if (packbuf_i_ledger_later(one) || status != PACKBUF_OK) continue;
     status = one;
     if (error) *error = why;
   }
-  packbuf_i_ledger_collected(ledger, list, count);
+  packbuf_i_ledger_collected(ledger, list, i, count);
   if (freed) *freed = gone;
   return status;
 }

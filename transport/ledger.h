@@ -44,9 +44,10 @@ PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packb
  * when the leases end. Of what is not on the books: NOT_FOUND, and it is remembered as aborted. */
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error);
 /* Tries pending removals again, then frees what is older than max_age_ms (0: nothing is) and not being read; *freed
- * (may be NULL): how many batches went. Errors: OUT_OF_MEMORY, and of packbuf_remove, the first of them. */
-PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t *freed,
-                                             packbuf_error *error);
+ * (may be NULL): how many batches went. What it has not come to by the deadline stays for the next one. Errors:
+ * OUT_OF_MEMORY, and of packbuf_remove, the first of them. */
+PACKBUF_API packbuf_status packbuf_ledger_gc(packbuf_ledger *ledger, uint64_t max_age_ms, uint64_t deadline,
+                                             uint64_t *freed, packbuf_error *error);
 /* Tries pending removals, forced, until none is left; never looks whether they are gone, which would renew leases.
  * TIMEOUT with the number left in error->row. */
 PACKBUF_API packbuf_status packbuf_ledger_drain(packbuf_ledger *ledger, uint64_t deadline, packbuf_error *error);

@@ -111,12 +111,12 @@ class Ledger:
         """
         self._core.abort(ref)
 
-    def gc(self, max_age: float = 0.0) -> int:
+    def gc(self, max_age: float = 0.0, timeout: float | None = None) -> int:
         """Try pending removals again, then free what is older than so many seconds (0: nothing is) and not being read.
 
-        Returns how many batches went.
+        Returns how many batches went. What it has not come to in time stays for the next one.
         """
-        return self._core.gc(float(max_age))
+        return self._core.gc(float(max_age), self.store._seconds(timeout))
 
     def drain(self, timeout: float | None = None) -> None:
         """Try pending removals until none is left; `Timeout`, with how many in ``row``."""

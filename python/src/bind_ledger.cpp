@@ -91,8 +91,9 @@ static void abort_batch(const Ledger &self, nb::handle key) {
   if (status != PACKBUF_OK) fail_key(error);
 }
 
-static uint64_t gc(const Ledger &self, double max_age) {
+static uint64_t gc(const Ledger &self, double max_age, double seconds) {
   const SharedBooks books = self.books();
+  const uint64_t deadline = deadline_in(seconds);
   packbuf_ledger *ledger = books->get();
   uint64_t freed = 0;
   packbuf_error error;
@@ -101,7 +102,7 @@ static uint64_t gc(const Ledger &self, double max_age) {
   const uint64_t age_ms = max_age > 1e12 ? UINT64_MAX : static_cast<uint64_t>(max_age * 1e3);
   {
     Unlocked unlocked;
-    status = packbuf_ledger_gc(ledger, age_ms, &freed, &error);
+    status = packbuf_ledger_gc(ledger, age_ms, deadline, &freed, &error);
   }
   check(status, error);
   return freed;
