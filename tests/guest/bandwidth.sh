@@ -1,5 +1,6 @@
 # Guest script: gets over `verbs` beside ib_read_bw between the same two devices, at 1 MiB: ROUNDS (5) rounds of one after
-# the other, as the machine is noisy, and the medians. Batches of 16, as ib_read_bw has many READs under way too.
+# the other, as the machine is noisy, and the medians. Batches of 16, as ib_read_bw has many READs under way too. Then many
+# small keys in one batch beside one by one.
 # Needs: serve, packbuf, ib_read_bw. Run by `make bench-verbs`.
 . /guest/lib.sh
 export PACKBUF_SECRET=hush
@@ -30,3 +31,5 @@ done
 theirs=$(median </tmp/theirs)
 mine=$(median </tmp/mine)
 echo "medians: ib_read_bw $theirs GB/s, packbuf $mine GB/s: $(echo "$mine $theirs" | awk '{ printf "%.2f", $1 / $2 }')"
+echo '256 keys of 64 bytes in one batch, beside one by one (x one):'
+packbuf bench-store "$uri" --ops put,get --sizes 64 --batches 1,256 --seconds 2
