@@ -39,9 +39,9 @@ enum {
 /* One item under way. */
 typedef struct packbuf_i_errand {
   packbuf_item *item;
-  uint64_t index; /* in the call */
+  uint64_t index;               /* in the call */
   uint64_t gone, follows, came; /* gone: sent, or about to be */
-  uint8_t *to; /* NULL: what comes is dropped */
+  uint8_t *to;                  /* NULL: what comes is dropped */
   packbuf_slice slice;
   packbuf_status status; /* when all has come */
   uint8_t state, way, tries;
