@@ -306,7 +306,11 @@ static packbuf_status packbuf_i_export_media(const packbuf_export *what, const p
   if (status == PACKBUF_OK)
     status = packbuf_i_make_array(what, list ? size.items : size.rows, 1, type->n_children, out, error);
   if (status == PACKBUF_OK) status = packbuf_i_export_bytes(what, node, 0, list, out->children[0], error);
-  return status == PACKBUF_OK ? packbuf_i_export_children(what, node, type, 1, out, error) : status;
+  if (status == PACKBUF_OK) status = packbuf_i_export_children(what, node, type, 1, out, error);
+  for (int64_t i = 1; status == PACKBUF_OK && i < out->n_children; i++) /* readers would look beyond shorter ones */
+    if (out->children[i]->length != out->length)
+      status = packbuf_i_broken(error, PACKBUF_RULE_I8, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return status;
 }
 
 static packbuf_status packbuf_i_export_leaf(const packbuf_export *what, const packbuf_node *node,
