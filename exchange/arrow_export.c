@@ -232,21 +232,21 @@ static packbuf_status packbuf_i_export_ragged(const packbuf_export *what, const 
 
 /* ---- text and bytes ---- */
 
-/* Whether each of `count` cells is UTF-8: all together are, and none begins within a character. */
+/* Whether each cell is UTF-8: all together are, and none begins within a character. */
 static packbuf_status packbuf_i_check_arrow_text(const struct ArrowArray *array, packbuf_error *error) {
   const uint8_t *data = (const uint8_t *)array->buffers[2];
   const uint64_t first = (uint64_t)packbuf_i_array_offset(array, 0);
   const uint64_t end = (uint64_t)packbuf_i_array_offset(array, (uint64_t)array->length);
-  uint64_t bad = PACKBUF_NOWHERE;
+  int good;
   if (first == end) return PACKBUF_OK;
-  if (packbuf_i_utf8_valid(data + first, (size_t)(end - first)) != end - first) bad = 0;
-  for (uint64_t i = 0; bad == PACKBUF_NOWHERE && i < (uint64_t)array->length; i++) {
+  good = packbuf_i_utf8_valid(data + first, (size_t)(end - first)) == end - first;
+  for (uint64_t i = 0; good && i < (uint64_t)array->length; i++) {
     const uint64_t at = (uint64_t)packbuf_i_array_offset(array, i);
-    if (at < end && (data[at] & 0xC0) == 0x80) bad = i;
+    good = at >= end || (data[at] & 0xC0) != 0x80;
   }
-  return bad == PACKBUF_NOWHERE ? PACKBUF_OK
-                                : packbuf_i_fail(error, PACKBUF_BAD_UTF8, packbuf_status_text(PACKBUF_BAD_UTF8),
-                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return good ? PACKBUF_OK
+              : packbuf_i_fail(error, PACKBUF_BAD_UTF8, packbuf_status_text(PACKBUF_BAD_UTF8), PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
 }
 
 /* Cells of bytes. A media list has two levels of offsets: `list` is the array of the lists, NULL for others. */
@@ -306,7 +306,11 @@ static packbuf_status packbuf_i_export_media(const packbuf_export *what, const p
   if (status == PACKBUF_OK)
     status = packbuf_i_make_array(what, list ? size.items : size.rows, 1, type->n_children, out, error);
   if (status == PACKBUF_OK) status = packbuf_i_export_bytes(what, node, 0, list, out->children[0], error);
-  return status == PACKBUF_OK ? packbuf_i_export_children(what, node, type, 1, out, error) : status;
+  if (status == PACKBUF_OK) status = packbuf_i_export_children(what, node, type, 1, out, error);
+  for (int64_t i = 1; status == PACKBUF_OK && i < out->n_children; i++) /* readers would look beyond shorter ones */
+    if (out->children[i]->length != out->length)
+      status = packbuf_i_broken(error, PACKBUF_RULE_I8, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return status;
 }
 
 static packbuf_status packbuf_i_export_leaf(const packbuf_export *what, const packbuf_node *node,
@@ -360,7 +364,7 @@ static packbuf_status packbuf_i_spread_lists(const packbuf_export *what, const u
                                              struct ArrowArray *out, packbuf_i_gathering *g) {
   const uint64_t rows = (uint64_t)out->length;
   int64_t *offsets = (int64_t *)packbuf_i_array_buffer(what, out, 1, rows + 1, 8, g->error);
-  packbuf_i_gather_run *stretches;
+  packbuf_i_array_stretch *stretches;
   uint64_t at = 0;
   if (!offsets) return PACKBUF_OUT_OF_MEMORY;
   offsets[0] = 0;
@@ -369,7 +373,7 @@ static packbuf_status packbuf_i_spread_lists(const packbuf_export *what, const u
     g->total += lengths[i]; /* rows below 2^48, lengths at most the number of nodes */
     offsets[i + 1] = (int64_t)g->total;
   }
-  stretches = (packbuf_i_gather_run *)packbuf_i_array(arena, g->total, sizeof *stretches);
+  stretches = (packbuf_i_array_stretch *)packbuf_i_array(arena, g->total, sizeof *stretches);
   if (!stretches) return packbuf_i_no_memory(g->error);
   for (uint64_t i = 0; i < rows; i++) {
     for (uint64_t k = 0; k < lengths[i]; k++, at++) {

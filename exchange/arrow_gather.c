@@ -1,19 +1,19 @@
-/* exchange/arrow_gather.c: one array made of runs of elements of others of its type: the items of lists that expansion
- * took apart. The sources are arrays of arrow_export.c, with offset 0 and 64-bit offsets.
- * May use: owned. Must not know: packed buffers. */
+/* exchange/arrow_gather.c: one array made of stretches of elements of others of its type: the items of lists that
+ * expansion took apart. The sources are arrays of arrow_export.c, with offset 0 and 64-bit offsets.
+ * May use: owned, arrow_words. Must not know: packed buffers. */
 
-/* Elements first to first + count of source `from`, one after the other. */
-typedef struct packbuf_i_gather_run {
+/* A stretch: elements first to first + count of source `from`, one after the other. */
+typedef struct packbuf_i_array_stretch {
   uint32_t from;
   uint64_t first, count;
-} packbuf_i_gather_run;
+} packbuf_i_array_stretch;
 
 /* What is gathered: a source that is NULL has null for every element. */
 typedef struct packbuf_i_gathering {
   const packbuf_export *what;
   const struct ArrowArray *const *sources;
   uint32_t source_count;
-  const packbuf_i_gather_run *stretches;
+  const packbuf_i_array_stretch *stretches;
   uint64_t stretch_count, total; /* total: elements */
   packbuf_arena *arena;          /* of what lasts as long as the call */
   packbuf_error *error;
@@ -81,7 +81,7 @@ static packbuf_status packbuf_i_gather_bits(const packbuf_i_gathering *g, struct
   if (!bits) return PACKBUF_OUT_OF_MEMORY;
   memset(bits, 0, (size_t)((g->total + 7) / 8));
   for (uint64_t i = 0; i < g->stretch_count; done += g->stretches[i++].count) {
-    const packbuf_i_gather_run *s = &g->stretches[i];
+    const packbuf_i_array_stretch *s = &g->stretches[i];
     const struct ArrowArray *from = g->sources[s->from];
     if (!from || from->n_buffers <= at || (!from->buffers[at] && !ones)) continue;
     packbuf_i_join_bits((const uint8_t *)from->buffers[at], s->first, s->count, bits, done);
@@ -93,7 +93,7 @@ static packbuf_status packbuf_i_gather_fixed(const packbuf_i_gathering *g, size_
   uint8_t *data = (uint8_t *)packbuf_i_array_buffer(g->what, out, 1, g->total, size, g->error);
   if (!data) return PACKBUF_OUT_OF_MEMORY;
   for (uint64_t i = 0; i < g->stretch_count; i++) {
-    const packbuf_i_gather_run *s = &g->stretches[i];
+    const packbuf_i_array_stretch *s = &g->stretches[i];
     const struct ArrowArray *from = g->sources[s->from];
     const size_t bytes = (size_t)s->count * size;
     if (from && bytes) memcpy(data, (const uint8_t *)from->buffers[1] + (size_t)s->first * size, bytes);
@@ -111,14 +111,14 @@ static int64_t packbuf_i_array_offset(const struct ArrowArray *array, uint64_t i
 
 /* Offsets of text or lists; `below` gets, for each stretch, the stretch of what they delimit. *total: of all. */
 static packbuf_status packbuf_i_gather_offsets(const packbuf_i_gathering *g, struct ArrowArray *out,
-                                               packbuf_i_gather_run *below, uint64_t *total) {
+                                               packbuf_i_array_stretch *below, uint64_t *total) {
   int64_t *offsets = (int64_t *)packbuf_i_array_buffer(g->what, out, 1, g->total + 1, 8, g->error);
   uint64_t row = 0;
   int64_t end = 0;
   if (!offsets) return PACKBUF_OUT_OF_MEMORY;
   offsets[0] = 0;
   for (uint64_t i = 0; i < g->stretch_count; i++) {
-    const packbuf_i_gather_run *s = &g->stretches[i];
+    const packbuf_i_array_stretch *s = &g->stretches[i];
     const struct ArrowArray *from = g->sources[s->from];
     const int64_t begin = from ? packbuf_i_array_offset(from, s->first) : 0, base = end;
     for (uint64_t k = 1; k <= s->count; k++) {
@@ -138,7 +138,7 @@ static packbuf_status packbuf_i_gather_arrow(const packbuf_i_gathering *g, const
 
 /* Child `at` of the sources, by stretches of its own. */
 static packbuf_status packbuf_i_gather_child(const packbuf_i_gathering *g, const struct ArrowSchema *type, int64_t at,
-                                             const packbuf_i_gather_run *stretches, uint64_t total,
+                                             const packbuf_i_array_stretch *stretches, uint64_t total,
                                              struct ArrowArray *out) {
   packbuf_i_gathering child = *g;
   const struct ArrowArray **sources =
@@ -153,7 +153,8 @@ static packbuf_status packbuf_i_gather_child(const packbuf_i_gathering *g, const
 
 static packbuf_status packbuf_i_gather_varied(const packbuf_i_gathering *g, const struct ArrowSchema *type,
                                               struct ArrowArray *out) {
-  packbuf_i_gather_run *below = (packbuf_i_gather_run *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
+  packbuf_i_array_stretch *below =
+      (packbuf_i_array_stretch *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
   uint64_t total = 0;
   uint8_t *data;
   packbuf_status status;
@@ -170,20 +171,13 @@ static packbuf_status packbuf_i_gather_varied(const packbuf_i_gathering *g, cons
   return PACKBUF_OK;
 }
 
-/* The number behind "+w:". */
-static uint64_t packbuf_i_list_size(const char *format) {
-  uint64_t size = 0;
-  for (format += 3; *format >= '0' && *format <= '9' && size <= INT32_MAX; format++)
-    size = size * 10 + (uint64_t)(*format - '0');
-  return size;
-}
-
 static packbuf_status packbuf_i_gather_lists(const packbuf_i_gathering *g, const struct ArrowSchema *type,
                                              struct ArrowArray *out) {
-  const uint64_t size = packbuf_i_list_size(type->format);
-  packbuf_i_gather_run *below = (packbuf_i_gather_run *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
-  uint64_t total;
+  packbuf_i_array_stretch *below =
+      (packbuf_i_array_stretch *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
+  uint64_t size = 0, total;
   if (!below) return packbuf_i_no_memory(g->error);
+  (void)packbuf_i_format_number(type->format + 3, &size); /* a format of ours: "+w:" and a number */
   if (!packbuf_i_mul(g->total, size, &total))
     return packbuf_i_fail(g->error, PACKBUF_LIMIT, "more elements than Arrow counts", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   for (uint64_t i = 0; i < g->stretch_count; i++) {

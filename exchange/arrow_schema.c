@@ -1,35 +1,11 @@
 /* exchange/arrow_schema.c: the type that a node has in Arrow. It follows from the head alone. The arrays of
  * arrow_export.c follow what is decided here.
- * May use: owned, lend. Must not know: data. */
-
-#define PACKBUF_I_CODEC_KEY "packbuf.codec"
-#define PACKBUF_I_PLACES "list" /* in place of a codec: a list whose items have several types */
-#define PACKBUF_I_DTYPE_KEY "packbuf.dtype"
-#define PACKBUF_I_SERIALIZER_KEY "packbuf.serializer"
-#define PACKBUF_I_TIMEZONE_KEY "arrow.timezone" /* of a field: what its time stamps are shown in */
-#define PACKBUF_I_EXTENSION_NAME "ARROW:extension:name"
-#define PACKBUF_I_EXTENSION_TEXT "ARROW:extension:metadata"
-
-static packbuf_text packbuf_i_text_of(const char *text) {
-  packbuf_text made;
-  made.data = text;
-  made.size = strlen(text);
-  return made;
-}
-
-static int packbuf_i_text_is(packbuf_text text, const char *word) {
-  return text.size == strlen(word) && memcmp(text.data, word, text.size) == 0;
-}
-
-static int packbuf_i_text_begins(packbuf_text text, const char *word) {
-  const size_t size = strlen(word);
-  return text.size >= size && memcmp(text.data, word, size) == 0;
-}
+ * May use: owned, lend, arrow_words. Must not know: data. */
 
 /* ---- one schema ---- */
 
 /* What a type is, before it is written down. */
-typedef struct packbuf_i_shape_of {
+typedef struct packbuf_i_draft {
   packbuf_text name;
   const char *format;
   int64_t flags;
@@ -38,7 +14,7 @@ typedef struct packbuf_i_shape_of {
   int whole;     /* 1: it has metadata of the node or batch */
   packbuf_text keys[3], texts[3];
   unsigned pairs; /* metadata that say what the format does not */
-} packbuf_i_shape_of;
+} packbuf_i_draft;
 
 static void packbuf_i_schema_release(struct ArrowSchema *schema) {
   packbuf_i_export_owned *owned = (packbuf_i_export_owned *)schema->private_data;
@@ -50,18 +26,18 @@ static void packbuf_i_schema_release(struct ArrowSchema *schema) {
   packbuf_i_disown(owned);
 }
 
-static packbuf_i_shape_of packbuf_i_shape(packbuf_text name, const char *format, uint32_t children) {
-  packbuf_i_shape_of shape;
-  memset(&shape, 0, sizeof shape);
-  shape.name = name;
-  shape.format = format;
-  shape.children = children;
-  return shape;
+static packbuf_i_draft packbuf_i_draft_of(packbuf_text name, const char *format, uint32_t children) {
+  packbuf_i_draft draft;
+  memset(&draft, 0, sizeof draft);
+  draft.name = name;
+  draft.format = format;
+  draft.children = children;
+  return draft;
 }
 
-static void packbuf_i_say(packbuf_i_shape_of *shape, const char *key, packbuf_text text) {
-  shape->keys[shape->pairs] = packbuf_i_text_of(key);
-  shape->texts[shape->pairs++] = text;
+static void packbuf_i_say(packbuf_i_draft *draft, const char *key, packbuf_text text) {
+  draft->keys[draft->pairs] = packbuf_i_text_of(key);
+  draft->texts[draft->pairs++] = text;
 }
 
 /* The first metadata pair of a node (or of the batch): they are in the order of the nodes. */
@@ -89,18 +65,18 @@ static void packbuf_i_push_pair(packbuf_i_sink *sink, packbuf_text key, packbuf_
 }
 
 /* The pairs that a type gets, into the sink. */
-static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packbuf_i_shape_of *shape, int32_t count,
+static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packbuf_i_draft *draft, int32_t count,
                                            packbuf_i_sink *sink, int32_t *pushed, packbuf_error *error) {
   uint32_t next = 0;
   packbuf_status status = PACKBUF_OK;
   *pushed = 0;
   packbuf_i_push(sink, &count, 4);
-  for (unsigned i = 0; i < shape->pairs; i++, (*pushed)++) packbuf_i_push_pair(sink, shape->keys[i], shape->texts[i]);
-  if (shape->whole) status = packbuf_i_first_pair(view, shape->node, &next, error);
-  for (; shape->whole && status == PACKBUF_OK && next < view->metadata_count; next++) {
+  for (unsigned i = 0; i < draft->pairs; i++, (*pushed)++) packbuf_i_push_pair(sink, draft->keys[i], draft->texts[i]);
+  if (draft->whole) status = packbuf_i_first_pair(view, draft->node, &next, error);
+  for (; draft->whole && status == PACKBUF_OK && next < view->metadata_count; next++) {
     packbuf_metadata pair;
     status = packbuf_get_metadata(view, next, &pair, error);
-    if (status != PACKBUF_OK || pair.node != shape->node) break;
+    if (status != PACKBUF_OK || pair.node != draft->node) break;
     if (packbuf_i_text_begins(pair.key, "ARROW:") || packbuf_i_text_begins(pair.key, "packbuf.") ||
         packbuf_i_text_is(pair.key, PACKBUF_I_TIMEZONE_KEY) || sink->size + pair.key.size + pair.text.size > INT32_MAX)
       continue;
@@ -110,20 +86,20 @@ static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packb
   return status;
 }
 
-static packbuf_status packbuf_i_set_pairs(const packbuf_export *what, const packbuf_i_shape_of *shape,
+static packbuf_status packbuf_i_set_pairs(const packbuf_export *what, const packbuf_i_draft *draft,
                                           packbuf_arena *arena, struct ArrowSchema *out, packbuf_error *error) {
   packbuf_i_sink sink;
   int32_t count = 0;
   packbuf_status status;
   memset(&sink, 0, sizeof sink);
-  status = packbuf_i_push_pairs(what->selection->view, shape, 0, &sink, &count, error);
+  status = packbuf_i_push_pairs(what->selection->view, draft, 0, &sink, &count, error);
   if (status != PACKBUF_OK || count == 0) return status;
   sink.capacity = sink.size;
   sink.size = 0;
   sink.at = (uint8_t *)packbuf_i_array(arena, sink.capacity, 1);
   if (!sink.at) return packbuf_i_no_memory(error);
   out->metadata = (const char *)sink.at;
-  return packbuf_i_push_pairs(what->selection->view, shape, count, &sink, &count, error);
+  return packbuf_i_push_pairs(what->selection->view, draft, count, &sink, &count, error);
 }
 
 static const char *packbuf_i_own_text(packbuf_arena *arena, packbuf_text text) {
@@ -135,27 +111,27 @@ static const char *packbuf_i_own_text(packbuf_arena *arena, packbuf_text text) {
 }
 
 /* Fills *out, whose children are released ones yet. */
-static packbuf_status packbuf_i_make_schema(const packbuf_export *what, const packbuf_i_shape_of *shape,
+static packbuf_status packbuf_i_make_schema(const packbuf_export *what, const packbuf_i_draft *draft,
                                             struct ArrowSchema *out, packbuf_error *error) {
   packbuf_i_export_owned *owned;
   struct ArrowSchema *children;
-  if (shape->name.size && memchr(shape->name.data, 0, shape->name.size))
+  if (draft->name.size && memchr(draft->name.data, 0, draft->name.size))
     return packbuf_i_fail(error, PACKBUF_UNENCODABLE, "a name with a NUL byte, which Arrow's names end at",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   owned = packbuf_i_own(what);
   if (!owned) return packbuf_i_no_memory(error);
   out->private_data = owned;
   out->release = packbuf_i_schema_release;
-  out->flags = shape->flags;
-  out->name = packbuf_i_own_text(&owned->arena, shape->name);
-  out->format = packbuf_i_own_text(&owned->arena, packbuf_i_text_of(shape->format));
-  out->children = (struct ArrowSchema **)packbuf_i_array(&owned->arena, shape->children, sizeof *out->children);
-  children = (struct ArrowSchema *)packbuf_i_array(&owned->arena, shape->children, sizeof *children);
+  out->flags = draft->flags;
+  out->name = packbuf_i_own_text(&owned->arena, draft->name);
+  out->format = packbuf_i_own_text(&owned->arena, packbuf_i_text_of(draft->format));
+  out->children = (struct ArrowSchema **)packbuf_i_array(&owned->arena, draft->children, sizeof *out->children);
+  children = (struct ArrowSchema *)packbuf_i_array(&owned->arena, draft->children, sizeof *children);
   if (!out->name || !out->format || !out->children || !children) return packbuf_i_no_memory(error);
-  memset(children, 0, shape->children * sizeof *children);
-  for (uint32_t i = 0; i < shape->children; i++) out->children[i] = &children[i];
-  out->n_children = (int64_t)shape->children;
-  return packbuf_i_set_pairs(what, shape, &owned->arena, out, error);
+  memset(children, 0, draft->children * sizeof *children);
+  for (uint32_t i = 0; i < draft->children; i++) out->children[i] = &children[i];
+  out->n_children = (int64_t)draft->children;
+  return packbuf_i_set_pairs(what, draft, &owned->arena, out, error);
 }
 
 /* ---- elements ---- */
@@ -202,15 +178,14 @@ static packbuf_text packbuf_i_node_text(const packbuf_view *view, uint32_t node,
   return none;
 }
 
-/* The shape of a type, completed by what the elements of a node are. */
+/* The draft of a type, completed by what the elements of a node are. */
 static packbuf_status packbuf_i_element_schema(const packbuf_export *what, const packbuf_node *node,
-                                               packbuf_i_shape_of *shape, struct ArrowSchema *out,
-                                               packbuf_error *error) {
+                                               packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
   char zoned[64];
   const char *time = packbuf_i_node_time(node);
   packbuf_status status;
-  shape->format = packbuf_i_arrow_format(node->dtype);
-  if (!shape->format || !packbuf_dtype_name(node->dtype) || node->dtype.bits % 8)
+  draft->format = packbuf_i_arrow_format(node->dtype);
+  if (!draft->format || !packbuf_dtype_name(node->dtype) || node->dtype.bits % 8)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE, "a dtype that Arrow has no format for", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   if (time) {
@@ -221,15 +196,15 @@ static packbuf_status packbuf_i_element_schema(const packbuf_export *what, const
       memcpy(zoned + size, zone.data, zone.size);
       zoned[size + zone.size] = 0;
     }
-    shape->format = zoned;
+    draft->format = zoned;
   }
   if (node->dtype.code == PACKBUF_DTYPE_BFLOAT || node->dtype.code == PACKBUF_DTYPE_COMPLEX ||
       node->dtype.code == PACKBUF_DTYPE_FLOAT8_E4M3FN || node->dtype.code == PACKBUF_DTYPE_FLOAT8_E5M2)
-    packbuf_i_say(shape, PACKBUF_I_DTYPE_KEY, packbuf_i_text_of(packbuf_dtype_name(node->dtype)));
-  shape->children = node->dtype.code == PACKBUF_DTYPE_COMPLEX;
-  status = packbuf_i_make_schema(what, shape, out, error);
-  if (status == PACKBUF_OK && shape->children) {
-    const packbuf_i_shape_of part = packbuf_i_shape(packbuf_i_text_of("item"), node->dtype.bits == 64 ? "f" : "g", 0);
+    packbuf_i_say(draft, PACKBUF_I_DTYPE_KEY, packbuf_i_text_of(packbuf_dtype_name(node->dtype)));
+  draft->children = node->dtype.code == PACKBUF_DTYPE_COMPLEX;
+  status = packbuf_i_make_schema(what, draft, out, error);
+  if (status == PACKBUF_OK && draft->children) {
+    const packbuf_i_draft part = packbuf_i_draft_of(packbuf_i_text_of("item"), node->dtype.bits == 64 ? "f" : "g", 0);
     status = packbuf_i_make_schema(what, &part, out->children[0], error);
   }
   return status;
@@ -237,36 +212,25 @@ static packbuf_status packbuf_i_element_schema(const packbuf_export *what, const
 
 static packbuf_status packbuf_i_items_schema(const packbuf_export *what, const packbuf_node *node,
                                              struct ArrowSchema *out, packbuf_error *error) {
-  packbuf_i_shape_of item = packbuf_i_shape(packbuf_i_text_of("item"), "", 0);
+  packbuf_i_draft item = packbuf_i_draft_of(packbuf_i_text_of("item"), "", 0);
   return packbuf_i_element_schema(what, node, &item, out, error);
 }
 
 /* ---- leaves ---- */
 
-/* "+w:" and a number; `text` has room for 24 bytes. */
-static void packbuf_i_write_number(char *text, const char *prefix, uint64_t number) {
-  char digits[20];
-  size_t size = strlen(prefix), count = 0;
-  memcpy(text, prefix, size);
-  do digits[count++] = (char)('0' + number % 10);
-  while (number /= 10);
-  while (count) text[size++] = digits[--count];
-  text[size] = 0;
-}
-
 /* Dense cells: of rank 0 numbers, of rank 1 lists of one size, above that arrow.fixed_shape_tensor. */
 static packbuf_status packbuf_i_dense_schema(const packbuf_export *what, const packbuf_node *node,
-                                             packbuf_i_shape_of *shape, struct ArrowSchema *out, packbuf_error *error) {
+                                             packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
   char format[24], text[16 + PACKBUF_MAX_RANK * 21];
   uint64_t each;
   packbuf_status status;
-  if (node->rank == 0) return packbuf_i_element_schema(what, node, shape, out, error);
+  if (node->rank == 0) return packbuf_i_element_schema(what, node, draft, out, error);
   if (!packbuf_i_product(node->shape, node->rank, &each) || each > INT32_MAX)
     return packbuf_i_fail(error, PACKBUF_UNENCODABLE, "a cell of 2^31 elements or more, which Arrow's lists cannot be",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   packbuf_i_write_number(format, "+w:", each);
-  shape->format = format;
-  shape->children = 1;
+  draft->format = format;
+  draft->children = 1;
   if (node->rank > 1) {
     size_t size = 0;
     for (unsigned i = 0; i < node->rank; i++) {
@@ -274,26 +238,25 @@ static packbuf_status packbuf_i_dense_schema(const packbuf_export *what, const p
       size += strlen(text + size);
     }
     memcpy(text + size, "]}", 3);
-    packbuf_i_say(shape, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.fixed_shape_tensor"));
-    packbuf_i_say(shape, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(text));
+    packbuf_i_say(draft, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.fixed_shape_tensor"));
+    packbuf_i_say(draft, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(text));
   }
-  status = packbuf_i_make_schema(what, shape, out, error);
+  status = packbuf_i_make_schema(what, draft, out, error);
   return status == PACKBUF_OK ? packbuf_i_items_schema(what, node, out->children[0], error) : status;
 }
 
 /* Ragged numbers: lists; of rank 2 and more structs of the elements and the shape. */
 static packbuf_status packbuf_i_ragged_schema(const packbuf_export *what, const packbuf_node *node,
-                                              packbuf_i_shape_of *shape, struct ArrowSchema *out,
-                                              packbuf_error *error) {
-  const packbuf_i_shape_of data = packbuf_i_shape(packbuf_i_text_of("data"), "+L", 1);
-  const packbuf_i_shape_of sizes = packbuf_i_shape(packbuf_i_text_of("shape"), "+L", 1);
-  const packbuf_i_shape_of size = packbuf_i_shape(packbuf_i_text_of("item"), "l", 0);
+                                              packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
+  const packbuf_i_draft data = packbuf_i_draft_of(packbuf_i_text_of("data"), "+L", 1);
+  const packbuf_i_draft sizes = packbuf_i_draft_of(packbuf_i_text_of("shape"), "+L", 1);
+  const packbuf_i_draft size = packbuf_i_draft_of(packbuf_i_text_of("item"), "l", 0);
   packbuf_status status;
-  shape->format = node->rank > 1 ? "+s" : "+L";
-  shape->children = node->rank > 1 ? 2 : 1;
+  draft->format = node->rank > 1 ? "+s" : "+L";
+  draft->children = node->rank > 1 ? 2 : 1;
   if (node->rank > 1)
-    packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(packbuf_codec_name((packbuf_codec)node->codec)));
-  status = packbuf_i_make_schema(what, shape, out, error);
+    packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(packbuf_codec_name((packbuf_codec)node->codec)));
+  status = packbuf_i_make_schema(what, draft, out, error);
   if (status != PACKBUF_OK || node->rank <= 1)
     return status == PACKBUF_OK ? packbuf_i_items_schema(what, node, out->children[0], error) : status;
   status = packbuf_i_make_schema(what, &data, out->children[0], error);
@@ -320,55 +283,55 @@ static packbuf_status packbuf_i_children_schema(const packbuf_export *what, cons
 
 /* Media: their bytes; with attributes structs of bytes and attributes. */
 static packbuf_status packbuf_i_media_schema(const packbuf_export *what, const packbuf_node *node,
-                                             packbuf_i_shape_of *shape, struct ArrowSchema *out, packbuf_error *error) {
-  const packbuf_i_shape_of bytes = packbuf_i_shape(packbuf_i_text_of("bytes"), "Z", 0);
+                                             packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
+  const packbuf_i_draft bytes = packbuf_i_draft_of(packbuf_i_text_of("bytes"), "Z", 0);
   uint32_t attributes;
   packbuf_status status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, node), 0, &attributes, error);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of("media_bytes"));
-  shape->format = attributes ? "+s" : "Z";
-  shape->children = attributes ? attributes + 1 : 0;
-  status = packbuf_i_make_schema(what, shape, out, error);
+  packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of("media_bytes"));
+  draft->format = attributes ? "+s" : "Z";
+  draft->children = attributes ? attributes + 1 : 0;
+  status = packbuf_i_make_schema(what, draft, out, error);
   if (status != PACKBUF_OK || !attributes) return status;
   status = packbuf_i_make_schema(what, &bytes, out->children[0], error);
   return status == PACKBUF_OK ? packbuf_i_children_schema(what, node, out, 1, error) : status;
 }
 
 static packbuf_status packbuf_i_leaf_schema(const packbuf_export *what, const packbuf_node *node,
-                                            packbuf_i_shape_of *shape, struct ArrowSchema *out, packbuf_error *error) {
-  packbuf_i_shape_of item = packbuf_i_shape(packbuf_i_text_of("item"), "", 0);
+                                            packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
+  packbuf_i_draft item = packbuf_i_draft_of(packbuf_i_text_of("item"), "", 0);
   packbuf_status status;
   const char *codec = packbuf_codec_name((packbuf_codec)node->codec);
-  shape->format = "Z";
+  draft->format = "Z";
   switch (node->codec) {
-    case PACKBUF_CODEC_NULL: shape->format = "n"; break;
-    case PACKBUF_CODEC_NDARRAY: return packbuf_i_dense_schema(what, node, shape, out, error);
+    case PACKBUF_CODEC_NULL: draft->format = "n"; break;
+    case PACKBUF_CODEC_NDARRAY: return packbuf_i_dense_schema(what, node, draft, out, error);
     case PACKBUF_CODEC_RAGGED_TENSOR:
-    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_ragged_schema(what, node, shape, out, error);
+    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_ragged_schema(what, node, draft, out, error);
     case PACKBUF_CODEC_BYTES_RAGGED: break;
-    case PACKBUF_CODEC_MEDIA_BYTES: return packbuf_i_media_schema(what, node, shape, out, error);
+    case PACKBUF_CODEC_MEDIA_BYTES: return packbuf_i_media_schema(what, node, draft, out, error);
     case PACKBUF_CODEC_MEDIA_LIST_RAGGED:
-      shape->format = "+L";
-      shape->children = 1;
-      status = packbuf_i_make_schema(what, shape, out, error);
+      draft->format = "+L";
+      draft->children = 1;
+      status = packbuf_i_make_schema(what, draft, out, error);
       return status == PACKBUF_OK ? packbuf_i_media_schema(what, node, &item, out->children[0], error) : status;
-    case PACKBUF_CODEC_UTF8_RAGGED: shape->format = "U"; break;
+    case PACKBUF_CODEC_UTF8_RAGGED: draft->format = "U"; break;
     case PACKBUF_CODEC_JSON_RAGGED:
-      shape->format = "U";
-      packbuf_i_say(shape, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.json"));
-      packbuf_i_say(shape, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(""));
-      packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
+      draft->format = "U";
+      packbuf_i_say(draft, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.json"));
+      packbuf_i_say(draft, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(""));
+      packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
       break;
-    case PACKBUF_CODEC_MSGPACK_RAGGED: packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec)); break;
+    case PACKBUF_CODEC_MSGPACK_RAGGED: packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec)); break;
     case PACKBUF_CODEC_OPAQUE_RAGGED:
-      packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
-      packbuf_i_say(shape, PACKBUF_I_SERIALIZER_KEY, node->parameter);
+      packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
+      packbuf_i_say(draft, PACKBUF_I_SERIALIZER_KEY, node->parameter);
       break;
     default:
       return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_CODEC, packbuf_status_text(PACKBUF_UNSUPPORTED_CODEC),
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   }
-  return packbuf_i_make_schema(what, shape, out, error);
+  return packbuf_i_make_schema(what, draft, out, error);
 }
 
 /* ---- nodes ---- */
@@ -422,19 +385,19 @@ static int packbuf_i_one_type(struct ArrowSchema *items, uint32_t count, int64_t
 
 /* The types of a list's chosen items, which are then put into *out: as the one type of its items, or as the fields of a
  * struct, named by their place, with the length behind them. */
-static packbuf_status packbuf_i_place_items(const packbuf_export *what, const packbuf_i_shape_of *list,
+static packbuf_status packbuf_i_place_items(const packbuf_export *what, const packbuf_i_draft *list,
                                             struct ArrowSchema *items, const uint32_t *places, uint32_t count,
                                             struct ArrowSchema *out, packbuf_error *error) {
-  const packbuf_i_shape_of length = packbuf_i_shape(packbuf_i_text_of("length"), "l", 0);
-  packbuf_i_shape_of nothing = packbuf_i_shape(packbuf_i_text_of("item"), "n", 0), shape = *list;
+  const packbuf_i_draft length = packbuf_i_draft_of(packbuf_i_text_of("length"), "l", 0);
+  packbuf_i_draft nothing = packbuf_i_draft_of(packbuf_i_text_of("item"), "n", 0), draft = *list;
   int64_t first;
   const int one = packbuf_i_one_type(items, count, &first);
   packbuf_status status;
-  shape.format = one ? "+L" : "+s";
-  shape.children = one ? 1 : count + 1;
-  if (!one) packbuf_i_say(&shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(PACKBUF_I_PLACES));
+  draft.format = one ? "+L" : "+s";
+  draft.children = one ? 1 : count + 1;
+  if (!one) packbuf_i_say(&draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(PACKBUF_I_PLACES));
   nothing.flags = ARROW_FLAG_NULLABLE;
-  status = packbuf_i_make_schema(what, &shape, out, error);
+  status = packbuf_i_make_schema(what, &draft, out, error);
   if (status != PACKBUF_OK) return status;
   if (one && first < 0) return packbuf_i_make_schema(what, &nothing, out->children[0], error);
   if (one) {
@@ -457,7 +420,7 @@ static packbuf_status packbuf_i_place_items(const packbuf_export *what, const pa
 
 /* A list node. The type of each item is made once: this is done at every level. */
 static packbuf_status packbuf_i_list_schema(const packbuf_export *what, const packbuf_node *node,
-                                            const packbuf_i_shape_of *shape, struct ArrowSchema *out,
+                                            const packbuf_i_draft *draft, struct ArrowSchema *out,
                                             packbuf_error *error) {
   packbuf_arena arena;
   struct ArrowSchema *items;
@@ -477,7 +440,7 @@ static packbuf_status packbuf_i_list_schema(const packbuf_export *what, const pa
     places[made] = place;
     status = packbuf_i_node_schema(what, &child, packbuf_i_text_of("item"), &items[made++], error);
   }
-  if (status == PACKBUF_NOT_FOUND) status = packbuf_i_place_items(what, shape, items, places, count, out, error);
+  if (status == PACKBUF_NOT_FOUND) status = packbuf_i_place_items(what, draft, items, places, count, out, error);
   for (uint32_t i = 0; i < made; i++)
     if (items[i].release) items[i].release(&items[i]);
   packbuf_arena_free(&arena);
@@ -494,53 +457,41 @@ static packbuf_status packbuf_i_at_node(const packbuf_export *what, uint32_t nod
 
 static packbuf_status packbuf_i_node_schema(const packbuf_export *what, const packbuf_node *node, packbuf_text name,
                                             struct ArrowSchema *out, packbuf_error *error) {
-  packbuf_i_shape_of shape = packbuf_i_shape(name, "+s", 0);
+  packbuf_i_draft draft = packbuf_i_draft_of(name, "+s", 0);
   packbuf_buffer mask;
   packbuf_status status = packbuf_get_buffer(what->selection->view, node, PACKBUF_ROLE_VALIDITY, 0, &mask, error);
   if (status != PACKBUF_OK && status != PACKBUF_NOT_FOUND) return packbuf_i_at_node(what, node->index, status, error);
   if (status == PACKBUF_OK || (node->kind == PACKBUF_LEAF && node->codec == PACKBUF_CODEC_NULL))
-    shape.flags = ARROW_FLAG_NULLABLE;
-  shape.whole = 1;
-  shape.node = node->index;
+    draft.flags = ARROW_FLAG_NULLABLE;
+  draft.whole = 1;
+  draft.node = node->index;
   if (node->kind == PACKBUF_LEAF) {
-    status = packbuf_i_leaf_schema(what, node, &shape, out, error);
+    status = packbuf_i_leaf_schema(what, node, &draft, out, error);
   } else if (node->kind == PACKBUF_NODE_LIST) {
-    status = packbuf_i_list_schema(what, node, &shape, out, error);
+    status = packbuf_i_list_schema(what, node, &draft, out, error);
   } else {
-    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, node), 0, &shape.children, error);
-    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &shape, out, error);
+    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, node), 0, &draft.children, error);
+    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &draft, out, error);
     if (status == PACKBUF_OK) status = packbuf_i_children_schema(what, node, out, 0, error);
   }
   return packbuf_i_at_node(what, node->index, status, error);
 }
 
-static packbuf_status packbuf_i_check_export(const packbuf_export *what, const void *out, packbuf_error *error) {
-  const packbuf_selection *selection = what ? what->selection : NULL;
-  if (!selection || !out ||
-      (what->flags &
-       ~(unsigned)(PACKBUF_EXPORT_COPY | PACKBUF_EXPORT_NO_COPY | PACKBUF_EXPORT_VERIFIED | PACKBUF_EXPORT_CELL)) != 0)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "selection or out is NULL, or a flag is unknown",
-                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (what->node != PACKBUF_NO_NODE && (what->node >= selection->view->node_count || selection->flags[what->node] != 2))
-    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has not the node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  return PACKBUF_OK;
-}
-
 PACKBUF_API packbuf_status packbuf_arrow_schema(const packbuf_export *what, struct ArrowSchema *out,
                                                 packbuf_error *error) {
-  packbuf_i_shape_of shape = packbuf_i_shape(packbuf_i_text_of(""), "+s", 0);
+  packbuf_i_draft draft = packbuf_i_draft_of(packbuf_i_text_of(""), "+s", 0);
   packbuf_node node;
   packbuf_status status = packbuf_i_check_export(what, out, error);
   if (status != PACKBUF_OK) return status;
   memset(out, 0, sizeof *out);
-  shape.whole = 1;
-  shape.node = PACKBUF_NO_NODE;
+  draft.whole = 1;
+  draft.node = PACKBUF_NO_NODE;
   if (what->node != PACKBUF_NO_NODE) {
     status = packbuf_get_node(what->selection->view, what->node, &node, error);
     if (status == PACKBUF_OK) status = packbuf_i_node_schema(what, &node, node.name, out, error);
   } else {
-    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, NULL), 0, &shape.children, error);
-    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &shape, out, error);
+    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, NULL), 0, &draft.children, error);
+    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &draft, out, error);
     if (status == PACKBUF_OK) status = packbuf_i_children_schema(what, NULL, out, 0, error);
   }
   if (status != PACKBUF_OK && out->release) out->release(out);

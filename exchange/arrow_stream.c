@@ -1,6 +1,7 @@
 /* exchange/arrow_stream.c: a stream of one array, which is made when the consumer asks for it.
- * May use: arrow_schema, arrow_export. Must not know: how arrays are made. */
+ * May use: owned, lend, arrow_schema, arrow_export. Must not know: how arrays are made. */
 
+/* errno.h of every system that Arrow runs on has them so; C itself names neither. */
 #define PACKBUF_I_EINVAL 22
 #define PACKBUF_I_ENOMEM 12
 

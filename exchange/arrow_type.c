@@ -1,6 +1,6 @@
 /* exchange/arrow_type.c: what a schema of Arrow says, read once and checked: formats, children, metadata. Types that
  * have no place in a packed buffer are refused by name.
- * May use: arena, owned. Must not know: arrays. */
+ * May use: arena, arrow_words. Must not know: arrays. */
 
 #define PACKBUF_I_ARROW_DEPTH 64
 
@@ -96,14 +96,6 @@ static packbuf_text packbuf_i_arrow_text(const char *metadata, const char *key) 
 
 /* ---- formats ---- */
 
-/* A number behind a format's prefix, to its end; 0 where there is none below 2^31. */
-static int packbuf_i_format_number(const char *text, uint64_t *number) {
-  if (*text < '0' || *text > '9') return 0;
-  for (*number = 0; *text >= '0' && *text <= '9' && *number <= INT32_MAX; text++)
-    *number = *number * 10 + (uint64_t)(*text - '0');
-  return *text == 0 && *number <= INT32_MAX;
-}
-
 /* A format of numbers of one letter. */
 static int packbuf_i_format_dtype(const char *format, packbuf_dtype *dtype) {
   static const char letters[] = "csilCSILefg";
@@ -115,7 +107,7 @@ static int packbuf_i_format_dtype(const char *format, packbuf_dtype *dtype) {
   return 1;
 }
 
-/* Times that are int64 in a packed buffer; *bits: as Arrow has them. */
+/* Times, which are int64 in a packed buffer: dtype as Arrow has it, unit and zone. 0: it is none. */
 static int packbuf_i_format_time(const char *format, packbuf_i_arrow *type) {
   static const char *const units[] = {"s", "ms", "us", "ns"};
   static const char letters[] = "smun";

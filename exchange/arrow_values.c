@@ -1,6 +1,6 @@
 /* exchange/arrow_values.c: elements of checked arrays as values: what a column becomes that is no plain column of
  * numbers or text. Text and bytes stay where they are.
- * May use: arrow_type, arrow_check, arrow_numbers, value. Must not know: batches. */
+ * May use: arrow_words, arrow_type, arrow_check, arrow_numbers, value. Must not know: batches. */
 
 /* Element i of an array of text or bytes, its offset added. OUT_OF_RANGE for a view that passes its block. */
 static packbuf_status packbuf_i_arrow_bytes(const packbuf_i_importer *in, const packbuf_i_arrow *type,

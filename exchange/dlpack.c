@@ -146,7 +146,7 @@ PACKBUF_API packbuf_status packbuf_dlpack(const packbuf_export *what, DLManagedT
   packbuf_i_dlpack *made = NULL;
   const packbuf_status status = packbuf_i_make_tensor(what, out ? &made : NULL, error);
   if (status != PACKBUF_OK) return status;
-  made->versioned.version.major = 1;
+  made->versioned.version.major = 1; /* what is filled here is of 1.1, whatever dlpack.h came first */
   made->versioned.version.minor = 1;
   made->versioned.manager_ctx = made;
   made->versioned.deleter = packbuf_i_delete_versioned;

@@ -1,5 +1,6 @@
 /* exchange/exchange.h: chosen columns of a packed buffer out to Arrow and DLPack, and columns of theirs into a batch.
- * The mapping, and what is lost, is spec/exchange.md.
+ * The mapping, and what is lost, is spec/exchange.md. Calls on one view or selection may run on any threads at once;
+ * those that add to one batch, or use one arena, on one at a time. `error` may be NULL.
  * May use: packbuf.h, the two ABIs. Must not know: who is on the other side. */
 
 /* ---- out ---- */
@@ -72,8 +73,9 @@ PACKBUF_API packbuf_status packbuf_dlpack_unversioned(const packbuf_export *what
  * batch's arena). Offsets, lengths, nesting, and buffers that are NULL are checked; how much memory there is Arrow does
  * not say, so that it is the caller's word. Errors, with the field's path: UNSUPPORTED_DTYPE names a type that there is
  * no place for; INVALID_ARGUMENT (what breaks the ABI's rules), BAD_OFFSETS, OUT_OF_RANGE (a dictionary's index),
- * BAD_JSON and BAD_MSGPACK (cells that say they are), DEPTH (64), ROW_COUNT, OUT_OF_MEMORY, those of packbuf_add_...;
- * fields before the failing one are added. */
+ * BAD_JSON and BAD_MSGPACK (cells that say they are), BAD_SHAPE (a tensor's cells), DEPTH (64), ROW_COUNT, WRONG_TYPE
+ * (no struct), NOT_NULLABLE (a row of the struct that is null), OUT_OF_MEMORY, those of packbuf_add_...; fields before
+ * the failing one are added. */
 PACKBUF_API packbuf_status packbuf_arrow_import(packbuf_batch *batch, const struct ArrowSchema *schema,
                                                 const struct ArrowArray *const *chunks, size_t count,
                                                 packbuf_error *error);

@@ -1,6 +1,19 @@
-/* exchange/lend.c: where the elements of a chosen leaf lie in the packed buffer, for those who take them in place, and
- * the walk over chosen nodes.
+/* exchange/lend.c: what an export may ask for, where the elements of a chosen leaf lie in the packed buffer, for those
+ * who take them in place, and the walk over chosen nodes.
  * May use: packbuf.h, select. Must not know: Arrow, DLPack. */
+
+/* What every export wants: a selection, known flags, and a node, if any, that is chosen whole. */
+static packbuf_status packbuf_i_check_export(const packbuf_export *what, const void *out, packbuf_error *error) {
+  const packbuf_selection *selection = what ? what->selection : NULL;
+  if (!selection || !out ||
+      (what->flags &
+       ~(unsigned)(PACKBUF_EXPORT_COPY | PACKBUF_EXPORT_NO_COPY | PACKBUF_EXPORT_VERIFIED | PACKBUF_EXPORT_CELL)) != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "selection or out is NULL, or a flag is unknown",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (what->node != PACKBUF_NO_NODE && (what->node >= selection->view->node_count || selection->flags[what->node] != 2))
+    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has not the node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
 
 /* Elements `first` to `first + count` of data are those of the chosen rows; row i ends where offsets[i + 1] says (NULL:
  * dense). */

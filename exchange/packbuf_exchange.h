@@ -80,17 +80,6 @@ struct ArrowArrayStream {
 #ifndef DLPACK_DLPACK_H_
 #define DLPACK_DLPACK_H_
 
-#define DLPACK_MAJOR_VERSION 1
-#define DLPACK_MINOR_VERSION 1
-#define DLPACK_FLAG_BITMASK_READ_ONLY (1UL << 0UL)
-#define DLPACK_FLAG_BITMASK_IS_COPIED (1UL << 1UL)
-#define DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED (1UL << 2UL)
-
-typedef struct {
-  uint32_t major;
-  uint32_t minor;
-} DLPackVersion;
-
 #ifdef __cplusplus
 typedef enum : int32_t {
 #else
@@ -161,24 +150,21 @@ typedef struct DLManagedTensor {
   void (*deleter)(struct DLManagedTensor *self);
 } DLManagedTensor;
 
-typedef struct DLManagedTensorVersioned {
-  DLPackVersion version;
-  void *manager_ctx;
-  void (*deleter)(struct DLManagedTensorVersioned *self);
-  uint64_t flags;
-  DLTensor dl_tensor;
-} DLManagedTensorVersioned;
+#endif /* DLPACK_DLPACK_H_ */
 
-#elif !defined(DLPACK_MAJOR_VERSION)
+#ifndef DLPACK_MAJOR_VERSION
 
 #define DLPACK_MAJOR_VERSION 1
 #define DLPACK_MINOR_VERSION 1
 #define DLPACK_FLAG_BITMASK_READ_ONLY (1UL << 0UL)
 #define DLPACK_FLAG_BITMASK_IS_COPIED (1UL << 1UL)
+#define DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED (1UL << 2UL)
+
 typedef struct {
   uint32_t major;
   uint32_t minor;
 } DLPackVersion;
+
 typedef struct DLManagedTensorVersioned {
   DLPackVersion version;
   void *manager_ctx;
@@ -187,11 +173,12 @@ typedef struct DLManagedTensorVersioned {
   DLTensor dl_tensor;
 } DLManagedTensorVersioned;
 
-#endif /* DLPACK_DLPACK_H_ */
+#endif /* DLPACK_MAJOR_VERSION */
 /* ---- end of exchange/dlpack_abi.h ---- */
 /* ---- exchange/exchange.h ---- */
 /* exchange/exchange.h: chosen columns of a packed buffer out to Arrow and DLPack, and columns of theirs into a batch.
- * The mapping, and what is lost, is spec/exchange.md.
+ * The mapping, and what is lost, is spec/exchange.md. Calls on one view or selection may run on any threads at once;
+ * those that add to one batch, or use one arena, on one at a time. `error` may be NULL.
  * May use: packbuf.h, the two ABIs. Must not know: who is on the other side. */
 
 /* ---- out ---- */
@@ -264,8 +251,9 @@ PACKBUF_API packbuf_status packbuf_dlpack_unversioned(const packbuf_export *what
  * batch's arena). Offsets, lengths, nesting, and buffers that are NULL are checked; how much memory there is Arrow does
  * not say, so that it is the caller's word. Errors, with the field's path: UNSUPPORTED_DTYPE names a type that there is
  * no place for; INVALID_ARGUMENT (what breaks the ABI's rules), BAD_OFFSETS, OUT_OF_RANGE (a dictionary's index),
- * BAD_JSON and BAD_MSGPACK (cells that say they are), DEPTH (64), ROW_COUNT, OUT_OF_MEMORY, those of packbuf_add_...;
- * fields before the failing one are added. */
+ * BAD_JSON and BAD_MSGPACK (cells that say they are), BAD_SHAPE (a tensor's cells), DEPTH (64), ROW_COUNT, WRONG_TYPE
+ * (no struct), NOT_NULLABLE (a row of the struct that is null), OUT_OF_MEMORY, those of packbuf_add_...; fields before
+ * the failing one are added. */
 PACKBUF_API packbuf_status packbuf_arrow_import(packbuf_batch *batch, const struct ArrowSchema *schema,
                                                 const struct ArrowArray *const *chunks, size_t count,
                                                 packbuf_error *error);
@@ -335,9 +323,22 @@ static void *packbuf_i_own_buffer(const packbuf_export *what, packbuf_i_export_o
 }
 /* ---- end of exchange/owned.c ---- */
 /* ---- exchange/lend.c ---- */
-/* exchange/lend.c: where the elements of a chosen leaf lie in the packed buffer, for those who take them in place, and
- * the walk over chosen nodes.
+/* exchange/lend.c: what an export may ask for, where the elements of a chosen leaf lie in the packed buffer, for those
+ * who take them in place, and the walk over chosen nodes.
  * May use: packbuf.h, select. Must not know: Arrow, DLPack. */
+
+/* What every export wants: a selection, known flags, and a node, if any, that is chosen whole. */
+static packbuf_status packbuf_i_check_export(const packbuf_export *what, const void *out, packbuf_error *error) {
+  const packbuf_selection *selection = what ? what->selection : NULL;
+  if (!selection || !out ||
+      (what->flags &
+       ~(unsigned)(PACKBUF_EXPORT_COPY | PACKBUF_EXPORT_NO_COPY | PACKBUF_EXPORT_VERIFIED | PACKBUF_EXPORT_CELL)) != 0)
+    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "selection or out is NULL, or a flag is unknown",
+                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  if (what->node != PACKBUF_NO_NODE && (what->node >= selection->view->node_count || selection->flags[what->node] != 2))
+    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has not the node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return PACKBUF_OK;
+}
 
 /* Elements `first` to `first + count` of data are those of the chosen rows; row i ends where offsets[i + 1] says (NULL:
  * dense). */
@@ -426,10 +427,9 @@ static packbuf_status packbuf_i_count_below(packbuf_i_below below, int skipped, 
   return status == PACKBUF_NOT_FOUND ? PACKBUF_OK : status;
 }
 /* ---- end of exchange/lend.c ---- */
-/* ---- exchange/arrow_schema.c ---- */
-/* exchange/arrow_schema.c: the type that a node has in Arrow. It follows from the head alone. The arrays of
- * arrow_export.c follow what is decided here.
- * May use: owned, lend. Must not know: data. */
+/* ---- exchange/arrow_words.c ---- */
+/* exchange/arrow_words.c: what both directions of Arrow say in the same words: keys of metadata, numbers in formats.
+ * May use: packbuf.h. Must not know: nodes, the structs of the ABI. */
 
 #define PACKBUF_I_CODEC_KEY "packbuf.codec"
 #define PACKBUF_I_PLACES "list" /* in place of a codec: a list whose items have several types */
@@ -455,10 +455,34 @@ static int packbuf_i_text_begins(packbuf_text text, const char *word) {
   return text.size >= size && memcmp(text.data, word, size) == 0;
 }
 
+/* A prefix and a number, NUL-terminated; `text` has room for 21 bytes behind the prefix. */
+static void packbuf_i_write_number(char *text, const char *prefix, uint64_t number) {
+  char digits[20];
+  size_t size = strlen(prefix), count = 0;
+  memcpy(text, prefix, size);
+  do digits[count++] = (char)('0' + number % 10);
+  while (number /= 10);
+  while (count) text[size++] = digits[--count];
+  text[size] = 0;
+}
+
+/* Reads a number behind a prefix, to the end of the text. 0: there is none, or none below 2^31. */
+static int packbuf_i_format_number(const char *text, uint64_t *number) {
+  if (*text < '0' || *text > '9') return 0;
+  for (*number = 0; *text >= '0' && *text <= '9' && *number <= INT32_MAX; text++)
+    *number = *number * 10 + (uint64_t)(*text - '0');
+  return *text == 0 && *number <= INT32_MAX;
+}
+/* ---- end of exchange/arrow_words.c ---- */
+/* ---- exchange/arrow_schema.c ---- */
+/* exchange/arrow_schema.c: the type that a node has in Arrow. It follows from the head alone. The arrays of
+ * arrow_export.c follow what is decided here.
+ * May use: owned, lend, arrow_words. Must not know: data. */
+
 /* ---- one schema ---- */
 
 /* What a type is, before it is written down. */
-typedef struct packbuf_i_shape_of {
+typedef struct packbuf_i_draft {
   packbuf_text name;
   const char *format;
   int64_t flags;
@@ -467,7 +491,7 @@ typedef struct packbuf_i_shape_of {
   int whole;     /* 1: it has metadata of the node or batch */
   packbuf_text keys[3], texts[3];
   unsigned pairs; /* metadata that say what the format does not */
-} packbuf_i_shape_of;
+} packbuf_i_draft;
 
 static void packbuf_i_schema_release(struct ArrowSchema *schema) {
   packbuf_i_export_owned *owned = (packbuf_i_export_owned *)schema->private_data;
@@ -479,18 +503,18 @@ static void packbuf_i_schema_release(struct ArrowSchema *schema) {
   packbuf_i_disown(owned);
 }
 
-static packbuf_i_shape_of packbuf_i_shape(packbuf_text name, const char *format, uint32_t children) {
-  packbuf_i_shape_of shape;
-  memset(&shape, 0, sizeof shape);
-  shape.name = name;
-  shape.format = format;
-  shape.children = children;
-  return shape;
+static packbuf_i_draft packbuf_i_draft_of(packbuf_text name, const char *format, uint32_t children) {
+  packbuf_i_draft draft;
+  memset(&draft, 0, sizeof draft);
+  draft.name = name;
+  draft.format = format;
+  draft.children = children;
+  return draft;
 }
 
-static void packbuf_i_say(packbuf_i_shape_of *shape, const char *key, packbuf_text text) {
-  shape->keys[shape->pairs] = packbuf_i_text_of(key);
-  shape->texts[shape->pairs++] = text;
+static void packbuf_i_say(packbuf_i_draft *draft, const char *key, packbuf_text text) {
+  draft->keys[draft->pairs] = packbuf_i_text_of(key);
+  draft->texts[draft->pairs++] = text;
 }
 
 /* The first metadata pair of a node (or of the batch): they are in the order of the nodes. */
@@ -518,18 +542,18 @@ static void packbuf_i_push_pair(packbuf_i_sink *sink, packbuf_text key, packbuf_
 }
 
 /* The pairs that a type gets, into the sink. */
-static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packbuf_i_shape_of *shape, int32_t count,
+static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packbuf_i_draft *draft, int32_t count,
                                            packbuf_i_sink *sink, int32_t *pushed, packbuf_error *error) {
   uint32_t next = 0;
   packbuf_status status = PACKBUF_OK;
   *pushed = 0;
   packbuf_i_push(sink, &count, 4);
-  for (unsigned i = 0; i < shape->pairs; i++, (*pushed)++) packbuf_i_push_pair(sink, shape->keys[i], shape->texts[i]);
-  if (shape->whole) status = packbuf_i_first_pair(view, shape->node, &next, error);
-  for (; shape->whole && status == PACKBUF_OK && next < view->metadata_count; next++) {
+  for (unsigned i = 0; i < draft->pairs; i++, (*pushed)++) packbuf_i_push_pair(sink, draft->keys[i], draft->texts[i]);
+  if (draft->whole) status = packbuf_i_first_pair(view, draft->node, &next, error);
+  for (; draft->whole && status == PACKBUF_OK && next < view->metadata_count; next++) {
     packbuf_metadata pair;
     status = packbuf_get_metadata(view, next, &pair, error);
-    if (status != PACKBUF_OK || pair.node != shape->node) break;
+    if (status != PACKBUF_OK || pair.node != draft->node) break;
     if (packbuf_i_text_begins(pair.key, "ARROW:") || packbuf_i_text_begins(pair.key, "packbuf.") ||
         packbuf_i_text_is(pair.key, PACKBUF_I_TIMEZONE_KEY) || sink->size + pair.key.size + pair.text.size > INT32_MAX)
       continue;
@@ -539,20 +563,20 @@ static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packb
   return status;
 }
 
-static packbuf_status packbuf_i_set_pairs(const packbuf_export *what, const packbuf_i_shape_of *shape,
+static packbuf_status packbuf_i_set_pairs(const packbuf_export *what, const packbuf_i_draft *draft,
                                           packbuf_arena *arena, struct ArrowSchema *out, packbuf_error *error) {
   packbuf_i_sink sink;
   int32_t count = 0;
   packbuf_status status;
   memset(&sink, 0, sizeof sink);
-  status = packbuf_i_push_pairs(what->selection->view, shape, 0, &sink, &count, error);
+  status = packbuf_i_push_pairs(what->selection->view, draft, 0, &sink, &count, error);
   if (status != PACKBUF_OK || count == 0) return status;
   sink.capacity = sink.size;
   sink.size = 0;
   sink.at = (uint8_t *)packbuf_i_array(arena, sink.capacity, 1);
   if (!sink.at) return packbuf_i_no_memory(error);
   out->metadata = (const char *)sink.at;
-  return packbuf_i_push_pairs(what->selection->view, shape, count, &sink, &count, error);
+  return packbuf_i_push_pairs(what->selection->view, draft, count, &sink, &count, error);
 }
 
 static const char *packbuf_i_own_text(packbuf_arena *arena, packbuf_text text) {
@@ -564,27 +588,27 @@ static const char *packbuf_i_own_text(packbuf_arena *arena, packbuf_text text) {
 }
 
 /* Fills *out, whose children are released ones yet. */
-static packbuf_status packbuf_i_make_schema(const packbuf_export *what, const packbuf_i_shape_of *shape,
+static packbuf_status packbuf_i_make_schema(const packbuf_export *what, const packbuf_i_draft *draft,
                                             struct ArrowSchema *out, packbuf_error *error) {
   packbuf_i_export_owned *owned;
   struct ArrowSchema *children;
-  if (shape->name.size && memchr(shape->name.data, 0, shape->name.size))
+  if (draft->name.size && memchr(draft->name.data, 0, draft->name.size))
     return packbuf_i_fail(error, PACKBUF_UNENCODABLE, "a name with a NUL byte, which Arrow's names end at",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   owned = packbuf_i_own(what);
   if (!owned) return packbuf_i_no_memory(error);
   out->private_data = owned;
   out->release = packbuf_i_schema_release;
-  out->flags = shape->flags;
-  out->name = packbuf_i_own_text(&owned->arena, shape->name);
-  out->format = packbuf_i_own_text(&owned->arena, packbuf_i_text_of(shape->format));
-  out->children = (struct ArrowSchema **)packbuf_i_array(&owned->arena, shape->children, sizeof *out->children);
-  children = (struct ArrowSchema *)packbuf_i_array(&owned->arena, shape->children, sizeof *children);
+  out->flags = draft->flags;
+  out->name = packbuf_i_own_text(&owned->arena, draft->name);
+  out->format = packbuf_i_own_text(&owned->arena, packbuf_i_text_of(draft->format));
+  out->children = (struct ArrowSchema **)packbuf_i_array(&owned->arena, draft->children, sizeof *out->children);
+  children = (struct ArrowSchema *)packbuf_i_array(&owned->arena, draft->children, sizeof *children);
   if (!out->name || !out->format || !out->children || !children) return packbuf_i_no_memory(error);
-  memset(children, 0, shape->children * sizeof *children);
-  for (uint32_t i = 0; i < shape->children; i++) out->children[i] = &children[i];
-  out->n_children = (int64_t)shape->children;
-  return packbuf_i_set_pairs(what, shape, &owned->arena, out, error);
+  memset(children, 0, draft->children * sizeof *children);
+  for (uint32_t i = 0; i < draft->children; i++) out->children[i] = &children[i];
+  out->n_children = (int64_t)draft->children;
+  return packbuf_i_set_pairs(what, draft, &owned->arena, out, error);
 }
 
 /* ---- elements ---- */
@@ -631,15 +655,14 @@ static packbuf_text packbuf_i_node_text(const packbuf_view *view, uint32_t node,
   return none;
 }
 
-/* The shape of a type, completed by what the elements of a node are. */
+/* The draft of a type, completed by what the elements of a node are. */
 static packbuf_status packbuf_i_element_schema(const packbuf_export *what, const packbuf_node *node,
-                                               packbuf_i_shape_of *shape, struct ArrowSchema *out,
-                                               packbuf_error *error) {
+                                               packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
   char zoned[64];
   const char *time = packbuf_i_node_time(node);
   packbuf_status status;
-  shape->format = packbuf_i_arrow_format(node->dtype);
-  if (!shape->format || !packbuf_dtype_name(node->dtype) || node->dtype.bits % 8)
+  draft->format = packbuf_i_arrow_format(node->dtype);
+  if (!draft->format || !packbuf_dtype_name(node->dtype) || node->dtype.bits % 8)
     return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_DTYPE, "a dtype that Arrow has no format for", PACKBUF_NOWHERE,
                           PACKBUF_NOWHERE);
   if (time) {
@@ -650,15 +673,15 @@ static packbuf_status packbuf_i_element_schema(const packbuf_export *what, const
       memcpy(zoned + size, zone.data, zone.size);
       zoned[size + zone.size] = 0;
     }
-    shape->format = zoned;
+    draft->format = zoned;
   }
   if (node->dtype.code == PACKBUF_DTYPE_BFLOAT || node->dtype.code == PACKBUF_DTYPE_COMPLEX ||
       node->dtype.code == PACKBUF_DTYPE_FLOAT8_E4M3FN || node->dtype.code == PACKBUF_DTYPE_FLOAT8_E5M2)
-    packbuf_i_say(shape, PACKBUF_I_DTYPE_KEY, packbuf_i_text_of(packbuf_dtype_name(node->dtype)));
-  shape->children = node->dtype.code == PACKBUF_DTYPE_COMPLEX;
-  status = packbuf_i_make_schema(what, shape, out, error);
-  if (status == PACKBUF_OK && shape->children) {
-    const packbuf_i_shape_of part = packbuf_i_shape(packbuf_i_text_of("item"), node->dtype.bits == 64 ? "f" : "g", 0);
+    packbuf_i_say(draft, PACKBUF_I_DTYPE_KEY, packbuf_i_text_of(packbuf_dtype_name(node->dtype)));
+  draft->children = node->dtype.code == PACKBUF_DTYPE_COMPLEX;
+  status = packbuf_i_make_schema(what, draft, out, error);
+  if (status == PACKBUF_OK && draft->children) {
+    const packbuf_i_draft part = packbuf_i_draft_of(packbuf_i_text_of("item"), node->dtype.bits == 64 ? "f" : "g", 0);
     status = packbuf_i_make_schema(what, &part, out->children[0], error);
   }
   return status;
@@ -666,36 +689,25 @@ static packbuf_status packbuf_i_element_schema(const packbuf_export *what, const
 
 static packbuf_status packbuf_i_items_schema(const packbuf_export *what, const packbuf_node *node,
                                              struct ArrowSchema *out, packbuf_error *error) {
-  packbuf_i_shape_of item = packbuf_i_shape(packbuf_i_text_of("item"), "", 0);
+  packbuf_i_draft item = packbuf_i_draft_of(packbuf_i_text_of("item"), "", 0);
   return packbuf_i_element_schema(what, node, &item, out, error);
 }
 
 /* ---- leaves ---- */
 
-/* "+w:" and a number; `text` has room for 24 bytes. */
-static void packbuf_i_write_number(char *text, const char *prefix, uint64_t number) {
-  char digits[20];
-  size_t size = strlen(prefix), count = 0;
-  memcpy(text, prefix, size);
-  do digits[count++] = (char)('0' + number % 10);
-  while (number /= 10);
-  while (count) text[size++] = digits[--count];
-  text[size] = 0;
-}
-
 /* Dense cells: of rank 0 numbers, of rank 1 lists of one size, above that arrow.fixed_shape_tensor. */
 static packbuf_status packbuf_i_dense_schema(const packbuf_export *what, const packbuf_node *node,
-                                             packbuf_i_shape_of *shape, struct ArrowSchema *out, packbuf_error *error) {
+                                             packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
   char format[24], text[16 + PACKBUF_MAX_RANK * 21];
   uint64_t each;
   packbuf_status status;
-  if (node->rank == 0) return packbuf_i_element_schema(what, node, shape, out, error);
+  if (node->rank == 0) return packbuf_i_element_schema(what, node, draft, out, error);
   if (!packbuf_i_product(node->shape, node->rank, &each) || each > INT32_MAX)
     return packbuf_i_fail(error, PACKBUF_UNENCODABLE, "a cell of 2^31 elements or more, which Arrow's lists cannot be",
                           PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   packbuf_i_write_number(format, "+w:", each);
-  shape->format = format;
-  shape->children = 1;
+  draft->format = format;
+  draft->children = 1;
   if (node->rank > 1) {
     size_t size = 0;
     for (unsigned i = 0; i < node->rank; i++) {
@@ -703,26 +715,25 @@ static packbuf_status packbuf_i_dense_schema(const packbuf_export *what, const p
       size += strlen(text + size);
     }
     memcpy(text + size, "]}", 3);
-    packbuf_i_say(shape, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.fixed_shape_tensor"));
-    packbuf_i_say(shape, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(text));
+    packbuf_i_say(draft, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.fixed_shape_tensor"));
+    packbuf_i_say(draft, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(text));
   }
-  status = packbuf_i_make_schema(what, shape, out, error);
+  status = packbuf_i_make_schema(what, draft, out, error);
   return status == PACKBUF_OK ? packbuf_i_items_schema(what, node, out->children[0], error) : status;
 }
 
 /* Ragged numbers: lists; of rank 2 and more structs of the elements and the shape. */
 static packbuf_status packbuf_i_ragged_schema(const packbuf_export *what, const packbuf_node *node,
-                                              packbuf_i_shape_of *shape, struct ArrowSchema *out,
-                                              packbuf_error *error) {
-  const packbuf_i_shape_of data = packbuf_i_shape(packbuf_i_text_of("data"), "+L", 1);
-  const packbuf_i_shape_of sizes = packbuf_i_shape(packbuf_i_text_of("shape"), "+L", 1);
-  const packbuf_i_shape_of size = packbuf_i_shape(packbuf_i_text_of("item"), "l", 0);
+                                              packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
+  const packbuf_i_draft data = packbuf_i_draft_of(packbuf_i_text_of("data"), "+L", 1);
+  const packbuf_i_draft sizes = packbuf_i_draft_of(packbuf_i_text_of("shape"), "+L", 1);
+  const packbuf_i_draft size = packbuf_i_draft_of(packbuf_i_text_of("item"), "l", 0);
   packbuf_status status;
-  shape->format = node->rank > 1 ? "+s" : "+L";
-  shape->children = node->rank > 1 ? 2 : 1;
+  draft->format = node->rank > 1 ? "+s" : "+L";
+  draft->children = node->rank > 1 ? 2 : 1;
   if (node->rank > 1)
-    packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(packbuf_codec_name((packbuf_codec)node->codec)));
-  status = packbuf_i_make_schema(what, shape, out, error);
+    packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(packbuf_codec_name((packbuf_codec)node->codec)));
+  status = packbuf_i_make_schema(what, draft, out, error);
   if (status != PACKBUF_OK || node->rank <= 1)
     return status == PACKBUF_OK ? packbuf_i_items_schema(what, node, out->children[0], error) : status;
   status = packbuf_i_make_schema(what, &data, out->children[0], error);
@@ -749,55 +760,55 @@ static packbuf_status packbuf_i_children_schema(const packbuf_export *what, cons
 
 /* Media: their bytes; with attributes structs of bytes and attributes. */
 static packbuf_status packbuf_i_media_schema(const packbuf_export *what, const packbuf_node *node,
-                                             packbuf_i_shape_of *shape, struct ArrowSchema *out, packbuf_error *error) {
-  const packbuf_i_shape_of bytes = packbuf_i_shape(packbuf_i_text_of("bytes"), "Z", 0);
+                                             packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
+  const packbuf_i_draft bytes = packbuf_i_draft_of(packbuf_i_text_of("bytes"), "Z", 0);
   uint32_t attributes;
   packbuf_status status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, node), 0, &attributes, error);
   if (status != PACKBUF_OK) return status;
-  packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of("media_bytes"));
-  shape->format = attributes ? "+s" : "Z";
-  shape->children = attributes ? attributes + 1 : 0;
-  status = packbuf_i_make_schema(what, shape, out, error);
+  packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of("media_bytes"));
+  draft->format = attributes ? "+s" : "Z";
+  draft->children = attributes ? attributes + 1 : 0;
+  status = packbuf_i_make_schema(what, draft, out, error);
   if (status != PACKBUF_OK || !attributes) return status;
   status = packbuf_i_make_schema(what, &bytes, out->children[0], error);
   return status == PACKBUF_OK ? packbuf_i_children_schema(what, node, out, 1, error) : status;
 }
 
 static packbuf_status packbuf_i_leaf_schema(const packbuf_export *what, const packbuf_node *node,
-                                            packbuf_i_shape_of *shape, struct ArrowSchema *out, packbuf_error *error) {
-  packbuf_i_shape_of item = packbuf_i_shape(packbuf_i_text_of("item"), "", 0);
+                                            packbuf_i_draft *draft, struct ArrowSchema *out, packbuf_error *error) {
+  packbuf_i_draft item = packbuf_i_draft_of(packbuf_i_text_of("item"), "", 0);
   packbuf_status status;
   const char *codec = packbuf_codec_name((packbuf_codec)node->codec);
-  shape->format = "Z";
+  draft->format = "Z";
   switch (node->codec) {
-    case PACKBUF_CODEC_NULL: shape->format = "n"; break;
-    case PACKBUF_CODEC_NDARRAY: return packbuf_i_dense_schema(what, node, shape, out, error);
+    case PACKBUF_CODEC_NULL: draft->format = "n"; break;
+    case PACKBUF_CODEC_NDARRAY: return packbuf_i_dense_schema(what, node, draft, out, error);
     case PACKBUF_CODEC_RAGGED_TENSOR:
-    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_ragged_schema(what, node, shape, out, error);
+    case PACKBUF_CODEC_TYPED_RAGGED: return packbuf_i_ragged_schema(what, node, draft, out, error);
     case PACKBUF_CODEC_BYTES_RAGGED: break;
-    case PACKBUF_CODEC_MEDIA_BYTES: return packbuf_i_media_schema(what, node, shape, out, error);
+    case PACKBUF_CODEC_MEDIA_BYTES: return packbuf_i_media_schema(what, node, draft, out, error);
     case PACKBUF_CODEC_MEDIA_LIST_RAGGED:
-      shape->format = "+L";
-      shape->children = 1;
-      status = packbuf_i_make_schema(what, shape, out, error);
+      draft->format = "+L";
+      draft->children = 1;
+      status = packbuf_i_make_schema(what, draft, out, error);
       return status == PACKBUF_OK ? packbuf_i_media_schema(what, node, &item, out->children[0], error) : status;
-    case PACKBUF_CODEC_UTF8_RAGGED: shape->format = "U"; break;
+    case PACKBUF_CODEC_UTF8_RAGGED: draft->format = "U"; break;
     case PACKBUF_CODEC_JSON_RAGGED:
-      shape->format = "U";
-      packbuf_i_say(shape, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.json"));
-      packbuf_i_say(shape, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(""));
-      packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
+      draft->format = "U";
+      packbuf_i_say(draft, PACKBUF_I_EXTENSION_NAME, packbuf_i_text_of("arrow.json"));
+      packbuf_i_say(draft, PACKBUF_I_EXTENSION_TEXT, packbuf_i_text_of(""));
+      packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
       break;
-    case PACKBUF_CODEC_MSGPACK_RAGGED: packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec)); break;
+    case PACKBUF_CODEC_MSGPACK_RAGGED: packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec)); break;
     case PACKBUF_CODEC_OPAQUE_RAGGED:
-      packbuf_i_say(shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
-      packbuf_i_say(shape, PACKBUF_I_SERIALIZER_KEY, node->parameter);
+      packbuf_i_say(draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(codec));
+      packbuf_i_say(draft, PACKBUF_I_SERIALIZER_KEY, node->parameter);
       break;
     default:
       return packbuf_i_fail(error, PACKBUF_UNSUPPORTED_CODEC, packbuf_status_text(PACKBUF_UNSUPPORTED_CODEC),
                             PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   }
-  return packbuf_i_make_schema(what, shape, out, error);
+  return packbuf_i_make_schema(what, draft, out, error);
 }
 
 /* ---- nodes ---- */
@@ -851,19 +862,19 @@ static int packbuf_i_one_type(struct ArrowSchema *items, uint32_t count, int64_t
 
 /* The types of a list's chosen items, which are then put into *out: as the one type of its items, or as the fields of a
  * struct, named by their place, with the length behind them. */
-static packbuf_status packbuf_i_place_items(const packbuf_export *what, const packbuf_i_shape_of *list,
+static packbuf_status packbuf_i_place_items(const packbuf_export *what, const packbuf_i_draft *list,
                                             struct ArrowSchema *items, const uint32_t *places, uint32_t count,
                                             struct ArrowSchema *out, packbuf_error *error) {
-  const packbuf_i_shape_of length = packbuf_i_shape(packbuf_i_text_of("length"), "l", 0);
-  packbuf_i_shape_of nothing = packbuf_i_shape(packbuf_i_text_of("item"), "n", 0), shape = *list;
+  const packbuf_i_draft length = packbuf_i_draft_of(packbuf_i_text_of("length"), "l", 0);
+  packbuf_i_draft nothing = packbuf_i_draft_of(packbuf_i_text_of("item"), "n", 0), draft = *list;
   int64_t first;
   const int one = packbuf_i_one_type(items, count, &first);
   packbuf_status status;
-  shape.format = one ? "+L" : "+s";
-  shape.children = one ? 1 : count + 1;
-  if (!one) packbuf_i_say(&shape, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(PACKBUF_I_PLACES));
+  draft.format = one ? "+L" : "+s";
+  draft.children = one ? 1 : count + 1;
+  if (!one) packbuf_i_say(&draft, PACKBUF_I_CODEC_KEY, packbuf_i_text_of(PACKBUF_I_PLACES));
   nothing.flags = ARROW_FLAG_NULLABLE;
-  status = packbuf_i_make_schema(what, &shape, out, error);
+  status = packbuf_i_make_schema(what, &draft, out, error);
   if (status != PACKBUF_OK) return status;
   if (one && first < 0) return packbuf_i_make_schema(what, &nothing, out->children[0], error);
   if (one) {
@@ -886,7 +897,7 @@ static packbuf_status packbuf_i_place_items(const packbuf_export *what, const pa
 
 /* A list node. The type of each item is made once: this is done at every level. */
 static packbuf_status packbuf_i_list_schema(const packbuf_export *what, const packbuf_node *node,
-                                            const packbuf_i_shape_of *shape, struct ArrowSchema *out,
+                                            const packbuf_i_draft *draft, struct ArrowSchema *out,
                                             packbuf_error *error) {
   packbuf_arena arena;
   struct ArrowSchema *items;
@@ -906,7 +917,7 @@ static packbuf_status packbuf_i_list_schema(const packbuf_export *what, const pa
     places[made] = place;
     status = packbuf_i_node_schema(what, &child, packbuf_i_text_of("item"), &items[made++], error);
   }
-  if (status == PACKBUF_NOT_FOUND) status = packbuf_i_place_items(what, shape, items, places, count, out, error);
+  if (status == PACKBUF_NOT_FOUND) status = packbuf_i_place_items(what, draft, items, places, count, out, error);
   for (uint32_t i = 0; i < made; i++)
     if (items[i].release) items[i].release(&items[i]);
   packbuf_arena_free(&arena);
@@ -923,53 +934,41 @@ static packbuf_status packbuf_i_at_node(const packbuf_export *what, uint32_t nod
 
 static packbuf_status packbuf_i_node_schema(const packbuf_export *what, const packbuf_node *node, packbuf_text name,
                                             struct ArrowSchema *out, packbuf_error *error) {
-  packbuf_i_shape_of shape = packbuf_i_shape(name, "+s", 0);
+  packbuf_i_draft draft = packbuf_i_draft_of(name, "+s", 0);
   packbuf_buffer mask;
   packbuf_status status = packbuf_get_buffer(what->selection->view, node, PACKBUF_ROLE_VALIDITY, 0, &mask, error);
   if (status != PACKBUF_OK && status != PACKBUF_NOT_FOUND) return packbuf_i_at_node(what, node->index, status, error);
   if (status == PACKBUF_OK || (node->kind == PACKBUF_LEAF && node->codec == PACKBUF_CODEC_NULL))
-    shape.flags = ARROW_FLAG_NULLABLE;
-  shape.whole = 1;
-  shape.node = node->index;
+    draft.flags = ARROW_FLAG_NULLABLE;
+  draft.whole = 1;
+  draft.node = node->index;
   if (node->kind == PACKBUF_LEAF) {
-    status = packbuf_i_leaf_schema(what, node, &shape, out, error);
+    status = packbuf_i_leaf_schema(what, node, &draft, out, error);
   } else if (node->kind == PACKBUF_NODE_LIST) {
-    status = packbuf_i_list_schema(what, node, &shape, out, error);
+    status = packbuf_i_list_schema(what, node, &draft, out, error);
   } else {
-    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, node), 0, &shape.children, error);
-    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &shape, out, error);
+    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, node), 0, &draft.children, error);
+    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &draft, out, error);
     if (status == PACKBUF_OK) status = packbuf_i_children_schema(what, node, out, 0, error);
   }
   return packbuf_i_at_node(what, node->index, status, error);
 }
 
-static packbuf_status packbuf_i_check_export(const packbuf_export *what, const void *out, packbuf_error *error) {
-  const packbuf_selection *selection = what ? what->selection : NULL;
-  if (!selection || !out ||
-      (what->flags &
-       ~(unsigned)(PACKBUF_EXPORT_COPY | PACKBUF_EXPORT_NO_COPY | PACKBUF_EXPORT_VERIFIED | PACKBUF_EXPORT_CELL)) != 0)
-    return packbuf_i_fail(error, PACKBUF_INVALID_ARGUMENT, "selection or out is NULL, or a flag is unknown",
-                          PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  if (what->node != PACKBUF_NO_NODE && (what->node >= selection->view->node_count || selection->flags[what->node] != 2))
-    return packbuf_i_fail(error, PACKBUF_NOT_FOUND, "the selection has not the node", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
-  return PACKBUF_OK;
-}
-
 PACKBUF_API packbuf_status packbuf_arrow_schema(const packbuf_export *what, struct ArrowSchema *out,
                                                 packbuf_error *error) {
-  packbuf_i_shape_of shape = packbuf_i_shape(packbuf_i_text_of(""), "+s", 0);
+  packbuf_i_draft draft = packbuf_i_draft_of(packbuf_i_text_of(""), "+s", 0);
   packbuf_node node;
   packbuf_status status = packbuf_i_check_export(what, out, error);
   if (status != PACKBUF_OK) return status;
   memset(out, 0, sizeof *out);
-  shape.whole = 1;
-  shape.node = PACKBUF_NO_NODE;
+  draft.whole = 1;
+  draft.node = PACKBUF_NO_NODE;
   if (what->node != PACKBUF_NO_NODE) {
     status = packbuf_get_node(what->selection->view, what->node, &node, error);
     if (status == PACKBUF_OK) status = packbuf_i_node_schema(what, &node, node.name, out, error);
   } else {
-    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, NULL), 0, &shape.children, error);
-    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &shape, out, error);
+    status = packbuf_i_count_below(packbuf_i_chosen_below(what->selection, NULL), 0, &draft.children, error);
+    if (status == PACKBUF_OK) status = packbuf_i_make_schema(what, &draft, out, error);
     if (status == PACKBUF_OK) status = packbuf_i_children_schema(what, NULL, out, 0, error);
   }
   if (status != PACKBUF_OK && out->release) out->release(out);
@@ -977,22 +976,22 @@ PACKBUF_API packbuf_status packbuf_arrow_schema(const packbuf_export *what, stru
 }
 /* ---- end of exchange/arrow_schema.c ---- */
 /* ---- exchange/arrow_gather.c ---- */
-/* exchange/arrow_gather.c: one array made of runs of elements of others of its type: the items of lists that expansion
- * took apart. The sources are arrays of arrow_export.c, with offset 0 and 64-bit offsets.
- * May use: owned. Must not know: packed buffers. */
+/* exchange/arrow_gather.c: one array made of stretches of elements of others of its type: the items of lists that
+ * expansion took apart. The sources are arrays of arrow_export.c, with offset 0 and 64-bit offsets.
+ * May use: owned, arrow_words. Must not know: packed buffers. */
 
-/* Elements first to first + count of source `from`, one after the other. */
-typedef struct packbuf_i_gather_run {
+/* A stretch: elements first to first + count of source `from`, one after the other. */
+typedef struct packbuf_i_array_stretch {
   uint32_t from;
   uint64_t first, count;
-} packbuf_i_gather_run;
+} packbuf_i_array_stretch;
 
 /* What is gathered: a source that is NULL has null for every element. */
 typedef struct packbuf_i_gathering {
   const packbuf_export *what;
   const struct ArrowArray *const *sources;
   uint32_t source_count;
-  const packbuf_i_gather_run *stretches;
+  const packbuf_i_array_stretch *stretches;
   uint64_t stretch_count, total; /* total: elements */
   packbuf_arena *arena;          /* of what lasts as long as the call */
   packbuf_error *error;
@@ -1060,7 +1059,7 @@ static packbuf_status packbuf_i_gather_bits(const packbuf_i_gathering *g, struct
   if (!bits) return PACKBUF_OUT_OF_MEMORY;
   memset(bits, 0, (size_t)((g->total + 7) / 8));
   for (uint64_t i = 0; i < g->stretch_count; done += g->stretches[i++].count) {
-    const packbuf_i_gather_run *s = &g->stretches[i];
+    const packbuf_i_array_stretch *s = &g->stretches[i];
     const struct ArrowArray *from = g->sources[s->from];
     if (!from || from->n_buffers <= at || (!from->buffers[at] && !ones)) continue;
     packbuf_i_join_bits((const uint8_t *)from->buffers[at], s->first, s->count, bits, done);
@@ -1072,7 +1071,7 @@ static packbuf_status packbuf_i_gather_fixed(const packbuf_i_gathering *g, size_
   uint8_t *data = (uint8_t *)packbuf_i_array_buffer(g->what, out, 1, g->total, size, g->error);
   if (!data) return PACKBUF_OUT_OF_MEMORY;
   for (uint64_t i = 0; i < g->stretch_count; i++) {
-    const packbuf_i_gather_run *s = &g->stretches[i];
+    const packbuf_i_array_stretch *s = &g->stretches[i];
     const struct ArrowArray *from = g->sources[s->from];
     const size_t bytes = (size_t)s->count * size;
     if (from && bytes) memcpy(data, (const uint8_t *)from->buffers[1] + (size_t)s->first * size, bytes);
@@ -1090,14 +1089,14 @@ static int64_t packbuf_i_array_offset(const struct ArrowArray *array, uint64_t i
 
 /* Offsets of text or lists; `below` gets, for each stretch, the stretch of what they delimit. *total: of all. */
 static packbuf_status packbuf_i_gather_offsets(const packbuf_i_gathering *g, struct ArrowArray *out,
-                                               packbuf_i_gather_run *below, uint64_t *total) {
+                                               packbuf_i_array_stretch *below, uint64_t *total) {
   int64_t *offsets = (int64_t *)packbuf_i_array_buffer(g->what, out, 1, g->total + 1, 8, g->error);
   uint64_t row = 0;
   int64_t end = 0;
   if (!offsets) return PACKBUF_OUT_OF_MEMORY;
   offsets[0] = 0;
   for (uint64_t i = 0; i < g->stretch_count; i++) {
-    const packbuf_i_gather_run *s = &g->stretches[i];
+    const packbuf_i_array_stretch *s = &g->stretches[i];
     const struct ArrowArray *from = g->sources[s->from];
     const int64_t begin = from ? packbuf_i_array_offset(from, s->first) : 0, base = end;
     for (uint64_t k = 1; k <= s->count; k++) {
@@ -1117,7 +1116,7 @@ static packbuf_status packbuf_i_gather_arrow(const packbuf_i_gathering *g, const
 
 /* Child `at` of the sources, by stretches of its own. */
 static packbuf_status packbuf_i_gather_child(const packbuf_i_gathering *g, const struct ArrowSchema *type, int64_t at,
-                                             const packbuf_i_gather_run *stretches, uint64_t total,
+                                             const packbuf_i_array_stretch *stretches, uint64_t total,
                                              struct ArrowArray *out) {
   packbuf_i_gathering child = *g;
   const struct ArrowArray **sources =
@@ -1132,7 +1131,8 @@ static packbuf_status packbuf_i_gather_child(const packbuf_i_gathering *g, const
 
 static packbuf_status packbuf_i_gather_varied(const packbuf_i_gathering *g, const struct ArrowSchema *type,
                                               struct ArrowArray *out) {
-  packbuf_i_gather_run *below = (packbuf_i_gather_run *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
+  packbuf_i_array_stretch *below =
+      (packbuf_i_array_stretch *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
   uint64_t total = 0;
   uint8_t *data;
   packbuf_status status;
@@ -1149,20 +1149,13 @@ static packbuf_status packbuf_i_gather_varied(const packbuf_i_gathering *g, cons
   return PACKBUF_OK;
 }
 
-/* The number behind "+w:". */
-static uint64_t packbuf_i_list_size(const char *format) {
-  uint64_t size = 0;
-  for (format += 3; *format >= '0' && *format <= '9' && size <= INT32_MAX; format++)
-    size = size * 10 + (uint64_t)(*format - '0');
-  return size;
-}
-
 static packbuf_status packbuf_i_gather_lists(const packbuf_i_gathering *g, const struct ArrowSchema *type,
                                              struct ArrowArray *out) {
-  const uint64_t size = packbuf_i_list_size(type->format);
-  packbuf_i_gather_run *below = (packbuf_i_gather_run *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
-  uint64_t total;
+  packbuf_i_array_stretch *below =
+      (packbuf_i_array_stretch *)packbuf_i_array(g->arena, g->stretch_count, sizeof *below);
+  uint64_t size = 0, total;
   if (!below) return packbuf_i_no_memory(g->error);
+  (void)packbuf_i_format_number(type->format + 3, &size); /* a format of ours: "+w:" and a number */
   if (!packbuf_i_mul(g->total, size, &total))
     return packbuf_i_fail(g->error, PACKBUF_LIMIT, "more elements than Arrow counts", PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   for (uint64_t i = 0; i < g->stretch_count; i++) {
@@ -1443,21 +1436,21 @@ static packbuf_status packbuf_i_export_ragged(const packbuf_export *what, const 
 
 /* ---- text and bytes ---- */
 
-/* Whether each of `count` cells is UTF-8: all together are, and none begins within a character. */
+/* Whether each cell is UTF-8: all together are, and none begins within a character. */
 static packbuf_status packbuf_i_check_arrow_text(const struct ArrowArray *array, packbuf_error *error) {
   const uint8_t *data = (const uint8_t *)array->buffers[2];
   const uint64_t first = (uint64_t)packbuf_i_array_offset(array, 0);
   const uint64_t end = (uint64_t)packbuf_i_array_offset(array, (uint64_t)array->length);
-  uint64_t bad = PACKBUF_NOWHERE;
+  int good;
   if (first == end) return PACKBUF_OK;
-  if (packbuf_i_utf8_valid(data + first, (size_t)(end - first)) != end - first) bad = 0;
-  for (uint64_t i = 0; bad == PACKBUF_NOWHERE && i < (uint64_t)array->length; i++) {
+  good = packbuf_i_utf8_valid(data + first, (size_t)(end - first)) == end - first;
+  for (uint64_t i = 0; good && i < (uint64_t)array->length; i++) {
     const uint64_t at = (uint64_t)packbuf_i_array_offset(array, i);
-    if (at < end && (data[at] & 0xC0) == 0x80) bad = i;
+    good = at >= end || (data[at] & 0xC0) != 0x80;
   }
-  return bad == PACKBUF_NOWHERE ? PACKBUF_OK
-                                : packbuf_i_fail(error, PACKBUF_BAD_UTF8, packbuf_status_text(PACKBUF_BAD_UTF8),
-                                                 PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return good ? PACKBUF_OK
+              : packbuf_i_fail(error, PACKBUF_BAD_UTF8, packbuf_status_text(PACKBUF_BAD_UTF8), PACKBUF_NOWHERE,
+                               PACKBUF_NOWHERE);
 }
 
 /* Cells of bytes. A media list has two levels of offsets: `list` is the array of the lists, NULL for others. */
@@ -1517,7 +1510,11 @@ static packbuf_status packbuf_i_export_media(const packbuf_export *what, const p
   if (status == PACKBUF_OK)
     status = packbuf_i_make_array(what, list ? size.items : size.rows, 1, type->n_children, out, error);
   if (status == PACKBUF_OK) status = packbuf_i_export_bytes(what, node, 0, list, out->children[0], error);
-  return status == PACKBUF_OK ? packbuf_i_export_children(what, node, type, 1, out, error) : status;
+  if (status == PACKBUF_OK) status = packbuf_i_export_children(what, node, type, 1, out, error);
+  for (int64_t i = 1; status == PACKBUF_OK && i < out->n_children; i++) /* readers would look beyond shorter ones */
+    if (out->children[i]->length != out->length)
+      status = packbuf_i_broken(error, PACKBUF_RULE_I8, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
+  return status;
 }
 
 static packbuf_status packbuf_i_export_leaf(const packbuf_export *what, const packbuf_node *node,
@@ -1571,7 +1568,7 @@ static packbuf_status packbuf_i_spread_lists(const packbuf_export *what, const u
                                              struct ArrowArray *out, packbuf_i_gathering *g) {
   const uint64_t rows = (uint64_t)out->length;
   int64_t *offsets = (int64_t *)packbuf_i_array_buffer(what, out, 1, rows + 1, 8, g->error);
-  packbuf_i_gather_run *stretches;
+  packbuf_i_array_stretch *stretches;
   uint64_t at = 0;
   if (!offsets) return PACKBUF_OUT_OF_MEMORY;
   offsets[0] = 0;
@@ -1580,7 +1577,7 @@ static packbuf_status packbuf_i_spread_lists(const packbuf_export *what, const u
     g->total += lengths[i]; /* rows below 2^48, lengths at most the number of nodes */
     offsets[i + 1] = (int64_t)g->total;
   }
-  stretches = (packbuf_i_gather_run *)packbuf_i_array(arena, g->total, sizeof *stretches);
+  stretches = (packbuf_i_array_stretch *)packbuf_i_array(arena, g->total, sizeof *stretches);
   if (!stretches) return packbuf_i_no_memory(g->error);
   for (uint64_t i = 0; i < rows; i++) {
     for (uint64_t k = 0; k < lengths[i]; k++, at++) {
@@ -1707,8 +1704,9 @@ PACKBUF_API packbuf_status packbuf_arrow_array(const packbuf_export *what, struc
 /* ---- end of exchange/arrow_export.c ---- */
 /* ---- exchange/arrow_stream.c ---- */
 /* exchange/arrow_stream.c: a stream of one array, which is made when the consumer asks for it.
- * May use: arrow_schema, arrow_export. Must not know: how arrays are made. */
+ * May use: owned, lend, arrow_schema, arrow_export. Must not know: how arrays are made. */
 
+/* errno.h of every system that Arrow runs on has them so; C itself names neither. */
 #define PACKBUF_I_EINVAL 22
 #define PACKBUF_I_ENOMEM 12
 
@@ -1928,7 +1926,7 @@ PACKBUF_API packbuf_status packbuf_dlpack(const packbuf_export *what, DLManagedT
   packbuf_i_dlpack *made = NULL;
   const packbuf_status status = packbuf_i_make_tensor(what, out ? &made : NULL, error);
   if (status != PACKBUF_OK) return status;
-  made->versioned.version.major = 1;
+  made->versioned.version.major = 1; /* what is filled here is of 1.1, whatever dlpack.h came first */
   made->versioned.version.minor = 1;
   made->versioned.manager_ctx = made;
   made->versioned.deleter = packbuf_i_delete_versioned;
@@ -2026,7 +2024,7 @@ PACKBUF_API packbuf_status packbuf_dlpack_import(const DLTensor *from, packbuf_a
 /* ---- exchange/arrow_type.c ---- */
 /* exchange/arrow_type.c: what a schema of Arrow says, read once and checked: formats, children, metadata. Types that
  * have no place in a packed buffer are refused by name.
- * May use: arena, owned. Must not know: arrays. */
+ * May use: arena, arrow_words. Must not know: arrays. */
 
 #define PACKBUF_I_ARROW_DEPTH 64
 
@@ -2122,14 +2120,6 @@ static packbuf_text packbuf_i_arrow_text(const char *metadata, const char *key) 
 
 /* ---- formats ---- */
 
-/* A number behind a format's prefix, to its end; 0 where there is none below 2^31. */
-static int packbuf_i_format_number(const char *text, uint64_t *number) {
-  if (*text < '0' || *text > '9') return 0;
-  for (*number = 0; *text >= '0' && *text <= '9' && *number <= INT32_MAX; text++)
-    *number = *number * 10 + (uint64_t)(*text - '0');
-  return *text == 0 && *number <= INT32_MAX;
-}
-
 /* A format of numbers of one letter. */
 static int packbuf_i_format_dtype(const char *format, packbuf_dtype *dtype) {
   static const char letters[] = "csilCSILefg";
@@ -2141,7 +2131,7 @@ static int packbuf_i_format_dtype(const char *format, packbuf_dtype *dtype) {
   return 1;
 }
 
-/* Times that are int64 in a packed buffer; *bits: as Arrow has them. */
+/* Times, which are int64 in a packed buffer: dtype as Arrow has it, unit and zone. 0: it is none. */
 static int packbuf_i_format_time(const char *format, packbuf_i_arrow *type) {
   static const char *const units[] = {"s", "ms", "us", "ns"};
   static const char letters[] = "smun";
@@ -2580,7 +2570,7 @@ static void packbuf_i_copy_numbers(const packbuf_i_arrow *type, const struct Arr
 /* ---- exchange/arrow_values.c ---- */
 /* exchange/arrow_values.c: elements of checked arrays as values: what a column becomes that is no plain column of
  * numbers or text. Text and bytes stay where they are.
- * May use: arrow_type, arrow_check, arrow_numbers, value. Must not know: batches. */
+ * May use: arrow_words, arrow_type, arrow_check, arrow_numbers, value. Must not know: batches. */
 
 /* Element i of an array of text or bytes, its offset added. OUT_OF_RANGE for a view that passes its block. */
 static packbuf_status packbuf_i_arrow_bytes(const packbuf_i_importer *in, const packbuf_i_arrow *type,
@@ -2835,7 +2825,7 @@ static packbuf_status packbuf_i_arrow_value(const packbuf_i_importer *in, const 
 /* ---- exchange/arrow_import.c ---- */
 /* exchange/arrow_import.c: columns of Arrow as fields of a batch. What is a plain column stays where it is; of a
  * table's chunks numbers are put together, text and values are not moved.
- * May use: arrow_type, arrow_check, arrow_values, batch. Must not know: how batches are written. */
+ * May use: arrow_words, arrow_gather (bits), arrow_type to arrow_values, batch. Must not know: how batches are written. */
 
 /* One column: its chunks one after the other. */
 typedef struct packbuf_i_chunked {

@@ -38,6 +38,7 @@ extern "C" {
 /* out */
 #include "exchange/owned.c"
 #include "exchange/lend.c"
+#include "exchange/arrow_words.c"
 #include "exchange/arrow_schema.c"
 #include "exchange/arrow_gather.c"
 #include "exchange/arrow_export.c"

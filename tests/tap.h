@@ -48,8 +48,10 @@ TAP_PRINTF(4, 5) static inline int tap_check(int passed, const char *file, int l
     return passed;
 }
 
-/* tap_ok(condition, format, ...): true when the condition holds, so that a test can stop early. */
-#define tap_ok(condition, ...) tap_check((condition) ? 1 : 0, __FILE__, __LINE__, __VA_ARGS__)
+/* tap_ok(condition, format, ...): true when the condition holds, so that a test can stop early. The condition is
+ * evaluated first: the words may tell of the error that it left. */
+#define tap_ok(condition, ...) \
+  ((condition) ? tap_check(1, __FILE__, __LINE__, __VA_ARGS__) : tap_check(0, __FILE__, __LINE__, __VA_ARGS__))
 
 static inline void tap_skip(const char *reason)
 {

@@ -39,9 +39,9 @@ enum {
 /* One item under way. */
 typedef struct packbuf_i_errand {
   packbuf_item *item;
-  uint64_t index; /* in the call */
+  uint64_t index;               /* in the call */
   uint64_t gone, follows, came; /* gone: sent, or about to be */
-  uint8_t *to; /* NULL: what comes is dropped */
+  uint8_t *to;                  /* NULL: what comes is dropped */
   packbuf_slice slice;
   packbuf_status status; /* when all has come */
   uint8_t state, way, tries;
@@ -180,8 +180,8 @@ static const char *packbuf_i_peer_grant(packbuf_i_peer *peer, const packbuf_i_fr
   return NULL;
 }
 
-/* Memory for the answers of those steps from `from` to `to` that wait for it: of one account in one go, so that two
- * batches cannot each hold half of what they want; else, and where that fails, one by one. */
+/* Memory for the answers of these steps: of one account in one go, so that two batches cannot each hold half of what
+ * they want; else, and where that fails, one by one. */
 static void packbuf_i_peer_place_all(packbuf_i_peer *peer, const uint16_t *which, unsigned count) {
   packbuf_slice slices[PACKBUF_I_TRIP];
   uint64_t sizes[PACKBUF_I_TRIP];
@@ -533,12 +533,11 @@ static void packbuf_i_peer_proof(packbuf_i_peer *peer) {
   packbuf_i_peer_piece(peer, peer->frame, packbuf_i_frame_end(peer->frame, &body, PACKBUF_I_PROOF, 0, 0, 0));
 }
 
-/* Forgets what was under way. */
+/* Forgets what was under way, so that nothing answers what broke off: its memory is gone. */
 static void packbuf_i_peer_reset(packbuf_i_peer *peer) {
   peer->piece = peer->piece_count = peer->granted_from = peer->granted_to = 0;
   peer->cancel = peer->pong = peer->ping = 0;
-  peer->type = peer->count = peer->left = peer->answered =
-      0; /* so that nothing answers what broke off: its memory is gone */
+  peer->type = peer->count = peer->left = peer->answered = 0;
   peer->listed_room = 0;
   peer->broken = PACKBUF_OK;
   peer->why = NULL;

@@ -283,13 +283,8 @@ void Batch::begin() {
 
 uint64_t Batch::measure() {
   packbuf_error error;
-  packbuf_status status;
   if (!begun_) begin();
-  {
-    Unlocked unlocked;
-    status = packbuf_measure(&batch_, &size_, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_measure(&batch_, &size_, &error); }), error);
   return size_;
 }
 

@@ -36,13 +36,9 @@ static packbuf_ref put(const Ledger &self, nb::handle key, Batch &batch, unsigne
   packbuf_ledger *ledger = books->get();
   packbuf_ref ref;
   packbuf_error error;
-  packbuf_status status;
   batch.measure();
-  {
-    Unlocked unlocked;
-    status = packbuf_ledger_put(ledger, name, batch.measured(), &options, &ref, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_ledger_put(ledger, name, batch.measured(), &options, &ref, &error); }),
+            error);
   return ref;
 }
 
@@ -52,12 +48,7 @@ static void adopt(const Ledger &self, nb::handle key, double seconds) {
   const uint64_t deadline = deadline_in(seconds);
   packbuf_ledger *ledger = books->get();
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_ledger_adopt(ledger, &ref, deadline, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_ledger_adopt(ledger, &ref, deadline, &error); }), error);
 }
 
 static std::unique_ptr<Reading> get(const Ledger &self, nb::handle key, const nb::dict &limits, int level,
@@ -69,12 +60,7 @@ static std::unique_ptr<Reading> get(const Ledger &self, nb::handle key, const nb
   packbuf_ledger *ledger = books->get();
   packbuf_object object;
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_ledger_get(ledger, &ref, &options, &object, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_ledger_get(ledger, &ref, &options, &object, &error); }), error);
   return std::make_unique<Reading>(books, object);
 }
 
@@ -83,12 +69,7 @@ static void abort_batch(const Ledger &self, nb::handle key) {
   const packbuf_ref ref = ref_of(key);
   packbuf_ledger *ledger = books->get();
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_ledger_abort(ledger, &ref, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_ledger_abort(ledger, &ref, &error); }), error);
 }
 
 static uint64_t gc(const Ledger &self, double max_age, double seconds) {
@@ -97,14 +78,9 @@ static uint64_t gc(const Ledger &self, double max_age, double seconds) {
   packbuf_ledger *ledger = books->get();
   uint64_t freed = 0;
   packbuf_error error;
-  packbuf_status status;
   if (!(max_age >= 0)) fail(PACKBUF_INVALID_ARGUMENT, "an age is a number of seconds, 0 or more");
   const uint64_t age_ms = max_age > 1e12 ? UINT64_MAX : static_cast<uint64_t>(max_age * 1e3);
-  {
-    Unlocked unlocked;
-    status = packbuf_ledger_gc(ledger, age_ms, deadline, &freed, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_ledger_gc(ledger, age_ms, deadline, &freed, &error); }), error);
   return freed;
 }
 
@@ -113,12 +89,7 @@ static void drain(const Ledger &self, double seconds) {
   const uint64_t deadline = deadline_in(seconds);
   packbuf_ledger *ledger = books->get();
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_ledger_drain(ledger, deadline, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_ledger_drain(ledger, deadline, &error); }), error);
 }
 
 static nb::dict describe(const Ledger &self) {

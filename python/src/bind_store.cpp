@@ -153,7 +153,6 @@ static packbuf_store_options store_options(const nb::dict &wanted) {
       else if (name == "pool_size") options.pool_size = number;
       else if (name == "connect_ms") options.connect_ms = small(number);
       else if (name == "connections") options.connections = small(number);
-      else if (name == "workers") options.workers = small(number);
       else if (name == "must_exist") options.must_exist = number != 0;
       else if (name == "read_only") options.read_only = number != 0;
       else if (name == "step_down") options.step_down = number != 0;
@@ -201,12 +200,7 @@ static nb::dict describe(const Store &self, double seconds) {
   packbuf_store *store = handle->get();
   packbuf_store_info info;
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_store_describe(store, &info, deadline, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_store_describe(store, &info, deadline, &error); }), error);
   const auto known = [](uint64_t number) { return number == UINT64_MAX ? nb::none() : nb::cast(number); };
   nb::dict facts;
   nb::set can;
@@ -244,13 +238,8 @@ static packbuf_ref put(const Store &self, nb::handle key, Batch &batch, unsigned
   packbuf_store *store = handle->get();
   packbuf_ref ref;
   packbuf_error error;
-  packbuf_status status;
   batch.measure();
-  {
-    Unlocked unlocked;
-    status = packbuf_put(store, name, batch.measured(), &options, &ref, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_put(store, name, batch.measured(), &options, &ref, &error); }), error);
   return ref;
 }
 
@@ -347,14 +336,13 @@ static packbuf_ref append(const Store &self, nb::handle to, Batch &batch, bool f
   packbuf_store *store = handle->get();
   packbuf_ref appended;
   packbuf_error error;
-  packbuf_status status;
   batch.measure();
-  {
-    Unlocked unlocked;
-    status = packbuf_append(store, &ref, batch.measured(), fields ? PACKBUF_APPENDS_FIELDS : PACKBUF_APPENDS_ROWS,
-                            &options, &appended, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] {
+              return packbuf_append(store, &ref, batch.measured(),
+                                    fields ? PACKBUF_APPENDS_FIELDS : PACKBUF_APPENDS_ROWS, &options, &appended,
+                                    &error);
+            }),
+            error);
   return appended;
 }
 
@@ -369,12 +357,8 @@ static bool remove(const Store &self, nb::handle key, double wait, double second
   const uint64_t deadline = deadline_in(most);
   packbuf_store *store = handle->get();
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_remove(store, &ref, deadline, &error);
-  }
-  if (status != PACKBUF_OK && status != PACKBUF_LEASED) fail_key(error);
+  const packbuf_status status = unlocked([&] { return packbuf_remove(store, &ref, deadline, &error); });
+  if (status != PACKBUF_LEASED) check_key(status, error);
   return status == PACKBUF_OK;
 }
 
@@ -430,12 +414,7 @@ static uint64_t collect(const Store &self, double seconds) {
   packbuf_store *store = handle->get();
   uint64_t left = 0;
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_store_collect(store, deadline, &left, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_store_collect(store, deadline, &left, &error); }), error);
   return left;
 }
 
@@ -443,12 +422,7 @@ static void free_store(const Store &self, bool force) {
   const SharedHandle handle = self.handle();
   packbuf_store *store = handle->get();
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_store_free(store, force, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_store_free(store, force, &error); }), error);
 }
 
 // Faults of a store `local`, for tests: (which item from now on, packbuf_fault_kind, argument).
@@ -470,7 +444,6 @@ static packbuf_ref put_bytes(const Store &self, nb::handle key, nb::handle data,
   packbuf_store *store = handle->get();
   packbuf_item item;
   packbuf_error error;
-  packbuf_status status;
   Held held;
   const Py_buffer *bytes = held.buffer(data.ptr(), PyBUF_SIMPLE);
   if (!bytes) throw PythonError{};
@@ -480,11 +453,7 @@ static packbuf_ref put_bytes(const Store &self, nb::handle key, nb::handle data,
   item.size = static_cast<uint64_t>(bytes->len);
   item.flags = options.flags;
   item.ttl_ms = options.ttl_ms;
-  {
-    Unlocked unlocked;
-    status = packbuf_batch_put(store, &item, 1, options.deadline, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_batch_put(store, &item, 1, options.deadline, &error); }), error);
   return stat_ref(*handle, item.key, item.stat);
 }
 
@@ -495,15 +464,10 @@ static std::unique_ptr<LeasedBytes> get_bytes(const Store &self, nb::handle key,
   packbuf_store *store = handle->get();
   packbuf_item item;
   packbuf_error error;
-  packbuf_status status;
   memset(&item, 0, sizeof item);
   item.key = ref.key;
   item.generation = ref.generation;
-  {
-    Unlocked unlocked;
-    status = packbuf_batch_get(store, &item, 1, deadline, &error);
-  }
-  if (status != PACKBUF_OK) fail_key(error);
+  check_key(unlocked([&] { return packbuf_batch_get(store, &item, 1, deadline, &error); }), error);
   auto leased = std::make_unique<LeasedBytes>(handle, item.lease);
   if (ref.generation && ref.length != item.stat.length)
     fail(PACKBUF_SHORT_READ, "the object has not the length that its ref says", ref.key);
@@ -545,7 +509,6 @@ static void bind_leased(nb::module_ &m) {
       .def_prop_ro("ref", [](const Leased &self) { return self.object().ref; })
       .def_prop_ro("parts", [](const Leased &self) { return self.object().view_count; })
       .def_prop_ro("appended", [](const Leased &self) { return self.object().join != nullptr; })
-      .def_prop_ro("moved", [](const Leased &self) { return self.object().moved; })
       .def("view",
            [](nb::handle_t<Leased> self, uint32_t index, int tensors, int images, bool allow_pickle) {
              return std::make_unique<View>(self.ptr(), nb::inst_ptr<Leased>(self)->part(index),

@@ -72,19 +72,14 @@ void drop_tensor(PyObject *capsule) {
 template <class Managed, class Make>
 PyObject *tensor_capsule(const packbuf_export &what, Make make, const char *name) {
   packbuf_error error;
-  packbuf_status status;
   Managed *managed = nullptr;
-  {
-    Unlocked unlocked;
-    status = make(&what, &managed, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return make(&what, &managed, &error); }), error);
   PyObject *capsule = PyCapsule_New(managed, name, drop_tensor<Managed>);
   if (!capsule) managed->deleter(managed);
   return must(capsule);
 }
 
-// Calls a method without arguments that returns a capsule of that name.
+// What a method without arguments returns.
 Ref asked(PyObject *object, const char *method) {
   return Ref::take(must(PyObject_CallMethod(object, method, nullptr)));
 }
@@ -119,14 +114,9 @@ PyObject *arrow_schema(PyObject *owner, const packbuf_selection *selection, uint
 PyObject *arrow_array(PyObject *owner, const packbuf_selection *selection, uint32_t node) {
   const packbuf_export what = exported(owner, selection, node, 0);
   packbuf_error error;
-  packbuf_status status;
   const Ref schema = Ref::take(arrow_schema(owner, selection, node));
   auto array = std::make_unique<ArrowArray>();
-  {
-    Unlocked unlocked;
-    status = packbuf_arrow_array(&what, array.get(), &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_arrow_array(&what, array.get(), &error); }), error);
   const Ref capsule = Ref::take(capsule_of(std::move(array), array_name));
   return must(PyTuple_Pack(2, schema.get(), capsule.get()));
 }

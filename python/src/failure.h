@@ -60,4 +60,11 @@ class Unlocked {
   PyThreadState *state_;
 };
 
+// What a call of the C core says, made while other threads may run Python.
+template <class Call>
+auto unlocked(const Call &call) {
+  const Unlocked others;
+  return call();
+}
+
 } // namespace packbuf_py

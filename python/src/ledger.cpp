@@ -33,17 +33,15 @@ bool Reading::end(bool consumed) {
 
 bool Reading::finish() {
   packbuf_error error;
-  packbuf_status status;
   int freed = 0;
   packbuf_ledger *ledger = books_->get();
   packbuf_object object = object_; // from here on nobody else finds it
   object_ = {};
-  {
-    Unlocked unlocked;
-    status = consumed_ ? packbuf_ledger_release(ledger, &object, &freed, &error)
-                       : packbuf_ledger_put_back(ledger, &object, &error);
-  }
-  check(status, error);
+  check(unlocked([&] {
+          return consumed_ ? packbuf_ledger_release(ledger, &object, &freed, &error)
+                           : packbuf_ledger_put_back(ledger, &object, &error);
+        }),
+        error);
   return freed != 0;
 }
 

@@ -89,7 +89,10 @@ static std::vector<uint64_t> write_many(const std::vector<Batch *> &batches, con
         statuses[i] = packbuf_write(batches[i]->measured(), to[i].data, to[i].size, &sizes[i], &errors[i]);
     };
     std::vector<std::thread> threads;
-    for (unsigned i = 1; i < workers && i < count; i++) threads.emplace_back(work);
+    try {
+      for (unsigned i = 1; i < workers && i < count; i++) threads.emplace_back(work);
+    } catch (const std::exception &) { // no thread more is to be had: those there are do it all
+    }
     work();
     for (std::thread &thread : threads) thread.join();
   }
@@ -270,12 +273,7 @@ static nb::bytes fingerprint(const View &view) {
 
 static void verify(const View &view, int level) {
   packbuf_error error;
-  packbuf_status status;
-  {
-    Unlocked unlocked;
-    status = packbuf_verify(view.get(), static_cast<packbuf_level>(level), &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_verify(view.get(), static_cast<packbuf_level>(level), &error); }), error);
 }
 
 packbuf_limits packbuf_py::limits_of(const nb::dict &wanted) {
@@ -326,12 +324,7 @@ static void bind_view(nb::module_ &m) {
            [](const View &self) {
              packbuf_error error;
              uint64_t chunks = 0;
-             packbuf_status status;
-             {
-               Unlocked unlocked;
-               status = packbuf_verify_fetched(self.get(), &chunks, &error);
-             }
-             check(status, error);
+             check(unlocked([&] { return packbuf_verify_fetched(self.get(), &chunks, &error); }), error);
              return chunks;
            })
       .def_prop_ro("partial", [](const View &self) { return self.get()->capacity < self.get()->total_length; })

@@ -41,7 +41,9 @@ Failure key_failure(const packbuf_error &error) {
   return failure;
 }
 
-void fail_key(const packbuf_error &error) { throw key_failure(error); }
+void check_key(packbuf_status status, const packbuf_error &error) {
+  if (status != PACKBUF_OK) throw key_failure(error);
+}
 
 // ---- handles ----
 
@@ -78,13 +80,8 @@ Handle::~Handle() {
 
 void Handle::close(uint64_t deadline) {
   packbuf_error error;
-  packbuf_status status;
   if (!here()) return;
-  {
-    Unlocked unlocked;
-    status = packbuf_store_close(store_, deadline, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_store_close(store_, deadline, &error); }), error);
   store_ = nullptr;
 }
 
@@ -135,11 +132,7 @@ std::unique_ptr<Packed> Leased::joined() const {
   }
   check(status, error);
   packed = std::make_unique<Packed>(size);
-  {
-    Unlocked unlocked;
-    status = packbuf_write(&batch, packed->data(), size, &size, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_write(&batch, packed->data(), size, &size, &error); }), error);
   packed->shrink(size);
   return packed;
 }
@@ -149,13 +142,8 @@ std::unique_ptr<Packed> Leased::joined() const {
 Server::Server(SharedHandle handle, const char *uri, const packbuf_server_options &options)
     : handle_(std::move(handle)) {
   packbuf_error error;
-  packbuf_status status;
   packbuf_store *store = handle_->get();
-  {
-    Unlocked unlocked;
-    status = packbuf_server_open(store, uri, &options, &server_, &error);
-  }
-  check(status, error);
+  check(unlocked([&] { return packbuf_server_open(store, uri, &options, &server_, &error); }), error);
 }
 
 std::string Server::uri() const { return server_ ? packbuf_server_uri(server_) : ""; }

@@ -19,7 +19,7 @@ uint64_t deadline_in(double seconds);
 // What is known of one key that failed: its status alone, or an error. That it was the i-th of a call is not its row.
 Failure item_failure(packbuf_status status, const char *key);
 Failure key_failure(const packbuf_error &error);
-[[noreturn]] void fail_key(const packbuf_error &error);
+void check_key(packbuf_status status, const packbuf_error &error);
 
 // An open store. What calls it lets go of the GIL first.
 class Handle {

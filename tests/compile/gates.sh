@@ -142,9 +142,7 @@ macros() { # COMPILER STANDARD [FLAGS...]: what stays defined begins with PACKBU
 
 beside_dlpack() { # COMPILER STANDARD: whoever has the two ABIs' own headers keeps them, whichever comes first, of before DLPack 1.0 too
     cp "$root/exchange/dlpack_abi.h" dlpack.h || return
-    awk '/^typedef struct {$/ { held = $0; next } held { if (/major|minor|DLPackVersion/) { if (/DLPackVersion/) held = ""; next } print held; held = "" }
-         /_VERSION |_BITMASK_/ { next } /^typedef struct DLManagedTensorVersioned/ { skip = 1 } !skip { print } /^} DLManagedTensorVersioned/ { skip = 0 } /^#elif/ { exit }' dlpack.h >old.h
-    echo '#endif' >>old.h
+    sed '/^#endif .*DLPACK_DLPACK_H_/q' dlpack.h >old.h
     ! grep -q Versioned old.h && grep -q DLManagedTensor old.h || return
     for order in 'dlpack.h packbuf' 'packbuf dlpack.h' 'old.h packbuf'; do
         { echo '#include <stdint.h>'; echo '#define PACKBUF_IMPLEMENTATION'; } >beside.c
