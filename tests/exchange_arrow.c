@@ -485,6 +485,9 @@ static void refusals(void) {
   deep = make("n", 0, 0, 0, NULL, NULL, NULL);
   for (int i = 0; i < 70; i++) deep = with(make("+w:1", 0, 0, 1, NULL, NULL, NULL), deep);
   refuses("nested 70 deep", deep, PACKBUF_DEPTH);
+  deep = make("n", 0, 0, 0, NULL, NULL, NULL);
+  for (int i = 0; i < 40; i++) deep = with(with(make("+s", 0, 0, 1, NULL, NULL, NULL), deep), deep);
+  refuses("two children that are one and the same, 40 deep", deep, PACKBUF_LIMIT);
 }
 
 /* A struct in chunks, times with a zone, and what its schemas and metadata say when it goes out again. */
