@@ -2027,6 +2027,7 @@ PACKBUF_API packbuf_status packbuf_dlpack_import(const DLTensor *from, packbuf_a
  * May use: arena, arrow_words. Must not know: arrays. */
 
 #define PACKBUF_I_ARROW_DEPTH 64
+#define PACKBUF_I_ARROW_TYPES 1048576 /* in one schema: children that are children of many would be walked for ever */
 
 typedef enum packbuf_i_arrow_kind {
   PACKBUF_I_ARROW_NULL,
@@ -2079,7 +2080,7 @@ typedef struct packbuf_i_importer {
   packbuf_batch *batch;
   packbuf_arena *arena;
   packbuf_error *error;
-  size_t times; /* types that are times */
+  size_t types, times; /* types: all that were read; times: those of them that are times */
 } packbuf_i_importer;
 
 static packbuf_status packbuf_i_refuse_arrow(const packbuf_i_importer *in, const char *path, packbuf_status code,
@@ -2329,6 +2330,8 @@ static packbuf_status packbuf_i_read_arrow_type(packbuf_i_importer *in, const st
     return packbuf_i_refuse_type(in, type, PACKBUF_INVALID_ARGUMENT, "a schema that is released, or lacks a part");
   if (depth > PACKBUF_I_ARROW_DEPTH)
     return packbuf_i_refuse_type(in, type, PACKBUF_DEPTH, packbuf_status_text(PACKBUF_DEPTH));
+  if (++in->types > PACKBUF_I_ARROW_TYPES)
+    return packbuf_i_refuse_type(in, type, PACKBUF_LIMIT, "a schema of more than 2^20 types");
   status = packbuf_i_read_format(in, type, &children);
   if (status != PACKBUF_OK) return status;
   if (children >= 0 && children != schema->n_children)

@@ -190,9 +190,14 @@ void Batch::note_times(const std::string &name, const packbuf_value *values, uin
 
 void Batch::add_ragged(const std::string &name, PyObject *items, PyObject *offsets, PyObject *lengths) {
   within(name, PACKBUF_NOWHERE, [&] {
-    const packbuf_tensor *all = is_torch_tensor(items) ? walk_.torch_tensor(items) : walk_.numpy_array(items);
+    const auto array = [&](PyObject *object) {
+      if (is_torch_tensor(object)) return walk_.torch_tensor(object);
+      if (!is_numpy_array(object)) fail(PACKBUF_WRONG_TYPE, "ragged rows are arrays, not " + type_name(object));
+      return walk_.numpy_array(object);
+    };
+    const packbuf_tensor *all = array(items);
     const auto integers = [&](PyObject *object) {
-      const packbuf_tensor *tensor = is_torch_tensor(object) ? walk_.torch_tensor(object) : walk_.numpy_array(object);
+      const packbuf_tensor *tensor = array(object);
       if (tensor->rank != 1 || tensor->dtype.code != PACKBUF_DTYPE_INT || tensor->dtype.bits < 32 || tensor->strides)
         fail(PACKBUF_WRONG_TYPE, "offsets and lengths are contiguous arrays of int32 or int64");
       return tensor;
@@ -210,11 +215,16 @@ void Batch::add_ragged(const std::string &name, PyObject *items, PyObject *offse
     ragged.item_shape = all->shape + 1;
     ragged.items = all->shape[0];
     ragged.offset_bits = starts->dtype.bits;
-    ragged.offsets = starts->data;
-    ragged.lengths = sizes ? sizes->data : nullptr;
     const uint64_t rows = sizes ? sizes->shape[0] : starts->shape[0] - 1;
     if (starts->shape[0] < rows || (!sizes && starts->shape[0] == 0))
       fail(PACKBUF_ROW_COUNT, "there is one offset more than rows, or as many lengths as offsets");
+    // Another thread may change them after they were found to be good, and they say where memory is read: a copy.
+    const auto copy = [&](const packbuf_tensor *from) {
+      const size_t bytes = static_cast<size_t>(from->shape[0]) * (from->dtype.bits / 8u);
+      return memcpy(walk_.take<uint8_t>(bytes), from->data, bytes);
+    };
+    ragged.offsets = copy(starts);
+    ragged.lengths = sizes ? copy(sizes) : nullptr;
     count_rows("", rows);
     fields_.push_back(field);
   });

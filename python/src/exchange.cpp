@@ -91,6 +91,25 @@ Struct *pointer(PyObject *capsule, const char *name) {
   return found;
 }
 
+// Takes a tensor out of its capsule, as any consumer does: whoever else was given the capsule cannot free it meanwhile.
+// What comes back deletes it.
+constexpr const char *taken_name = "packbuf_dltensor";
+
+template <class Managed>
+void delete_tensor(PyObject *taken) {
+  auto *managed = static_cast<Managed *>(PyCapsule_GetPointer(taken, taken_name));
+  if (managed->deleter) managed->deleter(managed);
+}
+
+template <class Managed>
+PyObject *take_tensor(PyObject *capsule, const char *name, const char *used_name, Managed **managed) {
+  *managed = pointer<Managed>(capsule, name);
+  Ref taken = Ref::take(must(PyCapsule_New(*managed, taken_name, nullptr)));
+  if (PyCapsule_SetName(capsule, used_name) != 0) throw PythonError{};
+  PyCapsule_SetDestructor(taken.get(), delete_tensor<Managed>); // from here on it is this one's
+  return taken.release();
+}
+
 // Moves a struct out of the capsule or stream that had it.
 template <class Struct>
 Struct moved(Struct *from) {
@@ -206,14 +225,16 @@ packbuf_tensor *dlpack_tensor(PyObject *object, packbuf_arena *arena, Held *held
     capsule = Ref::take(PyObject_Call(method.get(), none.get(), nullptr));
   }
   must(capsule.get());
-  held->add(capsule.get()); // which deletes the tensor when nobody took it
   const DLTensor *tensor;
   if (PyCapsule_IsValid(capsule.get(), versioned_name)) {
-    const auto *managed = pointer<DLManagedTensorVersioned>(capsule.get(), versioned_name);
+    DLManagedTensorVersioned *managed;
+    held->take(take_tensor(capsule.get(), versioned_name, "used_dltensor_versioned", &managed));
     if (managed->version.major != 1) fail(PACKBUF_UNSUPPORTED_VERSION, "a tensor of a newer DLPack than 1");
     tensor = &managed->dl_tensor;
   } else {
-    tensor = &pointer<DLManagedTensor>(capsule.get(), unversioned_name)->dl_tensor;
+    DLManagedTensor *managed;
+    held->take(take_tensor(capsule.get(), unversioned_name, "used_dltensor", &managed));
+    tensor = &managed->dl_tensor;
   }
   auto *made = static_cast<packbuf_tensor *>(packbuf_arena_alloc(arena, sizeof(packbuf_tensor), 8));
   if (!made) fail(PACKBUF_OUT_OF_MEMORY, "no memory for a tensor");

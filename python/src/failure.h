@@ -7,6 +7,7 @@
 #include "packbuf_threads.h"
 
 #include <string>
+#include <unistd.h>
 
 namespace packbuf_py {
 
@@ -53,10 +54,20 @@ class Unlocked {
   Unlocked(const Unlocked &) = delete;
   Unlocked &operator=(const Unlocked &) = delete;
   ~Unlocked() {
-    if (state_) PyEval_RestoreThread(state_);
+    if (state_) lock();
   }
 
  private:
+  // While the interpreter ends, Python before 3.14 unwinds a daemon thread that wants the GIL, which would end the
+  // process here: such a thread waits for the end, as newer Python has it.
+  void lock() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) pause();
+    }
+  }
+
   PyThreadState *state_;
 };
 

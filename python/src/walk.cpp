@@ -236,7 +236,7 @@ void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
     put_key(key, &entries[i].key);
     put(item, &entries[i].value, depth + 1);
   }
-  if (i != PyDict_Size(dict)) fail(PACKBUF_INVALID_ARGUMENT, "a dict changed while it was packed");
+  if (i != count || i != PyDict_Size(dict)) fail(PACKBUF_INVALID_ARGUMENT, "a dict changed while it was packed");
   depth_ = depth;
   *out = packbuf_dict(entries, static_cast<size_t>(count));
 }

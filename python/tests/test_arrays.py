@@ -174,3 +174,26 @@ def test_infer_gives_reasons():
         ("m.t", "leaf", "typed_ragged", 1, 1),
     ]
     assert all(node.reason for node in inference[1:]) and "m.x" in str(inference) and "<table>" in inference._repr_html_()
+
+
+def test_ragged_rows_that_are_no_arrays():
+    class Ragged(packbuf.Ragged):
+        def items(self):
+            return [1, 2, 3], [0, 3]
+
+    with pytest.raises(packbuf.WrongType):
+        packbuf.pack({"x": Ragged.of(np.arange(3), np.array([0, 3]))})
+
+
+@pytest.mark.parametrize("packing", ["none", "balanced", "smallest"])
+def test_offsets_that_change_after_they_were_measured(packing):
+    offsets = np.arange(0, 4001, 4)
+    rows = packbuf.Ragged.of(np.repeat(np.arange(40), 100), offsets)
+    expected = packbuf.pack({"x": rows}, packing=packing).detach()
+
+    def alloc(sizes):
+        offsets[1:-1] = np.iinfo(np.int64).max // 2
+        return [bytearray(size) for size in sizes]
+
+    (buffer,), (size,) = packbuf.pack_many([{"x": rows}], alloc, packing=packing)
+    assert bytes(buffer[:size]) == expected

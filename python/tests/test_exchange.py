@@ -406,3 +406,17 @@ def test_samples_go_there_and_back(pa, pl, path):
     wanted = [loosely(row) for row in view.rows()]
     assert [loosely(row) for row in opened(table).rows()] == wanted
     assert pl.DataFrame(view).height == len(rows)
+
+
+def test_a_capsule_is_taken_once():
+    class Offers:
+        def __dlpack__(self, **_):
+            return capsule
+
+    field = packbuf.open(packbuf.pack({"x": np.arange(10)}))["x"]
+    for version in (1, 1), None:
+        capsule = field.__dlpack__(max_version=version, copy=True)
+        back = packbuf.open(packbuf.pack({"x": Offers()}))
+        assert back["x"].tolist() == list(range(10))
+        with pytest.raises(ValueError, match="PyCapsule"):
+            packbuf.pack({"x": Offers()})

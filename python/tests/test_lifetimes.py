@@ -4,6 +4,7 @@ import gc
 import mmap
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import time
@@ -280,3 +281,23 @@ def test_in_asyncio():
         return await asyncio.gather(*map(work, range(8)))
 
     assert asyncio.run(main()) == list(range(8))
+
+
+DAEMONS = """
+import threading, time, numpy, packbuf
+store = packbuf.connect("local:?size=16m")
+store.put("k", {"x": numpy.arange(9)})
+def work():
+    while True:
+        store.get("k")
+        packbuf.pack({"x": [[1]]})
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+"""
+
+
+def test_daemon_threads_when_the_interpreter_ends():
+    for _ in range(3):
+        ended = subprocess.run([sys.executable, "-c", DAEMONS], capture_output=True, check=False)
+        assert ended.returncode == 0, ended.stderr

@@ -269,3 +269,21 @@ def test_default_that_fails_or_never_ends():
 def test_default_comes_before_pickle():
     packed = packbuf.pack({"x": [{1}, frozenset()]}, default=lambda value: "set" if isinstance(value, set) else NotImplemented, allow_pickle=True)
     assert packbuf.open(packed, allow_pickle=True)["x"].tolist() == ["set", frozenset()]
+
+
+def test_dicts_that_default_changes():
+    def shrinks(_):
+        for key in "abc":
+            cell.pop(key, None)
+        return 5
+
+    def grows(_):
+        cell["d"] = 1
+        return 5
+
+    for default in shrinks, grows:
+        cell = {"odd": {1}, "a": 1, "b": "x", "c": [2]}
+        with pytest.raises(packbuf.Error) as caught:
+            packbuf.pack({"x": [cell]}, default=default)
+        assert caught.value.code == Status.INVALID_ARGUMENT
+        assert "changed while it was packed" in str(caught.value)
