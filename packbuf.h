@@ -17058,8 +17058,8 @@ static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
       continue;
     return packbuf_i_field_fail(
         plan->error, PACKBUF_NOT_FOUND,
-        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else: PACKBUF_IF_PRESENT)"
-                            : "a schema names a field that does not exist (misspelt? else: PACKBUF_IF_PRESENT)",
+        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else say if_present)"
+                            : "a schema names a field that does not exist (misspelt? else say if_present)",
         schema->path, PACKBUF_NOWHERE);
   }
   return PACKBUF_OK;
@@ -19363,7 +19363,7 @@ static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, 
     index[i] = row < 0 ? rows + (uint64_t)row : (uint64_t)row;
     if (row < 0 ? 0 - (uint64_t)row > rows : index[i] >= rows)
       return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE,
-                            "an index passes the rows of the batch (error->row: its place in the list)",
+                            "an index is outside of the batch (row: its place in the list of rows)",
                             PACKBUF_NOWHERE, i);
   }
   packbuf_i_choose_list(index, from->count, to);
