@@ -17056,11 +17056,11 @@ static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
     if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
         packbuf_i_resolve(plan, schema->batch_value, schema->path) != UINT32_MAX)
       continue;
-    return packbuf_i_field_fail(
-        plan->error, PACKBUF_NOT_FOUND,
-        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else: PACKBUF_IF_PRESENT)"
-                            : "a schema names a field that does not exist (misspelt? else: PACKBUF_IF_PRESENT)",
-        schema->path, PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND,
+                                schema->batch_value
+                                    ? "a schema names a batch value that does not exist (misspelt? else say if_present)"
+                                    : "a schema names a field that does not exist (misspelt? else say if_present)",
+                                schema->path, PACKBUF_NOWHERE);
   }
   return PACKBUF_OK;
 }
@@ -19363,8 +19363,8 @@ static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, 
     index[i] = row < 0 ? rows + (uint64_t)row : (uint64_t)row;
     if (row < 0 ? 0 - (uint64_t)row > rows : index[i] >= rows)
       return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE,
-                            "an index passes the rows of the batch (error->row: its place in the list)",
-                            PACKBUF_NOWHERE, i);
+                            "an index is outside of the batch (row: its place in the list of rows)", PACKBUF_NOWHERE,
+                            i);
   }
   packbuf_i_choose_list(index, from->count, to);
   return PACKBUF_OK;

@@ -99,8 +99,8 @@ static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, 
     index[i] = row < 0 ? rows + (uint64_t)row : (uint64_t)row;
     if (row < 0 ? 0 - (uint64_t)row > rows : index[i] >= rows)
       return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE,
-                            "an index passes the rows of the batch (error->row: its place in the list)",
-                            PACKBUF_NOWHERE, i);
+                            "an index is outside of the batch (row: its place in the list of rows)", PACKBUF_NOWHERE,
+                            i);
   }
   packbuf_i_choose_list(index, from->count, to);
   return PACKBUF_OK;

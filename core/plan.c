@@ -171,11 +171,11 @@ static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
     if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
         packbuf_i_resolve(plan, schema->batch_value, schema->path) != UINT32_MAX)
       continue;
-    return packbuf_i_field_fail(
-        plan->error, PACKBUF_NOT_FOUND,
-        schema->batch_value ? "a schema names a batch value that does not exist (misspelt? else: PACKBUF_IF_PRESENT)"
-                            : "a schema names a field that does not exist (misspelt? else: PACKBUF_IF_PRESENT)",
-        schema->path, PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND,
+                                schema->batch_value
+                                    ? "a schema names a batch value that does not exist (misspelt? else say if_present)"
+                                    : "a schema names a field that does not exist (misspelt? else say if_present)",
+                                schema->path, PACKBUF_NOWHERE);
   }
   return PACKBUF_OK;
 }

@@ -131,7 +131,8 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (!driver)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT,
+                               "a store's URI begins with local:, shm:, tcp://, verbs:// or mooncake://");
   return packbuf_store_open_driver(driver, uri, options, store, error);
 }
 

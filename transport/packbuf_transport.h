@@ -7102,8 +7102,11 @@ static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address
   if (!code) return PACKBUF_OK;
   (void)close(made);
   *fd = -1;
-  return packbuf_i_fail(error, code == ETIMEDOUT ? PACKBUF_TIMEOUT : PACKBUF_DISCONNECTED,
-                        "the server cannot be connected to", (uint64_t)code, PACKBUF_NOWHERE);
+  if (code == ETIMEDOUT) /* only with the codes that say so is the offset an errno */
+    return packbuf_i_fail(error, PACKBUF_TIMEOUT, "the server cannot be connected to", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  return packbuf_i_fail(error, PACKBUF_DISCONNECTED, "the server cannot be connected to", (uint64_t)code,
+                        PACKBUF_NOWHERE);
 }
 
 /* ---- looking before sleeping ---- */
@@ -11727,7 +11730,8 @@ PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_sto
   const packbuf_driver *driver = colon ? packbuf_i_driver_of(uri, (size_t)(colon - uri)) : NULL;
   *store = NULL;
   if (!driver)
-    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "the URI begins with no scheme that is known here");
+    return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT,
+                               "a store's URI begins with local:, shm:, tcp://, verbs:// or mooncake://");
   return packbuf_store_open_driver(driver, uri, options, store, error);
 }
 

@@ -136,8 +136,11 @@ static packbuf_status packbuf_i_address_connect(const packbuf_i_address *address
   if (!code) return PACKBUF_OK;
   (void)close(made);
   *fd = -1;
-  return packbuf_i_fail(error, code == ETIMEDOUT ? PACKBUF_TIMEOUT : PACKBUF_DISCONNECTED,
-                        "the server cannot be connected to", (uint64_t)code, PACKBUF_NOWHERE);
+  if (code == ETIMEDOUT) /* only with the codes that say so is the offset an errno */
+    return packbuf_i_fail(error, PACKBUF_TIMEOUT, "the server cannot be connected to", PACKBUF_NOWHERE,
+                          PACKBUF_NOWHERE);
+  return packbuf_i_fail(error, PACKBUF_DISCONNECTED, "the server cannot be connected to", (uint64_t)code,
+                        PACKBUF_NOWHERE);
 }
 
 /* ---- looking before sleeping ---- */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ class Error(ValueError):
     row: int | None
     """The row of the batch or column."""
     offset: int | None
-    """The byte of the packed buffer."""
+    """The byte of the packed buffer, or of a URI; of SYSTEM and DISCONNECTED the ``errno``."""
     rule: str | None
     """The numbered rule of the format that is broken, such as ``"H2"``."""
     needed: int | None
@@ -147,8 +148,15 @@ class Error(ValueError):
             text += f" in {self.path}"
         for name in ("row", "offset", "fragment"):
             if (number := getattr(self, name)) is not None:
-                text += f" at byte {number}" if name == "offset" else f", {name} {number}"
-        return f"{text}: {self.message}"
+                text += self._at(number) if name == "offset" else f", {name} {number}"
+        if self.needed is not None:
+            text += f", needs {self.needed} bytes"
+        return f"{text}: {self.code.text} (the rule: {self.message})" if self.rule else f"{text}: {self.message}"
+
+    def _at(self, offset: int) -> str:
+        """The place; of what the system refused it is the number of the system's error."""
+        system = self.code in {Status.SYSTEM, Status.DISCONNECTED}
+        return f" ({os.strerror(offset)})" if system and offset < _ERRNOS else f" at byte {offset}"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross process boundaries."""
@@ -233,13 +241,16 @@ class SomeFailed(Error):
         self.keys, self.results = list(keys), list(results)
         self.failed = {key: result for key, result in zip(keys, results, strict=True) if isinstance(result, Error)}
         (key, first), count = next(iter(self.failed.items())), len(self.failed)
-        super().__init__(first.code, f"{count} of {len(results)} keys failed; {key}: {first.message}")
+        where = f" in {first.path}" if first.path not in {"", key} else ""
+        where += "" if first.row is None else f", row {first.row}"
+        super().__init__(first.code, f"{count} of {len(results)} keys failed; {key}{where}: {first.message}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross process boundaries."""
         return SomeFailed, (self.keys, self.results)
 
 
+_ERRNOS = 4096  # no errno is as large
 _FIRST_MALFORMED, _LAST_MALFORMED = 40, 64
 _FIRST_UNSUPPORTED, _LAST_UNSUPPORTED = 100, 108
 _CLASSES: dict[str, type[Error]] = {

@@ -219,7 +219,10 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
         options.get("allow_pickle", False),
         options.get("default"),
     )
-    for path, column in (options.get("schema") or {}).items():
+    schema = options.get("schema") or {}
+    if not isinstance(schema, Mapping):
+        raise error_of(Status.WRONG_TYPE, f"a schema is a mapping of paths to columns, not {type(schema).__name__}")
+    for path, column in schema.items():
         _wish(begun, path, column)
     if _adapt.is_arrow(batch):
         begun.add_arrow(batch)

@@ -114,6 +114,8 @@ def connect(
     ...     view["ids"][0], store.select(ref, "reward", [1]).numpy()
     ([1, 2], {'reward': array([1.])})
     """
+    if not isinstance(uri, str):
+        raise error_of(Status.WRONG_TYPE, f"a store's URI is text, such as 'shm:rollouts', not {type(uri).__name__}")
     options = {
         "size": size,
         "objects": objects,
@@ -148,9 +150,10 @@ class Store:
 
     def __init__(self, core: _core.Store, timeout: float) -> None:
         self._core, self.timeout = core, timeout
+        self._seconds(timeout)
 
     def _seconds(self, timeout: float | None) -> float:
-        return float(self.timeout if timeout is None else timeout)
+        return _time(self.timeout if timeout is None else timeout, "a timeout")
 
     # ---- whole batches ----
 
@@ -208,8 +211,9 @@ class Store:
         return _all_of([key for key, _ in pairs], results)
 
     def _put_options(self, options: PutOptions) -> tuple[int, bool, bool, float]:
+        _refuse_unknown(options, PutOptions.__optional_keys__)
         ttl = options.get("ttl")
-        if ttl is not None and not 0 < ttl < math.inf:
+        if ttl is not None and not 0 < _time(ttl, "a time to live") < math.inf:
             raise error_of(Status.INVALID_ARGUMENT, "a time to live is more than 0 seconds")
         return (
             0 if ttl is None else math.ceil(ttl * 1000),
@@ -323,7 +327,18 @@ class Store:
         """Add rows, or fields, to a stored batch: the ref of the whole. Nothing that is stored is written again.
 
         The old ref stays good; two who append to one ref make two wholes. For fields both batches must have been packed
-        with one ``row_order_token``.
+        with one ``row_order_token`` (16 bytes, to `put` as well as here).
+
+        Rows must have the columns and types of the batch. That is looked at when the whole is got: `get` refuses one
+        that differs (SCHEMA_MISMATCH), `select_parts` still reads it. Where types are inferred from values that vary,
+        such as optional keys of dicts, say them with `schema`, or compare `View.schema` before.
+
+        >>> import packbuf
+        >>> with packbuf.connect("local:") as store:
+        ...     ref = store.put("k", {"a": [1, 2]}, row_order_token=b"step 7, worker 3")
+        ...     more = store.append(ref, {"b": [3, 4]}, by="fields", row_order_token=b"step 7, worker 3")
+        ...     store.get(more).rows()
+        [{'a': 1, 'b': 3}, {'a': 2, 'b': 4}]
         """
         if by not in _KINDS:
             raise error_of(Status.INVALID_ARGUMENT, f"what is appended is 'rows' or 'fields', not {by!r}")
@@ -509,7 +524,25 @@ def serve(
     return Server(core, served, own)
 
 
+def _time(seconds: Any, what: str) -> float:
+    """Seconds, which are a number of at least 0."""
+    try:
+        found = float(seconds) if not isinstance(seconds, str) else math.nan
+    except TypeError:
+        found = math.nan
+    if not found >= 0:
+        raise error_of(Status.INVALID_ARGUMENT, f"{what} is a number of seconds, 0 or more, not {seconds!r}")
+    return found
+
+
 # ---- what ledgers use too ----
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: frozenset[str]) -> None:
+    """A misspelt ``ttl`` would keep an object for ever: a word that is no option is a TypeError, as everywhere."""
+    if not options.keys() <= known:
+        unknown, words = ", ".join(sorted(options.keys() - known)), ", ".join(sorted(known))
+        raise TypeError(f"there is no option {unknown}: they are {words}")
 
 
 def threads_of(options: PutOptions) -> int:
@@ -519,6 +552,7 @@ def threads_of(options: PutOptions) -> int:
 
 def form_of(options: GetOptions) -> tuple[int, int, bool]:
     """How values of what is got are made."""
+    _refuse_unknown(options, GetOptions.__optional_keys__)
     return manner(options.get("tensors"), options.get("images"), options.get("allow_pickle", False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import mmap
@@ -24,6 +25,7 @@ _TENSORS = {None: -1, "numpy": 0, "torch": 1, "shared": 2}
 _IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
 _FORMS = {0: "natural", 1: "list", 2: "array", 3: "tensor", 4: "scalar", 5: "bytes", 6: "media"}
+_FEW_NAMES = 16
 _NO_NODE = 0xFFFFFFFF
 _VALIDITY, _NULL = 6, "null"
 _MEDIA = {"media_bytes", "media_list_ragged"}
@@ -355,12 +357,12 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         if not isinstance(name, str):
             raise error_of(Status.WRONG_TYPE, "a field is found by its name; rows by view.rows(first, stop)")
         escaped = name.replace("\\", "\\\\").replace(".", "\\.").replace("[", "\\[")
-        try:
-            return Field(self, self._core.find(0, escaped))
-        except NotFound:
-            if escaped == name:
-                raise
-        return Field(self, self._core.find(0, name))
+        for path in dict.fromkeys((escaped, name)):
+            with contextlib.suppress(NotFound):
+                return Field(self, self._core.find(0, path))
+        few = len(self) <= _FEW_NAMES  # of many `in` and `get` would pay
+        known = f"the fields are {', '.join(one[:64] for one in self)}" if few else f"list(view) has {len(self)} fields"
+        raise error_of(Status.NOT_FOUND, f"no column has this path; {known}", path=name)
 
     def __iter__(self) -> Iterator[str]:
         """Names of the fields, in order."""

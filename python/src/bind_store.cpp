@@ -114,6 +114,7 @@ static void bind_ref(nb::module_ &m) {
           "Of the schema, as `Schema.fingerprint`; empty: not known.")
       .def_static("parse", &parse_ref, "text"_a, "A ref of its text, ``str(ref)``.")
       .def("__str__", &ref_text)
+      .def("__repr__", [](const packbuf_ref &self) { return "<packbuf.Ref " + ref_text(self) + ">"; })
       .def(
           "__eq__",
           [](const packbuf_ref &self, nb::handle other) {

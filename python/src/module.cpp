@@ -291,7 +291,9 @@ packbuf_limits packbuf_py::limits_of(const nb::dict &wanted) {
     else if (name == "metadata") limits.metadata = small;
     else if (name == "depth") limits.depth = small;
     else if (name == "cell_depth") limits.cell_depth = small;
-    else fail(PACKBUF_INVALID_ARGUMENT, "there is no limit " + name);
+    else
+      fail(PACKBUF_INVALID_ARGUMENT, "there is no limit " + name + ": they are head_bytes, rows, decoded_bytes, " +
+                                         "cell_bytes, nodes, buffers, metadata, depth, cell_depth");
   }
   return limits;
 }
@@ -441,7 +443,12 @@ static void bind_words(nb::module_ &m) {
   m.attr("version") = nb::make_tuple(PACKBUF_VERSION_MAJOR, PACKBUF_VERSION_MINOR, PACKBUF_VERSION_PATCH);
   m.def("codec_number", [](const std::string &name) {
     packbuf_codec codec;
-    if (!packbuf_codec_parse(name.c_str(), &codec)) fail(PACKBUF_INVALID_ARGUMENT, "there is no codec " + name);
+    if (!packbuf_codec_parse(name.c_str(), &codec)) {
+      std::string known;
+      for (int one = PACKBUF_CODEC_NULL; one <= PACKBUF_CODEC_OPAQUE_RAGGED; one++)
+        known += std::string(known.empty() ? "" : ", ") + packbuf_codec_name(static_cast<packbuf_codec>(one));
+      fail(PACKBUF_INVALID_ARGUMENT, "there is no codec " + name + ": they are " + known);
+    }
     return static_cast<int>(codec);
   });
   m.def("rule_text", [](const std::string &name) {

@@ -197,3 +197,26 @@ def test_offsets_that_change_after_they_were_measured(packing):
 
     (buffer,), (size,) = packbuf.pack_many([{"x": rows}], alloc, packing=packing)
     assert bytes(buffer[:size]) == expected
+
+
+def test_errors_name_what_there_is():
+    packed = packbuf.pack({"ids": [1, 2], "a.b": [3, 4]})
+    view = packbuf.open(packed)
+    assert view["a.b"][0] == 3
+    for missing in ("idz", "a.c"):
+        with pytest.raises(packbuf.NotFound, match=r"the fields are ids, a\.b$") as caught:
+            view[missing]
+        assert caught.value.path == missing and missing not in view
+    many = packbuf.open(packbuf.pack({f"f{i}": [1] for i in range(100)}))
+    with pytest.raises(packbuf.NotFound, match="has 100 fields$"):
+        many["g"]
+    with pytest.raises(packbuf.Malformed, match=r"^TRUNCATED \(H8\) at byte \d+, needs \d+ bytes: .* \(the rule: all total_length bytes"):
+        packbuf.open(bytes(packed)[:-1])
+    with pytest.raises(packbuf.Error, match=f"needs {len(packed)} bytes"):
+        packbuf.pack_into({"ids": [1, 2], "a.b": [3, 4]}, bytearray(9))
+    with pytest.raises(packbuf.Error, match=r"no limit row: they are .*, rows, "):
+        packbuf.open(packed, limits={"row": 1})
+    with pytest.raises(packbuf.Error, match=r"no codec json: they are .*json_ragged"):
+        packbuf.pack({"a": [1]}, schema={"a": {"codec": "json"}})
+    with pytest.raises(packbuf.WrongType, match="a schema is a mapping"):
+        packbuf.pack({"a": [1]}, schema="a")

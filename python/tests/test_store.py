@@ -287,6 +287,53 @@ def test_what_is_no_store():
             assert caught.value.code == Status.READ_ONLY
 
 
+def test_words_that_are_no_option():
+    with store_of("local") as store:
+        ref = store.put("k", BATCH)
+        for call in (
+            lambda: store.put("k", BATCH, tll=3),
+            lambda: store.put_many({"k": BATCH}, tll=3),
+            lambda: store.append(ref, BATCH, tll=3),
+            lambda: packbuf.Ledger(store).put("k", BATCH, tll=3),
+        ):
+            with pytest.raises(TypeError, match="no option tll: they are .*ttl"):
+                call()
+        for call in (
+            lambda: store.get(ref, verfy="all"),
+            lambda: store.get_many([ref], verfy="all"),
+            lambda: store.select(ref, "ids", verfy="all"),
+            lambda: store.select_parts(ref, "ids", verfy="all"),
+        ):
+            with pytest.raises(TypeError, match="no option verfy: they are .*verify"):
+                call()
+        assert store.get("k").ref == ref, "nothing was put"
+        for call in (lambda: store.get(ref, timeout="3"), lambda: store.get(ref, timeout=-1), lambda: store.put("k", BATCH, ttl="3"), lambda: packbuf.connect("local:", timeout=math.nan)):
+            with pytest.raises(packbuf.Error, match="a number of seconds, 0 or more") as caught:
+                call()
+            assert caught.value.code == Status.INVALID_ARGUMENT
+        with pytest.raises(packbuf.WrongType, match="URI is text"):
+            packbuf.connect(None)
+        assert repr(ref) == f"<packbuf.Ref {ref}>"
+
+
+def test_errors_say_what_the_system_said():
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        uri = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(packbuf.Disconnected, match=re.escape(f"({os.strerror(111)})")) as caught:
+            packbuf.connect(uri)
+        assert caught.value.offset == 111 and "byte" not in str(caught.value)
+        with pytest.raises(packbuf.Error, match=re.escape(f"SYSTEM ({os.strerror(98)})")):
+            packbuf.serve("local:?size=1m", uri)
+
+
+def test_a_key_that_failed_says_where(store):
+    with pytest.raises(packbuf.SomeFailed, match=r"2 keys failed; b in x\[1\].y, row 0: object is"):
+        store.put_many({"a": {"x": [1]}, "b": {"x": [[1, {"y": object()}]]}})
+    with pytest.raises(packbuf.SomeFailed, match="1 keys failed; nobody: "):
+        store.get_many(["nobody"])
+
+
 # ---- many ----
 
 

@@ -84,6 +84,9 @@ class Wanted:
 
 def wanted(ref: Ref, options: GetOptions) -> Wanted:
     """What the options of a get ask for, refused where the batch does not have it: nothing has been read yet."""
+    unknown = ", ".join(options.keys() - GetOptions.__optional_keys__)
+    if unknown:
+        raise TypeError(f"there is no option {unknown}: they are {', '.join(sorted(GetOptions.__optional_keys__))}")
     wanted = Wanted(ref, _chosen_columns(ref, options), _chosen_rows(options.get("rows"), ref.rows))
     other = [name for name in options.get("destinations") or () if name not in wanted.columns]
     if other:
