@@ -30,7 +30,6 @@ def work(uri, number, refs):
             }
             ref = store.put(f"step/{step}/worker/{number}", batch, packing="fastest", batch_values={"step": step})
             refs.put(str(ref))
-    refs.put(None)
 
 
 def learn(uri, refs):
@@ -60,16 +59,20 @@ def main(uri=None):
     own = packbuf.connect(f"shm:rollout-{os.getpid()}?size=64m") if uri is None else None
     where = own.uri if own else uri
     refs = context.Queue()
-    everyone = [context.Process(target=work, args=(where, number, refs)) for number in range(WORKERS)]
-    everyone.append(context.Process(target=learn, args=(where, refs)))
-    for process in everyone:
-        process.start()
-    for process in everyone:
-        process.join()
-    if own:
-        own.free(force=True)
-        own.close()
-    return max(process.exitcode != 0 for process in everyone)
+    workers = [context.Process(target=work, args=(where, number, refs)) for number in range(WORKERS)]
+    learner = context.Process(target=learn, args=(where, refs))
+    try:
+        for process in (*workers, learner):
+            process.start()
+        for worker in workers:
+            worker.join()
+            refs.put(None)  # said for it: a worker that was killed says nothing
+        learner.join()
+    finally:
+        if own:
+            own.free(force=True)
+            own.close()
+    return max(process.exitcode != 0 for process in (*workers, learner))
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ static void consume_once(void) {
   packbuf_object object, second;
   packbuf_ledger_state state;
   packbuf_item item;
-  int freed = 7, good;
+  int freed = 7, good, unread;
   begin(0, 0);
   good = is(put("a", 1, &g1), PACKBUF_OK) && strcmp(g1.uri, info.uri) == 0 && g1.generation != 0;
   tap_ok(good && gets(ledger, &g1, &object, PACKBUF_OK, 1), "%s: L1: there and back, bit for bit", where);
@@ -201,10 +201,10 @@ static void consume_once(void) {
              is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 &&
              gets(ledger, &g1, &object, PACKBUF_OK, 3),
          "%s: L31: the release of a stale object keeps the new one", where);
-  tap_ok(is(packbuf_ledger_put_back(ledger, &object, &error), PACKBUF_OK) && !object.inner &&
-             state_of(ledger).reading == 0 && state_of(ledger).batches == 1 &&
-             is(packbuf_ledger_put_back(ledger, &object, &error), PACKBUF_OK) &&
-             gets(ledger, &g1, &object, PACKBUF_OK, 3),
+  packbuf_ledger_put_back(ledger, &object);
+  unread = !object.inner && state_of(ledger).reading == 0 && state_of(ledger).batches == 1;
+  packbuf_ledger_put_back(ledger, &object);
+  tap_ok(unread && state_of(ledger).batches == 1 && gets(ledger, &g1, &object, PACKBUF_OK, 3),
          "%s: L42: put back unread, it stays", where);
   tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == at_once() &&
              state_of(ledger).reading == 0,

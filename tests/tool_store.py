@@ -56,6 +56,7 @@ def usage_tests(tmp):
     bad('rm: a key and a prefix', 2, ['--prefix'], 'rm', f'shm:{NAME}', 'k', '--prefix', 'k')
     bad('rm: an age of a key', 2, ['--older-than'], 'rm', f'shm:{NAME}', 'k', '--older-than', '1h')
     bad('rm: orphans that manifests cannot be seen for', 2, ['#'], 'rm', f'shm:{NAME}', '--orphans', '--prefix', 'k#f')
+    bad('rm: force of what is listed', 2, ['--force'], 'rm', f'shm:{NAME}', '--orphans', '--force')
     bad('rm: no age', 2, ['--older-than', '5x'], 'rm', f'shm:{NAME}', '--prefix', 'k', '--older-than', '5x')
     bad('--timeout', 2, ['--timeout', 'x'], 'ls', f'shm:{NAME}', '--timeout', 'x')
     bad('--ttl', 2, ['--ttl'], 'put', f'shm:{NAME}', 'k', 'f', '--ttl', '4294967296')

@@ -148,6 +148,7 @@ int run_rm(const verb *command, int argc, char **argv) {
   if (listed ? rest.count != 1 : rest.count < 2)
     fail_usage(command, listed ? "URI alone is needed with --prefix or --orphans" : "URI and KEY or REF are needed");
   if (!listed && (what.older || what.dry)) fail_usage(command, "--older-than and --dry-run go with --prefix or --orphans");
+  if (listed && force) fail_usage(command, "--force goes with keys and refs");
   if (what.older) (void)parse_age(command, "older-than", what.older);
   /* manifests would not be among what is listed, and all fragments seem to be nobody's */
   if (what.orphans && what.prefix && strchr(what.prefix, '#')) fail_usage(command, "--prefix of --orphans has no '#'");

@@ -432,11 +432,8 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object,
-                                                   packbuf_error *error) {
-  (void)error;
+PACKBUF_API void packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object) {
   if (object->inner) (void)packbuf_i_ledger_back(ledger, object, 0);
-  return PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {

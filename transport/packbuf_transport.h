@@ -640,8 +640,7 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
 /* Releases the object, and the batch stays to be read: for a reader that failed, or never looked. Cannot fail. */
-PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object,
-                                                   packbuf_error *error);
+PACKBUF_API void packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object);
 /* Ends a batch now: gets are NOT_FOUND from here on (here; elsewhere as soon as the store can), its memory comes back
  * when the leases end. Of what is not on the books: NOT_FOUND, and it is remembered as aborted. */
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error);
@@ -16322,11 +16321,8 @@ PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbu
   return packbuf_i_ledger_later(status) ? PACKBUF_OK : status;
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object,
-                                                   packbuf_error *error) {
-  (void)error;
+PACKBUF_API void packbuf_ledger_put_back(packbuf_ledger *ledger, packbuf_object *object) {
   if (object->inner) (void)packbuf_i_ledger_back(ledger, object, 0);
-  return PACKBUF_OK;
 }
 
 PACKBUF_API packbuf_status packbuf_ledger_abort(packbuf_ledger *ledger, const packbuf_ref *ref, packbuf_error *error) {

@@ -20,7 +20,7 @@ packbuf_ledger *Books::get() const {
 }
 
 Reading::~Reading() {
-  if (out() && handle_->here()) (void)packbuf_ledger_put_back(books_->get(), &object_, nullptr);
+  if (out() && handle_->here()) packbuf_ledger_put_back(books_->get(), &object_);
 }
 
 bool Reading::end(bool consumed) {
@@ -38,8 +38,9 @@ bool Reading::finish() {
   packbuf_object object = object_; // from here on nobody else finds it
   object_ = {};
   check(unlocked([&] {
-          return consumed_ ? packbuf_ledger_release(ledger, &object, &freed, &error)
-                           : packbuf_ledger_put_back(ledger, &object, &error);
+          if (consumed_) return packbuf_ledger_release(ledger, &object, &freed, &error);
+          packbuf_ledger_put_back(ledger, &object);
+          return PACKBUF_OK;
         }),
         error);
   return freed != 0;
