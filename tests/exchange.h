@@ -39,6 +39,14 @@ static inline void exchange_touch(const void *data, uint64_t size) {
   exchange_seen = (uint8_t)(exchange_seen + sum);
 }
 
+/* 1: numbers lie in a packed buffer as this machine has them, so that they can be lent. */
+static inline int exchange_lends(void) {
+  const uint16_t one = 1;
+  uint8_t first;
+  memcpy(&first, &one, 1);
+  return first;
+}
+
 static inline const char *exchange_walk(const struct ArrowSchema *schema, const struct ArrowArray *array);
 
 static inline const char *exchange_walk_children(const struct ArrowSchema *schema, const struct ArrowArray *array,

@@ -207,7 +207,7 @@ static void inwards(void) {
 
 int main(void) {
   make(PACKBUF_PACKING_NONE);
-  outwards(1);
+  outwards(exchange_lends());
   refusals();
   without_memory();
   inwards();
