@@ -123,7 +123,11 @@ class StructuredStore:
         schema: Mapping[str, FieldSchema] | None = None,
         flat: bool = False,
     ) -> list[Ref]:
-        """`put` of several with one call of the engine: all of them or none."""
+        """`put` of several with one call of the engine: all of them or none.
+
+        But for keys that you name: when the look at what they hold now fails (the engine went away meanwhile), it is
+        not known whose they are, and what was put stays.
+        """
         parts = [take_apart(batch, schema, flat) for batch in batches]
         names = self._names(len(parts), keys)
         items = [_Item(*one, secrets.token_bytes(16)) for one in zip(parts, names, strict=True)]
