@@ -64,7 +64,7 @@ static void test_failures(void) {
     if (!s) s = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
     if (!s) s = packbuf_read_rows(&view, 0, ROWS, &back, rows, &error);
     done = s == PACKBUF_OK && b.calls <= b.fail_at;
-    good = done || (s == PACKBUF_OUT_OF_MEMORY && error.code == s);
+    good = s == PACKBUF_OK || (s == PACKBUF_OUT_OF_MEMORY && error.code == s); /* copies that only save time: without */
     packbuf_arena_free(&arena);
     packbuf_arena_free(&back);
     good = good && b.live == 0 && b.blocks == 0 && !b.wrong;
@@ -73,8 +73,8 @@ static void test_failures(void) {
                mv_error(&error), (unsigned)b.live, (unsigned)b.blocks, b.wrong);
   }
   tap_ok(good && done,
-         "the first %u allocations fail one by one: OUT_OF_MEMORY each time, nothing leaks, sizes are given back as "
-         "they were taken",
+         "the first %u allocations fail one by one: OUT_OF_MEMORY or done without, nothing leaks, sizes are given back "
+         "as they were taken",
          (unsigned)(i - 1));
 
   /* a fixed arena: every size fails with OUT_OF_MEMORY, until it is enough; allocation failures then can be anywhere,
