@@ -276,7 +276,8 @@ static void streaming(void) {
 /* Memory that runs out at each call in turn: a status, nothing held. */
 static void without_memory(void) {
   unsigned long at = 0;
-  int clean = 1, status = PACKBUF_OUT_OF_MEMORY;
+  packbuf_status status = PACKBUF_OUT_OF_MEMORY;
+  int clean = 1;
   for (; status == PACKBUF_OUT_OF_MEMORY && at < 10000; at++) {
     counting count = {0, 0};
     failing f = failing_at(at, (int)(at & 1));

@@ -137,7 +137,8 @@ static void refusals(void) {
 
 static void without_memory(void) {
   unsigned long at = 0;
-  int status = PACKBUF_OUT_OF_MEMORY, clean = 1;
+  packbuf_status status = PACKBUF_OUT_OF_MEMORY;
+  int clean = 1;
   for (; status == PACKBUF_OUT_OF_MEMORY && at < 100; at++) {
     failing f = failing_at(at, 1);
     const packbuf_allocator allocator = failing_allocator(&f);
