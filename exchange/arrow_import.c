@@ -1,6 +1,7 @@
 /* exchange/arrow_import.c: columns of Arrow as fields of a batch. What is a plain column stays where it is; of a
  * table's chunks numbers are put together, text and values are not moved.
- * May use: arrow_words, arrow_gather (bits), arrow_type to arrow_values, batch. Must not know: how batches are written. */
+ * May use: arrow_words, arrow_gather (bits), arrow_type to arrow_values, batch. Must not know: how batches are
+ * written. */
 
 /* One column: its chunks one after the other. */
 typedef struct packbuf_i_chunked {

@@ -1,4 +1,4 @@
-/* tests/store_ledger.c: the ledger (cases L1 to L41), on the store `local` and on one that answers with copies; or,
+/* tests/store_ledger.c: the ledger (cases L1 to L43), on the store `local` and on one that answers with copies; or,
  * with a URI as argument, on that, where L25 to L29 are also between two processes.
  * May use: packbuf_transport.h, copying.h, failing.h, tap.h. Must not know: how books are kept. */
 #ifndef _GNU_SOURCE
@@ -358,7 +358,7 @@ static void ages(void) {
   pause_ms(120);
   is(put("young", 3, &young), PACKBUF_OK);
   tap_ok(is(packbuf_ledger_gc(ledger, 100, 1, &gone, &error), PACKBUF_OK) && gone == 0 && in_store("old", 0),
-         "%s: not after the deadline", where);
+         "%s: L43: gc begins nothing after its deadline", where);
   tap_ok(is(gc(ledger, 100, &gone, &error), PACKBUF_OK) && gone == 1 && !in_store("old", 0) && in_store("read", 0) &&
              in_store("young", 0),
          "%s: L12, L13: gc frees what is old and not being read", where);

@@ -4197,9 +4197,7 @@ static uint64_t packbuf_i_shm_word(uint64_t old, uint32_t session, unsigned phas
 }
 
 /* FREE, of the next incarnation. */
-static uint64_t packbuf_i_shm_freed_word(uint64_t old) {
-  return (old & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32);
-}
+static uint64_t packbuf_i_shm_freed_word(uint64_t old) { return (old & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32); }
 
 /* shm_slots.c: finishes a slot that this session has FREEING; wakes nobody. */
 static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot);
@@ -4371,8 +4369,13 @@ static void packbuf_i_shm_leave(packbuf_i_shm *shm) { packbuf_i_shm_recover(shm,
  * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed. The
  * units of an object that ends stay with its slot, which is free all the same: the next put into it that is about as
  * large has them without a word to each, and who looks for room takes them.
- * May use: shm_layout. Must not know: what objects are, the directory, sessions. */
+ * May use: shm_layout, shm_session (states of slots). Must not know: what objects are, the directory. */
 #if PACKBUF_I_SHM
+
+/* So many bytes take. */
+static uint64_t packbuf_i_shm_units(uint64_t size) {
+  return size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+}
 
 static uint64_t packbuf_i_shm_extent(uint64_t first, uint64_t units) { return first << 32 | units; }
 static uint64_t packbuf_i_shm_extent_first(uint64_t extent) { return extent >> 32; }
@@ -4430,8 +4433,8 @@ static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
   PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
 }
 
-/* The units that a slot, CLAIMED now, has kept of its last object: 1 when they do for `units`. Else they are given back:
- * a small object in the place of a large one would leave gaps that nothing large fits into. */
+/* The units that a slot, CLAIMED now, has kept of its last object: 1 when they do for `units`. Else they are given
+ * back: a small object in the place of a large one would leave gaps that nothing large fits into. */
 static int packbuf_i_shm_keep_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
   const uint64_t all = shm->facts.units, extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
   const uint64_t first = packbuf_i_shm_extent_first(extent), kept = packbuf_i_shm_extent_units(extent);
@@ -4835,7 +4838,7 @@ static uint64_t packbuf_i_shm_retire_below(packbuf_i_shm *shm, const packbuf_i_s
 
 /* A slot with room for `size` bytes, CLAIMED; NONE: *slots says whether it is slots that there are none of. */
 static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slots) {
-  const uint64_t units = size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+  const uint64_t units = packbuf_i_shm_units(size);
   const uint32_t slot = packbuf_i_shm_claim_slot(shm, units);
   *slots = slot == PACKBUF_I_SHM_NONE;
   if (*slots) return slot;
@@ -5148,11 +5151,7 @@ static packbuf_status packbuf_i_shm_list_held(void *state, uint64_t *cursor, pac
 enum { PACKBUF_I_SHM_LOOKS = 8 }; /* at what seems wrong: what moves is right in one of them, or is not the same */
 
 /* Whose a unit is: nobody's, which a free slot's is too; a slot's whose extent has it. */
-typedef enum packbuf_i_shm_whose {
-  PACKBUF_I_SHM_NOBODYS,
-  PACKBUF_I_SHM_OWNED,
-  PACKBUF_I_SHM_LOST
-} packbuf_i_shm_whose;
+typedef enum packbuf_i_shm_whose { PACKBUF_I_SHM_NOBODYS, PACKBUF_I_SHM_OWNED, PACKBUF_I_SHM_LOST } packbuf_i_shm_whose;
 
 static packbuf_i_shm_whose packbuf_i_shm_unit_of(packbuf_i_shm *shm, uint64_t unit) {
   const uint32_t owner = PACKBUF_I_LOAD(&shm->owners[unit]);
@@ -5171,7 +5170,8 @@ static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) 
   uint64_t run = 0;
   for (uint64_t unit = 0; unit < shm->facts.units; unit++) {
     packbuf_i_shm_whose whose = PACKBUF_I_SHM_LOST;
-    for (int i = 0; i < PACKBUF_I_SHM_LOOKS && whose == PACKBUF_I_SHM_LOST; i++) whose = packbuf_i_shm_unit_of(shm, unit);
+    for (int i = 0; i < PACKBUF_I_SHM_LOOKS && whose == PACKBUF_I_SHM_LOST; i++)
+      whose = packbuf_i_shm_unit_of(shm, unit);
     audit->lost_bytes += whose == PACKBUF_I_SHM_LOST ? PACKBUF_I_SHM_UNIT : 0;
     if (whose == PACKBUF_I_SHM_NOBODYS) {
       audit->free_bytes += PACKBUF_I_SHM_UNIT;
@@ -5496,10 +5496,6 @@ static void packbuf_i_shm_close(void *state) {
 
 /* ---- room ---- */
 
-static uint64_t packbuf_i_shm_units(uint64_t size) {
-  return size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
-}
-
 /* Bytes of this session's CLAIMED and LIVE slots. */
 static uint64_t packbuf_i_shm_counted(packbuf_i_shm *shm) {
   const uint64_t putter = packbuf_i_shm_putter(shm);
@@ -5737,7 +5733,7 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
   if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, clock->now, &patience);
   if (patience.next) clock->items = PACKBUF_I_SHM_CLOCK_ITEMS; /* it may have waited */
-  if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
+  if (status != PACKBUF_OK) {                                  /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
   }

@@ -159,10 +159,6 @@ static void packbuf_i_shm_close(void *state) {
 
 /* ---- room ---- */
 
-static uint64_t packbuf_i_shm_units(uint64_t size) {
-  return size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
-}
-
 /* Bytes of this session's CLAIMED and LIVE slots. */
 static uint64_t packbuf_i_shm_counted(packbuf_i_shm *shm) {
   const uint64_t putter = packbuf_i_shm_putter(shm);
@@ -400,7 +396,7 @@ static packbuf_status packbuf_i_shm_put(packbuf_i_shm *shm, packbuf_call *call, 
   if (status == PACKBUF_OK && !own && item->size) memcpy(base + at, item->from, (size_t)item->size);
   if (status == PACKBUF_OK) status = packbuf_i_shm_name_item(shm, slot, &key, item, clock->now, &patience);
   if (patience.next) clock->items = PACKBUF_I_SHM_CLOCK_ITEMS; /* it may have waited */
-  if (status != PACKBUF_OK) { /* what the caller reserved stays the caller's */
+  if (status != PACKBUF_OK) {                                  /* what the caller reserved stays the caller's */
     if (!own) packbuf_i_shm_drop(shm, slot);
     return status;
   }

@@ -135,11 +135,7 @@ static packbuf_status packbuf_i_shm_list_held(void *state, uint64_t *cursor, pac
 enum { PACKBUF_I_SHM_LOOKS = 8 }; /* at what seems wrong: what moves is right in one of them, or is not the same */
 
 /* Whose a unit is: nobody's, which a free slot's is too; a slot's whose extent has it. */
-typedef enum packbuf_i_shm_whose {
-  PACKBUF_I_SHM_NOBODYS,
-  PACKBUF_I_SHM_OWNED,
-  PACKBUF_I_SHM_LOST
-} packbuf_i_shm_whose;
+typedef enum packbuf_i_shm_whose { PACKBUF_I_SHM_NOBODYS, PACKBUF_I_SHM_OWNED, PACKBUF_I_SHM_LOST } packbuf_i_shm_whose;
 
 static packbuf_i_shm_whose packbuf_i_shm_unit_of(packbuf_i_shm *shm, uint64_t unit) {
   const uint32_t owner = PACKBUF_I_LOAD(&shm->owners[unit]);
@@ -158,7 +154,8 @@ static void packbuf_i_shm_audit_units(packbuf_i_shm *shm, packbuf_audit *audit) 
   uint64_t run = 0;
   for (uint64_t unit = 0; unit < shm->facts.units; unit++) {
     packbuf_i_shm_whose whose = PACKBUF_I_SHM_LOST;
-    for (int i = 0; i < PACKBUF_I_SHM_LOOKS && whose == PACKBUF_I_SHM_LOST; i++) whose = packbuf_i_shm_unit_of(shm, unit);
+    for (int i = 0; i < PACKBUF_I_SHM_LOOKS && whose == PACKBUF_I_SHM_LOST; i++)
+      whose = packbuf_i_shm_unit_of(shm, unit);
     audit->lost_bytes += whose == PACKBUF_I_SHM_LOST ? PACKBUF_I_SHM_UNIT : 0;
     if (whose == PACKBUF_I_SHM_NOBODYS) {
       audit->free_bytes += PACKBUF_I_SHM_UNIT;

@@ -24,9 +24,7 @@ static uint64_t packbuf_i_shm_word(uint64_t old, uint32_t session, unsigned phas
 }
 
 /* FREE, of the next incarnation. */
-static uint64_t packbuf_i_shm_freed_word(uint64_t old) {
-  return (old & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32);
-}
+static uint64_t packbuf_i_shm_freed_word(uint64_t old) { return (old & 0xFFFFFFFF00000000u) + ((uint64_t)1 << 32); }
 
 /* shm_slots.c: finishes a slot that this session has FREEING; wakes nobody. */
 static void packbuf_i_shm_free_slot(packbuf_i_shm *shm, uint32_t slot);

@@ -326,7 +326,7 @@ static uint64_t packbuf_i_shm_retire_below(packbuf_i_shm *shm, const packbuf_i_s
 
 /* A slot with room for `size` bytes, CLAIMED; NONE: *slots says whether it is slots that there are none of. */
 static uint32_t packbuf_i_shm_claim(packbuf_i_shm *shm, uint64_t size, int *slots) {
-  const uint64_t units = size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+  const uint64_t units = packbuf_i_shm_units(size);
   const uint32_t slot = packbuf_i_shm_claim_slot(shm, units);
   *slots = slot == PACKBUF_I_SHM_NONE;
   if (*slots) return slot;

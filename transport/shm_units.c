@@ -3,8 +3,13 @@
  * frees exactly those units of its extent that carry its name, however far its owner had come when it was killed. The
  * units of an object that ends stay with its slot, which is free all the same: the next put into it that is about as
  * large has them without a word to each, and who looks for room takes them.
- * May use: shm_layout. Must not know: what objects are, the directory, sessions. */
+ * May use: shm_layout, shm_session (states of slots). Must not know: what objects are, the directory. */
 #if PACKBUF_I_SHM
+
+/* So many bytes take. */
+static uint64_t packbuf_i_shm_units(uint64_t size) {
+  return size / PACKBUF_I_SHM_UNIT + (size % PACKBUF_I_SHM_UNIT != 0);
+}
 
 static uint64_t packbuf_i_shm_extent(uint64_t first, uint64_t units) { return first << 32 | units; }
 static uint64_t packbuf_i_shm_extent_first(uint64_t extent) { return extent >> 32; }
@@ -62,8 +67,8 @@ static void packbuf_i_shm_trim_units(packbuf_i_shm *shm, uint32_t slot, uint64_t
   PACKBUF_I_STORE(extent, units ? packbuf_i_shm_extent(first, units) : 0);
 }
 
-/* The units that a slot, CLAIMED now, has kept of its last object: 1 when they do for `units`. Else they are given back:
- * a small object in the place of a large one would leave gaps that nothing large fits into. */
+/* The units that a slot, CLAIMED now, has kept of its last object: 1 when they do for `units`. Else they are given
+ * back: a small object in the place of a large one would leave gaps that nothing large fits into. */
 static int packbuf_i_shm_keep_units(packbuf_i_shm *shm, uint32_t slot, uint64_t units) {
   const uint64_t all = shm->facts.units, extent = PACKBUF_I_LOAD(&shm->slots[slot].extent);
   const uint64_t first = packbuf_i_shm_extent_first(extent), kept = packbuf_i_shm_extent_units(extent);
