@@ -249,6 +249,7 @@ typedef enum packbuf_rule {
 
 #define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset, .row and the like: does not apply */
 #define PACKBUF_ERROR_PATH 120     /* bytes of packbuf_error.path, its final NUL included */
+#define PACKBUF_ERROR_TYPE 64      /* of packbuf_error.expected and .found */
 
 /* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may
  * be copied. */
@@ -264,6 +265,8 @@ typedef struct packbuf_error {
                           TRUNCATED (as a header says, which may lie); else PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
+  char expected[PACKBUF_ERROR_TYPE]; /* SCHEMA_MISMATCH: the type that the column should have, in the words of its */
+  char found[PACKBUF_ERROR_TYPE];    /* schema line ("ndarray int64 natural []"), and the one it has; "" when none */
 } packbuf_error;
 
 /* The name of a status ("BAD_MAGIC"), its one-line text, and the name ("H2") and text of a rule. Static strings; "?"
@@ -1620,7 +1623,7 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->row = row;
     error->fragment = PACKBUF_NOWHERE;
     error->needed = PACKBUF_NOWHERE;
-    error->path[0] = 0;
+    error->path[0] = error->expected[0] = error->found[0] = 0;
   }
   return code;
 }
@@ -1879,6 +1882,14 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
   }
   packbuf_i_line_text(&line, error->message ? error->message : packbuf_status_text(error->code));
   if (error->rule != PACKBUF_RULE_NONE) packbuf_i_line_text(&line, ")");
+  if (error->expected[0] || error->found[0]) {
+    packbuf_i_line_text(&line, error->expected[0] ? " (expected " : " (");
+    packbuf_i_line_text(&line, error->expected);
+    packbuf_i_line_text(&line, error->expected[0] && error->found[0] ? ", " : "");
+    packbuf_i_line_text(&line, error->found[0] ? "found " : "");
+    packbuf_i_line_text(&line, error->found);
+    packbuf_i_line_text(&line, ")");
+  }
   if (line.size) line.text[line.length < line.size ? line.length : line.size - 1] = 0;
   return line.length;
 }
@@ -20943,6 +20954,12 @@ typedef struct packbuf_i_schema_out {
   int differs;
 } packbuf_i_schema_out;
 
+static void packbuf_i_schema_out_start(packbuf_i_schema_out *out, char *text, size_t capacity) {
+  memset(out, 0, sizeof *out);
+  out->sink.at = (uint8_t *)text;
+  out->sink.capacity = text ? capacity : 0;
+}
+
 static void packbuf_i_schema_put(packbuf_i_schema_out *out, const char *text, size_t size) {
   if (size == 0) return;
   packbuf_i_push(&out->sink, text, size);
@@ -21115,6 +21132,39 @@ static void packbuf_i_schema_one(packbuf_i_schema_out *out, const packbuf_i_sche
   packbuf_i_schema_word(out, "}");
 }
 
+/* The members of a line, from the first comma on, as words: `,"codec":"ndarray","shape":[2]` is "ndarray [2]". What is
+ * too long ends in "...". */
+static void packbuf_i_schema_words(const char *text, size_t size, char words[PACKBUF_ERROR_TYPE]) {
+  const size_t most = PACKBUF_ERROR_TYPE - 4;
+  size_t n = 0, i = 0;
+  int quoted = 0;
+  while (i < size && n <= most && (quoted || text[i] != '}')) {
+    const char c = text[i];
+    if (!quoted && c == ',' && i + 1 < size && text[i + 1] == '"') { /* the name of a member */
+      while (i < size && text[i] != ':') i++;
+      if (n) words[n++] = ' ';
+    } else if (c == '"') quoted = !quoted;
+    else words[n++] = c;
+    if (c == '\\' && i + 1 < size && n <= most) words[n++] = text[++i];
+    i++;
+  }
+  if (n > most) {
+    for (n = most; n && ((unsigned char)words[n] & 0xC0) == 0x80;) n--;
+    memcpy(words + n, "...", 3);
+    n += 3;
+  }
+  words[n] = 0;
+}
+
+/* The type of a node in the same words. */
+static void packbuf_i_node_words(const packbuf_node *node, char words[PACKBUF_ERROR_TYPE]) {
+  char line[512];
+  packbuf_i_schema_out out;
+  packbuf_i_schema_out_start(&out, line, sizeof line);
+  for (unsigned member = 0; member < PACKBUF_I_SCHEMA_MEMBERS; member++) packbuf_i_schema_write(&out, node, member);
+  packbuf_i_schema_words(line, out.sink.size < sizeof line ? (size_t)out.sink.size : sizeof line, words);
+}
+
 static const char packbuf_i_schema_first[] = "{\"packbuf_schema\":1}\n";
 
 static packbuf_status packbuf_i_schema_too_long(packbuf_error *error) {
@@ -21147,12 +21197,6 @@ static packbuf_status packbuf_i_schema_done(const packbuf_i_schema_out *out, siz
     return packbuf_i_too_small(error, "the schema text is longer than the destination", PACKBUF_NOWHERE,
                                out->sink.size);
   return PACKBUF_OK;
-}
-
-static void packbuf_i_schema_out_start(packbuf_i_schema_out *out, char *text, size_t capacity) {
-  memset(out, 0, sizeof *out);
-  out->sink.at = (uint8_t *)text;
-  out->sink.capacity = text ? capacity : 0;
 }
 
 PACKBUF_API packbuf_status packbuf_schema_text(const packbuf_view *view, char *text, size_t capacity, size_t *size,
@@ -21218,7 +21262,8 @@ PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
   uint8_t found[PACKBUF_FINGERPRINT];
   packbuf_status status = packbuf_fingerprint(view, found, error);
   if (status != PACKBUF_OK || memcmp(found, fingerprint, sizeof found) == 0) return status;
-  return packbuf_i_mismatch(error, "the columns are not those of the fingerprint (their schema text says where)");
+  return packbuf_i_mismatch(error,
+                            "the columns are not those of the fingerprint, which cannot say where: compare schema texts");
 }
 
 /* The length of the line at `text`, without its newline. */
@@ -21237,16 +21282,17 @@ static int packbuf_i_schema_starts(packbuf_i_schema_out *out, const packbuf_i_sc
   return !out->differs;
 }
 
-/* The path of an expected line, for an error. */
-static void packbuf_i_schema_expected_path(const char *line, size_t length, packbuf_error *error) {
-  char path[PACKBUF_ERROR_PATH];
+/* Path and type of an expected line, for an error. */
+static void packbuf_i_schema_expected(const char *line, size_t length, packbuf_error *error) {
+  char path[PACKBUF_ERROR_PATH] = {0};
   size_t at = 10, size = 0; /* after {"field":" */
   if (!error) return;
-  for (; at < length && line[at] != '"' && size < sizeof path; at++) {
+  for (; at < length && line[at] != '"'; at++) {
     if (line[at] == '\\' && at + 1 < length) at++;
-    path[size++] = line[at];
+    if (size < sizeof path) path[size++] = line[at];
   }
   packbuf_i_set_path(error, path, size);
+  if (at < length) packbuf_i_schema_words(line + at + 1, length - at - 1, error->expected);
 }
 
 /* The node is not what the line expects: says how. */
@@ -21259,12 +21305,16 @@ static packbuf_status packbuf_i_schema_drifted(const packbuf_i_schema_walk *w, c
   drift->node = node->index;
   if (packbuf_i_schema_starts(&out, w, node, text, length)) {
     drift->expected.data = text, drift->expected.size = length;
+    at = length - out.left; /* where the members begin */
     for (; member < PACKBUF_I_SCHEMA_PARAMETER; member++) {
       packbuf_i_schema_write(&out, node, member);
       if (out.differs) break;
     }
     packbuf_i_mismatch(error, packbuf_i_schema_differs[member]);
-    if (error) packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+    if (!error) return PACKBUF_SCHEMA_MISMATCH;
+    packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+    packbuf_i_schema_words(text + at, length - at, error->expected);
+    packbuf_i_node_words(node, error->found);
     return PACKBUF_SCHEMA_MISMATCH;
   }
   for (at = 0; at < size; at += packbuf_i_line_length(text + at, size - at) + 1)
@@ -21273,11 +21323,13 @@ static packbuf_status packbuf_i_schema_drifted(const packbuf_i_schema_walk *w, c
     drift->node = PACKBUF_NO_NODE;
     drift->expected.data = text, drift->expected.size = length;
     packbuf_i_mismatch(error, "a column that is expected is not there");
-    packbuf_i_schema_expected_path(text, length, error);
+    packbuf_i_schema_expected(text, length, error);
     return PACKBUF_SCHEMA_MISMATCH;
   }
   packbuf_i_mismatch(error, "a column is there that is not expected");
-  if (error) packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+  if (!error) return PACKBUF_SCHEMA_MISMATCH;
+  packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+  packbuf_i_node_words(node, error->found);
   return PACKBUF_SCHEMA_MISMATCH;
 }
 
@@ -21315,7 +21367,7 @@ PACKBUF_API packbuf_status packbuf_expect_schema(const packbuf_view *view, const
   if (size == 0) return PACKBUF_OK;
   drift->expected.data = text, drift->expected.size = packbuf_i_line_length(text, size);
   packbuf_i_mismatch(error, "a column that is expected is not there");
-  packbuf_i_schema_expected_path(text, drift->expected.size, error);
+  packbuf_i_schema_expected(text, drift->expected.size, error);
   return PACKBUF_SCHEMA_MISMATCH;
 }
 /* ---- end of core/schema.c ---- */
@@ -21677,7 +21729,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (f->appends != PACKBUF_APPENDS_FIELDS || !f->rows) continue;
     if (memcmp(token, zero, sizeof zero) == 0)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that appends fields has no row_order_token", i);
+                                     "fields need a row_order_token: give both them and their rows the same 16 bytes",
+                                     i);
     while (low + 1 < high) { /* the last owner that starts at or before the first row */
       const uint32_t middle = low + (high - low) / 2;
       if (j->list[owners[middle]].first_row <= f->first_row) low = middle;
@@ -21686,7 +21739,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (!count || memcmp(join->views[owners[low]].row_order_token, token, sizeof zero) != 0 ||
         until[low] < f->first_row + f->rows)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that appends fields has another row_order_token than its rows", i);
+                                     "fields have another row_order_token than their rows: give both the same 16 bytes",
+                                     i);
   }
   return PACKBUF_OK;
 }
@@ -21772,7 +21826,10 @@ static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbu
     differs = packbuf_i_type_differs(&p, &q);
     if (differs != PACKBUF_I_SCHEMA_MEMBERS) {
       packbuf_i_mismatch(error, packbuf_i_schema_differs[differs]);
-      if (error) packbuf_node_path(second, k, error->path, sizeof error->path);
+      if (!error) return PACKBUF_SCHEMA_MISMATCH;
+      packbuf_node_path(second, k, error->path, sizeof error->path);
+      packbuf_i_node_words(&p, error->expected);
+      packbuf_i_node_words(&q, error->found);
       return packbuf_i_of_fragment(error, PACKBUF_SCHEMA_MISMATCH, b->fragment);
     }
     top = 0;
@@ -21793,6 +21850,17 @@ static uint64_t packbuf_i_row_owner(const packbuf_i_joiner *j, uint64_t row) {
   for (uint32_t i = 0; i < j->join->view_count; i++)
     if (j->list[i].appends == PACKBUF_APPENDS_ROWS && row - j->list[i].first_row < j->list[i].rows) return i;
   return PACKBUF_NOWHERE;
+}
+
+/* Some rows, from `row` on, have no cell of a field; `there`: a part that has some, or NULL. */
+static packbuf_status packbuf_i_join_lacks(packbuf_i_joiner *j, const packbuf_join_field *field,
+                                           const packbuf_join_part *there, uint64_t row) {
+  packbuf_node node;
+  packbuf_i_join_fail(j->error, PACKBUF_SCHEMA_MISMATCH, "a fragment lacks a field that others have", field->name,
+                      packbuf_i_row_owner(j, row), row);
+  if (j->error && there && packbuf_get_node(&j->join->views[there->fragment], there->node, &node, NULL) == PACKBUF_OK)
+    packbuf_i_node_words(&node, j->error->expected);
+  return PACKBUF_SCHEMA_MISMATCH;
 }
 
 /* The parts of one field: none for the same rows twice, all rows, one type. Parts without rows take part in nothing. */
@@ -21818,9 +21886,7 @@ static packbuf_status packbuf_i_join_field_check(packbuf_i_joiner *j, packbuf_jo
   if (rows < j->join->rows && gap == PACKBUF_NOWHERE) gap = rows;
   if (gap == PACKBUF_NOWHERE) return PACKBUF_OK;
   field->same = 0;
-  return widen ? PACKBUF_OK
-               : packbuf_i_join_fail(j->error, PACKBUF_SCHEMA_MISMATCH, "a fragment lacks a field that others have",
-                                     field->name, packbuf_i_row_owner(j, gap), gap);
+  return widen ? PACKBUF_OK : packbuf_i_join_lacks(j, field, first, gap);
 }
 
 /* A field's place in the order of first sight: fragment, then node. */
@@ -22606,6 +22672,27 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   return PACKBUF_OK;
 }
 
+/* What is of the whole and not of rows: batch values, metadata. */
+static packbuf_status packbuf_i_concat_rest(packbuf_i_concat *c) {
+  packbuf_status status = packbuf_i_concat_batch_values(c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(c);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < c->join->view_count; i++) status = packbuf_i_concat_metadata(c, i);
+  return status;
+}
+
+/* Whether packbuf_join_batch would take what fragments of a join say of the whole; of rows nothing is read. */
+static packbuf_status packbuf_i_join_agrees(const packbuf_join *join, packbuf_arena *arena, packbuf_error *error) {
+  packbuf_batch batch;
+  packbuf_i_concat c;
+  packbuf_status status = packbuf_batch_init(&batch, join->rows, arena, NULL, error);
+  memset(&c, 0, sizeof c);
+  c.join = join;
+  c.batch = &batch;
+  c.arena = arena;
+  c.error = error;
+  return status == PACKBUF_OK ? packbuf_i_concat_rest(&c) : status;
+}
+
 PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_batch *batch,
                                               packbuf_error *error) {
@@ -22622,9 +22709,7 @@ PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_
   status = packbuf_batch_init(batch, join->rows, arena, options, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
     status = packbuf_i_concat_field(&c, &join->fields[i]);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_batch_values(&c);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(&c);
-  for (uint32_t i = 0; status == PACKBUF_OK && i < join->view_count; i++) status = packbuf_i_concat_metadata(&c, i);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_rest(&c);
   return status != PACKBUF_OK ? status : packbuf_i_concat_schemas(&c);
 }
 

@@ -165,7 +165,7 @@ static packbuf_status packbuf_i_fail(packbuf_error *error, packbuf_status code, 
     error->row = row;
     error->fragment = PACKBUF_NOWHERE;
     error->needed = PACKBUF_NOWHERE;
-    error->path[0] = 0;
+    error->path[0] = error->expected[0] = error->found[0] = 0;
   }
   return code;
 }

@@ -515,6 +515,27 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   return PACKBUF_OK;
 }
 
+/* What is of the whole and not of rows: batch values, metadata. */
+static packbuf_status packbuf_i_concat_rest(packbuf_i_concat *c) {
+  packbuf_status status = packbuf_i_concat_batch_values(c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(c);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < c->join->view_count; i++) status = packbuf_i_concat_metadata(c, i);
+  return status;
+}
+
+/* Whether packbuf_join_batch would take what fragments of a join say of the whole; of rows nothing is read. */
+static packbuf_status packbuf_i_join_agrees(const packbuf_join *join, packbuf_arena *arena, packbuf_error *error) {
+  packbuf_batch batch;
+  packbuf_i_concat c;
+  packbuf_status status = packbuf_batch_init(&batch, join->rows, arena, NULL, error);
+  memset(&c, 0, sizeof c);
+  c.join = join;
+  c.batch = &batch;
+  c.arena = arena;
+  c.error = error;
+  return status == PACKBUF_OK ? packbuf_i_concat_rest(&c) : status;
+}
+
 PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_arena *arena,
                                               const packbuf_options *options, packbuf_batch *batch,
                                               packbuf_error *error) {
@@ -531,9 +552,7 @@ PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_
   status = packbuf_batch_init(batch, join->rows, arena, options, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
     status = packbuf_i_concat_field(&c, &join->fields[i]);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_batch_values(&c);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(&c);
-  for (uint32_t i = 0; status == PACKBUF_OK && i < join->view_count; i++) status = packbuf_i_concat_metadata(&c, i);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_rest(&c);
   return status != PACKBUF_OK ? status : packbuf_i_concat_schemas(&c);
 }
 

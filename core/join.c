@@ -94,7 +94,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (f->appends != PACKBUF_APPENDS_FIELDS || !f->rows) continue;
     if (memcmp(token, zero, sizeof zero) == 0)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that appends fields has no row_order_token", i);
+                                     "fields need a row_order_token: give both them and their rows the same 16 bytes",
+                                     i);
     while (low + 1 < high) { /* the last owner that starts at or before the first row */
       const uint32_t middle = low + (high - low) / 2;
       if (j->list[owners[middle]].first_row <= f->first_row) low = middle;
@@ -103,7 +104,8 @@ static packbuf_status packbuf_i_join_tokens(packbuf_i_joiner *j) {
     if (!count || memcmp(join->views[owners[low]].row_order_token, token, sizeof zero) != 0 ||
         until[low] < f->first_row + f->rows)
       return packbuf_i_fail_fragment(j->error, PACKBUF_ROW_ORDER,
-                                     "a fragment that appends fields has another row_order_token than its rows", i);
+                                     "fields have another row_order_token than their rows: give both the same 16 bytes",
+                                     i);
   }
   return PACKBUF_OK;
 }
@@ -189,7 +191,10 @@ static packbuf_status packbuf_i_same_type(const packbuf_join *join, const packbu
     differs = packbuf_i_type_differs(&p, &q);
     if (differs != PACKBUF_I_SCHEMA_MEMBERS) {
       packbuf_i_mismatch(error, packbuf_i_schema_differs[differs]);
-      if (error) packbuf_node_path(second, k, error->path, sizeof error->path);
+      if (!error) return PACKBUF_SCHEMA_MISMATCH;
+      packbuf_node_path(second, k, error->path, sizeof error->path);
+      packbuf_i_node_words(&p, error->expected);
+      packbuf_i_node_words(&q, error->found);
       return packbuf_i_of_fragment(error, PACKBUF_SCHEMA_MISMATCH, b->fragment);
     }
     top = 0;
@@ -210,6 +215,17 @@ static uint64_t packbuf_i_row_owner(const packbuf_i_joiner *j, uint64_t row) {
   for (uint32_t i = 0; i < j->join->view_count; i++)
     if (j->list[i].appends == PACKBUF_APPENDS_ROWS && row - j->list[i].first_row < j->list[i].rows) return i;
   return PACKBUF_NOWHERE;
+}
+
+/* Some rows, from `row` on, have no cell of a field; `there`: a part that has some, or NULL. */
+static packbuf_status packbuf_i_join_lacks(packbuf_i_joiner *j, const packbuf_join_field *field,
+                                           const packbuf_join_part *there, uint64_t row) {
+  packbuf_node node;
+  packbuf_i_join_fail(j->error, PACKBUF_SCHEMA_MISMATCH, "a fragment lacks a field that others have", field->name,
+                      packbuf_i_row_owner(j, row), row);
+  if (j->error && there && packbuf_get_node(&j->join->views[there->fragment], there->node, &node, NULL) == PACKBUF_OK)
+    packbuf_i_node_words(&node, j->error->expected);
+  return PACKBUF_SCHEMA_MISMATCH;
 }
 
 /* The parts of one field: none for the same rows twice, all rows, one type. Parts without rows take part in nothing. */
@@ -235,9 +251,7 @@ static packbuf_status packbuf_i_join_field_check(packbuf_i_joiner *j, packbuf_jo
   if (rows < j->join->rows && gap == PACKBUF_NOWHERE) gap = rows;
   if (gap == PACKBUF_NOWHERE) return PACKBUF_OK;
   field->same = 0;
-  return widen ? PACKBUF_OK
-               : packbuf_i_join_fail(j->error, PACKBUF_SCHEMA_MISMATCH, "a fragment lacks a field that others have",
-                                     field->name, packbuf_i_row_owner(j, gap), gap);
+  return widen ? PACKBUF_OK : packbuf_i_join_lacks(j, field, first, gap);
 }
 
 /* A field's place in the order of first sight: fragment, then node. */

@@ -149,6 +149,12 @@ typedef struct packbuf_i_schema_out {
   int differs;
 } packbuf_i_schema_out;
 
+static void packbuf_i_schema_out_start(packbuf_i_schema_out *out, char *text, size_t capacity) {
+  memset(out, 0, sizeof *out);
+  out->sink.at = (uint8_t *)text;
+  out->sink.capacity = text ? capacity : 0;
+}
+
 static void packbuf_i_schema_put(packbuf_i_schema_out *out, const char *text, size_t size) {
   if (size == 0) return;
   packbuf_i_push(&out->sink, text, size);
@@ -321,6 +327,39 @@ static void packbuf_i_schema_one(packbuf_i_schema_out *out, const packbuf_i_sche
   packbuf_i_schema_word(out, "}");
 }
 
+/* The members of a line, from the first comma on, as words: `,"codec":"ndarray","shape":[2]` is "ndarray [2]". What is
+ * too long ends in "...". */
+static void packbuf_i_schema_words(const char *text, size_t size, char words[PACKBUF_ERROR_TYPE]) {
+  const size_t most = PACKBUF_ERROR_TYPE - 4;
+  size_t n = 0, i = 0;
+  int quoted = 0;
+  while (i < size && n <= most && (quoted || text[i] != '}')) {
+    const char c = text[i];
+    if (!quoted && c == ',' && i + 1 < size && text[i + 1] == '"') { /* the name of a member */
+      while (i < size && text[i] != ':') i++;
+      if (n) words[n++] = ' ';
+    } else if (c == '"') quoted = !quoted;
+    else words[n++] = c;
+    if (c == '\\' && i + 1 < size && n <= most) words[n++] = text[++i];
+    i++;
+  }
+  if (n > most) {
+    for (n = most; n && ((unsigned char)words[n] & 0xC0) == 0x80;) n--;
+    memcpy(words + n, "...", 3);
+    n += 3;
+  }
+  words[n] = 0;
+}
+
+/* The type of a node in the same words. */
+static void packbuf_i_node_words(const packbuf_node *node, char words[PACKBUF_ERROR_TYPE]) {
+  char line[512];
+  packbuf_i_schema_out out;
+  packbuf_i_schema_out_start(&out, line, sizeof line);
+  for (unsigned member = 0; member < PACKBUF_I_SCHEMA_MEMBERS; member++) packbuf_i_schema_write(&out, node, member);
+  packbuf_i_schema_words(line, out.sink.size < sizeof line ? (size_t)out.sink.size : sizeof line, words);
+}
+
 static const char packbuf_i_schema_first[] = "{\"packbuf_schema\":1}\n";
 
 static packbuf_status packbuf_i_schema_too_long(packbuf_error *error) {
@@ -353,12 +392,6 @@ static packbuf_status packbuf_i_schema_done(const packbuf_i_schema_out *out, siz
     return packbuf_i_too_small(error, "the schema text is longer than the destination", PACKBUF_NOWHERE,
                                out->sink.size);
   return PACKBUF_OK;
-}
-
-static void packbuf_i_schema_out_start(packbuf_i_schema_out *out, char *text, size_t capacity) {
-  memset(out, 0, sizeof *out);
-  out->sink.at = (uint8_t *)text;
-  out->sink.capacity = text ? capacity : 0;
 }
 
 PACKBUF_API packbuf_status packbuf_schema_text(const packbuf_view *view, char *text, size_t capacity, size_t *size,
@@ -424,7 +457,8 @@ PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
   uint8_t found[PACKBUF_FINGERPRINT];
   packbuf_status status = packbuf_fingerprint(view, found, error);
   if (status != PACKBUF_OK || memcmp(found, fingerprint, sizeof found) == 0) return status;
-  return packbuf_i_mismatch(error, "the columns are not those of the fingerprint (their schema text says where)");
+  return packbuf_i_mismatch(error,
+                            "the columns are not those of the fingerprint, which cannot say where: compare schema texts");
 }
 
 /* The length of the line at `text`, without its newline. */
@@ -443,16 +477,17 @@ static int packbuf_i_schema_starts(packbuf_i_schema_out *out, const packbuf_i_sc
   return !out->differs;
 }
 
-/* The path of an expected line, for an error. */
-static void packbuf_i_schema_expected_path(const char *line, size_t length, packbuf_error *error) {
-  char path[PACKBUF_ERROR_PATH];
+/* Path and type of an expected line, for an error. */
+static void packbuf_i_schema_expected(const char *line, size_t length, packbuf_error *error) {
+  char path[PACKBUF_ERROR_PATH] = {0};
   size_t at = 10, size = 0; /* after {"field":" */
   if (!error) return;
-  for (; at < length && line[at] != '"' && size < sizeof path; at++) {
+  for (; at < length && line[at] != '"'; at++) {
     if (line[at] == '\\' && at + 1 < length) at++;
-    path[size++] = line[at];
+    if (size < sizeof path) path[size++] = line[at];
   }
   packbuf_i_set_path(error, path, size);
+  if (at < length) packbuf_i_schema_words(line + at + 1, length - at - 1, error->expected);
 }
 
 /* The node is not what the line expects: says how. */
@@ -465,12 +500,16 @@ static packbuf_status packbuf_i_schema_drifted(const packbuf_i_schema_walk *w, c
   drift->node = node->index;
   if (packbuf_i_schema_starts(&out, w, node, text, length)) {
     drift->expected.data = text, drift->expected.size = length;
+    at = length - out.left; /* where the members begin */
     for (; member < PACKBUF_I_SCHEMA_PARAMETER; member++) {
       packbuf_i_schema_write(&out, node, member);
       if (out.differs) break;
     }
     packbuf_i_mismatch(error, packbuf_i_schema_differs[member]);
-    if (error) packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+    if (!error) return PACKBUF_SCHEMA_MISMATCH;
+    packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+    packbuf_i_schema_words(text + at, length - at, error->expected);
+    packbuf_i_node_words(node, error->found);
     return PACKBUF_SCHEMA_MISMATCH;
   }
   for (at = 0; at < size; at += packbuf_i_line_length(text + at, size - at) + 1)
@@ -479,11 +518,13 @@ static packbuf_status packbuf_i_schema_drifted(const packbuf_i_schema_walk *w, c
     drift->node = PACKBUF_NO_NODE;
     drift->expected.data = text, drift->expected.size = length;
     packbuf_i_mismatch(error, "a column that is expected is not there");
-    packbuf_i_schema_expected_path(text, length, error);
+    packbuf_i_schema_expected(text, length, error);
     return PACKBUF_SCHEMA_MISMATCH;
   }
   packbuf_i_mismatch(error, "a column is there that is not expected");
-  if (error) packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+  if (!error) return PACKBUF_SCHEMA_MISMATCH;
+  packbuf_node_path(w->view, node->index, error->path, sizeof error->path);
+  packbuf_i_node_words(node, error->found);
   return PACKBUF_SCHEMA_MISMATCH;
 }
 
@@ -521,6 +562,6 @@ PACKBUF_API packbuf_status packbuf_expect_schema(const packbuf_view *view, const
   if (size == 0) return PACKBUF_OK;
   drift->expected.data = text, drift->expected.size = packbuf_i_line_length(text, size);
   packbuf_i_mismatch(error, "a column that is expected is not there");
-  packbuf_i_schema_expected_path(text, drift->expected.size, error);
+  packbuf_i_schema_expected(text, drift->expected.size, error);
   return PACKBUF_SCHEMA_MISMATCH;
 }

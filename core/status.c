@@ -111,6 +111,14 @@ PACKBUF_API size_t packbuf_error_format(const packbuf_error *error, char *text, 
   }
   packbuf_i_line_text(&line, error->message ? error->message : packbuf_status_text(error->code));
   if (error->rule != PACKBUF_RULE_NONE) packbuf_i_line_text(&line, ")");
+  if (error->expected[0] || error->found[0]) {
+    packbuf_i_line_text(&line, error->expected[0] ? " (expected " : " (");
+    packbuf_i_line_text(&line, error->expected);
+    packbuf_i_line_text(&line, error->expected[0] && error->found[0] ? ", " : "");
+    packbuf_i_line_text(&line, error->found[0] ? "found " : "");
+    packbuf_i_line_text(&line, error->found);
+    packbuf_i_line_text(&line, ")");
+  }
   if (line.size) line.text[line.length < line.size ? line.length : line.size - 1] = 0;
   return line.length;
 }

@@ -184,6 +184,7 @@ typedef enum packbuf_rule {
 
 #define PACKBUF_NOWHERE UINT64_MAX /* packbuf_error.offset, .row and the like: does not apply */
 #define PACKBUF_ERROR_PATH 120     /* bytes of packbuf_error.path, its final NUL included */
+#define PACKBUF_ERROR_TYPE 64      /* of packbuf_error.expected and .found */
 
 /* Where and why a call failed. Optional everywhere: pass NULL to do without. Filled only on failure; owns nothing, may
  * be copied. */
@@ -199,6 +200,8 @@ typedef struct packbuf_error {
                           TRUNCATED (as a header says, which may lie); else PACKBUF_NOWHERE */
   char
       path[PACKBUF_ERROR_PATH]; /* escaped path of the field, cut at the front with "..." when too long; "" when none */
+  char expected[PACKBUF_ERROR_TYPE]; /* SCHEMA_MISMATCH: the type that the column should have, in the words of its */
+  char found[PACKBUF_ERROR_TYPE];    /* schema line ("ndarray int64 natural []"), and the one it has; "" when none */
 } packbuf_error;
 
 /* The name of a status ("BAD_MAGIC"), its one-line text, and the name ("H2") and text of a rule. Static strings; "?"

@@ -1,4 +1,4 @@
-/* tests/store_batches.c: whole batches on stores (cases C79 to C91, and the parts of C66 to C70 that are about them):
+/* tests/store_batches.c: whole batches on stores (cases C79 to C92, and the parts of C66 to C70 that are about them):
  * on the store `local`, read in place, and on one that answers with copies, of ranges or of whole objects; or, with a
  * URI as argument, on that.
  * May use: packbuf_transport.h, packbuf_threads.h, batches.h, copying.h, failing.h, selecting.h, tap.h, the invalid
@@ -180,8 +180,10 @@ static void what_calls_cost(void) {
   is(packbuf_get(store, &whole, &getting, &object, &error), PACKBUF_OK);
   packbuf_object_release(&object);
   costs("a get of a whole of two", &from, 0, 3, 0, trip[0].size + trip[1].size + 4096, 2048);
+  is(packbuf_append(store, &whole, &trip[1].batch, PACKBUF_APPENDS_ROWS, &putting, &whole, &error), PACKBUF_OK);
+  costs("an append to that, of one fingerprint", &from, 2, 1, 0, trip[1].size + 8192, 2048);
   is(packbuf_remove(store, &whole, PACKBUF_FOREVER, &error), PACKBUF_OK);
-  costs("its removal", &from, 0, 1, 3, 4096, 2048);
+  costs("its removal", &from, 0, 1, 5, 8192, 2048);
   mv_trip_end(&trip[0]);
   mv_trip_end(&trip[1]);
   mv_free();
@@ -1002,6 +1004,110 @@ static void refused_appends(void) {
   end_chain(&c);
 }
 
+/* A batch of one row for drifted_appends: the dtype of field "x", what else it has. */
+static void drifting(mv_trip *trip, packbuf_dtype dtype, const char *value, const char *text, const char *other) {
+  static const uint64_t zero[1] = {0}, one[1] = {1};
+  packbuf_value number = packbuf_int(7);
+  packbuf_tensor t = array_of(zero, dtype, one);
+  mv_trip_begin(trip, 1, NULL);
+  packbuf_add_tensor(&trip->batch, "x", &t, NULL, &trip->error);
+  if (other) packbuf_add_tensor(&trip->batch, other, &t, NULL, &trip->error);
+  if (value) {
+    number = packbuf_string(value);
+    packbuf_add_batch_value(&trip->batch, "worker", &number, &trip->error);
+  }
+  if (text) packbuf_add_metadata(&trip->batch, "x", "unit", text, &trip->error);
+  if (mv_trip_pack(trip)) printf("Bail out! %s\n", mv_error(&trip->error));
+}
+
+/* C92: what a get of the whole would refuse, the append refuses, and puts nothing; what it would join is taken. To a
+ * batch, and to one that was appended to before. */
+static void drifted_appends(void) {
+  enum { CASES = 8 };
+  const packbuf_dtype i64 = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), f32 = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32);
+  const struct {
+    const char *what;
+    packbuf_dtype dtype;
+    const char *value, *text, *other;
+    uint8_t needs; /* join_flags with which it is joined */
+    const char *path;
+  } cases[CASES] = {{"the same", i64, "a", "s", NULL, 0, NULL},
+                    {"without batch values and metadata", i64, NULL, NULL, NULL, 0, NULL},
+                    {"another dtype", f32, "a", "s", NULL, PACKBUF_WIDEN, "x"},
+                    {"a field more", i64, "a", "s", "y", PACKBUF_WIDEN, "y"},
+                    {"another batch value", i64, "b", "s", NULL, PACKBUF_FIRST_VALUE, "worker"},
+                    {"other metadata", i64, "a", "ms", NULL, PACKBUF_FIRST_VALUE, "unit"},
+                    {"another dtype, without metadata", f32, NULL, NULL, NULL, PACKBUF_WIDEN, "x"},
+                    {"all of it", f32, "b", "ms", "y", PACKBUF_WIDEN | PACKBUF_FIRST_VALUE, "x"}};
+  for (unsigned i = 0; i < CASES; i++)
+    for (unsigned chained = 0; chained < 2; chained++)
+      for (unsigned flags = 0; flags < 4; flags++) {
+        packbuf_put_options options = putting;
+        packbuf_get_options joined = getting;
+        packbuf_ref first, whole;
+        packbuf_object object;
+        packbuf_batch batch;
+        packbuf_arena arena;
+        mv_trip old, more, drift;
+        const int fits = (cases[i].needs & ~flags) == 0;
+        int good = 1;
+        drifting(&old, i64, "a", "s", NULL);
+        drifting(&more, i64, NULL, NULL, NULL);
+        drifting(&drift, cases[i].dtype, cases[i].value, cases[i].text, cases[i].other);
+        good = is(packbuf_put(store, "d", &old.batch, &putting, &first, &error), PACKBUF_OK);
+        if (chained)
+          good &= is(packbuf_append(store, &first, &more.batch, PACKBUF_APPENDS_ROWS, &putting, &first, &error),
+                     PACKBUF_OK);
+        options.join_flags = joined.join_flags = (uint8_t)flags;
+        good = good && is(packbuf_append(store, &first, &drift.batch, PACKBUF_APPENDS_ROWS, &options, &whole, &error),
+                          fits ? PACKBUF_OK : PACKBUF_SCHEMA_MISMATCH);
+        if (good && !fits && flags == 0) good = strcmp(error.path, cases[i].path) == 0;
+        if (good && !fits && flags == 0 && cases[i].path[0] == 'x')
+          good = strcmp(error.expected, "ndarray int64 natural []") == 0 &&
+                 strcmp(error.found, "ndarray float32 natural []") == 0;
+        if (good && !fits) good = lists("d", chained ? 3 : 1);
+        if (good && fits) {
+          packbuf_arena_init(&arena, NULL);
+          good = is(packbuf_get(store, &whole, &joined, &object, &error), PACKBUF_OK) &&
+                 is(packbuf_join_batch(object.join, &arena, NULL, &batch, &error), PACKBUF_OK);
+          packbuf_object_release(&object);
+          packbuf_arena_free(&arena);
+          removes(&whole);
+        }
+        if (!good || flags == 0)
+          tap_ok(good, "%s: C92: %s, appended to %s, flags %u: %s", where, cases[i].what,
+                 chained ? "an appended batch" : "a batch", flags, fits ? "taken" : "refused");
+        removes(&first);
+        mv_trip_end(&old);
+        mv_trip_end(&more);
+        mv_trip_end(&drift);
+        mv_free();
+        clear();
+      }
+  audit("C92", 0);
+}
+
+/* What is no packed buffer says so, and how its bytes are got. */
+static void no_packed_buffer(void) {
+  static const char *const bytes[] = {"some text", "x", "eighty bytes or so, and then some more, so that a header of 128 "
+                                      "bytes could be there, which it is not, as this is text. And so it goes on."};
+  const packbuf_ref ref = packbuf_ref_newest("text");
+  int good = 1;
+  for (int i = 0; i < 3; i++) {
+    packbuf_object object;
+    packbuf_item item;
+    memset(&item, 0, sizeof item);
+    item.key = "text";
+    item.from = bytes[i];
+    item.size = strlen(bytes[i]);
+    good &= is(packbuf_batch_put(store, &item, 1, putting.deadline, &error), PACKBUF_OK) &&
+            is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_BAD_MAGIC) &&
+            error.rule == PACKBUF_RULE_NONE && strstr(error.message, "packbuf_batch_get") && strcmp(error.path, "text") == 0;
+  }
+  tap_ok(good, "%s: bytes that are no packed buffer: BAD_MAGIC, and what to do", where);
+  clear();
+}
+
 /* C67, C88, C89: the i-th item of each call fails. */
 static void broken_off(void) {
   enum { WHAT = 5 };
@@ -1480,6 +1586,8 @@ static void all_of(const char *name) {
   corrupted();
   appends();
   refused_appends();
+  drifted_appends();
+  no_packed_buffer();
   broken_off();
   orphan();
   select_of_manifest();

@@ -55,8 +55,10 @@ static void load_expected(const verb *command, const char *name, text *to) {
 static void say_drift(const packbuf_view *view, const char *file, const packbuf_error *error,
                       const packbuf_drift *drift) {
   char line[512], there[2048];
+  packbuf_error brief = *error;
   size_t size = 0;
-  packbuf_error_format(error, line, sizeof line);
+  if (drift->expected.size && drift->node != PACKBUF_NO_NODE) brief.expected[0] = brief.found[0] = 0;
+  packbuf_error_format(&brief, line, sizeof line);
   if (drift->node != PACKBUF_NO_NODE) packbuf_schema_line(view, drift->node, there, sizeof there, &size, NULL);
   if (size > sizeof there) size = sizeof there;
   if (drift->expected.size && drift->node != PACKBUF_NO_NODE)

@@ -1,6 +1,7 @@
 /* transport/append.c: rows and fields added to stored batches, without an old byte written: the new batch under a name
  * of its own, then a manifest that lists it behind what was there; and the removal of all that belongs together.
- * May use: the public calls of stores and of the core, put, get, text (lines), system (random numbers, errors).
+ * May use: the public calls of stores and of the core, concat (agrees), put, get, text (lines), system (random numbers,
+ * errors).
  * Must not know: which store it is, what fragments hold. */
 
 /* ---- names ---- */
@@ -75,8 +76,8 @@ typedef struct packbuf_i_appending {
   char names[2][PACKBUF_I_NAME_ROOM];
 } packbuf_i_appending;
 
-/* What is appended to, when it is a batch: its head alone. */
-static packbuf_status packbuf_i_append_to_batch(packbuf_i_appending *a, const packbuf_ref *ref, packbuf_error *error) {
+/* The heads of what is appended to, or of all that it lists; the batch values too where new ones have to agree. */
+static packbuf_status packbuf_i_append_heads(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_get_options options;
   packbuf_wanted wanted;
   packbuf_status status;
@@ -84,9 +85,10 @@ static packbuf_status packbuf_i_append_to_batch(packbuf_i_appending *a, const pa
   memset(&wanted, 0, sizeof wanted);
   options.deadline = a->options->deadline;
   options.account = a->options->account;
-  options.join_flags = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE; /* whether types fit is for those who read */
+  options.join_flags = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE; /* whether it fits is seen with what is appended */
   wanted.rows = packbuf_rows_range(0, 0, 1);
-  status = packbuf_get_select(a->store, ref, &wanted, &options, &a->heads, error);
+  wanted.values = a->fragment.view.value_count && !(a->options->join_flags & PACKBUF_FIRST_VALUE);
+  status = packbuf_get_select(a->store, &a->before, &wanted, &options, &a->heads, error);
   if (status != PACKBUF_OK) return status;
   a->before = a->heads.ref;
   a->rows = a->heads.join ? a->heads.join->rows : a->heads.views[0].rows;
@@ -115,27 +117,43 @@ static packbuf_status packbuf_i_append_to_manifest(packbuf_i_appending *a, packb
   return status;
 }
 
-/* Looks at what is appended to. Rows need to know how many there are, fields the tokens of all rows. */
-static packbuf_status packbuf_i_append_look(packbuf_i_appending *a, const packbuf_ref *ref, packbuf_error *error) {
+/* Whether rows fit without a look at others: the whole has one schema, which is theirs, and nothing else can differ; or
+ * those who read join all there is. */
+static int packbuf_i_append_alike(const packbuf_i_appending *a) {
+  static const uint8_t unknown[PACKBUF_FINGERPRINT] = {0};
+  const unsigned all = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE;
+  const packbuf_i_parcel *fragment = &a->fragment;
+  if (a->appends != PACKBUF_APPENDS_ROWS) return 0;
+  if ((a->options->join_flags & all) == all) return 1;
+  return fragment->view.value_count == 0 && fragment->view.metadata_count == 0 &&
+         memcmp(fragment->ref.fingerprint, unknown, sizeof unknown) != 0 &&
+         memcmp(fragment->ref.fingerprint, a->before.fingerprint, sizeof unknown) == 0;
+}
+
+/* Looks at what is appended to: of a manifest at what it lists, unless that cannot matter. */
+static packbuf_status packbuf_i_append_look(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
-  a->before = *ref;
-  if (ref->kind != PACKBUF_OBJECT_MANIFEST || a->appends == PACKBUF_APPENDS_FIELDS) {
-    status = packbuf_i_append_to_batch(a, ref, error);
+  if (a->before.kind != PACKBUF_OBJECT_MANIFEST || !packbuf_i_append_alike(a)) {
+    status = packbuf_i_append_heads(a, error);
     if (status != PACKBUF_OK) return status;
   }
-  if (a->before.kind == PACKBUF_OBJECT_MANIFEST) status = packbuf_i_append_to_manifest(a, error);
+  if (a->before.kind != PACKBUF_OBJECT_MANIFEST) return PACKBUF_OK;
+  status = packbuf_i_append_to_manifest(a, error);
+  if (status == PACKBUF_OK && a->heads.inner && a->heads.view_count != a->count)
+    status = packbuf_i_item_fail(error, PACKBUF_FRAGMENT_MISMATCH, "the manifest has changed while it was read",
+                                 a->before.key, 0, PACKBUF_NOWHERE);
   return status;
 }
 
-/* Fields fit when the rows they are for carry their token, and have no fields of these names. */
+/* What is appended fits when those who get the whole can join it. */
 static packbuf_status packbuf_i_append_check(packbuf_i_appending *a, packbuf_error *error) {
-  const uint64_t old = a->heads.view_count;
+  const uint64_t old = a->heads.view_count, first = a->appends == PACKBUF_APPENDS_ROWS ? a->rows : 0;
   packbuf_fragment *list;
   packbuf_view *views;
   packbuf_join join;
   packbuf_status status = PACKBUF_OK;
-  if (a->appends != PACKBUF_APPENDS_FIELDS) return PACKBUF_OK;
-  if (a->fragment.view.rows != a->rows)
+  if (packbuf_i_append_alike(a)) return PACKBUF_OK;
+  if (a->appends == PACKBUF_APPENDS_FIELDS && a->fragment.view.rows != a->rows)
     return packbuf_i_call_fail(error, PACKBUF_ROW_COUNT, "fields that are appended have a cell for each row");
   list = (packbuf_fragment *)packbuf_i_array(&a->arena, old + 1, sizeof *list);
   views = (packbuf_view *)packbuf_i_array(&a->arena, old + 1, sizeof *views);
@@ -145,9 +163,10 @@ static packbuf_status packbuf_i_append_check(packbuf_i_appending *a, packbuf_err
   if (!a->list) status = packbuf_fragment_of(&views[0], a->before.key, PACKBUF_APPENDS_ROWS, 0, &list[0], error);
   views[old] = a->fragment.view;
   if (status == PACKBUF_OK)
-    status = packbuf_fragment_of(&views[old], a->fragment_key, a->appends, 0, &list[old], error);
-  if (status != PACKBUF_OK) return status;
-  return packbuf_join_init(&join, list, views, old + 1, PACKBUF_WIDEN | PACKBUF_FIRST_VALUE, &a->arena, error);
+    status = packbuf_fragment_of(&views[old], a->fragment_key, a->appends, first, &list[old], error);
+  if (status == PACKBUF_OK)
+    status = packbuf_join_init(&join, list, views, old + 1, a->options->join_flags, &a->arena, error);
+  return status == PACKBUF_OK ? packbuf_i_join_agrees(&join, &a->arena, error) : status;
 }
 
 /* The manifest as a batch. */
@@ -213,18 +232,19 @@ static void packbuf_i_append_undo(packbuf_i_appending *a, packbuf_status because
   (void)packbuf_batch_remove(a->store, &item, 1, a->options->deadline > moment ? a->options->deadline : moment, NULL);
 }
 
-/* Packs what is appended; after an error nothing is held. */
+/* Packs what is appended, and sees whether it fits; after an error nothing is held. */
 static packbuf_status packbuf_i_append_pack(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_status status;
   if (packbuf_i_stem(a->before.key) > PACKBUF_MAX_BATCH_KEY || packbuf_i_stem(a->before.key) == 0)
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has 1 to 200 bytes", a->before.key,
-                               0, PACKBUF_NOWHERE);
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, a->before.key, 0,
+                               PACKBUF_NOWHERE);
   packbuf_i_new_name(a->fragment_key, a->before.key, 'f', a->number);
   packbuf_i_new_name(a->manifest_key, a->before.key, 'm', a->number);
   a->fragment.key = a->fragment_key;
   status = packbuf_i_parcel_make(&a->fragment, a->store, a->options, error);
   if (status != PACKBUF_OK) return status;
-  status = packbuf_i_append_check(a, error);
+  status = packbuf_i_append_look(a, error);
+  if (status == PACKBUF_OK) status = packbuf_i_append_check(a, error);
   if (status != PACKBUF_OK) packbuf_slice_release(&a->fragment.slice);
   return status;
 }
@@ -242,12 +262,12 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
   a.store = store;
   a.options = options ? options : &packbuf_i_put_plainly;
   a.appends = appends;
+  a.before = *ref;
   a.fragment.batch = batch;
   if (!packbuf_i_random(&a.number, sizeof a.number))
     return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no random numbers are to be had");
   packbuf_arena_init(&a.arena, packbuf_i_store_allocator(store));
-  status = packbuf_i_append_look(&a, ref, error);
-  if (status == PACKBUF_OK) status = packbuf_i_append_pack(&a, error);
+  status = packbuf_i_append_pack(&a, error);
   if (status == PACKBUF_OK) status = packbuf_i_parcel_put(&a.fragment, store, a.options, error);
   if (status == PACKBUF_OK) {
     status = packbuf_i_append_manifest(&a, appended, error);

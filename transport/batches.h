@@ -11,6 +11,7 @@ typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
   uint8_t no_fingerprint; /* 1: the ref has none: saves a SHA-256 of the schema for each put */
+  uint8_t join_flags;     /* of packbuf_append: those with which the whole will be got; it refuses what they cannot join */
   packbuf_writer write;   /* NULL: packbuf_write, in this thread */
   void *write_context;
 } packbuf_put_options;
@@ -85,7 +86,10 @@ PACKBUF_API void packbuf_object_release(packbuf_object *object);
 /* Adds rows or fields to a stored batch: puts the new batch as an object of its own, then a manifest that lists the old
  * one (or all that the old manifest lists) and the new. No old byte is written; the old ref stays good; *appended names
  * the whole. Two who append to one ref make two wholes. For fields, both batches must have one row_order_token
- * (ROW_ORDER). Errors: those of packbuf_get, packbuf_put and packbuf_manifest_init. */
+ * (ROW_ORDER). What packbuf_get with options->join_flags, and then packbuf_join_batch, would refuse is refused here,
+ * before anything is put: SCHEMA_MISMATCH with the path and both types where rows have another type than those there,
+ * lack a field or bring one, or batch values or metadata differ. Errors: those of packbuf_get, packbuf_put,
+ * packbuf_join_init and packbuf_manifest_init. */
 PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_ref *ref, packbuf_batch *batch,
                                           packbuf_appends appends, const packbuf_put_options *options,
                                           packbuf_ref *appended, packbuf_error *error);

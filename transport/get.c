@@ -191,6 +191,18 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
   return status;
 }
 
+/* What the head cannot tell of an object that is no packed buffer at all: its bytes are there for those who want them. */
+static packbuf_status packbuf_i_part_foreign(const packbuf_i_coming *part, packbuf_status status,
+                                             packbuf_error *error) {
+  const uint64_t size = part->held->whole.size, most = sizeof packbuf_i_magic;
+  if ((status != PACKBUF_TRUNCATED && status != PACKBUF_BAD_MAGIC) ||
+      (size && memcmp(part->held->whole.data, packbuf_i_magic, (size_t)(size < most ? size : most)) == 0))
+    return status;
+  return packbuf_i_part_unlike(part, size ? PACKBUF_BAD_MAGIC : PACKBUF_TRUNCATED,
+                               "the object is no packed buffer: packbuf_batch_get gets its bytes (Python: get_bytes)",
+                               error);
+}
+
 /* Whether an open object is the one of its ref; completes the ref. */
 static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
   packbuf_ref *ref = &part->object->ref;
@@ -234,7 +246,7 @@ static void packbuf_i_part_take(packbuf_i_getting *g, packbuf_i_coming *part, pa
     if (!g->in_place) part->object->moved += item->got;
     part->generation = item->stat.generation;
     if (part->fragment == PACKBUF_NOWHERE) part->object->ref.generation = part->generation;
-    status = packbuf_i_part_open(g, part, &why);
+    status = packbuf_i_part_foreign(part, packbuf_i_part_open(g, part, &why), &why);
   }
   if (status == PACKBUF_OK && part->head_length == 0)
     part->head_length = part->view->head_length + part->view->index_length;

@@ -514,6 +514,7 @@ typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
   uint8_t no_fingerprint; /* 1: the ref has none: saves a SHA-256 of the schema for each put */
+  uint8_t join_flags;     /* of packbuf_append: those with which the whole will be got; it refuses what they cannot join */
   packbuf_writer write;   /* NULL: packbuf_write, in this thread */
   void *write_context;
 } packbuf_put_options;
@@ -588,7 +589,10 @@ PACKBUF_API void packbuf_object_release(packbuf_object *object);
 /* Adds rows or fields to a stored batch: puts the new batch as an object of its own, then a manifest that lists the old
  * one (or all that the old manifest lists) and the new. No old byte is written; the old ref stays good; *appended names
  * the whole. Two who append to one ref make two wholes. For fields, both batches must have one row_order_token
- * (ROW_ORDER). Errors: those of packbuf_get, packbuf_put and packbuf_manifest_init. */
+ * (ROW_ORDER). What packbuf_get with options->join_flags, and then packbuf_join_batch, would refuse is refused here,
+ * before anything is put: SCHEMA_MISMATCH with the path and both types where rows have another type than those there,
+ * lack a field or bring one, or batch values or metadata differ. Errors: those of packbuf_get, packbuf_put,
+ * packbuf_join_init and packbuf_manifest_init. */
 PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_ref *ref, packbuf_batch *batch,
                                           packbuf_appends appends, const packbuf_put_options *options,
                                           packbuf_ref *appended, packbuf_error *error);
@@ -14366,13 +14370,12 @@ typedef struct packbuf_i_parcel {
 } packbuf_i_parcel;
 
 /* Keys of batches leave room for what append adds to them. */
+static const char packbuf_i_batch_key_text[] =
+    "the key of a batch has 1 to 200 bytes and no '#': what append adds makes up to 255, as other keys may have";
+
 static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index, packbuf_error *error) {
-  if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY)
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has 1 to 200 bytes", key, index,
-                               PACKBUF_NOWHERE);
-  if (strchr(key, '#'))
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has no '#'", key, index,
-                               PACKBUF_NOWHERE);
+  if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY || strchr(key, '#'))
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, key, index, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
@@ -14468,7 +14471,7 @@ static packbuf_status packbuf_i_parcel_put(packbuf_i_parcel *parcel, packbuf_sto
   return status;
 }
 
-static const packbuf_put_options packbuf_i_put_plainly = {PACKBUF_FOREVER, 0, 0, 0, 0, NULL, NULL};
+static const packbuf_put_options packbuf_i_put_plainly = {PACKBUF_FOREVER, 0, 0, 0, 0, 0, NULL, NULL};
 
 PACKBUF_API packbuf_status packbuf_put(packbuf_store *store, const char *key, packbuf_batch *batch,
                                        const packbuf_put_options *options, packbuf_ref *ref, packbuf_error *error) {
@@ -14851,6 +14854,18 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
   return status;
 }
 
+/* What the head cannot tell of an object that is no packed buffer at all: its bytes are there for those who want them. */
+static packbuf_status packbuf_i_part_foreign(const packbuf_i_coming *part, packbuf_status status,
+                                             packbuf_error *error) {
+  const uint64_t size = part->held->whole.size, most = sizeof packbuf_i_magic;
+  if ((status != PACKBUF_TRUNCATED && status != PACKBUF_BAD_MAGIC) ||
+      (size && memcmp(part->held->whole.data, packbuf_i_magic, (size_t)(size < most ? size : most)) == 0))
+    return status;
+  return packbuf_i_part_unlike(part, size ? PACKBUF_BAD_MAGIC : PACKBUF_TRUNCATED,
+                               "the object is no packed buffer: packbuf_batch_get gets its bytes (Python: get_bytes)",
+                               error);
+}
+
 /* Whether an open object is the one of its ref; completes the ref. */
 static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error *error) {
   packbuf_ref *ref = &part->object->ref;
@@ -14894,7 +14909,7 @@ static void packbuf_i_part_take(packbuf_i_getting *g, packbuf_i_coming *part, pa
     if (!g->in_place) part->object->moved += item->got;
     part->generation = item->stat.generation;
     if (part->fragment == PACKBUF_NOWHERE) part->object->ref.generation = part->generation;
-    status = packbuf_i_part_open(g, part, &why);
+    status = packbuf_i_part_foreign(part, packbuf_i_part_open(g, part, &why), &why);
   }
   if (status == PACKBUF_OK && part->head_length == 0)
     part->head_length = part->view->head_length + part->view->index_length;
@@ -15489,7 +15504,8 @@ PACKBUF_API packbuf_status packbuf_get(packbuf_store *store, const packbuf_ref *
 /* ---- transport/append.c ---- */
 /* transport/append.c: rows and fields added to stored batches, without an old byte written: the new batch under a name
  * of its own, then a manifest that lists it behind what was there; and the removal of all that belongs together.
- * May use: the public calls of stores and of the core, put, get, text (lines), system (random numbers, errors).
+ * May use: the public calls of stores and of the core, concat (agrees), put, get, text (lines), system (random numbers,
+ * errors).
  * Must not know: which store it is, what fragments hold. */
 
 /* ---- names ---- */
@@ -15564,8 +15580,8 @@ typedef struct packbuf_i_appending {
   char names[2][PACKBUF_I_NAME_ROOM];
 } packbuf_i_appending;
 
-/* What is appended to, when it is a batch: its head alone. */
-static packbuf_status packbuf_i_append_to_batch(packbuf_i_appending *a, const packbuf_ref *ref, packbuf_error *error) {
+/* The heads of what is appended to, or of all that it lists; the batch values too where new ones have to agree. */
+static packbuf_status packbuf_i_append_heads(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_get_options options;
   packbuf_wanted wanted;
   packbuf_status status;
@@ -15573,9 +15589,10 @@ static packbuf_status packbuf_i_append_to_batch(packbuf_i_appending *a, const pa
   memset(&wanted, 0, sizeof wanted);
   options.deadline = a->options->deadline;
   options.account = a->options->account;
-  options.join_flags = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE; /* whether types fit is for those who read */
+  options.join_flags = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE; /* whether it fits is seen with what is appended */
   wanted.rows = packbuf_rows_range(0, 0, 1);
-  status = packbuf_get_select(a->store, ref, &wanted, &options, &a->heads, error);
+  wanted.values = a->fragment.view.value_count && !(a->options->join_flags & PACKBUF_FIRST_VALUE);
+  status = packbuf_get_select(a->store, &a->before, &wanted, &options, &a->heads, error);
   if (status != PACKBUF_OK) return status;
   a->before = a->heads.ref;
   a->rows = a->heads.join ? a->heads.join->rows : a->heads.views[0].rows;
@@ -15604,27 +15621,43 @@ static packbuf_status packbuf_i_append_to_manifest(packbuf_i_appending *a, packb
   return status;
 }
 
-/* Looks at what is appended to. Rows need to know how many there are, fields the tokens of all rows. */
-static packbuf_status packbuf_i_append_look(packbuf_i_appending *a, const packbuf_ref *ref, packbuf_error *error) {
+/* Whether rows fit without a look at others: the whole has one schema, which is theirs, and nothing else can differ; or
+ * those who read join all there is. */
+static int packbuf_i_append_alike(const packbuf_i_appending *a) {
+  static const uint8_t unknown[PACKBUF_FINGERPRINT] = {0};
+  const unsigned all = PACKBUF_WIDEN | PACKBUF_FIRST_VALUE;
+  const packbuf_i_parcel *fragment = &a->fragment;
+  if (a->appends != PACKBUF_APPENDS_ROWS) return 0;
+  if ((a->options->join_flags & all) == all) return 1;
+  return fragment->view.value_count == 0 && fragment->view.metadata_count == 0 &&
+         memcmp(fragment->ref.fingerprint, unknown, sizeof unknown) != 0 &&
+         memcmp(fragment->ref.fingerprint, a->before.fingerprint, sizeof unknown) == 0;
+}
+
+/* Looks at what is appended to: of a manifest at what it lists, unless that cannot matter. */
+static packbuf_status packbuf_i_append_look(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
-  a->before = *ref;
-  if (ref->kind != PACKBUF_OBJECT_MANIFEST || a->appends == PACKBUF_APPENDS_FIELDS) {
-    status = packbuf_i_append_to_batch(a, ref, error);
+  if (a->before.kind != PACKBUF_OBJECT_MANIFEST || !packbuf_i_append_alike(a)) {
+    status = packbuf_i_append_heads(a, error);
     if (status != PACKBUF_OK) return status;
   }
-  if (a->before.kind == PACKBUF_OBJECT_MANIFEST) status = packbuf_i_append_to_manifest(a, error);
+  if (a->before.kind != PACKBUF_OBJECT_MANIFEST) return PACKBUF_OK;
+  status = packbuf_i_append_to_manifest(a, error);
+  if (status == PACKBUF_OK && a->heads.inner && a->heads.view_count != a->count)
+    status = packbuf_i_item_fail(error, PACKBUF_FRAGMENT_MISMATCH, "the manifest has changed while it was read",
+                                 a->before.key, 0, PACKBUF_NOWHERE);
   return status;
 }
 
-/* Fields fit when the rows they are for carry their token, and have no fields of these names. */
+/* What is appended fits when those who get the whole can join it. */
 static packbuf_status packbuf_i_append_check(packbuf_i_appending *a, packbuf_error *error) {
-  const uint64_t old = a->heads.view_count;
+  const uint64_t old = a->heads.view_count, first = a->appends == PACKBUF_APPENDS_ROWS ? a->rows : 0;
   packbuf_fragment *list;
   packbuf_view *views;
   packbuf_join join;
   packbuf_status status = PACKBUF_OK;
-  if (a->appends != PACKBUF_APPENDS_FIELDS) return PACKBUF_OK;
-  if (a->fragment.view.rows != a->rows)
+  if (packbuf_i_append_alike(a)) return PACKBUF_OK;
+  if (a->appends == PACKBUF_APPENDS_FIELDS && a->fragment.view.rows != a->rows)
     return packbuf_i_call_fail(error, PACKBUF_ROW_COUNT, "fields that are appended have a cell for each row");
   list = (packbuf_fragment *)packbuf_i_array(&a->arena, old + 1, sizeof *list);
   views = (packbuf_view *)packbuf_i_array(&a->arena, old + 1, sizeof *views);
@@ -15634,9 +15667,10 @@ static packbuf_status packbuf_i_append_check(packbuf_i_appending *a, packbuf_err
   if (!a->list) status = packbuf_fragment_of(&views[0], a->before.key, PACKBUF_APPENDS_ROWS, 0, &list[0], error);
   views[old] = a->fragment.view;
   if (status == PACKBUF_OK)
-    status = packbuf_fragment_of(&views[old], a->fragment_key, a->appends, 0, &list[old], error);
-  if (status != PACKBUF_OK) return status;
-  return packbuf_join_init(&join, list, views, old + 1, PACKBUF_WIDEN | PACKBUF_FIRST_VALUE, &a->arena, error);
+    status = packbuf_fragment_of(&views[old], a->fragment_key, a->appends, first, &list[old], error);
+  if (status == PACKBUF_OK)
+    status = packbuf_join_init(&join, list, views, old + 1, a->options->join_flags, &a->arena, error);
+  return status == PACKBUF_OK ? packbuf_i_join_agrees(&join, &a->arena, error) : status;
 }
 
 /* The manifest as a batch. */
@@ -15702,18 +15736,19 @@ static void packbuf_i_append_undo(packbuf_i_appending *a, packbuf_status because
   (void)packbuf_batch_remove(a->store, &item, 1, a->options->deadline > moment ? a->options->deadline : moment, NULL);
 }
 
-/* Packs what is appended; after an error nothing is held. */
+/* Packs what is appended, and sees whether it fits; after an error nothing is held. */
 static packbuf_status packbuf_i_append_pack(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_status status;
   if (packbuf_i_stem(a->before.key) > PACKBUF_MAX_BATCH_KEY || packbuf_i_stem(a->before.key) == 0)
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has 1 to 200 bytes", a->before.key,
-                               0, PACKBUF_NOWHERE);
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, a->before.key, 0,
+                               PACKBUF_NOWHERE);
   packbuf_i_new_name(a->fragment_key, a->before.key, 'f', a->number);
   packbuf_i_new_name(a->manifest_key, a->before.key, 'm', a->number);
   a->fragment.key = a->fragment_key;
   status = packbuf_i_parcel_make(&a->fragment, a->store, a->options, error);
   if (status != PACKBUF_OK) return status;
-  status = packbuf_i_append_check(a, error);
+  status = packbuf_i_append_look(a, error);
+  if (status == PACKBUF_OK) status = packbuf_i_append_check(a, error);
   if (status != PACKBUF_OK) packbuf_slice_release(&a->fragment.slice);
   return status;
 }
@@ -15731,12 +15766,12 @@ PACKBUF_API packbuf_status packbuf_append(packbuf_store *store, const packbuf_re
   a.store = store;
   a.options = options ? options : &packbuf_i_put_plainly;
   a.appends = appends;
+  a.before = *ref;
   a.fragment.batch = batch;
   if (!packbuf_i_random(&a.number, sizeof a.number))
     return packbuf_i_call_fail(error, PACKBUF_SYSTEM, "no random numbers are to be had");
   packbuf_arena_init(&a.arena, packbuf_i_store_allocator(store));
-  status = packbuf_i_append_look(&a, ref, error);
-  if (status == PACKBUF_OK) status = packbuf_i_append_pack(&a, error);
+  status = packbuf_i_append_pack(&a, error);
   if (status == PACKBUF_OK) status = packbuf_i_parcel_put(&a.fragment, store, a.options, error);
   if (status == PACKBUF_OK) {
     status = packbuf_i_append_manifest(&a, appended, error);

@@ -68,13 +68,13 @@ typedef struct packbuf_i_parcel {
 } packbuf_i_parcel;
 
 /* Keys of batches leave room for what append adds to them. */
+static const char packbuf_i_batch_key_text[] =
+    "the key of a batch has 1 to 200 bytes and no '#': what append adds makes up to 255, as other keys may have";
+
+
 static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index, packbuf_error *error) {
-  if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY)
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has 1 to 200 bytes", key, index,
-                               PACKBUF_NOWHERE);
-  if (strchr(key, '#'))
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, "the key of a batch has no '#'", key, index,
-                               PACKBUF_NOWHERE);
+  if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY || strchr(key, '#'))
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, key, index, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
@@ -170,7 +170,7 @@ static packbuf_status packbuf_i_parcel_put(packbuf_i_parcel *parcel, packbuf_sto
   return status;
 }
 
-static const packbuf_put_options packbuf_i_put_plainly = {PACKBUF_FOREVER, 0, 0, 0, 0, NULL, NULL};
+static const packbuf_put_options packbuf_i_put_plainly = {PACKBUF_FOREVER, 0, 0, 0, 0, 0, NULL, NULL};
 
 PACKBUF_API packbuf_status packbuf_put(packbuf_store *store, const char *key, packbuf_batch *batch,
                                        const packbuf_put_options *options, packbuf_ref *ref, packbuf_error *error) {

@@ -36,7 +36,7 @@ class Reading:
         """The batch: a new view each time."""
         if self._core.ended:
             raise error_of(Status.INVALID_ARGUMENT, "the reading has ended", path=self.ref.key)
-        return view_of(self._core, self._options.get("limits"), form_of(self._options))
+        return view_of(self._core, self._options, form_of(self._options))
 
     def release(self) -> bool:
         """The batch was consumed: whether it was freed with that. A second release does nothing.

@@ -233,7 +233,8 @@ class Store:
             ref: of a `put`; a key is for people, as the newest is not always the one that was meant.
             **options: `GetOptions`.
         """
-        return view_of(_one_of(self._leased([ref], None, options)), options.get("limits"), form_of(options))
+        form = form_of(options)
+        return view_of(_one_of(self._leased([ref], None, options)), options, form)
 
     def get_many(self, refs: Sequence[Ref | str], **options: Unpack[GetOptions]) -> list[View]:
         """The batches of many refs, in one call.
@@ -249,19 +250,22 @@ class Store:
         ...     list(error.failed), error.results[0].ref.key
         (['c'], 'a')
         """
-        form, limits = form_of(options), options.get("limits")
-        leased = self._leased(refs, None, options)
-        return _all_of(
-            [_key(ref) for ref in refs],
-            [one if isinstance(one, Error) else view_of(one, limits, form) for one in leased],
-        )
+        form = form_of(options)
+        results = self._leased(refs, None, options)
+        for i, one in enumerate(results):
+            if not isinstance(one, Error):
+                try:
+                    results[i] = view_of(one, options, form)
+                except Error as error:
+                    results[i] = error
+        return _all_of([_key(ref) for ref in refs], results)
 
     def _leased(self, refs: Sequence[Ref | str], wanted: Any, options: GetOptions) -> list[Any]:
+        limits, level, fingerprint = read_options(options)
+        if wanted is None and isinstance(options.get("schema"), Schema):
+            fingerprint = None  # view_of can say which column differs
         return self._core.get_many(
-            list(refs),
-            wanted,
-            *read_options(options),
-            self._seconds(options.get("timeout")),
+            list(refs), wanted, limits, level, fingerprint, self._seconds(options.get("timeout"))
         )
 
     # ---- parts of batches ----
@@ -329,9 +333,9 @@ class Store:
         The old ref stays good; two who append to one ref make two wholes. For fields both batches must have been packed
         with one ``row_order_token`` (16 bytes, to `put` as well as here).
 
-        Rows must have the columns and types of the batch. That is looked at when the whole is got: `get` refuses one
-        that differs (SCHEMA_MISMATCH), `select_parts` still reads it. Where types are inferred from values that vary,
-        such as optional keys of dicts, say them with `schema`, or compare `View.schema` before.
+        What `get` could not join is refused before anything is put (SCHEMA_MISMATCH, with the column and both types):
+        rows of other columns or types, batch values or metadata that differ. Where types are inferred from values that
+        vary, such as optional keys of dicts, say them with `schema`, to `put` as well as here.
 
         >>> import packbuf
         >>> with packbuf.connect("local:") as store:
@@ -569,11 +573,14 @@ def read_options(options: GetOptions) -> tuple[dict[str, int], int, bytes | None
     return dict(options.get("limits") or {}), LEVELS.get(verify, 0), expected
 
 
-def view_of(leased: _core.Leased, limits: Mapping[str, int] | None, form: tuple[int, int, bool]) -> View:
+def view_of(leased: _core.Leased, options: GetOptions, form: tuple[int, int, bool]) -> View:
     """A view of what was leased; of an appended batch over a copy of all its parts."""
-    core = _core.View(leased.joined(), False, dict(limits or {}), *form) if leased.appended else leased.view(0, *form)
+    limits, schema = dict(options.get("limits") or {}), options.get("schema")
+    core = _core.View(leased.joined(), False, limits, *form) if leased.appended else leased.view(0, *form)
     view = View._of(core)
     view.ref = leased.ref
+    if isinstance(schema, Schema):
+        view.expect(schema)
     return view
 
 

@@ -20,6 +20,11 @@ Failure failure_of(const packbuf_error &error) {
   Failure failure{};
   failure.error = error;
   failure.message = error.message ? error.message : packbuf_status_text(error.code);
+  if (error.expected[0] || error.found[0]) {
+    const char *const between = error.expected[0] && error.found[0] ? ", " : "";
+    failure.message += std::string(" (") + (error.expected[0] ? "expected " : "") + error.expected + between +
+                       (error.found[0] ? "found " : "") + error.found + ")";
+  }
   failure.path = error.path;
   return failure;
 }

@@ -443,6 +443,45 @@ def test_appended(store):
     assert store.list() == [] and store.describe()["used"] == 0
 
 
+def test_what_cannot_be_joined_is_not_appended(store):
+    ref = store.put("k", {"x": [1, 2]}, batch_values={"worker": 1}, metadata={"by": "me"})
+    more = store.append(ref, {"x": [3]})
+    for batch, options, path, words in [
+        ({"x": [0.5]}, {}, "x", "(expected ndarray int64 natural [], found ndarray float64 natural [])"),
+        ({"x": ["a"]}, {}, "x", "(expected ndarray int64 natural [], found utf8_ragged)"),
+        ({"x": [None]}, {}, "x", "(expected ndarray int64 natural [], found null)"),
+        ({"x": np.array([[1]])}, {}, "x", "found ndarray int64 array [1])"),
+        ({"x": [3], "y": ["a"]}, {}, "y", "lacks a field that others have (expected utf8_ragged)"),
+        ({"y": [3]}, {}, "x", "(expected ndarray int64 natural [])"),
+        ({"x": [3]}, {"batch_values": {"worker": 2}}, "worker", "batch values"),
+        ({"x": [3]}, {"metadata": {"by": "you"}}, "by", "metadata"),
+    ]:
+        for to in (ref, more, more.key):
+            with pytest.raises(packbuf.Error) as caught:
+                store.append(to, batch, **options)
+            assert caught.value.code == Status.SCHEMA_MISMATCH and caught.value.path == path
+            assert words in str(caught.value)
+    for options in ({}, {"packing": "smallest"}, {"batch_values": {"worker": 1}}, {"metadata": {"by": "me"}}):
+        whole = store.append(more, {"x": [2**40, None]}, fingerprint=False, **options)
+        assert store.get(whole)["x"].tolist() == [1, 2, 3, 2**40, None] and store.get(whole).batch_values == {"worker": 1}
+
+
+def test_errors_say_what_to_do(store):
+    ref = store.put("k", {"x": [1]})
+    other = packbuf.open(packbuf.pack({"x": [0.5]})).schema()
+    for get in (lambda: store.get(ref, schema=other), lambda: store.get_many([ref], schema=other)):
+        with pytest.raises(packbuf.Error) as caught:
+            get()
+        error = caught.value.results[0] if isinstance(caught.value, packbuf.SomeFailed) else caught.value
+        assert error.code == Status.SCHEMA_MISMATCH and error.path == "x"
+        assert "(expected ndarray float64 natural [], found ndarray int64 natural [])" in str(error)
+    with pytest.raises(packbuf.Error, match="needs? a row_order_token|same 16 bytes"):
+        store.append(ref, {"y": [1]}, by="fields")
+    store.put_bytes("text", b"any text")
+    with pytest.raises(packbuf.Malformed, match=r"^BAD_MAGIC.*no packed buffer.*get_bytes"):
+        store.get("text")
+
+
 # ---- leases ----
 
 
