@@ -74,7 +74,7 @@ def main():
     try:
         uri = server.stdout.readline().decode().strip()
         small = ('--sizes=64', '--batches=1,256', '--seconds=1')
-        costs = {'tcp': measured(uri, *small), 'shm': measured(f'shm:{shm}', *small)}
+        costs = {'tcp': measured(uri, *small), 'shm': measured(f'shm:{shm}?size=256m', *small)}
         stream = measured(uri, '--ops=put,get', '--sizes=1m', '--batches=16', '--seconds=2')
     finally:
         server.send_signal(signal.SIGTERM)

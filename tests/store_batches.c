@@ -291,6 +291,11 @@ static void bad_keys(void) {
              is(packbuf_put(store, "a b", &trip.batch, &putting, &ref, &error), PACKBUF_INVALID_ARGUMENT) &&
              is(packbuf_put(store, longest + 1, &trip.batch, &putting, &ref, &error), PACKBUF_OK),
          "%s: keys of batches: 1 to 200 bytes, no '#'", where);
+  tap_ok(is(packbuf_put(store, "a#b", &trip.batch, &putting, &ref, &error), PACKBUF_INVALID_ARGUMENT) &&
+             strstr(error.message, "255 bytes") && strstr(error.message, "at most 200") &&
+             is(packbuf_put(store, "a b", &trip.batch, &putting, &ref, &error), PACKBUF_INVALID_ARGUMENT) &&
+             strstr(error.message, "255 bytes") && strstr(error.message, "blanks"),
+         "%s: the error says what a key may be", where);
   tap_ok(is(packbuf_get_select(store, &ref, NULL, &getting, NULL, &error), PACKBUF_INVALID_ARGUMENT),
          "%s: nothing wanted", where);
   mv_trip_end(&trip);

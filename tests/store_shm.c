@@ -84,6 +84,8 @@ static void file_asked_for(void) {
   memset(&options, 0, sizeof options);
   shm_fresh();
   tap_ok(handle_open(&h, "?must_exist=1") == PACKBUF_NOT_FOUND, "must_exist: NOT_FOUND");
+  tap_ok(handle_open(&h, "?objects=64") == PACKBUF_NOT_FOUND && strstr(h.error.message, "?size="),
+         "no size: NOT_FOUND, and what makes one");
   tap_ok(handle_open(&h, "?size=900g") == PACKBUF_FULL && h.error.needed > ((uint64_t)900 << 30),
          "more than there is: FULL, and how much it needs");
   tap_ok(handle_open(&h, "?size=900g&must_exist=1") == PACKBUF_NOT_FOUND, "and no file is left");
@@ -92,7 +94,7 @@ static void file_asked_for(void) {
   tap_ok(handle_open(&h, "?sessions=513") == PACKBUF_INVALID_ARGUMENT, "too many sessions: INVALID_ARGUMENT");
   tap_ok(handle_open(&h, "?mode=70000") == PACKBUF_INVALID_ARGUMENT, "a mode that is none: INVALID_ARGUMENT");
   tap_ok(handle_open(&h, "?dir=nowhere") == PACKBUF_INVALID_ARGUMENT, "a folder that is not absolute");
-  tap_ok(handle_open(&h, "?dir=/nowhere/at/all") == PACKBUF_SYSTEM && h.error.offset == ENOENT, "no folder: ENOENT");
+  tap_ok(handle_open(&h, "?dir=/nowhere/at/all&size=1m") == PACKBUF_SYSTEM && h.error.offset == ENOENT, "no folder: ENOENT");
   options.secret = "opens it";
   options.secret_size = 8;
   tap_ok(handle_open_with(&h, "?size=1m&mode=0660", options) == PACKBUF_OK, "made with a secret");

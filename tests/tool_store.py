@@ -18,6 +18,7 @@ import urllib.request
 from command import TOOL, Result, bad, clean, good, main, ok, run
 
 NAME = f'tool-store-{os.getpid()}-{os.urandom(4).hex()}'
+VECTORS = pathlib.Path(__file__).parent.absolute() / '../spec/vectors/valid'
 VERBS = ['put', 'get', 'ls', 'rm', 'stat', 'store', 'serve', 'bench-store']
 
 
@@ -67,6 +68,7 @@ def usage_tests(tmp):
     bad('serve: no such address', 2, ['packbuf: serve: tcp:'], 'serve', 'tcp://127.0.0.1:99999')
     bad('serve: a store that cannot be served', 2, ['--store'], 'serve', 'tcp://127.0.0.1:0', '--store', 'tcp://127.0.0.1:1')
     bad('nobody listens', 1, ['tcp://127.0.0.1:1', 'DISCONNECTED', 'refused'], 'ls', 'tcp://127.0.0.1:1')
+    bad('put: no such store, and no size', 1, [f'shm:{NAME}', 'NOT_FOUND', '?size='], 'put', f'shm:{NAME}', 'k', 'f')
     for args in (('get', 'k', '-o', 'out'), ('ls',), ('rm', 'k'), ('stat', 'k'), ('store',)):
         bad(f'{args[0]}: no such store', 1, [f'shm:{NAME}', 'NOT_FOUND'], args[0], f'shm:{NAME}', *args[1:])
     ok(not os.path.exists(f'/dev/shm/packbuf.{NAME}') and os.listdir(tmp) == ['f'], 'nothing was made', os.listdir(tmp))
@@ -122,8 +124,30 @@ def objects_tests(tmp, uri, made):
     ok([o['key'] for o in good('ls after rm', 'ls', uri, '--json').lines()] == ['job/b'], 'its neighbours went all the same')
     now = good('put', 'put', uri, 'job/b', 'r.pbuf').text.strip()
     good('rm by ref', 'rm', uri, now)
+    appended_tests(tmp, uri)
     left_behind_tests(tmp, uri)
     ok(good('ls of nothing', 'ls', uri, '--json').out == b'', 'no lines')
+
+
+def appended_tests(tmp, uri):
+    """What a manifest lists comes joined; the manifest itself with --manifest."""
+    names = ['fragment_rows_0.pbuf', 'fragment_rows_1.pbuf', 'fragment_fields.pbuf']
+    for name in names + ['manifest_fragments.pbuf']:
+        shutil.copy(VECTORS / name, tmp)
+    for name in names:
+        good(f'put {name}', 'put', uri, name[:-5], name)
+    ref = good('put their manifest', 'put', uri, 'whole', 'manifest_fragments.pbuf').text.strip()
+    good('concat', 'concat', '--manifest', 'manifest_fragments.pbuf', *names, '-o', 'joined.pbuf')
+    for name in ('whole', ref):
+        ok(good('get joins', 'get', uri, name, '-o', '-').out == (tmp / 'joined.pbuf').read_bytes(), 'as concat does')
+        ok(good('get --manifest', 'get', uri, name, '--manifest', '-o', '-').out == (tmp / 'manifest_fragments.pbuf').read_bytes(), 'the list itself')
+    ok(good('--manifest of a batch', 'get', uri, names[0][:-5], '--manifest', '-o', '-').out == (tmp / names[0]).read_bytes(), 'is the batch')
+    ok(good('--widen --first-value', 'get', uri, 'whole', '--widen', '--first-value', '-o', '-').out == (tmp / 'joined.pbuf').read_bytes(), 'the same where nothing differs')
+    good('another fragment', 'put', uri, names[1][:-5], names[0])
+    bad('a fragment that is another', 1, ['packbuf: whole: ', 'fragment 1', '--manifest'], 'get', uri, 'whole', '-o', 'none')
+    good('no fragment', 'rm', uri, names[1][:-5])
+    bad('a fragment that is gone', 1, ['packbuf: whole: ', 'NOT_FOUND', 'its fragment fragment_rows_1', '--manifest'], 'get', uri, 'whole', '-o', 'none')
+    good('rm of all', 'rm', uri, 'whole', names[0][:-5], names[2][:-5])
 
 
 def left_behind_tests(tmp, uri):

@@ -19,7 +19,9 @@ void fail_call(const char *what, packbuf_error *error) {
 
 uint64_t deadline_of(const opened *from) { return packbuf_deadline_in(from->timeout_ms); }
 
-void store_open(const verb *command, const char *uri, const char *timeout, int makes, int reads, opened *to) {
+/* `pool`: what goes through memory that a client receives in. */
+static void store_open_with(const verb *command, const char *uri, const char *timeout, int makes, int reads,
+                            uint64_t pool, opened *to) {
   packbuf_store_options options = packbuf_default_store_options();
   packbuf_error error;
   packbuf_status status;
@@ -28,7 +30,7 @@ void store_open(const verb *command, const char *uri, const char *timeout, int m
   to->timeout_ms = timeout ? parse_number(command, "timeout", timeout) : 60000;
   options.must_exist = (uint8_t)!makes;
   options.read_only = (uint8_t)reads;
-  if (strncmp(uri, "mooncake:", 9) != 0) options.pool_size = 1 << 20; /* nothing here goes through a pool */
+  if (strncmp(uri, "mooncake:", 9) != 0) options.pool_size = (1 << 20) + pool;
   status = packbuf_store_open(uri, &options, &to->store, &error);
   if (status == PACKBUF_INVALID_ARGUMENT) {
     packbuf_error_format(&error, line, sizeof line);
@@ -37,6 +39,10 @@ void store_open(const verb *command, const char *uri, const char *timeout, int m
   if (status || packbuf_store_describe(to->store, &to->info, deadline_of(to), &error)) fail_call(uri, &error);
   if (!(to->info.capabilities & PACKBUF_CAN_OUTLIVE) && (makes || strcmp(to->info.transport, "local") == 0))
     fail_usage(command, "%s: its objects would go with this command (mooncake: without ?segment=0)", uri);
+}
+
+void store_open(const verb *command, const char *uri, const char *timeout, int makes, int reads, opened *to) {
+  store_open_with(command, uri, timeout, makes, reads, 0, to);
 }
 
 void store_close(opened *from, const char *uri) {
@@ -190,9 +196,9 @@ int run_put(const verb *command, int argc, char **argv) {
   if (ttl_ms > UINT32_MAX) fail_usage(command, "--ttl: at most 4294967295 ms");
   source_open(&from, rest.items[2]);
   if (!bytes && is_packed(&from)) {
-    if (strchr(rest.items[1], '#')) fail_usage(command, "%s: the key of a batch has no '#'", rest.items[1]);
-    if (strlen(rest.items[1]) > PACKBUF_MAX_BATCH_KEY)
-      fail_usage(command, "the key of a batch has at most %u bytes", PACKBUF_MAX_BATCH_KEY);
+    if (strchr(rest.items[1], '#') || strlen(rest.items[1]) > PACKBUF_MAX_BATCH_KEY)
+      fail_usage(command, "%s: the key of a batch has at most %u bytes and no '#', as appends add to it", rest.items[1],
+                 PACKBUF_MAX_BATCH_KEY);
     describe_packed(&from, !no_verify, &about);
     item.about = &about;
   }
@@ -254,14 +260,82 @@ static void check_object(const named *name, const packbuf_item *item, const sour
     fail(item->key, "its head is another than the %s says", name->exact ? "ref" : "store");
 }
 
+/* How the fragments of a manifest become one batch. */
+typedef struct joining {
+  const char *uri, *timeout, *name;
+  int no_verify;
+  unsigned flags;
+} joining;
+
+/* The bytes of all that a manifest lists. */
+static uint64_t listed_bytes(const char *key, const source *manifest) {
+  const packbuf_fragment *list = NULL;
+  packbuf_arena arena;
+  packbuf_error error;
+  packbuf_view view;
+  uint64_t count = 0, bytes = 0, i;
+  packbuf_arena_init(&arena, NULL);
+  check_packed(key, manifest->data, manifest->size, 0, &view);
+  if (packbuf_manifest_read(&view, &arena, &list, &count, NULL, &error)) fail_status(key, &error);
+  for (i = 0; i < count; i++) {
+    if (list[i].length > (uint64_t)INT64_MAX - bytes) fail(key, "lists more bytes than there can be");
+    bytes += list[i].length;
+  }
+  packbuf_arena_free(&arena);
+  return bytes;
+}
+
+static void fail_whole(const char *key, packbuf_error *error) {
+  const int fragment = error->code == PACKBUF_NOT_FOUND || error->code == PACKBUF_STALE; /* then the path is its key */
+  char line[1024], path[PACKBUF_ERROR_PATH + 16] = "";
+  if (fragment) snprintf(path, sizeof path, "its fragment %s: ", error->path);
+  if (fragment) error->path[0] = 0;
+  error->row = PACKBUF_NOWHERE;
+  packbuf_error_format(error, line, sizeof line);
+  fail(key, "%s%s (%s--manifest gets the list of its fragments)", path, line,
+       error->code == PACKBUF_SCHEMA_MISMATCH ? "--widen joins columns that differ, --first-value batch values and metadata; " : "");
+}
+
+/* What a manifest lists, as one packed buffer. A client receives it in memory of its own, which was not made for that:
+ * the store is opened once more. */
+static void get_whole(const verb *command, const joining *how, const packbuf_ref *ref, const source *manifest,
+                      opened *in) {
+  packbuf_options packing = packbuf_default_options();
+  packbuf_get_options options;
+  packbuf_object object;
+  packbuf_arena arena;
+  packbuf_batch batch;
+  packbuf_error error;
+  packed_file written;
+  if (!(in->info.capabilities & PACKBUF_CAN_IN_PLACE)) {
+    const uint64_t bytes = listed_bytes(ref->key, manifest) + manifest->size;
+    store_close(in, how->uri);
+    store_open_with(command, how->uri, how->timeout, 0, 1, bytes < UINT64_MAX / 4 ? 2 * bytes : bytes, in);
+  }
+  memset(&options, 0, sizeof options);
+  options.deadline = deadline_of(in);
+  options.level = how->no_verify ? 0 : PACKBUF_LEVEL_FULL;
+  options.join_flags = (uint8_t)how->flags;
+  packing_options(command, NULL, NULL, &packing);
+  packbuf_arena_init(&arena, NULL);
+  if (packbuf_get(in->store, ref, &options, &object, &error) ||
+      packbuf_join_batch(object.join, &arena, &packing, &batch, &error) ||
+      packed_write(&written, how->name, &batch, 0, &error))
+    fail_whole(ref->key, &error);
+  packbuf_object_release(&object);
+  packed_close(&written);
+  packbuf_arena_free(&arena);
+}
+
 int run_get(const verb *command, int argc, char **argv) {
   const char *name = NULL, *timeout = NULL;
-  int no_verify = 0;
+  int no_verify = 0, list = 0, widen = 0, first = 0;
   strings rest = {NULL, 0};
-  const option options[] = {{'o', "output", NULL, &name, NULL},
-                            {0, "no-verify", &no_verify, NULL, NULL},
-                            {0, "timeout", NULL, &timeout, NULL},
+  const option options[] = {{'o', "output", NULL, &name, NULL},       {0, "manifest", &list, NULL, NULL},
+                            {0, "widen", &widen, NULL, NULL},         {0, "first-value", &first, NULL, NULL},
+                            {0, "no-verify", &no_verify, NULL, NULL}, {0, "timeout", NULL, &timeout, NULL},
                             {0, NULL, NULL, NULL, NULL}};
+  joining how;
   packbuf_item item;
   void *memory;
   named wanted;
@@ -278,12 +352,21 @@ int run_get(const verb *command, int argc, char **argv) {
   item.generation = wanted.ref.generation;
   fetch(&in, &item, &memory, &got);
   check_object(&wanted, &item, &got, !no_verify);
-  output_open(&out, name);
-  output_write(&out, got.data, (size_t)got.size);
+  if (!list && (wanted.exact ? wanted.ref.kind : item.stat.kind) == PACKBUF_OBJECT_MANIFEST) {
+    how.uri = rest.items[0];
+    how.timeout = timeout;
+    how.name = name;
+    how.no_verify = no_verify;
+    how.flags = (widen ? PACKBUF_WIDEN : 0u) | (first ? PACKBUF_FIRST_VALUE : 0u);
+    get_whole(command, &how, &wanted.ref, &got, &in);
+  } else {
+    output_open(&out, name);
+    output_write(&out, got.data, (size_t)got.size);
+    output_close(&out);
+    outputs_commit();
+  }
   packbuf_lease_release(&item.lease);
   store_close(&in, rest.items[0]);
-  output_close(&out);
-  outputs_commit();
   free(memory);
   strings_free(&rest);
   return TOOL_OK;

@@ -129,9 +129,12 @@ static const char help_put[] =
 
 static const char help_get[] =
     "Usage: packbuf get URI KEY|REF -o FILE [options]\n"
-    "Gets what is newest under a key, or the very object of a ref, and checks it. Of a manifest: the list of its fragments.\n"
+    "Gets what is newest under a key, or the very object of a ref, and checks it. What was appended to comes as one batch.\n"
     "\n"
     "  -o, --output FILE   where to write; - is stdout\n"
+    "  --manifest          of what was appended to: the list of its fragments\n"
+    "  --widen             and as for concat: columns of different types become one that holds all their values\n"
+    "  --first-value       batch values and metadata that differ: those of the first fragment\n"
     "  --no-verify         a packed buffer is not verified beyond its head\n"
     "  --timeout MS        give up after so many milliseconds (60000)\n";
 

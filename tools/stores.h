@@ -20,7 +20,7 @@ typedef struct named {
 } named;
 
 uint64_t deadline_of(const opened *from);
-/* Only `put` makes a store that is not there: elsewhere a misspelt name must not take memory. */
+/* makes: a store that is not there may be made, where the URI has its size. */
 void store_open(const verb *command, const char *uri, const char *timeout, int makes, int reads, opened *to);
 void store_close(opened *from, const char *uri);
 /* The items of a batch for the words of a command line. */

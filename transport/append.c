@@ -236,7 +236,7 @@ static void packbuf_i_append_undo(packbuf_i_appending *a, packbuf_status because
 static packbuf_status packbuf_i_append_pack(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_status status;
   if (packbuf_i_stem(a->before.key) > PACKBUF_MAX_BATCH_KEY || packbuf_i_stem(a->before.key) == 0)
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, a->before.key, 0,
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_key_text, a->before.key, 0,
                                PACKBUF_NOWHERE);
   packbuf_i_new_name(a->fragment_key, a->before.key, 'f', a->number);
   packbuf_i_new_name(a->manifest_key, a->before.key, 'm', a->number);

@@ -193,7 +193,8 @@ static packbuf_status packbuf_i_batch(packbuf_store *store, packbuf_operation op
   while (first < count && !items[first].status) first++;
   if (first == count) return PACKBUF_OK;
   return packbuf_i_item_fail(
-      error, items[first].status, packbuf_i_item_text(items[first].status, operation), items[first].key, first,
+      error, items[first].status, packbuf_i_item_text(items[first].status, operation, items[first].key),
+      items[first].key, first,
       items[first].status == PACKBUF_UNREGISTERED
           ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
           : PACKBUF_NOWHERE);

@@ -53,8 +53,8 @@ PACKBUF_API uint64_t packbuf_deadline_in(uint64_t milliseconds);
 /* transport/ref.h: names of stored objects, and what a store knows of one. Plain data.
  * May use: packbuf.h. Must not know: stores. */
 
-#define PACKBUF_MAX_KEY 255       /* bytes: UTF-8 without control characters and spaces, at least one */
-#define PACKBUF_MAX_BATCH_KEY 200 /* of packbuf_put: no '#' in it, which begins what packbuf_append adds to a key */
+#define PACKBUF_MAX_KEY 255       /* bytes of any key: UTF-8 without control characters and spaces, at least one */
+#define PACKBUF_MAX_BATCH_KEY 200 /* of a batch's: and no '#' in it, which begins what packbuf_append adds */
 #define PACKBUF_MAX_URI 255
 
 typedef enum packbuf_object_kind {
@@ -189,7 +189,8 @@ typedef void (*packbuf_log)(void *context, packbuf_log_level level, const char *
 
 /* Start from packbuf_default_store_options(). */
 typedef struct packbuf_store_options {
-  uint64_t size;        /* local:, shm: that is made by this call: bytes for objects; 0: 256 MiB */
+  uint64_t size;        /* bytes for objects, of local: (0: 256 MiB) and of a shm: that is made by this call; 0: it must
+                           exist, so that a misspelt name makes no store */
   uint32_t objects;     /* and the most objects it holds; 0: one for each 16 KiB, 1024 to 65536 */
   uint32_t sessions;    /* shm: and the most handles at a time; 0: 256; at most 512 */
   uint64_t quota;       /* the most bytes that objects put through this handle take at a time; 0: no bound */
@@ -199,7 +200,7 @@ typedef struct packbuf_store_options {
                            looked up once, when the store is opened, for as long as the system's resolver takes */
   uint32_t connections; /* tcp, verbs: sockets or queue pairs; 0: 2 */
   uint32_t workers;     /* threads for packbuf_submit, at most 64; mooncake: for all calls, at most 16; 0: 1, 4 */
-  uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it */
+  uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it, whatever the size */
   uint8_t read_only;    /* 1: puts and removes are READ_ONLY; shm: data are mapped for reading alone */
   uint8_t step_down;    /* 1: verbs may become tcp when it is not to be had; packbuf_store_info says so */
   uint8_t no_auto_register; /* 1: memory that was not registered is UNREGISTERED, with its address as error->offset;
@@ -219,10 +220,11 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot
 /* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any that is a number, by its name (k,
  * m, g, t: times 1024, ...); shm: also dir=FOLDER (/dev/shm) and mode=OCTAL (600: whose it is; 660: the group's too);
  * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
- * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
- * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
- * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
- * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
+ * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not.
+ * Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the message says what is
+ * missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session left), NOT_FOUND (no
+ * such shm: store, and no size or must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged
+ * one), OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted
@@ -842,23 +844,9 @@ PACKBUF_API void packbuf_lease_release(packbuf_lease *lease) {
 /* An error of one item: its key, cut at the front, and its index. offset: an address, or errno; PACKBUF_NOWHERE. */
 static packbuf_status packbuf_i_item_fail(packbuf_error *error, packbuf_status code, const char *message,
                                           const char *key, uint64_t index, uint64_t offset) {
-  const size_t size = key ? strlen(key) : 0, most = PACKBUF_ERROR_PATH - 1;
   packbuf_i_fail(error, code, message, offset, index);
-  if (!error || !key) return code;
-  if (size <= most) memcpy(error->path, key, size + 1);
-  else {
-    memcpy(error->path, "...", 3);
-    memcpy(error->path + 3, key + size - (most - 3), most - 2);
-  }
+  if (key) packbuf_i_set_path(error, key, strlen(key));
   return code;
-}
-
-/* What a status says of one item: the general text, but where that is of fields and destinations. */
-static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation) {
-  if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
-  if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
-  return operation == PACKBUF_PUT ? "the object is larger than the store"
-                                  : "the object is larger than the memory given";
 }
 
 /* An error without an item. */
@@ -1021,8 +1009,8 @@ static int packbuf_i_random(void *bytes, size_t size) {
 }
 /* ---- end of transport/system.c ---- */
 /* ---- transport/text.c ---- */
-/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys, URIs and their
- * options.
+/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys and what is said of
+ * them, URIs and their options.
  * May use: base, status (lines), utf8 of the core; ref.h, store.h; system. Must not know: what a scheme means, which
  * options a store has beyond the common ones. */
 
@@ -1166,10 +1154,23 @@ static size_t packbuf_i_length(const char *text, size_t most) {
   return end ? (size_t)(end - text) : most + 1;
 }
 
+static const char packbuf_i_key_text[] =
+    "a key has 1 to 255 bytes of UTF-8 without blanks and control characters; that of a batch at most 200 and no '#', "
+    "as appends add to it";
+
 /* 1: a key: 1 to PACKBUF_MAX_KEY bytes of the above. */
 static int packbuf_i_key_valid(const char *key) {
   const size_t size = key ? packbuf_i_length(key, PACKBUF_MAX_KEY) : 0;
   return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
+}
+
+/* What a status says of one item: the general text, but where that is of fields and destinations. */
+static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation, const char *key) {
+  if (status == PACKBUF_INVALID_ARGUMENT && !packbuf_i_key_valid(key)) return packbuf_i_key_text;
+  if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
+  if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
+  return operation == PACKBUF_PUT ? "the object is larger than the store"
+                                  : "the object is larger than the memory given";
 }
 
 /* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */
@@ -4108,7 +4109,8 @@ static packbuf_status packbuf_i_shm_open_file(packbuf_i_shm_plan *plan, int *fd,
       return packbuf_i_fail(error, PACKBUF_DENIED, "no right to open the store's file, or it is a link",
                             (uint64_t)errno, PACKBUF_NOWHERE);
     if (errno != ENOENT) return packbuf_i_system_fail(error, "the store's file cannot be opened", errno);
-    if (plan->must_exist) return packbuf_i_call_fail(error, PACKBUF_NOT_FOUND, "there is no such store");
+    if (plan->must_exist) return packbuf_i_call_fail(error, PACKBUF_NOT_FOUND,
+                                 "there is no such store: who makes it gives its size, as in shm:NAME?size=8g");
     status = packbuf_i_shm_make(plan, error);
     if (status == PACKBUF_LEASED) packbuf_i_sleep_until(packbuf_now() + 50000000u);
     else if (status != PACKBUF_OK) return status;
@@ -5395,7 +5397,7 @@ static packbuf_status packbuf_i_shm_paths(packbuf_i_shm_plan *plan, const char *
 /* Numbers that were not given, and the limits of those that were. */
 static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const packbuf_store_options *options,
                                             packbuf_error *error) {
-  const uint64_t size = options->size ? options->size : (uint64_t)256 << 20;
+  const uint64_t size = options->size;
   uint64_t slots = options->objects;
   if (!slots) {
     slots = size >> 14;
@@ -5408,7 +5410,7 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "size, objects or sessions of the store are too large");
   plan->size = packbuf_i_shm_up(size, PACKBUF_I_SHM_UNIT);
   plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
-  plan->must_exist = options->must_exist;
+  plan->must_exist = options->must_exist || !size;
   plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
   plan->generation = packbuf_i_wall_micros() << 12;
   if (!plan->generation) plan->generation = 4096;
@@ -11791,7 +11793,8 @@ static packbuf_status packbuf_i_batch(packbuf_store *store, packbuf_operation op
   while (first < count && !items[first].status) first++;
   if (first == count) return PACKBUF_OK;
   return packbuf_i_item_fail(
-      error, items[first].status, packbuf_i_item_text(items[first].status, operation), items[first].key, first,
+      error, items[first].status, packbuf_i_item_text(items[first].status, operation, items[first].key),
+      items[first].key, first,
       items[first].status == PACKBUF_UNREGISTERED
           ? (uint64_t)(uintptr_t)(operation == PACKBUF_PUT ? items[first].from : items[first].into)
           : PACKBUF_NOWHERE);
@@ -14353,7 +14356,8 @@ static packbuf_status packbuf_i_item_why(const packbuf_item *items, uint64_t at,
     one->row = index;
     return status;
   }
-  return packbuf_i_item_fail(one, status, packbuf_i_item_text(status, PACKBUF_PUT), items[at].key, index, PACKBUF_NOWHERE);
+  return packbuf_i_item_fail(one, status, packbuf_i_item_text(status, PACKBUF_PUT, items[at].key), items[at].key, index,
+                             PACKBUF_NOWHERE);
 }
 
 /* ---- one batch ---- */
@@ -14370,12 +14374,10 @@ typedef struct packbuf_i_parcel {
 } packbuf_i_parcel;
 
 /* Keys of batches leave room for what append adds to them. */
-static const char packbuf_i_batch_key_text[] =
-    "the key of a batch has 1 to 200 bytes and no '#': what append adds makes up to 255, as other keys may have";
 
 static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index, packbuf_error *error) {
   if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY || strchr(key, '#'))
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, key, index, PACKBUF_NOWHERE);
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_key_text, key, index, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 
@@ -15740,7 +15742,7 @@ static void packbuf_i_append_undo(packbuf_i_appending *a, packbuf_status because
 static packbuf_status packbuf_i_append_pack(packbuf_i_appending *a, packbuf_error *error) {
   packbuf_status status;
   if (packbuf_i_stem(a->before.key) > PACKBUF_MAX_BATCH_KEY || packbuf_i_stem(a->before.key) == 0)
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, a->before.key, 0,
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_key_text, a->before.key, 0,
                                PACKBUF_NOWHERE);
   packbuf_i_new_name(a->fragment_key, a->before.key, 'f', a->number);
   packbuf_i_new_name(a->manifest_key, a->before.key, 'm', a->number);

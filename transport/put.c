@@ -51,7 +51,8 @@ static packbuf_status packbuf_i_item_why(const packbuf_item *items, uint64_t at,
     one->row = index;
     return status;
   }
-  return packbuf_i_item_fail(one, status, packbuf_i_item_text(status, PACKBUF_PUT), items[at].key, index, PACKBUF_NOWHERE);
+  return packbuf_i_item_fail(one, status, packbuf_i_item_text(status, PACKBUF_PUT, items[at].key), items[at].key, index,
+                             PACKBUF_NOWHERE);
 }
 
 /* ---- one batch ---- */
@@ -68,13 +69,10 @@ typedef struct packbuf_i_parcel {
 } packbuf_i_parcel;
 
 /* Keys of batches leave room for what append adds to them. */
-static const char packbuf_i_batch_key_text[] =
-    "the key of a batch has 1 to 200 bytes and no '#': what append adds makes up to 255, as other keys may have";
-
 
 static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index, packbuf_error *error) {
   if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY || strchr(key, '#'))
-    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_batch_key_text, key, index, PACKBUF_NOWHERE);
+    return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_key_text, key, index, PACKBUF_NOWHERE);
   return PACKBUF_OK;
 }
 

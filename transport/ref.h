@@ -1,8 +1,8 @@
 /* transport/ref.h: names of stored objects, and what a store knows of one. Plain data.
  * May use: packbuf.h. Must not know: stores. */
 
-#define PACKBUF_MAX_KEY 255       /* bytes: UTF-8 without control characters and spaces, at least one */
-#define PACKBUF_MAX_BATCH_KEY 200 /* of packbuf_put: no '#' in it, which begins what packbuf_append adds to a key */
+#define PACKBUF_MAX_KEY 255       /* bytes of any key: UTF-8 without control characters and spaces, at least one */
+#define PACKBUF_MAX_BATCH_KEY 200 /* of a batch's: and no '#' in it, which begins what packbuf_append adds */
 #define PACKBUF_MAX_URI 255
 
 typedef enum packbuf_object_kind {

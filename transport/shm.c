@@ -54,7 +54,7 @@ static packbuf_status packbuf_i_shm_paths(packbuf_i_shm_plan *plan, const char *
 /* Numbers that were not given, and the limits of those that were. */
 static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const packbuf_store_options *options,
                                             packbuf_error *error) {
-  const uint64_t size = options->size ? options->size : (uint64_t)256 << 20;
+  const uint64_t size = options->size;
   uint64_t slots = options->objects;
   if (!slots) {
     slots = size >> 14;
@@ -67,7 +67,7 @@ static packbuf_status packbuf_i_shm_numbers(packbuf_i_shm_plan *plan, const pack
     return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "size, objects or sessions of the store are too large");
   plan->size = packbuf_i_shm_up(size, PACKBUF_I_SHM_UNIT);
   plan->slots = (uint32_t)packbuf_i_shm_up(slots, 64);
-  plan->must_exist = options->must_exist;
+  plan->must_exist = options->must_exist || !size;
   plan->now = packbuf_now() - packbuf_i_shm_clock_offset();
   plan->generation = packbuf_i_wall_micros() << 12;
   if (!plan->generation) plan->generation = 4096;

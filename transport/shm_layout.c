@@ -377,7 +377,8 @@ static packbuf_status packbuf_i_shm_open_file(packbuf_i_shm_plan *plan, int *fd,
       return packbuf_i_fail(error, PACKBUF_DENIED, "no right to open the store's file, or it is a link",
                             (uint64_t)errno, PACKBUF_NOWHERE);
     if (errno != ENOENT) return packbuf_i_system_fail(error, "the store's file cannot be opened", errno);
-    if (plan->must_exist) return packbuf_i_call_fail(error, PACKBUF_NOT_FOUND, "there is no such store");
+    if (plan->must_exist) return packbuf_i_call_fail(error, PACKBUF_NOT_FOUND,
+                                 "there is no such store: who makes it gives its size, as in shm:NAME?size=8g");
     status = packbuf_i_shm_make(plan, error);
     if (status == PACKBUF_LEASED) packbuf_i_sleep_until(packbuf_now() + 50000000u);
     else if (status != PACKBUF_OK) return status;

@@ -28,7 +28,8 @@ typedef void (*packbuf_log)(void *context, packbuf_log_level level, const char *
 
 /* Start from packbuf_default_store_options(). */
 typedef struct packbuf_store_options {
-  uint64_t size;        /* local:, shm: that is made by this call: bytes for objects; 0: 256 MiB */
+  uint64_t size;        /* bytes for objects, of local: (0: 256 MiB) and of a shm: that is made by this call; 0: it must
+                           exist, so that a misspelt name makes no store */
   uint32_t objects;     /* and the most objects it holds; 0: one for each 16 KiB, 1024 to 65536 */
   uint32_t sessions;    /* shm: and the most handles at a time; 0: 256; at most 512 */
   uint64_t quota;       /* the most bytes that objects put through this handle take at a time; 0: no bound */
@@ -38,7 +39,7 @@ typedef struct packbuf_store_options {
                            looked up once, when the store is opened, for as long as the system's resolver takes */
   uint32_t connections; /* tcp, verbs: sockets or queue pairs; 0: 2 */
   uint32_t workers;     /* threads for packbuf_submit, at most 64; mooncake: for all calls, at most 16; 0: 1, 4 */
-  uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it */
+  uint8_t must_exist;   /* shm: 1: NOT_FOUND instead of making it, whatever the size */
   uint8_t read_only;    /* 1: puts and removes are READ_ONLY; shm: data are mapped for reading alone */
   uint8_t step_down;    /* 1: verbs may become tcp when it is not to be had; packbuf_store_info says so */
   uint8_t no_auto_register; /* 1: memory that was not registered is UNREGISTERED, with its address as error->offset;
@@ -58,10 +59,11 @@ PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot
 /* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any that is a number, by its name (k,
  * m, g, t: times 1024, ...); shm: also dir=FOLDER (/dev/shm) and mode=OCTAL (600: whose it is; 660: the group's too);
  * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
- * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not. Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the
- * message says what is missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session
- * left), NOT_FOUND (must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged one),
- * OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
+ * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not.
+ * Errors: INVALID_ARGUMENT (URI, unknown option), UNAVAILABLE (no such transport here: the message says what is
+ * missing), DISCONNECTED, TIMEOUT, DENIED (secret, rights), FULL (no room for it, or no session left), NOT_FOUND (no
+ * such shm: store, and no size or must_exist), UNSUPPORTED_VERSION, PROTOCOL (what is there is no store, or a damaged
+ * one), OUT_OF_MEMORY, SYSTEM (errno in error->offset). */
 PACKBUF_API packbuf_status packbuf_store_open(const char *uri, const packbuf_store_options *options,
                                               packbuf_store **store, packbuf_error *error);
 /* Waits for operations under way, to the deadline. LEASED, and it stays open, while leases, slices or submitted

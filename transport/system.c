@@ -48,23 +48,9 @@ PACKBUF_API void packbuf_lease_release(packbuf_lease *lease) {
 /* An error of one item: its key, cut at the front, and its index. offset: an address, or errno; PACKBUF_NOWHERE. */
 static packbuf_status packbuf_i_item_fail(packbuf_error *error, packbuf_status code, const char *message,
                                           const char *key, uint64_t index, uint64_t offset) {
-  const size_t size = key ? strlen(key) : 0, most = PACKBUF_ERROR_PATH - 1;
   packbuf_i_fail(error, code, message, offset, index);
-  if (!error || !key) return code;
-  if (size <= most) memcpy(error->path, key, size + 1);
-  else {
-    memcpy(error->path, "...", 3);
-    memcpy(error->path + 3, key + size - (most - 3), most - 2);
-  }
+  if (key) packbuf_i_set_path(error, key, strlen(key));
   return code;
-}
-
-/* What a status says of one item: the general text, but where that is of fields and destinations. */
-static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation) {
-  if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
-  if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
-  return operation == PACKBUF_PUT ? "the object is larger than the store"
-                                  : "the object is larger than the memory given";
 }
 
 /* An error without an item. */

@@ -1,5 +1,5 @@
-/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys, URIs and their
- * options.
+/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys and what is said of
+ * them, URIs and their options.
  * May use: base, status (lines), utf8 of the core; ref.h, store.h; system. Must not know: what a scheme means, which
  * options a store has beyond the common ones. */
 
@@ -143,10 +143,23 @@ static size_t packbuf_i_length(const char *text, size_t most) {
   return end ? (size_t)(end - text) : most + 1;
 }
 
+static const char packbuf_i_key_text[] =
+    "a key has 1 to 255 bytes of UTF-8 without blanks and control characters; that of a batch at most 200 and no '#', "
+    "as appends add to it";
+
 /* 1: a key: 1 to PACKBUF_MAX_KEY bytes of the above. */
 static int packbuf_i_key_valid(const char *key) {
   const size_t size = key ? packbuf_i_length(key, PACKBUF_MAX_KEY) : 0;
   return size >= 1 && size <= PACKBUF_MAX_KEY && packbuf_i_name_good(key, size) == size;
+}
+
+/* What a status says of one item: the general text, but where that is of fields and destinations. */
+static const char *packbuf_i_item_text(packbuf_status status, packbuf_operation operation, const char *key) {
+  if (status == PACKBUF_INVALID_ARGUMENT && !packbuf_i_key_valid(key)) return packbuf_i_key_text;
+  if (status == PACKBUF_NOT_FOUND) return "there is no object of this key and generation";
+  if (status != PACKBUF_CAPACITY) return packbuf_status_text(status);
+  return operation == PACKBUF_PUT ? "the object is larger than the store"
+                                  : "the object is larger than the memory given";
 }
 
 /* ---- URIs: SCHEME:REST?NAME=VALUE&NAME=VALUE ---- */

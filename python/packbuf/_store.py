@@ -90,17 +90,17 @@ def connect(
     why not.
 
     Args:
-        uri: which store; a `shm` store is made when it is not there.
+        uri: which store; a `shm` store that is not there is made where its size is given, else `NotFound`.
         timeout: seconds that a call may take unless it is given its own: ``math.inf`` waits for ever, 0 not at all.
             While a call waits it is not interrupted, by Ctrl-C either.
-        size: of `local`, and of `shm` that is made: bytes for objects; 0: 256 MiB.
+        size: of `local` (0: 256 MiB), and of `shm` that is made: bytes for objects.
         objects: and the most objects; 0: one for each 16 KiB.
         sessions: of `shm` that is made: the most handles at a time; 0: 256.
         quota: the most bytes that objects put through this handle take at a time; 0: no bound.
         pool_size: of `tcp`, `verbs`, `mooncake`: bytes to receive and pack in; 0: 256 MiB.
         connections: of `tcp`, `verbs`; 0: 2.
         connect_timeout: seconds to connect.
-        must_exist: of `shm`: do not make it.
+        must_exist: of `shm`: do not make it, whatever the size.
         read_only: puts and removals are refused.
         step_down: `verbs` may become `tcp` when it is not to be had.
         huge_pages: or UNAVAILABLE.
@@ -164,7 +164,7 @@ class Store:
         views of it stay good.
 
         Args:
-            key: 1 to 200 bytes of text without blanks and ``#``.
+            key: 1 to 200 bytes of text without blanks and ``#``; what appends make of it, and other keys, have up to 255.
             batch: as `packbuf.pack` takes it.
             **options: `PutOptions`.
 

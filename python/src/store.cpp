@@ -21,7 +21,8 @@ uint64_t deadline_in(double seconds) {
 static void explain(Failure &failure) {
   if (failure.error.code == PACKBUF_INVALID_ARGUMENT &&
       failure.message == packbuf_status_text(PACKBUF_INVALID_ARGUMENT))
-    failure.message = "a key has 1 to 255 bytes, of UTF-8 without blanks and control characters";
+    failure.message = "a key has 1 to 255 bytes of UTF-8 without blanks and control characters; that of a batch at "
+                      "most 200 and no '#', as appends add to it";
 }
 
 Failure item_failure(packbuf_status status, const char *key) {

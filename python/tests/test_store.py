@@ -276,7 +276,9 @@ def test_what_is_no_store():
         with pytest.raises(TypeError):
             packbuf.connect("local:", **options)
     with pytest.raises(packbuf.NotFound):
-        packbuf.connect(f"shm:python-nobody-{os.getpid()}", must_exist=True)
+        packbuf.connect(f"shm:python-nobody-{os.getpid()}", must_exist=True, size=1 << 20)
+    with pytest.raises(packbuf.NotFound, match="size"):
+        packbuf.connect(f"shm:python-nobody-{os.getpid()}")
     with store_of("shm") as store:
         reader = packbuf.connect(store.uri, read_only=True)
         ref = store.put("k", BATCH)
@@ -477,6 +479,11 @@ def test_errors_say_what_to_do(store):
         assert "(expected ndarray float64 natural [], found ndarray int64 natural [])" in str(error)
     with pytest.raises(packbuf.Error, match="needs? a row_order_token|same 16 bytes"):
         store.append(ref, {"y": [1]}, by="fields")
+    with pytest.raises(packbuf.NotFound, match="€: there is no object"):  # a path that is cut between characters
+        store.get("€" * 66)
+    for key in ("a#b", "a" * 201):
+        with pytest.raises(packbuf.Error, match="255 bytes.*at most 200 and no '#'"):
+            store.put(key, {"x": [1]})
     store.put_bytes("text", b"any text")
     with pytest.raises(packbuf.Malformed, match=r"^BAD_MAGIC.*no packed buffer.*get_bytes"):
         store.get("text")
