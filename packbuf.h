@@ -1169,11 +1169,11 @@ typedef struct packbuf_selection {
  * ("meta.step", "calls[0].name"), in which `*` stands for any characters of one name ("old_*", "meta.*"), `[*]` for any
  * item and `**` for any number of steps ("**.role"); `\*` is a star. A pattern with a star has at most 62 steps. It
  * chooses the nodes it matches with all below them; the nodes above come along as structure. "!pattern" takes away what
- * was chosen before it; when the first pattern takes away, all was chosen before. pattern_count 0: all. The order is
- * the buffer's. Media come with their attributes. Patterns and list of rows may go afterwards; the view must stay.
- * Errors: NOT_FOUND with the pattern in error->path when it matches nothing; INVALID_ARGUMENT, with the pattern, when
- * it is no pattern, or a step 0; OUT_OF_RANGE, ROW_COUNT (rows); OUT_OF_MEMORY. Cost: an exact path is looked up, other
- * patterns pass over all nodes. Thread-safe, as is the result. */
+ * was chosen before it ("\!name" is one that begins so); when the first pattern takes away, all was chosen before.
+ * pattern_count 0: all. The order is the buffer's. Media come with their attributes. Patterns and list of rows may go
+ * afterwards; the view must stay. Errors: NOT_FOUND with the pattern in error->path when it matches nothing;
+ * INVALID_ARGUMENT, with the pattern, when it is no pattern, or a step 0; OUT_OF_RANGE, ROW_COUNT (rows);
+ * OUT_OF_MEMORY. Cost: exact paths are looked up, other patterns pass over all nodes. Thread-safe, as is the result. */
 PACKBUF_API packbuf_status packbuf_select(const packbuf_view *view, unsigned scope, const char *const *patterns,
                                           size_t pattern_count, packbuf_row_selection rows, packbuf_arena *arena,
                                           packbuf_selection *selection, packbuf_error *error);
@@ -19601,7 +19601,7 @@ static packbuf_status packbuf_i_pattern_failed(const packbuf_i_chooser *c, packb
 
 static packbuf_status packbuf_i_choose_pattern(packbuf_i_chooser *c, unsigned scope, const char *text) {
   const uint8_t flag = text[0] == '!' ? 0 : PACKBUF_I_CHOSEN;
-  const char *path = text + (text[0] == '!');
+  const char *path = text + (text[0] == '!' || (text[0] == '\\' && text[1] == '!'));
   packbuf_i_pattern pattern;
   packbuf_status status = PACKBUF_OK;
   int matched = 0;

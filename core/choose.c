@@ -326,7 +326,7 @@ static packbuf_status packbuf_i_pattern_failed(const packbuf_i_chooser *c, packb
 
 static packbuf_status packbuf_i_choose_pattern(packbuf_i_chooser *c, unsigned scope, const char *text) {
   const uint8_t flag = text[0] == '!' ? 0 : PACKBUF_I_CHOSEN;
-  const char *path = text + (text[0] == '!');
+  const char *path = text + (text[0] == '!' || (text[0] == '\\' && text[1] == '!'));
   packbuf_i_pattern pattern;
   packbuf_status status = PACKBUF_OK;
   int matched = 0;

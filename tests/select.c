@@ -478,7 +478,8 @@ static void field_patterns(const batch *b) {
   tap_ok(good, "the first pattern takes away from all; batch values");
   good = fields_are(v, 0, "nothing", "NOT_FOUND nothing") && fields_are(v, 0, "seq x*", "NOT_FOUND x*") && fields_are(v, 0, "calls[9]", "NOT_FOUND calls[9]") &&
          fields_are(v, 0, "calls[x]", "INVALID_ARGUMENT calls[x]") && fields_are(v, 0, "a\\b", "INVALID_ARGUMENT a\\b") && fields_are(v, 0, "seq\\*", "NOT_FOUND seq\\*") &&
-         fields_are(v, 0, "about", "NOT_FOUND about") && fields_are(v, 0, "calls[", "INVALID_ARGUMENT calls[") && fields_are(v, 0, "!nothing", "NOT_FOUND !nothing");
+         fields_are(v, 0, "about", "NOT_FOUND about") && fields_are(v, 0, "calls[", "INVALID_ARGUMENT calls[") && fields_are(v, 0, "!nothing", "NOT_FOUND !nothing") &&
+         fields_are(v, 0, "\\!nothing", "NOT_FOUND \\!nothing") && fields_are(v, 0, "seq\\!", "INVALID_ARGUMENT seq\\!");
   tap_ok(good, "a pattern that matches nothing, or is none, is named");
   good = fields_are(v, 0, "*a*a*a*a*a*a*a*a*a*a*a*a*z", "NOT_FOUND *a*a*a*a*a*a*a*a*a*a*a*a*z") && fields_are(v, 0, "**.**.**.**.**.**.**.nothing", "NOT_FOUND **.**.**.**.**.**.**.nothing");
   tap_ok(good, "stars that match nothing end soon");

@@ -590,6 +590,30 @@ static void wholes(void) {
   end("a manifest", 0);
 }
 
+/* Some fields of a batch are a reading like any. */
+static void selected(void) {
+  static const char *const patterns[1] = {"n"};
+  packbuf_wanted wanted;
+  packbuf_ref ref;
+  packbuf_object object;
+  int freed = 0, good;
+  begin(0, 0);
+  memset(&wanted, 0, sizeof wanted);
+  wanted.patterns = patterns;
+  wanted.pattern_count = 1;
+  good = is(put("s", 4, &ref), PACKBUF_OK) &&
+         is(packbuf_ledger_get_select(ledger, &ref, NULL, &getting, &object, &error), PACKBUF_INVALID_ARGUMENT) &&
+         object.status == PACKBUF_INVALID_ARGUMENT && state_of(ledger).reading == 0;
+  good = good && is(packbuf_ledger_get_select(ledger, &ref, &wanted, &getting, &object, &error), PACKBUF_OK);
+  tap_ok(good && object.selection && holds(&object, 4) && state_of(ledger).reading == 1,
+         "%s: L44: some fields, counted as a reading", where);
+  tap_ok(is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == at_once() &&
+             is(packbuf_ledger_get_select(ledger, &ref, &wanted, &getting, &object, &error), PACKBUF_NOT_FOUND),
+         "%s: L44: its release frees", where);
+  if (!at_once()) is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK);
+  end("some fields", 0);
+}
+
 /* Many keys: the table grows, and of what is gone the newest are remembered. */
 static void table(void) {
   enum { N = 66000 };
@@ -704,6 +728,7 @@ static void all_of(const char *name, int alone) {
   else tap_note("%s: L25 to L29 want REMOVE_NOW", where);
   others();
   wholes();
+  selected();
   if (alone) threads();
 }
 

@@ -308,9 +308,9 @@ static packbuf_status packbuf_i_ledger_got(packbuf_ledger *ledger, packbuf_i_boo
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
-                                              const packbuf_get_options *options, packbuf_object *object,
-                                              packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_read(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                            const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                            packbuf_object *object, packbuf_error *error) {
   packbuf_i_booked *entry;
   uint64_t counted = 0;
   packbuf_status status;
@@ -330,7 +330,7 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
   packbuf_i_unlocked(&ledger->lock);
   if (status != PACKBUF_OK) status = packbuf_i_ledger_fail(error, status, ref->key);
   else if (!entry) status = packbuf_i_no_memory(error);
-  if (status == PACKBUF_OK) status = packbuf_get(ledger->store, ref, options, object, error);
+  if (status == PACKBUF_OK) status = packbuf_get_many(ledger->store, ref, 1, wanted, options, object, error);
   if (entry) {
     int refused = 0;
     packbuf_i_locked(&ledger->lock);
@@ -349,6 +349,21 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
   if (status != PACKBUF_OK) packbuf_object_release(object);
   object->status = status;
   return status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                              const packbuf_get_options *options, packbuf_object *object,
+                                              packbuf_error *error) {
+  return packbuf_i_ledger_read(ledger, ref, NULL, options, object, error);
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_get_select(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                                     const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                                     packbuf_object *object, packbuf_error *error) {
+  memset(object, 0, sizeof *object);
+  object->status = PACKBUF_INVALID_ARGUMENT;
+  if (!wanted) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "what is wanted must be given");
+  return packbuf_i_ledger_read(ledger, ref, wanted, options, object, error);
 }
 
 /* ---- off the books ---- */

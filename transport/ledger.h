@@ -31,6 +31,10 @@ PACKBUF_API packbuf_status packbuf_ledger_adopt(packbuf_ledger *ledger, const pa
 PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
                                               const packbuf_get_options *options, packbuf_object *object,
                                               packbuf_error *error);
+/* The same of some fields and rows, as packbuf_get_select: a reading like any, and released like one. */
+PACKBUF_API packbuf_status packbuf_ledger_get_select(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                                     const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                                     packbuf_object *object, packbuf_error *error);
 /* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
  * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
  * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is

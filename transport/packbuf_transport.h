@@ -639,6 +639,10 @@ PACKBUF_API packbuf_status packbuf_ledger_adopt(packbuf_ledger *ledger, const pa
 PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
                                               const packbuf_get_options *options, packbuf_object *object,
                                               packbuf_error *error);
+/* The same of some fields and rows, as packbuf_get_select: a reading like any, and released like one. */
+PACKBUF_API packbuf_status packbuf_ledger_get_select(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                                     const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                                     packbuf_object *object, packbuf_error *error);
 /* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
  * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
  * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is
@@ -16230,9 +16234,9 @@ static packbuf_status packbuf_i_ledger_got(packbuf_ledger *ledger, packbuf_i_boo
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
-                                              const packbuf_get_options *options, packbuf_object *object,
-                                              packbuf_error *error) {
+static packbuf_status packbuf_i_ledger_read(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                            const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                            packbuf_object *object, packbuf_error *error) {
   packbuf_i_booked *entry;
   uint64_t counted = 0;
   packbuf_status status;
@@ -16252,7 +16256,7 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
   packbuf_i_unlocked(&ledger->lock);
   if (status != PACKBUF_OK) status = packbuf_i_ledger_fail(error, status, ref->key);
   else if (!entry) status = packbuf_i_no_memory(error);
-  if (status == PACKBUF_OK) status = packbuf_get(ledger->store, ref, options, object, error);
+  if (status == PACKBUF_OK) status = packbuf_get_many(ledger->store, ref, 1, wanted, options, object, error);
   if (entry) {
     int refused = 0;
     packbuf_i_locked(&ledger->lock);
@@ -16271,6 +16275,21 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
   if (status != PACKBUF_OK) packbuf_object_release(object);
   object->status = status;
   return status;
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                              const packbuf_get_options *options, packbuf_object *object,
+                                              packbuf_error *error) {
+  return packbuf_i_ledger_read(ledger, ref, NULL, options, object, error);
+}
+
+PACKBUF_API packbuf_status packbuf_ledger_get_select(packbuf_ledger *ledger, const packbuf_ref *ref,
+                                                     const packbuf_wanted *wanted, const packbuf_get_options *options,
+                                                     packbuf_object *object, packbuf_error *error) {
+  memset(object, 0, sizeof *object);
+  object->status = PACKBUF_INVALID_ARGUMENT;
+  if (!wanted) return packbuf_i_call_fail(error, PACKBUF_INVALID_ARGUMENT, "what is wanted must be given");
+  return packbuf_i_ledger_read(ledger, ref, wanted, options, object, error);
 }
 
 /* ---- off the books ---- */

@@ -35,6 +35,15 @@ __all__ = [
 _MAGIC = b"\x89PBUF\r\n\x1a"
 _KIND = "transferqueue"  # the metadata that tells an object from frames
 _MARK, _MARK_OF = "__packbuf__", "transferqueue"
+_BATCH_META = (  # what the controller's messages carry: the arguments of BatchMeta
+    "global_indexes",
+    "partition_ids",
+    "field_schema",
+    "production_status",
+    "extra_info",
+    "custom_meta",
+    "_custom_backend_meta",
+)
 _MOST_COLUMNS = 256  # of an object that is rows; one with more keys is kept as one value
 
 
@@ -125,6 +134,8 @@ def _stand_in(allow_pickle: bool, value: Any) -> Any:
         return _mark(b"set" if isinstance(value, set) else b"frozenset", values=list(value))
     if isinstance(value, torch.dtype):
         return _mark(b"dtype", name=str(value).removeprefix("torch."))
+    if type(value).__name__ == "BatchMeta" and type(value).__module__ == "transfer_queue.metadata":
+        return _mark(b"batch_meta", **{name: getattr(value, name) for name in _BATCH_META})
     return old_frames.pickled(value) if allow_pickle and not isinstance(value, tuple) else NotImplemented
 
 
@@ -158,6 +169,17 @@ def _non_tensor(data: Any, batch_size: Any) -> Any:
     return NonTensorData(data, batch_size=batch_size)
 
 
+def _batch_meta(field_schema: dict[str, dict[str, Any]], **parts: Any) -> Any:
+    from transfer_queue.metadata import BatchMeta
+
+    for meta in field_schema.values():  # as TransferQueue makes them: shapes are tuples
+        if meta.get("shape") is not None:
+            meta["shape"] = tuple(meta["shape"])
+        if meta.get("per_sample_shapes") is not None:
+            meta["per_sample_shapes"] = [shape and tuple(shape) for shape in meta["per_sample_shapes"]]
+    return BatchMeta(field_schema=field_schema, **parts)
+
+
 def _objects(values: list[Any], shape: list[int]) -> np.ndarray:
     array = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):  # one by one: numpy would look into lists and arrays
@@ -188,6 +210,7 @@ _MAKERS: dict[bytes, Callable[..., Any]] = {
     b"set": set,
     b"frozenset": frozenset,
     b"dtype": _dtype,
+    b"batch_meta": _batch_meta,
 }
 
 
@@ -215,7 +238,7 @@ def _made(kind: bytes, parts: dict[str, Any]) -> Any:
         raise packbuf.Unsupported(Status.UNSUPPORTED_CODEC, f"a newer version's {kind!r}")
     try:
         return maker(parts["values"]) if maker in (set, frozenset) else maker(**parts)
-    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, AttributeError, ImportError) as error:
         text = f"what stands for a {kind.decode('latin-1')} is none: {error}"
         raise packbuf.Error(Status.WRONG_TYPE, text) from error
 
@@ -314,8 +337,9 @@ def batch_decode_from(source_buffers: Sequence[Any], *, allow_pickle: bool = Fal
 def install(*, allow_pickle: bool = False) -> Callable[[], None]:
     """Puts these functions in place of those of the package transfer_queue; returns what takes them out again.
 
-    A process that understands only the original's frames cannot read ours: install in all of them, readers first.
-    Messages that carry objects of TransferQueue's own classes (metadata of the controller) need `allow_pickle`.
+    A process that understands only the original's frames cannot read ours: install in all of them, readers first. In
+    Ray: ``ray.init(runtime_env={"worker_process_setup_hook": "serial_utils.install"})`` (end_to_end.py). Functions that
+    are to run in a storage unit (`data_parser`) need `allow_pickle`.
     """
     from transfer_queue.storage.clients import mooncake_client, yuanrong_client
     from transfer_queue.utils import serial_utils as original

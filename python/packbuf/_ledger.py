@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from packbuf import _core
 from packbuf._core import Ref
 from packbuf._errors import Status, error_of
 from packbuf._pack import _begin
+from packbuf._select import Rows, patterns_of, row_argument
 from packbuf._store import GetOptions, PutOptions, Store, form_of, read_options, threads_of, view_of
 from packbuf._view import View
 
@@ -101,8 +103,32 @@ class Ledger:
 
     def get(self, ref: Ref | str, **options: Unpack[GetOptions]) -> Reading:
         """`Store.get`, counted: `NotFound` after release or abort, `Stale` after another put, even if bytes linger."""
+        return self._reading(ref, None, options)
+
+    def select(
+        self,
+        ref: Ref | str,
+        fields: Sequence[str] | str | None = None,
+        rows: Rows = None,
+        *,
+        gap: int = 0,
+        **options: Unpack[GetOptions],
+    ) -> Reading:
+        """`Store.select`, counted as `get` is: the view has these fields and rows, and nothing else was transferred.
+
+        >>> import packbuf
+        >>> ledger = packbuf.Ledger(packbuf.connect("local:"))
+        >>> ref = ledger.put("sample/1", {"x": [1, 2], "y": [3, 4]})
+        >>> with ledger.select(ref, "y") as view:
+        ...     view["y"].tolist()
+        [3, 4]
+        """
+        return self._reading(ref, (patterns_of(fields), row_argument(rows), gap, False), options)
+
+    def _reading(self, ref: Ref | str, wanted: Any, options: GetOptions) -> Reading:
+        form_of(options)
         seconds = self.store._seconds(options.get("timeout"))
-        return Reading(self._core.get(ref, *read_options(options), seconds), options)
+        return Reading(self._core.get(ref, wanted, *read_options(options), seconds), options)
 
     def abort(self, ref: Ref | str) -> None:
         """End a batch now: nobody gets it here any more, and its memory comes back when the leases end.

@@ -429,7 +429,7 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         """Choose fields by path or pattern, and rows.
 
         A pattern is an escaped path in which ``*`` stands for any characters of a name, ``[*]`` for any item and ``**``
-        for any steps; ``"!pattern"`` takes away.
+        for any steps; ``"!pattern"`` takes away, and ``\\!name`` is a name that begins so.
 
         >>> import packbuf
         >>> view = packbuf.open(packbuf.pack([{"a": i, "m": {"x": -i, "y": "t"}} for i in range(5)]))

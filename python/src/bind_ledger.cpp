@@ -51,16 +51,21 @@ static void adopt(const Ledger &self, nb::handle key, double seconds) {
   check_key(unlocked([&] { return packbuf_ledger_adopt(ledger, &ref, deadline, &error); }), error);
 }
 
-static std::unique_ptr<Reading> get(const Ledger &self, nb::handle key, const nb::dict &limits, int level,
-                                    const nb::object &fingerprint, double seconds) {
+static std::unique_ptr<Reading> get(const Ledger &self, nb::handle key, const nb::object &wanted,
+                                    const nb::dict &limits, int level, const nb::object &fingerprint, double seconds) {
   const SharedBooks books = self.books();
   const packbuf_ref ref = ref_of(key);
   const packbuf_limits bounds = limits_of(limits);
   const packbuf_get_options options = get_options(&bounds, level, fingerprint, seconds);
+  const Wanted what(wanted);
   packbuf_ledger *ledger = books->get();
   packbuf_object object;
   packbuf_error error;
-  check_key(unlocked([&] { return packbuf_ledger_get(ledger, &ref, &options, &object, &error); }), error);
+  check_key(unlocked([&] {
+              return what.get() ? packbuf_ledger_get_select(ledger, &ref, what.get(), &options, &object, &error)
+                                : packbuf_ledger_get(ledger, &ref, &options, &object, &error);
+            }),
+            error);
   return std::make_unique<Reading>(books, object);
 }
 
@@ -112,7 +117,7 @@ void bind_ledger(nb::module_ &m) {
                           bool retain) { new (self) Ledger(store, most_bytes, attempts, retain); })
       .def("put", &put, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("adopt", &adopt, nb::arg().none(), nb::arg())
-      .def("get", &get, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
+      .def("get", &get, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
       .def("abort", &abort_batch, nb::arg().none())
       .def("gc", &gc)
       .def("drain", &drain)

@@ -288,33 +288,33 @@ packbuf_get_options get_options(const packbuf_limits *limits, int level, const n
   return options;
 }
 
-// A Leased for each ref, or the error that it came to. wanted: None, or (patterns, rows, gap, values).
+Wanted::Wanted(const nb::object &parts) {
+  memset(&what_, 0, sizeof what_);
+  if (parts.is_none()) return;
+  texts_ = nb::cast<std::vector<std::string>>(parts[0]);
+  for (const std::string &text : texts_) patterns_.push_back(pattern_text(text));
+  what_.patterns = patterns_.data();
+  what_.pattern_count = patterns_.size();
+  what_.rows = row_selection(parts[1].ptr());
+  what_.gap = number_of(parts[2], "gap");
+  what_.values = nb::cast<bool>(parts[3]);
+  some_ = true;
+}
+
+// A Leased for each ref, or the error that it came to. wanted: as Wanted has it.
 static nb::list get_many(const Store &self, const nb::list &keys, const nb::object &wanted, const nb::dict &limits,
                          int level, const nb::object &fingerprint, double seconds) {
   const SharedHandle handle = self.handle();
   const std::vector<packbuf_ref> refs = refs_of(keys);
   const packbuf_limits bounds = limits_of(limits);
   const packbuf_get_options options = get_options(&bounds, level, fingerprint, seconds);
+  const Wanted what(wanted);
   packbuf_store *store = handle->get();
   std::vector<packbuf_object> objects(refs.size());
-  std::vector<std::string> texts;
-  std::vector<const char *> patterns;
-  packbuf_wanted what;
   packbuf_error error;
-  memset(&what, 0, sizeof what);
-  if (!wanted.is_none()) {
-    texts = nb::cast<std::vector<std::string>>(wanted[0]);
-    for (const std::string &text : texts) patterns.push_back(pattern_text(text));
-    what.patterns = patterns.data();
-    what.pattern_count = patterns.size();
-    what.rows = row_selection(wanted[1].ptr());
-    what.gap = number_of(wanted[2], "gap");
-    what.values = nb::cast<bool>(wanted[3]);
-  }
   {
     Unlocked unlocked;
-    (void)packbuf_get_many(store, refs.data(), refs.size(), wanted.is_none() ? nullptr : &what, &options,
-                           objects.data(), &error);
+    (void)packbuf_get_many(store, refs.data(), refs.size(), what.get(), &options, objects.data(), &error);
   }
   nb::list results;
   bool told = false;

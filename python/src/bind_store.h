@@ -5,6 +5,9 @@
 #include "bind.h"
 #include "store.h"
 
+#include <string>
+#include <vector>
+
 namespace packbuf_py {
 
 // The handle of a Store; DISCONNECTED when it was closed.
@@ -16,6 +19,21 @@ packbuf_ref ref_of(nanobind::handle key);
 // limits, fingerprint: as long as the options are used.
 packbuf_get_options get_options(const packbuf_limits *limits, int level, const nanobind::object &fingerprint,
                                 double seconds);
+// What is wanted of a batch: None, all of it, or (patterns, rows, gap, values), which is kept by the caller.
+class Wanted {
+ public:
+  explicit Wanted(const nanobind::object &parts);
+  Wanted(const Wanted &) = delete;
+  Wanted &operator=(const Wanted &) = delete;
+  const packbuf_wanted *get() const { return some_ ? &what_ : nullptr; }
+
+ private:
+  packbuf_wanted what_;
+  std::vector<std::string> texts_;
+  std::vector<const char *> patterns_;
+  bool some_ = false;
+};
+
 int leased_buffer(PyObject *self, Py_buffer *buffer, int flags);
 void leased_release(PyObject *self, Py_buffer *buffer);
 

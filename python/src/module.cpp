@@ -466,9 +466,7 @@ static void bind_words(nb::module_ &m) {
 
 NB_MODULE(_core, m) {
   if (!import_numpy()) throw nb::python_error();
-#ifdef Py_LIMITED_API
-  nb::set_leak_warnings(false); // what other packages still hold when the process ends is not given back (have_gil)
-#endif
+  nb::set_leak_warnings(false); // what other packages and daemon threads hold when the process ends is no leak
   nb::register_exception_translator([](const std::exception_ptr &pointer, void *) {
     try {
       std::rethrow_exception(pointer);

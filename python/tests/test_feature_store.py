@@ -2,7 +2,7 @@
 
 | its test | here |
 | --- | --- |
-| roundtrip bit exact; URI names the store; an independent copy; hard pin | test_round_trip, test_a_copy_of_its_own, test_it_is_pinned |
+| roundtrip bit exact; URI names the store; an independent copy; hard pin | test_round_trip, test_a_copy_of_its_own, test_it_is_pinned; of names=, test_some_names, test_some_names_are_checked |
 | get after release; the same though the removal is deferred; abort; re-put; retain; two leases | test_after_release, test_release_is_deferred, test_abort, test_put_again, test_retained, test_two_leases |
 | wrong credential at attach, None, on the data path, open without | test_credentials |
 | cap: MemoryError; a cap that admits one sample and not two | test_budget |
@@ -162,6 +162,51 @@ def test_a_dump_is_the_object(store, tmp_path):
     path = tmp_path / "s0.pbuf"
     path.write_bytes(store.store.get_bytes("run0/s0"))
     assert torch.equal(packbuf.open(path)["target"].torch()[0], tensors()["target"])
+
+
+NAMES = ["a", "a.b", "*", "!a", "a[0]", "b\\", "**", "ab", "[*]"]
+
+
+def test_some_names(uri):
+    """Of what is asked for alone bytes are transferred, whatever it is called; the handle is one like any."""
+    producer, consumer = client(uri), client(uri)
+    sample = {name: torch.arange(1 << 15) ** 2 + i for i, name in enumerate(NAMES)}
+    ref = producer.put(sample, sample_id="s0", metadata={})
+    size = packbuf.Ref.parse(ref.feature_store_uri.removeprefix("packbuf:")).nbytes
+    for names in [[name] for name in NAMES] + [["ab", "*"], NAMES[::-1]]:
+        before = consumer.store.counters()["bytes_moved"]
+        got, _ = consumer.get(ref, names=names)
+        moved = consumer.store.counters()["bytes_moved"] - before
+        assert same(got, {name: sample[name] for name in names})
+        assert moved == 0 if uri.startswith("shm") else 0 < moved <= min(size + 4096, len(names) * (sample["a"].nbytes + (2 << 16)) + 8192)
+    assert consumer.get(ref, names=[])[0] == {} and list(consumer.get(ref, names=["a", "a"])[0]) == ["a"]
+    for names in (["a", "nothing"], ["a?"]):
+        out = consumer.health()["active_leases"]
+        with pytest.raises(KeyError):
+            consumer.get(ref, names=names)
+        assert consumer.health()["active_leases"] == out
+    alone = client(uri)
+    _, handle = alone.get(ref, names=["ab"])
+    alone.release(handle)
+    with pytest.raises(KeyError):
+        consumer.get(ref, names=["ab"])
+    assert in_store(producer) == 0
+
+
+def test_some_names_are_checked(store):
+    """What is transferred of some fields is held to its checksums as the whole is."""
+    sample = {name: torch.arange(1 << 15) ** 2 * i for i, name in enumerate("abc", 3)}
+    ref = store.put(sample, sample_id="s0", metadata={})
+    data = bytearray(store.store.get_bytes("run0/s0"))
+    data[data.index(sample["b"].numpy().tobytes()) + (1 << 17)] ^= 1
+    wrong = store.store.put_bytes("run0/s0", data)
+    whole = packbuf.Ref.parse(ref.feature_store_uri.removeprefix("packbuf:"))
+    forged = dataclasses.replace(ref, feature_store_uri="packbuf:" + str(whole).replace(f":{whole.generation:x}:", f":{wrong.generation:x}:", 1))
+    with pytest.raises(KeyError) as caught:
+        store.get(forged, names=["b"])
+    assert "DATA_CHECKSUM" in str(caught.value)
+    if store.health()["backend"] == "tcp":  # of shm, which is read in place, all of a sample is checked
+        assert same(store.get(forged, names=["a"])[0], {"a": sample["a"]}), "other fields are sound"
 
 
 # ---- lifetimes ----

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -307,6 +308,29 @@ def test_schemas(store):  # 79 80 88
         assert equal(store.get(one, fields=["c", text]), {"c": [{text: 1}, {}], text: [1, 2]})
 
 
+def test_schemas_of_nothing(store):
+    """A schema that no column has is a mistake; one of meta_info alone is not of a column with its name (82)."""
+    for call in (
+        lambda: store.put({"ids": [1]}, schema={"idz": FieldSchema(dtype="int32")}),
+        lambda: store.put({"batch": {"ids": np.arange(2)}, "meta_info": {"note": 1}}, schema={"note": FieldSchema(dtype="int32")}),
+        lambda: store.put({"ids": np.arange(2), "note": 1}, schema={"note": FieldSchema(nullable=False)}),
+        lambda: store.put_many([{"a": [1]}, {"b": [1]}], schema={"c": FieldSchema()}),
+        lambda: store.append_fields(ref, {"more": [1]}, stage="s", schema={"ids": FieldSchema(dtype="int8")}),
+    ):
+        ref = store.put({"ids": [1]})
+        put = store.counters.puts
+        fails(Status.INVALID_ARGUMENT, call, kind=ValueError)
+        assert store.counters.puts == put
+    two = store.put_many([{"a": [1]}, {"b": [1]}], schema={"a": FieldSchema(dtype="int8"), "b": FieldSchema(dtype="int16")})
+    assert [store.describe(ref)[name]["dtype"] for ref, name in zip(two, "ab")] == ["int8", "int16"]
+    both = {"non_tensor_batch": {"a": objects([1, 2])}, "meta_info": {"a": 7}}
+    ref = store.put(both, schema={"a": FieldSchema(section="non_tensor_batch", dtype="int8")})
+    assert store.describe(ref)["a"]["dtype"] == "int8" and store.get(ref)["meta_info"]["a"] == 7
+    fails(Status.INVALID_ARGUMENT, store.put, both, schema={"a": FieldSchema(section="meta_info", dtype="int8")}, kind=ValueError)
+    ref = store.put(both, schema={"a": FieldSchema(section="meta_info")})
+    assert store.describe(ref)["a"]["dtype"] == "int64"
+
+
 def test_batch_sizes_must_agree(store, torch):  # 30 109
     fails(Status.ROW_COUNT, store.put, {"batch": {"a": torch.ones(4), "b": torch.ones(3)}}, kind=ValueError)
     fails(Status.ROW_COUNT, store.put, {"a": torch.ones(4), "b": np.ones(3)}, kind=ValueError)
@@ -390,6 +414,14 @@ def test_only_the_bytes_that_are_wanted(world, torch):  # 39 45: 3 of 20 columns
     assert store.get(ref, fields=["c3"], rows=[])["c3"].shape == (0, 40)
     assert store.counters.bytes_got == moved + 2 * head + 3 * 320, "no row, no data"
     store.close()
+
+
+def test_columns_of_any_name_in_part(store):
+    names = ["!a", "!", "*", "**", "[*]", "a.b", "a[0]", "b\\", "\\!", "a"]
+    data = {name: np.arange(3000) ** 2 + i for i, name in enumerate(names)}
+    ref = store.put(data)
+    for name in names:
+        assert equal(store.get(ref, fields=[name], rows=slice(5, 9)), {name: data[name][5:9]}), name
 
 
 def test_gap_and_small_objects(fake):
@@ -731,6 +763,57 @@ def test_all_or_none(fake):  # 43 52 53 118
     fake.fail("remove", 0, OSError("cable"))
     fails(Status.FULL, store.put_many, batches)
     assert idle(store)
+
+
+def test_named_keys_are_taken_back(fake):
+    """What was put under keys of the caller's is taken back, and no more than that; what cannot be is named."""
+    store, other = store_on(fake), store_on(fake)
+    batches, keys = [{"a": np.arange(i)} for i in range(1, 5)], [f"k{i}" for i in range(4)]
+    theirs = other.put({"b": [1]}, key="k2")
+    fails(Status.DUPLICATE_NAME, store.put_many, batches, keys)
+    assert list(fake.objects) == ["k2"] and equal(other.get(theirs), {"b": [1]})
+    other.remove(theirs, force=True)
+    fake.fail("put_from", 2, lambda code: -900)  # it was put, and the answer was lost
+    fails(Status.DISCONNECTED, store.put_many, batches, keys)
+    assert fake.objects == {} and idle(store)
+    fake.fail("put_from", 2, lambda code: -900)
+    fails(Status.DISCONNECTED, store.put_many, batches)
+    assert fake.objects == {} and idle(store)
+    fake.fail("get_range", 1, -800)  # the look at what is there now fails once
+    fails(Status.DISCONNECTED, store.put_many, batches, keys)
+    assert fake.objects == {} and idle(store)
+    for n in range(4, 9):  # and from then on
+        fake.fail("get_range", n, -800)
+    fake.fail("put_from", 3, -200)
+    fake.fail("get_range", 2, -800)
+    error = fails(Status.FULL, store.put_many, batches, keys)
+    assert "may still be there, under k2" in str(error) and list(fake.objects) == ["k2"]
+
+
+def test_a_master_that_is_not_there():
+    """The engine would try for 90 s, and at a port that is silent hold the GIL for ten minutes."""
+    pytest.importorskip("mooncake.store", reason="the wheel mooncake-transfer-engine-non-cuda is not installed")
+    with socket.socket() as silent, socket.socket() as closed, socket.socket() as other:
+        for one in (silent, closed, other):
+            one.bind(("127.0.0.1", 0))
+        silent.listen()
+        other.listen()
+
+        def answer():
+            with other.accept()[0] as peer:
+                peer.recv(64)
+                peer.sendall(b"HTTP/1.1 400 Bad Request")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        for one, says in ((closed, "there is no master"), (silent, "there is no master"), (other, "is no master")):
+            start = time.monotonic()
+            error = fails(Status.UNAVAILABLE, StructuredStore.connect, "127.0.0.1:%d" % one.getsockname()[1], timeout=0.5)
+            assert says in str(error) and time.monotonic() - start < 10
+        thread.join()
+    for bad in ("", "127.0.0.1", "127.0.0.1:port", ":", "127.0.0.1:99999999"):
+        with pytest.raises(packbuf.Error):
+            StructuredStore.connect(bad, timeout=0.5)
 
 
 def test_the_engine_is_full(world):

@@ -6,6 +6,7 @@ import ctypes
 import pickle
 import random
 import struct
+import subprocess
 import sys
 import warnings
 
@@ -282,6 +283,11 @@ def test_marks_are_no_values_of_a_caller():
         (b"tensordict", {"batch_size": [3], "data": {"x": torch.zeros(2)}}),
         (b"tensordict", {"batch_size": "x", "data": 7}),
         (b"dtype", {"name": "Tensor"}),
+        (b"batch_meta", {}),
+        (b"batch_meta", {"field_schema": {}, "global_indexes": [1], "partition_ids": []}),
+        (b"batch_meta", {"field_schema": 7, "global_indexes": [], "partition_ids": []}),
+        (b"batch_meta", {"field_schema": {"a": {"shape": 7}}, "global_indexes": [], "partition_ids": []}),
+        (b"batch_meta", {"field_schema": {}, "global_indexes": [], "partition_ids": [], "__class__": 7}),
         (b"set", {"values": [[]]}),
         (b"set", {}),
     ],
@@ -505,23 +511,25 @@ def test_its_messages():
     assert same(back.body, body)
 
 
-def test_its_metadata_wants_pickle():
-    """A message of the controller has objects of TransferQueue's own classes."""
+def test_its_metadata_needs_no_pickle(installed):
+    """A message of the controller carries a BatchMeta, which the original pickles."""
     from transfer_queue.metadata import BatchMeta
     from transfer_queue.utils.zmq_utils import ZMQMessage, ZMQRequestType
 
-    meta = BatchMeta([3, 5], ["p", "p"], {"ids": {"dtype": torch.int64, "shape": (4,)}})
-    message = ZMQMessage.create(ZMQRequestType.GET_META_RESPONSE, "controller", {"metadata": meta})
-    restore = ours.install()
-    try:
-        with pytest.raises(packbuf.Unencodable, match="BatchMeta"):
-            message.serialize()
-        restore()
-        restore = ours.install(allow_pickle=True)
-        back = ZMQMessage.deserialize(message.serialize()).body["metadata"]
-        assert isinstance(back, BatchMeta) and back.global_indexes == [3, 5] and back.field_schema == meta.field_schema
-    finally:
-        restore()
+    schema = {"ids": {"dtype": torch.int64, "shape": (4,)}, "text": {"dtype": None, "shape": None, "is_non_tensor": True}, "r": {"dtype": torch.bfloat16, "shape": None, "per_sample_shapes": [(3,), None]}}
+    for meta in (
+        BatchMeta([3, 5], ["p", "q"], schema, np.array([1, 0]), {"k": [1]}, [{"uid": "a"}, {}], [{}, {"ids": {"packed_size": 7}}]),
+        BatchMeta([], []),
+    ):
+        message = ZMQMessage.create(ZMQRequestType.GET_META_RESPONSE, "controller", {"metadata": meta})
+        (frame,) = message.serialize()
+        back = ZMQMessage.deserialize([frame]).body["metadata"]
+        assert type(back) is BatchMeta and same([getattr(back, name) for name in meta.__slots__], [getattr(meta, name) for name in meta.__slots__])
+        shapes = [(one["shape"], one.get("per_sample_shapes")) for one in back.field_schema.values()]
+        assert shapes == [((4,), None), (None, None), (None, [(3,), None])][: len(shapes)]
+        assert b"pickle" not in bytes(frame)
+    with pytest.raises(packbuf.Unencodable, match="function"):  # it runs in the storage unit, so it wants pickle
+        ZMQMessage.create(ZMQRequestType.PUT_DATA, "client", {"data_parser": test_many_tensors_by_many_workers}).serialize()
 
 
 def test_install_puts_things_back():
@@ -564,6 +572,14 @@ def test_its_storage_unit(monkeypatch):
         socket.close(linger=0)
         context.term()
         unit.shutdown()
+
+
+def test_all_of_it():
+    """Its controller, storage units and client, on their sockets: what end_to_end.py does, here without Ray."""
+    script = ROOT / "examples" / "transferqueue" / "end_to_end.py"
+    done = subprocess.run([sys.executable, str(script), "--threads"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "each one packed buffer; no pickle" in done.stdout and "leaked" not in done.stderr
 
 
 class MemoryStore:

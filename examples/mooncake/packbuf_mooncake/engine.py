@@ -8,6 +8,7 @@ not know: packed buffers, what a ref is made of.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -165,6 +166,29 @@ class Engine:
         return list(batch(keys, force)) if batch else [self.client.remove(key, force) for key in keys]
 
 
+_RPC_MAGIC = 0x15  # what a request of its protocol begins with, and an answer
+
+
+def _look_for(master: str, seconds: float) -> None:
+    """Ask for nothing, in the master's protocol: UNAVAILABLE unless that is answered in time.
+
+    The engine itself tries for 90 s, and where a port is open and silent for ten minutes, in which no thread of the
+    process runs any Python.
+    """
+    host, _, port = master.rpartition(":")
+    if not host or not port.isdigit():
+        raise Error(Status.INVALID_ARGUMENT, f"a master is at HOST:PORT, not at {master!r}")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), seconds) as probe:
+            probe.settimeout(seconds)
+            probe.sendall(bytes([_RPC_MAGIC]) + bytes(19))
+            answer = probe.recv(1)
+    except (OSError, OverflowError) as error:
+        raise Error(Status.UNAVAILABLE, f"there is no master at {master}: {error}") from None
+    if answer[:1] != bytes([_RPC_MAGIC]):
+        raise Error(Status.UNAVAILABLE, f"what answers at {master} is no master")
+
+
 def connect(
     master: str,
     *,
@@ -174,14 +198,18 @@ def connect(
     metadata: str = "P2PHANDSHAKE",
     protocol: str = "tcp",
     device: str = "",
+    timeout: float | None = 5.0,
 ) -> tuple[Any, Any]:
     """A client of the wheel and the config of its puts: one replica, pinned, so that nothing unread is evicted.
 
-    segment: bytes of memory that this process brings; objects in it go with the process, so those that come and go
+    timeout: seconds for the master to answer; None, or an address like ``etcd://...``: the engine's own way, which is
+    to try for 90 s and more. segment: bytes of memory that this process brings; objects in it go with the process, so those that come and go
     bring none. host: the address under which other clients reach this one.
     """
     from mooncake.store import MooncakeDistributedStore, ReplicateConfig  # noqa: PLC0415
 
+    if timeout is not None and "://" not in master:
+        _look_for(master, timeout)
     client, config = MooncakeDistributedStore(), ReplicateConfig()
     code = client.setup(host, metadata, segment, local_buffer, protocol, device, master)
     if code != 0:

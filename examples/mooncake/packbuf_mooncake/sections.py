@@ -70,6 +70,10 @@ class Parts:
             kind, self.columns[name] = _column(name, column)
             self.places[name] = section, kind
 
+    def has(self, name: str, schema: FieldSchema) -> bool:
+        """Whether there is a column that a schema of this name is about."""
+        return name in self.places and schema.section in {None, self.places[name][0]}
+
 
 def is_tensor(value: Any) -> bool:
     """Whether it is a torch tensor; torch is never imported for that."""
@@ -99,7 +103,17 @@ def take_apart(data: Any, schemas: Mapping[str, FieldSchema] | None = None, flat
         if found and schema.section is not None and schema.section not in found:
             where = " and ".join(sorted(found))
             raise Error(Status.INVALID_ARGUMENT, f"its schema says {schema.section}, but it is in {where}", path=name)
+        if found and not parts.has(name, schema) and schema.column():
+            text = "of meta_info a schema says the section alone: values are kept as they are"
+            raise Error(Status.INVALID_ARGUMENT, text, path=name)
     return parts
+
+
+def refuse_unknown(schemas: Mapping[str, FieldSchema] | None, batches: Sequence[Parts]) -> None:
+    """A misspelt name in a schema would leave a column to inference."""
+    for name in schemas or ():
+        if not any(name in batch.places or name in batch.meta for batch in batches):
+            raise Error(Status.INVALID_ARGUMENT, "the schema names what the batch does not have", path=name)
 
 
 def _has_sections(data: Mapping[Any, Any]) -> bool:

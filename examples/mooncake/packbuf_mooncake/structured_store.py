@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import packbuf
-from packbuf import Error, Fragment, PackOptions, Status, View
+from packbuf import Error, Fragment, NotFound, PackOptions, Status, View
 from packbuf_mooncake.engine import Counters, Engine, Piece, connect, failure
 from packbuf_mooncake.pool import Pool, Slice
 from packbuf_mooncake.refs import Part, Ref, check_key, export_ref, gone, import_ref, stem
-from packbuf_mooncake.sections import FieldSchema, Form, Parts, take_apart
+from packbuf_mooncake.sections import FieldSchema, Form, Parts, refuse_unknown, take_apart
 from packbuf_mooncake.stored import manifest_of, note_of, part_of, ref_of
 from packbuf_mooncake.wanted import GetOptions, Plan, Rows, escaped, may_alias, meta_of, ranges_of, wanted
 
@@ -80,10 +80,25 @@ class StructuredStore:
         self._parked: dict[str, None] = {}  # removed, but under a reader's lease: gone for this store
 
     @classmethod
-    def connect(cls, master: str, *, segment: int = 0, host: str = "127.0.0.1", **options: Any) -> StructuredStore:
-        """A store on a client of its own of the master at ``HOST:PORT``; `segment`: bytes of memory it brings."""
-        client, config = connect(master, segment=segment, host=host)
-        made = cls(client, config, **options)
+    def connect(
+        cls,
+        master: str,
+        *,
+        segment: int = 0,
+        host: str = "127.0.0.1",
+        timeout: float | None = 5.0,
+        **options: Any,
+    ) -> StructuredStore:
+        """A store on a client of its own of the master at ``HOST:PORT``; `segment`: bytes of memory it brings.
+
+        UNAVAILABLE when no master answers within `timeout` seconds.
+        """
+        client, config = connect(master, segment=segment, host=host, timeout=timeout)
+        try:
+            made = cls(client, config, **options)
+        except BaseException:
+            client.close()
+            raise
         made._owns_client = True
         return made
 
@@ -125,10 +140,11 @@ class StructuredStore:
     ) -> list[Ref]:
         """`put` of several with one call of the engine: all of them or none.
 
-        But for keys that you name: when the look at what they hold now fails (the engine went away meanwhile), it is
-        not known whose they are, and what was put stays.
+        Where the engine went away meanwhile, what was put cannot be taken back: the error names its keys, if they are
+        yours. A `schema` is of all of them; each name in it is a column, or of meta_info, of one at least.
         """
         parts = [take_apart(batch, schema, flat) for batch in batches]
+        refuse_unknown(schema, parts)
         names = self._names(len(parts), keys)
         items = [_Item(*one, secrets.token_bytes(16)) for one in zip(parts, names, strict=True)]
         stored = self._write(items, stage, schema, named=keys is not None)
@@ -181,7 +197,7 @@ class StructuredStore:
         self, item: _Item, stage: str, schema: Mapping[str, FieldSchema] | None, rows: int | None
     ) -> PackOptions:
         batch = item.batch
-        asked = {escaped(name): one.column() for name, one in (schema or {}).items() if name in batch.columns}
+        asked = {escaped(name): one.column() for name, one in (schema or {}).items() if batch.has(name, one)}
         return PackOptions(
             packing=self._packing,
             schema={path: column for path, column in asked.items() if column},
@@ -197,24 +213,35 @@ class StructuredStore:
         Keys that callers name may exist: then the engine says 0 and writes nothing, so that what is there now has to
         be looked at. What tells two batches apart is in the header: the checksum of a head with a token of its own.
         """
-        codes = self._engine.put(keys, [lease.address for lease in slices], sizes)
-        failed = {key: failure(code, key) for key, code in zip(keys, codes, strict=True) if code != 0}
-        if named:
-            mine = {key: bytes(lease.part(0, _HEADER)) for key, lease in zip(keys, slices, strict=True)}
-            written = [key for key in keys if key not in failed]
-            for key, header in zip(written, self._headers(written), strict=True):
-                if header != mine[key]:
-                    failed[key] = Error(Status.DUPLICATE_NAME, "the key is another object's: nothing was put", path=key)
-        if failed:
-            self._undo([key for key in keys if key not in failed])
-            raise next(iter(failed.values()))
+        headers = [bytes(lease.part(0, _HEADER)) for lease in slices]
+        try:
+            codes = self._engine.put(keys, [lease.address for lease in slices], sizes)
+            for key, code in zip(keys, codes, strict=True):
+                if code != 0:
+                    raise failure(code, key)
+            for key, header, stored in zip(keys, headers, self._headers(keys) if named else headers, strict=True):
+                if header != stored:
+                    raise Error(Status.DUPLICATE_NAME, "the key is another object's: nothing was put", path=key)
+        except BaseException as error:
+            remain = self._take_back(dict(zip(keys, headers, strict=True)) if named else dict.fromkeys(keys))
+            if remain and isinstance(error, Error):
+                error.message += f"; what was put may still be there, under {', '.join(remain)}"
+            raise
         for key in keys:
             self._parked.pop(key, None)
 
-    def _undo(self, keys: list[str]) -> None:
-        """Take back what was put, as well as that goes: the error that is the reason matters more."""
-        with contextlib.suppress(Exception):
-            self._engine.remove(keys, force=True)
+    def _take_back(self, put: Mapping[str, bytes | None]) -> list[str]:
+        """Remove what was put, key by key, where its header is the one given; the keys of which that cannot be said."""
+        remain = []
+        for key, header in put.items():
+            try:
+                if header is None or self._headers([key]) == [header]:
+                    remain += self._engine.remove([key], force=True)
+            except NotFound:
+                continue
+            except Exception:  # the reason why things are taken back matters more
+                remain.append(key)
+        return remain
 
     def _headers(self, keys: list[str]) -> list[bytes]:
         """The first bytes of stored objects."""
@@ -380,6 +407,7 @@ class StructuredStore:
             schema: as for `put`.
         """
         ref, batch = import_ref(ref), take_apart(data, schema)
+        refuse_unknown(schema, [batch])
         known, rows = ref.columns(), _rows_of(batch)
         batch.form = ref.form
         if rows is not None and known and rows != ref.rows:
@@ -405,7 +433,7 @@ class StructuredStore:
         try:
             self._put_manifest(made)
         except BaseException:
-            self._undo([part.key])
+            self._take_back({part.key: None})
             raise
         return made
 
