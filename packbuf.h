@@ -548,6 +548,7 @@ typedef struct packbuf_inferred {
   const uint8_t *present;  /* dict and list: bitmap of the rows that are one (LSB first); leaf: NULL */
   const uint64_t *lengths; /* list: items of each row, 0 where it is none; else NULL */
   uint64_t rows, nulls, missing;
+  const packbuf_value *const *cells; /* the cell of each row, in the arena; NULL: the root's, which are `values` */
 } packbuf_inferred;
 
 typedef struct packbuf_inference {
@@ -9699,6 +9700,7 @@ static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena,
   out->rows = node->rows;
   out->nulls = node->nulls;
   out->missing = node->missing;
+  out->cells = node->cells.pointers;
   return node->kind == PACKBUF_LEAF || packbuf_i_show_rows(node, arena, out);
 }
 

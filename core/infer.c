@@ -545,6 +545,7 @@ static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena,
   out->rows = node->rows;
   out->nulls = node->nulls;
   out->missing = node->missing;
+  out->cells = node->cells.pointers;
   return node->kind == PACKBUF_LEAF || packbuf_i_show_rows(node, arena, out);
 }
 

@@ -6,12 +6,24 @@
 
 namespace packbuf_py {
 
+// Whether the cells that say if a leaf is small enough for JSON lack numbers.
+static bool unsure(const packbuf_inferred &leaf, const packbuf_value *values, const Walk &walk) {
+  if (leaf.codec != PACKBUF_CODEC_JSON_RAGGED) return false;
+  for (uint64_t row = 0, present = 0; row < leaf.rows && present < PACKBUF_JSON_SAMPLE_ROWS; row++) {
+    const packbuf_value &cell = leaf.cells ? *leaf.cells[row] : values[row];
+    if (cell.kind == PACKBUF_NULL || cell.kind == PACKBUF_MISSING) continue;
+    present++;
+    if (walk.left_out(cell)) return true;
+  }
+  return false;
+}
+
 // A list of (path, kind, codec or None, accepted, dtype or None, rank, form, typed, rows, nulls, missing, children,
-// reason).
-PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
+// reason). kinds_only: numbers that cannot matter are left out, and the whole is done again where they could.
+static PyObject *infer_in(PyObject *values, const std::string &name, int mode, bool kinds_only) {
   Arena arena;
   Held held;
-  Walk walk(arena.get(), &held, false, nullptr, mode == PACKBUF_STRICT);
+  Walk walk(arena.get(), &held, false, nullptr, kinds_only);
   const packbuf_value all = walk.value(values);
   packbuf_inference inference;
   packbuf_error error;
@@ -23,6 +35,8 @@ PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
                            arena.get(), &inference, &error);
   }
   check(status, error);
+  for (uint32_t i = 0; kinds_only && i < inference.count; i++)
+    if (unsure(inference.nodes[i], all.as.list.items, walk)) return infer_in(values, name, mode, false);
   Ref list = Ref::take(must(PyList_New(inference.count)));
   for (uint32_t i = 0; i < inference.count; i++) {
     const packbuf_inferred &node = inference.nodes[i];
@@ -36,6 +50,10 @@ PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
                            node.typed, rows, nulls, missing, static_cast<int>(node.child_count), node.reason)));
   }
   return list.release();
+}
+
+PyObject *infer_values(PyObject *values, const std::string &name, int mode) {
+  return infer_in(values, name, mode, mode == PACKBUF_STRICT);
 }
 
 } // namespace packbuf_py

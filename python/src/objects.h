@@ -65,12 +65,17 @@ inline Py_ssize_t tuple_size(PyObject *tuple) { return PyTuple_Size(tuple); }
 inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GetItem(tuple, i); }
 inline double float_value(PyObject *number) { return PyFloat_AsDouble(number); }
 inline const char *text_of(PyObject *text, Py_ssize_t *size) { return PyUnicode_AsUTF8AndSize(text, size); }
+inline Py_hash_t text_hash(PyObject *text) { return PyObject_Hash(text); }
 inline bool small_int(PyObject *, int64_t *) { return false; }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SetItem(list, i, stolen); }
 inline bool have_gil() { return false; } // it is not told
 inline const char *bytes_data(PyObject *bytes) { return PyBytes_AsString(bytes); }
 inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_Size(bytes); }
-inline void load_ahead(PyObject *, Py_ssize_t, Py_ssize_t) {}
+inline void load_ahead(PyObject *, Py_ssize_t, Py_ssize_t, Py_ssize_t = 1) {}
+inline PyObject *const *list_items(PyObject *list, Py_ssize_t i, Py_ssize_t count, PyObject **room) {
+  for (Py_ssize_t k = 0; k < count; k++) room[k] = PyList_GetItem(list, i + k);
+  return room;
+}
 
 #else
 
@@ -84,11 +89,22 @@ inline bool have_gil() { return PyGILState_Check(); }
 inline const char *bytes_data(PyObject *bytes) { return PyBytes_AS_STRING(bytes); }
 inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_GET_SIZE(bytes); }
 
-// Begins to load an item that is looked at some items after item i of `count`. The numbers of a list are objects of
-// their own, and in a process that has lived for a while they lie anywhere: without this each is waited for.
-inline void load_ahead(PyObject *list, Py_ssize_t i, Py_ssize_t count) {
-  constexpr Py_ssize_t ahead = 32;
-  if (i + ahead < count) __builtin_prefetch(PyList_GET_ITEM(list, i + ahead));
+// `count` items from item i on. room: for as many, where they have to be copied.
+inline PyObject *const *list_items(PyObject *list, Py_ssize_t i, Py_ssize_t, PyObject **) {
+  return reinterpret_cast<PyListObject *>(list)->ob_item + i;
+}
+
+// Begins to load `wanted` items (one, or some) that are looked at some items after item i of `count`. The numbers of a
+// list are objects of their own, and in a process that has lived for a while they lie anywhere: without this each is
+// waited for. Where they lie close together the machine foresees them itself.
+inline void load_ahead(PyObject *list, Py_ssize_t i, Py_ssize_t count, Py_ssize_t wanted = 1) {
+  constexpr Py_ssize_t ahead = 64;
+  constexpr uintptr_t close = 1024;
+  if (i + ahead + wanted > count) return;
+  PyObject *const *items = reinterpret_cast<PyListObject *>(list)->ob_item + i + ahead;
+  const uintptr_t apart = reinterpret_cast<uintptr_t>(items[wanted - 1]) - reinterpret_cast<uintptr_t>(items[0]);
+  if (wanted > 1 && apart + close <= 2 * close) return;
+  for (Py_ssize_t k = 0; k < wanted; k++) __builtin_prefetch(items[k]);
 }
 
 // UTF-8 of a str, kept by the str itself; NULL with an exception set for a lone surrogate.
@@ -99,6 +115,9 @@ inline const char *text_of(PyObject *text, Py_ssize_t *size) {
   }
   return PyUnicode_AsUTF8AndSize(text, size);
 }
+
+// The hash of a str, which one that is a key has already.
+inline Py_hash_t text_hash(PyObject *text) { return reinterpret_cast<PyASCIIObject *>(text)->hash; }
 
 // An int of one digit, which most are.
 inline bool small_int(PyObject *number, int64_t *value) {

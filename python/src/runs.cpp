@@ -1,8 +1,10 @@
 // src/runs.cpp: the two short ways for rows of Python values. Rows of dicts are turned into columns; a column of flat
 // lists of ints, or of floats, becomes one array and offsets instead of a value for each number. The bytes are those of
 // the long way (walk.cpp).
-// May use: batch.h. Must not know: how a packed buffer is read.
+// May use: batch.h, numbers.h. Must not know: how a packed buffer is read.
 #include "batch.h"
+
+#include "numbers.h"
 
 #include <cstring>
 #include <string_view>
@@ -45,10 +47,8 @@ class Run {
       offsets[row] = at;
       if (cells_[row] == Py_None) continue;
       if (validity) validity[row / 8] = static_cast<uint8_t>(validity[row / 8] | 1u << row % 8);
-      const Py_ssize_t count = list_size(cells_[row]);
-      if (!(integers_ ? take_integers(cells_[row], count, words + at) : take_floats(cells_[row], count, words + at)))
-        return false;
-      at += count;
+      if (!(integers_ ? take_integers(cells_[row], words + at) : take_floats(cells_[row], words + at))) return false;
+      at += list_size(cells_[row]);
     }
     offsets[rows] = at;
     memset(ragged, 0, sizeof *ragged);
@@ -63,30 +63,6 @@ class Run {
   }
 
  private:
-  static bool take_integers(PyObject *list, Py_ssize_t count, int64_t *to) {
-    for (Py_ssize_t i = 0; i < count; i++) {
-      PyObject *item = list_item(list, i);
-      load_ahead(list, i, count);
-      if (!PyLong_CheckExact(item)) return false;
-      if (small_int(item, &to[i])) continue;
-      int overflow;
-      to[i] = PyLong_AsLongLongAndOverflow(item, &overflow);
-      if (overflow) return false;
-    }
-    return true;
-  }
-
-  static bool take_floats(PyObject *list, Py_ssize_t count, int64_t *to) {
-    for (Py_ssize_t i = 0; i < count; i++) {
-      PyObject *item = list_item(list, i);
-      load_ahead(list, i, count);
-      if (!PyFloat_CheckExact(item)) return false;
-      const double value = float_value(item);
-      memcpy(&to[i], &value, sizeof value);
-    }
-    return true;
-  }
-
   Walk &walk_;
   const std::vector<PyObject *> &cells_;
   uint64_t total_ = 0;

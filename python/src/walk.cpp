@@ -4,8 +4,9 @@
 // May use: walk.h. Must not know: batches and fields.
 #include "walk.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace packbuf_py {
 
@@ -15,6 +16,7 @@ Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_
 packbuf_value Walk::value(PyObject *object) {
   packbuf_value out;
   depth_ = 0;
+  if (kinds_only_ && put_kinds(object, &out)) return out;
   try {
     put(object, &out, 0);
   } catch (Failure &failure) {
@@ -26,6 +28,24 @@ packbuf_value Walk::value(PyObject *object) {
     throw failure;
   }
   return out;
+}
+
+// Long lists are looked at last. false: something is refused, and the walk in its order will say what comes first.
+bool Walk::put_kinds(PyObject *object, packbuf_value *out) {
+  try {
+    postpones_ = true;
+    put(object, out, 0);
+    put_later();
+    return true;
+  } catch (const Failure &) {
+  } catch (const PythonError &) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw;
+    PyErr_Clear();
+  }
+  postpones_ = false;
+  later_.clear();
+  times_.clear();
+  return false;
 }
 
 std::vector<Times> Walk::times() {
@@ -52,6 +72,19 @@ std::string Walk::path(size_t steps) const {
     }
   }
   return text;
+}
+
+// The fields one by one: a value that is made elsewhere and copied waits for its own bytes.
+static void set_list(packbuf_value *out, const packbuf_value *items, size_t count) {
+  out->kind = PACKBUF_LIST;
+  out->as.list.items = items;
+  out->as.list.count = count;
+}
+
+static void set_dict(packbuf_value *out, const packbuf_entry *entries, size_t count) {
+  out->kind = PACKBUF_DICT;
+  out->as.dict.entries = entries;
+  out->as.dict.count = count;
 }
 
 inline void Walk::put_integer(PyObject *number, packbuf_value *out) {
@@ -109,8 +142,7 @@ void Walk::put(PyObject *object, packbuf_value *out, unsigned depth) {
     out->as.f = float_value(object);
   } else if (type == &PyUnicode_Type) {
     put_text(object, out);
-    if (kinds_only_) *out = packbuf_string_n("", 0);
-    else held_->add(object);
+    held_->add(object);
   } else if (type == &PyList_Type) {
     put_list(object, out, depth);
   } else if (type == &PyDict_Type) {
@@ -133,37 +165,71 @@ void Walk::enter(PyObject *container, unsigned depth) {
     if (above_[i] == container) fail(PACKBUF_DEPTH, "the value contains itself");
 }
 
-// Items that inference cannot tell from those of a list: of integers of one digit it only asks for a sign, of finite
+// Items that inference cannot tell from `count` of a list: of integers of one digit it only asks for a sign, of finite
 // floats for nothing. nullptr: it could.
-const packbuf_value *Walk::alike(PyObject *list) {
-  const Py_ssize_t count = list_size(list);
-  const bool floats = count && PyFloat_CheckExact(list_item(list, 0));
-  int64_t signs = 0;
-  for (Py_ssize_t i = 0; i < count; i++) {
-    PyObject *item = list_item(list, i);
-    int64_t number = 0;
-    load_ahead(list, i, count);
-    if (floats ? !PyFloat_CheckExact(item) || !std::isfinite(float_value(item))
-               : !PyLong_CheckExact(item) || !small_int(item, &number))
-      return nullptr;
-    signs |= number;
-  }
-  std::deque<std::vector<packbuf_value>> &made = alike_[floats ? 2 : signs < 0];
-  if (made.empty() || made.back().size() < static_cast<size_t>(count))
-    made.emplace_back(static_cast<size_t>(count) * 2, floats ? packbuf_float(0) : packbuf_int(signs < 0 ? -1 : 0));
+const packbuf_value *Walk::alike(Numbers numbers, size_t count) {
+  if (numbers == Numbers::others) return nullptr;
+  const packbuf_value one = numbers == Numbers::floats ? packbuf_float(0)
+                                                       : packbuf_int(numbers == Numbers::some_negative ? -1 : 0);
+  std::deque<std::vector<packbuf_value>> &made = alike_[static_cast<size_t>(numbers)];
+  if (made.empty() || made.back().size() < count) made.emplace_back(count * 2, one);
   return made.back().data();
 }
 
-void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
-  const Py_ssize_t count = list_size(list);
-  if (kinds_only_) {
-    if (const packbuf_value *items = alike(list)) {
-      // the length counts of the column itself, and of a list in a cell's list
-      const bool whole = depth == 0 || (depth > 1 && !steps_[depth - 1].key);
-      *out = packbuf_list(items, whole || !count ? static_cast<size_t>(count) : 1);
-      return;
+bool Walk::left_out(const packbuf_value &value) const {
+  const packbuf_value *items = value.as.list.items;
+  if (value.kind == PACKBUF_DICT) {
+    const packbuf_entry *entries = value.as.dict.entries;
+    return std::any_of(entries, entries + value.as.dict.count,
+                       [&](const packbuf_entry &entry) { return left_out(entry.value); });
+  }
+  if (value.kind != PACKBUF_LIST) return false;
+  for (const auto &kind : alike_)
+    for (const std::vector<packbuf_value> &made : kind)
+      if (made.data() == items) return true;
+  return std::any_of(items, items + value.as.list.count, [&](const packbuf_value &item) { return left_out(item); });
+}
+
+// Sorted by where the lists lie, eleven bits of the address at a time, from the lowest up; within 64 bytes, and beyond
+// 2^50, the order does not matter.
+void Walk::sort_by_address(std::vector<Later> &lists) {
+  std::vector<Later> sorted(lists.size());
+  for (unsigned shift = 6; shift < 50 && lists.size() > 64; shift += 11) {
+    const auto digit = [&](const Later &later) { return reinterpret_cast<uint64_t>(later.list) >> shift & 2047; };
+    std::array<size_t, 2048> at{};
+    for (const Later &later : lists) at[digit(later)]++;
+    if (at[digit(lists[0])] == lists.size()) continue;
+    size_t before = 0;
+    for (size_t &begin : at) before += std::exchange(begin, before);
+    for (const Later &later : lists) sorted[at[digit(later)]++] = later;
+    lists.swap(sorted);
+  }
+}
+
+// The long lists that were put off, in the order in which memory has them: in a batch of rows the cells of a column
+// mostly lie one after the other, and those of a row far apart.
+void Walk::put_later() {
+  while (!later_.empty()) {
+    std::vector<Later> lists;
+    lists.swap(later_);
+    sort_by_address(lists);
+    for (const Later &later : lists) {
+      const auto count = later.whole ? static_cast<size_t>(list_size(later.list)) : 1;
+      if (const packbuf_value *items = alike(numbers_of(later.list), count)) set_list(later.out, items, count);
+      else put_items(later.list, later.out, later.depth);
     }
   }
+}
+
+void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
+  if (!postpones_ || list_size(list) < least_postponed) return put_items(list, out, depth);
+  // the length counts of the column itself, and of a list in a cell's list
+  later_.push_back({list, out, depth, depth == 0 || (depth > 1 && !steps_[depth - 1].key)});
+  held_->add(list);
+}
+
+void Walk::put_items(PyObject *list, packbuf_value *out, unsigned depth) {
+  const Py_ssize_t count = list_size(list);
   auto *items = take<packbuf_value>(static_cast<size_t>(count));
   enter(list, depth);
   const Ref hold = Ref::borrow(list);
@@ -186,7 +252,7 @@ void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
     }
   }
   depth_ = depth;
-  *out = packbuf_list(items, static_cast<size_t>(count));
+  set_list(out, items, static_cast<size_t>(count));
 }
 
 void Walk::put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth) {
@@ -201,16 +267,32 @@ void Walk::put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth) {
     put(tuple_item(tuple, i), &items[i], depth + 1);
   }
   depth_ = depth;
-  *out = packbuf_list(items, static_cast<size_t>(count));
+  set_list(out, items, static_cast<size_t>(count));
 }
 
-// Keys repeat from row to row and are mostly the same object.
+// Text keys repeat from row to row, as the same object or, in rows of JSON, as an equal one: all get the bytes of the
+// first, which the core then need not compare.
 void Walk::put_key(PyObject *key, packbuf_value *out) {
-  Key &cached = keys_[(reinterpret_cast<uintptr_t>(key) >> 4) % keys_.size()];
-  if (cached.object == key) {
-    *out = cached.value;
-    return;
+  if (!PyUnicode_CheckExact(key)) return put_odd_key(key, out);
+  const Py_hash_t hash = text_hash(key);
+  Key &known = keys_[static_cast<size_t>(hash) % keys_.size()];
+  if (known.object != key) {
+    Py_ssize_t size = 0;
+    const char *text = known.object && known.hash == hash ? text_of(key, &size) : nullptr;
+    if (!text) PyErr_Clear();
+    if (!text || static_cast<size_t>(size) != known.size || memcmp(text, known.text, known.size) != 0) {
+      put_text(key, out);
+      held_->add(key);
+      known = {key, hash, out->as.text.data, out->as.text.size};
+      return;
+    }
   }
+  out->kind = PACKBUF_STRING;
+  out->as.text.data = known.text;
+  out->as.text.size = known.size;
+}
+
+void Walk::put_odd_key(PyObject *key, packbuf_value *out) {
   if (PyUnicode_Check(key)) put_text(key, out);
   else if (PyLong_Check(key) && !PyBool_Check(key)) put_integer(key, out);
   else if (key == Py_None) *out = packbuf_null();
@@ -219,8 +301,6 @@ void Walk::put_key(PyObject *key, packbuf_value *out) {
   else if (PyBytes_Check(key)) *out = packbuf_bytes(bytes_data(key), static_cast<size_t>(bytes_size(key)));
   else fail(PACKBUF_UNENCODABLE, "a dict key is " + type_name(key) + ": keys are str, int, float, bool, bytes or None");
   held_->add(key);
-  cached.object = key;
-  cached.value = *out;
 }
 
 void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
@@ -238,7 +318,7 @@ void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
   }
   if (i != count || i != PyDict_Size(dict)) fail(PACKBUF_INVALID_ARGUMENT, "a dict changed while it was packed");
   depth_ = depth;
-  *out = packbuf_dict(entries, static_cast<size_t>(count));
+  set_dict(out, entries, static_cast<size_t>(count));
 }
 
 void Walk::put_buffer(PyObject *object, packbuf_value *out) {

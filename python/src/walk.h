@@ -1,9 +1,10 @@
 // src/walk.h: Python values as packbuf_value, in an arena, without anything in between.
-// May use: packbuf.h, held.h, failure.h. Must not know: batches and fields.
+// May use: packbuf.h, held.h, numbers.h, failure.h. Must not know: batches and fields.
 #pragma once
 
 #include "failure.h"
 #include "held.h"
+#include "numbers.h"
 
 #include <array>
 #include <deque>
@@ -25,7 +26,7 @@ struct Times {
 class Walk {
  public:
   // stand_in: called for what would be refused or come back as something else; nullptr: there is none. Borrowed.
-  // kinds_only: for inference, to which most numbers and texts are all the same.
+  // kinds_only: for inference, to which most numbers are all the same: of a long list it gets one, or equal ones.
   Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_in = nullptr, bool kinds_only = false);
   Walk(const Walk &) = delete;
   Walk &operator=(const Walk &) = delete;
@@ -34,6 +35,8 @@ class Walk {
   packbuf_value value(PyObject *object);
   // Times met since the last call, each path once.
   std::vector<Times> times();
+  // Whether numbers were left out of a value, or of what is in it.
+  bool left_out(const packbuf_value &value) const;
 
   template <class T>
   T *take(size_t count) {
@@ -55,20 +58,36 @@ class Walk {
     PyObject *key; // nullptr: an index
     Py_ssize_t index;
   };
-  struct Key {
+  struct Key { // a text, held
     PyObject *object;
-    packbuf_value value;
+    Py_hash_t hash;
+    const char *text;
+    size_t size;
   };
 
+  // A list that is looked at when all else has been.
+  struct Later {
+    PyObject *list;
+    packbuf_value *out;
+    unsigned depth;
+    bool whole; // its length counts
+  };
+  static constexpr Py_ssize_t least_postponed = 32; // items
+
+  static void sort_by_address(std::vector<Later> &lists);
+  bool put_kinds(PyObject *object, packbuf_value *out);
+  void put_later();
   void put(PyObject *object, packbuf_value *out, unsigned depth);
   void put_integer(PyObject *number, packbuf_value *out);
   void put_big_integer(PyObject *number, packbuf_value *out);
   void put_text(PyObject *text, packbuf_value *out);
   void put_list(PyObject *list, packbuf_value *out, unsigned depth);
-  const packbuf_value *alike(PyObject *list);
+  void put_items(PyObject *list, packbuf_value *out, unsigned depth);
+  const packbuf_value *alike(Numbers numbers, size_t count);
   void put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth);
   void put_dict(PyObject *dict, packbuf_value *out, unsigned depth);
   void put_key(PyObject *key, packbuf_value *out);
+  void put_odd_key(PyObject *key, packbuf_value *out);
   void put_other(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_numpy(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_plugin(PyObject *object, packbuf_value *out, unsigned depth);
@@ -85,10 +104,12 @@ class Walk {
   packbuf_arena *arena_;
   Held *held_;
   bool allow_pickle_, kinds_only_;
-  std::deque<std::vector<packbuf_value>> alike_[3]; // integers, some of them negative, floats: the longest last
+  bool postpones_ = false;
+  std::vector<Later> later_;
+  std::deque<std::vector<packbuf_value>> alike_[3]; // by Numbers: the longest last
   PyObject *stand_in_;
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
-  std::array<Key, 256> keys_{};
+  std::array<Key, 512> keys_{};
   std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value
   std::array<Step, max_depth + 1> steps_{};
   size_t depth_ = 0; // of the value that is being put

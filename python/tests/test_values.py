@@ -115,6 +115,58 @@ def test_inference_of_lists(column):
     assert inferred(column) == inferred(in_full(column))
 
 
+class Int(int):
+    """No int itself."""
+
+
+LONG = 32  # items of a list from which on inference is told kinds alone
+odd_items = st.sampled_from([-6, -5, -1, 0, 256, 257, 2**30, -(2**62), 2**63, 2**64, True, Int(1), 0.5, float("nan"), float("-inf"), None, "a", "\ud800", [1], object()])
+
+
+@given(st.sampled_from([7, 0.5]), st.integers(LONG - 2, 3 * LONG), st.dictionaries(st.integers(0, 3 * LONG), odd_items, max_size=3), st.integers(0, 5), odd_items)
+def test_inference_of_long_lists(usual, length, odd, form, other):
+    long = [odd.get(i, usual) for i in range(length)]
+    column = [[long, [other] * LONG], [{"k": long}, {"k": other}], [[long, long]] * 2, [(long, other)], [{"k": {"k": long}}, {"j": long, "k": other}], long][form]
+    assert inferred(column) == inferred(in_full(column))
+
+
+@pytest.mark.parametrize("item", [-6, -5, -4, -1, 0, 1, 256, 257, True, Int(3), 2**30 - 1, 2**30, -(2**30), 1.5, float("nan"), float("inf"), None])
+@pytest.mark.parametrize("length", [LONG - 1, LONG, LONG + 1, LONG + 7, LONG + 8, LONG + 9, 5 * LONG + 3])
+def test_one_item_in_a_long_list(item, length):
+    for usual in (0, 256, 1000, 0.5):
+        for place in {0, 1, 7, 8, length - 9, length - 8, length - 1}:
+            column = [[usual] * length, [usual] * place + [item] + [usual] * (length - place - 1)]
+            assert packbuf.infer([{"k": cell} for cell in column]) == packbuf.infer([{"k": cell} for cell in in_full(column)])
+            assert same(column, packbuf.open(packbuf.pack({"c": column}))["c"].tolist())
+
+
+@pytest.mark.parametrize("column", [["a", {"k": "x" * 2**20}], ["a", {"k": [1000] * 2**18}], ["a", [[0.125] * 2**18]], ["a", [7] * 2**20], ["a", {"k": [1000] * 2**17}]])
+def test_inference_sees_how_large_json_is(column):
+    assert packbuf.infer(column)[0].codec == packbuf.open(packbuf.pack({"c": column})).columns[0].codec
+    assert inferred(column) == inferred(in_full(column))
+
+
+def test_a_list_changed_while_it_is_looked_at():
+    rows = [{"a": [1] * 100, "b": None, "c": [0.5] * 100} for _ in range(100)]
+
+    class Changes(tuple):
+        @property
+        def __class__(self):  # asked by what looks at unusual objects
+            for row in rows:
+                row["a"].clear()
+                row["c"] = None
+            return tuple
+
+    rows[50]["b"] = Changes()
+    assert {node.path for node in packbuf.infer(rows)} >= {"values.a", "values.c"}
+    assert rows[0]["a"] == [] and rows[99]["c"] is None
+
+
+def test_the_first_that_is_refused_is_named():
+    rows = [{"a": [1] * 100, "b": [0.5] * 99}, {"a": [1] * 70 + [object()], "b": [{}] * 50 + ["\ud800"]}]
+    assert inferred(rows) == inferred(in_full(rows)) == (Status.UNENCODABLE, "[1].a[70]", None)
+
+
 @given(st.lists(st.dictionaries(names.filter(lambda name: "\0" not in name), values, max_size=5), max_size=5))
 def test_rows_come_back(rows):
     view = packbuf.open(packbuf.pack(rows), verify="all")
