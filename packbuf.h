@@ -1551,6 +1551,13 @@ static int packbuf_i_big_endian(void) {
   return first == 0;
 }
 
+static unsigned packbuf_i_count_ones(uint64_t bits) {
+  bits -= bits >> 1 & 0x5555555555555555u;
+  bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+  bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Fu;
+  return (unsigned)(bits * 0x0101010101010101u >> 56);
+}
+
 /* The place of the lowest bit that is set; bits is not 0. */
 static unsigned packbuf_i_first_set(uint64_t bits) {
 #if defined(__GNUC__) || defined(__clang__)
@@ -8358,15 +8365,52 @@ static int packbuf_i_make_recipe(const packbuf_i_lane_set *set, packbuf_dtype dt
  * decided about it. Expansion and inference fill it, the codecs and the layout read it.
  * May use: values, arena, packer (recipes). Must not know: how a codec stores cells. */
 
+/* The absent cells that expansion hands out. */
+static const packbuf_value packbuf_i_null_cell = {PACKBUF_NULL, {0}};
+static const packbuf_value packbuf_i_missing_cell = {PACKBUF_MISSING, {0}};
+
+/* Which cells of a column have a value, where few do: what is done for each then costs by these, not by the rows. */
+typedef struct packbuf_i_sparse {
+  const uint64_t *there;        /* bitmap of the rows: 1: has a value */
+  const uint64_t *nulls;        /* 1: is null; NULL: none is. The rest is missing */
+  const uint64_t *before;       /* ones in the words of `there` before each */
+  uint64_t words;               /* of the bitmaps */
+  uint64_t values, null_values; /* ones in `there` and `nulls` */
+} packbuf_i_sparse;
+
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {
   const packbuf_value *values;          /* cell i is values[i] */
   const packbuf_value *const *pointers; /* or *pointers[i], when this is set */
+  const packbuf_i_sparse *sparse;       /* or, when this is set, the pointers are to the cells with a value alone */
   uint64_t count;
 } packbuf_i_rows;
 
+static const packbuf_value *packbuf_i_sparse_cell(const packbuf_i_rows *cells, uint64_t row) {
+  const packbuf_i_sparse *sparse = cells->sparse;
+  const uint64_t word = row >> 6, bit = (uint64_t)1 << (row & 63);
+  if (sparse->there[word] & bit)
+    return cells->pointers[sparse->before[word] + packbuf_i_count_ones(sparse->there[word] & (bit - 1))];
+  return sparse->nulls && sparse->nulls[word] & bit ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
+}
+
 static const packbuf_value *packbuf_i_cell(const packbuf_i_rows *cells, uint64_t row) {
+  if (PACKBUF_I_UNLIKELY(cells->sparse != NULL)) return packbuf_i_sparse_cell(cells, row);
   return cells->pointers ? cells->pointers[row] : &cells->values[row];
+}
+
+/* The first row from `row` on that may have a value: those before it have none. The count, or `row` itself beyond it,
+ * when there is none. */
+static uint64_t packbuf_i_next_cell(const packbuf_i_rows *cells, uint64_t row) {
+  const packbuf_i_sparse *sparse = cells->sparse;
+  uint64_t word = row >> 6, bits;
+  if (!sparse || row >= cells->count) return row;
+  bits = sparse->there[word] >> (row & 63) << (row & 63);
+  while (!bits) {
+    if (++word == sparse->words) return cells->count;
+    bits = sparse->there[word];
+  }
+  return word << 6 | packbuf_i_first_set(bits);
 }
 
 typedef enum packbuf_i_source {
@@ -8421,10 +8465,6 @@ typedef struct packbuf_i_node {
   uint8_t sampled;         /* of the data, all rows: 1: not to be packed, 2: packed as `recipe` says; 0: unknown */
   packbuf_i_recipe recipe; /* (core/packing.c) */
 } packbuf_i_node;
-
-/* The absent cells that expansion hands out. */
-static const packbuf_value packbuf_i_null_cell = {PACKBUF_NULL, {0}};
-static const packbuf_value packbuf_i_missing_cell = {PACKBUF_MISSING, {0}};
 
 /* The state of one expansion (core/expand.c). */
 typedef struct packbuf_i_expand {
@@ -8883,21 +8923,35 @@ static const packbuf_schema *packbuf_i_schema_of(const packbuf_i_expand *expand,
 
 /* ---- columns of children ---- */
 
-/* The columns that grow while the rows are read. A cell that no row has filled yet is filled when the next one is. */
+/* A column with values in fewer than one of so many rows keeps them alone. */
+#define PACKBUF_I_SPARSE_ROWS 4
+
+/* A column that grows while the rows are read. As long as all rows so far have a value, the cells are all there is. */
+typedef struct packbuf_i_growing {
+  const packbuf_value **cells; /* with a value */
+  uint64_t count, room;
+  uint64_t end;   /* the row after the last one that has the key or item */
+  uint64_t *there; /* bitmap of the rows with a value; NULL: the first `count` */
+  uint64_t *nulls; /* of those whose value is null; NULL: none */
+} packbuf_i_growing;
+
 typedef struct packbuf_i_columns {
   const packbuf_value *names[PACKBUF_EXPAND_KEYS]; /* the keys */
-  const packbuf_value **cells[PACKBUF_EXPAND_KEYS];
-  uint64_t filled[PACKBUF_EXPAND_KEYS];
+  packbuf_i_growing of[PACKBUF_EXPAND_KEYS];
   unsigned count;
+  uint64_t *absent; /* bitmap of the rows without a dict or list; NULL: none so far */
 } packbuf_i_columns;
-
-static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
-  if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), 8);
-}
 
 static int packbuf_i_absent(const packbuf_value *cell) {
   return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING;
+}
+
+/* The absent cells of a column of which the values alone will be looked at. */
+static void packbuf_i_count_sparse(packbuf_i_node *node) {
+  const packbuf_i_sparse *sparse = node->cells.sparse;
+  if (!sparse) return;
+  node->nulls = sparse->null_values;
+  node->missing = node->rows - sparse->values - sparse->null_values;
 }
 
 static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cell) {
@@ -8906,17 +8960,121 @@ static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cel
   return packbuf_i_absent(cell);
 }
 
+/* Counts the absent cells of a node, and marks them, as far as that takes no look at each. 0 without memory. */
+static int packbuf_i_begin_absent(const packbuf_i_expand *expand, packbuf_i_node *node, packbuf_i_columns *columns) {
+  const packbuf_i_sparse *sparse = node->cells.sparse;
+  if (!sparse) return 1;
+  columns->absent = (uint64_t *)packbuf_i_array(expand->arena, sparse->words, sizeof *columns->absent);
+  if (!columns->absent) return 0;
+  for (uint64_t word = 0; word < sparse->words; word++) columns->absent[word] = ~sparse->there[word];
+  if (node->rows & 63) columns->absent[sparse->words - 1] &= ((uint64_t)1 << (node->rows & 63)) - 1;
+  packbuf_i_count_sparse(node);
+  return 1;
+}
+
 /* A key that a dict node can have: string, and not without its bytes. */
 static int packbuf_i_plain_key(const packbuf_value *key) {
   return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size);
 }
 
-/* Rows without the key or item up to `end`. */
-static void packbuf_i_fill_column(packbuf_i_columns *columns, unsigned at, const packbuf_i_node *node, uint64_t end) {
-  for (uint64_t row = columns->filled[at]; row < end; row++)
-    columns->cells[at][row] =
-        packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
-  columns->filled[at] = end;
+static uint64_t packbuf_i_row_words(uint64_t rows) { return (rows >> 6) + ((rows & 63) != 0); }
+
+/* Sets a bit of a bitmap of the node's rows, which is made if need be; 0 without memory. */
+static int packbuf_i_mark_bit(const packbuf_i_expand *expand, const packbuf_i_node *node, uint64_t **bits,
+                              uint64_t row) {
+  const uint64_t words = packbuf_i_row_words(node->rows);
+  if (!*bits) {
+    *bits = (uint64_t *)packbuf_i_array(expand->arena, words, sizeof **bits);
+    if (!*bits) return 0;
+    memset(*bits, 0, (size_t)words * sizeof **bits);
+  }
+  (*bits)[row >> 6] |= (uint64_t)1 << (row & 63);
+  return 1;
+}
+
+/* Makes the bitmap of a column of which the first rows have values; 0 without memory. */
+static int packbuf_i_start_gaps(const packbuf_i_expand *expand, const packbuf_i_node *node,
+                                packbuf_i_growing *column) {
+  const uint64_t words = packbuf_i_row_words(node->rows), whole = column->count >> 6;
+  column->there = (uint64_t *)packbuf_i_array(expand->arena, words, sizeof *column->there);
+  if (!column->there) return 0;
+  memset(column->there, 0xFF, (size_t)whole * sizeof *column->there);
+  memset(column->there + whole, 0, (size_t)(words - whole) * sizeof *column->there);
+  if (column->count & 63) column->there[whole] = ((uint64_t)1 << (column->count & 63)) - 1;
+  return 1;
+}
+
+/* The cell of a row, which is behind all that the column has; 0 without memory. */
+static int packbuf_i_grow_column(const packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_i_growing *column,
+                                 uint64_t row, const packbuf_value *cell) {
+  column->end = row + 1;
+  if (cell->kind == PACKBUF_MISSING) return 1;
+  if (cell->kind == PACKBUF_NULL) return packbuf_i_mark_bit(expand, node, &column->nulls, row);
+  if (!column->there && row != column->count && !packbuf_i_start_gaps(expand, node, column)) return 0;
+  if (column->there) column->there[row >> 6] |= (uint64_t)1 << (row & 63);
+  if (column->count == column->room) {
+    const uint64_t room = column->room ? column->room * 4 : 16, most = room < node->rows ? room : node->rows;
+    const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(expand->arena, most, sizeof *cells);
+    if (!cells) return 0;
+    if (column->count) memcpy(cells, column->cells, (size_t)column->count * sizeof *cells);
+    column->cells = cells;
+    column->room = most;
+  }
+  column->cells[column->count++] = cell;
+  return 1;
+}
+
+/* The cells of all rows of a column with gaps; NULL without memory. */
+static const packbuf_value **packbuf_i_fill_gaps(const packbuf_i_expand *expand, const packbuf_i_growing *column,
+                                                 uint64_t rows) {
+  const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(expand->arena, rows, sizeof *cells);
+  uint64_t at = 0;
+  for (uint64_t row = 0; cells && row < rows; row++) {
+    const uint64_t bit = (uint64_t)1 << (row & 63);
+    cells[row] = column->there[row >> 6] & bit                    ? column->cells[at++]
+                 : column->nulls && column->nulls[row >> 6] & bit ? &packbuf_i_null_cell
+                                                                  : &packbuf_i_missing_cell;
+  }
+  return cells;
+}
+
+/* What the cells of a column with few values are found by; NULL without memory. */
+static const packbuf_i_sparse *packbuf_i_index_sparse(const packbuf_i_expand *expand, const packbuf_i_growing *column,
+                                                      uint64_t rows) {
+  packbuf_i_sparse *sparse = (packbuf_i_sparse *)packbuf_i_array(expand->arena, 1, sizeof *sparse);
+  const uint64_t words = packbuf_i_row_words(rows);
+  uint64_t *before = (uint64_t *)packbuf_i_array(expand->arena, words, sizeof *before);
+  if (!sparse || !before) return NULL;
+  sparse->there = column->there;
+  sparse->nulls = column->nulls;
+  sparse->before = before;
+  sparse->words = words;
+  sparse->values = sparse->null_values = 0;
+  for (uint64_t word = 0; word < words; word++) {
+    before[word] = sparse->values;
+    sparse->values += packbuf_i_count_ones(column->there[word]);
+    if (column->nulls) sparse->null_values += packbuf_i_count_ones(column->nulls[word]);
+  }
+  return sparse;
+}
+
+/* The column is whole: gives its cells to a child. Where the node has nothing, the child is null. 0 without memory. */
+static int packbuf_i_end_column(const packbuf_i_expand *expand, packbuf_i_growing *column, uint64_t *absent,
+                                packbuf_i_node *child) {
+  const uint64_t words = packbuf_i_row_words(child->rows);
+  child->cells.count = child->rows;
+  child->cells.pointers = column->cells;
+  if (column->count == child->rows) return 1;
+  if (!column->there && !packbuf_i_start_gaps(expand, child, column)) return 0;
+  if (!column->nulls) column->nulls = absent;
+  else
+    for (uint64_t word = 0; absent && word < words; word++) column->nulls[word] |= absent[word];
+  if (column->count < child->rows / PACKBUF_I_SPARSE_ROWS) {
+    child->cells.sparse = packbuf_i_index_sparse(expand, column, child->rows);
+    return child->cells.sparse != NULL;
+  }
+  child->cells.pointers = packbuf_i_fill_gaps(expand, column, child->rows);
+  return child->cells.pointers != NULL;
 }
 
 /* Hangs one child below the node for each column. */
@@ -8938,8 +9096,8 @@ static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i
     child->name_size = columns->names[i] ? columns->names[i]->as.text.size : 0;
     child->scope = node->scope;
     child->rows = node->rows;
-    child->cells.pointers = columns->cells[i];
-    child->cells.count = node->rows;
+    if (!packbuf_i_end_column(expand, &columns->of[i], columns->absent, child))
+      return packbuf_i_no_memory(expand->error);
     if (node->last_child) node->last_child->next = child;
     else node->first_child = child;
     node->last_child = child;
@@ -8963,18 +9121,14 @@ static unsigned packbuf_i_find_key(const packbuf_i_columns *columns, const packb
   return columns->count;
 }
 
-static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_i_node *node,
+static packbuf_status packbuf_i_new_key(const packbuf_i_expand *expand, const packbuf_i_node *node,
                                         packbuf_i_columns *columns, const packbuf_value *key, uint64_t row) {
   size_t valid = key->as.text.size ? packbuf_i_utf8_valid((const uint8_t *)key->as.text.data, key->as.text.size) : 0;
-  unsigned at = columns->count;
   if (valid != key->as.text.size)
     return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "a key is not UTF-8 (the offset is into the key)", valid,
                                row);
-  columns->cells[at] = packbuf_i_new_column(expand, node->rows);
-  if (!columns->cells[at]) return packbuf_i_no_memory(expand->error);
-  columns->filled[at] = 0;
-  columns->names[at] = key;
-  columns->count++;
+  memset(&columns->of[columns->count], 0, sizeof columns->of[0]);
+  columns->names[columns->count++] = key;
   return PACKBUF_OK;
 }
 
@@ -8992,12 +9146,11 @@ static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbu
     if (at == PACKBUF_EXPAND_KEYS) return *opens = 0, PACKBUF_OK;
     if (at == columns->count) status = packbuf_i_new_key(expand, node, columns, &entries[i].key, row);
     if (status) return status;
-    if (columns->filled[at] > row)
+    if (columns->of[at].end > row)
       return packbuf_i_node_fail(expand, node, PACKBUF_INVALID_ARGUMENT, "a dict has the same key twice",
                                  PACKBUF_NOWHERE, row);
-    if (columns->filled[at] < row) packbuf_i_fill_column(columns, at, node, row);
-    columns->cells[at][row] = &entries[i].value;
-    columns->filled[at] = row + 1;
+    if (!packbuf_i_grow_column(expand, node, &columns->of[at], row, &entries[i].value))
+      return packbuf_i_no_memory(expand->error);
     next = at + 1;
   }
   return PACKBUF_OK;
@@ -9008,7 +9161,8 @@ static int packbuf_i_probe_dict(const packbuf_i_node *node) {
   uint64_t end = node->rows < PACKBUF_I_PROBE_ROWS ? node->rows : PACKBUF_I_PROBE_ROWS;
   packbuf_i_columns columns;
   columns.count = 0;
-  for (uint64_t row = 0; row < end; row++) {
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < end;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     unsigned next = 0;
     if (packbuf_i_absent(cell)) continue;
@@ -9031,15 +9185,20 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
   packbuf_status status = PACKBUF_OK;
   int opens = packbuf_i_probe_dict(node);
   columns.count = 0;
-  for (uint64_t row = 0; row < node->rows && opens; row++) {
+  columns.absent = NULL;
+  if (opens && !packbuf_i_begin_absent(expand, node, &columns)) return packbuf_i_no_memory(expand->error);
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows && opens;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    if (packbuf_i_count_absent(node, cell)) continue;
+    if (packbuf_i_count_absent(node, cell)) {
+      if (!packbuf_i_mark_bit(expand, node, &columns.absent, row)) return packbuf_i_no_memory(expand->error);
+      continue;
+    }
     if (cell->kind != PACKBUF_DICT || (cell->as.dict.count && !cell->as.dict.entries)) opens = 0;
     else status = packbuf_i_take_dict(expand, node, &columns, row, &opens);
     if (status) return status;
   }
   if (!opens) return PACKBUF_OK;
-  for (unsigned i = 0; i < columns.count; i++) packbuf_i_fill_column(&columns, i, node, node->rows);
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_DICT);
 }
 
@@ -9048,7 +9207,8 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
 /* The longest list's items; 9 when the column does not expand. */
 static size_t packbuf_i_measure_lists(const packbuf_i_node *node) {
   size_t most = 0;
-  for (uint64_t row = 0; row < node->rows; row++) {
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     size_t count = cell->as.list.count;
     if (packbuf_i_absent(cell)) continue;
@@ -9067,18 +9227,18 @@ static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_no
   packbuf_i_columns columns;
   size_t most = packbuf_i_measure_lists(node);
   if (most > PACKBUF_EXPAND_ITEMS) return PACKBUF_OK;
-  for (columns.count = 0; columns.count < most; columns.count++) {
-    columns.names[columns.count] = NULL;
-    columns.cells[columns.count] = packbuf_i_new_column(expand, node->rows);
-    if (!columns.cells[columns.count]) return packbuf_i_no_memory(expand->error);
-  }
-  for (uint64_t row = 0; row < node->rows; row++) {
+  memset(&columns, 0, sizeof columns);
+  columns.count = (unsigned)most;
+  if (!packbuf_i_begin_absent(expand, node, &columns)) return packbuf_i_no_memory(expand->error);
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    int absent = packbuf_i_count_absent(node, cell);
-    for (size_t i = 0; i < most; i++)
-      columns.cells[i][row] = absent                    ? &packbuf_i_null_cell
-                              : i < cell->as.list.count ? &cell->as.list.items[i]
-                                                        : &packbuf_i_missing_cell;
+    int taken = 1;
+    if (packbuf_i_count_absent(node, cell)) taken = packbuf_i_mark_bit(expand, node, &columns.absent, row);
+    else
+      for (size_t i = 0; taken && i < cell->as.list.count; i++)
+        taken = packbuf_i_grow_column(expand, node, &columns.of[i], row, &cell->as.list.items[i]);
+    if (!taken) return packbuf_i_no_memory(expand->error);
   }
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_LIST);
 }
@@ -9113,8 +9273,10 @@ static packbuf_status packbuf_i_try_open(packbuf_i_expand *expand, packbuf_i_nod
   unsigned kind;
   if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits))
     return PACKBUF_OK; /* the cells have a codec, or are numbers */
-  while (row < node->rows && packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
-  if (row == node->rows) return PACKBUF_OK;
+  while ((row = packbuf_i_next_cell(&node->cells, row)) < node->rows &&
+         packbuf_i_absent(packbuf_i_cell(&node->cells, row)))
+    row++;
+  if (row >= node->rows) return PACKBUF_OK;
   kind = packbuf_i_cell(&node->cells, row)->kind;
   if (kind == PACKBUF_DICT) status = packbuf_i_open_dict(expand, node);
   if (kind == PACKBUF_LIST) status = packbuf_i_open_list(expand, node);
@@ -9457,7 +9619,9 @@ static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *ac
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
   *accepts = 0;
-  for (uint64_t row = 0; row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS); row++) {
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0);
+       row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS);
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
     if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST))
@@ -9522,10 +9686,14 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
 }
 
 static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *node) {
+  const packbuf_i_rows *cells = &node->cells;
   packbuf_status status = PACKBUF_OK;
-  for (; look->row < node->rows && !status; look->row++) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, look->row);
-    if (node->cells.pointers && node->rows - look->row > 16) PACKBUF_I_PREFETCH(node->cells.pointers[look->row + 16]);
+  packbuf_i_count_sparse(node);
+  for (look->row = packbuf_i_next_cell(cells, 0); look->row < node->rows && !status;
+       look->row = packbuf_i_next_cell(cells, look->row + 1)) {
+    const packbuf_value *cell = packbuf_i_cell(cells, look->row);
+    if (cells->pointers && !cells->sparse && node->rows - look->row > 16)
+      PACKBUF_I_PREFETCH(cells->pointers[look->row + 16]);
     if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
   }
   return status;
@@ -10755,6 +10923,15 @@ static const uint64_t *packbuf_i_shared_numbers(const packbuf_i_pull *pull) {
   }
 }
 
+/* `number` for each row from pull->row on that is known to have no value, from byte `size` of the scratch on; returns
+ * where they end. */
+static uint64_t packbuf_i_pull_absent(packbuf_i_pull *pull, uint64_t size, uint64_t number) {
+  const uint64_t next = packbuf_i_next_cell(&pull->node->cells, pull->row);
+  for (; size < PACKBUF_I_SCRATCH && pull->row < next; size += 8, pull->row++)
+    packbuf_i_store64(pull->scratch + size, number);
+  return size;
+}
+
 /* One u64 per row (offsets: rows + 1, the first 0): those that lie in memory as they are written all together, else as
  * many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
@@ -10779,6 +10956,8 @@ static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
     size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
+    if (!numbers) size = packbuf_i_pull_absent(pull, size, running ? pull->sum : 0);
+    if (size == PACKBUF_I_SCRATCH || pull->row == node->rows) break;
     switch (pull->role) {
       case PACKBUF_ROLE_OFFSETS: number = pull->sum += packbuf_i_extent(node, pull->row); break;
       case PACKBUF_ROLE_ITEM_OFFSETS: number = pull->sum += packbuf_i_item_count(node, pull->row); break;
@@ -10849,10 +11028,30 @@ static packbuf_i_run packbuf_i_pull_u8(packbuf_i_pull *pull) {
   return packbuf_i_scratch_run(pull, size);
 }
 
+/* The same of a column that has it as bitmaps, from a multiple of 64 rows on. */
+static packbuf_i_run packbuf_i_pull_sparse_bits(packbuf_i_pull *pull) {
+  const packbuf_i_sparse *sparse = pull->node->cells.sparse;
+  uint64_t size = 0;
+  for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8, pull->row += 64) {
+    const uint64_t word = pull->row >> 6, left = pull->node->rows - pull->row;
+    uint64_t bits = sparse->there[word];
+    if (pull->role == PACKBUF_ROLE_MISSING) bits = ~(bits | (sparse->nulls ? sparse->nulls[word] : 0));
+    if (left < 64) bits &= ((uint64_t)1 << left) - 1;
+    packbuf_i_store64(pull->scratch + size, bits);
+    if (left < 64) {
+      pull->row = pull->node->rows;
+      size += (left + 7) / 8;
+      break;
+    }
+  }
+  return packbuf_i_scratch_run(pull, size);
+}
+
 /* The validity or missing bitmap. */
 static packbuf_i_run packbuf_i_pull_bits(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   uint64_t size = 0;
+  if (node->cells.sparse) return packbuf_i_pull_sparse_bits(pull);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size++) {
     unsigned byte = 0;
     for (unsigned bit = 0; bit < 8 && pull->row < node->rows; bit++, pull->row++) {
@@ -14044,10 +14243,14 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
 
 static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
-  uint64_t element = packbuf_i_dtype_bytes(node->dtype), size = 0;
-  for (; size + element <= PACKBUF_I_SCRATCH && pull->row < node->rows; pull->row++, size += element) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
-    uint8_t *to = pull->scratch + size;
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype), begin = pull->row, left = node->rows - begin;
+  const uint64_t count = PACKBUF_I_SCRATCH / element < left ? PACKBUF_I_SCRATCH / element : left;
+  pull->row += count;
+  if (node->cells.sparse) memset(pull->scratch, 0, (size_t)(count * element));
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, begin); row < pull->row;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    uint8_t *to = pull->scratch + (row - begin) * element;
     if (cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING) memset(to, 0, (size_t)element);
     else if (cell->kind != PACKBUF_TENSOR) packbuf_i_put_numbers(cell, node->dtype, 0, 1, to);
     else if (!cell->as.tensor->device) memcpy(to, cell->as.tensor->data, (size_t)element);
@@ -14055,7 +14258,7 @@ static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
       pull->status =
           cell->as.tensor->device->copy(cell->as.tensor->device->context, to, cell->as.tensor->data, (size_t)element);
   }
-  return packbuf_i_scratch_run(pull, size);
+  return packbuf_i_scratch_run(pull, count * element);
 }
 
 static packbuf_i_run packbuf_i_pull_ndarray(packbuf_i_pull *pull) {
@@ -14265,7 +14468,7 @@ static packbuf_i_run packbuf_i_pull_arrays(packbuf_i_pull *pull) {
     const packbuf_tensor *tensor;
     if (!pull->walking) {
       if (packbuf_i_state(node, pull->row) <= 0) {
-        pull->row++;
+        pull->row = packbuf_i_next_cell(&node->cells, pull->row + 1);
         continue;
       }
       if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, pull->row)->kind == PACKBUF_LIST) break;
@@ -14415,9 +14618,11 @@ static packbuf_i_run packbuf_i_pull_typed_ragged(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   uint64_t element = packbuf_i_dtype_bytes(node->dtype), fits = PACKBUF_I_SCRATCH / element, filled = 0;
   if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_pull_ragged_tensor(pull);
-  while (filled < fits && (pull->walking || pull->row < node->rows)) {
+  while (filled < fits) {
     const packbuf_value *cell;
     uint64_t count, extent;
+    if (!pull->walking && !pull->at) pull->row = packbuf_i_next_cell(&node->cells, pull->row);
+    if (!pull->walking && pull->row >= node->rows) break;
     if (pull->walking || (cell = packbuf_i_cell(&node->cells, pull->row))->kind == PACKBUF_TENSOR) {
       if (filled) break; /* hand out the numbers gathered so far */
       packbuf_i_run run = packbuf_i_pull_arrays(pull);
@@ -14457,8 +14662,11 @@ static packbuf_i_run packbuf_i_byte_cell(const packbuf_i_node *node, uint64_t ro
 
 static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
   packbuf_i_run run;
-  for (run.size = 0, run.bytes = NULL; run.size == 0 && pull->row < pull->node->rows; pull->row++)
+  for (run.size = 0, run.bytes = NULL; run.size == 0; pull->row++) {
+    pull->row = packbuf_i_next_cell(&pull->node->cells, pull->row);
+    if (pull->row >= pull->node->rows) break;
     run = packbuf_i_byte_cell(pull->node, pull->row);
+  }
   return run;
 }
 
@@ -15095,7 +15303,8 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
       (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
                                             : !node->bitmap))
     return PACKBUF_OK;
-  for (row = 0; row < node->rows; row++) {
+  for (row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
       if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
@@ -15143,7 +15352,9 @@ static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node 
   node->sizes =
       (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
-  for (uint64_t row = 0; row < node->rows; row++) {
+  memset(node->sizes, 0, (size_t)node->rows * sizeof *node->sizes);
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
@@ -15325,7 +15536,8 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
 static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
                                            packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
-  for (; !status && row < end; row++)
+  for (row = packbuf_i_next_cell(&node->cells, row); !status && row < end;
+       row = packbuf_i_next_cell(&node->cells, row + 1))
     if (packbuf_i_state(node, row) > 0)
       status = node->codec == PACKBUF_CODEC_JSON_RAGGED
                    ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
@@ -15392,6 +15604,15 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
 #define PACKBUF_I_PRINT_PIECE 512
 #define PACKBUF_I_PRINT_PIECES 128
 
+/* A fingerprint of one piece: four chains, so that the multiplications overlap. */
+static uint64_t packbuf_i_print_piece(const uint8_t *bytes) {
+  uint64_t chains[4] = {1, 2, 3, 4};
+  for (unsigned at = 0; at < PACKBUF_I_PRINT_PIECE; at += 32)
+    for (unsigned i = 0; i < 4; i++)
+      chains[i] = packbuf_i_hash_word(chains[i], packbuf_i_load64(bytes + at + 8 * i));
+  return packbuf_i_hash_word(packbuf_i_hash_word(chains[0], chains[1]), packbuf_i_hash_word(chains[2], chains[3]));
+}
+
 /* A fingerprint of the first bytes: buffers with different ones differ. */
 static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
@@ -15403,17 +15624,20 @@ static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   unsigned left = first ? 1 : PACKBUF_I_PRINT_PIECES;
   packbuf_i_pull_planned(&pull, buffer);
   do { /* runs may be cut differently for equal content: gather pieces of one size */
+    const uint8_t *whole = NULL;
     for (size = 0; size < sizeof bytes;) {
       uint64_t piece;
       if (run.size == 0) run = packbuf_i_pull_next(&pull);
       if (run.size == 0) break;
+      if (size == 0 && run.size >= sizeof bytes) whole = run.bytes;
       piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
-      memcpy(bytes + size, run.bytes, (size_t)piece);
+      if (!whole) memcpy(bytes + size, run.bytes, (size_t)piece);
       run.bytes += piece;
       run.size -= piece;
       size += piece;
     }
-    print = (print << 7 | print >> 57) ^ packbuf_i_hash_bytes(bytes, (size_t)size);
+    memset(bytes + size, 0, sizeof bytes - (size_t)size);
+    print = packbuf_i_hash_word((print << 7 | print >> 57) ^ size, packbuf_i_print_piece(whole ? whole : bytes));
   } while (--left && size == sizeof bytes);
   return print;
 }
@@ -15614,7 +15838,9 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   uint64_t row = pull->row;
   unsigned count = 0;
   if (pull->walking || pull->at) return 0;
-  for (; count < PACKBUF_I_ROWS_AT_ONCE && row < node->rows; row++) {
+  for (; count < PACKBUF_I_ROWS_AT_ONCE; row++) {
+    row = packbuf_i_next_cell(&node->cells, row);
+    if (row >= node->rows) break;
     if (!packbuf_i_row_bytes(node, row, &runs[count])) break;
     count += runs[count].size != 0;
   }
@@ -15653,6 +15879,7 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
     case PACKBUF_I_FROM_CELLS:
       single->node.cells.values = packbuf_i_cell(&node->cells, row);
       single->node.cells.pointers = NULL;
+      single->node.cells.sparse = NULL;
       break;
     case PACKBUF_I_FROM_TENSOR:
       single->kept = node->kept ? node->kept[row] : row;
@@ -16110,6 +16337,7 @@ static packbuf_status packbuf_i_keep_rows(packbuf_i_plan *plan, packbuf_i_node *
     if (!cells) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, kept[i]);
     node->cells.pointers = cells;
+    node->cells.sparse = NULL;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
@@ -16232,6 +16460,7 @@ static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, cons
     cells[row] = cell;
   }
   node->cells.pointers = cells;
+  node->cells.sparse = NULL;
   return 1;
 }
 
@@ -18558,6 +18787,19 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
+/* How many rows from `row` on, a multiple of 64, at most 64, are absent one and all: they are put down together. */
+static uint64_t packbuf_i_read_absent(const packbuf_column *column, uint64_t row, uint64_t count, packbuf_i_slots out) {
+  const uint64_t rows = count < 64 ? count : 64;
+  uint64_t missing;
+  if (!packbuf_i_there(&column->validity) || row >= column->node.rows || rows > column->node.rows - row ||
+      packbuf_i_get_bits(&column->validity, row / 64))
+    return 0;
+  missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) : 0;
+  for (uint64_t i = 0; i < rows; i++)
+    *packbuf_i_slot(out, i) = missing >> i & 1 ? packbuf_missing() : packbuf_null();
+  return rows;
+}
+
 static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *column, uint64_t first, uint64_t count,
                                           packbuf_i_slots out) {
   packbuf_i_unit_windows windows;
@@ -18579,6 +18821,18 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
     packbuf_value *value = packbuf_i_slot(out, i);
     const uint64_t row = packbuf_i_reader_row(r, first + i);
     int state = 0;
+    if (row % 64 == 0 && !r->selection) {
+      packbuf_i_slots rest;
+      uint64_t absent;
+      rest.first = value;
+      rest.step = out.step;
+      absent = packbuf_i_read_absent(column, row, count - i, rest);
+      if (absent) {
+        i += absent - 1;
+        cells.left -= absent - 1;
+        continue;
+      }
+    }
     status = packbuf_cell_state(column, row, &state, r->error);
     if (status != PACKBUF_OK) break;
     if (state == 1) {

@@ -17,8 +17,11 @@ static packbuf_i_run packbuf_i_byte_cell(const packbuf_i_node *node, uint64_t ro
 
 static packbuf_i_run packbuf_i_pull_bytes(packbuf_i_pull *pull) {
   packbuf_i_run run;
-  for (run.size = 0, run.bytes = NULL; run.size == 0 && pull->row < pull->node->rows; pull->row++)
+  for (run.size = 0, run.bytes = NULL; run.size == 0; pull->row++) {
+    pull->row = packbuf_i_next_cell(&pull->node->cells, pull->row);
+    if (pull->row >= pull->node->rows) break;
     run = packbuf_i_byte_cell(pull->node, pull->row);
+  }
   return run;
 }
 

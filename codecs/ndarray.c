@@ -60,10 +60,14 @@ static packbuf_i_run packbuf_i_pull_dense(packbuf_i_pull *pull) {
 
 static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
-  uint64_t element = packbuf_i_dtype_bytes(node->dtype), size = 0;
-  for (; size + element <= PACKBUF_I_SCRATCH && pull->row < node->rows; pull->row++, size += element) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, pull->row);
-    uint8_t *to = pull->scratch + size;
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype), begin = pull->row, left = node->rows - begin;
+  const uint64_t count = PACKBUF_I_SCRATCH / element < left ? PACKBUF_I_SCRATCH / element : left;
+  pull->row += count;
+  if (node->cells.sparse) memset(pull->scratch, 0, (size_t)(count * element));
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, begin); row < pull->row;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    uint8_t *to = pull->scratch + (row - begin) * element;
     if (cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING) memset(to, 0, (size_t)element);
     else if (cell->kind != PACKBUF_TENSOR) packbuf_i_put_numbers(cell, node->dtype, 0, 1, to);
     else if (!cell->as.tensor->device) memcpy(to, cell->as.tensor->data, (size_t)element);
@@ -71,7 +75,7 @@ static packbuf_i_run packbuf_i_pull_numbers(packbuf_i_pull *pull) {
       pull->status =
           cell->as.tensor->device->copy(cell->as.tensor->device->context, to, cell->as.tensor->data, (size_t)element);
   }
-  return packbuf_i_scratch_run(pull, size);
+  return packbuf_i_scratch_run(pull, count * element);
 }
 
 static packbuf_i_run packbuf_i_pull_ndarray(packbuf_i_pull *pull) {

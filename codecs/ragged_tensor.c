@@ -82,7 +82,7 @@ static packbuf_i_run packbuf_i_pull_arrays(packbuf_i_pull *pull) {
     const packbuf_tensor *tensor;
     if (!pull->walking) {
       if (packbuf_i_state(node, pull->row) <= 0) {
-        pull->row++;
+        pull->row = packbuf_i_next_cell(&node->cells, pull->row + 1);
         continue;
       }
       if (node->source == PACKBUF_I_FROM_CELLS && packbuf_i_cell(&node->cells, pull->row)->kind == PACKBUF_LIST) break;

@@ -6,9 +6,11 @@ static packbuf_i_run packbuf_i_pull_typed_ragged(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   uint64_t element = packbuf_i_dtype_bytes(node->dtype), fits = PACKBUF_I_SCRATCH / element, filled = 0;
   if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_pull_ragged_tensor(pull);
-  while (filled < fits && (pull->walking || pull->row < node->rows)) {
+  while (filled < fits) {
     const packbuf_value *cell;
     uint64_t count, extent;
+    if (!pull->walking && !pull->at) pull->row = packbuf_i_next_cell(&node->cells, pull->row);
+    if (!pull->walking && pull->row >= node->rows) break;
     if (pull->walking || (cell = packbuf_i_cell(&node->cells, pull->row))->kind == PACKBUF_TENSOR) {
       if (filled) break; /* hand out the numbers gathered so far */
       packbuf_i_run run = packbuf_i_pull_arrays(pull);

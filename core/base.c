@@ -92,6 +92,13 @@ static int packbuf_i_big_endian(void) {
   return first == 0;
 }
 
+static unsigned packbuf_i_count_ones(uint64_t bits) {
+  bits -= bits >> 1 & 0x5555555555555555u;
+  bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+  bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Fu;
+  return (unsigned)(bits * 0x0101010101010101u >> 56);
+}
+
 /* The place of the lowest bit that is set; bits is not 0. */
 static unsigned packbuf_i_first_set(uint64_t bits) {
 #if defined(__GNUC__) || defined(__clang__)

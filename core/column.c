@@ -2,15 +2,52 @@
  * decided about it. Expansion and inference fill it, the codecs and the layout read it.
  * May use: values, arena, packer (recipes). Must not know: how a codec stores cells. */
 
+/* The absent cells that expansion hands out. */
+static const packbuf_value packbuf_i_null_cell = {PACKBUF_NULL, {0}};
+static const packbuf_value packbuf_i_missing_cell = {PACKBUF_MISSING, {0}};
+
+/* Which cells of a column have a value, where few do: what is done for each then costs by these, not by the rows. */
+typedef struct packbuf_i_sparse {
+  const uint64_t *there;        /* bitmap of the rows: 1: has a value */
+  const uint64_t *nulls;        /* 1: is null; NULL: none is. The rest is missing */
+  const uint64_t *before;       /* ones in the words of `there` before each */
+  uint64_t words;               /* of the bitmaps */
+  uint64_t values, null_values; /* ones in `there` and `nulls` */
+} packbuf_i_sparse;
+
 /* N dynamic cells: an array of values, or (children made by expansion) an array of pointers to them. */
 typedef struct packbuf_i_rows {
   const packbuf_value *values;          /* cell i is values[i] */
   const packbuf_value *const *pointers; /* or *pointers[i], when this is set */
+  const packbuf_i_sparse *sparse;       /* or, when this is set, the pointers are to the cells with a value alone */
   uint64_t count;
 } packbuf_i_rows;
 
+static const packbuf_value *packbuf_i_sparse_cell(const packbuf_i_rows *cells, uint64_t row) {
+  const packbuf_i_sparse *sparse = cells->sparse;
+  const uint64_t word = row >> 6, bit = (uint64_t)1 << (row & 63);
+  if (sparse->there[word] & bit)
+    return cells->pointers[sparse->before[word] + packbuf_i_count_ones(sparse->there[word] & (bit - 1))];
+  return sparse->nulls && sparse->nulls[word] & bit ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
+}
+
 static const packbuf_value *packbuf_i_cell(const packbuf_i_rows *cells, uint64_t row) {
+  if (PACKBUF_I_UNLIKELY(cells->sparse != NULL)) return packbuf_i_sparse_cell(cells, row);
   return cells->pointers ? cells->pointers[row] : &cells->values[row];
+}
+
+/* The first row from `row` on that may have a value: those before it have none. The count, or `row` itself beyond it,
+ * when there is none. */
+static uint64_t packbuf_i_next_cell(const packbuf_i_rows *cells, uint64_t row) {
+  const packbuf_i_sparse *sparse = cells->sparse;
+  uint64_t word = row >> 6, bits;
+  if (!sparse || row >= cells->count) return row;
+  bits = sparse->there[word] >> (row & 63) << (row & 63);
+  while (!bits) {
+    if (++word == sparse->words) return cells->count;
+    bits = sparse->there[word];
+  }
+  return word << 6 | packbuf_i_first_set(bits);
 }
 
 typedef enum packbuf_i_source {
@@ -65,10 +102,6 @@ typedef struct packbuf_i_node {
   uint8_t sampled;         /* of the data, all rows: 1: not to be packed, 2: packed as `recipe` says; 0: unknown */
   packbuf_i_recipe recipe; /* (core/packing.c) */
 } packbuf_i_node;
-
-/* The absent cells that expansion hands out. */
-static const packbuf_value packbuf_i_null_cell = {PACKBUF_NULL, {0}};
-static const packbuf_value packbuf_i_missing_cell = {PACKBUF_MISSING, {0}};
 
 /* The state of one expansion (core/expand.c). */
 typedef struct packbuf_i_expand {

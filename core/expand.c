@@ -123,21 +123,35 @@ static const packbuf_schema *packbuf_i_schema_of(const packbuf_i_expand *expand,
 
 /* ---- columns of children ---- */
 
-/* The columns that grow while the rows are read. A cell that no row has filled yet is filled when the next one is. */
+/* A column with values in fewer than one of so many rows keeps them alone. */
+#define PACKBUF_I_SPARSE_ROWS 4
+
+/* A column that grows while the rows are read. As long as all rows so far have a value, the cells are all there is. */
+typedef struct packbuf_i_growing {
+  const packbuf_value **cells; /* with a value */
+  uint64_t count, room;
+  uint64_t end;   /* the row after the last one that has the key or item */
+  uint64_t *there; /* bitmap of the rows with a value; NULL: the first `count` */
+  uint64_t *nulls; /* of those whose value is null; NULL: none */
+} packbuf_i_growing;
+
 typedef struct packbuf_i_columns {
   const packbuf_value *names[PACKBUF_EXPAND_KEYS]; /* the keys */
-  const packbuf_value **cells[PACKBUF_EXPAND_KEYS];
-  uint64_t filled[PACKBUF_EXPAND_KEYS];
+  packbuf_i_growing of[PACKBUF_EXPAND_KEYS];
   unsigned count;
+  uint64_t *absent; /* bitmap of the rows without a dict or list; NULL: none so far */
 } packbuf_i_columns;
-
-static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand, uint64_t rows) {
-  if (rows > SIZE_MAX / sizeof(packbuf_value *)) return NULL;
-  return (const packbuf_value **)packbuf_arena_alloc(expand->arena, (size_t)rows * sizeof(packbuf_value *), 8);
-}
 
 static int packbuf_i_absent(const packbuf_value *cell) {
   return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING;
+}
+
+/* The absent cells of a column of which the values alone will be looked at. */
+static void packbuf_i_count_sparse(packbuf_i_node *node) {
+  const packbuf_i_sparse *sparse = node->cells.sparse;
+  if (!sparse) return;
+  node->nulls = sparse->null_values;
+  node->missing = node->rows - sparse->values - sparse->null_values;
 }
 
 static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cell) {
@@ -146,17 +160,121 @@ static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cel
   return packbuf_i_absent(cell);
 }
 
+/* Counts the absent cells of a node, and marks them, as far as that takes no look at each. 0 without memory. */
+static int packbuf_i_begin_absent(const packbuf_i_expand *expand, packbuf_i_node *node, packbuf_i_columns *columns) {
+  const packbuf_i_sparse *sparse = node->cells.sparse;
+  if (!sparse) return 1;
+  columns->absent = (uint64_t *)packbuf_i_array(expand->arena, sparse->words, sizeof *columns->absent);
+  if (!columns->absent) return 0;
+  for (uint64_t word = 0; word < sparse->words; word++) columns->absent[word] = ~sparse->there[word];
+  if (node->rows & 63) columns->absent[sparse->words - 1] &= ((uint64_t)1 << (node->rows & 63)) - 1;
+  packbuf_i_count_sparse(node);
+  return 1;
+}
+
 /* A key that a dict node can have: string, and not without its bytes. */
 static int packbuf_i_plain_key(const packbuf_value *key) {
   return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size);
 }
 
-/* Rows without the key or item up to `end`. */
-static void packbuf_i_fill_column(packbuf_i_columns *columns, unsigned at, const packbuf_i_node *node, uint64_t end) {
-  for (uint64_t row = columns->filled[at]; row < end; row++)
-    columns->cells[at][row] =
-        packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
-  columns->filled[at] = end;
+static uint64_t packbuf_i_row_words(uint64_t rows) { return (rows >> 6) + ((rows & 63) != 0); }
+
+/* Sets a bit of a bitmap of the node's rows, which is made if need be; 0 without memory. */
+static int packbuf_i_mark_bit(const packbuf_i_expand *expand, const packbuf_i_node *node, uint64_t **bits,
+                              uint64_t row) {
+  const uint64_t words = packbuf_i_row_words(node->rows);
+  if (!*bits) {
+    *bits = (uint64_t *)packbuf_i_array(expand->arena, words, sizeof **bits);
+    if (!*bits) return 0;
+    memset(*bits, 0, (size_t)words * sizeof **bits);
+  }
+  (*bits)[row >> 6] |= (uint64_t)1 << (row & 63);
+  return 1;
+}
+
+/* Makes the bitmap of a column of which the first rows have values; 0 without memory. */
+static int packbuf_i_start_gaps(const packbuf_i_expand *expand, const packbuf_i_node *node,
+                                packbuf_i_growing *column) {
+  const uint64_t words = packbuf_i_row_words(node->rows), whole = column->count >> 6;
+  column->there = (uint64_t *)packbuf_i_array(expand->arena, words, sizeof *column->there);
+  if (!column->there) return 0;
+  memset(column->there, 0xFF, (size_t)whole * sizeof *column->there);
+  memset(column->there + whole, 0, (size_t)(words - whole) * sizeof *column->there);
+  if (column->count & 63) column->there[whole] = ((uint64_t)1 << (column->count & 63)) - 1;
+  return 1;
+}
+
+/* The cell of a row, which is behind all that the column has; 0 without memory. */
+static int packbuf_i_grow_column(const packbuf_i_expand *expand, const packbuf_i_node *node, packbuf_i_growing *column,
+                                 uint64_t row, const packbuf_value *cell) {
+  column->end = row + 1;
+  if (cell->kind == PACKBUF_MISSING) return 1;
+  if (cell->kind == PACKBUF_NULL) return packbuf_i_mark_bit(expand, node, &column->nulls, row);
+  if (!column->there && row != column->count && !packbuf_i_start_gaps(expand, node, column)) return 0;
+  if (column->there) column->there[row >> 6] |= (uint64_t)1 << (row & 63);
+  if (column->count == column->room) {
+    const uint64_t room = column->room ? column->room * 4 : 16, most = room < node->rows ? room : node->rows;
+    const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(expand->arena, most, sizeof *cells);
+    if (!cells) return 0;
+    if (column->count) memcpy(cells, column->cells, (size_t)column->count * sizeof *cells);
+    column->cells = cells;
+    column->room = most;
+  }
+  column->cells[column->count++] = cell;
+  return 1;
+}
+
+/* The cells of all rows of a column with gaps; NULL without memory. */
+static const packbuf_value **packbuf_i_fill_gaps(const packbuf_i_expand *expand, const packbuf_i_growing *column,
+                                                 uint64_t rows) {
+  const packbuf_value **cells = (const packbuf_value **)packbuf_i_array(expand->arena, rows, sizeof *cells);
+  uint64_t at = 0;
+  for (uint64_t row = 0; cells && row < rows; row++) {
+    const uint64_t bit = (uint64_t)1 << (row & 63);
+    cells[row] = column->there[row >> 6] & bit                    ? column->cells[at++]
+                 : column->nulls && column->nulls[row >> 6] & bit ? &packbuf_i_null_cell
+                                                                  : &packbuf_i_missing_cell;
+  }
+  return cells;
+}
+
+/* What the cells of a column with few values are found by; NULL without memory. */
+static const packbuf_i_sparse *packbuf_i_index_sparse(const packbuf_i_expand *expand, const packbuf_i_growing *column,
+                                                      uint64_t rows) {
+  packbuf_i_sparse *sparse = (packbuf_i_sparse *)packbuf_i_array(expand->arena, 1, sizeof *sparse);
+  const uint64_t words = packbuf_i_row_words(rows);
+  uint64_t *before = (uint64_t *)packbuf_i_array(expand->arena, words, sizeof *before);
+  if (!sparse || !before) return NULL;
+  sparse->there = column->there;
+  sparse->nulls = column->nulls;
+  sparse->before = before;
+  sparse->words = words;
+  sparse->values = sparse->null_values = 0;
+  for (uint64_t word = 0; word < words; word++) {
+    before[word] = sparse->values;
+    sparse->values += packbuf_i_count_ones(column->there[word]);
+    if (column->nulls) sparse->null_values += packbuf_i_count_ones(column->nulls[word]);
+  }
+  return sparse;
+}
+
+/* The column is whole: gives its cells to a child. Where the node has nothing, the child is null. 0 without memory. */
+static int packbuf_i_end_column(const packbuf_i_expand *expand, packbuf_i_growing *column, uint64_t *absent,
+                                packbuf_i_node *child) {
+  const uint64_t words = packbuf_i_row_words(child->rows);
+  child->cells.count = child->rows;
+  child->cells.pointers = column->cells;
+  if (column->count == child->rows) return 1;
+  if (!column->there && !packbuf_i_start_gaps(expand, child, column)) return 0;
+  if (!column->nulls) column->nulls = absent;
+  else
+    for (uint64_t word = 0; absent && word < words; word++) column->nulls[word] |= absent[word];
+  if (column->count < child->rows / PACKBUF_I_SPARSE_ROWS) {
+    child->cells.sparse = packbuf_i_index_sparse(expand, column, child->rows);
+    return child->cells.sparse != NULL;
+  }
+  child->cells.pointers = packbuf_i_fill_gaps(expand, column, child->rows);
+  return child->cells.pointers != NULL;
 }
 
 /* Hangs one child below the node for each column. */
@@ -178,8 +296,8 @@ static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i
     child->name_size = columns->names[i] ? columns->names[i]->as.text.size : 0;
     child->scope = node->scope;
     child->rows = node->rows;
-    child->cells.pointers = columns->cells[i];
-    child->cells.count = node->rows;
+    if (!packbuf_i_end_column(expand, &columns->of[i], columns->absent, child))
+      return packbuf_i_no_memory(expand->error);
     if (node->last_child) node->last_child->next = child;
     else node->first_child = child;
     node->last_child = child;
@@ -203,18 +321,14 @@ static unsigned packbuf_i_find_key(const packbuf_i_columns *columns, const packb
   return columns->count;
 }
 
-static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_i_node *node,
+static packbuf_status packbuf_i_new_key(const packbuf_i_expand *expand, const packbuf_i_node *node,
                                         packbuf_i_columns *columns, const packbuf_value *key, uint64_t row) {
   size_t valid = key->as.text.size ? packbuf_i_utf8_valid((const uint8_t *)key->as.text.data, key->as.text.size) : 0;
-  unsigned at = columns->count;
   if (valid != key->as.text.size)
     return packbuf_i_node_fail(expand, node, PACKBUF_BAD_UTF8, "a key is not UTF-8 (the offset is into the key)", valid,
                                row);
-  columns->cells[at] = packbuf_i_new_column(expand, node->rows);
-  if (!columns->cells[at]) return packbuf_i_no_memory(expand->error);
-  columns->filled[at] = 0;
-  columns->names[at] = key;
-  columns->count++;
+  memset(&columns->of[columns->count], 0, sizeof columns->of[0]);
+  columns->names[columns->count++] = key;
   return PACKBUF_OK;
 }
 
@@ -232,12 +346,11 @@ static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbu
     if (at == PACKBUF_EXPAND_KEYS) return *opens = 0, PACKBUF_OK;
     if (at == columns->count) status = packbuf_i_new_key(expand, node, columns, &entries[i].key, row);
     if (status) return status;
-    if (columns->filled[at] > row)
+    if (columns->of[at].end > row)
       return packbuf_i_node_fail(expand, node, PACKBUF_INVALID_ARGUMENT, "a dict has the same key twice",
                                  PACKBUF_NOWHERE, row);
-    if (columns->filled[at] < row) packbuf_i_fill_column(columns, at, node, row);
-    columns->cells[at][row] = &entries[i].value;
-    columns->filled[at] = row + 1;
+    if (!packbuf_i_grow_column(expand, node, &columns->of[at], row, &entries[i].value))
+      return packbuf_i_no_memory(expand->error);
     next = at + 1;
   }
   return PACKBUF_OK;
@@ -248,7 +361,8 @@ static int packbuf_i_probe_dict(const packbuf_i_node *node) {
   uint64_t end = node->rows < PACKBUF_I_PROBE_ROWS ? node->rows : PACKBUF_I_PROBE_ROWS;
   packbuf_i_columns columns;
   columns.count = 0;
-  for (uint64_t row = 0; row < end; row++) {
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < end;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     unsigned next = 0;
     if (packbuf_i_absent(cell)) continue;
@@ -271,15 +385,20 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
   packbuf_status status = PACKBUF_OK;
   int opens = packbuf_i_probe_dict(node);
   columns.count = 0;
-  for (uint64_t row = 0; row < node->rows && opens; row++) {
+  columns.absent = NULL;
+  if (opens && !packbuf_i_begin_absent(expand, node, &columns)) return packbuf_i_no_memory(expand->error);
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows && opens;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    if (packbuf_i_count_absent(node, cell)) continue;
+    if (packbuf_i_count_absent(node, cell)) {
+      if (!packbuf_i_mark_bit(expand, node, &columns.absent, row)) return packbuf_i_no_memory(expand->error);
+      continue;
+    }
     if (cell->kind != PACKBUF_DICT || (cell->as.dict.count && !cell->as.dict.entries)) opens = 0;
     else status = packbuf_i_take_dict(expand, node, &columns, row, &opens);
     if (status) return status;
   }
   if (!opens) return PACKBUF_OK;
-  for (unsigned i = 0; i < columns.count; i++) packbuf_i_fill_column(&columns, i, node, node->rows);
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_DICT);
 }
 
@@ -288,7 +407,8 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
 /* The longest list's items; 9 when the column does not expand. */
 static size_t packbuf_i_measure_lists(const packbuf_i_node *node) {
   size_t most = 0;
-  for (uint64_t row = 0; row < node->rows; row++) {
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     size_t count = cell->as.list.count;
     if (packbuf_i_absent(cell)) continue;
@@ -307,18 +427,18 @@ static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_no
   packbuf_i_columns columns;
   size_t most = packbuf_i_measure_lists(node);
   if (most > PACKBUF_EXPAND_ITEMS) return PACKBUF_OK;
-  for (columns.count = 0; columns.count < most; columns.count++) {
-    columns.names[columns.count] = NULL;
-    columns.cells[columns.count] = packbuf_i_new_column(expand, node->rows);
-    if (!columns.cells[columns.count]) return packbuf_i_no_memory(expand->error);
-  }
-  for (uint64_t row = 0; row < node->rows; row++) {
+  memset(&columns, 0, sizeof columns);
+  columns.count = (unsigned)most;
+  if (!packbuf_i_begin_absent(expand, node, &columns)) return packbuf_i_no_memory(expand->error);
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    int absent = packbuf_i_count_absent(node, cell);
-    for (size_t i = 0; i < most; i++)
-      columns.cells[i][row] = absent                    ? &packbuf_i_null_cell
-                              : i < cell->as.list.count ? &cell->as.list.items[i]
-                                                        : &packbuf_i_missing_cell;
+    int taken = 1;
+    if (packbuf_i_count_absent(node, cell)) taken = packbuf_i_mark_bit(expand, node, &columns.absent, row);
+    else
+      for (size_t i = 0; taken && i < cell->as.list.count; i++)
+        taken = packbuf_i_grow_column(expand, node, &columns.of[i], row, &cell->as.list.items[i]);
+    if (!taken) return packbuf_i_no_memory(expand->error);
   }
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_LIST);
 }
@@ -353,8 +473,10 @@ static packbuf_status packbuf_i_try_open(packbuf_i_expand *expand, packbuf_i_nod
   unsigned kind;
   if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits))
     return PACKBUF_OK; /* the cells have a codec, or are numbers */
-  while (row < node->rows && packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
-  if (row == node->rows) return PACKBUF_OK;
+  while ((row = packbuf_i_next_cell(&node->cells, row)) < node->rows &&
+         packbuf_i_absent(packbuf_i_cell(&node->cells, row)))
+    row++;
+  if (row >= node->rows) return PACKBUF_OK;
   kind = packbuf_i_cell(&node->cells, row)->kind;
   if (kind == PACKBUF_DICT) status = packbuf_i_open_dict(expand, node);
   if (kind == PACKBUF_LIST) status = packbuf_i_open_list(expand, node);

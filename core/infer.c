@@ -302,7 +302,9 @@ static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *ac
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
   *accepts = 0;
-  for (uint64_t row = 0; row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS); row++) {
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0);
+       row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS);
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
     if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST))
@@ -367,10 +369,14 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
 }
 
 static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *node) {
+  const packbuf_i_rows *cells = &node->cells;
   packbuf_status status = PACKBUF_OK;
-  for (; look->row < node->rows && !status; look->row++) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, look->row);
-    if (node->cells.pointers && node->rows - look->row > 16) PACKBUF_I_PREFETCH(node->cells.pointers[look->row + 16]);
+  packbuf_i_count_sparse(node);
+  for (look->row = packbuf_i_next_cell(cells, 0); look->row < node->rows && !status;
+       look->row = packbuf_i_next_cell(cells, look->row + 1)) {
+    const packbuf_value *cell = packbuf_i_cell(cells, look->row);
+    if (cells->pointers && !cells->sparse && node->rows - look->row > 16)
+      PACKBUF_I_PREFETCH(cells->pointers[look->row + 16]);
     if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
   }
   return status;

@@ -179,7 +179,8 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
       (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
                                             : !node->bitmap))
     return PACKBUF_OK;
-  for (row = 0; row < node->rows; row++) {
+  for (row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
       if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
@@ -227,7 +228,9 @@ static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node 
   node->sizes =
       (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
-  for (uint64_t row = 0; row < node->rows; row++) {
+  memset(node->sizes, 0, (size_t)node->rows * sizeof *node->sizes);
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
@@ -409,7 +412,8 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
 static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
                                            packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
-  for (; !status && row < end; row++)
+  for (row = packbuf_i_next_cell(&node->cells, row); !status && row < end;
+       row = packbuf_i_next_cell(&node->cells, row + 1))
     if (packbuf_i_state(node, row) > 0)
       status = node->codec == PACKBUF_CODEC_JSON_RAGGED
                    ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
@@ -476,6 +480,15 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
 #define PACKBUF_I_PRINT_PIECE 512
 #define PACKBUF_I_PRINT_PIECES 128
 
+/* A fingerprint of one piece: four chains, so that the multiplications overlap. */
+static uint64_t packbuf_i_print_piece(const uint8_t *bytes) {
+  uint64_t chains[4] = {1, 2, 3, 4};
+  for (unsigned at = 0; at < PACKBUF_I_PRINT_PIECE; at += 32)
+    for (unsigned i = 0; i < 4; i++)
+      chains[i] = packbuf_i_hash_word(chains[i], packbuf_i_load64(bytes + at + 8 * i));
+  return packbuf_i_hash_word(packbuf_i_hash_word(chains[0], chains[1]), packbuf_i_hash_word(chains[2], chains[3]));
+}
+
 /* A fingerprint of the first bytes: buffers with different ones differ. */
 static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   packbuf_i_pull pull;
@@ -487,17 +500,20 @@ static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
   unsigned left = first ? 1 : PACKBUF_I_PRINT_PIECES;
   packbuf_i_pull_planned(&pull, buffer);
   do { /* runs may be cut differently for equal content: gather pieces of one size */
+    const uint8_t *whole = NULL;
     for (size = 0; size < sizeof bytes;) {
       uint64_t piece;
       if (run.size == 0) run = packbuf_i_pull_next(&pull);
       if (run.size == 0) break;
+      if (size == 0 && run.size >= sizeof bytes) whole = run.bytes;
       piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
-      memcpy(bytes + size, run.bytes, (size_t)piece);
+      if (!whole) memcpy(bytes + size, run.bytes, (size_t)piece);
       run.bytes += piece;
       run.size -= piece;
       size += piece;
     }
-    print = (print << 7 | print >> 57) ^ packbuf_i_hash_bytes(bytes, (size_t)size);
+    memset(bytes + size, 0, sizeof bytes - (size_t)size);
+    print = packbuf_i_hash_word((print << 7 | print >> 57) ^ size, packbuf_i_print_piece(whole ? whole : bytes));
   } while (--left && size == sizeof bytes);
   return print;
 }

@@ -234,6 +234,15 @@ static const uint64_t *packbuf_i_shared_numbers(const packbuf_i_pull *pull) {
   }
 }
 
+/* `number` for each row from pull->row on that is known to have no value, from byte `size` of the scratch on; returns
+ * where they end. */
+static uint64_t packbuf_i_pull_absent(packbuf_i_pull *pull, uint64_t size, uint64_t number) {
+  const uint64_t next = packbuf_i_next_cell(&pull->node->cells, pull->row);
+  for (; size < PACKBUF_I_SCRATCH && pull->row < next; size += 8, pull->row++)
+    packbuf_i_store64(pull->scratch + size, number);
+  return size;
+}
+
 /* One u64 per row (offsets: rows + 1, the first 0): those that lie in memory as they are written all together, else as
  * many as the scratch holds. */
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
@@ -258,6 +267,8 @@ static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
     size = packbuf_i_pull_offsets(pull, size);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size += 8, pull->row++) {
     uint64_t number = 0;
+    if (!numbers) size = packbuf_i_pull_absent(pull, size, running ? pull->sum : 0);
+    if (size == PACKBUF_I_SCRATCH || pull->row == node->rows) break;
     switch (pull->role) {
       case PACKBUF_ROLE_OFFSETS: number = pull->sum += packbuf_i_extent(node, pull->row); break;
       case PACKBUF_ROLE_ITEM_OFFSETS: number = pull->sum += packbuf_i_item_count(node, pull->row); break;
@@ -328,10 +339,30 @@ static packbuf_i_run packbuf_i_pull_u8(packbuf_i_pull *pull) {
   return packbuf_i_scratch_run(pull, size);
 }
 
+/* The same of a column that has it as bitmaps, from a multiple of 64 rows on. */
+static packbuf_i_run packbuf_i_pull_sparse_bits(packbuf_i_pull *pull) {
+  const packbuf_i_sparse *sparse = pull->node->cells.sparse;
+  uint64_t size = 0;
+  for (; size < PACKBUF_I_SCRATCH && pull->row < pull->node->rows; size += 8, pull->row += 64) {
+    const uint64_t word = pull->row >> 6, left = pull->node->rows - pull->row;
+    uint64_t bits = sparse->there[word];
+    if (pull->role == PACKBUF_ROLE_MISSING) bits = ~(bits | (sparse->nulls ? sparse->nulls[word] : 0));
+    if (left < 64) bits &= ((uint64_t)1 << left) - 1;
+    packbuf_i_store64(pull->scratch + size, bits);
+    if (left < 64) {
+      pull->row = pull->node->rows;
+      size += (left + 7) / 8;
+      break;
+    }
+  }
+  return packbuf_i_scratch_run(pull, size);
+}
+
 /* The validity or missing bitmap. */
 static packbuf_i_run packbuf_i_pull_bits(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   uint64_t size = 0;
+  if (node->cells.sparse) return packbuf_i_pull_sparse_bits(pull);
   for (; size < PACKBUF_I_SCRATCH && pull->row < node->rows; size++) {
     unsigned byte = 0;
     for (unsigned bit = 0; bit < 8 && pull->row < node->rows; bit++, pull->row++) {

@@ -16,6 +16,19 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
+/* How many rows from `row` on, a multiple of 64, at most 64, are absent one and all: they are put down together. */
+static uint64_t packbuf_i_read_absent(const packbuf_column *column, uint64_t row, uint64_t count, packbuf_i_slots out) {
+  const uint64_t rows = count < 64 ? count : 64;
+  uint64_t missing;
+  if (!packbuf_i_there(&column->validity) || row >= column->node.rows || rows > column->node.rows - row ||
+      packbuf_i_get_bits(&column->validity, row / 64))
+    return 0;
+  missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) : 0;
+  for (uint64_t i = 0; i < rows; i++)
+    *packbuf_i_slot(out, i) = missing >> i & 1 ? packbuf_missing() : packbuf_null();
+  return rows;
+}
+
 static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *column, uint64_t first, uint64_t count,
                                           packbuf_i_slots out) {
   packbuf_i_unit_windows windows;
@@ -37,6 +50,18 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
     packbuf_value *value = packbuf_i_slot(out, i);
     const uint64_t row = packbuf_i_reader_row(r, first + i);
     int state = 0;
+    if (row % 64 == 0 && !r->selection) {
+      packbuf_i_slots rest;
+      uint64_t absent;
+      rest.first = value;
+      rest.step = out.step;
+      absent = packbuf_i_read_absent(column, row, count - i, rest);
+      if (absent) {
+        i += absent - 1;
+        cells.left -= absent - 1;
+        continue;
+      }
+    }
     status = packbuf_cell_state(column, row, &state, r->error);
     if (status != PACKBUF_OK) break;
     if (state == 1) {

@@ -27,6 +27,7 @@ static const packbuf_i_node *packbuf_i_single_row(packbuf_i_single *single, cons
     case PACKBUF_I_FROM_CELLS:
       single->node.cells.values = packbuf_i_cell(&node->cells, row);
       single->node.cells.pointers = NULL;
+      single->node.cells.sparse = NULL;
       break;
     case PACKBUF_I_FROM_TENSOR:
       single->kept = node->kept ? node->kept[row] : row;

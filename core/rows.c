@@ -40,7 +40,9 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   uint64_t row = pull->row;
   unsigned count = 0;
   if (pull->walking || pull->at) return 0;
-  for (; count < PACKBUF_I_ROWS_AT_ONCE && row < node->rows; row++) {
+  for (; count < PACKBUF_I_ROWS_AT_ONCE; row++) {
+    row = packbuf_i_next_cell(&node->cells, row);
+    if (row >= node->rows) break;
     if (!packbuf_i_row_bytes(node, row, &runs[count])) break;
     count += runs[count].size != 0;
   }

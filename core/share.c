@@ -90,6 +90,7 @@ static packbuf_status packbuf_i_keep_rows(packbuf_i_plan *plan, packbuf_i_node *
     if (!cells) return packbuf_i_plan_no_memory(plan);
     for (uint64_t i = 0; i < count; i++) cells[i] = packbuf_i_cell(&from.cells, kept[i]);
     node->cells.pointers = cells;
+    node->cells.sparse = NULL;
     node->cells.count = count;
   } else if (node->source == PACKBUF_I_FROM_TENSORS) {
     packbuf_tensor *tensors = (packbuf_tensor *)packbuf_i_array(plan->arena, count, sizeof *tensors);
@@ -212,6 +213,7 @@ static int packbuf_i_trim_cells(packbuf_i_plan *plan, packbuf_i_node *node, cons
     cells[row] = cell;
   }
   node->cells.pointers = cells;
+  node->cells.sparse = NULL;
   return 1;
 }
 

@@ -170,9 +170,10 @@ class Columns:
                 array = array.copy() if not array.flags.writeable else array
                 array[~valid] = fill
             return array
-        rows: Any = self.ragged(bits, fill) if field.is_ragged_numbers else self.chosen.cells(self.node)
+        if not field.is_ragged_numbers:
+            return self.chosen.objects(self.node)
         out = np.empty(self.chosen.rows, dtype=object)
-        for i, row in enumerate(rows):
+        for i, row in enumerate(self.ragged(bits, fill)):
             out[i] = row
         return out
 

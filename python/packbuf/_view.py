@@ -26,9 +26,7 @@ _IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
 _FORMS = {0: "natural", 1: "list", 2: "array", 3: "tensor", 4: "scalar", 5: "bytes", 6: "media"}
 _FEW_NAMES = 16
-_NO_NODE = 0xFFFFFFFF
 _VALIDITY, _NULL = 6, "null"
-_MEDIA = {"media_bytes", "media_list_ragged"}
 
 
 def open(
@@ -129,10 +127,11 @@ class Field(_exchange.Arrow):
             self.rank,
             self.shape,
             self.rows,
-            self._parent,
+            _,
             self._descendants,
             self.logical_type,
             self.parameter,
+            self.is_attribute,
         ) = node
         self.kind: str = _KINDS[kind]
         self.form: str = _FORMS.get(form, "?")
@@ -153,6 +152,8 @@ class Field(_exchange.Arrow):
     """Of a cell, of codec ndarray."""
     rows: int
     """How many cells."""
+    is_attribute: bool
+    """Whether it is an attribute of media (mime, height, ...)."""
 
     def __len__(self) -> int:
         """How many cells."""
@@ -170,11 +171,6 @@ class Field(_exchange.Arrow):
     def is_ragged_numbers(self) -> bool:
         """Whether its cells are arrays, lists or tensors of numbers, each with its own shape."""
         return self.codec in {"typed_ragged", "ragged_tensor"}
-
-    @property
-    def is_attribute(self) -> bool:
-        """Whether it is an attribute of media (mime, height, ...)."""
-        return self._parent != _NO_NODE and self._view._field(self._parent).codec in _MEDIA
 
     @property
     def nullable(self) -> bool:

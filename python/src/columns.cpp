@@ -209,4 +209,13 @@ PyObject *Selection::cells(uint32_t node) const {
   return list.release();
 }
 
+PyObject *Selection::objects(uint32_t node) const {
+  if (!selection_.index && selection_.step == 1) return read_objects(view_, owner_, node, selection_.first, rows());
+  const Ref list = Ref::take(cells(node));
+  Ref array = new_objects(selection_.rows);
+  auto **to = static_cast<PyObject **>(data_of(array));
+  for (uint64_t i = 0; i < selection_.rows; i++) to[i] = Py_NewRef(list_item(list.get(), static_cast<Py_ssize_t>(i)));
+  return array.release();
+}
+
 } // namespace packbuf_py

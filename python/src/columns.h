@@ -38,6 +38,7 @@ class Selection {
   PyObject *masks(uint32_t node) const;
   PyObject *values(uint64_t first, uint64_t count) const; // rows as dicts
   PyObject *cells(uint32_t node) const;                   // of one node
+  PyObject *objects(uint32_t node) const;                 // the same as an array
 
  private:
   PyObject *owner_; // the Python object of the view

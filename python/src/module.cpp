@@ -208,7 +208,7 @@ static nb::object describe_node(const View &view, const packbuf_node &node) {
                         leaf ? text_or_none(codec ? codec : "unknown") : nb::none(),
                         leaf ? text_or_none(packbuf_dtype_name(node.dtype)) : nb::none(), static_cast<int>(node.form),
                         static_cast<int>(node.rank), nb::tuple(shape), node.rows, node.parent, node.descendants,
-                        static_cast<int>(node.logical_type), text_of_buffer(node.parameter));
+                        static_cast<int>(node.logical_type), text_of_buffer(node.parameter), view.is_attribute(node));
 }
 
 // The buffers of a node: (role, storage, block modes, raw bytes, stored bytes).
@@ -409,6 +409,7 @@ static void bind_selection(nb::module_ &m) {
       .def("values",
            [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
       .def("cells", [](const Selection &self, uint32_t node) { return own(self.cells(node)); })
+      .def("objects", [](const Selection &self, uint32_t node) { return own(self.objects(node)); })
       .def(
           "arrow_schema",
           [](SelectionHandle self, std::optional<uint32_t> node) {

@@ -59,6 +59,12 @@ PyObject *descr_of(packbuf_dtype dtype) {
   return must(PyObject_CallMethod(module.get(), "added", "s", packbuf_dtype_name(dtype)));
 }
 
+Ref new_objects(uint64_t count) {
+  const auto rows = static_cast<npy_intp>(count);
+  return Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, PyArray_DescrFromType(NPY_OBJECT), 1, &rows, nullptr,
+                                             nullptr, 0, nullptr)));
+}
+
 static std::string descr_text(PyArray_Descr *descr) {
   const Ref text = Ref::take(PyObject_Str(reinterpret_cast<PyObject *>(descr)));
   const char *data = text ? PyUnicode_AsUTF8AndSize(text.get(), nullptr) : nullptr;

@@ -21,5 +21,7 @@ bool import_numpy();
 packbuf_dtype dtype_of(PyArray_Descr *descr);
 // A new reference to the descr of a dtype; UNSUPPORTED_DTYPE for bfloat16 and float8 without ml_dtypes.
 PyObject *descr_of(packbuf_dtype dtype);
+// An array of objects, all of them null pointers, which numpy takes for None.
+Ref new_objects(uint64_t count);
 
 } // namespace packbuf_py

@@ -27,6 +27,11 @@ PyObject *Values::plugin(const char *name) {
   return must(PyObject_GetAttrString(module.get(), name));
 }
 
+PyObject *Values::missing() {
+  if (!missing_) missing_ = Ref::take(plugin("MISSING"));
+  return Py_NewRef(missing_.get());
+}
+
 static PyObject *text(const packbuf_value &value) { return text_object(value.as.text.data, value.as.text.size); }
 
 static PyObject *bytes(const void *data, size_t size) {
@@ -55,10 +60,7 @@ PyObject *Values::object(const packbuf_value &value, const Shown *shown) {
     case PACKBUF_TENSOR: return tensor(*value.as.tensor, shown);
     case PACKBUF_MEDIA: return media(*value.as.media);
     case PACKBUF_OPAQUE: return opaque(*value.as.opaque);
-    case PACKBUF_MISSING: {
-      const Ref make = Ref::take(plugin("MISSING"));
-      return Py_NewRef(make.get());
-    }
+    case PACKBUF_MISSING: return missing();
     default: return Py_NewRef(Py_None);
   }
 }
@@ -168,15 +170,11 @@ PyObject *Values::opaque(const packbuf_opaque &opaque) {
 
 // ---- whole columns and rows ----
 
-// Reads in pieces, so that what is between the packed buffer and the Python objects stays small.
-template <class Read>
-static PyObject *read_pieces(uint64_t first, uint64_t count, Values &values, const Shown *shown, Read read) {
+// Reads in pieces, so that what is between the packed buffer and the Python objects stays small; put(i, object) takes
+// the object of row i.
+template <class Read, class Put>
+static void read_pieces(uint64_t first, uint64_t count, Values &values, const Shown *shown, Read read, Put put) {
   const uint64_t most = 1024;
-  Ref list = Ref::take(PyList_New(static_cast<Py_ssize_t>(count)));
-  if (!list) {
-    PyErr_Clear();
-    fail(PACKBUF_OUT_OF_MEMORY, "no memory for a list of " + std::to_string(count) + " rows");
-  }
   for (uint64_t done = 0; done < count;) {
     const uint64_t now = count - done < most ? count - done : most;
     Arena arena;
@@ -188,26 +186,53 @@ static PyObject *read_pieces(uint64_t first, uint64_t count, Values &values, con
       status = read(first + done, now, arena.get(), piece.data(), &error);
     }
     check(status, error);
-    for (uint64_t i = 0; i < now; i++, done++)
-      list_put(list.get(), static_cast<Py_ssize_t>(done), values.object(piece[i], shown));
+    for (uint64_t i = 0; i < now; i++, done++) put(done, values.object(piece[i], shown));
   }
-  return list.release();
+}
+
+static Ref new_list(uint64_t count) {
+  Ref list = Ref::take(PyList_New(static_cast<Py_ssize_t>(count)));
+  if (list) return list;
+  PyErr_Clear();
+  fail(PACKBUF_OUT_OF_MEMORY, "no memory for a list of " + std::to_string(count) + " rows");
+}
+
+static auto put_in_list(const Ref &list) {
+  return [to = list.get()](uint64_t i, PyObject *object) { list_put(to, static_cast<Py_ssize_t>(i), object); };
 }
 
 PyObject *read_rows(const View &view, PyObject *owner, uint64_t first, uint64_t count) {
   Values values(view, owner);
-  return read_pieces(first, count, values, view.shown(0),
-                     [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
-                       return packbuf_read_rows(view.get(), at, n, arena, to, error);
-                     });
+  Ref list = new_list(count);
+  read_pieces(
+      first, count, values, view.shown(0),
+      [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
+        return packbuf_read_rows(view.get(), at, n, arena, to, error);
+      },
+      put_in_list(list));
+  return list.release();
+}
+
+static auto column_reader(const View &view, uint32_t node) {
+  return [&view, node](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
+    return packbuf_read_column(view.get(), node, at, n, arena, to, error);
+  };
 }
 
 PyObject *read_cells(const View &view, PyObject *owner, uint32_t node, uint64_t first, uint64_t count) {
   Values values(view, owner);
-  return read_pieces(first, count, values, view.shown_node(node),
-                     [&](uint64_t at, uint64_t n, packbuf_arena *arena, packbuf_value *to, packbuf_error *error) {
-                       return packbuf_read_column(view.get(), node, at, n, arena, to, error);
-                     });
+  Ref list = new_list(count);
+  read_pieces(first, count, values, view.shown_node(node), column_reader(view, node), put_in_list(list));
+  return list.release();
+}
+
+PyObject *read_objects(const View &view, PyObject *owner, uint32_t node, uint64_t first, uint64_t count) {
+  Values values(view, owner);
+  Ref array = new_objects(count);
+  auto **to = static_cast<PyObject **>(PyArray_DATA(reinterpret_cast<PyArrayObject *>(array.get())));
+  read_pieces(first, count, values, view.shown_node(node), column_reader(view, node),
+              [to](uint64_t i, PyObject *object) { to[i] = object; });
+  return array.release();
 }
 
 PyObject *read_batch_values(const View &view, PyObject *owner) {

@@ -114,6 +114,13 @@ packbuf_node View::node(uint32_t index) const {
   return node;
 }
 
+bool View::is_attribute(const packbuf_node &at) const {
+  if (at.parent == PACKBUF_NO_NODE) return false;
+  const packbuf_node up = node(at.parent);
+  return up.kind == PACKBUF_LEAF &&
+         (up.codec == PACKBUF_CODEC_MEDIA_BYTES || up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED);
+}
+
 packbuf_node View::find(unsigned scope, const std::string &path) const {
   packbuf_node node;
   packbuf_error error;

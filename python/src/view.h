@@ -50,6 +50,7 @@ class View {
   bool contains(const void *data) const;
 
   packbuf_node node(uint32_t index) const;
+  bool is_attribute(const packbuf_node &node) const; // of media
   packbuf_node find(unsigned scope, const std::string &path) const;
   std::string path(uint32_t index) const;
 
@@ -82,6 +83,7 @@ class Values {
   PyObject *media(const packbuf_media &media);
   PyObject *opaque(const packbuf_opaque &opaque);
   PyObject *plugin(const char *name);
+  PyObject *missing();
 
   struct Name {
     const char *data;
@@ -92,11 +94,14 @@ class Values {
   PyObject *owner_;
   bool torch_;
   std::array<Name, 64> names_{};
+  Ref missing_;
 };
 
 // Python lists of values: rows of all fields, cells of one node, all batch values as a dict.
 PyObject *read_rows(const View &view, PyObject *owner, uint64_t first, uint64_t count);
 PyObject *read_cells(const View &view, PyObject *owner, uint32_t node, uint64_t first, uint64_t count);
+// Cells of one node as a numpy array of objects.
+PyObject *read_objects(const View &view, PyObject *owner, uint32_t node, uint64_t first, uint64_t count);
 PyObject *read_batch_values(const View &view, PyObject *owner);
 
 } // namespace packbuf_py
