@@ -48,6 +48,8 @@ typedef struct packbuf_i_node {
   size_t parameter_size;
   uint64_t shape[PACKBUF_MAX_RANK]; /* ndarray: of one cell */
   uint64_t nulls, missing;          /* cells that are null, missing */
+  uint64_t before, behind;          /* so many first and last cells are known to be absent ... */
+  uint64_t outer_nulls, outer_missing; /* ... and so many of them are null, missing */
   unsigned flags;                   /* of its schema: PACKBUF_KEEP_PLAIN, PACKBUF_REFUSE_NULL */
   uint8_t packing;                  /* as in packbuf_schema */
   uint8_t mixed_ranks;              /* ragged: an ndims buffer is needed */
@@ -65,6 +67,11 @@ typedef struct packbuf_i_node {
   uint8_t sampled;         /* of the data, all rows: 1: not to be packed, 2: packed as `recipe` says; 0: unknown */
   packbuf_i_recipe recipe; /* (core/packing.c) */
 } packbuf_i_node;
+
+/* Where the rows end among which cells are looked for. */
+static uint64_t packbuf_i_end(const packbuf_i_node *node) {
+  return node->rows - node->behind;
+}
 
 /* The absent cells that expansion hands out. */
 static const packbuf_value packbuf_i_null_cell = {PACKBUF_NULL, {0}};

@@ -3,8 +3,10 @@
  * key after the last one is tried first.
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
-/* Rows looked at before memory is taken: most columns that cannot expand show it there. */
-#define PACKBUF_I_PROBE_ROWS 1024
+/* Rows looked at before memory is taken, each of the first and then one of 16: most columns that cannot expand show it
+ * there. */
+#define PACKBUF_I_PROBE_EACH 64
+#define PACKBUF_I_PROBE_ROWS 4096
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
@@ -128,6 +130,8 @@ typedef struct packbuf_i_columns {
   const packbuf_value *names[PACKBUF_EXPAND_KEYS]; /* the keys */
   const packbuf_value **cells[PACKBUF_EXPAND_KEYS];
   uint64_t filled[PACKBUF_EXPAND_KEYS];
+  uint64_t before[PACKBUF_EXPAND_KEYS], end[PACKBUF_EXPAND_KEYS]; /* rows outside are absent ... */
+  uint64_t missing[PACKBUF_EXPAND_KEYS];                         /* ... so many of them missing, the others null */
   unsigned count;
 } packbuf_i_columns;
 
@@ -138,6 +142,12 @@ static const packbuf_value **packbuf_i_new_column(const packbuf_i_expand *expand
 
 static int packbuf_i_absent(const packbuf_value *cell) {
   return cell->kind == PACKBUF_NULL || cell->kind == PACKBUF_MISSING;
+}
+
+/* Begins to count absent cells, with those before the node's first row and behind its last. */
+static void packbuf_i_count_outer(packbuf_i_node *node) {
+  node->nulls = node->outer_nulls;
+  node->missing = node->outer_missing;
 }
 
 static int packbuf_i_count_absent(packbuf_i_node *node, const packbuf_value *cell) {
@@ -151,12 +161,20 @@ static int packbuf_i_plain_key(const packbuf_value *key) {
   return key->kind == PACKBUF_STRING && (key->as.text.data || !key->as.text.size);
 }
 
-/* Rows without the key or item up to `end`. */
-static void packbuf_i_fill_column(packbuf_i_columns *columns, unsigned at, const packbuf_i_node *node, uint64_t end) {
-  for (uint64_t row = columns->filled[at]; row < end; row++)
-    columns->cells[at][row] =
-        packbuf_i_absent(packbuf_i_cell(&node->cells, row)) ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
+/* Rows without the key up to `end`; returns how many of them are missing. */
+static uint64_t packbuf_i_fill_column(packbuf_i_columns *columns, unsigned at, const packbuf_i_node *node,
+                                      uint64_t end) {
+  const packbuf_value **cells = columns->cells[at];
+  uint64_t row = columns->filled[at], missing = 0, known = packbuf_i_end(node);
+  for (; row < end && row < node->before; row++) cells[row] = &packbuf_i_null_cell;
+  for (; row < end && row < known; row++) {
+    int absent = packbuf_i_absent(packbuf_i_cell(&node->cells, row));
+    cells[row] = absent ? &packbuf_i_null_cell : &packbuf_i_missing_cell;
+    missing += !absent;
+  }
+  for (; row < end; row++) cells[row] = &packbuf_i_null_cell;
   columns->filled[at] = end;
+  return missing;
 }
 
 /* Hangs one child below the node for each column. */
@@ -180,6 +198,10 @@ static packbuf_status packbuf_i_hang_columns(packbuf_i_expand *expand, packbuf_i
     child->rows = node->rows;
     child->cells.pointers = columns->cells[i];
     child->cells.count = node->rows;
+    child->before = columns->before[i];
+    child->behind = node->rows - columns->end[i];
+    child->outer_missing = columns->missing[i];
+    child->outer_nulls = child->before + child->behind - child->outer_missing;
     if (node->last_child) node->last_child->next = child;
     else node->first_child = child;
     node->last_child = child;
@@ -213,6 +235,8 @@ static packbuf_status packbuf_i_new_key(packbuf_i_expand *expand, const packbuf_
   columns->cells[at] = packbuf_i_new_column(expand, node->rows);
   if (!columns->cells[at]) return packbuf_i_no_memory(expand->error);
   columns->filled[at] = 0;
+  columns->before[at] = row;
+  columns->missing[at] = packbuf_i_fill_column(columns, at, node, row);
   columns->names[at] = key;
   columns->count++;
   return PACKBUF_OK;
@@ -245,10 +269,11 @@ static packbuf_status packbuf_i_take_dict(packbuf_i_expand *expand, const packbu
 
 /* Whether the first rows let the column expand: dicts with string keys, at most 64 of them. Takes no memory. */
 static int packbuf_i_probe_dict(const packbuf_i_node *node) {
-  uint64_t end = node->rows < PACKBUF_I_PROBE_ROWS ? node->rows : PACKBUF_I_PROBE_ROWS;
+  uint64_t end = packbuf_i_end(node);
   packbuf_i_columns columns;
   columns.count = 0;
-  for (uint64_t row = 0; row < end; row++) {
+  if (end - node->before > PACKBUF_I_PROBE_ROWS) end = node->before + PACKBUF_I_PROBE_ROWS;
+  for (uint64_t row = node->before; row < end; row += row - node->before < PACKBUF_I_PROBE_EACH ? 1 : 16) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     unsigned next = 0;
     if (packbuf_i_absent(cell)) continue;
@@ -271,7 +296,8 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
   packbuf_status status = PACKBUF_OK;
   int opens = packbuf_i_probe_dict(node);
   columns.count = 0;
-  for (uint64_t row = 0; row < node->rows && opens; row++) {
+  packbuf_i_count_outer(node);
+  for (uint64_t row = node->before; row < packbuf_i_end(node) && opens; row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_count_absent(node, cell)) continue;
     if (cell->kind != PACKBUF_DICT || (cell->as.dict.count && !cell->as.dict.entries)) opens = 0;
@@ -279,7 +305,10 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
     if (status) return status;
   }
   if (!opens) return PACKBUF_OK;
-  for (unsigned i = 0; i < columns.count; i++) packbuf_i_fill_column(&columns, i, node, node->rows);
+  for (unsigned i = 0; i < columns.count; i++) {
+    columns.end[i] = columns.filled[i];
+    columns.missing[i] += packbuf_i_fill_column(&columns, i, node, node->rows);
+  }
   return packbuf_i_hang_columns(expand, node, &columns, PACKBUF_NODE_DICT);
 }
 
@@ -288,7 +317,7 @@ static packbuf_status packbuf_i_open_dict(packbuf_i_expand *expand, packbuf_i_no
 /* The longest list's items; 9 when the column does not expand. */
 static size_t packbuf_i_measure_lists(const packbuf_i_node *node) {
   size_t most = 0;
-  for (uint64_t row = 0; row < node->rows; row++) {
+  for (uint64_t row = node->before; row < packbuf_i_end(node); row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     size_t count = cell->as.list.count;
     if (packbuf_i_absent(cell)) continue;
@@ -304,15 +333,23 @@ static size_t packbuf_i_measure_lists(const packbuf_i_node *node) {
 }
 
 static packbuf_status packbuf_i_open_list(packbuf_i_expand *expand, packbuf_i_node *node) {
+  uint64_t end = packbuf_i_end(node);
   packbuf_i_columns columns;
   size_t most = packbuf_i_measure_lists(node);
   if (most > PACKBUF_EXPAND_ITEMS) return PACKBUF_OK;
   for (columns.count = 0; columns.count < most; columns.count++) {
-    columns.names[columns.count] = NULL;
-    columns.cells[columns.count] = packbuf_i_new_column(expand, node->rows);
-    if (!columns.cells[columns.count]) return packbuf_i_no_memory(expand->error);
+    unsigned at = columns.count;
+    columns.names[at] = NULL;
+    columns.cells[at] = packbuf_i_new_column(expand, node->rows);
+    if (!columns.cells[at]) return packbuf_i_no_memory(expand->error);
+    columns.before[at] = node->before;
+    columns.end[at] = end;
+    columns.missing[at] = 0;
+    for (uint64_t row = 0; row < node->before; row++) columns.cells[at][row] = &packbuf_i_null_cell;
+    for (uint64_t row = end; row < node->rows; row++) columns.cells[at][row] = &packbuf_i_null_cell;
   }
-  for (uint64_t row = 0; row < node->rows; row++) {
+  packbuf_i_count_outer(node);
+  for (uint64_t row = node->before; row < end; row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     int absent = packbuf_i_count_absent(node, cell);
     for (size_t i = 0; i < most; i++)
@@ -348,13 +385,13 @@ static packbuf_status packbuf_i_start_node(const packbuf_i_expand *expand, packb
 
 /* Tries to open a node that the schema leaves free, by the first value it has. */
 static packbuf_status packbuf_i_try_open(packbuf_i_expand *expand, packbuf_i_node *node, const packbuf_schema *schema) {
-  uint64_t row = 0;
+  uint64_t row = node->before;
   packbuf_status status = PACKBUF_OK;
   unsigned kind;
   if (schema && (schema->codec != PACKBUF_CODEC_AUTO || schema->dtype.bits))
     return PACKBUF_OK; /* the cells have a codec, or are numbers */
-  while (row < node->rows && packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
-  if (row == node->rows) return PACKBUF_OK;
+  while (row < packbuf_i_end(node) && packbuf_i_absent(packbuf_i_cell(&node->cells, row))) row++;
+  if (row == packbuf_i_end(node)) return PACKBUF_OK;
   kind = packbuf_i_cell(&node->cells, row)->kind;
   if (kind == PACKBUF_DICT) status = packbuf_i_open_dict(expand, node);
   if (kind == PACKBUF_LIST) status = packbuf_i_open_list(expand, node);

@@ -300,9 +300,10 @@ static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *ac
   packbuf_i_sink sink = {NULL, PACKBUF_JSON_SAMPLE_BYTES, 0};
   packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
+  uint64_t end = packbuf_i_end(node);
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
   *accepts = 0;
-  for (uint64_t row = 0; row < node->rows && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS); row++) {
+  for (uint64_t row = node->before; row < end && (floats || sampled < PACKBUF_JSON_SAMPLE_ROWS); row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     if (packbuf_i_absent(cell)) continue;
     if (floats && (cell->kind == PACKBUF_FLOAT || cell->kind == PACKBUF_LIST))
@@ -368,9 +369,11 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
 
 static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *node) {
   packbuf_status status = PACKBUF_OK;
-  for (; look->row < node->rows && !status; look->row++) {
+  uint64_t end = packbuf_i_end(node);
+  packbuf_i_count_outer(node);
+  for (look->row = node->before; look->row < end && !status; look->row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, look->row);
-    if (node->cells.pointers && node->rows - look->row > 16) PACKBUF_I_PREFETCH(node->cells.pointers[look->row + 16]);
+    if (node->cells.pointers && end - look->row > 16) PACKBUF_I_PREFETCH(node->cells.pointers[look->row + 16]);
     if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
   }
   return status;
@@ -516,8 +519,9 @@ static int packbuf_i_show_rows(const packbuf_i_node *node, packbuf_arena *arena,
     lengths =
         node->rows > SIZE_MAX / 8 - 1 ? NULL : (uint64_t *)packbuf_arena_alloc(arena, (size_t)(node->rows + 1) * 8, 8);
     if (!lengths) return 0;
+    memset(lengths, 0, (size_t)node->rows * sizeof *lengths);
   }
-  for (uint64_t row = 0; row < node->rows; row++) {
+  for (uint64_t row = node->before; row < packbuf_i_end(node); row++) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     int there = !packbuf_i_absent(cell);
     present[row / 8] = (uint8_t)(present[row / 8] | (unsigned)there << (row & 7));
