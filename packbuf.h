@@ -548,7 +548,8 @@ typedef struct packbuf_inferred {
   const uint8_t *present;  /* dict and list: bitmap of the rows that are one (LSB first); leaf: NULL */
   const uint64_t *lengths; /* list: items of each row, 0 where it is none; else NULL */
   uint64_t rows, nulls, missing;
-  const packbuf_value *const *cells; /* the cell of each row, in the arena; NULL: the root's, which are `values` */
+  const packbuf_value *const *sample; /* json_ragged: the cells whose JSON was measured, in the arena; else NULL */
+  uint64_t sample_count;
 } packbuf_inferred;
 
 typedef struct packbuf_inference {
@@ -8803,8 +8804,10 @@ static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype
  * key after the last one is tried first.
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
-/* Rows looked at before memory is taken: most columns that cannot expand show it there. */
-#define PACKBUF_I_PROBE_ROWS 1024
+/* Rows looked at before memory is taken, each of the first and then one of 16: most columns that cannot expand show it
+ * there. */
+#define PACKBUF_I_PROBE_EACH 64
+#define PACKBUF_I_PROBE_ROWS 4096
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
@@ -9162,7 +9165,7 @@ static int packbuf_i_probe_dict(const packbuf_i_node *node) {
   packbuf_i_columns columns;
   columns.count = 0;
   for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < end;
-       row = packbuf_i_next_cell(&node->cells, row + 1)) {
+       row = packbuf_i_next_cell(&node->cells, row + (row < PACKBUF_I_PROBE_EACH ? 1 : 16))) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     unsigned next = 0;
     if (packbuf_i_absent(cell)) continue;
@@ -9851,6 +9854,21 @@ static int packbuf_i_show_rows(const packbuf_i_node *node, packbuf_arena *arena,
   return 1;
 }
 
+/* The cells by which packbuf_i_accepts_json decided. 0 without memory. */
+static int packbuf_i_show_sample(const packbuf_i_node *node, packbuf_arena *arena, packbuf_inferred *out) {
+  const uint64_t present = node->rows - node->nulls - node->missing;
+  const uint64_t most = present < PACKBUF_JSON_SAMPLE_ROWS ? present : PACKBUF_JSON_SAMPLE_ROWS;
+  const packbuf_value **sample = (const packbuf_value **)packbuf_i_array(arena, most, sizeof *sample);
+  if (!sample) return 0;
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows && out->sample_count < most;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    if (!packbuf_i_absent(cell)) sample[out->sample_count++] = cell;
+  }
+  out->sample = sample;
+  return 1;
+}
+
 static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena, packbuf_inferred *out) {
   memset(out, 0, sizeof *out);
   out->path = packbuf_i_node_path(node, arena);
@@ -9868,7 +9886,7 @@ static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena,
   out->rows = node->rows;
   out->nulls = node->nulls;
   out->missing = node->missing;
-  out->cells = node->cells.pointers;
+  if (out->codec == PACKBUF_CODEC_JSON_RAGGED) return packbuf_i_show_sample(node, arena, out);
   return node->kind == PACKBUF_LEAF || packbuf_i_show_rows(node, arena, out);
 }
 

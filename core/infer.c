@@ -534,6 +534,21 @@ static int packbuf_i_show_rows(const packbuf_i_node *node, packbuf_arena *arena,
   return 1;
 }
 
+/* The cells by which packbuf_i_accepts_json decided. 0 without memory. */
+static int packbuf_i_show_sample(const packbuf_i_node *node, packbuf_arena *arena, packbuf_inferred *out) {
+  const uint64_t present = node->rows - node->nulls - node->missing;
+  const uint64_t most = present < PACKBUF_JSON_SAMPLE_ROWS ? present : PACKBUF_JSON_SAMPLE_ROWS;
+  const packbuf_value **sample = (const packbuf_value **)packbuf_i_array(arena, most, sizeof *sample);
+  if (!sample) return 0;
+  for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows && out->sample_count < most;
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    if (!packbuf_i_absent(cell)) sample[out->sample_count++] = cell;
+  }
+  out->sample = sample;
+  return 1;
+}
+
 static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena, packbuf_inferred *out) {
   memset(out, 0, sizeof *out);
   out->path = packbuf_i_node_path(node, arena);
@@ -551,7 +566,7 @@ static int packbuf_i_show_node(const packbuf_i_node *node, packbuf_arena *arena,
   out->rows = node->rows;
   out->nulls = node->nulls;
   out->missing = node->missing;
-  out->cells = node->cells.pointers;
+  if (out->codec == PACKBUF_CODEC_JSON_RAGGED) return packbuf_i_show_sample(node, arena, out);
   return node->kind == PACKBUF_LEAF || packbuf_i_show_rows(node, arena, out);
 }
 

@@ -46,7 +46,8 @@ typedef struct packbuf_inferred {
   const uint8_t *present;  /* dict and list: bitmap of the rows that are one (LSB first); leaf: NULL */
   const uint64_t *lengths; /* list: items of each row, 0 where it is none; else NULL */
   uint64_t rows, nulls, missing;
-  const packbuf_value *const *cells; /* the cell of each row, in the arena; NULL: the root's, which are `values` */
+  const packbuf_value *const *sample; /* json_ragged: the cells whose JSON was measured, in the arena; else NULL */
+  uint64_t sample_count;
 } packbuf_inferred;
 
 typedef struct packbuf_inference {

@@ -4,18 +4,14 @@
 
 #include "memory.h"
 
+#include <algorithm>
+
 namespace packbuf_py {
 
 // Whether the cells that say if a leaf is small enough for JSON lack numbers.
-static bool unsure(const packbuf_inferred &leaf, const packbuf_value *values, const Walk &walk) {
-  if (leaf.codec != PACKBUF_CODEC_JSON_RAGGED) return false;
-  for (uint64_t row = 0, present = 0; row < leaf.rows && present < PACKBUF_JSON_SAMPLE_ROWS; row++) {
-    const packbuf_value &cell = leaf.cells ? *leaf.cells[row] : values[row];
-    if (cell.kind == PACKBUF_NULL || cell.kind == PACKBUF_MISSING) continue;
-    present++;
-    if (walk.left_out(cell)) return true;
-  }
-  return false;
+static bool unsure(const packbuf_inferred &leaf, const Walk &walk) {
+  return std::any_of(leaf.sample, leaf.sample + leaf.sample_count,
+                     [&](const packbuf_value *cell) { return walk.left_out(*cell); });
 }
 
 // A list of (path, kind, codec or None, accepted, dtype or None, rank, form, typed, rows, nulls, missing, children,
@@ -36,7 +32,7 @@ static PyObject *infer_in(PyObject *values, const std::string &name, int mode, b
   }
   check(status, error);
   for (uint32_t i = 0; kinds_only && i < inference.count; i++)
-    if (unsure(inference.nodes[i], all.as.list.items, walk)) return infer_in(values, name, mode, false);
+    if (unsure(inference.nodes[i], walk)) return infer_in(values, name, mode, false);
   Ref list = Ref::take(must(PyList_New(inference.count)));
   for (uint32_t i = 0; i < inference.count; i++) {
     const packbuf_inferred &node = inference.nodes[i];

@@ -207,16 +207,22 @@ void Walk::sort_by_address(std::vector<Later> &lists) {
 }
 
 // The long lists that were put off, in the order in which memory has them: in a batch of rows the cells of a column
-// mostly lie one after the other, and those of a row far apart.
+// mostly lie one after the other, and those of a row far apart. What lies deeper than some lists in lists is not put off
+// again: a value that contains itself would be more lists each time, where the walk in its order meets itself at once.
 void Walk::put_later() {
-  while (!later_.empty()) {
+  for (unsigned round = 0; !later_.empty(); round++) {
     std::vector<Later> lists;
     lists.swap(later_);
     sort_by_address(lists);
+    postpones_ = round < most_rounds;
+    const Later *before = nullptr;
     for (const Later &later : lists) {
       const auto count = later.whole ? static_cast<size_t>(list_size(later.list)) : 1;
-      if (const packbuf_value *items = alike(numbers_of(later.list), count)) set_list(later.out, items, count);
+      if (before && before->list == later.list && before->depth == later.depth && before->whole == later.whole)
+        *later.out = *before->out;
+      else if (const packbuf_value *items = alike(numbers_of(later.list), count)) set_list(later.out, items, count);
       else put_items(later.list, later.out, later.depth);
+      before = &later;
     }
   }
 }

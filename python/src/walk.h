@@ -73,6 +73,7 @@ class Walk {
     bool whole; // its length counts
   };
   static constexpr Py_ssize_t least_postponed = 32; // items
+  static constexpr unsigned most_rounds = 3;        // of lists within lists
 
   static void sort_by_address(std::vector<Later> &lists);
   bool put_kinds(PyObject *object, packbuf_value *out);

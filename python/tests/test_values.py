@@ -339,3 +339,15 @@ def test_dicts_that_default_changes():
             packbuf.pack({"x": [cell]}, default=default)
         assert caught.value.code == Status.INVALID_ARGUMENT
         assert "changed while it was packed" in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [3, LONG, 2000])
+def test_inference_of_what_contains_itself(length):
+    one: list = []
+    one.extend([one] * length)
+    first: list = []
+    second = [first] * length
+    first.extend([second] * length)
+    for value in (one, first, {"k": second}):
+        with pytest.raises(packbuf.Error, match="DEPTH"):
+            packbuf.infer([value, value])
