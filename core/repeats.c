@@ -430,7 +430,8 @@ static uint64_t packbuf_i_row_first(packbuf_i_row_table *table, const packbuf_i_
       if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row, &looked)) return table->rows[slot] - 1;
       table->wasted += looked + PACKBUF_I_LOOK;
     }
-    if (table->wasted > 4 * PACKBUF_I_LOOK + table->asked / 12 && table->kind != PACKBUF_I_KEYS_STRONG)
+    if (table->wasted > 4 * PACKBUF_I_LOOK + table->asked / (table->kind == PACKBUF_I_KEYS_WIDER ? 4 : 16) &&
+        table->kind != PACKBUF_I_KEYS_STRONG)
       return PACKBUF_I_NO_ROW;
   }
   table->keys[slot] = key;
