@@ -15624,6 +15624,9 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
+/* Most bytes of a row that are loaded before they are looked at. */
+#define PACKBUF_I_AHEAD 8192
+
 /* ---- one row ---- */
 
 /* A leaf of one row: row `row` of `node`. */
@@ -15808,10 +15811,10 @@ static void packbuf_i_next_rows(const packbuf_i_node *node, uint64_t *row, packb
   packbuf_i_place_rows(node, some);
 }
 
-/* Loads at most the first 8 KiB of row i, if there is one. */
-static void packbuf_i_prefetch_row(const packbuf_i_some_rows *some, unsigned i) {
+/* Loads at most the first `most` bytes of row i, if there is one. */
+static void packbuf_i_prefetch_row(const packbuf_i_some_rows *some, unsigned i, uint64_t most) {
   if (i >= some->count || !some->bytes[i]) return;
-  for (uint64_t at = 0; at < 8192 && at < some->sizes[i]; at += 64) PACKBUF_I_PREFETCH(some->bytes[i] + at);
+  for (uint64_t at = 0; at < most && at < some->sizes[i]; at += 64) PACKBUF_I_PREFETCH(some->bytes[i] + at);
 }
 
 /* ---- what rows have in common ---- */
@@ -16022,7 +16025,7 @@ static void packbuf_i_keys_of(const packbuf_i_row_table *table, const packbuf_i_
     uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(some->sizes[i], packbuf_i_row_type(node, row));
     const unsigned rank = shaped ? packbuf_i_cell_dims(node, row, shape) : 0;
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
-    if (table->kind >= PACKBUF_I_KEYS_FULL) packbuf_i_prefetch_row(some, i + 2);
+    if (table->kind >= PACKBUF_I_KEYS_FULL) packbuf_i_prefetch_row(some, i + 2, PACKBUF_I_AHEAD);
     keys[i] = table->kind < PACKBUF_I_KEYS_FULL    ? packbuf_i_row_key(table, node, some, i, key)
               : table->kind == PACKBUF_I_KEYS_FULL ? packbuf_i_row_full_key(node, row, key)
                                                    : packbuf_i_row_strong_key(node, row);
@@ -16139,7 +16142,7 @@ static int packbuf_i_try_rows(packbuf_i_row_table *table, const packbuf_i_node *
       if (first == PACKBUF_I_NO_ROW) return 0;
       out->row_index[row] = first == row ? count : out->row_index[first];
       if (first != row) { /* so may the next */
-        packbuf_i_prefetch_row(&some, i + 2);
+        packbuf_i_prefetch_row(&some, i + 2, PACKBUF_I_AHEAD);
         continue;
       }
       out->kept[count++] = row;
@@ -16260,7 +16263,7 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
       else if (present) bytes += packbuf_i_row_size(node, i);
     }
     packbuf_i_place_rows(node, &some);
-    for (unsigned i = 0; i < some.count; i++) packbuf_i_prefetch_row(&some, i);
+    for (unsigned i = 0; i < some.count; i++) packbuf_i_prefetch_row(&some, i, 512);
     for (unsigned i = 1; i < some.count; i += 2) {
       common += packbuf_i_common_before(node, &some, i) * element;
       bytes += some.sizes[i];
@@ -16271,16 +16274,18 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
 
 /* The size of each row, and how many elements it has in common with the one before it. */
 static void packbuf_i_common_rows(const packbuf_i_node *node, uint64_t *sizes, uint64_t *common) {
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype);
   packbuf_i_some_rows some;
-  uint64_t next = 0;
+  uint64_t next = 0, ahead = 256;
   memset(sizes, 0, (size_t)node->rows * sizeof *sizes);
   memset(common, 0, (size_t)node->rows * sizeof *common);
   for (;;) {
     packbuf_i_next_rows(node, &next, &some);
     for (unsigned i = 0; i < some.count; i++) {
-      packbuf_i_prefetch_row(&some, i + 3);
+      packbuf_i_prefetch_row(&some, i + 4, ahead < PACKBUF_I_AHEAD ? ahead : PACKBUF_I_AHEAD);
       sizes[some.rows[i]] = some.sizes[i];
       if (i) common[some.rows[i]] = packbuf_i_common_before(node, &some, i);
+      ahead = 256 + common[some.rows[i]] * element; /* it is likely to go on so */
     }
     if (next == node->rows) return;
     next = some.rows[some.count - 1];

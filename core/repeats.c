@@ -7,6 +7,9 @@
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
+/* Most bytes of a row that are loaded before they are looked at. */
+#define PACKBUF_I_AHEAD 8192
+
 /* ---- one row ---- */
 
 /* A leaf of one row: row `row` of `node`. */
@@ -191,10 +194,10 @@ static void packbuf_i_next_rows(const packbuf_i_node *node, uint64_t *row, packb
   packbuf_i_place_rows(node, some);
 }
 
-/* Loads at most the first 8 KiB of row i, if there is one. */
-static void packbuf_i_prefetch_row(const packbuf_i_some_rows *some, unsigned i) {
+/* Loads at most the first `most` bytes of row i, if there is one. */
+static void packbuf_i_prefetch_row(const packbuf_i_some_rows *some, unsigned i, uint64_t most) {
   if (i >= some->count || !some->bytes[i]) return;
-  for (uint64_t at = 0; at < 8192 && at < some->sizes[i]; at += 64) PACKBUF_I_PREFETCH(some->bytes[i] + at);
+  for (uint64_t at = 0; at < most && at < some->sizes[i]; at += 64) PACKBUF_I_PREFETCH(some->bytes[i] + at);
 }
 
 /* ---- what rows have in common ---- */
@@ -405,7 +408,7 @@ static void packbuf_i_keys_of(const packbuf_i_row_table *table, const packbuf_i_
     uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(some->sizes[i], packbuf_i_row_type(node, row));
     const unsigned rank = shaped ? packbuf_i_cell_dims(node, row, shape) : 0;
     for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
-    if (table->kind >= PACKBUF_I_KEYS_FULL) packbuf_i_prefetch_row(some, i + 2);
+    if (table->kind >= PACKBUF_I_KEYS_FULL) packbuf_i_prefetch_row(some, i + 2, PACKBUF_I_AHEAD);
     keys[i] = table->kind < PACKBUF_I_KEYS_FULL    ? packbuf_i_row_key(table, node, some, i, key)
               : table->kind == PACKBUF_I_KEYS_FULL ? packbuf_i_row_full_key(node, row, key)
                                                    : packbuf_i_row_strong_key(node, row);

@@ -31,7 +31,7 @@ static int packbuf_i_try_rows(packbuf_i_row_table *table, const packbuf_i_node *
       if (first == PACKBUF_I_NO_ROW) return 0;
       out->row_index[row] = first == row ? count : out->row_index[first];
       if (first != row) { /* so may the next */
-        packbuf_i_prefetch_row(&some, i + 2);
+        packbuf_i_prefetch_row(&some, i + 2, PACKBUF_I_AHEAD);
         continue;
       }
       out->kept[count++] = row;
@@ -152,7 +152,7 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
       else if (present) bytes += packbuf_i_row_size(node, i);
     }
     packbuf_i_place_rows(node, &some);
-    for (unsigned i = 0; i < some.count; i++) packbuf_i_prefetch_row(&some, i);
+    for (unsigned i = 0; i < some.count; i++) packbuf_i_prefetch_row(&some, i, 512);
     for (unsigned i = 1; i < some.count; i += 2) {
       common += packbuf_i_common_before(node, &some, i) * element;
       bytes += some.sizes[i];
@@ -163,16 +163,18 @@ static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
 
 /* The size of each row, and how many elements it has in common with the one before it. */
 static void packbuf_i_common_rows(const packbuf_i_node *node, uint64_t *sizes, uint64_t *common) {
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype);
   packbuf_i_some_rows some;
-  uint64_t next = 0;
+  uint64_t next = 0, ahead = 256;
   memset(sizes, 0, (size_t)node->rows * sizeof *sizes);
   memset(common, 0, (size_t)node->rows * sizeof *common);
   for (;;) {
     packbuf_i_next_rows(node, &next, &some);
     for (unsigned i = 0; i < some.count; i++) {
-      packbuf_i_prefetch_row(&some, i + 3);
+      packbuf_i_prefetch_row(&some, i + 4, ahead < PACKBUF_I_AHEAD ? ahead : PACKBUF_I_AHEAD);
       sizes[some.rows[i]] = some.sizes[i];
       if (i) common[some.rows[i]] = packbuf_i_common_before(node, &some, i);
+      ahead = 256 + common[some.rows[i]] * element; /* it is likely to go on so */
     }
     if (next == node->rows) return;
     next = some.rows[some.count - 1];
