@@ -10931,6 +10931,15 @@ static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
   return size;
 }
 
+/* The caller's offsets, where they are those that are stored: from 0 on, of 64 bits, all rows present. */
+static const uint8_t *packbuf_i_given_offsets(const packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  return pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node) && node->ragged->offset_bits == 64 &&
+                 packbuf_i_item_elements(node->ragged) == 1 && packbuf_i_first_item(node->ragged, 0) == 0
+             ? (const uint8_t *)node->ragged->offsets
+             : NULL;
+}
+
 /* The numbers of a role that sharing has worked out; NULL for the others. */
 static const uint64_t *packbuf_i_shared_numbers(const packbuf_i_pull *pull) {
   switch (pull->role) {
@@ -10955,13 +10964,16 @@ static uint64_t packbuf_i_pull_absent(packbuf_i_pull *pull, uint64_t size, uint6
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const uint64_t *numbers = packbuf_i_shared_numbers(pull);
+  const uint8_t *given = packbuf_i_given_offsets(pull);
   int running = pull->role == PACKBUF_ROLE_OFFSETS || pull->role == PACKBUF_ROLE_ITEM_OFFSETS;
   uint64_t size = 0, shape[PACKBUF_MAX_RANK];
-  if (numbers && !packbuf_i_big_endian()) {
+  if ((numbers || given) && !packbuf_i_big_endian()) {
+    const uint64_t next = given ? pull->row + pull->at : pull->row;
     packbuf_i_run run;
-    run.bytes = (const uint8_t *)(numbers + pull->row);
-    run.size = (node->rows - pull->row) * 8;
+    run.bytes = (given ? given : (const uint8_t *)numbers) + 8 * next;
+    run.size = (node->rows + (given != NULL) - next) * 8;
     pull->row = node->rows;
+    pull->at = 1;
     pull->device = NULL;
     return run;
   }
@@ -15142,7 +15154,7 @@ static const packbuf_i_codec_reader *packbuf_i_codec_reader_of(unsigned codec) {
 /* ---- core/layout.c ---- */
 /* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for whether packing
  * pays, and how. core/plan.c runs it for a batch and decides where everything lies.
- * May use: base, batch, columns, expand (errors), key hashes, pull, codecs, blocks (their size), packer (recipes). Must
+ * May use: base, batch, columns, expand (errors), checksums, pull, codecs, blocks (their size), packer (recipes). Must
  * not know: the destination. */
 
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
@@ -15163,7 +15175,7 @@ typedef struct packbuf_i_planned {
   uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
-  uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
+  uint32_t print;                 /* of the first bytes: only buffers with the same are compared */
   uint8_t *taken;                 /* all elements, in the arena; NULL: they are pulled each time */
   uint8_t value[16];
 } packbuf_i_planned;
@@ -15619,44 +15631,24 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
 
 /* Bytes that a print is made of: up to 64 KiB, since numbers, offsets and masks of columns that few rows have begin
  * alike, and many such columns would be compared with each other; of longer data the first 512. */
-#define PACKBUF_I_PRINT_PIECE 512
-#define PACKBUF_I_PRINT_PIECES 128
-
-/* A fingerprint of one piece: four chains, so that the multiplications overlap. */
-static uint64_t packbuf_i_print_piece(const uint8_t *bytes) {
-  uint64_t chains[4] = {1, 2, 3, 4};
-  for (unsigned at = 0; at < PACKBUF_I_PRINT_PIECE; at += 32)
-    for (unsigned i = 0; i < 4; i++)
-      chains[i] = packbuf_i_hash_word(chains[i], packbuf_i_load64(bytes + at + 8 * i));
-  return packbuf_i_hash_word(packbuf_i_hash_word(chains[0], chains[1]), packbuf_i_hash_word(chains[2], chains[3]));
-}
+#define PACKBUF_I_PRINT_ALL 65536u
+#define PACKBUF_I_PRINT_FIRST 512u
 
 /* A fingerprint of the first bytes: buffers with different ones differ. */
-static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
   packbuf_i_pull pull;
-  packbuf_i_run run = {NULL, 0};
-  uint8_t bytes[PACKBUF_I_PRINT_PIECE];
-  uint64_t print = 0, size;
-  const int first =
-      buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_PIECE * PACKBUF_I_PRINT_PIECES;
-  unsigned left = first ? 1 : PACKBUF_I_PRINT_PIECES;
+  uint64_t left = buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_ALL ? PACKBUF_I_PRINT_FIRST
+                                                                                         : PACKBUF_I_PRINT_ALL;
+  uint32_t print = 0;
   packbuf_i_pull_planned(&pull, buffer);
-  do { /* runs may be cut differently for equal content: gather pieces of one size */
-    const uint8_t *whole = NULL;
-    for (size = 0; size < sizeof bytes;) {
-      uint64_t piece;
-      if (run.size == 0) run = packbuf_i_pull_next(&pull);
-      if (run.size == 0) break;
-      if (size == 0 && run.size >= sizeof bytes) whole = run.bytes;
-      piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
-      if (!whole) memcpy(bytes + size, run.bytes, (size_t)piece);
-      run.bytes += piece;
-      run.size -= piece;
-      size += piece;
-    }
-    memset(bytes + size, 0, sizeof bytes - (size_t)size);
-    print = packbuf_i_hash_word((print << 7 | print >> 57) ^ size, packbuf_i_print_piece(whole ? whole : bytes));
-  } while (--left && size == sizeof bytes);
+  while (left) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    if (run.size > left) run.size = left;
+    print = kernel->crc(print, run.bytes, (size_t)run.size);
+    left -= run.size;
+  }
   return print;
 }
 
@@ -15732,7 +15724,7 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int a
   packbuf_i_planned *buffer = &plan->buffers[index];
   uint32_t slot;
   buffer->print = packbuf_i_print_of(buffer);
-  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot];
+  for (slot = buffer->print & plan->print_mask; plan->prints[slot];
        slot = (slot + 1) & plan->print_mask) {
     const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
     if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
@@ -15877,8 +15869,8 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
 
-/* How far ahead what is read of a row is loaded, in rows. */
-#define PACKBUF_I_PREFETCH_ROWS 6
+/* Most bytes of a row that are loaded before they are looked at. */
+#define PACKBUF_I_AHEAD 8192
 
 /* ---- one row ---- */
 
@@ -15976,33 +15968,102 @@ static int packbuf_i_row_more(packbuf_i_row_reader *at) {
   return at->run.size != 0;
 }
 
+/* The first of 64 bytes that differs; 64: none does. */
+static unsigned packbuf_i_differ_64(const uint8_t *a, const uint8_t *b) {
+#if PACKBUF_I_X86
+  __m128i same[4];
+  uint64_t mask = 0;
+  for (unsigned i = 0; i < 4; i++)
+    same[i] = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(const void *)(a + 16 * i)),
+                             _mm_loadu_si128((const __m128i *)(const void *)(b + 16 * i)));
+  if (_mm_movemask_epi8(_mm_and_si128(_mm_and_si128(same[0], same[1]), _mm_and_si128(same[2], same[3]))) == 0xFFFF)
+    return 64;
+  for (unsigned i = 0; i < 4; i++) mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(same[i]) << 16 * i;
+  return packbuf_i_first_set(~mask);
+#else
+  for (unsigned i = 0; i < 64; i += 8) {
+    const uint64_t differ = packbuf_i_load64(a + i) ^ packbuf_i_load64(b + i);
+    if (differ) return i + packbuf_i_first_set(differ) / 8;
+  }
+  return 64;
+#endif
+}
+
+/* How many leading bytes are the same. */
 static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
   uint64_t at = 0;
   if (a == b) return size;
-  if (size >= 8 && packbuf_i_load64(a) != packbuf_i_load64(b)) /* as most do */
-    return packbuf_i_first_set(packbuf_i_load64(a) ^ packbuf_i_load64(b)) / 8;
-  while (size - at >= 256 && memcmp(a + at, b + at, 256) == 0) at += 256;
-  for (; size - at >= 8; at += 8) {
-    const uint64_t differ = packbuf_i_load64(a + at) ^ packbuf_i_load64(b + at);
-    if (differ) return at + packbuf_i_first_set(differ) / 8;
+  for (; size - at >= 64; at += 64) {
+    const unsigned same = packbuf_i_differ_64(a + at, b + at);
+    if (same < 64) return at + same;
   }
   while (at < size && a[at] == b[at]) at++;
   return at;
 }
 
-/* Where a row will be read that is one stretch of memory; 0 when that is not known without a look at memory that is
- * not in the cache either. */
-static int packbuf_i_row_foreseen(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  return row < node->rows && node->source != PACKBUF_I_FROM_CELLS && packbuf_i_state(node, row) > 0 &&
-         packbuf_i_whole_row(node, row, run) && run->size > 0;
+/* ---- some rows at a time ---- */
+
+/* Present rows, where the bytes of each are, how many. */
+typedef struct packbuf_i_some_rows {
+  unsigned count;
+  uint64_t rows[PACKBUF_I_ROWS_AT_ONCE], sizes[PACKBUF_I_ROWS_AT_ONCE];
+  const uint8_t *bytes[PACKBUF_I_ROWS_AT_ONCE]; /* NULL: not one stretch of memory */
+} packbuf_i_some_rows;
+
+/* Bytes of data of a present row. */
+static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
+  uint64_t size = packbuf_i_dtype_bytes(node->dtype);
+  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
+    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+    size = 0;
+    for (size_t i = 0; i < cell->as.list.count; i++) size += packbuf_i_item_size(&cell->as.list.items[i]);
+    return size;
+  }
+  if (node->codec != PACKBUF_CODEC_NDARRAY) return packbuf_i_extent(node, row) * size;
+  for (unsigned d = 0; d < node->rank; d++) size *= node->shape[d];
+  return size;
 }
 
-/* Loads how a row begins. */
-static void packbuf_i_prefetch_row_start(const packbuf_i_node *node, uint64_t row) {
-  packbuf_i_run run;
-  if (!packbuf_i_row_foreseen(node, row, &run)) return;
-  for (unsigned at = 0; at < 2048 && at < run.size; at += 64) PACKBUF_I_PREFETCH(run.bytes + at);
+/* Where rows by offsets are whose items lie side by side. */
+static void packbuf_i_place_ragged(const packbuf_i_node *node, packbuf_i_some_rows *some) {
+  const packbuf_ragged *r = node->ragged;
+  const uint64_t item = packbuf_i_item_bytes(r);
+  for (unsigned i = 0; i < some->count; i++) {
+    some->bytes[i] = (const uint8_t *)r->data + packbuf_i_first_item(r, some->rows[i]) * item;
+    some->sizes[i] = packbuf_i_items(r, some->rows[i]) * item;
+  }
 }
+
+/* Where the rows of `some` are. */
+static void packbuf_i_place_rows(const packbuf_i_node *node, packbuf_i_some_rows *some) {
+  packbuf_i_run first, run;
+  if (some->count == 0) return;
+  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_whole_row(node, some->rows[0], &first)) {
+    packbuf_i_place_ragged(node, some);
+    return;
+  }
+  for (unsigned i = 0; i < some->count; i++) {
+    const int whole = packbuf_i_whole_row(node, some->rows[i], &run);
+    some->bytes[i] = !whole ? NULL : run.bytes ? run.bytes : (const uint8_t *)"";
+    some->sizes[i] = whole ? run.size : packbuf_i_row_size(node, some->rows[i]);
+  }
+}
+
+/* The next present rows from *row on, as many as there is room for. */
+static void packbuf_i_next_rows(const packbuf_i_node *node, uint64_t *row, packbuf_i_some_rows *some) {
+  for (some->count = 0; *row < node->rows && some->count < PACKBUF_I_ROWS_AT_ONCE; ++*row) {
+    if (packbuf_i_state(node, *row) > 0) some->rows[some->count++] = *row;
+  }
+  packbuf_i_place_rows(node, some);
+}
+
+/* Loads at most the first `most` bytes of row i, if there is one. */
+static void packbuf_i_prefetch_row(const packbuf_i_some_rows *some, unsigned i, uint64_t most) {
+  if (i >= some->count || !some->bytes[i]) return;
+  for (uint64_t at = 0; at < most && at < some->sizes[i]; at += 64) PACKBUF_I_PREFETCH(some->bytes[i] + at);
+}
+
+/* ---- what rows have in common ---- */
 
 /* How many leading bytes two rows have in common; *differ: whether one has other bytes where both have some. */
 static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, uint64_t b, int *differ) {
@@ -16025,29 +16086,16 @@ static uint64_t packbuf_i_common_bytes(const packbuf_i_node *node, uint64_t a, u
 
 /* ---- equal rows ---- */
 
-/* Bytes of data of a present row. */
-static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
-  uint64_t size = packbuf_i_dtype_bytes(node->dtype);
-  if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) {
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    size = 0;
-    for (size_t i = 0; i < cell->as.list.count; i++) size += packbuf_i_item_size(&cell->as.list.items[i]);
-    return size;
-  }
-  if (node->codec != PACKBUF_CODEC_NDARRAY) return packbuf_i_extent(node, row) * size;
-  for (unsigned d = 0; d < node->rank; d++) size *= node->shape[d];
-  return size;
-}
-
 static uint8_t packbuf_i_row_type(const packbuf_i_node *node, uint64_t row) {
   return node->typed && node->source == PACKBUF_I_FROM_CELLS
              ? packbuf_i_cell_type(node, packbuf_i_cell(&node->cells, row))
              : 0;
 }
 
-/* Whether two present rows are equal as section 19 says. */
-static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t b) {
-  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK], size = packbuf_i_row_size(node, a), common;
+/* Whether two present rows are equal as section 19 says. `*looked`: about how many bytes of each that took. */
+static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t b, uint64_t *looked) {
+  uint64_t x[PACKBUF_MAX_RANK], y[PACKBUF_MAX_RANK];
+  const uint64_t size = *looked = packbuf_i_row_size(node, a);
   int differ;
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED)
     return packbuf_equal(packbuf_i_cell(&node->cells, a), packbuf_i_cell(&node->cells, b));
@@ -16056,8 +16104,8 @@ static int packbuf_i_rows_equal(const packbuf_i_node *node, uint64_t a, uint64_t
     const unsigned rank = packbuf_i_cell_dims(node, a, x);
     if (packbuf_i_cell_dims(node, b, y) != rank || memcmp(x, y, rank * sizeof *x) != 0) return 0;
   }
-  common = packbuf_i_common_bytes(node, a, b, &differ);
-  return !differ && (common == size || node->source == PACKBUF_I_FROM_TENSOR);
+  *looked = packbuf_i_common_bytes(node, a, b, &differ);
+  return !differ && (*looked == size || node->source == PACKBUF_I_FROM_TENSOR);
 }
 
 /* Two chains, so that the multiplications overlap. */
@@ -16072,60 +16120,66 @@ static uint64_t packbuf_i_hash_64_bytes(uint64_t key, const uint8_t *bytes) {
   return packbuf_i_hash_word(key, other);
 }
 
-/* Places inside a long row, which may be padded at both ends, that its key looks at. */
-#define PACKBUF_I_ROW_PLACES 3
+/* The different rows so far, by key: open addressing. Keys are cheap ones until too much time goes to rows that differ
+ * but share a key or a place: then the search begins again with better ones. All but the last can be made to fall in
+ * one place. */
+typedef enum packbuf_i_row_keys {
+  PACKBUF_I_KEYS_CHEAP, /* size, type, shape, a row's first and last 64 bytes; three places inside a long one */
+  PACKBUF_I_KEYS_WIDER, /* more places: a long row may be padded at both ends */
+  PACKBUF_I_KEYS_FULL,  /* a checksum of all bytes: masks */
+  PACKBUF_I_KEYS_STRONG
+} packbuf_i_row_keys;
 
-/* How many of them a row that is one stretch has. Only rows that lie alike have any: else equal rows, one of them in
- * pieces, would have two keys. */
-static unsigned packbuf_i_row_places(const packbuf_i_node *node, packbuf_i_run run) {
+typedef struct packbuf_i_row_table {
+  uint64_t *keys, *rows; /* rows: row + 1; 0: free */
+  uint64_t mask;
+  packbuf_i_row_keys kind;
+  uint64_t asked, wasted; /* about how many bytes: of the rows looked up, of what was compared in vain */
+} packbuf_i_row_table;
+
+/* How many places inside a row that is one stretch its key looks at. Only rows that lie alike have any: else equal
+ * rows, one of them in pieces, would have two keys. */
+static unsigned packbuf_i_row_places(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t size) {
   const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
-  return alike && run.size >= 2048 ? PACKBUF_I_ROW_PLACES : 0;
+  if (table->kind == PACKBUF_I_KEYS_WIDER) return alike && size >= 256 ? 15 : 0;
+  return alike && size >= 512 ? 3 : 0;
 }
 
-/* Place i, from 1 on. */
-static const uint8_t *packbuf_i_row_place(packbuf_i_run run, unsigned i) {
-  return run.bytes + run.size / (PACKBUF_I_ROW_PLACES + 1) * i;
+/* Place i of `places`, from 1 on. */
+static const uint8_t *packbuf_i_row_place(const uint8_t *bytes, uint64_t size, unsigned places, unsigned i) {
+  return bytes + size / (places + 1) * i;
 }
 
 /* A key of the first and last 64 bytes of a row of `size`; of one of less than 128, of each byte once. */
 static uint64_t packbuf_i_hash_ends(uint64_t key, uint64_t size, const uint8_t *first, const uint8_t *last) {
+  uint64_t end;
   if (size < 64) return packbuf_i_hash_word(key, packbuf_i_hash_bytes(first, (size_t)size));
-  key = packbuf_i_hash_64_bytes(key, first);
-  if (size >= 128) return packbuf_i_hash_64_bytes(key, last);
-  return packbuf_i_hash_word(key, packbuf_i_hash_bytes(last + (128 - size), (size_t)size - 64));
+  end = size < 128 ? packbuf_i_hash_bytes(last + (128 - size), (size_t)size - 64) : packbuf_i_hash_64_bytes(1, last);
+  return packbuf_i_hash_word(key, packbuf_i_hash_word(packbuf_i_hash_64_bytes(0, first), end));
 }
 
-/* Loads what the key of a row will read. */
-static void packbuf_i_prefetch_row_key(const packbuf_i_node *node, uint64_t row) {
-  packbuf_i_run run;
-  if (!packbuf_i_row_foreseen(node, row, &run)) return;
-  PACKBUF_I_PREFETCH(run.bytes);
-  PACKBUF_I_PREFETCH(run.bytes + (run.size < 64 ? 0 : run.size - 64));
-  PACKBUF_I_PREFETCH(run.bytes + run.size - 1);
-  for (unsigned i = packbuf_i_row_places(node, run); i > 0; i--) PACKBUF_I_PREFETCH(packbuf_i_row_place(run, i));
+/* Loads what the keys of rows will read. */
+static void packbuf_i_prefetch_keys(const packbuf_i_row_table *table, const packbuf_i_node *node,
+                                    const packbuf_i_some_rows *some) {
+  for (unsigned i = 0; i < some->count; i++) {
+    const uint8_t *bytes = some->bytes[i];
+    const uint64_t size = some->sizes[i];
+    const unsigned places = packbuf_i_row_places(table, node, size);
+    if (!bytes || !size) continue;
+    PACKBUF_I_PREFETCH(bytes);
+    PACKBUF_I_PREFETCH(bytes + (size < 64 ? 0 : size - 64));
+    PACKBUF_I_PREFETCH(bytes + size - 1);
+    for (unsigned k = 1; k <= places; k++) PACKBUF_I_PREFETCH(packbuf_i_row_place(bytes, size, places, k));
+  }
 }
 
-/* A key of a row that costs a few cache lines: its size, type and shape, its first and last 64 bytes, and some bytes
- * inside. */
-static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
-  const uint64_t size = packbuf_i_row_size(node, row);
-  uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(size, packbuf_i_row_type(node, row));
+/* Of a row in pieces: the key of its ends. */
+static uint64_t packbuf_i_pieces_key(const packbuf_i_node *node, uint64_t row, uint64_t key) {
   packbuf_i_row_reader at;
   uint8_t ends[128];
   size_t first = 0; /* bytes of ends[0..64); the last ones of the row end at ends[128] */
   uint64_t total = 0;
-  if (packbuf_i_ragged_numbers(node->codec)) {
-    const unsigned rank = packbuf_i_cell_dims(node, row, shape);
-    for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
-  }
-  packbuf_i_row_start_bytes(&at, node, row);
-  if (at.whole) {
-    for (unsigned i = packbuf_i_row_places(node, at.run); i > 0; i--)
-      key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(at.run, i)));
-    return packbuf_i_hash_ends(key, at.run.size, at.run.bytes,
-                               at.run.bytes + (at.run.size < 64 ? 0 : at.run.size - 64));
-  }
-  for (; packbuf_i_row_more(&at); at.run.size = 0) {
+  for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
     const size_t tail = at.run.size < 64 ? (size_t)at.run.size : 64;
     memcpy(ends + first, at.run.bytes, head);
@@ -16137,14 +16191,26 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
   return packbuf_i_hash_ends(key, total, ends, ends + 64);
 }
 
-/* A key of all of a row's data, for rows that differ but have the same key. */
-static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row) {
+/* A key that costs a few cache lines. */
+static uint64_t packbuf_i_row_key(const packbuf_i_row_table *table, const packbuf_i_node *node,
+                                  const packbuf_i_some_rows *some, unsigned i, uint64_t key) {
+  const uint8_t *bytes = some->bytes[i];
+  const uint64_t size = some->sizes[i];
+  const unsigned places = packbuf_i_row_places(table, node, size);
+  if (!bytes) return packbuf_i_pieces_key(node, some->rows[i], key);
+  for (unsigned k = 1; k <= places; k++)
+    key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(bytes, size, places, k)));
+  return packbuf_i_hash_ends(key, size, bytes, bytes + (size < 64 ? 0 : size - 64));
+}
+
+/* A key of all of a row's data, for rows that differ inside. */
+static uint64_t packbuf_i_row_full_key(const packbuf_i_node *node, uint64_t row, uint64_t key) {
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
   packbuf_i_row_reader at;
   uint32_t crc = 0;
   for (packbuf_i_row_start_bytes(&at, node, row); packbuf_i_row_more(&at); at.run.size = 0)
     crc = kernel->crc(crc, at.run.bytes, (size_t)at.run.size);
-  return packbuf_i_hash_word(packbuf_i_row_size(node, row), crc);
+  return packbuf_i_hash_word(key, crc);
 }
 
 /* Rows that differ and have one full key are somebody's work: a key by which nobody finds many of them. */
@@ -16163,18 +16229,6 @@ static uint64_t packbuf_i_row_strong_key(const packbuf_i_node *node, uint64_t ro
   return packbuf_i_load64(digest);
 }
 
-#define PACKBUF_I_ALIKE 16      /* different rows that may have one full key */
-#define PACKBUF_I_ROW_PROBES 64 /* slots that a search for a cheap or full key looks at */
-
-/* The different rows so far, by key: open addressing. A row whose cheap key is another's, or has no free slot near its
- * place, stands under its full key; one whose full key many have, or has no such slot, under its strong one: the first
- * two keys can be made to fall in one place. Rows stay where they are and slots only fill up, so that equal rows end
- * their searches alike. */
-typedef struct packbuf_i_row_table {
-  uint64_t *keys, *rows; /* rows: row + 1; 0: free */
-  uint64_t mask;
-} packbuf_i_row_table;
-
 /* `words` 64-bit words that the next leaf uses again; NULL without memory. */
 static uint64_t *packbuf_i_scratch_words(packbuf_i_plan *plan, uint64_t words) {
   uint64_t room = 4096;
@@ -16184,6 +16238,13 @@ static uint64_t *packbuf_i_scratch_words(packbuf_i_plan *plan, uint64_t words) {
   plan->scratch = room > SIZE_MAX / 8 ? NULL : (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)room * 8, 8);
   if (plan->scratch) plan->scratch_room = room;
   return plan->scratch;
+}
+
+/* Empties the table for the search that begins, or begins again. */
+static void packbuf_i_row_table_clear(packbuf_i_row_table *table, packbuf_i_row_keys kind) {
+  memset(table->rows, 0, (size_t)(table->mask + 1) * sizeof *table->rows);
+  table->kind = kind;
+  table->asked = table->wasted = 0;
 }
 
 /* A table for `rows` rows in the scratch, and `more` words beside it. */
@@ -16196,37 +16257,49 @@ static packbuf_status packbuf_i_row_table_start(packbuf_i_plan *plan, packbuf_i_
   table->rows = table->keys + slots;
   table->mask = slots - 1;
   *words = table->rows + slots;
-  memset(table->rows, 0, (size_t)slots * sizeof *table->rows);
+  packbuf_i_row_table_clear(table, PACKBUF_I_KEYS_CHEAP);
   return PACKBUF_OK;
 }
 
-/* Looks through the rows of the table that have the key: 1 when *slot is that of the first that equals `row`, 0 when it
- * is free for it, -1 when `most` have the key and differ, or the slot would be past `probes` others. */
-static int packbuf_i_row_search(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row,
-                                uint64_t key, uint64_t most, uint64_t probes, uint64_t *slot) {
-  for (uint64_t at = key >> 2; probes > 0; at++, probes--) {
-    *slot = at & table->mask;
-    if (!table->rows[*slot]) return 0;
-    if (table->keys[*slot] != key) continue;
-    if (packbuf_i_rows_equal(node, table->rows[*slot] - 1, row)) return 1;
-    if (--most == 0) return -1;
+/* The keys of some rows, of the kind that the table has: each of size, type and shape too. */
+static void packbuf_i_keys_of(const packbuf_i_row_table *table, const packbuf_i_node *node,
+                              const packbuf_i_some_rows *some, uint64_t *keys) {
+  const int shaped = packbuf_i_ragged_numbers(node->codec) && node->source != PACKBUF_I_FROM_RAGGED;
+  if (table->kind < PACKBUF_I_KEYS_FULL) packbuf_i_prefetch_keys(table, node, some);
+  for (unsigned i = 0; i < some->count; i++) {
+    const uint64_t row = some->rows[i];
+    uint64_t shape[PACKBUF_MAX_RANK], key = packbuf_i_hash_word(some->sizes[i], packbuf_i_row_type(node, row));
+    const unsigned rank = shaped ? packbuf_i_cell_dims(node, row, shape) : 0;
+    for (unsigned d = 0; d < rank; d++) key = packbuf_i_hash_word(key, shape[d]);
+    if (table->kind >= PACKBUF_I_KEYS_FULL) packbuf_i_prefetch_row(some, i + 2, PACKBUF_I_AHEAD);
+    keys[i] = table->kind < PACKBUF_I_KEYS_FULL    ? packbuf_i_row_key(table, node, some, i, key)
+              : table->kind == PACKBUF_I_KEYS_FULL ? packbuf_i_row_full_key(node, row, key)
+                                                   : packbuf_i_row_strong_key(node, row);
   }
-  return -1;
 }
 
-/* The first row of the table that equals `row`; `row` itself, which then joins, when there is none. */
-static uint64_t packbuf_i_row_first(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row) {
-  uint64_t key = packbuf_i_row_key(node, row) & ~(uint64_t)3, slot;
-  int found = packbuf_i_row_search(table, node, row, key, 1, PACKBUF_I_ROW_PROBES, &slot);
-  if (found < 0) {
-    key = (packbuf_i_row_full_key(node, row) & ~(uint64_t)3) | 1;
-    found = packbuf_i_row_search(table, node, row, key, PACKBUF_I_ALIKE, PACKBUF_I_ROW_PROBES, &slot);
+/* What a look at a row costs, in bytes, whatever its size. */
+#define PACKBUF_I_LOOK 512
+#define PACKBUF_I_NO_ROW UINT64_MAX
+
+/* The first row of the table that equals `row`; `row` itself, which then joins, when there is none. NO_ROW: the keys
+ * tell too little. */
+static uint64_t packbuf_i_row_first(packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t row, uint64_t size,
+                                    uint64_t key) {
+  uint64_t slot = key & table->mask;
+  table->asked += size + PACKBUF_I_LOOK;
+  for (; table->rows[slot]; slot = (slot + 1) & table->mask) {
+    uint64_t looked = 0;
+    if (table->keys[slot] != key) {
+      table->wasted += PACKBUF_I_LOOK / 64;
+    } else {
+      if (packbuf_i_rows_equal(node, table->rows[slot] - 1, row, &looked)) return table->rows[slot] - 1;
+      table->wasted += looked + PACKBUF_I_LOOK;
+    }
+    if (table->wasted > 4 * PACKBUF_I_LOOK + table->asked / (table->kind == PACKBUF_I_KEYS_WIDER ? 4 : 16) &&
+        table->kind != PACKBUF_I_KEYS_STRONG)
+      return PACKBUF_I_NO_ROW;
   }
-  if (found < 0) {
-    key = (packbuf_i_row_strong_key(node, row) & ~(uint64_t)3) | 2;
-    found = packbuf_i_row_search(table, node, row, key, UINT64_MAX, UINT64_MAX, &slot);
-  }
-  if (found > 0) return table->rows[slot] - 1;
   table->keys[slot] = key;
   table->rows[slot] = row + 1;
   return row;
@@ -16243,6 +16316,27 @@ static uint64_t packbuf_i_sample(uint64_t j, uint64_t count) {
 /* How many places of `rows` rows a sample looks at. */
 static uint64_t packbuf_i_sample_places(uint64_t rows) { return 64 + rows / 128; }
 
+/* Looks through the sample: *seen of its rows repeat, 4 at most. 0: to be done again, with better keys. */
+static int packbuf_i_try_sample(packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t places,
+                                unsigned *seen) {
+  packbuf_i_some_rows some;
+  uint64_t keys[PACKBUF_I_ROWS_AT_ONCE], j = 0;
+  for (*seen = 0; j < 2 * places;) {
+    for (some.count = 0; j < 2 * places && some.count < PACKBUF_I_ROWS_AT_ONCE; j++) {
+      const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
+      if (row < node->rows && packbuf_i_state(node, row) > 0) some.rows[some.count++] = row;
+    }
+    packbuf_i_place_rows(node, &some);
+    packbuf_i_keys_of(table, node, &some, keys);
+    for (unsigned i = 0; i < some.count; i++) {
+      const uint64_t first = packbuf_i_row_first(table, node, some.rows[i], some.sizes[i], keys[i]);
+      if (first == PACKBUF_I_NO_ROW) return 0;
+      if (first != some.rows[i] && ++*seen == 4) return 1;
+    }
+  }
+  return 1;
+}
+
 /* Whether rows repeat in the sample; all of few rows are looked at anyway. */
 static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packbuf_i_node *node, int *repeats) {
   const uint64_t places = packbuf_i_sample_places(node->rows);
@@ -16253,13 +16347,11 @@ static packbuf_status packbuf_i_sample_repeats(packbuf_i_plan *plan, const packb
   *repeats = node->rows <= PACKBUF_I_SHARE_ALL;
   if (*repeats) return PACKBUF_OK;
   status = packbuf_i_row_table_start(plan, &table, 2 * places, 0, &unused);
-  for (uint64_t j = 0; status == PACKBUF_OK && seen < 4 && j < 2 * places; j++) {
-    const uint64_t row = packbuf_i_sample(j / 2, node->rows) + j % 2;
-    packbuf_i_prefetch_row_key(node, packbuf_i_sample(j / 2 + PACKBUF_I_PREFETCH_ROWS / 2, node->rows) + j % 2);
-    if (row < node->rows && packbuf_i_state(node, row) > 0) seen += packbuf_i_row_first(&table, node, row) != row;
-  }
+  if (status != PACKBUF_OK) return status;
+  while (!packbuf_i_try_sample(&table, node, places, &seen))
+    packbuf_i_row_table_clear(&table, (packbuf_i_row_keys)(table.kind + 1));
   *repeats = seen == 4;
-  return status;
+  return PACKBUF_OK;
 }
 /* ---- end of core/repeats.c ---- */
 /* ---- core/share.c ---- */
@@ -16280,31 +16372,46 @@ typedef struct packbuf_i_stored_rows {
   uint64_t count, bytes;      /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
+/* Looks through the rows, until sharing cannot pay. 0: to be done again, with better keys. */
+static int packbuf_i_try_rows(packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t bytes,
+                              packbuf_i_stored_rows *out) {
+  packbuf_i_some_rows some;
+  uint64_t keys[PACKBUF_I_ROWS_AT_ONCE], count = 0, next = 0;
+  out->count = node->rows;
+  out->bytes = 0;
+  while (next < node->rows) {
+    packbuf_i_next_rows(node, &next, &some);
+    packbuf_i_keys_of(table, node, &some, keys);
+    for (unsigned i = 0; i < some.count; i++) {
+      const uint64_t row = some.rows[i], first = packbuf_i_row_first(table, node, row, some.sizes[i], keys[i]);
+      uint64_t cost;
+      if (first == PACKBUF_I_NO_ROW) return 0;
+      out->row_index[row] = first == row ? count : out->row_index[first];
+      if (first != row) { /* so may the next */
+        packbuf_i_prefetch_row(&some, i + 2, PACKBUF_I_AHEAD);
+        continue;
+      }
+      out->kept[count++] = row;
+      out->bytes += some.sizes[i];
+      cost = out->bytes + 8 * node->rows;
+      if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return 1;
+    }
+  }
+  out->count = count;
+  return 1;
+}
+
 /* Finds the stored rows. Their count is that of all rows when sharing does not pay: of `bytes` in all it must save
  * PACKBUF_I_SHARE_LEAST and a quarter. */
 static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t bytes,
                                           packbuf_i_stored_rows *out) {
   packbuf_i_row_table table;
-  uint64_t count = 0;
   packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows, 2 * node->rows, &out->row_index);
-  out->count = node->rows;
-  out->bytes = 0;
   if (status != PACKBUF_OK) return status;
   out->kept = out->row_index + node->rows;
-  for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first, cost;
-    out->row_index[row] = 0;
-    packbuf_i_prefetch_row_key(node, row + PACKBUF_I_PREFETCH_ROWS);
-    if (packbuf_i_state(node, row) <= 0) continue;
-    first = packbuf_i_row_first(&table, node, row);
-    out->row_index[row] = first == row ? count : out->row_index[first];
-    if (first != row) continue;
-    out->kept[count++] = row;
-    out->bytes += packbuf_i_row_size(node, row);
-    cost = out->bytes + 8 * node->rows;
-    if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return PACKBUF_OK;
-  }
-  out->count = count;
+  memset(out->row_index, 0, (size_t)node->rows * sizeof *out->row_index); /* of absent rows */
+  while (!packbuf_i_try_rows(&table, node, bytes, out))
+    packbuf_i_row_table_clear(&table, (packbuf_i_row_keys)(table.kind + 1));
   return PACKBUF_OK;
 }
 
@@ -16377,36 +16484,68 @@ static uint64_t packbuf_i_present_size(const packbuf_i_node *node, uint64_t row)
   return packbuf_i_state(node, row) > 0 ? packbuf_i_row_size(node, row) : 0;
 }
 
-/* Elements that rows i - 1 and i have in common. */
-static uint64_t packbuf_i_common_before(const packbuf_i_node *node, uint64_t i) {
+/* Elements that rows i - 1 and i of `some` have in common; none unless they are neighbours. */
+static uint64_t packbuf_i_common_before(const packbuf_i_node *node, const packbuf_i_some_rows *some, unsigned i) {
+  const uint64_t less = some->sizes[i] < some->sizes[i - 1] ? some->sizes[i] : some->sizes[i - 1];
+  uint64_t common;
   int differ;
-  if (packbuf_i_state(node, i - 1) <= 0 || packbuf_i_state(node, i) <= 0) return 0;
-  return packbuf_i_common_bytes(node, i - 1, i, &differ) / packbuf_i_dtype_bytes(node->dtype);
+  if (some->rows[i - 1] + 1 != some->rows[i]) return 0;
+  common = some->bytes[i] && some->bytes[i - 1]
+               ? packbuf_i_common(some->bytes[i - 1], some->bytes[i], less)
+               : packbuf_i_common_bytes(node, some->rows[i - 1], some->rows[i], &differ);
+  return common / packbuf_i_dtype_bytes(node->dtype);
 }
 
 /* Whether the sample promises that prefixes pay. */
 static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   const uint64_t element = packbuf_i_dtype_bytes(node->dtype), places = packbuf_i_sample_places(node->rows);
-  uint64_t common = 0, bytes = 0;
+  packbuf_i_some_rows some;
+  uint64_t common = 0, bytes = 0, j = 0;
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
-  for (uint64_t j = 0; j < places; j++) {
-    const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1), soon = packbuf_i_sample(j + 2, node->rows - 1);
-    packbuf_i_prefetch_row_start(node, soon);
-    packbuf_i_prefetch_row_start(node, soon + 1);
-    common += packbuf_i_common_before(node, i) * element;
-    bytes += packbuf_i_present_size(node, i);
+  while (j < places) {
+    for (some.count = 0; j < places && some.count < PACKBUF_I_ROWS_AT_ONCE; j++) {
+      const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
+      const int before = packbuf_i_state(node, i - 1) > 0, present = packbuf_i_state(node, i) > 0;
+      if (before && present) some.rows[some.count++] = i - 1, some.rows[some.count++] = i;
+      else if (present) bytes += packbuf_i_row_size(node, i);
+    }
+    packbuf_i_place_rows(node, &some);
+    for (unsigned i = 0; i < some.count; i++) packbuf_i_prefetch_row(&some, i, 512);
+    for (unsigned i = 1; i < some.count; i += 2) {
+      common += packbuf_i_common_before(node, &some, i) * element;
+      bytes += some.sizes[i];
+    }
   }
   return 8 * common >= bytes;
 }
 
+/* The size of each row, and how many elements it has in common with the one before it. */
+static void packbuf_i_common_rows(const packbuf_i_node *node, uint64_t *sizes, uint64_t *common) {
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype);
+  packbuf_i_some_rows some;
+  uint64_t next = 0, ahead = 256;
+  memset(sizes, 0, (size_t)node->rows * sizeof *sizes);
+  memset(common, 0, (size_t)node->rows * sizeof *common);
+  for (;;) {
+    packbuf_i_next_rows(node, &next, &some);
+    for (unsigned i = 0; i < some.count; i++) {
+      packbuf_i_prefetch_row(&some, i + 4, ahead < PACKBUF_I_AHEAD ? ahead : PACKBUF_I_AHEAD);
+      sizes[some.rows[i]] = some.sizes[i];
+      if (i) common[some.rows[i]] = packbuf_i_common_before(node, &some, i);
+      ahead = 256 + common[some.rows[i]] * element; /* it is likely to go on so */
+    }
+    if (next == node->rows) return;
+    next = some.rows[some.count - 1];
+  }
+}
+
 /* Gives the rows of a group, from `begin` to `end`, the prefixes that they have in common with its first longest row.
  * common[i]: elements that rows i - 1 and i share. Returns the elements saved. */
-static uint64_t packbuf_i_lead_group(const packbuf_i_node *node, const uint64_t *common, uint64_t begin, uint64_t end,
+static uint64_t packbuf_i_lead_group(const uint64_t *sizes, const uint64_t *common, uint64_t begin, uint64_t end,
                                      uint64_t *leaders, uint64_t *lengths) {
-  uint64_t leader = begin, longest = packbuf_i_present_size(node, begin), saved = 0, least = UINT64_MAX;
+  uint64_t leader = begin, saved = 0, least = UINT64_MAX;
   for (uint64_t i = begin + 1; i < end; i++) {
-    const uint64_t size = packbuf_i_present_size(node, i);
-    if (size > longest) leader = i, longest = size;
+    if (sizes[i] > sizes[leader]) leader = i;
   }
   leaders[leader] = lengths[leader] = 0;
   for (uint64_t i = leader; i-- > begin; saved += least) {
@@ -16422,21 +16561,17 @@ static uint64_t packbuf_i_lead_group(const packbuf_i_node *node, const uint64_t 
 }
 
 /* Finds groups of rows with common prefixes; 1 when sharing them pays. */
-static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, uint64_t *common, uint64_t *leaders,
-                                   uint64_t *lengths) {
+static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, uint64_t *sizes, uint64_t *common,
+                                   uint64_t *leaders, uint64_t *lengths) {
   const uint64_t element = packbuf_i_dtype_bytes(node->dtype), cost = 16 * node->rows;
   uint64_t begin = 0, largest = 0, saved = 0;
-  common[0] = 0;
+  packbuf_i_common_rows(node, sizes, common);
   for (uint64_t i = 1; i <= node->rows; i++) {
-    if (i < node->rows) {
-      packbuf_i_prefetch_row_start(node, i + PACKBUF_I_PREFETCH_ROWS);
-      common[i] = packbuf_i_common_before(node, i);
-      if (common[i] * element >= 64 && 2 * common[i] >= largest) {
-        if (common[i] > largest) largest = common[i];
-        continue;
-      }
+    if (i < node->rows && common[i] * element >= 64 && 2 * common[i] >= largest) {
+      if (common[i] > largest) largest = common[i];
+      continue;
     }
-    saved += packbuf_i_lead_group(node, common, begin, i, leaders, lengths);
+    saved += packbuf_i_lead_group(sizes, common, begin, i, leaders, lengths);
     begin = i;
     largest = 0;
   }
@@ -16545,15 +16680,16 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
 static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_node *node) {
   const packbuf_i_node *from = node->stored;
   const uint64_t bytes = packbuf_i_all_sizes(from);
-  uint64_t *arrays, *leaders, *lengths;
+  uint64_t *sizes, *common, *leaders, *lengths;
   packbuf_status status;
   if (from->rows < 2 || bytes < PACKBUF_I_SHARE_LEAST + 16 * from->rows || !packbuf_i_sample_prefixes(from))
     return PACKBUF_OK;
-  arrays = packbuf_i_scratch_words(plan, 3 * from->rows);
-  if (!arrays) return packbuf_i_plan_no_memory(plan);
-  leaders = arrays + from->rows;
+  sizes = packbuf_i_scratch_words(plan, 4 * from->rows);
+  if (!sizes) return packbuf_i_plan_no_memory(plan);
+  common = sizes + from->rows;
+  leaders = common + from->rows;
   lengths = leaders + from->rows;
-  if (!packbuf_i_find_prefixes(from, bytes, arrays, leaders, lengths)) return PACKBUF_OK;
+  if (!packbuf_i_find_prefixes(from, bytes, sizes, common, leaders, lengths)) return PACKBUF_OK;
   if (node->stored == node) {
     status = packbuf_i_stored_copy(plan, node);
     if (status != PACKBUF_OK) return status;

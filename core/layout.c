@@ -1,6 +1,6 @@
 /* core/layout.c: which buffers each node has, and how each is stored: section 19 of the spec, but for whether packing
  * pays, and how. core/plan.c runs it for a batch and decides where everything lies.
- * May use: base, batch, columns, expand (errors), key hashes, pull, codecs, blocks (their size), packer (recipes). Must
+ * May use: base, batch, columns, expand (errors), checksums, pull, codecs, blocks (their size), packer (recipes). Must
  * not know: the destination. */
 
 #define PACKBUF_I_PACK_FROM 256u /* bytes of a buffer */
@@ -21,7 +21,7 @@ typedef struct packbuf_i_planned {
   uint64_t count, length, offset; /* length: stored bytes; of packed data known once they are written */
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
-  uint64_t print;                 /* of the first bytes: only buffers with the same are compared */
+  uint32_t print;                 /* of the first bytes: only buffers with the same are compared */
   uint8_t *taken;                 /* all elements, in the arena; NULL: they are pulled each time */
   uint8_t value[16];
 } packbuf_i_planned;
@@ -477,44 +477,24 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
 
 /* Bytes that a print is made of: up to 64 KiB, since numbers, offsets and masks of columns that few rows have begin
  * alike, and many such columns would be compared with each other; of longer data the first 512. */
-#define PACKBUF_I_PRINT_PIECE 512
-#define PACKBUF_I_PRINT_PIECES 128
-
-/* A fingerprint of one piece: four chains, so that the multiplications overlap. */
-static uint64_t packbuf_i_print_piece(const uint8_t *bytes) {
-  uint64_t chains[4] = {1, 2, 3, 4};
-  for (unsigned at = 0; at < PACKBUF_I_PRINT_PIECE; at += 32)
-    for (unsigned i = 0; i < 4; i++)
-      chains[i] = packbuf_i_hash_word(chains[i], packbuf_i_load64(bytes + at + 8 * i));
-  return packbuf_i_hash_word(packbuf_i_hash_word(chains[0], chains[1]), packbuf_i_hash_word(chains[2], chains[3]));
-}
+#define PACKBUF_I_PRINT_ALL 65536u
+#define PACKBUF_I_PRINT_FIRST 512u
 
 /* A fingerprint of the first bytes: buffers with different ones differ. */
-static uint64_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+  const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
   packbuf_i_pull pull;
-  packbuf_i_run run = {NULL, 0};
-  uint8_t bytes[PACKBUF_I_PRINT_PIECE];
-  uint64_t print = 0, size;
-  const int first =
-      buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_PIECE * PACKBUF_I_PRINT_PIECES;
-  unsigned left = first ? 1 : PACKBUF_I_PRINT_PIECES;
+  uint64_t left = buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_ALL ? PACKBUF_I_PRINT_FIRST
+                                                                                         : PACKBUF_I_PRINT_ALL;
+  uint32_t print = 0;
   packbuf_i_pull_planned(&pull, buffer);
-  do { /* runs may be cut differently for equal content: gather pieces of one size */
-    const uint8_t *whole = NULL;
-    for (size = 0; size < sizeof bytes;) {
-      uint64_t piece;
-      if (run.size == 0) run = packbuf_i_pull_next(&pull);
-      if (run.size == 0) break;
-      if (size == 0 && run.size >= sizeof bytes) whole = run.bytes;
-      piece = run.size < sizeof bytes - size ? run.size : sizeof bytes - size;
-      if (!whole) memcpy(bytes + size, run.bytes, (size_t)piece);
-      run.bytes += piece;
-      run.size -= piece;
-      size += piece;
-    }
-    memset(bytes + size, 0, sizeof bytes - (size_t)size);
-    print = packbuf_i_hash_word((print << 7 | print >> 57) ^ size, packbuf_i_print_piece(whole ? whole : bytes));
-  } while (--left && size == sizeof bytes);
+  while (left) {
+    packbuf_i_run run = packbuf_i_pull_next(&pull);
+    if (run.size == 0) break;
+    if (run.size > left) run.size = left;
+    print = kernel->crc(print, run.bytes, (size_t)run.size);
+    left -= run.size;
+  }
   return print;
 }
 
@@ -590,7 +570,7 @@ static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int a
   packbuf_i_planned *buffer = &plan->buffers[index];
   uint32_t slot;
   buffer->print = packbuf_i_print_of(buffer);
-  for (slot = (uint32_t)(buffer->print ^ buffer->print >> 32) & plan->print_mask; plan->prints[slot];
+  for (slot = buffer->print & plan->print_mask; plan->prints[slot];
        slot = (slot + 1) & plan->print_mask) {
     const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
     if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&

@@ -224,6 +224,15 @@ static uint64_t packbuf_i_pull_offsets(packbuf_i_pull *pull, uint64_t size) {
   return size;
 }
 
+/* The caller's offsets, where they are those that are stored: from 0 on, of 64 bits, all rows present. */
+static const uint8_t *packbuf_i_given_offsets(const packbuf_i_pull *pull) {
+  const packbuf_i_node *node = pull->node;
+  return pull->role == PACKBUF_ROLE_OFFSETS && packbuf_i_offsets_only(node) && node->ragged->offset_bits == 64 &&
+                 packbuf_i_item_elements(node->ragged) == 1 && packbuf_i_first_item(node->ragged, 0) == 0
+             ? (const uint8_t *)node->ragged->offsets
+             : NULL;
+}
+
 /* The numbers of a role that sharing has worked out; NULL for the others. */
 static const uint64_t *packbuf_i_shared_numbers(const packbuf_i_pull *pull) {
   switch (pull->role) {
@@ -248,13 +257,16 @@ static uint64_t packbuf_i_pull_absent(packbuf_i_pull *pull, uint64_t size, uint6
 static packbuf_i_run packbuf_i_pull_u64(packbuf_i_pull *pull) {
   const packbuf_i_node *node = pull->node;
   const uint64_t *numbers = packbuf_i_shared_numbers(pull);
+  const uint8_t *given = packbuf_i_given_offsets(pull);
   int running = pull->role == PACKBUF_ROLE_OFFSETS || pull->role == PACKBUF_ROLE_ITEM_OFFSETS;
   uint64_t size = 0, shape[PACKBUF_MAX_RANK];
-  if (numbers && !packbuf_i_big_endian()) {
+  if ((numbers || given) && !packbuf_i_big_endian()) {
+    const uint64_t next = given ? pull->row + pull->at : pull->row;
     packbuf_i_run run;
-    run.bytes = (const uint8_t *)(numbers + pull->row);
-    run.size = (node->rows - pull->row) * 8;
+    run.bytes = (given ? given : (const uint8_t *)numbers) + 8 * next;
+    run.size = (node->rows + (given != NULL) - next) * 8;
     pull->row = node->rows;
+    pull->at = 1;
     pull->device = NULL;
     return run;
   }

@@ -15,31 +15,46 @@ typedef struct packbuf_i_stored_rows {
   uint64_t count, bytes;      /* how many there are, and their size */
 } packbuf_i_stored_rows;
 
+/* Looks through the rows, until sharing cannot pay. 0: to be done again, with better keys. */
+static int packbuf_i_try_rows(packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t bytes,
+                              packbuf_i_stored_rows *out) {
+  packbuf_i_some_rows some;
+  uint64_t keys[PACKBUF_I_ROWS_AT_ONCE], count = 0, next = 0;
+  out->count = node->rows;
+  out->bytes = 0;
+  while (next < node->rows) {
+    packbuf_i_next_rows(node, &next, &some);
+    packbuf_i_keys_of(table, node, &some, keys);
+    for (unsigned i = 0; i < some.count; i++) {
+      const uint64_t row = some.rows[i], first = packbuf_i_row_first(table, node, row, some.sizes[i], keys[i]);
+      uint64_t cost;
+      if (first == PACKBUF_I_NO_ROW) return 0;
+      out->row_index[row] = first == row ? count : out->row_index[first];
+      if (first != row) { /* so may the next */
+        packbuf_i_prefetch_row(&some, i + 2, PACKBUF_I_AHEAD);
+        continue;
+      }
+      out->kept[count++] = row;
+      out->bytes += some.sizes[i];
+      cost = out->bytes + 8 * node->rows;
+      if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return 1;
+    }
+  }
+  out->count = count;
+  return 1;
+}
+
 /* Finds the stored rows. Their count is that of all rows when sharing does not pay: of `bytes` in all it must save
  * PACKBUF_I_SHARE_LEAST and a quarter. */
 static packbuf_status packbuf_i_find_rows(packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t bytes,
                                           packbuf_i_stored_rows *out) {
   packbuf_i_row_table table;
-  uint64_t count = 0;
   packbuf_status status = packbuf_i_row_table_start(plan, &table, node->rows, 2 * node->rows, &out->row_index);
-  out->count = node->rows;
-  out->bytes = 0;
   if (status != PACKBUF_OK) return status;
   out->kept = out->row_index + node->rows;
-  for (uint64_t row = 0; row < node->rows; row++) {
-    uint64_t first, cost;
-    out->row_index[row] = 0;
-    packbuf_i_prefetch_row_key(node, row + PACKBUF_I_PREFETCH_ROWS);
-    if (packbuf_i_state(node, row) <= 0) continue;
-    first = packbuf_i_row_first(&table, node, row);
-    out->row_index[row] = first == row ? count : out->row_index[first];
-    if (first != row) continue;
-    out->kept[count++] = row;
-    out->bytes += packbuf_i_row_size(node, row);
-    cost = out->bytes + 8 * node->rows;
-    if (cost > bytes || bytes - cost < PACKBUF_I_SHARE_LEAST || 4 * (bytes - cost) < bytes) return PACKBUF_OK;
-  }
-  out->count = count;
+  memset(out->row_index, 0, (size_t)node->rows * sizeof *out->row_index); /* of absent rows */
+  while (!packbuf_i_try_rows(&table, node, bytes, out))
+    packbuf_i_row_table_clear(&table, (packbuf_i_row_keys)(table.kind + 1));
   return PACKBUF_OK;
 }
 
@@ -112,36 +127,68 @@ static uint64_t packbuf_i_present_size(const packbuf_i_node *node, uint64_t row)
   return packbuf_i_state(node, row) > 0 ? packbuf_i_row_size(node, row) : 0;
 }
 
-/* Elements that rows i - 1 and i have in common. */
-static uint64_t packbuf_i_common_before(const packbuf_i_node *node, uint64_t i) {
+/* Elements that rows i - 1 and i of `some` have in common; none unless they are neighbours. */
+static uint64_t packbuf_i_common_before(const packbuf_i_node *node, const packbuf_i_some_rows *some, unsigned i) {
+  const uint64_t less = some->sizes[i] < some->sizes[i - 1] ? some->sizes[i] : some->sizes[i - 1];
+  uint64_t common;
   int differ;
-  if (packbuf_i_state(node, i - 1) <= 0 || packbuf_i_state(node, i) <= 0) return 0;
-  return packbuf_i_common_bytes(node, i - 1, i, &differ) / packbuf_i_dtype_bytes(node->dtype);
+  if (some->rows[i - 1] + 1 != some->rows[i]) return 0;
+  common = some->bytes[i] && some->bytes[i - 1]
+               ? packbuf_i_common(some->bytes[i - 1], some->bytes[i], less)
+               : packbuf_i_common_bytes(node, some->rows[i - 1], some->rows[i], &differ);
+  return common / packbuf_i_dtype_bytes(node->dtype);
 }
 
 /* Whether the sample promises that prefixes pay. */
 static int packbuf_i_sample_prefixes(const packbuf_i_node *node) {
   const uint64_t element = packbuf_i_dtype_bytes(node->dtype), places = packbuf_i_sample_places(node->rows);
-  uint64_t common = 0, bytes = 0;
+  packbuf_i_some_rows some;
+  uint64_t common = 0, bytes = 0, j = 0;
   if (node->rows <= PACKBUF_I_SHARE_ALL) return 1;
-  for (uint64_t j = 0; j < places; j++) {
-    const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1), soon = packbuf_i_sample(j + 2, node->rows - 1);
-    packbuf_i_prefetch_row_start(node, soon);
-    packbuf_i_prefetch_row_start(node, soon + 1);
-    common += packbuf_i_common_before(node, i) * element;
-    bytes += packbuf_i_present_size(node, i);
+  while (j < places) {
+    for (some.count = 0; j < places && some.count < PACKBUF_I_ROWS_AT_ONCE; j++) {
+      const uint64_t i = 1 + packbuf_i_sample(j, node->rows - 1);
+      const int before = packbuf_i_state(node, i - 1) > 0, present = packbuf_i_state(node, i) > 0;
+      if (before && present) some.rows[some.count++] = i - 1, some.rows[some.count++] = i;
+      else if (present) bytes += packbuf_i_row_size(node, i);
+    }
+    packbuf_i_place_rows(node, &some);
+    for (unsigned i = 0; i < some.count; i++) packbuf_i_prefetch_row(&some, i, 512);
+    for (unsigned i = 1; i < some.count; i += 2) {
+      common += packbuf_i_common_before(node, &some, i) * element;
+      bytes += some.sizes[i];
+    }
   }
   return 8 * common >= bytes;
 }
 
+/* The size of each row, and how many elements it has in common with the one before it. */
+static void packbuf_i_common_rows(const packbuf_i_node *node, uint64_t *sizes, uint64_t *common) {
+  const uint64_t element = packbuf_i_dtype_bytes(node->dtype);
+  packbuf_i_some_rows some;
+  uint64_t next = 0, ahead = 256;
+  memset(sizes, 0, (size_t)node->rows * sizeof *sizes);
+  memset(common, 0, (size_t)node->rows * sizeof *common);
+  for (;;) {
+    packbuf_i_next_rows(node, &next, &some);
+    for (unsigned i = 0; i < some.count; i++) {
+      packbuf_i_prefetch_row(&some, i + 4, ahead < PACKBUF_I_AHEAD ? ahead : PACKBUF_I_AHEAD);
+      sizes[some.rows[i]] = some.sizes[i];
+      if (i) common[some.rows[i]] = packbuf_i_common_before(node, &some, i);
+      ahead = 256 + common[some.rows[i]] * element; /* it is likely to go on so */
+    }
+    if (next == node->rows) return;
+    next = some.rows[some.count - 1];
+  }
+}
+
 /* Gives the rows of a group, from `begin` to `end`, the prefixes that they have in common with its first longest row.
  * common[i]: elements that rows i - 1 and i share. Returns the elements saved. */
-static uint64_t packbuf_i_lead_group(const packbuf_i_node *node, const uint64_t *common, uint64_t begin, uint64_t end,
+static uint64_t packbuf_i_lead_group(const uint64_t *sizes, const uint64_t *common, uint64_t begin, uint64_t end,
                                      uint64_t *leaders, uint64_t *lengths) {
-  uint64_t leader = begin, longest = packbuf_i_present_size(node, begin), saved = 0, least = UINT64_MAX;
+  uint64_t leader = begin, saved = 0, least = UINT64_MAX;
   for (uint64_t i = begin + 1; i < end; i++) {
-    const uint64_t size = packbuf_i_present_size(node, i);
-    if (size > longest) leader = i, longest = size;
+    if (sizes[i] > sizes[leader]) leader = i;
   }
   leaders[leader] = lengths[leader] = 0;
   for (uint64_t i = leader; i-- > begin; saved += least) {
@@ -157,21 +204,17 @@ static uint64_t packbuf_i_lead_group(const packbuf_i_node *node, const uint64_t 
 }
 
 /* Finds groups of rows with common prefixes; 1 when sharing them pays. */
-static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, uint64_t *common, uint64_t *leaders,
-                                   uint64_t *lengths) {
+static int packbuf_i_find_prefixes(const packbuf_i_node *node, uint64_t bytes, uint64_t *sizes, uint64_t *common,
+                                   uint64_t *leaders, uint64_t *lengths) {
   const uint64_t element = packbuf_i_dtype_bytes(node->dtype), cost = 16 * node->rows;
   uint64_t begin = 0, largest = 0, saved = 0;
-  common[0] = 0;
+  packbuf_i_common_rows(node, sizes, common);
   for (uint64_t i = 1; i <= node->rows; i++) {
-    if (i < node->rows) {
-      packbuf_i_prefetch_row_start(node, i + PACKBUF_I_PREFETCH_ROWS);
-      common[i] = packbuf_i_common_before(node, i);
-      if (common[i] * element >= 64 && 2 * common[i] >= largest) {
-        if (common[i] > largest) largest = common[i];
-        continue;
-      }
+    if (i < node->rows && common[i] * element >= 64 && 2 * common[i] >= largest) {
+      if (common[i] > largest) largest = common[i];
+      continue;
     }
-    saved += packbuf_i_lead_group(node, common, begin, i, leaders, lengths);
+    saved += packbuf_i_lead_group(sizes, common, begin, i, leaders, lengths);
     begin = i;
     largest = 0;
   }
@@ -280,15 +323,16 @@ static packbuf_status packbuf_i_share_rows(packbuf_i_plan *plan, packbuf_i_node 
 static packbuf_status packbuf_i_share_prefixes(packbuf_i_plan *plan, packbuf_i_node *node) {
   const packbuf_i_node *from = node->stored;
   const uint64_t bytes = packbuf_i_all_sizes(from);
-  uint64_t *arrays, *leaders, *lengths;
+  uint64_t *sizes, *common, *leaders, *lengths;
   packbuf_status status;
   if (from->rows < 2 || bytes < PACKBUF_I_SHARE_LEAST + 16 * from->rows || !packbuf_i_sample_prefixes(from))
     return PACKBUF_OK;
-  arrays = packbuf_i_scratch_words(plan, 3 * from->rows);
-  if (!arrays) return packbuf_i_plan_no_memory(plan);
-  leaders = arrays + from->rows;
+  sizes = packbuf_i_scratch_words(plan, 4 * from->rows);
+  if (!sizes) return packbuf_i_plan_no_memory(plan);
+  common = sizes + from->rows;
+  leaders = common + from->rows;
   lengths = leaders + from->rows;
-  if (!packbuf_i_find_prefixes(from, bytes, arrays, leaders, lengths)) return PACKBUF_OK;
+  if (!packbuf_i_find_prefixes(from, bytes, sizes, common, leaders, lengths)) return PACKBUF_OK;
   if (node->stored == node) {
     status = packbuf_i_stored_copy(plan, node);
     if (status != PACKBUF_OK) return status;

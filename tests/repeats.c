@@ -1,4 +1,4 @@
-/* tests/repeats.c: the search for equal rows when somebody has made rows whose keys fall in one place: it looks at few slots, and still finds every repeat.
+/* tests/repeats.c: the search for equal rows when somebody has made rows whose keys fall in one place: it gives up early, begins again with better keys, and still finds every repeat.
  * May use: internals.h. Must not know: what becomes of repeats. */
 #include "internals.h"
 #include "tap.h"
@@ -20,18 +20,19 @@ static uint64_t inverse(uint64_t odd) {
   return x;
 }
 
+/* The second word of packbuf_i_hash_word(first, .) that gives `hash`. */
+static uint64_t unhash(uint64_t hash, uint64_t first) { return (hash ^ hash >> 32) * inverse(0x9E3779B97F4A7C15u) ^ first; }
+
 /* A row of 128 bytes whose cheap key is i << 36: the last step of each chain is undone. */
 static void craft(uint64_t i, uint8_t *row) {
-  const uint64_t a = 0x9E3779B97F4A7C15u, b = 0xFF51AFD7ED558CCDu, hash = i << 36;
-  uint64_t key, other, end, other_end = 0x1234567;
+  const uint64_t a = 0x9E3779B97F4A7C15u, b = 0xFF51AFD7ED558CCDu;
+  uint64_t key = 1, other = ~(uint64_t)1, end, other_end = 0x1234567;
   for (unsigned k = 0; k < WORDS; k++) packbuf_i_store64(row + 8 * k, k < 8 ? k : random64());
-  key = packbuf_i_hash_64_bytes(packbuf_i_hash_word(8 * WORDS, 0), row);
-  other = ~key;
   for (unsigned k = 8; k < 14; k += 2) {
     key = (key ^ packbuf_i_load64(row + 8 * k)) * a, other = (other ^ packbuf_i_load64(row + 8 * k + 8)) * b;
     key ^= key >> 32, other ^= other >> 32;
   }
-  end = (hash ^ hash >> 32) * inverse(a) ^ other_end;
+  end = unhash(unhash(unhash(i << 36, packbuf_i_hash_word(8 * WORDS, 0)), packbuf_i_hash_64_bytes(0, row)), other_end);
   packbuf_i_store64(row + 112, ((end ^ end >> 32) * inverse(a)) ^ key);
   packbuf_i_store64(row + 120, ((other_end ^ other_end >> 32) * inverse(b)) ^ other);
 }
@@ -49,18 +50,34 @@ static void make_rows(void) {
   }
 }
 
-static void test_probes(void) {
-  uint64_t keys[256], others[256], slot, key = 7 << 2;
-  packbuf_i_row_table table = {keys, others, 255};
+/* One search for the crafted rows under keys of one kind: how many it takes before it gives up. */
+static unsigned search(packbuf_i_row_keys kind, const packbuf_i_node *node, uint64_t *words, packbuf_i_row_table *table) {
+  packbuf_i_some_rows some;
+  uint64_t keys[PACKBUF_I_ROWS_AT_ONCE], next = 0;
+  unsigned taken = 0;
+  table->keys = words, table->rows = words + 16384, table->mask = 16383;
+  packbuf_i_row_table_clear(table, kind);
+  while (next < ROWS) {
+    packbuf_i_next_rows(node, &next, &some);
+    packbuf_i_keys_of(table, node, &some, keys);
+    for (unsigned i = 0; i < some.count; i++, taken++)
+      if (packbuf_i_row_first(table, node, some.rows[i], some.sizes[i], keys[i]) == PACKBUF_I_NO_ROW) return taken;
+  }
+  return taken;
+}
+
+static void test_kinds(void) {
+  uint64_t *words = (uint64_t *)malloc(2 * 16384 * sizeof *words);
+  packbuf_i_row_table table;
   packbuf_i_node node;
+  if (!words) return;
   memset(&node, 0, sizeof node);
-  memset(keys, 0xFF, sizeof keys);
-  memset(others, 0, sizeof others);
-  for (unsigned i = 0; i < PACKBUF_I_ROW_PROBES - 1; i++) others[7 + i] = 1;
-  tap_ok(packbuf_i_row_search(&table, &node, 0, key, 1, PACKBUF_I_ROW_PROBES, &slot) == 0 && slot == 6 + PACKBUF_I_ROW_PROBES, "the last of the slots is taken");
-  others[6 + PACKBUF_I_ROW_PROBES] = 1;
-  tap_ok(packbuf_i_row_search(&table, &node, 0, key, 1, PACKBUF_I_ROW_PROBES, &slot) == -1, "there the search ends");
-  tap_ok(packbuf_i_row_search(&table, &node, 0, key, 1, UINT64_MAX, &slot) == 0 && slot == 7 + PACKBUF_I_ROW_PROBES, "but under the strong key");
+  node.source = PACKBUF_I_FROM_TEXT, node.texts = texts, node.rows = ROWS;
+  node.codec = PACKBUF_CODEC_BYTES_RAGGED, node.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
+  tap_ok(search(PACKBUF_I_KEYS_CHEAP, &node, words, &table) < ROWS && table.wasted < table.asked, "a search with keys that fall in one place gives up, with little work done");
+  tap_ok(search(PACKBUF_I_KEYS_FULL, &node, words, &table) == ROWS && table.wasted < table.asked / 8, "with full keys it comes to the end");
+  tap_ok(search(PACKBUF_I_KEYS_STRONG, &node, words, &table) == ROWS, "and with strong ones");
+  free(words);
 }
 
 static void test_repeats(void) {
@@ -91,18 +108,76 @@ static void test_repeats(void) {
   packbuf_arena_free(&arena);
 }
 
+/* Rows that differ inside alone: 64-bit numbers, zeros with a stretch of ones. */
+enum { MASKS = 200, WIDE = 96 };
+static uint64_t masks[MASKS][WIDE];
+
+static void make_masks(void) {
+  for (unsigned i = 0; i < MASKS; i++) {
+    const unsigned begin = 8 + (unsigned)(random64() % 8), end = WIDE - 8 - (unsigned)(random64() % 8);
+    for (unsigned k = 0; k < WIDE; k++) masks[i][k] = k >= begin && k < end;
+  }
+}
+
+/* Whatever the keys: a search that comes to its end has found the first of equal rows. */
+static void test_first_rows(void) {
+  static const uint64_t shape[2] = {MASKS, WIDE};
+  const packbuf_tensor tensor = {masks, {PACKBUF_DTYPE_INT, 64, 1}, 2, PACKBUF_FORM_TENSOR, shape, NULL, NULL};
+  uint64_t words[1024], keys[PACKBUF_I_ROWS_AT_ONCE];
+  packbuf_i_node node;
+  memset(&node, 0, sizeof node);
+  node.source = PACKBUF_I_FROM_TENSOR, node.tensors = &tensor, node.rows = MASKS;
+  node.codec = PACKBUF_CODEC_NDARRAY, node.dtype = tensor.dtype, node.rank = 1, node.shape[0] = WIDE;
+  for (packbuf_i_row_keys kind = PACKBUF_I_KEYS_CHEAP; kind <= PACKBUF_I_KEYS_STRONG; kind = (packbuf_i_row_keys)(kind + 1)) {
+    packbuf_i_row_table table = {words, words + 512, 511, kind, 0, 0};
+    packbuf_i_some_rows some;
+    uint64_t next = 0;
+    int given_up = 0, right = 1;
+    packbuf_i_row_table_clear(&table, kind);
+    while (next < MASKS && !given_up) {
+      packbuf_i_next_rows(&node, &next, &some);
+      packbuf_i_keys_of(&table, &node, &some, keys);
+      for (unsigned i = 0; i < some.count && !given_up; i++) {
+        const uint64_t first = packbuf_i_row_first(&table, &node, some.rows[i], some.sizes[i], keys[i]);
+        uint64_t true_first = 0;
+        while (memcmp(masks[true_first], masks[some.rows[i]], sizeof *masks) != 0) true_first++;
+        given_up = first == PACKBUF_I_NO_ROW;
+        right = right && (given_up || first == true_first);
+      }
+    }
+    tap_ok(right && given_up == (kind < PACKBUF_I_KEYS_FULL), "masks, keys of kind %d: %s", (int)kind, given_up ? "given up" : "the first of equal rows");
+  }
+}
+
+static void test_common(void) {
+  static uint8_t a[400], b[400];
+  int right = 1;
+  for (unsigned i = 0; i < sizeof a; i++) a[i] = b[i] = (uint8_t)random64();
+  for (unsigned offset = 0; offset < 3; offset++)
+    for (unsigned size = 0; size <= 300; size++)
+      for (unsigned at = 0; at <= size; at++) {
+        b[offset + at] ^= 0x40;
+        right = right && packbuf_i_common(a + offset, b + offset, size) == at;
+        b[offset + at] ^= 0x40;
+      }
+  tap_ok(right, "the first byte that differs is found, wherever it is");
+}
+
 int main(void) {
   rows = (uint8_t(*)[8 * WORDS])malloc(ROWS * sizeof *rows);
   if (!rows) return 1;
   make_rows();
   {
-    const uint64_t first = packbuf_i_hash_word(8 * WORDS, 0);
+    const uint64_t key = packbuf_i_hash_word(8 * WORDS, 0);
     int all = 1;
     for (uint64_t i = 0; i < ROWS; i += 3)
-      all = all && packbuf_i_hash_ends(first, sizeof *rows, rows[i], rows[i] + sizeof *rows - 64) == (i + 1) << 36;
+      all = all && packbuf_i_hash_ends(key, sizeof *rows, rows[i], rows[i] + sizeof *rows - 64) == (i + 1) << 36;
     tap_ok(all, "rows are crafted: their keys fall in one place");
   }
-  test_probes();
+  make_masks();
+  test_common();
+  test_kinds();
+  test_first_rows();
   test_repeats();
   free(rows);
   return tap_plan_done();

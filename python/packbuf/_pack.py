@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
@@ -229,7 +230,8 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     elif isinstance(taken.fields, (list, tuple)):
         begun.add_rows(taken.fields)
     else:
-        for name, column in taken.fields.items():
+        usual = begun.add_usual(taken.fields) if type(taken.fields) is dict else 0
+        for name, column in islice(taken.fields.items(), usual, None):
             _add(begun, name, column)
     for name, value in {**taken.values, **(options.get("batch_values") or {})}.items():
         begun.add_batch_value(_text(name), value)

@@ -82,8 +82,7 @@ void Batch::add_tensor(const std::string &name, packbuf_tensor *tensor) {
 
 void Batch::add_array(const std::string &name, PyObject *array) {
   auto *fields = reinterpret_cast<PyArrayObject *>(array);
-  const char kind = PyArray_DESCR(fields)->kind;
-  if (kind == 'O' || kind == 'U' || kind == 'S' || kind == 'T') {
+  if (has_no_dtype(array)) {
     if (PyArray_NDIM(fields) == 0)
       fail(PACKBUF_INVALID_ARGUMENT, "a 0-d array has no rows: make it a batch value (batch_values=)", escaped(name));
     const Ref list = Ref::take(must(PyObject_CallMethod(array, "tolist", nullptr)));
@@ -126,6 +125,32 @@ void Batch::add(const std::string &name, PyObject *column) {
        "each row, not " +
            type_name(column),
        escaped(name));
+}
+
+size_t Batch::add_usual(PyObject *fields) {
+  const Ref items = Ref::take(must(PyDict_Items(fields)));
+  const auto count = static_cast<size_t>(list_size(items.get()));
+  fields_.reserve(fields_.size() + count);
+  for (size_t i = 0; i < count; i++) {
+    PyObject *item = list_item(items.get(), static_cast<Py_ssize_t>(i));
+    PyObject *text = tuple_item(item, 0), *column = tuple_item(item, 1);
+    Py_ssize_t size = 0;
+    const char *data = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &size) : nullptr;
+    if (!data) {
+      PyErr_Clear();
+      return i;
+    }
+    const std::string name(data, static_cast<size_t>(size));
+    packbuf_tensor *tensor = nullptr;
+    if (is_usual_array(column)) {
+      add_array(name, column);
+      continue;
+    }
+    within(name, PACKBUF_NOWHERE, [&] { tensor = walk_.usual_tensor(column); });
+    if (!tensor) return i;
+    add_tensor(name, tensor);
+  }
+  return count;
 }
 
 void Batch::add_arrow(PyObject *table) {

@@ -44,6 +44,8 @@ class Batch {
   void wish(Wish wish) { wishes_.push_back(std::move(wish)); }
   // A field: a numpy array, a torch tensor, or a list or tuple with a value for each row.
   void add(const std::string &name, PyObject *column);
+  // The first fields of a dict, as long as they are what most are: arrays of numpy's, tensors of torch's. How many.
+  size_t add_usual(PyObject *fields);
   // A record batch or table of Arrow: each column a field.
   void add_arrow(PyObject *table);
   // Ragged rows, as a jagged nested tensor holds them: items of all rows, offsets, lengths (or None).

@@ -162,6 +162,7 @@ static void bind_batch(nb::module_ &m) {
       .def(
           "add", [](Batch &self, const std::string &name, nb::handle column) { self.add(name, column.ptr()); },
           nb::arg(), nb::arg().none())
+      .def("add_usual", [](Batch &self, nb::dict fields) { return self.add_usual(fields.ptr()); })
       .def(
           "add_ragged",
           [](Batch &self, const std::string &name, nb::handle items, nb::handle offsets, nb::handle lengths) {

@@ -14,6 +14,13 @@ bool import_numpy() { return PyArray_ImportNumPyAPI() == 0; }
 
 bool is_numpy_array(PyObject *object) { return PyArray_Check(object); }
 
+bool has_no_dtype(PyObject *array) {
+  const char kind = PyArray_DESCR(reinterpret_cast<PyArrayObject *>(array))->kind;
+  return kind == 'O' || kind == 'U' || kind == 'S' || kind == 'T';
+}
+
+bool is_usual_array(PyObject *object) { return PyArray_CheckExact(object) && !has_no_dtype(object); }
+
 static packbuf_dtype no_dtype() { return packbuf_dtype{0, 0, 0}; }
 
 // Types that other packages add to numpy (ml_dtypes) are known by their scalar type's name.
@@ -138,7 +145,7 @@ bool Walk::put_numpy(PyObject *object, packbuf_value *out, unsigned depth) {
       array ? PyArray_DESCR(reinterpret_cast<PyArrayObject *>(object)) : PyArray_DescrFromScalar(object);
   const Ref hold = array ? Ref() : Ref::take(reinterpret_cast<PyObject *>(descr));
   const char kind = descr->kind;
-  if (array && (kind == 'O' || kind == 'U' || kind == 'S' || kind == 'T')) { // no dtype of the format: lists
+  if (array && has_no_dtype(object)) {
     if (stand_in_ && put_plugin(object, out, depth)) return true;
     if (PyArray_NDIM(reinterpret_cast<PyArrayObject *>(object)) == 0)
       fail(PACKBUF_UNENCODABLE, "a 0-d array of " + descr_text(descr));

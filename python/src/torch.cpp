@@ -120,19 +120,17 @@ static bool is_lazy(const Torch &found, PyObject *object, packbuf_dtype dtype) {
   return told.get() != Py_False;
 }
 
-packbuf_tensor *Walk::torch_tensor(PyObject *object) {
+packbuf_tensor *Walk::usual_tensor(PyObject *object) {
   const Torch *found = torch();
   DlTensor told;
   PyObject *type = reinterpret_cast<PyObject *>(Py_TYPE(object));
-  if (!found->exchange || (type != found->tensor && type != found->parameter))
-    return described(*this, found->describe, object);
-  if (found->exchange->describe(object, &told) != 0) { // sparse, nested, conjugated: describe says which
+  if (!found || !found->exchange || (type != found->tensor && type != found->parameter)) return nullptr;
+  if (found->exchange->describe(object, &told) != 0) { // sparse, nested, conjugated
     PyErr_Clear();
-    return described(*this, found->describe, object);
+    return nullptr;
   }
   const packbuf_dtype dtype = {told.dtype.code, told.dtype.bits, told.dtype.lanes};
-  if (told.device.type != 1 || !packbuf_dtype_name(dtype) || is_lazy(*found, object, dtype))
-    return described(*this, found->describe, object);
+  if (told.device.type != 1 || !packbuf_dtype_name(dtype) || is_lazy(*found, object, dtype)) return nullptr;
   packbuf_tensor *tensor = tensor_of(*this, static_cast<const char *>(told.data) + told.byte_offset, dtype, told.ndim);
   const auto rank = static_cast<size_t>(told.ndim);
   auto *shape = take<uint64_t>(rank * 2);
@@ -149,6 +147,11 @@ packbuf_tensor *Walk::torch_tensor(PyObject *object) {
   tensor->strides = contiguous ? nullptr : strides;
   held_->add(object);
   return tensor;
+}
+
+packbuf_tensor *Walk::torch_tensor(PyObject *object) {
+  packbuf_tensor *tensor = usual_tensor(object);
+  return tensor ? tensor : described(*this, torch()->describe, object);
 }
 
 } // namespace packbuf_py

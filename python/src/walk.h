@@ -50,6 +50,7 @@ class Walk {
   // An array (numpy.cpp) or tensor (torch.cpp) as a strided description whose memory is held.
   packbuf_tensor *numpy_array(PyObject *array);
   packbuf_tensor *torch_tensor(PyObject *tensor);
+  packbuf_tensor *usual_tensor(PyObject *object); // of torch's; nullptr: it is something else, or an unusual one
   // The unit of a datetime64 dtype, such as "us"; empty when it is another.
   static std::string numpy_unit(PyObject *array_or_scalar);
 
@@ -119,6 +120,8 @@ class Walk {
 
 // Whether an object is a numpy array; a torch tensor (false while torch is not imported).
 bool is_numpy_array(PyObject *object);
+bool has_no_dtype(PyObject *array);     // one of text or objects: its cells become lists
+bool is_usual_array(PyObject *object); // of numpy's own class, and with a dtype
 bool is_torch_tensor(PyObject *object);
 
 } // namespace packbuf_py
