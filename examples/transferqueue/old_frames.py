@@ -28,6 +28,8 @@ _TENSORDICT = "__tq_tensordict__"
 _MOST_U32, _MOST_I64 = (1 << 32) - 1, (1 << 63) - 1
 _MOST_DIMENSIONS = 32
 LAYOUTS = {"jagged": torch.jagged, "strided": torch.strided}
+# by name: to ask torch itself for a name that came from elsewhere may import some of its packages
+DTYPES = {name: found for name, found in vars(torch).items() if isinstance(found, torch.dtype)}
 SERIALIZERS = frozenset({"pickle", "cloudpickle"})
 
 # tensors over bytes that may not be written to are wanted here, as in the original
@@ -208,8 +210,8 @@ class _Reader:
 
     def _tensor(self, meta: Any) -> torch.Tensor:
         name, shape, data = self._parts(meta)
-        dtype = getattr(torch, name, None)
-        if not isinstance(dtype, torch.dtype) or name.startswith("q"):
+        dtype = DTYPES.get(name)
+        if dtype is None or name.startswith("q"):
             raise _refuse(f"torch has no dtype {name[:32]!r}", Status.UNSUPPORTED_DTYPE)
         _check_shape(shape, dtype.itemsize, data.nbytes)
         if not data.nbytes:
@@ -228,7 +230,7 @@ class _Reader:
             dtype = np.dtype(name)
         except (TypeError, ValueError, SyntaxError):
             raise _refuse(f"numpy has no dtype {name[:32]!r}", Status.UNSUPPORTED_DTYPE) from None
-        if dtype.hasobject or dtype.kind not in "biufcSUmM":
+        if dtype.hasobject or dtype.kind not in "biufcSUmM" or not dtype.itemsize:  # numpy makes "S0" "S1"
             raise _refuse(f"an array of dtype {dtype}", Status.UNSUPPORTED_DTYPE)
         return array(data, dtype, shape)
 

@@ -11,7 +11,7 @@ May use: packbuf, torch, tensordict. Must not know: how a packed buffer is laid 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ _BATCH_META = (  # what the controller's messages carry: the arguments of BatchM
     "custom_meta",
     "_custom_backend_meta",
 )
+_FEW_ROWS, _MOST_CELLS, _FEW_FRAMES = 4096, 1 << 22, 1024
 _MOST_COLUMNS = 256  # of an object that is rows; one with more keys is kept as one value
 
 
@@ -58,22 +59,47 @@ def encode(obj: Any, *, allow_pickle: bool = False) -> list[Any]:
     return [packbuf.pack(_batch(obj), **_options(allow_pickle))]
 
 
-def decode(frames: Sequence[Any], *, allow_pickle: bool = False, verify: str = "all") -> Any:
+def decode(
+    frames: Sequence[Any],
+    *,
+    allow_pickle: bool = False,
+    verify: str = "all",
+    limits: Mapping[str, int] | None = None,
+) -> Any:
     """The object of frames, ours or the original's. Tensors and arrays lie in the frames and keep them alive.
 
-    `verify` is that of packbuf.open: "all" reads every byte once. With `allow_pickle` what was pickled is unpickled;
+    `verify` and `limits` are those of packbuf.open: "all" reads every byte once; what is alike is stored once, so that
+    few bytes can stand for many, and what they may become is 1 GiB and 64 times their number unless said. With `allow_pickle` what was pickled is unpickled;
     without, it stays a `packbuf.Opaque` with its bytes.
     """
     if not len(frames) or not _is_ours(frames[0]):
         return old_frames.decode(frames, allow_pickle=allow_pickle)
     if len(frames) != 1:
         raise packbuf.Error(Status.TRAILING_BYTES, f"{len(frames)} frames, and the first is the whole object")
-    view = packbuf.open(_memory(frames[0]), verify=verify, tensors="shared")
+    memory = _memory(frames[0])
+    view = packbuf.open(memory, verify=verify, tensors="shared", limits=_bounds(memory, limits))
     if view.metadata.get(_KIND) != "object":
         raise packbuf.Error(Status.WRONG_TYPE, "a packed buffer, but none that encode() made")
+    if "rows" not in (limits or {}) and _cells(view) > max(_MOST_CELLS, 64 * memory.nbytes):
+        text = f"{memory.nbytes} bytes stand for {_cells(view)} values; a limit of rows= that is given allows it"
+        raise packbuf.Error(Status.LIMIT, text)
     rows: Any = view.rows()
     value = rows[0]["object"] if len(rows) == 1 and rows[0].keys() == {"object"} else rows
     return _rebuilt(value, allow_pickle) if _may_have_marks(view) else value
+
+
+def _bounds(memory: memoryview, limits: Mapping[str, int] | None = None) -> dict[str, int]:
+    return {"decoded_bytes": (1 << 30) + 64 * memory.nbytes, **(limits or {})}
+
+
+def _cells(view: packbuf.View) -> int:
+    """How many values rows have; 0 where that is in proportion to bytes, as each column takes 64 of them."""
+    if view.num_rows <= _FEW_ROWS:
+        return 0
+    columns = list(view.values())
+    for field in columns:
+        columns += field.children
+    return view.num_rows * (1 + len(columns))
 
 
 def _may_have_marks(view: packbuf.View) -> bool:
@@ -92,7 +118,7 @@ def _are_rows(rows: list[Any]) -> bool:
         return False
     keys = set().union(*rows)
     plain = all(type(key) is str and "\0" not in key for key in keys)
-    return plain and len(keys) <= _MOST_COLUMNS and "object" not in keys
+    return plain and len(keys) <= min(_MOST_COLUMNS, _MOST_CELLS // len(rows) - 1) and "object" not in keys
 
 
 def _options(allow_pickle: bool) -> dict[str, Any]:
@@ -188,16 +214,15 @@ def _objects(values: list[Any], shape: list[int]) -> np.ndarray:
 
 
 def _text(dtype: str, shape: list[int], data: np.ndarray) -> np.ndarray:
-    if not re.fullmatch(r"[<>|][US]\d{1,9}", dtype):
+    if not re.fullmatch(r"[<>|][US][1-9]\d{0,8}", dtype):
         raise ValueError(f"no dtype of text: {dtype}")
     return old_frames.array(memoryview(np.asarray(data)), np.dtype(dtype), tuple(shape))
 
 
 def _dtype(name: str) -> torch.dtype:
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
+    if name not in old_frames.DTYPES:
         raise ValueError(f"torch has no dtype {name}")
-    return found
+    return old_frames.DTYPES[name]
 
 
 _MAKERS: dict[bytes, Callable[..., Any]] = {
@@ -238,7 +263,7 @@ def _made(kind: bytes, parts: dict[str, Any]) -> Any:
         raise packbuf.Unsupported(Status.UNSUPPORTED_CODEC, f"a newer version's {kind!r}")
     try:
         return maker(parts["values"]) if maker in (set, frozenset) else maker(**parts)
-    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, AttributeError, ImportError) as error:
+    except Exception as error:  # whatever torch, numpy and tensordict say to parts that do not fit
         text = f"what stands for a {kind.decode('latin-1')} is none: {error}"
         raise packbuf.Error(Status.WRONG_TYPE, text) from error
 
@@ -275,17 +300,27 @@ def unpack_from(source_buffer: Any) -> list[memoryview]:
     source = _memory(source_buffer)
     if not _is_ours(source):
         return old_frames.unpack_from(source)
-    view = packbuf.open(source, verify="index")
+    view = packbuf.open(source, verify="index", limits={**_bounds(source), "rows": (1 << 20) + source.nbytes})
     kind = view.metadata.get(_KIND)
     if kind == "object":
         return [source[: view.nbytes]]
     if kind != "frames" or view["frames"].dtype != "uint8":
         raise packbuf.Error(Status.WRONG_TYPE, "a packed buffer, but none that pack_into() made")
     view.verify("all")
-    return [memoryview(frame) for frame in view["frames"].tolist()]
+    frames: list[memoryview] = []
+    for first in range(0, view.num_rows, _FEW_FRAMES):
+        frames += map(memoryview, view["frames"][first : first + _FEW_FRAMES])
+        if sum(frame.nbytes for frame in frames) > source.nbytes:
+            raise packbuf.Error(Status.LIMIT, f"the frames have more bytes than the {source.nbytes} that came")
+    return frames
 
 
-_FRAMES: dict[str, Any] = {"metadata": {_KIND: "frames"}, "row_sharing": False}  # a shared row is no view
+# what is kept plain is a view in what was received; shared rows and constants would be none
+_FRAMES: dict[str, Any] = {
+    "metadata": {_KIND: "frames"},
+    "row_sharing": False,
+    "schema": {"frames": {"keep_plain": True}},
+}
 
 
 def _frames(items: Sequence[Any]) -> dict[str, Any]:
@@ -323,12 +358,12 @@ def batch_encode_into(
     return packbuf.pack_many([_batch(obj) for obj in objs], alloc_buff_func, num_workers, **_options(allow_pickle))
 
 
-def batch_decode_from(source_buffers: Sequence[Any], *, allow_pickle: bool = False, verify: str = "all") -> list[Any]:
-    """The objects in buffers that `batch_encode_into`, ours or the original's, has filled; views over them."""
-    return [
-        decode([buffer] if _is_ours(buffer) else unpack_from(buffer), allow_pickle=allow_pickle, verify=verify)
-        for buffer in source_buffers
-    ]
+def batch_decode_from(source_buffers: Sequence[Any], **options: Any) -> list[Any]:
+    """The objects in buffers that `batch_encode_into`, ours or the original's, has filled; views over them.
+
+    The options are those of `decode`.
+    """
+    return [decode([one] if _is_ours(one) else unpack_from(one), **options) for one in source_buffers]
 
 
 # ---- in place of the original ----

@@ -282,6 +282,7 @@ def test_marks_are_no_values_of_a_caller():
         (b"text", {"dtype": "<U1", "shape": [1 << 60], "data": np.zeros(4, np.uint8)}),
         (b"tensordict", {"batch_size": [3], "data": {"x": torch.zeros(2)}}),
         (b"tensordict", {"batch_size": "x", "data": 7}),
+        (b"text", {"dtype": "<U0", "shape": [1 << 33], "data": np.zeros(0, np.uint8)}),
         (b"dtype", {"name": "Tensor"}),
         (b"batch_meta", {}),
         (b"batch_meta", {"field_schema": {}, "global_indexes": [1], "partition_ids": []}),
@@ -378,10 +379,12 @@ def test_hostile_descriptions():
     assert refused([ext(3, ("bool", (8,), 1)), b"\x02" * 8]) == "BAD_BOOL"
     assert refused([ext(5, ("bool", (8,), 1)), b"\x02" * 8]) == "BAD_BOOL"
     assert refused([ext(5, ("<U2", (1,), 1)), b"\xff" * 8]) == "BAD_UTF8"
-    for name in ("object", "O", "i4,O", "[('a', 'O')]", "V8", "", "x" * 99, "S99999999999", "(2,)i4"):
+    for name in ("object", "O", "i4,O", "[('a', 'O')]", "V8", "", "x" * 99, "S99999999999", "(2,)i4", "S0", "<U0", "str", "bytes", "U"):
         assert refused([ext(5, (name, (1,), 1)), data]) in {"UNSUPPORTED_DTYPE", "BAD_SHAPE"}, name
     for meta in ({}, {"layout": "odd", "tensors": []}, {"layout": "strided", "tensors": [7]}, {"layout": "strided", "tensors": "x"}, []):
         assert refused([ext(4, meta), data]) == "BAD_MSGPACK"
+    for name in ("S0", "<U0", "str", "bytes", "a0"):  # no byte, and numpy would make 4 GiB of them
+        assert refused([ext(5, (name, (1 << 32,), 1)), b""]) == "UNSUPPORTED_DTYPE", name
     assert refused([ext(9, b"")]) == "BAD_MSGPACK"
     assert refused([b"\xdd\xff\xff\xff\xff"]) == refused([b""]) == refused([b"\xc1\xfe\xed"]) == "BAD_MSGPACK"
     assert refused([b"\x91" * 100000]) == "DEPTH"
@@ -409,6 +412,45 @@ def test_hostile_tables():
     for size in range(len(good)):
         with pytest.raises(packbuf.Malformed):
             ours.unpack_from(good[:size])
+
+
+def test_few_bytes_that_stand_for_many(monkeypatch):
+    """Constants and rows that are alike are stored once; who decodes is not made to hold them all."""
+    zero = np.zeros((), np.uint8)
+
+    def alike(kind, *shape):
+        return packbuf.pack({"frames": np.broadcast_to(zero, shape)}, metadata={"transferqueue": kind})
+
+    hostile = [alike("object", 1 << 28), alike("object", 1, 1 << 40), packbuf.pack({}, rows=1 << 40, metadata={"transferqueue": "object"})]
+    hostile += [packbuf.pack({str(i): np.broadcast_to(zero, (1 << 20,)) for i in range(200)}, metadata={"transferqueue": "object"})]
+    for packed in hostile:
+        with pytest.raises(packbuf.Error, match="LIMIT"):
+            ours.decode([packed])
+    for shape in ((1 << 20, 1 << 12), (1 << 14, 1 << 18), (1 << 26, 0), (1 << 60, 1), (1, 1 << 40), (3, 4096)):
+        with pytest.raises(packbuf.Error, match="LIMIT"):
+            ours.unpack_from(alike("frames", *shape))
+    assert ours.decode(ours.encode(torch.zeros(1).expand(1 << 20))).shape == (1 << 20,)
+    with pytest.raises(packbuf.Error, match="LIMIT"):
+        ours.decode(ours.encode(torch.zeros(1).expand(1 << 20)), limits={"decoded_bytes": 1 << 20})
+    for items in ([bytes(100000)] * 3, [bytes(1 << 20)], [b""] * 5000):  # and what is honest comes back
+        buffer = bytearray(ours.calc_packed_size(items))
+        ours.pack_into(buffer, items)
+        assert ours.unpack_from(buffer) == items
+    monkeypatch.setattr(ours, "_MOST_CELLS", 1 << 15)
+    many = alike("object", 1 << 17)
+    with pytest.raises(packbuf.Error, match="a limit of rows="):
+        ours.decode([many])
+    assert len(ours.decode([many], limits={"rows": 1 << 17})) == 1 << 17
+    rows = [{"a": 0}] * 20000  # too many alike for columns: one value
+    assert ours.decode(ours.encode(rows)) == rows
+
+
+def test_names_import_nothing(monkeypatch):
+    """A dtype's name is looked up among dtypes: torch imports packages when it is asked for their names."""
+    monkeypatch.setattr(torch, "__getattr__", lambda name: pytest.fail(f"torch is asked for {name}"))
+    assert refused([ext(3, ("_inductor", (8,), 1)), bytes(8)]) == "UNSUPPORTED_DTYPE"
+    with pytest.raises(packbuf.Error, match="no dtype _inductor"):
+        ours.decode([packbuf.pack({"object": [{"__packbuf__": packbuf.Opaque("transferqueue", b"dtype"), "name": "_inductor"}]}, metadata={"transferqueue": "object"})])
 
 
 SEEDS = [value for name in ("mixed tensors", "nested tensors", "text arrays", "tensordicts", "one dict with a tensor") for value in VALUES[name]]
