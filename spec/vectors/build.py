@@ -1189,6 +1189,10 @@ def valid_unknown():
                              ("bit", (1, 1, 1), b"\5")):
         col = Col("u", 1, [1, 2, 3], 2, dtype, bufs=[Buf(1, dtype, 3, raw)])
         valid("unknown_dtype_" + name, batch(col, "DTYPE"))
+    for name, dtype, raw in (("bit", (1, 1, 1), b"\5"), ("bool16", (6, 16, 1), bytes(range(6)))):  # nobody asks whether an absent cell of such is zero
+        data = Buf(1, dtype, 3, raw, storage="stored")
+        data.packing, data.packed = 1, blocks.lay(raw, dtype, [blocks.plain()])
+        valid("unknown_dtype_blocks_" + name, batch(Col("u", 1, [1, 2, N], 2, dtype, bufs=[data, Buf(6, BIT, 3, b"\3")]), "DTYPE"))
     col = Col("u", 1, [1, 2, 3], 4, (17, 4, 1), 2, 1, bufs=[Buf(1, (17, 4, 1), 5, b"\x21\x43\x05"), u64s(2, [0, 2, 2, 5])])
     valid("unknown_dtype_ragged", batch(col, "DTYPE"))
 
