@@ -133,7 +133,7 @@ test('a manifest lists its fragments', function* () {
   if (fragments.length === 0) yield 'none';
   for (const fragment of fragments)
     if (typeof fragment.key !== 'string' || !['rows', 'fields'].includes(fragment.appends)) yield fragment.key;
-  if (refusal(() => vector('ints').fragments()) !== ' BAD_MANIFEST -1') yield 'a batch is no manifest';
+  if (refusal(() => vector('ints').fragments()) !== ' WRONG_TYPE -1') yield 'a batch is no manifest';
 });
 
 // ---- values, selections, views ----
