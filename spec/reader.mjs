@@ -2983,7 +2983,8 @@ function fragmentsOf(packed) {
     const node = packed.fields.get(name);
     const fits = node?.isLeaf && (type === 'string' ? node.codec === UTF8
       : node.codec === NDARRAY && node.dtype.name === type && node.rank === 0 && node.form === NATURAL);
-    if (!fits || node.whyUnreadable() || node.buffer(ROLE.types)) bad(name);
+    if (node?.whyUnreadable()) throw new PackbufError(node.whyUnreadable(), { path: name });
+    if (!fits || node.buffer(ROLE.types)) bad(name);
     return [name, node];
   });
   const budget = new Budget(packed);
@@ -2991,7 +2992,7 @@ function fragmentsOf(packed) {
   let rows = 0n;
   return Array.from({ length: packed.rows }, (_, i) => {
     const fragment = Object.fromEntries(nodes.map(([name, node]) => [name, node.cell(i, budget) ?? bad(name, i)]));
-    fragment.appends = APPENDS[fragment.appends] ?? bad('appends', i);
+    fragment.appends = APPENDS[fragment.appends]; // of another number none
     rows = rowsWith(fragment, rows) ?? bad('', i);
     return fragment;
   });
