@@ -14320,25 +14320,12 @@ static packbuf_status packbuf_i_ndarray_read(packbuf_i_leaf_cells *cells, uint64
   return packbuf_i_read_tensor(cells, row, form, node->rank, cells->shape, &run, 1, value);
 }
 
-/* The bits from `first` to `first + count` of data of any element size: the first byte that is not zero among them, or
- * UINT64_MAX. */
-static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t first, uint64_t count) {
-  const uint64_t end = first + count;
-  uint64_t i = first / 8;
-  if (count == 0) return UINT64_MAX;
-  if (first % 8) {
-    uint8_t byte = (uint8_t)(data[i] >> first % 8);
-    if (end / 8 == i) byte = (uint8_t)(byte & ((1u << (end - first)) - 1));
-    if (byte) return i;
-    i++;
-  }
-  for (; i + 8 <= end / 8; i += 8) {
-    if (packbuf_i_load64(data + i) != 0) break;
-  }
-  for (; i < end / 8; i++) {
-    if (data[i] != 0) return i;
-  }
-  return i == end / 8 && end % 8 && (data[i] & ((1u << end % 8) - 1)) ? i : UINT64_MAX;
+/* The first of `size` bytes that is not zero, or `size`. */
+static uint64_t packbuf_i_first_not_zero(const uint8_t *data, uint64_t size) {
+  uint64_t i = 0;
+  while (size - i >= 8 && packbuf_i_load64(data + i) == 0) i += 8;
+  while (i < size && data[i] == 0) i++;
+  return i;
 }
 
 /* The first of packed units first to end that is not 0; end when there is none. */
@@ -14349,33 +14336,33 @@ static uint64_t packbuf_i_first_packed_not_zero(const packbuf_buffer *data, uint
     const uint64_t count = end - first < full ? end - first : full;
     uint64_t at;
     if (!packbuf_i_unpack_units(data, first, count, block)) return first;
-    at = packbuf_i_first_not_zero(block, 0, count * unit * 8);
-    if (at != UINT64_MAX) return first + at / unit;
+    at = packbuf_i_first_not_zero(block, count * unit);
+    if (at < count * unit) return first + at / unit;
     first += count;
   }
   return end;
 }
 
-/* D4 for one absent row. */
+/* D4 for one absent row, of a known dtype: elements are whole bytes. */
 static packbuf_status packbuf_i_verify_absent(const packbuf_column *c, uint64_t row, uint64_t each,
                                               packbuf_error *error) {
   const packbuf_buffer *data = &c->data;
-  const uint64_t bits = packbuf_i_element_bits(data->dtype);
+  const uint64_t size = packbuf_i_element_bits(data->dtype) / 8;
   uint64_t at = UINT64_MAX;
   if (data->bytes || data->headers) {
     uint64_t end;
-    if (!packbuf_i_mul(row + 1, each, &end) || end > data->count || data->length > UINT64_MAX / 8)
+    if (!packbuf_i_mul(row + 1, each, &end) || end > data->count)
       return packbuf_i_broken_cell(c, PACKBUF_RULE_B13, packbuf_i_buffer_at(c->view, data->index), row, error);
     if (data->headers) {
       at = packbuf_i_first_packed_not_zero(data, end - each, end);
       if (at == end) return PACKBUF_OK;
       return packbuf_i_broken_cell(c, PACKBUF_RULE_D4, packbuf_i_element_at(c->view, data, at), row, error);
     }
-    at = packbuf_i_first_not_zero(data->bytes, (end - each) * bits, each * bits);
-    if (at != UINT64_MAX) at += data->offset;
+    at = packbuf_i_first_not_zero(data->bytes + (end - each) * size, each * size);
+    at = at < each * size ? data->offset + (end - each) * size + at : UINT64_MAX;
   } else if (each != 0 && data->storage == PACKBUF_CONSTANT) {
-    at = packbuf_i_first_not_zero(data->value, 0, bits < 128 ? bits : 128);
-    if (at != UINT64_MAX) at += packbuf_i_element_at(c->view, data, 0);
+    at = packbuf_i_first_not_zero(data->value, size);
+    at = at < size ? packbuf_i_element_at(c->view, data, 0) + at : UINT64_MAX;
   } else {
     for (uint64_t i = row * each; i < row * each + (each < 2 ? each : 2);
          i++) { /* two zeros in a row: a sequence of zeros */
@@ -14393,7 +14380,9 @@ static packbuf_status packbuf_i_ndarray_index(const packbuf_column *c, packbuf_e
 static packbuf_status packbuf_i_ndarray_data(const packbuf_column *c, packbuf_error *error) {
   const packbuf_buffer *with[2];
   uint64_t each = 0, rows = 0;
-  packbuf_status status = packbuf_i_verify_bools(c, error);
+  packbuf_status status = PACKBUF_OK;
+  if (!packbuf_i_dtype_known(c->node.dtype)) return PACKBUF_OK; /* where its elements lie is not known either */
+  status = packbuf_i_verify_bools(c, error);
   with[0] = &c->data, with[1] = &c->validity;
   (void)packbuf_i_product(c->node.shape, c->node.rank, &each);
   if (packbuf_i_there(&c->validity) && packbuf_i_readable(&c->validity) && each != 0)

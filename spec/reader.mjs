@@ -6,7 +6,7 @@
 /*
  * A tour
  *
- *     import { open, equal } from './reader.mjs';
+ *     import { open, join, equal } from './reader.mjs';
  *     const packed = open(bytes);                        // rules H: a Uint8Array, or { length, read(at, length) }
  *     packed.verify('full');                             // or 'head', 'index': rules N, B, M, S; I; D
  *     packed.rows; packed.fields; packed.values;         // N; Map of name -> node; batch values likewise
@@ -18,7 +18,11 @@
  *     tokens.buffer(ROLE.offsets).array();               // the elements of one buffer
  *     tokens.isValid(3); tokens.isMissing(3);            // masks
  *
- *     packed.toJson(); packed.schema(); packed.fingerprint(); packed.fragments(); packed.layout()
+ *     packed.toJson(); packed.schema(); packed.fingerprint(); packed.layout()
+ *
+ *     const list = manifest.fragments();                 // what a manifest lists: key, first_row, rows, ...
+ *     const whole = join(list.map(({ key }) => fetched(key)), { list });   // read as one; without a list they append rows
+ *     whole.rows; whole.fields; whole.values; whole.field('tokens').cells(); whole.value('step'); whole.row(0)
  *
  * What a cell is in JavaScript keeps apart what section 16 keeps apart, and `equal` is that relation:
  *
@@ -1327,7 +1331,10 @@ const [QUOTE, BACKSLASH, MINUS, COMMA, COLON] = [0x22, 0x5C, 0x2D, 0x2C, 0x3A];
 /** One JSON text. Without a budget it is checked, and nothing is kept of it. */
 class JsonCell {
   constructor(bytes, limits, budget, node) {
-    this.bytes = bytes;
+    const end = wrongUtf8(bytes);
+    this.isUtf8 = end < 0;
+    /** What is not UTF-8 ends the text. */
+    this.bytes = this.isUtf8 ? bytes : bytes.subarray(0, end);
     this.limits = limits;
     this.budget = budget;
     this.node = node;
@@ -1339,7 +1346,7 @@ class JsonCell {
     const first = this.at;
     const value = this.value(0);
     this.space();
-    if (this.at < this.bytes.length) throw new Wrong(this.at);
+    if (this.at < this.bytes.length || !this.isUtf8) throw new Wrong(this.at);
     if (value === null && this.bytes[first] === 0x6E) throw new Wrong(first);
     return value;
   }
@@ -1432,8 +1439,6 @@ class JsonCell {
       const start = this.at;
       while (this.at < bytes.length && bytes[this.at] !== QUOTE && bytes[this.at] !== BACKSLASH && bytes[this.at] >= 0x20) this.at++;
       const run = bytes.subarray(start, this.at);
-      const wrong = wrongUtf8(run);
-      if (wrong >= 0) throw new Wrong(start + wrong);
       this.budget?.spend(run.length, this.node);
       if (keep && this.at - begin > MOST_TEXT) throw new Wrong(0, true);
       if (keep) parts.push(textOf(run));
@@ -1648,6 +1653,7 @@ class MsgpackCell {
   key(depth) {
     const start = this.at;
     const type = this.bytes[start];
+    if (type >= 0xDC && type <= 0xDF) this.take(type & 1 ? 5 : 3); // what is cut short is cut short first
     if ((type >= 0x80 && type < 0xA0) || (type >= 0xDC && type <= 0xDF)) throw new Wrong(start);
     const key = this.value(depth);
     if (key instanceof Tensor || key instanceof Media || key instanceof Opaque) throw new Wrong(start);
@@ -1672,7 +1678,19 @@ function identityOf(key) {
   if (typeof key === 'number') return Object.is(key, -0) ? 'number -0' : `number ${key}`;
   if (key instanceof NanBits) return `nan ${key.bits}`;
   if (key instanceof Uint8Array) return `bytes ${hexOf(key)}`;
+  if (key instanceof BigDigits) return `bigint ${key}`;
   return `${typeof key} ${key}`;
+}
+
+/** An integer that is checked and not kept: its digits tell it from other keys. */
+class BigDigits {
+  constructor(digits) {
+    this.digits = digits;
+  }
+
+  toString() {
+    return textOf(this.digits);
+  }
 }
 
 /** The body of an extension type. */
@@ -1701,11 +1719,8 @@ class Extension {
     const negative = this.body[0] === MINUS;
     const digits = this.body.length - (negative ? 1 : 0);
     if (digits < 19 || this.body[negative ? 1 : 0] === 0x30) throw new Wrong(0);
-    if (digits > INTEGER_DIGITS) {
-      if (this.cell.budget) throw new Wrong(0, true);
-      return 1n;
-    }
-    if (digits > 20 && !this.cell.budget) return 1n;
+    if (digits > 20 && !this.cell.budget) return new BigDigits(this.body); // beyond 64 bits, whatever they are
+    if (digits > INTEGER_DIGITS) throw new Wrong(0, true);
     const value = BigInt(textOf(this.body));
     if (value >= -(1n << 63n) && value < 1n << 64n) throw new Wrong(0);
     return value;
@@ -2091,6 +2106,7 @@ function typeAllowed(node, type) {
   const [number, form] = [type & 15, type >> 4];
   if (form !== 0 && !formsOf(node).includes(form)) return false;
   if (number === 0) return true;
+  if (!node.dtype.name) return false;
   const shown = form || node.form;
   if (shown !== NATURAL && shown !== LIST) return false;
   const { code } = node.dtype;
@@ -2273,10 +2289,11 @@ export const ERRORS = {
 
 /** What a packed buffer is refused with, or a call. */
 export class PackbufError extends Error {
-  /** @param {string} error @param {{ rule?: string, offset?: number, path?: string, row?: number }} [where] */
-  constructor(error, { rule = '', offset = -1, path = '', row = -1 } = {}) {
+  /** @param {string} error @param {{ rule?: string, offset?: number, path?: string, row?: number, fragment?: number }} [where] */
+  constructor(error, { rule = '', offset = -1, path = '', row = -1, fragment = -1 } = {}) {
     const holds = rule ? RULES.get(rule).holds : '';
-    const where = [offset >= 0 ? `at ${offset}` : '', path && `in ${path}`, row >= 0 ? `row ${row}` : ''];
+    const places = [['at', offset], ['row', row], ['fragment', fragment]].map(([name, n]) => (n >= 0 ? `${name} ${n}` : ''));
+    const where = [places[0], path && `in ${path}`, ...places.slice(1)];
     super([rule, error, ...where, holds && `(must hold: ${holds})`].filter((part) => part).join(' '));
     this.name = 'PackbufError';
     /** @type {string} the error's name, and its number */
@@ -2287,6 +2304,7 @@ export class PackbufError extends Error {
     this.offset = offset;
     this.path = path;
     this.row = row;
+    this.fragment = fragment;
     /** What the rule says. */
     this.holds = holds;
   }
@@ -2307,6 +2325,11 @@ export const LIMITS = {
   /** This reader's own: bytes of one array, or of all values of one call (a value counts 32 and its bytes). */
   result_bytes: 2 ** 30,
 };
+
+/** All limits, of which a caller may set some. */
+function limitsOf(limits) {
+  return Object.fromEntries(Object.entries({ ...LIMITS, ...limits }).map(([name, limit]) => [name, Math.min(limit, Number.MAX_SAFE_INTEGER - 1)]));
+}
 
 // ---- 16. Equality ----
 
@@ -2330,10 +2353,12 @@ const isDict = (value) => value instanceof Map || value instanceof Pairs;
 const MODE = { plain: 0, line: 1, frame: 2, zero: 3, split: 4, dictionary: 5 };
 const ROW = 128; // bytes
 
+const UNIT_CODES = [0, 1, 2, 4, 6, 10, 12]; // also with bits that section 8 does not list
 /** Bits of a unit of what may be packed in blocks, or 0. */
 function unitBits(b) {
-  if (b.dtype.is(1, 1, 1)) return b.isData ? 0 : 8;
-  return b.dtype.name && b.dtype.code !== 5 ? b.dtype.bits : 0;
+  const { code, bits, lanes } = b.dtype;
+  if (b.dtype.is(1, 1, 1)) return 8;
+  return UNIT_CODES.includes(code) && [8, 16, 32, 64].includes(bits) && lanes === 1 ? bits : 0;
 }
 
 /** The elements of a buffer of known dtype and packing, by place. They are looked at through windows of 8 KiB, which are the blocks. */
@@ -2938,42 +2963,230 @@ export function taggedJson(value) {
 const LISTED = { key: 'string', length: 'uint64', head_length: 'uint64', first_row: 'uint64', rows: 'uint64', head_checksum: 'uint32',
   appends: 'uint8' };
 
+/** What the list asks of a fragment after so many rows: how many these are then, or null where it does not fit. */
+function rowsWith({ length, head_length, first_row, rows, appends }, before) {
+  const end = first_row + rows;
+  if (head_length < 128n || head_length > length || end > MOST_ROWS) return null;
+  if (appends === 'fields') return end <= before ? before : null;
+  return appends === 'rows' && first_row === before ? end : null;
+}
+
+const MOST_ROWS = 1n << 48n;
+const APPENDS = ['rows', 'fields'];
+const LISTED_BYTES = 256; // what one fragment of the list takes here, but for its key
+
 /** What a manifest lists, checked as far as the list alone tells. */
 function fragmentsOf(packed) {
-  const bad = (path) => { throw new PackbufError('BAD_MANIFEST', { path }); };
-  if (packed.header.kind !== 2) bad('');
-  const columns = Object.entries(LISTED).map(([name, type]) => {
+  const bad = (path, fragment) => { throw new PackbufError('BAD_MANIFEST', { path, fragment }); };
+  if (packed.header.kind !== 2) throw new PackbufError('WRONG_TYPE');
+  const nodes = Object.entries(LISTED).map(([name, type]) => {
     const node = packed.fields.get(name);
     const fits = node?.isLeaf && (type === 'string' ? node.codec === UTF8
       : node.codec === NDARRAY && node.dtype.name === type && node.rank === 0 && node.form === NATURAL);
-    if (!fits || node.whyUnreadable() || node.buffer(ROLE.types)) bad(name);
-    return [name, node.cells()];
+    if (node?.whyUnreadable()) throw new PackbufError(node.whyUnreadable(), { path: name });
+    if (!fits || node.buffer(ROLE.types)) bad(name);
+    return [name, node];
   });
+  const budget = new Budget(packed);
+  if (nodes.length * packed.rows > 0) budget.spend(LISTED_BYTES * packed.rows, nodes[0][1]);
   let rows = 0n;
   return Array.from({ length: packed.rows }, (_, i) => {
-    const fragment = Object.fromEntries(columns.map(([name, cells]) => [name, cells[i] ?? bad(name)]));
-    const end = fragment.first_row + fragment.rows;
-    if (fragment.head_length < 128n || fragment.head_length > fragment.length) bad('head_length');
-    if (fragment.appends > 1n) bad('appends');
-    if (fragment.appends === 0n ? fragment.first_row !== rows : end > rows) bad('first_row');
-    if (fragment.appends === 0n) rows = end;
-    if (rows > 1n << 48n) bad('rows');
-    return { ...fragment, appends: fragment.appends === 0n ? 'rows' : 'fields' };
+    const fragment = Object.fromEntries(nodes.map(([name, node]) => [name, node.cell(i, budget) ?? bad(name, i)]));
+    fragment.appends = APPENDS[fragment.appends]; // of another number none
+    rows = rowsWith(fragment, rows) ?? bad('', i);
+    return fragment;
   });
+}
+
+/** Calls `read`: what it is refused with is fragment i's. */
+function ofFragment(i, read) {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof PackbufError ? new PackbufError(error.error, { ...error, fragment: i }) : error;
+  }
+}
+
+/** The last of the items, which ascend by first_row, that begins at or before a row; -1 when none does. */
+function lastAt(items, row) {
+  let [low, high] = [0, items.length];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (items[middle].first_row <= row) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+/**
+ * Where rows of a field of the whole are: a node of one fragment, whose row 0 is row `first_row` of the whole.
+ * @typedef {{ fragment: number, node: Node, first_row: number, rows: number }} Part
+ */
+
+/** A field of the whole. */
+export class JoinedField {
+  constructor(whole, name) {
+    this.whole = whole;
+    this.name = name;
+    /** @type {Part[]} by row */
+    this.parts = [];
+  }
+
+  get rows() {
+    return this.whole.rows;
+  }
+
+  /** One cell; missing where no fragment has it, which widening allows. */
+  cell(row, budget = new Budget(this.whole)) {
+    if (!Number.isInteger(row) || row < 0 || row >= this.rows) throw new PackbufError('OUT_OF_RANGE', { path: this.name, row });
+    const part = this.parts[lastAt(this.parts, row)];
+    if (!part || row >= part.first_row + part.rows) return undefined;
+    return ofFragment(part.fragment, () => part.node.cell(row - part.first_row, budget));
+  }
+
+  /** The cells of some rows, as of a node. @param {Selection} [selection] */
+  cells(selection) {
+    const budget = new Budget(this.whole);
+    return Array.from(selected(selection, this.rows), (row) => this.cell(row, budget));
+  }
+
+  /** DUPLICATE_NAME and SCHEMA_MISMATCH: no row twice, all parts of one type, and a part for every row. */
+  check(widen) {
+    this.parts.sort((a, b) => a.first_row - b.first_row || a.fragment - b.fragment);
+    const wrong = (error, path, row, fragment) => { throw new PackbufError(error, { path, row, fragment }); };
+    this.parts = this.parts.filter((part) => part.rows > 0);
+    const first = this.parts.length > 0 && !widen ? schemaLines(this.parts[0].node) : [];
+    let gap = -1;
+    let rows = 0;
+    for (const part of this.parts) {
+      if (part.first_row < rows) wrong('DUPLICATE_NAME', this.name, part.first_row, part.fragment);
+      if (part.first_row > rows && gap < 0) gap = rows;
+      rows = part.first_row + part.rows;
+      const lines = widen || part === this.parts[0] ? first : schemaLines(part.node);
+      const at = Array.from({ length: Math.max(lines.length, first.length) }).findIndex((_, i) => lines[i]?.line !== first[i]?.line);
+      if (at >= 0) wrong('SCHEMA_MISMATCH', (lines[at] ?? first[at]).node.path, -1, part.fragment);
+    }
+    if (gap < 0 && rows < this.rows) gap = rows;
+    if (gap >= 0 && !widen) wrong('SCHEMA_MISMATCH', this.name, gap, this.whole.ownerOf(gap).fragment);
+  }
+}
+
+/** Fragments read as one batch; `join` makes it. */
+export class Joined {
+  constructor(fragments, { list, widen = false, first = false, limits = {} }) {
+    if (list && list.length !== fragments.length) throw new PackbufError('INVALID_ARGUMENT');
+    this.limits = limitsOf(limits);
+    this.firstValue = first;
+    this.rows = 0;
+    /** @type {Packed[]} */
+    this.fragments = [];
+    /** Of the fragments with rows that append rows: where they begin and end, and where the rows of their token end. */
+    this.owners = [];
+    /** @type {Map<string, JoinedField>} */
+    this.fields = new Map();
+    /** Batch values: name -> [fragment, node] of each that has it. */
+    this.nodes = new Map();
+    const listed = fragments.map((fragment, i) => this.add(fragment, i, list?.[i], limits));
+    this.checkTokens(listed);
+    for (const field of this.fields.values()) field.check(widen);
+  }
+
+  /** The fragment itself, against what is listed of it: where it lies among the rows. */
+  add(fragment, number, listed, limits) {
+    const packed = ofFragment(number, () => (fragment instanceof Packed ? fragment : open(fragment, { limits })).load());
+    const { header } = packed;
+    const own = {
+      length: BigInt(header.total_length), head_length: BigInt(header.head_length + header.index_length), rows: BigInt(header.rows),
+      head_checksum: BigInt(header.head_checksum),
+    };
+    const refuse = (error) => { throw new PackbufError(error, { fragment: number }); };
+    if (header.kind !== 1 || (listed && Object.keys(own).some((name) => listed[name] !== own[name]))) refuse('FRAGMENT_MISMATCH');
+    const { first_row, appends } = listed ?? { first_row: BigInt(this.rows), appends: 'rows' };
+    this.rows = Number(rowsWith({ ...own, first_row, appends }, BigInt(this.rows)) ?? refuse('BAD_MANIFEST'));
+    const place = { fragment: number, first_row: Number(first_row), rows: header.rows, appends, token: hexOf(header.row_order_token) };
+    if (appends === 'rows' && place.rows > 0) this.owners.push({ ...place, end: place.first_row + place.rows });
+    this.fragments.push(packed);
+    for (const node of packed.top[0]) {
+      if (!this.fields.has(node.name)) this.fields.set(node.name, new JoinedField(this, node.name));
+      this.fields.get(node.name).parts.push({ fragment: number, node, first_row: place.first_row, rows: place.rows });
+    }
+    for (const node of packed.top[1]) {
+      if (!this.nodes.has(node.name)) this.nodes.set(node.name, []);
+      this.nodes.get(node.name).push([number, node]);
+    }
+    return place;
+  }
+
+  /** The fragment that appended a row. */
+  ownerOf(row) {
+    return this.owners[lastAt(this.owners, row)];
+  }
+
+  /** ROW_ORDER: fields are appended to rows of their own token. */
+  checkTokens(places) {
+    const { owners } = this;
+    for (let i = owners.length - 1; i >= 0; i--) owners[i].until = owners[i + 1]?.token === owners[i].token ? owners[i + 1].until : owners[i].end;
+    for (const { fragment, first_row, rows, appends, token } of places) {
+      if (appends === 'rows' || rows === 0) continue;
+      const owner = this.ownerOf(first_row);
+      if (/^0+$/.test(token) || owner.token !== token || owner.until < first_row + rows) throw new PackbufError('ROW_ORDER', { fragment });
+    }
+  }
+
+  /** @returns {JoinedField} the field of this name */
+  field(name) {
+    const field = this.fields.get(name);
+    if (!field) throw new PackbufError('NOT_FOUND', { path: name });
+    return field;
+  }
+
+  /** Names of the batch values. */
+  get values() {
+    return [...this.nodes.keys()];
+  }
+
+  /** A batch value, upon which all fragments that have it agree. */
+  value(name) {
+    const nodes = this.nodes.get(name);
+    if (!nodes) throw new PackbufError('NOT_FOUND', { path: name });
+    const budget = new Budget(this);
+    const [value, ...others] = (this.firstValue ? nodes.slice(0, 1) : nodes).map(([i, node]) => ofFragment(i, () => node.cell(0, budget)));
+    const at = others.findIndex((other) => !equal(value, other));
+    if (at >= 0) throw new PackbufError('SCHEMA_MISMATCH', { path: name, fragment: nodes[at + 1][0] });
+    return value;
+  }
+
+  /** A row as Map of field to value, without the fields that it does not have. */
+  row(i) {
+    const budget = new Budget(this);
+    const cells = [...this.fields.values()].map((field) => [field.name, field.cell(i, budget)]);
+    return new Map(cells.filter(([, value]) => value !== undefined));
+  }
+}
+
+/**
+ * Joins fragments. `list`: what a manifest lists of them (`fragments()`), in their order; without it all append rows.
+ * `widen`: columns may differ in type; `first`: of batch values that differ, the first fragment's is read.
+ * @param {(Packed | Uint8Array | ArrayBuffer)[]} fragments
+ * @param {{ list?: ReturnType<typeof fragmentsOf>, widen?: boolean, first?: boolean, limits?: Partial<typeof LIMITS> }} [options]
+ */
+export function join(fragments, options = {}) {
+  return new Joined(fragments, options);
 }
 
 // ---- 24. Schema text and fingerprint ----
 
+/** The lines of a node and of all below it, with their nodes. */
+function schemaLines(node) {
+  const children = node.kind === KIND.list ? node.children : sortedByName(node.children);
+  return [{ node, line: schemaLine(node) }, ...children.flatMap(schemaLines)];
+}
+
+const sortedByName = (nodes) => [...nodes].sort((a, b) => compareBytes(a.nameBytes, b.nameBytes));
+
 function schemaOf(packed) {
-  const lines = ['{"packbuf_schema":1}'];
-  const add = (node) => {
-    lines.push(schemaLine(node));
-    const children = [...node.children];
-    if (node.kind !== KIND.list) children.sort((a, b) => compareBytes(a.nameBytes, b.nameBytes));
-    children.forEach(add);
-  };
-  for (const top of packed.top) [...top].sort((a, b) => compareBytes(a.nameBytes, b.nameBytes)).forEach(add);
-  return lines.map((line) => `${line}\n`).join('');
+  const lines = packed.top.flatMap((top) => sortedByName(top).flatMap(schemaLines)).map(({ line }) => line);
+  return ['{"packbuf_schema":1}', ...lines].map((line) => `${line}\n`).join('');
 }
 
 function schemaLine(node) {
@@ -3184,11 +3397,9 @@ export class Packed {
  * @param {{ limits?: Partial<typeof LIMITS>, file?: boolean }} [options] file: the bytes must end where the packed buffer does
  */
 export function open(bytes, { limits = {}, file = false } = {}) {
-  const all = { ...LIMITS, ...limits };
-  for (const [name, limit] of Object.entries(all)) all[name] = Math.min(limit, Number.MAX_SAFE_INTEGER - 1);
   const source = bytes instanceof ArrayBuffer ? new Memory(new Uint8Array(bytes))
     : ArrayBuffer.isView(bytes) ? new Memory(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)) : bytes;
-  return new Packed(source, all, file);
+  return new Packed(source, limitsOf(limits), file);
 }
 
 // ---- The command line (Node only) ----

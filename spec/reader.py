@@ -205,6 +205,7 @@ def rows_to_check(rows, buffers, enough=16):
 # ---- 8. dtypes ---------------------------------------------------------------------------------------------------------------------------
 
 INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL, E4M3, E5M2 = 0, 1, 2, 4, 5, 6, 10, 12
+UNIT_CODES = (INT, UINT, FLOAT, BFLOAT, BOOL, E4M3, E5M2)
 DTYPES = {(code, bits, 1): f"{name}{bits}" for code, name, sizes in
           ((INT, "int", (8, 16, 32, 64)), (UINT, "uint", (8, 16, 32, 64)), (FLOAT, "float", (16, 32, 64)), (BFLOAT, "bfloat", (16,)),
            (COMPLEX, "complex", (64, 128))) for bits in sizes}
@@ -308,8 +309,9 @@ BLOCK_HEADER = struct.Struct("<QIBBBB")
 
 
 def packable(dtype):
-    """Whether section 20 packs it: dtypes of units of up to 64 bits, and bitmaps."""
-    return dtype == BIT or dtype in DTYPES and dtype[0] != COMPLEX
+    """Whether section 20 packs it: also what section 8 does not list."""
+    code, bits, lanes = dtype
+    return dtype == BIT or code in UNIT_CODES and bits in (8, 16, 32, 64) and lanes == 1
 
 
 def round_up(n):
@@ -557,7 +559,7 @@ def json_string(text, pos):
     parts, pos = [], pos + 1
     while True:
         run = PLAIN_RUN.match(text, pos)
-        parts.append(utf8(run.group(), pos))
+        parts.append(run.group().decode())
         pos = run.end()
         c = text[pos:pos + 1]
         if c == b'"':
@@ -627,6 +629,18 @@ def json_number(text, start):
 
 
 def json_cell(text, depth):
+    """The tagged JSON of a cell. A text ends where it stops being UTF-8."""
+    try:
+        utf8(text)
+    except Stop as stop:
+        json_text(text[:stop.position], depth)  # what is wrong before comes first
+        raise
+    if text.strip(b" \t\n\r") == b"null":
+        raise Stop(SPACE.match(text).end(), "null as a whole cell")
+    return json_text(text, depth)
+
+
+def json_text(text, depth):
     """The tagged JSON of one JSON text."""
     open_, pos = [(None, [])], SPACE.match(text).end()  # what encloses pos: the names so far (None in a list) and the items; first, the cell itself
 
@@ -657,9 +671,7 @@ def json_cell(text, depth):
             open_[-1][1].append(quote(string))
         elif c in (b"n", b"t", b"f", b"N"):
             word = {b"n": b"null", b"t": b"true", b"f": b"false", b"N": b"NaN"}[c]
-            start, pos = pos, json_word(text, pos, word)
-            if c == b"n" and len(open_) == 1 and SPACE.match(text, pos).end() == len(text):
-                raise Stop(start, "null as a whole cell")
+            pos = json_word(text, pos, word)
             open_[-1][1].append(word.decode())
         elif c and c in b"-0123456789I":
             number, pos = json_number(text, pos)
@@ -1423,7 +1435,7 @@ class Packed:
     def check_leaf_data(self, node):
         data, offsets, types, stored = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(TYPES), stored_rows(node)
         validity = None if node.buffer(ROW_INDEX) else node.buffer(VALIDITY)
-        if not self.readable(data):
+        if not self.readable(data) or node.dtype not in DTYPES:
             return
         if node.dtype == (BOOL, 8, 1) and not data.computed:
             raw = data.raw(0, data.count)
@@ -1448,21 +1460,10 @@ class Packed:
                     self.check_cell(node, data, offsets[row], offsets[row + 1] - offsets[row])
 
     def check_absent_zero(self, node, data, first, count):
-        if data.computed:
-            raw = data.raw(first, min(count, 2))
-        else:
-            bits = data.dtype[1] * data.dtype[2]
-            begin, end = first * bits, (first + count) * bits
-            raw = bytearray(data.value[begin // 8:(end + 7) // 8] if data.storage == INLINE else data.elements(begin // 8, (end + 7) // 8))
-            if raw and end % 8:
-                raw[-1] &= (1 << end % 8) - 1
-            if raw:
-                raw[0] &= 256 - (1 << begin % 8)
-            first = begin // 8
-        rest = raw.lstrip(b"\0")
+        rest = (raw := data.raw(first, min(count, 2) if data.computed else count)).lstrip(b"\0")
         if rest:
-            skipped = len(raw) - len(rest)
-            at = data.at + 40 + skipped % (data.dtype[1] // 8) if data.storage == CONSTANT else data.where(0 if data.computed else first + skipped)
+            size, skipped = data.dtype[1] // 8, len(raw) - len(rest)
+            at = data.at + 40 + skipped % size if data.storage == CONSTANT else data.where(0 if data.computed else first * size + skipped)
             self.fail("D4", at, "an absent cell that is not zero", node)
 
     def check_cell(self, node, data, first, length):
@@ -1500,11 +1501,16 @@ class Packed:
                 raise ValueError(f"{name} has null cells")
         if self.rows > self.limits["shown"]:
             raise ValueError("more fragments than this reader lists")
+
+        def number(name, row):
+            return int.from_bytes(fields[name].buffer(DATA).raw(stored_row(fields[name], row), 1), "little")
+
+        def key(row):
+            offsets, stored = fields["key"].buffer(OFFSETS), stored_row(fields["key"], row)
+            return fields["key"].buffer(DATA).raw(offsets[stored], offsets[stored + 1] - offsets[stored]).decode()
+
         for row in range(self.rows):
-            def number(name):
-                return int.from_bytes(fields[name].buffer(DATA).raw(row, 1), "little")
-            offsets = fields["key"].buffer(OFFSETS)
-            f = {"key": fields["key"].buffer(DATA).raw(offsets[row], offsets[row + 1] - offsets[row]).decode(), **{name: number(name) for name in MANIFEST if name != "key"}}
+            f = {name: number(name, row) if dtype else key(row) for name, dtype in MANIFEST.items()}
             end = f["first_row"] + f["rows"]
             if f["appends"] > 1 or not 128 <= f["head_length"] <= f["length"] or end > 2**48:
                 raise ValueError(f"fragment {row}")

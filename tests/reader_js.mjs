@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Media, Opaque, Packed, PackbufError, Pairs, Tensor, ERRORS, LIMITS, ROLE, RULES, crc32c, equal, open } from '../spec/reader.mjs';
+import { Media, Opaque, Packed, PackbufError, Pairs, Tensor, ERRORS, LIMITS, ROLE, RULES, crc32c, equal, join, open } from '../spec/reader.mjs';
 
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(ROOT);
@@ -133,7 +133,95 @@ test('a manifest lists its fragments', function* () {
   if (fragments.length === 0) yield 'none';
   for (const fragment of fragments)
     if (typeof fragment.key !== 'string' || !['rows', 'fields'].includes(fragment.appends)) yield fragment.key;
-  if (refusal(() => vector('ints').fragments()) !== ' BAD_MANIFEST -1') yield 'a batch is no manifest';
+  if (refusal(() => vector('ints').fragments()) !== ' WRONG_TYPE -1') yield 'a batch is no manifest';
+});
+
+const FRAGMENTS = ['fragment_rows_0', 'fragment_rows_1', 'fragment_fields'];
+const fragmentBytes = () => FRAGMENTS.map((name) => bytesOf(`${VALID}/${name}.pbuf`));
+
+/** What joining is refused with: error, fragment, row and path. */
+function joinRefusal(make) {
+  try {
+    make();
+    return '';
+  } catch (error) {
+    if (!(error instanceof PackbufError)) throw error;
+    return [error.error, error.fragment, error.row, error.path].join(' ').trim();
+  }
+}
+
+test('a manifest\'s fragments are joined as the command joins them', function* () {
+  const list = vector('manifest_fragments').fragments();
+  const whole = join(fragmentBytes(), { list });
+  const files = FRAGMENTS.map((name) => `${VALID}/${name}.pbuf`);
+  run(TOOL, 'concat', '--manifest', `${VALID}/manifest_fragments.pbuf`, ...files, '-o', `${tmp}/whole.pbuf`);
+  const expected = open(bytesOf(`${tmp}/whole.pbuf`));
+  if (whole.rows !== 3 || [...whole.fields.keys()].join() !== [...expected.fields.keys()].join()) yield `${[...whole.fields.keys()]}`;
+  for (const [name, node] of expected.fields) if (!equal(whole.field(name).cells(), node.cells())) yield name;
+  for (let row = 0; row < 3; row++) if (!equal(whole.row(row), expected.row(row))) yield `row ${row}`;
+  if (!equal(whole.field('text').cells([2, 0]), ['c', 'a'])) yield 'a selection';
+  if (!equal(whole.values.map((name) => whole.value(name)), [7n])) yield 'batch values';
+});
+
+test('a list or fragments that do not fit are refused by error and fragment', function* () {
+  const list = vector('manifest_fragments').fragments();
+  const changed = (i, change) => ({ list: list.map((fragment, k) => (k === i ? { ...fragment, ...change } : fragment)) });
+  const [a, b, fields] = fragmentBytes();
+  const other = bytesOf(`${VALID}/ints.pbuf`);
+  const renamed = (from, to) => {
+    const bytes = fields.slice();
+    bytes.set(new TextEncoder().encode(to), Buffer.from(bytes).indexOf(from));
+    reseal(bytes);
+    return [bytes, { head_checksum: BigInt(open(bytes).header.head_checksum) }];
+  };
+  const [noToken, noTokenListed] = [fields.slice(), {}];
+  noToken.fill(0, 104, 120);
+  reseal(noToken);
+  noTokenListed.head_checksum = BigInt(open(noToken).header.head_checksum);
+  const broken = b.slice();
+  broken[130] ^= 1;
+  const cases = [
+    ['another order', [b, a, fields], { list }, 'FRAGMENT_MISMATCH 0 -1'],
+    ['another head', [a, b, fields], changed(1, { head_checksum: 0n }), 'FRAGMENT_MISMATCH 1 -1'],
+    ['more rows than there are', [a, b, fields], changed(2, { first_row: 1n }), 'BAD_MANIFEST 2 -1'],
+    ['a hole', [a, b, fields], changed(1, { first_row: 3n }), 'BAD_MANIFEST 1 -1'],
+    ['rows beyond 2^48', [a, b, fields], changed(1, { first_row: (1n << 64n) - 1n }), 'BAD_MANIFEST 1 -1'],
+    ['neither rows nor fields', [a, b, fields], changed(0, { appends: undefined }), 'BAD_MANIFEST 0 -1'],
+    ['a manifest', [bytesOf(`${VALID}/manifest.pbuf`)], {}, 'FRAGMENT_MISMATCH 0 -1'],
+    ['a head that is broken', [a, broken], {}, 'HEAD_CHECKSUM 1 -1'],
+    ['no token', [a, b, noToken], changed(2, noTokenListed), 'ROW_ORDER 2 -1'],
+    ['a field twice', [a, b, renamed('reward', 'tokens')[0]], changed(2, renamed('reward', 'tokens')[1]), 'DUPLICATE_NAME 2 0 tokens'],
+    ['other columns', [a, other], {}, 'SCHEMA_MISMATCH 1 2 tokens'],
+    ['fewer fragments than are listed', [a, b], { list }, 'INVALID_ARGUMENT -1 -1'],
+  ];
+  for (const [what, fragments, options, expected] of cases) {
+    const found = joinRefusal(() => join(fragments, options));
+    if (found !== expected) yield `${what}: ${found}`;
+  }
+  const wide = join([a, other], { widen: true });
+  if (wide.field('tokens').cell(wide.rows - 1) !== undefined || wide.row(0).get('text') !== 'a') yield 'widened';
+});
+
+test('real rows in parts, joined, are the rows of the whole', function* () {
+  const lines = fs.readFileSync('examples/sample/rows.jsonl', 'utf8').trim().split('\n');
+  const pack = (name, some) => {
+    fs.writeFileSync(`${tmp}/${name}.jsonl`, some.join('\n'));
+    run(TOOL, 'pack', `${tmp}/${name}.jsonl`, '-o', `${tmp}/${name}.pbuf`);
+    return bytesOf(`${tmp}/${name}.pbuf`);
+  };
+  const whole = open(pack('whole', lines));
+  const half = lines.length >> 1;
+  const joined = join([pack('first', lines.slice(0, half)), pack('rest', lines.slice(half))], { widen: true });
+  for (let row = 0; row < whole.rows; row++) if (!equal(joined.row(row), whole.row(row))) yield `row ${row}`;
+  if (joined.rows !== whole.rows) yield `${joined.rows} rows`;
+});
+
+test('a hostile manifest takes no time', function* () {
+  const bytes = bytesOf(`${VALID}/manifest_odd.pbuf`);
+  const begin = performance.now();
+  const packed = open(bytes, { limits: { result_bytes: 2000 } });
+  if (!refusal(() => packed.fragments()).startsWith('D9 LIMIT')) yield 'more is listed than may be';
+  if (performance.now() - begin > 1000) yield 'slow';
 });
 
 // ---- values, selections, views ----

@@ -239,6 +239,7 @@ try {
     await browser.select('image');
     await browser.until('[...document.querySelectorAll("#rows img")].length === 8 && [...document.querySelectorAll("#rows img")].every((i) => i.complete)');
     const sizes = await browser.value('[...document.querySelectorAll("#rows img")].map((i) => [i.naturalWidth, i.naturalHeight, i.src.slice(0, 5)])');
+    ok(!(await browser.text('#rows')).includes('picture 1'), 'a picture alone needs no number');
     ok(sizes.every(([w, h, scheme]) => w === 96 && h === 72 && scheme === 'blob:'), JSON.stringify(sizes));
     const rows = await browser.text('#rows');
     ok(/image\/svg\+xml/.test(rows) && /text\/html/.test(rows), rows);
@@ -247,6 +248,27 @@ try {
     ok((await browser.text('#rows')).includes('<b>bold</b>'), await browser.text('#rows'));
     ok((await browser.value('document.querySelectorAll("main svg, main b:not([style]), main script, main iframe").length')) === 0, 'markup of the file is in the page');
     ok(!/ran/.test(await browser.value('document.title')), await browser.value('document.title'));
+  });
+
+  await test('pictures in lists are numbered; one of more pixels than a page may have is not drawn', async (ok) => {
+    await browser.select('frames');
+    const rows = await browser.text('#rows');
+    ok(/\[\]/.test(rows) && /\[picture 1, picture 2\]/.test(rows) && /picture 2: mime image\/png/.test(rows), rows);
+    const large = png(8, 8, 1);
+    large.writeUInt32BE(40000, 16);
+    large.writeUInt32BE(40000, 20);
+    const jpeg = (height) => Buffer.from([0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 0, 0, 0xFF, 0xC2, 0, 11, 8, height, 0, height, 0, ...Array(20).fill(0)]);
+    const gif = (width) => Buffer.from([...Buffer.from('GIF89a'), 1, 0, 1, 0, 0x80, 0, 0, 0, 0, 0, 255, 255, 255, 0x21, 0xF9, 4, 0, 0, 0, 0, 0, 0x2C, 0, 0, 0, 0, 0, width, 0, width, 0]);
+    const webp = Buffer.from([...Buffer.from('RIFF0000WEBPVP8X'), ...Array(8).fill(0), 0xFF, 0xFF, 0x3F, 0xFF, 0xFF, 0x3F, 0, 0]);
+    const pictures = [large, jpeg(200), gif(200), webp, Buffer.concat([png(8, 8, 1).subarray(0, 20), Buffer.alloc(9)]), png(8, 8, 1)];
+    fs.writeFileSync(`${tmp}/bombs.jsonl`, pictures.map((data) => JSON.stringify({ image: media('image/png', data) })).join('\n'));
+    execFileSync(TOOL, ['pack', `${tmp}/bombs.jsonl`, '-o', `${tmp}/bombs.pbuf`]);
+    await browser.choose(`${tmp}/bombs.pbuf`);
+    await browser.select('image');
+    const drawn = await browser.value('[...document.querySelectorAll("#rows img, #rows canvas, #rows .soft")].length');
+    const said = (await browser.text('#rows')).split('too many pixels').length - 1;
+    ok(drawn === 1 && said === 4, `${drawn} drawn, ${said} refused: ${await browser.text('#rows')}`);
+    await browser.choose(`${tmp}/rollout.pbuf`);
   });
 
   await test('the tree by keyboard', async (ok) => {

@@ -1030,6 +1030,8 @@ def valid_codecs():
            (b"\xca\x3f\xc0\0\0", 1.5), (b"\xca\x7f\xc0\0\1", Float(0x7FF8000020000000)), (b"\xc9\0\0\0\x14\1" + b"18446744073709551616", 2**64),
            (b"\x91" * 511 + b"\x90", Shown("[" * 512 + "]" * 512)), (b"\xc7\2\3\x80x", Media(b"x")), (b"\xd2\xff\xff\xff\xff", -1), (b"\xca\xff\x80\0\0", -math.inf),
            (b"\x82\xca\x3f\x80\0\0\1\1\2", {Key(1.0): 1, Key(1): 2})]
+    big = [(b"\xc7\x16\1%d" % n, n) for n in (2**70, 2**71)]
+    valid("msgpack_big_keys", Batch(1, [blob("m", [{Key(n): 1 for _, n in big}], 10, [b"\x82" + b"".join(raw + b"\1" for raw, _ in big)])]))
     valid("msgpack_lax", Batch(len(lax), [blob("m", [v for _, v in lax], 10, [r for r, _ in lax])]))
 
 
@@ -1189,6 +1191,10 @@ def valid_unknown():
                              ("bit", (1, 1, 1), b"\5")):
         col = Col("u", 1, [1, 2, 3], 2, dtype, bufs=[Buf(1, dtype, 3, raw)])
         valid("unknown_dtype_" + name, batch(col, "DTYPE"))
+    for name, dtype, raw in (("bit", (1, 1, 1), b"\5"), ("bool16", (6, 16, 1), bytes(range(6)))):  # nobody asks whether an absent cell of such is zero
+        data = Buf(1, dtype, 3, raw, storage="stored")
+        data.packing, data.packed = 1, blocks.lay(raw, dtype, [blocks.plain()])
+        valid("unknown_dtype_blocks_" + name, batch(Col("u", 1, [1, 2, N], 2, dtype, bufs=[data, Buf(6, BIT, 3, b"\3")]), "DTYPE"))
     col = Col("u", 1, [1, 2, 3], 4, (17, 4, 1), 2, 1, bufs=[Buf(1, (17, 4, 1), 5, b"\x21\x43\x05"), u64s(2, [0, 2, 2, 5])])
     valid("unknown_dtype_ragged", batch(col, "DTYPE"))
 
@@ -2311,10 +2317,11 @@ BAD_JSON = [  # name, text, the byte where it stops being JSON
     ("minus_nan", b"-NaN", 1), ("infinity_cut", b"-Infinit", 8), ("control", b'"a\nb"', 2), ("control_0", b'"\x00"', 1), ("escape_x", b'"\\x41"', 2), ("escape_end", b'"\\', 2),
     ("escape_u", b'"\\u12g4"', 5), ("escape_u_cut", b'"\\u12', 5), ("lone_high", b'"ab\\ud800"', 3), ("lone_low", b'"\\udc00"', 1), ("high_high", b'"\\ud800\\ud800"', 1),
     ("high_letter", b'"\\ud800x"', 1), ("duplicate", b'{"a":1,"a":2}', 7), ("duplicate_escaped", b'{"a":1,"\\u0061":2}', 7), ("duplicate_inside", b'[{"k":1,"j":2, "k" :1}]', 15),
-    ("utf8", b'"ab\xff"', 3), ("utf8_surrogate", b'"\xed\xa0\x80"', 1), ("utf8_cut", b'"\xc3"', 1), ("utf8_key", b'{"\x80":1}', 2), ("letter_before_utf8", b'[Z,"\xff"]', 1), ("utf8_before_letter", b'["\xff",Z]', 2), ("cut_after_utf8", b'["\xff"', 2), ("single_quotes", b"'a'", 0), ("comment", b"1//x", 1),
+    ("utf8", b'"ab\xff"', 3), ("utf8_surrogate", b'"\xed\xa0\x80"', 1), ("utf8_cut", b'"\xc3"', 1), ("utf8_key", b'{"\x80":1}', 2), ("letter_before_utf8", b'[Z,"\xff"]', 1), ("utf8_before_letter", b'["\xff",Z]', 2), ("cut_after_utf8", b'["\xff"', 2), ("utf8_in_pair", b'"\\ud83d\\\xf4"', 8), ("utf8_after_half", b'"\\ud83d\xf4"', 7), ("utf8_after_null", b"null\xff", 4), ("single_quotes", b"'a'", 0), ("comment", b"1//x", 1),
     ("formfeed", b"\x0c1", 0), ("vertical_tab", b"[1,\x0b2]", 3)]
 
 BAD_MSGPACK = [  # name, bytes, the byte where they stop being MessagePack
+    ("key_map_cut", b"\x81\xdf\1", 3), ("key_list_cut", b"\x81\xdc\1", 3), ("key_cut_behind", b"\x81\xdc\0\1", 1),
     ("empty", b"", 0), ("nil", b"\xc0", 0), ("c1", b"\xc1", 0), ("c1_inside", b"\x92\1\xc1", 2), ("two_objects", b"\1\2", 1), ("short_list", b"\x92\1", 2), ("short_map", b"\x81\1", 2),
     ("short_str", b"\xa3ab", 3), ("short_str8", b"\xd9", 1), ("short_bin", b"\xc4\5abc", 5), ("short_int", b"\xcd\1", 2), ("short_float", b"\xcb\0\0\0", 4), ("short_ext", b"\xd4", 1),
     ("short_ext8", b"\xc7\5\1abc", 6), ("list_4g", b"\xdd\xff\xff\xff\xff\1", 6), ("map_4g", b"\xdf\xff\xff\xff\xff\1\1", 7), ("str_4g", b"\xdb\xff\xff\xff\xff" + b"x", 6),
